@@ -1,0 +1,25 @@
+"""Hand-written schedule templates. To add one, write a `Template` in a file of its own and list it in `TEMPLATES`."""
+
+from __future__ import annotations
+
+from tvmmobile.schedules.depthwise import Depthwise
+from tvmmobile.schedules.dense import DenseVector
+from tvmmobile.schedules.image_conv import ImageConv
+from tvmmobile.schedules.pointwise import Pointwise
+from tvmmobile.schedules.space import Knobs, KnobSchedule, Space
+from tvmmobile.schedules.template import LayerParameters, Template
+from tvmmobile.tasks import Task
+
+TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector())
+
+__all__ = ["TEMPLATES", "KnobSchedule", "Knobs", "LayerParameters", "Space", "Template", "template_for", "template_named"]
+
+
+def template_for(task: Task) -> Template | None:
+    """The first template that takes `task`, or `None` where the fallback has to."""
+    return next((template for template in TEMPLATES if template.space(task) is not None), None)
+
+
+def template_named(name: str, version: int) -> Template | None:
+    """The template a record was made with, or `None` if this version of tvmmobile has it no longer."""
+    return next((template for template in TEMPLATES if (template.name, template.version) == (name, version)), None)

@@ -1,0 +1,51 @@
+"""The classifier: one row times a matrix, bound by reading the weights once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmmobile.layers import Dense
+from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to
+from tvmmobile.schedules.matmul import pack_bias, pack_panels
+from tvmmobile.schedules.pointwise import emit_matmul
+from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.tasks import Task
+
+
+class DenseVector(Template):
+    """Takes one fully connected layer with one input row, float32.
+
+    Knobs:
+        columns: output channels accumulated at once.
+        unroll: K steps per loop iteration.
+    """
+
+    name = "dense"
+    version = 1
+
+    def space(self, task: Task) -> Space | None:
+        """See the class."""
+        if len(task.region) != 1 or task.dtype != "float32" or not isinstance(task.region[0], Dense):
+            return None
+        layer = task.region[0]
+        options = {
+            "columns": up_to((4, 8, 16, 20, 24, 32, 40, 48, 64, 80, 96), round_up(layer.out_features, LANES)),
+            "unroll": up_to((4, 8, 16), round_up(layer.in_features, LANES)),
+        }
+
+        def fits(knobs: Knobs) -> bool:
+            return knobs["columns"] // LANES >= min(4, max(options["columns"]) // LANES) and knobs["columns"] // LANES + 3 <= REGISTERS
+
+        return Space(self.name, self.version, options, fits)
+
+    def emit(self, task: Task, knobs: Knobs) -> Any:
+        """See `Template.emit`."""
+        layer = task.layer
+        assert isinstance(layer, Dense)
+        loops = {"rows": 1, "k_block": 0, "n_block": 0, "order": 0, "axis": 1, **knobs}
+        return emit_matmul(task, loops, 1, layer.in_features, layer.out_features, layer.clamp, layer.input_shape, layer.output_shape)
+
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights in panels of `columns`, bias padded to whole vectors."""
+        return [pack_panels(parameters[0].weight, knobs["columns"]), pack_bias(parameters[0].bias)]

@@ -1,0 +1,145 @@
+"""Small steps from which templates build TIR: buffers, vectors, clamp, and the partition of an axis into tiles.
+
+Kernels are built with TVM's IR builder rather than by transforming naive loops: a Python loop unrolls, a `T.serial` loop stays a loop, and what
+is emitted is what LLVM sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.layers import Clamp
+from tvmmobile.schedules.machine import LANES
+
+Expr = Any
+Buffer = Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """Equal tiles in a row along one output axis.
+
+    Attributes:
+        start: first output index.
+        count: number of tiles.
+        size: outputs per tile.
+        low, high: taps [low, high) of each output of the tile that fall inside the input; equal for all tiles of a run.
+    """
+
+    start: int
+    count: int
+    size: int
+    taps: tuple[tuple[int, int], ...]
+
+
+def partition(outputs: int, tile: int, inputs: int, kernel: int = 1, stride: int = 1, padding: int = 0) -> list[Run]:
+    """Cut an output axis into tiles and join neighbours that need the same taps; border tiles stand alone.
+
+    Args:
+        outputs, inputs: lengths of the axis.
+        tile: outputs per tile; the last tile may be shorter.
+        kernel, stride, padding: of the convolution along this axis, `padding` before the first input.
+    """
+    runs: list[Run] = []
+    for start in range(0, outputs, tile):
+        size = min(tile, outputs - start)
+        taps = []
+        for output in range(start, start + size):
+            origin = output * stride - padding
+            taps.append((min(max(0, -origin), kernel), max(0, min(kernel, inputs - origin))))
+        last = runs[-1] if runs else None
+        if last and last.size == size and last.taps == tuple(taps):
+            runs[-1] = Run(last.start, last.count + 1, size, last.taps)
+        else:
+            runs.append(Run(start, 1, size, tuple(taps)))
+    return runs
+
+
+@contextmanager
+def tiles(run: Run) -> Iterator[Expr]:
+    """A loop over the tiles of a run; yields the output index at which the tile starts."""
+    from tvm.tirx.script import builder as T  # noqa: N812
+
+    if run.count == 1:
+        yield run.start
+        return
+    with T.serial(0, run.count) as tile:
+        yield run.start + tile * run.size
+
+
+class Kernel:
+    """A TIR function under construction, with flat float32 buffers."""
+
+    def __init__(self, symbol: str) -> None:
+        from tvm.script.ir_builder import IRBuilder
+        from tvm.tirx.script import builder
+
+        self.T = builder
+        self._symbol = symbol
+        self._ir_builder = IRBuilder()
+
+    @contextmanager
+    def body(self, **shapes: tuple[int, ...]) -> Iterator[list[Buffer]]:
+        """Open the function with one argument per name and shape; yields them as flat buffers."""
+        with self._ir_builder, self.T.prim_func(is_private=False, s_tir=True):
+            self.T.func_name(self._symbol)
+            self.T.func_attr({"global_symbol": self._symbol, "tirx.noalias": True})
+            arguments = [(self.T.arg(name, self.T.Buffer(shape, "float32")), shape) for name, shape in shapes.items()]
+            flat = []
+            for argument, shape in arguments:
+                if len(shape) == 1:
+                    flat.append(argument)
+                    continue
+                size = 1
+                for extent in shape:
+                    size *= extent
+                flat.append(self.T.decl_buffer((size,), "float32", data=argument.data))
+            yield flat
+
+    def finish(self) -> Any:
+        """The finished function."""
+        return self._ir_builder.get()
+
+    def accumulators(self, elements: int) -> Buffer:
+        """A buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
+        return self.T.alloc_buffer((elements,), "float32", scope="local", annotations={"disable_lower_builtin": True})
+
+    def at(self, index: Expr, lanes: int = LANES) -> Expr:
+        """Index of `lanes` consecutive elements."""
+        return self.T.Ramp(index, 1, lanes) if lanes > 1 else index
+
+    def load(self, buffer: Buffer, index: Expr, lanes: int = LANES) -> Expr:
+        """`lanes` consecutive elements."""
+        return buffer[self.at(index, lanes)]
+
+    def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = LANES) -> None:
+        """Store `lanes` values to consecutive elements."""
+        self.T.buffer_store(buffer, value, [self.at(index, lanes)])
+
+    def store_part(self, buffer: Buffer, vector: Expr, index: Expr, lanes: int) -> None:
+        """Store the first `lanes` lanes of a whole vector."""
+        if lanes == LANES:
+            self.store(buffer, vector, index)
+            return
+        for lane in range(lanes):
+            self.T.buffer_store(buffer, self.T.Shuffle([vector], [lane]), [index + lane])
+
+    def lane(self, vector: Expr, lane: int, lanes: int = LANES) -> Expr:
+        """One lane of a vector in all lanes, which becomes the indexed operand of FMLA."""
+        return self.T.Broadcast(self.T.Shuffle([vector], [lane]), lanes)
+
+    def splat(self, scalar: Expr, lanes: int = LANES) -> Expr:
+        """A scalar in all lanes."""
+        return self.T.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+    def clamp(self, value: Expr, bounds: Clamp, lanes: int = LANES) -> Expr:
+        """`value` limited to `bounds`."""
+        low, high = bounds
+        if low is not None:
+            value = self.T.max(value, self.splat(self.T.float32(low), lanes))
+        if high is not None:
+            value = self.T.min(value, self.splat(self.T.float32(high), lanes))
+        return value

@@ -1,0 +1,167 @@
+"""The first convolution: few input channels in the caller's NCHW, output NHWC, so that the image is read once and never transposed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmmobile.layers import Conv2d
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
+from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, round_up, up_to
+from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, panels
+from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.tasks import Task
+
+MAX_INPUT_CHANNELS = 4
+
+
+class ImageConv(Template):
+    """Takes one convolution with at most 4 input channels in NCHW, one group, float32.
+
+    Knobs:
+        pixels, columns: register tile in output pixels of a row and output channels.
+        loop: 1 keeps a loop over the input channels, 0 unrolls it.
+        order: 0 runs over the panels of channels for each pixel tile, 1 over the pixels of a row for each panel.
+    """
+
+    name = "image_conv"
+    version = 1
+
+    def space(self, task: Task) -> Space | None:
+        """See the class."""
+        if len(task.region) != 1 or task.dtype != "float32":
+            return None
+        layer = task.region[0]
+        if not (isinstance(layer, Conv2d) and layer.in_layout == "NCHW" and layer.groups == 1):
+            return None
+        if layer.in_channels > MAX_INPUT_CHANNELS:
+            return None
+        options = {
+            "pixels": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
+            "columns": up_to((4, 8, 12, 16, 24, 32), round_up(layer.out_channels, LANES)),
+            "loop": (0, 1),
+            "order": (0, 1),
+        }
+        stride, kernel = layer.stride[1], layer.kernel[1]
+        fewest = min(MIN_ACCUMULATORS, max(options["pixels"]) * max(options["columns"]) // LANES)
+
+        def fits(knobs: Knobs) -> bool:
+            accumulators = knobs["pixels"] * knobs["columns"] // LANES
+            segment = -(-((knobs["pixels"] - 1) * stride + kernel) // LANES)
+            return accumulators >= fewest and accumulators + segment + 2 <= REGISTERS
+
+        return Space(self.name, self.version, options, fits)
+
+    def emit(self, task: Task, knobs: Knobs) -> Any:
+        """See `Template.emit`."""
+        layer = task.layer
+        assert isinstance(layer, Conv2d)
+        kernel = Kernel(task.symbol)
+        depth = layer.in_channels * layer.kernel[0] * layer.kernel[1]
+        widths = panels(layer.out_channels, knobs["columns"], depth)
+        packed = sum(panel.count * panel.width * depth for panel in widths)
+        bias = round_up(layer.out_channels, LANES)
+        with kernel.body(data=layer.input_shape, weight=(packed,), bias=(bias,), output=layer.output_shape) as buffers:
+            _Nest(kernel, layer, knobs, task.threads, widths, tuple(buffers)).emit()
+        return kernel.finish()
+
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights as [panel][input channel][tap][column], bias padded to whole vectors."""
+        layer = task.layer
+        assert isinstance(layer, Conv2d)
+        weight = parameters[0].weight.transpose(2, 0, 1, 3).reshape(-1, layer.out_channels)
+        return [pack_panels(weight, knobs["columns"]), pack_bias(parameters[0].bias)]
+
+
+class _Nest:
+    """Loops over rows, pixel tiles and panels; borders are peeled."""
+
+    def __init__(
+        self, kernel: Kernel, layer: Conv2d, knobs: Knobs, threads: int, widths: list[Panel], buffers: tuple[Buffer, ...]
+    ) -> None:
+        self.kernel, self.layer, self.knobs, self.threads, self.widths = kernel, layer, knobs, threads, widths
+        self.data, self.weight, self.bias, self.output = buffers
+        top, left, _, _ = layer.padding
+        self.rows = partition(layer.out_height, 1, layer.height, layer.kernel[0], layer.stride[0], top)
+        self.pixels = partition(layer.out_width, knobs["pixels"], layer.width, layer.kernel[1], layer.stride[1], left)
+
+    def emit(self) -> None:
+        """The whole nest."""
+        for run in self.rows:
+            if self.threads > 1 and run.count > 1:
+                with self.kernel.T.parallel(0, run.count) as index:
+                    self._row(run, run.start + index)
+            else:
+                with tiles(run) as row:
+                    self._row(run, row)
+
+    def _row(self, row_run: Run, row: Expr) -> None:
+        T = self.kernel.T  # noqa: N806
+        for panel in self.widths:
+            for pixel_run in self.pixels:
+                if self.knobs["order"] == 0:
+                    with tiles(pixel_run) as pixel, T.serial(0, panel.count) as index:
+                        self._tile(row_run, row, pixel_run, pixel, panel, index)
+                else:
+                    with T.serial(0, panel.count) as index, tiles(pixel_run) as pixel:
+                        self._tile(row_run, row, pixel_run, pixel, panel, index)
+
+    def _tile(self, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, panel: Panel, index: Expr) -> None:
+        """`pixel_run.size` output pixels of one row × one panel of output channels."""
+        layer, load, store, T = self.layer, self.kernel.load, self.kernel.store, self.kernel.T  # noqa: N806
+        width, taps_y, taps_x = panel.width, *layer.kernel
+        depth = layer.in_channels * taps_y * taps_x
+        channel = panel.channel + index * width
+        acc = self.kernel.accumulators(pixel_run.size * width)
+        for x in range(pixel_run.size):
+            for j in range(0, width, LANES):
+                store(acc, load(self.bias, channel + j), x * width + j)
+        weights = panel.offset + index * (width * depth)
+        if self.knobs["loop"]:
+            with T.serial(0, layer.in_channels) as plane:
+                self._plane(acc, row_run, row, pixel_run, pixel, width, weights, plane)
+        else:
+            for plane in range(layer.in_channels):
+                self._plane(acc, row_run, row, pixel_run, pixel, width, weights, plane)
+        for x in range(pixel_run.size):
+            for j in range(0, width, LANES):
+                value = self.kernel.clamp(load(acc, x * width + j), layer.clamp)
+                target = (row * layer.out_width + pixel + x) * layer.out_channels + channel + j
+                self.kernel.store_part(self.output, value, target, min(LANES, panel.columns - j))
+
+    def _plane(
+        self, acc: Buffer, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, width: int, weights: Expr, plane: Expr
+    ) -> None:
+        """Adds one input channel."""
+        layer, load, store = self.layer, self.kernel.load, self.kernel.store
+        taps_y, taps_x = layer.kernel
+        low, high = row_run.taps[0]
+        for tap_y in range(low, high):
+            y = row * layer.stride[0] - layer.padding[0] + tap_y
+            start = (plane * layer.height + y) * layer.width + pixel * layer.stride[1] - layer.padding[1]
+            segment = _Segment(self.kernel, self.data, start, pixel_run, layer.stride[1])
+            for tap_x in range(taps_x):
+                for j in range(0, width, LANES):
+                    tap = (plane * taps_y + tap_y) * taps_x + tap_x
+                    filter_tap = load(self.weight, weights + tap * width + j)
+                    for x in range(pixel_run.size):
+                        if pixel_run.taps[x][0] <= tap_x < pixel_run.taps[x][1]:
+                            position = x * width + j
+                            value = segment.broadcast(x * layer.stride[1] + tap_x)
+                            store(acc, load(acc, position) + filter_tap * value, position)
+
+
+class _Segment:
+    """The part of an input row that a tile reads, as vectors; the last one overlaps its neighbour rather than reading past the end."""
+
+    def __init__(self, kernel: Kernel, data: Buffer, start: Expr, run: Run, stride: int) -> None:
+        self.kernel, self.data, self.start = kernel, data, start
+        reached = [x * stride + tap for x, (low, high) in enumerate(run.taps) for tap in (low, high - 1) if low < high]
+        self.low, self.high = (min(reached), max(reached) + 1) if reached else (0, 0)
+
+    def broadcast(self, offset: int) -> Expr:
+        """The input at `start + offset`, in all lanes."""
+        if self.high - self.low < LANES:
+            return self.kernel.splat(self.data[self.start + offset])
+        vector = min(self.low + (offset - self.low) // LANES * LANES, self.high - LANES)
+        return self.kernel.lane(self.kernel.load(self.data, self.start + vector), offset - vector)

@@ -1,0 +1,100 @@
+"""Knobs, the frozen value that a schedule is, and the finite space it is chosen from."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+#: One value for every knob of a template.
+Knobs = Mapping[str, int]
+
+
+@dataclass(frozen=True, order=True)
+class KnobSchedule:
+    """A schedule as *(template, version, knobs)*: prints, compares, and builds the same kernel everywhere."""
+
+    template: str
+    version: int
+    knobs: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        return f"{self.template}@{self.version}({', '.join(f'{name}={value}' for name, value in self.knobs)})"
+
+    @property
+    def values(self) -> dict[str, int]:
+        """Knob values by name."""
+        return dict(self.knobs)
+
+
+@dataclass(frozen=True)
+class Space:
+    """All schedules of one template for one task.
+
+    Attributes:
+        template, version: whose knobs these are.
+        options: the values each knob may take, in the knob's natural order.
+        fits: says whether a combination can be fast at all, e.g. whether its tile fits the registers. A search leaves out the others;
+            every combination is nevertheless correct.
+    """
+
+    template: str
+    version: int
+    options: Mapping[str, tuple[int, ...]]
+    fits: Callable[[Knobs], bool]
+
+    def __iter__(self) -> Iterator[KnobSchedule]:
+        """Every combination that fits; every combination at all where none does."""
+        return iter(self._pruned or list(self.unpruned()))
+
+    def __len__(self) -> int:
+        return len(self._pruned) or sum(1 for _ in self.unpruned())
+
+    def __contains__(self, schedule: object) -> bool:
+        if not isinstance(schedule, KnobSchedule) or (schedule.template, schedule.version) != (self.template, self.version):
+            return False
+        values = schedule.values
+        return list(values) == list(self.options) and all(values[name] in choices for name, choices in self.options.items())
+
+    @cached_property
+    def _pruned(self) -> list[KnobSchedule]:
+        return [schedule for schedule in self.unpruned() if self.fits(schedule.values)]
+
+    def unpruned(self) -> Iterator[KnobSchedule]:
+        """Every combination, whether it fits or not."""
+        for values in itertools.product(*self.options.values()):
+            yield self.schedule(dict(zip(self.options, values, strict=True)))
+
+    def schedule(self, knobs: Knobs) -> KnobSchedule:
+        """The schedule with these knob values."""
+        return KnobSchedule(self.template, self.version, tuple((name, knobs[name]) for name in self.options))
+
+    def nearest(self, schedule: KnobSchedule) -> KnobSchedule | None:
+        """The member closest to a schedule made for another shape: fewest steps along the knobs' options."""
+        if (schedule.template, schedule.version) != (self.template, self.version):
+            return None
+        wanted = schedule.values
+
+        def steps(candidate: KnobSchedule) -> float:
+            distance = 0.0
+            for name, value in candidate.knobs:
+                choices = self.options[name]
+                target = min(range(len(choices)), key=lambda i: abs(choices[i] - wanted.get(name, value)))
+                distance += abs(choices.index(value) - target) + (0.01 if value != wanted.get(name) else 0.0)
+            return distance
+
+        return min(self, key=steps, default=None)
+
+    def mutate(self, schedule: KnobSchedule, rng: random.Random) -> KnobSchedule:
+        """One knob moved to another value such that the result still fits; the schedule itself if no move does."""
+        names = [name for name, choices in self.options.items() if len(choices) > 1]
+        rng.shuffle(names)
+        members = set(self._pruned)
+        for name in names:
+            moved = [self.schedule({**schedule.values, name: value}) for value in self.options[name] if value != schedule.values[name]]
+            allowed = [candidate for candidate in moved if candidate in members]
+            if allowed:
+                return rng.choice(allowed)
+        return schedule

@@ -1,0 +1,49 @@
+"""What a schedule template is: a space of knobs for the tasks it takes, the kernel for given knobs, and the weights packed for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.tasks import Task
+
+if TYPE_CHECKING:
+    from tvm.tirx import PrimFunc
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LayerParameters:
+    """Constants of one layer: weights (HWIO or (in, out)) and one bias per output channel."""
+
+    weight: Array
+    bias: Array
+
+
+class Template(ABC):
+    """A hand-written kernel with searched knobs.
+
+    A kernel takes the region's input, the arrays that `pack` returned, and the output, all as float32 tensors, in this order.
+    """
+
+    name: str
+    #: Raised whenever `emit` or `pack` changes what old knobs mean, so that no record is read with a new meaning.
+    version: int
+
+    @abstractmethod
+    def space(self, task: Task) -> Space | None:
+        """The schedules for `task`, or `None`: not mine."""
+
+    @abstractmethod
+    def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
+        """The kernel as TIR with the global symbol `task.symbol`."""
+
+    @abstractmethod
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """The region's constants in the order and layout the kernel reads them."""

@@ -1,0 +1,123 @@
+# shellcheck shell=bash
+# Sourced by ./scripts/tvmmobile and ./scripts/test: `ensure_setup [--dev]` makes .venv and what it needs.
+#
+# A stamp in .venv, keyed by what the set-up depends on, says that it is complete; with it a call costs a few milliseconds.
+# An interrupted set-up leaves no stamp and is simply run again. Two at once: the second waits for the first.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+venv=$root/.venv
+
+ensure_setup() {
+    local dev=${1:-} key
+    key=$(_setup_key)
+    if _is_set_up "$key" "$dev"; then return; fi
+    # The lock is on a file that is always there, so that .venv can be removed at any time. It ends with this subshell.
+    (
+        flock -n 9 || { _say "waiting for another set-up"; flock 9; }
+        if ! _is_set_up "$key" "$dev"; then _set_up "$key" "$dev"; fi
+    ) 9<"$root/scripts/requirements.txt" </dev/null >&2
+}
+
+# The folder counts: a moved checkout has a .venv that points to the old one.
+_setup_key() {
+    { printf '%s\n' "$root"; cat "$root"/pyproject.toml "$root"/scripts/requirements*.txt "$root"/scripts/setup.sh; } | sha256sum | cut -c1-16
+}
+
+_is_set_up() {
+    local key=$1 dev=$2
+    [[ -f $venv/.set-up-$key && -x $venv/bin/python && -x $venv/bin/tvmmobile ]] && { [[ -z $dev ]] || [[ -f $venv/.set-up-$key-dev ]]; } && [[ -z $(_missing_packages) ]]
+}
+
+_say() { printf 'tvmmobile set-up: %s\n' "$1"; }
+
+_fail() {
+    _say "$1"
+    exit 1
+}
+
+_set_up() {
+    local key=$1 dev=$2 python
+    _install_system_packages
+    python=$(_find_python) || _fail "no Python 3.11 or newer with venv was found. Run: apt-get install -y python3 python3-venv"
+    if [[ ! -f $venv/.set-up-$key ]]; then
+        rm -f "$venv"/.set-up-*
+        # An interrupted `venv` leaves a python without pip.
+        if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+            _say "virtual environment (.venv, $("$python" --version))"
+            "$python" -m venv --clear "$venv"
+        fi
+        _say "Python packages (one to two minutes)"
+        _pip --no-deps -r "$root/scripts/requirements.txt"
+        _pip --no-deps --no-build-isolation -e "$root"
+        _say "device agent and QEMU plugin"
+        "$venv/bin/python" -m tvmmobile.agent || _fail "the device agent could not be built; the lines above say why"
+        touch "$venv/.set-up-$key"
+    fi
+    if [[ -n $dev && ! -f $venv/.set-up-$key-dev ]]; then
+        _say "development tools"
+        _pip --no-deps -r "$root/scripts/requirements-dev.txt"
+        touch "$venv/.set-up-$key-dev"
+    fi
+    _say "done"
+}
+
+# pip, quietly; its output only if it fails. Byte code is left to the first import of each module: most are never imported.
+_pip() {
+    local log=$venv/pip.log
+    if ! "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check --no-input --root-user-action=ignore "$@" >"$log" 2>&1; then
+        tail -n 20 "$log"
+        _fail "pip failed; the lines above say why, $log has all of it. Run the same command again to go on."
+    fi
+}
+
+# Debian packages of the programs that are not there. Only built-in commands: this is on the path of every call.
+_missing_packages() {
+    local missing=()
+    command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
+    command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
+    _has_llvm || missing+=(llvm-16)
+    command -v gcc >/dev/null || command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    printf '%s' "${missing[*]}"
+}
+
+# Debian's plain llvm-mca may be too old; the versioned names are sure. Elsewhere `tvmmobile doctor` looks at the version.
+_has_llvm() {
+    local version
+    for version in 16 17 18 19; do
+        if command -v "llvm-mca-$version" >/dev/null; then return; fi
+    done
+    ! command -v apt-get >/dev/null && command -v llvm-mca >/dev/null
+}
+
+_install_system_packages() {
+    local packages
+    packages=$(_missing_packages)
+    _find_python >/dev/null || packages+=" python3 python3-venv"
+    # shellcheck disable=SC2086  # one word a package
+    set -- $packages
+    [[ $# -gt 0 ]] || return 0
+    command -v apt-get >/dev/null || _fail "these Debian packages or their like are missing: $*"
+    [[ $(id -u) -eq 0 ]] || _fail "system packages are missing. Run as root: apt-get update && apt-get install -y $*"
+    _say "system packages ($*)"
+    local log
+    log=$(mktemp)
+    export DEBIAN_FRONTEND=noninteractive
+    if ! { apt-get update -q && apt-get install -q -y --no-install-recommends "$@"; } >"$log" 2>&1; then
+        tail -n 20 "$log"
+        rm -f "$log"
+        _fail "apt-get failed; the lines above say why"
+    fi
+    rm -f "$log"
+}
+
+# The first Python that can make a virtual environment. 3.11 first: torch and TVM have wheels for it everywhere.
+_find_python() {
+    local candidate
+    for candidate in python3.11 /usr/bin/python3.11 python3 python3.12 python3.13; do
+        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            printf '%s' "$candidate"
+            return
+        fi
+    done
+    return 1
+}

@@ -1,0 +1,57 @@
+"""What every test gets: caches and data of its own, a plain environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tvmmobile.cli import run
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+class CommandLine:
+    """Runs `tvmmobile` verbs in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Outcome:
+        self._capsys.readouterr()
+        code = run(arguments)
+        captured = self._capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """`cli("models", "--json")` runs that command line and returns its exit code, stdout and stderr."""
+    return CommandLine(capsys)
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The checkout's root."""
+    return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """80 columns, no debugging, and the user's own logs and device profiles out of reach.
+
+    The cache is left where it is: the device agent in it takes seconds to build and is named by its content.
+    """
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path_factory.mktemp("data")))
+    monkeypatch.delenv("TVMMOBILE_DEBUG", raising=False)

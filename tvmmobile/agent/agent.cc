@@ -1,0 +1,310 @@
+// tvmmobile's device agent: a TVM RPC server that registers at a tracker, serves each session in a process of its own and outlives whatever
+// that process does. The protocol is that of tvm/rpc/server.py; sessions run arbitrary code, so it listens on one given address only
+// (127.0.0.1; boards are reached through a tunnel) and, given a token, serves only clients that know it.
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+
+#include "timing.h"
+#include "tracker.h"
+
+#ifndef POLLRDHUP
+#define POLLRDHUP 0x2000
+#endif
+
+namespace agent {
+
+constexpr int32_t kRpcMagic = 0xFF271;
+constexpr int32_t kMismatch = kRpcMagic + 2;
+constexpr int kMaxKeyBytes = 4096;
+constexpr double kHandshakeSeconds = 5;
+constexpr int kPingMs = 2000;
+constexpr int kUnusedPings = 2;        // an offer that was taken and not used is made again after this many pings
+constexpr double kGoodbyeSeconds = 1;  // for a session's process to end by itself once its client has gone
+
+struct Options {
+  std::string tracker_host = "127.0.0.1", host = "127.0.0.1", key, work_dir, token, blocks_dir;
+  int tracker_port = 0;
+  double session_timeout = 600;
+};
+
+int wake_pipe[2] = {-1, -1};  // a signal handler may only write to it; every wait polls it
+void OnSignal(int) {
+  char byte = 0;
+  [[maybe_unused]] ssize_t n = write(wake_pipe[1], &byte, 1);
+}
+
+[[noreturn]] void Usage(const std::string& problem) {
+  fprintf(stderr,
+          "tvmmobile-agent: %s\nusage: tvmmobile-agent --tracker HOST:PORT --key KEY --work-dir DIR [--host 127.0.0.1] [--token TOKEN]\n"
+          "                       [--session-timeout SECONDS] [--blocks-dir DIR]\n",
+          problem.c_str());
+  exit(1);
+}
+
+Options ParseOptions(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; i += 2) {
+    std::string name = argv[i];
+    if (i + 1 >= argc) Usage(name + " needs a value");
+    std::string value = argv[i + 1];
+    if (name == "--tracker") {
+      size_t colon = value.rfind(':');
+      if (colon == std::string::npos) Usage("--tracker needs HOST:PORT");
+      options.tracker_host = value.substr(0, colon);
+      options.tracker_port = atoi(value.c_str() + colon + 1);
+    } else if (name == "--key") options.key = value;
+    else if (name == "--host") options.host = value;
+    else if (name == "--work-dir") options.work_dir = value;
+    else if (name == "--token") options.token = value;
+    else if (name == "--blocks-dir") options.blocks_dir = value;
+    else if (name == "--session-timeout") options.session_timeout = atof(value.c_str());
+    else Usage("unknown option " + name);
+  }
+  if (const char* token = getenv("TVMMOBILE_AGENT_TOKEN"); token != nullptr && options.token.empty()) options.token = token;
+  if (options.tracker_port <= 0 || options.key.empty() || options.work_dir.empty()) Usage("--tracker, --key and --work-dir are needed");
+  return options;
+}
+
+int Listen(const std::string& host, int* port) {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  if (inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1) Usage("--host must be an IPv4 address");
+  socklen_t size = sizeof(address);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(fd, 8) != 0 ||
+      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0)
+    throw std::runtime_error("cannot listen on " + host + ": " + strerror(errno));
+  *port = ntohs(address.sin_port);
+  return fd;
+}
+
+// Compares in the same time wherever the first difference is.
+bool SameSecret(const std::string& a, const std::string& b) {
+  unsigned char difference = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < a.size() && i < b.size(); ++i) difference |= static_cast<unsigned char>(a[i] ^ b[i]);
+  return difference == 0;
+}
+
+// Reads "client:<match key> [-timeout=S] [-token=T]" and answers it; false if the client is not the one the offer was for.
+bool Handshake(int fd, const Options& options, const std::string& match_key, double* timeout) {
+  int32_t magic = 0, length = 0;
+  if (!ReceiveAll(fd, &magic, sizeof(magic)) || magic != kRpcMagic) return false;
+  if (!ReceiveAll(fd, &length, sizeof(length)) || length < 0 || length > kMaxKeyBytes) return false;
+  std::string line(static_cast<size_t>(length), '\0');
+  if (!ReceiveAll(fd, line.data(), line.size())) return false;
+  std::istringstream words(line);
+  std::string word, token;
+  words >> word;
+  bool matches = SameSecret(word, "client:" + match_key);
+  while (words >> word) {
+    if (word.rfind("-timeout=", 0) == 0) *timeout = std::min(atof(word.c_str() + 9), options.session_timeout);
+    if (word.rfind("-token=", 0) == 0) token = word.substr(7);
+  }
+  if (!matches || !SameSecret(token, options.token) || !(*timeout > 0)) {
+    SendAll(fd, Int32(kMismatch));
+    return false;
+  }
+  std::string name = "server:" + options.key;
+  return SendAll(fd, Int32(kRpcMagic) + Int32(static_cast<int32_t>(name.size())) + name);
+}
+
+// The session's process: TVM's own server loop in a directory of its own.
+[[noreturn]] void Serve(int fd, const std::string& directory, const Options& options) {
+  setpgid(0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() == 1) _exit(1);
+  signal(SIGTERM, SIG_DFL);
+  signal(SIGINT, SIG_DFL);
+  int status = 1;
+  try {
+    if (chdir(directory.c_str()) != 0) throw std::runtime_error("cannot enter " + directory);
+    auto in_directory = [directory](const std::string& name) { return directory + "/" + std::filesystem::path(name).filename().string(); };
+    ffi::Function::SetGlobal("tvm.rpc.server.workpath", ffi::Function::FromTyped([=](ffi::String name) { return ffi::String(in_directory(name)); }),
+                             true);
+    ffi::Function::SetGlobal("tvm.rpc.server.load_module",
+                             ffi::Function::FromTyped([=](ffi::String name) { return ffi::Module::LoadFromFile(in_directory(name)); }), true);
+    RegisterTiming(options.blocks_dir, MemoryField("VmRSS"));
+    ffi::Function::GetGlobalRequired("rpc.ServerLoop")(static_cast<int64_t>(fd));
+    status = 0;
+  } catch (const std::exception& error) {
+    fprintf(stderr, "tvmmobile-agent: the session ended: %s\n", error.what());
+  }
+  _exit(status);  // no destructors: libraries that are still loaded may not survive them
+}
+
+double SecondsNow() { return static_cast<double>(NowNs()) * 1e-9; }
+
+std::string SecondsText(double seconds) {
+  std::ostringstream text;
+  text << seconds;
+  return text.str();
+}
+
+enum class Outcome { kServed, kStop };
+
+class Agent {
+ public:
+  explicit Agent(Options options) : options_(std::move(options)) {
+    listener_ = Listen(options_.host, &port_);
+    tracker_ = std::make_unique<Tracker>(options_.tracker_host, options_.tracker_port, options_.key, options_.host, port_);
+  }
+
+  // Serves until the tracker or the launcher goes away or a signal asks to stop.
+  void Run() {
+    tracker_->Offer();
+    int unused = 0;
+    while (true) {
+      pollfd waits[3] = {{listener_, POLLIN, 0}, {tracker_->fd(), POLLIN | POLLRDHUP, 0}, {wake_pipe[0], POLLIN, 0}};
+      int ready = poll(waits, 3, kPingMs);
+      if (ready < 0 && errno == EINTR) continue;
+      if (waits[2].revents != 0 || waits[1].revents != 0) return;  // the tracker never speaks first: this is its end
+      if (ready == 0) {
+        unused = tracker_->StillOffered() ? 0 : unused + 1;
+        if (unused > kUnusedPings) {
+          tracker_->Offer();
+          unused = 0;
+        }
+        continue;
+      }
+      int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+      if (fd < 0) continue;
+      SendAtOnce(fd);
+      SetDeadline(fd, kHandshakeSeconds);
+      double timeout = options_.session_timeout;
+      Outcome outcome = Outcome::kServed;
+      bool matched = Handshake(fd, options_, tracker_->match_key(), &timeout);
+      if (matched) outcome = Session(fd, timeout);
+      close(fd);
+      if (outcome == Outcome::kStop) return;
+      if (matched) {
+        unused = 0;
+        tracker_->Offer();
+      }
+    }
+  }
+
+ private:
+  Outcome Session(int fd, double timeout) {
+    SetDeadline(fd, 0);
+    std::string directory = options_.work_dir + "/session-" + std::to_string(++sessions_);
+    mkdir(directory.c_str(), 0700);
+    int alive[2];  // the child holds the writing end: its end, however it comes, shows as a hang-up
+    if (pipe2(alive, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+    pid_t child = fork();
+    if (child == 0) {
+      close(listener_);
+      close(tracker_->fd());
+      close(alive[0]);
+      Serve(fd, directory, options_);
+    }
+    close(alive[1]);
+    if (child < 0) {
+      close(alive[0]);
+      return Outcome::kServed;
+    }
+    setpgid(child, child);
+    Outcome outcome = Outcome::kServed;
+    std::string reason = Watch(fd, alive[0], child, timeout, &outcome);
+    close(alive[0]);
+    if (!reason.empty()) SayWhy(fd, reason);
+    std::error_code ignored;
+    std::filesystem::remove_all(directory, ignored);
+    if (!options_.blocks_dir.empty()) unlink((options_.blocks_dir + "/" + std::to_string(child) + ".blocks").c_str());
+    return outcome;
+  }
+
+  // Waits for the session's end; "" if it ended well, else what happened, first word "crashed" or "timeout".
+  std::string Watch(int fd, int alive, pid_t child, double timeout, Outcome* outcome) {
+    double deadline = SecondsNow() + timeout;
+    bool client_gone = false, late = false, ended = false;
+    while (!ended) {
+      double left = deadline - SecondsNow();
+      if (left <= 0) {
+        late = !client_gone;
+        break;
+      }
+      pollfd waits[4] = {{alive, POLLIN, 0}, {tracker_->fd(), POLLIN | POLLRDHUP, 0}, {wake_pipe[0], POLLIN, 0}, {client_gone ? -1 : fd, POLLRDHUP, 0}};
+      int ready = poll(waits, 4, static_cast<int>(std::ceil(std::min(left, 3600.0) * 1000)));
+      if (ready < 0 && errno == EINTR) continue;
+      if (waits[2].revents != 0 || waits[1].revents != 0) {
+        *outcome = Outcome::kStop;
+        break;
+      }
+      if (waits[0].revents != 0) ended = true;
+      if (!client_gone && waits[3].revents != 0) {
+        client_gone = true;
+        deadline = SecondsNow() + kGoodbyeSeconds;
+      }
+    }
+    // Nothing else keeps the pipe's end open, so an ended child is a zombie or about to be one; any other is stopped here, with its group.
+    if (!ended) kill(child, SIGKILL);
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    kill(-child, SIGKILL);
+    if (late) return "timeout: did not finish within " + SecondsText(timeout) + " s";
+    if (client_gone || *outcome == Outcome::kStop) return "";
+    if (WIFSIGNALED(status)) {
+      const char* name = sigabbrev_np(WTERMSIG(status));
+      return "crashed: killed by SIG" + std::string(name == nullptr ? std::to_string(WTERMSIG(status)) : name);
+    }
+    return WEXITSTATUS(status) == 0 ? "" : "crashed: the session's process ended with code " + std::to_string(WEXITSTATUS(status));
+  }
+
+  // Answers the call the client is waiting for with the reason, and lets it read that before the socket closes.
+  void SayWhy(int fd, const std::string& reason) {
+    SetDeadline(fd, kGoodbyeSeconds);
+    ffi::Function::GetGlobalRequired("rpc.ReturnException")(fd, ffi::String("tvmmobile session " + reason));
+    shutdown(fd, SHUT_WR);
+    char scratch[65536];
+    double deadline = SecondsNow() + kGoodbyeSeconds;
+    while (SecondsNow() < deadline && recv(fd, scratch, sizeof(scratch), 0) > 0) {
+    }
+  }
+
+  Options options_;
+  int listener_ = -1, port_ = 0;
+  int64_t sessions_ = 0;
+  std::unique_ptr<Tracker> tracker_;
+};
+
+}  // namespace agent
+
+int main(int argc, char** argv) {
+  agent::Options options = agent::ParseOptions(argc, argv);
+  pid_t launcher = getppid();
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (pipe2(agent::wake_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return 1;
+  signal(SIGPIPE, SIG_IGN);
+  for (int number : {SIGTERM, SIGINT, SIGHUP}) {
+    struct sigaction action {};
+    action.sa_handler = agent::OnSignal;
+    sigaction(number, &action, nullptr);
+  }
+  if (getppid() != launcher) return 1;
+  umask(0077);
+  std::error_code problem;
+  std::filesystem::create_directories(options.work_dir, problem);
+  options.work_dir = std::filesystem::absolute(options.work_dir).string();
+  // Random fill for stock MetaSchedule runners lives in this library; everything else works without it.
+  dlopen("libtvm_runtime_extra.so", RTLD_NOW | RTLD_GLOBAL);
+  int status = 0;
+  try {
+    agent::Agent(options).Run();
+  } catch (const std::exception& error) {
+    fprintf(stderr, "tvmmobile-agent: %s\n", error.what());
+    status = 1;
+  }
+  std::filesystem::remove_all(options.work_dir, problem);
+  return status;
+}

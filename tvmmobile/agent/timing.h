@@ -1,0 +1,170 @@
+// What runs a kernel and times it: `tvmmobile.evaluator` and the memory figures.
+#pragma once
+
+#include <sys/prctl.h>
+#include <time.h>
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/extra/json.h>
+#include <tvm/ffi/extra/module.h>
+#include <tvm/ffi/function.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace agent {
+
+namespace ffi = tvm::ffi;
+
+// The block-counting plugin watches for these two calls; Linux itself refuses them with EINVAL, so they do nothing on a board.
+constexpr int kRegionBegin = 0x7a110001;
+constexpr int kRegionEnd = 0x7a110002;
+constexpr int kMostRunsPerSample = 1 << 20;
+
+struct TimingSpec {
+  int64_t warmup = 0, repeat = 1, number = 1, min_time_ms = 0, flush_bytes = 0, threads = 1;
+  std::vector<int64_t> produce;  // arguments that their producer has just written: warm, unlike the weights
+  bool blocks = false;           // count blocks instead of reading the clock
+};
+
+inline TimingSpec ParseSpec(const ffi::String& text) {
+  ffi::String problem;
+  ffi::json::Value value = ffi::json::Parse(text, &problem);
+  auto object = value.as<ffi::json::Object>();
+  if (!object) TVM_FFI_THROW(ValueError) << "the timing specification is no JSON object: " << std::string(problem);
+  TimingSpec spec;
+  auto number = [&](const char* name, int64_t* into) {
+    if (object->count(ffi::String(name)) != 0) *into = (*object)[ffi::String(name)].cast<int64_t>();
+  };
+  number("warmup", &spec.warmup);
+  number("repeat", &spec.repeat);
+  number("number", &spec.number);
+  number("min_time_ms", &spec.min_time_ms);
+  number("flush_bytes", &spec.flush_bytes);
+  number("threads", &spec.threads);
+  if (object->count(ffi::String("mode")) != 0) {
+    std::string mode = (*object)[ffi::String("mode")].cast<ffi::String>();
+    if (mode != "clock" && mode != "blocks") TVM_FFI_THROW(ValueError) << "mode must be clock or blocks, not " << mode;
+    spec.blocks = mode == "blocks";
+  }
+  if (object->count(ffi::String("produce")) != 0) {
+    for (const auto& index : (*object)[ffi::String("produce")].cast<ffi::json::Array>()) spec.produce.push_back(index.cast<int64_t>());
+  }
+  if (spec.warmup < 0 || spec.repeat < 1 || spec.number < 1 || spec.min_time_ms < 0 || spec.flush_bytes < 0 || spec.threads < 1)
+    TVM_FFI_THROW(ValueError) << "repeat, number and threads must be at least 1, the rest not negative";
+  return spec;
+}
+
+inline int64_t NowNs() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+// A field of /proc/self/status in bytes, such as VmHWM; 0 where there is none.
+inline int64_t MemoryField(const std::string& name) {
+  std::ifstream status("/proc/self/status");
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.rfind(name + ":", 0) == 0) return std::strtoll(line.c_str() + name.size() + 1, nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
+class Evaluator {
+ public:
+  Evaluator(ffi::Module module, const ffi::String& name, TimingSpec spec, std::string blocks_dir)
+      : module_(std::move(module)), spec_(std::move(spec)), blocks_dir_(std::move(blocks_dir)) {
+    auto found = module_->GetFunction(name, true);
+    if (!found.has_value()) TVM_FFI_THROW(AttributeError) << "the library has no function " << std::string(name);
+    function_ = found.value();
+    if (spec_.blocks && blocks_dir_.empty()) TVM_FFI_THROW(ValueError) << "this agent runs without the block counter";
+    // TVM's thread pool reads this when it is first used; asking it to shrink later would start all threads first.
+    setenv("TVM_NUM_THREADS", std::to_string(spec_.threads).c_str(), 1);
+  }
+
+  std::string Run(ffi::PackedArgs args) {
+    for (int64_t i = 0; i < spec_.warmup; ++i) Call(args);
+    return spec_.blocks ? CountBlocks(args) : ReadClock(args);
+  }
+
+ private:
+  void Call(ffi::PackedArgs args) {
+    ffi::Any ignored;
+    function_.CallPacked(args.data(), args.size(), &ignored);
+  }
+
+  std::string CountBlocks(ffi::PackedArgs args) {
+    prctl(kRegionBegin, 0, 0, 0, 0);
+    Call(args);
+    prctl(kRegionEnd, 0, 0, 0, 0);
+    std::string path = blocks_dir_ + "/" + std::to_string(getpid()) + ".blocks";
+    std::ifstream file(path, std::ios::binary);
+    if (!file) TVM_FFI_THROW(RuntimeError) << "the block counter left no profile; is the plugin loaded?";
+    std::string blocks((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    unlink(path.c_str());
+    return "{\"blocks\":" + blocks + "}";
+  }
+
+  std::string ReadClock(ffi::PackedArgs args) {
+    int64_t runs = spec_.number;
+    if (spec_.min_time_ms > 0) {
+      int64_t begin = NowNs();
+      Call(args);
+      int64_t once = std::max<int64_t>(NowNs() - begin, 1);
+      runs = std::min<int64_t>(std::max(runs, spec_.min_time_ms * 1000000 / once + 1), kMostRunsPerSample);
+    }
+    std::string json = "{\"number\":" + std::to_string(runs) + ",\"samples_ns\":[";
+    for (int64_t sample = 0; sample < spec_.repeat; ++sample) {
+      Flush();
+      Produce(args);
+      int64_t begin = NowNs();
+      for (int64_t i = 0; i < runs; ++i) Call(args);
+      double each = static_cast<double>(NowNs() - begin) / static_cast<double>(runs);
+      json += (sample == 0 ? "" : ",") + std::to_string(each);
+    }
+    return json + "]}";
+  }
+
+  // Streams over more memory than the caches hold, so that weights are as cold as in a network's run.
+  void Flush() {
+    if (spec_.flush_bytes == 0) return;
+    flush_.resize(static_cast<size_t>(spec_.flush_bytes));
+    volatile unsigned char* bytes = flush_.data();
+    for (size_t i = 0; i < flush_.size(); i += 64) bytes[i] = static_cast<unsigned char>(bytes[i] + 1);
+  }
+
+  // Rewrites arguments with their own values, as the layer before would have left them.
+  void Produce(ffi::PackedArgs args) {
+    for (int64_t index : spec_.produce) {
+      if (index < 0 || index >= args.size()) TVM_FFI_THROW(ValueError) << "produce names argument " << index << " of " << args.size();
+      DLTensor* tensor = args[static_cast<int>(index)].cast<DLTensor*>();
+      size_t words = ffi::GetDataSize(*tensor) / sizeof(uint32_t);
+      volatile uint32_t* data = reinterpret_cast<volatile uint32_t*>(static_cast<char*>(tensor->data) + tensor->byte_offset);
+      for (size_t i = 0; i < words; ++i) data[i] = data[i];
+    }
+  }
+
+  ffi::Module module_;
+  ffi::Function function_;
+  TimingSpec spec_;
+  std::string blocks_dir_;
+  std::vector<unsigned char> flush_;
+};
+
+inline void RegisterTiming(const std::string& blocks_dir, int64_t baseline_bytes) {
+  ffi::Function::SetGlobal(
+      "tvmmobile.evaluator", ffi::Function::FromTyped([blocks_dir](ffi::Module module, ffi::String name, ffi::String spec) {
+        auto evaluator = std::make_shared<Evaluator>(std::move(module), name, ParseSpec(spec), blocks_dir);
+        return ffi::Function::FromPacked([evaluator](ffi::PackedArgs args, ffi::Any* result) { *result = ffi::Bytes(evaluator->Run(args)); });
+      }),
+      true);
+  ffi::Function::SetGlobal("tvmmobile.peak_memory", ffi::Function::FromTyped([]() { return MemoryField("VmHWM"); }), true);
+  ffi::Function::SetGlobal("tvmmobile.baseline_memory", ffi::Function::FromTyped([baseline_bytes]() { return baseline_bytes; }), true);
+}
+
+}  // namespace agent

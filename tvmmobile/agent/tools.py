@@ -1,0 +1,36 @@
+"""Programs of the system that the agent and the virtual boards need."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from tvmmobile.errors import UserError
+
+
+def find_tool(names: tuple[str, ...], package: str, purpose: str) -> str:
+    """The path of the first of `names` that is installed.
+
+    Raises:
+        UserError: none is; the remedy is the Debian package that holds it.
+    """
+    for name in names:
+        path = shutil.which(name)
+        if path:
+            return path
+    raise UserError(f"{names[0]} is not installed; it is needed {purpose}.", f"Run: apt-get install -y {package}")
+
+
+def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600) -> str:
+    """Run a program to its end and return what it wrote to standard output.
+
+    Raises:
+        UserError: it failed or did not end in time; the message carries the end of what it wrote.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{what} did not end within {timeout_s:g} s.", remedy) from None
+    if done.returncode != 0:
+        raise UserError(f"{what} failed: {(done.stderr or done.stdout).strip()[-1200:]}", remedy)
+    return done.stdout

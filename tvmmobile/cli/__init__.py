@@ -1,0 +1,145 @@
+"""The command line. A verb is one line in `VERBS` and one module beside this file."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tvmmobile import __version__
+from tvmmobile.environment import debug_level
+from tvmmobile.errors import ExitCode, UserError
+
+#: What a shell reports for a program that SIGPIPE ended: our reader went away, and nobody needs to be told.
+BROKEN_PIPE = 141
+#: Failures of the machine rather than ours, wherever they come up, and what to do about them.
+_FIXABLE = {
+    errno.ENOSPC: "Free some disk space and run it again.",
+    errno.EDQUOT: "Free some of your disk quota and run it again.",
+    errno.EACCES: "Give yourself access to it, or choose another place.",
+    errno.EROFS: "Choose a place that can be written to.",
+}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line, imported only when it is used.
+
+    Attributes:
+        name: as typed.
+        where: `module:attribute` of a function with Typer's annotations, or of a `typer.Typer` with verbs of its own. The function
+            returns None or an `ExitCode`.
+        summary: the line in `tvmmobile --help`.
+    """
+
+    name: str
+    where: str
+    summary: str
+
+
+VERBS = (
+    Verb("models", "tvmmobile.cli.models:models", "The variants: multiply-adds, parameters and published accuracy."),
+    Verb("doctor", "tvmmobile.cli.doctor:doctor", "What this machine lacks, and the command that fixes it."),
+)
+
+
+def load(verb: Verb) -> Any:
+    """The Typer command (or group) of a verb; imports its module."""
+    module, _, attribute = verb.where.partition(":")
+    target = getattr(importlib.import_module(module), attribute)
+    if not isinstance(target, typer.Typer):
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(verb.name)(target)
+        target = single
+    command = typer.main.get_command(target)
+    command.name = verb.name
+    return command
+
+
+class _VerbGroup(TyperGroup):
+    """Lists the verbs without importing them: `--help` must answer at once."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for verb in VERBS:
+            self.add_command(TyperCommand(verb.name, help=verb.summary, rich_markup_mode=None))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(next(verb for verb in VERBS if verb.name == name)), rest
+
+
+app = typer.Typer(cls=_VerbGroup, add_completion=False, rich_markup_mode=None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tvmmobile {__version__}")
+        raise typer.Exit
+
+
+@app.callback(context_settings={"help_option_names": ["-h", "--help"]})
+def _root(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")] = False,
+) -> None:
+    """Find fast schedules for MobileNets on the ARM board that will run them, and gate their latency."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit code, with every failure said on stderr and none raised."""
+    try:
+        result = typer.main.get_command(app)(list(arguments) or ["--help"], prog_name="tvmmobile", standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        return _complain(f"error: {error.message}", error.remedy, error.exit_code)
+    except typer.TyperException as error:
+        return _complain(f"error: {error.format_message()}", _usage_hint(error), ExitCode.USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", "", ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        _silence_stdout()
+        return BROKEN_PIPE
+    except Exception as error:  # the process boundary: whatever is left is our own mistake
+        if isinstance(error, OSError) and error.errno in _FIXABLE:
+            place = f" ({error.filename})" if error.filename else ""
+            return _complain(f"error: {error.strerror}{place}", _FIXABLE[error.errno], ExitCode.USAGE)
+        reason = " ".join(str(error).split())[:300]
+        hint = "" if debug_level() else "Set TVMMOBILE_DEBUG=1 and run it again to see where."
+        return _complain(f"internal error: {type(error).__name__}: {reason}", hint, ExitCode.INTERNAL)
+    code = int(result) if isinstance(result, int) else ExitCode.DONE
+    # Typer turns Ctrl-C inside a verb into this exit code.
+    return _complain("interrupted", "", ExitCode.INTERRUPTED) if code == ExitCode.INTERRUPTED else code
+
+
+def main() -> None:
+    """Entry point of the `tvmmobile` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _complain(message: str, remedy: str, code: ExitCode) -> int:
+    if debug_level() and code not in (ExitCode.USAGE, ExitCode.INTERRUPTED):
+        traceback.print_exc()
+    print(f"tvmmobile: {message}", file=sys.stderr)
+    if remedy:
+        print(remedy, file=sys.stderr)
+    return code
+
+
+def _usage_hint(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"See `{context.command_path} --help`." if context else ""
+
+
+def _silence_stdout() -> None:
+    """Let the interpreter's last flush go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

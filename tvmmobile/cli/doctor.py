@@ -1,0 +1,29 @@
+"""`tvmmobile doctor`: what this machine lacks."""
+
+from __future__ import annotations
+
+from tvmmobile.doctor import diagnose
+from tvmmobile.errors import ExitCode
+
+
+def doctor() -> ExitCode:
+    """Check what tvmmobile needs on this machine, and print the one command that fixes the rest.
+
+    Exits with 0 if all is there, else with 1.
+    """
+    from tvmmobile.cli.console import output, table_of
+
+    diagnosis = diagnose()
+    table = table_of(("needed", "ok", "found", "for"), ())
+    for check in diagnosis.checks:
+        table.add_row(check.name, "yes" if check.ok else "NO", check.found, check.purpose)
+    console = output()
+    console.print(table)
+    if diagnosis.ok:
+        console.print("Everything is there.")
+        return ExitCode.DONE
+    missing = sum(not check.ok for check in diagnosis.checks)
+    console.print(f"{missing} {'thing is' if missing == 1 else 'things are'} missing. To fix this, run:")
+    # One line, whatever the terminal's width: it is there to be copied.
+    console.print(f"  {diagnosis.remedy}", soft_wrap=True)
+    return ExitCode.USAGE

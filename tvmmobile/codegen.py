@@ -1,0 +1,66 @@
+"""TIR → object code → shared library for the device's CPU."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.errors import UserError
+from tvmmobile.files import replacing
+
+CROSS_COMPILER = "aarch64-linux-gnu-gcc"
+
+#: Templates allocate register tiles as annotated local buffers; TVM's storage rewrite would merge them into one and spill.
+PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
+
+
+def pass_context() -> Any:
+    """The PassContext under which every kernel and network is built, so that a kernel is the same code alone and in a network."""
+    import tvm
+
+    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG)
+
+
+def make_target(target: Mapping[str, Any]) -> Any:
+    """TVM's target object for a device profile's target."""
+    import tvm
+
+    return tvm.target.Target(dict(target))
+
+
+def linker(target: Mapping[str, Any]) -> str:
+    """The compiler that links for `target`: the host's own, or the AArch64 cross-compiler.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    name = CROSS_COMPILER if "aarch64" in str(target.get("mtriple", "")) else "cc"
+    if shutil.which(name) is None:
+        raise UserError(
+            f"the compiler {name} is not installed, so nothing can be linked for the device.",
+            "Install it: apt-get install -y g++-aarch64-linux-gnu   (tvmmobile doctor lists everything that is missing)",
+        )
+    return name
+
+
+def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None:
+    """Build one TIR function into a shared library at `path`, written whole.
+
+    Raises:
+        UserError: the cross-compiler is missing.
+    """
+    import tvm
+
+    compiler = linker(target)
+    module = tvm.IRModule({str(function.attrs["global_symbol"]): function})
+    with pass_context():
+        library = tvm.tirx.build(module, target=make_target(target))
+    export(library, path, compiler)
+
+
+def export(library: Any, path: Path, compiler: str) -> None:
+    """Link a built module to `path`, without debug information."""
+    with replacing(path) as temporary:
+        library.export_library(str(temporary), cc=compiler, options=["-Wl,--strip-debug"])

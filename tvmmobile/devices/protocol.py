@@ -1,0 +1,75 @@
+"""What a device is (`DeviceProfile`), how to reach its agents (`Endpoint`), and what every kind of device can do (`Device`)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """What the rest of the program needs to know about a board.
+
+    Attributes:
+        name: as the user gives it, such as `pi4`.
+        board: the product, such as `Raspberry Pi 4 Model B`.
+        cpu: the core's name for people, such as `Cortex-A72`.
+        mcpu: the core's name for LLVM, such as `cortex-a72`.
+        target: TVM's target, a dict such as `{"kind": "llvm", "mtriple": …, "mcpu": …, "num-cores": 4}`.
+        clock_hz: the clock numbers are stated at.
+        cores: how many there are.
+        fma_lanes_per_cycle: fp32 fused multiply-adds a core can start per cycle.
+        l1d_bytes: first-level data cache of one core.
+        l2_bytes: second-level cache, shared.
+        kind: whether latencies come from a model or from the board's clock.
+        model_hash: identifies the timing model, None for a real board.
+    """
+
+    name: str
+    board: str
+    cpu: str
+    mcpu: str
+    target: dict[str, Any] = field(hash=False)
+    clock_hz: float
+    cores: int
+    fma_lanes_per_cycle: int
+    l1d_bytes: int
+    l2_bytes: int
+    kind: Literal["modelled", "measured"]
+    model_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a device's agents are asked for; it can be sent to another process of this machine.
+
+    Attributes:
+        host: the tracker's address.
+        port: the tracker's port.
+        key: what the agents are registered as.
+        token: what a client must know to be served; "" for none. It is not shown when printed.
+    """
+
+    host: str
+    port: int
+    key: str
+    token: str = field(default="", repr=False)
+
+
+class Device(Protocol):
+    """A board, real or virtual."""
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """What the board is."""
+        ...
+
+    def started(self, agents: int = 1) -> AbstractContextManager[Endpoint]:
+        """Run `agents` agents and a tracker while the context lasts; nothing is left behind after it.
+
+        Raises:
+            DeviceUnavailable: the agents did not come up.
+            UserError: a program that is needed is not installed.
+        """
+        ...

@@ -1,0 +1,32 @@
+"""Which devices there are, by the names users give them."""
+
+from __future__ import annotations
+
+from tvmmobile.devices.protocol import Device
+from tvmmobile.errors import DeviceUnavailable, UserError
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names, load_board
+from tvmmobile.virtual.device import VirtualDevice
+
+
+def find_device(name: str, require_hardware: bool = False) -> Device:
+    """The device called `name`: the registered board, else the virtual one of that board; `NAME-virtual` is always virtual.
+
+    Args:
+        name: such as `pi4` or `pi4-virtual`.
+        require_hardware: refuse a virtual board.
+
+    Raises:
+        UserError: there is no such device; the message lists those there are.
+        DeviceUnavailable: hardware is required and no board of that name is registered.
+    """
+    board_name = name.removesuffix(VIRTUAL_SUFFIX)
+    known = board_names()
+    if board_name not in known:
+        names = [n for board in known for n in (board, board + VIRTUAL_SUFFIX)]
+        raise UserError(f"There is no device {name!r}.", f"Known devices: {', '.join(names)}")
+    if require_hardware:
+        raise DeviceUnavailable(
+            f"No board is registered as {name!r}, and --require-hardware rules the virtual one out.",
+            "Leave out --require-hardware to use the virtual board; its numbers are modelled.",
+        )
+    return VirtualDevice(name, load_board(board_name))

@@ -1,0 +1,143 @@
+"""A session with an agent: TVM's own, reached through a tracker client that cannot block for ever.
+
+TVM's `TrackerSession.request` waits without a limit and its sockets keep Nagle's algorithm, 40 ms a message; this one has a deadline for
+everything, and `TCP_NODELAY`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.tracker import MAX_MESSAGE_BYTES, REQUEST, SUCCESS, TRACKER_MAGIC
+
+#: How long the agent's own deadline may be overrun before the connection is cut from this side.
+GRACE_S = 5.0
+DEFAULT_WAIT_S = 60.0
+
+
+class LinkError(Exception):
+    """The device could not be reached, or went away: nothing is known about what was to run on it."""
+
+
+@contextlib.contextmanager
+def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> Iterator[Any]:
+    """A `tvm.rpc.RPCSession` with an agent of `endpoint`, closed when the context ends, whatever remote objects are still alive.
+
+    Args:
+        endpoint: where the agents are asked for.
+        timeout_s: how long the whole session may last; then the agent kills it and the call under way raises.
+        wait_s: how long to wait for a free agent.
+
+    Raises:
+        LinkError: no agent was free in time, or it did not answer. Failures of what runs inside come as TVM's own exceptions.
+    """
+    from tvm.rpc import _ffi_api
+    from tvm.rpc.client import RPCSession
+
+    host, port, match_key = _request_agent(endpoint, wait_s)
+    options = f" -timeout={timeout_s:g}" + (f" -token={endpoint.token}" if endpoint.token else "")
+    with _cut_off(host, port, timeout_s + GRACE_S):
+        try:
+            module = _ffi_api.Connect(host, port, match_key + options, False)
+        except Exception as error:  # TVM raises whatever its C++ side threw: RuntimeError, InternalError, …
+            raise LinkError(f"the agent at {host}:{port} did not open a session: {_last_line(error)}") from error
+        for connection in _connections(host, port):
+            with connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        close = module.get_function("CloseRPCConnection")
+        try:
+            yield RPCSession(module)
+        finally:
+            with contextlib.suppress(Exception):  # the connection may be gone already, which is as closed as it gets
+                close()
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
+    deadline = time.monotonic() + wait_s
+    try:
+        with socket.create_connection((endpoint.host, endpoint.port), timeout=wait_s) as tracker:
+            tracker.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            request = json.dumps([REQUEST, endpoint.key, "", 1]).encode()
+            tracker.sendall(struct.pack("<i", TRACKER_MAGIC) + struct.pack("<i", len(request)) + request)
+            if struct.unpack("<i", _receive(tracker, 4, deadline))[0] != TRACKER_MAGIC:
+                raise LinkError(f"there is no tracker at {endpoint.host}:{endpoint.port}")
+            size = struct.unpack("<i", _receive(tracker, 4, deadline))[0]
+            if not 0 < size <= MAX_MESSAGE_BYTES:
+                raise LinkError("the tracker's answer makes no sense")
+            code, place = json.loads(_receive(tracker, size, deadline))
+    except TimeoutError:
+        raise LinkError(f"no agent of {endpoint.key!r} was free within {wait_s:g} s") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise LinkError(f"the tracker at {endpoint.host}:{endpoint.port} cannot be asked: {error}") from error
+    if code != SUCCESS:
+        raise LinkError(f"the tracker has no agent of {endpoint.key!r}")
+    return str(place[0]), int(place[1]), str(place[2])
+
+
+def _receive(sock: socket.socket, size: int, deadline: float) -> bytes:
+    data = b""
+    while len(data) < size:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        sock.settimeout(left)
+        chunk = sock.recv(size - len(data))
+        if not chunk:
+            raise ConnectionResetError("it closed the connection")
+        data += chunk
+    return data
+
+
+def _connections(host: str, port: int) -> list[socket.socket]:
+    """This process's connections to an agent, as duplicates to be closed; TVM keeps its descriptor to itself."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            candidate = socket.socket(fileno=os.dup(int(name)))
+        except (OSError, ValueError):
+            continue
+        try:
+            if candidate.family == socket.AF_INET and candidate.getpeername() == (host, port):
+                found.append(candidate)
+                continue
+        except OSError:
+            pass
+        candidate.close()
+    return found
+
+
+@contextlib.contextmanager
+def _cut_off(host: str, port: int, after_s: float) -> Iterator[None]:
+    """Shut the connections to an agent down after a while, so that a call to one that no longer answers ends.
+
+    An agent serves one session at a time, so every connection to its port is this session's or dead.
+    """
+
+    def cut() -> None:
+        for connection in _connections(host, port):
+            with connection, contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(after_s, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

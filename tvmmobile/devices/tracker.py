@@ -1,0 +1,165 @@
+"""A small RPC tracker that speaks TVM's protocol (`tvm/rpc/tracker.py`), for one process and one event loop.
+
+TVM's own takes seconds to import, binds every interface by default and leaves a worker behind when its parent is killed. Standard
+library only: it starts in a process of its own within tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import socket
+import struct
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+TRACKER_MAGIC = 0x2F271
+MAX_MESSAGE_BYTES = 1 << 20
+SUCCESS, PING, PUT, REQUEST, UPDATE_INFO, SUMMARY, PENDING_MATCH_KEYS = 0, 1, 3, 4, 5, 6, 7
+
+
+@dataclass(eq=False)
+class _Peer:
+    """One connection: a server that offers itself, or a client that asks for one."""
+
+    sock: socket.socket
+    address: str
+    received: bytearray = field(default_factory=bytearray)
+    greeted: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A server waiting for a client that presents `match_key`."""
+
+    peer: _Peer
+    address: str
+    port: int
+    match_key: str
+
+
+class Tracker:
+    """Pairs clients with agents of the key they ask for, first come, first served.
+
+    Args:
+        selector: the event loop's; call `handle` with each ready key whose `data` is this tracker's.
+        host: the address to listen on; the port is `port`.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, host: str = "127.0.0.1") -> None:
+        self._selector = selector
+        self._listener = socket.create_server((host, 0), backlog=64)
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self._peers: set[_Peer] = set()
+        self._offers: dict[str, deque[_Offer]] = defaultdict(deque)
+        self._requests: dict[str, deque[_Peer]] = defaultdict(deque)
+        selector.register(self._listener, selectors.EVENT_READ, None)
+
+    def handle(self, data: Any) -> None:
+        """Handle one ready socket: `data` is the selector key's, None for the listener."""
+        if data is None:
+            self._accept()
+        else:
+            self._receive(data)
+
+    def servers(self) -> int:
+        """How many agents are connected."""
+        return sum(1 for peer in self._peers if str(peer.info.get("key", "")).startswith("server:"))
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            sock, address = self._listener.accept()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer = _Peer(sock, address[0])
+            self._peers.add(peer)
+            self._selector.register(sock, selectors.EVENT_READ, peer)
+
+    def _receive(self, peer: _Peer) -> None:
+        try:
+            chunk = peer.sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._drop(peer)
+            return
+        peer.received += chunk
+        try:
+            self._consume(peer)
+        except (ValueError, KeyError, IndexError, TypeError, OSError, struct.error):
+            self._drop(peer)  # not TVM's protocol, or gone: either way this connection is over
+
+    def _consume(self, peer: _Peer) -> None:
+        while len(peer.received) >= 4:
+            (number,) = struct.unpack_from("<i", peer.received)
+            if not peer.greeted:
+                if number != TRACKER_MAGIC:
+                    raise ValueError("no tracker client")
+                peer.greeted = True
+                del peer.received[:4]
+                peer.sock.sendall(struct.pack("<i", TRACKER_MAGIC))
+                continue
+            if not 0 < number <= MAX_MESSAGE_BYTES:
+                raise ValueError("message size out of range")
+            if len(peer.received) < 4 + number:
+                return
+            message = json.loads(peer.received[4 : 4 + number])
+            del peer.received[: 4 + number]
+            self._answer(peer, message)
+
+    def _answer(self, peer: _Peer, message: list[Any]) -> None:
+        code = message[0]
+        if code == PUT:
+            key, (port, match_key) = message[1], message[2]
+            address = message[3] if len(message) > 3 and message[3] is not None else peer.address
+            self._offers[key].append(_Offer(peer, address, port, match_key))
+            self._send(peer, SUCCESS)
+            self._pair(key)
+        elif code == REQUEST:
+            self._requests[message[1]].append(peer)
+            self._pair(message[1])
+        elif code == UPDATE_INFO:
+            peer.info.update(message[1])
+            self._send(peer, SUCCESS)
+        elif code == PENDING_MATCH_KEYS:
+            self._send(peer, [offer.match_key for queue in self._offers.values() for offer in queue if offer.peer is peer])
+        elif code == SUMMARY:
+            queues = {k: {"free": len(self._offers[k]), "pending": len(self._requests[k])} for k in {*self._offers, *self._requests}}
+            servers = [p.info for p in self._peers if str(p.info.get("key", "")).startswith("server")]
+            self._send(peer, [SUCCESS, {"queue_info": queues, "server_info": servers}])
+        elif code == PING:
+            self._send(peer, SUCCESS)
+        else:
+            raise ValueError("unknown request")
+
+    def _pair(self, key: str) -> None:
+        offers, requests = self._offers[key], self._requests[key]
+        while offers and requests:
+            peer, offer = requests.popleft(), offers.popleft()
+            try:
+                self._send(peer, [SUCCESS, [offer.address, offer.port, offer.match_key]])
+            except OSError:
+                offers.appendleft(offer)
+                self._drop(peer)
+
+    def _send(self, peer: _Peer, value: Any) -> None:
+        text = json.dumps(value).encode()
+        peer.sock.sendall(struct.pack("<i", len(text)) + text)
+
+    def _drop(self, peer: _Peer) -> None:
+        if peer not in self._peers:
+            return
+        self._peers.discard(peer)
+        self._selector.unregister(peer.sock)
+        peer.sock.close()
+        for queue in self._requests.values():
+            while peer in queue:
+                queue.remove(peer)
+        for key, offers in self._offers.items():
+            self._offers[key] = deque(offer for offer in offers if offer.peer is not peer)

@@ -1,0 +1,194 @@
+"""Layers as the planner sees them: one operator with its bias and clamp, all shapes static, batch 1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Layout = Literal["NHWC", "NCHW"]
+#: Clamp applied to the output: lower and upper bound, `None` where unbounded.
+Clamp = tuple[float | None, float | None]
+NO_CLAMP: Clamp = (None, None)
+
+_CLAMP_NAMES: dict[Clamp, str] = {(None, None): "linear", (0.0, None): "relu", (0.0, 6.0): "relu6"}
+
+
+def clamp_name(clamp: Clamp) -> str:
+    """`relu6` for (0, 6), `relu`, `linear`, else both bounds."""
+    known = _CLAMP_NAMES.get(clamp)
+    return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """A 2-D convolution with bias and clamp.
+
+    Attributes:
+        height, width: input size in pixels.
+        in_channels, out_channels, groups: as in PyTorch; depthwise has `groups == in_channels`.
+        kernel, stride: (vertical, horizontal).
+        padding: (top, left, bottom, right), of zeros.
+        clamp: bounds of the output.
+        in_layout: layout of the input; the output is NHWC. Weights are HWIO.
+    """
+
+    height: int
+    width: int
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+    clamp: Clamp = NO_CLAMP
+    in_layout: Layout = "NHWC"
+
+    @property
+    def out_height(self) -> int:
+        """Output rows."""
+        return (self.height + self.padding[0] + self.padding[2] - self.kernel[0]) // self.stride[0] + 1
+
+    @property
+    def out_width(self) -> int:
+        """Output columns."""
+        return (self.width + self.padding[1] + self.padding[3] - self.kernel[1]) // self.stride[1] + 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, with the batch of 1."""
+        if self.in_layout == "NCHW":
+            return (1, self.in_channels, self.height, self.width)
+        return (1, self.height, self.width, self.in_channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, NHWC."""
+        return (1, self.out_height, self.out_width, self.out_channels)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weights, HWIO."""
+        return (*self.kernel, self.in_channels // self.groups, self.out_channels)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """One filter per channel."""
+        return self.groups == self.in_channels == self.out_channels and self.groups > 1
+
+    @property
+    def is_pointwise(self) -> bool:
+        """A 1×1 convolution with stride 1: a matrix product over all pixels."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding) and self.groups == 1
+
+    @property
+    def kind(self) -> str:
+        """The layer type as the paper's table 2 names it."""
+        if self.is_depthwise:
+            return f"depthwise {self.kernel[0]}x{self.kernel[1]}"
+        return f"conv {self.kernel[0]}x{self.kernel[1]}"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1)."""
+        return math.prod(self.weight_shape) * self.out_height * self.out_width
+
+    @property
+    def name(self) -> str:
+        """Canonical name; two layers are the same kernel exactly when their names agree."""
+        if self.is_depthwise:
+            head, channels = "dw", f"{self.in_channels}"
+        else:
+            head, channels = ("pw" if self.is_pointwise else "conv"), f"{self.in_channels}x{self.out_channels}"
+        parts = [head, f"{self.height}x{self.width}", channels]
+        if not self.is_pointwise:
+            parts.append(f"k{self.kernel[0]}x{self.kernel[1]}s{self.stride[0]}x{self.stride[1]}p{'.'.join(map(str, self.padding))}")
+        if self.groups > 1 and not self.is_depthwise:
+            parts.append(f"g{self.groups}")
+        if self.in_layout != "NHWC":
+            parts.append(self.in_layout.lower())
+        return "_".join([*parts, clamp_name(self.clamp)])
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A fully connected layer with bias: (1, in_features) → (1, out_features). Weights are (in_features, out_features)."""
+
+    in_features: int
+    out_features: int
+    clamp: Clamp = NO_CLAMP
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(1, in_features)."""
+        return (1, self.in_features)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(1, out_features)."""
+        return (1, self.out_features)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """(in_features, out_features)."""
+        return (self.in_features, self.out_features)
+
+    @property
+    def kind(self) -> str:
+        """The layer type as the paper's table 2 names it."""
+        return "fully connected"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+        return self.in_features * self.out_features
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        return f"dense_{self.in_features}x{self.out_features}_{clamp_name(self.clamp)}"
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Operators that no template describes, fused into one TIR function by Relax.
+
+    Attributes:
+        operator: name of the fused operators, e.g. `mean`.
+        fingerprint: structural hash of the function, 12 hexadecimal digits.
+        input_shapes: shapes of the arguments, constants included.
+        result_shape: shape of the one result.
+    """
+
+    operator: str
+    fingerprint: str
+    input_shapes: tuple[tuple[int, ...], ...]
+    result_shape: tuple[int, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first argument."""
+        return self.input_shapes[0]
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        return self.result_shape
+
+    @property
+    def kind(self) -> str:
+        """Type shown in reports."""
+        return "other"
+
+    @property
+    def macs(self) -> int:
+        """Not counted: the paper counts convolutions and the classifier only."""
+        return 0
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        return f"{self.operator}_{'x'.join(map(str, self.input_shape))}_{self.fingerprint}"
+
+
+Layer = Conv2d | Dense | Opaque

@@ -1,0 +1,271 @@
+"""Runs a library on a device once it is compiled: a kernel with given arrays, or a whole network; what came out, and how long it took.
+
+On a virtual board the executed blocks are counted and the core model says how many cycles they are; on a real one the clock is read. Every
+failure is a `MeasureError` whose kind tells a bad library ("crashed", "timeout", "load") from an unreachable device ("link").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.rpc import DEFAULT_WAIT_S, LinkError, open_session
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
+from tvmmobile.virtual.core_model import BlockCost, core_time
+from tvmmobile.virtual.profile import parse_blocks
+
+FailureKind = Literal["crashed", "timeout", "load", "link"]
+Array = npt.NDArray[Any]
+NETWORK_FUNCTION = "main"
+#: What the agent answers when it ends a session itself (agent.cc, `SayWhy`).
+_ENDED = re.compile(r"tvmmobile session (crashed|timeout): ([^\n]*)")
+
+
+class MeasureError(Exception):
+    """A library could not be measured.
+
+    Attributes:
+        reason: one line, such as `killed by SIGSEGV` or `did not finish within 10 s`.
+        kind: `crashed`, `timeout` and `load` are the library's fault; `link` says nothing about it.
+    """
+
+    def __init__(self, reason: str, kind: FailureKind) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind: FailureKind = kind
+
+    def __reduce__(self) -> tuple[type[MeasureError], tuple[str, FailureKind]]:
+        return MeasureError, (self.reason, self.kind)  # it travels between worker processes
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a real board's clock is read; a virtual board uses `warmup` and `threads` alone.
+
+    Attributes:
+        warmup: runs before the timed ones.
+        repeat: samples.
+        number: runs in one sample, at least.
+        min_time_ms: a sample lasts at least this long; raises `number`.
+        flush_bytes: memory streamed over before each sample, so that weights are cold.
+        produce: arguments rewritten after that, as the layer before leaves them.
+        threads: of TVM's pool.
+    """
+
+    warmup: int = 0
+    repeat: int = 1
+    number: int = 1
+    min_time_ms: int = 0
+    flush_bytes: int = 0
+    produce: tuple[int, ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long one run took.
+
+    Attributes:
+        kind: whether the rest is a model's or a clock's.
+        seconds: modelled seconds, or the samples' median.
+        cycles: modelled core cycles; None when measured.
+        instructions: executed instructions, exact; None when measured.
+        samples_ns: raw samples in ns; empty when modelled.
+        hottest: the costliest blocks, most cycles first; empty when measured.
+        unknown_instructions: executed instructions the model knows only a lower bound for.
+    """
+
+    kind: Literal["modelled", "measured"]
+    seconds: float
+    cycles: int | None = None
+    instructions: int | None = None
+    samples_ns: tuple[float, ...] = ()
+    hottest: tuple[BlockCost, ...] = ()
+    unknown_instructions: int = 0
+
+
+@dataclass(frozen=True)
+class KernelRun:
+    """One kernel's run.
+
+    Attributes:
+        latency: how long it took.
+        outputs: the arrays asked for, as the timed run left them.
+    """
+
+    latency: Latency
+    outputs: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class NetworkRun:
+    """One network's run.
+
+    Attributes:
+        latency: how long it took.
+        output: what `main` returned.
+        peak_memory_bytes: how far the session's resident memory rose above an idle session's: library, weights, activations, and on a
+            virtual board the code QEMU translated.
+    """
+
+    latency: Latency
+    output: Array
+    peak_memory_bytes: int
+
+
+def measure_library(
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    library: Path,
+    function: str,
+    arrays: Sequence[Array],
+    outputs: Sequence[int],
+    timeout_s: float,
+    timing: Timing | None = None,
+    wait_s: float = DEFAULT_WAIT_S,
+) -> KernelRun:
+    """Run one function of a shared library on the device.
+
+    Args:
+        endpoint: a started device's.
+        profile: the same device's.
+        library: a `.so` for the device.
+        function: the packed function's name in it.
+        arrays: its arguments, C-contiguous; each becomes a tensor on the device.
+        outputs: which of them come back.
+        timeout_s: for the whole session, loading included.
+        timing: how to time; by default one run.
+        wait_s: how long to wait for a free agent.
+
+    Raises:
+        MeasureError: it could not be measured; see its kind.
+    """
+    import tvm
+
+    with _session(endpoint, timeout_s, wait_s) as session:
+        module = _load(session, library)
+        device = session.cpu(0)
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array), device=device) for array in arrays]
+        answer = _evaluate(session, module, function, profile, timing)(*tensors)
+        results = tuple(tensors[index].numpy() for index in outputs)
+    return KernelRun(_latency(answer, profile), results)
+
+
+def measure_network(
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    library: Path,
+    input_array: Array,
+    timeout_s: float,
+    timing: Timing | None = None,
+    wait_s: float = DEFAULT_WAIT_S,
+) -> NetworkRun:
+    """Run a Relax VM library whose `main` takes one tensor and returns one.
+
+    Args:
+        endpoint: a started device's.
+        profile: the same device's.
+        library: a `.so` for the device.
+        input_array: the network's input.
+        timeout_s: for the whole session, loading included.
+        timing: how to time; by default one run after one to warm up, which allocates the activations.
+        wait_s: how long to wait for a free agent.
+
+    Raises:
+        MeasureError: it could not be measured; see its kind.
+    """
+    import tvm
+    from tvm.runtime.vm import VirtualMachine
+
+    with _session(endpoint, timeout_s, wait_s) as session:
+        device = session.cpu(0)
+        machine = VirtualMachine(_load(session, library), device)
+        machine.set_input(NETWORK_FUNCTION, tvm.runtime.tensor(np.ascontiguousarray(input_array), device=device))
+        evaluator = _evaluate(session, machine.module, "invoke_stateful", profile, timing or Timing(warmup=1))
+        answer = evaluator(NETWORK_FUNCTION)
+        output = machine.get_outputs(NETWORK_FUNCTION).numpy()
+        peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
+    return NetworkRun(_latency(answer, profile), output, peak)
+
+
+@contextmanager
+def _session(endpoint: Endpoint, timeout_s: float, wait_s: float) -> Iterator[Any]:
+    """A session whose failures come out as `MeasureError`."""
+    try:
+        with open_session(endpoint, timeout_s, wait_s) as session:
+            yield session
+    except MeasureError:
+        raise
+    except LinkError as error:
+        raise MeasureError(str(error), "link") from error
+    except Exception as error:  # TVM raises whatever its C++ side threw, on either end of the connection
+        raise _explained(error) from error
+
+
+def _explained(error: Exception) -> MeasureError:
+    text = str(error)
+    ended = _ENDED.search(text)
+    if ended:
+        return MeasureError(ended.group(2), "timeout" if ended.group(1) == "timeout" else "crashed")
+    if _is_outage(text):
+        return MeasureError(f"the agent went away: {_first_line(text)}", "link")
+    return MeasureError(_first_line(text) or type(error).__name__, "crashed")
+
+
+def _is_outage(text: str) -> bool:
+    """Whether TVM's client says that its connection ended (rpc_endpoint.cc, socket.h), as it does when the agent itself is gone."""
+    signs = ("Channel closes", "previously closed", "code == RPCCode::kReturn", "code=", "SockChannel::", "Socket SockChannel")
+    return any(sign in text for sign in signs)
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines and lines[0].startswith("Traceback") else (lines[0] if lines else "")
+
+
+def _load(session: Any, library: Path) -> Any:
+    """Upload and load a library.
+
+    Raises:
+        MeasureError: of kind `load` when the device's loader refuses it.
+    """
+    session.upload(str(library), target=library.name)
+    try:
+        return session.load_module(library.name)
+    except Exception as error:
+        problem = _explained(error)
+        if problem.kind == "link":
+            raise problem from error
+        raise MeasureError(f"{library.name} cannot be loaded on the device: {problem.reason}", "load") from error
+
+
+def _evaluate(session: Any, module: Any, function: str, profile: DeviceProfile, timing: Timing | None) -> Callable[..., Any]:
+    spec = asdict(timing or Timing()) | {"mode": "blocks" if profile.kind == "modelled" else "clock"}
+    evaluator: Callable[..., Any] = session.get_function("tvmmobile.evaluator")(module, function, json.dumps(spec))
+    return evaluator
+
+
+def _latency(answer: Any, profile: DeviceProfile) -> Latency:
+    content = json.loads(bytes(answer))
+    if profile.kind == "measured":
+        samples = tuple(float(sample) for sample in content["samples_ns"])
+        return Latency("measured", statistics.median(samples) * 1e-9, samples_ns=samples)
+    time = core_time(parse_blocks(content["blocks"]), load_board(profile.name.removesuffix(VIRTUAL_SUFFIX)))
+    return Latency(
+        "modelled",
+        time.seconds,
+        cycles=time.cycles,
+        instructions=time.instructions,
+        hottest=time.hottest,
+        unknown_instructions=time.unknown_instructions,
+    )

@@ -1,0 +1,1 @@
+"""Networks as tables: their layers, costs, published figures and PyTorch modules."""

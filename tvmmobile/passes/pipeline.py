@@ -1,0 +1,66 @@
+"""The order of the graph passes. Nothing else knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.files import write_text
+from tvmmobile.layers import Layer
+from tvmmobile.passes.clamp import clamp_to_min_max
+from tvmmobile.passes.compose_layers import ComposedLayer, LayerComposer
+from tvmmobile.passes.fold_constants import fold_constants
+from tvmmobile.passes.single_output import unwrap_single_output
+from tvmmobile.passes.unit_permute import unit_permute_to_reshape
+
+Pass = Callable[[Any], Any]
+
+
+def prepare_passes(composer: LayerComposer) -> list[tuple[str, Pass]]:
+    """Named passes from the imported network to one call per kernel, in order."""
+    from tvm import relax
+
+    transform = relax.transform
+    return [
+        ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
+        ("fold_constants", fold_constants),
+        ("clamp_to_min_max", clamp_to_min_max),
+        ("normalize", transform.Normalize()),
+        ("nhwc", transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]})),
+        ("normalize_layout", transform.Normalize()),
+        ("unit_permute_to_reshape", unit_permute_to_reshape),
+        ("fold_layout", fold_constants),
+        ("fold_rest", transform.FoldConstant()),
+        ("canonicalize", transform.CanonicalizeBindings()),
+        ("unwrap_single_output", unwrap_single_output),
+        ("remove_dead_code", transform.DeadCodeElimination()),
+        ("compose_layers", composer),
+        ("legalize_rest", transform.LegalizeOps()),
+        ("reshape_to_view", transform.RewriteDataflowReshape()),
+        ("annotate_rest", transform.AnnotateTIROpPattern()),
+        ("fuse_rest", transform.FuseOps()),
+        ("fuse_rest_tir", transform.FuseTIR()),
+        ("remove_dead_functions", transform.DeadCodeElimination()),
+    ]
+
+
+def prepare(
+    module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None
+) -> tuple[Any, dict[str, ComposedLayer]]:
+    """Bring an imported network to the form the planner reads.
+
+    Args:
+        module: Relax module as the front end leaves it.
+        accepts: whether some template takes a layer.
+        dump_dir: where to write the module after each pass, as `NN_name.py`.
+
+    Returns:
+        The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and the composed layers by name.
+    """
+    composer = LayerComposer(accepts)
+    for index, (name, transform) in enumerate(prepare_passes(composer)):
+        module = transform(module)
+        if dump_dir is not None:
+            write_text(dump_dir / f"{index:02}_{name}.py", module.script(show_meta=False))
+    return module, composer.layers

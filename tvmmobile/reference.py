@@ -1,0 +1,75 @@
+"""What a kernel should compute, by PyTorch on the host, with inputs and parameters that exercise every bound."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.layers import Clamp, Conv2d, Dense, Layer
+from tvmmobile.schedules.template import Array, LayerParameters
+from tvmmobile.tasks import Task
+
+
+def make_input(task: Task) -> Array:
+    """The region's input: values as a clamped layer leaves them, about a quarter of them at the lower bound. Same task, same values."""
+    generator = np.random.default_rng(_seed(task.name))
+    return np.clip(generator.normal(1.0, 1.5, task.region[0].input_shape), 0.0, 6.0).astype(np.float32)
+
+
+def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
+    """Weights and biases per layer, scaled so that outputs are spread over the clamp's range and partly beyond it."""
+    generator = np.random.default_rng(_seed(task.name) + 1)
+    parameters = []
+    for layer in task.region:
+        assert isinstance(layer, Conv2d | Dense)
+        fan_in = int(np.prod(layer.weight_shape[:-1]))
+        weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), layer.weight_shape).astype(np.float32)
+        bias = generator.normal(0.5, 1.0, layer.weight_shape[-1]).astype(np.float32)
+        parameters.append(LayerParameters(weight, bias))
+    return tuple(parameters)
+
+
+def expected_output(task: Task, data: Array, parameters: tuple[LayerParameters, ...]) -> Array:
+    """The region's output for `data`, computed layer by layer with PyTorch on the host."""
+    for layer, constants in zip(task.region, parameters, strict=True):
+        data = _apply(layer, data, constants)
+    return data
+
+
+def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.floating]) -> float:
+    """Largest absolute difference over the largest magnitude expected; infinite where anything is not finite."""
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return float("inf")
+    scale = float(np.abs(expected).max()) or 1.0
+    return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max()) / scale
+
+
+def _seed(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+
+
+def _apply(layer: Layer, data: Array, constants: LayerParameters) -> Array:
+    import torch
+    from torch.nn import functional
+
+    weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
+    with torch.no_grad():
+        if isinstance(layer, Dense):
+            result = functional.linear(torch.from_numpy(data), weight.T, bias)
+        else:
+            assert isinstance(layer, Conv2d)
+            image = torch.from_numpy(data)
+            if layer.in_layout == "NHWC":
+                image = image.permute(0, 3, 1, 2)
+            top, left, bottom, right = layer.padding
+            image = functional.pad(image, (left, right, top, bottom))
+            result = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, groups=layer.groups)
+            result = result.permute(0, 2, 3, 1)
+        return _clamp(result.contiguous().numpy(), layer.clamp)
+
+
+def _clamp(values: Array, bounds: Clamp) -> Array:
+    low, high = bounds
+    return values if low is None and high is None else np.clip(values, low, high)

@@ -1,0 +1,44 @@
+"""Kernel tasks: what is tuned. A task is a region of one or more layers with its dtype and thread count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvmmobile.layers import Layer
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kernel to find a schedule for.
+
+    Attributes:
+        region: the layers the kernel computes, in order; a fused kernel has more than one.
+        dtype: element type of activations and weights.
+        threads: worker threads the kernel may use.
+    """
+
+    region: tuple[Layer, ...]
+    dtype: str = "float32"
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        """Canonical name: the key of tuning logs, manifests and reports."""
+        return "+".join(layer.name for layer in self.region) + f"_{self.dtype}_t{self.threads}"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the region."""
+        return sum(layer.macs for layer in self.region)
+
+    @property
+    def layer(self) -> Layer:
+        """The only layer of a region of one."""
+        if len(self.region) != 1:
+            raise ValueError(f"{self.name} covers {len(self.region)} layers")
+        return self.region[0]
+
+    @property
+    def symbol(self) -> str:
+        """The task's name as a C identifier."""
+        return "".join(c if c.isalnum() else "_" for c in self.name)

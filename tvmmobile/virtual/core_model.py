@@ -1,0 +1,142 @@
+"""Executed blocks to cycles of one core: llvm-mca's schedule of each block, never less than the core's ports allow, times its count.
+
+Every block is taken as the body of a loop in its steady state: exact where a kernel spends its time, a little generous elsewhere.
+Caches are not modelled here: every access hits the first level.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.environment import cache_dir
+from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.bounds import least_cycles
+from tvmmobile.virtual.cost_cache import CostCache
+from tvmmobile.virtual.encoding import NOP, words_of
+from tvmmobile.virtual.mca import ITERATIONS, cycles_of, disassemble, mca_version
+from tvmmobile.virtual.profile import Block, basic_blocks
+
+HOTTEST = 8
+_MODEL_FILES = ("core_model.py", "bounds.py", "encoding.py", "mca.py", "profile.py")
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """One block's share of a run.
+
+    Attributes:
+        address: where it lies in the program's memory.
+        count: how often it ran.
+        cycles_each: modelled cycles per execution.
+        assembly: its instructions, branch distances left out.
+        bounds_only: llvm-mca did not know it, and the ports' bound stands in.
+    """
+
+    address: int
+    count: int
+    cycles_each: float
+    assembly: tuple[str, ...]
+    bounds_only: bool = False
+
+    @property
+    def cycles(self) -> float:
+        """Modelled cycles of all executions."""
+        return self.count * self.cycles_each
+
+
+@dataclass(frozen=True)
+class CoreTime:
+    """The modelled run of one core.
+
+    Attributes:
+        cycles: modelled core cycles.
+        instructions: executed instructions, exact.
+        seconds: `cycles` at the board's clock.
+        hottest: the costliest blocks, most cycles first.
+        unknown_instructions: how many executed instructions stood in blocks that llvm-mca could not schedule.
+    """
+
+    cycles: int
+    instructions: int
+    seconds: float
+    hottest: tuple[BlockCost, ...]
+    unknown_instructions: int
+
+
+@functools.cache
+def _hash_of(board_digest: str, version: str) -> str:
+    digest = hashlib.sha256(f"{board_digest}\0{version}\0{ITERATIONS}\0".encode())
+    for name in _MODEL_FILES:
+        digest.update((Path(__file__).parent / name).read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def model_hash(board: Board) -> str:
+    """Identifies what a modelled number rests on: the board's values, this model's code and llvm-mca's version (16 hex digits).
+
+    Raises:
+        UserError: llvm-mca is not installed.
+    """
+    return _hash_of(board.digest, mca_version())
+
+
+def core_time(blocks: Iterable[Block], board: Board) -> CoreTime:
+    """Model one run from its executed translation blocks.
+
+    Raises:
+        UserError: llvm-mca or llvm-mc is not installed.
+    """
+    pieces = basic_blocks(blocks)
+    codes = [words_of(piece.code) for piece in pieces]
+    costs = _costs(set(codes), board)
+    timed = [
+        BlockCost(piece.address, piece.count, costs[code][0], (), costs[code][1]) for piece, code in zip(pieces, codes, strict=True)
+    ]
+    order = sorted(range(len(timed)), key=lambda i: (-timed[i].cycles, timed[i].address))[:HOTTEST]
+    texts = _texts({word for i in order for word in codes[i]}, board)
+    hottest = tuple(
+        BlockCost(t.address, t.count, t.cycles_each, tuple(texts[w] or f".inst\t{w:#010x}" for w in codes[i]), t.bounds_only)
+        for i, t in ((i, timed[i]) for i in order)
+    )
+    cycles = round(sum(cost.cycles for cost in timed))
+    return CoreTime(
+        cycles=cycles,
+        instructions=sum(piece.count * len(code) for piece, code in zip(pieces, codes, strict=True)),
+        seconds=cycles / board.clock_hz,
+        hottest=hottest,
+        unknown_instructions=sum(c.count * len(code) for c, code in zip(timed, codes, strict=True) if c.bounds_only),
+    )
+
+
+def _cache(board: Board) -> CostCache:
+    return CostCache.at(cache_dir() / f"core-{model_hash(board)}.sqlite")
+
+
+def _texts(words: set[int], board: Board) -> dict[int, str]:
+    cache = _cache(board)
+    known = cache.texts(words)
+    missing = sorted(words - known.keys())
+    if missing:
+        known |= cache.add_texts(dict(zip(missing, disassemble(missing), strict=True)))
+    return known
+
+
+def _costs(codes: set[tuple[int, ...]], board: Board) -> dict[tuple[int, ...], tuple[float, bool]]:
+    """Cycles per execution, and whether they are the bound alone, for each block."""
+    cache = _cache(board)
+    known = cache.costs(codes)
+    missing = sorted(codes - known.keys())
+    if missing:
+        texts = _texts({word for code in missing for word in code} | {NOP}, board)
+        listings = [[texts[word] or texts[NOP] for word in code] for code in missing]
+        fresh: dict[tuple[int, ...], tuple[float, bool]] = {}
+        for code, listing, cycles in zip(missing, listings, cycles_of(listings, board.mcpu), strict=True):
+            least = least_cycles(listing, board.core)
+            unknown = cycles is None or not all(texts[word] for word in code)
+            fresh[code] = (max(least, cycles or 0.0), unknown)
+        known |= cache.add_costs(fresh)
+    return known

@@ -1,0 +1,93 @@
+"""What llvm-mc and llvm-mca said before: in memory, and in a SQLite file that several processes share."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sqlite3
+import struct
+from pathlib import Path
+
+Code = tuple[int, ...]
+Cost = tuple[float, bool]
+BUSY_S = 30.0
+_QUERY_LIMIT = 500
+
+
+class CostCache:
+    """Texts of instruction words and costs of blocks, for one version of the model.
+
+    The file only saves time: whatever is wrong with it (disk full, read-only, damaged) is answered by computing again.
+
+    Args:
+        path: the file; its name carries the model's hash, so that entries never go stale.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._texts: dict[int, str] = {}
+        self._costs: dict[Code, Cost] = {}
+        self._database: sqlite3.Connection | None = None
+        with contextlib.suppress(OSError, sqlite3.Error):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=OFF")
+            self._database.execute("CREATE TABLE IF NOT EXISTS texts (word INTEGER PRIMARY KEY, text TEXT NOT NULL)")
+            self._database.execute("CREATE TABLE IF NOT EXISTS costs (code BLOB PRIMARY KEY, cycles REAL NOT NULL, unknown INTEGER NOT NULL)")
+
+    @staticmethod
+    def at(path: Path) -> CostCache:
+        """The cache at `path`; one per process, and a forked process opens its own connection."""
+        return _open(path, os.getpid())
+
+    def texts(self, words: set[int]) -> dict[int, str]:
+        """The known ones among `words`."""
+        missing = [word for word in words if word not in self._texts]
+        for row in self._select("SELECT word, text FROM texts WHERE word IN", missing):
+            self._texts[row[0]] = row[1]
+        return {word: self._texts[word] for word in words if word in self._texts}
+
+    def add_texts(self, texts: dict[int, str]) -> dict[int, str]:
+        """Remember `texts`, and return them."""
+        self._texts |= texts
+        self._insert("INSERT OR IGNORE INTO texts VALUES (?, ?)", list(texts.items()))
+        return texts
+
+    def costs(self, codes: set[Code]) -> dict[Code, Cost]:
+        """The known ones among `codes`."""
+        missing = {_packed(code): code for code in codes if code not in self._costs}
+        for row in self._select("SELECT code, cycles, unknown FROM costs WHERE code IN", list(missing)):
+            self._costs[missing[row[0]]] = (row[1], bool(row[2]))
+        return {code: self._costs[code] for code in codes if code in self._costs}
+
+    def add_costs(self, costs: dict[Code, Cost]) -> dict[Code, Cost]:
+        """Remember `costs`, and return them."""
+        self._costs |= costs
+        self._insert("INSERT OR IGNORE INTO costs VALUES (?, ?, ?)", [(_packed(code), cost, int(bad)) for code, (cost, bad) in costs.items()])
+        return costs
+
+    def _select(self, query: str, keys: list[int] | list[bytes]) -> list[tuple[object, ...]] | list[sqlite3.Row]:
+        rows: list[sqlite3.Row] = []
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                for begin in range(0, len(keys), _QUERY_LIMIT):
+                    part = keys[begin : begin + _QUERY_LIMIT]
+                    rows += self._database.execute(f"{query} ({','.join('?' * len(part))})", part).fetchall()
+        return rows
+
+    def _insert(self, statement: str, rows: list[tuple[object, ...]] | list[tuple[int, str]]) -> None:
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.executemany(statement, rows)
+                self._database.execute("COMMIT")
+
+
+@functools.cache
+def _open(path: Path, _process: int) -> CostCache:
+    return CostCache(path)
+
+
+def _packed(code: Code) -> bytes:
+    return struct.pack(f"<{len(code)}I", *code)

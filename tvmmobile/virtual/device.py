@@ -1,0 +1,144 @@
+"""A virtual board as a device: the same agent as on a real one, under QEMU, with its blocks counted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tvmmobile.agent.build import agent_command, build_bundle
+from tvmmobile.agent.tools import find_tool
+from tvmmobile.devices.host import STOP_S, HostConfig
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.errors import DeviceUnavailable
+from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.core_model import model_hash
+from tvmmobile.virtual.plugin import build_plugin
+
+START_DEADLINE_S = 60.0
+HOST_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from tvmmobile.devices.host import main; main()"
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class VirtualDevice:
+    """A modelled board.
+
+    Args:
+        name: as the user gave it.
+        board: what it is made of.
+    """
+
+    def __init__(self, name: str, board: Board) -> None:
+        self.board = board
+        self._name = name
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """What the board is; `kind` is `modelled`."""
+        board = self.board
+        return DeviceProfile(
+            name=self._name,
+            board=board.board,
+            cpu=board.cpu,
+            mcpu=board.mcpu,
+            target={"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": board.mcpu, "num-cores": board.cores},
+            clock_hz=board.clock_hz,
+            cores=board.cores,
+            fma_lanes_per_cycle=board.fma_lanes_per_cycle,
+            l1d_bytes=board.caches.l1d_bytes,
+            l2_bytes=board.caches.l2_bytes,
+            kind="modelled",
+            model_hash=model_hash(board),
+        )
+
+    @contextlib.contextmanager
+    def started(self, agents: int = 1) -> Iterator[Endpoint]:
+        """Run a tracker and `agents` agents under QEMU, on 127.0.0.1, until the context ends or this process does.
+
+        Raises:
+            DeviceUnavailable: the agents did not come up.
+            UserError: QEMU or a compiler is not installed.
+        """
+        token = secrets.token_hex(16)
+        command = _qemu_command(self.board, build_bundle())
+        root = tempfile.mkdtemp(prefix="tvmmobile-")
+        config = HostConfig(
+            command=command,
+            environment=_agent_environment(token),
+            agents=agents,
+            root=root,
+            parent=os.getpid(),
+            deadline_s=START_DEADLINE_S,
+        )
+        host = subprocess.Popen(
+            [sys.executable, "-S", "-E", "-c", HOST_CODE, str(PACKAGE_ROOT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for this process, which then ends that one in order
+        )
+        try:
+            yield Endpoint("127.0.0.1", _port_of(host, config), self.board.name, token)
+        finally:
+            _stop(host)
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def _qemu_command(board: Board, bundle: Path) -> tuple[str, ...]:
+    qemu = find_tool(("qemu-aarch64",), "qemu-user", "to run the virtual boards")
+    words = [qemu, "-cpu", board.qemu_cpu, "-plugin", f"{build_plugin()},dir={{work}}", *agent_command(bundle)]
+    words += ["--tracker", "{tracker}", "--key", board.name, "--work-dir", "{work}", "--blocks-dir", "{work}"]
+    return tuple(words)
+
+
+def _agent_environment(token: str) -> dict[str, str]:
+    # Symbols are bound when a library is loaded, so that no run's count holds the dynamic linker's work. The environment is the same
+    # everywhere because it is part of a process's memory, and thus of what is modelled.
+    return {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1", "TVMMOBILE_AGENT_TOKEN": token}
+
+
+def _port_of(host: subprocess.Popen[bytes], config: HostConfig) -> int:
+    assert host.stdin is not None and host.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        host.stdin.write(config.to_line().encode())
+        host.stdin.flush()
+    line = _read_line(host.stdout.fileno(), config.deadline_s + STOP_S)
+    message = json.loads(line) if line.startswith(b"{") else {"error": "the device host ended without a word"}
+    if "port" not in message:
+        raise DeviceUnavailable(f"The virtual board did not start: {message['error']}", "Run: tvmmobile doctor")
+    return int(message["port"])
+
+
+def _read_line(descriptor: int, timeout_s: float) -> bytes:
+    deadline, line = time.monotonic() + timeout_s, b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                break
+            chunk = os.read(descriptor, 4096)
+            if not chunk:
+                break
+            line += chunk
+    return line
+
+
+def _stop(host: subprocess.Popen[bytes]) -> None:
+    host.terminate()
+    for pipe in (host.stdin, host.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    try:
+        host.wait(2 * STOP_S)
+    except subprocess.TimeoutExpired:
+        host.kill()
+        host.wait()
