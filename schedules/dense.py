@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvmmobile.layers import Dense
-from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to
+from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
 from tvmmobile.schedules.matmul import pack_bias, pack_panels
 from tvmmobile.schedules.pointwise import emit_matmul
 from tvmmobile.schedules.space import Knobs, Space
@@ -38,6 +39,12 @@ class DenseVector(Template):
             return knobs["columns"] // LANES >= min(4, max(options["columns"]) // LANES) and knobs["columns"] // LANES + 3 <= REGISTERS
 
         return Space(self.name, self.version, options, fits)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size and what the last panel wastes."""
+        layer = task.layer
+        assert isinstance(layer, Dense)
+        return [math.log2(layer.in_features), math.log2(layer.out_features), waste(layer.out_features, knobs["columns"])]
 
     def emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""

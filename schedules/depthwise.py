@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.layers import Conv2d
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
-from tvmmobile.schedules.machine import LANES, REGISTERS, up_to
+from tvmmobile.schedules.machine import LANES, REGISTERS, up_to, waste
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
 from tvmmobile.tasks import Task
@@ -49,6 +50,24 @@ class Depthwise(Template):
             return accumulators >= fewest and accumulators + window + kernel <= REGISTERS
 
         return Space(self.name, self.version, options, fits)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, stride, tile, registers used, loads per output, and what the tile wastes at the edges."""
+        layer = task.layer
+        assert isinstance(layer, Conv2d)
+        kernel, stride = layer.kernel[1], layer.stride[1]
+        outputs = knobs["rows"] * knobs["columns"]
+        window = (knobs["columns"] - 1) * stride + kernel
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.in_channels),
+            stride,
+            outputs,
+            outputs + window + kernel,
+            window * ((knobs["rows"] - 1) * stride + kernel) / outputs,
+            waste(layer.out_height, knobs["rows"]),
+            waste(layer.out_width, knobs["columns"]),
+        ]
 
     def emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvmmobile.layers import Conv2d
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
-from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, round_up, up_to
+from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, round_up, up_to, waste
 from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, panels
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
@@ -51,6 +52,19 @@ class ImageConv(Template):
             return accumulators >= fewest and accumulators + segment + 2 <= REGISTERS
 
         return Space(self.name, self.version, options, fits)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, tile, registers used, and what the tile wastes at the edges."""
+        layer = task.layer
+        assert isinstance(layer, Conv2d)
+        vectors = knobs["columns"] // LANES
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.out_channels),
+            knobs["pixels"] * vectors,
+            waste(layer.out_width, knobs["pixels"]),
+            waste(layer.out_channels, knobs["columns"]),
+        ]
 
     def emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""

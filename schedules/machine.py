@@ -18,3 +18,8 @@ def round_up(value: int, step: int) -> int:
 def up_to(options: tuple[int, ...], limit: int) -> tuple[int, ...]:
     """The options not above `limit`, or the smallest one if all are."""
     return tuple(option for option in options if option <= limit) or options[:1]
+
+
+def waste(extent: int, tile: int) -> float:
+    """Share of the last tile that is not used: 0 where the tile divides the extent."""
+    return (round_up(extent, tile) - extent) / round_up(extent, tile)

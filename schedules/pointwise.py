@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tvmmobile.layers import Conv2d
 from tvmmobile.schedules.emit import Expr, Kernel
-from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, round_up, up_to
+from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, round_up, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile, Panel, pack_bias, pack_panels, panels
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
@@ -58,6 +59,23 @@ class Pointwise(Template):
             return accumulators >= fewest and accumulators + knobs["rows"] + min(vectors, 2) <= REGISTERS
 
         return Space(self.name, self.version, options, fits)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, tile, registers used, and what the tile wastes at the edges."""
+        layer = _layer(task)
+        pixels = layer.height * layer.width
+        vectors = knobs["columns"] // LANES
+        return [
+            math.log2(pixels),
+            math.log2(layer.in_channels),
+            math.log2(layer.out_channels),
+            knobs["rows"] * vectors,
+            knobs["rows"] * vectors + knobs["rows"] + vectors,
+            (knobs["rows"] + vectors) / (knobs["rows"] * vectors),
+            waste(pixels, knobs["rows"]),
+            waste(layer.out_channels, knobs["columns"]),
+            waste(layer.in_channels, knobs["unroll"]),
+        ]
 
     def emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""

@@ -41,6 +41,10 @@ class Template(ABC):
         """The schedules for `task`, or `None`: not mine."""
 
     @abstractmethod
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """What a cost model should know beyond the knobs themselves, for tasks of every size; always the same number of values."""
+
+    @abstractmethod
     def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
         """The kernel as TIR with the global symbol `task.symbol`."""
 

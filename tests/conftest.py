@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tvmmobile.cli import run
+
+# Before torch is imported: on a busy machine OpenMP's threads spin for each other, and a test of milliseconds takes seconds.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
@@ -27,6 +26,8 @@ from tvmmobile.virtual.profile import parse_blocks
 FailureKind = Literal["crashed", "timeout", "load", "link"]
 Array = npt.NDArray[Any]
 NETWORK_FUNCTION = "main"
+#: EM_AARCH64 (ELF for the Arm 64-bit Architecture, Arm IHI 0056).
+ELF_AARCH64 = 183
 #: What the agent answers when it ends a session itself (agent.cc, `SayWhy`).
 _ENDED = re.compile(r"tvmmobile session (crashed|timeout): ([^\n]*)")
 
@@ -150,14 +151,11 @@ def measure_library(
     Raises:
         MeasureError: it could not be measured; see its kind.
     """
-    import tvm
-
     with _session(endpoint, timeout_s, wait_s) as session:
         module = _load(session, library)
-        device = session.cpu(0)
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array), device=device) for array in arrays]
+        tensors = [session.put(array) for array in arrays]
         answer = _evaluate(session, module, function, profile, timing)(*tensors)
-        results = tuple(tensors[index].numpy() for index in outputs)
+        results = tuple(session.get(tensors[index]) for index in outputs)
     return KernelRun(_latency(answer, profile), results)
 
 
@@ -184,16 +182,14 @@ def measure_network(
     Raises:
         MeasureError: it could not be measured; see its kind.
     """
-    import tvm
     from tvm.runtime.vm import VirtualMachine
 
     with _session(endpoint, timeout_s, wait_s) as session:
-        device = session.cpu(0)
-        machine = VirtualMachine(_load(session, library), device)
-        machine.set_input(NETWORK_FUNCTION, tvm.runtime.tensor(np.ascontiguousarray(input_array), device=device))
+        machine = VirtualMachine(_load(session, library), session.cpu(0))
+        machine.set_input(NETWORK_FUNCTION, session.put(input_array))
         evaluator = _evaluate(session, machine.module, "invoke_stateful", profile, timing or Timing(warmup=1))
         answer = evaluator(NETWORK_FUNCTION)
-        output = machine.get_outputs(NETWORK_FUNCTION).numpy()
+        output = session.get(machine.get_outputs(NETWORK_FUNCTION))
         peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
     return NetworkRun(_latency(answer, profile), output, peak)
 
@@ -206,7 +202,7 @@ def _session(endpoint: Endpoint, timeout_s: float, wait_s: float) -> Iterator[An
             yield session
     except MeasureError:
         raise
-    except LinkError as error:
+    except (LinkError, OSError) as error:
         raise MeasureError(str(error), "link") from error
     except Exception as error:  # TVM raises whatever its C++ side threw, on either end of the connection
         raise _explained(error) from error
@@ -229,29 +225,42 @@ def _is_outage(text: str) -> bool:
 
 
 def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines and lines[0].startswith("Traceback") else (lines[0] if lines else "")
+    """What went wrong, without the lines that only say where."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("RPCError: Error caught", "Traceback", "  "))]
+    return lines[0] if lines else ""
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Makes whatever the agent objects to a failure of kind `load`; outages, crashes and deadlines stay what they are."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or _ENDED.search(str(error)) or _is_outage(str(error)):
+            raise
+        raise MeasureError(f"{name} cannot be loaded on the device: {_first_line(str(error))}", "load") from error
 
 
 def _load(session: Any, library: Path) -> Any:
     """Upload and load a library.
 
     Raises:
-        MeasureError: of kind `load` when the device's loader refuses it.
+        MeasureError: of kind `load` when it is not for the device or the device's loader refuses it.
     """
-    session.upload(str(library), target=library.name)
-    try:
+    with library.open("rb") as stream:
+        header = stream.read(20)
+    # The device's loader says "no such file" of a library for another processor.
+    if header[:4] != b"\x7fELF" or int.from_bytes(header[18:20], "little") != ELF_AARCH64:
+        raise MeasureError(f"{library.name} is no AArch64 library", "load")
+    session.upload_file(library)
+    with _loading(library.name):
         return session.load_module(library.name)
-    except Exception as error:
-        problem = _explained(error)
-        if problem.kind == "link":
-            raise problem from error
-        raise MeasureError(f"{library.name} cannot be loaded on the device: {problem.reason}", "load") from error
 
 
 def _evaluate(session: Any, module: Any, function: str, profile: DeviceProfile, timing: Timing | None) -> Callable[..., Any]:
     spec = asdict(timing or Timing()) | {"mode": "blocks" if profile.kind == "modelled" else "clock"}
-    evaluator: Callable[..., Any] = session.get_function("tvmmobile.evaluator")(module, function, json.dumps(spec))
+    with _loading(f"{function}()"):
+        evaluator: Callable[..., Any] = session.get_function("tvmmobile.evaluator")(module, function, json.dumps(spec))
     return evaluator
 
 

@@ -13,7 +13,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <sstream>
+#include <thread>
 
+#include "stream.h"
 #include "timing.h"
 #include "tracker.h"
 
@@ -95,13 +97,15 @@ bool SameSecret(const std::string& a, const std::string& b) {
   return difference == 0;
 }
 
-// Reads "client:<match key> [-timeout=S] [-token=T]" and answers it; false if the client is not the one the offer was for.
-bool Handshake(int fd, const Options& options, const std::string& match_key, double* timeout) {
+enum class Greeting { kServe, kRefused, kStranger };  // a refused client has used up the offer, a stranger has not
+
+// Reads "client:<match key> [-timeout=S] [-token=T]" and answers it.
+Greeting Handshake(int fd, const Options& options, const std::string& match_key, double* timeout) {
   int32_t magic = 0, length = 0;
-  if (!ReceiveAll(fd, &magic, sizeof(magic)) || magic != kRpcMagic) return false;
-  if (!ReceiveAll(fd, &length, sizeof(length)) || length < 0 || length > kMaxKeyBytes) return false;
+  if (!ReceiveAll(fd, &magic, sizeof(magic)) || magic != kRpcMagic) return Greeting::kStranger;
+  if (!ReceiveAll(fd, &length, sizeof(length)) || length < 0 || length > kMaxKeyBytes) return Greeting::kStranger;
   std::string line(static_cast<size_t>(length), '\0');
-  if (!ReceiveAll(fd, line.data(), line.size())) return false;
+  if (!ReceiveAll(fd, line.data(), line.size())) return Greeting::kStranger;
   std::istringstream words(line);
   std::string word, token;
   words >> word;
@@ -112,10 +116,31 @@ bool Handshake(int fd, const Options& options, const std::string& match_key, dou
   }
   if (!matches || !SameSecret(token, options.token) || !(*timeout > 0)) {
     SendAll(fd, Int32(kMismatch));
-    return false;
+    return matches ? Greeting::kRefused : Greeting::kStranger;
   }
   std::string name = "server:" + options.key;
-  return SendAll(fd, Int32(kRpcMagic) + Int32(static_cast<int32_t>(name.size())) + name);
+  bool answered = SendAll(fd, Int32(kRpcMagic) + Int32(static_cast<int32_t>(name.size())) + name);
+  return answered ? Greeting::kServe : Greeting::kRefused;
+}
+
+void RunSession(int fd, const std::string& directory, const Options& options) {
+  auto in_directory = [directory](const std::string& name) { return directory + "/" + std::filesystem::path(name).filename().string(); };
+  ffi::Function::SetGlobal("tvm.rpc.server.workpath", ffi::Function::FromTyped([=](ffi::String name) { return ffi::String(in_directory(name)); }),
+                           true);
+  ffi::Function::SetGlobal("tvm.rpc.server.load_module",
+                           ffi::Function::FromTyped([=](ffi::String name) { return ffi::Module::LoadFromFile(in_directory(name)); }), true);
+  ffi::Function::SetGlobal("tvmmobile.address", ffi::Function::FromTyped([](DLTensor* tensor) {
+                             return static_cast<int64_t>(reinterpret_cast<intptr_t>(tensor->data)) + static_cast<int64_t>(tensor->byte_offset);
+                           }),
+                           true);
+  RegisterTiming(options.blocks_dir, MemoryField("VmRSS"));
+  auto stream = std::make_shared<SessionStream>(fd, directory);
+  auto send = ffi::Function::FromPacked([stream](ffi::PackedArgs args, ffi::Any* sent) {
+    TVMFFIByteArray* bytes = args[0].cast<TVMFFIByteArray*>();
+    *sent = stream->Send(bytes->data, bytes->size);
+  });
+  auto receive = ffi::Function::FromTyped([stream](int64_t size) { return ffi::Bytes(stream->Receive(static_cast<size_t>(size))); });
+  ffi::Function::GetGlobalRequired("rpc.ServerLoop")(send, receive);
 }
 
 // The session's process: TVM's own server loop in a directory of its own.
@@ -125,20 +150,19 @@ bool Handshake(int fd, const Options& options, const std::string& match_key, dou
   if (getppid() == 1) _exit(1);
   signal(SIGTERM, SIG_DFL);
   signal(SIGINT, SIG_DFL);
+  signal(SIGHUP, SIG_DFL);
   int status = 1;
-  try {
-    if (chdir(directory.c_str()) != 0) throw std::runtime_error("cannot enter " + directory);
-    auto in_directory = [directory](const std::string& name) { return directory + "/" + std::filesystem::path(name).filename().string(); };
-    ffi::Function::SetGlobal("tvm.rpc.server.workpath", ffi::Function::FromTyped([=](ffi::String name) { return ffi::String(in_directory(name)); }),
-                             true);
-    ffi::Function::SetGlobal("tvm.rpc.server.load_module",
-                             ffi::Function::FromTyped([=](ffi::String name) { return ffi::Module::LoadFromFile(in_directory(name)); }), true);
-    RegisterTiming(options.blocks_dir, MemoryField("VmRSS"));
-    ffi::Function::GetGlobalRequired("rpc.ServerLoop")(static_cast<int64_t>(fd));
-    status = 0;
-  } catch (const std::exception& error) {
-    fprintf(stderr, "tvmmobile-agent: the session ended: %s\n", error.what());
-  }
+  // In a thread of its own, because a new thread allocates from an arena of its own: what sessions before have left of the parent's heap
+  // would otherwise show in the number of instructions that malloc takes.
+  std::thread([&] {
+    try {
+      if (chdir(directory.c_str()) != 0) throw std::runtime_error("cannot enter " + directory);
+      RunSession(fd, directory, options);
+      status = 0;
+    } catch (const std::exception& error) {
+      fprintf(stderr, "tvmmobile-agent: the session ended: %s\n", error.what());
+    }
+  }).join();
   _exit(status);  // no destructors: libraries that are still loaded may not survive them
 }
 
@@ -182,11 +206,11 @@ class Agent {
       SetDeadline(fd, kHandshakeSeconds);
       double timeout = options_.session_timeout;
       Outcome outcome = Outcome::kServed;
-      bool matched = Handshake(fd, options_, tracker_->match_key(), &timeout);
-      if (matched) outcome = Session(fd, timeout);
+      Greeting greeting = Handshake(fd, options_, tracker_->match_key(), &timeout);
+      if (greeting == Greeting::kServe) outcome = Session(fd, timeout);
       close(fd);
       if (outcome == Outcome::kStop) return;
-      if (matched) {
+      if (greeting != Greeting::kStranger) {
         unused = 0;
         tracker_->Offer();
       }
@@ -298,6 +322,8 @@ int main(int argc, char** argv) {
   options.work_dir = std::filesystem::absolute(options.work_dir).string();
   // Random fill for stock MetaSchedule runners lives in this library; everything else works without it.
   dlopen("libtvm_runtime_extra.so", RTLD_NOW | RTLD_GLOBAL);
+  // QEMU translates anew for a process with threads; doing that here once spares each session from it.
+  std::thread([] {}).join();
   int status = 0;
   try {
     agent::Agent(options).Run();

@@ -30,7 +30,7 @@ class LinkError(Exception):
 
 @contextlib.contextmanager
 def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> Iterator[Any]:
-    """A `tvm.rpc.RPCSession` with an agent of `endpoint`, closed when the context ends, whatever remote objects are still alive.
+    """An `AgentSession`, that is TVM's `RPCSession` and a little more, with an agent of `endpoint`, closed when the context ends, whatever remote objects are still alive.
 
     Args:
         endpoint: where the agents are asked for.
@@ -41,7 +41,8 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
         LinkError: no agent was free in time, or it did not answer. Failures of what runs inside come as TVM's own exceptions.
     """
     from tvm.rpc import _ffi_api
-    from tvm.rpc.client import RPCSession
+
+    from tvmmobile.devices.session import AgentSession
 
     host, port, match_key = _request_agent(endpoint, wait_s)
     options = f" -timeout={timeout_s:g}" + (f" -token={endpoint.token}" if endpoint.token else "")
@@ -50,15 +51,25 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
             module = _ffi_api.Connect(host, port, match_key + options, False)
         except Exception as error:  # TVM raises whatever its C++ side threw: RuntimeError, InternalError, …
             raise LinkError(f"the agent at {host}:{port} did not open a session: {_last_line(error)}") from error
-        for connection in _connections(host, port):
-            with connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        close = module.get_function("CloseRPCConnection")
-        try:
-            yield RPCSession(module)
-        finally:
-            with contextlib.suppress(Exception):  # the connection may be gone already, which is as closed as it gets
-                close()
+        with _own_connection(host, port) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            close = module.get_function("CloseRPCConnection")
+            try:
+                yield AgentSession(module, connection)
+            finally:
+                with contextlib.suppress(Exception):  # the connection may be gone already, which is as closed as it gets
+                    close()
+
+
+def _own_connection(host: str, port: int) -> socket.socket:
+    """The newest of this process's connections to an agent, which serves one session at a time: older ones are closed or dead."""
+    *others, newest = _connections(host, port) or [None]
+    for connection in others:
+        if connection is not None:
+            connection.close()
+    if newest is None:
+        raise LinkError(f"the agent at {host}:{port} closed the connection")
+    return newest
 
 
 def _last_line(error: Exception) -> str:

@@ -1,0 +1,188 @@
+"""Tuning logs: one JSON record a line, appended as they are measured, read from several directories, written to one.
+
+A directory holds one file per device, dtype and thread count, `<device>/<dtype>_t<threads>.jsonl`. Every record names the device, the TVM version
+and, where latency is modelled, the timing model's hash; only records that agree with the current device on all of them are used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from tvmmobile.environment import TVM_VERSION
+from tvmmobile.errors import UserError
+from tvmmobile.serial import Schedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
+from tvmmobile.tasks import Task
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must agree for two records to be comparable, besides the task.
+
+    Attributes:
+        device: name of the device, e.g. `pi4-virtual`.
+        model_hash: hash of the timing model for modelled latencies, `None` for measured ones.
+        tvm: TVM's version.
+    """
+
+    device: str
+    model_hash: str | None
+    tvm: str = TVM_VERSION
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tried schedule.
+
+    Attributes:
+        latency_us: microseconds; `None` where the candidate failed.
+        cycles: modelled core cycles, `None` on hardware.
+        samples_us: raw samples where they were measured.
+        error: why it failed, `None` where it did not.
+        when: ISO 8601, UTC.
+    """
+
+    task: Task
+    schedule: Schedule
+    latency_us: float | None
+    cycles: int | None = None
+    samples_us: tuple[float, ...] = ()
+    error: str | None = None
+    when: str = ""
+
+
+class Database:
+    """The records of one device, over all tasks.
+
+    Args:
+        identity: which records count.
+        sources: directories read in this order; none needs to exist.
+        target: the directory new records are written to; `None` for a database that is only read.
+    """
+
+    def __init__(self, identity: Identity, sources: Iterable[Path], target: Path | None) -> None:
+        self.identity = identity
+        self.target = target
+        self.ignored = 0
+        self._records: dict[Task, list[Record]] = {}
+        self._seen: set[tuple[Task, Schedule]] = set()
+        for directory in dict.fromkeys([*sources, *([target] if target else [])]):
+            for path in sorted((directory / identity.device).glob("*.jsonl")):
+                for record in self._read(path):
+                    self._add(record)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._records.values()))
+
+    def tasks(self) -> list[Task]:
+        """Every task with a record."""
+        return list(self._records)
+
+    def records(self, task: Task) -> list[Record]:
+        """All records of a task, failed ones included, in the order they were made."""
+        return self._records.get(task, [])
+
+    def best(self, task: Task) -> Record | None:
+        """The fastest record that did not fail."""
+        good = [record for record in self.records(task) if record.latency_us is not None]
+        return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Write records to the end of their files, flushed to disk before this returns, under a lock.
+
+        A schedule that is there already is left out. A line that a crash left unfinished is closed first, so that it cannot swallow a new one.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
+        assert self.target is not None, "this database is only read"
+        lines: dict[Path, list[str]] = {}
+        fresh = [record for record in records if (record.task, record.schedule) not in self._seen]
+        for record in fresh:
+            path = self.target / self.identity.device / f"{record.task.dtype}_t{record.task.threads}.jsonl"
+            lines.setdefault(path, []).append(json.dumps(self._encode(record), separators=(",", ":")))
+            self._add(record)
+        try:
+            for path, entries in lines.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with filelock.FileLock(path.with_suffix(".lock")), path.open("ab+") as stream:
+                    _close_torn_line(stream)
+                    stream.write("".join(entry + "\n" for entry in entries).encode())
+                    stream.flush()
+                    os.fsync(stream.fileno())
+        except OSError as error:
+            raise UserError(f"tuning records cannot be written to {self.target}: {error.strerror}.", "Name another directory with --logs DIR.") from error
+
+    def _add(self, record: Record) -> None:
+        key = (record.task, record.schedule)
+        if key not in self._seen:
+            self._seen.add(key)
+            self._records.setdefault(record.task, []).append(record)
+
+    def _read(self, path: Path) -> Iterator[Record]:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
+        for line in text.splitlines():
+            try:
+                value = json.loads(line)
+                identity = Identity(value["device"], value.get("model"), value["tvm"])
+                record = self._decode(value)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self.ignored += 1  # torn by a crash, or not ours
+                continue
+            if identity == self.identity:
+                yield record
+            else:
+                self.ignored += 1
+
+    def _encode(self, record: Record) -> dict[str, Any]:
+        value: dict[str, Any] = {
+            "v": FORMAT,
+            "name": record.task.name,
+            "task": task_to_json(record.task),
+            "schedule": schedule_to_json(record.schedule),
+            "latency_us": record.latency_us,
+            "device": self.identity.device,
+            "model": self.identity.model_hash,
+            "tvm": self.identity.tvm,
+            "when": record.when or datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        for name in ("cycles", "samples_us", "error"):
+            if getattr(record, name):
+                value[name] = getattr(record, name)
+        return value
+
+    @staticmethod
+    def _decode(value: dict[str, Any]) -> Record:
+        if value["v"] != FORMAT:
+            raise ValueError(f"format {value['v']}")
+        latency = value["latency_us"]
+        return Record(
+            task_from_json(value["task"]),
+            schedule_from_json(value["schedule"]),
+            None if latency is None else float(latency),
+            value.get("cycles"),
+            tuple(value.get("samples_us", ())),
+            value.get("error"),
+            str(value.get("when", "")),
+        )
+
+
+def _close_torn_line(stream: Any) -> None:
+    """End an unfinished last line, so that the next record starts on its own."""
+    if stream.seek(0, os.SEEK_END) == 0:
+        return
+    stream.seek(-1, os.SEEK_END)
+    if stream.read(1) != b"\n":
+        stream.write(b"\n")

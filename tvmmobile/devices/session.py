@@ -1,0 +1,87 @@
+"""A session with an agent. Imports TVM: import this where a session is opened, not before."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm.rpc.client import RPCSession
+
+BULK_MAGIC = 0xF674766D62756C6B
+_WRITE, _READ, _FILE = 1, 2, 3
+_FAILED = (1 << 64) - 1
+
+
+class AgentSession(RPCSession):  # type: ignore[misc]
+    """TVM's session, with a way for arrays and files that does not take a function call a byte (see agent/stream.h).
+
+    Args:
+        module: the connected session as `rpc.Connect` returns it.
+        connection: a duplicate of its socket; used only while no call is under way.
+    """
+
+    def __init__(self, module: Any, connection: socket.socket) -> None:
+        super().__init__(module)
+        self._connection = connection
+        self._address = self.get_function("tvmmobile.address")
+
+    def upload_file(self, path: Path) -> None:
+        """Copy a file into the session's directory on the device, under its own name.
+
+        Raises:
+            OSError: the file cannot be read, the device cannot store it, or the connection is gone.
+        """
+        content, name = path.read_bytes(), path.name.encode()
+        self._request(_FILE, 0, len(content), name)
+        self._connection.sendall(content)
+        stored = self._answer()
+        if stored not in (_FAILED, len(content)):
+            raise ConnectionResetError("the device ended the session")
+        if stored == _FAILED:
+            raise OSError(f"the device cannot store {path.name} ({len(content)} bytes)")
+
+    def put(self, array: npt.NDArray[Any]) -> Any:
+        """A new tensor on the device with the array's shape, type and content.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        content = np.ascontiguousarray(array)
+        tensor = tvm.runtime.empty(content.shape, str(content.dtype), self.cpu(0))
+        self._request(_WRITE, self._address(tensor), content.nbytes)
+        self._connection.sendall(content.data if content.nbytes else b"")
+        if self._answer() != content.nbytes:
+            raise ConnectionResetError("the device ended the session")
+        return tensor
+
+    def get(self, tensor: Any) -> npt.NDArray[Any]:
+        """A copy of a tensor of the device.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        array = np.empty(tuple(int(extent) for extent in tensor.shape), dtype=str(tensor.dtype))
+        self._request(_READ, self._address(tensor), array.nbytes)
+        self._receive_into(memoryview(array).cast("B") if array.nbytes else memoryview(bytearray()))
+        return array
+
+    def _request(self, operation: int, address: int, size: int, name: bytes = b"") -> None:
+        self._connection.sendall(struct.pack("<QIIqQ", BULK_MAGIC, operation, len(name), address, size) + name)
+
+    def _answer(self) -> int:
+        answer = bytearray(8)
+        self._receive_into(memoryview(answer))
+        return int.from_bytes(answer, "little")
+
+    def _receive_into(self, view: memoryview) -> None:
+        received = 0
+        while received < len(view):
+            count = self._connection.recv_into(view[received:])
+            if count == 0:
+                raise ConnectionResetError("the device closed the connection")
+            received += count

@@ -1,0 +1,78 @@
+"""Schedules for layers no template takes, sampled from MetaSchedule's own rules for ARM CPUs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from tvmmobile.codegen import make_target
+from tvmmobile.serial import TraceSchedule
+from tvmmobile.tasks import Task
+
+#: `TuneContext` imports the tensor intrinsics of every backend; these cost ten seconds and none is for ARM.
+_FOREIGN_INTRINSICS = ("cuda", "rocm", "metal", "hexagon", "x86", "riscv_cpu")
+#: Samples tried before giving up on a new one; postprocessing refuses some.
+_ATTEMPTS = 64
+
+
+class FallbackSpace:
+    """The space MetaSchedule's ARM rules span for one opaque task.
+
+    Args:
+        task: a task whose only layer is opaque.
+        source: its TIR function as Relax fused it.
+        target: the device's target, with `num-cores`.
+    """
+
+    def __init__(self, task: Task, source: Any, target: Mapping[str, Any]) -> None:
+        import tvm
+
+        for name in _FOREIGN_INTRINSICS:
+            sys.modules.setdefault(f"tvm.s_tir.tensor_intrin.{name}", types.ModuleType(name))
+        from tvm.s_tir import meta_schedule as ms
+
+        self._serial = task.threads == 1
+        self._module = tvm.IRModule({"main": source.with_attr("global_symbol", "main")})
+        with make_target({**target, "num-cores": max(task.threads, int(target.get("num-cores", 1)))}) as tvm_target:
+            context = ms.TuneContext(
+                mod=self._module,
+                target=tvm_target,
+                space_generator=ms.space_generator.PostOrderApply(),
+                task_name=task.symbol,
+                rand_state=1,
+                num_threads=1,
+            )
+            self._designs = context.generate_design_space()
+            self._postprocessors = list(context.space_generator.postprocs)
+
+    def sample(self, seed: int) -> TraceSchedule | None:
+        """A random member, the same one for the same seed; `None` if none was found."""
+        from tvm.s_tir import Schedule as TirSchedule
+
+        for attempt in range(_ATTEMPTS):
+            number = seed * _ATTEMPTS + attempt + 1
+            state = TirSchedule(self._module, seed=number, error_render_level="none")
+            self._designs[number % len(self._designs)].trace.apply_to_schedule(state, remove_postproc=True)
+            if self._serial:
+                state.unannotate(state.get_sblock("root"), "meta_schedule.parallel")
+            if all(postprocessor.apply(state) for postprocessor in self._postprocessors):
+                return TraceSchedule(json.dumps(_plain(state.trace.as_json()), separators=(",", ":")))
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """TVM's containers and numbers as Python's, for JSON."""
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if hasattr(value, "items"):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "value"):
+        return _plain(value.value)
+    return [_plain(item) for item in value]

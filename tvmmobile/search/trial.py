@@ -1,0 +1,137 @@
+"""One candidate: built on the host, run on the device, compared with PyTorch. Runs in a worker process."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.codegen import compile_kernel
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.kernels import kernel_function
+from tvmmobile.layers import Opaque
+from tvmmobile.measure import MeasureError, Timing, measure_library
+from tvmmobile.reference import expected_output, make_input, make_parameters, relative_error
+from tvmmobile.schedules import LayerParameters, template_named
+from tvmmobile.schedules.template import Array
+from tvmmobile.serial import Schedule, TraceSchedule
+from tvmmobile.tasks import Task
+
+#: A kernel is wrong beyond this error, relative to the output's largest magnitude; float32 sums of a thousand terms stay below 1e-5.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs for one trial.
+
+    Attributes:
+        source: an opaque task's TIR function as JSON text, else `None`.
+        timeout_s: for running it on the device.
+    """
+
+    task: Task
+    schedule: Schedule
+    source: str | None
+    endpoint: Endpoint
+    profile: DeviceProfile
+    timing: Timing
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        latency_us: microseconds; `None` where it failed.
+        error: why it failed, in a line.
+        outage: the device could not be reached, which says nothing about the schedule.
+    """
+
+    latency_us: float | None
+    cycles: int | None = None
+    samples_us: tuple[float, ...] = ()
+    error: str | None = None
+    outage: bool = False
+
+
+def run_trial(job: Job) -> Outcome:
+    """Build, run and check one candidate; a failure of the candidate is an outcome, not an exception."""
+    data, parameters, expected = _workload(job.task, job.source)
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
+        library = Path(folder) / "kernel.so"
+        try:
+            function = kernel_function(job.task, job.schedule, _load_function(job.source))
+            compile_kernel(function, job.profile.target, library)
+        except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
+            return Outcome(None, error=f"does not build: {_first_line(error)}")
+        arrays = [*data, *_packed(job, parameters), np.full(expected.shape, np.nan, np.float32)]
+        return _measure(job, library, arrays, expected)
+
+
+def _measure(job: Job, library: Path, arrays: list[Array], expected: Array) -> Outcome:
+    output = len(arrays) - 1
+    try:
+        run = measure_library(
+            job.endpoint, job.profile, library, job.task.symbol, arrays, [output], timeout_s=job.timeout_s, timing=job.timing
+        )
+    except MeasureError as error:
+        return Outcome(None, error=error.reason, outage=error.kind == "link")
+    error = relative_error(run.outputs[0], expected)
+    if not error <= TOLERANCE:
+        return Outcome(None, error=f"wrong values: error {error:.2g} of the output's largest magnitude")
+    samples = tuple(round(sample / 1000, 3) for sample in run.latency.samples_ns)
+    return Outcome(round(run.latency.seconds * 1e6, 4), run.latency.cycles, samples)
+
+
+def _packed(job: Job, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    if isinstance(job.schedule, TraceSchedule):
+        return []
+    template = template_named(job.schedule.template, job.schedule.version)
+    assert template is not None
+    return template.pack(job.task, job.schedule.values, parameters)
+
+
+@functools.lru_cache(maxsize=4)
+def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerParameters, ...], Array]:
+    """Inputs, constants and the expected output; the same for all candidates of a task."""
+    layer = task.region[0]
+    if isinstance(layer, Opaque):
+        generator = np.random.default_rng(len(task.name))
+        data = [generator.normal(1.0, 1.5, shape).astype(np.float32) for shape in layer.input_shapes]
+        return data, (), _run_on_host(_load_function(source), task, data)
+    image, parameters = make_input(task), make_parameters(task)
+    return [image], parameters, expected_output(task, image, parameters)
+
+
+def _run_on_host(function: Any, task: Task, data: list[Array]) -> Array:
+    """An opaque function's output, from its unscheduled loops compiled for the host."""
+    import tvm
+
+    output = tvm.runtime.tensor(np.zeros(task.region[-1].output_shape, np.float32))
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-host-") as folder:
+        library = Path(folder) / "reference.so"
+        compile_kernel(function.with_attr("global_symbol", task.symbol), {"kind": "llvm"}, library)
+        module = tvm.runtime.load_module(str(library))
+        module[task.symbol](*[tvm.runtime.tensor(array) for array in data], output)
+    result: Array = output.numpy()
+    return result
+
+
+@functools.lru_cache(maxsize=8)
+def _load_function(source: str | None) -> Any:
+    if source is None:
+        return None
+    import tvm
+
+    return tvm.ir.load_json(source)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
