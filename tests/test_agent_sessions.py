@@ -135,7 +135,8 @@ def test_wrong_token_is_refused(endpoint: Endpoint, library: Path) -> None:
 
 def test_client_that_dies_frees_the_agent(endpoint: Endpoint, library: Path) -> None:
     code = (
-        "import os, threading; from pathlib import Path; from tvmmobile.devices.protocol import Endpoint; from tvmmobile.devices.rpc import open_session\n"
+        "import os, threading; from pathlib import Path\n"
+        "from tvmmobile.devices.protocol import Endpoint; from tvmmobile.devices.rpc import open_session\n"
         f"e = Endpoint({endpoint.host!r}, {endpoint.port}, {endpoint.key!r}, {endpoint.token!r})\n"
         "with open_session(e, 60) as s:\n"
         f"    s.upload_file(Path({str(library)!r})); m = s.load_module({library.name!r})\n"
@@ -203,7 +204,11 @@ def test_nothing_outlives_the_process_that_started_it(number: signal.Signals, tm
 def test_nothing_outlives_the_device_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with DEVICE.started(1):
-        (host,) = [p for p in psutil.Process().children() if "tvmmobile.devices.host" in " ".join(p.cmdline()) and str(tmp_path) in str(p.children()[0].cmdline())]
+        (host,) = [
+            p
+            for p in psutil.Process().children()
+            if "tvmmobile.devices.host" in " ".join(p.cmdline()) and str(tmp_path) in str(p.children()[0].cmdline())
+        ]
         agents = host.children(recursive=True)
         host.kill()
         _, alive = psutil.wait_procs(agents, timeout=5)

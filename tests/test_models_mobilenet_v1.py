@@ -83,6 +83,11 @@ def test_grid_is_the_papers_unless_told() -> None:
     assert [spec.variant for spec in grid("mobilenet_v1", [1, 0.5, 1.0], [128])] == ["mobilenet_v1_1.0_128", "mobilenet_v1_0.5_128"]
 
 
+def test_alpha_1_and_1_0_are_one_variant() -> None:
+    assert ModelSpec(alpha=1) == ModelSpec(alpha=1.0)
+    assert ModelSpec(alpha=1).variant == "mobilenet_v1_1.0_224"
+
+
 def test_unknown_family() -> None:
     with pytest.raises(UserError, match="'resnet' is not known"):
         build_torch_model(ModelSpec(name="resnet"))

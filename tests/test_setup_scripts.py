@@ -101,6 +101,27 @@ def test_without_root_the_missing_packages_are_named(checkout: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_root_gets_the_missing_packages_and_no_others(checkout: Path) -> None:
+    _set_up(checkout)
+    (checkout / "bin" / "gcc").unlink()
+    (checkout / "bin" / "qemu-aarch64").unlink()
+    _program(checkout / "bin" / "id", "echo 0")
+    _program(checkout / "bin" / "apt-get", f'echo "$DEBIAN_FRONTEND $*" >>"{checkout}/apt.log"')
+    assert _call(checkout).returncode == 5
+    assert (checkout / "apt.log").read_text().splitlines() == [
+        "noninteractive update -q",
+        "noninteractive install -q -y --no-install-recommends qemu-user gcc libc6-dev",
+    ]
+
+
+def test_a_failing_apt_get_is_shown(checkout: Path) -> None:
+    _program(checkout / "bin" / "id", "echo 0")
+    _program(checkout / "bin" / "apt-get", "echo no network; exit 100")
+    done = _call(checkout)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "no network" in done.stderr and done.stderr.endswith("apt-get failed; the lines above say why\n")
+
+
 def test_pins_satisfy_the_project(repository: Path) -> None:
     """Every dependency in pyproject.toml is pinned, within its range; both lists are exact."""
     import tomllib

@@ -11,7 +11,8 @@ SOURCE = r"""
 #include <signal.h>
 #include <unistd.h>
 typedef struct { int32_t type, padding; void *value; } any;            /* TVMFFIAny */
-typedef struct { float *data; int64_t device; int32_t ndim; uint32_t dtype; int64_t *shape, *strides; uint64_t offset; } tensor; /* DLTensor */
+/* DLTensor: */
+typedef struct { float *data; int64_t device; int32_t ndim; uint32_t dtype; int64_t *shape, *strides; uint64_t offset; } tensor;
 #define FUNCTION(name) int __tvm_ffi_##name(void *self, any *args, int32_t count, any *result)
 FUNCTION(crash) { *(volatile int *)0 = 1; return 0; }
 FUNCTION(hang) { for (volatile int i = 0;; i++) {} }

@@ -36,6 +36,11 @@ class UserError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors travel between worker processes; subclasses fix their exit code themselves.
+        arguments = (self.message, self.remedy)
+        return type(self), (*arguments, self.exit_code) if type(self) is UserError else arguments
+
 
 class DeviceUnavailable(UserError):
     """The device cannot be reached or cannot do the work (exit 3)."""

@@ -226,7 +226,9 @@ def _is_outage(text: str) -> bool:
 
 def _first_line(text: str) -> str:
     """What went wrong, without the lines that only say where."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("RPCError: Error caught", "Traceback", "  "))]
+    lines = [
+        line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("RPCError: Error caught", "Traceback", "  "))
+    ]
     return lines[0] if lines else ""
 
 

@@ -57,7 +57,11 @@ def unpack_wheel(wheel: Wheel, scratch: Path) -> None:
     folder = scratch / wheel.requirement
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
     command += ["--platform", PLATFORM, "--python-version", "3.11", "--dest", str(folder), wheel.requirement]
-    run_tool(command, f"Downloading {wheel.requirement} for AArch64", f"Check that pip can install packages here; the command was: {' '.join(command)}")
+    run_tool(
+        command,
+        f"Downloading {wheel.requirement} for AArch64",
+        f"Check that pip can install packages here; the command was: {' '.join(command)}",
+    )
     found = list(folder.glob("*.whl"))
     if len(found) != 1 or sha256_of(found[0]) != wheel.sha256:
         raise UserError(

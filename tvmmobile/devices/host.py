@@ -1,7 +1,8 @@
 """The process behind a started device: a tracker and the agents, which all end when the process that started it does.
 
 Run as a process of its own with the standard library alone. It reads its `HostConfig` as one line of JSON from standard input, prints
-`{"port": …}` once every agent has registered (or `{"error": …}`), and stops at SIGTERM, at the end of its input, or when its parent is gone.
+`{"port": …}` once every agent has registered (or `{"error": …}`), and stops at SIGTERM, at the end of its input, or when its parent is
+gone.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class HostConfig:
         return json.dumps(asdict(self)) + "\n"
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """SIGTERM, SIGINT or SIGHUP arrived."""
 
 
@@ -154,7 +155,7 @@ def _serve(config: HostConfig) -> None:
 def _raise_stop(_number: int, _frame: object) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the clean-up that follows is not to be interrupted
-    raise _Stop
+    raise _StopError
 
 
 def main() -> None:
@@ -165,7 +166,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crashing kernel is ordinary here and needs no core file
     try:
         _serve(config)
-    except _Stop:
+    except _StopError:
         pass
     finally:
         shutil.rmtree(config.root, ignore_errors=True)

@@ -30,7 +30,7 @@ class LinkError(Exception):
 
 @contextlib.contextmanager
 def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> Iterator[Any]:
-    """An `AgentSession`, that is TVM's `RPCSession` and a little more, with an agent of `endpoint`, closed when the context ends, whatever remote objects are still alive.
+    """An `AgentSession` (TVM's `RPCSession` and a little more), closed when the context ends, whatever remote objects are still alive.
 
     Args:
         endpoint: where the agents are asked for.
@@ -63,13 +63,12 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
 
 def _own_connection(host: str, port: int) -> socket.socket:
     """The newest of this process's connections to an agent, which serves one session at a time: older ones are closed or dead."""
-    *others, newest = _connections(host, port) or [None]
-    for connection in others:
-        if connection is not None:
-            connection.close()
-    if newest is None:
+    found = _connections(host, port)
+    if not found:
         raise LinkError(f"the agent at {host}:{port} closed the connection")
-    return newest
+    for connection in found[:-1]:
+        connection.close()
+    return found[-1]
 
 
 def _last_line(error: Exception) -> str:

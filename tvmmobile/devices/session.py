@@ -67,7 +67,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         """
         array = np.empty(tuple(int(extent) for extent in tensor.shape), dtype=str(tensor.dtype))
         self._request(_READ, self._address(tensor), array.nbytes)
-        self._receive_into(memoryview(array).cast("B") if array.nbytes else memoryview(bytearray()))
+        self._receive_into(array.reshape(-1).view(np.uint8).data)
         return array
 
     def _request(self, operation: int, address: int, size: int, name: bytes = b"") -> None:

@@ -31,6 +31,7 @@ class ModelSpec:
     classes: int = 1000
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", float(self.alpha))  # 1 and 1.0 are the same variant, and print alike
         if not 0 < self.alpha <= 1:
             raise UserError(f"width multiplier {self.alpha} is outside (0, 1].", "Give --alpha a value such as 0.25, 0.5, 0.75 or 1.0.")
         if not MIN_SIDE <= self.resolution <= MAX_SIDE:

@@ -93,9 +93,7 @@ def core_time(blocks: Iterable[Block], board: Board) -> CoreTime:
     pieces = basic_blocks(blocks)
     codes = [words_of(piece.code) for piece in pieces]
     costs = _costs(set(codes), board)
-    timed = [
-        BlockCost(piece.address, piece.count, costs[code][0], (), costs[code][1]) for piece, code in zip(pieces, codes, strict=True)
-    ]
+    timed = [BlockCost(piece.address, piece.count, costs[code][0], (), costs[code][1]) for piece, code in zip(pieces, codes, strict=True)]
     order = sorted(range(len(timed)), key=lambda i: (-timed[i].cycles, timed[i].address))[:HOTTEST]
     texts = _texts({word for i in order for word in codes[i]}, board)
     hottest = tuple(

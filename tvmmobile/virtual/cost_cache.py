@@ -7,7 +7,9 @@ import functools
 import os
 import sqlite3
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 Code = tuple[int, ...]
 Cost = tuple[float, bool]
@@ -34,7 +36,9 @@ class CostCache:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=OFF")
             self._database.execute("CREATE TABLE IF NOT EXISTS texts (word INTEGER PRIMARY KEY, text TEXT NOT NULL)")
-            self._database.execute("CREATE TABLE IF NOT EXISTS costs (code BLOB PRIMARY KEY, cycles REAL NOT NULL, unknown INTEGER NOT NULL)")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS costs (code BLOB PRIMARY KEY, cycles REAL NOT NULL, unknown INTEGER NOT NULL)"
+            )
 
     @staticmethod
     def at(path: Path) -> CostCache:
@@ -64,11 +68,13 @@ class CostCache:
     def add_costs(self, costs: dict[Code, Cost]) -> dict[Code, Cost]:
         """Remember `costs`, and return them."""
         self._costs |= costs
-        self._insert("INSERT OR IGNORE INTO costs VALUES (?, ?, ?)", [(_packed(code), cost, int(bad)) for code, (cost, bad) in costs.items()])
+        self._insert(
+            "INSERT OR IGNORE INTO costs VALUES (?, ?, ?)", [(_packed(code), cost, int(bad)) for code, (cost, bad) in costs.items()]
+        )
         return costs
 
-    def _select(self, query: str, keys: list[int] | list[bytes]) -> list[tuple[object, ...]] | list[sqlite3.Row]:
-        rows: list[sqlite3.Row] = []
+    def _select(self, query: str, keys: list[Any]) -> list[Any]:
+        rows: list[Any] = []
         if self._database is not None:
             with contextlib.suppress(sqlite3.Error):
                 for begin in range(0, len(keys), _QUERY_LIMIT):
@@ -76,7 +82,7 @@ class CostCache:
                     rows += self._database.execute(f"{query} ({','.join('?' * len(part))})", part).fetchall()
         return rows
 
-    def _insert(self, statement: str, rows: list[tuple[object, ...]] | list[tuple[int, str]]) -> None:
+    def _insert(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if self._database is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("BEGIN IMMEDIATE")

@@ -30,6 +30,10 @@ def build_plugin() -> Path:
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             with replacing(path) as temporary:
-                run_tool([compiler, *FLAGS, str(SOURCE), "-o", str(temporary)], "Compiling the block counter", "Run: apt-get install -y gcc libc6-dev")
+                run_tool(
+                    [compiler, *FLAGS, str(SOURCE), "-o", str(temporary)],
+                    "Compiling the block counter",
+                    "Run: apt-get install -y gcc libc6-dev",
+                )
                 temporary.chmod(0o755)
     return path

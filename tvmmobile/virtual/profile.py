@@ -1,8 +1,8 @@
 """The block profile of one run: what the plugin writes, and the basic blocks behind it.
 
 QEMU's translation blocks are not the program's: one starts wherever control happened to arrive, so the first trip around a loop is often
-part of a longer block, and pages end blocks too. `basic_blocks` cuts them at every place where any of them starts, adds the counts of
-equal pieces, and joins neighbours that always ran together. What is left of a loop is its body, counted once per trip.
+part of a longer block, and pages end blocks too. `basic_blocks` cuts them at every place where any of them starts or ends, adds the
+counts of equal pieces, and joins neighbours that always ran together. What is left of a loop is its body, counted once per trip.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 INSTRUCTION_BYTES = 4
 
@@ -36,7 +37,7 @@ class Block:
         return self.address + len(self.code)
 
 
-def parse_blocks(text: str | list[list[object]]) -> list[Block]:
+def parse_blocks(text: str | list[Any]) -> list[Block]:
     """The plugin's JSON array of `[address, count, code in hexadecimal]`, as text or already parsed.
 
     Raises:
@@ -50,15 +51,15 @@ def parse_blocks(text: str | list[list[object]]) -> list[Block]:
 
 
 def basic_blocks(blocks: Iterable[Block]) -> list[Block]:
-    """Translation blocks cut at each other's starts, summed, and joined where one always falls through into the next; by address."""
+    """Translation blocks cut at each other's ends, summed, and joined where one always falls through into the next; by address."""
     blocks = list(blocks)
-    starts = sorted({block.address for block in blocks})
+    cuts = sorted({place for block in blocks for place in (block.address, block.end)})
     counts: defaultdict[tuple[int, bytes], int] = defaultdict(int)
     for block in blocks:
         begin = block.address
-        index = bisect_right(starts, begin)
+        index = bisect_right(cuts, begin)
         while begin < block.end:
-            end = starts[index] if index < len(starts) and starts[index] < block.end else block.end
+            end = cuts[index]  # the block's own end is one, so there always is a next
             counts[begin, block.code[begin - block.address : end - block.address]] += block.count
             begin, index = end, index + 1
     return _joined([Block(address, counts[address, code], code) for address, code in sorted(counts)])

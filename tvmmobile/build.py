@@ -1,0 +1,235 @@
+"""A network variant → library, manifest and reference output, from the tuning logs alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile import __version__
+from tvmmobile.choice import Choice, choose
+from tvmmobile.codegen import export, linker, make_target, pass_context
+from tvmmobile.database import Database, Identity
+from tvmmobile.environment import TVM_FFI_VERSION, TVM_VERSION
+from tvmmobile.files import replacing, sha256_of, write_text
+from tvmmobile.frontend import import_torch
+from tvmmobile.kernels import kernel_function
+from tvmmobile.layers import Layer
+from tvmmobile.models.registry import TorchModel, build_torch_model
+from tvmmobile.models.spec import ModelSpec
+from tvmmobile.network import Lowered, Network, lower, read_network
+from tvmmobile.passes.pipeline import prepare
+from tvmmobile.plan import Step, candidate_regions, make_plan
+from tvmmobile.schedules import LayerParameters, template_for, template_named
+from tvmmobile.serial import TraceSchedule, schedule_to_json
+from tvmmobile.tasks import Task
+
+MANIFEST_VERSION = 1
+_REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
+
+
+@dataclass(frozen=True)
+class VariantJob:
+    """All that decides a library, in a form that can be sent to a worker process.
+
+    Attributes:
+        checkpoint, seed: where the weights come from, see `models.registry.build_torch_model`.
+        identity, logs: which records are used, and the directories they are read from.
+        target: the device's target.
+        out: directory for the results.
+        dump_dir: where to write the Relax module after each pass, or `None`.
+    """
+
+    spec: ModelSpec
+    checkpoint: Path | None
+    seed: int
+    dtype: str
+    threads: int
+    identity: Identity
+    logs: tuple[Path, ...]
+    target: Mapping[str, Any]
+    out: Path
+    dump_dir: Path | None = None
+
+    @property
+    def stem(self) -> str:
+        """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
+        return f"{self.spec.variant}_{self.dtype}_t{self.threads}"
+
+
+@dataclass(frozen=True)
+class Library:
+    """A compiled variant on disk.
+
+    Attributes:
+        path: the `.so`; the manifest and `.reference.npz` lie beside it under the same stem.
+    """
+
+    spec: ModelSpec
+    dtype: str
+    threads: int
+    path: Path
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest."""
+        return self.path.with_suffix(".json")
+
+    @property
+    def reference_path(self) -> Path:
+        """Input and PyTorch's output for it."""
+        return self.path.with_suffix(".reference.npz")
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest's content."""
+        content: dict[str, Any] = json.loads(self.manifest_path.read_text())
+        return content
+
+
+def variant_tasks(job: VariantJob) -> list[tuple[Task, str | None]]:
+    """The tasks of a variant in execution order, an opaque one with its TIR function as JSON text."""
+    import tvm
+
+    network = _import(_model(job), job.dtype, job.threads, None)
+    found: dict[Task, str | None] = {}
+    for first, last, task in candidate_regions(network, _taken, job.dtype, job.threads):
+        function = network.nodes[first].function if first == last else None
+        found[task] = None if function is None else tvm.ir.save_json(function)
+    return list(found.items())
+
+
+def build_variant(job: VariantJob) -> Library:
+    """Compile one variant and write its library, manifest and reference, each whole.
+
+    Raises:
+        UserError: the checkpoint, the network or the toolchain does not allow it.
+    """
+    compiler = linker(job.target)
+    model = _model(job)
+    network = _import(model, job.dtype, job.threads, job.dump_dir)
+    database = Database(job.identity, job.logs, None)
+    choices: dict[Task, Choice] = {}
+    regions = candidate_regions(network, _taken, job.dtype, job.threads)
+    for first, last, task in regions:
+        if task not in choices and (first == last or database.best(task) is not None):
+            choices[task] = choose(task, network.nodes[first].function, database, job.target)
+    regions = [region for region in regions if region[2] in choices]
+    plan = make_plan(network, regions, lambda task: choices[task].price)
+    library = Library(job.spec, job.dtype, job.threads, job.out / f"{job.stem}.so")
+    _compile(network, plan.steps, choices, job.target, library.path, compiler)
+    _write_reference(model, library.reference_path)
+    _write_manifest(job, model, library, plan.steps, choices)
+    return library
+
+
+def _taken(task: Task) -> bool:
+    return template_for(task) is not None
+
+
+def _model(job: VariantJob) -> TorchModel:
+    return build_torch_model(job.spec, job.checkpoint, job.seed)
+
+
+def _input_shape(spec: ModelSpec) -> tuple[int, int, int, int]:
+    return (1, 3, spec.resolution, spec.resolution)
+
+
+def _import(model: TorchModel, dtype: str, threads: int, dump_dir: Path | None) -> Network:
+    def accepts(layer: Layer) -> bool:
+        return template_for(Task((layer,), dtype, threads)) is not None
+
+    return read_network(*prepare(import_torch(model.module, _input_shape(model.spec)), accepts, dump_dir))
+
+
+def _compile(
+    network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], target: Mapping[str, Any], path: Path, compiler: str
+) -> None:
+    """Lower the network by its plan and link it; every distinct kernel is in the library once."""
+    from tvm import relax
+
+    functions: dict[Task, Any] = {}
+    kernels = []
+    for step in steps:
+        schedule = choices[step.task].schedule
+        node = network.nodes[step.first]
+        if step.task not in functions:
+            functions[step.task] = kernel_function(step.task, schedule, node.function)
+        constants: list[Any] = []
+        if not isinstance(schedule, TraceSchedule):
+            template = template_named(schedule.template, schedule.version)
+            assert template is not None
+            constants = template.pack(step.task, schedule.values, _parameters(network, step))
+        kernels.append(Lowered(step.first, step.last, step.task, functions[step.task], tuple(constants)))
+    with pass_context():
+        executable = relax.build(lower(network, tuple(kernels)), target=make_target(target))
+    export(executable, path, compiler)
+
+
+def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
+    found = []
+    for node in network.nodes[step.first : step.last + 1]:
+        assert node.parameters is not None
+        found.append(node.parameters)
+    return tuple(found)
+
+
+def _write_reference(model: TorchModel, path: Path) -> None:
+    """An input image and what PyTorch makes of it, as `input` and `output`."""
+    import torch
+
+    generator = np.random.default_rng(_REFERENCE_SEED)
+    image = generator.normal(0.0, 1.0, _input_shape(model.spec)).astype(np.float32)
+    with torch.no_grad():
+        output = model.module(torch.from_numpy(image)).numpy()
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, input=image, output=output)
+
+
+def _write_manifest(job: VariantJob, model: TorchModel, library: Library, steps: tuple[Step, ...], choices: Mapping[Task, Choice]) -> None:
+    kernels = [
+        {
+            "name": step.task.name,
+            "nodes": [step.first, step.last],
+            "macs": step.task.macs,
+            "schedule": schedule_to_json(choices[step.task].schedule),
+            "latency_us": step.price.latency_us,
+            "record": step.price.source,
+            "why": step.reason,
+        }
+        for step in steps
+    ]
+    manifest = {
+        "version": MANIFEST_VERSION,
+        "library": library.path.name,
+        "sha256": sha256_of(library.path),
+        "model": {
+            "name": job.spec.name,
+            "alpha": job.spec.alpha,
+            "resolution": job.spec.resolution,
+            "activation": job.spec.activation,
+            "classes": job.spec.classes,
+        },
+        "weights": model.weights,
+        "input": {"shape": _input_shape(job.spec), "layout": "NCHW", "dtype": "float32"},
+        "output": {"shape": [1, job.spec.classes], "dtype": "float32"},
+        "dtype": job.dtype,
+        "threads": job.threads,
+        "device": job.identity.device,
+        "timing_model": job.identity.model_hash,
+        "target": dict(job.target),
+        "versions": {"tvmmobile": __version__, "tvm": TVM_VERSION, "tvm_ffi": TVM_FFI_VERSION, "torch": _torch_version()},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kernels": kernels,
+    }
+    write_text(library.manifest_path, json.dumps(manifest, indent=1) + "\n")
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)

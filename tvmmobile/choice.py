@@ -1,0 +1,51 @@
+"""Which schedule a task is compiled with: its own best record, else the nearest shape's, else a first guess."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.database import Database
+from tvmmobile.errors import UserError
+from tvmmobile.plan import Price
+from tvmmobile.schedules import template_for
+from tvmmobile.search.fallback import FallbackSpace
+from tvmmobile.search.nearest import nearest_record
+from tvmmobile.serial import Schedule
+from tvmmobile.tasks import Task
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A schedule and what it is expected to cost."""
+
+    schedule: Schedule
+    price: Price
+
+
+def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any]) -> Choice:
+    """The schedule for `task`.
+
+    Args:
+        source: an opaque task's unscheduled TIR function, else `None`.
+        target: the device's target, for sampling a fallback schedule that was never measured.
+
+    Raises:
+        UserError: no schedule exists at all.
+    """
+    best = database.best(task)
+    if best is not None:
+        return Choice(best.schedule, Price(best.latency_us, f"best of {len(database.records(task))} records"))
+    near = nearest_record(task, database)
+    if near is not None:
+        return Choice(near[0], Price(None, f"best of the nearest tuned shape, {near[1].task.name}"))
+    template = template_for(task)
+    space = template.space(task) if template else None
+    if space is not None:
+        members = list(space)
+        return Choice(members[len(members) // 2], Price(None, "nothing alike was tuned: a first guess"))
+    sampled = FallbackSpace(task, source, target).sample(0)
+    if sampled is None:
+        raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", "Tune it with more trials, or report the network.")
+    return Choice(sampled, Price(None, "not tuned: MetaSchedule's first sample"))

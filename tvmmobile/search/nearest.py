@@ -1,0 +1,65 @@
+"""Where a kernel without records of its own starts: with what was best for the nearest shapes."""
+
+from __future__ import annotations
+
+import math
+
+from tvmmobile.database import Database, Record
+from tvmmobile.layers import Conv2d, Dense, Layer
+from tvmmobile.schedules import KnobSchedule, template_for
+from tvmmobile.tasks import Task
+
+#: Neighbours whose best schedules are tried first.
+NEIGHBOURS = 3
+
+
+def nearest_schedules(task: Task, database: Database) -> list[KnobSchedule]:
+    """Schedules for `task`, most promising first: the best of the nearest tasks with records, moved into this task's space.
+
+    Empty where no template takes the task or nothing alike was tuned.
+    """
+    return [schedule for schedule, _ in _neighbours(task, database)]
+
+
+def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record] | None:
+    """The first of `nearest_schedules`, with the record it comes from."""
+    return next(iter(_neighbours(task, database)), None)
+
+
+def _neighbours(task: Task, database: Database) -> list[tuple[KnobSchedule, Record]]:
+    template = template_for(task)
+    space = template.space(task) if template else None
+    if template is None or space is None:
+        return []
+    alike = [other for other in database.tasks() if other != task and template_for(other) is template]
+    alike.sort(key=lambda other: (distance(task, other), other.name))
+    found: dict[KnobSchedule, Record] = {}
+    for other in alike:
+        best = database.best(other)
+        if best is not None and isinstance(best.schedule, KnobSchedule):
+            schedule = space.nearest(best.schedule)
+            if schedule is not None:
+                found.setdefault(schedule, best)
+        if len(found) == NEIGHBOURS:
+            break
+    return list(found.items())
+
+
+def distance(one: Task, other: Task) -> float:
+    """How unlike two tasks of one template are: differences of the logarithms of their extents; other strides or threads weigh more."""
+    far = 4.0 * (one.threads != other.threads) + 100.0 * (len(one.region) != len(other.region) or one.dtype != other.dtype)
+    for layer, counterpart in zip(one.region, other.region, strict=False):
+        for mine, theirs in zip(_extents(layer), _extents(counterpart), strict=False):
+            far += abs(math.log2(mine / theirs))
+        far += 3.0 * (getattr(layer, "stride", None) != getattr(counterpart, "stride", None))
+        far += 3.0 * (getattr(layer, "kernel", None) != getattr(counterpart, "kernel", None))
+        far += 0.1 * (getattr(layer, "clamp", None) != getattr(counterpart, "clamp", None))
+    return far
+
+
+def _extents(layer: Layer) -> tuple[float, ...]:
+    if isinstance(layer, Conv2d):
+        return layer.out_height, layer.out_width, layer.in_channels, layer.out_channels
+    if isinstance(layer, Dense):
+        return layer.in_features, layer.out_features
+    return tuple(float(extent) for extent in layer.input_shape)

@@ -1,0 +1,215 @@
+"""Tunes tasks one after another: proposes, measures, records, until each has its trials."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tvmmobile.database import Database, Record
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.errors import DeviceUnavailable
+from tvmmobile.measure import Timing
+from tvmmobile.schedules import KnobSchedule, Template, template_for
+from tvmmobile.search.cost_model import CostModel
+from tvmmobile.search.fallback import FallbackSpace
+from tvmmobile.search.nearest import nearest_schedules
+from tvmmobile.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
+from tvmmobile.search.trial import Job, Outcome, run_trial
+from tvmmobile.serial import Schedule
+from tvmmobile.tasks import Task
+from tvmmobile.workers import WorkerFailure, Workers
+
+#: Candidates per batch: enough for all workers, few enough that the cost model learns often.
+BATCH = 8
+#: Times a candidate is tried again when the device went away under it, and the pause before.
+OUTAGE_RETRIES, OUTAGE_PAUSE_S = 3, 2.0
+#: For building and running one candidate; the run alone has its own, shorter deadline on the device.
+TRIAL_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A task with the number of trials it still lacks.
+
+    Attributes:
+        source: an opaque task's unscheduled TIR function, else `None`.
+        done: records that exist already.
+        missing: trials to run.
+    """
+
+    task: Task
+    source: Any
+    done: int
+    missing: int
+
+
+class Listener(Protocol):
+    """What wants to know how tuning goes; every call comes from the tuning thread."""
+
+    def kernel_started(self, assignment: Assignment) -> None:
+        """A task's first batch is about to run."""
+
+    def trial_finished(self, record: Record, best: Record | None) -> None:
+        """A trial is recorded; `best` is the task's fastest so far."""
+
+    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
+        """A task has its trials, or its space is exhausted."""
+
+
+def assign(tasks: Mapping[Task, Any], database: Database, trials: int) -> list[Assignment]:
+    """What is still to do for `trials` records per task.
+
+    Args:
+        tasks: each with the TIR function of an opaque task, or `None`.
+        trials: wanted per task; records that exist count, and a space that is smaller is enough.
+    """
+    assignments = []
+    for task, source in tasks.items():
+        done = len(database.records(task))
+        template = template_for(task)
+        space = template.space(task) if template else None
+        wanted = min(trials, len(space)) if space is not None else trials
+        assignments.append(Assignment(task, source, done, max(0, wanted - done)))
+    return assignments
+
+
+def tune(
+    assignments: Sequence[Assignment],
+    database: Database,
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    workers: Workers,
+    listener: Listener,
+    strategy: str = "evolution",
+    seed: int = 0,
+) -> None:
+    """Run the missing trials; every finished measurement is in the database before the next is awaited.
+
+    Raises:
+        DeviceUnavailable: the device went away and did not come back.
+    """
+    models: dict[str, CostModel] = {}
+    for assignment in assignments:
+        if assignment.missing:
+            _Tuning(assignment, database, endpoint, profile, workers, listener, models, strategy, seed).run()
+
+
+def make_strategy(
+    name: str, template: Template, task: Task, seeds: list[KnobSchedule], rng: random.Random, models: dict[str, CostModel], database: Database
+) -> Strategy:
+    """A strategy by name: `evolution`, `random` or `climb`; the cost models are shared between tasks through `models`."""
+    space = template.space(task)
+    assert space is not None
+    if name == "random":
+        return RandomSampling(task, space, seeds, rng)
+    if name == "climb":
+        return HillClimbing(task, space, seeds, rng)
+    if template.name not in models:
+        models[template.name] = CostModel(template.name, template.version)
+        for known in database.tasks():
+            models[template.name].add(database.records(known))
+    return GuidedEvolution(task, space, seeds, rng, models[template.name])
+
+
+class _Tuning:
+    """The tuning of one task."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        database: Database,
+        endpoint: Endpoint,
+        profile: DeviceProfile,
+        workers: Workers,
+        listener: Listener,
+        models: dict[str, CostModel],
+        strategy: str,
+        seed: int,
+    ) -> None:
+        self.assignment, self.database, self.endpoint, self.profile = assignment, database, endpoint, profile
+        self.workers, self.listener, self.models, self.seed = workers, listener, models, seed
+        task = assignment.task
+        template = template_for(task)
+        # Resuming must not repeat the same random choices, hence the number of records in the seed.
+        self.rng = random.Random(f"{task.name} {seed} {assignment.done}")
+        self.strategy: Strategy | None = None
+        self.fallback: FallbackSpace | None = None
+        if template is not None:
+            seeds = nearest_schedules(task, database)
+            self.strategy = make_strategy(strategy, template, task, seeds, self.rng, models, database)
+            self.strategy.observe(database.records(task))
+        else:
+            self.fallback = FallbackSpace(task, assignment.source, profile.target)
+        self._fallback_seed = 0
+
+    def run(self) -> None:
+        """All batches."""
+        self.listener.kernel_started(self.assignment)
+        left = self.assignment.missing
+        while left > 0:
+            batch = self._propose(min(BATCH, left))
+            if not batch:
+                break
+            records = [self._record(job, outcome) for job, outcome in self._measure(batch)]
+            left -= len(batch)
+            if self.strategy is not None:
+                self.strategy.observe(records)
+            for model in self.models.values():
+                model.add(records)
+        self.listener.kernel_finished(self.assignment, self.database.best(self.assignment.task))
+
+    def _propose(self, count: int) -> Sequence[Schedule]:
+        if self.strategy is not None:
+            return self.strategy.propose(count)
+        assert self.fallback is not None
+        known = {record.schedule for record in self.database.records(self.assignment.task)}
+        found: list[Schedule] = []
+        for _ in range(4 * count):
+            schedule = self.fallback.sample(self._fallback_seed)
+            self._fallback_seed += 1
+            if schedule is not None and schedule not in known and schedule not in found:
+                found.append(schedule)
+            if len(found) == count:
+                break
+        return found
+
+    def _measure(self, batch: Sequence[Schedule]) -> Iterator[tuple[Job, Outcome]]:
+        """Outcomes as they come; a candidate that met an outage is tried again."""
+        import tvm
+
+        source = None if self.assignment.source is None else tvm.ir.save_json(self.assignment.source)
+        timing = kernel_timing(self.profile, self.assignment.task.threads)
+        jobs = [Job(self.assignment.task, schedule, source, self.endpoint, self.profile, timing) for schedule in batch]
+        for attempt in range(OUTAGE_RETRIES + 1):
+            lost = []
+            for job, result in self.workers.run(run_trial, jobs, TRIAL_TIMEOUT_S):
+                outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerFailure) else result
+                if outcome.outage:
+                    lost.append((job, outcome))
+                else:
+                    yield job, outcome
+            if not lost:
+                return
+            jobs = [job for job, _ in lost]
+            if attempt < OUTAGE_RETRIES:
+                time.sleep(OUTAGE_PAUSE_S)
+        raise DeviceUnavailable(
+            f"the device {self.profile.name} went away: {lost[0][1].error}",
+            "Finished measurements are kept; run the same command again once the device is back.",
+        )
+
+    def _record(self, job: Job, outcome: Outcome) -> Record:
+        record = Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error)
+        self.database.append([record])
+        self.listener.trial_finished(record, self.database.best(job.task))
+        return record
+
+
+def kernel_timing(profile: DeviceProfile, threads: int) -> Timing:
+    """How a single kernel is timed: weights cold, its input as the layer before left it; one run where the clock is modelled."""
+    if profile.kind == "modelled":
+        return Timing(threads=threads, produce=(0,))
+    return Timing(warmup=1, repeat=10, min_time_ms=0, flush_bytes=4 * profile.l2_bytes, produce=(0,), threads=threads)

@@ -1,0 +1,85 @@
+"""Persistent worker processes: a job that hangs or kills its worker fails alone, and none outlives its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import TimeoutError as FutureTimeout
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import pebble
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerFailure(Exception):
+    """A job came to no end: its worker died, or it took too long. The message says which, in a line."""
+
+
+class Workers:
+    """A pool of processes with the compiler and PyTorch loaded.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = pebble.ProcessPool(
+            max_workers=count, context=multiprocessing.get_context("spawn"), initializer=_initialize, initargs=(os.getpid(),)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._pool.close()
+        else:
+            self._pool.stop()
+        self._pool.join()
+
+    def run(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job], timeout_s: float
+    ) -> Iterator[tuple[Job, Result | WorkerFailure]]:
+        """Apply a module-level function to all jobs; yields each job with its result as soon as it is there.
+
+        A worker that dies or exceeds `timeout_s` gives a `WorkerFailure` in place of a result; what `function` itself raises is raised here.
+        """
+        pending: dict[Any, Job] = {self._pool.schedule(function, args=(job,), timeout=timeout_s): job for job in jobs}
+        try:
+            while pending:
+                done, _ = wait(list(pending), return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield pending.pop(future), _result(future, timeout_s)
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _result(future: Any, timeout_s: float) -> Any:
+    try:
+        return future.result()
+    except FutureTimeout:
+        return WorkerFailure(f"not done within {timeout_s:.0f} s")
+    except pebble.ProcessExpired as error:
+        return WorkerFailure(f"its worker process died (exit code {error.exitcode})")
+
+
+def _initialize(parent: int) -> None:
+    """Leave Ctrl-C to the parent, die with it, and load the compiler before the first job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it went before the call above
+        os._exit(1)
+    import torch
+    import tvm  # noqa: F401
+
+    torch.set_num_threads(1)
