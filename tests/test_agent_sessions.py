@@ -20,7 +20,7 @@ from virtual_libraries import build_library
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.devices.rpc import LinkError, open_session
-from tvmmobile.measure import KernelRun, MeasureError, measure_library
+from tvmmobile.measure import KernelRun, MeasureError, Timing, measure_library
 
 pytestmark = pytest.mark.virtual
 DEVICE = find_device("pi4")
@@ -92,9 +92,14 @@ def test_hang_ends_at_the_deadline(endpoint: Endpoint, library: Path, function: 
     assert busy_agents() == []
 
 
+def emulated() -> list[psutil.Process]:
+    """This process's agents and their sessions."""
+    return [p for p in psutil.Process().children(recursive=True) if "qemu" in p.name()]
+
+
 def busy_agents() -> list[psutil.Process]:
     """Emulated processes that use a processor right now."""
-    ours = [p for p in psutil.Process().children(recursive=True) if "qemu" in p.name()]
+    ours = emulated()
     for process in ours:
         process.cpu_percent()
     time.sleep(0.3)
@@ -113,6 +118,36 @@ def test_damaged_library_is_a_load_failure(endpoint: Endpoint, library: Path, tm
     error = failure(endpoint, damaged, "scale")
     assert error.kind == "load"
     assert "damaged.so cannot be loaded on the device" in error.reason
+
+
+def test_the_clock_is_read_on_a_board(endpoint: Endpoint, library: Path) -> None:
+    board = replace(DEVICE.profile, kind="measured", model_hash=None)
+    timing = Timing(warmup=1, repeat=5, number=2, min_time_ms=1, flush_bytes=1 << 20, produce=(0,))
+    run = measure_library(endpoint, board, library, "scale", [X, np.zeros_like(X)], [0, 1], 10, timing)
+    assert run.latency.kind == "measured" and run.latency.cycles is None
+    assert len(run.latency.samples_ns) == 5 and min(run.latency.samples_ns) > 0
+    assert run.latency.seconds == sorted(run.latency.samples_ns)[2] * 1e-9
+    np.testing.assert_array_equal(run.outputs[0], X)
+    np.testing.assert_array_equal(run.outputs[1], 2 * X)
+
+
+def test_arrays_and_files_arrive_whole(endpoint: Endpoint, tmp_path: Path) -> None:
+    file = tmp_path / "file.bin"
+    file.write_bytes(os.urandom(3_000_001))
+    with open_session(endpoint, 20) as session:
+        for array in (
+            X.reshape(10, 100).T,
+            np.zeros((0, 3), "int8"),
+            np.float32(3).reshape(()),
+            np.arange(6, dtype="float16").reshape(2, 3),
+        ):
+            back = session.get(session.put(array))
+            assert back.dtype == array.dtype
+            np.testing.assert_array_equal(back, array)
+        session.upload_file(file)
+        session.upload(bytearray(b"by TVM's own way"), "other.bin")
+        assert bytes(session.download("other.bin")) == b"by TVM's own way"
+        assert bytes(session.download("file.bin")) == file.read_bytes()
 
 
 def test_missing_function_is_named(endpoint: Endpoint, library: Path) -> None:
@@ -214,3 +249,17 @@ def test_nothing_outlives_the_device_host(tmp_path: Path, monkeypatch: pytest.Mo
         _, alive = psutil.wait_procs(agents, timeout=5)
         assert alive == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_agent_that_stands_still_is_cut_off(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvmmobile.devices.rpc.GRACE_S", 0.2)
+    before = set(emulated())
+    with DEVICE.started(1) as started:
+
+        def freeze() -> None:
+            for process in set(emulated()) - before:
+                process.suspend()
+
+        threading.Timer(0.5, freeze).start()
+        assert failure(started, library, "hang", timeout_s=1.5).kind == "link"
+    assert set(emulated()) == before

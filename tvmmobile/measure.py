@@ -220,7 +220,7 @@ def _explained(error: Exception) -> MeasureError:
 
 def _is_outage(text: str) -> bool:
     """Whether TVM's client says that its connection ended (rpc_endpoint.cc, socket.h), as it does when the agent itself is gone."""
-    signs = ("Channel closes", "previously closed", "code == RPCCode::kReturn", "code=", "SockChannel::", "Socket SockChannel")
+    signs = ("Channel closes", "previously closed", "code == RPCCode::kReturn", "SockChannel::")
     return any(sign in text for sign in signs)
 
 

@@ -47,6 +47,7 @@ class Verb:
 
 VERBS = (
     Verb("models", "tvmmobile.cli.models:models", "The variants: multiply-adds, parameters and published accuracy."),
+    Verb("tune", "tvmmobile.cli.tune:tune", "Tune what the logs lack; compile, verify, time and report."),
     Verb("doctor", "tvmmobile.cli.doctor:doctor", "What this machine lacks, and the command that fixes it."),
 )
 

@@ -46,12 +46,13 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
 
     host, port, match_key = _request_agent(endpoint, wait_s)
     options = f" -timeout={timeout_s:g}" + (f" -token={endpoint.token}" if endpoint.token else "")
-    with _cut_off(host, port, timeout_s + GRACE_S):
+    earlier = _local_ports(host, port)
+    with _cut_off(host, port, earlier, timeout_s + GRACE_S):
         try:
             module = _ffi_api.Connect(host, port, match_key + options, False)
         except Exception as error:  # TVM raises whatever its C++ side threw: RuntimeError, InternalError, …
             raise LinkError(f"the agent at {host}:{port} did not open a session: {_last_line(error)}") from error
-        with _own_connection(host, port) as connection:
+        with _own_connection(host, port, earlier) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             close = module.get_function("CloseRPCConnection")
             try:
@@ -61,14 +62,12 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
                     close()
 
 
-def _own_connection(host: str, port: int) -> socket.socket:
-    """The newest of this process's connections to an agent, which serves one session at a time: older ones are closed or dead."""
-    found = _connections(host, port)
+def _own_connection(host: str, port: int, earlier: set[int]) -> socket.socket:
+    """A duplicate of the connection that has just been made, which TVM keeps to itself."""
+    found = _connections(host, port, earlier)
     if not found:
         raise LinkError(f"the agent at {host}:{port} closed the connection")
-    for connection in found[:-1]:
-        connection.close()
-    return found[-1]
+    return found[0]
 
 
 def _last_line(error: Exception) -> str:
@@ -112,8 +111,20 @@ def _receive(sock: socket.socket, size: int, deadline: float) -> bytes:
     return data
 
 
-def _connections(host: str, port: int) -> list[socket.socket]:
-    """This process's connections to an agent, as duplicates to be closed; TVM keeps its descriptor to itself."""
+def _local_ports(host: str, port: int) -> set[int]:
+    """The local ports of this process's connections to an agent, left by sessions that have ended but are not closed yet."""
+    ports = set()
+    for connection in _connections(host, port, set()):
+        with connection:
+            ports.add(int(connection.getsockname()[1]))
+    return ports
+
+
+def _connections(host: str, port: int, earlier: set[int]) -> list[socket.socket]:
+    """Duplicates of this process's connections to an agent, those from the local ports `earlier` left out.
+
+    An agent serves one session at a time and offers itself only between them, so no other thread connects to it meanwhile.
+    """
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -122,25 +133,20 @@ def _connections(host: str, port: int) -> list[socket.socket]:
             candidate = socket.socket(fileno=os.dup(int(name)))
         except (OSError, ValueError):
             continue
-        try:
-            if candidate.family == socket.AF_INET and candidate.getpeername() == (host, port):
+        with contextlib.suppress(OSError):
+            if candidate.family == socket.AF_INET and candidate.getpeername() == (host, port) and candidate.getsockname()[1] not in earlier:
                 found.append(candidate)
                 continue
-        except OSError:
-            pass
         candidate.close()
     return found
 
 
 @contextlib.contextmanager
-def _cut_off(host: str, port: int, after_s: float) -> Iterator[None]:
-    """Shut the connections to an agent down after a while, so that a call to one that no longer answers ends.
-
-    An agent serves one session at a time, so every connection to its port is this session's or dead.
-    """
+def _cut_off(host: str, port: int, earlier: set[int], after_s: float) -> Iterator[None]:
+    """Shut this session's connection down after a while, so that a call to an agent that no longer answers ends."""
 
     def cut() -> None:
-        for connection in _connections(host, port):
+        for connection in _connections(host, port, earlier):
             with connection, contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 

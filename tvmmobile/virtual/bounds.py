@@ -18,29 +18,8 @@ _REGISTER_LIST = re.compile(r"\{([^}]*)\}")
 _QUAD_PAIR = re.compile(r"^\s*q\d+\s*,\s*q\d+")
 #: Q-form floating-point arithmetic occupies both vector pipelines (guide, 3.14: throughput 1; the D form has 2).
 _BOTH_PIPES = frozenset(
-    {
-        "fmla",
-        "fmls",
-        "fmul",
-        "fmulx",
-        "fadd",
-        "fsub",
-        "fabd",
-        "fmax",
-        "fmin",
-        "fmaxnm",
-        "fminnm",
-        "faddp",
-        "fmaxp",
-        "fminp",
-        "fcmeq",
-        "fcmge",
-        "fcmgt",
-        "fcmle",
-        "fcmlt",
-        "facge",
-        "facgt",
-    }
+    {"fmla", "fmls", "fmul", "fmulx", "fadd", "fsub", "fabd", "fmax", "fmin", "fmaxnm", "fminnm", "faddp", "fmaxp", "fminp"}
+    | {"fcmeq", "fcmge", "fcmgt", "fcmle", "fcmlt", "facge", "facgt"}
 )
 _BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbnz"})
 

@@ -1,0 +1,87 @@
+"""Progress on stderr: a bar on a terminal, a line per kernel elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from tvmmobile.database import Record
+    from tvmmobile.search.tuner import Assignment
+
+
+def errors() -> Console:
+    """The console for progress and remarks, on stderr."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Progress over `total` items; yields what is called after each of them."""
+    console = errors()
+    columns = (TextColumn("{task.description:<10}"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[item]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(what, total=total, item="")
+        yield lambda item: progress.update(bar, advance=1, item=item)
+
+
+class TuningProgress:
+    """Shows the course of a tuning run: kernel, trials, time left, best latency, failures.
+
+    Args:
+        assignments: all of them, finished ones included.
+        kind: `modelled` or `measured`; said with every latency.
+    """
+
+    def __init__(self, assignments: Sequence[Assignment], kind: str) -> None:
+        self._kind = kind
+        self._console = errors()
+        self._total = sum(assignment.missing for assignment in assignments)
+        self._kernels = sum(1 for assignment in assignments if assignment.missing)
+        self._kernel = 0
+        self._failures = 0
+        self._progress = Progress(
+            TextColumn("tuning"),
+            BarColumn(16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._bar: TaskID = self._progress.add_task("tuning", total=self._total, status="")
+
+    def __enter__(self) -> TuningProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def kernel_started(self, assignment: Assignment) -> None:
+        """See `search.tuner.Listener`."""
+        self._kernel += 1
+        self._failures = 0
+        self._progress.update(self._bar, status=f"kernel {self._kernel}/{self._kernels}")
+
+    def trial_finished(self, record: Record, best: Record | None) -> None:
+        """See `search.tuner.Listener`."""
+        self._failures += record.latency_us is None
+        status = f"kernel {self._kernel}/{self._kernels}, best {_latency(best)}"
+        if self._failures:
+            status += f", {self._failures} failed"
+        self._progress.update(self._bar, advance=1, status=status)
+
+    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
+        """See `search.tuner.Listener`."""
+        head = f"[{self._kernel}/{self._kernels}] {assignment.task.name}"
+        failed = f", {self._failures} failed" if self._failures else ""
+        self._progress.console.print(f"{head}\n    best {_latency(best)} {self._kind} after {assignment.missing} trials{failed}", soft_wrap=True)
+
+
+def _latency(best: Record | None) -> str:
+    return "–" if best is None or best.latency_us is None else f"{best.latency_us:.1f} us"

@@ -1,0 +1,135 @@
+"""`tvmmobile tune`: tune what the logs lack, then compile, verify, time and report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmmobile.cli.options import Alphas, Device, Model, Out, Resolutions, Target, Threads
+from tvmmobile.cli.work import (
+    Checkpoint,
+    DumpIr,
+    Logs,
+    RequireHardware,
+    Seed,
+    check_target,
+    check_threads,
+    check_writable,
+    log_dirs,
+    set_aside,
+    variant_jobs,
+    worker_count,
+)
+
+if TYPE_CHECKING:
+    from tvmmobile.devices.protocol import DeviceProfile
+    from tvmmobile.search.tuner import Assignment
+
+#: Trials a second on two cores of a desktop, for the estimate of --dry-run; a real run shows the time that is left.
+_TRIALS_PER_SECOND = 2.5
+
+
+def tune(
+    target: Target = "arm",
+    device: Device = "pi4",
+    model: Model = "mobilenet_v1",
+    alpha: Alphas = None,
+    resolution: Resolutions = None,
+    trials: Annotated[int, typer.Option("--trials", metavar="N", min=0, help="Trials per kernel; records that exist count.")] = 64,
+    threads: Threads = 1,
+    out: Out = Path("out"),
+    checkpoint: Checkpoint = None,
+    seed: Seed = 0,
+    logs: Logs = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start from an empty log under --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and an estimate; do nothing.")] = False,
+    require_hardware: RequireHardware = False,
+    dump_ir: DumpIr = None,
+    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="evolution, climb or random.")] = "evolution",
+) -> None:
+    """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
+
+    Without --alpha and --resolution: the paper's 16 variants. Interrupt it at any time: finished trials are kept, and the same command
+    goes on from there.
+    """
+    from tvmmobile.cli.console import output
+    from tvmmobile.codegen import linker
+    from tvmmobile.devices.registry import find_device
+    from tvmmobile.models.registry import grid
+
+    check_target(target)
+    specs = grid(model, alpha or (), resolution or ())
+    board = find_device(device, require_hardware)
+    profile = board.profile
+    check_threads(threads, profile)
+    check_strategy(strategy)
+    check_writable(out, "--out")
+    directories = log_dirs(logs, fresh, out)
+    check_writable(directories.target, "--logs")
+    linker(profile.target)
+
+    from tvmmobile.cli.progress import TuningProgress, counting
+    from tvmmobile.database import Database
+    from tvmmobile.report import print_table, write_report
+    from tvmmobile.search.tuner import assign
+    from tvmmobile.search.tuner import tune as run_search
+    from tvmmobile.stages import bench_libraries, build_libraries, collect_tasks, network_timing
+    from tvmmobile.workers import Workers
+
+    jobs = variant_jobs(specs, profile, directories, out, threads=threads, checkpoint=checkpoint, seed=seed, dump_ir=dump_ir)
+    with Workers(worker_count(max(2, len(jobs)))) as workers:
+        with counting("importing", len(jobs)) as done:
+            tasks = collect_tasks(workers, jobs, done)
+        if fresh and not dry_run:
+            set_aside(directories.target)
+        database = Database(jobs[0].identity, directories.sources, directories.target)
+        assignments = assign(tasks, database, trials)
+        _announce(profile, len(specs), assignments)
+        if dry_run:
+            _print_assignments(assignments)
+            return
+        with board.started(workers.count) as endpoint:
+            if any(assignment.missing for assignment in assignments):
+                with TuningProgress(assignments, profile.kind) as progress:
+                    run_search(assignments, database, endpoint, profile, workers, progress, strategy, seed)
+            with counting("compiling", len(jobs)) as done:
+                libraries = build_libraries(workers, jobs, done)
+            with counting("verifying", len(jobs)) as done:
+                results = bench_libraries(workers, libraries, endpoint, profile, network_timing(profile, threads, 10, 3), done)
+    paths = write_report(results, out)
+    print_table(results)
+    output().print("Written to", str(out) + ":", f"{len(libraries)} libraries,", ", ".join(path.name for path in paths), soft_wrap=True)
+
+
+def check_strategy(name: str) -> None:
+    """Raises `UserError` for a strategy that is not known."""
+    from tvmmobile.errors import UserError
+
+    if name not in ("evolution", "climb", "random"):
+        raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
+
+
+def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assignment]) -> None:
+    from tvmmobile.cli.progress import errors
+
+    face = f"the virtual {profile.board} (latencies are modelled)" if profile.kind == "modelled" else f"{profile.board} (measured)"
+    missing = sum(assignment.missing for assignment in assignments)
+    errors().print(
+        f"{profile.name}: {face}\n{variants} variants, {len(assignments)} distinct kernels, "
+        f"{sum(assignment.done for assignment in assignments)} records, {missing} trials to run",
+        soft_wrap=True,
+    )
+
+
+def _print_assignments(assignments: Sequence[Assignment]) -> None:
+    from tvmmobile.cli.console import output, table_of
+
+    table = table_of(("kernel",), ("records", "trials"))
+    for assignment in assignments:
+        table.add_row(assignment.task.name, str(assignment.done), str(assignment.missing))
+    output().print(table)
+    minutes = sum(assignment.missing for assignment in assignments) / _TRIALS_PER_SECOND / 60
+    output().print(f"About {minutes:.0f} minutes of tuning on two cores of a desktop; nothing was done.")

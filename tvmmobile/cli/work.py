@@ -1,0 +1,130 @@
+"""What `tune`, `compile` and `bench` have in common: checking options before any work, and where logs are."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmmobile.environment import user_data_dir
+from tvmmobile.errors import UserError
+
+if TYPE_CHECKING:
+    from tvmmobile.build import VariantJob
+    from tvmmobile.devices.protocol import DeviceProfile
+    from tvmmobile.models.spec import ModelSpec
+
+TARGETS = ("arm",)
+SHIPPED_LOGS = Path(__file__).resolve().parent.parent / "tuning_logs"
+
+Checkpoint = Annotated[
+    Path | None, typer.Option("--checkpoint", metavar="FILE", help="State dict with the weights; without it they are generated from --seed.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of generated weights and of the search.")]
+Logs = Annotated[
+    Path | None,
+    typer.Option("--logs", metavar="DIR", file_okay=False, help="Read and write tuning logs in DIR alone; default: read shipped and your own."),
+]
+DumpIr = Annotated[Path | None, typer.Option("--dump-ir", metavar="DIR", file_okay=False, help="Write the module after each graph pass.")]
+RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Refuse a virtual board (exit 3).")]
+
+
+@dataclass(frozen=True)
+class LogDirs:
+    """Where tuning records are read from, and where new ones go."""
+
+    sources: tuple[Path, ...]
+    target: Path
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Every directory that is read."""
+        return tuple(dict.fromkeys((*self.sources, self.target)))
+
+
+def log_dirs(logs: Path | None, fresh: bool, out: Path) -> LogDirs:
+    """The log directories that the options ask for.
+
+    `--logs DIR` is that directory alone; `--fresh` an empty one under `out` (an older one is set aside); else the shipped logs and the user's.
+    """
+    if fresh and logs is not None:
+        raise UserError("--fresh and --logs exclude each other.", "Give one of them.")
+    if fresh:
+        return LogDirs((), out / "tuning_logs")
+    if logs is not None:
+        return LogDirs((), logs)
+    return LogDirs((SHIPPED_LOGS,), user_data_dir() / "tuning_logs")
+
+
+def set_aside(directory: Path) -> None:
+    """Rename a directory out of the way, so that nothing in it is lost."""
+    if directory.exists():
+        directory.rename(directory.with_name(f"{directory.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
+
+
+def check_target(target: str) -> None:
+    """Raises `UserError` for an architecture that is not known."""
+    if target not in TARGETS:
+        raise UserError(f"target {target!r} is not known.", f"Give --target one of: {', '.join(TARGETS)}.")
+
+
+def check_writable(directory: Path, option: str) -> None:
+    """Raises `UserError` unless `directory` can be written, or created; creates nothing."""
+    existing = directory.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"{option} {directory}: {existing} is not a directory.", f"Name another directory with {option}.")
+    if not os.access(existing, os.W_OK | os.X_OK) or os.statvfs(existing).f_flag & os.ST_RDONLY:
+        raise UserError(f"{option} {directory}: {existing} cannot be written.", f"Name another directory with {option}, or change its permissions.")
+
+
+def check_threads(threads: int, profile: DeviceProfile) -> None:
+    """Raises `UserError` for a thread count the device cannot run or the timing model cannot tell."""
+    if threads > profile.cores:
+        raise UserError(f"{threads} threads are more than the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")
+    if threads > 1 and profile.kind == "modelled":
+        raise UserError(f"{profile.name} models one thread so far, not {threads}.", "Leave out --threads, or use a real board.")
+
+
+def variant_jobs(
+    specs: Sequence[ModelSpec],
+    profile: DeviceProfile,
+    logs: LogDirs,
+    out: Path,
+    *,
+    threads: int,
+    checkpoint: Path | None,
+    seed: int,
+    dump_ir: Path | None,
+) -> list[VariantJob]:
+    """One job per variant."""
+    from tvmmobile.build import VariantJob
+    from tvmmobile.database import Identity
+
+    identity = Identity(profile.name, profile.model_hash)
+    return [
+        VariantJob(
+            spec=spec,
+            checkpoint=checkpoint,
+            seed=seed,
+            dtype="float32",
+            threads=threads,
+            identity=identity,
+            logs=logs.all,
+            target=profile.target,
+            out=out,
+            dump_dir=dump_ir / spec.variant if dump_ir else None,
+        )
+        for spec in specs
+    ]
+
+
+def worker_count(jobs: int) -> int:
+    """Worker processes: one per core of this machine, at most one per job."""
+    return max(1, min(os.cpu_count() or 1, jobs))

@@ -1,0 +1,160 @@
+"""Results of timing libraries on a device, and the versioned file that keeps them: `report.json`, shaped like Google Benchmark's.
+
+`context` says where and how the numbers were got; `benchmarks` has one entry per variant, with every raw sample.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tvmmobile.errors import UserError
+from tvmmobile.files import write_text
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how numbers were got.
+
+    Attributes:
+        device, board, cpu: e.g. `pi4-virtual`, `Raspberry Pi 4 Model B`, `Cortex-A72`.
+        clock_hz: the clock that latencies refer to.
+        kind: `modelled` numbers come from a timing model, `measured` ones from a board's clock; they never mix.
+        timing_model: hash of the timing model, `None` where measured.
+        modelled_terms: what the model accounts for, in words, e.g. `core cycles`; empty where measured.
+        fma_lanes_per_cycle: float32 multiply-adds a core can do in a cycle, the base of the share of peak.
+        threads: worker threads.
+        versions: of tvmmobile, tvm, torch and whatever else decides the numbers.
+        date: ISO 8601, UTC.
+    """
+
+    device: str
+    board: str
+    cpu: str
+    clock_hz: float
+    kind: Literal["modelled", "measured"]
+    timing_model: str | None
+    modelled_terms: str
+    fma_lanes_per_cycle: int
+    threads: int
+    versions: Mapping[str, str]
+    date: str
+
+
+@dataclass(frozen=True)
+class KernelResult:
+    """One kernel of a library as its tuning record has it: name, layer type, multiply-adds, latency in microseconds, schedule."""
+
+    name: str
+    kind: str
+    macs: int
+    latency_us: float | None
+    schedule: str
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """One library, verified and timed.
+
+    Attributes:
+        name: e.g. `mobilenet_v1_1.0_224_float32_t1`.
+        samples_us: latency of single runs from the caller's input to the output, in microseconds; one value where modelled.
+        cycles, instructions: modelled core cycles and executed instructions, `None` where measured.
+        macs, parameters: counted from the table of layers.
+        top1, top1_source: published accuracy in percent and its source, `None` where nothing is published.
+        peak_memory_bytes: how far the process's resident memory rose.
+        max_error: against PyTorch, relative to the output's largest magnitude.
+        library_sha256: of the `.so`.
+        weights: where they came from.
+    """
+
+    name: str
+    model: str
+    alpha: float
+    resolution: int
+    dtype: str
+    threads: int
+    samples_us: tuple[float, ...]
+    cycles: int | None
+    instructions: int | None
+    macs: int
+    parameters: int
+    top1: float | None
+    top1_source: str | None
+    peak_memory_bytes: int
+    max_error: float
+    library_sha256: str
+    weights: str
+    kernels: tuple[KernelResult, ...] = ()
+
+    @property
+    def latency_us(self) -> float:
+        """Median of the samples, in microseconds."""
+        return statistics.median(self.samples_us)
+
+    def peak_share(self, context: Context) -> float:
+        """Multiply-adds done over those the cores' FMA units could have done in that time."""
+        cycles = self.latency_us * 1e-6 * context.clock_hz
+        return self.macs / (cycles * context.fma_lanes_per_cycle * self.threads)
+
+
+@dataclass(frozen=True)
+class Results:
+    """One run of `bench`."""
+
+    context: Context
+    variants: tuple[VariantResult, ...]
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write `report.json` whole."""
+    benchmarks = []
+    for index, variant in enumerate(results.variants):
+        entry = asdict(variant)
+        entry["latency_us"] = variant.latency_us
+        entry["fma_peak_share"] = round(variant.peak_share(results.context), 4)
+        google = {
+            "family_index": index,
+            "per_family_instance_index": 0,
+            "run_name": variant.name,
+            "run_type": "iteration",
+            "repetitions": 1,
+            "repetition_index": 0,
+            "iterations": len(variant.samples_us),
+            "real_time": variant.latency_us,
+            "cpu_time": variant.latency_us,
+            "time_unit": "us",
+        }
+        benchmarks.append({"name": entry.pop("name"), **google, **entry})
+    content = {"version": FORMAT, "context": asdict(results.context), "benchmarks": benchmarks}
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_results(path: Path) -> Results:
+    """Read a file that `write_results` wrote.
+
+    Raises:
+        UserError: it cannot be read, is not such a file, or has another version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != FORMAT:
+            raise UserError(f"{path} has format {content['version']}; this version reads {FORMAT}.", "Run the benchmark again.")
+        variants = tuple(_variant(entry) for entry in content["benchmarks"])
+        return Results(Context(**content["context"]), variants)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Name a report.json that tvmmobile wrote.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a result file of tvmmobile: {error}.", "Name a report.json that tvmmobile wrote.") from error
+
+
+def _variant(entry: Mapping[str, Any]) -> VariantResult:
+    fields = {name: entry[name] for name in VariantResult.__dataclass_fields__ if name not in ("samples_us", "kernels")}
+    kernels: Sequence[Mapping[str, Any]] = entry["kernels"]
+    return VariantResult(**fields, samples_us=tuple(entry["samples_us"]), kernels=tuple(KernelResult(**kernel) for kernel in kernels))

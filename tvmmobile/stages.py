@@ -1,0 +1,173 @@
+"""The stages of a run over several variants, in worker processes: collect tasks, build libraries, verify and time them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile import __version__
+from tvmmobile.build import Library, VariantJob, build_variant, variant_tasks
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.environment import TVM_VERSION
+from tvmmobile.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
+from tvmmobile.measure import Latency, MeasureError, Timing, measure_network
+from tvmmobile.models.costs import count
+from tvmmobile.models.spec import ModelSpec
+from tvmmobile.models.published import paper_figures, slim_figures
+from tvmmobile.reference import relative_error
+from tvmmobile.results import Context, KernelResult, Results, VariantResult
+from tvmmobile.serial import schedule_from_json
+from tvmmobile.tasks import Task
+from tvmmobile.workers import WorkerFailure, Workers
+
+#: A library disagrees with PyTorch beyond this error, relative to the output's largest magnitude.
+TOLERANCE = 1e-4
+_BUILD_TIMEOUT_S = 300.0
+_BENCH_TIMEOUT_S = 120.0
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """What a worker needs to verify and time one library."""
+
+    library: Library
+    endpoint: Endpoint
+    profile: DeviceProfile
+    timing: Timing
+
+
+def collect_tasks(workers: Workers, jobs: Sequence[VariantJob], progress: Progress) -> dict[Task, Any]:
+    """Every distinct task of the variants, in order of first use; an opaque one with its TIR function.
+
+    Raises:
+        UserError: a variant cannot be built or imported.
+    """
+    import tvm
+
+    found: dict[ModelSpec, list[tuple[Task, str | None]]] = {}
+    for job, tasks in workers.run(variant_tasks, jobs, _BUILD_TIMEOUT_S):
+        found[job.spec] = _succeeded(tasks, f"importing {job.spec.variant}")
+        progress(job.spec.variant)
+    sources: dict[Task, str | None] = {}
+    for job in jobs:
+        sources.update({task: source for task, source in found[job.spec] if task not in sources})
+    return {task: None if source is None else tvm.ir.load_json(source) for task, source in sources.items()}
+
+
+def build_libraries(workers: Workers, jobs: Sequence[VariantJob], progress: Progress) -> list[Library]:
+    """Compile every variant; in the order of `jobs`.
+
+    Raises:
+        UserError: a variant cannot be built.
+    """
+    found: dict[ModelSpec, Library] = {}
+    for job, library in workers.run(build_variant, jobs, _BUILD_TIMEOUT_S):
+        found[job.spec] = _succeeded(library, f"building {job.spec.variant}")
+        progress(job.spec.variant)
+    return [found[job.spec] for job in jobs]
+
+
+def bench_libraries(
+    workers: Workers, libraries: Sequence[Library], endpoint: Endpoint, profile: DeviceProfile, timing: Timing, progress: Progress
+) -> Results:
+    """Check every library against PyTorch on the device, and time it.
+
+    Raises:
+        Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
+        DeviceUnavailable: the device went away.
+    """
+    jobs = [BenchJob(library, endpoint, profile, timing) for library in libraries]
+    found: dict[Path, VariantResult] = {}
+    for job, result in workers.run(bench_library, jobs, _BENCH_TIMEOUT_S):
+        found[job.library.path] = _succeeded(result, f"running {job.library.path.name}")
+        progress(job.library.spec.variant)
+    return Results(context_of(profile, libraries[0].threads), tuple(found[job.library.path] for job in jobs))
+
+
+def bench_library(job: BenchJob) -> VariantResult:
+    """Run one library on the reference input, compare, and time it."""
+    library, manifest = job.library, job.library.manifest()
+    with np.load(library.reference_path, allow_pickle=False) as reference:
+        data, expected = reference["input"], reference["output"]
+    try:
+        run = measure_network(job.endpoint, job.profile, library.path, data, _BENCH_TIMEOUT_S, job.timing)
+    except MeasureError as error:
+        if error.kind == "link":
+            raise DeviceUnavailable(f"the device {job.profile.name} went away: {error.reason}", "Run the same command again.") from error
+        raise Disagreement(f"{library.path.name} does not run on {job.profile.name}: {error.reason}", "Build it again.") from error
+    error = relative_error(run.output, expected)
+    if not error <= TOLERANCE:
+        raise Disagreement(
+            f"{library.path.name} disagrees with PyTorch on {job.profile.name}: error {error:.2g} of the output's largest magnitude.",
+            "One of its kernels is wrong for this input; please report it with the manifest.",
+        )
+    return _result(library, manifest, run.latency, error, run.peak_memory_bytes)
+
+
+def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, error: float, memory: int) -> VariantResult:
+    spec = library.spec
+    cost = count(spec)
+    key = (spec.name, spec.alpha, spec.resolution)
+    published = slim_figures(*key) or paper_figures(*key)
+    samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
+    kernels = tuple(
+        KernelResult(kernel["name"], "", kernel["macs"], kernel["latency_us"], str(schedule_from_json(kernel["schedule"])))
+        for kernel in manifest["kernels"]
+    )
+    return VariantResult(
+        name=library.path.stem,
+        model=spec.name,
+        alpha=spec.alpha,
+        resolution=spec.resolution,
+        dtype=library.dtype,
+        threads=library.threads,
+        samples_us=samples,
+        cycles=latency.cycles,
+        instructions=latency.instructions,
+        macs=cost.macs,
+        parameters=cost.parameters,
+        top1=published.top1 if published else None,
+        top1_source=published.source if published else None,
+        peak_memory_bytes=memory,
+        max_error=error,
+        library_sha256=manifest["sha256"],
+        weights=manifest["weights"],
+        kernels=kernels,
+    )
+
+
+def context_of(profile: DeviceProfile, threads: int) -> Context:
+    """Where and how numbers of this device are got."""
+    modelled = profile.kind == "modelled"
+    return Context(
+        device=profile.name,
+        board=profile.board,
+        cpu=profile.cpu,
+        clock_hz=profile.clock_hz,
+        kind=profile.kind,
+        timing_model=profile.model_hash,
+        modelled_terms="core cycles; caches and DRAM are not modelled yet" if modelled else "",
+        fma_lanes_per_cycle=profile.fma_lanes_per_cycle,
+        threads=threads,
+        versions={"tvmmobile": __version__, "tvm": TVM_VERSION},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def network_timing(profile: DeviceProfile, threads: int, repeat: int, warmup: int) -> Timing:
+    """How a whole network is timed."""
+    if profile.kind == "modelled":
+        return Timing(warmup=1, threads=threads)
+    return Timing(warmup=warmup, repeat=repeat, threads=threads)
+
+
+def _succeeded(result: Any, what: str) -> Any:
+    if isinstance(result, WorkerFailure):
+        raise UserError(f"{what} failed: {result}.", "Set TVMMOBILE_DEBUG=1 and run it again.", ExitCode.INTERNAL)
+    return result
