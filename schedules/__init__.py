@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.dense import DenseVector
+from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.image_conv import ImageConv
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, KnobSchedule, Space

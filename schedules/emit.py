@@ -1,7 +1,7 @@
 """Small steps from which templates build TIR: buffers, vectors, clamp, and the partition of an axis into tiles.
 
-Kernels are built with TVM's IR builder rather than by transforming naive loops: a Python loop unrolls, a `T.serial` loop stays a loop, and what
-is emitted is what LLVM sees.
+Kernels are built with TVM's IR builder rather than by transforming naive loops: a Python loop unrolls, a `T.serial` loop stays
+a loop, and what is emitted is what LLVM sees.
 """
 
 from __future__ import annotations

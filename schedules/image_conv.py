@@ -90,9 +90,7 @@ class ImageConv(Template):
 class _Nest:
     """Loops over rows, pixel tiles and panels; borders are peeled."""
 
-    def __init__(
-        self, kernel: Kernel, layer: Conv2d, knobs: Knobs, threads: int, widths: list[Panel], buffers: tuple[Buffer, ...]
-    ) -> None:
+    def __init__(self, kernel: Kernel, layer: Conv2d, knobs: Knobs, threads: int, widths: list[Panel], buffers: tuple[Buffer, ...]) -> None:
         self.kernel, self.layer, self.knobs, self.threads, self.widths = kernel, layer, knobs, threads, widths
         self.data, self.weight, self.bias, self.output = buffers
         top, left, _, _ = layer.padding
@@ -143,9 +141,7 @@ class _Nest:
                 target = (row * layer.out_width + pixel + x) * layer.out_channels + channel + j
                 self.kernel.store_part(self.output, value, target, min(LANES, panel.columns - j))
 
-    def _plane(
-        self, acc: Buffer, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, width: int, weights: Expr, plane: Expr
-    ) -> None:
+    def _plane(self, acc: Buffer, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, width: int, weights: Expr, plane: Expr) -> None:
         """Adds one input channel."""
         layer, load, store = self.layer, self.kernel.load, self.kernel.store
         taps_y, taps_x = layer.kernel

@@ -84,9 +84,7 @@ class MatmulTile:
     unroll: int
     bounds: Clamp
 
-    def emit(
-        self, row: Expr, rows: int, panel: Panel, index: Expr, k_start: Expr, k_count: int, first: bool, last: bool
-    ) -> None:
+    def emit(self, row: Expr, rows: int, panel: Panel, index: Expr, k_start: Expr, k_count: int, first: bool, last: bool) -> None:
         """One tile.
 
         Args:
@@ -120,9 +118,7 @@ class MatmulTile:
                 lanes = min(LANES, panel.columns - j * LANES)
                 self.kernel.store_part(self.c, value, (row + i) * self.channels + channel + j * LANES, lanes)
 
-    def _multiply(
-        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, k_start: Expr, step: Expr, count: int
-    ) -> None:
+    def _multiply(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, k_start: Expr, step: Expr, count: int) -> None:
         """acc += A[rows, k .. k + count) · W[k .. k + count), K unrolled; A is read four K values at a time."""
         load = self.kernel.load
         for begin in range(0, count, LANES):

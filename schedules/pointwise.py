@@ -81,7 +81,14 @@ class Pointwise(Template):
         """See `Template.emit`."""
         layer = _layer(task)
         return emit_matmul(
-            task, knobs, layer.height * layer.width, layer.in_channels, layer.out_channels, layer.clamp, layer.input_shape, layer.output_shape
+            task,
+            knobs,
+            layer.height * layer.width,
+            layer.in_channels,
+            layer.out_channels,
+            layer.clamp,
+            layer.input_shape,
+            layer.output_shape,
         )
 
     def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:

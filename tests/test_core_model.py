@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tvmmobile.errors import UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.bounds import least_cycles
-from tvmmobile.virtual.core_model import core_time, model_hash
+from tvmmobile.virtual.core_model import MODEL_VERSION, core_time, model_hash
 from tvmmobile.virtual.cost_cache import CostCache
 from tvmmobile.virtual.encoding import words_of
 from tvmmobile.virtual.mca import cycles_of, disassemble
@@ -173,6 +173,14 @@ def test_many_writers_share_a_cache(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert min(pool.map(work, range(4))) >= 50
     assert len(CostCache(tmp_path / "shared.sqlite").costs({(i, j) for i in range(50) for j in range(2)})) == 100
+
+
+def test_pinned_numbers() -> None:
+    """When these change, raise `MODEL_VERSION` in core_model.py with them."""
+    divide = assemble("sdiv x0, x1, x2\nadd x0, x0, x1\n")
+    stores = assemble("stp q0, q1, [x0]\nstr q2, [x0, #32]\nldr q3, [x1]\nfmul v4.4s, v3.4s, v2.4s\n")
+    blocks = [Block(BASE, 100, FMLA_LOOP), Block(BASE + 0x100, 10, divide), Block(BASE + 0x200, 1000, stores)]
+    assert (MODEL_VERSION, core_time(blocks, PI4).cycles) == (1, 7633)
 
 
 def test_model_hash_follows_the_board() -> None:

@@ -1,7 +1,8 @@
 """Tuning logs: one JSON record a line, appended as they are measured, read from several directories, written to one.
 
-A directory holds one file per device, dtype and thread count, `<device>/<dtype>_t<threads>.jsonl`. Every record names the device, the TVM version
-and, where latency is modelled, the timing model's hash; only records that agree with the current device on all of them are used.
+A directory holds one file per device, dtype and thread count, `<device>/<dtype>_t<threads>.jsonl`. Every record names the device,
+the TVM version and, where latency is modelled, the timing model's hash; only records that agree with the current device on all of
+them are used.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Database:
     def append(self, records: Iterable[Record]) -> None:
         """Write records to the end of their files, flushed to disk before this returns, under a lock.
 
-        A schedule that is there already is left out. A line that a crash left unfinished is closed first, so that it cannot swallow a new one.
+        A schedule that is there already is left out. A line that a crash left unfinished is closed first: it must not swallow a new one.
 
         Raises:
             UserError: the directory cannot be written.
@@ -120,7 +121,9 @@ class Database:
                     stream.flush()
                     os.fsync(stream.fileno())
         except OSError as error:
-            raise UserError(f"tuning records cannot be written to {self.target}: {error.strerror}.", "Name another directory with --logs DIR.") from error
+            raise UserError(
+                f"tuning records cannot be written to {self.target}: {error.strerror}.", "Name another directory with --logs DIR."
+            ) from error
 
     def _add(self, record: Record) -> None:
         key = (record.task, record.schedule)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from tvmmobile.network import Network
 from tvmmobile.tasks import Task
 
 #: Longest region considered; fused templates beyond this would need more registers and cache than the boards have.
 MAX_REGION = 6
-
-Offer = TypeVar("Offer")
 
 
 @dataclass(frozen=True)
@@ -88,10 +85,10 @@ def make_plan(network: Network, regions: list[tuple[int, int, Task]], price: Cal
         best[first] = min(options, key=lambda option: option[:2])
     steps, position = [], 0
     while position < count:
-        step = best[position][2]
-        assert step is not None
-        steps.append(Step(step.first, step.last, step.task, step.price, _reason(step, by_first)))
-        position = step.last + 1
+        chosen = best[position][2]
+        assert chosen is not None
+        steps.append(Step(chosen.first, chosen.last, chosen.task, chosen.price, _reason(chosen, by_first)))
+        position = chosen.last + 1
     return Plan(tuple(steps))
 
 
@@ -103,5 +100,7 @@ def _reason(step: Step, by_first: dict[int, list[Step]]) -> str:
     chosen = f"{step.price.latency_us:.1f} us, {step.price.source}"
     if not rivals:
         return f"the only kernel for this layer: {chosen}"
-    described = ", ".join(f"nodes {rival.first} to {rival.last} {rival.price.latency_us:.1f} us" for rival in rivals if rival.price.latency_us)
+    described = ", ".join(
+        f"nodes {rival.first} to {rival.last} {rival.price.latency_us:.1f} us" for rival in rivals if rival.price.latency_us
+    )
     return f"cheapest cover: {chosen}; instead of {described}"

@@ -17,13 +17,13 @@ from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
 from tvmmobile.measure import Latency, MeasureError, Timing, measure_network
 from tvmmobile.models.costs import count
-from tvmmobile.models.spec import ModelSpec
 from tvmmobile.models.published import paper_figures, slim_figures
+from tvmmobile.models.spec import ModelSpec
 from tvmmobile.reference import relative_error
 from tvmmobile.results import Context, KernelResult, Results, VariantResult
 from tvmmobile.serial import schedule_from_json
 from tvmmobile.tasks import Task
-from tvmmobile.workers import WorkerFailure, Workers
+from tvmmobile.workers import WorkerError, Workers
 
 #: A library disagrees with PyTorch beyond this error, relative to the output's largest magnitude.
 TOLERANCE = 1e-4
@@ -101,13 +101,13 @@ def bench_library(job: BenchJob) -> VariantResult:
         if error.kind == "link":
             raise DeviceUnavailable(f"the device {job.profile.name} went away: {error.reason}", "Run the same command again.") from error
         raise Disagreement(f"{library.path.name} does not run on {job.profile.name}: {error.reason}", "Build it again.") from error
-    error = relative_error(run.output, expected)
-    if not error <= TOLERANCE:
+    difference = relative_error(run.output, expected)
+    if not difference <= TOLERANCE:
         raise Disagreement(
-            f"{library.path.name} disagrees with PyTorch on {job.profile.name}: error {error:.2g} of the output's largest magnitude.",
+            f"{library.path.name} disagrees with PyTorch on {job.profile.name}: error {difference:.2g} of the output's largest magnitude.",
             "One of its kernels is wrong for this input; please report it with the manifest.",
         )
-    return _result(library, manifest, run.latency, error, run.peak_memory_bytes)
+    return _result(library, manifest, run.latency, difference, run.peak_memory_bytes)
 
 
 def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, error: float, memory: int) -> VariantResult:
@@ -168,6 +168,6 @@ def network_timing(profile: DeviceProfile, threads: int, repeat: int, warmup: in
 
 
 def _succeeded(result: Any, what: str) -> Any:
-    if isinstance(result, WorkerFailure):
+    if isinstance(result, WorkerError):
         raise UserError(f"{what} failed: {result}.", "Set TVMMOBILE_DEBUG=1 and run it again.", ExitCode.INTERNAL)
     return result

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
 
 
-class WorkerFailure(Exception):
+class WorkerError(Exception):
     """A job came to no end: its worker died, or it took too long. The message says which, in a line."""
 
 
@@ -46,12 +46,10 @@ class Workers:
             self._pool.stop()
         self._pool.join()
 
-    def run(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job], timeout_s: float
-    ) -> Iterator[tuple[Job, Result | WorkerFailure]]:
+    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
         """Apply a module-level function to all jobs; yields each job with its result as soon as it is there.
 
-        A worker that dies or exceeds `timeout_s` gives a `WorkerFailure` in place of a result; what `function` itself raises is raised here.
+        A worker that dies or exceeds `timeout_s` gives a `WorkerError` in place of a result; what `function` itself raises is raised here.
         """
         pending: dict[Any, Job] = {self._pool.schedule(function, args=(job,), timeout=timeout_s): job for job in jobs}
         try:
@@ -68,9 +66,9 @@ def _result(future: Any, timeout_s: float) -> Any:
     try:
         return future.result()
     except FutureTimeout:
-        return WorkerFailure(f"not done within {timeout_s:.0f} s")
+        return WorkerError(f"not done within {timeout_s:.0f} s")
     except pebble.ProcessExpired as error:
-        return WorkerFailure(f"its worker process died (exit code {error.exitcode})")
+        return WorkerError(f"its worker process died (exit code {error.exitcode})")
 
 
 def _initialize(parent: int) -> None:

@@ -125,14 +125,12 @@ Greeting Handshake(int fd, const Options& options, const std::string& match_key,
 
 void RunSession(int fd, const std::string& directory, const Options& options) {
   auto in_directory = [directory](const std::string& name) { return directory + "/" + std::filesystem::path(name).filename().string(); };
-  ffi::Function::SetGlobal("tvm.rpc.server.workpath", ffi::Function::FromTyped([=](ffi::String name) { return ffi::String(in_directory(name)); }),
-                           true);
-  ffi::Function::SetGlobal("tvm.rpc.server.load_module",
-                           ffi::Function::FromTyped([=](ffi::String name) { return ffi::Module::LoadFromFile(in_directory(name)); }), true);
-  ffi::Function::SetGlobal("tvmmobile.address", ffi::Function::FromTyped([](DLTensor* tensor) {
-                             return static_cast<int64_t>(reinterpret_cast<intptr_t>(tensor->data)) + static_cast<int64_t>(tensor->byte_offset);
-                           }),
-                           true);
+  auto work_path = [=](ffi::String name) { return ffi::String(in_directory(name)); };
+  auto load_module = [=](ffi::String name) { return ffi::Module::LoadFromFile(in_directory(name)); };
+  auto address = [](DLTensor* tensor) { return static_cast<int64_t>(reinterpret_cast<uint64_t>(tensor->data) + tensor->byte_offset); };
+  ffi::Function::SetGlobal("tvm.rpc.server.workpath", ffi::Function::FromTyped(work_path), true);
+  ffi::Function::SetGlobal("tvm.rpc.server.load_module", ffi::Function::FromTyped(load_module), true);
+  ffi::Function::SetGlobal("tvmmobile.address", ffi::Function::FromTyped(address), true);
   RegisterTiming(options.blocks_dir, MemoryField("VmRSS"));
   auto stream = std::make_shared<SessionStream>(fd, directory);
   auto send = ffi::Function::FromPacked([stream](ffi::PackedArgs args, ffi::Any* sent) {
@@ -257,7 +255,8 @@ class Agent {
         late = !client_gone;
         break;
       }
-      pollfd waits[4] = {{alive, POLLIN, 0}, {tracker_->fd(), POLLIN | POLLRDHUP, 0}, {wake_pipe[0], POLLIN, 0}, {client_gone ? -1 : fd, POLLRDHUP, 0}};
+      pollfd waits[4] = {
+          {alive, POLLIN, 0}, {tracker_->fd(), POLLIN | POLLRDHUP, 0}, {wake_pipe[0], POLLIN, 0}, {client_gone ? -1 : fd, POLLRDHUP, 0}};
       int ready = poll(waits, 4, static_cast<int>(std::ceil(std::min(left, 3600.0) * 1000)));
       if (ready < 0 && errno == EINTR) continue;
       if (waits[2].revents != 0 || waits[1].revents != 0) {

@@ -141,10 +141,12 @@ class Evaluator {
   // Rewrites arguments with their own values, as the layer before would have left them.
   void Produce(ffi::PackedArgs args) {
     for (int64_t index : spec_.produce) {
-      if (index < 0 || index >= args.size()) TVM_FFI_THROW(ValueError) << "produce names argument " << index << " of " << args.size();
+      if (index < 0 || index >= args.size()) {
+        TVM_FFI_THROW(ValueError) << "produce names argument " << index << " of " << args.size();
+      }
       DLTensor* tensor = args[static_cast<int>(index)].cast<DLTensor*>();
       size_t words = ffi::GetDataSize(*tensor) / sizeof(uint32_t);
-      volatile uint32_t* data = reinterpret_cast<volatile uint32_t*>(static_cast<char*>(tensor->data) + tensor->byte_offset);
+      auto* data = reinterpret_cast<volatile uint32_t*>(static_cast<char*>(tensor->data) + tensor->byte_offset);
       for (size_t i = 0; i < words; ++i) data[i] = data[i];
     }
   }
@@ -157,12 +159,12 @@ class Evaluator {
 };
 
 inline void RegisterTiming(const std::string& blocks_dir, int64_t baseline_bytes) {
-  ffi::Function::SetGlobal(
-      "tvmmobile.evaluator", ffi::Function::FromTyped([blocks_dir](ffi::Module module, ffi::String name, ffi::String spec) {
-        auto evaluator = std::make_shared<Evaluator>(std::move(module), name, ParseSpec(spec), blocks_dir);
-        return ffi::Function::FromPacked([evaluator](ffi::PackedArgs args, ffi::Any* result) { *result = ffi::Bytes(evaluator->Run(args)); });
-      }),
-      true);
+  auto make_evaluator = [blocks_dir](ffi::Module module, ffi::String name, ffi::String spec) {
+    auto evaluator = std::make_shared<Evaluator>(std::move(module), name, ParseSpec(spec), blocks_dir);
+    auto run = [evaluator](ffi::PackedArgs args, ffi::Any* result) { *result = ffi::Bytes(evaluator->Run(args)); };
+    return ffi::Function::FromPacked(run);
+  };
+  ffi::Function::SetGlobal("tvmmobile.evaluator", ffi::Function::FromTyped(make_evaluator), true);
   ffi::Function::SetGlobal("tvmmobile.peak_memory", ffi::Function::FromTyped([]() { return MemoryField("VmHWM"); }), true);
   ffi::Function::SetGlobal("tvmmobile.baseline_memory", ffi::Function::FromTyped([baseline_bytes]() { return baseline_bytes; }), true);
 }

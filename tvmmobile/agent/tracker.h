@@ -25,7 +25,8 @@ inline std::string RandomDigits() {
 // A value inside a JSON string; keys and hosts are plain words, so quotes and backslashes are refused, not escaped.
 inline std::string Quoted(const std::string& text) {
   for (char c : text) {
-    if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20) throw std::runtime_error("a key or host has a character that is not allowed");
+    bool plain = c != '"' && c != '\\' && static_cast<unsigned char>(c) >= 0x20;
+    if (!plain) throw std::runtime_error("a key or host has a character that is not allowed");
   }
   return "\"" + text + "\"";
 }
@@ -69,7 +70,8 @@ class Tracker {
  private:
   std::string Ask(const std::string& json) {
     int32_t size = 0;
-    if (!SendAll(fd_, Int32(static_cast<int32_t>(json.size())) + json) || !ReceiveAll(fd_, &size, sizeof(size)) || size < 0 || size > (1 << 20))
+    bool asked = SendAll(fd_, Int32(static_cast<int32_t>(json.size())) + json);
+    if (!asked || !ReceiveAll(fd_, &size, sizeof(size)) || size < 0 || size > (1 << 20))
       throw std::runtime_error("the tracker is gone");
     std::string answer(static_cast<size_t>(size), '\0');
     if (!ReceiveAll(fd_, answer.data(), answer.size())) throw std::runtime_error("the tracker is gone");

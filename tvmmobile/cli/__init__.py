@@ -48,6 +48,8 @@ class Verb:
 VERBS = (
     Verb("models", "tvmmobile.cli.models:models", "The variants: multiply-adds, parameters and published accuracy."),
     Verb("tune", "tvmmobile.cli.tune:tune", "Tune what the logs lack; compile, verify, time and report."),
+    Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Libraries from the tuning logs alone; no device needed."),
+    Verb("bench", "tvmmobile.cli.bench:bench", "Verify and time compiled libraries on a device."),
     Verb("doctor", "tvmmobile.cli.doctor:doctor", "What this machine lacks, and the command that fixes it."),
 )
 

@@ -80,7 +80,9 @@ class TuningProgress:
         """See `search.tuner.Listener`."""
         head = f"[{self._kernel}/{self._kernels}] {assignment.task.name}"
         failed = f", {self._failures} failed" if self._failures else ""
-        self._progress.console.print(f"{head}\n    best {_latency(best)} {self._kind} after {assignment.missing} trials{failed}", soft_wrap=True)
+        self._progress.console.print(
+            f"{head}\n    best {_latency(best)} {self._kind} after {assignment.missing} trials{failed}", soft_wrap=True
+        )
 
 
 def _latency(best: Record | None) -> str:

@@ -23,12 +23,15 @@ TARGETS = ("arm",)
 SHIPPED_LOGS = Path(__file__).resolve().parent.parent / "tuning_logs"
 
 Checkpoint = Annotated[
-    Path | None, typer.Option("--checkpoint", metavar="FILE", help="State dict with the weights; without it they are generated from --seed.")
+    Path | None,
+    typer.Option("--checkpoint", metavar="FILE", help="State dict with the weights; without it they are generated from --seed."),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of generated weights and of the search.")]
 Logs = Annotated[
     Path | None,
-    typer.Option("--logs", metavar="DIR", file_okay=False, help="Read and write tuning logs in DIR alone; default: read shipped and your own."),
+    typer.Option(
+        "--logs", metavar="DIR", file_okay=False, help="Read and write tuning logs in DIR alone; default: read shipped and your own."
+    ),
 ]
 DumpIr = Annotated[Path | None, typer.Option("--dump-ir", metavar="DIR", file_okay=False, help="Write the module after each graph pass.")]
 RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Refuse a virtual board (exit 3).")]
@@ -50,7 +53,8 @@ class LogDirs:
 def log_dirs(logs: Path | None, fresh: bool, out: Path) -> LogDirs:
     """The log directories that the options ask for.
 
-    `--logs DIR` is that directory alone; `--fresh` an empty one under `out` (an older one is set aside); else the shipped logs and the user's.
+    `--logs DIR` is that directory alone; `--fresh` an empty one under `out` (an older one is set aside); without either, the
+    shipped logs are read and the user's own read and written.
     """
     if fresh and logs is not None:
         raise UserError("--fresh and --logs exclude each other.", "Give one of them.")
@@ -81,7 +85,9 @@ def check_writable(directory: Path, option: str) -> None:
     if not existing.is_dir():
         raise UserError(f"{option} {directory}: {existing} is not a directory.", f"Name another directory with {option}.")
     if not os.access(existing, os.W_OK | os.X_OK) or os.statvfs(existing).f_flag & os.ST_RDONLY:
-        raise UserError(f"{option} {directory}: {existing} cannot be written.", f"Name another directory with {option}, or change its permissions.")
+        raise UserError(
+            f"{option} {directory}: {existing} cannot be written.", f"Name another directory with {option}, or change its permissions."
+        )
 
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:

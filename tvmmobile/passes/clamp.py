@@ -15,7 +15,7 @@ def clamp_to_min_max(module: Any) -> Any:
 
     @mutator
     class Rewriter(PyExprMutator):  # type: ignore[misc]
-        def visit_call_(self, call: Any) -> Any:  # noqa: N802
+        def visit_call_(self, call: Any) -> Any:
             call = self.visit_expr_post_order(call)
             if call.op == clip:
                 data, low, high = call.args

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.layers import Clamp, Conv2d, Dense, Layer
+from tvmmobile.layers import Clamp, Conv2d, Dense, Layer, Layout
 from tvmmobile.schedules.template import LayerParameters
 
 #: Attribute values that mark a composed layer.
@@ -28,8 +28,8 @@ class ComposedLayer:
 class LayerComposer:
     """The pass that composes every conv2d or matmul with its bias (and clamp, if there is one) whose layer is accepted.
 
-    In `main` each becomes a call of an external function named after the entry of `layers` that describes it, so that the passes which follow
-    leave it alone until the plan says which kernel computes it.
+    In `main` each becomes a call of an external function named after the entry of `layers` that describes it, so that the passes
+    which follow leave it alone until the plan says which kernel computes it.
 
     Args:
         accepts: says whether some template takes the layer; other operators stay as they are and go to the fallback.
@@ -62,7 +62,7 @@ class LayerComposer:
 
         @mutator
         class Rewriter(PyExprMutator):  # type: ignore[misc]
-            def visit_call_(self, call: Any) -> Any:  # noqa: N802
+            def visit_call_(self, call: Any) -> Any:
                 if not isinstance(call.op, tvm.ir.GlobalVar):
                     return call
                 composed = _composed_layer(module[call.op])
@@ -153,11 +153,20 @@ def _layer_of(found: dict[str, Any]) -> Layer | None:
         return None
     height, width, channels = data_shape[1:]
     kernel = [int(extent) for extent in found["weight"].ty.shape][:2]
-    padding = tuple(int(extent) for extent in attrs.padding)
+    top, left, bottom, right = (int(extent) for extent in attrs.padding)
     stride = tuple(int(extent) for extent in attrs.strides)
-    layout = "NCHW" if "permute" in found else "NHWC"
+    layout: Layout = "NCHW" if "permute" in found else "NHWC"
     return Conv2d(
-        height, width, channels, out_shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding, int(attrs.groups), clamp, layout
+        height,
+        width,
+        channels,
+        out_shape[3],
+        (kernel[0], kernel[1]),
+        (stride[0], stride[1]),
+        (top, left, bottom, right),
+        int(attrs.groups),
+        clamp,
+        layout,
     )
 
 

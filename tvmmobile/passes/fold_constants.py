@@ -20,7 +20,7 @@ def fold_constants(module: Any) -> Any:
 
     @mutator
     class Folder(PyExprMutator):  # type: ignore[misc]
-        def visit_call_(self, call: Any) -> Any:  # noqa: N802
+        def visit_call_(self, call: Any) -> Any:
             call = self.visit_expr_post_order(call)
             evaluate = _EVALUATORS.get(getattr(call.op, "name", ""))
             if evaluate is None:

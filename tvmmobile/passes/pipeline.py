@@ -45,9 +45,7 @@ def prepare_passes(composer: LayerComposer) -> list[tuple[str, Pass]]:
     ]
 
 
-def prepare(
-    module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None
-) -> tuple[Any, dict[str, ComposedLayer]]:
+def prepare(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None) -> tuple[Any, dict[str, ComposedLayer]]:
     """Bring an imported network to the form the planner reads.
 
     Args:
@@ -56,7 +54,7 @@ def prepare(
         dump_dir: where to write the module after each pass, as `NN_name.py`.
 
     Returns:
-        The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and the composed layers by name.
+        The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.
     """
     composer = LayerComposer(accepts)
     for index, (name, transform) in enumerate(prepare_passes(composer)):

@@ -15,7 +15,7 @@ def unit_permute_to_reshape(module: Any) -> Any:
 
     @mutator
     class Rewriter(PyExprMutator):  # type: ignore[misc]
-        def visit_call_(self, call: Any) -> Any:  # noqa: N802
+        def visit_call_(self, call: Any) -> Any:
             call = self.visit_expr_post_order(call)
             if call.op == reshape:
                 inner = self.lookup_binding(call.args[0]) if isinstance(call.args[0], relax.Var) else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ class CostModel:
         self._template = found
         self._rows: list[list[float]] = []
         self._targets: list[float] = []
-        self._booster: object | None = None
+        self._booster: Any = None
         self._fitted = 0
 
     def add(self, records: Iterable[Record]) -> None:
@@ -61,7 +62,7 @@ class CostModel:
 
         self._fit()
         matrix = xgboost.DMatrix(np.array([self._features(task, schedule) for schedule in schedules], np.float32))
-        return np.asarray(self._booster.predict(matrix), np.float64)  # type: ignore[attr-defined]
+        return np.asarray(self._booster.predict(matrix), np.float64)
 
     def _fit(self) -> None:
         import xgboost

@@ -100,7 +100,9 @@ class GuidedEvolution(Strategy):
         if not self.model.trained:
             return self._random(count, taken)
         pool = self._pool(taken)
-        scores = self.model.predict(self.task, pool) if pool else []
+        if not pool:
+            return []
+        scores = self.model.predict(self.task, pool)
         ranked = [schedule for _, schedule in sorted(zip(scores, pool, strict=True), key=lambda pair: (pair[0], pair[1]))]
         blind = sum(self.rng.random() < self.BLIND for _ in range(count))
         chosen = ranked[: count - blind]

@@ -82,9 +82,9 @@ def _measure(job: Job, library: Path, arrays: list[Array], expected: Array) -> O
         )
     except MeasureError as error:
         return Outcome(None, error=error.reason, outage=error.kind == "link")
-    error = relative_error(run.outputs[0], expected)
-    if not error <= TOLERANCE:
-        return Outcome(None, error=f"wrong values: error {error:.2g} of the output's largest magnitude")
+    difference = relative_error(run.outputs[0], expected)
+    if not difference <= TOLERANCE:
+        return Outcome(None, error=f"wrong values: error {difference:.2g} of the output's largest magnitude")
     samples = tuple(round(sample / 1000, 3) for sample in run.latency.samples_ns)
     return Outcome(round(run.latency.seconds * 1e6, 4), run.latency.cycles, samples)
 

@@ -20,7 +20,7 @@ from tvmmobile.search.strategy import GuidedEvolution, HillClimbing, RandomSampl
 from tvmmobile.search.trial import Job, Outcome, run_trial
 from tvmmobile.serial import Schedule
 from tvmmobile.tasks import Task
-from tvmmobile.workers import WorkerFailure, Workers
+from tvmmobile.workers import WorkerError, Workers
 
 #: Candidates per batch: enough for all workers, few enough that the cost model learns often.
 BATCH = 8
@@ -98,7 +98,13 @@ def tune(
 
 
 def make_strategy(
-    name: str, template: Template, task: Task, seeds: list[KnobSchedule], rng: random.Random, models: dict[str, CostModel], database: Database
+    name: str,
+    template: Template,
+    task: Task,
+    seeds: list[KnobSchedule],
+    rng: random.Random,
+    models: dict[str, CostModel],
+    database: Database,
 ) -> Strategy:
     """A strategy by name: `evolution`, `random` or `climb`; the cost models are shared between tasks through `models`."""
     space = template.space(task)
@@ -186,7 +192,7 @@ class _Tuning:
         for attempt in range(OUTAGE_RETRIES + 1):
             lost = []
             for job, result in self.workers.run(run_trial, jobs, TRIAL_TIMEOUT_S):
-                outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerFailure) else result
+                outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
                 if outcome.outage:
                     lost.append((job, outcome))
                 else:

@@ -1,7 +1,7 @@
 // QEMU plugin: counts the executed translation blocks between two marker system calls and writes them down with their code.
 //
-// The markers are prctl(0x7a110001) and prctl(0x7a110002), which Linux refuses, so that the same program runs on a board. A block is known by
-// address, length and bytes: translated again after a flush, it goes on with the same counter, and other code at the same address gets
+// The markers are prctl(0x7a110001) and prctl(0x7a110002), which Linux refuses, so that the same program runs on a board. A block is known
+// by address, length and bytes: translated again after a flush, it goes on with the same counter, and other code at the same address gets
 // another one. Counters are plain additions compiled into the translated code; a forked process has its own copy of everything here.
 // Counts are exact while one thread runs; per-thread counters would be indexed by the virtual CPU that `on_translate` is given.
 // Simulated caches have their place in `on_translate` too, as memory callbacks on each instruction.

@@ -2,7 +2,7 @@
 
 llvm-mca schedules well but is only as good as its tables, and does not know every instruction. No block may be cheaper than its loads
 through the load ports, its stores through the store ports, its vector work through F0 and F1, its branches, and three instructions a cycle
-(Cortex-A72 Software Optimisation Guide, UAN 0016A, 2.1, 3 and 4.1; the port counts come from the board's file).
+(Cortex-A72 Software Optimisation Guide, UAN 0016A, pipeline overview, tables and 4.1; the port counts come from the board's file).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _QUAD = re.compile(r"\bv\d+\.(?:16b|8h|4s|2d)\b")
 _VECTOR = re.compile(r"\b(?:v\d+\.|[bhsdq]\d+\b)")
 _REGISTER_LIST = re.compile(r"\{([^}]*)\}")
 _QUAD_PAIR = re.compile(r"^\s*q\d+\s*,\s*q\d+")
-#: Q-form floating-point arithmetic occupies both vector pipelines (guide, 3.14: throughput 1; the D form has 2).
+#: Q-form floating-point arithmetic occupies both vector pipelines (guide, "ASIMD floating-point instructions": throughput 1; D form: 2).
 _BOTH_PIPES = frozenset(
     {"fmla", "fmls", "fmul", "fmulx", "fadd", "fsub", "fabd", "fmax", "fmin", "fmaxnm", "fminnm", "faddp", "fmaxp", "fminp"}
     | {"fcmeq", "fcmge", "fcmgt", "fcmle", "fcmlt", "facge", "facgt"}

@@ -1,0 +1,119 @@
+"""Every schedule computes what PyTorch computes, whatever the shape and the knobs, and writes its output and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from host_kernels import run_on_host
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer
+from tvmmobile.schedules import template_for
+from tvmmobile.tasks import Task
+
+TOLERANCE = 1e-5
+RELU: Clamp = (0.0, None)
+RELU6: Clamp = (0.0, 6.0)
+_NUMBER = itertools.count()
+
+clamps = st.sampled_from((NO_CLAMP, RELU, RELU6, (-1.0, 1.0)))
+sides = st.integers(1, 9)
+#: Odd, below a vector, not a multiple of 4, and whole vectors.
+channels = st.sampled_from((1, 2, 3, 4, 5, 7, 8, 10, 13, 16, 21, 24, 36))
+threads = st.sampled_from((1, 2, 3))
+
+
+def examples(count: int) -> settings:
+    """The same examples in every run; a kernel takes 0.1 to 0.5 s to build."""
+    checks = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
+    return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
+
+
+def check(layer: Layer, thread_count: int, choice: int, template_name: str, folder: Path) -> None:
+    """One schedule of the whole space, not only of what the pruning keeps."""
+    task = Task((layer,), threads=thread_count)
+    template = template_for(task)
+    assert template is not None and template.name == template_name
+    space = template.space(task)
+    assert space is not None
+    schedules = list(space.unpruned())
+    schedule = schedules[choice % len(schedules)]
+    assert run_on_host(task, schedule, folder / f"kernel{next(_NUMBER)}.so") <= TOLERANCE, f"{task.name} {schedule}"
+
+
+@examples(24)
+@given(sides, sides, st.sampled_from((1, 2, 3, 5, 8, 17, 36, 131, 260)), channels, clamps, threads, st.integers(0, 1 << 16))
+def test_pointwise(tmp_path: Path, height: int, width: int, depth: int, outputs: int, clamp: Clamp, thread_count: int, choice: int) -> None:
+    check(Conv2d(height, width, depth, outputs, clamp=clamp), thread_count, choice, "pointwise", tmp_path)
+
+
+@examples(22)
+@given(sides, sides, channels, st.sampled_from((3, 5)), st.sampled_from((1, 2)), clamps, threads, st.integers(0, 1 << 16), st.booleans())
+def test_depthwise(
+    tmp_path: Path, height: int, width: int, depth: int, kernel: int, stride: int, clamp: Clamp, thread_count: int, choice: int, same: bool
+) -> None:
+    """`same` pads like TensorFlow: less, or nothing, before the first row."""
+    before = (kernel - 1) // 2 if not same or stride == 1 else (kernel - 2) // 2
+    padding = (before, before, kernel // 2, kernel // 2)
+    layer = Conv2d(height, width, max(depth, 2), max(depth, 2), (kernel, kernel), (stride, stride), padding, max(depth, 2), clamp)
+    if min(layer.out_height, layer.out_width) > 0:
+        check(layer, thread_count, choice, "depthwise", tmp_path)
+
+
+@examples(14)
+@given(
+    sides,
+    sides,
+    st.integers(1, 4),
+    channels,
+    st.sampled_from((1, 2, 3, 5)),
+    st.sampled_from((1, 2)),
+    clamps,
+    threads,
+    st.integers(0, 1 << 16),
+)
+def test_image_conv(
+    tmp_path: Path,
+    height: int,
+    width: int,
+    depth: int,
+    outputs: int,
+    kernel: int,
+    stride: int,
+    clamp: Clamp,
+    thread_count: int,
+    choice: int,
+) -> None:
+    half = kernel // 2
+    layer = Conv2d(height, width, depth, outputs, (kernel, kernel), (stride, stride), (half,) * 4, 1, clamp, "NCHW")
+    check(layer, thread_count, choice, "image_conv", tmp_path)
+
+
+@examples(14)
+@given(st.sampled_from((1, 3, 4, 6, 19, 64, 257)), channels, clamps, threads, st.integers(0, 1 << 16))
+def test_dense(tmp_path: Path, inputs: int, outputs: int, clamp: Clamp, thread_count: int, choice: int) -> None:
+    check(Dense(inputs, outputs, clamp), thread_count, choice, "dense", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layer", "template"),
+    [
+        # A kernel larger than the image, borders on every side of every pixel.
+        (Conv2d(1, 1, 6, 6, (5, 5), (1, 1), (2, 2, 2, 2), 6, RELU6), "depthwise"),
+        # Outputs that see padding only.
+        (Conv2d(2, 2, 5, 5, (3, 3), (1, 1), (3, 3, 3, 3), 5), "depthwise"),
+        (Conv2d(2, 3, 2, 5, (3, 3), (2, 2), (3, 3, 3, 3), 1, NO_CLAMP, "NCHW"), "image_conv"),
+        # Unlike in both directions.
+        (Conv2d(6, 5, 7, 7, (3, 5), (2, 1), (1, 0, 0, 2), 7, RELU), "depthwise"),
+        (Conv2d(5, 8, 3, 9, (5, 3), (1, 2), (0, 1, 2, 0), 1, RELU, "NCHW"), "image_conv"),
+        # Several K blocks and panel blocks with a remainder of each.
+        (Conv2d(3, 3, 300, 44, clamp=RELU6), "pointwise"),
+    ],
+)
+@pytest.mark.parametrize("thread_count", [1, 2])
+def test_edge_shapes(tmp_path: Path, layer: Layer, template: str, thread_count: int) -> None:
+    check(layer, thread_count, -1, template, tmp_path)
+    check(layer, thread_count, 1009, template, tmp_path)

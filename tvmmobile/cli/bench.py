@@ -1,0 +1,45 @@
+"""`tvmmobile bench`: verify and time compiled libraries on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tvmmobile.cli.options import Device, Out
+from tvmmobile.cli.work import RequireHardware, check_threads, check_writable, worker_count
+
+
+def bench(
+    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory of them.")],
+    device: Device = "pi4",
+    out: Out = Path("out"),
+    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs; a modelled latency needs one.")] = 30,
+    warmup_runs: Annotated[int, typer.Option("--warmup-runs", metavar="N", min=0, help="Runs before them.")] = 5,
+    require_hardware: RequireHardware = False,
+) -> None:
+    """Check compiled libraries against PyTorch on a device, and time them."""
+    from tvmmobile.build import find_libraries
+    from tvmmobile.devices.registry import find_device
+
+    board = find_device(device, require_hardware)
+    found = find_libraries(libraries)
+    for library in found:
+        check_threads(library.threads, board.profile)
+    check_writable(out, "--out")
+
+    from tvmmobile.cli.progress import counting
+    from tvmmobile.report import print_table, write_report
+    from tvmmobile.stages import bench_libraries, network_timing
+    from tvmmobile.workers import Workers
+
+    timing = network_timing(board.profile, found[0].threads, repeat, warmup_runs)
+    with (
+        Workers(worker_count(len(found))) as workers,
+        board.started(workers.count) as endpoint,
+        counting("verifying", len(found)) as done,
+    ):
+        results = bench_libraries(workers, found, endpoint, board.profile, timing, done)
+    write_report(results, out)
+    print_table(results)

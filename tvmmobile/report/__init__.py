@@ -1,0 +1,9 @@
+"""Reports of results: JSON, CSV, Markdown and one self-contained HTML page, and a table for the terminal.
+
+Every shape is filled from one `view.View`, so that the same number reads the same everywhere.
+"""
+
+from tvmmobile.report.render import write_report
+from tvmmobile.report.terminal import print_table
+
+__all__ = ["print_table", "write_report"]

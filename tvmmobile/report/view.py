@@ -1,0 +1,169 @@
+"""What a report shows, worked out once for all its shapes: rows, the grid, sources of accuracy, the front, the fit, the notes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvmmobile.report.analysis import PowerLaw, fit_power_law, pareto_front
+from tvmmobile.report.wording import plural
+from tvmmobile.results import Context, Results, VariantResult
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant.
+
+    Attributes:
+        index: its place in the report, from 0.
+        peak_share: of the core's FMA peak, 1 is all of it.
+        source: number of its accuracy's source, from 1; `None` where nothing is published.
+        on_front: no variant with accuracy of the same source is at least as fast and as accurate, and better in one.
+        spread: interquartile range of the samples over their median; `None` with fewer than four.
+    """
+
+    index: int
+    variant: VariantResult
+    peak_share: float
+    source: int | None
+    on_front: bool
+    spread: float | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Latency over α and resolution for one network, dtype and thread count.
+
+    Attributes:
+        title: e.g. `mobilenet_v1, float32, 1 thread`.
+        resolutions: the columns, largest first.
+        lines: α and one row or `None` per column; largest α first.
+    """
+
+    title: str
+    resolutions: tuple[int, ...]
+    lines: tuple[tuple[float, tuple[Row | None, ...]], ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Its rows, α by α."""
+        return tuple(row for _, cells in self.lines for row in cells if row)
+
+    def heat(self, row: Row) -> float:
+        """0 for the fastest variant of the grid to 1 for the slowest, by the logarithm of latency."""
+        low, high = min(_log_latency(each) for each in self.rows), max(_log_latency(each) for each in self.rows)
+        return (_log_latency(row) - low) / (high - low) if high > low else 0.0
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything a report shows.
+
+    Attributes:
+        rows: by network, then α and resolution, largest first.
+        grids: one for each network, dtype and thread count.
+        sources: of the accuracies; `Row.source` counts them from 1.
+        fit: latency against multiply-adds, `None` with too few variants.
+        notes: what the columns mean and do not mean, one sentence or two each.
+    """
+
+    results: Results
+    rows: tuple[Row, ...]
+    grids: tuple[Grid, ...]
+    sources: tuple[str, ...]
+    fit: PowerLaw | None
+    notes: tuple[str, ...]
+
+    @property
+    def context(self) -> Context:
+        """Where and how the numbers were got."""
+        return self.results.context
+
+    @property
+    def title(self) -> str:
+        """Heading of the report."""
+        models = ", ".join(dict.fromkeys(row.variant.model for row in self.rows))
+        return f"{models} on {self.context.device}"
+
+    @property
+    def sampled(self) -> bool:
+        """Some variant was timed more than once."""
+        return any(len(row.variant.samples_us) > 1 for row in self.rows)
+
+
+def view_of(results: Results) -> View:
+    """Work out what a report of `results` shows; it has at least one variant."""
+    groups: dict[tuple[str, str, int], list[VariantResult]] = {}
+    for variant in results.variants:
+        groups.setdefault((variant.model, variant.dtype, variant.threads), []).append(variant)
+    ordered = [variant for group in groups.values() for variant in sorted(group, key=lambda one: (-one.alpha, -one.resolution))]
+    sources = tuple(dict.fromkeys(_source(variant) for variant in ordered if variant.top1 is not None))
+    front = {index for source in sources for index in _front(ordered, source)}
+    rows = tuple(
+        Row(
+            index,
+            variant,
+            variant.peak_share(results.context),
+            sources.index(_source(variant)) + 1 if variant.top1 is not None else None,
+            index in front,
+            _spread(variant.samples_us),
+        )
+        for index, variant in enumerate(ordered)
+    )
+    grids = tuple(
+        _grid(f"{model}, {dtype}, {plural(threads, 'thread')}", [row for row in rows if _group(row.variant) == (model, dtype, threads)])
+        for model, dtype, threads in groups
+    )
+    fit = fit_power_law([row.variant.macs for row in rows], [row.variant.latency_us for row in rows])
+    return View(results, rows, grids, sources, fit, _notes(results, sources))
+
+
+def _group(variant: VariantResult) -> tuple[str, str, int]:
+    return variant.model, variant.dtype, variant.threads
+
+
+def _source(variant: VariantResult) -> str:
+    return variant.top1_source or "source not stated"
+
+
+def _log_latency(row: Row) -> float:
+    return math.log(max(row.variant.latency_us, 1e-9))
+
+
+def _front(variants: Sequence[VariantResult], source: str) -> list[int]:
+    """Accuracies of two sources are two trainings: they do not compete."""
+    indices = [index for index, variant in enumerate(variants) if variant.top1 is not None and _source(variant) == source]
+    gains = [variants[index].top1 or 0.0 for index in indices]
+    return [indices[place] for place in pareto_front([variants[index].latency_us for index in indices], gains)]
+
+
+def _spread(samples_us: Sequence[float]) -> float | None:
+    if len(samples_us) < 4:
+        return None
+    low, middle, high = statistics.quantiles(samples_us, n=4, method="inclusive")
+    return (high - low) / middle
+
+
+def _grid(title: str, rows: Sequence[Row]) -> Grid:
+    resolutions = tuple(sorted({row.variant.resolution for row in rows}, reverse=True))
+    alphas = sorted({row.variant.alpha for row in rows}, reverse=True)
+    cells = {(row.variant.alpha, row.variant.resolution): row for row in rows}
+    return Grid(title, resolutions, tuple((alpha, tuple(cells.get((alpha, side)) for side in resolutions)) for alpha in alphas))
+
+
+def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
+    context = results.context
+    notes = ["Multiply-adds (MACs) of one image and parameters, batch norm and bias included, are counted from the table of layers."]
+    if sources:
+        weights = "; ".join(dict.fromkeys(variant.weights for variant in results.variants))
+        notes.append(f"Top-1 is the published accuracy of the network as its source trained it. The weights timed here: {weights}.")
+    notes.append(
+        "Share of FMA peak: multiply-adds over those the core could have done in that time, "
+        f"{context.fma_lanes_per_cycle} float32 a cycle and thread at {context.clock_hz / 1e9:g} GHz."
+    )
+    emulator = "; on a virtual board the code that QEMU translated is part of it" if context.kind == "modelled" else ""
+    notes.append(f"Peak memory: how far the process's resident memory rose: library, weights, activations{emulator}.")
+    notes.append("Max error: against PyTorch's output, relative to its largest magnitude.")
+    return tuple(notes)

@@ -1,0 +1,60 @@
+"""How numbers and their origin are written. A modelled latency is never written without the word `modelled`."""
+
+from __future__ import annotations
+
+import math
+
+from tvmmobile.results import Context, VariantResult
+
+#: Written where a value is not known.
+UNKNOWN = "–"
+
+
+def origin(context: Context) -> str:
+    """`modelled` or `measured on <board>`, for headings."""
+    return "modelled" if context.kind == "modelled" else f"measured on {context.board}"
+
+
+def origin_caption(context: Context) -> str:
+    """One line on where latencies come from, without a full stop."""
+    clock = f"{context.cpu} at {context.clock_hz / 1e9:g} GHz"
+    if context.kind == "measured":
+        return f"measured on {context.board} ({context.device}), {clock}"
+    return f"modelled: {clock}" + (f", {context.modelled_terms}" if context.modelled_terms else "")
+
+
+def latency_ms(latency_us: float | None) -> str:
+    """Microseconds in milliseconds, with two decimals, or four below a tenth of a millisecond."""
+    if latency_us is None or not math.isfinite(latency_us):
+        return UNKNOWN
+    return f"{latency_us / 1e3:.{2 if latency_us >= 100 else 4}f}"
+
+
+def millions(count: int) -> str:
+    """A count in millions."""
+    return f"{count / 1e6:.{1 if count >= 10e6 else 2}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 in percent, one decimal, without the sign."""
+    return f"{100 * share:.1f}" if share is not None and math.isfinite(share) else UNKNOWN
+
+
+def mebibytes(count: int) -> str:
+    """Bytes in MiB."""
+    return f"{count / 2**20:.1f}"
+
+
+def scientific(value: float) -> str:
+    """Two digits and an exponent."""
+    return f"{value:.1e}" if math.isfinite(value) else UNKNOWN
+
+
+def plural(count: int, thing: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def label_of(variant: VariantResult) -> str:
+    """α and side as the paper writes them, e.g. `1.0-224`."""
+    return f"{variant.alpha}-{variant.resolution}"
