@@ -49,6 +49,8 @@ class ImageConv(Template):
         def fits(knobs: Knobs) -> bool:
             accumulators = knobs["pixels"] * knobs["columns"] // LANES
             segment = -(-((knobs["pixels"] - 1) * stride + kernel) // LANES)
+            # Unrolled input channels make LLVM spill for wide tiles (up to 18 % slower than the loop) but are the fastest for small
+            # ones (2 × 32 at 224: 2.97 M cycles against 3.05 M), so both stay in the space, although some of its members spill.
             return accumulators >= fewest and accumulators + segment + 2 <= REGISTERS
 
         return Space(self.name, self.version, options, fits)

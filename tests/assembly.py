@@ -11,7 +11,7 @@ from tvmmobile.schedules import template_for
 from tvmmobile.tasks import Task
 
 TARGET = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}
-_LABEL = re.compile(r"(\.?L?\w+):$")
+_LABEL = re.compile(r"(\.?\w+):$")
 _BRANCH = re.compile(r"(?:b\.\w+|b|cbn?z|tbn?z)\s.*?(\.L\w+)$")
 _INDEXED_FMLA = re.compile(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]")
 
@@ -56,11 +56,11 @@ def innermost_loops(text: str) -> list[Loop]:
     instructions: list[str] = []
     spans: list[tuple[int, int]] = []
     for line in text.splitlines():
-        line = line.strip()
+        line = line.split("//")[0].strip()
         label = _LABEL.match(line)
         if label:
             position[label[1]] = len(instructions)
-        elif line and not line.startswith((".", "//", "#")):
+        elif line and not line.startswith((".", "#")):
             instructions.append(line)
             branch = _BRANCH.match(line)
             if branch and branch[1] in position:

@@ -44,13 +44,13 @@ def check(layer: Layer, thread_count: int, choice: int, template_name: str, fold
     assert run_on_host(task, schedule, folder / f"kernel{next(_NUMBER)}.so") <= TOLERANCE, f"{task.name} {schedule}"
 
 
-@examples(24)
+@examples(28)
 @given(sides, sides, st.sampled_from((1, 2, 3, 5, 8, 17, 36, 131, 260)), channels, clamps, threads, st.integers(0, 1 << 16))
 def test_pointwise(tmp_path: Path, height: int, width: int, depth: int, outputs: int, clamp: Clamp, thread_count: int, choice: int) -> None:
     check(Conv2d(height, width, depth, outputs, clamp=clamp), thread_count, choice, "pointwise", tmp_path)
 
 
-@examples(22)
+@examples(32)
 @given(sides, sides, channels, st.sampled_from((3, 5)), st.sampled_from((1, 2)), clamps, threads, st.integers(0, 1 << 16), st.booleans())
 def test_depthwise(
     tmp_path: Path, height: int, width: int, depth: int, kernel: int, stride: int, clamp: Clamp, thread_count: int, choice: int, same: bool
@@ -63,7 +63,7 @@ def test_depthwise(
         check(layer, thread_count, choice, "depthwise", tmp_path)
 
 
-@examples(14)
+@examples(30)
 @given(
     sides,
     sides,

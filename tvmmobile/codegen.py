@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.errors import UserError
+from tvmmobile.doctor import require
 from tvmmobile.files import replacing
 
 CROSS_COMPILER = "aarch64-linux-gnu-gcc"
@@ -36,13 +35,7 @@ def linker(target: Mapping[str, Any]) -> str:
     Raises:
         UserError: it is not installed.
     """
-    name = CROSS_COMPILER if "aarch64" in str(target.get("mtriple", "")) else "cc"
-    if shutil.which(name) is None:
-        raise UserError(
-            f"the compiler {name} is not installed, so nothing can be linked for the device.",
-            "Install it: apt-get install -y g++-aarch64-linux-gnu   (tvmmobile doctor lists everything that is missing)",
-        )
-    return name
+    return str(require(CROSS_COMPILER if "aarch64" in str(target.get("mtriple", "")) else "cc"))
 
 
 def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None:

@@ -44,6 +44,7 @@ class Tool:
 TOOLS = (
     Tool("qemu-aarch64", ("qemu-aarch64",), "qemu-user", "runs AArch64 code", 7),
     Tool("aarch64-linux-gnu-g++", ("aarch64-linux-gnu-g++",), "g++-aarch64-linux-gnu", "builds the agent, links kernels", 10),
+    Tool("aarch64-linux-gnu-gcc", ("aarch64-linux-gnu-gcc",), "g++-aarch64-linux-gnu", "links compiled libraries", 10),
     Tool("llvm-mca", ("llvm-mca-16", "llvm-mca", "llvm-mca-17", "llvm-mca-18", "llvm-mca-19"), "llvm-16", "models the cores' timing", 16),
     Tool("llvm-mc", ("llvm-mc-16", "llvm-mc", "llvm-mc-17", "llvm-mc-18", "llvm-mc-19"), "llvm-16", "disassembles hot blocks", 16),
     Tool("cc", ("gcc", "cc", "clang"), "gcc libc6-dev", "builds the plugin for QEMU"),

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tvmmobile.agent.tools import find_tool, run_tool
+from tvmmobile.agent.tools import run_tool
 from tvmmobile.agent.wheels import PLATFORM, WHEELS, unpack_wheel
+from tvmmobile.doctor import require
 from tvmmobile.environment import cache_dir
 from tvmmobile.errors import UserError
 
@@ -73,7 +74,7 @@ def build_bundle(progress: Progress | None = None) -> Path:
 
 
 def _fill(scratch: Path, bundle: Path, progress: Progress) -> None:
-    compiler = find_tool(("aarch64-linux-gnu-g++",), COMPILER_PACKAGE, "to build the device agent")
+    compiler = str(require("aarch64-linux-gnu-g++"))
     bundle.mkdir()
     for wheel in WHEELS:
         progress(f"fetching {wheel.requirement} for AArch64")

@@ -1,24 +1,10 @@
-"""Programs of the system that the agent and the virtual boards need."""
+"""Runs programs of the system to their end."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 from tvmmobile.errors import UserError
-
-
-def find_tool(names: tuple[str, ...], package: str, purpose: str) -> str:
-    """The path of the first of `names` that is installed.
-
-    Raises:
-        UserError: none is; the remedy is the Debian package that holds it.
-    """
-    for name in names:
-        path = shutil.which(name)
-        if path:
-            return path
-    raise UserError(f"{names[0]} is not installed; it is needed {purpose}.", f"Run: apt-get install -y {package}")
 
 
 def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600) -> str:

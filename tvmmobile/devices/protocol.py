@@ -12,7 +12,7 @@ class DeviceProfile:
     """What the rest of the program needs to know about a board.
 
     Attributes:
-        name: as the user gives it, such as `pi4`.
+        name: such as `pi4`, or `pi4-virtual` for the virtual board.
         board: the product, such as `Raspberry Pi 4 Model B`.
         cpu: the core's name for people, such as `Cortex-A72`.
         mcpu: the core's name for LLVM, such as `cortex-a72`.

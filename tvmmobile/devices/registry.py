@@ -29,4 +29,4 @@ def find_device(name: str, require_hardware: bool = False) -> Device:
             f"No board is registered as {name!r}, and --require-hardware rules the virtual one out.",
             "Leave out --require-hardware to use the virtual board; its numbers are modelled.",
         )
-    return VirtualDevice(name, load_board(board_name))
+    return VirtualDevice(board_name + VIRTUAL_SUFFIX, load_board(board_name))

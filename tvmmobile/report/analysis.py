@@ -27,7 +27,7 @@ class PowerLaw:
 
     def latency_us(self, macs: float) -> float:
         """The fitted latency in microseconds."""
-        return self.factor * macs**self.exponent
+        return float(self.factor * macs**self.exponent)
 
 
 def fit_power_law(macs: Sequence[float], latencies_us: Sequence[float]) -> PowerLaw | None:

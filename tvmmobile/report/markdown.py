@@ -9,7 +9,8 @@ from tvmmobile.report.facts import facts, fit_sentence
 from tvmmobile.report.view import Grid, Row, View
 from tvmmobile.report.wording import UNKNOWN, latency_ms, mebibytes, millions, origin, origin_caption, percent, scientific
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&])")
+#: What Markdown gives a meaning inside a line; an underscore within a word has none, nor has a bracket that no link follows.
+_SPECIAL = re.compile(r"([\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\[]))")
 
 
 def markdown(view: View) -> str:

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tvmmobile.agent.build import agent_command, build_bundle
-from tvmmobile.agent.tools import find_tool
 from tvmmobile.devices.host import STOP_S, HostConfig
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.doctor import require
 from tvmmobile.errors import DeviceUnavailable
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.core_model import model_hash
@@ -33,7 +33,7 @@ class VirtualDevice:
     """A modelled board.
 
     Args:
-        name: as the user gave it.
+        name: such as `pi4-virtual`.
         board: what it is made of.
     """
 
@@ -93,7 +93,7 @@ class VirtualDevice:
 
 
 def _qemu_command(board: Board, bundle: Path) -> tuple[str, ...]:
-    qemu = find_tool(("qemu-aarch64",), "qemu-user", "to run the virtual boards")
+    qemu = str(require("qemu-aarch64"))
     words = [qemu, "-cpu", board.qemu_cpu, "-plugin", f"{build_plugin()},dir={{work}}", *agent_command(bundle)]
     words += ["--tracker", "{tracker}", "--key", board.name, "--work-dir", "{work}", "--blocks-dir", "{work}"]
     return tuple(words)

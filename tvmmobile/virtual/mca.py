@@ -7,7 +7,8 @@ import re
 import subprocess
 from collections.abc import Sequence
 
-from tvmmobile.agent.tools import find_tool, run_tool
+from tvmmobile.agent.tools import run_tool
+from tvmmobile.doctor import require
 from tvmmobile.errors import UserError
 
 PACKAGE = "llvm-16"
@@ -18,11 +19,11 @@ _TOTAL = re.compile(r"^\[\d+\] Code Region - b(\d+)\n|^Total Cycles:\s+(\d+)", r
 
 
 def _mca() -> str:
-    return find_tool(("llvm-mca-16",), PACKAGE, "to model the core")
+    return str(require("llvm-mca"))
 
 
 def _mc() -> str:
-    return find_tool(("llvm-mc-16",), PACKAGE, "to model the core")
+    return str(require("llvm-mc"))
 
 
 @functools.cache

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tvmmobile.agent.tools import find_tool, run_tool
+from tvmmobile.agent.tools import run_tool
+from tvmmobile.doctor import require
 from tvmmobile.environment import cache_dir
 from tvmmobile.files import replacing
 
@@ -25,7 +26,7 @@ def build_plugin() -> Path:
     path = cache_dir() / f"blocks-{digest}.so"
     if path.exists():
         return path
-    compiler = find_tool(("cc", "gcc"), "gcc libc6-dev", "to build the block counter")
+    compiler = str(require("cc"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():

@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Compares search strategies by the trials they need: 10 kernels × 5 seeds, on the virtual Pi 4.
+
+A run counts the trials until a schedule within 3 % of the best known one is found. Every schedule measured is kept in `--cache DIR`,
+so the script can be interrupted, run again, and costs nothing where the strategies choose alike. The best known schedule is the fastest
+that any run or the shipped logs ever saw; when a run finds a faster one, all counts are made again.
+
+    ./scripts/compare_search.py --cache /tmp/search --out docs/search.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tvmmobile.cli.work import SHIPPED_LOGS
+from tvmmobile.database import Database, Identity, Record
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.registry import find_device
+from tvmmobile.files import write_text
+from tvmmobile.layers import Conv2d, Dense, Layer
+from tvmmobile.schedules import KnobSchedule, Space, template_for
+from tvmmobile.search.cost_model import CostModel
+from tvmmobile.search.nearest import nearest_schedules
+from tvmmobile.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
+from tvmmobile.search.trial import Job, run_trial
+from tvmmobile.search.tuner import BATCH, TRIAL_TIMEOUT_S, kernel_timing
+from tvmmobile.tasks import Task
+from tvmmobile.workers import WorkerError, Workers
+
+SEEDS = range(5)
+#: A schedule counts as found when it is at most this much slower than the best known.
+MARGIN = 1.03
+#: A run that has not found one by then counts as this many.
+MOST_TRIALS = 64
+RELU6 = (0.0, 6.0)
+
+
+def _depthwise(side: int, channels: int, stride: int) -> Conv2d:
+    return Conv2d(side, side, channels, channels, (3, 3), (stride, stride), (1, 1, 1, 1), channels, RELU6)
+
+
+KERNELS: tuple[Layer, ...] = (
+    Conv2d(128, 128, 3, 8, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW"),
+    Conv2d(160, 160, 3, 24, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW"),
+    Conv2d(56, 56, 64, 128, clamp=RELU6),
+    Conv2d(14, 14, 256, 256, clamp=RELU6),
+    Conv2d(12, 12, 384, 384, clamp=RELU6),
+    Conv2d(7, 7, 512, 1024, clamp=RELU6),
+    _depthwise(56, 128, 1),
+    _depthwise(28, 256, 2),
+    _depthwise(14, 512, 1),
+    Dense(1024, 1000),
+)
+
+
+class Unpruned(RandomSampling):
+    """Uniform over the whole space, schedules that cannot fit the registers included."""
+
+    def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random) -> None:
+        super().__init__(task, space, seeds, rng)
+        self._members = list(space.unpruned())
+
+
+@dataclass
+class Lab:
+    """Measures schedules, each once."""
+
+    database: Database
+    endpoint: Endpoint
+    profile: DeviceProfile
+    workers: Workers
+    known: dict[tuple[Task, KnobSchedule], Record] = field(default_factory=dict)
+    measured: int = 0
+
+    def __post_init__(self) -> None:
+        for task in self.database.tasks():
+            for record in self.database.records(task):
+                if isinstance(record.schedule, KnobSchedule):
+                    self.known[task, record.schedule] = record
+
+    def measure(self, task: Task, schedules: Sequence[KnobSchedule]) -> list[Record]:
+        """Their records, in order."""
+        missing = [schedule for schedule in schedules if (task, schedule) not in self.known]
+        jobs = [Job(task, s, None, self.endpoint, self.profile, kernel_timing(self.profile, 1)) for s in missing]
+        for job, result in self.workers.run(run_trial, jobs, TRIAL_TIMEOUT_S):
+            if isinstance(result, WorkerError):
+                record = Record(task, job.schedule, None, error=str(result))
+            else:
+                record = Record(task, job.schedule, result.latency_us, result.cycles, error=result.error)
+            self.database.append([record])
+            assert isinstance(job.schedule, KnobSchedule)
+            self.known[task, job.schedule] = record
+            self.measured += 1
+        return [self.known[task, schedule] for schedule in schedules]
+
+    def best_us(self, task: Task) -> float:
+        """The fastest latency known."""
+        best = self.database.best(task)
+        return float("inf") if best is None or best.latency_us is None else best.latency_us
+
+
+def make(name: str, task: Task, seed: int, shipped: Database) -> Strategy:
+    """A strategy by its name in the table."""
+    template = template_for(task)
+    assert template is not None
+    space = template.space(task)
+    assert space is not None
+    rng = random.Random(f"{task.name} {seed}")
+    if name == "random, unpruned":
+        return Unpruned(task, space, [], rng)
+    if name == "random":
+        return RandomSampling(task, space, [], rng)
+    if name == "hill climbing":
+        return HillClimbing(task, space, [], rng)
+    model = CostModel(template.name, template.version)
+    if name == "evolution, cold":
+        return GuidedEvolution(task, space, [], rng, model)
+    # What other kernels taught, never the kernel itself.
+    for other in shipped.tasks():
+        if other != task:
+            model.add(shipped.records(other))
+    seeds = nearest_schedules(task, shipped) if name == "evolution, nearest first" else []
+    return GuidedEvolution(task, space, seeds, rng, model)
+
+
+STRATEGIES = ("random, unpruned", "random", "hill climbing", "evolution, cold", "evolution, other kernels", "evolution, nearest first")
+
+
+def trials_needed(name: str, task: Task, seed: int, lab: Lab, shipped: Database) -> int:
+    """Trials until one is within the margin of the best known."""
+    strategy = make(name, task, seed, shipped)
+    spent = 0
+    while spent < MOST_TRIALS:
+        batch = strategy.propose(min(BATCH, MOST_TRIALS - spent))
+        if not batch:
+            break
+        records = lab.measure(task, batch)
+        for record in records:
+            spent += 1
+            if record.latency_us is not None and record.latency_us <= MARGIN * lab.best_us(task):
+                return spent
+        strategy.observe(records)
+        if isinstance(strategy, GuidedEvolution):
+            strategy.model.add(records)
+    return MOST_TRIALS
+
+
+def compare(lab: Lab, shipped: Database) -> dict[tuple[str, Task], list[int]]:
+    """Trials by strategy and kernel, one number per seed."""
+    table: dict[tuple[str, Task], list[int]] = {}
+    for layer in KERNELS:
+        task = Task((layer,))
+        while True:
+            before = lab.best_us(task)
+            for name in STRATEGIES:
+                table[name, task] = [trials_needed(name, task, seed, lab, shipped) for seed in SEEDS]
+            if lab.best_us(task) == before:
+                break
+        print(f"{task.name}: best {lab.best_us(task):.1f} us modelled, {lab.measured} measured so far", file=sys.stderr)
+    return table
+
+
+def render(table: dict[tuple[str, Task], list[int]], profile: DeviceProfile) -> str:
+    """The table as Markdown."""
+    lines = [
+        "# Trials a strategy needs",
+        "",
+        f"Mean over {len(SEEDS)} seeds of the trials until a schedule within {MARGIN - 1:.0%} of the best known one is found;",
+        f"a run that has not found one counts as {MOST_TRIALS}.",
+        f"Modelled on {profile.name} (timing model {profile.model_hash}); made by `scripts/compare_search.py`.",
+        "",
+        "| kernel | " + " | ".join(STRATEGIES) + " |",
+        "| --- |" + " ---: |" * len(STRATEGIES),
+    ]
+    tasks = list(dict.fromkeys(task for _, task in table))
+    for task in tasks:
+        means = [statistics.mean(table[name, task]) for name in STRATEGIES]
+        lines.append(f"| {task.name} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
+    totals = [statistics.mean(trials for task in tasks for trials in table[name, task]) for name in STRATEGIES]
+    lines.append("| **mean** | " + " | ".join(f"**{total:.1f}**" for total in totals) + " |")
+    lines.append("| **against random, unpruned** | " + " | ".join(f"{total / totals[0]:.2f}" for total in totals) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="directory for what is measured")
+    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    options = parser.parse_args()
+    device = find_device("pi4-virtual")
+    identity = Identity(device.profile.name, device.profile.model_hash)
+    shipped = Database(identity, [SHIPPED_LOGS], None)
+    with Workers(2) as workers, device.started(2) as endpoint:
+        lab = Lab(Database(identity, [SHIPPED_LOGS], options.cache), endpoint, device.profile, workers)
+        text = render(compare(lab, shipped), device.profile)
+    print(text)
+    if options.out:
+        write_text(options.out, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Results made by hand, plausible enough to look at: what the report's tests are given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tvmmobile.models.costs import count
+from tvmmobile.models.published import slim_figures
+from tvmmobile.models.registry import grid
+from tvmmobile.models.spec import ModelSpec
+from tvmmobile.results import Context, KernelResult, Results, VariantResult
+
+MODELLED = Context(
+    device="pi4-virtual",
+    board="Raspberry Pi 4 Model B",
+    cpu="Cortex-A72",
+    clock_hz=1.8e9,
+    kind="modelled",
+    timing_model="3f1c9a7e2b40",
+    modelled_terms="core cycles; caches and DRAM are not modelled yet",
+    fma_lanes_per_cycle=4,
+    threads=1,
+    versions={"tvmmobile": "0.1.0", "tvm": "0.27.0.post1"},
+    date="2026-11-20T08:00:00+00:00",
+)
+MEASURED = replace(MODELLED, device="pi4", kind="measured", timing_model=None, modelled_terms="")
+_KINDS = {"conv": "conv 3x3", "depthwise": "depthwise 3x3", "pointwise": "conv 1x1", "dense": "fully connected"}
+#: Lanes that layers of a type keep busy; a fixed cost of 5,000 cycles each comes on top.
+_EFFICIENCY = {"conv": 0.7, "depthwise": 0.45, "pointwise": 0.92, "dense": 0.25}
+
+
+def sample_variant(spec: ModelSpec, *, measured: bool = False) -> VariantResult:
+    """A variant whose kernels reach a share of the FMA peak that depends on their type."""
+    cost = count(spec)
+    kernels, cycles = [], 0.0
+    for item in cost.layers:
+        kind = item.layer.kind.value
+        spent = item.macs / 4 / _EFFICIENCY.get(kind, 0.5) + 5_000
+        cycles += spent
+        name = f"{kind}_{item.layer.in_side}x{item.layer.in_side}_{item.layer.in_channels}x{item.layer.out_channels}_relu6_float32_t1"
+        schedule = f"{kind}@1(rows=4, columns=8, unroll=2, order=1, panel=16)"
+        kernels.append(KernelResult(name, _KINDS.get(kind, "other"), item.macs, spent / 1.8e3, schedule))
+    kernels.insert(-1, KernelResult("mean_1x7x7x1024_0123456789ab_float32_t1", "other", 0, None, "metaschedule(0123456789ab)"))
+    latency_us = cycles / 1.8e3
+    published = slim_figures(spec.name, spec.alpha, spec.resolution)
+    return VariantResult(
+        name=f"{spec.variant}_float32_t1",
+        model=spec.name,
+        alpha=spec.alpha,
+        resolution=spec.resolution,
+        dtype="float32",
+        threads=1,
+        samples_us=tuple(latency_us * (1 + noise) for noise in (0.02, 0.0, 0.03, 0.01, 0.015)) if measured else (latency_us,),
+        cycles=None if measured else round(cycles),
+        instructions=None if measured else round(cycles * 1.05),
+        macs=cost.macs,
+        parameters=cost.parameters,
+        top1=published.top1 if published else None,
+        top1_source=published.source if published else None,
+        peak_memory_bytes=4 * cost.parameters + 8_000_000,
+        max_error=3.4e-7,
+        library_sha256="0" * 64,
+        weights="seeded kaiming, seed 0",
+        kernels=tuple(kernels),
+    )
+
+
+def sample_results(variants: int = 16, *, measured: bool = False) -> Results:
+    """The paper's grid, or its first variants."""
+    specs = grid("mobilenet_v1")[:variants]
+    return Results(MEASURED if measured else MODELLED, tuple(sample_variant(spec, measured=measured) for spec in specs))

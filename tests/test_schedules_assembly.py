@@ -1,0 +1,126 @@
+"""The AArch64 code of each template's inner loop: what the tile should cost is what it costs, and nothing is spilled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from assembly import assembly_of, hottest_loop, innermost_loops
+
+from tvmmobile.layers import Conv2d, Dense, Layer
+from tvmmobile.schedules import template_for
+from tvmmobile.schedules.machine import LANES
+from tvmmobile.tasks import Task
+
+RELU6 = (0.0, 6.0)
+POINTWISE = Conv2d(14, 14, 512, 512, clamp=RELU6)
+DEPTHWISE = Conv2d(14, 14, 512, 512, (3, 3), (1, 1), (1, 1, 1, 1), 512, RELU6)
+STRIDED = Conv2d(28, 28, 256, 256, (3, 3), (2, 2), (1, 1, 1, 1), 256, RELU6)
+IMAGE = Conv2d(224, 224, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW")
+CLASSIFIER = Dense(1024, 1000)
+
+
+def test_the_reader_of_assembly() -> None:
+    text = """
+    .LBB0_1:
+    	mov	x1, #0
+    .LBB0_2:                                // inner
+    	ldr	q1, [sp, #16]                   // 16-byte Folded Reload
+    	fmla	v0.4s, v1.4s, v2.s[3]
+    	fmla	v0.4s, v1.4s, v2.4s
+    	fmla	s0, s1, v2.s[1]
+    	b.ne	.LBB0_2
+    	cbnz	x1, .LBB0_1
+    """
+    (loop,) = innermost_loops(text)
+    assert (loop.multiply_adds, loop.indexed, len(loop.stack_accesses), len(loop.instructions)) == (2, 1, 1, 5)
+
+
+def check_member(layer: Layer, knobs: Mapping[str, int]) -> Task:
+    """The task; `knobs` must be of the pruned space, which is what a search sees."""
+    task = Task((layer,))
+    template = template_for(task)
+    assert template is not None
+    space = template.space(task)
+    assert space is not None and space.schedule(knobs) in set(space), f"pruned away: {knobs}"
+    return task
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "unroll", "k_block"),
+    [(7, 8, 4, 0), (7, 8, 8, 128), (8, 8, 4, 0), (4, 16, 4, 0), (4, 16, 16, 256), (5, 16, 8, 0), (4, 20, 4, 0), (6, 16, 4, 0), (14, 4, 4, 128)],
+)
+def test_pointwise(rows: int, columns: int, unroll: int, k_block: int) -> None:
+    knobs = {"rows": rows, "columns": columns, "unroll": unroll, "k_block": k_block, "n_block": 8, "order": 0, "axis": 0}
+    loop = hottest_loop(assembly_of(check_member(POINTWISE, knobs), knobs))
+    vectors = columns // LANES
+    assert loop.multiply_adds == loop.indexed == rows * vectors * unroll
+    assert loop.stack_accesses == []
+    # Besides: a load of W per vector and K step, one of A per row and four K steps, addresses and the branch.
+    loads = vectors * unroll + rows * unroll // LANES
+    assert len(loop.instructions) - loop.multiply_adds <= loads + 8
+
+
+@pytest.mark.parametrize(
+    ("layer", "rows", "columns", "order"),
+    [(DEPTHWISE, 1, 6, 0), (DEPTHWISE, 2, 4, 0), (DEPTHWISE, 2, 5, 1), (DEPTHWISE, 4, 3, 0), (STRIDED, 1, 4, 0), (STRIDED, 1, 6, 1)],
+)
+def test_depthwise(layer: Conv2d, rows: int, columns: int, order: int) -> None:
+    knobs = {"rows": rows, "columns": columns, "order": order, "axis": 0}
+    loop = hottest_loop(assembly_of(check_member(layer, knobs), knobs))
+    outputs = rows * columns
+    assert loop.multiply_adds == outputs * 9
+    assert loop.stack_accesses == []
+    # The window is loaded once for all outputs of the tile that it reaches.
+    window = ((columns - 1) * layer.stride[1] + 3) * ((rows - 1) * layer.stride[0] + 3)
+    loads = sum(2 if text.startswith("ldp") else 1 for text in loop.instructions if text.startswith(("ldr\tq", "ldp\tq", "ldur\tq")))
+    assert loads <= window + 9 + outputs
+    assert sum(text.startswith(("fmax", "fmin")) for text in loop.instructions) == 2 * outputs
+
+
+@pytest.mark.parametrize(("pixels", "columns", "order"), [(4, 16, 0), (5, 16, 1), (8, 8, 1), (8, 12, 0), (3, 32, 0), (2, 24, 0)])
+def test_image_conv(pixels: int, columns: int, order: int) -> None:
+    knobs = {"pixels": pixels, "columns": columns, "loop": 1, "order": order}
+    loop = hottest_loop(assembly_of(check_member(IMAGE, knobs), knobs))
+    assert loop.multiply_adds == loop.indexed == pixels * columns // LANES * 9
+    assert loop.stack_accesses == []
+    assert len(loop.instructions) <= 1.4 * loop.multiply_adds
+
+
+@pytest.mark.parametrize(("columns", "unroll"), [(16, 4), (20, 8), (40, 4), (40, 16), (64, 4), (80, 4), (96, 8)])
+def test_dense(columns: int, unroll: int) -> None:
+    knobs = {"columns": columns, "unroll": unroll}
+    loop = hottest_loop(assembly_of(check_member(CLASSIFIER, knobs), knobs))
+    assert loop.multiply_adds == loop.indexed == columns // LANES * unroll
+    assert loop.stack_accesses == []
+
+
+@pytest.mark.parametrize("layer", [POINTWISE, DEPTHWISE, STRIDED, IMAGE, CLASSIFIER])
+def test_first_guesses_do_not_spill(layer: Layer) -> None:
+    """What `choice.choose` compiles an untuned network with, where nothing alike was tuned: the middle of the space."""
+    task = Task((layer,))
+    template = template_for(task)
+    assert template is not None
+    space = template.space(task)
+    assert space is not None
+    members = list(space)
+    knobs = members[len(members) // 2].values
+    text = assembly_of(task, knobs)
+    if layer is not IMAGE:
+        assert hottest_loop(text).stack_accesses == []
+        return
+    # Found by its count: border tiles, of which a row has one, have more multiply-adds where LLVM unrolled their loop.
+    count = knobs["pixels"] * knobs["columns"] // LANES * 9
+    inner = [loop for loop in innermost_loops(text) if loop.multiply_adds == count]
+    assert inner and all(loop.stack_accesses == [] for loop in inner)
+
+
+def test_library_code_has_no_heap_allocation_for_tiles() -> None:
+    """Local buffers must stay in registers (see `Kernel.accumulators`)."""
+    for layer, knobs in (
+        (POINTWISE, {"rows": 7, "columns": 8, "unroll": 4, "k_block": 0, "n_block": 0, "order": 0, "axis": 0}),
+        (DEPTHWISE, {"rows": 1, "columns": 6, "order": 0, "axis": 0}),
+        (IMAGE, {"pixels": 4, "columns": 16, "loop": 1, "order": 0}),
+        (CLASSIFIER, {"columns": 40, "unroll": 4}),
+    ):
+        assert "TVMBackendAllocWorkspace" not in assembly_of(Task((layer,)), knobs)

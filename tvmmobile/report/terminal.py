@@ -1,0 +1,60 @@
+"""Results as a table for the terminal, 80 columns wide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tvmmobile.report.view import Grid, Row, View, view_of
+from tvmmobile.report.wording import UNKNOWN, latency_ms, mebibytes, millions, origin_caption, percent, scientific
+from tvmmobile.results import Results
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def print_table(results: Results) -> None:
+    """Print one table per network, dtype and thread count, and where the latencies come from. Prints nothing without a variant."""
+    from tvmmobile.cli.console import output
+
+    if not results.variants:
+        return
+    view = view_of(results)
+    console = output()
+    for grid in view.grids:
+        console.print(grid.title)
+        console.print(_table(view, grid))
+    console.print(f"Latency {origin_caption(view.context)}.")
+    for number, source in enumerate(view.sources, 1):
+        console.print(f"top-1 [{number}]: {source}; published, not of these weights.")
+    if view.sources:
+        console.print("*: no variant is at least as fast and as accurate, and better in one.")
+    console.print("FMA peak: share of the multiply-adds the core could have done in that time.")
+
+
+def _table(view: View, grid: Grid) -> Table:
+    from tvmmobile.cli.console import table_of
+
+    # More than two sources are too wide to spell out.
+    tops = [f"top-1 [{number}]\n%" if len(view.sources) <= 2 else f"[{number}]\n%" for number in range(1, len(view.sources) + 1)]
+    kind = view.context.kind
+    table = table_of((), ("α", "side", f"{kind}\nms", "MACs\nM", "params\nM", *tops, "FMA\npeak, %", "memory\nMiB", "max\nerror"))
+    for alpha, cells in grid.lines:
+        rows = [row for row in cells if row]
+        for row in rows:
+            table.add_row(str(alpha), *_cells(view, row), end_section=row is rows[-1])
+    return table
+
+
+def _cells(view: View, row: Row) -> list[str]:
+    variant = row.variant
+    return [
+        str(variant.resolution),
+        # A no-break space keeps the numbers below each other: Rich drops plain ones at the end of a cell.
+        latency_ms(variant.latency_us) + ("*" if row.on_front else "\N{NO-BREAK SPACE}"),
+        millions(variant.macs),
+        millions(variant.parameters),
+        *(f"{variant.top1:.1f}" if row.source == number else UNKNOWN for number in range(1, len(view.sources) + 1)),
+        percent(row.peak_share),
+        mebibytes(variant.peak_memory_bytes),
+        scientific(variant.max_error),
+    ]
