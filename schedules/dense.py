@@ -38,7 +38,7 @@ class DenseVector(Template):
         def fits(knobs: Knobs) -> bool:
             return knobs["columns"] // LANES >= min(4, max(options["columns"]) // LANES) and knobs["columns"] // LANES + 3 <= REGISTERS
 
-        return Space(self.name, self.version, options, fits)
+        return Space(self.name, self.version, options, fits, {"columns": 40, "unroll": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size and what the last panel wastes."""

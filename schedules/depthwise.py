@@ -49,7 +49,7 @@ class Depthwise(Template):
             window = (knobs["columns"] - 1) * stride + kernel
             return accumulators >= fewest and accumulators + window + kernel <= REGISTERS
 
-        return Space(self.name, self.version, options, fits)
+        return Space(self.name, self.version, options, fits, {"rows": 2, "columns": 5, "order": 0, "axis": 0})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, stride, tile, registers used, loads per output, and what the tile wastes at the edges."""

@@ -53,7 +53,7 @@ class ImageConv(Template):
             # ones (2 × 32 at 224: 2.97 M cycles against 3.05 M), so both stay in the space, although some of its members spill.
             return accumulators >= fewest and accumulators + segment + 2 <= REGISTERS
 
-        return Space(self.name, self.version, options, fits)
+        return Space(self.name, self.version, options, fits, {"pixels": 4, "columns": 16, "loop": 1, "order": 1})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, and what the tile wastes at the edges."""

@@ -58,7 +58,8 @@ class Pointwise(Template):
             # Per step the tile holds its accumulators, one vector of A per row and at least one of W.
             return accumulators >= fewest and accumulators + knobs["rows"] + min(vectors, 2) <= REGISTERS
 
-        return Space(self.name, self.version, options, fits)
+        usual = {"rows": 7, "columns": 8, "unroll": 4, "k_block": 0, "n_block": 0, "order": 1, "axis": 0}
+        return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, and what the tile wastes at the edges."""

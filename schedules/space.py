@@ -38,12 +38,14 @@ class Space:
         options: the values each knob may take, in the knob's natural order.
         fits: says whether a combination can be fast at all, e.g. whether its tile fits the registers. A search leaves out the others;
             every combination is nevertheless correct.
+        usual: knob values that are good for most tasks: where a search starts that knows nothing better.
     """
 
     template: str
     version: int
     options: Mapping[str, tuple[int, ...]]
     fits: Callable[[Knobs], bool]
+    usual: Knobs
 
     def __iter__(self) -> Iterator[KnobSchedule]:
         """Every combination that fits; every combination at all where none does."""
@@ -70,6 +72,13 @@ class Space:
     def schedule(self, knobs: Knobs) -> KnobSchedule:
         """The schedule with these knob values."""
         return KnobSchedule(self.template, self.version, tuple((name, knobs[name]) for name in self.options))
+
+    @property
+    def default(self) -> KnobSchedule:
+        """The member closest to the usual knob values."""
+        found = self.nearest(self.schedule(self.usual))
+        assert found is not None, f"the space of {self.template} is empty"
+        return found
 
     def nearest(self, schedule: KnobSchedule) -> KnobSchedule | None:
         """The member closest to a schedule made for another shape: fewest steps along the knobs' options."""

@@ -48,7 +48,17 @@ def check_member(layer: Layer, knobs: Mapping[str, int]) -> Task:
 
 @pytest.mark.parametrize(
     ("rows", "columns", "unroll", "k_block"),
-    [(7, 8, 4, 0), (7, 8, 8, 128), (8, 8, 4, 0), (4, 16, 4, 0), (4, 16, 16, 256), (5, 16, 8, 0), (4, 20, 4, 0), (6, 16, 4, 0), (14, 4, 4, 128)],
+    [
+        (7, 8, 4, 0),
+        (7, 8, 8, 128),
+        (8, 8, 4, 0),
+        (4, 16, 4, 0),
+        (4, 16, 16, 256),
+        (5, 16, 8, 0),
+        (4, 20, 4, 0),
+        (6, 16, 4, 0),
+        (14, 4, 4, 128),
+    ],
 )
 def test_pointwise(rows: int, columns: int, unroll: int, k_block: int) -> None:
     knobs = {"rows": rows, "columns": columns, "unroll": unroll, "k_block": k_block, "n_block": 8, "order": 0, "axis": 0}

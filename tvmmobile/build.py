@@ -233,6 +233,7 @@ def _write_manifest(job: VariantJob, model: TorchModel, library: Library, steps:
     kernels = [
         {
             "name": step.task.name,
+            "kind": " + ".join(layer.kind for layer in step.task.region),
             "nodes": [step.first, step.last],
             "macs": step.task.macs,
             "schedule": schedule_to_json(choices[step.task].schedule),

@@ -43,9 +43,8 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
     template = template_for(task)
     space = template.space(task) if template else None
     if space is not None:
-        members = list(space)
-        return Choice(members[len(members) // 2], Price(None, "nothing alike was tuned: a first guess"))
-    sampled = FallbackSpace(task, source, target).sample(0)
-    if sampled is None:
-        raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", "Tune it with more trials, or report the network.")
-    return Choice(sampled, Price(None, "not tuned: MetaSchedule's first sample"))
+        return Choice(space.default, Price(None, "nothing alike was tuned: the template's usual knobs"))
+    sampled = FallbackSpace(task, source, target).members(1)
+    if not sampled:
+        raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", "Please report it with the network.")
+    return Choice(sampled[0], Price(None, "not tuned: MetaSchedule's first sample"))

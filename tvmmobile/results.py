@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -113,7 +114,11 @@ class Results:
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write `report.json` whole."""
+    """Write `report.json` whole.
+
+    Raises:
+        ValueError: a number is not finite; JSON has no such numbers, and nothing is written.
+    """
     benchmarks = []
     for index, variant in enumerate(results.variants):
         entry = asdict(variant)
@@ -133,7 +138,7 @@ def write_results(results: Results, path: Path) -> None:
         }
         benchmarks.append({"name": entry.pop("name"), **google, **entry})
     content = {"version": FORMAT, "context": asdict(results.context), "benchmarks": benchmarks}
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_results(path: Path) -> Results:
@@ -147,11 +152,31 @@ def read_results(path: Path) -> Results:
         if content["version"] != FORMAT:
             raise UserError(f"{path} has format {content['version']}; this version reads {FORMAT}.", "Run the benchmark again.")
         variants = tuple(_variant(entry) for entry in content["benchmarks"])
-        return Results(Context(**content["context"]), variants)
+        return _checked(Results(Context(**content["context"]), variants))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Name a report.json that tvmmobile wrote.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a result file of tvmmobile: {error}.", "Name a report.json that tvmmobile wrote.") from error
+
+
+def _checked(results: Results) -> Results:
+    """The same, once what every latency and share is computed from is known to be a number they can be computed from."""
+    context = results.context
+    if context.kind not in ("modelled", "measured"):
+        raise ValueError(f"kind {context.kind!r} is neither modelled nor measured")
+    for name, value in (("clock_hz", context.clock_hz), ("fma_lanes_per_cycle", context.fma_lanes_per_cycle)):
+        _check_positive(name, value)
+    for variant in results.variants:
+        if not variant.samples_us:
+            raise ValueError(f"{variant.name} has no samples")
+        for value in (*variant.samples_us, variant.macs, variant.parameters, variant.threads, variant.resolution, variant.alpha):
+            _check_positive(variant.name, value)
+    return results
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name} has {value!r} where a positive number should be")
 
 
 def _variant(entry: Mapping[str, Any]) -> VariantResult:

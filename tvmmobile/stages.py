@@ -117,7 +117,7 @@ def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, err
     published = slim_figures(*key) or paper_figures(*key)
     samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
     kernels = tuple(
-        KernelResult(kernel["name"], "", kernel["macs"], kernel["latency_us"], str(schedule_from_json(kernel["schedule"])))
+        KernelResult(kernel["name"], kernel["kind"], kernel["macs"], kernel["latency_us"], str(schedule_from_json(kernel["schedule"])))
         for kernel in manifest["kernels"]
     )
     return VariantResult(

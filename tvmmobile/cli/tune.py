@@ -86,7 +86,7 @@ def tune(
         if fresh and not dry_run:
             set_aside(directories.target)
         database = Database(jobs[0].identity, directories.sources, directories.target)
-        assignments = assign(tasks, database, trials)
+        assignments = assign(tasks, database, trials, profile.target)
         _announce(profile, len(specs), assignments)
         if dry_run:
             _print_assignments(assignments)

@@ -31,11 +31,11 @@ class Axis:
         return self.start + (place - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """At most eight round values, two or more where there is room for them."""
+        """At most eight round values, at least three where round values fall that close."""
         if self.logarithmic:
-            for digits in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
+            for digits in ((1, 2, 5), (1, 2, 3, 5, 7), range(1, 10), (1, 3), (1,)):
                 found = self._decades(digits)
-                if 2 <= len(found) <= _MAX_TICKS:
+                if 3 <= len(found) <= _MAX_TICKS:
                     return found
         return self._even()
 

@@ -24,7 +24,7 @@ def page(view: View) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    for name in ("latency_ms", "millions", "percent", "mebibytes", "scientific", "plural"):
+    for name in ("latency_ms", "millions", "percent", "mebibytes", "scientific", "plural", "label_of"):
         environment.filters[name] = getattr(wording, name)
     environment.globals.update(unknown=wording.UNKNOWN, width=WIDTH, height=HEIGHT, font=FONT, radius=RADIUS)
     context = view.context

@@ -28,16 +28,15 @@ def print_table(results: Results) -> None:
         console.print(f"top-1 [{number}]: {source}; published, not of these weights.")
     if view.sources:
         console.print("*: no variant is at least as fast and as accurate, and better in one.")
-    console.print("FMA peak: share of the multiply-adds the core could have done in that time.")
+    console.print("peak: share of the multiply-adds the core could have done in that time.")
 
 
 def _table(view: View, grid: Grid) -> Table:
     from tvmmobile.cli.console import table_of
 
-    # More than two sources are too wide to spell out.
-    tops = [f"top-1 [{number}]\n%" if len(view.sources) <= 2 else f"[{number}]\n%" for number in range(1, len(view.sources) + 1)]
+    tops = [f"top-1\n% [{number}]" for number in range(1, len(view.sources) + 1)]
     kind = view.context.kind
-    table = table_of((), ("α", "side", f"{kind}\nms", "MACs\nM", "params\nM", *tops, "FMA\npeak, %", "memory\nMiB", "max\nerror"))
+    table = table_of((), ("α", "side", f"{kind}\nms", "MACs\nM", "params\nM", *tops, "peak\n%", "memory\nMiB", "max\nerror"))
     for alpha, cells in grid.lines:
         rows = [row for row in cells if row]
         for row in rows:

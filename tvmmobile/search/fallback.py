@@ -14,8 +14,8 @@ from tvmmobile.tasks import Task
 
 #: `TuneContext` imports the tensor intrinsics of every backend; these cost ten seconds and none is for ARM.
 _FOREIGN_INTRINSICS = ("cuda", "rocm", "metal", "hexagon", "x86", "riscv_cpu")
-#: Samples tried before giving up on a new one; postprocessing refuses some.
-_ATTEMPTS = 64
+#: Random draws per wanted schedule; postprocessing refuses some, and small spaces repeat themselves.
+_DRAWS = 8
 
 
 class FallbackSpace:
@@ -48,19 +48,27 @@ class FallbackSpace:
             self._designs = context.generate_design_space()
             self._postprocessors = list(context.space_generator.postprocs)
 
-    def sample(self, seed: int) -> TraceSchedule | None:
-        """A random member, the same one for the same seed; `None` if none was found."""
+    def members(self, count: int) -> tuple[TraceSchedule, ...]:
+        """At most `count` different schedules, the same ones at every call; fewer where the space does not give more."""
+        found: dict[TraceSchedule, None] = {}
+        for seed in range(1, _DRAWS * count + 1):
+            schedule = self._draw(seed)
+            if schedule is not None:
+                found[schedule] = None
+            if len(found) == count:
+                break
+        return tuple(found)
+
+    def _draw(self, seed: int) -> TraceSchedule | None:
         from tvm.s_tir import Schedule as TirSchedule
 
-        for attempt in range(_ATTEMPTS):
-            number = seed * _ATTEMPTS + attempt + 1
-            state = TirSchedule(self._module, seed=number, error_render_level="none")
-            self._designs[number % len(self._designs)].trace.apply_to_schedule(state, remove_postproc=True)
-            if self._serial:
-                state.unannotate(state.get_sblock("root"), "meta_schedule.parallel")
-            if all(postprocessor.apply(state) for postprocessor in self._postprocessors):
-                return TraceSchedule(json.dumps(_plain(state.trace.as_json()), separators=(",", ":")))
-        return None
+        state = TirSchedule(self._module, seed=seed, error_render_level="none")
+        self._designs[seed % len(self._designs)].trace.apply_to_schedule(state, remove_postproc=True)
+        if self._serial:
+            state.unannotate(state.get_sblock("root"), "meta_schedule.parallel")
+        if not all(postprocessor.apply(state) for postprocessor in self._postprocessors):
+            return None
+        return TraceSchedule(json.dumps(_plain(state.trace.as_json()), separators=(",", ":")))
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ from tvmmobile.search.fallback import FallbackSpace
 from tvmmobile.search.nearest import nearest_schedules
 from tvmmobile.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
 from tvmmobile.search.trial import Job, Outcome, run_trial
-from tvmmobile.serial import Schedule
+from tvmmobile.serial import Schedule, TraceSchedule
 from tvmmobile.tasks import Task
 from tvmmobile.workers import WorkerError, Workers
 
@@ -36,12 +36,14 @@ class Assignment:
 
     Attributes:
         source: an opaque task's unscheduled TIR function, else `None`.
+        candidates: for a task that no template takes, the schedules MetaSchedule's rules gave; empty for others.
         done: records that exist already.
         missing: trials to run.
     """
 
     task: Task
     source: Any
+    candidates: tuple[TraceSchedule, ...]
     done: int
     missing: int
 
@@ -59,20 +61,24 @@ class Listener(Protocol):
         """A task has its trials, or its space is exhausted."""
 
 
-def assign(tasks: Mapping[Task, Any], database: Database, trials: int) -> list[Assignment]:
+def assign(tasks: Mapping[Task, Any], database: Database, trials: int, target: Mapping[str, Any]) -> list[Assignment]:
     """What is still to do for `trials` records per task.
 
     Args:
         tasks: each with the TIR function of an opaque task, or `None`.
         trials: wanted per task; records that exist count, and a space that is smaller is enough.
+        target: the device's target.
     """
     assignments = []
     for task, source in tasks.items():
         done = len(database.records(task))
         template = template_for(task)
         space = template.space(task) if template else None
-        wanted = min(trials, len(space)) if space is not None else trials
-        assignments.append(Assignment(task, source, done, max(0, wanted - done)))
+        candidates: tuple[TraceSchedule, ...] = ()
+        if space is None and done < trials:
+            candidates = FallbackSpace(task, source, target).members(trials)
+        wanted = min(trials, len(space) if space is not None else len(candidates))
+        assignments.append(Assignment(task, source, candidates, done, max(0, wanted - done)))
     return assignments
 
 
@@ -142,14 +148,12 @@ class _Tuning:
         # Resuming must not repeat the same random choices, hence the number of records in the seed.
         self.rng = random.Random(f"{task.name} {seed} {assignment.done}")
         self.strategy: Strategy | None = None
-        self.fallback: FallbackSpace | None = None
         if template is not None:
-            seeds = nearest_schedules(task, database)
+            space = template.space(task)
+            assert space is not None
+            seeds = [*nearest_schedules(task, database), space.default]
             self.strategy = make_strategy(strategy, template, task, seeds, self.rng, models, database)
             self.strategy.observe(database.records(task))
-        else:
-            self.fallback = FallbackSpace(task, assignment.source, profile.target)
-        self._fallback_seed = 0
 
     def run(self) -> None:
         """All batches."""
@@ -170,17 +174,8 @@ class _Tuning:
     def _propose(self, count: int) -> Sequence[Schedule]:
         if self.strategy is not None:
             return self.strategy.propose(count)
-        assert self.fallback is not None
         known = {record.schedule for record in self.database.records(self.assignment.task)}
-        found: list[Schedule] = []
-        for _ in range(4 * count):
-            schedule = self.fallback.sample(self._fallback_seed)
-            self._fallback_seed += 1
-            if schedule is not None and schedule not in known and schedule not in found:
-                found.append(schedule)
-            if len(found) == count:
-                break
-        return found
+        return [schedule for schedule in self.assignment.candidates if schedule not in known][:count]
 
     def _measure(self, batch: Sequence[Schedule]) -> Iterator[tuple[Job, Outcome]]:
         """Outcomes as they come; a candidate that met an outage is tried again."""
