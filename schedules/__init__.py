@@ -1,4 +1,7 @@
-"""Hand-written schedule templates. To add one, write a `Template` in a file of its own and list it in `TEMPLATES`."""
+"""Hand-written schedule templates. To add one, write a `Template` in a file of its own and list it in `TEMPLATES`.
+
+One that lives outside this package is announced with `register`, in every process that uses it (see `workers.Workers`).
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,21 @@ from tvmmobile.schedules.template import LayerParameters, Template
 from tvmmobile.tasks import Task
 
 TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector())
+_registered: list[Template] = []
 
-__all__ = ["TEMPLATES", "KnobSchedule", "Knobs", "LayerParameters", "Space", "Template", "template_for", "template_named"]
+__all__ = ["TEMPLATES", "KnobSchedule", "Knobs", "LayerParameters", "Space", "Template", "register", "template_for", "template_named"]
+
+
+def register(template: Template) -> None:
+    """Add a template of one's own to this process; it is asked before those that were there."""
+    _registered.insert(0, template)
 
 
 def template_for(task: Task) -> Template | None:
     """The first template that takes `task`, or `None` where the fallback has to."""
-    return next((template for template in TEMPLATES if template.space(task) is not None), None)
+    return next((template for template in (*_registered, *TEMPLATES) if template.space(task) is not None), None)
 
 
 def template_named(name: str, version: int) -> Template | None:
     """The template a record was made with, or `None` if this version of tvmmobile has it no longer."""
-    return next((template for template in TEMPLATES if (template.name, template.version) == (name, version)), None)
+    return next((template for template in (*_registered, *TEMPLATES) if (template.name, template.version) == (name, version)), None)

@@ -7,6 +7,7 @@ them are used.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -115,11 +116,8 @@ class Database:
         try:
             for path, entries in lines.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with filelock.FileLock(path.with_suffix(".lock")), path.open("ab+") as stream:
-                    _close_torn_line(stream)
-                    stream.write("".join(entry + "\n" for entry in entries).encode())
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                with filelock.FileLock(path.with_suffix(".lock")), path.open("ab+", buffering=0) as stream:
+                    _append_whole(stream, "".join(entry + "\n" for entry in entries).encode())
         except OSError as error:
             raise UserError(
                 f"tuning records cannot be written to {self.target}: {error.strerror}.", "Name another directory with --logs DIR."
@@ -182,10 +180,19 @@ class Database:
         )
 
 
-def _close_torn_line(stream: Any) -> None:
-    """End an unfinished last line, so that the next record starts on its own."""
-    if stream.seek(0, os.SEEK_END) == 0:
-        return
-    stream.seek(-1, os.SEEK_END)
-    if stream.read(1) != b"\n":
-        stream.write(b"\n")
+def _append_whole(stream: io.FileIO, content: bytes) -> None:
+    """Write all of `content` to the end of an unbuffered file, or nothing where the disk is full.
+
+    An unfinished last line is ended first, so that the next record starts on its own.
+    """
+    end = stream.seek(0, os.SEEK_END)
+    if end:
+        stream.seek(end - 1)
+        content = content if stream.read(1) == b"\n" else b"\n" + content
+    try:
+        while content:
+            content = content[stream.write(content) :]
+        os.fsync(stream.fileno())
+    except OSError:
+        stream.truncate(end)
+        raise

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -28,12 +31,18 @@ class Workers:
 
     Args:
         count: how many.
+        preload: modules that every worker imports before its first job, such as one that registers schedule templates of its own.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, preload: Sequence[str] = ()) -> None:
         self.count = count
+        # The workers' temporary files have one place, because a worker that is killed leaves its own behind.
+        self._scratch = tempfile.mkdtemp(prefix="tvmmobile-workers-")
         self._pool = pebble.ProcessPool(
-            max_workers=count, context=multiprocessing.get_context("spawn"), initializer=_initialize, initargs=(os.getpid(),)
+            max_workers=count,
+            context=multiprocessing.get_context("spawn"),
+            initializer=_initialize,
+            initargs=(os.getpid(), self._scratch, tuple(preload)),
         )
 
     def __enter__(self) -> Self:
@@ -45,6 +54,7 @@ class Workers:
         else:
             self._pool.stop()
         self._pool.join()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def run(self, function: Callable[[Job], Result], jobs: Sequence[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
         """Apply a module-level function to all jobs; yields each job with its result as soon as it is there.
@@ -71,13 +81,16 @@ def _result(future: Any, timeout_s: float) -> Any:
         return WorkerError(f"its worker process died (exit code {error.exitcode})")
 
 
-def _initialize(parent: int) -> None:
+def _initialize(parent: int, scratch: str, preload: Sequence[str]) -> None:
     """Leave Ctrl-C to the parent, die with it, and load the compiler before the first job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it went before the call above
         os._exit(1)
+    tempfile.tempdir = os.environ["TMPDIR"] = scratch
     import torch
     import tvm  # noqa: F401
 
     torch.set_num_threads(1)
+    for name in preload:
+        importlib.import_module(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tvmmobile.cli.options import Alphas, Device, Model, Out, Resolutions, Target, Threads
+from tvmmobile.cli.options import Activation, Alphas, Classes, Device, Model, Out, Resolutions, Target, Threads
 from tvmmobile.cli.work import (
     Checkpoint,
     DumpIr,
@@ -25,6 +25,8 @@ def compile_libraries(
     model: Model = "mobilenet_v1",
     alpha: Alphas = None,
     resolution: Resolutions = None,
+    activation: Activation = "relu6",
+    classes: Classes = 1000,
     threads: Threads = 1,
     out: Out = Path("out"),
     checkpoint: Checkpoint = None,
@@ -42,7 +44,7 @@ def compile_libraries(
     from tvmmobile.models.registry import grid
 
     check_target(target)
-    specs = grid(model, alpha or (), resolution or ())
+    specs = grid(model, alpha or (), resolution or (), activation, classes)
     profile = find_device(device).profile
     check_threads(threads, profile)
     check_writable(out, "--out")

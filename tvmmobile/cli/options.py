@@ -14,6 +14,8 @@ Alphas = Annotated[
 Resolutions = Annotated[
     list[int] | None, typer.Option("--resolution", metavar="SIDE", help="Input side in pixels, 32 to 512; may be given more than once.")
 ]
+Activation = Annotated[str, typer.Option("--activation", metavar="NAME", help="relu6 or relu.")]
+Classes = Annotated[int, typer.Option("--classes", metavar="N", help="Outputs of the classifier.")]
 Target = Annotated[str, typer.Option("--target", metavar="NAME", help="Architecture: arm is AArch64 with NEON.")]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="A registered board, else the virtual one of that name, such as pi4 or pi4-virtual.")

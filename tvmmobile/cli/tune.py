@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tvmmobile.cli.options import Alphas, Device, Model, Out, Resolutions, Target, Threads
+from tvmmobile.cli.options import Activation, Alphas, Classes, Device, Model, Out, Resolutions, Target, Threads
 from tvmmobile.cli.work import (
     Checkpoint,
     DumpIr,
@@ -38,6 +38,8 @@ def tune(
     model: Model = "mobilenet_v1",
     alpha: Alphas = None,
     resolution: Resolutions = None,
+    activation: Activation = "relu6",
+    classes: Classes = 1000,
     trials: Annotated[int, typer.Option("--trials", metavar="N", min=0, help="Trials per kernel; records that exist count.")] = 64,
     threads: Threads = 1,
     out: Out = Path("out"),
@@ -61,7 +63,7 @@ def tune(
     from tvmmobile.models.registry import grid
 
     check_target(target)
-    specs = grid(model, alpha or (), resolution or ())
+    specs = grid(model, alpha or (), resolution or (), activation, classes)
     board = find_device(device, require_hardware)
     profile = board.profile
     check_threads(threads, profile)

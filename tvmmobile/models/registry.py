@@ -58,14 +58,16 @@ def family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def grid(name: str, alphas: Sequence[float] = (), resolutions: Sequence[int] = ()) -> tuple[ModelSpec, ...]:
+def grid(
+    name: str, alphas: Sequence[float] = (), resolutions: Sequence[int] = (), activation: str = "relu6", classes: int = 1000
+) -> tuple[ModelSpec, ...]:
     """Every α with every resolution, in the order given and each once; an empty list stands for the paper's four values.
 
     Raises `UserError` if the family, an α or a resolution is not valid.
     """
     family(name)
     wanted = [(float(alpha), side) for alpha in alphas or PAPER_ALPHAS for side in resolutions or PAPER_RESOLUTIONS]
-    return tuple(ModelSpec(name, alpha, side) for alpha, side in dict.fromkeys(wanted))
+    return tuple(ModelSpec(name, alpha, side, activation, classes) for alpha, side in dict.fromkeys(wanted))
 
 
 def build_torch_model(spec: ModelSpec, checkpoint: Path | None = None, seed: int = 0) -> TorchModel:

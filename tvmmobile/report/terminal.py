@@ -25,8 +25,9 @@ def print_table(results: Results) -> None:
         console.print(_table(view, grid))
     console.print(f"Latency {origin_caption(view.context)}.")
     for number, source in enumerate(view.sources, 1):
-        console.print(f"top-1 [{number}]: {source}; published, not of these weights.")
+        console.print(f"top-1 [{number}]: {source}")
     if view.sources:
+        console.print("Top-1 is as published, not that of the weights timed here.")
         console.print("*: no variant is at least as fast and as accurate, and better in one.")
     console.print("peak: share of the multiply-adds the core could have done in that time.")
 
@@ -55,5 +56,5 @@ def _cells(view: View, row: Row) -> list[str]:
         *(f"{variant.top1:.1f}" if row.source == number else UNKNOWN for number in range(1, len(view.sources) + 1)),
         percent(row.peak_share),
         mebibytes(variant.peak_memory_bytes),
-        scientific(variant.max_error),
+        scientific(variant.max_error, 0),
     ]

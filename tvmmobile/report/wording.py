@@ -45,9 +45,9 @@ def mebibytes(count: int) -> str:
     return f"{count / 2**20:.1f}"
 
 
-def scientific(value: float) -> str:
-    """Two digits and an exponent."""
-    return f"{value:.1e}" if math.isfinite(value) else UNKNOWN
+def scientific(value: float, decimals: int = 1) -> str:
+    """A digit, so many decimals and an exponent."""
+    return f"{value:.{decimals}e}" if math.isfinite(value) else UNKNOWN
 
 
 def plural(count: int, thing: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 from tvmmobile.codegen import compile_kernel
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.errors import UserError
 from tvmmobile.kernels import kernel_function
 from tvmmobile.layers import Opaque
 from tvmmobile.measure import MeasureError, Timing, measure_library
@@ -40,7 +43,7 @@ class Job:
     endpoint: Endpoint
     profile: DeviceProfile
     timing: Timing
-    timeout_s: float = 10.0
+    timeout_s: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,11 @@ def run_trial(job: Job) -> Outcome:
         try:
             function = kernel_function(job.task, job.schedule, _load_function(job.source))
             compile_kernel(function, job.profile.target, library)
+        except (OSError, UserError):  # this machine's fault, not the candidate's
+            raise
         except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
             return Outcome(None, error=f"does not build: {_first_line(error)}")
         arrays = [*data, *_packed(job, parameters), np.full(expected.shape, np.nan, np.float32)]
         return _measure(job, library, arrays, expected)

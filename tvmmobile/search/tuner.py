@@ -31,6 +31,22 @@ TRIAL_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True)
+class Deadlines:
+    """How long one candidate may take, in seconds.
+
+    Attributes:
+        run_s: on the device, loading included.
+        trial_s: altogether.
+    """
+
+    run_s: float = 10.0
+    trial_s: float = TRIAL_TIMEOUT_S
+
+
+DEADLINES = Deadlines()
+
+
+@dataclass(frozen=True)
 class Assignment:
     """A task with the number of trials it still lacks.
 
@@ -91,6 +107,7 @@ def tune(
     listener: Listener,
     strategy: str = "evolution",
     seed: int = 0,
+    deadlines: Deadlines = DEADLINES,
 ) -> None:
     """Run the missing trials; every finished measurement is in the database before the next is awaited.
 
@@ -100,7 +117,7 @@ def tune(
     models: dict[str, CostModel] = {}
     for assignment in assignments:
         if assignment.missing:
-            _Tuning(assignment, database, endpoint, profile, workers, listener, models, strategy, seed).run()
+            _Tuning(assignment, database, endpoint, profile, workers, listener, models, strategy, seed, deadlines).run()
 
 
 def make_strategy(
@@ -140,9 +157,11 @@ class _Tuning:
         models: dict[str, CostModel],
         strategy: str,
         seed: int,
+        deadlines: Deadlines,
     ) -> None:
         self.assignment, self.database, self.endpoint, self.profile = assignment, database, endpoint, profile
         self.workers, self.listener, self.models, self.seed = workers, listener, models, seed
+        self.deadlines = deadlines
         task = assignment.task
         template = template_for(task)
         # Resuming must not repeat the same random choices, hence the number of records in the seed.
@@ -183,10 +202,10 @@ class _Tuning:
 
         source = None if self.assignment.source is None else tvm.ir.save_json(self.assignment.source)
         timing = kernel_timing(self.profile, self.assignment.task.threads)
-        jobs = [Job(self.assignment.task, schedule, source, self.endpoint, self.profile, timing) for schedule in batch]
+        jobs = [Job(self.assignment.task, schedule, source, self.endpoint, self.profile, timing, self.deadlines.run_s) for schedule in batch]
         for attempt in range(OUTAGE_RETRIES + 1):
             lost = []
-            for job, result in self.workers.run(run_trial, jobs, TRIAL_TIMEOUT_S):
+            for job, result in self.workers.run(run_trial, jobs, self.deadlines.trial_s):
                 outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
                 if outcome.outage:
                     lost.append((job, outcome))
