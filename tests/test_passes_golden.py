@@ -20,7 +20,7 @@ FILES = sorted(path.name for path in GOLDEN.glob("*.txt"))
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """File name → content: one for each pass that changes something, the layers that were read, and the functions' names once lowered."""
+    """File name → content: one for each pass that changes something, the layers read from it, and `main` once lowered."""
     folder = tmp_path_factory.mktemp("passes")
     network = prepared(two_blocks(), (1, 3, 9, 9), folder)
     found: dict[str, str] = {}
@@ -31,10 +31,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             found[path.with_suffix(".txt").name] = text
         last = text
     found["layers.txt"] = "".join(f"{node.layer.name}{' (alone)' if node.alone else ''}\n" for node in network.nodes)
-    # Without the pool, whose code is up to MetaSchedule.
-    kernels = [kernel for kernel in kernels_of(network) if kernel.function is not None]
-    module = lower(network, tuple(kernels))
-    found["lowered_main.txt"] = normalised(module["main"].script(show_meta=False))
+    found["lowered_main.txt"] = normalised(lower(network, kernels_of(network))["main"].script(show_meta=False))
     if UPDATE:
         GOLDEN.mkdir(parents=True, exist_ok=True)
         for path in GOLDEN.glob("*.txt"):

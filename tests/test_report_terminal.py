@@ -57,9 +57,9 @@ def test_a_column_for_each_source(printed: Printed, sources: int) -> None:
 
 def test_hostile_names_are_printed_as_they_are(printed: Printed) -> None:
     results = sample_results(1)
-    variant = replace(results.variants[0], model="[bold]x[/]:smile: \x1b[31m", top1_source="[red]y")
+    variant = replace(results.variants[0], model="[bold]x[/]:smile: \x1b[31m\u202e", top1_source="[red]y")
     out = printed(replace(results, variants=(variant,)))
-    assert "[bold]x[/]:smile:" in out and "[red]y" in out
+    assert "[bold]x[/]:smile:" in out and "[red]y" in out and "\x1b" not in out and "\u202e" not in out
 
 
 def test_nothing_to_print(printed: Printed) -> None:

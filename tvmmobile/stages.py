@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def context_of(profile: DeviceProfile, threads: int) -> Context:
         modelled_terms="core cycles; caches and DRAM are not modelled yet" if modelled else "",
         fma_lanes_per_cycle=profile.fma_lanes_per_cycle,
         threads=threads,
-        versions={"tvmmobile": __version__, "tvm": TVM_VERSION},
+        versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -17,6 +17,8 @@ from typing import Any, Self, TypeVar
 
 import pebble
 
+from tvmmobile.environment import debug_level
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
@@ -88,6 +90,9 @@ def _initialize(parent: int, scratch: str, preload: Sequence[str]) -> None:
     if os.getppid() != parent:  # it went before the call above
         os._exit(1)
     tempfile.tempdir = os.environ["TMPDIR"] = scratch
+    if not debug_level():  # a compiler that crashes prints its stack; the reason reaches the parent without it
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
     import torch
     import tvm  # noqa: F401
 

@@ -38,8 +38,8 @@ def compile_libraries(
 
     Without --alpha and --resolution: the paper's 16 variants. Kernels without records take the nearest shape's schedule.
     """
-    from tvmmobile.cli.console import output
     from tvmmobile.codegen import linker
+    from tvmmobile.console import output
     from tvmmobile.devices.registry import find_device
     from tvmmobile.models.registry import grid
 

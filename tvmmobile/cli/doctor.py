@@ -11,7 +11,7 @@ def doctor() -> ExitCode:
 
     Exits with 0 if all is there, else with 1.
     """
-    from tvmmobile.cli.console import output, table_of
+    from tvmmobile.console import output, table_of
 
     diagnosis = diagnose()
     table = table_of(("needed", "ok", "found", "for"), ())

@@ -51,7 +51,7 @@ def _figures(spec: ModelSpec) -> tuple[Published | None, Published | None]:
 
 
 def _print_variants(costs: list[ModelCost]) -> None:
-    from tvmmobile.cli.console import output, table_of
+    from tvmmobile.console import output, table_of
 
     published = ("paper", "slim")
     table = table_of((), ("α", "side", "MACs, M\ncounted", *published, "params, M\ncounted", *published, "top-1, %\npaper", "slim"))
@@ -75,7 +75,7 @@ def _print_variants(costs: list[ModelCost]) -> None:
 
 
 def _print_layers(costs: list[ModelCost]) -> None:
-    from tvmmobile.cli.console import output
+    from tvmmobile.console import output
 
     console = output()
     for cost in costs:
@@ -93,7 +93,7 @@ def _print_layers(costs: list[ModelCost]) -> None:
 
 
 def _layer_table(cost: ModelCost) -> Table:
-    from tvmmobile.cli.console import table_of
+    from tvmmobile.console import table_of
 
     table = table_of(("layer", "type/stride"), ("input", "output", "MACs, M", "weights, k"))
     for item in cost.layers:
@@ -110,7 +110,7 @@ def _layer_table(cost: ModelCost) -> Table:
 
 
 def _type_table(cost: ModelCost) -> Table:
-    from tvmmobile.cli.console import table_of
+    from tvmmobile.console import table_of
 
     shares = paper_type_shares(cost.spec.name, cost.spec.alpha, cost.spec.resolution)
     paper = ("paper",) if shares else ()

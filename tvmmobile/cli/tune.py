@@ -57,8 +57,8 @@ def tune(
     Without --alpha and --resolution: the paper's 16 variants. Interrupt it at any time: finished trials are kept, and the same command
     goes on from there.
     """
-    from tvmmobile.cli.console import output
     from tvmmobile.codegen import linker
+    from tvmmobile.console import output
     from tvmmobile.devices.registry import find_device
     from tvmmobile.models.registry import grid
 
@@ -127,7 +127,7 @@ def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assig
 
 
 def _print_assignments(assignments: Sequence[Assignment]) -> None:
-    from tvmmobile.cli.console import output, table_of
+    from tvmmobile.console import output, table_of
 
     table = table_of(("kernel",), ("records", "trials"))
     for assignment in assignments:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tvmmobile.report.facts import facts, fit_sentence
 from tvmmobile.report.view import Grid, Row, View
-from tvmmobile.report.wording import UNKNOWN, latency_ms, mebibytes, millions, origin, origin_caption, percent, scientific
+from tvmmobile.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin, origin_caption, percent, scientific
 
 #: What Markdown gives a meaning inside a line; an underscore within a word has none, nor has a bracket that no link follows.
 _SPECIAL = re.compile(r"([\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\[]))")
@@ -29,7 +29,7 @@ def markdown(view: View) -> str:
 
 
 def _escape(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _SPECIAL.sub(r"\\\1", clean(text))
 
 
 def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], right_from: int | None = None) -> str:

@@ -22,7 +22,12 @@ def page(view: View) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        finalize=_finalized,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     for name in ("latency_ms", "millions", "percent", "mebibytes", "scientific", "plural", "label_of"):
         environment.filters[name] = getattr(wording, name)
@@ -39,3 +44,8 @@ def page(view: View) -> str:
         kernels={row.index: kernel_rows(row.variant, context) for row in view.rows},
         kinds={row.index: kind_rows(row.variant) for row in view.rows},
     )
+
+
+def _finalized(value: object) -> object:
+    """What a template prints: text from results without invisible characters; what a macro rendered as it is."""
+    return wording.clean(value) if type(value) is str else value

@@ -12,7 +12,7 @@ from tvmmobile.report.wording import label_of, latency_ms, millions, origin, plu
 
 #: In units of the drawing; the page scales it to the width there is.
 WIDTH, HEIGHT = 440, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 44
 _FRAME = Box(_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM)
 FONT, RADIUS = 11, 4.5
 #: Colours and shapes of series the page's style knows; further series begin again.
@@ -109,7 +109,7 @@ def scaling_plot(view: View) -> Plot:
         fit = view.fit
         curves.append(("fit", f"fit, exponent {fit.exponent:.3f}", lambda macs_m: fit.latency_us(macs_m * 1e6) / 1e3))
     reach = [curve(value) for _, _, curve in curves for value in (x.low, x.high)]
-    y = _y_axis([*latencies, *reach], logarithmic=True, margin=0.02 if reach else 0.08)
+    y = _y_axis([*latencies, *reach], logarithmic=True, margin=0.05 if reach else 0.08)
     lines = tuple(Line(name, text, tuple((x.at(v), y.at(curve(v))) for v in (x.low, x.high))) for name, text, curve in curves)
     points = [(x.at(row.variant.macs / 1e6), y.at(row.variant.latency_us / 1e3)) for row in view.rows]
     remark = f"exponent {view.fit.exponent:.3f} over {plural(view.fit.points, 'variant')}" if view.fit else "too few variants for a fit"
@@ -152,7 +152,7 @@ def _plot(
 
 
 def _ticks(axis: Axis) -> tuple[Tick, ...]:
-    return tuple(Tick(axis.at(value), f"{value:.6g}") for value in axis.ticks())
+    return tuple(Tick(axis.at(value), f"{value:.5g}") for value in axis.ticks())
 
 
 def _x_axis(values: Sequence[float]) -> Axis:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tvmmobile.report.view import Grid, Row, View, view_of
-from tvmmobile.report.wording import UNKNOWN, latency_ms, mebibytes, millions, origin_caption, percent, scientific
+from tvmmobile.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific
 from tvmmobile.results import Results
 
 if TYPE_CHECKING:
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 def print_table(results: Results) -> None:
     """Print one table per network, dtype and thread count, and where the latencies come from. Prints nothing without a variant."""
-    from tvmmobile.cli.console import output
+    from tvmmobile.console import output
 
     if not results.variants:
         return
     view = view_of(results)
     console = output()
     for grid in view.grids:
-        console.print(grid.title)
+        console.print(clean(grid.title))
         console.print(_table(view, grid))
-    console.print(f"Latency {origin_caption(view.context)}.")
+    console.print(clean(f"Latency {origin_caption(view.context)}."))
     for number, source in enumerate(view.sources, 1):
-        console.print(f"top-1 [{number}]: {source}")
+        console.print(clean(f"top-1 [{number}]: {source}"))
     if view.sources:
         console.print("Top-1 is as published, not that of the weights timed here.")
         console.print("*: no variant is at least as fast and as accurate, and better in one.")
@@ -33,7 +33,7 @@ def print_table(results: Results) -> None:
 
 
 def _table(view: View, grid: Grid) -> Table:
-    from tvmmobile.cli.console import table_of
+    from tvmmobile.console import table_of
 
     tops = [f"top-1\n% [{number}]" for number in range(1, len(view.sources) + 1)]
     kind = view.context.kind

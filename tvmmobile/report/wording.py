@@ -10,6 +10,12 @@ from tvmmobile.results import Context, VariantResult
 UNKNOWN = "–"
 
 
+def clean(text: str) -> str:
+    """Text on one line without invisible characters: a name must not reverse or hide the number that follows it."""
+    line = " ".join(text.split())
+    return line if line.isprintable() else "".join(character for character in line if character.isprintable())
+
+
 def origin(context: Context) -> str:
     """`modelled` or `measured on <board>`, for headings."""
     return "modelled" if context.kind == "modelled" else f"measured on {context.board}"

@@ -202,7 +202,9 @@ class _Tuning:
 
         source = None if self.assignment.source is None else tvm.ir.save_json(self.assignment.source)
         timing = kernel_timing(self.profile, self.assignment.task.threads)
-        jobs = [Job(self.assignment.task, schedule, source, self.endpoint, self.profile, timing, self.deadlines.run_s) for schedule in batch]
+        jobs = [
+            Job(self.assignment.task, schedule, source, self.endpoint, self.profile, timing, self.deadlines.run_s) for schedule in batch
+        ]
         for attempt in range(OUTAGE_RETRIES + 1):
             lost = []
             for job, result in self.workers.run(run_trial, jobs, self.deadlines.trial_s):
