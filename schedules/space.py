@@ -100,10 +100,9 @@ class Space:
         """One knob moved to another value such that the result still fits; the schedule itself if no move does."""
         names = [name for name, choices in self.options.items() if len(choices) > 1]
         rng.shuffle(names)
-        members = set(self._pruned)
         for name in names:
-            moved = [self.schedule({**schedule.values, name: value}) for value in self.options[name] if value != schedule.values[name]]
-            allowed = [candidate for candidate in moved if candidate in members]
+            moved = [{**schedule.values, name: value} for value in self.options[name] if value != schedule.values[name]]
+            allowed = [self.schedule(knobs) for knobs in moved if not self._pruned or self.fits(knobs)]
             if allowed:
                 return rng.choice(allowed)
         return schedule

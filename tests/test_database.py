@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from tvmmobile.database import Database, Identity, Record
 from tvmmobile.errors import UserError
 from tvmmobile.layers import Conv2d, Dense, Opaque
 from tvmmobile.schedules import KnobSchedule, template_for
-from tvmmobile.search.tuner import assign
+from tvmmobile.search import tuner
 from tvmmobile.serial import Schedule, TraceSchedule
 from tvmmobile.tasks import Task
 
@@ -168,7 +169,7 @@ def test_another_device_or_model_sees_nothing(tmp_path: Path) -> None:
 
 def test_a_schedule_is_recorded_once(tmp_path: Path) -> None:
     database = Database(PI, (), tmp_path)
-    database.append([record(latency_us=10.0), record(latency_us=11.0)])
+    database.append([record(latency_us=10.0)])
     database.append([record(latency_us=12.0)])
     again = Database(PI, (), tmp_path)
     again.append([record(latency_us=9.0)])
@@ -177,6 +178,11 @@ def test_a_schedule_is_recorded_once(tmp_path: Path) -> None:
     # The same schedule of another task is another record.
     again.append([record(replace(POINTWISE, threads=2), latency_us=9.0)])
     assert len(again) == 2
+
+
+def test_a_schedule_given_twice_is_recorded_once(tmp_path: Path) -> None:
+    Database(PI, (), tmp_path).append([record(latency_us=10.0), record(latency_us=11.0)])
+    assert len(the_file(tmp_path).read_text().splitlines()) == 1
 
 
 def test_directories_are_read_in_order_and_one_is_written(tmp_path: Path) -> None:
@@ -236,6 +242,23 @@ def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         reopened(tmp_path)
 
 
+def test_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    """Played by a limit on the size of files, which a write meets halfway."""
+    Database(PI, (), tmp_path).append([record(number=0)])
+    before = the_file(tmp_path).read_bytes()
+    database = Database(PI, (), tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            database.append([record(number=1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert the_file(tmp_path).read_bytes() == before
+    Database(PI, (), tmp_path).append([record(number=1)])
+    assert len(reopened(tmp_path)) == 2
+
+
 def test_a_database_is_as_it_was_after_a_failed_write(tmp_path: Path) -> None:
     """What could not be written is not counted as done."""
     (tmp_path / "file").write_text("")
@@ -245,19 +268,31 @@ def test_a_database_is_as_it_was_after_a_failed_write(tmp_path: Path) -> None:
     assert len(database) == 0
 
 
-def test_resuming_counts_what_is_there(tmp_path: Path) -> None:
+class _Candidates:
+    """Stands in for `FallbackSpace`: five schedules for any opaque task."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def members(self, count: int) -> tuple[TraceSchedule, ...]:
+        return tuple(TraceSchedule(f"[{number}]") for number in range(min(count, 5)))
+
+
+def test_resuming_counts_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuner, "FallbackSpace", _Candidates)
+    target: dict[str, object] = {}
     tasks = {POINTWISE: None, CLASSIFIER: None, POOL: "source"}
-    fresh = assign(tasks, Database(PI, (), tmp_path), 6)
     size = len(schedules(CLASSIFIER))
-    assert [(one.done, one.missing) for one in fresh] == [(0, 6), (0, min(6, size)), (0, 6)]
+    fresh = tuner.assign(tasks, Database(PI, (), tmp_path), 8, target)
+    assert [(one.done, one.missing) for one in fresh] == [(0, 8), (0, min(8, size)), (0, 5)]
     database = Database(PI, (), tmp_path)
     failed = record(number=3, latency_us=None, error="killed by SIGILL")
-    database.append([*(record(number=number) for number in range(3)), failed, Record(POOL, TraceSchedule("[]"), 2.0)])
-    again = assign(tasks, Database(PI, (), tmp_path), 6)
-    assert [(one.done, one.missing) for one in again] == [(4, 2), (0, min(6, size)), (1, 5)]
-    assert [one.missing for one in assign(tasks, Database(PI, (), tmp_path), 2)] == [0, 2, 1]
+    database.append([*(record(number=number) for number in range(3)), failed, Record(POOL, TraceSchedule("[0]"), 2.0)])
+    again = tuner.assign(tasks, Database(PI, (), tmp_path), 8, target)
+    assert [(one.done, one.missing) for one in again] == [(4, 4), (0, min(8, size)), (1, 4)]
+    assert [one.missing for one in tuner.assign(tasks, Database(PI, (), tmp_path), 1, target)] == [0, 1, 0]
     # A space smaller than the trials asked for is enough.
-    assert assign({CLASSIFIER: None}, database, 10**6)[0].missing == size
+    assert tuner.assign({CLASSIFIER: None}, database, 10**6, target)[0].missing == size
 
 
 _texts = st.text(max_size=20)

@@ -1,6 +1,7 @@
 """The network after each graph pass, beside the texts in `golden/`.
 
-After a change that is meant, write them anew and read the difference: `TVMMOBILE_UPDATE_GOLDEN=1 python -m pytest tests/test_passes_golden.py`
+After a change that is meant, write them anew and read the difference:
+`TVMMOBILE_UPDATE_GOLDEN=1 ./scripts/test tests/test_passes_golden.py; git diff tests/golden`
 """
 
 from __future__ import annotations

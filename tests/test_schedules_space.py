@@ -94,6 +94,7 @@ def test_spaces_of_all_shapes(name: str, height: int, width: int, inputs: int, o
     assert members and len(members) == len(space) == len(set(members))
     assert set(members) <= whole
     assert all(schedule in space for schedule in whole)
+    assert space.default in set(members)
     rng = random.Random(0)
     for schedule in rng.sample(members, min(len(members), 5)):
         features = template.features(task, schedule.values)
@@ -129,8 +130,14 @@ def test_nearest_stays_inside_and_keeps_members(name: str) -> None:
     assert all(four.nearest(schedule) in list(four) for schedule in list(home)[:5])
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_usual_knobs_are_members_where_the_shape_allows_them(name: str) -> None:
+    space = space_of(LAYERS[name])
+    assert space.default.values == dict(space.usual)
+
+
 def test_nearest_takes_the_fewest_steps() -> None:
-    space = Space("t", 1, {"rows": (1, 2, 4, 8), "order": (0, 1)}, lambda knobs: knobs["rows"] > 1)
+    space = Space("t", 1, {"rows": (1, 2, 4, 8), "order": (0, 1)}, lambda knobs: knobs["rows"] > 1, {"rows": 8, "order": 1})
     assert space.nearest(KnobSchedule("t", 1, (("rows", 5), ("order", 1)))) == KnobSchedule("t", 1, (("rows", 4), ("order", 1)))
     assert space.nearest(KnobSchedule("t", 1, (("rows", 1), ("order", 0)))) == KnobSchedule("t", 1, (("rows", 2), ("order", 0)))
     # A knob that the other version of the task did not have.
@@ -140,8 +147,9 @@ def test_nearest_takes_the_fewest_steps() -> None:
 
 
 def test_a_space_in_which_nothing_fits_is_whole() -> None:
-    space = Space("t", 1, {"rows": (1, 2)}, lambda knobs: False)
+    space = Space("t", 1, {"rows": (1, 2)}, lambda knobs: False, {"rows": 2})
     assert len(space) == 2 == len(list(space))
+    assert space.default.values == {"rows": 2}
 
 
 def test_membership_is_exact() -> None:

@@ -20,7 +20,9 @@ import filelock
 
 from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import UserError
-from tvmmobile.serial import Schedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
+from tvmmobile.layers import Opaque
+from tvmmobile.schedules import template_named
+from tvmmobile.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.tasks import Task
 
 FORMAT = 1
@@ -107,27 +109,36 @@ class Database:
             UserError: the directory cannot be written.
         """
         assert self.target is not None, "this database is only read"
-        lines: dict[Path, list[str]] = {}
-        fresh = [record for record in records if (record.task, record.schedule) not in self._seen]
-        for record in fresh:
+        fresh: dict[tuple[Task, Schedule], Record] = {}
+        for record in records:
+            if (record.task, record.schedule) not in self._seen:
+                fresh.setdefault((record.task, record.schedule), record)
+        files: dict[Path, list[Record]] = {}
+        for record in fresh.values():
             path = self.target / self.identity.device / f"{record.task.dtype}_t{record.task.threads}.jsonl"
-            lines.setdefault(path, []).append(json.dumps(self._encode(record), separators=(",", ":")))
-            self._add(record)
-        try:
-            for path, entries in lines.items():
+            files.setdefault(path, []).append(record)
+        for path, members in files.items():
+            text = "".join(json.dumps(self._encode(record), separators=(",", ":")) + "\n" for record in members)
+            try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with filelock.FileLock(path.with_suffix(".lock")), path.open("ab+", buffering=0) as stream:
-                    _append_whole(stream, "".join(entry + "\n" for entry in entries).encode())
-        except OSError as error:
-            raise UserError(
-                f"tuning records cannot be written to {self.target}: {error.strerror}.", "Name another directory with --logs DIR."
-            ) from error
+                    _append_whole(stream, text.encode())
+            except OSError as error:
+                raise UserError(
+                    f"tuning records cannot be written to {self.target}: {error.strerror}.", "Name another directory with --logs DIR."
+                ) from error
+            for record in members:
+                self._add(record)
 
     def _add(self, record: Record) -> None:
         key = (record.task, record.schedule)
-        if key not in self._seen:
-            self._seen.add(key)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        if _usable(record):
             self._records.setdefault(record.task, []).append(record)
+        else:
+            self.ignored += 1
 
     def _read(self, path: Path) -> Iterator[Record]:
         try:
@@ -178,6 +189,16 @@ class Database:
             value.get("error"),
             str(value.get("when", "")),
         )
+
+
+def _usable(record: Record) -> bool:
+    """Whether this version can still build the schedule: its template is there, in that version, with those knobs."""
+    schedule = record.schedule
+    if isinstance(schedule, TraceSchedule):
+        return all(isinstance(layer, Opaque) for layer in record.task.region)
+    template = template_named(schedule.template, schedule.version)
+    space = template.space(record.task) if template else None
+    return space is not None and list(schedule.values) == list(space.options)
 
 
 def _append_whole(stream: io.FileIO, content: bytes) -> None:

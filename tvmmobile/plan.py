@@ -92,6 +92,10 @@ def make_plan(network: Network, regions: list[tuple[int, int, Task]], price: Cal
     return Plan(tuple(steps))
 
 
+def _described(price: Price) -> str:
+    return "never measured" if price.latency_us is None else f"{price.latency_us:.1f} us"
+
+
 def _reason(step: Step, by_first: dict[int, list[Step]]) -> str:
     """Why this region and not another one that begins at the same node."""
     rivals = [rival for rival in by_first[step.first] if rival.last != step.last]
@@ -100,7 +104,5 @@ def _reason(step: Step, by_first: dict[int, list[Step]]) -> str:
     chosen = f"{step.price.latency_us:.1f} us, {step.price.source}"
     if not rivals:
         return f"the only kernel for this layer: {chosen}"
-    described = ", ".join(
-        f"nodes {rival.first} to {rival.last} {rival.price.latency_us:.1f} us" for rival in rivals if rival.price.latency_us
-    )
+    described = ", ".join(f"nodes {rival.first} to {rival.last} {_described(rival.price)}" for rival in rivals)
     return f"cheapest cover: {chosen}; instead of {described}"

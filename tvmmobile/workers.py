@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -22,6 +23,8 @@ from tvmmobile.environment import debug_level
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
+#: Pebble's threads look every 0.1 s whether they are to end.
+_SETTLE_S = 0.3
 
 
 class WorkerError(Exception):
@@ -38,6 +41,7 @@ class Workers:
 
     def __init__(self, count: int, preload: Sequence[str] = ()) -> None:
         self.count = count
+        self._others = set(multiprocessing.active_children())
         # The workers' temporary files have one place, because a worker that is killed leaves its own behind.
         self._scratch = tempfile.mkdtemp(prefix="tvmmobile-workers-")
         self._pool = pebble.ProcessPool(
@@ -51,10 +55,11 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self._pool.close()
-        else:
-            self._pool.stop()
+        self._pool.stop()
+        # A worker that is just starting when its pool goes away prints a traceback: let pebble's threads end, then end the workers.
+        time.sleep(_SETTLE_S)
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.kill()
         self._pool.join()
         shutil.rmtree(self._scratch, ignore_errors=True)
 

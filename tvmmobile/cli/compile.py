@@ -48,6 +48,8 @@ def compile_libraries(
     profile = find_device(device).profile
     check_threads(threads, profile)
     check_writable(out, "--out")
+    if dump_ir is not None:
+        check_writable(dump_ir, "--dump-ir")
     linker(profile.target)
 
     from tvmmobile.cli.progress import counting

@@ -71,6 +71,8 @@ def tune(
     check_writable(out, "--out")
     directories = log_dirs(logs, fresh, out)
     check_writable(directories.target, "--logs")
+    if dump_ir is not None:
+        check_writable(dump_ir, "--dump-ir")
     linker(profile.target)
 
     from tvmmobile.cli.progress import TuningProgress, counting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,16 +79,18 @@ def check_target(target: str) -> None:
 
 
 def check_writable(directory: Path, option: str) -> None:
-    """Raises `UserError` unless `directory` can be written, or created; creates nothing."""
+    """Raises `UserError` unless `directory` can be written, or created; leaves nothing behind."""
     existing = directory.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
         raise UserError(f"{option} {directory}: {existing} is not a directory.", f"Name another directory with {option}.")
-    if not os.access(existing, os.W_OK | os.X_OK) or os.statvfs(existing).f_flag & os.ST_RDONLY:
+    try:  # permissions do not tell all: root has every one of them, also where nothing can be created
+        os.rmdir(tempfile.mkdtemp(prefix=".tvmmobile-", dir=existing))
+    except OSError as error:
         raise UserError(
-            f"{option} {directory}: {existing} cannot be written.", f"Name another directory with {option}, or change its permissions."
-        )
+            f"{option} {directory}: {existing} cannot be written: {error.strerror}.", f"Name another directory with {option}."
+        ) from error
 
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:

@@ -131,8 +131,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load raises whatever its zip and pickle readers meet in a damaged file.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"checkpoint {path} cannot be read: {reason.rstrip('.')[:200]}.", remedy) from error
+        raise UserError(f"checkpoint {path} cannot be read: it is damaged, or holds more than tensors.", remedy) from error
     if not isinstance(state, Mapping) or not state or not all(isinstance(name, str) for name in state):
         raise UserError(f"checkpoint {path} holds {type(state).__name__}, not a state dict of named tensors.", remedy)
     return state

@@ -1,0 +1,118 @@
+"""Runs `tvmmobile` as users do: a process with its own session, temporary directory and data, that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+class Command:
+    """A running `tvmmobile` command.
+
+    Args:
+        folder: where its temporary directory, data and output go; several commands may share it one after another.
+        arguments: the command line.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        self._errors = folder / f"stderr-{time.monotonic_ns()}.txt"
+        environment = {**os.environ, "TMPDIR": str(self.temporary), "TVMMOBILE_DATA": str(folder / "data"), "COLUMNS": "80"}
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tvmmobile", *arguments],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+
+    @property
+    def errors(self) -> str:
+        """What it wrote to stderr so far."""
+        return self._errors.read_text()
+
+    def wait(self, timeout_s: float = 120) -> tuple[int, str]:
+        """Its exit code and what it wrote to stdout."""
+        try:
+            out, _ = self._process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+        return self._process.returncode, out
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 120) -> None:
+        """Returns once `condition` holds; fails if the command ends before that."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self._process.poll() is None, f"ended with {self._process.returncode}: {self.errors}"
+            assert time.monotonic() < deadline, f"did not get there within {timeout_s:g} s: {self.errors}"
+            time.sleep(0.05)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command alone."""
+        self._process.send_signal(number)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to its process group, as a terminal does."""
+        os.killpg(self._process.pid, number)
+
+    def children(self) -> list[psutil.Process]:
+        """The processes it started, and theirs."""
+        return list(psutil.Process(self._process.pid).children(recursive=True))
+
+    def agents(self) -> list[psutil.Process]:
+        """The device agents that run for it, and their sessions."""
+        return [child for child in self.children() if "qemu-aarch64" in " ".join(_words(child)[:1])]
+
+    def leftovers(self, within_s: float = 10) -> list[str]:
+        """Command lines of processes that belong to it and are still there after a while."""
+        deadline = time.monotonic() + within_s
+        while (found := self._belonging()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found
+
+    def _belonging(self) -> list[str]:
+        mark = str(self.temporary)
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and (
+                    process.environ().get("TMPDIR", "").startswith(mark) or mark in _line(process)
+                ):
+                    found.append(_line(process))
+            except psutil.Error:
+                continue
+        return found
+
+
+def records(logs: Path) -> list[dict[str, Any]]:
+    """Every record in a log directory, each line well-formed and each schedule tried once."""
+    lines = [line for path in sorted(logs.glob("*/*.jsonl")) for line in path.read_text().splitlines()]
+    found: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    keys = [json.dumps([record["task"], record["schedule"]]) for record in found]
+    assert len(set(keys)) == len(keys)
+    return found
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _line(process: psutil.Process) -> str:
+    return " ".join(_words(process))
