@@ -130,7 +130,7 @@ def test_bench_wants_whole_libraries(cli: CommandLine, tmp_path: Path, content: 
 
 
 def test_a_dry_run_writes_nothing(cli: CommandLine, tmp_path: Path) -> None:
-    outcome = cli("tune", *SMALL, "--trials", "3", "--logs", "logs", "--out", "results", "--dry-run")
+    outcome = cli("tune", *SMALL, "--trials", "0", "--logs", "logs", "--out", "results", "--dry-run")
     assert outcome.code == 0 and "nothing was done" in outcome.out
     assert outcome.out.count("_float32_t1") == 21
     assert list(tmp_path.iterdir()) == []

@@ -90,7 +90,7 @@ def interrupted(story: Story) -> Run:
 @pytest.fixture(scope="module")
 def killed(story: Story, interrupted: Run) -> Run:
     command = story.tune()
-    story.wait_for(command, 5)
+    story.wait_for(command, 2)
     command.signal(signal.SIGKILL)
     return story.ended(command)
 

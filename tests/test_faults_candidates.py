@@ -14,7 +14,7 @@ from tvmmobile.workers import Workers
 
 pytestmark = pytest.mark.virtual
 DEVICE = find_device("pi4")
-DEADLINES = Deadlines(run_s=4, trial_s=15)
+DEADLINES = Deadlines(run_s=4, trial_s=12)
 REASONS = {
     broken.CRASHES: "killed by SIGSEGV",
     broken.HANGS: "did not finish within 4 s",
@@ -22,7 +22,7 @@ REASONS = {
     broken.NOT_A_NUMBER: "wrong values: error inf",
     broken.DOES_NOT_BUILD: "does not build: ",
     broken.KILLS_THE_COMPILER: "its worker process died",
-    broken.HANGS_THE_COMPILER: "not done within 15 s",
+    broken.HANGS_THE_COMPILER: "not done within 12 s",
 }
 
 

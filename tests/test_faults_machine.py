@@ -15,7 +15,10 @@ import pytest
 from commands import Command
 
 from tvmmobile.database import Database, Identity, Record
+from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.registry import find_device
 from tvmmobile.layers import Dense
+from tvmmobile.measure import Timing
 from tvmmobile.schedules import template_for
 from tvmmobile.search import trial
 from tvmmobile.tasks import Task
@@ -68,12 +71,11 @@ def test_a_full_disk_leaves_no_half_record(tmp_path: Path, torn: str) -> None:
 
 def test_a_full_disk_is_not_the_candidates_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise RuntimeError(f"linker: {os.strerror(errno.ENOSPC)}")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    job = trial.Job(TASK, some_records()[0].schedule, None, None, None, None)  # type: ignore[arg-type]
+    job = trial.Job(TASK, some_records()[0].schedule, None, Endpoint("127.0.0.1", 1, "pi4"), find_device("pi4").profile, Timing())
     monkeypatch.setattr(trial, "compile_kernel", full)
     monkeypatch.setattr(trial, "kernel_function", lambda *_: None)
-    monkeypatch.setattr(type(job), "profile", trial.DeviceProfile, raising=False)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         trial.run_trial(job)
 
@@ -101,12 +103,14 @@ def test_workers_outlast_their_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_terminated_command_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "tvmmobile: interrupted\n"), (signal.SIGTERM, 143, ""), (signal.SIGHUP, 129, "")]
+)
+def test_a_command_ended_while_it_starts_cleans_up(tmp_path: Path, number: signal.Signals, code: int, said: str) -> None:
     variant = ("--alpha", "0.25", "--resolution", "32")
     command = Command(tmp_path, "tune", *variant, "--logs", str(tmp_path / "logs"), "--out", str(tmp_path / "out"))
     command.wait_until(lambda: any(command.temporary.glob("tvmmobile-workers-*")) and len(command.children()) > 1)
-    command.signal(number)
-    assert command.wait(30)[0] == 128 + number
-    assert command.errors == "" and command.leftovers() == []
+    command.signal_group(number)
+    assert command.wait(30)[0] == code
+    assert command.errors == said and command.leftovers() == []
     assert list(command.temporary.iterdir()) == []

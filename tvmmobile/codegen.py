@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tvmmobile.doctor import require
-from tvmmobile.files import replacing
+from tvmmobile.files import write_bytes
 
 CROSS_COMPILER = "aarch64-linux-gnu-gcc"
 
@@ -54,6 +57,20 @@ def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None
 
 
 def export(library: Any, path: Path, compiler: str) -> None:
-    """Link a built module to `path`, without debug information."""
-    with replacing(path) as temporary:
-        library.export_library(str(temporary), cc=compiler, options=["-Wl,--strip-debug"])
+    """Link a built module to `path`, without debug information; next to `path` there is never a half-linked one.
+
+    Raises:
+        OSError: the disk is full, and the like.
+    """
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as folder:
+        linked = Path(folder, path.name)
+        try:
+            library.export_library(str(linked), cc=compiler, options=["-Wl,--strip-debug"])
+        except RuntimeError as error:  # the linker's words, as TVM passes them on
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
+            raise
+        try:
+            write_bytes(path, linked.read_bytes())
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error

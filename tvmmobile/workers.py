@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import multiprocessing
 import os
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -25,6 +28,8 @@ Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
 #: Pebble's threads look every 0.1 s whether they are to end.
 _SETTLE_S = 0.3
+#: A disk with less than this left is full for a library.
+_FULL_BYTES = 4 << 20
 
 
 class WorkerError(Exception):
@@ -50,11 +55,21 @@ class Workers:
             initializer=_initialize,
             initargs=(os.getpid(), self._scratch, tuple(preload)),
         )
+        try:
+            with _deaf_to_terminal():
+                assert self._pool.active  # asking starts its threads and processes
+        except BaseException:  # Ctrl-C above all
+            self.stop()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every worker, whatever it is doing, and remove their temporary files."""
         self._pool.stop()
         # A worker that is just starting when its pool goes away prints a traceback: let pebble's threads end, then end the workers.
         time.sleep(_SETTLE_S)
@@ -73,19 +88,35 @@ class Workers:
             while pending:
                 done, _ = wait(list(pending), return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield pending.pop(future), _result(future, timeout_s)
+                    yield pending.pop(future), self._result(future, timeout_s)
         finally:
             for future in pending:
                 future.cancel()
 
+    def _result(self, future: Any, timeout_s: float) -> Any:
+        try:
+            return future.result()
+        except FutureTimeout:
+            return WorkerError(f"not done within {timeout_s:.0f} s")
+        except pebble.ProcessExpired as error:
+            if shutil.disk_usage(self._scratch).free < _FULL_BYTES:  # LLVM ends the process when it cannot write
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._scratch) from error
+            return WorkerError(f"its worker process died (exit code {error.exitcode})")
 
-def _result(future: Any, timeout_s: float) -> Any:
+
+@contextmanager
+def _deaf_to_terminal() -> Iterator[None]:
+    """Threads and processes started inside, and those they start, never hear Ctrl-C or a hang-up: their parent ends them, in order.
+
+    A Python that is interrupted while it starts, before any of our code runs, would print a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        return future.result()
-    except FutureTimeout:
-        return WorkerError(f"not done within {timeout_s:.0f} s")
-    except pebble.ProcessExpired as error:
-        return WorkerError(f"its worker process died (exit code {error.exitcode})")
+        resource_tracker.ensure_running()  # it unblocks SIGINT as it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _initialize(parent: int, scratch: str, preload: Sequence[str]) -> None:

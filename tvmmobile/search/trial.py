@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import functools
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +72,6 @@ def run_trial(job: Job) -> Outcome:
         except (OSError, UserError):  # this machine's fault, not the candidate's
             raise
         except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
-            if os.strerror(errno.ENOSPC) in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
             return Outcome(None, error=f"does not build: {_first_line(error)}")
         arrays = [*data, *_packed(job, parameters), np.full(expected.shape, np.nan, np.float32)]
         return _measure(job, library, arrays, expected)

@@ -39,7 +39,7 @@ class Deadlines:
         trial_s: altogether.
     """
 
-    run_s: float = 10.0
+    run_s: float = 20.0
     trial_s: float = TRIAL_TIMEOUT_S
 
 

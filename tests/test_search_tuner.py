@@ -1,0 +1,146 @@
+"""The tuner with workers that make up their answers: trials, failures, outages, resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tvmmobile.database import Database, Identity, Record
+from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.registry import find_device
+from tvmmobile.errors import DeviceUnavailable
+from tvmmobile.layers import Conv2d, Dense
+from tvmmobile.search import tuner
+from tvmmobile.search.trial import Job, Outcome
+from tvmmobile.search.tuner import Assignment, assign, tune
+from tvmmobile.tasks import Task
+from tvmmobile.workers import WorkerError
+
+TASKS = {Task((Conv2d(14, 14, 64, 64),)): None, Task((Dense(64, 64),)): None}
+PROFILE = find_device("pi4").profile
+IDENTITY = Identity(PROFILE.name, PROFILE.model_hash)
+
+
+class Workers:
+    """Stands in for `workers.Workers`: answers each job with what `answer` says of it."""
+
+    def __init__(self, answer: Callable[[Job], Any]) -> None:
+        self.answer = answer
+        self.jobs: list[Job] = []
+
+    def run(self, function: object, jobs: Sequence[Job], timeout_s: float) -> Iterator[tuple[Job, Any]]:
+        """As `workers.Workers.run`."""
+        for job in reversed(jobs):  # they come back in any order
+            self.jobs.append(job)
+            yield job, self.answer(job)
+
+
+class Heard:
+    """A listener that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def kernel_started(self, assignment: Assignment) -> None:
+        """See `search.tuner.Listener`."""
+        self.events.append("start")
+
+    def trial_finished(self, record: Record, best: Record | None) -> None:
+        """See `search.tuner.Listener`."""
+        self.events.append("trial")
+
+    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
+        """See `search.tuner.Listener`."""
+        self.events.append("end" if best else "end without any")
+
+
+def tuned(folder: Path, answer: Callable[[Job], Any], trials: int) -> tuple[Workers, Heard]:
+    workers, heard = Workers(answer), Heard()
+    database = Database(IDENTITY, (), folder)
+    assignments = assign(TASKS, database, trials, PROFILE.target)
+    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), PROFILE, workers, heard)  # type: ignore[arg-type]
+    return workers, heard
+
+
+def well(job: Job) -> Outcome:
+    return Outcome(1.0 + hash(job.schedule) % 100)
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuner, "OUTAGE_PAUSE_S", 0.0)
+
+
+def test_every_kernel_gets_its_trials_and_a_second_run_none(tmp_path: Path) -> None:
+    workers, heard = tuned(tmp_path, well, 10)
+    assert heard.events == (["start"] + 10 * ["trial"] + ["end"]) * 2 and len(workers.jobs) == 20
+    assert len(Database(IDENTITY, (tmp_path,), None)) == 20
+    workers, heard = tuned(tmp_path, well, 10)
+    assert workers.jobs == [] and heard.events == []
+    workers, _ = tuned(tmp_path, well, 13)
+    assert len(workers.jobs) == 6 and len(Database(IDENTITY, (tmp_path,), None)) == 26
+
+
+def test_an_interruption_loses_only_what_was_under_way(tmp_path: Path) -> None:
+    answered = 0
+
+    def interrupted(job: Job) -> Outcome:
+        nonlocal answered
+        if answered == 5:
+            raise KeyboardInterrupt
+        answered += 1
+        return well(job)
+
+    with pytest.raises(KeyboardInterrupt):
+        tuned(tmp_path, interrupted, 10)
+    assert len(Database(IDENTITY, (tmp_path,), None)) == 5
+    workers, _ = tuned(tmp_path, well, 10)
+    assert len(workers.jobs) == 15
+
+
+def test_failures_are_records_and_nothing_best(tmp_path: Path) -> None:
+    def failing(job: Job) -> Any:
+        return WorkerError("not done within 90 s") if hash(job.schedule) % 2 else Outcome(None, error="killed by SIGSEGV")
+
+    _, heard = tuned(tmp_path, failing, 10)
+    assert heard.events.count("trial") == 20 and heard.events.count("end without any") == 2
+    database = Database(IDENTITY, (tmp_path,), None)
+    assert all(database.best(task) is None for task in TASKS)
+    assert {record.error for task in TASKS for record in database.records(task)} == {"not done within 90 s", "killed by SIGSEGV"}
+
+
+def test_an_outage_is_not_the_schedules_fault(tmp_path: Path) -> None:
+    lost: set[object] = set()
+
+    def flaky(job: Job) -> Outcome:
+        if (job.task, job.schedule) in lost:
+            return well(job)
+        lost.add((job.task, job.schedule))
+        return Outcome(None, error="the agent went away", outage=True)
+
+    workers, _ = tuned(tmp_path, flaky, 10)
+    assert len(workers.jobs) == 40  # each twice
+    database = Database(IDENTITY, (tmp_path,), None)
+    assert len(database) == 20 and all(record.latency_us for task in TASKS for record in database.records(task))
+
+
+def test_a_device_that_stays_away_ends_the_run_and_leaves_no_failures(tmp_path: Path) -> None:
+    first = next(iter(TASKS))
+
+    def gone(job: Job) -> Outcome:
+        return well(job) if job.task == first else Outcome(None, error="no agent of 'pi4' was free", outage=True)
+
+    with pytest.raises(DeviceUnavailable, match="pi4-virtual went away: no agent of 'pi4' was free") as caught:
+        tuned(tmp_path, gone, 10)
+    assert "run the same command again" in caught.value.remedy
+    database = Database(IDENTITY, (tmp_path,), None)
+    assert [len(database.records(task)) for task in TASKS] == [10, 0]
+
+
+def test_a_small_space_is_enough(tmp_path: Path) -> None:
+    _, heard = tuned(tmp_path, well, 100_000)
+    assert heard.events.count("end") == 2
+    assert all(assignment.missing == 0 for assignment in assign(TASKS, Database(IDENTITY, (tmp_path,), None), 100_000, PROFILE.target))
