@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 """Compares search strategies by the trials they need: 10 kernels × 5 seeds, on the virtual Pi 4.
 
 A run counts the trials until a schedule within 3 % of the best known one is found. Every schedule measured is kept in `--cache DIR`,
 so the script can be interrupted, run again, and costs nothing where the strategies choose alike. The best known schedule is the fastest
 that any run or the shipped logs ever saw; when a run finds a faster one, all counts are made again.
 
-    ./scripts/compare_search.py --cache /tmp/search --out docs/search.md
+    ./scripts/compare_search --cache /tmp/search --out docs/search.md
 """
 
 from __future__ import annotations
@@ -173,7 +172,7 @@ def render(table: dict[tuple[str, Task], list[int]], profile: DeviceProfile) -> 
         "",
         f"Mean over {len(SEEDS)} seeds of the trials until a schedule within {MARGIN - 1:.0%} of the best known one is found;",
         f"a run that has not found one counts as {MOST_TRIALS}.",
-        f"Modelled on {profile.name} (timing model {profile.model_hash}); made by `scripts/compare_search.py`.",
+        f"Modelled on {profile.name} (timing model {profile.model_hash}); made by `scripts/compare_search`.",
         "",
         "| kernel | " + " | ".join(STRATEGIES) + " |",
         "| --- |" + " ---: |" * len(STRATEGIES),

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Counts the modelled core cycles of a network compiled from the shipped tuning logs, beside the FMA limit of the core.
 
-    ./scripts/count_cycles.py --alpha 1.0 --resolution 224 --limit 170e6
+    ./scripts/count_cycles --alpha 1.0 --resolution 224 --limit 170e6
 
 The network runs as a whole on the virtual board, through the agent and TVM's virtual machine; the table shows each distinct kernel as its
 tuning record has it. The FMA limit is multiply-adds over those the core can start per cycle. Ends with 1 above `--limit`, and with 5 if

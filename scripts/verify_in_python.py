@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Checks compiled libraries with TVM's own virtual machine, as a Python program on the board would use them.
 
     ./scripts/verify_in_python out

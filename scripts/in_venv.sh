@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Every script NAME here that is a link to this file sets up what is missing and runs NAME.py with the checkout's Python.
+set -euo pipefail
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/setup.sh"
+ensure_setup
+exec "$venv/bin/python" "$root/scripts/$(basename "$0").py" "$@"
