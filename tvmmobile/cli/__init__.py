@@ -51,6 +51,7 @@ VERBS = (
     Verb("tune", "tvmmobile.cli.tune:tune", "Tune what the logs lack; compile, verify, time and report."),
     Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Libraries from the tuning logs alone; no device needed."),
     Verb("bench", "tvmmobile.cli.bench:bench", "Verify and time compiled libraries on a device."),
+    Verb("virtual", "tvmmobile.cli.virtual:virtual", "Any AArch64 program on a virtual board, and its hottest blocks."),
     Verb("doctor", "tvmmobile.cli.doctor:doctor", "What this machine lacks, and the command that fixes it."),
 )
 

@@ -6,13 +6,15 @@ import hashlib
 import tomllib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from tvmmobile.errors import UserError
 
 BOARDS = Path(__file__).parent / "boards"
 #: `pi4-virtual` is the virtual board even when a real one is registered as `pi4`.
 VIRTUAL_SUFFIX = "-virtual"
+#: One access, of at most 16 bytes, touches at most two lines.
+_LEAST_LINE_BYTES = 16
 
 
 class _Strict(BaseModel):
@@ -27,6 +29,17 @@ class Caches(_Strict):
     l1d_ways: PositiveInt
     l2_bytes: PositiveInt
     l2_ways: PositiveInt
+
+    @model_validator(mode="after")
+    def _sets_are_a_power_of_two(self) -> Caches:
+        # An address's bits choose the line's set.
+        for name, size, ways in (("l1d", self.l1d_bytes, self.l1d_ways), ("l2", self.l2_bytes, self.l2_ways)):
+            sets, rest = divmod(size, self.line_bytes * ways)
+            if rest or not sets or sets & (sets - 1):
+                raise ValueError(f"{name}_bytes = {size} are no power of two of sets with {ways} lines of {self.line_bytes} bytes")
+        if self.line_bytes < _LEAST_LINE_BYTES or self.line_bytes & (self.line_bytes - 1):
+            raise ValueError(f"line_bytes = {self.line_bytes} is no power of two of at least {_LEAST_LINE_BYTES}")
+        return self
 
 
 class Core(_Strict):

@@ -26,6 +26,11 @@ _BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbn
 
 def least_cycles(instructions: Iterable[str], core: Core) -> float:
     """Cycles below which one execution of these instructions cannot go, on average over many."""
+    return max(port_cycles(instructions, core).values())
+
+
+def port_cycles(instructions: Iterable[str], core: Core) -> dict[str, float]:
+    """Cycles that each part of the core is busy with one execution, by the part's name."""
     total = loads = stores = vector = branches = 0
     for text in instructions:
         name, _, operands = text.partition("\t")
@@ -38,13 +43,13 @@ def least_cycles(instructions: Iterable[str], core: Core) -> float:
             branches += 1
         elif _VECTOR.search(operands):
             vector += 2 if name in _BOTH_PIPES and _QUAD.search(operands) else 1
-    return max(
-        total / core.dispatch_width,
-        loads / core.load_ports,
-        stores / core.store_ports,
-        vector / core.vector_ports,
-        branches / core.branch_ports,
-    )
+    return {
+        "dispatch": total / core.dispatch_width,
+        "load ports": loads / core.load_ports,
+        "store ports": stores / core.store_ports,
+        "vector ports": vector / core.vector_ports,
+        "branch ports": branches / core.branch_ports,
+    }
 
 
 def _transfers(operands: str) -> int:

@@ -82,8 +82,8 @@ def model_hash(board: Board) -> str:
     return _hash_of(board.digest, mca_version())
 
 
-def core_time(blocks: Iterable[Block], board: Board) -> CoreTime:
-    """Model one run from its executed translation blocks.
+def core_time(blocks: Iterable[Block], board: Board, hottest: int = HOTTEST) -> CoreTime:
+    """Model one run from its executed translation blocks, and show the `hottest` of them.
 
     Raises:
         UserError: llvm-mca or llvm-mc is not installed.
@@ -92,9 +92,9 @@ def core_time(blocks: Iterable[Block], board: Board) -> CoreTime:
     codes = [words_of(piece.code) for piece in pieces]
     costs = _costs(set(codes), board)
     timed = [BlockCost(piece.address, piece.count, costs[code][0], (), costs[code][1]) for piece, code in zip(pieces, codes, strict=True)]
-    order = sorted(range(len(timed)), key=lambda i: (-timed[i].cycles, timed[i].address))[:HOTTEST]
+    order = sorted(range(len(timed)), key=lambda i: (-timed[i].cycles, timed[i].address))[:hottest]
     texts = _texts({word for i in order for word in codes[i]}, board)
-    hottest = tuple(
+    shown = tuple(
         BlockCost(t.address, t.count, t.cycles_each, tuple(texts[w] or f".inst\t{w:#010x}" for w in codes[i]), t.bounds_only)
         for i, t in ((i, timed[i]) for i in order)
     )
@@ -103,7 +103,7 @@ def core_time(blocks: Iterable[Block], board: Board) -> CoreTime:
         cycles=cycles,
         instructions=sum(piece.count * len(code) for piece, code in zip(pieces, codes, strict=True)),
         seconds=cycles / board.clock_hz,
-        hottest=hottest,
+        hottest=shown,
         unknown_instructions=sum(c.count * len(code) for c, code in zip(timed, codes, strict=True) if c.bounds_only),
     )
 

@@ -16,6 +16,8 @@ ITERATIONS = 50
 TIMEOUT_S = 120.0
 _FLAGS = ("--resource-pressure=0", "--instruction-info=0")
 _TOTAL = re.compile(r"^\[\d+\] Code Region - b(\d+)\n|^Total Cycles:\s+(\d+)", re.MULTILINE)
+_PRESSURE = re.compile(r"^ *(?:- )?(Resource Pressure|Register Dependencies|Memory Dependencies) +\[ ([\d.]+)% \]", re.MULTILINE)
+_PRESSURES = {"Resource Pressure": "resources", "Register Dependencies": "registers", "Memory Dependencies": "memory"}
 
 
 def _mca() -> str:
@@ -84,6 +86,17 @@ def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
         return [None]
     middle = len(blocks) // 2  # one bad instruction spoils a whole call: halving finds it in a few more
     return cycles_of(blocks[:middle], mcpu) + cycles_of(blocks[middle:], mcpu)
+
+
+def pressures_of(block: Sequence[str], mcpu: str) -> dict[str, float]:
+    """What llvm-mca sees a block wait for, in percent of its cycles: `resources`, `registers`, `memory`; empty if it cannot say.
+
+    Raises:
+        UserError: llvm-mca is not installed.
+    """
+    flags = [f"--mcpu={mcpu}", f"--iterations={ITERATIONS}", "--bottleneck-analysis", *_FLAGS]
+    done = _run([_mca(), "--mtriple=aarch64-linux-gnu", *flags], "\n".join(block) + "\n")
+    return {_PRESSURES[name]: float(share) for name, share in _PRESSURE.findall(done.stdout)}
 
 
 def _run(command: list[str], source: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Builds the QEMU plugin that counts blocks (`blocks.c`) into the cache."""
+"""Builds the QEMU plugins, `blocks.c` for the agent and `program.c` for any program, into the cache."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from tvmmobile.doctor import require
 from tvmmobile.environment import cache_dir
 from tvmmobile.files import replacing
 
-SOURCE = Path(__file__).parent / "blocks.c"
+FOLDER = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 
 
-def build_plugin() -> Path:
-    """The plugin's shared library, compiled if it is not there yet.
+def build_plugin(name: str = "blocks") -> Path:
+    """A plugin's shared library, compiled if it is not there yet.
+
+    Args:
+        name: of the source file, `blocks` or `program`.
 
     Raises:
         UserError: there is no C compiler, or it fails.
     """
-    digest = hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode()).hexdigest()[:16]
-    path = cache_dir() / f"blocks-{digest}.so"
+    source = FOLDER / f"{name}.c"
+    digest = hashlib.sha256(repr(FLAGS).encode())
+    for file in (source, *sorted(FOLDER.glob("*.h"))):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    path = cache_dir() / f"{name}-{digest.hexdigest()[:16]}.so"
     if path.exists():
         return path
     compiler = str(require("cc"))
@@ -32,8 +38,8 @@ def build_plugin() -> Path:
         if not path.exists():
             with replacing(path) as temporary:
                 run_tool(
-                    [compiler, *FLAGS, str(SOURCE), "-o", str(temporary)],
-                    "Compiling the block counter",
+                    [compiler, *FLAGS, str(source), "-o", str(temporary)],
+                    "Compiling a plugin for QEMU",
                     "Run: apt-get install -y gcc libc6-dev",
                 )
                 temporary.chmod(0o755)

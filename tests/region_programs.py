@@ -1,0 +1,87 @@
+"""Small AArch64 programs for the tests of `tvmmobile virtual run`, one source, one way of running for each argument."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+SOURCE = r"""
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void begin(void) { prctl(0x7a110001, 0, 0, 0, 0); }
+static void end(void) { prctl(0x7a110002, 0, 0, 0, 0); }
+static __attribute__((noinline)) void spin(long trips) /* two instructions a trip */
+{
+    __asm__ volatile("1: subs %0, %0, #1\n b.ne 1b" : "+r"(trips)::"cc");
+}
+static __attribute__((noinline)) void read_lines(const char *memory, long lines)
+{
+    __asm__ volatile("1: ldr q0, [%0], #64\n subs %1, %1, #1\n b.ne 1b" : "+r"(memory), "+r"(lines)::"v0", "cc", "memory");
+}
+static __attribute__((noinline)) void write_lines(char *memory, long lines)
+{
+    __asm__ volatile("1: str q0, [%0], #64\n subs %1, %1, #1\n b.ne 1b" : "+r"(memory), "+r"(lines)::"v0", "cc", "memory");
+}
+static void *spinning(void *flag) { while (!*(volatile int *)flag) {} return 0; }
+static void *working(void *unused) { (void)unused; begin(); spin(100000); end(); return 0; }
+int main(int argc, char **argv)
+{
+    const char *what = argv[1];
+    long n = argc > 2 ? atol(argv[2]) : 100000;
+    pthread_t thread;
+    int stop = 0;
+    if (!strcmp(what, "region")) { spin(5000000); begin(); spin(n); end(); spin(5000000); }
+    else if (!strcmp(what, "whole")) spin(n);
+    else if (!strcmp(what, "twice")) { begin(); spin(n); end(); spin(5000000); begin(); spin(n); end(); }
+    else if (!strcmp(what, "nested")) { begin(); begin(); end(); end(); }
+    else if (!strcmp(what, "unclosed")) begin();
+    else if (!strcmp(what, "unopened")) end();
+    else if (!strcmp(what, "leave")) { begin(); _exit(0); }
+    else if (!strcmp(what, "crash")) { begin(); *(volatile int *)0 = 1; end(); }
+    else if (!strcmp(what, "code")) { begin(); end(); return 3; }
+    else if (!strcmp(what, "child")) { if (!fork()) { begin(); spin(n); end(); _exit(0); } wait(0); }
+    else if (!strcmp(what, "children")) { for (int i = 0; i < 2; i++) if (!fork()) { begin(); end(); _exit(0); } while (wait(0) > 0) {} }
+    else if (!strcmp(what, "fork")) { begin(); if (!fork()) { spin(3 * n); _exit(0); } spin(n); end(); wait(0); }
+    else if (!strcmp(what, "helper")) {
+        pthread_create(&thread, 0, spinning, &stop);
+        begin(); spin(n); usleep(50000); end(); stop = 1; pthread_join(thread, 0);
+    }
+    else if (!strcmp(what, "worker")) { pthread_create(&thread, 0, working, 0); pthread_join(thread, 0); }
+    else if (!strcmp(what, "exec")) { execl("/bin/true", "true", (char *)0); return 1; }
+    else if (!strcmp(what, "echo")) {
+        char line[64] = "";
+        if (!fgets(line, sizeof line, stdin)) return 1;
+        printf("%s%s\n", line, getenv("GREETING")); fprintf(stderr, "to stderr\n");
+    }
+    else if (!strcmp(what, "clear")) {
+        char *memory = malloc(1 << 20);
+        memset(memory, 1, 1 << 20);
+        begin(); memset(memory, 0, 1 << 20); end();
+        return memory[n];
+    }
+    else { /* caches: n lines of 64 bytes, all touched once before the region */
+        char *memory = aligned_alloc(1 << 21, 1 << 22);
+        memset(memory, 1, 1 << 22);
+        if (!strcmp(what, "reads")) { read_lines(memory, n); begin(); read_lines(memory, n); end(); }
+        else if (!strcmp(what, "writes")) { write_lines(memory, n); begin(); write_lines(memory, n); end(); }
+        else if (!strcmp(what, "straddle")) { read_lines(memory + 60, n); begin(); read_lines(memory + 60, n); end(); }
+        else return 9;
+    }
+    return 0;
+}
+"""
+
+
+def build_program(folder: Path) -> Path:
+    """Compile `SOURCE` into a program in `folder`."""
+    source, program = folder / "program.c", folder / "program"
+    source.write_text(SOURCE, encoding="utf-8")
+    subprocess.run(["aarch64-linux-gnu-gcc", "-O1", "-pthread", str(source), "-o", str(program)], check=True)
+    return program

@@ -1,0 +1,174 @@
+"""`tvmmobile virtual run`: regions, threads, processes, what passes through, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CommandLine
+from region_programs import build_program
+
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.program import run_program
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(build_program(tmp_path_factory.mktemp("program")))
+
+
+def start(*words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tvmmobile", "virtual", "run", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+
+
+def model(*words: str) -> dict[str, Any]:
+    done = start("--json", "--", *words)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.virtual
+def test_a_region_counts_alone(program: str) -> None:
+    found = model(program, "region", "100000")
+    assert 200_000 <= found["instructions"] < 200_100
+    assert found["regions"] == 1 and found["kind"] == "modelled" and found["modelled_terms"] == ["core"]
+    assert found["core_cycles"] >= 100_000
+    assert found["modelled_ms"] == pytest.approx(found["core_cycles"] / 1.8e6)
+    assert found == model(program, "region", "100000")
+
+
+@pytest.mark.virtual
+def test_without_markers_the_whole_run_counts(program: str) -> None:
+    found = model(program, "whole", "1000000")
+    assert found["regions"] == 0
+    assert 2_000_000 < found["instructions"] < 3_000_000  # and what starts and ends a C program
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("what", "regions", "trips"), [("twice", 2, 2), ("child", 1, 1), ("fork", 1, 1), ("worker", 1, 1), ("helper", 1, 1)]
+)
+def test_regions_threads_and_processes(program: str, what: str, regions: int, trips: int) -> None:
+    found = model(program, what, "100000")
+    assert found["regions"] == regions
+    assert trips * 200_000 <= found["instructions"] < trips * 200_000 + 5_000
+    assert (found["other_threads_instructions"] > 10_000) == (what == "helper")
+
+
+@pytest.mark.virtual
+def test_another_threads_work_is_mentioned(program: str) -> None:
+    done = start("--", program, "helper")
+    assert done.returncode == 0
+    assert "other threads executed" in done.stderr and "not modelled" in done.stderr
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("what", "lines", "l1d", "l2", "dram_lines"),
+    [
+        ("reads", 256, 0, 0, 0),
+        ("reads", 4096, 4096, 0, 0),  # 256 KiB: in the second level
+        ("reads", 32768, 32768, 32768, 32768),  # 2 MiB: read again from memory
+        ("writes", 32768, 32768, 32768, 65536),  # and written back
+        ("straddle", 32768, 32769, 32769, 32769),  # two lines an access, the second one again
+    ],
+)
+def test_caches(program: str, what: str, lines: int, l1d: int, l2: int, dram_lines: int) -> None:
+    found = model(program, what, str(lines))
+    noise = 40  # prctl's and main's own stack and code
+    assert abs(found["l1d_misses"] - l1d) <= noise
+    assert abs(found["l2_misses"] - l2) <= noise
+    assert abs(found["dram_bytes"] - 64 * dram_lines) <= 64 * 2 * noise
+
+
+@pytest.mark.virtual
+def test_what_the_caches_do_not_see_is_said(program: str) -> None:
+    done = start("--json", "--", program, "clear", "0")
+    assert json.loads(done.stdout)["zeroed_lines"] > 16_000
+    assert "DC ZVA" in done.stderr
+
+
+@pytest.mark.virtual
+def test_environment_input_and_output_pass_through(program: str) -> None:
+    done = start("--json", "--", program, "echo", input="hello\n", env={"GREETING": "world", "PATH": "/usr/bin:/bin"})
+    assert done.stdout.startswith("hello\nworld\n{") and done.stderr.startswith("to stderr\n")
+
+
+@pytest.mark.virtual
+def test_top_shows_blocks_with_place_and_reason(program: str) -> None:
+    done = start("--top", "2", "--", program, "region", "100000")
+    assert done.returncode == 0
+    assert "\n1. 100.0%: 100,000 × 1.08 cycles, program+0x" in done.stdout and "(spin+0x0)" in done.stdout
+    assert "limited by branch ports" in done.stdout and "subs x0, x0, #1" in done.stdout and "b.ne" in done.stdout
+    assert "Raspberry Pi 4 Model B, 1.8 GHz" in done.stdout and "modelled" in done.stdout
+    found = json.loads(start("--json", "--top", "1", "--", program, "reads", "4096").stdout)
+    assert len(found["hottest"]) == 1
+    assert found["hottest"][0]["assembly"][0] == "ldr\tq0, [x0], #64" and found["hottest"][0]["share"] > 0.9
+    assert found["hottest"][0]["count"] in (4095, 4096)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("what", "complaint"),
+    [
+        ("crash", "was ended by SIGSEGV."),
+        ("code", "ended with exit code 3."),
+        ("unclosed", "a region was begun and never ended."),
+        ("leave", "a region was begun and never ended."),
+        ("unopened", "a region ends that was not begun."),
+        ("nested", "a region begins inside a region."),
+        ("children", "2 processes of"),
+        ("exec", "left nothing to model"),
+    ],
+)
+def test_runs_that_cannot_be_modelled(program: str, what: str, complaint: str) -> None:
+    done = start("--", program, what)
+    assert done.returncode == 1 and done.stdout == ""
+    assert complaint in done.stderr and "Traceback" not in done.stderr
+
+
+def test_programs_that_cannot_run(cli: CommandLine, tmp_path: Path) -> None:
+    script, text, torn = tmp_path / "script", tmp_path / "text", tmp_path / "torn"
+    script.write_text("#!/bin/sh\ntrue\n", encoding="utf-8")
+    text.write_text("hello", encoding="utf-8")
+    torn.write_bytes(Path("/bin/true").read_bytes()[:100])
+    run = partial(cli, "virtual", "run")
+    for arguments, complaint, remedy in [
+        (["--", str(sys.executable)], "is a program for x86-64, not for AArch64.", "aarch64-linux-gnu"),
+        (["--", str(tmp_path / "none")], "There is no program", "--sysroot"),
+        (["--", "no-such-program"], "There is no program 'no-such-program'.", "--sysroot"),
+        (["--", str(script)], "is a script.", "interprets it"),
+        (["--", str(text)], "is no program that Linux can run.", "AArch64"),
+        (["--", str(torn)], "is no program that Linux can run.", "AArch64"),
+        (["--board", "pi3000", "--", "x"], "There is no virtual board 'pi3000'.", "pi4"),
+        (["--threads", "4", "--", "x"], "One thread can be modelled so far, not 4.", "--threads"),
+        (["--sysroot", str(tmp_path / "none"), "--", "x"], "is not a folder.", "scripts/sysroot"),
+        ([], "Missing argument 'PROGRAM", "--help"),
+    ]:
+        outcome = run(*arguments)
+        assert outcome.code == 1 and outcome.out == "", arguments
+        assert complaint in outcome.err and remedy in outcome.err.splitlines()[-1], outcome.err
+
+
+def test_a_loader_that_is_missing(cli: CommandLine, program: str, tmp_path: Path) -> None:
+    outcome = cli("virtual", "run", "--sysroot", str(tmp_path), "--", program, "whole")
+    if Path("/lib/ld-linux-aarch64.so.1").exists():
+        pytest.skip("this machine has the loader in its own /lib")
+    assert outcome.code == 1 and "ld-linux-aarch64.so.1, which is not in" in outcome.err
+
+
+@pytest.mark.virtual
+def test_a_program_is_found_in_its_sysroot(program: str, tmp_path: Path) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "lib").symlink_to("/usr/aarch64-linux-gnu/lib")
+    (tmp_path / "usr/bin/counted").symlink_to(program)
+    for name in ("counted", "/usr/bin/counted"):
+        run = run_program(load_board("pi4"), [name, "region", "1000"], tmp_path)
+        assert 2_000 <= run.core.instructions < 2_100

@@ -1,0 +1,124 @@
+"""`tvmmobile virtual`: programs on virtual boards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tvmmobile.virtual.board import Board
+    from tvmmobile.virtual.explain import HotBlock
+    from tvmmobile.virtual.program import ProgramRun
+
+virtual = typer.Typer(add_completion=False, rich_markup_mode=None)
+#: Below this share, what is not modelled is not worth a word.
+_MATTERS = 0.01
+
+
+@virtual.callback()
+def _group() -> None:
+    """Model AArch64 programs on virtual boards."""
+
+
+@virtual.command("run", context_settings={"allow_interspersed_args": False})
+def run(
+    program: Annotated[list[str], typer.Argument(metavar="PROGRAM", help="After --: an AArch64 program and its arguments.")],
+    board: Annotated[str, typer.Option("--board", metavar="NAME", help="A virtual board.")] = "pi4",
+    sysroot: Annotated[Path | None, typer.Option("--sysroot", metavar="DIR", help="Where the program finds its libraries.")] = None,
+    threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads to model; 1 so far.")] = 1,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=0, help="Show the N hottest blocks.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Run an AArch64 program and model what it does on a board.
+
+    The region between prctl(0x7a110001,0,0,0,0) and prctl(0x7a110002,0,0,0,0) is
+    modelled, or the whole run if the program does not call them. Its environment,
+    input and output are this command's own.
+    """
+    from tvmmobile.errors import UserError
+    from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
+
+    if threads > 1:
+        raise UserError(f"One thread can be modelled so far, not {threads}.", "Leave --threads out, and let the program use one thread.")
+    chosen = load_board(board.removesuffix(VIRTUAL_SUFFIX))
+
+    from tvmmobile.virtual.explain import hot_blocks
+    from tvmmobile.virtual.program import run_program
+
+    done = run_program(chosen, program, sysroot, top)
+    blocks = hot_blocks(done, chosen)
+    _warn(done)
+    if json:
+        import json as text
+
+        typer.echo(text.dumps(_summary(done, chosen) | ({"hottest": [_row(block) for block in blocks]} if top else {})))
+    else:
+        _print(done, chosen, blocks)
+
+
+def _warn(done: ProgramRun) -> None:
+    if done.other_instructions > _MATTERS * done.core.instructions:
+        typer.echo(f"tvmmobile: other threads executed {done.other_instructions:,} instructions, which are not modelled", err=True)
+    if done.zeroed_lines > _MATTERS * done.l1d_misses:
+        typer.echo(f"tvmmobile: {done.zeroed_lines:,} cache lines were cleared by DC ZVA, which the simulated caches do not see", err=True)
+
+
+def _summary(done: ProgramRun, board: Board) -> dict[str, Any]:
+    from tvmmobile.virtual.core_model import model_hash
+    from tvmmobile.virtual.program import MODELLED_TERMS
+
+    return {
+        "board": board.name,
+        "kind": "modelled",
+        "instructions": done.core.instructions,
+        "core_cycles": done.core.cycles,
+        "l1d_misses": done.l1d_misses,
+        "l2_misses": done.l2_misses,
+        "dram_bytes": done.dram_bytes,
+        "modelled_ms": done.modelled_ms,
+        "modelled_terms": list(MODELLED_TERMS),
+        "regions": done.regions,
+        "zeroed_lines": done.zeroed_lines,
+        "other_threads_instructions": done.other_instructions,
+        "unknown_instructions": done.core.unknown_instructions,
+        "timing_model": model_hash(board),
+    }
+
+
+def _row(block: HotBlock) -> dict[str, Any]:
+    cost = block.cost
+    return {
+        "place": block.place,
+        "address": cost.address,
+        "count": cost.count,
+        "cycles_each": cost.cycles_each,
+        "cycles": cost.cycles,
+        "share": block.share,
+        "limit": block.limit,
+        "assembly": list(cost.assembly),
+    }
+
+
+def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
+    from tvmmobile.console import output, table_of
+
+    console = output()
+    table = table_of(("modelled", "of"), ("figure",))
+    what = {0: "the whole run", 1: "the region"}.get(done.regions, f"{done.regions} regions")
+    table.add_row("instructions", what, f"{done.core.instructions:,}")
+    table.add_row("core cycles", board.cpu, f"{done.core.cycles:,}")
+    table.add_row("L1D misses", f"{board.caches.l1d_bytes >> 10} KiB, {board.caches.l1d_ways} ways", f"{done.l1d_misses:,}")
+    table.add_row("L2 misses", f"{board.caches.l2_bytes >> 10} KiB, {board.caches.l2_ways} ways", f"{done.l2_misses:,}")
+    table.add_row("DRAM bytes", "fills and write-backs", f"{done.dram_bytes:,}")
+    table.add_row("time (ms)", f"{board.board}, {board.clock_hz / 1e9:g} GHz", f"{done.modelled_ms:.3f}")
+    console.print(table)
+    console.print("The time is the core's alone so far: caches are simulated, but their time is not in it.")
+    for number, block in enumerate(blocks, 1):
+        cost = block.cost
+        head = f"\n{number}. {block.share:.1%}: {cost.count:,} × {cost.cycles_each:.4g} cycles, {block.place}"
+        console.print(head, soft_wrap=True)
+        console.print(f"   limited by {block.limit}", soft_wrap=True)
+        for line in cost.assembly:
+            console.print("   " + line.replace("\t", " ", 1), soft_wrap=True)

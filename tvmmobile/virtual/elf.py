@@ -1,0 +1,106 @@
+"""What an ELF file says of itself: for which machine it is, what it needs to start, and which function an address belongs to.
+
+Tool Interface Standard, ELF 1.2, with the 64-bit layout of the System V ABI.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+
+AARCH64 = 183
+_MACHINES = {3: "x86", 40: "32-bit ARM", 62: "x86-64", AARCH64: "AArch64", 243: "RISC-V"}
+_IDENT = b"\x7fELF"
+_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_LOAD, _INTERPRETER = 1, 3
+_SYMBOLS, _DYNAMIC_SYMBOLS = 2, 11
+_FUNCTIONS = {2, 10}  # STT_FUNC, STT_GNU_IFUNC
+_KINDS = {2, 3}  # executable, position-independent
+
+
+class NotElf(ValueError):
+    """The file is no 64-bit little-endian ELF file."""
+
+
+@dataclass(frozen=True)
+class Elf:
+    """An ELF file's header.
+
+    Attributes:
+        machine: the architecture's name, `AArch64` among them, or its number.
+        runs: it is a program or a shared library, not an object file or a core dump.
+        interpreter: the dynamic loader it names; empty for a static program.
+        segments: what is mapped, as (offset in the file, bytes, address).
+        symbols: functions, as (address, bytes, name), by address.
+    """
+
+    machine: str
+    runs: bool
+    interpreter: str
+    segments: tuple[tuple[int, int, int], ...]
+    symbols: tuple[tuple[int, int, str], ...]
+
+    def place(self, offset: int) -> str:
+        """`name+0x10` for the function that lies at an offset of the file; empty if it has no known name."""
+        address = next((address + offset - begin for begin, size, address in self.segments if begin <= offset < begin + size), None)
+        if address is None:
+            return ""
+        index = bisect_right(self.symbols, address, key=lambda symbol: symbol[0]) - 1
+        if index < 0:
+            return ""
+        begin, size, name = self.symbols[index]
+        return f"{name}+{address - begin:#x}" if address < begin + size else ""
+
+
+@functools.lru_cache(maxsize=64)
+def read_elf(path: Path) -> Elf:
+    """Read a file's ELF header, segments and function symbols.
+
+    Raises:
+        NotElf: it is something else, or damaged.
+        OSError: it cannot be read.
+    """
+    data = path.read_bytes()
+    if data[:4] != _IDENT or len(data) < 64:
+        raise NotElf(f"{path} is no ELF file")
+    if data[4:6] != b"\x02\x01":
+        machine = int.from_bytes(data[18:20], "little")
+        return Elf(_MACHINES.get(machine, "another architecture"), False, "", (), ())
+    try:
+        return _parse(data)
+    except (struct.error, IndexError, ValueError) as error:
+        raise NotElf(f"{path} is a damaged ELF file") from error
+
+
+def _parse(data: bytes) -> Elf:
+    kind, machine, _, _, segments_at, sections_at, _, _, segment_bytes, segment_count, section_bytes, section_count, _ = (
+        _HEADER.unpack_from(data)
+    )
+    interpreter, loads = "", []
+    for i in range(segment_count):
+        what, _, offset, address, _, size, _, _ = _SEGMENT.unpack_from(data, segments_at + i * segment_bytes)
+        if what == _LOAD:
+            loads.append((offset, size, address))
+        elif what == _INTERPRETER:
+            interpreter = data[offset : offset + size].rstrip(b"\0").decode()
+    sections = [_SECTION.unpack_from(data, sections_at + i * section_bytes) for i in range(section_count)] if sections_at else []
+    symbols = {symbol for section in sections if section[1] in (_SYMBOLS, _DYNAMIC_SYMBOLS) for symbol in _symbols(data, section, sections)}
+    name = _MACHINES.get(machine, f"machine {machine}")
+    return Elf(name, kind in _KINDS, interpreter, tuple(loads), tuple(sorted(symbols)))
+
+
+def _symbols(data: bytes, section: tuple[int, ...], sections: list[tuple[int, ...]]) -> list[tuple[int, int, str]]:
+    names = sections[section[6]][4]
+    found = []
+    for entry in _SYMBOL.iter_unpack(data[section[4] : section[4] + section[5]]):
+        name_at, info, _, home, address, size = entry
+        if info & 15 in _FUNCTIONS and home and size:
+            begin = names + name_at
+            found.append((address, size, data[begin : data.index(b"\0", begin)].decode()))
+    return found

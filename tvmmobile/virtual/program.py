@@ -1,0 +1,184 @@
+"""Any AArch64 program on a virtual board: run under QEMU to its end, its marked region counted and its caches simulated.
+
+The region lies between the system calls prctl(0x7a110001, 0, 0, 0, 0) and prctl(0x7a110002, 0, 0, 0, 0), which Linux refuses and which
+therefore do no harm on a board; a program without them is modelled as a whole. One thread is modelled, the one that opens the region.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.doctor import require
+from tvmmobile.errors import UserError
+from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.core_model import CoreTime, core_time
+from tvmmobile.virtual.elf import NotElf, read_elf
+from tvmmobile.virtual.mappings import Mapping, parse_maps
+from tvmmobile.virtual.plugin import build_plugin
+from tvmmobile.virtual.profile import Block, parse_blocks
+
+#: Where g++-aarch64-linux-gnu keeps the libraries that its programs need.
+CROSS_SYSROOT = Path("/usr/aarch64-linux-gnu")
+#: What QEMU makes up for the program (stack protectors, AT_RANDOM) is the same in every run.
+SEED = "1"
+#: What a modelled time consists of; caches are simulated, their time is not in it yet.
+MODELLED_TERMS = ("core",)
+_MARKERS = "The region lies between prctl(0x7a110001,0,0,0,0) and prctl(0x7a110002,0,0,0,0), both called by the same thread."
+
+
+@dataclass(frozen=True)
+class ProgramRun:
+    """What a program did in its region, or in its whole run, on one core of a virtual board.
+
+    Attributes:
+        core: cycles, instructions and hottest blocks of the modelled thread.
+        l1d_misses: lines that its accesses did not find in the first-level data cache.
+        l2_misses: lines that were not found in the second level either.
+        dram_bytes: what was read for those, and written back from the second level.
+        regions: how many were modelled, their figures added; 0 for a whole run.
+        zeroed_lines: how many times DC ZVA cleared a line (glibc's memset does); QEMU hides its addresses, so the caches did not see them.
+        other_instructions: what other threads executed meanwhile; not modelled.
+        mappings: which files lay where in the program's memory.
+    """
+
+    core: CoreTime
+    l1d_misses: int
+    l2_misses: int
+    dram_bytes: int
+    zeroed_lines: int
+    regions: int
+    other_instructions: int
+    mappings: tuple[Mapping, ...]
+
+    @property
+    def modelled_ms(self) -> float:
+        """Modelled time in milliseconds: the `MODELLED_TERMS`."""
+        return self.core.seconds * 1e3
+
+
+def run_program(board: Board, command: Sequence[str], sysroot: Path | None = None, hottest: int = 0) -> ProgramRun:
+    """Run a program to its end on a virtual board. Its environment, input and output are this process's own.
+
+    Args:
+        board: the board.
+        command: the program and its arguments; a program without `/` is looked for in the sysroot and in PATH.
+        sysroot: where the program finds its libraries and its own `/proc/cpuinfo`; the cross compiler's by default.
+        hottest: how many blocks to show.
+
+    Raises:
+        UserError: the program cannot run, fails, or has no region that could be modelled; or QEMU, llvm or a compiler is missing.
+    """
+    program, root = find_program(command[0], sysroot)
+    qemu, plugin, caches = str(require("qemu-aarch64")), build_plugin("program"), board.caches
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-run-") as folder:
+        options = f"dir={folder},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways},l2={caches.l2_bytes}/{caches.l2_ways}"
+        words = [qemu, "-cpu", board.qemu_cpu, "-seed", SEED, "-plugin", f"{plugin},{options}"]
+        words += ["-L", str(root)] if root else []
+        process = _run_to_the_end([*words, str(program), *command[1:]])
+        _check_end(process.returncode, command[0])
+        profile, maps = _read_profile(Path(folder), process.pid, command[0])
+    blocks = parse_blocks(profile["blocks"])
+    return ProgramRun(
+        core=core_time(blocks, board, hottest),
+        l1d_misses=profile["l1d_misses"],
+        l2_misses=profile["l2_misses"],
+        dram_bytes=(profile["l2_misses"] + profile["write_backs"]) * caches.line_bytes,
+        zeroed_lines=sum(block.count * _zeroing(block) for block in blocks),
+        regions=profile["regions"],
+        other_instructions=profile["other_instructions"],
+        mappings=parse_maps(maps, profile["guest_base"]),
+    )
+
+
+def _zeroing(block: Block) -> int:
+    """How many of a block's instructions are DC ZVA, Xt (Arm ARM, C5.3.8)."""
+    return sum(word & 0xFFFFFFE0 == 0xD50B7420 for (word,) in struct.iter_unpack("<I", block.code))
+
+
+def find_program(name: str, sysroot: Path | None) -> tuple[Path, Path | None]:
+    """The AArch64 program of that name, and the sysroot to run it with.
+
+    Raises:
+        UserError: there is none, it is for another machine or a script, or its dynamic loader is missing.
+    """
+    if sysroot is not None and not sysroot.is_dir():
+        raise UserError(f"--sysroot {sysroot} is not a folder.", "Build one: ./scripts/sysroot")
+    candidates = [path for path in _candidates(name, sysroot) if path.is_file()]
+    if not candidates:
+        raise UserError(f"There is no program {name!r}.", "Give its path, or the folder that holds it with --sysroot.")
+    problems = [_problem_of(path) for path in candidates]
+    if all(problems):
+        raise UserError(*next(problem for problem in problems if problem))
+    path = candidates[problems.index(None)]
+    interpreter = read_elf(path).interpreter
+    root = sysroot or (CROSS_SYSROOT if (CROSS_SYSROOT / interpreter.lstrip("/")).is_file() else None)
+    if interpreter and not ((root and (root / interpreter.lstrip("/")).is_file()) or Path(interpreter).is_file()):
+        where = f"in {root}" if root else "here"
+        raise UserError(f"{path} needs {interpreter}, which is not {where}.", "Give the folder that holds it with --sysroot.")
+    return path, root
+
+
+def _candidates(name: str, sysroot: Path | None) -> list[Path]:
+    if "/" in name:
+        return [Path(name), *([sysroot / name.lstrip("/")] if sysroot and name.startswith("/") else [])]
+    inside = [sysroot / folder / name for folder in ("usr/local/bin", "usr/bin", "bin", "usr/sbin", "sbin")] if sysroot else []
+    found = shutil.which(name)
+    return [*inside, *([Path(found)] if found else [])]
+
+
+def _problem_of(path: Path) -> tuple[str, str] | None:
+    """What keeps a file from running on a board, and what to do about it."""
+    try:
+        elf = read_elf(path)
+    except NotElf:
+        with path.open("rb") as stream:
+            script = stream.read(2) == b"#!"
+        if script:
+            return f"{path} is a script.", "Name the program that interprets it first, then the script."
+        return f"{path} is no program that Linux can run.", "Give an AArch64 program."
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}.", "Give yourself access to it."
+    if elf.machine != "AArch64":
+        return f"{path} is a program for {elf.machine}, not for AArch64.", "Build it for aarch64-linux-gnu, or name one from a --sysroot."
+    return None if elf.runs else (f"{path} is an object file, not a program.", "Link it first.")
+
+
+def _run_to_the_end(words: list[str]) -> subprocess.Popen[bytes]:
+    with subprocess.Popen(words) as process:
+        try:
+            process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    return process
+
+
+def _check_end(code: int, name: str) -> None:
+    if code < 0:
+        raise UserError(f"{name} was ended by {signal.Signals(-code).name}.", "Run it on a board or under qemu-aarch64 to see why.")
+    if code:
+        raise UserError(f"{name} ended with exit code {code}.", "A program is modelled when it ends with 0; what it printed may say more.")
+
+
+def _read_profile(folder: Path, process: int, name: str) -> tuple[dict[str, Any], str]:
+    """The profile of the one process with a region, else of the program itself, and that process's memory map."""
+    profiles = {int(path.stem): json.loads(path.read_text(encoding="ascii")) for path in folder.glob("*.profile")}
+    marked = [pid for pid, profile in profiles.items() if profile["regions"] or profile["problem"]]
+    if len(marked) > 1:
+        raise UserError(f"{len(marked)} processes of {name} have regions.", "Mark the region in one process only.")
+    pid = marked[0] if marked else process
+    if pid not in profiles:
+        raise UserError(f"{name} left nothing to model: it has become another program (exec).", "Name that program instead.")
+    if profiles[pid]["problem"]:
+        raise UserError(f"The markers of {name} do not match: {profiles[pid]['problem']}.", _MARKERS)
+    return profiles[pid], (folder / f"{pid}.maps").read_text(encoding="utf-8", errors="replace")
