@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.build import Library, build_variant
-from tvmmobile.cli.work import SHIPPED_LOGS, LogDirs, variant_jobs
+from tvmmobile.build import Library, VariantJob, build_variant
+from tvmmobile.cli.work import SHIPPED_LOGS
+from tvmmobile.database import Identity
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.errors import ExitCode, UserError
@@ -59,9 +60,8 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
     """
     device = find_device(DEVICE)
     profile = device.profile
-    directories = LogDirs((logs,), logs)
-    (job,) = variant_jobs([spec], profile, directories, folder, threads=1, checkpoint=None, seed=0, dump_ir=None)
-    library = build_variant(job)
+    identity = Identity(profile.name, profile.model_hash)
+    library = build_variant(VariantJob(spec, None, 0, "float32", 1, identity, (logs,), profile.target, folder))
     timing: Timing = network_timing(profile, 1, 1, 1)
     with device.started(1) as endpoint:
         return library, bench_library(BenchJob(library, endpoint, profile, timing)), profile

@@ -44,7 +44,7 @@ def test_the_best_usable_record_is_chosen(database: Database) -> None:
 def test_only_old_records_count_as_none(tmp_path: Path) -> None:
     database = Database(PI, (), tmp_path)
     database.append([OLD])
-    kernel_function(TASK, choose(TASK, None, database, TARGET).schedule, None)
+    assert kernel_function(TASK, choose(TASK, None, database, TARGET).schedule, None) is not None
 
 
 def test_old_records_are_no_trials(database: Database) -> None:
@@ -65,4 +65,4 @@ def test_a_search_goes_on_beside_old_records(database: Database, name: str) -> N
 def test_old_records_of_a_neighbour_are_passed_over(database: Database) -> None:
     neighbour = replace(TASK, region=(replace(TASK.region[0], height=15),))  # type: ignore[type-var]
     chosen = choose(neighbour, None, database, TARGET)
-    kernel_function(neighbour, chosen.schedule, None)
+    assert kernel_function(neighbour, chosen.schedule, None) is not None

@@ -9,12 +9,9 @@ from tvmmobile.cli.work import (
     Checkpoint,
     DumpIr,
     Logs,
+    Request,
     Seed,
-    check_target,
-    check_threads,
-    check_writable,
     log_dirs,
-    variant_jobs,
     worker_count,
 )
 
@@ -38,25 +35,16 @@ def compile_libraries(
 
     Without --alpha and --resolution: the paper's 16 variants. Kernels without records take the nearest shape's schedule.
     """
-    from tvmmobile.codegen import linker
+    from tvmmobile.cli.progress import counting
     from tvmmobile.console import output
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.models.registry import grid
-
-    check_target(target)
-    specs = grid(model, alpha or (), resolution or (), activation, classes)
-    profile = find_device(device).profile
-    check_threads(threads, profile)
-    check_writable(out, "--out")
-    if dump_ir is not None:
-        check_writable(dump_ir, "--dump-ir")
-    linker(profile.target)
-
-    from tvmmobile.cli.progress import counting
     from tvmmobile.stages import build_libraries
     from tvmmobile.workers import Workers
 
-    jobs = variant_jobs(specs, profile, log_dirs(logs, False, out), out, threads=threads, checkpoint=checkpoint, seed=seed, dump_ir=dump_ir)
+    request = Request(
+        target, model, alpha, resolution, activation, classes, threads, out, checkpoint, seed, log_dirs(logs, False, out), dump_ir
+    )
+    jobs = request.jobs(find_device(device).profile)
     with Workers(worker_count(len(jobs))) as workers, counting("compiling", len(jobs)) as done:
         libraries = build_libraries(workers, jobs, done)
     for library in libraries:

@@ -13,23 +13,25 @@ from tvmmobile.cli.work import (
     Checkpoint,
     DumpIr,
     Logs,
+    Request,
     RequireHardware,
     Seed,
-    check_target,
-    check_threads,
     check_writable,
     log_dirs,
     set_aside,
-    variant_jobs,
     worker_count,
 )
 
 if TYPE_CHECKING:
+    from tvmmobile.devices.protocol import Device as Board
     from tvmmobile.devices.protocol import DeviceProfile
+    from tvmmobile.results import Results
     from tvmmobile.search.tuner import Assignment
 
 #: Trials a second on two cores of a desktop, for the estimate of --dry-run; a real run shows the time that is left.
 _TRIALS_PER_SECOND = 2.5
+#: Timed runs of a finished library on a real board, and runs before them.
+_REPEAT, _WARMUP = 10, 3
 
 
 def tune(
@@ -57,55 +59,56 @@ def tune(
     Without --alpha and --resolution: the paper's 16 variants. Interrupt it at any time: finished trials are kept, and the same command
     goes on from there.
     """
-    from tvmmobile.codegen import linker
-    from tvmmobile.console import output
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.models.registry import grid
 
-    check_target(target)
-    specs = grid(model, alpha or (), resolution or (), activation, classes)
     board = find_device(device, require_hardware)
-    profile = board.profile
-    check_threads(threads, profile)
     check_strategy(strategy)
-    check_writable(out, "--out")
     directories = log_dirs(logs, fresh, out)
-    check_writable(directories.target, "--logs")
-    if dump_ir is not None:
-        check_writable(dump_ir, "--dump-ir")
-    linker(profile.target)
+    request = Request(target, model, alpha, resolution, activation, classes, threads, out, checkpoint, seed, directories, dump_ir)
+    _run(board, request, trials, strategy, fresh=fresh, dry_run=dry_run)
 
+
+def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: bool, dry_run: bool) -> None:
     from tvmmobile.cli.progress import TuningProgress, counting
     from tvmmobile.database import Database
-    from tvmmobile.report import print_table, write_report
     from tvmmobile.search.tuner import assign
     from tvmmobile.search.tuner import tune as run_search
     from tvmmobile.stages import bench_libraries, build_libraries, collect_tasks, network_timing
     from tvmmobile.workers import Workers
 
-    jobs = variant_jobs(specs, profile, directories, out, threads=threads, checkpoint=checkpoint, seed=seed, dump_ir=dump_ir)
+    profile = board.profile
+    check_writable(request.logs.target, "--logs")
+    jobs = request.jobs(profile)
     with Workers(worker_count(max(2, len(jobs)))) as workers:
         with counting("importing", len(jobs)) as done:
             tasks = collect_tasks(workers, jobs, done)
         if fresh and not dry_run:
-            set_aside(directories.target)
-        database = Database(jobs[0].identity, directories.sources, directories.target)
+            set_aside(request.logs.target)
+        database = Database(jobs[0].identity, request.logs.sources, request.logs.target)
         assignments = assign(tasks, database, trials, profile.target)
-        _announce(profile, len(specs), assignments)
+        _announce(profile, len(jobs), assignments)
         if dry_run:
             _print_assignments(assignments)
             return
         with board.started(workers.count) as endpoint:
             if any(assignment.missing for assignment in assignments):
                 with TuningProgress(assignments, profile.kind) as progress:
-                    run_search(assignments, database, endpoint, profile, workers, progress, strategy, seed)
+                    run_search(assignments, database, endpoint, profile, workers, progress, strategy, request.seed)
             with counting("compiling", len(jobs)) as done:
                 libraries = build_libraries(workers, jobs, done)
             with counting("verifying", len(jobs)) as done:
-                results = bench_libraries(workers, libraries, endpoint, profile, network_timing(profile, threads, 10, 3), done)
+                timing = network_timing(profile, request.threads, _REPEAT, _WARMUP)
+                results = bench_libraries(workers, libraries, endpoint, profile, timing, done)
+    _report(results, request.out)
+
+
+def _report(results: Results, out: Path) -> None:
+    from tvmmobile.console import output
+    from tvmmobile.report import print_table, write_report
+
     paths = write_report(results, out)
     print_table(results)
-    output().print("Written to", str(out) + ":", f"{len(libraries)} libraries,", ", ".join(path.name for path in paths), soft_wrap=True)
+    output().print(f"Written to {out}: {len(results.variants)} libraries, {', '.join(path.name for path in paths)}", soft_wrap=True)
 
 
 def check_strategy(name: str) -> None:

@@ -18,7 +18,6 @@ from tvmmobile.errors import UserError
 if TYPE_CHECKING:
     from tvmmobile.build import VariantJob
     from tvmmobile.devices.protocol import DeviceProfile
-    from tvmmobile.models.spec import ModelSpec
 
 TARGETS = ("arm",)
 SHIPPED_LOGS = Path(__file__).resolve().parent.parent / "tuning_logs"
@@ -101,37 +100,56 @@ def check_threads(threads: int, profile: DeviceProfile) -> None:
         raise UserError(f"{profile.name} models one thread so far, not {threads}.", "Leave out --threads, or use a real board.")
 
 
-def variant_jobs(
-    specs: Sequence[ModelSpec],
-    profile: DeviceProfile,
-    logs: LogDirs,
-    out: Path,
-    *,
-    threads: int,
-    checkpoint: Path | None,
-    seed: int,
-    dump_ir: Path | None,
-) -> list[VariantJob]:
-    """One job per variant."""
-    from tvmmobile.build import VariantJob
-    from tvmmobile.database import Identity
+@dataclass(frozen=True)
+class Request:
+    """Which variants to compile, for what, from which weights and logs: the options that `tune` and `compile` share."""
 
-    identity = Identity(profile.name, profile.model_hash)
-    return [
-        VariantJob(
-            spec=spec,
-            checkpoint=checkpoint,
-            seed=seed,
-            dtype="float32",
-            threads=threads,
-            identity=identity,
-            logs=logs.all,
-            target=profile.target,
-            out=out,
-            dump_dir=dump_ir / spec.variant if dump_ir else None,
-        )
-        for spec in specs
-    ]
+    target: str
+    model: str
+    alphas: Sequence[float] | None
+    resolutions: Sequence[int] | None
+    activation: str
+    classes: int
+    threads: int
+    out: Path
+    checkpoint: Path | None
+    seed: int
+    logs: LogDirs
+    dump_ir: Path | None
+
+    def jobs(self, profile: DeviceProfile) -> list[VariantJob]:
+        """One job per variant, after checking everything that can be checked before any work.
+
+        Raises:
+            UserError: an option is wrong, a directory cannot be written, or the linker is missing.
+        """
+        from tvmmobile.build import VariantJob
+        from tvmmobile.codegen import linker
+        from tvmmobile.database import Identity
+        from tvmmobile.models.registry import grid
+
+        check_target(self.target)
+        specs = grid(self.model, self.alphas or (), self.resolutions or (), self.activation, self.classes)
+        check_threads(self.threads, profile)
+        check_writable(self.out, "--out")
+        if self.dump_ir is not None:
+            check_writable(self.dump_ir, "--dump-ir")
+        linker(profile.target)
+        return [
+            VariantJob(
+                spec=spec,
+                checkpoint=self.checkpoint,
+                seed=self.seed,
+                dtype="float32",
+                threads=self.threads,
+                identity=Identity(profile.name, profile.model_hash),
+                logs=self.logs.all,
+                target=profile.target,
+                out=self.out,
+                dump_dir=self.dump_ir / spec.variant if self.dump_ir else None,
+            )
+            for spec in specs
+        ]
 
 
 def worker_count(jobs: int) -> int:
