@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 #: Trials a second on two cores of a desktop, for the estimate of --dry-run; a real run shows the time that is left.
 _TRIALS_PER_SECOND = 2.5
-#: The templates prune so much that 8 trials come within 0.1 % of 64 (MobileNet v1 1.0-224: 146.2 against 146.1 M cycles); shipped logs have as many.
+#: The templates prune so much that 8 trials come within 0.1 % of 64 (MobileNet v1 1.0-224: 146.2 against 146.1 M modelled cycles).
+#: The shipped logs have as many for every kernel.
 DEFAULT_TRIALS = 8
 #: Timed runs of a finished library on a real board, and runs before them.
 _REPEAT, _WARMUP = 10, 3
