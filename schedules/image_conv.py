@@ -7,13 +7,15 @@ from typing import Any
 
 from tvmmobile.layers import Conv2d
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
-from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, round_up, up_to, waste
+from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
 from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, panels
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
 from tvmmobile.tasks import Task
 
 MAX_INPUT_CHANNELS = 4
+#: Few taps leave little to amortise a large tile's start and end over: 2 × 8 and 5 × 8 beat tiles of 12 accumulators and more.
+FEW_ACCUMULATORS = 4
 
 
 class ImageConv(Template):
@@ -44,7 +46,7 @@ class ImageConv(Template):
             "order": (0, 1),
         }
         stride, kernel = layer.stride[1], layer.kernel[1]
-        fewest = min(MIN_ACCUMULATORS, max(options["pixels"]) * max(options["columns"]) // LANES)
+        fewest = min(FEW_ACCUMULATORS, max(options["pixels"]) * max(options["columns"]) // LANES)
 
         def fits(knobs: Knobs) -> bool:
             accumulators = knobs["pixels"] * knobs["columns"] // LANES
