@@ -26,7 +26,7 @@ class Run:
         start: first output index.
         count: number of tiles.
         size: outputs per tile.
-        low, high: taps [low, high) of each output of the tile that fall inside the input; equal for all tiles of a run.
+        taps: for each output of the tile its taps [low, high) that fall inside the input; equal for all tiles of a run.
     """
 
     start: int

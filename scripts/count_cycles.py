@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.build import Library, VariantJob, build_variant
+from tvmmobile.build import VariantJob, build_variant
 from tvmmobile.cli.work import SHIPPED_LOGS
 from tvmmobile.database import Identity
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.errors import ExitCode, UserError
+from tvmmobile.library import Library
 from tvmmobile.measure import Timing
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.results import VariantResult
@@ -85,7 +86,7 @@ def main() -> int:
         return error.exit_code
     assert result.cycles is not None and result.instructions is not None
     least = result.macs / profile.fma_lanes_per_cycle
-    print("\n".join(kernel_lines(kernels, profile)))
+    print("\n".join(["modelled core cycles, all runs of a kernel together", *kernel_lines(kernels, profile)]))
     print(f"\n{spec.variant} on {profile.name}, modelled ({profile.model_hash}):")
     print(f"{result.cycles:>15,} core cycles, {result.latency_us / 1e3:.2f} ms at {profile.clock_hz / 1e9:g} GHz")
     print(f"{result.instructions:>15,} instructions")

@@ -18,10 +18,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tvmmobile.build import Library, find_libraries
 from tvmmobile.doctor import require
 from tvmmobile.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.errors import ExitCode, UserError
+from tvmmobile.library import Library, find_libraries
 from tvmmobile.stages import TOLERANCE
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.sysroot import python_sysroot

@@ -41,6 +41,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--threads", "2"], "pi4-virtual models one thread so far, not 2"),
         (["--threads", "9"], "9 threads are more than the 4 cores of Raspberry Pi 4 Model B"),
         (["--seed", "-1"], "Invalid value for '--seed'"),
+        (["--seed", str(2**63)], "Invalid value for '--seed'"),
     ],
 )
 def test_bad_options(cli: CommandLine, tmp_path: Path, verb: str, arguments: list[str], complaint: str) -> None:
@@ -106,10 +107,11 @@ def test_a_bad_checkpoint(cli: CommandLine, tmp_path: Path, damage: str) -> None
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif damage == "garbage":
         path.write_bytes(os.urandom(1000))
+    (tmp_path / "logs").mkdir()
     verb = "tune" if damage == "garbage" else "compile"  # each starts worker processes, which takes seconds
     complaint = f"checkpoint {path} " + ("lacks" if damage == "names" else "cannot be read")
     refused(cli(verb, *SMALL, "--out", "results", "--logs", "logs", "--checkpoint", str(path)), 1, complaint)
-    assert [found.name for found in tmp_path.iterdir()] == ["weights.pt"]
+    assert sorted(found.name for found in tmp_path.rglob("*")) == ["logs", "weights.pt"]
 
 
 @pytest.mark.parametrize(
@@ -129,8 +131,18 @@ def test_bench_wants_whole_libraries(cli: CommandLine, tmp_path: Path, content: 
     assert {path.name for path in tmp_path.iterdir()} == set(content)
 
 
+def test_compile_wants_records(cli: CommandLine, tmp_path: Path) -> None:
+    refused(cli("compile", *SMALL, "--out", "results", "--logs", "logz"), 1, "--logs logz is not there")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_writes_nothing(cli: CommandLine, tmp_path: Path) -> None:
     outcome = cli("tune", *SMALL, "--trials", "0", "--logs", "logs", "--out", "results", "--dry-run")
     assert outcome.code == 0 and "nothing was done" in outcome.out
     assert outcome.out.count("_float32_t1") == 21
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_trials_the_logs_need_not_be_writable(cli: CommandLine, tmp_path: Path) -> None:
+    outcome = cli("tune", *SMALL, "--trials", "0", "--logs", "/proc/logs", "--out", "results", "--dry-run")
+    assert outcome.code == 0 and list(tmp_path.iterdir()) == []

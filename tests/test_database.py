@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -114,7 +116,19 @@ def test_a_last_line_that_lacks_only_its_end_is_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"{}", b"null", b"[1, 2]", b"12", b'"text"', b"\xff\xfe\x00", b'{"v": 1}', b"<<<<<<< HEAD", b'{"v":1,"device":"pi4-virtual"'],
+    [
+        b"",
+        b"{}",
+        b"null",
+        b"[1, 2]",
+        b"12",
+        b'"text"',
+        b"\xff\xfe\x00",
+        b'{"v": 1}',
+        b"<<<<<<< HEAD",
+        b'{"v":1,"device":"pi4-virtual"',
+        b"[" * 100_000,
+    ],
 )
 def test_lines_that_are_no_records_are_passed_over(tmp_path: Path, line: bytes) -> None:
     database = Database(PI, (), tmp_path)
@@ -133,6 +147,16 @@ def _change(name: str, value: object) -> Callable[[dict[str, object]], None]:
     return change
 
 
+def _extent(value: object) -> Callable[[dict[str, object]], None]:
+    """Another height, in the name as well."""
+
+    def change(entry: dict[str, Any]) -> None:
+        entry["task"]["region"][0]["height"] = value
+        entry["name"] = entry["name"].replace("14x14", f"{value}x14")
+
+    return change
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -145,6 +169,15 @@ def _change(name: str, value: object) -> Callable[[dict[str, object]], None]:
         _change("task", {"region": [{"kind": "dense", "rows": 3}], "dtype": "float32", "threads": 1}),
         _change("schedule", {"knobs": {}}),
         _change("latency_us", "fast"),
+        _change("latency_us", math.nan),
+        _change("latency_us", -1.0),
+        _change("latency_us", 0),
+        _change("name", "pw_7x7_64x64_relu6_float32_t1"),
+        _change("schedule", {"template": "pointwise", "version": 1, "knobs": dict.fromkeys(schedules(POINTWISE)[0].values, 0)}),
+        _extent("xy"),
+        _extent(-3),
+        _extent(0),
+        _extent(None),
     ],
 )
 def test_records_that_are_not_comparable_are_ignored(tmp_path: Path, change: Callable[[dict[str, object]], None]) -> None:
@@ -205,13 +238,15 @@ import sys
 from pathlib import Path
 from tvmmobile.database import Database, Identity, Record
 from tvmmobile.layers import Dense
-from tvmmobile.schedules import KnobSchedule
+from tvmmobile.schedules import template_for
 from tvmmobile.tasks import Task
 folder, offset = Path(sys.argv[1]), int(sys.argv[2])
 database = Database(Identity("pi4-virtual", "0123abcd"), (), folder)
+task = Task((Dense(64, 10),))
+space = list(template_for(task).space(task).unpruned())
 for number in range(60):
-    schedule = KnobSchedule("dense", 1, (("columns", 4), ("unroll", offset + number)))
-    database.append([Record(Task((Dense(64, 10),)), schedule, float(number + 1), error="x" * (7 * number))])
+    task = Task((Dense(64, 10 + offset + number // len(space)),))
+    database.append([Record(task, space[number % len(space)], float(number + 1), error="x" * (7 * number))])
 """
 
 
@@ -221,7 +256,7 @@ def test_two_processes_may_write_at_once(tmp_path: Path, repository: Path) -> No
     Database(PI, (), folder).append([record(CLASSIFIER)])
     the_file(folder).open("ab").write(b'{"v":1,"torn')
     command = [sys.executable, "-c", APPENDER, str(folder)]
-    running = [subprocess.Popen([*command, str(offset)], cwd=repository) for offset in (1000, 2000)]
+    running = [subprocess.Popen([*command, str(offset)], cwd=repository) for offset in (100, 200)]
     assert [process.wait(60) for process in running] == [0, 0]
     found = reopened(folder)
     assert len(found) == 121 and found.ignored == 1

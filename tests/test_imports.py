@@ -17,7 +17,7 @@ LEVELS = (
     ("tasks", "models"),
     ("schedules", "agent", "virtual"),
     ("serial", "reference", "devices", "codegen", "kernels", "frontend", "passes", "workers", "results"),
-    ("database", "network", "measure"),
+    ("database", "network", "measure", "library"),
     ("plan", "search"),
     ("choice",),
     ("build",),

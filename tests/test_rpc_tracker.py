@@ -94,7 +94,13 @@ def test_a_client_that_left_takes_no_agent(port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "nonsense", [b"GET / HTTP/1.0\r\n\r\n", struct.pack("<ii", TRACKER_MAGIC, -5), struct.pack("<ii", TRACKER_MAGIC, 4) + b"{{{{"]
+    "nonsense",
+    [
+        b"GET / HTTP/1.0\r\n\r\n",
+        struct.pack("<ii", TRACKER_MAGIC, -5),
+        struct.pack("<ii", TRACKER_MAGIC, 4) + b"{{{{",
+        struct.pack("<ii", TRACKER_MAGIC, 50_000) + b"[" * 50_000,
+    ],
 )
 def test_nonsense_only_ends_its_own_connection(port: int, nonsense: bytes) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=2) as sock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,11 @@ from tvmmobile.choice import Choice, choose
 from tvmmobile.codegen import export, linker, make_target, pass_context
 from tvmmobile.database import Database, Identity
 from tvmmobile.environment import TVM_FFI_VERSION, TVM_VERSION
-from tvmmobile.errors import UserError
 from tvmmobile.files import replacing, sha256_of, write_text
 from tvmmobile.frontend import import_torch
 from tvmmobile.kernels import kernel_function
 from tvmmobile.layers import Layer
+from tvmmobile.library import Library
 from tvmmobile.models.registry import TorchModel, build_torch_model
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.network import Lowered, Network, lower, read_network
@@ -61,73 +61,6 @@ class VariantJob:
     def stem(self) -> str:
         """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
         return f"{self.spec.variant}_{self.dtype}_t{self.threads}"
-
-
-@dataclass(frozen=True)
-class Library:
-    """A compiled variant on disk.
-
-    Attributes:
-        path: the `.so`; the manifest and `.reference.npz` lie beside it under the same stem.
-    """
-
-    spec: ModelSpec
-    dtype: str
-    threads: int
-    path: Path
-
-    @property
-    def manifest_path(self) -> Path:
-        """The manifest."""
-        return self.path.with_suffix(".json")
-
-    @property
-    def reference_path(self) -> Path:
-        """Input and PyTorch's output for it."""
-        return self.path.with_suffix(".reference.npz")
-
-    def manifest(self) -> dict[str, Any]:
-        """The manifest's content."""
-        content: dict[str, Any] = json.loads(self.manifest_path.read_text())
-        return content
-
-
-def find_libraries(paths: Sequence[Path]) -> list[Library]:
-    """Libraries by path, those of a directory by name; all must have the same thread count, so that one table can hold them.
-
-    Raises:
-        UserError: there is none, a manifest or reference is missing, the file is not the one its manifest describes, or threads differ.
-    """
-    files: list[Path] = []
-    for path in paths:
-        files += sorted(path.glob("*.so")) if path.is_dir() else [path]
-    libraries = [_described(path) for path in files]
-    if not libraries:
-        raise UserError(f"there is no library in {', '.join(map(str, paths))}.", "Compile some with tvmmobile compile.")
-    threads = {library.threads for library in libraries}
-    if len(threads) > 1:
-        raise UserError(f"libraries for {sorted(threads)} threads cannot share a report.", "Time them one thread count at a time.")
-    return libraries
-
-
-def _described(path: Path) -> Library:
-    """The library at `path` as its manifest describes it."""
-    for needed in (path, path.with_suffix(".json"), path.with_suffix(".reference.npz")):
-        if not needed.is_file():
-            raise UserError(
-                f"{needed} is not there.", "A library needs its manifest and reference beside it: tvmmobile compile writes all three."
-            )
-    try:
-        manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        model = manifest["model"]
-        spec = ModelSpec(model["name"], model["alpha"], model["resolution"], model["activation"], model["classes"])
-        library = Library(spec, str(manifest["dtype"]), int(manifest["threads"]), path)
-        digest = manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path.with_suffix('.json')} is not a manifest of tvmmobile: {error}.", "Compile the library again.") from error
-    if sha256_of(path) != digest:
-        raise UserError(f"{path} is not the library its manifest describes.", "Compile it again.")
-    return library
 
 
 def variant_tasks(job: VariantJob) -> list[tuple[Task, str | None]]:
@@ -261,6 +194,7 @@ def _write_manifest(job: VariantJob, model: TorchModel, library: Library, steps:
         "threads": job.threads,
         "device": job.identity.device,
         "timing_model": job.identity.model_hash,
+        "kind": "measured" if job.identity.model_hash is None else "modelled",
         "target": dict(job.target),
         "versions": {"tvmmobile": __version__, "tvm": TVM_VERSION, "tvm_ffi": TVM_FFI_VERSION, "torch": _torch_version()},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from tvmmobile.serial import Schedule, TraceSchedule, schedule_from_json, schedu
 from tvmmobile.tasks import Task
 
 FORMAT = 1
+#: What reading a line, or the extents of a task that no network has, may raise.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,8 @@ class Database:
                 value = json.loads(line)
                 identity = Identity(value["device"], value.get("model"), value["tvm"])
                 record = self._decode(value)
-            except (ValueError, KeyError, TypeError, AttributeError):
+                _usable(record)
+            except _MALFORMED:
                 self.ignored += 1  # torn by a crash, or not ours
                 continue
             if identity == self.identity:
@@ -179,9 +183,13 @@ class Database:
     def _decode(value: dict[str, Any]) -> Record:
         if value["v"] != FORMAT:
             raise ValueError(f"format {value['v']}")
-        latency = value["latency_us"]
+        task, latency = task_from_json(value["task"]), value["latency_us"]
+        if value["name"] != task.name:
+            raise ValueError(f"{value['name']} is not the name of {task.name}")
+        if latency is not None and not 0 < float(latency) < math.inf:
+            raise ValueError(f"latency {latency}")
         return Record(
-            task_from_json(value["task"]),
+            task,
             schedule_from_json(value["schedule"]),
             None if latency is None else float(latency),
             value.get("cycles"),
@@ -192,13 +200,13 @@ class Database:
 
 
 def _usable(record: Record) -> bool:
-    """Whether this version can still build the schedule: its template is there, in that version, with those knobs."""
+    """Whether this version can still build the schedule: its template is there, in that version, with those knobs and values."""
     schedule = record.schedule
     if isinstance(schedule, TraceSchedule):
         return all(isinstance(layer, Opaque) for layer in record.task.region)
     template = template_named(schedule.template, schedule.version)
     space = template.space(record.task) if template else None
-    return space is not None and list(schedule.values) == list(space.options)
+    return space is not None and schedule in space
 
 
 def _append_whole(stream: io.FileIO, content: bytes) -> None:

@@ -9,16 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tvmmobile import __version__
-from tvmmobile.build import Library, VariantJob, build_variant, variant_tasks
+from tvmmobile.build import VariantJob, build_variant, variant_tasks
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
+from tvmmobile.library import Library
 from tvmmobile.measure import Latency, MeasureError, Timing, measure_network
 from tvmmobile.models.costs import count
-from tvmmobile.models.published import paper_figures, slim_figures
+from tvmmobile.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.reference import relative_error
 from tvmmobile.results import Context, KernelResult, Results, VariantResult
@@ -94,8 +93,7 @@ def bench_libraries(
 def bench_library(job: BenchJob) -> VariantResult:
     """Run one library on the reference input, compare, and time it."""
     library, manifest = job.library, job.library.manifest()
-    with np.load(library.reference_path, allow_pickle=False) as reference:
-        data, expected = reference["input"], reference["output"]
+    data, expected = library.reference()
     try:
         run = measure_network(job.endpoint, job.profile, library.path, data, _BENCH_TIMEOUT_S, job.timing)
     except MeasureError as error:
@@ -115,7 +113,7 @@ def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, err
     spec = library.spec
     cost = count(spec)
     key = (spec.name, spec.alpha, spec.resolution)
-    published = slim_figures(*key) or paper_figures(*key)
+    published = (slim_figures(*key) or paper_figures(*key)) if spec.classes == IMAGENET_CLASSES else None
     samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
     kernels = tuple(
         KernelResult(kernel["name"], kernel["kind"], kernel["macs"], kernel["latency_us"], str(schedule_from_json(kernel["schedule"])))

@@ -58,12 +58,17 @@ def build_bundle(progress: Progress | None = None) -> Path:
         progress: called with a short sentence before each long step.
 
     Raises:
-        UserError: the cross compiler is missing, or pip cannot fetch TVM's AArch64 wheels.
+        UserError: the cross compiler is missing, the cache cannot be created, or pip cannot fetch TVM's AArch64 wheels.
     """
     path = bundle_path()
     if path.is_dir():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The cache {path.parent} cannot be created: {error.strerror}.", "Set TVMMOBILE_CACHE to a folder that can be written."
+        ) from error
     with FileLock(path.with_suffix(".lock")):
         if path.is_dir():
             return path

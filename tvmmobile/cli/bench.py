@@ -20,8 +20,8 @@ def bench(
     require_hardware: RequireHardware = False,
 ) -> None:
     """Check compiled libraries against PyTorch on a device, and time them."""
-    from tvmmobile.build import find_libraries
     from tvmmobile.devices.registry import find_device
+    from tvmmobile.library import find_libraries
 
     board = find_device(device, require_hardware)
     found = find_libraries(libraries)

@@ -14,6 +14,7 @@ from tvmmobile.cli.work import (
     log_dirs,
     worker_count,
 )
+from tvmmobile.errors import UserError
 
 
 def compile_libraries(
@@ -41,6 +42,8 @@ def compile_libraries(
     from tvmmobile.stages import build_libraries
     from tvmmobile.workers import Workers
 
+    if logs is not None and not logs.is_dir():
+        raise UserError(f"--logs {logs} is not there, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     request = Request(
         target, model, alpha, resolution, activation, classes, threads, out, checkpoint, seed, log_dirs(logs, False, out), dump_ir
     )

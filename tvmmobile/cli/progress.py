@@ -45,8 +45,7 @@ class TuningProgress:
         self._kernel = 0
         self._failures = 0
         self._progress = Progress(
-            TextColumn("tuning"),
-            BarColumn(16),
+            BarColumn(8),  # the rest takes up to 70 of 80 columns
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
@@ -71,7 +70,7 @@ class TuningProgress:
     def trial_finished(self, record: Record, best: Record | None) -> None:
         """See `search.tuner.Listener`."""
         self._failures += record.latency_us is None
-        status = f"kernel {self._kernel}/{self._kernels}, best {_latency(best)}"
+        status = f"kernel {self._kernel}/{self._kernels}, best {_latency(best)} {self._kind}"
         if self._failures:
             status += f", {self._failures} failed"
         self._progress.update(self._bar, advance=1, status=status)

@@ -76,15 +76,16 @@ def tune(
 def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: bool, dry_run: bool) -> None:
     from tvmmobile.cli.progress import TuningProgress, counting
     from tvmmobile.database import Database
-    from tvmmobile.search.tuner import assign
+    from tvmmobile.search.tuner import BATCH, assign
     from tvmmobile.search.tuner import tune as run_search
     from tvmmobile.stages import bench_libraries, build_libraries, collect_tasks, network_timing
     from tvmmobile.workers import Workers
 
     profile = board.profile
-    check_writable(request.logs.target, "--logs")
+    if trials and not dry_run:
+        check_writable(request.logs.target, "--logs")
     jobs = request.jobs(profile)
-    with Workers(worker_count(max(2, len(jobs)))) as workers:
+    with Workers(worker_count(max(len(jobs), BATCH if trials else 1))) as workers:
         with counting("importing", len(jobs)) as done:
             tasks = collect_tasks(workers, jobs, done)
         if fresh and not dry_run:

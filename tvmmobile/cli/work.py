@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from tvmmobile.devices.protocol import DeviceProfile
 
 TARGETS = ("arm",)
+#: What PyTorch's generator takes.
+_MOST_SEED = 2**63 - 1
 SHIPPED_LOGS = Path(__file__).resolve().parent.parent / "tuning_logs"
 
 Checkpoint = Annotated[
     Path | None,
     typer.Option("--checkpoint", metavar="FILE", help="State dict with the weights; without it they are generated from --seed."),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of generated weights and of the search.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, max=_MOST_SEED, help="Seed of generated weights and of the search.")]
 Logs = Annotated[
     Path | None,
     typer.Option(
@@ -153,5 +155,5 @@ class Request:
 
 
 def worker_count(jobs: int) -> int:
-    """Worker processes: one per core of this machine, at most one per job."""
-    return max(1, min(os.cpu_count() or 1, jobs))
+    """Worker processes: one per core this process may use, at most one per job."""
+    return max(1, min(len(os.sched_getaffinity(0)), jobs))

@@ -92,7 +92,7 @@ class Tracker:
         peer.received += chunk
         try:
             self._consume(peer)
-        except (ValueError, KeyError, IndexError, TypeError, OSError, struct.error):
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OSError, struct.error):
             self._drop(peer)  # not TVM's protocol, or gone: either way this connection is over
 
     def _consume(self, peer: _Peer) -> None:

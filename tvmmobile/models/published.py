@@ -11,6 +11,8 @@ from dataclasses import dataclass
 PAPER = "arXiv 1704.04861"
 #: Networks retrained by the TensorFlow authors.
 SLIM = "tensorflow/models research/slim/nets/mobilenet_v1.md"
+#: Every accuracy here is ImageNet's: a classifier for other classes has none of them.
+IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
