@@ -176,6 +176,10 @@ def render(table: dict[tuple[str, Task], list[list[int]]], profile: DeviceProfil
         f"Mean over {len(SEEDS)} seeds of the trials until a schedule close to the best known one is found;",
         f"a run that has not found one counts as {MOST_TRIALS}.",
         f"Modelled on {profile.name} (timing model {profile.model_hash}); made by `scripts/compare_search`.",
+        "",
+        "All but the first column search the pruned space. `evolution, cold` knows nothing, as after `tune --fresh`; the next two know",
+        "the shipped records of other kernels, never of the kernel itself, as `tune` does for a new shape. Pruning does most of the work:",
+        "within 3 % there is little left for a strategy to gain. `tune` uses the last column's.",
     ]
     tasks = list(dict.fromkeys(task for _, task in table))
     for number, margin in enumerate(MARGINS):

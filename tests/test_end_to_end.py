@@ -219,3 +219,12 @@ def test_bench_times_what_was_compiled(story: Story, compiled: Path) -> None:
     assert command.leftovers() == []
     left = [path.name for path in command.temporary.iterdir()]
     assert len(left) <= 1 and all(name.startswith("tvmmobile-workers-") for name in left)  # of the run that SIGKILL ended
+
+
+def test_compile_says_which_kernels_were_never_measured(story: Story, finished: Run) -> None:
+    out = story.folder / "neighbour"
+    command = Command(story.folder, "compile", "--alpha", "0.25", "--resolution", "40", "--logs", str(story.logs), "--out", str(out))
+    assert command.wait()[0] == 0, command.errors
+    assert re.search(r"\d+ of 2\d kernels have no record", command.errors)
+    kernels = json.loads((out / "mobilenet_v1_0.25_40_float32_t1.json").read_text())["kernels"]
+    assert any("nearest tuned shape" in kernel["record"] for kernel in kernels)

@@ -28,7 +28,9 @@ from tvmmobile.workers import WorkerError, Workers
 #: A library disagrees with PyTorch beyond this error, relative to the output's largest magnitude.
 TOLERANCE = 1e-4
 _BUILD_TIMEOUT_S = 300.0
+#: For a library on the device; its worker has longer, so that a slow library is told from a stuck worker.
 _BENCH_TIMEOUT_S = 120.0
+_BENCH_WORKER_TIMEOUT_S = 240.0
 Progress = Callable[[str], None]
 
 
@@ -84,7 +86,7 @@ def bench_libraries(
     """
     jobs = [BenchJob(library, endpoint, profile, timing) for library in libraries]
     found: dict[Path, VariantResult] = {}
-    for job, result in workers.run(bench_library, jobs, _BENCH_TIMEOUT_S):
+    for job, result in workers.run(bench_library, jobs, _BENCH_WORKER_TIMEOUT_S):
         found[job.library.path] = _succeeded(result, f"running {job.library.path.name}")
         progress(job.library.spec.variant)
     return Results(context_of(profile, libraries[0].threads), tuple(found[job.library.path] for job in jobs))

@@ -36,7 +36,7 @@ def compile_libraries(
 
     Without --alpha and --resolution: the paper's 16 variants. Kernels without records take the nearest shape's schedule.
     """
-    from tvmmobile.cli.progress import counting
+    from tvmmobile.cli.progress import counting, errors
     from tvmmobile.console import output
     from tvmmobile.devices.registry import find_device
     from tvmmobile.stages import build_libraries
@@ -52,3 +52,11 @@ def compile_libraries(
         libraries = build_libraries(workers, jobs, done)
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
+    kernels = {kernel["name"]: kernel["latency_us"] for library in libraries for kernel in library.manifest()["kernels"]}
+    untuned = sum(latency is None for latency in kernels.values())
+    if untuned:
+        errors().print(
+            f"{untuned} of {len(kernels)} kernels have no record and were compiled with the nearest shape's schedule: see `record` in the "
+            "manifests. `tvmmobile tune` measures them.",
+            soft_wrap=True,
+        )
