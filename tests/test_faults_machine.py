@@ -48,7 +48,7 @@ def some_records() -> list[Record]:
     template = template_for(TASK)
     space = template.space(TASK) if template else None
     assert space is not None
-    return [Record(TASK, schedule, float(index)) for index, schedule in enumerate(space.unpruned())][:12]
+    return [Record(TASK, schedule, float(index)) for index, schedule in enumerate(space.unpruned(), 1)][:12]
 
 
 @pytest.mark.parametrize("torn", ["", '{"v":1,"na'])

@@ -38,10 +38,24 @@ def model(*words: str) -> dict[str, Any]:
 def test_a_region_counts_alone(program: str) -> None:
     found = model(program, "region", "100000")
     assert 200_000 <= found["instructions"] < 200_100
-    assert found["regions"] == 1 and found["kind"] == "modelled" and found["modelled_terms"] == ["core"]
-    assert found["core_cycles"] >= 100_000
-    assert found["modelled_ms"] == pytest.approx(found["core_cycles"] / 1.8e6)
+    assert found["regions"] == 1 and found["kind"] == "modelled" and found["calibrated"] is True
+    assert found["modelled_terms"] == ["core", "load_l2_hits", "load_l2_misses", "stores"]
+    assert found["core_cycles"] >= found["scheduled_core_cycles"] >= 100_000
+    assert found["term_ms"]["core"] == pytest.approx(found["scheduled_core_cycles"] / 1.8e6)
+    assert found["modelled_ms"] == pytest.approx(sum(found["term_ms"].values()))
+    assert sum(found["term_shares"].values()) == pytest.approx(1)
+    assert found["load_l2_hits"] + found["load_l2_misses"] + found["store_misses"] == found["l1d_misses"]
     assert found == model(program, "region", "100000")
+
+
+@pytest.mark.virtual
+def test_an_uncalibrated_board_says_so(program: str) -> None:
+    done = start("--board", "pi3bplus", "--json", "--", program, "region", "100000")
+    found = json.loads(done.stdout)
+    assert found["calibrated"] is False and found["modelled_terms"] == ["core"]
+    assert found["modelled_ms"] == pytest.approx(found["scheduled_core_cycles"] / 1.4e6)
+    done = start("--board", "pi3bplus", "--", program, "region", "100000")
+    assert "pi3bplus is uncalibrated" in done.stdout and "core's alone" in done.stdout
 
 
 @pytest.mark.virtual
@@ -105,9 +119,10 @@ def test_environment_input_and_output_pass_through(program: str) -> None:
 def test_top_shows_blocks_with_place_and_reason(program: str) -> None:
     done = start("--top", "2", "--", program, "region", "100000")
     assert done.returncode == 0
-    assert "\n1. 100.0%: 100,000 × 1.08 cycles, program+0x" in done.stdout and "(spin+0x0)" in done.stdout
+    assert "\n1. 100.0%: 100,000 × 1 cycles, program+0x" in done.stdout and "(spin+0x0)" in done.stdout
     assert "limited by branch ports" in done.stdout and "subs x0, x0, #1" in done.stdout and "b.ne" in done.stdout
     assert "Raspberry Pi 4 Model B, 1.8 GHz" in done.stdout and "modelled" in done.stdout
+    assert "Calibrated on 7 networks" in done.stdout
     found = json.loads(start("--json", "--top", "1", "--", program, "reads", "4096").stdout)
     assert len(found["hottest"]) == 1
     assert found["hottest"][0]["assembly"][0] == "ldr\tq0, [x0], #64" and found["hottest"][0]["share"] > 0.9

@@ -16,6 +16,13 @@ virtual = typer.Typer(add_completion=False, rich_markup_mode=None)
 #: Below this share, what is not modelled is not worth a word.
 _MATTERS = 0.01
 
+_TERMS = {
+    "core": "corrected core cycles",
+    "load_l2_hits": "loads that the second level had",
+    "load_l2_misses": "loads from memory",
+    "stores": "stores that missed the first level",
+}
+
 
 @virtual.callback()
 def _group() -> None:
@@ -66,8 +73,8 @@ def _warn(done: ProgramRun) -> None:
 
 
 def _summary(done: ProgramRun, board: Board) -> dict[str, Any]:
+    from tvmmobile.virtual.calibration import run_hash
     from tvmmobile.virtual.core_model import model_hash
-    from tvmmobile.virtual.program import MODELLED_TERMS
 
     return {
         "board": board.name,
@@ -77,13 +84,21 @@ def _summary(done: ProgramRun, board: Board) -> dict[str, Any]:
         "l1d_misses": done.l1d_misses,
         "l2_misses": done.l2_misses,
         "dram_bytes": done.dram_bytes,
+        "scheduled_core_cycles": done.scheduled.cycles,
+        "load_l2_hits": done.misses.load_l2_hits,
+        "load_l2_misses": done.misses.load_l2_misses,
+        "store_misses": done.misses.stores,
         "modelled_ms": done.modelled_ms,
-        "modelled_terms": list(MODELLED_TERMS),
+        "modelled_terms": list(done.term_ms),
+        "term_ms": dict(done.term_ms),
+        "term_shares": {name: ms / max(done.modelled_ms, 1e-12) for name, ms in done.term_ms.items()},
+        "calibrated": done.calibrated,
         "regions": done.regions,
         "zeroed_lines": done.zeroed_lines,
         "other_threads_instructions": done.other_instructions,
         "unknown_instructions": done.core.unknown_instructions,
         "timing_model": model_hash(board),
+        "run_model": run_hash(board),
     }
 
 
@@ -109,12 +124,15 @@ def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
     what = {0: "the whole run", 1: "the region"}.get(done.regions, f"{done.regions} regions")
     table.add_row("instructions", what, f"{done.core.instructions:,}")
     table.add_row("core cycles", board.cpu, f"{done.core.cycles:,}")
+    table.add_row("corrected core cycles", board.cpu, f"{done.scheduled.cycles:,}")
     table.add_row("L1D misses", f"{board.caches.l1d_bytes >> 10} KiB, {board.caches.l1d_ways} ways", f"{done.l1d_misses:,}")
     table.add_row("L2 misses", f"{board.caches.l2_bytes >> 10} KiB, {board.caches.l2_ways} ways", f"{done.l2_misses:,}")
     table.add_row("DRAM bytes", "fills and write-backs", f"{done.dram_bytes:,}")
+    for name, ms in done.term_ms.items():
+        table.add_row("time (ms)", _TERMS[name], f"{ms:.3f}")
     table.add_row("time (ms)", f"{board.board}, {board.clock_hz / 1e9:g} GHz", f"{done.modelled_ms:.3f}")
     console.print(table)
-    console.print("The time is the core's alone so far: caches are simulated, but their time is not in it.")
+    console.print(_trust(board), soft_wrap=True)
     for number, block in enumerate(blocks, 1):
         cost = block.cost
         head = f"\n{number}. {block.share:.1%}: {cost.count:,} × {cost.cycles_each:.4g} cycles, {block.place}"
@@ -122,3 +140,16 @@ def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
         console.print(f"   limited by {block.limit}", soft_wrap=True)
         for line in cost.assembly:
             console.print("   " + line.replace("\t", " ", 1), soft_wrap=True)
+
+
+def _trust(board: Board) -> str:
+    from tvmmobile.virtual.calibration import calibration_of, mean_error, worst_error
+
+    fit = calibration_of(board)
+    if fit is None:
+        return f"{board.name} is uncalibrated: the time is the core's alone, and no measurement has confirmed it. Misses are counted only."
+    if fit.board != board.name:
+        return f"The time of a miss was calibrated on {fit.board}, which differs in its clock; no measurement has confirmed it here."
+    errors = fit.left_out_errors
+    off = f"{mean_error(errors):.1%} off, {worst_error(errors):.1%} at worst"
+    return f"Calibrated on {len(errors)} networks: left out of the fit, one was modelled {off}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvmmobile.devices.protocol import Device
 from tvmmobile.errors import DeviceUnavailable, UserError
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names, load_board
+from tvmmobile.virtual.calibration import calibrated_boards
 from tvmmobile.virtual.device import VirtualDevice
 
 
@@ -17,16 +18,21 @@ def find_device(name: str, require_hardware: bool = False) -> Device:
 
     Raises:
         UserError: there is no such device; the message lists those there are.
-        DeviceUnavailable: hardware is required and no board of that name is registered.
+        DeviceUnavailable: hardware is required and no board of that name is registered, or the virtual board's model is uncalibrated.
     """
     board_name = name.removesuffix(VIRTUAL_SUFFIX)
     known = board_names()
     if board_name not in known:
-        names = [n for board in known for n in (board, board + VIRTUAL_SUFFIX)]
+        names = [n for board in sorted(calibrated_boards()) for n in (board, board + VIRTUAL_SUFFIX)]
         raise UserError(f"There is no device {name!r}.", f"Known devices: {', '.join(names)}")
     if require_hardware:
         raise DeviceUnavailable(
             f"No board is registered as {name!r}, and --require-hardware rules the virtual one out.",
             "Leave out --require-hardware to use the virtual board; its numbers are modelled.",
+        )
+    if board_name not in calibrated_boards():
+        raise DeviceUnavailable(
+            f"The model of {board_name} is uncalibrated: no measurement has confirmed it, so nothing can be tuned or timed with it.",
+            f"Programs run on it: tvmmobile virtual run --board {board_name} -- PROGRAM",
         )
     return VirtualDevice(board_name + VIRTUAL_SUFFIX, load_board(board_name))

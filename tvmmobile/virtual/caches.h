@@ -19,6 +19,8 @@ typedef struct level {
 static level l1d, l2;
 static uint32_t line_shift;
 static uint64_t line_bytes, write_backs;
+// Misses of the first level by what they cost: stores, and loads that the second level missed too. The other loads hit the second level.
+static uint64_t store_misses, load_misses_of_both;
 
 static void forget_lines(level *cache)
 {
@@ -66,8 +68,11 @@ static __attribute__((noinline)) void access_beyond_first(uint64_t *set, uint64_
             return;
         }
     uint64_t victim = set[l1d.ways - 1];
+    uint64_t missed_before = l2.misses;
     l1d.misses++;
     access_l2(line, 0);
+    store_misses += dirty;
+    load_misses_of_both += dirty ? 0 : l2.misses - missed_before;
     if (victim & 1)
         access_l2(victim >> 1, 1);
     to_front(set, l1d.ways - 1, line << 1 | dirty);

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tvmmobile.environment import cache_dir
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.bounds import least_cycles
-from tvmmobile.virtual.cost_cache import CostCache
+from tvmmobile.virtual.cost_cache import Code, Cost, CostCache
 from tvmmobile.virtual.encoding import NOP, words_of
 from tvmmobile.virtual.mca import cycles_of, disassemble, mca_version
 from tvmmobile.virtual.profile import Block, basic_blocks
@@ -82,18 +82,26 @@ def model_hash(board: Board) -> str:
     return _hash_of(board.digest, mca_version())
 
 
-def core_time(blocks: Iterable[Block], board: Board, hottest: int = HOTTEST) -> CoreTime:
+def core_time(
+    blocks: Iterable[Block], board: Board, hottest: int = HOTTEST, costs_of: Callable[[set[Code], Board], dict[Code, Cost]] | None = None
+) -> CoreTime:
     """Model one run from its executed translation blocks, and show the `hottest` of them.
+
+    Args:
+        blocks: of the run, as the plugin counted them.
+        board: the board.
+        hottest: how many blocks to show.
+        costs_of: another model of a block's cycles than this one, such as `corrected.corrected_costs`.
 
     Raises:
         UserError: llvm-mca or llvm-mc is not installed.
     """
     pieces = basic_blocks(blocks)
     codes = [words_of(piece.code) for piece in pieces]
-    costs = _costs(set(codes), board)
+    costs = (costs_of or _costs)(set(codes), board)
     timed = [BlockCost(piece.address, piece.count, costs[code][0], (), costs[code][1]) for piece, code in zip(pieces, codes, strict=True)]
     order = sorted(range(len(timed)), key=lambda i: (-timed[i].cycles, timed[i].address))[:hottest]
-    texts = _texts({word for i in order for word in codes[i]}, board)
+    texts = texts_of({word for i in order for word in codes[i]}, board)
     shown = tuple(
         BlockCost(t.address, t.count, t.cycles_each, tuple(texts[w] or f".inst\t{w:#010x}" for w in codes[i]), t.bounds_only)
         for i, t in ((i, timed[i]) for i in order)
@@ -112,7 +120,12 @@ def _cache(board: Board) -> CostCache:
     return CostCache.at(cache_dir() / f"core-{model_hash(board)}.sqlite")
 
 
-def _texts(words: set[int], board: Board) -> dict[int, str]:
+def texts_of(words: set[int], board: Board) -> dict[int, str]:
+    """Each instruction word as `name<TAB>operands`; "" for one that is no instruction.
+
+    Raises:
+        UserError: llvm-mc is not installed.
+    """
     cache = _cache(board)
     known = cache.texts(words)
     missing = sorted(words - known.keys())
@@ -121,15 +134,15 @@ def _texts(words: set[int], board: Board) -> dict[int, str]:
     return known
 
 
-def _costs(codes: set[tuple[int, ...]], board: Board) -> dict[tuple[int, ...], tuple[float, bool]]:
+def _costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
     """Cycles per execution, and whether they are the bound alone, for each block."""
     cache = _cache(board)
     known = cache.costs(codes)
     missing = sorted(codes - known.keys())
     if missing:
-        texts = _texts({word for code in missing for word in code} | {NOP}, board)
+        texts = texts_of({word for code in missing for word in code} | {NOP}, board)
         listings = [[texts[word] or texts[NOP] for word in code] for code in missing]
-        fresh: dict[tuple[int, ...], tuple[float, bool]] = {}
+        fresh: dict[Code, Cost] = {}
         for code, listing, cycles in zip(missing, listings, cycles_of(listings, board.mcpu), strict=True):
             least = least_cycles(listing, board.core)
             unknown = cycles is None or not all(texts[word] for word in code)

@@ -22,7 +22,7 @@ class HotBlock:
 
     Attributes:
         cost: its count, cycles and assembly.
-        share: of the run's cycles, 0 to 1.
+        share: of the run's corrected core cycles, 0 to 1.
         place: file, offset and function.
         limit: what keeps it from being faster.
     """
@@ -39,8 +39,9 @@ def hot_blocks(run: ProgramRun, board: Board) -> list[HotBlock]:
     Raises:
         UserError: llvm-mca is not installed.
     """
-    total = max(run.core.cycles, 1)
-    return [HotBlock(cost, cost.cycles / total, place_of(cost.address, run.mappings), limit_of(cost, board)) for cost in run.core.hottest]
+    total = max(run.scheduled.cycles, 1)
+    hottest = run.scheduled.hottest
+    return [HotBlock(cost, cost.cycles / total, place_of(cost.address, run.mappings), limit_of(cost, board)) for cost in hottest]
 
 
 def limit_of(cost: BlockCost, board: Board) -> str:

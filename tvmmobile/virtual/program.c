@@ -22,7 +22,11 @@ static unsigned int regions;       // opened by markers
 static const char *problem = "";
 static uint64_t other_instructions;
 static uint64_t guest_base;
-static uint64_t counted_l1d, counted_l2, counted_write_backs;  // of regions that are closed
+
+// What the caches counted in regions that are closed.
+static struct {
+    uint64_t l1d, l2, write_backs, stores, loads_of_both;
+} counted;
 
 static void on_block(unsigned int vcpu, void *data)
 {
@@ -85,12 +89,31 @@ static void write_profile(void)
         return;
     fprintf(file, "{\"problem\":\"%s\",\"regions\":%u,\"guest_base\":%" PRIu64 ",\"other_instructions\":%" PRIu64 ",", problem, regions,
             guest_base, other_instructions);
-    fprintf(file, "\"l1d_misses\":%" PRIu64 ",\"l2_misses\":%" PRIu64 ",\"write_backs\":%" PRIu64 ",\n\"blocks\":", counted_l1d, counted_l2,
-            counted_write_backs);
+    fprintf(file, "\"l1d_misses\":%" PRIu64 ",\"l2_misses\":%" PRIu64 ",\"write_backs\":%" PRIu64 ",", counted.l1d, counted.l2,
+            counted.write_backs);
+    fprintf(file, "\"store_misses\":%" PRIu64 ",\"load_misses_of_both\":%" PRIu64 ",\n\"blocks\":", counted.stores, counted.loads_of_both);
     print_blocks(file);
     fputs("}\n", file);
     if (!fclose(file))
         rename(temporary, path);
+}
+
+static void remember_misses(void)
+{
+    counted.l1d = l1d.misses;
+    counted.l2 = l2.misses;
+    counted.write_backs = write_backs;
+    counted.stores = store_misses;
+    counted.loads_of_both = load_misses_of_both;
+}
+
+static void go_on_counting_misses(void)
+{
+    l1d.misses = counted.l1d;
+    l2.misses = counted.l2;
+    write_backs = counted.write_backs;
+    store_misses = counted.stores;
+    load_misses_of_both = counted.loads_of_both;
 }
 
 static void complain(const char *sentence)
@@ -112,9 +135,7 @@ static void begin_region(unsigned int vcpu)
         forget_lines(&l2);
     }
     other_instructions = regions ? other_instructions : 0;
-    l1d.misses = counted_l1d;
-    l2.misses = counted_l2;
-    write_backs = counted_write_backs;
+    go_on_counting_misses();
     owner = getpid();
     modelled = vcpu;
     regions++;
@@ -129,9 +150,7 @@ static void end_region(unsigned int vcpu)
         complain("a region ends in another thread than it began in");
     is_open = false;
     owner = getpid();
-    counted_l1d = l1d.misses;
-    counted_l2 = l2.misses;
-    counted_write_backs = write_backs;
+    remember_misses();
     write_maps();
     write_profile();
 }
@@ -153,9 +172,7 @@ static void at_exit(qemu_plugin_id_t id, void *data)
         return;
     if (regions)
         complain("a region was begun and never ended");
-    counted_l1d = l1d.misses;
-    counted_l2 = l2.misses;
-    counted_write_backs = write_backs;
+    remember_misses();
     write_maps();
     write_profile();
 }

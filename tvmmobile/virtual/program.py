@@ -12,7 +12,7 @@ import signal
 import struct
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from typing import Any
 from tvmmobile.doctor import require
 from tvmmobile.errors import UserError
 from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.calibration import Misses, calibration_of, term_ms
 from tvmmobile.virtual.core_model import CoreTime, core_time
+from tvmmobile.virtual.corrected import corrected_time
 from tvmmobile.virtual.elf import NotElf, read_elf
-from tvmmobile.virtual.mappings import Mapping, parse_maps
+from tvmmobile.virtual.mappings import Mapping as FileMapping
+from tvmmobile.virtual.mappings import parse_maps
 from tvmmobile.virtual.plugin import build_plugin
 from tvmmobile.virtual.profile import Block, parse_blocks
 
@@ -30,8 +33,6 @@ from tvmmobile.virtual.profile import Block, parse_blocks
 CROSS_SYSROOT = Path("/usr/aarch64-linux-gnu")
 #: What QEMU makes up for the program (stack protectors, AT_RANDOM) is the same in every run.
 SEED = "1"
-#: What a modelled time consists of; caches are simulated, their time is not in it yet.
-MODELLED_TERMS = ("core",)
 _MARKERS = "The region lies between prctl(0x7a110001,0,0,0,0) and prctl(0x7a110002,0,0,0,0), both called by the same thread."
 
 
@@ -40,7 +41,11 @@ class ProgramRun:
     """What a program did in its region, or in its whole run, on one core of a virtual board.
 
     Attributes:
-        core: cycles, instructions and hottest blocks of the modelled thread.
+        core: cycles and instructions of the modelled thread, as `tune` and `bench` model them.
+        scheduled: the same with the corrected core, and the hottest blocks; the modelled time rests on it.
+        misses: first-level misses by what they cost.
+        term_ms: the terms of the modelled time by name; `core` alone for a board that is not calibrated.
+        calibrated: whether misses are in the modelled time.
         l1d_misses: lines that its accesses did not find in the first-level data cache.
         l2_misses: lines that were not found in the second level either.
         dram_bytes: what was read for those, and written back from the second level.
@@ -51,18 +56,22 @@ class ProgramRun:
     """
 
     core: CoreTime
+    scheduled: CoreTime
+    misses: Misses
+    term_ms: Mapping[str, float]
+    calibrated: bool
     l1d_misses: int
     l2_misses: int
     dram_bytes: int
     zeroed_lines: int
     regions: int
     other_instructions: int
-    mappings: tuple[Mapping, ...]
+    mappings: tuple[FileMapping, ...]
 
     @property
     def modelled_ms(self) -> float:
-        """Modelled time in milliseconds: the `MODELLED_TERMS`."""
-        return self.core.seconds * 1e3
+        """Modelled time in milliseconds: the sum of `term_ms`."""
+        return sum(self.term_ms.values())
 
 
 def run_program(board: Board, command: Sequence[str], sysroot: Path | None = None, hottest: int = 0) -> ProgramRun:
@@ -87,8 +96,16 @@ def run_program(board: Board, command: Sequence[str], sysroot: Path | None = Non
         _check_end(process.returncode, command[0])
         profile, maps = _read_profile(Path(folder), process.pid, command[0])
     blocks = parse_blocks(profile["blocks"])
+    scheduled = corrected_time(blocks, board, hottest)
+    stores, from_memory = profile["store_misses"], profile["load_misses_of_both"]
+    misses = Misses(profile["l1d_misses"] - stores - from_memory, from_memory, stores)
+    fit = calibration_of(board)
     return ProgramRun(
-        core=core_time(blocks, board, hottest),
+        core=core_time(blocks, board, 0),
+        scheduled=scheduled,
+        misses=misses,
+        term_ms=term_ms(board, scheduled.cycles, misses, fit.parameters if fit else ()),
+        calibrated=fit is not None,
         l1d_misses=profile["l1d_misses"],
         l2_misses=profile["l2_misses"],
         dram_bytes=(profile["l2_misses"] + profile["write_backs"]) * caches.line_bytes,

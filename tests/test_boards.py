@@ -1,0 +1,84 @@
+"""Boards: each file is read, figures that no board has are refused by file and field, and only calibrated boards can be tuned for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.errors import DeviceUnavailable, ExitCode, UserError
+from tvmmobile.virtual.board import BOARDS, board_names, load_board, read_board
+from tvmmobile.virtual.calibration import SAME_BUT_FOR_THE_CLOCK
+from tvmmobile.virtual.sysroot import cpuinfo
+
+PI4 = (BOARDS / "pi4.toml").read_text(encoding="utf-8")
+
+
+def test_all_boards_can_be_read() -> None:
+    assert board_names() == ["pi3bplus", "pi4", "pi4-1500", "pi5", "rk3399-a72"]
+    boards = [load_board(name) for name in board_names()]
+    assert len({board.digest for board in boards}) == len(boards)
+    for board in boards:
+        assert cpuinfo(board).count("processor\t: ") == board.cores
+
+
+def test_what_the_shipped_logs_rest_on() -> None:
+    """A change of the pi4's values makes all shipped logs worthless: not without new ones."""
+    assert load_board("pi4").digest[:16] == "e79bcb9d517bf2d4"
+
+
+@pytest.mark.parametrize(("name", "other"), [(name, other) for name, others in SAME_BUT_FOR_THE_CLOCK.items() for other in others])
+def test_boards_that_differ_in_their_clock(name: str, other: str) -> None:
+    def rest(board: str) -> dict[str, object]:
+        return load_board(board).model_dump(exclude={"name", "board", "clock_hz"})
+
+    assert rest(name) == rest(other) and load_board(name).clock_hz != load_board(other).clock_hz
+
+
+@pytest.mark.parametrize(
+    ("figure", "instead", "complaint"),
+    [
+        ("clock_hz = 1.8e9", "", "clock_hz: field required"),
+        ("clock_hz = 1.8e9", "clock_hz = 1800", "clock_hz: input should be greater than or equal to 100000000 (it is 1800"),
+        ("clock_hz = 1.8e9", "clock_hz = -1.8e9", "clock_hz: input should be greater"),
+        ("clock_hz = 1.8e9", "clock_hz = nan", "clock_hz: input should be"),
+        ("clock_hz = 1.8e9", "clock_hz = inf", "clock_hz: input should be less"),
+        ("clock_hz = 1.8e9", 'clock_hz = "fast"', "clock_hz: input should be a valid number (it is 'fast')"),
+        ("cores = 4", "cores = 0", "cores: input should be greater than 0 (it is 0)"),
+        ("cores = 4", "cores = true", "cores: input should be a valid integer"),
+        ("cores = 4", "cores = 4.5", "cores: input should be a valid integer (it is 4.5)"),
+        ("load_ports = 1 ", "load_ports = -1 ", "core.load_ports: input should be greater than 0 (it is -1)"),
+        ("load_ports = 1 ", "load_ports = 100 ", "core.load_ports: input should be less than or equal to 16 (it is 100)"),
+        ("l1d_bytes = 32768", "l1d_bytes = 32000", "caches: l1d_bytes = 32000 are no power of two of sets"),
+        (
+            "l2_bytes = 1048576",
+            "l2_kib = 1024",
+            "caches.l2_bytes: field required; caches.l2_kib: extra inputs are not permitted (it is 1024)",
+        ),
+        ('mcpu = "cortex-a72"', 'mcpu = ""', "mcpu: string should have at least 1 character"),
+        ('name = "pi4"', 'name = "pi5"', "name is 'pi5'"),
+        ("[caches]", "[caches", "is no TOML file"),
+    ],
+)
+def test_an_absurd_figure_is_refused_by_file_and_field(tmp_path: Path, figure: str, instead: str, complaint: str) -> None:
+    assert figure in PI4
+    path = tmp_path / "pi4.toml"
+    path.write_text(PI4.replace(figure, instead, 1), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_board(path)
+    assert caught.value.message.startswith("pi4.toml ") and complaint in caught.value.message and caught.value.remedy
+    assert "\n" not in caught.value.message or "TOML" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["pi3bplus", "pi5", "rk3399-a72", "rk3399-a72-virtual"])
+def test_uncalibrated_boards_are_no_devices(name: str) -> None:
+    with pytest.raises(DeviceUnavailable, match="is uncalibrated") as caught:
+        find_device(name)
+    assert caught.value.exit_code is ExitCode.DEVICE_UNAVAILABLE and "virtual run --board" in caught.value.remedy
+
+
+def test_devices_that_are_offered() -> None:
+    assert find_device("pi4-1500").profile.clock_hz == 1.5e9
+    with pytest.raises(UserError, match=r"Known devices: pi4, pi4-virtual, pi4-1500, pi4-1500-virtual$"):
+        find_device("pi44")
