@@ -289,7 +289,7 @@ def _bounds(board: Board) -> list[_Bound]:
 
 def _solve(board: Board, observations: Sequence[Observation], bounds: Sequence[_Bound]) -> list[float]:
     import numpy as np
-    from scipy.optimize import lsq_linear  # type: ignore[import-untyped]
+    from scipy.optimize import lsq_linear
 
     per_unit = {"cycles": 1e3 / board.clock_hz, "ns": 1e-6}
     counts = np.array([[getattr(seen.misses, b.name) * per_unit[b.unit] for b in bounds] for seen in observations])
