@@ -87,11 +87,11 @@ def test_no_cross_compiler(cli: CommandLine, tmp_path: Path, tmp_path_factory: p
             found = shutil.which(name)
             if found:
                 (programs / name).symlink_to(found)
-    doctor._find.cache_clear()
+    doctor._version_of.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(programs))
         outcome = cli(verb, *SMALL, "--out", "results")
-    doctor._find.cache_clear()
+    doctor._version_of.cache_clear()
     refused(outcome, 1, "aarch64-linux-gnu-gcc is missing")
     assert "apt-get install -y g++-aarch64-linux-gnu" in outcome.err
     assert list(tmp_path.iterdir()) == []

@@ -120,7 +120,6 @@ def diagnose() -> Diagnosis:
     return Diagnosis(checks, " && ".join(fixes))
 
 
-@cache
 def _find(tool: Tool) -> tuple[Path | None, str]:
     """The first program that is new enough, and its version; or None, and what is wrong."""
     problem = "missing"
@@ -133,6 +132,7 @@ def _find(tool: Tool) -> tuple[Path | None, str]:
     return None, problem
 
 
+@cache
 def _version_of(path: str) -> str:
     """The first dotted number that `--version` prints, or an empty string."""
     try:
