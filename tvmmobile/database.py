@@ -84,8 +84,8 @@ class Database:
         self._seen: set[tuple[Task, Schedule]] = set()
         for directory in dict.fromkeys([*sources, *([target] if target else [])]):
             for path in sorted((directory / identity.device).glob("*.jsonl")):
-                for record in self._read(path):
-                    self._add(record)
+                for record, usable in self._read(path):
+                    self._add(record, usable)
 
     def __len__(self) -> int:
         return sum(map(len, self._records.values()))
@@ -131,19 +131,20 @@ class Database:
                     f"tuning records cannot be written to {self.target}: {error.strerror}.", "Name another directory with --logs DIR."
                 ) from error
             for record in members:
-                self._add(record)
+                self._add(record, _usable(record))
 
-    def _add(self, record: Record) -> None:
+    def _add(self, record: Record, usable: bool) -> None:
         key = (record.task, record.schedule)
         if key in self._seen:
             return
         self._seen.add(key)
-        if _usable(record):
+        if usable:
             self._records.setdefault(record.task, []).append(record)
         else:
             self.ignored += 1
 
-    def _read(self, path: Path) -> Iterator[Record]:
+    def _read(self, path: Path) -> Iterator[tuple[Record, bool]]:
+        """The records of a file that have this identity, each with whether this version can still build it."""
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
@@ -151,16 +152,15 @@ class Database:
         for line in text.splitlines():
             try:
                 value = json.loads(line)
-                identity = Identity(value["device"], value.get("model"), value["tvm"])
+                if Identity(value["device"], value.get("model"), value["tvm"]) != self.identity:
+                    self.ignored += 1
+                    continue
                 record = self._decode(value)
-                _usable(record)
+                usable = _usable(record)
             except _MALFORMED:
                 self.ignored += 1  # torn by a crash, or not ours
                 continue
-            if identity == self.identity:
-                yield record
-            else:
-                self.ignored += 1
+            yield record, usable
 
     def _encode(self, record: Record) -> dict[str, Any]:
         value: dict[str, Any] = {
