@@ -19,7 +19,7 @@ from tvmmobile.virtual.core_model import MODEL_VERSION, core_time, model_hash
 from tvmmobile.virtual.cost_cache import CostCache
 from tvmmobile.virtual.encoding import words_of
 from tvmmobile.virtual.mca import cycles_of, disassemble
-from tvmmobile.virtual.profile import Block, basic_blocks, parse_blocks
+from tvmmobile.virtual.profile import Block, basic_blocks
 
 PI4 = load_board("pi4")
 BASE = 0x10000
@@ -193,9 +193,3 @@ def test_model_hash_follows_the_board() -> None:
 def test_unknown_board_lists_the_known() -> None:
     with pytest.raises(UserError, match=r"Known boards: .*pi4"):
         load_board("pi3000")
-
-
-@pytest.mark.parametrize("text", ["[[1,2]]", '[["a",1,"00"]]', '[[1,1,"zz"]]', "{"])
-def test_parse_blocks_refuses_what_is_no_profile(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - json's own message or ours
-        parse_blocks(text)

@@ -1,8 +1,9 @@
 """The least a block can cost, from its instruction mix and the core's ports alone.
 
-llvm-mca schedules well but is only as good as its tables, and does not know every instruction. No block may be cheaper than its loads
-through the load ports, its stores through the store ports, its vector work through F0 and F1, its branches, and three instructions a cycle
-(Cortex-A72 Software Optimisation Guide, UAN 0016A, pipeline overview, tables and 4.1; the port counts come from the board's file).
+A schedule is only as good as its tables. No block may be cheaper than its loads through the load ports, its stores through the store ports,
+its vector work through the vector ports, its branches, and the instructions that the core dispatches in a cycle. The counts come from the
+board's file, and how wide a vector port is: a Q-form floating-point operation takes two ports of 64 bits and one of 128. What else takes
+more than one port or cycle is left out, since cores differ there.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ _QUAD = re.compile(r"\bv\d+\.(?:16b|8h|4s|2d)\b")
 _VECTOR = re.compile(r"\b(?:v\d+\.|[bhsdq]\d+\b)")
 _REGISTER_LIST = re.compile(r"\{([^}]*)\}")
 _QUAD_PAIR = re.compile(r"^\s*q\d+\s*,\s*q\d+")
-#: Q-form floating-point arithmetic occupies both vector pipelines (guide, "ASIMD floating-point instructions": throughput 1; D form: 2).
-_BOTH_PIPES = frozenset(
+#: In Q form, two pipelines of 64 bits (Cortex-A72 Software Optimisation Guide, UAN 0016A, "ASIMD floating-point instructions": throughput
+#: 1, D form 2) or one of 128 (Cortex-A76 Software Optimization Guide, PJDOC-466751330-7215: throughput 2 in both forms).
+_BOTH_HALVES = frozenset(
     {"fmla", "fmls", "fmul", "fmulx", "fadd", "fsub", "fabd", "fmax", "fmin", "fmaxnm", "fminnm", "faddp", "fmaxp", "fminp"}
     | {"fcmeq", "fcmge", "fcmgt", "fcmle", "fcmlt", "facge", "facgt"}
 )
@@ -32,6 +34,7 @@ def least_cycles(instructions: Iterable[str], core: Core) -> float:
 def port_cycles(instructions: Iterable[str], core: Core) -> dict[str, float]:
     """Cycles that each part of the core is busy with one execution, by the part's name."""
     total = loads = stores = vector = branches = 0
+    quad_ports = 2 if core.vector_bits == 64 else 1
     for text in instructions:
         name, _, operands = text.partition("\t")
         total += 1
@@ -42,7 +45,7 @@ def port_cycles(instructions: Iterable[str], core: Core) -> dict[str, float]:
         elif name in _BRANCHES or name.startswith("b."):
             branches += 1
         elif _VECTOR.search(operands):
-            vector += 2 if name in _BOTH_PIPES and _QUAD.search(operands) else 1
+            vector += quad_ports if name in _BOTH_HALVES and _QUAD.search(operands) else 1
     return {
         "dispatch": total / core.dispatch_width,
         "load ports": loads / core.load_ports,

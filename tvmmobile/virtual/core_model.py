@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tvmmobile.environment import cache_dir
@@ -17,7 +17,7 @@ from tvmmobile.virtual.bounds import least_cycles
 from tvmmobile.virtual.cost_cache import Code, Cost, CostCache
 from tvmmobile.virtual.encoding import NOP, words_of
 from tvmmobile.virtual.mca import cycles_of, disassemble, mca_version
-from tvmmobile.virtual.profile import Block, basic_blocks
+from tvmmobile.virtual.profile import Block, basic_blocks, basic_blocks_of
 
 HOTTEST = 8
 #: Raise this with every change that changes a modelled number: it parts the new numbers from the old in logs, caches and the gate.
@@ -114,6 +114,20 @@ def core_time(
         hottest=shown,
         unknown_instructions=sum(c.count * len(code) for c, code in zip(timed, codes, strict=True) if c.bounds_only),
     )
+
+
+def block_cycles(
+    blocks: Sequence[Block], board: Board, costs_of: Callable[[set[Code], Board], dict[Code, Cost]] | None = None
+) -> list[float]:
+    """Cycles per execution of each translation block, such that they add up to `core_time`'s cycles.
+
+    Raises:
+        UserError: llvm-mca or llvm-mc is not installed.
+    """
+    pieces, shares = basic_blocks_of(blocks)
+    codes = [words_of(piece.code) for piece in pieces]
+    costs = (costs_of or _costs)(set(codes), board)
+    return [sum(costs[codes[place]][0] * share for place, share in members) for members in shares]
 
 
 def _cache(board: Board) -> CostCache:

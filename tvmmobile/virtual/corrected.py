@@ -1,35 +1,53 @@
-"""A block's cycles with llvm-mca's known errors on a Cortex-A72 put right; `tvmmobile virtual run` and the calibration use it.
+"""A block's cycles by the cores' own tables instead of llvm-mca's alone; `tvmmobile virtual run` and the calibration use it.
 
-`tune` and `bench` still score with `core_model` alone, which the shipped logs rest on. Two things differ here:
+- Cortex-A72: llvm-mca makes the base register of a pre- or post-indexed access wait for the access itself. The core updates it in its
+  integer pipelines in one cycle (OSACA's a72.yml has these pipelines for it), so the update is written out as an addition. And llvm-mca
+  knows the Cortex-A57's latencies only; `cortex_a72.py` has the Cortex-A72's. The lower one of the two schedules counts: each is too slow
+  where it errs.
+- Cortex-A76: llvm-mca takes the Cortex-A57's tables here too, with half the vector pipelines and three instructions a cycle. They are wrong
+  in both directions for this core, so its own schedule counts alone (`cortex_a76.py`).
+- Cortex-A53: in order, where llvm-mca's figures are two to four times too slow; its own schedule counts alone (`cortex_a53.py`).
 
-- llvm-mca makes the base register of a pre- or post-indexed access wait for the access itself. The core updates it in its integer pipelines
-  in one cycle (OSACA's a72.yml has these pipelines for it), so the update is written out as an addition.
-- llvm-mca knows the Cortex-A57's latencies only; `schedule.py` has the Cortex-A72's. The lower one of the two schedules counts: each is too
-  slow where it errs. The ports' bounds hold for both, so that no block becomes cheaper than what it must execute.
-
-Other cores than the Cortex-A72 are left as `core_model` has them.
+The ports' bounds hold for all, so that no block becomes cheaper than what it must execute. Other cores are left as `core_model` has them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tvmmobile.environment import cache_dir
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.bounds import least_cycles
 from tvmmobile.virtual.core_model import CoreTime, core_time, model_hash, texts_of
+from tvmmobile.virtual.cortex_a53 import steady_cycles as cortex_a53_cycles
+from tvmmobile.virtual.cortex_a53 import waits_of as cortex_a53_waits
+from tvmmobile.virtual.cortex_a72 import CORTEX_A72
+from tvmmobile.virtual.cortex_a76 import CORTEX_A76
 from tvmmobile.virtual.cost_cache import Code, Cost, CostCache
 from tvmmobile.virtual.encoding import NOP
 from tvmmobile.virtual.mca import cycles_of
 from tvmmobile.virtual.profile import Block
-from tvmmobile.virtual.schedule import steady_cycles
+from tvmmobile.virtual.schedule import steady_cycles, waits_of
 
 #: Raise this with every change that changes a number of this model; tests/test_calibration_core.py pins some.
-CORRECTED_VERSION = 1
-#: The cores of which there are better figures than llvm-mca's.
-CORRECTED_CORES = frozenset({"cortex-a72"})
+CORRECTED_VERSION = 2
+#: The cores of which there are better figures than llvm-mca's, by LLVM's names: cycles of a block that runs over and over.
+CORES: Mapping[str, Callable[[Sequence[str]], float]] = {
+    "cortex-a53": cortex_a53_cycles,
+    "cortex-a72": partial(steady_cycles, tables=CORTEX_A72),
+    "cortex-a76": partial(steady_cycles, tables=CORTEX_A76),
+}
+#: What such a block waits for, as `mca.pressures_of` names it.
+WAITS: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
+    "cortex-a53": cortex_a53_waits,
+    "cortex-a72": partial(waits_of, tables=CORTEX_A72),
+    "cortex-a76": partial(waits_of, tables=CORTEX_A76),
+}
+#: Cores whose schedule llvm-mca's is compared with; the lower one counts.
+LOWER_OF_BOTH = frozenset({"cortex-a72"})
 _POST_INDEXED = re.compile(r"^(.*)\[(x\d+|sp)\], (#-?\d+|x\d+)$")
 _PRE_INDEXED = re.compile(r"^(.*)\[(x\d+|sp), (#-?\d+)\]!$")
 
@@ -49,11 +67,16 @@ def corrected_time(blocks: Sequence[Block], board: Board, hottest: int = 0) -> C
     Raises:
         UserError: llvm-mca or llvm-mc is not installed.
     """
-    return core_time(blocks, board, hottest, corrected_costs if board.mcpu in CORRECTED_CORES else None)
+    return core_time(blocks, board, hottest, costs_for(board))
+
+
+def costs_for(board: Board) -> Callable[[set[Code], Board], dict[Code, Cost]] | None:
+    """The best model there is of this board's blocks: None for llvm-mca alone."""
+    return corrected_costs if board.mcpu in CORES else None
 
 
 def corrected_costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
-    """Cycles per execution, and whether they are the bound alone, for each block of a Cortex-A72.
+    """Cycles per execution, and whether they are the bound alone, for each block of one of the `CORES`.
 
     Raises:
         UserError: llvm-mca or llvm-mc is not installed.
@@ -64,12 +87,19 @@ def corrected_costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
     if missing:
         texts = texts_of({word for code in missing for word in code} | {NOP}, board)
         listings = [[texts[word] or texts[NOP] for word in code] for code in missing]
-        written_out = [with_updates_written_out(listing) for listing in listings]
+        least = [least_cycles(listing, board.core) for listing in listings]
+        scheduled: list[float | None] = [CORES[board.mcpu](listing) for listing in listings]
+        if board.mcpu in LOWER_OF_BOTH:
+            # llvm-mca, the slowest part of all this, is asked only where it can make a difference.
+            open_ones = [place for place, cycles in enumerate(scheduled) if cycles is None or cycles > least[place]]
+            others = cycles_of([with_updates_written_out(listings[place]) for place in open_ones], board.mcpu)
+            for place, b in zip(open_ones, others, strict=True):
+                a = scheduled[place]
+                scheduled[place] = None if b is None or a is None else min(a, b)
         fresh: dict[Code, Cost] = {}
-        for code, listing, cycles in zip(missing, listings, cycles_of(written_out, board.mcpu), strict=True):
-            least = least_cycles(listing, board.core)
+        for code, lowest, cycles in zip(missing, least, scheduled, strict=True):
             unknown = cycles is None or not all(texts[word] for word in code)
-            fresh[code] = (least if cycles is None else max(least, min(cycles, steady_cycles(listing, board.core))), unknown)
+            fresh[code] = (max(lowest, cycles or 0.0), unknown)
         known |= cache.add_costs(fresh)
     return known
 

@@ -1,4 +1,4 @@
-"""Why a hot block costs what it costs: the part of the core that it keeps busy, or what llvm-mca's schedule waits for."""
+"""Why a hot block costs what it costs: the part of the core that it keeps busy, or what its schedule waits for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.bounds import port_cycles
 from tvmmobile.virtual.core_model import BlockCost
+from tvmmobile.virtual.corrected import WAITS
 from tvmmobile.virtual.mappings import place_of
 from tvmmobile.virtual.mca import pressures_of
 from tvmmobile.virtual.program import ProgramRun
 
-#: llvm-mca's 50 iterations include filling and draining the pipeline once, some ten cycles: this near to a bound, the bound is the reason.
+#: llvm-mca's 50 iterations include filling and draining the pipeline, some ten cycles: this near to a bound, the bound is the reason.
 _NEAR, _NEAR_CYCLES = 1.02, 10 / 50
 _WAITS = {"resources": "for execution units", "registers": "for results of earlier instructions", "memory": "for earlier stores and loads"}
 
@@ -39,8 +40,8 @@ def hot_blocks(run: ProgramRun, board: Board) -> list[HotBlock]:
     Raises:
         UserError: llvm-mca is not installed.
     """
-    total = max(run.scheduled.cycles, 1)
-    hottest = run.scheduled.hottest
+    total = max(run.modelled.core.cycles, 1)
+    hottest = run.modelled.core.hottest
     return [HotBlock(cost, cost.cycles / total, place_of(cost.address, run.mappings), limit_of(cost, board)) for cost in hottest]
 
 
@@ -53,6 +54,6 @@ def limit_of(cost: BlockCost, board: Board) -> str:
         return f"{least} (llvm-mca does not know all of its instructions)"
     if cost.cycles_each <= ports[busiest] * _NEAR + _NEAR_CYCLES:
         return least
-    waits = pressures_of(cost.assembly, board.mcpu)
+    waits = WAITS[board.mcpu](cost.assembly) if board.mcpu in WAITS else pressures_of(cost.assembly, board.mcpu)
     reasons = [f"{_WAITS[name]} {share:.0f} %" for name, share in sorted(waits.items(), key=lambda item: -item[1]) if share >= 1]
-    return f"llvm-mca's schedule, waiting {', '.join(reasons)}; {least}" if reasons else f"llvm-mca's schedule; {least}"
+    return f"its schedule, waiting {', '.join(reasons)}; {least}" if reasons else f"its schedule; {least}"

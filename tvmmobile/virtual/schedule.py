@@ -1,64 +1,76 @@
-"""A block's cycles on a Cortex-A72 by its own latencies: an out-of-order core's schedule of the block run over and over.
+"""A block's cycles by its core's own latencies: an out-of-order core's schedule of the block run over and over.
 
-llvm-mca has no tables of this core and takes the Cortex-A57's, whose chains of dependent operations are longer: FMLA 10 cycles instead of
-7, FMUL and FADD 5 instead of 4, a division of four floats 36; and the base register of a post-indexed store is ready only after the store.
-Here are the Cortex-A72's figures:
-
-- [guide] "Cortex-A72 Software Optimisation Guide", Arm UAN 0016A: pipelines, dispatch width, accumulator forwarding, integer latencies;
-- [osaca] RRZE-HPC/OSACA, osaca/data/a72.yml: latencies and throughputs measured on a Raspberry Pi 4, as its pull request 60 says.
-  FADD has 3 there and 4 in a chain of other operations; 4 is taken, also for minimum, maximum and conversions.
-
-The model: micro-operations are dispatched in order, `dispatch_width` a cycle, into a window of 128; each starts when its operands are ready
-and its pipeline is free, in any order, and they leave the window in order. Nothing misses a cache and no branch is predicted wrongly.
+The model: instructions are dispatched in order into a window; each starts when its operands are ready and its pipelines are free, in any
+order, and they leave the window in order. Nothing misses a cache and no branch is predicted wrongly. What a core has of all this, its
+tables say: `cortex_a72.py`, `cortex_a76.py`.
 """
 
 from __future__ import annotations
 
-import re
+from bisect import insort
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from tvmmobile.virtual.board import Core
+from tvmmobile.virtual.operands import Instruction, instruction_of
 
-#: Micro-operations in flight: the size of the reorder buffer, which LLVM's scheduling model has too (MicroOpBufferSize).
-WINDOW = 128
 _TRIPS = 24
 _WARM_TRIPS = 8
 #: From dispatch to the earliest start; it moves every schedule alike, and matters only through the window.
 _DISPATCH_LATENCY = 1
+_UNLIMITED = 1 << 20
 
-_REGISTER = re.compile(r"\b(?:([vqdshb])(\d+)\b|[xw](\d+)|(sp)\b)")
-_BASE = re.compile(r"\[(x\d+|sp)")
-_WRITES_BASE = re.compile(r"\]!|\], (?!\[)")  # not the lane in `{ v0.s }[1], [x0]`
-_QUAD = re.compile(r"\.(?:16b|8h|4s|2d)\b")
 
-#: Instructions that read what they write, their first operand.
-_ACCUMULATE = frozenset({"fmla", "fmls"})
-_READ_FIRST = _ACCUMULATE | {"bsl", "bit", "bif", "ins", "mla", "mls", "movk", "bfi", "bfxil", "smlal", "umlal", "sadalp", "uadalp"}
-_SET_FLAGS = frozenset({"cmp", "cmn", "tst", "adds", "subs", "ands", "bics", "ccmp", "ccmn", "fcmp", "fcmpe", "fccmp"})
-_READ_FLAGS = frozenset(
-    {"csel", "cset", "csinc", "csinv", "csneg", "cinc", "cneg", "csetm", "ccmp", "ccmn", "fcsel", "fccmp", "adc", "sbc"}
-)
-_NO_RESULT = frozenset(
-    {"cmp", "cmn", "tst", "ccmp", "ccmn", "fcmp", "fcmpe", "fccmp", "nop", "cbz", "cbnz", "tbz", "tbnz", "b", "br", "ret"}
-)
-_BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbnz"})
-#: Latency; Q forms of all but the comparisons take both vector pipelines ([osaca] throughputs).
-_FLOAT = {"fadd": 4, "fsub": 4, "fabd": 4, "faddp": 4, "fmul": 4, "fmulx": 4, "fnmul": 4, "fmla": 7, "fmls": 7, "fmadd": 7, "fmsub": 7}
-_FLOAT |= dict.fromkeys(("fmax", "fmin", "fmaxnm", "fminnm", "fmaxp", "fminp", "frecps", "frsqrts"), 4)
-_FLOAT |= dict.fromkeys(
-    ("scvtf", "ucvtf", "fcvt", "fcvtl", "fcvtl2", "fcvtn", "fcvtn2", "fcvtzs", "fcvtzu", "fcvtns", "fcvtas", "fcvtms"), 4
-)
-_FLOAT |= dict.fromkeys(("frintm", "frintn", "frintz", "frinta", "frintp", "frintx", "frinti", "frecpe", "frsqrte"), 4)
-#: Latency, and how long the dividers of both pipelines are busy together. Some operands end early; [osaca]
-#: measured one division of four floats in 8 cycles, the networks of the calibration divide by one or two (their weights are zero).
-_QUAD_DIVISION, _DIVISION = (11, 16), (11, 4)
-_DIVISIONS = frozenset({"fdiv", "fsqrt"})
-_VECTOR_MULTIPLY = frozenset({"mul", "mla", "mls", "smull", "umull", "smlal", "umlal", "sqdmulh", "sqrdmulh", "smull2", "umull2"})
-_MULTIPLY = frozenset({"mul", "madd", "msub", "mneg", "smull", "umull", "smaddl", "umaddl", "smulh", "umulh"})
-_DIVIDE = frozenset({"sdiv", "udiv"})
-_TO_GENERAL = frozenset({"umov", "smov"})
+@dataclass(frozen=True)
+class Timing:
+    """What one instruction costs on a core.
+
+    Attributes:
+        latency: cycles from the last one in which it takes a pipeline until what it writes can be used; for what takes one pipeline once,
+            the latency of the guides. The base register of an access has `CoreTables.base_latency`.
+        ports: pipelines, and for how many cycles each of them is taken.
+        update: the pipeline that updates the base register by itself, as soon as that register is ready; "" if it waits for the access.
+        micro_operations: what it takes in dispatch and in the window.
+        chain: the family of accumulations it belongs to; another of the family gets its result early, as the accumulator. "" for none.
+        chain_latency: cycles until the family's next one can have it.
+    """
+
+    latency: int
+    ports: tuple[tuple[str, int], ...]
+    micro_operations: int = 1
+    update: str = ""
+    chain: str = ""
+    chain_latency: int = 0
+
+
+@dataclass(frozen=True)
+class CoreTables:
+    """What the schedule needs of a core.
+
+    Attributes:
+        name: LLVM's name of the core.
+        source: where the figures are from.
+        window: micro-operations in flight.
+        instructions_per_cycle: dispatched at most.
+        micro_operations_per_cycle: dispatched at most.
+        pipelines: each kind's number. A kind may stand for a part of another one's pipelines: see `part_of`.
+        part_of: kinds that are some of another kind's pipelines: what takes them takes the other kind's as well.
+        timing: what an instruction costs.
+        queues: micro-operations of a kind that can wait for their operands or their pipeline, over all of the kind's pipelines; dispatch
+            waits for room. Kinds that are not named have room for all that the window holds.
+        base_latency: cycles until the base register of a pre- or post-indexed access can be used.
+    """
+
+    name: str
+    source: str
+    window: int
+    instructions_per_cycle: int
+    micro_operations_per_cycle: int
+    pipelines: Mapping[str, int]
+    timing: Callable[[Instruction], Timing]
+    part_of: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[str, int] = field(default_factory=dict)
+    base_latency: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,157 +80,200 @@ class Operation:
     Attributes:
         reads: register names.
         writes: register names and the cycles until each can be used.
-        ports: pipelines and the cycles that each is busy.
-        accumulator: the first register read, if the same kind of instruction can hand it over early (a chain of FMLA).
-        micro_operations: what it takes in dispatch and in the window.
+        timing: its pipelines and micro-operations.
+        accumulator: the register that an earlier instruction of its `timing.chain` hands over early; "" for none.
+        updated: the base register that `timing.update` writes; "" for none.
     """
 
     reads: tuple[str, ...]
     writes: tuple[tuple[str, int], ...]
-    ports: tuple[tuple[str, int], ...]
+    timing: Timing
     accumulator: str = ""
-    micro_operations: int = 1
+    updated: str = ""
 
 
-def steady_cycles(block: Sequence[str], core: Core) -> float:
+def operation_of(text: str, tables: CoreTables) -> Operation:
+    """An instruction's registers, latencies and pipelines on a core."""
+    instruction = instruction_of(text)
+    timing = tables.timing(instruction)
+    writes = tuple((register, timing.latency) for register in instruction.writes)
+    apart = bool(timing.update and instruction.base)
+    if instruction.base and not apart:
+        writes = ((instruction.base, tables.base_latency), *writes)
+    return Operation(
+        reads=instruction.reads,
+        writes=writes,
+        timing=timing,
+        accumulator=instruction.writes[0] if timing.chain else "",
+        updated=instruction.base if apart else "",
+    )
+
+
+def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
     """Cycles per execution of a block that runs over and over, on average.
 
     Args:
         block: instructions as `disassemble` gives them.
-        core: its dispatch width and number of pipelines.
+        tables: the core's.
     """
-    operations = [operation_of(text) for text in block if text]
+    operations = [operation_of(text, tables) for text in block if text]
     if not operations:
         return 0.0
-    width = {
-        "load": core.load_ports,
-        "store": core.store_ports,
-        "vector": core.vector_ports,
-        "branch": core.branch_ports,
-        "int": 2,
-        "multi": 1,
-    }
-    busy: dict[str, defaultdict[int, int]] = {name: defaultdict(int) for name in width}
+    pipelines = _Pipelines(tables)
+    front_end = _FrontEnd(tables)
     ready: defaultdict[str, int] = defaultdict(int)
-    early: dict[str, int] = {}
-    leaves: list[int] = []  # when each micro-operation in flight leaves the window
-    dispatched = retired = warm = 0
-    for trip in range(_TRIPS):
+    early: dict[str, tuple[str, int]] = {}
+    retired: list[int] = []  # after each trip
+    seen: dict[Hashable, int] = {}
+    while len(retired) < _TRIPS:
         for op in operations:
-            count = op.micro_operations
-            dispatched = max(dispatched, core.dispatch_width * leaves[-WINDOW]) if len(leaves) >= WINDOW else dispatched
-            start = dispatched // core.dispatch_width + _DISPATCH_LATENCY
-            dispatched += count
+            dispatched = start = front_end.dispatch(op.timing.micro_operations, pipelines.room(op.timing.ports)) + _DISPATCH_LATENCY
             for place, name in enumerate(op.reads):
-                taken_over = place == 0 and name == op.accumulator and name in early
-                start = max(start, early[name] if taken_over else ready[name])
+                chain, cycle = early.get(name, ("", 0))
+                taken_over = place == 0 and name == op.accumulator and chain == op.timing.chain
+                start = max(start, cycle if taken_over else ready[name])
             end = start
-            for port, cycles in op.ports:
-                end = max(end, _occupy(busy[port], start, cycles, width[port]))
+            for port, cycles in op.timing.ports:
+                end = max(end, pipelines.take(port, start, cycles))
             done = end
+            if op.updated:
+                ready[op.updated] = pipelines.take(op.timing.update, max(dispatched, ready[op.updated]), 1) + tables.base_latency
             for name, latency in op.writes:
                 ready[name] = end + latency
                 early.pop(name, None)
                 done = max(done, end + latency)
             if op.accumulator:
-                early[op.accumulator] = end + 3  # [guide] "late forwarding of accumulate operands"
-            retired = max(retired, done)
-            leaves += [retired] * count
-            del leaves[:-WINDOW]
-        if trip == _WARM_TRIPS - 1:
-            warm = retired
-    return (retired - warm) / (_TRIPS - _WARM_TRIPS)
+                early[op.accumulator] = op.timing.chain, end + op.timing.chain_latency
+            front_end.leave(done, op.timing.micro_operations)
+        retired.append(front_end.retired)
+        now = front_end.next_cycle
+        registers = tuple((name, max(0, cycle - now)) for name, cycle in sorted(ready.items()))
+        chains = tuple((name, chain, max(0, cycle - now)) for name, (chain, cycle) in sorted(early.items()))
+        before = seen.setdefault((front_end.state(now), pipelines.state(now), registers, chains), len(retired))
+        if before < len(retired):  # from here on every trip repeats one that was
+            period, cycles = len(retired) - before, retired[-1] - retired[before - 1]
+            while len(retired) < _TRIPS:
+                retired.append(retired[-period] + cycles)
+    return (retired[-1] - retired[_WARM_TRIPS - 1]) / (_TRIPS - _WARM_TRIPS)
 
 
-def _occupy(used: defaultdict[int, int], start: int, cycles: int, ports: int) -> int:
-    """Take `cycles` free slots of a pipeline from `start` on; the cycle of the last one."""
-    at = start
-    while True:
-        while used[at] >= ports:
-            at += 1
-        used[at] += 1
-        cycles -= 1
-        if not cycles:
-            return at
+def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
+    """What keeps a block that runs over and over from being faster, in percent of its cycles, as `mca.pressures_of` names it.
+
+    `registers` is how long it would take with pipelines without number, where only dependent operations wait for each other; `resources` is
+    the rest.
+    """
+    cycles = steady_cycles(block, tables)
+    unlimited = replace(tables, pipelines=dict.fromkeys(tables.pipelines, _UNLIMITED), part_of={}, queues={})
+    chains = min(steady_cycles(block, replace(unlimited, window=_UNLIMITED)), cycles)
+    return {"registers": 100 * chains / cycles, "resources": 100 * (1 - chains / cycles)} if cycles else {}
 
 
-def operation_of(text: str) -> Operation:
-    """An instruction's registers, latencies and pipelines."""
-    name, _, operands = text.partition("\t")
-    if name in _BRANCHES or name.startswith("b."):
-        return Operation((*_names(operands), "flags") if "." in name else _names(operands), (), (("branch", 1),))
-    if name.startswith(("ld", "st", "prfm")):
-        return _memory(name, operands)
-    registers = _names(operands)
-    writes_none = name in _NO_RESULT
-    destination = () if writes_none or not registers else registers[:1]
-    reads = registers if writes_none or name in _READ_FIRST else registers[1:]
-    reads += ("flags",) if name in _READ_FLAGS else ()
-    vector = any(register[0] == "v" for register in registers)
-    latency, ports = _vector(name, operands) if vector else _general(name, operands)
-    writes = tuple((register, latency) for register in destination)
-    writes += (("flags", latency),) if name in _SET_FLAGS else ()
-    return Operation(
-        reads, writes, ports, destination[0] if name in _ACCUMULATE else "", max(1, min(2, sum(cycles for _, cycles in ports)))
-    )
+class _FrontEnd:
+    """In-order dispatch into the window, and in-order retirement from it."""
+
+    def __init__(self, tables: CoreTables) -> None:
+        self._tables = tables
+        self._instructions = self._micro_operations = 0  # dispatched, and the slots that passed unused
+        self._leaves: list[int] = []  # when each micro-operation in flight leaves the window
+        self.retired = 0
+
+    def dispatch(self, micro_operations: int, room: int) -> int:
+        """The cycle in which an instruction is dispatched, not before there is `room` for it."""
+        widths = self._tables.instructions_per_cycle, self._tables.micro_operations_per_cycle
+        cycle = max(room, self._instructions // widths[0], self._micro_operations // widths[1])
+        if len(self._leaves) >= self._tables.window:
+            cycle = max(cycle, self._leaves[-self._tables.window])
+        self._instructions = max(self._instructions, cycle * widths[0]) + 1
+        self._micro_operations = max(self._micro_operations, cycle * widths[1]) + micro_operations
+        return cycle
+
+    @property
+    def next_cycle(self) -> int:
+        """The first cycle in which anything else can be dispatched."""
+        return max(
+            self._instructions // self._tables.instructions_per_cycle, self._micro_operations // self._tables.micro_operations_per_cycle
+        )
+
+    def state(self, now: int) -> Hashable:
+        """All that what is dispatched from `next_cycle` on depends on, as seen from cycle `now`."""
+        instructions = self._instructions - now * self._tables.instructions_per_cycle
+        micro_operations = self._micro_operations - now * self._tables.micro_operations_per_cycle
+        return instructions, micro_operations, self.retired - now, tuple(max(0, cycle - now) for cycle in self._leaves)
+
+    def leave(self, done: int, micro_operations: int) -> None:
+        """An instruction is done in that cycle; it leaves when all before it have left."""
+        self.retired = max(self.retired, done)
+        self._leaves += [self.retired] * micro_operations
+        del self._leaves[: -self._tables.window]
 
 
-def _names(operands: str) -> tuple[str, ...]:
-    """The registers in order; one name for all widths of a register."""
-    found = []
-    for vector, number, general, stack in _REGISTER.findall(operands):
-        found.append(f"v{number}" if vector else stack or f"x{general}")
-    return tuple(found)
+class _Pipelines:
+    """Which pipelines are taken in which cycle, and what waits for them."""
+
+    def __init__(self, tables: CoreTables) -> None:
+        counts = {name: defaultdict[int, int](int) for name in tables.pipelines}
+        self._kinds: dict[str, list[tuple[defaultdict[int, int], int]]] = {}
+        self._queue_of: dict[str, _Queue] = {}
+        queues = {name: _Queue(entries) for name, entries in tables.queues.items()}
+        self._counts, self._queues = tuple(counts.values()), tuple(queues.values())
+        for name in tables.pipelines:
+            chain = [name]
+            while chain[-1] in tables.part_of:
+                chain.append(tables.part_of[chain[-1]])
+            self._kinds[name] = [(counts[kind], tables.pipelines[kind]) for kind in chain]
+            if chain[-1] in queues:
+                self._queue_of[name] = queues[chain[-1]]
+
+    def room(self, ports: tuple[tuple[str, int], ...]) -> int:
+        """The first cycle in which the queues can take what an instruction needs."""
+        cycle = 0
+        for port, cycles in ports:
+            if port in self._queue_of:
+                cycle = max(cycle, self._queue_of[port].room(cycles))
+        return cycle
+
+    def state(self, now: int) -> Hashable:
+        """All that what starts in cycle `now` or later depends on, as seen from there; what is before is forgotten."""
+        for used in self._counts:
+            for cycle in [cycle for cycle in used if cycle < now]:
+                del used[cycle]
+        taken = tuple(tuple(sorted((cycle - now, count) for cycle, count in used.items() if count)) for used in self._counts)
+        return taken, tuple(queue.state(now) for queue in self._queues)
+
+    def take(self, port: str, start: int, cycles: int) -> int:
+        """Take as many free slots of a kind of pipeline from `start` on; the cycle of the last one."""
+        kinds, queue = self._kinds[port], self._queue_of.get(port)
+        at = start
+        while True:
+            while any(used[at] >= count for used, count in kinds):
+                at += 1
+            for used, _ in kinds:
+                used[at] += 1
+            if queue:
+                queue.enter(at)
+            cycles -= 1
+            if not cycles:
+                return at
 
 
-def _memory(name: str, operands: str) -> Operation:
-    base = _BASE.search(operands)
-    data_text = operands[: operands.index("[")] if base and "{" not in operands else operands.partition("[x")[0].partition("[sp")[0]
-    data = _names(data_text)
-    address = _names(operands[len(data_text) :])
-    writes: tuple[tuple[str, int], ...] = ()
-    ports: tuple[tuple[str, int], ...] = ()
-    if base and _WRITES_BASE.search(operands):
-        writes += ((_names(base[1])[0], 1),)  # [guide] latency of the base register in parentheses
-        ports += (("int", 1),)
-    vector = any(register[0] == "v" for register in data)
-    lane = bool(re.search(r"\}\[\d+\]", operands))
-    quad = bool(_QUAD.search(data_text)) or data_text.startswith("q")
-    interleaved = name[:3] in ("ld2", "ld3", "ld4", "st2", "st3", "st4") and not name.endswith("r")
-    count = len(data) if vector and (quad or interleaved) else 1
-    if name.startswith("prfm"):
-        return Operation(address, writes, (("load", 1), *ports))
-    if name.startswith("st"):
-        cycles = 2 * count if quad and not lane else max(len(data), 1)  # [osaca] eight bytes a cycle
-        ports += (("store", cycles),) + ((("vector", count),) if interleaved else ())
-        return Operation(data + address, writes, ports, "", max(1, min(cycles, 8)) + (len(writes) > 0))
-    latency = (5 + count - 1 + (3 if interleaved or lane else 0)) if vector else 4
-    ports += (("load", count),) + ((("vector", count),) if interleaved or lane else ())
-    reads = data + address if lane else address
-    return Operation(reads, writes + tuple((register, latency) for register in data), ports, "", count + (len(writes) > 0))
+class _Queue:
+    """Micro-operations that wait for their operands or their pipeline."""
 
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._starts: list[int] = []  # when they leave it: the latest ones of all so far, earliest first
 
-def _vector(name: str, operands: str) -> tuple[int, tuple[tuple[str, int], ...]]:
-    quad = bool(_QUAD.search(operands))
-    if name in _DIVISIONS:
-        latency, busy = _QUAD_DIVISION if quad else _DIVISION
-        return latency, (("vector", busy),)
-    if name in _FLOAT:
-        return _FLOAT[name], (("vector", 2 if quad else 1),)
-    if name in _VECTOR_MULTIPLY:
-        return 5 if quad else 4, (("vector", 2 if quad else 1),)
-    if name in _TO_GENERAL or (name == "fmov" and operands[0] in "xw"):
-        return 5, (("load", 1),)
-    if name in ("dup", "ins", "mov", "fmov") and re.search(r"\b[xw]\d+", operands):
-        return 8, (("load", 1), ("vector", 1))
-    return 3, (("vector", 1),)
+    def room(self, entries: int) -> int:
+        """The first cycle in which that many more can enter."""
+        missing = len(self._starts) + min(entries, self._entries) - self._entries
+        return self._starts[missing - 1] if missing > 0 else 0
 
+    def state(self, now: int) -> Hashable:
+        """When its micro-operations leave, as seen from cycle `now`."""
+        return tuple(max(0, start - now) for start in self._starts)
 
-def _general(name: str, operands: str) -> tuple[int, tuple[tuple[str, int], ...]]:
-    if name in _DIVIDE:
-        return 12, (("multi", 12),)
-    if name in _MULTIPLY:
-        return (5, (("multi", 3),)) if operands.startswith("x") and name in ("mul", "madd", "msub", "mneg") else (3, (("multi", 1),))
-    if name not in ("lsl", "lsr", "asr", "movz", "movk", "mov") and re.search(r", (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b", operands):
-        return 2, (("multi", 1),)  # [guide] arithmetic with a shifted or extended operand
-    return 1, (("int", 1),)
+    def enter(self, start: int) -> None:
+        """One has entered that leaves in cycle `start`."""
+        insort(self._starts, start)
+        del self._starts[: -self._entries]

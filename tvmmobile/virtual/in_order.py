@@ -1,0 +1,151 @@
+"""The schedule of a core that issues in order, two instructions a cycle at most: cycles of a block that runs over and over.
+
+The rules of one core, such as `cortex_a53.py`, turn each instruction into a `Step`; this engine knows nothing of instructions. Nothing
+misses a cache, and no branch is predicted wrongly.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Registers, each with a stage.
+Stages = tuple[tuple[str, int], ...]
+#: Instructions a cycle, and 64-bit halves of vector registers that they may work on together.
+ISSUE_WIDTH = 2
+LANES = 2
+_WARM_TRIPS = 3
+_TRIPS = 11
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction as an in-order core issues it. A stage is so many cycles after issue.
+
+    Attributes:
+        reads: registers, and the stage at which each is needed.
+        writes: registers, and the stage at which each can be used.
+        keeps: whether the written registers keep a part of what they held, so that they are ready when both parts are.
+        cycles: how long it issues; in all but the first of them, the second slot is free for other work.
+        unit: what it has to itself while it issues: `memory`, `branch`, `multiply`; `` for nothing.
+        lanes: halves of vector registers that it works on, of the two a cycle.
+        first: whether it only issues as the first of a cycle.
+        alone: whether nothing issues in its first cycle but it.
+        adds: the adder's lanes that it takes while it issues.
+        adds_late: the adder's lanes that it takes `adds_late_stage` cycles after issue.
+        adds_late_stage: when.
+        soon: whether it works, and gives its results, a cycle earlier if its operands are there a cycle earlier.
+        busy: a unit that it keeps busy without holding up what does not need it, and the cycles; (``, 0) for none.
+    """
+
+    reads: Stages = ()
+    writes: Stages = ()
+    keeps: bool = False
+    cycles: int = 1
+    unit: str = ""
+    lanes: int = 0
+    first: bool = False
+    alone: bool = False
+    adds: int = 0
+    adds_late: int = 0
+    adds_late_stage: int = 0
+    soon: bool = False
+    busy: tuple[str, int] = ("", 0)
+
+
+class _Issue:
+    """What has issued so far."""
+
+    def __init__(self) -> None:
+        self.cycle = 0
+        self.used = 0  # slots of this cycle
+        self.lanes = 0
+        self.held_until = 0  # the first slot and both lanes belong to a step of several cycles before that
+        self.free: defaultdict[str, int] = defaultdict(int)  # when each unit is
+        self.adder: defaultdict[int, int] = defaultdict(int)  # lanes taken, by cycle
+        self.ready: defaultdict[str, int] = defaultdict(int)
+        self.written: defaultdict[str, int] = defaultdict(lambda: -1)  # when the last write to a vector register issued
+        self.last_cycle = 0  # up to which anything issued
+        self.waits = {"registers": 0, "resources": 0}  # cycles in which nothing issued, by what the next step waited for
+
+    def add_all(self, steps: Sequence[Step]) -> None:
+        """Issue them one after another."""
+        for step in steps:
+            self.add(step)
+
+    def add(self, step: Step) -> None:
+        """Issue one more, as early as it can."""
+        soonest = self.cycle + (self.used >= ISSUE_WIDTH)
+        at = max([self.cycle, *(self.ready[name] - stage for name, stage in step.reads)])
+        # Of two writes to a vector register, the second waits a cycle (a load and an insertion into its other half, for one).
+        at = max([at, *(self.written[name] + 1 for name, _ in step.writes if name[0] == "v")])
+        self.waits["registers"] += max(0, at - soonest)
+        soonest = max(soonest, at)
+        while not self._fits(step, at):
+            at += 1
+        self.waits["resources"] += max(0, at - soonest)
+        if at > self.cycle:
+            self.cycle, self.used, self.lanes = at, int(at < self.held_until), 0
+        self.used = ISSUE_WIDTH if step.alone else self.used + 1
+        self.lanes += step.lanes
+        if step.cycles > 1:
+            self.held_until = at + step.cycles
+        if step.unit:
+            self.free[step.unit] = at + step.cycles
+        if step.busy[0]:
+            self.free[step.busy[0]] = at + step.busy[1]
+        for cycle in range(at, at + step.cycles):
+            self.adder[cycle] += step.adds
+        self.adder[at + step.adds_late_stage] += step.adds_late
+        soon = int(step.soon and all(self.ready[name] - stage < at for name, stage in step.reads))
+        for name, stage in step.writes:
+            stage -= soon
+            self.ready[name] = max(self.ready[name], at + stage) if step.keeps else at + stage
+            self.written[name] = at
+        self.last_cycle = max(self.last_cycle, at + step.cycles)
+        if step.unit == "branch":
+            self.used = ISSUE_WIDTH  # what follows is fetched anew
+
+    def _fits(self, step: Step, at: int) -> bool:
+        used, lanes = (self.used, self.lanes) if at == self.cycle else (0, 0)
+        if at < self.held_until:
+            used, lanes = max(used, 1), LANES
+        if used + (ISSUE_WIDTH if step.alone else 1) > ISSUE_WIDTH or (step.first and used) or lanes + step.lanes > LANES:
+            return False
+        if any(self.free[unit] > at for unit in (step.unit, step.busy[0]) if unit):
+            return False
+        late = at + step.adds_late_stage
+        return all(self.adder[cycle] + step.adds <= LANES for cycle in range(at, at + step.cycles)) and (
+            self.adder[late] + step.adds_late <= LANES
+        )
+
+
+def steady_issue(steps: Sequence[Step]) -> float:
+    """Cycles per execution of steps that run over and over, on average."""
+    if not steps:
+        return 0.0
+    issue, warm = _Issue(), 0
+    for trip in range(_TRIPS):
+        issue.add_all(steps)
+        if trip == _WARM_TRIPS - 1:
+            warm = issue.last_cycle
+    return (issue.last_cycle - warm) / (_TRIPS - _WARM_TRIPS)
+
+
+def issue_waits(steps: Sequence[Step]) -> dict[str, float]:
+    """What steps that run over and over wait for, in percent of their cycles.
+
+    `registers` are results of earlier steps, `resources` units, halves of registers and a place in a cycle.
+    """
+    issue = _Issue()
+    for _ in range(_TRIPS):
+        issue.add_all(steps)
+    return {name: 100 * cycles / max(issue.last_cycle, 1) for name, cycles in issue.waits.items()}
+
+
+def straight_issue(steps: Sequence[Step]) -> int:
+    """Cycles until all of these steps have issued once, which is what a counter read before and after them shows."""
+    issue = _Issue()
+    issue.add_all(steps)
+    return issue.last_cycle
