@@ -1,51 +1,50 @@
-"""Fits what cache misses cost on a virtual board to latencies that ncnn's users measured on the real one, and writes the fit down.
+"""Fits what cache misses cost on virtual boards to latencies that ncnn's users measured on real ones, and writes the fits down.
 
     ./scripts/calibrate --networks DIR
 
 DIR holds the networks' .param files, from `benchmark/models` of https://github.com/Tencent/ncnn. The ncnn wheel runs each of them on the
-virtual board as ncnn's own benchmark does: one thread, one run to warm up, then the run that is modelled. What a network did is kept in
-the cache, so that an interrupted call goes on where it was. The result, with its errors, goes to `tvmmobile/virtual/calibrated/BOARD.json`.
+virtual boards as ncnn's own benchmark does: one run to warm up, then the run that is modelled. The fits are to one thread; runs in four
+threads, and on other boards with the same core, are then checked with them. What a network did is kept in the cache, so that an
+interrupted call goes on where it was. The result, with its errors, goes to `tvmmobile/virtual/calibrated/CORE.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tvmmobile.environment import cache_dir
 from tvmmobile.errors import ExitCode, UserError
 from tvmmobile.files import write_bytes
 from tvmmobile.virtual.board import Board, load_board
-from tvmmobile.virtual.calibration import (
-    CALIBRATED,
-    Fit,
-    Misses,
-    Observation,
-    fit_board,
-    mean_error,
-    published,
-    worst_error,
-    write_fit,
-)
-from tvmmobile.virtual.corrected import corrected_hash
-from tvmmobile.virtual.plugin import build_plugin
-from tvmmobile.virtual.program import run_program
+from tvmmobile.virtual.calibration import CALIBRATED, Check, Fit, Observation, mean_error, published, worst_error, write_fit
+from tvmmobile.virtual.fitting import SeveralThreads, fit_board
+from tvmmobile.virtual.modelled import modelled_course, modelled_run
+from tvmmobile.virtual.profile import Profile, parse_profile
+from tvmmobile.virtual.program import profile_program, qemu_words
 from tvmmobile.virtual.sysroot import python_sysroot
+from tvmmobile.virtual.terms import Parameter, term_ms
 
 WHEEL = "ncnn==1.0.20261020"
+#: The boards whose figures are fitted to; the other published ones are checked.
+FITTED = ("pi4", "pi3bplus", "pi5")
+#: The other thread count that there are published figures for.
+SEVERAL = 4
 REQUIREMENTS = (WHEEL, "numpy==2.4.6")
-#: As benchncnn: empty weights, an input of 0.01, one thread. The path to the network and the input's side are the arguments.
+#: As benchncnn: empty weights, an input of 0.01. The arguments: the network's path, its input's side, the number of threads.
 PROGRAM = """
 import ctypes, sys
 import ncnn, numpy as np
 libc = ctypes.CDLL(None)
 net = ncnn.Net()
-net.opt.num_threads = 1
+net.opt.num_threads = int(sys.argv[3])
 assert net.load_param(sys.argv[1]) == 0, "no network"
 net.load_model(ncnn.DataReaderFromEmpty())
 side = int(sys.argv[2])
@@ -75,58 +74,109 @@ def network_file(folder: Path, network: str) -> Path:
     return path
 
 
-def observe(board: Board, network: str, path: Path, side: int, measured_ms: float, cache: Path) -> Observation:
+def profiled(board: Board, network: str, path: Path, threads: int, cache: Path) -> Profile:
     """What one network does on the virtual board, from the cache if it is known.
 
     Raises:
         UserError: it cannot be run.
     """
-    told = (WHEEL, PROGRAM, path.read_text(encoding="utf-8"), side, corrected_hash(board), build_plugin("program").name)
-    kept = cache / f"{board.name}-{network}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.json"
+    side = published()["input_side"][network]
+    told = (WHEEL, PROGRAM, path.read_text(encoding="utf-8"), side, threads, qemu_words(board, "")[1:])
+    kept = cache / f"{board.mcpu}-{network}-t{threads}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.json.gz"
     if not kept.exists():
-        print(f"{network} on {board.name} …", file=sys.stderr)
+        print(f"{network} on {board.name}, {threads} threads …", file=sys.stderr)
         sysroot = python_sysroot(board, REQUIREMENTS, lambda sentence: print(sentence, file=sys.stderr))
         with tempfile.TemporaryDirectory(prefix="tvmmobile-calibrate-") as folder:
             program = Path(folder, "program.py")
             program.write_text(PROGRAM, encoding="utf-8")
-            done = run_program(board, ["python3", str(program), str(path.resolve()), str(side)], sysroot)
-        misses = done.misses
-        row = {"core_cycles": done.scheduled.cycles, "misses": [misses.load_l2_hits, misses.load_l2_misses, misses.stores]}
-        write_bytes(kept, json.dumps(row).encode())
-    row = json.loads(kept.read_text(encoding="utf-8"))
-    return Observation(network, measured_ms, row["core_cycles"], Misses(*row["misses"]))
+            command = ["python3", str(program), str(path.resolve()), str(side), str(threads)]
+            write_bytes(kept, gzip.compress(profile_program(board, command, sysroot)[0]))
+    return parse_profile(gzip.decompress(kept.read_bytes()))
+
+
+def in_one_thread(board: Board, networks: Path, cache: Path) -> list[Observation]:
+    """What the published networks do on the virtual board, beside what they took on the real one.
+
+    Raises:
+        UserError: one cannot be run.
+    """
+    observations = []
+    for network, measured_ms in published()["boards"][board.name]["threads_1"].items():
+        run = modelled_run(profiled(board, network, network_file(networks, network), 1, cache), board)
+        observations.append(Observation(network, measured_ms, run.core.cycles, run.misses))
+    return observations
+
+
+def in_several_threads(board: Board, networks: Path, cache: Path, parameters: Sequence[Parameter]) -> list[SeveralThreads]:
+    """The same in several threads, for any bandwidth.
+
+    Raises:
+        UserError: one cannot be run.
+    """
+    runs = []
+    for network, measured_ms in published()["boards"][board.name][f"threads_{SEVERAL}"].items():
+        profile = profiled(board, network, network_file(networks, network), SEVERAL, cache)
+        course = modelled_course(profile, board, parameters)
+        runs.append(SeveralThreads(network, SEVERAL, measured_ms, lambda share, course=course: sum(course.term_ms(share).values())))
+    return runs
+
+
+def checks_elsewhere(fit: Fit, networks: Path, cache: Path) -> list[Check]:
+    """What the fit models of the other published boards with the core, in one thread.
+
+    Raises:
+        UserError: a network cannot be run.
+    """
+    checks = []
+    for name in published()["boards"]:
+        board = load_board(name)
+        if board.mcpu == fit.core and name != fit.board:
+            for seen in in_one_thread(board, networks, cache):
+                modelled = term_ms(board, seen.core_cycles, seen.misses, fit.parameters)
+                checks.append(Check(name, 1, seen.network, seen.measured_ms, round(sum(modelled.values()), 4)))
+    return checks
 
 
 def table(fit: Fit) -> list[str]:
     """The fit in Markdown: parameters with their bounds, and each network."""
-    lines = ["| parameter | value | bounds | without bounds |", "| --- | --- | --- | --- |"]
-    for p in fit.parameters:
-        lines.append(f"| {p.name} | {p.value:.4g} {p.unit} | {p.low:.4g} to {p.high:.4g} | {p.unbounded:.4g} |")
-    lines += [f"\n{p.name}: from {p.low:.4g}: {p.low_source}; to {p.high:.4g}: {p.high_source}" for p in fit.parameters]
-    lines += [f"\n{p.name} lies {p.note}" for p in fit.parameters if p.note]
+    parameters = (*fit.parameters, fit.bandwidth)
+    lines = [f"## {fit.core}, fitted on {fit.board}", "", "| parameter | value | bounds | without bounds |", "| --- | --- | --- | --- |"]
+    for p in parameters:
+        lines.append(f"| {p.name} | {p.value:.4g} | {p.low:.4g} to {p.high:.4g} | {p.unbounded:.4g} |")
+    for p in parameters:
+        lines.append(f"\n{p.name}: {p.what}. From {p.low:.4g}: {p.low_source}; to {p.high:.4g}: {p.high_source}.")
+        lines += [f"It lies {p.note}."] if p.note else []
     lines += ["", "| network | measured (ms) | modelled (ms) | error | left out |", "| --- | --- | --- | --- | --- |"]
     rows = zip(fit.observations, fit.modelled_ms, fit.errors, fit.left_out_errors, strict=True)
     lines += [f"| {seen.network} | {seen.measured_ms:.2f} | {ms:.2f} | {error:+.1%} | {out:+.1%} |" for seen, ms, error, out in rows]
-    for name, errors in (("fit", fit.errors), ("leave-one-out", fit.left_out_errors)):
-        lines.append(f"\n{name}: mean {mean_error(errors):.1%}, worst {worst_error(errors):.1%}")
+    lines += [
+        "",
+        "| board, threads | network | measured (ms) | modelled (ms) | error | left out |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in fit.checks:
+        error, out = (None if ms is None else ms / row.measured_ms - 1 for ms in (row.modelled_ms, row.left_out_ms))
+        told = f"{error:+.1%} | " + ("" if out is None else f"{out:+.1%}")
+        lines.append(f"| {row.board}, {row.threads} | {row.network} | {row.measured_ms:.2f} | {row.modelled_ms:.2f} | {told} |")
+    lines.append("")
+    for name, errors in (("fit", fit.errors), ("leave-one-out", fit.left_out_errors), *fit.check_errors().items()):
+        lines.append(f"- {name}: mean {mean_error(errors):.1%}, worst {worst_error(errors):.1%}")
     return lines
 
 
 def calibrate(name: str, networks: Path, cache: Path, output: Path) -> Fit:
-    """Run the published networks, fit, and write `output`/BOARD.json.
+    """Run the published networks, fit, check, and write `output`/CORE.json.
 
     Raises:
         UserError: the board has no published latencies, or something cannot be run.
     """
-    board, figures = load_board(name), published()
-    if name not in figures["boards"] or "memory" not in figures["boards"][name]:
-        known = ", ".join(board for board, row in figures["boards"].items() if "memory" in row)
-        raise UserError(f"There are no published figures to calibrate {name} with.", f"Boards that have them: {known}.")
-    latencies: dict[str, float] = figures["boards"][name]["threads_1"]
-    files = {network: network_file(networks, network) for network in latencies}
-    seen = [observe(board, network, files[network], figures["input_side"][network], ms, cache) for network, ms in latencies.items()]
-    fit = fit_board(board, seen, WHEEL)
-    write_fit(fit, output / f"{name}.json")
+    board, figures = load_board(name), published()["boards"]
+    if f"threads_{SEVERAL}" not in figures.get(name, {}):
+        what = f"published figures of {SEVERAL} threads" if name in figures else "published figures"
+        raise UserError(f"There are no {what} to calibrate {name} with.", f"Boards that have them: {', '.join(FITTED)}.")
+    fit = fit_board(board, in_one_thread(board, networks, cache), partial(in_several_threads, board, networks, cache), WHEEL)
+    fit = replace(fit, checks=(*fit.checks, *checks_elsewhere(fit, networks, cache)))
+    write_fit(fit, output / f"{fit.core}.json")
     return fit
 
 
@@ -134,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=Path, required=True, metavar="DIR", help="where the .param files are")
-    parser.add_argument("--boards", nargs="+", default=["pi4"], metavar="NAME", help="default: pi4")
+    parser.add_argument("--boards", nargs="+", default=FITTED, metavar="NAME", help=f"default: {' '.join(FITTED)}")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where runs are kept")
     parser.add_argument("--output", type=Path, default=CALIBRATED, metavar="DIR", help="where the fits are written")
     parsed = parser.parse_args(arguments)

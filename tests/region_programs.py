@@ -8,7 +8,9 @@ from pathlib import Path
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +31,42 @@ static __attribute__((noinline)) void write_lines(char *memory, long lines)
 {
     __asm__ volatile("1: str q0, [%0], #64\n subs %1, %1, #1\n b.ne 1b" : "+r"(memory), "+r"(lines)::"v0", "cc", "memory");
 }
-static void *spinning(void *flag) { while (!*(volatile int *)flag) {} return 0; }
+static void *counting(void *flag) { volatile long count = 0; while (!*(volatile int *)flag) count++; return 0; }
+enum { TEAM = 4, ROUNDS = 8 };
+static atomic_int round_begun, arrived;
+static long share, (*share_of)(long member, int round);
+static int yields;
+static long even(long member, int round) { (void)member, (void)round; return share; }
+static long uneven(long member, int round) { (void)round; return share * (member + 1); }
+static long in_turns(long member, int round) { return round % TEAM == member ? 4 * share : share; }
+static void wait_until(atomic_int *number, int least)
+{
+    while (atomic_load_explicit(number, memory_order_acquire) < least)
+        if (yields) sched_yield();
+}
+static void *member(void *which)
+{
+    for (int round = 1; round <= ROUNDS; round++) {
+        wait_until(&round_begun, round);
+        spin(share_of((long)which, round));
+        atomic_fetch_add(&arrived, 1);
+    }
+    return 0;
+}
+static void team(void) /* eight times fork and join, each member with its share of the trips */
+{
+    pthread_t others[TEAM];
+    for (long i = 1; i < TEAM; i++) pthread_create(&others[i], 0, member, (void *)i);
+    usleep(20000);
+    begin();
+    for (int round = 1; round <= ROUNDS; round++) {
+        atomic_store_explicit(&round_begun, round, memory_order_release);
+        spin(share_of(0, round));
+        wait_until(&arrived, round * (TEAM - 1));
+    }
+    end();
+    for (int i = 1; i < TEAM; i++) pthread_join(others[i], 0);
+}
 static void *working(void *unused) { (void)unused; begin(); spin(100000); end(); return 0; }
 int main(int argc, char **argv)
 {
@@ -50,8 +87,14 @@ int main(int argc, char **argv)
     else if (!strcmp(what, "children")) { for (int i = 0; i < 2; i++) if (!fork()) { begin(); end(); _exit(0); } while (wait(0) > 0) {} }
     else if (!strcmp(what, "fork")) { begin(); if (!fork()) { spin(3 * n); _exit(0); } spin(n); end(); wait(0); }
     else if (!strcmp(what, "helper")) {
-        pthread_create(&thread, 0, spinning, &stop);
+        pthread_create(&thread, 0, counting, &stop);
         begin(); spin(n); usleep(50000); end(); stop = 1; pthread_join(thread, 0);
+    }
+    else if (!strncmp(what, "team-", 5)) {
+        share = n;
+        share_of = strstr(what, "uneven") ? uneven : strstr(what, "turns") ? in_turns : even;
+        yields = strstr(what, "yield") != 0;
+        team();
     }
     else if (!strcmp(what, "worker")) { pthread_create(&thread, 0, working, 0); pthread_join(thread, 0); }
     else if (!strcmp(what, "exec")) { execl("/bin/true", "true", (char *)0); return 1; }

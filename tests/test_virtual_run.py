@@ -13,7 +13,7 @@ import pytest
 from conftest import CommandLine
 from region_programs import build_program
 
-from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.board import BOARDS, load_board
 from tvmmobile.virtual.program import run_program
 
 
@@ -39,23 +39,38 @@ def test_a_region_counts_alone(program: str) -> None:
     found = model(program, "region", "100000")
     assert 200_000 <= found["instructions"] < 200_100
     assert found["regions"] == 1 and found["kind"] == "modelled" and found["calibrated"] is True
-    assert found["modelled_terms"] == ["core", "load_l2_hits", "load_l2_misses", "stores"]
+    assert found["modelled_terms"] == ["core", "cache_hits", "loads_from_memory", "stores", "write_backs"]
     assert found["core_cycles"] >= found["scheduled_core_cycles"] >= 100_000
     assert found["term_ms"]["core"] == pytest.approx(found["scheduled_core_cycles"] / 1.8e6)
     assert found["modelled_ms"] == pytest.approx(sum(found["term_ms"].values()))
     assert sum(found["term_shares"].values()) == pytest.approx(1)
-    assert found["load_l2_hits"] + found["load_l2_misses"] + found["store_misses"] == found["l1d_misses"]
+    assert found["loads_from_l2"] + found["loads_from_memory"] + found["store_misses"] == found["l1d_misses"]
     assert found == model(program, "region", "100000")
 
 
 @pytest.mark.virtual
-def test_an_uncalibrated_board_says_so(program: str) -> None:
-    done = start("--board", "pi3bplus", "--json", "--", program, "region", "100000")
-    found = json.loads(done.stdout)
+def test_a_board_of_the_users_own(program: str, tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    text = (BOARDS / "pi4.toml").read_text(encoding="utf-8").replace('name = "pi4"', 'name = "mine"')
+    own.write_text(text.replace("clock_hz = 1.8e9", "clock_hz = 0.9e9"), encoding="utf-8")
+    found = json.loads(start("--board", str(own), "--json", "--", program, "region", "100000").stdout)
+    assert found["board"] == "mine" and found["calibrated"] is True
+    assert found["term_ms"]["core"] == pytest.approx(found["scheduled_core_cycles"] / 0.9e6)
+    assert "Calibrated on pi4, which has the same core; no measurement" in start("--board", str(own), "--", program, "region", "9").stdout
+    missing = start("--board", str(tmp_path / "none.toml"), "--", program, "region", "9")
+    assert missing.returncode == 1 and "There is no board file" in missing.stderr
+
+
+@pytest.mark.virtual
+def test_an_uncalibrated_board_says_so(program: str, tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    text = (BOARDS / "pi4.toml").read_text(encoding="utf-8").replace('name = "pi4"', 'name = "mine"')
+    own.write_text(text.replace('mcpu = "cortex-a72"', 'mcpu = "cortex-a55"'), encoding="utf-8")
+    found = json.loads(start("--board", str(own), "--json", "--", program, "region", "100000").stdout)
     assert found["calibrated"] is False and found["modelled_terms"] == ["core"]
-    assert found["modelled_ms"] == pytest.approx(found["scheduled_core_cycles"] / 1.4e6)
-    done = start("--board", "pi3bplus", "--", program, "region", "100000")
-    assert "pi3bplus is uncalibrated" in done.stdout and "core's alone" in done.stdout
+    assert found["modelled_ms"] == pytest.approx(found["scheduled_core_cycles"] / 1.8e6)
+    done = start("--board", str(own), "--", program, "region", "100000")
+    assert "mine is uncalibrated" in done.stdout and "core's alone" in done.stdout
 
 
 @pytest.mark.virtual
@@ -163,7 +178,7 @@ def test_programs_that_cannot_run(cli: CommandLine, tmp_path: Path) -> None:
         (["--", str(text)], "is no program that Linux can run.", "AArch64"),
         (["--", str(torn)], "is no program that Linux can run.", "AArch64"),
         (["--board", "pi3000", "--", "x"], "There is no virtual board 'pi3000'.", "pi4"),
-        (["--threads", "4", "--", "x"], "One thread can be modelled so far, not 4.", "--threads"),
+        (["--threads", "5", "--", "x"], "has 4 cores, not 5.", "--threads 4"),
         (["--sysroot", str(tmp_path / "none"), "--", "x"], "is not a folder.", "scripts/sysroot"),
         ([], "Missing argument 'PROGRAM", "--help"),
     ]:

@@ -17,10 +17,13 @@ virtual = typer.Typer(add_completion=False, rich_markup_mode=None)
 _MATTERS = 0.01
 
 _TERMS = {
-    "core": "corrected core cycles",
-    "load_l2_hits": "loads that the second level had",
-    "load_l2_misses": "loads from memory",
+    "core": "scheduled core cycles",
+    "cache_hits": "loads that a cache beyond the first had",
+    "loads_from_memory": "loads from memory",
     "stores": "stores that missed the first level",
+    "write_backs": "lines written back to memory",
+    "handover": "work passed between cores",
+    "bandwidth": "all threads waiting for memory",
 }
 
 
@@ -34,7 +37,7 @@ def run(
     program: Annotated[list[str], typer.Argument(metavar="PROGRAM", help="After --: an AArch64 program and its arguments.")],
     board: Annotated[str, typer.Option("--board", metavar="NAME", help="A virtual board.")] = "pi4",
     sysroot: Annotated[Path | None, typer.Option("--sysroot", metavar="DIR", help="Where the program finds its libraries.")] = None,
-    threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads to model; 1 so far.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="1: the region's thread; else all threads.")] = 1,
     top: Annotated[int, typer.Option("--top", metavar="N", min=0, help="Show the N hottest blocks.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
@@ -44,17 +47,14 @@ def run(
     modelled, or the whole run if the program does not call them. Its environment,
     input and output are this command's own.
     """
-    from tvmmobile.errors import UserError
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
 
-    if threads > 1:
-        raise UserError(f"One thread can be modelled so far, not {threads}.", "Leave --threads out, and let the program use one thread.")
     chosen = load_board(board.removesuffix(VIRTUAL_SUFFIX))
 
     from tvmmobile.virtual.explain import hot_blocks
     from tvmmobile.virtual.program import run_program
 
-    done = run_program(chosen, program, sysroot, top)
+    done = run_program(chosen, program, sysroot, top, threads)
     blocks = hot_blocks(done, chosen)
     _warn(done)
     if json:
@@ -68,7 +68,7 @@ def run(
 def _warn(done: ProgramRun) -> None:
     if done.other_instructions > _MATTERS * done.core.instructions:
         typer.echo(f"tvmmobile: other threads executed {done.other_instructions:,} instructions, which are not modelled", err=True)
-    if done.zeroed_lines > _MATTERS * done.l1d_misses:
+    if done.zeroed_lines > _MATTERS * done.modelled.misses.l1d:
         typer.echo(f"tvmmobile: {done.zeroed_lines:,} cache lines were cleared by DC ZVA, which the simulated caches do not see", err=True)
 
 
@@ -81,24 +81,27 @@ def _summary(done: ProgramRun, board: Board) -> dict[str, Any]:
         "kind": "modelled",
         "instructions": done.core.instructions,
         "core_cycles": done.core.cycles,
-        "l1d_misses": done.l1d_misses,
-        "l2_misses": done.l2_misses,
-        "dram_bytes": done.dram_bytes,
-        "scheduled_core_cycles": done.scheduled.cycles,
-        "load_l2_hits": done.misses.load_l2_hits,
-        "load_l2_misses": done.misses.load_l2_misses,
-        "store_misses": done.misses.stores,
-        "modelled_ms": done.modelled_ms,
-        "modelled_terms": list(done.term_ms),
-        "term_ms": dict(done.term_ms),
-        "term_shares": {name: ms / max(done.modelled_ms, 1e-12) for name, ms in done.term_ms.items()},
-        "calibrated": done.calibrated,
+        "l1d_misses": done.modelled.misses.l1d,
+        "l2_misses": done.modelled.misses.l2,
+        "dram_bytes": done.modelled.dram_bytes,
+        "scheduled_core_cycles": done.modelled.core.cycles,
+        "loads_from_l2": done.modelled.misses.loads_from_l2,
+        "loads_from_l3": done.modelled.misses.loads_from_l3,
+        "loads_from_memory": done.modelled.misses.loads_from_memory,
+        "store_misses": done.modelled.misses.stores,
+        "threads": done.modelled.threads,
+        "busy_ms": list(done.modelled.busy_ms),
+        "modelled_ms": done.modelled.modelled_ms,
+        "modelled_terms": list(done.modelled.term_ms),
+        "term_ms": dict(done.modelled.term_ms),
+        "term_shares": {name: ms / max(done.modelled.modelled_ms, 1e-12) for name, ms in done.modelled.term_ms.items()},
+        "calibrated": done.modelled.calibrated,
         "regions": done.regions,
         "zeroed_lines": done.zeroed_lines,
         "other_threads_instructions": done.other_instructions,
         "unknown_instructions": done.core.unknown_instructions,
-        "timing_model": model_hash(board),
-        "run_model": run_hash(board),
+        "core_model": model_hash(board),
+        "timing_model": run_hash(board),
     }
 
 
@@ -121,18 +124,22 @@ def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
 
     console = output()
     table = table_of(("modelled", "of"), ("figure",))
+    of_threads = "" if done.modelled.threads == 1 else f", {len(done.modelled.busy_ms)} threads"
     what = {0: "the whole run", 1: "the region"}.get(done.regions, f"{done.regions} regions")
-    table.add_row("instructions", what, f"{done.core.instructions:,}")
+    table.add_row("instructions", what + of_threads, f"{done.core.instructions:,}")
     table.add_row("core cycles", board.cpu, f"{done.core.cycles:,}")
-    table.add_row("corrected core cycles", board.cpu, f"{done.scheduled.cycles:,}")
-    table.add_row("L1D misses", f"{board.caches.l1d_bytes >> 10} KiB, {board.caches.l1d_ways} ways", f"{done.l1d_misses:,}")
-    table.add_row("L2 misses", f"{board.caches.l2_bytes >> 10} KiB, {board.caches.l2_ways} ways", f"{done.l2_misses:,}")
-    table.add_row("DRAM bytes", "fills and write-backs", f"{done.dram_bytes:,}")
-    for name, ms in done.term_ms.items():
+    table.add_row("scheduled core cycles", board.cpu, f"{done.modelled.core.cycles:,}")
+    table.add_row("L1D misses", f"{board.caches.l1d_bytes >> 10} KiB, {board.caches.l1d_ways} ways", f"{done.modelled.misses.l1d:,}")
+    table.add_row("L2 misses", f"{board.caches.l2_bytes >> 10} KiB, {board.caches.l2_ways} ways", f"{done.modelled.misses.l2:,}")
+    if board.caches.has_l3:
+        missed = done.modelled.misses.fills
+        table.add_row("L3 misses", f"{board.caches.l3_bytes >> 10} KiB, {board.caches.l3_ways} ways", f"{missed:,}")
+    table.add_row("DRAM bytes", "fills and write-backs", f"{done.modelled.dram_bytes:,}")
+    for name, ms in done.modelled.term_ms.items():
         table.add_row("time (ms)", _TERMS[name], f"{ms:.3f}")
-    table.add_row("time (ms)", f"{board.board}, {board.clock_hz / 1e9:g} GHz", f"{done.modelled_ms:.3f}")
+    table.add_row("time (ms)", f"{board.board}, {board.clock_hz / 1e9:g} GHz", f"{done.modelled.modelled_ms:.3f}")
     console.print(table)
-    console.print(_trust(board), soft_wrap=True)
+    console.print(_trust(board, done.modelled.threads), soft_wrap=True)
     for number, block in enumerate(blocks, 1):
         cost = block.cost
         head = f"\n{number}. {block.share:.1%}: {cost.count:,} × {cost.cycles_each:.4g} cycles, {block.place}"
@@ -142,14 +149,21 @@ def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
             console.print("   " + line.replace("\t", " ", 1), soft_wrap=True)
 
 
-def _trust(board: Board) -> str:
+def _trust(board: Board, threads: int) -> str:
     from tvmmobile.virtual.calibration import calibration_of, mean_error, worst_error
 
     fit = calibration_of(board)
     if fit is None:
         return f"{board.name} is uncalibrated: the time is the core's alone, and no measurement has confirmed it. Misses are counted only."
-    if fit.board != board.name:
-        return f"The time of a miss was calibrated on {fit.board}, which differs in its clock; no measurement has confirmed it here."
-    errors = fit.left_out_errors
-    off = f"{mean_error(errors):.1%} off, {worst_error(errors):.1%} at worst"
-    return f"Calibrated on {len(errors)} networks: left out of the fit, one was modelled {off}."
+    elsewhere = fit.check_errors().get(f"{board.name}, 1 thread")
+    if board.name == fit.board:
+        errors = fit.left_out_errors if threads == 1 else fit.check_errors()[f"{board.name}, 4 threads, left out"]
+        beginning = f"Calibrated on {len(errors)} networks: left out of the fit, one was modelled"
+    elif elsewhere and threads == 1:
+        errors, beginning = (
+            elsewhere,
+            f"Calibrated on {fit.board}, which has the same core; measured here, {len(elsewhere)} networks were modelled",
+        )
+    else:
+        return f"Calibrated on {fit.board}, which has the same core; no measurement has confirmed it here."
+    return f"{beginning} {mean_error(errors):.1%} off, {worst_error(errors):.1%} at worst."

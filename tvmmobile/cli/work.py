@@ -95,11 +95,9 @@ def check_writable(directory: Path, option: str) -> None:
 
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:
-    """Raises `UserError` for a thread count the device cannot run or the timing model cannot tell."""
+    """Raises `UserError` for a thread count the device cannot run."""
     if threads > profile.cores:
         raise UserError(f"{threads} threads are more than the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")
-    if threads > 1 and profile.kind == "modelled":
-        raise UserError(f"{profile.name} models one thread so far, not {threads}.", "Leave out --threads, or use a real board.")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class DeviceProfile:
         l2_bytes: second-level cache, shared.
         kind: whether latencies come from a model or from the board's clock.
         model_hash: identifies the timing model, None for a real board.
+        board_file: the virtual board's name, or the path of its file, for `load_board`; empty for a real board.
     """
 
     name: str
@@ -38,6 +39,7 @@ class DeviceProfile:
     l2_bytes: int
     kind: Literal["modelled", "measured"]
     model_hash: str | None = None
+    board_file: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tvmmobile.devices.protocol import Device
 from tvmmobile.errors import DeviceUnavailable, UserError
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names, load_board
-from tvmmobile.virtual.calibration import calibrated_boards
+from tvmmobile.virtual.calibration import calibrated_boards, calibration_of
 from tvmmobile.virtual.device import VirtualDevice
 
 
@@ -13,26 +15,26 @@ def find_device(name: str, require_hardware: bool = False) -> Device:
     """The device called `name`: the registered board, else the virtual one of that board; `NAME-virtual` is always virtual.
 
     Args:
-        name: such as `pi4` or `pi4-virtual`.
+        name: such as `pi4` or `pi4-virtual`, or the path of a virtual board's file, `*.toml`.
         require_hardware: refuse a virtual board.
 
     Raises:
-        UserError: there is no such device; the message lists those there are.
-        DeviceUnavailable: hardware is required and no board of that name is registered, or the virtual board's model is uncalibrated.
+        UserError: there is no such device; the message lists those there are. Or the file does not describe a board.
+        DeviceUnavailable: hardware is required and no board of that name is registered, or the virtual board's core is not calibrated.
     """
     board_name = name.removesuffix(VIRTUAL_SUFFIX)
-    known = board_names()
-    if board_name not in known:
+    if not board_name.endswith(".toml") and board_name not in board_names():
         names = [n for board in sorted(calibrated_boards()) for n in (board, board + VIRTUAL_SUFFIX)]
         raise UserError(f"There is no device {name!r}.", f"Known devices: {', '.join(names)}")
+    board = load_board(board_name)
     if require_hardware:
         raise DeviceUnavailable(
             f"No board is registered as {name!r}, and --require-hardware rules the virtual one out.",
             "Leave out --require-hardware to use the virtual board; its numbers are modelled.",
         )
-    if board_name not in calibrated_boards():
+    if calibration_of(board) is None:
         raise DeviceUnavailable(
-            f"The model of {board_name} is uncalibrated: no measurement has confirmed it, so nothing can be tuned or timed with it.",
+            f"The model of {board.name} is uncalibrated: no measurement has confirmed its core, so nothing can be tuned or timed with it.",
             f"Programs run on it: tvmmobile virtual run --board {board_name} -- PROGRAM",
         )
-    return VirtualDevice(board_name + VIRTUAL_SUFFIX, load_board(board_name))
+    return VirtualDevice(board.name + VIRTUAL_SUFFIX, board, str(Path(board_name).resolve()) if board_name.endswith(".toml") else "")

@@ -1,5 +1,5 @@
-// Translation blocks by address, length and bytes: translated again after a flush, a block goes on with the same counter, and other code
-// at the same address gets another one. QEMU translates under a lock, so adding needs none.
+// Translation blocks by address, length and bytes: translated again after a flush, a block goes on with the same counters, and other code
+// at the same address gets others. QEMU translates under a lock, so adding needs none.
 #pragma once
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,17 +8,21 @@
 
 #include "plugin_api.h"
 
-enum { INSN_BYTES = 4, BUCKETS = 1 << 16 };
+enum { INSN_BYTES = 4, BUCKETS = 1 << 16, MOST_THREADS = 32 };
 
 typedef struct block {
-    uint64_t address, count, count_before;
+    uint64_t address;
     struct block *next_in_bucket, *next;
-    uint32_t bytes;
+    uint32_t bytes, id;
+    bool publishes;                 // holds an instruction that other threads may be waiting for
+    uint64_t counts[MOST_THREADS];  // in each thread's present segment
+    uint32_t marks[MOST_THREADS];   // the segment in which a thread last touched it
     unsigned char code[];
 } block;
 
 static block *buckets[BUCKETS];
 static block *all_blocks;
+static uint32_t block_count;
 
 // FNV-1a over the address and the code.
 static uint32_t bucket_of(uint64_t address, const unsigned char *code, uint32_t bytes)
@@ -27,6 +31,16 @@ static uint32_t bucket_of(uint64_t address, const unsigned char *code, uint32_t 
     for (uint32_t i = 0; i < bytes; i++)
         hash = (hash ^ code[i]) * UINT64_C(1099511628211);
     return (uint32_t)(hash ^ hash >> 32) % BUCKETS;
+}
+
+// Store-release and exclusive stores, atomic operations on memory, and barriers other than for loads (Arm ARM, C4.1.88 to C4.1.94).
+static bool publishes(uint32_t instruction)
+{
+    bool exclusive = (instruction & 0x3F400000) == 0x08000000;
+    bool atomic = (instruction & 0x3F200C00) == 0x38200000;
+    bool compare_and_swap = (instruction & 0x3FA07C00) == 0x08A07C00;
+    bool barrier = (instruction & 0xFFFFF0FF) == 0xD50330BF && (instruction & 0x300) != 0x100;
+    return exclusive || atomic || compare_and_swap || barrier;
 }
 
 static block *find_block(uint64_t address, const unsigned char *code, uint32_t bytes)
@@ -40,7 +54,13 @@ static block *find_block(uint64_t address, const unsigned char *code, uint32_t b
         abort();
     b->address = address;
     b->bytes = bytes;
+    b->id = block_count++;
     memcpy(b->code, code, bytes);
+    for (uint32_t i = 0; i < bytes; i += INSN_BYTES) {
+        uint32_t instruction;
+        memcpy(&instruction, code + i, INSN_BYTES);
+        b->publishes |= publishes(instruction);
+    }
     b->next_in_bucket = *bucket;
     *bucket = b;
     b->next = all_blocks;
@@ -59,24 +79,18 @@ static block *block_of(const struct qemu_plugin_tb *tb)
     return find_block(qemu_plugin_tb_vaddr(tb), code, (uint32_t)(count * INSN_BYTES));
 }
 
-static void remember_counts(void)
+// A JSON object of [address, code in hexadecimal] by id, of those blocks that `wanted` names.
+static void print_blocks(FILE *file, const bool *wanted)
 {
-    for (block *b = all_blocks; b; b = b->next)
-        b->count_before = b->count;
-}
-
-// A JSON array of [address, count since remember_counts, code in hexadecimal].
-static void print_blocks(FILE *file)
-{
-    const char *separator = "[";
+    const char *separator = "{";
     for (block *b = all_blocks; b; b = b->next) {
-        if (b->count == b->count_before)
+        if (!wanted[b->id])
             continue;
-        fprintf(file, "%s[%" PRIu64 ",%" PRIu64 ",\"", separator, b->address, b->count - b->count_before);
+        fprintf(file, "%s\"%" PRIu32 "\":[%" PRIu64 ",\"", separator, b->id, b->address);
         for (uint32_t i = 0; i < b->bytes; i++)
             fprintf(file, "%02x", b->code[i]);
         fputs("\"]", file);
         separator = ",\n";
     }
-    fputs(*separator == '[' ? "[]" : "]", file);
+    fputs(*separator == '{' ? "{}" : "}", file);
 }

@@ -1,11 +1,11 @@
-"""What a virtual board is made of, read from `boards/*.toml`."""
+"""What a virtual board is made of, read from `boards/*.toml` or a user's own file."""
 
 from __future__ import annotations
 
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,6 +14,7 @@ from tvmmobile.errors import UserError
 BOARDS = Path(__file__).parent / "boards"
 #: `pi4-virtual` is the virtual board even when a real one is registered as `pi4`.
 VIRTUAL_SUFFIX = "-virtual"
+_REPAIR = "docs/virtual-boards.md says what a board's file holds; tvmmobile/virtual/boards has examples."
 #: One access, of at most 16 bytes, touches at most two lines.
 _LEAST_LINE_BYTES = 16
 
@@ -22,6 +23,9 @@ _Count = Annotated[int, Field(gt=0, le=1024)]
 _Bytes = Annotated[int, Field(gt=0, le=1 << 30)]
 _Ports = Annotated[int, Field(gt=0, le=16)]
 _Clock = Annotated[float, Field(ge=1e8, le=1e10)]
+_Rate = Annotated[float, Field(ge=1e8, le=1e12)]
+_Cycles = Annotated[float, Field(gt=0, le=1000)]
+_Latency = Annotated[float, Field(ge=1, le=1000)]
 _Name = Annotated[str, Field(min_length=1)]
 
 
@@ -30,33 +34,84 @@ class _Strict(BaseModel):
 
 
 class Caches(_Strict):
-    """Data caches; sizes in bytes, the second level shared by all cores."""
+    """Data caches; sizes in bytes, the last level shared by all cores.
+
+    Attributes:
+        l2_private: each core has its own second level; without a third one it is shared.
+        l3_bytes: 0 where there is no third level.
+        l2_cycles: what an access that hits the second level takes beyond one that hits the first, when nothing hides it.
+        l3_cycles: the same of the third level.
+    """
 
     line_bytes: _Bytes
     l1d_bytes: _Bytes
     l1d_ways: _Count
     l2_bytes: _Bytes
     l2_ways: _Count
+    l2_cycles: _Cycles
+    l2_private: bool = False
+    l3_bytes: _Bytes | Literal[0] = 0
+    l3_ways: _Count | Literal[0] = 0
+    l3_cycles: _Cycles | Literal[0] = 0
 
     @model_validator(mode="after")
     def _sets_are_a_power_of_two(self) -> Caches:
         # An address's bits choose the line's set.
-        for name, size, ways in (("l1d", self.l1d_bytes, self.l1d_ways), ("l2", self.l2_bytes, self.l2_ways)):
-            sets, rest = divmod(size, self.line_bytes * ways)
-            if rest or not sets or sets & (sets - 1):
-                raise ValueError(f"{name}_bytes = {size} are no power of two of sets with {ways} lines of {self.line_bytes} bytes")
         if self.line_bytes < _LEAST_LINE_BYTES or self.line_bytes & (self.line_bytes - 1):
             raise ValueError(f"line_bytes = {self.line_bytes} is no power of two of at least {_LEAST_LINE_BYTES}")
+        levels = [("l1d", self.l1d_bytes, self.l1d_ways), ("l2", self.l2_bytes, self.l2_ways)]
+        if self.has_l3:
+            levels.append(("l3", self.l3_bytes, self.l3_ways))
+        for name, size, ways in levels:
+            sets, rest = divmod(size, self.line_bytes * max(ways, 1))
+            if rest or not sets or sets & (sets - 1):
+                raise ValueError(f"{name}_bytes = {size} are no power of two of sets with {ways} lines of {self.line_bytes} bytes")
+        return self
+
+    @model_validator(mode="after")
+    def _third_level_is_whole(self) -> Caches:
+        if len({bool(self.l3_bytes), bool(self.l3_ways), bool(self.l3_cycles), self.l2_private}) > 1:
+            raise ValueError("a third level needs l3_bytes, l3_ways and l3_cycles, and a second level that is private")
+        return self
+
+    @property
+    def has_l3(self) -> bool:
+        """Whether there is a third level."""
+        return self.l3_bytes > 0
+
+
+class Memory(_Strict):
+    """Main memory as one core sees it.
+
+    Attributes:
+        peak_bytes_per_s: what the bus could carry.
+        copy_bytes_per_s: how fast one core copies arrays much larger than the caches, each byte counted once.
+        latency_ns: what an access to memory takes beyond one that hits the first level, when nothing hides it.
+    """
+
+    peak_bytes_per_s: _Rate
+    copy_bytes_per_s: _Rate
+    latency_ns: _Latency
+
+    @model_validator(mode="after")
+    def _copies_within_the_peak(self) -> Memory:
+        if 2 * self.copy_bytes_per_s > self.peak_bytes_per_s:
+            raise ValueError(f"copy_bytes_per_s = {self.copy_bytes_per_s:g} is more than half of peak_bytes_per_s")
         return self
 
 
 class Core(_Strict):
-    """What one core can start per cycle, as far as it bounds a block's cost from below."""
+    """What one core can start per cycle, as far as it bounds a block's cost from below.
+
+    Attributes:
+        vector_bits: how wide each of `vector_ports` is for arithmetic: a 128-bit operation takes two of 64 bits.
+    """
 
     dispatch_width: _Ports
     load_ports: _Ports
     store_ports: _Ports
     vector_ports: _Ports
+    vector_bits: Literal[64, 128] = 64
     branch_ports: _Ports
 
 
@@ -72,7 +127,13 @@ class Board(_Strict):
     clock_hz: _Clock
     fma_lanes_per_cycle: _Count
     caches: Caches
+    memory: Memory
     core: Core
+
+    @property
+    def line_copy_ns(self) -> float:
+        """How long one core copies a line of large arrays, in ns."""
+        return self.caches.line_bytes / self.memory.copy_bytes_per_s * 1e9
 
     @property
     def digest(self) -> str:
@@ -86,13 +147,18 @@ def board_names() -> list[str]:
 
 
 def load_board(name: str) -> Board:
-    """Read one board.
+    """Read one board: the name of one that comes with the package, or the path of a file (`./myboard.toml`).
 
     Raises:
         UserError: there is no such board, or its file does not hold what a board needs.
     """
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise UserError(f"There is no board file {name}.", f"Name a file, or one of the boards {', '.join(board_names())}.")
+        return read_board(Path(name))
     if name not in board_names():
-        raise UserError(f"There is no virtual board {name!r}.", f"Known boards: {', '.join(board_names())}")
+        known = ", ".join(board_names())
+        raise UserError(f"There is no virtual board {name!r}.", f"Known boards: {known}; or give the path of a board's file, *.toml.")
     return read_board(BOARDS / f"{name}.toml")
 
 
@@ -105,10 +171,10 @@ def read_board(path: Path) -> Board:
     try:
         board = Board.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name} is no TOML file: {error}.", "Repair the file, or install tvmmobile again.") from error
+        raise UserError(f"{path.name} is no TOML file: {error}.", _REPAIR) from error
     except ValidationError as error:
         found = "; ".join(_complaint(list(problem["loc"]), problem["msg"], problem["input"]) for problem in error.errors())
-        raise UserError(f"{path.name} does not describe a board: {found}.", "Repair the file, or install tvmmobile again.") from error
+        raise UserError(f"{path.name} does not describe a board: {found}.", _REPAIR) from error
     if board.name != path.stem:
         raise UserError(f"{path.name} does not describe a board: name is {board.name!r}.", f"Call it {path.stem!r}, as the file is called.")
     return board

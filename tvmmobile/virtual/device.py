@@ -1,4 +1,4 @@
-"""A virtual board as a device: the same agent as on a real one, under QEMU, with its blocks counted."""
+"""A virtual board as a device: the same agent as on a real one, under QEMU, with its blocks counted and its caches simulated."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from pathlib import Path
 from tvmmobile.agent.build import agent_command, build_bundle
 from tvmmobile.devices.host import STOP_S, HostConfig
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
-from tvmmobile.doctor import require
 from tvmmobile.errors import DeviceUnavailable
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.core_model import model_hash
-from tvmmobile.virtual.plugin import build_plugin
+from tvmmobile.virtual.calibration import run_hash
+from tvmmobile.virtual.program import qemu_words
 
 START_DEADLINE_S = 60.0
 HOST_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from tvmmobile.devices.host import main; main()"
@@ -35,10 +34,12 @@ class VirtualDevice:
     Args:
         name: such as `pi4-virtual`.
         board: what it is made of.
+        board_file: what `load_board` reads it from, if not its name.
     """
 
-    def __init__(self, name: str, board: Board) -> None:
+    def __init__(self, name: str, board: Board, board_file: str = "") -> None:
         self.board = board
+        self._board_file = board_file or board.name
         self._name = name
 
     @property
@@ -57,7 +58,8 @@ class VirtualDevice:
             l1d_bytes=board.caches.l1d_bytes,
             l2_bytes=board.caches.l2_bytes,
             kind="modelled",
-            model_hash=model_hash(board),
+            model_hash=run_hash(board),
+            board_file=self._board_file,
         )
 
     @contextlib.contextmanager
@@ -93,10 +95,8 @@ class VirtualDevice:
 
 
 def _qemu_command(board: Board, bundle: Path) -> tuple[str, ...]:
-    qemu = str(require("qemu-aarch64"))
-    words = [qemu, "-cpu", board.qemu_cpu, "-plugin", f"{build_plugin()},dir={{work}}", *agent_command(bundle)]
-    words += ["--tracker", "{tracker}", "--key", board.name, "--work-dir", "{work}", "--blocks-dir", "{work}"]
-    return tuple(words)
+    agent = [*agent_command(bundle), "--tracker", "{tracker}", "--key", board.name, "--work-dir", "{work}", "--profile-dir", "{work}"]
+    return (*qemu_words(board, "{work}"), *agent)
 
 
 def _agent_environment(token: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Builds the QEMU plugins, `blocks.c` for the agent and `program.c` for any program, into the cache."""
+"""Builds the QEMU plugin, `program.c` and its headers, into the cache."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FOLDER = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 
 
-def build_plugin(name: str = "blocks") -> Path:
+def build_plugin(name: str = "program") -> Path:
     """A plugin's shared library, compiled if it is not there yet.
 
     Args:
-        name: of the source file, `blocks` or `program`.
+        name: of the source file.
 
     Raises:
         UserError: there is no C compiler, or it fails.

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 INSTRUCTION_BYTES = 4
 
@@ -37,43 +36,152 @@ class Block:
         return self.address + len(self.code)
 
 
-def parse_blocks(text: str | list[Any]) -> list[Block]:
-    """The plugin's JSON array of `[address, count, code in hexadecimal]`, as text or already parsed.
+@dataclass(frozen=True)
+class Segment:
+    """What one thread did between two places where threads wait for each other.
+
+    Attributes:
+        region: which region it belongs to, counted from 1 (0 for a program without).
+        thread: the thread's number.
+        after: the segment, counted from 1, that must have begun before this one can, besides this thread's own before it; 0 for none.
+        misses: of its caches.
+        counts: how often each block ran, by the block's index in `Profile.blocks`.
+    """
+
+    region: int
+    thread: int
+    after: int
+    misses: MissCounts
+    counts: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class MissCounts:
+    """First-level misses by where their line came from, each counted once, and the traffic beyond.
+
+    Attributes:
+        l2: lines that the second level did not have.
+        loads_from_l2: loads whose line the second level had, or another core's first.
+        loads_from_l3: loads whose line the third level had, or another core.
+        loads_from_memory: loads whose line no cache had.
+        stores: stores, wherever their line was.
+        fills: lines read from memory.
+        write_backs: lines written to memory.
+    """
+
+    l2: int = 0
+    loads_from_l2: int = 0
+    loads_from_l3: int = 0
+    loads_from_memory: int = 0
+    stores: int = 0
+    fills: int = 0
+    write_backs: int = 0
+
+    @property
+    def l1d(self) -> int:
+        """All misses of the first level."""
+        return self.loads_from_l2 + self.loads_from_l3 + self.loads_from_memory + self.stores
+
+    def __add__(self, other: MissCounts) -> MissCounts:
+        return MissCounts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the plugin wrote of one process.
+
+    Attributes:
+        problem: why its regions cannot be modelled, in a few words; empty if they can.
+        regions: how many were opened by markers.
+        thread: the one that opened them, or the program's first.
+        guest_base: where the program's address 0 lies in QEMU's memory.
+        segments: in an order in which each comes after those that it depends on.
+        blocks: (address, code) of each block.
+    """
+
+    problem: str
+    regions: int
+    thread: int
+    guest_base: int
+    segments: tuple[Segment, ...]
+    blocks: tuple[tuple[int, bytes], ...]
+
+    def of_thread(self, thread: int) -> Profile:
+        """The same with one thread's segments alone, and none of its waiting."""
+        return replace(self, segments=tuple(replace(s, after=0) for s in self.segments if s.thread == thread))
+
+    def executed(self) -> list[Block]:
+        """The blocks with their counts over all segments, in the order of `blocks`."""
+        totals = [0] * len(self.blocks)
+        for segment in self.segments:
+            for index, count in segment.counts.items():
+                totals[index] += count
+        return [Block(address, count, code) for (address, code), count in zip(self.blocks, totals, strict=True)]
+
+    def misses(self) -> MissCounts:
+        """The misses of all segments."""
+        return sum((segment.misses for segment in self.segments), MissCounts())
+
+
+def parse_profile(text: str | bytes) -> Profile:
+    """What the plugin wrote, program.c says how.
 
     Raises:
         ValueError: it is something else.
     """
-    rows = json.loads(text) if isinstance(text, str) else text
     try:
-        return [Block(int(address), int(count), bytes.fromhex(code)) for address, count, code in rows]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"no block profile: {error}") from error
+        found = json.loads(text)
+        index = {name: place for place, name in enumerate(found["blocks"])}
+        segments = [
+            Segment(region, thread, after, MissCounts(*misses), _counts(entries, index))
+            for region, thread, after, misses, entries in found["segments"]
+        ]
+        blocks = [(int(address), bytes.fromhex(code)) for address, code in found["blocks"].values()]
+        return Profile(found["problem"], found["regions"], found["thread"], found["guest_base"], tuple(segments), tuple(blocks))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"no profile: {error!r}") from error
+
+
+def _counts(entries: list[int], index: Mapping[str, int]) -> dict[int, int]:
+    totals: defaultdict[int, int] = defaultdict(int)
+    for block, count in zip(entries[::2], entries[1::2], strict=True):
+        totals[index[str(block)]] += count
+    return dict(totals)
 
 
 def basic_blocks(blocks: Iterable[Block]) -> list[Block]:
     """Translation blocks cut at each other's ends, summed, and joined where one always falls through into the next; by address."""
-    blocks = list(blocks)
+    return basic_blocks_of(list(blocks))[0]
+
+
+def basic_blocks_of(blocks: Sequence[Block]) -> tuple[list[Block], list[list[tuple[int, float]]]]:
+    """As `basic_blocks`, and for each translation block which basic blocks it ran, and what share (0 to 1) of each."""
     cuts = sorted({place for block in blocks for place in (block.address, block.end)})
     counts: defaultdict[tuple[int, bytes], int] = defaultdict(int)
-    for block in blocks:
-        begin = block.address
-        index = bisect_right(cuts, begin)
-        while begin < block.end:
-            end = cuts[index]  # the block's own end is one, so there always is a next
-            counts[begin, block.code[begin - block.address : end - block.address]] += block.count
-            begin, index = end, index + 1
-    return _joined([Block(address, counts[address, code], code) for address, code in sorted(counts)])
-
-
-def _joined(blocks: list[Block]) -> list[Block]:
+    pieces = [list(_pieces(block, cuts)) for block in blocks]
+    for block, members in zip(blocks, pieces, strict=True):
+        for piece in members:
+            counts[piece] += block.count
     joined: list[Block] = []
-    for block in blocks:
-        last = joined[-1] if joined else None
-        if last is not None and last.end == block.address and last.count == block.count and not _leaves(last.code):
-            joined[-1] = Block(last.address, last.count, last.code + block.code)
+    place: dict[tuple[int, bytes], int] = {}
+    for address, code in sorted(counts):
+        count, last = counts[address, code], joined[-1] if joined else None
+        if last is not None and last.end == address and last.count == count and not _leaves(last.code):
+            joined[-1] = Block(last.address, count, last.code + code)
         else:
-            joined.append(block)
-    return joined
+            joined.append(Block(address, count, code))
+        place[address, code] = len(joined) - 1
+    shares = [[(place[piece], len(piece[1]) / len(joined[place[piece]].code)) for piece in members] for members in pieces]
+    return joined, shares
+
+
+def _pieces(block: Block, cuts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    begin = block.address
+    index = bisect_right(cuts, begin)
+    while begin < block.end:
+        end = cuts[index]  # the block's own end is one, so there always is a next
+        yield begin, block.code[begin - block.address : end - block.address]
+        begin, index = end, index + 1
 
 
 def _leaves(code: bytes) -> bool:

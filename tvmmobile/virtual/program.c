@@ -1,57 +1,136 @@
-// QEMU plugin: what one thread of a program executed between two marker system calls, or in its whole run, and how it used the caches.
+// QEMU plugin: what the threads of a program executed between two marker system calls, or in its whole run, and how they used the caches.
 //
-// The modelled thread is the one that opens the region, else the program's first; what others execute meanwhile is only counted. The
-// caches follow that thread from its start, so that a region finds them as warm as the program left them. A region that is opened again
-// adds to what was counted. A forked process has its own copy of everything here, and reports only regions that it opened itself.
+// The caches follow every thread from its start, each on a core of its own, so that a region finds them as warm as the program left them. A
+// region that is opened again adds to what was counted. A forked process has its own copy of everything here, and reports only regions
+// that it opened itself.
 //
-// Arguments: dir=DIRECTORY, line=BYTES, l1d=BYTES/WAYS, l2=BYTES/WAYS. Output: DIRECTORY/<pid>.profile, a JSON object, written when a region
-// ends and at the end of a program without regions; DIRECTORY/<pid>.maps, that process's /proc/self/maps.
+// Arguments: dir=DIRECTORY, line=BYTES, l1d=BYTES/WAYS, l2=BYTES/WAYS and, where each core has its own second level, l3=BYTES/WAYS.
+// Output: DIRECTORY/<pid>.profile, a JSON object, written when a region ends and at the end of a program without regions;
+// DIRECTORY/<pid>.maps, that process's /proc/self/maps.
 #include <unistd.h>
 
-#include "block_table.h"
-#include "caches.h"
 #include "plugin_api.h"
+#include "segments.h"
 
 EXPORT int qemu_plugin_version = 1;
 
 static char directory[4096];
 static pid_t owner;                // the process whose region it is
-static unsigned int modelled;      // the modelled thread's virtual CPU
+static unsigned int opener;        // the thread that opened the region, or the program's first
 static bool is_open = true;        // the whole run, until there is a marker
 static unsigned int regions;       // opened by markers
+static unsigned int alive;         // threads that have not ended
+static bool several;               // there were more than one of them in the region
 static const char *problem = "";
-static uint64_t other_instructions;
 static uint64_t guest_base;
 
-// What the caches counted in regions that are closed.
-static struct {
-    uint64_t l1d, l2, write_backs, stores, loads_of_both;
-} counted;
+static void complain(const char *sentence)
+{
+    if (!*problem)
+        problem = sentence;
+}
+
+static thread *thread_of(unsigned int vcpu)
+{
+    thread *t = threads[vcpu < MOST_THREADS ? vcpu : MOST_THREADS - 1];
+    if (__builtin_expect(t != NULL, 1))
+        return t;
+    pthread_mutex_lock(&beyond_first);
+    if (vcpu >= MOST_THREADS) {
+        complain("it has more than 32 threads at once");
+        vcpu = MOST_THREADS - 1;
+    }
+    if (!threads[vcpu]) {
+        t = calloc(1, sizeof(thread));
+        if (!t)
+            abort();
+        t->cache.l1d = make_level(&l1d_shape);
+        if (second_is_private)
+            t->cache.l2 = make_level(&l2_shape);
+        t->cache.next = all_cores;
+        all_cores = &t->cache;
+        threads[vcpu] = t;
+        thread_slots = vcpu + 1 > thread_slots ? vcpu + 1 : thread_slots;
+    }
+    pthread_mutex_unlock(&beyond_first);
+    return threads[vcpu];
+}
 
 static void on_block(unsigned int vcpu, void *data)
 {
     block *b = data;
+    thread *t = thread_of(vcpu);
+    end_publishing(t);
     if (!is_open)
         return;
-    if (vcpu == modelled)
-        b->count++;
-    else
-        __atomic_fetch_add(&other_instructions, b->bytes / INSN_BYTES, __ATOMIC_RELAXED);
+    if (__builtin_expect(t->region != region || t->segment == NO_SEGMENT, 0))
+        join_region(t, vcpu);
+    if (several && b->publishes) {
+        if (t->blocks_in_segment >= LEAST_BLOCKS)
+            next_segment(t, vcpu, NO_SEGMENT);
+        begin_publishing(t);
+    }
+    count_block(t, vcpu, b, several);
 }
 
-static void on_access(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data)
+static void access_line(thread *t, uint64_t line, bool store)
 {
-    (void)data;
-    if (vcpu != modelled)
+    if (!hit_first(&t->cache, line, store))
+        access_beyond_first(&t->cache, line, store);
+}
+
+// The same while there are other threads.
+static void access_line_of_several(thread *t, unsigned int vcpu, uint64_t line, bool store, uint32_t parts)
+{
+    if (!store)
+        let_others_publish(t);
+    enter(&t->cache);
+    const uint64_t *found = hit_first(&t->cache, line, store);
+    bool news = found && *found & NEWS;
+    leave(&t->cache);
+    if (!found) {
+        pthread_mutex_lock(&beyond_first);
+        access_beyond_first(&t->cache, line, store);
+        if (is_open && wait_for_writers(t, vcpu, line, parts))
+            *set_of(&t->cache.l1d, line) |= NEWS;
+        if (store)
+            write_stamp(line, parts, stamp_of(t, vcpu));
+        pthread_mutex_unlock(&beyond_first);
         return;
-    uint64_t line = address >> line_shift, dirty = qemu_plugin_mem_is_store(info);
-    access_line(line, dirty);
-    // QEMU makes accesses of at most 16 bytes; only those near a line's end can reach into the next.
-    if (__builtin_expect((address & (line_bytes - 1)) > line_bytes - 16, 0)) {
-        uint64_t last = (address + (UINT64_C(1) << qemu_plugin_mem_size_shift(info)) - 1) >> line_shift;
-        if (last != line)
-            access_line(last, dirty);
     }
+    if (news && is_open)
+        wait_for_writers(t, vcpu, line, parts);
+    if (store)
+        write_stamp(line, parts, stamp_of(t, vcpu));
+}
+
+static __attribute__((noinline)) void on_access_of_several(thread *t, unsigned int vcpu, uint64_t address, uint64_t bytes, bool store,
+                                                           uint64_t instruction)
+{
+    uint64_t line = address >> line_shift, offset = address & (line_bytes - 1), inside = offset + bytes > line_bytes ? line_bytes - offset : bytes;
+    access_line_of_several(t, vcpu, line, store, parts_of(offset, inside, line_shift));
+    if (inside < bytes)
+        access_line_of_several(t, vcpu, line + 1, store, parts_of(0, bytes - inside, line_shift));
+    if (!is_open || t->region != region)
+        return;
+    if (store)
+        pass_store(t);
+    else
+        pass_load(t, vcpu, instruction, address);
+}
+
+static void on_access(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *instruction)
+{
+    thread *t = thread_of(vcpu);
+    bool store = qemu_plugin_mem_is_store(info);
+    uint64_t line = address >> line_shift, bytes = UINT64_C(1) << qemu_plugin_mem_size_shift(info);
+    if (__builtin_expect(several, 0)) {
+        on_access_of_several(t, vcpu, address, bytes, store, (uint64_t)(uintptr_t)instruction);
+        return;
+    }
+    access_line(t, line, store);
+    if (__builtin_expect((address & (line_bytes - 1)) + bytes > line_bytes, 0))
+        access_line(t, line + 1, store);
 }
 
 static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
@@ -59,11 +138,13 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     (void)id;
     qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, QEMU_PLUGIN_CB_NO_REGS, block_of(tb));
     // Registered for loads alone or stores alone, QEMU 7.2 calls back for the wrong ones.
+    uint64_t address = qemu_plugin_tb_vaddr(tb);
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++)
-        qemu_plugin_register_vcpu_mem_cb(qemu_plugin_tb_get_insn(tb, i), on_access, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW, NULL);
+        qemu_plugin_register_vcpu_mem_cb(qemu_plugin_tb_get_insn(tb, i), on_access, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW,
+                                         (void *)(uintptr_t)(address + i * INSN_BYTES));
     void *host = qemu_plugin_insn_haddr(qemu_plugin_tb_get_insn(tb, 0));
     if (host)
-        guest_base = (uint64_t)(uintptr_t)host - qemu_plugin_tb_vaddr(tb);
+        guest_base = (uint64_t)(uintptr_t)host - address;
 }
 
 static void write_maps(void)
@@ -79,47 +160,83 @@ static void write_maps(void)
         fclose(to);
 }
 
+// Each segment is [region, thread, after, [misses as in struct misses], [block, count, block, count ...]]; the first one has number 1.
+static void print_segments(FILE *file)
+{
+    const char *separator = "[";
+    for (uint32_t i = first_reported; i < segment_count; i++) {
+        const segment *s = segments + i;
+        const misses *m = &s->counted;
+        uint32_t after = s->after == NO_SEGMENT ? 0 : s->after - first_reported + 1;
+        fprintf(file, "%s[%" PRIu32 ",%" PRIu32 ",%" PRIu32, separator, s->region, s->thread, after);
+        fprintf(file, ",[%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 "],[", m->l2, m->loads_from_l2,
+                m->loads_from_l3, m->loads_from_memory, m->stores, m->fills, m->write_backs);
+        for (uint32_t j = 0; j < s->entry_count; j++) {
+            const entry *e = entries + s->first_entry + j;
+            fprintf(file, "%s%" PRIu32 ",%" PRIu64, j ? "," : "", e->block, e->count);
+        }
+        fputs("]]", file);
+        separator = ",\n";
+    }
+    fputs(*separator == '[' ? "[]" : "]", file);
+}
+
 static void write_profile(void)
 {
     char path[sizeof(directory) + 32], temporary[sizeof(path) + 8];
     snprintf(path, sizeof(path), "%s/%d.profile", directory, (int)getpid());
     snprintf(temporary, sizeof(temporary), "%s.part", path);
     FILE *file = fopen(temporary, "w");
-    if (!file)
+    bool *wanted = calloc(block_count + 1, sizeof(bool));
+    if (!file || !wanted)
         return;
-    fprintf(file, "{\"problem\":\"%s\",\"regions\":%u,\"guest_base\":%" PRIu64 ",\"other_instructions\":%" PRIu64 ",", problem, regions,
-            guest_base, other_instructions);
-    fprintf(file, "\"l1d_misses\":%" PRIu64 ",\"l2_misses\":%" PRIu64 ",\"write_backs\":%" PRIu64 ",", counted.l1d, counted.l2,
-            counted.write_backs);
-    fprintf(file, "\"store_misses\":%" PRIu64 ",\"load_misses_of_both\":%" PRIu64 ",\n\"blocks\":", counted.stores, counted.loads_of_both);
-    print_blocks(file);
+    for (uint32_t i = 0; i < entry_count; i++)
+        wanted[entries[i].block] = true;
+    fprintf(file, "{\"problem\":\"%s\",\"regions\":%u,\"guest_base\":%" PRIu64 ",\"thread\":%u,\n\"segments\":", problem, regions, guest_base,
+            opener);
+    print_segments(file);
+    fputs(",\n\"blocks\":", file);
+    print_blocks(file, wanted);
     fputs("}\n", file);
+    free(wanted);
     if (!fclose(file))
         rename(temporary, path);
 }
 
-static void remember_misses(void)
+// Closes every thread's segment; threads other than the caller's are waiting, or what they do belongs to no region.
+static void close_all(void)
 {
-    counted.l1d = l1d.misses;
-    counted.l2 = l2.misses;
-    counted.write_backs = write_backs;
-    counted.stores = store_misses;
-    counted.loads_of_both = load_misses_of_both;
+    pthread_mutex_lock(&recording);
+    for (uint32_t i = 0; i < thread_slots; i++)
+        if (threads[i] && threads[i]->region == region) {
+            close_segment(threads[i], i);
+            threads[i]->segment = NO_SEGMENT;
+        }
+    pthread_mutex_unlock(&recording);
 }
 
-static void go_on_counting_misses(void)
+static void forget_thread(thread *t)
 {
-    l1d.misses = counted.l1d;
-    l2.misses = counted.l2;
-    write_backs = counted.write_backs;
-    store_misses = counted.stores;
-    load_misses_of_both = counted.loads_of_both;
+    forget_level(&t->cache.l1d);
+    forget_level(&t->cache.l2);
 }
 
-static void complain(const char *sentence)
+static void forget_lines(void)
 {
-    if (!*problem)
-        problem = sentence;
+    pthread_mutex_lock(&beyond_first);
+    for (uint32_t i = 0; i < thread_slots; i++)
+        if (threads[i])
+            forget_thread(threads[i]);
+    forget_level(&shared);
+    pthread_mutex_unlock(&beyond_first);
+}
+
+// A forked process has one thread; the other ones are its parent's.
+static void forget_others(unsigned int vcpu)
+{
+    for (uint32_t i = 0; i < thread_slots; i++)
+        if (threads[i] && i != vcpu)
+            forget_thread(threads[i]);
 }
 
 static void begin_region(unsigned int vcpu)
@@ -128,29 +245,33 @@ static void begin_region(unsigned int vcpu)
         complain("a region begins inside a region");
         return;
     }
-    if (!regions)
-        remember_counts();  // what ran so far does not count
-    if (vcpu != modelled) {
-        forget_lines(&l1d);
-        forget_lines(&l2);
+    if (owner != getpid())
+        forget_others(vcpu);
+    pthread_mutex_lock(&recording);
+    if (!regions) {  // what ran so far does not count
+        first_reported = segment_count;
+        entry_count = 0;
     }
-    other_instructions = regions ? other_instructions : 0;
-    go_on_counting_misses();
+    first_of_region = segment_count;
+    region++;
+    pthread_mutex_unlock(&recording);
     owner = getpid();
-    modelled = vcpu;
+    several = alive > 1;
+    opener = vcpu;
     regions++;
     is_open = true;
+    join_region(thread_of(vcpu), vcpu);
 }
 
 static void end_region(unsigned int vcpu)
 {
     if (!is_open || !regions || owner != getpid())
         complain("a region ends that was not begun");
-    else if (vcpu != modelled)
+    else if (vcpu != opener)
         complain("a region ends in another thread than it began in");
     is_open = false;
     owner = getpid();
-    remember_misses();
+    close_all();
     write_maps();
     write_profile();
 }
@@ -159,10 +280,52 @@ static void on_syscall(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, u
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
     (void)id, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
-    if (number == PRCTL && a1 == REGION_BEGIN)
+    thread *t = thread_of(vcpu);
+    end_publishing(t);
+    if (number == SCHED_YIELD && is_open && several)
+        pass_yield(t, vcpu);
+    if (number != PRCTL)
+        return;
+    if (a1 == REGION_BEGIN)
         begin_region(vcpu);
-    else if (number == PRCTL && a1 == REGION_END)
+    else if (a1 == REGION_END)
         end_region(vcpu);
+    else if (a1 == FORGET_LINES)
+        forget_lines();
+}
+
+static void on_thread_begins(qemu_plugin_id_t id, unsigned int vcpu)
+{
+    (void)id, (void)vcpu;
+    several |= ++alive > 1;
+}
+
+static void on_thread_ends(qemu_plugin_id_t id, unsigned int vcpu)
+{
+    (void)id;
+    end_publishing(thread_of(vcpu));
+    alive -= alive > 0;
+}
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&beyond_first);
+    pthread_mutex_lock(&recording);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&recording);
+    pthread_mutex_unlock(&beyond_first);
+}
+
+static void after_fork_in_child(void)
+{
+    after_fork();
+    pthread_mutex_init(&one_publishes, NULL);
+    someone_publishes = false;
+    alive = 1;
+    several = false;
 }
 
 static void at_exit(qemu_plugin_id_t id, void *data)
@@ -172,7 +335,7 @@ static void at_exit(qemu_plugin_id_t id, void *data)
         return;
     if (regions)
         complain("a region was begun and never ended");
-    remember_misses();
+    close_all();
     write_maps();
     write_profile();
 }
@@ -183,13 +346,14 @@ static bool read_level(const char *text, level *cache)
     uint32_t ways;
     if (sscanf(text, "%" SCNu64 "/%" SCNu32, &bytes, &ways) != 2 || !line_bytes || !ways || bytes < line_bytes * ways)
         return false;
-    make_level(cache, bytes, ways);
+    *cache = (level){.set_mask = bytes / line_bytes / ways - 1, .ways = ways};
     return true;
 }
 
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
 {
     bool good = true;
+    level l3_shape = {0};
     (void)info;
     for (int i = 0; i < argc; i++)
         if (!strncmp(argv[i], "dir=", 4))
@@ -197,14 +361,20 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
         else if (!strncmp(argv[i], "line=", 5))
             line_shift = (uint32_t)__builtin_ctzll((line_bytes = strtoull(argv[i] + 5, NULL, 10)) | UINT64_C(1) << 63);
         else if (!strncmp(argv[i], "l1d=", 4))
-            good &= read_level(argv[i] + 4, &l1d);
+            good &= read_level(argv[i] + 4, &l1d_shape);
         else if (!strncmp(argv[i], "l2=", 3))
-            good &= read_level(argv[i] + 3, &l2);
-    if (!*directory || !l1d.entries || !l2.entries || !good) {
-        fprintf(stderr, "program: dir=DIRECTORY, line=BYTES, l1d=BYTES/WAYS and l2=BYTES/WAYS are needed, in this order\n");
+            good &= read_level(argv[i] + 3, &l2_shape);
+        else if (!strncmp(argv[i], "l3=", 3))
+            good &= second_is_private = read_level(argv[i] + 3, &l3_shape);
+    if (!*directory || !l1d_shape.ways || !l2_shape.ways || !good) {
+        fprintf(stderr, "program: dir=DIRECTORY, line=BYTES, l1d=BYTES/WAYS, l2=BYTES/WAYS and perhaps l3=BYTES/WAYS, in this order\n");
         return -1;
     }
+    shared = make_level(second_is_private ? &l3_shape : &l2_shape);
     owner = getpid();
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+    qemu_plugin_register_vcpu_init_cb(id, on_thread_begins);
+    qemu_plugin_register_vcpu_exit_cb(id, on_thread_ends);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
     qemu_plugin_register_atexit_cb(id, at_exit, NULL);

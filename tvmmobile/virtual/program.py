@@ -6,28 +6,25 @@ therefore do no harm on a board; a program without them is modelled as a whole. 
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import struct
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tvmmobile.doctor import require
 from tvmmobile.errors import UserError
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.calibration import Misses, calibration_of, term_ms
 from tvmmobile.virtual.core_model import CoreTime, core_time
-from tvmmobile.virtual.corrected import corrected_time
 from tvmmobile.virtual.elf import NotElf, read_elf
 from tvmmobile.virtual.mappings import Mapping as FileMapping
 from tvmmobile.virtual.mappings import parse_maps
+from tvmmobile.virtual.modelled import ModelledRun, modelled_run
 from tvmmobile.virtual.plugin import build_plugin
-from tvmmobile.virtual.profile import Block, parse_blocks
+from tvmmobile.virtual.profile import INSTRUCTION_BYTES, Block, Profile, parse_profile
 
 #: Where g++-aarch64-linux-gnu keeps the libraries that its programs need.
 CROSS_SYSROOT = Path("/usr/aarch64-linux-gnu")
@@ -38,43 +35,26 @@ _MARKERS = "The region lies between prctl(0x7a110001,0,0,0,0) and prctl(0x7a1100
 
 @dataclass(frozen=True)
 class ProgramRun:
-    """What a program did in its region, or in its whole run, on one core of a virtual board.
+    """What a program did in its region, or in its whole run, on a virtual board.
 
     Attributes:
-        core: cycles and instructions of the modelled thread, as `tune` and `bench` model them.
-        scheduled: the same with the corrected core, and the hottest blocks; the modelled time rests on it.
-        misses: first-level misses by what they cost.
-        term_ms: the terms of the modelled time by name; `core` alone for a board that is not calibrated.
-        calibrated: whether misses are in the modelled time.
-        l1d_misses: lines that its accesses did not find in the first-level data cache.
-        l2_misses: lines that were not found in the second level either.
-        dram_bytes: what was read for those, and written back from the second level.
-        regions: how many were modelled, their figures added; 0 for a whole run.
+        modelled: the times and counts.
+        core: cycles and instructions as llvm-mca alone has them, uncorrected.
         zeroed_lines: how many times DC ZVA cleared a line (glibc's memset does); QEMU hides its addresses, so the caches did not see them.
+        regions: how many were modelled, their figures added; 0 for a whole run.
         other_instructions: what other threads executed meanwhile; not modelled.
         mappings: which files lay where in the program's memory.
     """
 
+    modelled: ModelledRun
     core: CoreTime
-    scheduled: CoreTime
-    misses: Misses
-    term_ms: Mapping[str, float]
-    calibrated: bool
-    l1d_misses: int
-    l2_misses: int
-    dram_bytes: int
     zeroed_lines: int
     regions: int
     other_instructions: int
     mappings: tuple[FileMapping, ...]
 
-    @property
-    def modelled_ms(self) -> float:
-        """Modelled time in milliseconds: the sum of `term_ms`."""
-        return sum(self.term_ms.values())
 
-
-def run_program(board: Board, command: Sequence[str], sysroot: Path | None = None, hottest: int = 0) -> ProgramRun:
+def run_program(board: Board, command: Sequence[str], sysroot: Path | None = None, hottest: int = 0, threads: int = 1) -> ProgramRun:
     """Run a program to its end on a virtual board. Its environment, input and output are this process's own.
 
     Args:
@@ -82,38 +62,61 @@ def run_program(board: Board, command: Sequence[str], sysroot: Path | None = Non
         command: the program and its arguments; a program without `/` is looked for in the sysroot and in PATH.
         sysroot: where the program finds its libraries and its own `/proc/cpuinfo`; the cross compiler's by default.
         hottest: how many blocks to show.
+        threads: 1 models the thread that opens the region, more all threads, each on a core of its own.
 
     Raises:
         UserError: the program cannot run, fails, or has no region that could be modelled; or QEMU, llvm or a compiler is missing.
     """
+    if threads > board.cores:
+        raise UserError(f"{board.board} has {board.cores} cores, not {threads}.", f"Give --threads {board.cores} or less.")
+    profile, maps = profile_program(board, command, sysroot)
+    return model_program(parse_profile(profile), maps, board, hottest, threads)
+
+
+def profile_program(board: Board, command: Sequence[str], sysroot: Path | None = None) -> tuple[bytes, str]:
+    """Run a program to its end, as `run_program` does; what the plugin wrote of it, for `parse_profile`, and its memory map.
+
+    Raises:
+        UserError: as `run_program`.
+    """
     program, root = find_program(command[0], sysroot)
-    qemu, plugin, caches = str(require("qemu-aarch64")), build_plugin("program"), board.caches
     with tempfile.TemporaryDirectory(prefix="tvmmobile-run-") as folder:
-        options = f"dir={folder},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways},l2={caches.l2_bytes}/{caches.l2_ways}"
-        words = [qemu, "-cpu", board.qemu_cpu, "-seed", SEED, "-plugin", f"{plugin},{options}"]
-        words += ["-L", str(root)] if root else []
+        words = [*qemu_words(board, folder), *(["-L", str(root)] if root else [])]
         process = _run_to_the_end([*words, str(program), *command[1:]])
         _check_end(process.returncode, command[0])
-        profile, maps = _read_profile(Path(folder), process.pid, command[0])
-    blocks = parse_blocks(profile["blocks"])
-    scheduled = corrected_time(blocks, board, hottest)
-    stores, from_memory = profile["store_misses"], profile["load_misses_of_both"]
-    misses = Misses(profile["l1d_misses"] - stores - from_memory, from_memory, stores)
-    fit = calibration_of(board)
+        return _read_profile(Path(folder), process.pid, command[0])
+
+
+def model_program(profile: Profile, maps: str, board: Board, hottest: int = 0, threads: int = 1) -> ProgramRun:
+    """What `run_program` makes of what the plugin wrote.
+
+    Raises:
+        UserError: llvm-mca or llvm-mc is not installed.
+    """
+    own = profile.of_thread(profile.thread)
+    blocks = (own if threads == 1 else profile).executed()
+    core = core_time(blocks, board, 0)
+    everything = sum(block.count * len(block.code) // INSTRUCTION_BYTES for block in profile.executed())
     return ProgramRun(
-        core=core_time(blocks, board, 0),
-        scheduled=scheduled,
-        misses=misses,
-        term_ms=term_ms(board, scheduled.cycles, misses, fit.parameters if fit else ()),
-        calibrated=fit is not None,
-        l1d_misses=profile["l1d_misses"],
-        l2_misses=profile["l2_misses"],
-        dram_bytes=(profile["l2_misses"] + profile["write_backs"]) * caches.line_bytes,
+        modelled=modelled_run(profile, board, threads, hottest),
+        core=core,
         zeroed_lines=sum(block.count * _zeroing(block) for block in blocks),
-        regions=profile["regions"],
-        other_instructions=profile["other_instructions"],
-        mappings=parse_maps(maps, profile["guest_base"]),
+        regions=profile.regions,
+        other_instructions=everything - core.instructions,
+        mappings=parse_maps(maps, profile.guest_base),
     )
+
+
+def qemu_words(board: Board, folder: str) -> list[str]:
+    """The command line of QEMU with the plugin that leaves profiles in `folder`, without the program.
+
+    Raises:
+        UserError: QEMU, or what the plugin is built with, is not installed.
+    """
+    caches = board.caches
+    options = f"dir={folder},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways},l2={caches.l2_bytes}/{caches.l2_ways}"
+    options += f",l3={caches.l3_bytes}/{caches.l3_ways}" if caches.has_l3 else ""
+    return [str(require("qemu-aarch64")), "-cpu", board.qemu_cpu, "-seed", SEED, "-plugin", f"{build_plugin()},{options}"]
 
 
 def _zeroing(block: Block) -> int:
@@ -187,15 +190,16 @@ def _check_end(code: int, name: str) -> None:
         raise UserError(f"{name} ended with exit code {code}.", "A program is modelled when it ends with 0; what it printed may say more.")
 
 
-def _read_profile(folder: Path, process: int, name: str) -> tuple[dict[str, Any], str]:
+def _read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
     """The profile of the one process with a region, else of the program itself, and that process's memory map."""
-    profiles = {int(path.stem): json.loads(path.read_text(encoding="ascii")) for path in folder.glob("*.profile")}
-    marked = [pid for pid, profile in profiles.items() if profile["regions"] or profile["problem"]]
+    texts = {int(path.stem): path.read_bytes() for path in folder.glob("*.profile")}
+    profiles = {pid: parse_profile(text) for pid, text in texts.items()}
+    marked = [pid for pid, profile in profiles.items() if profile.regions or profile.problem]
     if len(marked) > 1:
         raise UserError(f"{len(marked)} processes of {name} have regions.", "Mark the region in one process only.")
     pid = marked[0] if marked else process
     if pid not in profiles:
         raise UserError(f"{name} left nothing to model: it has become another program (exec).", "Name that program instead.")
-    if profiles[pid]["problem"]:
-        raise UserError(f"The markers of {name} do not match: {profiles[pid]['problem']}.", _MARKERS)
-    return profiles[pid], (folder / f"{pid}.maps").read_text(encoding="utf-8", errors="replace")
+    if profiles[pid].problem:
+        raise UserError(f"{name} cannot be modelled: {profiles[pid].problem}.", _MARKERS)
+    return texts[pid], (folder / f"{pid}.maps").read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,92 @@
+"""From what the plugin counted in a region to the modelled time, term by term."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.calibration import Fit, calibration_of
+from tvmmobile.virtual.core_model import CoreTime, block_cycles
+from tvmmobile.virtual.corrected import corrected_time, costs_for
+from tvmmobile.virtual.profile import MissCounts, Profile
+from tvmmobile.virtual.terms import Parameter, term_ms
+from tvmmobile.virtual.timeline import Course, course_of
+
+
+@dataclass(frozen=True)
+class ModelledRun:
+    """A region's modelled time, and what it comes from.
+
+    Attributes:
+        threads: how many cores it had.
+        core: corrected core cycles, instructions and the hottest blocks, of all threads together.
+        misses: of all threads together.
+        term_ms: the terms of the modelled time by name: `core` and the kinds of misses, of one thread or, with several, along the chain of
+            segments that nothing could start earlier; then `handover` and `bandwidth` (timeline.py). `core` alone, and with several
+            threads `handover`, for a board whose core is not calibrated.
+        calibrated: whether misses are in the modelled time.
+        dram_bytes: what was read from memory and written back to it.
+        busy_ms: what each thread worked, in milliseconds, most first.
+    """
+
+    threads: int
+    core: CoreTime
+    misses: MissCounts
+    term_ms: Mapping[str, float]
+    calibrated: bool
+    dram_bytes: int
+    busy_ms: tuple[float, ...]
+
+    @property
+    def modelled_ms(self) -> float:
+        """Modelled time in milliseconds: the sum of `term_ms`."""
+        return sum(self.term_ms.values())
+
+
+def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int = 0, fit: Fit | None = None) -> ModelledRun:
+    """Model a region.
+
+    Args:
+        profile: what the plugin wrote.
+        board: the board; its caches must be those that the plugin simulated.
+        threads: 1 models the thread that opened the region, more all of them, each on a core of its own.
+        hottest: how many blocks to show.
+        fit: another calibration than the board's core has.
+
+    Raises:
+        UserError: llvm-mca or llvm-mc is not installed.
+    """
+    fit = fit or calibration_of(board)
+    parameters = fit.parameters if fit else ()
+    seen = profile.of_thread(profile.thread) if threads == 1 else profile
+    misses = seen.misses()
+    core = corrected_time(seen.executed(), board, hottest)
+    terms: Mapping[str, float] = term_ms(board, core.cycles, misses, parameters)
+    busy: tuple[float, ...] = (sum(terms.values()),)
+    if threads > 1:
+        course = modelled_course(seen, board, parameters)
+        terms, busy = course.term_ms(fit.bandwidth.value if fit else 1.0), course.busy_ms
+    return ModelledRun(
+        threads=threads,
+        core=core,
+        misses=misses,
+        term_ms=terms,
+        calibrated=fit is not None,
+        dram_bytes=(misses.fills + misses.write_backs) * board.caches.line_bytes,
+        busy_ms=busy,
+    )
+
+
+def modelled_course(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> Course:
+    """The course of a run in several threads, with what these parameters make misses cost.
+
+    Raises:
+        UserError: llvm-mca or llvm-mc is not installed.
+    """
+    cycles = block_cycles(profile.executed(), board, costs_for(board))
+    worked = [
+        term_ms(board, sum(cycles[index] * count for index, count in segment.counts.items()), segment.misses, parameters)
+        for segment in profile.segments
+    ]
+    return course_of(profile, board, worked)
