@@ -1,10 +1,10 @@
-"""Counts the modelled core cycles of a network compiled from the shipped tuning logs, beside the FMA limit of the core.
+"""Models a network compiled from the shipped tuning logs: core cycles beside the core's FMA limit, cache misses, and the time of both.
 
     ./scripts/count_cycles --alpha 1.0 --resolution 224 --limit 170e6
 
 The network runs as a whole on the virtual board, through the agent and TVM's virtual machine; the table shows each distinct kernel as its
-tuning record has it. The FMA limit is multiply-adds over those the core can start per cycle. Ends with 1 above `--limit`, and with 5 if
-the library disagrees with PyTorch.
+tuning record has it: alone, with cold weights, misses included. The FMA limit is multiply-adds over those the core can start per cycle.
+Ends with 1 above `--limit` core cycles, and with 5 if the library disagrees with PyTorch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEVICE = "pi4-virtual"
 
 
 def kernel_lines(kernels: Sequence[Mapping[str, Any]], profile: DeviceProfile) -> list[str]:
-    """The table: for each distinct kernel, costliest first, how often it runs, and modelled cycles and FMA limit of all its runs."""
+    """The table: for each distinct kernel, costliest first, how often it runs, and the modelled time and FMA limit of all runs."""
     runs: dict[str, list[Mapping[str, Any]]] = {}
     for kernel in kernels:
         runs.setdefault(kernel["name"], []).append(kernel)
@@ -86,11 +86,12 @@ def main() -> int:
         return error.exit_code
     assert result.cycles is not None and result.instructions is not None
     least = result.macs / profile.fma_lanes_per_cycle
-    print("\n".join(["modelled core cycles, all runs of a kernel together", *kernel_lines(kernels, profile)]))
+    print("\n".join(["modelled time in cycles, all runs of a kernel together", *kernel_lines(kernels, profile)]))
     print(f"\n{spec.variant} on {profile.name}, modelled ({profile.model_hash}):")
-    print(f"{result.cycles:>15,} core cycles, {result.latency_us / 1e3:.2f} ms at {profile.clock_hz / 1e9:g} GHz")
-    print(f"{result.instructions:>15,} instructions")
-    print(f"{least:>15,.0f} cycles at least for {result.macs:,} multiply-adds: {least / result.cycles:.1%} of the FMA peak")
+    print(f"{result.latency_us / 1e3:>15.2f} ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in result.term_ms.items()))
+    print(f"{result.cycles:>15,} core cycles at {profile.clock_hz / 1e9:g} GHz")
+    print(f"{result.instructions:>15,} instructions, {result.l1d_misses:,} L1D misses, {result.dram_bytes:,} bytes to and from memory")
+    print(f"{least:>15,.0f} cycles at least for {result.macs:,} multiply-adds: {least / result.cycles:.1%} of the core cycles")
     if arguments.limit is not None and result.cycles > arguments.limit:
         print(f"{result.cycles:,} core cycles are more than the limit of {arguments.limit:,.0f}.", file=sys.stderr)
         return ExitCode.USAGE

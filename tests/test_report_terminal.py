@@ -33,7 +33,7 @@ def test_sixteen_variants(printed: Printed) -> None:
     assert ["1.0", "224", "89.61*", "568.7", "4.23", "70.9", "88.2", "23.8", "3e-07"] in rows
     assert sum(row[:1] in (["1.0"], ["0.75"], ["0.5"], ["0.25"]) for row in rows) == 16
     words = " ".join(out.split())
-    assert "Latency modelled: Cortex-A72 at 1.8 GHz, core cycles; caches and DRAM are not modelled yet." in words
+    assert "Latency modelled: Cortex-A72 at 1.8 GHz, core cycles and data cache misses; no TLB, no instruction fetches." in words
     assert "top-1 [1]: tensorflow/models" in words and "measured" not in words
     assert any("modelled" in line and "MACs" in line for line in out.splitlines())
 

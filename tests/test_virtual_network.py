@@ -45,7 +45,8 @@ def test_kernel(endpoint: Endpoint, tmp_path: Path) -> None:
     assert latency == runs[1].latency
     assert latency.kind == "modelled" and latency.cycles is not None
     assert latency.cycles >= 4 * 64 * 32 / 4  # one FMA on four lanes per cycle is the most there is
-    assert latency.seconds == latency.cycles / 1.8e9
+    assert latency.seconds == pytest.approx(1e-3 * sum(latency.term_ms.values())) and latency.seconds > latency.cycles / 1.8e9
+    assert latency.term_ms["core"] == pytest.approx(1e3 * latency.cycles / 1.8e9)
     assert sum(block.cycles for block in latency.hottest) > 0.8 * latency.cycles
 
 
@@ -72,3 +73,5 @@ def test_network(endpoint: Endpoint, tmp_path: Path) -> None:
     cold = measure_network(endpoint, DEVICE.profile, tmp_path / "net.so", array, 20, Timing())
     assert cold.latency.cycles is not None and runs[0].latency.cycles is not None
     assert cold.latency.cycles > runs[0].latency.cycles  # the first run allocates
+    assert cold.latency.l1d_misses is not None and runs[0].latency.l1d_misses is not None
+    assert cold.latency.l1d_misses > runs[0].latency.l1d_misses  # and finds nothing in the caches

@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ import filelock
 
 from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import UserError
+from tvmmobile.files import write_bytes
 from tvmmobile.layers import Opaque
 from tvmmobile.schedules import template_named
 from tvmmobile.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
@@ -74,12 +76,17 @@ class Database:
         identity: which records count.
         sources: directories read in this order; none needs to exist.
         target: the directory new records are written to; `None` for a database that is only read.
+
+    Attributes:
+        ignored: lines that do not count, whatever the reason.
+        outdated: how many of them differ in the timing model alone.
     """
 
     def __init__(self, identity: Identity, sources: Iterable[Path], target: Path | None) -> None:
         self.identity = identity
         self.target = target
         self.ignored = 0
+        self.outdated = 0
         self._records: dict[Task, list[Record]] = {}
         self._seen: set[tuple[Task, Schedule]] = set()
         for directory in dict.fromkeys([*sources, *([target] if target else [])]):
@@ -121,15 +128,8 @@ class Database:
             path = self.target / self.identity.device / f"{record.task.dtype}_t{record.task.threads}.jsonl"
             files.setdefault(path, []).append(record)
         for path, members in files.items():
-            text = "".join(json.dumps(self._encode(record), separators=(",", ":")) + "\n" for record in members)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with filelock.FileLock(path.with_suffix(".lock")), path.open("ab+", buffering=0) as stream:
-                    _append_whole(stream, text.encode())
-            except OSError as error:
-                raise UserError(
-                    f"tuning records cannot be written to {self.target}: {error.strerror}.", "Name another directory with --logs DIR."
-                ) from error
+            with _writing(path), path.open("ab+", buffering=0) as stream:
+                _append_whole(stream, self._lines(members).encode())
             for record in members:
                 self._add(record, _usable(record))
 
@@ -143,24 +143,37 @@ class Database:
         else:
             self.ignored += 1
 
+    def replace(self, path: Path, records: Iterable[Record]) -> Path:
+        """Write a file of this device anew, whole, with these records alone; returns where its old content is kept, `<path>.bak`.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
+        backup = path.with_name(path.name + ".bak")
+        with _writing(path):
+            write_bytes(backup, path.read_bytes())
+            write_bytes(path, self._lines(records).encode())
+        return backup
+
     def _read(self, path: Path) -> Iterator[tuple[Record, bool]]:
         """The records of a file that have this identity, each with whether this version can still build it."""
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
-        for line in text.splitlines():
+        for line in _text_of(path).splitlines():
             try:
                 value = json.loads(line)
-                if Identity(value["device"], value.get("model"), value["tvm"]) != self.identity:
+                found = _identity_of(value)
+                if found != self.identity:
                     self.ignored += 1
+                    self.outdated += (found.device, found.tvm) == (self.identity.device, self.identity.tvm)
                     continue
-                record = self._decode(value)
+                record = _decode(value)
                 usable = _usable(record)
             except _MALFORMED:
                 self.ignored += 1  # torn by a crash, or not ours
                 continue
             yield record, usable
+
+    def _lines(self, records: Iterable[Record]) -> str:
+        return "".join(json.dumps(self._encode(record), separators=(",", ":")) + "\n" for record in records)
 
     def _encode(self, record: Record) -> dict[str, Any]:
         value: dict[str, Any] = {
@@ -179,24 +192,69 @@ class Database:
                 value[name] = getattr(record, name)
         return value
 
-    @staticmethod
-    def _decode(value: dict[str, Any]) -> Record:
-        if value["v"] != FORMAT:
-            raise ValueError(f"format {value['v']}")
-        task, latency = task_from_json(value["task"]), value["latency_us"]
-        if value["name"] != task.name:
-            raise ValueError(f"{value['name']} is not the name of {task.name}")
-        if latency is not None and not 0 < float(latency) < math.inf:
-            raise ValueError(f"latency {latency}")
-        return Record(
-            task,
-            schedule_from_json(value["schedule"]),
-            None if latency is None else float(latency),
-            value.get("cycles"),
-            tuple(value.get("samples_us", ())),
-            value.get("error"),
-            str(value.get("when", "")),
-        )
+
+def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str | None, Record]]:
+    """The records of a file whatever timing model they rest on, each with that model's hash, in the order they were made.
+
+    Their latencies are not comparable with each other. Those of other devices and TVM versions, and schedules that this version cannot
+    build, are left out.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    for line in _text_of(path).splitlines():
+        try:
+            value = json.loads(line)
+            found = _identity_of(value)
+            record = _decode(value)
+            wanted = (found.device, found.tvm) == (identity.device, identity.tvm) and _usable(record)
+        except _MALFORMED:
+            continue
+        if wanted:
+            yield found.model_hash, record
+
+
+def _identity_of(value: dict[str, Any]) -> Identity:
+    return Identity(value["device"], value.get("model"), value["tvm"])
+
+
+def _decode(value: dict[str, Any]) -> Record:
+    if value["v"] != FORMAT:
+        raise ValueError(f"format {value['v']}")
+    task, latency = task_from_json(value["task"]), value["latency_us"]
+    if value["name"] != task.name:
+        raise ValueError(f"{value['name']} is not the name of {task.name}")
+    if latency is not None and not 0 < float(latency) < math.inf:
+        raise ValueError(f"latency {latency}")
+    return Record(
+        task,
+        schedule_from_json(value["schedule"]),
+        None if latency is None else float(latency),
+        value.get("cycles"),
+        tuple(value.get("samples_us", ())),
+        value.get("error"),
+        str(value.get("when", "")),
+    )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """The file's lock, its folder created; whatever the disk objects to becomes a `UserError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_suffix(".lock")):
+            yield
+    except OSError as error:
+        raise UserError(
+            f"tuning records cannot be written to {path.parent.parent}: {error.strerror}.", "Name another directory with --logs DIR."
+        ) from error
 
 
 def _usable(record: Record) -> bool:

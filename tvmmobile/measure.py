@@ -1,7 +1,8 @@
 """Runs a library on a device once it is compiled: a kernel with given arrays, or a whole network; what came out, and how long it took.
 
-On a virtual board the executed blocks are counted and the core model says how many cycles they are; on a real one the clock is read. Every
-failure is a `MeasureError` whose kind tells a bad library ("crashed", "timeout", "load") from an unreachable device ("link").
+On a virtual board a run's executed blocks and cache misses are counted, and the board's model says how long they take
+(virtual/modelled.py); on a real one the clock is read. Every failure is a `MeasureError` whose kind tells a bad library ("crashed",
+"timeout", "load") from an unreachable device ("link").
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +20,10 @@ import numpy.typing as npt
 
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.rpc import DEFAULT_WAIT_S, LinkError, open_session
-from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
-from tvmmobile.virtual.core_model import BlockCost, core_time
-from tvmmobile.virtual.profile import parse_blocks
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.core_model import HOTTEST, BlockCost
+from tvmmobile.virtual.modelled import modelled_run
+from tvmmobile.virtual.profile import parse_profile
 
 FailureKind = Literal["crashed", "timeout", "load", "link"]
 Array = npt.NDArray[Any]
@@ -51,15 +53,16 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """How a real board's clock is read; a virtual board uses `warmup` and `threads` alone.
+    """How a run is timed. On a virtual board one run is enough: `repeat`, `number` and `min_time_ms` are a real one's.
 
     Attributes:
         warmup: runs before the timed ones.
         repeat: samples.
         number: runs in one sample, at least.
         min_time_ms: a sample lasts at least this long; raises `number`.
-        flush_bytes: memory streamed over before each sample, so that weights are cold.
-        produce: arguments rewritten after that, as the layer before leaves them.
+        flush_bytes: memory streamed over before each sample, so that weights are cold; on a virtual board, 0 leaves the simulated caches as
+            they are and anything else empties them.
+        produce: arguments that the layer before has written: brought into the caches after that.
         threads: of TVM's pool.
     """
 
@@ -79,8 +82,11 @@ class Latency:
     Attributes:
         kind: whether the rest is a model's or a clock's.
         seconds: modelled seconds, or the samples' median.
-        cycles: modelled core cycles; None when measured.
+        cycles: modelled core cycles, without what misses cost; None when measured.
         instructions: executed instructions, exact; None when measured.
+        l1d_misses: lines that the simulated first-level data cache did not have; None when measured.
+        dram_bytes: what was read from memory and written back to it; None when measured.
+        term_ms: the terms of `seconds` by name, in milliseconds (docs/virtual-boards.md); empty when measured.
         samples_ns: raw samples in ns; empty when modelled.
         hottest: the costliest blocks, most cycles first; empty when measured.
         unknown_instructions: executed instructions the model knows only a lower bound for.
@@ -90,6 +96,9 @@ class Latency:
     seconds: float
     cycles: int | None = None
     instructions: int | None = None
+    l1d_misses: int | None = None
+    dram_bytes: int | None = None
+    term_ms: Mapping[str, float] = field(default_factory=dict)
     samples_ns: tuple[float, ...] = ()
     hottest: tuple[BlockCost, ...] = ()
     unknown_instructions: int = 0
@@ -156,7 +165,7 @@ def measure_library(
         tensors = [session.put(array) for array in arrays]
         answer = _evaluate(session, module, function, profile, timing)(*tensors)
         results = tuple(session.get(tensors[index]) for index in outputs)
-    return KernelRun(_latency(answer, profile), results)
+    return KernelRun(_latency(answer, profile, (timing or Timing()).threads), results)
 
 
 def measure_network(
@@ -191,7 +200,7 @@ def measure_network(
         answer = evaluator(NETWORK_FUNCTION)
         output = session.get(machine.get_outputs(NETWORK_FUNCTION))
         peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
-    return NetworkRun(_latency(answer, profile), output, peak)
+    return NetworkRun(_latency(answer, profile, (timing or Timing()).threads), output, peak)
 
 
 @contextmanager
@@ -260,23 +269,25 @@ def _load(session: Any, library: Path) -> Any:
 
 
 def _evaluate(session: Any, module: Any, function: str, profile: DeviceProfile, timing: Timing | None) -> Callable[..., Any]:
-    spec = asdict(timing or Timing()) | {"mode": "blocks" if profile.kind == "modelled" else "clock"}
+    spec = asdict(timing or Timing()) | {"mode": "model" if profile.kind == "modelled" else "clock"}
     with _loading(f"{function}()"):
         evaluator: Callable[..., Any] = session.get_function("tvmmobile.evaluator")(module, function, json.dumps(spec))
     return evaluator
 
 
-def _latency(answer: Any, profile: DeviceProfile) -> Latency:
-    content = json.loads(bytes(answer))
+def _latency(answer: Any, profile: DeviceProfile, threads: int) -> Latency:
     if profile.kind == "measured":
-        samples = tuple(float(sample) for sample in content["samples_ns"])
+        samples = tuple(float(sample) for sample in json.loads(bytes(answer))["samples_ns"])
         return Latency("measured", statistics.median(samples) * 1e-9, samples_ns=samples)
-    time = core_time(parse_blocks(content["blocks"]), load_board(profile.name.removesuffix(VIRTUAL_SUFFIX)))
+    run = modelled_run(parse_profile(bytes(answer)), load_board(profile.board_file), threads, HOTTEST)
     return Latency(
         "modelled",
-        time.seconds,
-        cycles=time.cycles,
-        instructions=time.instructions,
-        hottest=time.hottest,
-        unknown_instructions=time.unknown_instructions,
+        run.modelled_ms * 1e-3,
+        cycles=run.core.cycles,
+        instructions=run.core.instructions,
+        l1d_misses=run.misses.l1d,
+        dram_bytes=run.dram_bytes,
+        term_ms=run.term_ms,
+        hottest=run.core.hottest,
+        unknown_instructions=run.core.unknown_instructions,
     )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tvmmobile.errors import UserError
 from tvmmobile.files import write_text
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Context:
         clock_hz: the clock that latencies refer to.
         kind: `modelled` numbers come from a timing model, `measured` ones from a board's clock; they never mix.
         timing_model: hash of the timing model, `None` where measured.
-        modelled_terms: what the model accounts for, in words, e.g. `core cycles`; empty where measured.
+        modelled_terms: what the model accounts for and what not, in words; empty where measured.
         fma_lanes_per_cycle: float32 multiply-adds a core can do in a cycle, the base of the share of peak.
         threads: worker threads.
         versions: of tvmmobile, tvm, torch and whatever else decides the numbers.
@@ -66,7 +66,10 @@ class VariantResult:
     Attributes:
         name: e.g. `mobilenet_v1_1.0_224_float32_t1`.
         samples_us: latency of single runs from the caller's input to the output, in microseconds; one value where modelled.
-        cycles, instructions: modelled core cycles and executed instructions, `None` where measured.
+        cycles, instructions: modelled core cycles, without what misses cost, and executed instructions; `None` where measured.
+        l1d_misses, dram_bytes: lines that the simulated first-level data cache did not have, and bytes read from memory and written back;
+            `None` where measured.
+        term_ms: the terms of a modelled latency by name, in milliseconds; empty where measured.
         macs, parameters: counted from the table of layers.
         top1, top1_source: published accuracy in percent and its source, `None` where nothing is published.
         peak_memory_bytes: how far the process's resident memory rose.
@@ -84,6 +87,9 @@ class VariantResult:
     samples_us: tuple[float, ...]
     cycles: int | None
     instructions: int | None
+    l1d_misses: int | None
+    dram_bytes: int | None
+    term_ms: Mapping[str, float]
     macs: int
     parameters: int
     top1: float | None

@@ -31,6 +31,8 @@ _BUILD_TIMEOUT_S = 300.0
 #: For a library on the device; its worker has longer, so that a slow library is told from a stuck worker.
 _BENCH_TIMEOUT_S = 120.0
 _BENCH_WORKER_TIMEOUT_S = 240.0
+#: What a modelled latency contains and what not, in words.
+MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fetches"
 Progress = Callable[[str], None]
 
 
@@ -131,6 +133,9 @@ def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, err
         samples_us=samples,
         cycles=latency.cycles,
         instructions=latency.instructions,
+        l1d_misses=latency.l1d_misses,
+        dram_bytes=latency.dram_bytes,
+        term_ms=dict(latency.term_ms),
         macs=cost.macs,
         parameters=cost.parameters,
         top1=published.top1 if published else None,
@@ -153,7 +158,7 @@ def context_of(profile: DeviceProfile, threads: int) -> Context:
         clock_hz=profile.clock_hz,
         kind=profile.kind,
         timing_model=profile.model_hash,
-        modelled_terms="core cycles; caches and DRAM are not modelled yet" if modelled else "",
+        modelled_terms=MODELLED_TERMS if modelled else "",
         fma_lanes_per_cycle=profile.fma_lanes_per_cycle,
         threads=threads,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},

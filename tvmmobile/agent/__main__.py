@@ -1,4 +1,4 @@
-"""`python -m tvmmobile.agent` builds the agent and the block counter ahead of their first use; set-up calls it."""
+"""`python -m tvmmobile.agent` builds the agent and the plugin for QEMU ahead of their first use; set-up calls it."""
 
 from __future__ import annotations
 

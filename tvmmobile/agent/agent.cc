@@ -12,6 +12,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
+#include <future>
 #include <sstream>
 #include <thread>
 
@@ -34,7 +36,7 @@ constexpr int kUnusedPings = 2;        // an offer that was taken and not used i
 constexpr double kGoodbyeSeconds = 1;  // for a session's process to end by itself once its client has gone
 
 struct Options {
-  std::string tracker_host = "127.0.0.1", host = "127.0.0.1", key, work_dir, token, blocks_dir;
+  std::string tracker_host = "127.0.0.1", host = "127.0.0.1", key, work_dir, token, profile_dir;
   int tracker_port = 0;
   double session_timeout = 600;
 };
@@ -48,7 +50,7 @@ void OnSignal(int) {
 [[noreturn]] void Usage(const std::string& problem) {
   fprintf(stderr,
           "tvmmobile-agent: %s\nusage: tvmmobile-agent --tracker HOST:PORT --key KEY --work-dir DIR [--host 127.0.0.1] [--token TOKEN]\n"
-          "                       [--session-timeout SECONDS] [--blocks-dir DIR]\n",
+          "                       [--session-timeout SECONDS] [--profile-dir DIR]\n",
           problem.c_str());
   exit(1);
 }
@@ -68,7 +70,7 @@ Options ParseOptions(int argc, char** argv) {
     else if (name == "--host") options.host = value;
     else if (name == "--work-dir") options.work_dir = value;
     else if (name == "--token") options.token = value;
-    else if (name == "--blocks-dir") options.blocks_dir = value;
+    else if (name == "--profile-dir") options.profile_dir = value;
     else if (name == "--session-timeout") options.session_timeout = atof(value.c_str());
     else Usage("unknown option " + name);
   }
@@ -123,16 +125,18 @@ Greeting Handshake(int fd, const Options& options, const std::string& match_key,
   return answered ? Greeting::kServe : Greeting::kRefused;
 }
 
-void RunSession(int fd, const std::string& directory, const Options& options) {
-  auto in_directory = [directory](const std::string& name) { return directory + "/" + std::filesystem::path(name).filename().string(); };
+// Serves one client in the current directory. No path of this machine is copied here, and none may be: the length of such a string would
+// move what is allocated after it, and with it the lines that the simulated caches miss.
+void RunSession(int fd, const Options& options) {
+  auto in_directory = [](const std::string& name) { return "./" + std::filesystem::path(name).filename().string(); };
   auto work_path = [=](ffi::String name) { return ffi::String(in_directory(name)); };
   auto load_module = [=](ffi::String name) { return ffi::Module::LoadFromFile(in_directory(name)); };
   auto address = [](DLTensor* tensor) { return static_cast<int64_t>(reinterpret_cast<uint64_t>(tensor->data) + tensor->byte_offset); };
   ffi::Function::SetGlobal("tvm.rpc.server.workpath", ffi::Function::FromTyped(work_path), true);
   ffi::Function::SetGlobal("tvm.rpc.server.load_module", ffi::Function::FromTyped(load_module), true);
   ffi::Function::SetGlobal("tvmmobile.address", ffi::Function::FromTyped(address), true);
-  RegisterTiming(options.blocks_dir, MemoryField("VmRSS"));
-  auto stream = std::make_shared<SessionStream>(fd, directory);
+  RegisterTiming(options.profile_dir, MemoryField("VmRSS"));
+  auto stream = std::make_shared<SessionStream>(fd, ".");
   auto send = ffi::Function::FromPacked([stream](ffi::PackedArgs args, ffi::Any* sent) {
     TVMFFIByteArray* bytes = args[0].cast<TVMFFIByteArray*>();
     *sent = stream->Send(bytes->data, bytes->size);
@@ -140,6 +144,37 @@ void RunSession(int fd, const std::string& directory, const Options& options) {
   auto receive = ffi::Function::FromTyped([stream](int64_t size) { return ffi::Bytes(stream->Receive(static_cast<size_t>(size))); });
   ffi::Function::GetGlobalRequired("rpc.ServerLoop")(send, receive);
 }
+
+// A process forked from a thread that has allocated nothing yet, and that lives as long as this object: the process dies with it. The new
+// process has that thread alone, and it allocates from an arena of its own: what sessions before have left of the agent's heap would otherwise
+// show in what malloc does, and a second thread in what QEMU's plugin sees.
+class Fork {
+ public:
+  explicit Fork(const std::function<void()>& child) {
+    if (pipe2(end_, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+    std::promise<pid_t> forked;
+    auto result = forked.get_future();
+    thread_ = std::thread([this, &child, &forked] {
+      pid_t process = fork();
+      if (process == 0) child();
+      forked.set_value(process);
+      char byte;
+      [[maybe_unused]] ssize_t n = read(end_[0], &byte, 1);
+    });
+    process_ = result.get();
+  }
+  ~Fork() {
+    close(end_[1]);
+    thread_.join();
+    close(end_[0]);
+  }
+  pid_t process() const { return process_; }
+
+ private:
+  int end_[2];
+  pid_t process_ = -1;
+  std::thread thread_;
+};
 
 // The session's process: TVM's own server loop in a directory of its own.
 [[noreturn]] void Serve(int fd, const std::string& directory, const Options& options) {
@@ -150,17 +185,13 @@ void RunSession(int fd, const std::string& directory, const Options& options) {
   signal(SIGINT, SIG_DFL);
   signal(SIGHUP, SIG_DFL);
   int status = 1;
-  // In a thread of its own, because a new thread allocates from an arena of its own: what sessions before have left of the parent's heap
-  // would otherwise show in the number of instructions that malloc takes.
-  std::thread([&] {
-    try {
-      if (chdir(directory.c_str()) != 0) throw std::runtime_error("cannot enter " + directory);
-      RunSession(fd, directory, options);
-      status = 0;
-    } catch (const std::exception& error) {
-      fprintf(stderr, "tvmmobile-agent: the session ended: %s\n", error.what());
-    }
-  }).join();
+  try {
+    if (chdir(directory.c_str()) != 0) throw std::runtime_error("cannot enter " + directory);
+    RunSession(fd, options);
+    status = 0;
+  } catch (const std::exception& error) {
+    fprintf(stderr, "tvmmobile-agent: the session ended: %s\n", error.what());
+  }
   _exit(status);  // no destructors: libraries that are still loaded may not survive them
 }
 
@@ -222,13 +253,13 @@ class Agent {
     mkdir(directory.c_str(), 0700);
     int alive[2];  // the child holds the writing end: its end, however it comes, shows as a hang-up
     if (pipe2(alive, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
-    pid_t child = fork();
-    if (child == 0) {
+    Fork fork([&] {
       close(listener_);
       close(tracker_->fd());
       close(alive[0]);
       Serve(fd, directory, options_);
-    }
+    });
+    pid_t child = fork.process();
     close(alive[1]);
     if (child < 0) {
       close(alive[0]);
@@ -241,7 +272,7 @@ class Agent {
     if (!reason.empty()) SayWhy(fd, reason);
     std::error_code ignored;
     std::filesystem::remove_all(directory, ignored);
-    if (!options_.blocks_dir.empty()) unlink((options_.blocks_dir + "/" + std::to_string(child) + ".blocks").c_str());
+    if (!options_.profile_dir.empty()) RemoveProfile(options_.profile_dir, child);
     return outcome;
   }
 

@@ -1,4 +1,4 @@
-// What runs a kernel and times it: `tvmmobile.evaluator` and the memory figures.
+// What runs a kernel and times it, by the clock or under QEMU's plugin: `tvmmobile.evaluator` and the memory figures.
 #pragma once
 
 #include <sys/prctl.h>
@@ -20,15 +20,18 @@ namespace agent {
 
 namespace ffi = tvm::ffi;
 
-// The block-counting plugin watches for these two calls; Linux itself refuses them with EINVAL, so they do nothing on a board.
+// QEMU's plugin (virtual/program.c) watches for these calls; Linux itself refuses them with EINVAL, so they do nothing on a board.
 constexpr int kRegionBegin = 0x7a110001;
 constexpr int kRegionEnd = 0x7a110002;
+constexpr int kForget = 0x7a110003;  // the simulated caches become empty
 constexpr int kMostRunsPerSample = 1 << 20;
+constexpr size_t kLineBytes = 64;  // or a part of a line
 
 struct TimingSpec {
-  int64_t warmup = 0, repeat = 1, number = 1, min_time_ms = 0, flush_bytes = 0, threads = 1;
+  int64_t warmup = 0, repeat = 1, number = 1, min_time_ms = 0, threads = 1;
+  int64_t flush_bytes = 0;       // streamed over before each sample; a model's caches are emptied instead
   std::vector<int64_t> produce;  // arguments that their producer has just written: warm, unlike the weights
-  bool blocks = false;           // count blocks instead of reading the clock
+  bool model = false;            // have the plugin profile one run instead of reading the clock
 };
 
 inline TimingSpec ParseSpec(const ffi::String& text) {
@@ -48,8 +51,8 @@ inline TimingSpec ParseSpec(const ffi::String& text) {
   number("threads", &spec.threads);
   if (object->count(ffi::String("mode")) != 0) {
     std::string mode = (*object)[ffi::String("mode")].cast<ffi::String>();
-    if (mode != "clock" && mode != "blocks") TVM_FFI_THROW(ValueError) << "mode must be clock or blocks, not " << mode;
-    spec.blocks = mode == "blocks";
+    if (mode != "clock" && mode != "model") TVM_FFI_THROW(ValueError) << "mode must be clock or model, not " << mode;
+    spec.model = mode == "model";
   }
   if (object->count(ffi::String("produce")) != 0) {
     for (const auto& index : (*object)[ffi::String("produce")].cast<ffi::json::Array>()) spec.produce.push_back(index.cast<int64_t>());
@@ -75,42 +78,60 @@ inline int64_t MemoryField(const std::string& name) {
   return 0;
 }
 
+inline std::string ProfilePath(const std::string& directory, pid_t process) {
+  return directory + "/" + std::to_string(process) + ".profile";
+}
+
+// Removes what the plugin has written about a process.
+inline void RemoveProfile(const std::string& directory, pid_t process) {
+  std::string path = ProfilePath(directory, process);
+  unlink(path.c_str());
+  unlink((path + ".part").c_str());
+  unlink((directory + "/" + std::to_string(process) + ".maps").c_str());
+}
+
 class Evaluator {
  public:
-  Evaluator(ffi::Module module, const ffi::String& name, TimingSpec spec, std::string blocks_dir)
-      : module_(std::move(module)), spec_(std::move(spec)), blocks_dir_(std::move(blocks_dir)) {
+  Evaluator(ffi::Module module, const ffi::String& name, TimingSpec spec, const std::string& profile_dir)
+      : module_(std::move(module)), spec_(std::move(spec)), profile_dir_(profile_dir) {
     auto found = module_->GetFunction(name, true);
     if (!found.has_value()) TVM_FFI_THROW(AttributeError) << "the library has no function " << std::string(name);
     function_ = found.value();
-    if (spec_.blocks && blocks_dir_.empty()) TVM_FFI_THROW(ValueError) << "this agent runs without the block counter";
+    if (spec_.model && profile_dir_.empty()) TVM_FFI_THROW(ValueError) << "this agent runs without QEMU's plugin";
     // TVM's thread pool reads this when it is first used; asking it to shrink later would start all threads first.
     setenv("TVM_NUM_THREADS", std::to_string(spec_.threads).c_str(), 1);
   }
 
-  std::string Run(ffi::PackedArgs args) {
-    for (int64_t i = 0; i < spec_.warmup; ++i) Call(args);
-    return spec_.blocks ? CountBlocks(args) : ReadClock(args);
-  }
+  std::string Run(ffi::PackedArgs args) { return spec_.model ? Profile(args) : ReadClock(args); }
 
  private:
+  void WarmUp(ffi::PackedArgs args) {
+    for (int64_t i = 0; i < spec_.warmup; ++i) Call(args);
+  }
+
   void Call(ffi::PackedArgs args) {
     ffi::Any ignored;
     function_.CallPacked(args.data(), args.size(), &ignored);
   }
 
-  std::string CountBlocks(ffi::PackedArgs args) {
+  // The plugin's account of one run, its JSON as it is.
+  std::string Profile(ffi::PackedArgs args) {
+    prctl(kForget, 0, 0, 0, 0);  // what sessions before this one have left
+    WarmUp(args);
+    if (spec_.flush_bytes > 0) prctl(kForget, 0, 0, 0, 0);
+    Produce(args);
     prctl(kRegionBegin, 0, 0, 0, 0);
     Call(args);
     prctl(kRegionEnd, 0, 0, 0, 0);
-    std::string path = blocks_dir_ + "/" + std::to_string(getpid()) + ".blocks";
-    std::ifstream file(path, std::ios::binary);
-    if (!file) TVM_FFI_THROW(RuntimeError) << "the block counter left no profile; is the plugin loaded?";
-    std::string blocks((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    unlink(path.c_str());
-    return "{\"blocks\":" + blocks + "}";
+    std::ifstream file(ProfilePath(profile_dir_, getpid()), std::ios::binary);
+    if (!file) TVM_FFI_THROW(RuntimeError) << "QEMU's plugin left no profile; is it loaded?";
+    std::string profile((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    RemoveProfile(profile_dir_, getpid());
+    return profile;
   }
 
   std::string ReadClock(ffi::PackedArgs args) {
+    WarmUp(args);
     int64_t runs = spec_.number;
     if (spec_.min_time_ms > 0) {
       int64_t begin = NowNs();
@@ -135,32 +156,33 @@ class Evaluator {
     if (spec_.flush_bytes == 0) return;
     flush_.resize(static_cast<size_t>(spec_.flush_bytes));
     volatile unsigned char* bytes = flush_.data();
-    for (size_t i = 0; i < flush_.size(); i += 64) bytes[i] = static_cast<unsigned char>(bytes[i] + 1);
+    for (size_t i = 0; i < flush_.size(); i += kLineBytes) bytes[i] = static_cast<unsigned char>(bytes[i] + 1);
   }
 
-  // Rewrites arguments with their own values, as the layer before would have left them.
+  // Writes a byte of each line of arguments again, so that they are in the caches as the layer before would have left them.
   void Produce(ffi::PackedArgs args) {
     for (int64_t index : spec_.produce) {
       if (index < 0 || index >= args.size()) {
         TVM_FFI_THROW(ValueError) << "produce names argument " << index << " of " << args.size();
       }
       DLTensor* tensor = args[static_cast<int>(index)].cast<DLTensor*>();
-      size_t words = ffi::GetDataSize(*tensor) / sizeof(uint32_t);
-      auto* data = reinterpret_cast<volatile uint32_t*>(static_cast<char*>(tensor->data) + tensor->byte_offset);
-      for (size_t i = 0; i < words; ++i) data[i] = data[i];
+      size_t bytes = ffi::GetDataSize(*tensor);
+      auto* data = static_cast<volatile char*>(tensor->data) + tensor->byte_offset;
+      for (size_t i = 0; i < bytes; i += kLineBytes) data[i] = data[i];
     }
   }
 
   ffi::Module module_;
   ffi::Function function_;
   TimingSpec spec_;
-  std::string blocks_dir_;
+  const std::string& profile_dir_;  // the agent's own: a copy of it here would move what is allocated next
   std::vector<unsigned char> flush_;
 };
 
-inline void RegisterTiming(const std::string& blocks_dir, int64_t baseline_bytes) {
-  auto make_evaluator = [blocks_dir](ffi::Module module, ffi::String name, ffi::String spec) {
-    auto evaluator = std::make_shared<Evaluator>(std::move(module), name, ParseSpec(spec), blocks_dir);
+// `profile_dir` must outlive the session.
+inline void RegisterTiming(const std::string& profile_dir, int64_t baseline_bytes) {
+  auto make_evaluator = [&profile_dir](ffi::Module module, ffi::String name, ffi::String spec) {
+    auto evaluator = std::make_shared<Evaluator>(std::move(module), name, ParseSpec(spec), profile_dir);
     auto run = [evaluator](ffi::PackedArgs args, ffi::Any* result) { *result = ffi::Bytes(evaluator->Run(args)); };
     return ffi::Function::FromPacked(run);
   };

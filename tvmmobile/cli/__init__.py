@@ -52,6 +52,7 @@ VERBS = (
     Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Libraries from the tuning logs alone; no device needed."),
     Verb("bench", "tvmmobile.cli.bench:bench", "Verify and time compiled libraries on a device."),
     Verb("virtual", "tvmmobile.cli.virtual:virtual", "Any AArch64 program on a virtual board, and its hottest blocks."),
+    Verb("logs", "tvmmobile.cli.logs:logs", "Tuning logs after the timing model has changed."),
     Verb("doctor", "tvmmobile.cli.doctor:doctor", "What this machine lacks, and the command that fixes it."),
 )
 

@@ -58,8 +58,10 @@ def _latency(row: Row) -> str:
 def _variants(view: View) -> str:
     tops = [f"top-1, % [{number}]" for number in range(1, len(view.sources) + 1)]
     spread = ["IQR, %"] if view.sampled else []
+    counts = ["core cycles, M", "L1D misses, M", "DRAM, MB"] if view.counted else []
     kind = view.context.kind
-    headings = ["variant", f"latency, ms, {kind}", *spread, "MACs, M", "params, M", *tops, "FMA peak, %", "memory, MiB", "max error"]
+    sizes = ["MACs, M", "params, M"]
+    headings = ["variant", f"latency, ms, {kind}", *spread, *counts, *sizes, *tops, "FMA peak, %", "memory, MiB", "max error"]
     return _table(headings, [_line(view, row) for row in view.rows], right_from=1)
 
 
@@ -69,6 +71,7 @@ def _line(view: View, row: Row) -> list[str]:
         variant.name,
         _latency(row),
         *([percent(row.spread)] if view.sampled else []),
+        *(map(millions, (variant.cycles, variant.l1d_misses, variant.dram_bytes)) if view.counted else ()),
         millions(variant.macs),
         millions(variant.parameters),
         *(f"{variant.top1:.1f}" if row.source == number else UNKNOWN for number in range(1, len(view.sources) + 1)),

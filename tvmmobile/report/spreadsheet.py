@@ -11,7 +11,7 @@ from tvmmobile.results import Results
 COLUMNS = (
     *("name", "model", "alpha", "resolution", "dtype", "threads"),
     *("kind", "device", "board", "cpu", "clock_hz", "timing_model", "modelled_terms"),
-    *("latency_us", "latency_min_us", "latency_max_us", "samples", "cycles", "instructions"),
+    *("latency_us", "latency_min_us", "latency_max_us", "samples", "cycles", "instructions", "l1d_misses", "dram_bytes"),
     *("macs", "parameters", "fma_peak_share", "top1_percent", "top1_source", "peak_memory_bytes", "max_error"),
     *("library_sha256", "weights", "date"),
 )

@@ -88,6 +88,11 @@ class View:
         return f"{models} on {self.context.device}"
 
     @property
+    def counted(self) -> bool:
+        """What a latency comes from, core cycles and misses, is known."""
+        return any(row.variant.cycles is not None for row in self.rows)
+
+    @property
     def sampled(self) -> bool:
         """Some variant was timed more than once."""
         return any(len(row.variant.samples_us) > 1 for row in self.rows)
@@ -163,6 +168,8 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
         "Share of FMA peak: multiply-adds over those the core could have done in that time, "
         f"{context.fma_lanes_per_cycle} float32 a cycle and thread at {context.clock_hz / 1e9:g} GHz."
     )
+    if context.kind == "modelled":
+        notes.append("Core cycles: without what misses cost. DRAM: lines read from memory and written back to it.")
     emulator = "; on a virtual board the code that QEMU translated is part of it" if context.kind == "modelled" else ""
     notes.append(f"Peak memory: how far the process's resident memory rose: library, weights, activations{emulator}.")
     notes.append("Max error: against PyTorch's output, relative to its largest magnitude.")

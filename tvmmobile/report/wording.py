@@ -36,9 +36,9 @@ def latency_ms(latency_us: float | None) -> str:
     return f"{latency_us / 1e3:.{2 if latency_us >= 100 else 4}f}"
 
 
-def millions(count: int) -> str:
+def millions(count: int | None) -> str:
     """A count in millions."""
-    return f"{count / 1e6:.{1 if count >= 10e6 else 2}f}"
+    return UNKNOWN if count is None else f"{count / 1e6:.{1 if count >= 10e6 else 2}f}"
 
 
 def percent(share: float | None) -> str:

@@ -120,6 +120,48 @@ def tune(
             _Tuning(assignment, database, endpoint, profile, workers, listener, models, strategy, seed, deadlines).run()
 
 
+def measured(
+    assignment: Assignment,
+    schedules: Sequence[Schedule],
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    workers: Workers,
+    deadlines: Deadlines = DEADLINES,
+) -> Iterator[tuple[Job, Outcome]]:
+    """Outcomes of a task's schedules as they come; one that met an outage is tried again.
+
+    Raises:
+        DeviceUnavailable: the device went away and did not come back.
+    """
+    import tvm
+
+    source = None if assignment.source is None else tvm.ir.save_json(assignment.source)
+    timing = kernel_timing(profile, assignment.task.threads)
+    jobs = [Job(assignment.task, schedule, source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
+    for attempt in range(OUTAGE_RETRIES + 1):
+        lost = []
+        for job, result in workers.run(run_trial, jobs, deadlines.trial_s):
+            outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
+            if outcome.outage:
+                lost.append((job, outcome))
+            else:
+                yield job, outcome
+        if not lost:
+            return
+        jobs = [job for job, _ in lost]
+        if attempt < OUTAGE_RETRIES:
+            time.sleep(OUTAGE_PAUSE_S)
+    raise DeviceUnavailable(
+        f"the device {profile.name} went away: {lost[0][1].error}",
+        "Finished measurements are kept; run the same command again once the device is back.",
+    )
+
+
+def record_of(job: Job, outcome: Outcome) -> Record:
+    """What a log keeps of a trial."""
+    return Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error)
+
+
 def make_strategy(
     name: str,
     template: Template,
@@ -182,7 +224,8 @@ class _Tuning:
             batch = self._propose(min(BATCH, left))
             if not batch:
                 break
-            records = [self._record(job, outcome) for job, outcome in self._measure(batch)]
+            outcomes = measured(self.assignment, batch, self.endpoint, self.profile, self.workers, self.deadlines)
+            records = [self._record(job, outcome) for job, outcome in outcomes]
             left -= len(batch)
             if self.strategy is not None:
                 self.strategy.observe(records)
@@ -196,42 +239,19 @@ class _Tuning:
         known = {record.schedule for record in self.database.records(self.assignment.task)}
         return [schedule for schedule in self.assignment.candidates if schedule not in known][:count]
 
-    def _measure(self, batch: Sequence[Schedule]) -> Iterator[tuple[Job, Outcome]]:
-        """Outcomes as they come; a candidate that met an outage is tried again."""
-        import tvm
-
-        source = None if self.assignment.source is None else tvm.ir.save_json(self.assignment.source)
-        timing = kernel_timing(self.profile, self.assignment.task.threads)
-        jobs = [
-            Job(self.assignment.task, schedule, source, self.endpoint, self.profile, timing, self.deadlines.run_s) for schedule in batch
-        ]
-        for attempt in range(OUTAGE_RETRIES + 1):
-            lost = []
-            for job, result in self.workers.run(run_trial, jobs, self.deadlines.trial_s):
-                outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
-                if outcome.outage:
-                    lost.append((job, outcome))
-                else:
-                    yield job, outcome
-            if not lost:
-                return
-            jobs = [job for job, _ in lost]
-            if attempt < OUTAGE_RETRIES:
-                time.sleep(OUTAGE_PAUSE_S)
-        raise DeviceUnavailable(
-            f"the device {self.profile.name} went away: {lost[0][1].error}",
-            "Finished measurements are kept; run the same command again once the device is back.",
-        )
-
     def _record(self, job: Job, outcome: Outcome) -> Record:
-        record = Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error)
+        record = record_of(job, outcome)
         self.database.append([record])
         self.listener.trial_finished(record, self.database.best(job.task))
         return record
 
 
 def kernel_timing(profile: DeviceProfile, threads: int) -> Timing:
-    """How a single kernel is timed: weights cold, its input as the layer before left it; one run where the clock is modelled."""
+    """How a single kernel is timed: weights cold, its input as the layer before left it; one run where the clock is modelled.
+
+    A kernel's arguments are the activation, then its weights, then the output, which other layers have used in between.
+    """
+    flush_bytes = 4 * profile.l2_bytes
     if profile.kind == "modelled":
-        return Timing(threads=threads, produce=(0,))
-    return Timing(warmup=1, repeat=10, min_time_ms=0, flush_bytes=4 * profile.l2_bytes, produce=(0,), threads=threads)
+        return Timing(flush_bytes=flush_bytes, produce=(0,), threads=threads)
+    return Timing(warmup=1, repeat=10, flush_bytes=flush_bytes, produce=(0,), threads=threads)

@@ -1,0 +1,142 @@
+"""`tvmmobile logs`: tuning logs after the timing model has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tvmmobile.cli.options import Device
+
+if TYPE_CHECKING:
+    from tvmmobile.build import VariantJob
+    from tvmmobile.devices.protocol import DeviceProfile
+    from tvmmobile.search.rescore import Ranking, Rescored
+    from tvmmobile.tasks import Task
+    from tvmmobile.workers import Workers
+
+logs = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@logs.callback()
+def _group() -> None:
+    """Look after tuning logs."""
+
+
+@logs.command("rescore")
+def rescore(
+    device: Device = "pi4",
+    directory: Annotated[
+        Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="The logs to rewrite; default: your own.")
+    ] = None,
+    keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Schedules per kernel, the best by the old scores.")] = 8,
+    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Worker processes; default: one per core.")] = None,
+) -> None:
+    """Score the best schedules of every kernel again, under the present timing model.
+
+    The logs then hold the new records alone; the old ones are kept beside them
+    as .bak. Interrupt it at any time: what is measured is kept, and the same
+    command goes on from there.
+    """
+    from tvmmobile.cli.progress import TuningProgress, errors
+    from tvmmobile.cli.work import check_writable, worker_count
+    from tvmmobile.database import Database, Identity
+    from tvmmobile.devices.registry import find_device
+    from tvmmobile.environment import user_data_dir
+    from tvmmobile.report.wording import plural
+    from tvmmobile.search.rescore import rankings, replace_logs, unmeasured
+    from tvmmobile.search.rescore import rescore as run
+    from tvmmobile.search.tuner import BATCH
+    from tvmmobile.workers import Workers
+
+    board = find_device(device)
+    profile = board.profile
+    directory = directory or user_data_dir() / "tuning_logs"
+    identity = Identity(profile.name, profile.model_hash)
+    ranked = _ranked(rankings(directory, identity, keep), profile, directory)
+    check_writable(directory, "--logs")
+    database = Database(identity, (), directory)
+    with Workers(jobs or worker_count(BATCH)) as workers:
+        sources = _sources(workers, [ranking.task for ranking in ranked], profile)
+        found = [ranking for ranking in ranked if not _is_opaque(ranking.task) or ranking.task in sources]
+        assignments = unmeasured(found, database, sources)
+        missing = sum(assignment.missing for assignment in assignments)
+        errors().print(
+            f"{profile.name}: timing model {profile.model_hash}\n{plural(len(found), 'kernel')}, {plural(missing, 'schedule')} to measure",
+            soft_wrap=True,
+        )
+        if missing:
+            with board.started(workers.count) as endpoint, TuningProgress(assignments, profile.kind) as progress:
+                run(found, assignments, database, endpoint, profile, workers, progress)
+    rescored, backups = replace_logs(found, database)
+    _report(rescored, [ranking.task for ranking in ranked if ranking not in found], backups)
+
+
+def _ranked(ranked: list[Ranking], profile: DeviceProfile, directory: Path) -> list[Ranking]:
+    from tvmmobile.errors import UserError
+
+    if profile.kind == "measured":
+        raise UserError(f"{profile.name} is a real board: its logs rest on no timing model.", "Tune it again: tvmmobile tune")
+    if not ranked:
+        raise UserError(
+            f"{directory} has no records of {profile.name} that rest on another timing model than the present one.",
+            "Name another directory with --logs DIR.",
+        )
+    return ranked
+
+
+def _is_opaque(task: Task) -> bool:
+    from tvmmobile.layers import Opaque
+
+    return any(isinstance(layer, Opaque) for layer in task.region)
+
+
+def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile) -> dict[Task, Any]:
+    """The TIR functions of the tasks that no template takes, which logs do not hold: from the paper's variants, imported again."""
+    from tvmmobile.cli.progress import counting
+    from tvmmobile.stages import collect_tasks
+
+    if not any(map(_is_opaque, tasks)):
+        return {}
+    jobs = [job for setting in sorted({(task.dtype, task.threads) for task in tasks}) for job in _imports(*setting, profile)]
+    with counting("importing", len(jobs)) as done:
+        return {task: source for task, source in collect_tasks(workers, jobs, done).items() if source is not None}
+
+
+def _imports(dtype: str, threads: int, profile: DeviceProfile) -> list[VariantJob]:
+    from tvmmobile.build import VariantJob
+    from tvmmobile.database import Identity
+    from tvmmobile.models.registry import grid
+
+    identity = Identity(profile.name, profile.model_hash)
+    return [VariantJob(spec, None, 0, dtype, threads, identity, (), profile.target, Path()) for spec in grid("mobilenet_v1")]
+
+
+def _report(rescored: Sequence[Rescored], left_out: Sequence[Task], backups: Sequence[Path]) -> None:
+    from tvmmobile.console import output
+    from tvmmobile.report.wording import plural
+
+    console = output()
+    for one in rescored:
+        ranks = f"{one.ranks_changed} of {len(one.new)} ranks changed" + (", another one is first" if one.best_is_another else "")
+        console.print(
+            f"{one.ranking.task.name}\n    best {_us(one.old_best_us)} us by the old model, {_us(one.new_best_us)} us now; {ranks}",
+            soft_wrap=True,
+        )
+    failed = sum(record.latency_us is None for one in rescored for record in one.new)
+    changed = sum(one.best_is_another for one in rescored)
+    console.print(
+        f"{plural(len(rescored), 'kernel')}, {plural(sum(len(one.new) for one in rescored), 'schedule')}, {failed} failed; "
+        f"another schedule is the fastest for {plural(changed, 'kernel')}. Latencies are modelled.",
+        soft_wrap=True,
+    )
+    for task in left_out:
+        console.print(f"left out: {task.name} (in none of the variants that tvmmobile knows)", soft_wrap=True)
+    for backup in backups:
+        console.print(f"Written: {backup.with_suffix('')} (before: {backup.name})", soft_wrap=True)
+
+
+def _us(latency_us: float | None) -> str:
+    return "–" if latency_us is None else f"{latency_us:.1f}"
