@@ -61,6 +61,8 @@ static void on_block(unsigned int vcpu, void *data)
     block *b = data;
     thread *t = thread_of(vcpu);
     end_publishing(t);
+    if (alive > 1)
+        pace_block(vcpu, b->bytes / INSN_BYTES, b->publishes);
     if (!is_open)
         return;
     if (__builtin_expect(t->region != region || t->segment == NO_SEGMENT, 0))
@@ -279,9 +281,11 @@ static void end_region(unsigned int vcpu)
 static void on_syscall(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
-    (void)id, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    (void)id, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
     thread *t = thread_of(vcpu);
     end_publishing(t);
+    if (alive > 1)
+        pace_syscall(vcpu, number, a1, a2, a3);
     if (number == SCHED_YIELD && is_open && several)
         pass_yield(t, vcpu);
     if (number != PRCTL)
@@ -304,6 +308,8 @@ static void on_thread_ends(qemu_plugin_id_t id, unsigned int vcpu)
 {
     (void)id;
     end_publishing(thread_of(vcpu));
+    if (vcpu < MOST_THREADS)
+        fall_asleep(vcpu, 0);
     alive -= alive > 0;
 }
 
@@ -326,6 +332,8 @@ static void after_fork_in_child(void)
     someone_publishes = false;
     alive = 1;
     several = false;
+    pthread_mutex_init(&waking, NULL);
+    memset(paces, 0, sizeof(paces));
 }
 
 static void at_exit(qemu_plugin_id_t id, void *data)

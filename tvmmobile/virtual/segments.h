@@ -14,6 +14,7 @@
 
 #include "block_table.h"
 #include "caches.h"
+#include "pace.h"
 #include "writers.h"
 
 enum { NO_SEGMENT = 0, MOST_TOUCHED = 1 << 15, TRAIL = 64, MOST_LOADS = 4, LEAST_BLOCKS = 16 };
@@ -245,6 +246,7 @@ static void pass_load(thread *t, uint32_t number, uint64_t instruction, uint64_t
             t->repeated[round] = 0;
         else if (++t->repeated[round] >= round) {
             take_back(t, number, before->at);
+            keep_pace(number, SPINS_AHEAD);
             break;
         }
     }

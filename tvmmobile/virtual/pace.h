@@ -1,0 +1,157 @@
+// Threads keep pace with each other. What a library's threads do depends on who comes first (loops whose parts go to whoever is free), and on
+// this machine that is anyone: it may have fewer processors than the board, and other work. So every thread has a clock, the instructions
+// it has executed; before a thread publishes something it waits for those whose clocks are behind, and no thread gets far ahead of them.
+// A thread that sleeps is not waited for; the one that wakes it sets its clock.
+#pragma once
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "block_table.h"
+
+enum { FUTEX = 98, FUTEX_COMMAND = 127, FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_WAIT_BITSET = 9, FUTEX_WAKE_BITSET = 10 };
+enum { MOST_AHEAD = 20000, SPINS_AHEAD = 1000, YIELD_INSTRUCTIONS = 500, YIELDS = 100, NAP_US = 50, LOST_NS = 100000000 };
+
+typedef struct pace {
+    uint64_t clock;      // instructions
+    uint64_t looked_at;  // the clock when this thread last looked at the others'
+    bool is_awake;       // executes, or will soon
+    uint64_t sleeps_on;  // the futex's address, if not awake
+    uint64_t since;      // when it went to sleep, in a count of such events
+} pace;
+
+static pace paces[MOST_THREADS];
+static uint32_t paced;  // paces[0 .. paced - 1] may be awake
+static uint64_t naps;
+static pthread_mutex_t waking = PTHREAD_MUTEX_INITIALIZER;
+
+static uint64_t clock_of(const pace *p)
+{
+    return __atomic_load_n(&p->clock, __ATOMIC_RELAXED);
+}
+
+static bool awake(const pace *p)
+{
+    return __atomic_load_n(&p->is_awake, __ATOMIC_RELAXED);
+}
+
+static void set_clock(pace *p, uint64_t clock)
+{
+    __atomic_store_n(&p->clock, clock, __ATOMIC_RELAXED);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+// Waits until `other` has come to `clock`, sleeps, or does not move any more: QEMU may have stopped it.
+static void wait_for(pace *other, uint64_t clock)
+{
+    uint64_t seen = 0, seen_at = 0;
+    for (uint32_t tries = 0; awake(other) && clock_of(other) < clock; tries++) {
+        if (tries < YIELDS) {
+            sched_yield();
+            continue;
+        }
+        if (clock_of(other) != seen || !seen_at) {
+            seen = clock_of(other);
+            seen_at = now_ns();
+        } else if (now_ns() - seen_at > LOST_NS) {
+            __atomic_store_n(&other->is_awake, false, __ATOMIC_RELAXED);
+            return;
+        }
+        usleep(NAP_US);
+    }
+}
+
+// Waits for all threads whose clocks are behind this one's by more than `ahead`.
+static void keep_pace(unsigned int vcpu, uint64_t ahead)
+{
+    pace *own = &paces[vcpu];
+    own->looked_at = own->clock;
+    for (uint32_t i = 0; i < paced; i++)
+        if (i != vcpu && awake(&paces[i]) && clock_of(&paces[i]) + ahead < own->clock)
+            wait_for(&paces[i], own->clock - ahead);
+}
+
+// A thread that nobody woke goes on at the clock of those that run.
+static void wake_up(unsigned int vcpu)
+{
+    pace *own = &paces[vcpu];
+    pthread_mutex_lock(&waking);
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < paced; i++)
+        if (i != vcpu && awake(&paces[i]) && clock_of(&paces[i]) < least)
+            least = clock_of(&paces[i]);
+    if (least != UINT64_MAX && least > own->clock)
+        set_clock(own, least);
+    own->looked_at = own->clock;
+    own->sleeps_on = 0;
+    paced = vcpu + 1 > paced ? vcpu + 1 : paced;
+    __atomic_store_n(&own->is_awake, true, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&waking);
+}
+
+// Before a block is executed.
+static void pace_block(unsigned int vcpu, uint64_t instructions, bool publishes)
+{
+    pace *own = &paces[vcpu < MOST_THREADS ? vcpu : MOST_THREADS - 1];
+    if (__builtin_expect(!awake(own), 0))
+        wake_up(vcpu);
+    if (publishes)
+        keep_pace(vcpu, 0);
+    else if (own->clock - own->looked_at > MOST_AHEAD)
+        keep_pace(vcpu, MOST_AHEAD);
+    set_clock(own, own->clock + instructions);
+}
+
+static void fall_asleep(unsigned int vcpu, uint64_t futex)
+{
+    pthread_mutex_lock(&waking);
+    paces[vcpu].sleeps_on = futex;
+    paces[vcpu].since = ++naps;
+    __atomic_store_n(&paces[vcpu].is_awake, false, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&waking);
+}
+
+// Linux wakes those first that wait longest.
+static void wake_others(unsigned int vcpu, uint64_t futex, uint64_t most)
+{
+    pthread_mutex_lock(&waking);
+    for (uint64_t woken = 0; woken < most; woken++) {
+        pace *first = NULL;
+        for (uint32_t i = 0; i < paced; i++)
+            if (!awake(&paces[i]) && paces[i].sleeps_on == futex && (!first || paces[i].since < first->since))
+                first = &paces[i];
+        if (!first)
+            break;
+        if (paces[vcpu].clock > first->clock)
+            set_clock(first, paces[vcpu].clock);
+        first->looked_at = first->clock;
+        first->sleeps_on = 0;
+        __atomic_store_n(&first->is_awake, true, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&waking);
+}
+
+// Before a system call. Whatever may wait for something is taken for sleep; if it does not wait, the thread's next block wakes it at once.
+static void pace_syscall(unsigned int vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3)
+{
+    if (vcpu >= MOST_THREADS)
+        return;
+    uint64_t command = a2 & FUTEX_COMMAND;
+    if (number == SCHED_YIELD) {
+        set_clock(&paces[vcpu], paces[vcpu].clock + YIELD_INSTRUCTIONS);
+        keep_pace(vcpu, 0);
+    } else if (number == FUTEX && (command == FUTEX_WAKE || command == FUTEX_WAKE_BITSET)) {
+        keep_pace(vcpu, 0);
+        wake_others(vcpu, a1, a3);
+    } else if (number == FUTEX && (command == FUTEX_WAIT || command == FUTEX_WAIT_BITSET))
+        fall_asleep(vcpu, a1);
+    else if (number != PRCTL)
+        fall_asleep(vcpu, 0);
+}
