@@ -1,0 +1,37 @@
+"""Converts a model with one converter. `export_models.py` calls this, in a process of its own: converters talk, and some crash.
+
+    convert_model.py PACKAGES litert MODULE SIDE model.tflite
+    convert_model.py PACKAGES mnn model.onnx model.mnn
+
+PACKAGES is the folder with the packages of converters.txt. Those of the checkout's Python come first.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def to_litert(module: str, side: str, output: str) -> None:
+    """From a module that torch.save has written, NCHW; what comes out takes NHWC."""
+    import litert_torch
+    import torch
+
+    network = torch.load(module, weights_only=False)  # written by the caller
+    image = torch.zeros(1, int(side), int(side), 3)
+    litert_torch.convert(litert_torch.to_channel_last_io(network, args=[0]).eval(), (image,)).export(output)
+
+
+def to_mnn(model: str, output: str) -> None:
+    """From ONNX.
+
+    The wheel's own `mnnconvert` calls the same function, but then installs a package to report what it did to its makers.
+    """
+    import _tools
+
+    _tools.mnnconvert(["mnnconvert", "-f", "ONNX", "--modelFile", model, "--MNNModel", output, "--bizCode", "tvmmobile"])
+
+
+if __name__ == "__main__":
+    _, packages, converter, *arguments = sys.argv
+    sys.path.append(packages)
+    {"litert": to_litert, "mnn": to_mnn}[converter](*arguments)
