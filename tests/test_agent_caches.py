@@ -92,3 +92,11 @@ def test_profiles_are_not_left_behind(library: Path, tmp_path: Path, monkeypatch
         total(started, library, SMALL, Timing())
         assert [path.name for path in tmp_path.rglob("*") if path.suffix in (".profile", ".maps", ".part")] == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_a_pool_has_the_threads_that_were_asked_for(endpoint: Endpoint, library: Path, threads: int) -> None:
+    """Whatever this machine has: each thread has a task of as many cycles as the array has elements, all at once."""
+    run = measure_library(endpoint, DEVICE.profile, library, "tasks", [LARGE], [], 60, Timing(warmup=1, threads=threads))
+    assert run.latency.cycles == pytest.approx(threads * LARGE.size, rel=0.02)
+    assert run.latency.term_ms["core"] == pytest.approx(LARGE.size / DEVICE.profile.clock_hz * 1e3, rel=0.02)

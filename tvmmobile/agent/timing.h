@@ -100,6 +100,9 @@ class Evaluator {
     if (spec_.model && profile_dir_.empty()) TVM_FFI_THROW(ValueError) << "this agent runs without QEMU's plugin";
     // TVM's thread pool reads this when it is first used; asking it to shrink later would start all threads first.
     setenv("TVM_NUM_THREADS", std::to_string(spec_.threads).c_str(), 1);
+    // By itself the pool uses no more threads than the machine has cores, and under QEMU that is the host's number.
+    constexpr int kBigCores = 1;  // threading::ThreadGroup::AffinityMode
+    if (spec_.threads > 1) ffi::Function::GetGlobalRequired("runtime.config_threadpool")(kBigCores, static_cast<int>(spec_.threads));
   }
 
   std::string Run(ffi::PackedArgs args) { return spec_.model ? Profile(args) : ReadClock(args); }
