@@ -9,11 +9,12 @@ from tvmmobile.schedules.dense import DenseVector
 from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.image_conv import ImageConv
 from tvmmobile.schedules.pointwise import Pointwise
+from tvmmobile.schedules.separable import Separable
 from tvmmobile.schedules.space import Knobs, KnobSchedule, Space
 from tvmmobile.schedules.template import LayerParameters, Template
 from tvmmobile.tasks import Task
 
-TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector())
+TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector(), Separable())
 _registered: list[Template] = []
 
 __all__ = ["TEMPLATES", "KnobSchedule", "Knobs", "LayerParameters", "Space", "Template", "register", "template_for", "template_named"]

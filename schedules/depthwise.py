@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class Depthwise(Template):
         channels = layer.in_channels
         shapes = {"data": layer.input_shape, "weight": (taps * channels,), "bias": (channels,), "output": layer.output_shape}
         with kernel.body(**shapes) as (data, weight, bias, output):
-            _Nest(kernel, layer, knobs, task.threads, (data, weight, bias, output)).emit()
+            DepthwiseNest(kernel, layer, knobs, whole_output(layer, knobs), (data, weight, bias, output)).emit(task.threads)
         return kernel.finish()
 
     def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -92,25 +93,48 @@ class Depthwise(Template):
         return [np.concatenate([vectors.ravel(), weight[:, whole:].T.ravel()]), parameters[0].bias]
 
 
-class _Nest:
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of the output, and the buffer it goes to.
+
+    Attributes:
+        rows, columns: its tiles, counted from the rectangle's first row and column.
+        top, left: where the rectangle begins in the layer's output.
+        width: columns of the buffer; the rectangle begins at its first element.
+    """
+
+    rows: list[Run]
+    columns: list[Run]
+    top: Expr
+    left: Expr
+    width: int
+
+
+def whole_output(layer: Conv2d, knobs: Knobs) -> Part:
+    """All of a layer's output, in its own place."""
+    top, left, _, _ = layer.padding
+    rows = partition(layer.out_height, knobs["rows"], layer.height, layer.kernel[0], layer.stride[0], top)
+    columns = partition(layer.out_width, knobs["columns"], layer.width, layer.kernel[1], layer.stride[1], left)
+    return Part(rows, columns, 0, 0, layer.out_width)
+
+
+class DepthwiseNest:
     """Loops over channels, rows of tiles and tiles, borders peeled so that no tap is tested at run time."""
 
-    def __init__(self, kernel: Kernel, layer: Conv2d, knobs: Knobs, threads: int, buffers: tuple[Buffer, ...]) -> None:
-        self.kernel, self.layer, self.knobs, self.threads = kernel, layer, knobs, threads
+    def __init__(self, kernel: Kernel, layer: Conv2d, knobs: Knobs, part: Part, buffers: tuple[Buffer, ...]) -> None:
+        self.kernel, self.layer, self.knobs, self.part = kernel, layer, knobs, part
         self.data, self.weight, self.bias, self.output = buffers
-        top, left, _, _ = layer.padding
-        self.rows = partition(layer.out_height, knobs["rows"], layer.height, layer.kernel[0], layer.stride[0], top)
-        self.columns = partition(layer.out_width, knobs["columns"], layer.width, layer.kernel[1], layer.stride[1], left)
+        self.rows, self.columns = part.rows, part.columns
         whole = layer.in_channels // LANES
         #: (lanes, number of vectors, first channel)
         self.channels = [(LANES, whole, 0)] if whole else []
         if layer.in_channels % LANES:
             self.channels.append((1, layer.in_channels % LANES, whole * LANES))
 
-    def emit(self) -> None:
-        """The whole nest."""
+    def emit(self, threads: int) -> None:
+        """The whole nest, shared by `threads`."""
         T = self.kernel.T  # noqa: N806
-        if self.threads == 1:
+        if threads == 1:
             self._serial()
         elif self.knobs["axis"] == 1:
             for lanes, count, first in self.channels:
@@ -157,8 +181,8 @@ class _Nest:
         acc = self.kernel.accumulators(height * width * lanes)
         for position in range(height * width):
             store(acc, load(self.bias, channel, lanes), position * lanes, lanes)
-        top = row * layer.stride[0] - layer.padding[0]
-        left = column * layer.stride[1] - layer.padding[1]
+        top = (self.part.top + row) * layer.stride[0] - layer.padding[0]
+        left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
         for y in range((height - 1) * layer.stride[0] + taps_y):
             for out_y in range(height):
                 tap_y = y - out_y * layer.stride[0]
@@ -174,5 +198,5 @@ class _Nest:
                     store(acc, load(acc, position, lanes) + value * filter_tap, position, lanes)
         for out_y, out_x in itertools.product(range(height), range(width)):
             value = self.kernel.clamp(load(acc, (out_y * width + out_x) * lanes, lanes), layer.clamp, lanes)
-            target = ((row + out_y) * layer.out_width + column + out_x) * channels + channel
+            target = ((row + out_y) * self.part.width + column + out_x) * channels + channel
             store(self.output, value, target, lanes)

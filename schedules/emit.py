@@ -6,7 +6,7 @@ a loop, and what is emitted is what LLVM sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,18 +43,23 @@ def partition(outputs: int, tile: int, inputs: int, kernel: int = 1, stride: int
         tile: outputs per tile; the last tile may be shorter.
         kernel, stride, padding: of the convolution along this axis, `padding` before the first input.
     """
+    taps = []
+    for output in range(outputs):
+        origin = output * stride - padding
+        taps.append((min(max(0, -origin), kernel), max(0, min(kernel, inputs - origin))))
+    return cut(taps, tile)
+
+
+def cut(taps: Sequence[tuple[int, int]], tile: int) -> list[Run]:
+    """Cut outputs that need these taps into tiles, and join neighbours that need the same ones; starts count from the first output."""
     runs: list[Run] = []
-    for start in range(0, outputs, tile):
-        size = min(tile, outputs - start)
-        taps = []
-        for output in range(start, start + size):
-            origin = output * stride - padding
-            taps.append((min(max(0, -origin), kernel), max(0, min(kernel, inputs - origin))))
+    for start in range(0, len(taps), tile):
+        needed = tuple(taps[start : start + tile])
         last = runs[-1] if runs else None
-        if last and last.size == size and last.taps == tuple(taps):
-            runs[-1] = Run(last.start, last.count + 1, size, last.taps)
+        if last and last.taps == needed:
+            runs[-1] = Run(last.start, last.count + 1, last.size, last.taps)
         else:
-            runs.append(Run(start, 1, size, tuple(taps)))
+            runs.append(Run(start, 1, len(needed), needed))
     return runs
 
 
@@ -106,6 +111,10 @@ class Kernel:
     def accumulators(self, elements: int) -> Buffer:
         """A buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
         return self.T.alloc_buffer((elements,), "float32", scope="local", annotations={"disable_lower_builtin": True})
+
+    def scratch(self, elements: int) -> Buffer:
+        """A buffer in memory: one allocation where this is called, from the workspace of the thread that gets there."""
+        return self.T.alloc_buffer((elements,), "float32")
 
     def at(self, index: Expr, lanes: int = LANES) -> Expr:
         """Index of `lanes` consecutive elements."""

@@ -84,11 +84,13 @@ class MatmulTile:
     unroll: int
     bounds: Clamp
 
-    def emit(self, row: Expr, rows: int, panel: Panel, index: Expr, k_start: Expr, k_count: int, first: bool, last: bool) -> None:
+    def emit(
+        self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, k_start: Expr, k_count: int, first: bool, last: bool
+    ) -> None:
         """One tile.
 
         Args:
-            row, rows: first row and number of rows.
+            row, target, rows: first row of A, first row of C, and number of rows.
             panel, index: which panel of its kind.
             k_start, k_count: the part of K to add.
             first, last: whether to begin with the bias (else with what C holds) and whether to clamp.
@@ -100,7 +102,7 @@ class MatmulTile:
         acc = self.kernel.accumulators(rows * panel.width)
         for i in range(rows):
             for j in range(vectors):
-                begin = (self.bias, channel + j * LANES) if first else (self.c, (row + i) * self.channels + channel + j * LANES)
+                begin = (self.bias, channel + j * LANES) if first else (self.c, (target + i) * self.channels + channel + j * LANES)
                 self.kernel.store(acc, self.kernel.load(*begin), i * panel.width + j * LANES)
         whole, rest = divmod(k_count, self.unroll)
         if whole > 1:
@@ -116,7 +118,7 @@ class MatmulTile:
                 if last:
                     value = self.kernel.clamp(value, self.bounds)
                 lanes = min(LANES, panel.columns - j * LANES)
-                self.kernel.store_part(self.c, value, (row + i) * self.channels + channel + j * LANES, lanes)
+                self.kernel.store_part(self.c, value, (target + i) * self.channels + channel + j * LANES, lanes)
 
     def _multiply(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, k_start: Expr, step: Expr, count: int) -> None:
         """acc += A[rows, k .. k + count) · W[k .. k + count), K unrolled; A is read four K values at a time."""

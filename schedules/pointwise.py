@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from tvmmobile.layers import Conv2d
@@ -121,15 +122,29 @@ def emit_matmul(
     packed = sum(panel.count * panel.width * depth for panel in widths)
     with kernel.body(data=input_shape, weight=(packed,), bias=(round_up(channels, LANES),), output=output_shape) as (a, w, bias, c):
         tile = MatmulTile(kernel, a, w, bias, c, depth, channels, knobs["unroll"], bounds)
-        nest = _Nest(tile, knobs, pixels, widths, task.threads)
-        nest.emit()
+        PointwiseNest(tile, knobs, Pixels(pixels), widths, task.threads).emit()
     return kernel.finish()
 
 
-class _Nest:
+@dataclass(frozen=True)
+class Pixels:
+    """Rows of the product: `lines` times `count` pixels, one after another in A.
+
+    Attributes:
+        origin: row of C to which the first one belongs.
+        pitch: rows of C from one line to the next.
+    """
+
+    count: int
+    lines: int = 1
+    origin: Expr = 0
+    pitch: int = 0
+
+
+class PointwiseNest:
     """Loops around the register tile: threads, then K blocks, then panel blocks, then tiles."""
 
-    def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: int, widths: list[Panel], threads: int) -> None:
+    def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> None:
         self.tile, self.knobs, self.pixels, self.widths, self.threads = tile, knobs, pixels, widths, threads
         self.T = tile.kernel.T
         self.by_pixels = knobs["axis"] == 0
@@ -176,20 +191,25 @@ class _Nest:
 
     def _nest(self, thread: Expr, panel: Panel, start: Expr, count: Expr, part: tuple[Expr, int, bool, bool]) -> None:
         """Pixel tiles × `count` panels."""
-        rows = self.knobs["rows"]
-        whole, rest = divmod(self.pixels, rows)
+        rows, lines = self.knobs["rows"], self.pixels.lines
+        whole, rest = divmod(self.pixels.count, rows)
         split = thread is not None and self.by_pixels
         begin, end = self._share(thread, whole) if split else (0, whole)
         if whole:
             if self.knobs["order"] == 0:
-                with self._loop(end - begin) as i, self._loop(count) as n:
-                    self.tile.emit((begin + i) * rows, rows, panel, start + n, *part)
+                with self._loop(lines) as line, self._loop(end - begin) as i, self._loop(count) as n:
+                    self._tile(line, (begin + i) * rows, rows, panel, start + n, part)
             else:
-                with self._loop(count) as n, self._loop(end - begin) as i:
-                    self.tile.emit((begin + i) * rows, rows, panel, start + n, *part)
+                with self._loop(count) as n, self._loop(lines) as line, self._loop(end - begin) as i:
+                    self._tile(line, (begin + i) * rows, rows, panel, start + n, part)
         if rest:
-            with self._only_last(thread if split else None), self._loop(count) as n:
-                self.tile.emit(whole * rows, rest, panel, start + n, *part)
+            with self._only_last(thread if split else None), self._loop(count) as n, self._loop(lines) as line:
+                self._tile(line, whole * rows, rest, panel, start + n, part)
+
+    def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, index: Expr, part: tuple[Expr, int, bool, bool]) -> None:
+        """`rows` pixels of a line, from `pixel` on."""
+        pixels = self.pixels
+        self.tile.emit(line * pixels.count + pixel, pixels.origin + line * pixels.pitch + pixel, rows, panel, index, *part)
 
     def _share(self, thread: Expr, count: int) -> tuple[Expr, Expr]:
         """Bounds of a thread's share of `count` equal pieces."""

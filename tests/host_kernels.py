@@ -64,7 +64,7 @@ def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
     data, parameters = make_input(task), make_parameters(task)
     compile_kernel(kernel_function(task, schedule, None), HOST, path)
     inputs = [Guarded(array) for array in (data, *template.pack(task, schedule.values, parameters))]
-    output = Guarded(np.empty(task.layer.output_shape, np.float32))
+    output = Guarded(np.empty(task.region[-1].output_shape, np.float32))
     output.array.view(np.uint32)[...] = SENTINEL
     tensors = [tvm.runtime.from_dlpack(guarded.array) for guarded in (*inputs, output)]
     tvm.runtime.load_module(str(path))[task.symbol](*tensors)

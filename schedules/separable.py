@@ -1,0 +1,253 @@
+"""Depthwise and pointwise convolution in one kernel, NHWC: strip by strip, what lies between them stays in the first-level cache."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.layers import Conv2d
+from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest, Part
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, cut, partition
+from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
+from tvmmobile.schedules.matmul import MatmulTile, panels
+from tvmmobile.schedules.pointwise import Pixels, Pointwise, PointwiseNest
+from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.tasks import Task
+
+FLOAT_BYTES = 4
+#: Of what lies between the layers, per strip: half of the boards' smallest first-level cache, and what still amortises a strip's start.
+MOST_BYTES, LEAST_BYTES = 16384, 2048
+#: Weights of the 1×1 convolution, which every strip reads again: beyond, that costs more than what lies between the layers (128 × 256 at
+#: 28 × 28 pixels: 4.71 ms either way; 256 × 256: 8.99 ms, alone 9.00 ms; 512 × 512 at 14 × 14: 10.1 and 9.0 ms; modelled, Pi 4).
+MOST_WEIGHT_BYTES = 65536
+#: Pixels of a strip to begin with: fewer read the weights too often, more do not stay in the cache while weights and output pass.
+USUAL_PIXELS = 28
+#: Narrowest part of a row: a pixel tile or two.
+LEAST_WIDTH = 7
+
+
+class Separable(Template):
+    """Takes a depthwise convolution and the 1×1 convolution that follows it, as `Depthwise` and `Pointwise` take them.
+
+    Knobs:
+        strip: output rows of the depthwise convolution that are kept at a time.
+        parts: strips side by side; 1 has strips as wide as the output.
+        dw_rows, dw_columns: `Depthwise`'s rows and columns, in its order 0.
+        rows, columns, n_block, order: `Pointwise`'s, within a strip; all of K at once, unrolled by four.
+
+    Threads share strips.
+    """
+
+    name = "separable"
+    version = 1
+
+    def space(self, task: Task) -> Space | None:
+        """See the class."""
+        layers = _layers(task)
+        if layers is None:
+            return None
+        depthwise, pointwise = (single.space(alone) for single, alone in zip(_SINGLE, _alone(task), strict=True))
+        first, second = layers
+        if depthwise is None or pointwise is None or second.in_channels * second.out_channels * FLOAT_BYTES > MOST_WEIGHT_BYTES:
+            return None
+        height, width = first.out_height, first.out_width
+        options = {
+            "strip": up_to((1, 2, 4, 8), height),
+            "parts": tuple(parts for parts in (1, 2, 4, 8) if parts == 1 or width >= LEAST_WIDTH * parts),
+            "dw_rows": up_to((1, 2, 4), height),
+            "dw_columns": up_to((2, 4, 6), width),
+            "rows": up_to((4, 5, 7), width),
+            "columns": up_to((8, 16), round_up(second.out_channels, LANES)),
+            "n_block": (0, *(count for count in (2, 4) if count * 16 < second.out_channels)),
+            "order": (0, 1),
+        }
+
+        def fits(knobs: Knobs) -> bool:
+            if knobs["dw_rows"] > knobs["strip"]:
+                return False
+            # Panels one after another need no blocks, and a single panel no order.
+            if (knobs["order"] == 1 and knobs["n_block"]) or (knobs["order"] == 0 and second.out_channels <= knobs["columns"]):
+                return False
+            between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels * FLOAT_BYTES
+            if not LEAST_BYTES <= between <= MOST_BYTES:
+                return False
+            return depthwise.fits(_depthwise_knobs(knobs)) and pointwise.fits(_pointwise_knobs(knobs))
+
+        usual = {
+            "strip": _nearest(options["strip"], USUAL_PIXELS / width),
+            "parts": _nearest(options["parts"], width / USUAL_PIXELS),
+        }
+        tiles = {"dw_rows": min(2, usual["strip"]), "dw_columns": 4, "rows": 4, "columns": 16, "n_block": 0, "order": 1}
+        return Space(self.name, self.version, options, fits, {**usual, **tiles})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """The single templates' features, the strip's size, what it wastes, and the input rows read more than once."""
+        layers = _layers(task)
+        assert layers is not None
+        first, second = layers
+        width = -(-first.out_width // knobs["parts"])
+        pixels = knobs["strip"] * width
+        return [
+            *_SINGLE[0].features(_alone(task)[0], _depthwise_knobs(knobs)),
+            *_SINGLE[1].features(_alone(task)[1], _pointwise_knobs(knobs)),
+            math.log2(pixels * first.out_channels),
+            math.log2(pixels),
+            math.log2(second.in_channels * second.out_channels),
+            waste(width if knobs["parts"] > 1 else pixels, knobs["rows"]),
+            waste(first.out_height, knobs["strip"]),
+            ((knobs["strip"] - 1) * first.stride[0] + first.kernel[0]) / (knobs["strip"] * first.stride[0]),
+        ]
+
+    def emit(self, task: Task, knobs: Knobs) -> Any:
+        """See `Template.emit`."""
+        layers = _layers(task)
+        assert layers is not None
+        first, second = layers
+        kernel = Kernel(task.symbol)
+        packed = sum(
+            panel.count * panel.width * second.in_channels for panel in panels(second.out_channels, knobs["columns"], second.in_channels)
+        )
+        shapes = {
+            "data": first.input_shape,
+            "dw_weight": (first.kernel[0] * first.kernel[1] * first.in_channels,),
+            "dw_bias": (first.in_channels,),
+            "weight": (packed,),
+            "bias": (round_up(second.out_channels, LANES),),
+            "output": second.output_shape,
+        }
+        with kernel.body(**shapes) as buffers:
+            _Nest(kernel, first, second, knobs, task.threads, tuple(buffers)).emit()
+        return kernel.finish()
+
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Both layers' constants as the single templates pack them."""
+        own = (_depthwise_knobs(knobs), _pointwise_knobs(knobs))
+        return [
+            array
+            for template, alone, values, layer in zip(_SINGLE, _alone(task), own, parameters, strict=True)
+            for array in template.pack(alone, values, (layer,))
+        ]
+
+
+_SINGLE: tuple[Template, Template] = (Depthwise(), Pointwise())
+
+
+def _layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
+    """Both layers, if the second reads what the first writes."""
+    if len(task.region) != 2:
+        return None
+    first, second = task.region
+    if isinstance(first, Conv2d) and isinstance(second, Conv2d) and first.output_shape == second.input_shape:
+        return first, second
+    return None
+
+
+def _alone(task: Task) -> tuple[Task, Task]:
+    """Each layer as a task of its own, on the one thread that a strip has."""
+    return Task(task.region[:1], task.dtype), Task(task.region[1:], task.dtype)
+
+
+def _nearest(options: tuple[int, ...], wanted: float) -> int:
+    """The option closest to `wanted`, which is below 1 where one is more than enough."""
+    return min(options, key=lambda option: abs(option - wanted))
+
+
+def _depthwise_knobs(knobs: Knobs) -> Knobs:
+    return {"rows": knobs["dw_rows"], "columns": knobs["dw_columns"], "order": 0, "axis": 0}
+
+
+def _pointwise_knobs(knobs: Knobs) -> Knobs:
+    return {**{name: knobs[name] for name in ("rows", "columns", "n_block", "order")}, "unroll": LANES, "k_block": 0, "axis": 0}
+
+
+@dataclass(frozen=True)
+class _Strips:
+    """Strips of equal length along one axis of the output.
+
+    Attributes:
+        start, count, size: first output index, number of strips, outputs per strip.
+        kinds: the runs they consist of, which differ in the taps they need.
+    """
+
+    start: int
+    count: int
+    size: int
+    kinds: tuple[Run, ...]
+
+
+def _strips(runs: list[Run]) -> list[_Strips]:
+    """Runs of equal length together: all whole strips, then the shorter one that may remain."""
+    found = []
+    for size, kinds in itertools.groupby(runs, lambda run: run.size):
+        same = tuple(kinds)
+        found.append(_Strips(same[0].start, sum(run.count for run in same), size, same))
+    return found
+
+
+class _Nest:
+    """Loops over strips: the depthwise convolution into the scratch buffer, then the matrix product from there into the output.
+
+    Strips at borders need other depthwise code but the same product, so that the first is chosen at run time, once per strip.
+    """
+
+    def __init__(self, kernel: Kernel, first: Conv2d, second: Conv2d, knobs: Knobs, threads: int, buffers: tuple[Buffer, ...]) -> None:
+        self.kernel, self.first, self.second, self.knobs, self.threads = kernel, first, second, knobs, threads
+        self.data, self.dw_weight, self.dw_bias, self.weight, self.bias, self.output = buffers
+        top, left, _, _ = first.padding
+        self.width = -(-first.out_width // knobs["parts"])
+        self.rows = _strips(partition(first.out_height, knobs["strip"], first.height, first.kernel[0], first.stride[0], top))
+        self.columns = _strips(partition(first.out_width, self.width, first.width, first.kernel[1], first.stride[1], left))
+
+    def emit(self) -> None:
+        """The whole nest."""
+        if self.threads == 1:
+            self._share(None)
+            return
+        with self.kernel.T.parallel(0, self.threads) as thread:
+            self._share(thread)
+
+    def _share(self, thread: Expr) -> None:
+        """The strips of one thread, with a scratch buffer of its own."""
+        scratch = self.kernel.scratch(self.rows[0].size * self.columns[0].size * self.first.out_channels)
+        for rows, columns in itertools.product(self.rows, self.columns):
+            strips = rows.count * columns.count
+            begin, end = (0, strips) if thread is None else (thread * strips // self.threads, (thread + 1) * strips // self.threads)
+            with self.kernel.T.serial(begin, end) as strip:
+                row, column = (strip // columns.count, strip % columns.count) if columns.count > 1 else (strip, 0)
+                self._strip(rows, row, columns, column, scratch)
+
+    def _strip(self, rows: _Strips, row: Expr, columns: _Strips, column: Expr, scratch: Buffer) -> None:
+        """The strip with these numbers among those of its size."""
+        top, left = rows.start + row * rows.size, columns.start + column * columns.size
+        for row_run, column_run in itertools.product(rows.kinds, columns.kinds):
+            with self._where(rows, row, row_run), self._where(columns, column, column_run):
+                tiles = _depthwise_knobs(self.knobs)
+                part = Part(cut(row_run.taps, tiles["rows"]), cut(column_run.taps, tiles["columns"]), top, left, columns.size)
+                DepthwiseNest(self.kernel, self.first, tiles, part, (self.data, self.dw_weight, self.dw_bias, scratch)).emit(1)
+        origin = top * self.first.out_width + left
+        depth, channels, knobs = self.second.in_channels, self.second.out_channels, _pointwise_knobs(self.knobs)
+        tile = MatmulTile(self.kernel, scratch, self.weight, self.bias, self.output, depth, channels, knobs["unroll"], self.second.clamp)
+        if columns.size == self.first.out_width:
+            pixels = Pixels(rows.size * columns.size, origin=origin)
+        else:
+            pixels = Pixels(columns.size, rows.size, origin, self.first.out_width)
+        PointwiseNest(tile, knobs, pixels, panels(channels, knobs["columns"], depth), 1).emit()
+
+    @contextmanager
+    def _where(self, strips: _Strips, index: Expr, run: Run) -> Iterator[None]:
+        """Only strips of this run, where there are others."""
+        T = self.kernel.T  # noqa: N806
+        before = (run.start - strips.start) // strips.size
+        with ExitStack() as stack:
+            if before > 0:
+                stack.enter_context(T.If(index >= before))
+                stack.enter_context(T.Then())
+            if before + run.count < strips.count:
+                stack.enter_context(T.If(index < before + run.count))
+                stack.enter_context(T.Then())
+            yield
