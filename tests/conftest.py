@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tvmmobile.cli import run
 
 # Before torch is imported: on a busy machine OpenMP's threads spin for each other, and a test of milliseconds takes seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell ignores them for what it starts in the background, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -132,12 +135,18 @@ def test_interrupted(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     children: list[int] = []
-    while not children and time.monotonic() < deadline:
-        time.sleep(0.2)
-        text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
-        children = [int(pid) for pid in text if "qemu" in Path(f"/proc/{pid}/comm").read_text(encoding="ascii")]
-    assert children
-    process.send_signal(2)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "Traceback" not in errors
-    assert not Path(f"/proc/{children[0]}").exists()
+    try:
+        while not children and time.monotonic() < deadline:
+            time.sleep(0.2)
+            text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+            children = [int(pid) for pid in text if "qemu" in Path(f"/proc/{pid}/comm").read_text(encoding="ascii")]
+        assert children
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 130 and "Traceback" not in errors
+        assert not Path(f"/proc/{children[0]}").exists()
+    finally:  # what a failure left would run for days
+        for pid in (process.pid, *children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
