@@ -1,0 +1,208 @@
+"""Compares our libraries with ncnn, MNN, LiteRT (XNNPACK), ONNX Runtime and IREE on virtual boards, and writes tables and a plot.
+
+    ./scripts/bench_peers                                      # 16 variants on one thread, four on four threads
+    ./scripts/bench_peers --only ncnn,ours --alpha 0.25 --resolution 128 --threads 1
+    ./scripts/bench_peers --out docs                           # docs/benchmarks.md, .json and .svg
+
+Converters, AArch64 Pythons with the wheels, models, libraries and finished runs are kept in the cache: interrupt it whenever you like, the
+same command goes on. From nothing it takes about two hours on one idle core; 1.0-224 takes a system about a minute. Every number is
+modelled. Ends with 5 if a system disagrees with PyTorch, and with 1 if one cannot run; the tables then hold the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from peers.models import compiled, digest_of, exported, model_files
+from peers.plot import draw
+from peers.results import BoardFacts, Cell, Context, Row, to_json
+from peers.runs import Job, figures_of
+from peers.systems import OURS, System, chosen_systems
+from peers.tables import markdown
+
+from tvmmobile import __version__
+from tvmmobile.cli.work import SHIPPED_LOGS, check_writable
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.devices.registry import find_device
+from tvmmobile.doctor import diagnose, require
+from tvmmobile.errors import ExitCode, UserError
+from tvmmobile.files import write_text
+from tvmmobile.models.registry import grid
+from tvmmobile.models.spec import ModelSpec
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, load_board
+from tvmmobile.virtual.calibration import calibration_of, run_hash
+from tvmmobile.virtual.core_model import model_hash
+from tvmmobile.virtual.plugin import build_plugin
+from tvmmobile.virtual.sysroot import python_sysroot
+
+NETWORK = "mobilenet_v1"
+STEM = "benchmarks"
+#: Of the paper's grid, what is compared on several threads.
+DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A virtual board ready to run on: what it is read from, what it is, and each system's sysroot."""
+
+    name: str
+    board: Board
+    profile: DeviceProfile
+    sysroots: dict[str, Path]
+
+
+def say(sentence: str) -> None:
+    """Progress, on stderr."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def variants(alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[ModelSpec]:
+    """What is compared on so many threads: the diagonal first, then the rest of the grid.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+    found = grid(NETWORK, alphas, resolutions)
+    on_it = [spec for spec in found if (spec.alpha, spec.resolution) in DIAGONAL]
+    if diagonal or (threads > 1 and not alphas and not resolutions):
+        return on_it
+    return [*on_it, *(spec for spec in found if spec not in on_it)]
+
+
+def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> Place:
+    """Load a board and make its sysroots.
+
+    Raises:
+        UserError: there is no such board, it has fewer cores, or a sysroot cannot be made.
+    """
+    board = load_board(name)
+    if max(threads) > board.cores:
+        raise UserError(f"{board.board} has {board.cores} cores, not {max(threads)}.", f"Give --threads {board.cores} or less.")
+    profile = find_device(name if name.endswith(".toml") else name + VIRTUAL_SUFFIX).profile
+    return Place(name, board, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
+
+
+def row_of(place: Place, threads: int, spec: ModelSpec, system: System, logs: Path) -> Row:
+    """Run one system in one cell, on several threads twice; where it fails, the row says why."""
+    cell = Cell(place.board.name, threads, spec.alpha, spec.resolution)
+    who = f"{cell.variant}, {system.key}, {threads} thread{'s' if threads > 1 else ''} on {cell.board}"
+    models = exported(spec, say)
+    untuned = None
+    runs = []
+    try:
+        library = compiled(spec, threads, place.profile, logs, models, say) if system.key == OURS else None
+        if library:
+            latencies = [kernel["latency_us"] for kernel in library.manifest()["kernels"]]
+            untuned = latencies.count(None), len(latencies)
+        files = model_files(system, place.board, models, library)
+        for attempt in range(1 if threads == 1 else 2):
+            figures, ran = figures_of(Job(place.board, place.name, system, files, place.sysroots[system.key], threads, attempt))
+            say(f"{who}: {figures.modelled_ms:.2f} ms modelled{'' if ran else ' (kept)'}")
+            runs.append(figures)
+    except UserError as error:
+        say(f"{who}: {error.message}")
+        return Row(cell, system.key, (), error.message, untuned, error.exit_code)
+    return Row(cell, system.key, tuple(runs), "", untuned)
+
+
+def context_of(places: Sequence[Place], systems: Sequence[System], logs: Path) -> Context:
+    """Where and how the figures were got."""
+    import torch
+
+    facts = {
+        place.board.name: BoardFacts(
+            place.board.name,
+            place.board.board,
+            place.board.cpu,
+            place.board.clock_hz,
+            run_hash(place.board),
+            model_hash(place.board),
+            calibration_of(place.board) is not None,
+        )
+        for place in places
+    }
+    tools = {check.name: check.found for check in diagnose().checks if check.name in ("qemu-aarch64", "llvm-mca")}
+    versions = {
+        "tvmmobile": __version__,
+        "PyTorch": str(torch.__version__),
+        **tools,
+        "plugin": build_plugin().stem.removeprefix("program-"),
+    }
+    digest = digest_of(sorted(logs.glob("*/*.jsonl")))
+    return Context(
+        facts, {system.key: system.title for system in systems}, versions, digest, datetime.now(UTC).isoformat(timespec="seconds")
+    )
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Run everything, and write the three files; returns the exit code.
+
+    Raises:
+        UserError: an option is wrong, a tool is missing, or nothing can be run.
+    """
+    systems = chosen_systems([key for word in options.only for key in word.split(",") if key])
+    threads = sorted(set(options.threads))
+    if threads[0] < 1:
+        raise UserError(f"{threads[0]} threads are too few.", "Give --threads positive numbers.")
+    cells = [(count, spec) for count in threads for spec in variants(options.alpha, options.resolution, options.diagonal, count)]
+    cells.sort(key=lambda cell: (cell[1].alpha, cell[1].resolution) not in DIAGONAL)  # what says most comes first
+    if not cells:
+        raise UserError("Nothing is left to compare: the diagonal is 1.0-224, 0.75-192, 0.5-160 and 0.25-128.", "Leave --diagonal out.")
+    if OURS in {system.key for system in systems} and not options.logs.is_dir():
+        raise UserError(f"--logs {options.logs} is not there, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
+    check_writable(options.out, "--out")
+    for tool in ("qemu-aarch64", "llvm-mca", "llvm-mc", "cc"):
+        require(tool)
+    places = [prepare(name, systems, threads) for name in dict.fromkeys(options.boards)]
+    runs = [(place, count, spec, system) for place in places for count, spec in cells for system in systems]
+    rows = []
+    for number, (place, count, spec, system) in enumerate(runs, 1):
+        sys.stderr.write(f"[{number}/{len(runs)}] ")
+        rows.append(row_of(place, count, spec, system, options.logs))
+    context = context_of(places, systems, options.logs)
+    report = to_json(context, rows)
+    rows.sort(key=lambda row: (list(context.boards).index(row.cell.board), row.cell.threads, -row.cell.alpha, -row.cell.resolution))
+    write_text(options.out / f"{STEM}.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    draw(context, rows, options.out / f"{STEM}.svg")
+    write_text(options.out / f"{STEM}.md", markdown(context, rows, STEM))
+    say(f"Written to {options.out}: {STEM}.md, {STEM}.json, {STEM}.svg")
+    codes = {row.exit_code for row in rows}
+    return ExitCode.DISAGREES if ExitCode.DISAGREES in codes else max(codes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--boards", nargs="+", default=["pi4"], metavar="NAME", help="virtual boards (default: pi4)")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 4], metavar="N", help="thread counts (default: 1 4)")
+    parser.add_argument("--alpha", nargs="+", type=float, default=[], metavar="α", help="width multipliers (default: the paper's four)")
+    parser.add_argument("--resolution", nargs="+", type=int, default=[], metavar="SIDE", help="input sides (default: the paper's four)")
+    parser.add_argument("--diagonal", action="store_true", help="1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone")
+    parser.add_argument("--only", nargs="+", default=[], metavar="SYSTEM", help="of ncnn,mnn,litert,onnxruntime,iree,ours")
+    parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="our tuning logs (default: the shipped ones)")
+    parser.add_argument("--out", type=Path, default=Path("out/peers"), metavar="DIR", help="for the results (default: out/peers)")
+    return parser
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    options = _parser().parse_args()
+    try:
+        return compare(options)
+    except UserError as error:
+        print(f"bench_peers: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nbench_peers: interrupted; what is finished is kept, and the same command goes on.", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What the systems run: a variant's network in every format, made once and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import export_models
+from filelock import FileLock
+
+from peers import iree_compiler
+from peers.systems import ROOT, System
+from tvmmobile.build import VariantJob, build_variant
+from tvmmobile.database import Identity
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.environment import cache_dir
+from tvmmobile.library import Library
+from tvmmobile.models.spec import ModelSpec
+from tvmmobile.virtual.board import Board
+
+Say = Callable[[str], None]
+#: What decides a library, besides the tuning logs.
+_COMPILER = ("tvmmobile/*.py", "tvmmobile/models/*.py", "tvmmobile/passes/*.py", "schedules/*.py")
+
+
+def exported(spec: ModelSpec, say: Say) -> Path:
+    """The folder with a variant in the peers' formats, an image and PyTorch's output for it; exported if it is not there yet.
+
+    Raises:
+        UserError: a converter cannot be installed, or fails.
+    """
+    scripts = ROOT / "scripts"
+    sources = [scripts / name for name in ("export_models.py", "convert_model.py", "converters.txt")]
+    recipe = digest_of([*sources, *sorted((ROOT / "tvmmobile/models").glob("*.py"))], importlib.metadata.version("torch"))
+    folder = cache_dir() / "peers" / f"{spec.variant}-{recipe}"
+    with _made_once(folder) as made:
+        if made is not None:
+            say(f"exporting {spec.variant} …")
+            export_models.export(spec, made, say=lambda _step: None)
+    return folder
+
+
+def compiled(spec: ModelSpec, threads: int, profile: DeviceProfile, logs: Path, models: Path, say: Say) -> Library:
+    """Our library of a variant, compiled from the tuning logs if it is not there yet, with image and output of `models` beside it.
+
+    Raises:
+        UserError: it cannot be built.
+    """
+    sources = [path for pattern in _COMPILER for path in sorted(ROOT.glob(pattern))]
+    records = sorted((logs / profile.name).glob("*.jsonl"))
+    recipe = digest_of([*sources, *records], f"{profile.model_hash} {sorted(profile.target.items())}")
+    folder = models / f"{profile.name}-t{threads}-{recipe}"
+    identity = Identity(profile.name, profile.model_hash)
+    job = VariantJob(spec, None, 0, "float32", threads, identity, (logs,), profile.target, folder)
+    with _made_once(folder) as made:
+        if made is not None:
+            say(f"compiling {spec.variant} for {threads} threads …" if threads > 1 else f"compiling {spec.variant} …")
+            build_variant(replace(job, out=made))
+            copy_image(models, made)
+    return Library(spec, "float32", threads, folder / f"{job.stem}.so")
+
+
+def model_files(system: System, board: Board, models: Path, library: Library | None) -> tuple[Path, ...]:
+    """The files that a system runs, the one to name first.
+
+    Raises:
+        UserError: IREE's compiler cannot be installed, or fails.
+    """
+    if library is not None:
+        return (library.path,)
+    if system.key == "iree":
+        folder = models / f"iree-{board.mcpu}-{iree_compiler.digest(board)}"
+        with _made_once(folder) as made:
+            if made is not None:
+                iree_compiler.compile_onnx(models / "model.onnx", board, made / "model.vmfb")
+                copy_image(models, made)
+        return (folder / "model.vmfb",)
+    return tuple(models / name for name in system.model)
+
+
+def copy_image(models: Path, folder: Path) -> None:
+    """Put a variant's image and PyTorch's output for it into `folder`: programs look for them beside the network."""
+    for name in ("image.npy", "logits.npy"):
+        shutil.copy(models / name, folder)
+
+
+@contextmanager
+def _made_once(folder: Path) -> Iterator[Path | None]:
+    """None where the folder exists; else an empty one to fill, which becomes `folder` as a whole if the body does not raise."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if folder.exists():
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
+            made = Path(scratch, "made")
+            made.mkdir()
+            yield made
+            made.rename(folder)
+
+
+def digest_of(files: Iterable[Path], more: str = "") -> str:
+    """16 hexadecimal digits that change with the name or content of any of the files, or with `more`."""
+    digest = hashlib.sha256(more.encode())
+    for path in files:
+        digest.update(f"\0{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]

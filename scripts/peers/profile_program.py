@@ -1,0 +1,31 @@
+"""Runs one program on a virtual board and keeps what the plugin counted: `profile_program.py BOARD SYSROOT DIR PROGRAM…`.
+
+A process of its own: its environment, which is part of what is modelled, and its output, which is read, are not bench_peers's. DIR then
+holds `profile` and `maps`, what `tvmmobile.virtual.program.model_program` takes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tvmmobile.errors import ExitCode, UserError
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.program import profile_program
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    board, sysroot, folder, *command = sys.argv[1:]
+    try:
+        profile, maps = profile_program(load_board(board), command, Path(sysroot))
+    except UserError as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    Path(folder, "profile").write_bytes(profile)
+    Path(folder, "maps").write_text(maps, encoding="utf-8")
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

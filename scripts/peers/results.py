@@ -1,0 +1,137 @@
+"""All figures of one comparison, the ratios between them, and the file that keeps them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from peers.figures import Figures
+from peers.systems import OURS
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BoardFacts:
+    """A virtual board: `timing_model` is the hash behind modelled milliseconds, `core_model` that of llvm-mca's cycles alone."""
+
+    name: str
+    board: str
+    cpu: str
+    clock_hz: float
+    timing_model: str
+    core_model: str
+    calibrated: bool
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how the figures were got.
+
+    Attributes:
+        boards: the virtual boards, by name.
+        titles: the systems' titles by key, in the table's order.
+        versions: of whatever else decides the figures.
+        logs: what identifies the tuning logs that ours was compiled from.
+        date: ISO 8601, UTC.
+    """
+
+    boards: Mapping[str, BoardFacts]
+    titles: Mapping[str, str]
+    versions: Mapping[str, str]
+    logs: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Which network ran where.
+
+    Attributes:
+        board: name of the virtual board.
+        threads: how many the systems might use.
+        alpha: width multiplier.
+        resolution: input side in pixels.
+    """
+
+    board: str
+    threads: int
+    alpha: float
+    resolution: int
+
+    @property
+    def variant(self) -> str:
+        """Such as `0.75-192`."""
+        return f"{self.alpha}-{self.resolution}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system in one cell.
+
+    Attributes:
+        system: its key.
+        runs: its figures, one for each attempt; none where it failed.
+        failure: why it has none, empty where it has.
+        untuned: of ours, how many kernels have no record of this timing model, of how many.
+        exit_code: of the failure.
+    """
+
+    cell: Cell
+    system: str
+    runs: tuple[Figures, ...]
+    failure: str = ""
+    untuned: tuple[int, int] | None = None
+    exit_code: int = 0
+
+    @property
+    def modelled_ms(self) -> float | None:
+        """Mean over the attempts in milliseconds."""
+        return statistics.fmean(run.modelled_ms for run in self.runs) if self.runs else None
+
+    @property
+    def spread(self) -> float | None:
+        """Largest less smallest attempt, over their mean; None for a single one."""
+        if len(self.runs) < 2:
+            return None
+        found = [run.modelled_ms for run in self.runs]
+        return (max(found) - min(found)) / statistics.fmean(found)
+
+    def mean(self, figure: str) -> float:
+        """Mean of one figure over the attempts; there must be one."""
+        return statistics.fmean(getattr(run, figure) for run in self.runs)
+
+
+def best_peer(rows: Sequence[Row]) -> Row | None:
+    """The peer with the least modelled time in a cell, None where no peer has one."""
+    good = [row for row in rows if row.system != OURS and row.modelled_ms is not None]
+    return min(good, key=lambda row: row.modelled_ms or 0.0, default=None)
+
+
+def ratio(row: Row, best: Row | None) -> float | None:
+    """A system's modelled time over the best peer's."""
+    if best is None or row.modelled_ms is None or best.modelled_ms is None:
+        return None
+    return row.modelled_ms / best.modelled_ms
+
+
+def by_cell(rows: Sequence[Row]) -> dict[Cell, list[Row]]:
+    """Rows by cell, in the rows' order."""
+    found: dict[Cell, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.cell, []).append(row)
+    return found
+
+
+def to_json(context: Context, rows: Sequence[Row]) -> dict[str, Any]:
+    """All figures of every attempt, with the ratios: what `benchmarks.json` holds."""
+    entries = []
+    for cell, members in by_cell(rows).items():
+        best = best_peer(members)
+        for row in members:
+            entry = asdict(cell) | {"system": row.system, "kind": "modelled", "modelled_ms": row.modelled_ms, "spread": row.spread}
+            entry |= {"ratio_to_best_peer": ratio(row, best), "failure": row.failure or None, "untuned_kernels": row.untuned}
+            entries.append(entry | {"runs": [asdict(run) for run in row.runs]})
+    return {"version": FORMAT, "context": asdict(context), "benchmarks": entries}

@@ -1,0 +1,184 @@
+"""One run of a system on a virtual board. What QEMU counted is kept in the cache, so that only what has changed runs again."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from peers.figures import Figures
+from peers.models import digest_of
+from peers.systems import EXAMPLES, System
+from tvmmobile.doctor import require
+from tvmmobile.environment import cache_dir
+from tvmmobile.errors import Disagreement, UserError
+from tvmmobile.files import write_bytes, write_text
+from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.calibration import run_hash
+from tvmmobile.virtual.core_model import model_hash
+from tvmmobile.virtual.plugin import build_plugin
+from tvmmobile.virtual.profile import parse_profile
+from tvmmobile.virtual.program import model_program, qemu_words
+
+RUN_TIMEOUT_S = 3600
+_FORMAT = 1
+_PROFILER = Path(__file__).with_name("profile_program.py")
+_DIFFERENCE = re.compile(r"^largest difference from PyTorch: (\S+)$", re.MULTILINE)
+#: A program ends in order within this time, else it is killed.
+_STOP_S = 5.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        board: the virtual board.
+        board_name: what `load_board` reads it from.
+        system: what runs.
+        files: the network, the file to name first; `image.npy` and `logits.npy` lie beside it.
+        sysroot: with the system's wheels.
+        threads: how many it may use, each on a core of its own.
+        attempt: 0, 1 … of the same run.
+    """
+
+    board: Board
+    board_name: str
+    system: System
+    files: tuple[Path, ...]
+    sysroot: Path
+    threads: int
+    attempt: int = 0
+
+    def key(self) -> str:
+        """Identifies all that decides what QEMU counts: board, plugin, wheels, program, network, input, threads; 16 hex digits.
+
+        Raises:
+            UserError: QEMU, or what the plugin is built with, is not installed.
+        """
+        image = self.files[0].parent
+        programs = [self.system.program, EXAMPLES / "region.py", _PROFILER]
+        files = digest_of([*self.files, image / "image.npy", image / "logits.npy", *programs])
+        # The plugin's file and the sysroot's folder are named by their content, wherever they lie.
+        options = [word.replace(str(cache_dir()), "") for word in qemu_words(self.board, "")[1:]]
+        recipe = [_FORMAT, options, self.sysroot.name, sorted(self.system.environment.items()), files, self.threads, self.attempt]
+        return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+
+
+def figures_of(job: Job) -> tuple[Figures, bool]:
+    """A run's figures, and whether QEMU had to run for them.
+
+    Raises:
+        UserError: the program cannot run or fails, or a tool is missing.
+        Disagreement: its output is not PyTorch's.
+    """
+    place = cache_dir() / "peers/runs" / job.key()
+    models = f"{run_hash(job.board)}-{model_hash(job.board)}"
+    known = place.with_name(f"{place.name}-{models}.json")
+    try:
+        return _checked(Figures.from_json(known.read_text(encoding="utf-8")), job), False
+    except (OSError, ValueError):
+        pass  # never made, or damaged
+    kept = place.with_suffix(".gz")
+    try:
+        counted = json.loads(gzip.decompress(kept.read_bytes()))
+        profile, maps, difference, ran = counted["profile"].encode("latin-1"), counted["maps"], float(counted["difference"]), False
+    except (OSError, EOFError, ValueError, KeyError, gzip.BadGzipFile):
+        profile, maps, difference = _count(job)
+        content = {"profile": profile.decode("latin-1"), "maps": maps, "difference": difference}
+        write_bytes(kept, gzip.compress(json.dumps(content).encode(), compresslevel=3, mtime=0))
+        ran = True
+    figures = Figures.of(model_program(parse_profile(profile), maps, job.board, threads=job.threads), difference)
+    write_text(known, figures.to_json())
+    return _checked(figures, job), ran
+
+
+def _checked(figures: Figures, job: Job) -> Figures:
+    if not figures.difference <= job.system.tolerance:
+        raise Disagreement(
+            f"{job.system.key}'s output is {figures.difference:.1e} of its largest magnitude off PyTorch's; "
+            f"{job.system.tolerance:g} is allowed.",
+            f"Look at {job.files[0]}.",
+        )
+    return figures
+
+
+def _count(job: Job) -> tuple[bytes, str, float]:
+    """Run the program under QEMU: what the plugin counted, the memory map, and how far the output is from PyTorch's."""
+    build_plugin()  # here, where a compiler is found
+    model = job.files[0]
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-peers-") as scratch:
+        command = [sys.executable, str(_PROFILER), job.board_name, str(job.sysroot), scratch, "python3", str(job.system.program)]
+        output = _run([*command, str(model), "--threads", str(job.threads)], _environment(job, scratch), job)
+        profile, maps = Path(scratch, "profile").read_bytes(), Path(scratch, "maps").read_text(encoding="utf-8")
+    said = _DIFFERENCE.search(output)
+    if said is None:
+        raise UserError(f"{job.system.key} did not say how far it is from PyTorch.", f"See {job.system.program}.")
+    return profile, maps, float(said[1]) / float(np.abs(np.load(model.parent / "logits.npy")).max())
+
+
+def _environment(job: Job, scratch: str) -> dict[str, str]:
+    """The program's whole environment: the same everywhere, because it is part of its memory, and thus of what is modelled."""
+    tools = os.pathsep.join(dict.fromkeys(str(require(name).parent) for name in ("qemu-aarch64", "llvm-mca")))
+    return {
+        "PATH": f"{tools}{os.pathsep}{os.defpath}",
+        "TMPDIR": scratch,
+        "TVMMOBILE_CACHE": str(cache_dir()),
+        "PYTHONPATH": str(EXAMPLES),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        "OPENBLAS_NUM_THREADS": "1",  # numpy's, which has nothing to do here
+        **job.system.environment,
+    }
+
+
+def _run(command: list[str], environment: dict[str, str], job: Job) -> str:
+    """What the program printed; it and all that it started are gone when this returns or raises."""
+    name = f"{job.system.key} on {job.board.name}"
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+    )
+    try:
+        output, errors = process.communicate(timeout=RUN_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        _end(process)
+        raise UserError(f"{name} did not finish within {RUN_TIMEOUT_S} s.", "Run it again on an idle machine.") from error
+    except BaseException:
+        _end(process)
+        raise
+    if process.returncode:
+        last = next((line.strip() for line in reversed(f"{output}\n{errors}".splitlines()) if line.strip()), "")
+        cause = next((line.strip() for line in reversed(errors.splitlines()[:-1]) if line.strip()), "")
+        raise UserError(f"{name} failed: {' '.join(filter(None, (cause, last)))}", f"Run {job.system.program.name} by hand to see more.")
+    return output
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process and the programs it started: they are its session."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            break
+    process.communicate()

@@ -1,0 +1,133 @@
+"""The comparison as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from peers.results import BoardFacts, Context, Row, best_peer, by_cell, ratio
+from peers.systems import OURS
+
+_METHOD = """\
+Every number here is **modelled** on a virtual board ([virtual-boards.md](virtual-boards.md) says how, and how good that is); nothing was
+measured on hardware. Differences of a few percent between two systems are within the model's error.
+
+MobileNet v1, float32, batch 1, the same weights for all: `scripts/export_models` converts our PyTorch model. Each system is a Python
+program with the maker's AArch64 wheel, run under QEMU: it runs the network once to warm up and once marked, from the caller's NCHW array to
+an array of the logits, with every copy and layout change counted; LiteRT's network takes NHWC, and so does its caller have it. An output
+that is more than 1e-3 of its largest magnitude off PyTorch's (ours: 1e-4) gives no figures. Ours runs in TVM's own Relax VM in such a
+Python, with TVM's runtime library; the copy of the caller's array into TVM's tensor counts.
+
+`./scripts/bench_peers` made this page; {json} has all figures of every run.
+"""
+_COLUMNS = """\
+*Core cycles* are those of the schedule that the time rests on, and in parentheses llvm-mca's alone. Cycles, instructions and misses of
+several threads are added up. *Error* is the largest difference from PyTorch over the output's largest magnitude.
+"""
+_SPREAD = """\
+Threads hand work to each other in another order each time. So what runs on several threads ran twice: ms is the mean, ± half
+the difference.
+"""
+_LEFT_OUT = """\
+## Left out
+
+ExecuTorch 1.5.1 has AArch64 wheels, but its Python runtime is linked with PyTorch, whose AArch64 wheel is built for CUDA: 427 MB, and
+CUDA's libraries besides. Its kernels for CPUs are XNNPACK's, as LiteRT's are. Real boards: none is registered yet.
+"""
+
+
+def markdown(context: Context, rows: Sequence[Row], stem: str) -> str:
+    """The whole document.
+
+    Args:
+        context: where and how the figures were got.
+        rows: the figures, those of a cell beside each other.
+        stem: of the JSON file and the plot beside it.
+    """
+    parts = ["# How fast, beside others", "", _METHOD.format(json=f"[{stem}.json]({stem}.json)"), f"![Modelled latency]({stem}.svg)", ""]
+    for place in dict.fromkeys((row.cell.board, row.cell.threads) for row in rows):
+        members = [row for row in rows if (row.cell.board, row.cell.threads) == place]
+        parts += _section(context, context.boards[place[0]], place[1], members)
+    parts += ["## Columns", "", _COLUMNS]
+    if any(row.spread is not None for row in rows):
+        parts += [_SPREAD]
+    parts += [_LEFT_OUT, "## Versions", "", *_versions(context)]
+    return "\n".join(parts) + "\n"
+
+
+def _section(context: Context, board: BoardFacts, threads: int, rows: Sequence[Row]) -> Iterator[str]:
+    keys = [key for key in context.titles if any(row.system == key for row in rows)]
+    calibrated = "" if board.calibrated else ", uncalibrated: the core's time alone"
+    yield f"## {board.board}, {board.cpu} at {board.clock_hz / 1e9:g} GHz, {threads} thread{'s' if threads > 1 else ''}"
+    yield ""
+    yield f"Modelled milliseconds (`{board.name}`, timing model `{board.timing_model}`{calibrated}):"
+    yield ""
+    compared = OURS in keys and len(keys) > 1
+    yield _line(["variant", *(_short(context.titles[key]) for key in keys), *(["ours ÷ best peer"] if compared else [])])
+    yield _line(["---", *("---:" for _ in keys), *(["---:"] if compared else [])])
+    for cell, members in by_cell(rows).items():
+        best = best_peer(members)
+        found = {row.system: row for row in members}
+        values = [_ms(found.get(key), best) for key in keys]
+        ours = found.get(OURS)
+        yield _line([cell.variant, *values, *([_ratio(ratio(ours, best) if ours else None)] if compared else [])])
+    yield ""
+    yield from _remarks(rows)
+    yield _line(["variant", "system", "ms", "÷ best peer", "core cycles, M", "instructions, M", "L1D misses, M", "DRAM, MB", "error"])
+    yield _line(["---", "---", *["---:"] * 7])
+    for cell, members in by_cell(rows).items():
+        best = best_peer(members)
+        for row in members:
+            yield _line([cell.variant, _short(context.titles[row.system]), *_details(row, best)])
+    yield ""
+
+
+def _details(row: Row, best: Row | None) -> list[str]:
+    if not row.runs:
+        return [f"failed: {row.failure}", *[""] * 6]
+    cycles = f"{_millions(row.mean('core_cycles'))} ({_millions(row.mean('llvm_mca_cycles'))})"
+    counts = [_millions(row.mean("instructions")), f"{row.mean('l1d_misses') / 1e6:.2f}", f"{row.mean('dram_bytes') / 1e6:.1f}"]
+    return [_ms(row, None), _ratio(ratio(row, best)), cycles, *counts, f"{max(run.difference for run in row.runs):.0e}"]
+
+
+def _remarks(rows: Sequence[Row]) -> Iterator[str]:
+    lacking = [row for row in rows if row.untuned and row.untuned[0]]
+    if lacking:
+        least, most = (sum(row.untuned[part] for row in lacking if row.untuned) for part in (0, 1))
+        of = "a variant" if len(lacking) == 1 else f"{len(lacking)} variants"
+        yield f"Ours is not fully tuned here: {least} of {most} kernels of {of} have no record of this timing model and thread count,"
+        yield "and were compiled with the nearest shape's schedule."
+        yield ""
+
+
+def _versions(context: Context) -> Iterator[str]:
+    yield f"- {', '.join(context.titles.values())}"
+    yield f"- {', '.join(f'{name} {version}' for name, version in context.versions.items())}"
+    yield f"- tuning logs `{context.logs}`; {context.date}"
+
+
+def _ms(row: Row | None, best: Row | None) -> str:
+    """A time with its spread; bold for the best peer."""
+    if row is None:
+        return "–"
+    if row.modelled_ms is None:
+        return "failed"
+    text = f"{row.modelled_ms:.1f}" if row.modelled_ms >= 9.95 else f"{row.modelled_ms:.2f}"
+    text += f" ± {row.spread / 2:.1%}".replace("%", " %") if row.spread is not None else ""
+    return f"**{text}**" if best is not None and row == best else text
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _millions(value: float) -> str:
+    return f"{value / 1e6:.1f}"
+
+
+def _short(title: str) -> str:
+    """A system's title without its version."""
+    return "ours" if title.startswith("tvmmobile") else title.rsplit(" ", 1)[0]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
