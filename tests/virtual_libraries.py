@@ -41,8 +41,10 @@ int (*__TVMBackendParallelLaunch)(int (*)(int, void *, void *), void *, int);  /
 static int task(int number, void *environment, void *trips)
 {
     long left = (long)trips;
+#ifdef __aarch64__
     __asm__ volatile("1: subs %0, %0, #1\n b.ne 1b" : "+r"(left)::"cc");
-    return 0;
+#endif
+    return (int)left;
 }
 FUNCTION(tasks) {  /* as many tasks as TVM's pool has threads, each of as many trips of two instructions as x has elements */
     return __TVMBackendParallelLaunch(task, (void *)((tensor *)args[0].value)->shape[0], 0);

@@ -145,7 +145,8 @@ def _print_assignments(assignments: Sequence[Assignment]) -> None:
 
     table = table_of(("kernel",), ("records", "trials"))
     for assignment in assignments:
-        table.add_row(assignment.task.name, str(assignment.done), str(assignment.missing))
+        name = assignment.task.name.replace("+", " +\n  ")  # of several layers: one a line, or it would not fit
+        table.add_row(name, str(assignment.done), str(assignment.missing))
     output().print(table)
     minutes = sum(assignment.missing for assignment in assignments) / _TRIALS_PER_SECOND / 60
     output().print(f"About {minutes:.0f} minutes of tuning on two cores of a desktop; nothing was done.")
