@@ -96,6 +96,13 @@ int main(int argc, char **argv)
         yields = strstr(what, "yield") != 0;
         team();
     }
+    else if (!strcmp(what, "crowd")) {
+        pthread_t crowd[40];
+        for (int i = 0; i < 40; i++) pthread_create(&crowd[i], 0, counting, &stop);
+        begin(); spin(n); end();
+        *(volatile int *)&stop = 1;
+        for (int i = 0; i < 40; i++) pthread_join(crowd[i], 0);
+    }
     else if (!strcmp(what, "worker")) { pthread_create(&thread, 0, working, 0); pthread_join(thread, 0); }
     else if (!strcmp(what, "exec")) { execl("/bin/true", "true", (char *)0); return 1; }
     else if (!strcmp(what, "echo")) {

@@ -155,6 +155,7 @@ def test_top_shows_blocks_with_place_and_reason(program: str) -> None:
         ("unopened", "a region ends that was not begun."),
         ("nested", "a region begins inside a region."),
         ("children", "2 processes of"),
+        ("crowd", "it has more than 32 threads at once."),
         ("exec", "left nothing to model"),
     ],
 )

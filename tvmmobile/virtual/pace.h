@@ -99,7 +99,7 @@ static void wake_up(unsigned int vcpu)
 // Before a block is executed.
 static void pace_block(unsigned int vcpu, uint64_t instructions, bool publishes)
 {
-    pace *own = &paces[vcpu < MOST_THREADS ? vcpu : MOST_THREADS - 1];
+    pace *own = &paces[vcpu];
     if (__builtin_expect(!awake(own), 0))
         wake_up(vcpu);
     if (publishes)
@@ -141,8 +141,6 @@ static void wake_others(unsigned int vcpu, uint64_t futex, uint64_t most)
 // Before a system call. Whatever may wait for something is taken for sleep; if it does not wait, the thread's next block wakes it at once.
 static void pace_syscall(unsigned int vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3)
 {
-    if (vcpu >= MOST_THREADS)
-        return;
     uint64_t command = a2 & FUTEX_COMMAND;
     if (number == SCHED_YIELD) {
         set_clock(&paces[vcpu], paces[vcpu].clock + YIELD_INSTRUCTIONS);

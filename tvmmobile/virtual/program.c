@@ -30,16 +30,21 @@ static void complain(const char *sentence)
         problem = sentence;
 }
 
+// The place of a thread in all arrays here: QEMU's number, as long as there is room. Every callback begins with it.
+static inline unsigned int place_of(unsigned int vcpu)
+{
+    if (__builtin_expect(vcpu < MOST_THREADS, 1))
+        return vcpu;
+    complain("it has more than 32 threads at once");
+    return MOST_THREADS - 1;
+}
+
 static thread *thread_of(unsigned int vcpu)
 {
-    thread *t = threads[vcpu < MOST_THREADS ? vcpu : MOST_THREADS - 1];
+    thread *t = threads[vcpu];
     if (__builtin_expect(t != NULL, 1))
         return t;
     pthread_mutex_lock(&beyond_first);
-    if (vcpu >= MOST_THREADS) {
-        complain("it has more than 32 threads at once");
-        vcpu = MOST_THREADS - 1;
-    }
     if (!threads[vcpu]) {
         t = calloc(1, sizeof(thread));
         if (!t)
@@ -59,6 +64,7 @@ static thread *thread_of(unsigned int vcpu)
 static void on_block(unsigned int vcpu, void *data)
 {
     block *b = data;
+    vcpu = place_of(vcpu);
     thread *t = thread_of(vcpu);
     end_publishing(t);
     if (alive > 1)
@@ -123,6 +129,7 @@ static __attribute__((noinline)) void on_access_of_several(thread *t, unsigned i
 
 static void on_access(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *instruction)
 {
+    vcpu = place_of(vcpu);
     thread *t = thread_of(vcpu);
     bool store = qemu_plugin_mem_is_store(info);
     uint64_t line = address >> line_shift, bytes = UINT64_C(1) << qemu_plugin_mem_size_shift(info);
@@ -282,6 +289,7 @@ static void on_syscall(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, u
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
     (void)id, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    vcpu = place_of(vcpu);
     thread *t = thread_of(vcpu);
     end_publishing(t);
     if (alive > 1)
@@ -307,9 +315,9 @@ static void on_thread_begins(qemu_plugin_id_t id, unsigned int vcpu)
 static void on_thread_ends(qemu_plugin_id_t id, unsigned int vcpu)
 {
     (void)id;
+    vcpu = place_of(vcpu);
     end_publishing(thread_of(vcpu));
-    if (vcpu < MOST_THREADS)
-        fall_asleep(vcpu, 0);
+    fall_asleep(vcpu, 0);
     alive -= alive > 0;
 }
 
