@@ -150,16 +150,32 @@ def texts_of(words: set[int], board: Board) -> dict[int, str]:
 
 def _costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
     """Cycles per execution, and whether they are the bound alone, for each block."""
-    cache = _cache(board)
+    return costs_by(_cache(board), codes, board, lambda listings, _least: cycles_of(listings, board.mcpu))
+
+
+def costs_by(
+    cache: CostCache,
+    codes: set[Code],
+    board: Board,
+    schedule: Callable[[Sequence[list[str]], Sequence[float]], Sequence[float | None]],
+) -> dict[Code, Cost]:
+    """Costs by some schedule, never less than the ports' bounds; those that `cache` does not know are computed and put there.
+
+    Args:
+        cache: of this board and this schedule.
+        codes: the blocks.
+        board: the board.
+        schedule: cycles of each listing, given these and their bounds; None for one that it does not know.
+    """
     known = cache.costs(codes)
     missing = sorted(codes - known.keys())
     if missing:
         texts = texts_of({word for code in missing for word in code} | {NOP}, board)
         listings = [[texts[word] or texts[NOP] for word in code] for code in missing]
+        least = [least_cycles(listing, board.core) for listing in listings]
         fresh: dict[Code, Cost] = {}
-        for code, listing, cycles in zip(missing, listings, cycles_of(listings, board.mcpu), strict=True):
-            least = least_cycles(listing, board.core)
+        for code, lowest, cycles in zip(missing, least, schedule(listings, least), strict=True):
             unknown = cycles is None or not all(texts[word] for word in code)
-            fresh[code] = (max(least, cycles or 0.0), unknown)
+            fresh[code] = (max(lowest, cycles or 0.0), unknown)
         known |= cache.add_costs(fresh)
     return known

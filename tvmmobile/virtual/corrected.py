@@ -1,4 +1,4 @@
-"""A block's cycles by the cores' own tables instead of llvm-mca's alone; `tvmmobile virtual run` and the calibration use it.
+"""A block's cycles by the cores' own tables instead of llvm-mca's alone; every modelled time rests on it.
 
 - Cortex-A72: llvm-mca makes the base register of a pre- or post-indexed access wait for the access itself. The core updates it in its
   integer pipelines in one cycle (OSACA's a72.yml has these pipelines for it), so the update is written out as an addition. And llvm-mca
@@ -20,14 +20,12 @@ from functools import partial
 
 from tvmmobile.environment import cache_dir
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.bounds import least_cycles
-from tvmmobile.virtual.core_model import CoreTime, core_time, model_hash, texts_of
+from tvmmobile.virtual.core_model import CoreTime, core_time, costs_by, model_hash
 from tvmmobile.virtual.cortex_a53 import steady_cycles as cortex_a53_cycles
 from tvmmobile.virtual.cortex_a53 import waits_of as cortex_a53_waits
 from tvmmobile.virtual.cortex_a72 import CORTEX_A72
 from tvmmobile.virtual.cortex_a76 import CORTEX_A76
 from tvmmobile.virtual.cost_cache import Code, Cost, CostCache
-from tvmmobile.virtual.encoding import NOP
 from tvmmobile.virtual.mca import cycles_of
 from tvmmobile.virtual.profile import Block
 from tvmmobile.virtual.schedule import steady_cycles, waits_of
@@ -82,26 +80,19 @@ def corrected_costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
         UserError: llvm-mca or llvm-mc is not installed.
     """
     cache = CostCache.at(cache_dir() / f"corrected-{corrected_hash(board)}.sqlite")
-    known = cache.costs(codes)
-    missing = sorted(codes - known.keys())
-    if missing:
-        texts = texts_of({word for code in missing for word in code} | {NOP}, board)
-        listings = [[texts[word] or texts[NOP] for word in code] for code in missing]
-        least = [least_cycles(listing, board.core) for listing in listings]
-        scheduled: list[float | None] = [CORES[board.mcpu](listing) for listing in listings]
-        if board.mcpu in LOWER_OF_BOTH:
-            # llvm-mca, the slowest part of all this, is asked only where it can make a difference.
-            open_ones = [place for place, cycles in enumerate(scheduled) if cycles is None or cycles > least[place]]
-            others = cycles_of([with_updates_written_out(listings[place]) for place in open_ones], board.mcpu)
-            for place, b in zip(open_ones, others, strict=True):
-                a = scheduled[place]
-                scheduled[place] = None if b is None or a is None else min(a, b)
-        fresh: dict[Code, Cost] = {}
-        for code, lowest, cycles in zip(missing, least, scheduled, strict=True):
-            unknown = cycles is None or not all(texts[word] for word in code)
-            fresh[code] = (max(lowest, cycles or 0.0), unknown)
-        known |= cache.add_costs(fresh)
-    return known
+    return costs_by(cache, codes, board, lambda listings, least: _scheduled(listings, least, board.mcpu))
+
+
+def _scheduled(listings: Sequence[list[str]], least: Sequence[float], mcpu: str) -> list[float | None]:
+    scheduled: list[float | None] = [CORES[mcpu](listing) for listing in listings]
+    if mcpu in LOWER_OF_BOTH:
+        # llvm-mca, the slowest part of all this, is asked only where it can make a difference.
+        open_ones = [place for place, cycles in enumerate(scheduled) if cycles is None or cycles > least[place]]
+        others = cycles_of([with_updates_written_out(listings[place]) for place in open_ones], mcpu)
+        for place, other in zip(open_ones, others, strict=True):
+            own = scheduled[place]
+            scheduled[place] = None if other is None or own is None else min(own, other)
+    return scheduled
 
 
 def with_updates_written_out(block: Sequence[str]) -> list[str]:
