@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
+from own_boards import PI4, own_board
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.errors import DeviceUnavailable, ExitCode, UserError
-from tvmmobile.virtual.board import BOARDS, board_names, load_board, read_board
+from tvmmobile.virtual.board import board_names, load_board, read_board
 from tvmmobile.virtual.sysroot import cpuinfo
-
-PI4 = (BOARDS / "pi4.toml").read_text(encoding="utf-8")
 
 
 def test_all_boards_can_be_read() -> None:
@@ -72,15 +70,6 @@ def test_an_absurd_figure_is_refused_by_file_and_field(tmp_path: Path, figure: s
         read_board(path)
     assert caught.value.message.startswith("pi4.toml ") and complaint in caught.value.message and caught.value.remedy
     assert "\n" not in caught.value.message or "TOML" in caught.value.message
-
-
-def own_board(folder: Path, **values: str) -> str:
-    """The path of a file like the pi4's, with other values."""
-    text = PI4.replace('name = "pi4"', 'name = "mine"')
-    for figure, value in values.items():
-        text = re.sub(rf"(?m)^{figure} = \S+", f"{figure} = {value}", text)
-    (folder / "mine.toml").write_text(text, encoding="utf-8")
-    return str(folder / "mine.toml")
 
 
 def test_uncalibrated_boards_are_no_devices(tmp_path: Path) -> None:

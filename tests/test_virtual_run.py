@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from conftest import CommandLine
+from own_boards import own_board
 from region_programs import build_program
 
-from tvmmobile.virtual.board import BOARDS, load_board
+from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.program import run_program
 
 
@@ -50,26 +51,22 @@ def test_a_region_counts_alone(program: str) -> None:
 
 @pytest.mark.virtual
 def test_a_board_of_the_users_own(program: str, tmp_path: Path) -> None:
-    own = tmp_path / "mine.toml"
-    text = (BOARDS / "pi4.toml").read_text(encoding="utf-8").replace('name = "pi4"', 'name = "mine"')
-    own.write_text(text.replace("clock_hz = 1.8e9", "clock_hz = 0.9e9"), encoding="utf-8")
-    found = json.loads(start("--board", str(own), "--json", "--", program, "region", "100000").stdout)
+    own = own_board(tmp_path, clock_hz="0.9e9")
+    found = json.loads(start("--board", own, "--json", "--", program, "region", "100000").stdout)
     assert found["board"] == "mine" and found["calibrated"] is True
     assert found["term_ms"]["core"] == pytest.approx(found["scheduled_core_cycles"] / 0.9e6)
-    assert "Calibrated on pi4, which has the same core; no measurement" in start("--board", str(own), "--", program, "region", "9").stdout
+    assert "Calibrated on pi4, which has the same core; no measurement" in start("--board", own, "--", program, "region", "9").stdout
     missing = start("--board", str(tmp_path / "none.toml"), "--", program, "region", "9")
     assert missing.returncode == 1 and "There is no board file" in missing.stderr
 
 
 @pytest.mark.virtual
 def test_an_uncalibrated_board_says_so(program: str, tmp_path: Path) -> None:
-    own = tmp_path / "mine.toml"
-    text = (BOARDS / "pi4.toml").read_text(encoding="utf-8").replace('name = "pi4"', 'name = "mine"')
-    own.write_text(text.replace('mcpu = "cortex-a72"', 'mcpu = "cortex-a55"'), encoding="utf-8")
-    found = json.loads(start("--board", str(own), "--json", "--", program, "region", "100000").stdout)
+    own = own_board(tmp_path, mcpu='"cortex-a55"')
+    found = json.loads(start("--board", own, "--json", "--", program, "region", "100000").stdout)
     assert found["calibrated"] is False and found["modelled_terms"] == ["core"]
     assert found["modelled_ms"] == pytest.approx(found["scheduled_core_cycles"] / 1.8e6)
-    done = start("--board", str(own), "--", program, "region", "100000")
+    done = start("--board", own, "--", program, "region", "100000")
     assert "mine is uncalibrated" in done.stdout and "core's alone" in done.stdout
 
 
