@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from tvmmobile.layers import Dense
+from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
-from tvmmobile.schedules.matmul import pack_bias, pack_panels
-from tvmmobile.schedules.pointwise import emit_matmul
+from tvmmobile.schedules.matmul import MatmulTile, pack_bias, pack_panels, packed_elements, panels
+from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
 from tvmmobile.tasks import Task
@@ -50,8 +51,19 @@ class DenseVector(Template):
         """See `Template.emit`."""
         layer = task.layer
         assert isinstance(layer, Dense)
-        loops = {"rows": 1, "k_block": 0, "n_block": 0, "order": 0, "axis": 1, **knobs}
-        return emit_matmul(task, loops, 1, layer.in_features, layer.out_features, layer.clamp, layer.input_shape, layer.output_shape)
+        kernel, depth, channels = Kernel(task.symbol), layer.in_features, layer.out_features
+        packed = packed_elements(channels, knobs["columns"], depth)
+        bias_shape = (round_up(channels, LANES),)
+        with kernel.body(data=layer.input_shape, weight=(packed,), bias=bias_shape, output=layer.output_shape) as (
+            data,
+            weight,
+            bias,
+            output,
+        ):
+            a, c = Activation(data, 1, depth, depth), Activation(output, 1, channels, channels)
+            tile = MatmulTile(kernel, a, weight, bias, c, knobs["unroll"], layer.clamp)
+            MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"]), task.threads).emit()
+        return kernel.finish()
 
     def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`, bias padded to whole vectors."""

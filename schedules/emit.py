@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tvmmobile.layers import Clamp
 from tvmmobile.schedules.machine import LANES
 
@@ -73,6 +75,27 @@ def tiles(run: Run) -> Iterator[Expr]:
         return
     with T.serial(0, run.count) as tile:
         yield run.start + tile * run.size
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation in a flat buffer, its channels in blocks: block after block, each with all its pixels.
+
+    Attributes:
+        buffer: where it is.
+        pixels, channels, block: its extents; NHWC is one block of all channels.
+    """
+
+    buffer: Buffer
+    pixels: int
+    channels: int
+    block: int
+
+    def at(self, pixel: Expr, channel: Expr) -> Expr:
+        """Index of an element."""
+        if self.block == self.channels:
+            return pixel * self.channels + channel
+        return channel // self.block * (self.pixels * self.block) + pixel * self.block + channel % self.block
 
 
 class Kernel:
@@ -143,6 +166,20 @@ class Kernel:
     def splat(self, scalar: Expr, lanes: int = LANES) -> Expr:
         """A scalar in all lanes."""
         return self.T.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+    def clamp_bits(self, value: Expr, bounds: Clamp) -> Expr:
+        """A whole vector limited to `bounds`, compared as integers where 0 is the lower bound: half the cost of floats.
+
+        Floats that are not negative order as their bits do, and negative ones are negative integers. A NaN becomes one of the bounds, as
+        it does when floats are compared.
+        """
+        low, high = bounds
+        if low != 0.0:
+            return self.clamp(value, bounds)
+        bits = self.T.max(self.T.reinterpret(f"int32x{LANES}", value), self.T.Broadcast(self.T.int32(0), LANES))
+        if high is not None:
+            bits = self.T.min(bits, self.T.Broadcast(self.T.int32(int(np.float32(high).view(np.int32))), LANES))
+        return self.T.reinterpret(f"float32x{LANES}", bits)
 
     def clamp(self, value: Expr, bounds: Clamp, lanes: int = LANES) -> Expr:
         """`value` limited to `bounds`."""

@@ -8,7 +8,7 @@ from typing import Any
 from tvmmobile.layers import Conv2d
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
 from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
-from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, panels
+from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
 from tvmmobile.tasks import Task
@@ -28,14 +28,14 @@ class ImageConv(Template):
     """
 
     name = "image_conv"
-    version = 1
+    version = 2
 
     def space(self, task: Task) -> Space | None:
         """See the class."""
         if len(task.region) != 1 or task.dtype != "float32":
             return None
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and layer.in_layout == "NCHW" and layer.groups == 1):
+        if not (isinstance(layer, Conv2d) and (layer.in_layout, layer.out_layout) == ("NCHW", "NHWC") and layer.groups == 1):
             return None
         if layer.in_channels > MAX_INPUT_CHANNELS:
             return None
@@ -76,8 +76,8 @@ class ImageConv(Template):
         assert isinstance(layer, Conv2d)
         kernel = Kernel(task.symbol)
         depth = layer.in_channels * layer.kernel[0] * layer.kernel[1]
-        widths = panels(layer.out_channels, knobs["columns"], depth)
-        packed = sum(panel.count * panel.width * depth for panel in widths)
+        widths = panels(layer.out_channels, knobs["columns"])
+        packed = packed_elements(layer.out_channels, knobs["columns"], depth)
         bias = round_up(layer.out_channels, LANES)
         with kernel.body(data=layer.input_shape, weight=(packed,), bias=(bias,), output=layer.output_shape) as buffers:
             _Nest(kernel, layer, knobs, task.threads, widths, tuple(buffers)).emit()
@@ -132,7 +132,7 @@ class _Nest:
         for x in range(pixel_run.size):
             for j in range(0, width, LANES):
                 store(acc, load(self.bias, channel + j), x * width + j)
-        weights = panel.offset + index * (width * depth)
+        weights = channel * depth
         if self.knobs["loop"]:
             with T.serial(0, layer.in_channels) as plane:
                 self._plane(acc, row_run, row, pixel_run, pixel, width, weights, plane)
@@ -141,7 +141,7 @@ class _Nest:
                 self._plane(acc, row_run, row, pixel_run, pixel, width, weights, plane)
         for x in range(pixel_run.size):
             for j in range(0, width, LANES):
-                value = self.kernel.clamp(load(acc, x * width + j), layer.clamp)
+                value = self.kernel.clamp_bits(load(acc, x * width + j), layer.clamp)
                 target = (row * layer.out_width + pixel + x) * layer.out_channels + channel + j
                 self.kernel.store_part(self.output, value, target, min(LANES, panel.columns - j))
 

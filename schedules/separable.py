@@ -9,12 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.layers import Conv2d
+from tvmmobile.layers import Conv2d, channel_block
 from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest, Part
-from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, cut, partition
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition
 from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
-from tvmmobile.schedules.matmul import MatmulTile, panels
-from tvmmobile.schedules.pointwise import Pixels, Pointwise, PointwiseNest
+from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, panels
+from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
 from tvmmobile.tasks import Task
@@ -44,7 +45,7 @@ class Separable(Template):
     """
 
     name = "separable"
-    version = 1
+    version = 2
 
     def space(self, task: Task) -> Space | None:
         """See the class."""
@@ -76,7 +77,8 @@ class Separable(Template):
             between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels * FLOAT_BYTES
             if not LEAST_BYTES <= between <= MOST_BYTES:
                 return False
-            return depthwise.fits(_depthwise_knobs(knobs)) and pointwise.fits(_pointwise_knobs(knobs))
+            strip = knobs["strip"] * -(-width // knobs["parts"])
+            return depthwise.fits(_depthwise_knobs(knobs)) and good_tile(knobs["rows"], knobs["columns"], strip, second.out_channels)
 
         usual = {
             "strip": _nearest(options["strip"], USUAL_PIXELS / width),
@@ -109,9 +111,7 @@ class Separable(Template):
         assert layers is not None
         first, second = layers
         kernel = Kernel(task.symbol)
-        packed = sum(
-            panel.count * panel.width * second.in_channels for panel in panels(second.out_channels, knobs["columns"], second.in_channels)
-        )
+        packed = packed_elements(second.out_channels, knobs["columns"], second.in_channels)
         shapes = {
             "data": first.input_shape,
             "dw_weight": (first.kernel[0] * first.kernel[1] * first.in_channels,),
@@ -142,7 +142,7 @@ def _layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
     if len(task.region) != 2:
         return None
     first, second = task.region
-    if isinstance(first, Conv2d) and isinstance(second, Conv2d) and first.output_shape == second.input_shape:
+    if isinstance(first, Conv2d) and isinstance(second, Conv2d) and first.output_shape == second.input_shape and first.out_layout == "NHWC":
         return first, second
     return None
 
@@ -158,11 +158,18 @@ def _nearest(options: tuple[int, ...], wanted: float) -> int:
 
 
 def _depthwise_knobs(knobs: Knobs) -> Knobs:
-    return {"rows": knobs["dw_rows"], "columns": knobs["dw_columns"], "order": 0, "axis": 0}
+    return {"rows": knobs["dw_rows"], "columns": knobs["dw_columns"], "channels": 0, "axis": 0}
 
 
 def _pointwise_knobs(knobs: Knobs) -> Knobs:
-    return {**{name: knobs[name] for name in ("rows", "columns", "n_block", "order")}, "unroll": LANES, "k_block": 0, "axis": 0}
+    return {
+        **{name: knobs[name] for name in ("rows", "columns", "n_block", "order")},
+        "unroll": LANES,
+        "k_block": 0,
+        "m_block": 0,
+        "outer": 0,
+        "axis": 0,
+    }
 
 
 @dataclass(frozen=True)
@@ -224,19 +231,24 @@ class _Nest:
     def _strip(self, rows: _Strips, row: Expr, columns: _Strips, column: Expr, scratch: Buffer) -> None:
         """The strip with these numbers among those of its size."""
         top, left = rows.start + row * rows.size, columns.start + column * columns.size
+        channels = self.first.in_channels
+        source = Activation(self.data, self.first.height * self.first.width, channels, channel_block(self.first.in_layout, channels))
+        between = Activation(scratch, rows.size * columns.size, channels, channels)
         for row_run, column_run in itertools.product(rows.kinds, columns.kinds):
             with self._where(rows, row, row_run), self._where(columns, column, column_run):
                 tiles = _depthwise_knobs(self.knobs)
                 part = Part(cut(row_run.taps, tiles["rows"]), cut(column_run.taps, tiles["columns"]), top, left, columns.size)
-                DepthwiseNest(self.kernel, self.first, tiles, part, (self.data, self.dw_weight, self.dw_bias, scratch)).emit(1)
+                DepthwiseNest(self.kernel, self.first, tiles, part, source, (self.dw_weight, self.dw_bias), between).emit(1)
         origin = top * self.first.out_width + left
-        depth, channels, knobs = self.second.in_channels, self.second.out_channels, _pointwise_knobs(self.knobs)
-        tile = MatmulTile(self.kernel, scratch, self.weight, self.bias, self.output, depth, channels, knobs["unroll"], self.second.clamp)
+        knobs = _pointwise_knobs(self.knobs)
+        second, out_channels = self.second, self.second.out_channels
+        c = Activation(self.output, second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
+        tile = MatmulTile(self.kernel, between, self.weight, self.bias, c, knobs["unroll"], second.clamp)
         if columns.size == self.first.out_width:
             pixels = Pixels(rows.size * columns.size, origin=origin)
         else:
             pixels = Pixels(columns.size, rows.size, origin, self.first.out_width)
-        PointwiseNest(tile, knobs, pixels, panels(channels, knobs["columns"], depth), 1).emit()
+        MatmulNest(tile, knobs, pixels, panels(out_channels, knobs["columns"]), 1).emit()
 
     @contextmanager
     def _where(self, strips: _Strips, index: Expr, run: Run) -> Iterator[None]:

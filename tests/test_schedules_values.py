@@ -10,7 +10,7 @@ from host_kernels import run_on_host
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer
+from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, Layout, blocked
 from tvmmobile.schedules import template_for
 from tvmmobile.tasks import Task
 
@@ -24,6 +24,12 @@ sides = st.integers(1, 9)
 #: Odd, below a vector, not a multiple of 4, and whole vectors.
 channels = st.sampled_from((1, 2, 3, 4, 5, 7, 8, 10, 13, 16, 21, 24, 36))
 threads = st.sampled_from((1, 2, 3))
+blocks = st.sampled_from((0, 8, 16, 24, 32))
+
+
+def in_blocks(block: int, channel_count: int) -> Layout:
+    """Channels in blocks of this size where it divides them, else NHWC."""
+    return blocked(block) if block and channel_count % block == 0 else "NHWC"
 
 
 def examples(count: int) -> settings:
@@ -61,6 +67,28 @@ def test_depthwise(
     layer = Conv2d(height, width, max(depth, 2), max(depth, 2), (kernel, kernel), (stride, stride), padding, max(depth, 2), clamp)
     if min(layer.out_height, layer.out_width) > 0:
         check(layer, thread_count, choice, "depthwise", tmp_path)
+
+
+@examples(24)
+@given(sides, sides, st.sampled_from((32, 64, 96)), st.sampled_from((32, 48, 96)), blocks, blocks, clamps, threads, st.integers(0, 1 << 16))
+def test_pointwise_in_channel_blocks(
+    tmp_path: Path, height: int, width: int, depth: int, outputs: int, before: int, after: int, clamp: Clamp, thread_count: int, choice: int
+) -> None:
+    """0 stands for NHWC."""
+    layouts = in_blocks(before, depth), in_blocks(after, outputs)
+    layer = Conv2d(height, width, depth, outputs, clamp=clamp, in_layout=layouts[0], out_layout=layouts[1])
+    check(layer, thread_count, choice, "pointwise", tmp_path)
+
+
+@examples(16)
+@given(sides, sides, st.sampled_from((32, 48, 96)), blocks, blocks, st.sampled_from((1, 2)), clamps, threads, st.integers(0, 1 << 16))
+def test_depthwise_in_channel_blocks(
+    tmp_path: Path, height: int, width: int, depth: int, before: int, after: int, stride: int, clamp: Clamp, thread_count: int, choice: int
+) -> None:
+    layouts = in_blocks(before, depth), in_blocks(after, depth)
+    shape = (height, width, depth, depth, (3, 3), (stride, stride), (1, 1, 1, 1), depth)
+    layer = Conv2d(*shape, clamp=clamp, in_layout=layouts[0], out_layout=layouts[1])
+    check(layer, thread_count, choice, "depthwise", tmp_path)
 
 
 @examples(30)

@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
-from typing import Literal
 
-Layout = Literal["NHWC", "NCHW"]
+#: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels.
+Layout = str
 #: Clamp applied to the output: lower and upper bound, `None` where unbounded.
 Clamp = tuple[float | None, float | None]
 NO_CLAMP: Clamp = (None, None)
 
 _CLAMP_NAMES: dict[Clamp, str] = {(None, None): "linear", (0.0, None): "relu", (0.0, 6.0): "relu6"}
+
+
+def blocked(channels: int) -> Layout:
+    """The layout with channels in blocks of so many."""
+    return f"NCHW{channels}c"
+
+
+def channel_block(layout: Layout, channels: int) -> int:
+    """Channels that lie together for each pixel of an activation with `channels` of them.
+
+    Raises:
+        ValueError: there is no such layout, or its blocks do not divide the channels.
+    """
+    if layout in ("NHWC", "NCHW"):
+        return channels if layout == "NHWC" else 1
+    found = re.fullmatch(r"NCHW([1-9][0-9]*)c", layout)
+    if not found or channels % int(found[1]):
+        raise ValueError(f"no layout {layout} of {channels} channels")
+    return int(found[1])
+
+
+def activation_shape(layout: Layout, height: int, width: int, channels: int) -> tuple[int, ...]:
+    """Shape of the tensor that holds an activation, with the batch of 1."""
+    if layout == "NHWC":
+        return (1, height, width, channels)
+    if layout == "NCHW":
+        return (1, channels, height, width)
+    block = channel_block(layout, channels)
+    return (1, channels // block, height, width, block)
 
 
 def clamp_name(clamp: Clamp) -> str:
@@ -30,7 +60,7 @@ class Conv2d:
         kernel, stride: (vertical, horizontal).
         padding: (top, left, bottom, right), of zeros.
         clamp: bounds of the output.
-        in_layout: layout of the input; the output is NHWC. Weights are HWIO.
+        in_layout, out_layout: of the input and the output. Weights are HWIO.
     """
 
     height: int
@@ -43,6 +73,7 @@ class Conv2d:
     groups: int = 1
     clamp: Clamp = NO_CLAMP
     in_layout: Layout = "NHWC"
+    out_layout: Layout = "NHWC"
 
     @property
     def out_height(self) -> int:
@@ -57,14 +88,12 @@ class Conv2d:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the input tensor, with the batch of 1."""
-        if self.in_layout == "NCHW":
-            return (1, self.in_channels, self.height, self.width)
-        return (1, self.height, self.width, self.in_channels)
+        return activation_shape(self.in_layout, self.height, self.width, self.in_channels)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of the output tensor, NHWC."""
-        return (1, self.out_height, self.out_width, self.out_channels)
+        """Shape of the output tensor, with the batch of 1."""
+        return activation_shape(self.out_layout, self.out_height, self.out_width, self.out_channels)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -107,6 +136,8 @@ class Conv2d:
             parts.append(f"g{self.groups}")
         if self.in_layout != "NHWC":
             parts.append(self.in_layout.lower())
+        if self.out_layout != "NHWC":
+            parts.append(f"to_{self.out_layout.lower()}")
         return "_".join([*parts, clamp_name(self.clamp)])
 
 

@@ -111,7 +111,9 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
                         continue
                     variable = builder.add_func(kernel.function, kernel.task.symbol)
                     arguments = [*data[kernel.first], *(relax.const(constant) for constant in kernel.constants)]
-                    replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=binding.value.ty))
+                    # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
+                    output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
+                    replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))
             output = builder.emit_output(current(main.body.body))
         builder.emit_func_output(output)
     return builder.get()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tvmmobile.layers import Conv2d, Layer, Layout, blocked
 from tvmmobile.network import Network
 from tvmmobile.tasks import Task
 
 #: Longest region considered; fused templates beyond this would need more registers and cache than the boards have.
 MAX_REGION = 6
+#: Sizes of channel blocks, the best first: 32 where it divides the channels.
+USUAL_BLOCKS = (32, 48, 24, 40, 16, 20, 28, 36, 44)
+#: Channels below which blocks were never faster, and from which on they always were (MobileNet v1, virtual Pi 4).
+FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED = 64, 128
 
 
 @dataclass(frozen=True)
@@ -43,32 +49,70 @@ class Plan:
     steps: tuple[Step, ...]
 
 
+def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:
+    """The layouts worth trying between two layers, the one to take where nothing is measured first.
+
+    Pixels of many channels are a power of two apart in NHWC and displace each other in a first-level cache of two ways; in blocks of
+    about 32 channels they lie together, and whatever a kernel reads of a block at a time is in one piece.
+    """
+    if not (isinstance(layer, Conv2d) and isinstance(following, Conv2d)):
+        return ("NHWC",)
+    channels = layer.out_channels
+    blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block]
+    if channels < FEWEST_BLOCKED or not blocks:
+        return ("NHWC",)
+    return (blocked(blocks[0]), "NHWC") if channels < FEWEST_ONLY_BLOCKED else (blocked(blocks[0]),)
+
+
 def candidate_regions(network: Network, takes: Callable[[Task], bool], dtype: str, threads: int) -> list[tuple[int, int, Task]]:
-    """Every region that may become one kernel: each single layer, and each chain of layers that a template takes.
+    """Every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
 
     Args:
-        takes: whether some template takes a task of several layers.
+        takes: whether some template takes a task of several layers, or with channels in blocks.
 
     Returns:
         (first node, last node, task), in order.
     """
     nodes = network.nodes
+    edges: list[tuple[Layout, ...]] = [("NHWC",)] * (len(nodes) + 1)
+    for index in range(1, len(nodes)):
+        if not nodes[index - 1].alone:
+            edges[index] = edge_layouts(nodes[index - 1].layer, nodes[index].layer)
     found = []
     for first in range(len(nodes)):
         for last in range(first, min(first + MAX_REGION, len(nodes))):
-            task = Task(tuple(node.layer for node in nodes[first : last + 1]), dtype, threads)
-            if first == last or takes(task):
-                found.append((first, last, task))
+            layers = tuple(node.layer for node in nodes[first : last + 1])
+            for before, after in itertools.product(edges[first], edges[last + 1]):
+                task = Task(_between(layers, before, after), dtype, threads)
+                if task.region == layers == layers[:1] or takes(task):
+                    found.append((first, last, task))
             if nodes[last].alone:
                 break
     return found
 
 
+def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:
+    """The layers, the first reading `before` and the last writing `after`; NHWC stands for what a layer has anyway."""
+    ends = list(layers)
+    if before != "NHWC" and isinstance(ends[0], Conv2d):
+        ends[0] = replace(ends[0], in_layout=before)
+    if after != "NHWC" and isinstance(ends[-1], Conv2d):
+        ends[-1] = replace(ends[-1], out_layout=after)
+    return tuple(ends)
+
+
+def _ends(task: Task) -> tuple[Layout, Layout]:
+    """The layouts at both ends of a task; what is not in blocks is called NHWC."""
+    first, last = task.region[0], task.region[-1]
+    before = first.in_layout if isinstance(first, Conv2d) and first.in_layout != "NCHW" else "NHWC"
+    return before, last.out_layout if isinstance(last, Conv2d) else "NHWC"
+
+
 def make_plan(network: Network, regions: list[tuple[int, int, Task]], price: Callable[[Task], Price]) -> Plan:
-    """Choose regions such that the sum of their latencies is least.
+    """Choose regions and the layouts between them such that the sum of their latencies is least.
 
     A region of several layers must have been measured to be chosen; a single layer without a measurement is taken where nothing else covers
-    it, at no claimed cost.
+    it, at no claimed cost, and of its layouts the first that `edge_layouts` names.
     """
     count = len(network.nodes)
     by_first: dict[int, list[Step]] = {}
@@ -76,19 +120,24 @@ def make_plan(network: Network, regions: list[tuple[int, int, Task]], price: Cal
         cost = price(task)
         if first == last or cost.latency_us is not None:
             by_first.setdefault(first, []).append(Step(first, last, task, cost, ""))
-    best: list[tuple[int, float, Step | None]] = [(0, 0.0, None)] * (count + 1)
+    #: By node and the layout of its input: unmeasured kernels and latency from there on, and the first step.
+    best: list[dict[Layout, tuple[int, float, Step | None]]] = [{} for _ in range(count)] + [{"NHWC": (0, 0.0, None)}]
     for first in range(count - 1, -1, -1):
-        options = []
         for step in by_first[first]:
-            unmeasured, rest, _ = best[step.last + 1]
-            options.append((unmeasured + (step.price.latency_us is None), rest + (step.price.latency_us or 0.0), step))
-        best[first] = min(options, key=lambda option: option[:2])
-    steps, position = [], 0
+            before, after = _ends(step.task)
+            if after not in best[step.last + 1]:
+                continue
+            unmeasured, rest, _ = best[step.last + 1][after]
+            option = (unmeasured + (step.price.latency_us is None), rest + (step.price.latency_us or 0.0), step)
+            if before not in best[first] or option[:2] < best[first][before][:2]:
+                best[first][before] = option
+    steps: list[Step] = []
+    position, layout = 0, "NHWC"
     while position < count:
-        chosen = best[position][2]
+        chosen = best[position][layout][2]
         assert chosen is not None
         steps.append(Step(chosen.first, chosen.last, chosen.task, chosen.price, _reason(chosen, by_first)))
-        position = chosen.last + 1
+        position, layout = chosen.last + 1, _ends(chosen.task)[1]
     return Plan(tuple(steps))
 
 
@@ -98,11 +147,20 @@ def _described(price: Price) -> str:
 
 def _reason(step: Step, by_first: dict[int, list[Step]]) -> str:
     """Why this region and not another one that begins at the same node."""
-    rivals = [rival for rival in by_first[step.first] if rival.last != step.last]
+    rivals: dict[tuple[int, tuple[Layout, Layout]], Step] = {}
+    for rival in by_first[step.first]:
+        if rival.task != step.task:
+            rivals[rival.last, _ends(rival.task)] = rival
     if step.price.latency_us is None:
         return "no measurement yet; " + step.price.source
     chosen = f"{step.price.latency_us:.1f} us, {step.price.source}"
     if not rivals:
         return f"the only kernel for this layer: {chosen}"
-    described = ", ".join(f"nodes {rival.first} to {rival.last} {_described(rival.price)}" for rival in rivals)
+    described = ", ".join(f"{_place(rival, step)} {_described(rival.price)}" for rival in rivals.values())
     return f"cheapest cover: {chosen}; instead of {described}"
+
+
+def _place(rival: Step, step: Step) -> str:
+    """What a rival covers, and its layouts where they are others."""
+    place = f"nodes {rival.first} to {rival.last}"
+    return place if _ends(rival.task) == _ends(step.task) else f"{place} from {' to '.join(_ends(rival.task))}"

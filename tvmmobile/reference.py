@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.layers import Clamp, Conv2d, Dense, Layer
+from tvmmobile.layers import Clamp, Conv2d, Dense, Layer, Layout
 from tvmmobile.schedules.template import Array, LayerParameters
 from tvmmobile.tasks import Task
 
@@ -60,14 +60,29 @@ def _apply(layer: Layer, data: Array, constants: LayerParameters) -> Array:
             result = functional.linear(torch.from_numpy(data), weight.T, bias)
         else:
             assert isinstance(layer, Conv2d)
-            image = torch.from_numpy(data)
-            if layer.in_layout == "NHWC":
-                image = image.permute(0, 3, 1, 2)
+            image = torch.from_numpy(_to_nchw(data, layer.in_layout))
             top, left, bottom, right = layer.padding
             image = functional.pad(image, (left, right, top, bottom))
             result = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, groups=layer.groups)
-            result = result.permute(0, 2, 3, 1)
-        return _clamp(result.contiguous().numpy(), layer.clamp)
+            return _clamp(_from_nchw(result.numpy(), layer), layer.clamp)
+        return _clamp(result.numpy(), layer.clamp)
+
+
+def _to_nchw(data: Array, layout: Layout) -> Array:
+    if layout == "NCHW":
+        return data
+    if layout == "NHWC":
+        return np.ascontiguousarray(data.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(data.transpose(0, 1, 4, 2, 3)).reshape(1, -1, *data.shape[2:4])
+
+
+def _from_nchw(data: Array, layer: Conv2d) -> Array:
+    if layer.out_layout == "NCHW":
+        return data
+    if layer.out_layout == "NHWC":
+        return np.ascontiguousarray(data.transpose(0, 2, 3, 1))
+    blocks, block = layer.output_shape[1], layer.output_shape[-1]
+    return np.ascontiguousarray(data.reshape(1, blocks, block, *data.shape[2:]).transpose(0, 1, 3, 4, 2))
 
 
 def _clamp(values: Array, bounds: Clamp) -> Array:
