@@ -16,13 +16,34 @@ from tvmmobile.tasks import Task
 
 TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector(), Separable())
 _registered: list[Template] = []
+_named: list[Template] = []
 
-__all__ = ["TEMPLATES", "KnobSchedule", "Knobs", "LayerParameters", "Space", "Template", "register", "template_for", "template_named"]
+__all__ = [
+    "TEMPLATES",
+    "KnobSchedule",
+    "Knobs",
+    "LayerParameters",
+    "Space",
+    "Template",
+    "register",
+    "template_for",
+    "template_named",
+    "templates_for",
+]
 
 
-def register(template: Template) -> None:
-    """Add a template of one's own to this process; it is asked before those that were there."""
-    _registered.insert(0, template)
+def register(template: Template, *, asked: bool = True) -> None:
+    """Add a template of one's own to this process.
+
+    Args:
+        asked: whether it is asked, before those that were there, which tasks it takes; else it is found by name alone.
+    """
+    (_registered if asked else _named).insert(0, template)
+
+
+def templates_for(task: Task) -> list[Template]:
+    """The templates that take `task`, in the order in which they are tried; none where the fallback has to."""
+    return [template for template in (*_registered, *TEMPLATES) if template.space(task) is not None]
 
 
 def template_for(task: Task) -> Template | None:
@@ -32,4 +53,4 @@ def template_for(task: Task) -> Template | None:
 
 def template_named(name: str, version: int) -> Template | None:
     """The template a record was made with, or `None` if this version of tvmmobile has it no longer."""
-    return next((template for template in (*_registered, *TEMPLATES) if (template.name, template.version) == (name, version)), None)
+    return next((found for found in (*_named, *_registered, *TEMPLATES) if (found.name, found.version) == (name, version)), None)

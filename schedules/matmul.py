@@ -111,6 +111,7 @@ class MatmulTile:
         a, c: with K and N channels.
         w, bias: flat buffers, packed by `pack_panels` and `pack_bias`.
         unroll: K steps per loop iteration, a multiple of 4.
+        step: pixels of A from one row of the tile to the next.
     """
 
     kernel: Kernel
@@ -120,6 +121,7 @@ class MatmulTile:
     c: Activation
     unroll: int
     bounds: Clamp
+    step: int = 1
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """One tile.
@@ -165,7 +167,8 @@ class MatmulTile:
 
         def steps(number: Expr, first: int, last: int) -> None:
             """Steps of K inside a block of A."""
-            self._steps(acc, self.a.at(row, part.start + number * block), rows, width, weights + number * (block * width), first, last)
+            place = _Place(self.a.at(row, part.start + number * block), weights, number * block)
+            self._steps(acc, place, rows, width, first, last)
 
         if blocks == 1:
             ends = min(self.unroll, block)
@@ -182,28 +185,48 @@ class MatmulTile:
         steps(blocks - 1, 0, block - self.unroll)
         steps(blocks - 1, max(block - self.unroll, 0), block)
 
-    def _steps(self, acc: Buffer, origin: Expr, rows: int, width: int, weights: Expr, first: int, last: int) -> None:
-        """Steps `first` to `last` of a block of A, its first row there beginning at `origin`."""
+    def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int) -> None:
+        """Steps `first` to `last` of a block of A."""
         whole, rest = divmod(max(last - first, 0), self.unroll)
         if whole > 1:
             with self.kernel.T.serial(0, whole) as step:
-                self._multiply(acc, origin, rows, width, weights, first + step * self.unroll, self.unroll)
+                self._multiply(acc, place, rows, width, first + step * self.unroll, self.unroll)
         elif whole:
-            self._multiply(acc, origin, rows, width, weights, first, self.unroll)
+            self._multiply(acc, place, rows, width, first, self.unroll)
         if rest:
-            self._multiply(acc, origin, rows, width, weights, first + whole * self.unroll, rest)
+            self._multiply(acc, place, rows, width, first + whole * self.unroll, rest)
 
-    def _multiply(self, acc: Buffer, origin: Expr, rows: int, width: int, weights: Expr, step: Expr, count: int) -> None:
+    def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int) -> None:
         """`count` steps, unrolled; A is read four K values at a time."""
         load, data = self.kernel.load, self.a.buffer
         for begin in range(0, count, LANES):
             lanes = min(LANES, count - begin)
-            source = [origin + i * self.a.block + step + begin for i in range(rows)]
+            source = [place.origin + i * (self.step * self.a.block) + step + begin for i in range(rows)]
             for lane in range(lanes):
+                weights = place.weights + (place.done + step + begin + lane) * self.pitch(width)
                 for j in range(width // LANES):
-                    w = load(self.w, weights + (step + begin + lane) * width + j * LANES)
+                    w = load(self.w, weights + j * LANES)
                     for i in range(rows):
                         whole = lanes == LANES
                         a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(data[source[i] + lane])
                         position = i * width + j * LANES
                         self.kernel.store(acc, load(acc, position) + w * a, position)
+
+    def pitch(self, width: int) -> int:
+        """Elements of W from one step of K to the next, in a panel of `width` channels."""
+        return width
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the steps of one block of A begin.
+
+    Attributes:
+        origin: the first row's, in A.
+        weights: the panel's part, in W.
+        done: steps of the part before this block.
+    """
+
+    origin: Expr
+    weights: Expr
+    done: Expr

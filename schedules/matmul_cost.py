@@ -29,28 +29,28 @@ class Product:
 
     def cycles(self, knobs: Knobs) -> float:
         """Estimated cycles with `Pointwise`'s knobs, on one thread."""
-        return self._multiplying(knobs) + self._moving(knobs)
+        return self.multiplying(knobs["rows"], knobs["columns"], knobs["k_block"]) + self.moving(knobs)
 
     @property
     def least(self) -> float:
         """Cycles of the multiplications alone."""
         return self.pixels * self.depth * self.channels / LANES
 
-    def _multiplying(self, knobs: Knobs) -> float:
-        """Multiplications with those of the tiles at the edges, and what begins and ends a tile."""
-        tiles, rest = divmod(self.pixels, knobs["rows"])
-        panels, narrow = divmod(self.channels, knobs["columns"])
-        steps = -(-self.depth // (knobs["k_block"] or self.depth))
+    def multiplying(self, rows: int, columns: int, k_block: int) -> float:
+        """Cycles of the multiplications, with those of the tiles at the edges, and of what begins and ends a tile."""
+        tiles, rest = divmod(self.pixels, rows)
+        panels, narrow = divmod(self.channels, columns)
+        steps = -(-self.depth // (k_block or self.depth))
         cycles = 0.0
-        for rows, row_tiles in ((knobs["rows"], tiles), (rest, 1 if rest else 0)):
-            for columns, column_tiles in ((knobs["columns"], panels), (round_up(narrow, LANES), 1 if narrow else 0)):
-                accumulators = rows * columns // LANES
+        for height, row_tiles in ((rows, tiles), (rest, 1 if rest else 0)):
+            for width, column_tiles in ((columns, panels), (round_up(narrow, LANES), 1 if narrow else 0)):
+                accumulators = height * width // LANES
                 tile = max(accumulators, LATENCY_BOUND) * self.depth + steps * (10 + 0.5 * accumulators)
                 cycles += tile * row_tiles * column_tiles
         return cycles
 
-    def _moving(self, knobs: Knobs) -> float:
-        """Lines of A, W and C that come and go."""
+    def moving(self, knobs: Knobs) -> float:
+        """Cycles of the lines of A, W and C that come and go."""
         m = min((knobs["m_block"] * knobs["rows"]) or self.pixels, self.pixels)
         n = min((knobs["n_block"] * knobs["columns"]) or self.channels, self.channels)
         k = min(knobs["k_block"] or self.depth, self.depth)

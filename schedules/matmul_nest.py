@@ -16,17 +16,20 @@ Span = tuple[Expr, Expr]
 
 @dataclass(frozen=True)
 class Pixels:
-    """Rows of the product: `lines` times `count` pixels, one after another in A.
+    """Rows of the product: `lines` times `count` pixels.
 
     Attributes:
         origin: pixel of C to which the first one belongs.
         pitch: pixels of C from one line to the next.
+        step, source_pitch: pixels of A from one of them to the next, and from one line to the next.
     """
 
     count: int
     lines: int = 1
     origin: Expr = 0
     pitch: int = 0
+    step: int = 1
+    source_pitch: int = 0
 
 
 class MatmulNest:
@@ -113,7 +116,7 @@ class MatmulNest:
             weights = (panel.channel + first * panel.width) * depth + (last - first) * panel.width * part.start
             weights = weights + (index - first) * panel.width * part.count
         target = pixels.origin + line * pixels.pitch + pixel
-        self.tile.emit(line * pixels.count + pixel, target, rows, panel, index, part, weights)
+        self.tile.emit(line * pixels.source_pitch + pixel * pixels.step, target, rows, panel, index, part, weights)
 
     def _ends(self, rows: Span, tiles: Span, thread: Expr) -> list[Expr]:
         """The conditions under which a block of tiles is a line's last."""

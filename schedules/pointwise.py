@@ -22,7 +22,7 @@ MEMBERS = 320
 
 
 class Pointwise(Template):
-    """Takes one 1×1 convolution, stride 1, no padding, one group, float32, channels together or in blocks.
+    """Takes one 1×1 convolution of any stride, no padding, one group, float32, channels together or in blocks.
 
     Knobs:
         rows, columns: register tile in pixels and channels.
@@ -42,9 +42,11 @@ class Pointwise(Template):
         if len(task.region) != 1 or task.dtype != "float32":
             return None
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and layer.is_pointwise and "NCHW" not in (layer.in_layout, layer.out_layout)):
+        if not (isinstance(layer, Conv2d) and layer.kernel == (1, 1) and layer.groups == 1 and not any(layer.padding)):
             return None
-        pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels
+        if "NCHW" in (layer.in_layout, layer.out_layout):
+            return None
+        pixels, depth, channels = _pixels(layer).count, layer.in_channels, layer.out_channels
         in_block, out_block = channel_block(layer.in_layout, depth), channel_block(layer.out_layout, channels)
         # A block of partial sums is stored and loaded by whole vectors.
         k_blocks = (
@@ -61,15 +63,18 @@ class Pointwise(Template):
             "order": (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
-        likely = _likely(_product(layer), out_block, tuple(options.items()))
-        usual = dict(zip(options, likely[0], strict=True))
-        members = frozenset(likely)
-        return Space(self.name, self.version, options, lambda knobs: tuple(knobs[name] for name in options) in members, usual)
+        tile = {"rows": 7, "columns": 8, "unroll": 4}
+        usual = {**tile, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "order": 0, "axis": 0}
+
+        def fits(knobs: Knobs) -> bool:
+            return tuple(knobs[name] for name in options) in _likely(_product(layer), out_block, tuple(options.items()))
+
+        return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, and what the tile wastes at the edges."""
         layer = _layer(task)
-        pixels = layer.height * layer.width
+        pixels = layer.out_height * layer.out_width
         vectors = knobs["columns"] // LANES
         return [
             math.log2(pixels),
@@ -87,7 +92,7 @@ class Pointwise(Template):
         """See `Template.emit`."""
         layer = _layer(task)
         kernel = Kernel(task.symbol)
-        pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels
+        pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
         packed = packed_elements(channels, knobs["columns"], depth)
         bias_shape = (round_up(channels, LANES),)
         with kernel.body(data=layer.input_shape, weight=(packed,), bias=bias_shape, output=layer.output_shape) as (
@@ -96,11 +101,14 @@ class Pointwise(Template):
             bias,
             output,
         ):
-            a = Activation(data, pixels, depth, channel_block(layer.in_layout, depth))
-            c = Activation(output, pixels, channels, channel_block(layer.out_layout, channels))
-            tile = MatmulTile(kernel, a, weight, bias, c, knobs["unroll"], layer.clamp)
-            MatmulNest(tile, knobs, Pixels(pixels), panels(channels, knobs["columns"]), task.threads).emit()
+            a = Activation(data, layer.height * layer.width, depth, channel_block(layer.in_layout, depth))
+            c = Activation(output, pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
+            tile = self.tile(kernel, a, weight, bias, c, knobs["unroll"], layer.clamp, pixels.step)
+            MatmulNest(tile, knobs, pixels, panels(channels, knobs["columns"]), task.threads).emit()
         return kernel.finish()
+
+    #: What emits the register tiles, and expects the weights as `pack` lays them out.
+    tile: type[MatmulTile] = MatmulTile
 
     def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`, bias padded to whole vectors."""
@@ -109,13 +117,21 @@ class Pointwise(Template):
         return [pack_panels(weight, knobs["columns"], knobs["k_block"], knobs["n_block"]), pack_bias(parameters[0].bias)]
 
 
+def _pixels(layer: Conv2d) -> Pixels:
+    """All pixels in one line, or where pixels are left out, every line for itself."""
+    if layer.stride == (1, 1):
+        return Pixels(layer.height * layer.width)
+    width = layer.out_width
+    return Pixels(width, layer.out_height, pitch=width, step=layer.stride[1], source_pitch=layer.stride[0] * layer.width)
+
+
 def _product(layer: Conv2d) -> Product:
-    return Product(layer.height * layer.width, layer.in_channels, layer.out_channels)
+    return Product(layer.out_height * layer.out_width, layer.in_channels, layer.out_channels)
 
 
 @functools.lru_cache(maxsize=256)
-def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> list[tuple[int, ...]]:
-    """The combinations that cost least by counting, best first."""
+def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> frozenset[tuple[int, ...]]:
+    """The combinations that cost least by counting."""
     choices = dict(options)
     tiles = [
         (rows, columns)
@@ -125,14 +141,15 @@ def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[in
     ]
     unrolls, axes = choices["unroll"], choices["axis"]
     others = [name for name in choices if name not in ("rows", "columns", "unroll", "axis")]
+    multiplying = functools.cache(product.multiplying)
     found = []
     for (rows, columns), values in itertools.product(tiles or [(1, LANES)], itertools.product(*(choices[name] for name in others))):
         knobs = {"rows": rows, "columns": columns, **dict(zip(others, values, strict=True))}
         # Without blocks of both kinds, there is nothing to put outermost.
         if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
-            found.append((product.cycles(knobs), tuple(knobs.values())))
+            found.append((multiplying(rows, columns, knobs["k_block"]) + product.moving(knobs), tuple(knobs.values())))
     best = sorted(found)[: MEMBERS // len(unrolls)]
-    return [(rows, columns, unroll, *rest, axis) for _, (rows, columns, *rest) in best for unroll in unrolls for axis in axes]
+    return frozenset((rows, columns, unroll, *rest, axis) for _, (rows, columns, *rest) in best for unroll in unrolls for axis in axes)
 
 
 def _layer(task: Task) -> Conv2d:

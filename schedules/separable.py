@@ -54,7 +54,12 @@ class Separable(Template):
             return None
         depthwise, pointwise = (single.space(alone) for single, alone in zip(_SINGLE, _alone(task), strict=True))
         first, second = layers
-        if depthwise is None or pointwise is None or second.in_channels * second.out_channels * FLOAT_BYTES > MOST_WEIGHT_BYTES:
+        if (
+            depthwise is None
+            or pointwise is None
+            or not second.is_pointwise
+            or second.in_channels * second.out_channels * FLOAT_BYTES > MOST_WEIGHT_BYTES
+        ):
             return None
         height, width = first.out_height, first.out_width
         options = {
@@ -247,7 +252,7 @@ class _Nest:
         if columns.size == self.first.out_width:
             pixels = Pixels(rows.size * columns.size, origin=origin)
         else:
-            pixels = Pixels(columns.size, rows.size, origin, self.first.out_width)
+            pixels = Pixels(columns.size, rows.size, origin, self.first.out_width, source_pitch=columns.size)
         MatmulNest(tile, knobs, pixels, panels(out_channels, knobs["columns"]), 1).emit()
 
     @contextmanager

@@ -137,6 +137,9 @@ def test_dense(tmp_path: Path, inputs: int, outputs: int, clamp: Clamp, thread_c
         # Unlike in both directions.
         (Conv2d(6, 5, 7, 7, (3, 5), (2, 1), (1, 0, 0, 2), 7, RELU), "depthwise"),
         (Conv2d(5, 8, 3, 9, (5, 3), (1, 2), (0, 1, 2, 0), 1, RELU, "NCHW"), "image_conv"),
+        # Every other pixel of every other, or every, line.
+        (Conv2d(7, 9, 12, 20, stride=(2, 2), clamp=RELU6), "pointwise"),
+        (Conv2d(8, 5, 6, 8, stride=(1, 3)), "pointwise"),
         # Several K blocks and panel blocks with a remainder of each.
         (Conv2d(3, 3, 300, 44, clamp=RELU6), "pointwise"),
     ],

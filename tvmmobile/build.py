@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ from tvmmobile.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.files import replacing, sha256_of, write_text
 from tvmmobile.frontend import import_torch
 from tvmmobile.kernels import kernel_function
-from tvmmobile.layers import Layer
+from tvmmobile.layers import Layer, Layout
 from tvmmobile.library import Library
 from tvmmobile.models.registry import TorchModel, build_torch_model
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.network import Lowered, Network, lower, read_network
 from tvmmobile.passes.pipeline import prepare
-from tvmmobile.plan import Step, candidate_regions, make_plan
+from tvmmobile.plan import MAX_REGION, Step, candidate_regions, edge_layouts, make_plan
 from tvmmobile.schedules import LayerParameters, template_for, template_named
-from tvmmobile.serial import TraceSchedule, schedule_to_json
+from tvmmobile.serial import Schedule, TraceSchedule, schedule_to_json
 from tvmmobile.tasks import Task
 
 MANIFEST_VERSION = 1
@@ -63,6 +63,26 @@ class VariantJob:
         return f"{self.spec.variant}_{self.dtype}_t{self.threads}"
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What is made otherwise than usual, to see what it is worth (scripts/ablation).
+
+    Attributes:
+        layouts: what may lie between two layers.
+        largest_region: layers of one kernel at most.
+        reschedule: another schedule for a task than the one chosen.
+        disabled_passes: of TVM, by name.
+    """
+
+    layouts: Callable[[Layer, Layer], tuple[Layout, ...]] = edge_layouts
+    largest_region: int = MAX_REGION
+    reschedule: Callable[[Task, Schedule], Schedule] = lambda task, schedule: schedule
+    disabled_passes: tuple[str, ...] = ()
+
+
+NO_CHANGES = Changes()
+
+
 def variant_tasks(job: VariantJob) -> list[tuple[Task, str | None]]:
     """The tasks of a variant in execution order, an opaque one with its TIR function as JSON text."""
     import tvm
@@ -75,7 +95,7 @@ def variant_tasks(job: VariantJob) -> list[tuple[Task, str | None]]:
     return list(found.items())
 
 
-def build_variant(job: VariantJob) -> Library:
+def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
     """Compile one variant and write its library, manifest and reference, each whole.
 
     Raises:
@@ -86,14 +106,16 @@ def build_variant(job: VariantJob) -> Library:
     network = _import(model, job.dtype, job.threads, job.dump_dir)
     database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
-    regions = candidate_regions(network, _taken, job.dtype, job.threads)
+    regions = candidate_regions(network, _taken, job.dtype, job.threads, changes.layouts)
     for first, last, task in regions:
-        if task not in choices and (first == last or database.best(task) is not None):
-            choices[task] = choose(task, network.nodes[first].function, database, job.target)
+        if task not in choices and (first == last or (database.best(task) is not None and last - first < changes.largest_region)):
+            choice = choose(task, network.nodes[first].function, database, job.target)
+            choices[task] = replace(choice, schedule=changes.reschedule(task, choice.schedule))
     regions = [region for region in regions if region[2] in choices]
     plan = make_plan(network, regions, lambda task: choices[task].price)
     library = Library(job.spec, job.dtype, job.threads, job.out / f"{job.stem}.so")
-    _compile(network, plan.steps, choices, job.target, library.path, compiler)
+    with pass_context(changes.disabled_passes):
+        _compile(network, plan.steps, choices, job.target, library.path, compiler)
     _write_reference(model, library.reference_path)
     _write_manifest(job, model, library, plan.steps, choices)
     return library
@@ -121,7 +143,7 @@ def _import(model: TorchModel, dtype: str, threads: int, dump_dir: Path | None) 
 def _compile(
     network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], target: Mapping[str, Any], path: Path, compiler: str
 ) -> None:
-    """Lower the network by its plan and link it; every distinct kernel is in the library once."""
+    """Lower the network by its plan and link it, in a pass context; every distinct kernel is in the library once."""
     from tvm import relax
 
     functions: dict[Task, Any] = {}
@@ -137,8 +159,7 @@ def _compile(
             assert template is not None
             constants = template.pack(step.task, schedule.values, _parameters(network, step))
         kernels.append(Lowered(step.first, step.last, step.task, functions[step.task], tuple(constants)))
-    with pass_context():
-        executable = relax.build(lower(network, tuple(kernels)), target=make_target(target))
+    executable = relax.build(lower(network, tuple(kernels)), target=make_target(target))
     export(executable, path, compiler)
 
 

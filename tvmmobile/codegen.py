@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,15 @@ CROSS_COMPILER = "aarch64-linux-gnu-gcc"
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
 
 
-def pass_context() -> Any:
-    """The PassContext under which every kernel and network is built, so that a kernel is the same code alone and in a network."""
+def pass_context(disabled: Sequence[str] = ()) -> Any:
+    """The PassContext under which every kernel and network is built, so that a kernel is the same code alone and in a network.
+
+    Args:
+        disabled: names of passes to leave out.
+    """
     import tvm
 
-    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG)
+    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=list(disabled))
 
 
 def make_target(target: Mapping[str, Any]) -> Any:

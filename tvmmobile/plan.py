@@ -64,11 +64,18 @@ def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:
     return (blocked(blocks[0]), "NHWC") if channels < FEWEST_ONLY_BLOCKED else (blocked(blocks[0]),)
 
 
-def candidate_regions(network: Network, takes: Callable[[Task], bool], dtype: str, threads: int) -> list[tuple[int, int, Task]]:
+def candidate_regions(
+    network: Network,
+    takes: Callable[[Task], bool],
+    dtype: str,
+    threads: int,
+    layouts: Callable[[Layer, Layer], tuple[Layout, ...]] = edge_layouts,
+) -> list[tuple[int, int, Task]]:
     """Every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
 
     Args:
         takes: whether some template takes a task of several layers, or with channels in blocks.
+        layouts: what to try between two layers.
 
     Returns:
         (first node, last node, task), in order.
@@ -77,7 +84,7 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], dtype: st
     edges: list[tuple[Layout, ...]] = [("NHWC",)] * (len(nodes) + 1)
     for index in range(1, len(nodes)):
         if not nodes[index - 1].alone:
-            edges[index] = edge_layouts(nodes[index - 1].layer, nodes[index].layer)
+            edges[index] = layouts(nodes[index - 1].layer, nodes[index].layer)
     found = []
     for first in range(len(nodes)):
         for last in range(first, min(first + MAX_REGION, len(nodes))):

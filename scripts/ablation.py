@@ -1,0 +1,216 @@
+"""What each step towards a fast library is worth: a variant's modelled latency with that step alone left out.
+
+    ./scripts/ablation                                   # 1.0-224 from the shipped logs, the table on stdout
+    ./scripts/ablation --out docs/ablation.md
+
+Every row is a library of its own, compiled with the same schedules but for what the row says, checked against PyTorch and run on the
+virtual Pi 4. What is left out is not tuned again: the rows say what a step contributes to this library, not how good the best one
+without it would be. Ends with 5 if a library disagrees with PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tvmmobile import schedules
+from tvmmobile.build import NO_CHANGES, Changes, VariantJob, build_variant
+from tvmmobile.cli.work import SHIPPED_LOGS
+from tvmmobile.database import Identity
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.registry import find_device
+from tvmmobile.errors import UserError
+from tvmmobile.files import write_text
+from tvmmobile.layers import Layer
+from tvmmobile.models.spec import ModelSpec
+from tvmmobile.results import VariantResult
+from tvmmobile.schedules import KnobSchedule, LayerParameters
+from tvmmobile.schedules.emit import Expr
+from tvmmobile.schedules.machine import LANES, round_up
+from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, pack_bias
+from tvmmobile.schedules.pointwise import Pointwise
+from tvmmobile.schedules.space import Knobs
+from tvmmobile.schedules.template import Array
+from tvmmobile.serial import Schedule
+from tvmmobile.stages import BenchJob, bench_library, network_timing
+from tvmmobile.tasks import Task
+
+DEVICE = "pi4-virtual"
+
+
+class UnpackedTile(MatmulTile):
+    """Reads weights as the model has them: (K, N), row by row."""
+
+    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
+        """See `MatmulTile.emit`."""
+        channels = round_up(self.c.channels, LANES)
+        super().emit(row, target, rows, panel, index, part, part.start * channels + panel.channel + index * panel.width)
+
+    def pitch(self, width: int) -> int:
+        """All output channels."""
+        return round_up(self.c.channels, LANES)
+
+
+class UnpackedPointwise(Pointwise):
+    """`Pointwise` without packed weights."""
+
+    name = "pointwise_unpacked"
+    tile = UnpackedTile
+
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """The weights as they are."""
+        weight = parameters[0].weight.reshape(-1, parameters[0].weight.shape[-1])
+        padding = round_up(weight.shape[1], LANES) - weight.shape[1]
+        return [np.pad(weight, ((0, 0), (0, padding))).ravel(), pack_bias(parameters[0].bias)]
+
+
+def with_knobs(names: Sequence[str], **knobs: int) -> Callable[[Task, Schedule], Schedule]:
+    """Sets knobs of the schedules of these templates, where they have them."""
+
+    def change(task: Task, schedule: Schedule) -> Schedule:
+        if not isinstance(schedule, KnobSchedule) or schedule.template not in names:
+            return schedule
+        own = {name: value for name, value in knobs.items() if name in schedule.values}
+        return replace(schedule, knobs=tuple((schedule.values | own).items()))
+
+    return change
+
+
+def unpacked(task: Task, schedule: Schedule) -> Schedule:
+    """`Pointwise`'s schedules with weights as the model has them."""
+    if isinstance(schedule, KnobSchedule) and schedule.template == Pointwise.name:
+        return replace(schedule, template=UnpackedPointwise.name)
+    return schedule
+
+
+def nhwc(layer: Layer, following: Layer) -> tuple[str, ...]:
+    """No blocks of channels anywhere."""
+    return ("NHWC",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A library of the comparison.
+
+    Attributes:
+        left_out: the step, as the table names it.
+        what: what takes its place.
+    """
+
+    left_out: str
+    what: str
+    changes: Changes
+
+
+SINGLE = Changes(largest_region=1)
+ROWS = (
+    Row("nothing", "as tuned", NO_CHANGES),
+    Row("fusion", "every layer a kernel of its own", SINGLE),
+    Row("channel blocks", "NHWC between all kernels, the same knobs", Changes(layouts=nhwc)),
+    Row(
+        "cache blocks",
+        "1×1 layers run over all of K, all pixels for each panel",
+        Changes(reschedule=with_knobs((Pointwise.name,), k_block=0, m_block=0, n_block=0, order=1)),
+    ),
+    Row("packed weights", "1×1 weights as the model has them", Changes(reschedule=unpacked)),
+    Row(
+        "register tile",
+        "1×1 layers compute 1 pixel × 8 channels at a time",
+        Changes(reschedule=with_knobs((Pointwise.name,), rows=1, columns=8)),
+    ),
+    Row(
+        "depthwise window", "depthwise layers compute 1 output at a time", Changes(reschedule=with_knobs(("depthwise",), rows=1, columns=1))
+    ),
+    Row("memory plan", "every activation in memory of its own", Changes(disabled_passes=("StaticPlanBlockMemory",))),
+)
+
+
+def measured(job: VariantJob, changes: Changes, endpoint: Endpoint, profile: DeviceProfile) -> VariantResult:
+    """Build a library and run it.
+
+    Raises:
+        UserError: it cannot be built, run, or disagrees with PyTorch.
+    """
+    library = build_variant(job, changes)
+    return bench_library(BenchJob(library, endpoint, profile, network_timing(profile, job.threads, 1, 1)))
+
+
+def line(cells: Sequence[object]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def cells_of(row: Row, result: VariantResult, base: VariantResult) -> list[object]:
+    """A row of the table."""
+    ms, usual = (found.samples_us[0] / 1000 for found in (result, base))
+    counts = [f"{result.cycles or 0:,}".replace(",", " "), f"{(result.l1d_misses or 0) / 1e6:.2f}", f"{(result.dram_bytes or 0) / 1e6:.1f}"]
+    gain = "" if result is base else f"{ms - usual:+.2f} ms ({ms / usual - 1:+.1%})"
+    return [row.left_out, row.what, f"{ms:.2f}", gain, *counts]
+
+
+def table(job: VariantJob, threads: int) -> list[str]:
+    """The lines of the table, measured one after another; with more than one thread, its last rows are other thread counts.
+
+    Raises:
+        UserError: a library cannot be built, run, or disagrees with PyTorch.
+    """
+    board = find_device(DEVICE)
+    lines = [
+        line(["left out", "instead", "ms", "costs", "core cycles", "L1D misses, M", "DRAM, MB"]),
+        line(["---", "---", *["---:"] * 5]),
+    ]
+    with board.started(1) as endpoint:
+        base = measured(job, NO_CHANGES, endpoint, board.profile)
+        for row in ROWS:
+            result = base if row.changes is NO_CHANGES else measured(job, row.changes, endpoint, board.profile)
+            lines.append(line(cells_of(row, result, base)))
+            print(lines[-1], file=sys.stderr, flush=True)
+        if threads > 1:
+            many = measured(replace(job, threads=threads), NO_CHANGES, endpoint, board.profile)
+            ms, usual = many.samples_us[0] / 1000, base.samples_us[0] / 1000
+            counts = cells_of(ROWS[0], many, many)[4:]
+            lines.append(line([f"(on {threads} threads)", f"{usual / ms:.2f} times as fast as on one", f"{ms:.2f}", "", *counts]))
+    return lines
+
+
+def main() -> int:
+    """Run the comparison; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: 1.0)")
+    parser.add_argument("--resolution", type=int, default=224, help="input side (default: 224)")
+    parser.add_argument("--threads", type=int, default=4, help="for the last row, 1 for none (default: 4)")
+    parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, help="tuning logs (default: the shipped ones)")
+    parser.add_argument("--out", type=Path, help="write a page there instead of the table to stdout")
+    options = parser.parse_args()
+    schedules.register(UnpackedPointwise(), asked=False)
+    profile = find_device(DEVICE).profile
+    try:
+        spec = ModelSpec("mobilenet_v1", options.alpha, options.resolution)
+        with tempfile.TemporaryDirectory(prefix="tvmmobile-ablation-") as folder:
+            identity = Identity(profile.name, profile.model_hash)
+            job = VariantJob(spec, None, 0, "float32", 1, identity, (options.logs,), profile.target, Path(folder))
+            lines = table(job, options.threads)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if options.out is None:
+        print("\n".join(lines))
+        return 0
+    intro = f"""# What each step is worth
+
+MobileNet v1 {spec.alpha}-{spec.resolution}, float32, one thread, **modelled** on the virtual {profile.board}
+(timing model `{profile.model_hash}`). Each row is the library with one step left out, and nothing tuned again for that: it says
+what the step contributes to this library. Made by `./scripts/ablation`; [kernels.md](kernels.md) explains the steps.
+"""
+    write_text(options.out, intro + "\n" + "\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
