@@ -12,9 +12,14 @@ from tvmmobile.schedules.space import Knobs
 
 FLOAT_BYTES, LINE_FLOATS = 4, 16
 #: What can be counted on to stay in 32 KiB of two ways.
-RESIDENT_BYTES = 24576
-#: Cycles that a line costs beyond the instruction that asks for it: read from the second level, and written (calibrated Cortex-A72).
-LINE_READ, LINE_WRITTEN = 5.3, 42.0
+RESIDENT_BYTES = 26624
+#: What can be counted on to stay in the 1 MiB of the second one while other things pass.
+SECOND_LEVEL_BYTES = 786432
+#: Cycles that a line costs beyond the instruction that asks for it: read from the second level, from memory, and written (Cortex-A72 as
+#: calibrated).
+LINE_READ, LINE_FROM_MEMORY, LINE_WRITTEN = 5.3, 14.4, 42.0
+#: Cycles of a tile beyond its multiplications: for each K block, and for bias and clamp.
+PER_K_BLOCK, PER_TILE = 3.5, 20.0
 #: Independent accumulators below which a step of K waits for the one before.
 LATENCY_BOUND = 8
 
@@ -45,35 +50,39 @@ class Product:
         for height, row_tiles in ((rows, tiles), (rest, 1 if rest else 0)):
             for width, column_tiles in ((columns, panels), (round_up(narrow, LANES), 1 if narrow else 0)):
                 accumulators = height * width // LANES
-                tile = max(accumulators, LATENCY_BOUND) * self.depth + steps * (10 + 0.5 * accumulators)
+                tile = max(accumulators, LATENCY_BOUND) * self.depth + steps * PER_K_BLOCK + PER_TILE
                 cycles += tile * row_tiles * column_tiles
         return cycles
 
     def moving(self, knobs: Knobs) -> float:
-        """Cycles of the lines of A, W and C that come and go."""
-        m = min((knobs["m_block"] * knobs["rows"]) or self.pixels, self.pixels)
-        n = min((knobs["n_block"] * knobs["columns"]) or self.channels, self.channels)
+        """Cycles of the lines of A, W and C that come and go.
+
+        Something that is come back to is still in the first-level cache if what was touched in between fits with it.
+        """
+        rows, columns = knobs["rows"], knobs["columns"]
+        m = min((knobs["m_block"] * rows) or self.pixels, self.pixels)
+        n = min((knobs["n_block"] * columns) or self.channels, self.channels)
         k = min(knobs["k_block"] or self.depth, self.depth)
-        blocks_m, blocks_n, blocks_k = self.pixels / m, self.channels / n, self.depth / k
-        part_a, part_w, part_c = m * k, k * n, m * n
-        one_panel, one_tile = k * min(knobs["columns"], n), min(knobs["rows"], m) * k
-        # What a block comes back to: all its weights and a tile of A, or all its A and a panel of weights; and C, between K blocks.
-        kept_c = part_c if blocks_k > 1 else 0
-        inner = part_w + one_tile if knobs["order"] == 0 else part_a + one_panel
-        stays = (inner + kept_c) * FLOAT_BYTES <= RESIDENT_BYTES
-        read_a, read_w = float(part_a), float(part_w)
-        if not stays and knobs["order"] == 0:
-            read_w *= max(m / knobs["rows"], 1)
-        if not stays and knobs["order"] == 1:
-            read_a *= max(n / knobs["columns"], 1)
-        lines = (read_a + read_w) / LINE_FLOATS * blocks_m * blocks_n * blocks_k
-        if blocks_k == 1:
-            # The outer loop's part of A or W stays while the inner one's passes.
-            kept = part_a if knobs["outer"] == 0 else part_w
-            if (kept + min(one_panel, one_tile)) * FLOAT_BYTES <= RESIDENT_BYTES:
-                lines -= kept / LINE_FLOATS * (blocks_m * blocks_n - (blocks_m if knobs["outer"] == 0 else blocks_n))
-        stored = self.pixels * self.channels / LINE_FLOATS
-        if blocks_k > 1 and not stays:
-            lines += stored * (blocks_k - 1)
-            stored *= blocks_k
-        return lines * LINE_READ + stored * LINE_WRITTEN
+        one_tile, one_panel = min(rows, m) * k, k * min(columns, n)
+        again_w = 1.0 if _stay(k * n, one_tile, rows * n) else max(m / rows, 1)
+        again_a = 1.0 if _stay(one_tile, one_panel) else max(n / columns, 1)
+        # What the outer loop holds while the inner one passes stays, or is read again, from the second level if it fits there.
+        blocks_a, blocks_w = self.channels / n, self.pixels / m
+        if knobs["outer"] == 0 and _stay(m * self.depth, k * n, m * n):
+            blocks_a = 1.0
+        if knobs["outer"] == 1 and _stay(n * self.depth, m * k, m * n):
+            blocks_w = 1.0
+        read_a = self.pixels * self.depth / LINE_FLOATS * again_a * blocks_a * self._line(self.pixels, knobs["outer"] == 1, blocks_a)
+        read_w = self.channels * self.depth / LINE_FLOATS * again_w * blocks_w * self._line(self.channels, knobs["outer"] == 0, blocks_w)
+        written = self.pixels * self.channels / LINE_FLOATS
+        again_c = 0.0 if _stay(m * n, m * k, k * n) else self.depth / k - 1
+        return read_a + read_w + written * (again_c * LINE_READ + LINE_WRITTEN)
+
+    def _line(self, extent: int, passes: bool, times: float) -> float:
+        """Cycles to read a line of A or W: from memory again where all of it passes several times and is too much for the second level."""
+        return LINE_FROM_MEMORY if passes and times > 1 and extent * self.depth * FLOAT_BYTES > SECOND_LEVEL_BYTES else LINE_READ
+
+
+def _stay(*floats: float) -> bool:
+    """Whether so many elements stay in the first-level cache together."""
+    return sum(floats) * FLOAT_BYTES <= RESIDENT_BYTES

@@ -18,7 +18,7 @@ from tvmmobile.schedules.template import Array, LayerParameters, Template
 from tvmmobile.tasks import Task
 
 #: Of all combinations, those that are searched.
-MEMBERS = 320
+MEMBERS = 160
 
 
 class Pointwise(Template):
@@ -26,11 +26,9 @@ class Pointwise(Template):
 
     Knobs:
         rows, columns: register tile in pixels and channels.
-        unroll: K steps per loop iteration.
         k_block: K per cache block, 0 for all of it; partial sums stay in the output.
         m_block, n_block: pixel tiles and panels per cache block, 0 for all of them.
-        outer: which blocks are outermost: 0 those of pixels, 1 those of panels; K blocks are inside both.
-        order: within a block, 0 runs over its panels for each pixel tile, 1 over its pixel tiles for each panel.
+        outer: which blocks are outermost: 0 those of pixels, 1 those of panels; K blocks are inside both, then pixel tiles, then panels.
         axis: what threads share: 0 pixel tiles, 1 panels.
     """
 
@@ -53,18 +51,15 @@ class Pointwise(Template):
             tuple(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)) if channels % LANES == 0 else ()
         )
         options = {
-            "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8, 10, 12), pixels),
-            "columns": up_to((4, 8, 12, 16, 20, 24), round_up(channels, LANES)),
-            "unroll": up_to((4, 8), round_up(in_block, LANES)),
+            "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), pixels),
+            "columns": up_to((4, 8, 16, 24), round_up(channels, LANES)),
             "k_block": (0, *k_blocks),
-            "m_block": (0, *(tiles for tiles in (2, 4, 7, 14, 28) if tiles * 4 < pixels)),
-            "n_block": (0, *(n for n in (2, 4, 8, 16) if n * 8 < channels)),
+            "m_block": (0, *(tiles for tiles in (2, 4, 7, 10, 14, 28) if tiles * 4 < pixels)),
+            "n_block": (0, *(n for n in (1, 2, 4, 8, 16) if n * 8 < channels)),
             "outer": (0, 1),
-            "order": (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
-        tile = {"rows": 7, "columns": 8, "unroll": 4}
-        usual = {**tile, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "order": 0, "axis": 0}
+        usual = {"rows": 7, "columns": 8, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "axis": 0}
 
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in _likely(_product(layer), out_block, tuple(options.items()))
@@ -103,7 +98,7 @@ class Pointwise(Template):
         ):
             a = Activation(data, layer.height * layer.width, depth, channel_block(layer.in_layout, depth))
             c = Activation(output, pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
-            tile = self.tile(kernel, a, weight, bias, c, knobs["unroll"], layer.clamp, pixels.step)
+            tile = self.tile(kernel, a, weight, bias, c, LANES, layer.clamp, pixels.step)
             MatmulNest(tile, knobs, pixels, panels(channels, knobs["columns"]), task.threads).emit()
         return kernel.finish()
 
@@ -139,8 +134,7 @@ def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[in
         # A panel that crosses blocks of the output has its vectors' places worked out one by one.
         if good_tile(rows, columns, product.pixels, product.channels) and (out_block == product.channels or out_block % columns == 0)
     ]
-    unrolls, axes = choices["unroll"], choices["axis"]
-    others = [name for name in choices if name not in ("rows", "columns", "unroll", "axis")]
+    others = [name for name in choices if name not in ("rows", "columns", "axis")]
     multiplying = functools.cache(product.multiplying)
     found = []
     for (rows, columns), values in itertools.product(tiles or [(1, LANES)], itertools.product(*(choices[name] for name in others))):
@@ -148,8 +142,7 @@ def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[in
         # Without blocks of both kinds, there is nothing to put outermost.
         if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
             found.append((multiplying(rows, columns, knobs["k_block"]) + product.moving(knobs), tuple(knobs.values())))
-    best = sorted(found)[: MEMBERS // len(unrolls)]
-    return frozenset((rows, columns, unroll, *rest, axis) for _, (rows, columns, *rest) in best for unroll in unrolls for axis in axes)
+    return frozenset((*values, axis) for _, values in sorted(found)[:MEMBERS] for axis in choices["axis"])
 
 
 def _layer(task: Task) -> Conv2d:

@@ -248,7 +248,7 @@ class _Nest:
         knobs = _pointwise_knobs(self.knobs)
         second, out_channels = self.second, self.second.out_channels
         c = Activation(self.output, second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
-        tile = MatmulTile(self.kernel, between, self.weight, self.bias, c, knobs["unroll"], second.clamp)
+        tile = MatmulTile(self.kernel, between, self.weight, self.bias, c, LANES, second.clamp)
         if columns.size == self.first.out_width:
             pixels = Pixels(rows.size * columns.size, origin=origin)
         else:

@@ -115,8 +115,8 @@ ROWS = (
     Row("channel blocks", "NHWC between all kernels, the same knobs", Changes(layouts=nhwc)),
     Row(
         "cache blocks",
-        "1×1 layers run over all of K, all pixels for each panel",
-        Changes(reschedule=with_knobs((Pointwise.name,), k_block=0, m_block=0, n_block=0, order=1)),
+        "1×1 layers run over all of K, all panels for each pixel tile",
+        Changes(reschedule=with_knobs((Pointwise.name,), k_block=0, m_block=0, n_block=0)),
     ),
     Row("packed weights", "1×1 weights as the model has them", Changes(reschedule=unpacked)),
     Row(

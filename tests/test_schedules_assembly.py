@@ -39,9 +39,6 @@ def test_the_reader_of_assembly() -> None:
     assert (loop.multiply_adds, loop.indexed, len(loop.stack_accesses), len(loop.instructions)) == (2, 1, 1, 5)
 
 
-UNBLOCKED = {"m_block": 0, "n_block": 0, "outer": 1, "order": 1, "axis": 0}
-
-
 def check_member(layer: Layer, knobs: Mapping[str, int]) -> Task:
     """The task; `knobs` must be of its space."""
     task = Task((layer,))
@@ -53,28 +50,18 @@ def check_member(layer: Layer, knobs: Mapping[str, int]) -> Task:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "unroll", "k_block"),
-    [
-        (7, 8, 4, 0),
-        (7, 8, 8, 128),
-        (8, 8, 4, 0),
-        (4, 16, 4, 0),
-        (4, 16, 8, 256),
-        (5, 16, 8, 0),
-        (4, 20, 4, 0),
-        (6, 16, 4, 64),
-        (10, 8, 4, 32),
-    ],
+    ("rows", "columns", "k_block"),
+    [(7, 8, 0), (7, 8, 128), (8, 8, 0), (4, 16, 0), (4, 16, 256), (5, 16, 0), (3, 24, 0), (6, 16, 64), (7, 8, 32)],
 )
-def test_pointwise(rows: int, columns: int, unroll: int, k_block: int) -> None:
+def test_pointwise(rows: int, columns: int, k_block: int) -> None:
     assert good_tile(rows, columns, POINTWISE.height * POINTWISE.width, POINTWISE.out_channels)
-    knobs = {"rows": rows, "columns": columns, "unroll": unroll, "k_block": k_block, **UNBLOCKED, "n_block": 8, "order": 0}
+    knobs = {"rows": rows, "columns": columns, "k_block": k_block, "m_block": 0, "n_block": 8, "outer": 1, "axis": 0}
     loop = hottest_loop(assembly_of(check_member(POINTWISE, knobs), knobs))
     vectors = columns // LANES
-    assert loop.multiply_adds == loop.indexed == rows * vectors * unroll
+    assert loop.multiply_adds == loop.indexed == rows * vectors * LANES
     assert loop.stack_accesses == []
     # Besides: a load of W per vector and K step, one of A per row and four K steps, addresses and the branch.
-    loads = vectors * unroll + rows * unroll // LANES
+    loads = vectors * LANES + rows
     assert len(loop.instructions) - loop.multiply_adds <= loads + 8
 
 
@@ -135,7 +122,7 @@ def test_first_guesses_hardly_spill(layer: Layer) -> None:
 def test_library_code_has_no_heap_allocation_for_tiles() -> None:
     """Local buffers must stay in registers (see `Kernel.accumulators`)."""
     for layer, knobs in (
-        (POINTWISE, {"rows": 7, "columns": 8, "unroll": 4, "k_block": 0, **UNBLOCKED}),
+        (POINTWISE, {"rows": 7, "columns": 8, "k_block": 0, "m_block": 0, "n_block": 0, "outer": 1, "axis": 0}),
         (DEPTHWISE, {"rows": 1, "columns": 6, "channels": 0, "axis": 0}),
         (IMAGE, {"pixels": 4, "columns": 16, "loop": 1, "order": 0}),
         (CLASSIFIER, {"columns": 40, "unroll": 4}),
