@@ -11,10 +11,11 @@ from tvmmobile.schedules.image_conv import ImageConv
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.separable import Separable
 from tvmmobile.schedules.space import Knobs, KnobSchedule, Space
+from tvmmobile.schedules.strassen import Strassen
 from tvmmobile.schedules.template import LayerParameters, Template
 from tvmmobile.tasks import Task
 
-TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector(), Separable())
+TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector(), Separable(), Strassen())
 _registered: list[Template] = []
 _named: list[Template] = []
 

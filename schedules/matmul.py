@@ -140,7 +140,7 @@ class MatmulTile:
             for j in range(vectors):
                 begin = kernel.load(self.bias, channel + j * LANES) if part.first else kernel.load(self.c.buffer, places[i][j])
                 kernel.store(acc, begin, i * panel.width + j * LANES)
-        self._accumulate(acc, row, rows, panel.width, weights, part)
+        self.accumulate(acc, row, rows, panel.width, weights, part)
         for i in range(rows):
             for j in range(vectors):
                 value: Any = kernel.load(acc, i * panel.width + j * LANES)
@@ -156,7 +156,7 @@ class MatmulTile:
             return [[corner + i * self.c.block + j * LANES for j in vectors] for i in range(rows)]
         return [[self.c.at(target + i, channel + j * LANES) for j in vectors] for i in range(rows)]
 
-    def _accumulate(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent) -> None:
+    def accumulate(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent) -> None:
         """acc += A[row .. row + rows, part] · W[part].
 
         The first and the last steps stand outside the loops, so that what loads and what stores C overlaps with multiplying: with 64 steps

@@ -33,6 +33,8 @@ class Template(ABC):
     """
 
     name: str
+    #: Trials that are enough, whatever more is asked for: where a candidate takes seconds to build and the usual knobs are nearly the best.
+    enough_trials: int | None = None
     #: Raised whenever `emit` or `pack` changes what old knobs mean, so that no record is read with a new meaning.
     version: int
 

@@ -124,7 +124,7 @@ def make(name: str, task: Task, seed: int, shipped: Database) -> Strategy:
     for other in shipped.tasks():
         if other != task:
             model.add(shipped.records(other))
-    seeds = nearest_schedules(task, shipped) if name == "evolution, nearest first" else []
+    seeds = nearest_schedules(task, shipped, template) if name == "evolution, nearest first" else []
     return GuidedEvolution(task, space, seeds, rng, model)
 
 

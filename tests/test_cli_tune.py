@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -138,7 +139,9 @@ def test_compile_wants_records(cli: CommandLine, tmp_path: Path) -> None:
 def test_a_dry_run_writes_nothing(cli: CommandLine, tmp_path: Path) -> None:
     outcome = cli("tune", *SMALL, "--trials", "0", "--logs", "logs", "--out", "results", "--dry-run")
     assert outcome.code == 0 and "nothing was done" in outcome.out
-    assert outcome.out.count("_float32_t1") == 28
+    kernels = re.search(r"(\d+) distinct kernels", outcome.err)
+    # Names of more than a line are broken anywhere.
+    assert kernels and re.sub(r"\s", "", outcome.out).count("_float32_t1") == int(kernels[1]) >= 28
     assert "…" not in outcome.out and max(map(len, outcome.out.splitlines())) <= 80
     assert list(tmp_path.iterdir()) == []
 

@@ -77,7 +77,7 @@ class TuningProgress:
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
         """See `search.tuner.Listener`."""
-        head = f"[{self._kernel}/{self._kernels}] {assignment.task.name}"
+        head = f"[{self._kernel}/{self._kernels}] {assignment.title}"
         failed = f", {self._failures} failed" if self._failures else ""
         self._progress.console.print(
             f"{head}\n    best {_latency(best)} {self._kind} after {assignment.missing} trials{failed}", soft_wrap=True

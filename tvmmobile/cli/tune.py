@@ -130,7 +130,7 @@ def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assig
     face = f"the virtual {profile.board} (latencies are modelled)" if profile.kind == "modelled" else f"{profile.board} (measured)"
     missing = sum(assignment.missing for assignment in assignments)
     errors().print(
-        f"{profile.name}: {face}\n{variants} variants, {len(assignments)} distinct kernels, "
+        f"{profile.name}: {face}\n{variants} variants, {len({assignment.task for assignment in assignments})} distinct kernels, "
         f"{sum(assignment.done for assignment in assignments)} records, {missing} trials to run",
         soft_wrap=True,
     )
@@ -145,7 +145,7 @@ def _print_assignments(assignments: Sequence[Assignment]) -> None:
 
     table = table_of(("kernel",), ("records", "trials"))
     for assignment in assignments:
-        name = assignment.task.name.replace("+", " +\n  ")  # of several layers: one a line, or it would not fit
+        name = assignment.title.replace("+", " +\n  ")  # of several layers: one a line, or it would not fit
         table.add_row(name, str(assignment.done), str(assignment.missing))
     output().print(table)
     minutes = sum(assignment.missing for assignment in assignments) / _TRIALS_PER_SECOND / 60

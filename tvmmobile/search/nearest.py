@@ -6,43 +6,52 @@ import math
 
 from tvmmobile.database import Database, Record
 from tvmmobile.layers import Conv2d, Dense, Layer
-from tvmmobile.schedules import KnobSchedule, template_for
+from tvmmobile.schedules import KnobSchedule, Template, template_named
 from tvmmobile.tasks import Task
 
 #: Neighbours whose best schedules are tried first.
 NEIGHBOURS = 3
 
 
-def nearest_schedules(task: Task, database: Database) -> list[KnobSchedule]:
-    """Schedules for `task`, most promising first: the best of the nearest tasks with records, moved into this task's space.
+def nearest_schedules(task: Task, database: Database, template: Template) -> list[KnobSchedule]:
+    """Schedules of a template for `task`, most promising first: the best of the nearest tasks with records, moved into this task's space.
 
-    Empty where no template takes the task or nothing alike was tuned.
+    Empty where nothing alike was tuned.
     """
-    return [schedule for schedule, _ in _neighbours(task, database)]
+    return [schedule for schedule, _ in _neighbours(task, database, template)]
 
 
 def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record] | None:
-    """The first of `nearest_schedules`, with the record it comes from."""
-    return next(iter(_neighbours(task, database)), None)
+    """What was best for the nearest task, whatever template it is of, moved into this task's space, and the record it comes from."""
+    return next(iter(_neighbours(task, database, None)), None)
 
 
-def _neighbours(task: Task, database: Database) -> list[tuple[KnobSchedule, Record]]:
-    template = template_for(task)
-    space = template.space(task) if template else None
-    if template is None or space is None:
-        return []
-    alike = [other for other in database.tasks() if other != task and template_for(other) is template]
-    alike.sort(key=lambda other: (distance(task, other), other.name))
+def _neighbours(task: Task, database: Database, only: Template | None) -> list[tuple[KnobSchedule, Record]]:
     found: dict[KnobSchedule, Record] = {}
-    for other in alike:
-        best = database.best(other)
-        if best is not None and isinstance(best.schedule, KnobSchedule):
-            schedule = space.nearest(best.schedule)
+    for other in sorted((other for other in database.tasks() if other != task), key=lambda other: (distance(task, other), other.name)):
+        best = _best(database, other, only)
+        if best is not None:
+            assert isinstance(best.schedule, KnobSchedule)
+            template = template_named(best.schedule.template, best.schedule.version)
+            space = template.space(task) if template else None
+            schedule = space.nearest(best.schedule) if space else None
             if schedule is not None:
                 found.setdefault(schedule, best)
         if len(found) == NEIGHBOURS:
             break
     return list(found.items())
+
+
+def _best(database: Database, task: Task, only: Template | None) -> Record | None:
+    """The fastest record of a task's that has knobs, of one template if `only` is given."""
+    good = [
+        record
+        for record in database.records(task)
+        if record.latency_us is not None
+        and isinstance(record.schedule, KnobSchedule)
+        and (only is None or (record.schedule.template, record.schedule.version) == (only.name, only.version))
+    ]
+    return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
 
 
 def distance(one: Task, other: Task) -> float:

@@ -38,9 +38,9 @@ class Strategy(ABC):
         return chosen
 
     def observe(self, records: list[Record]) -> None:
-        """Learn what came of proposals, or of an earlier run."""
+        """Learn what came of proposals, or of an earlier run; records of other templates say nothing."""
         for record in records:
-            if isinstance(record.schedule, KnobSchedule):
+            if isinstance(record.schedule, KnobSchedule) and record.schedule in self.space:
                 self.tried[record.schedule] = float("inf") if record.latency_us is None else record.latency_us
 
     def _fresh(self, taken: set[KnobSchedule]) -> list[KnobSchedule]:

@@ -12,7 +12,7 @@ from tvmmobile.database import Database, Record
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.errors import DeviceUnavailable
 from tvmmobile.measure import Timing
-from tvmmobile.schedules import KnobSchedule, Template, template_for
+from tvmmobile.schedules import KnobSchedule, Template, template_for, templates_for
 from tvmmobile.search.cost_model import CostModel
 from tvmmobile.search.fallback import FallbackSpace
 from tvmmobile.search.nearest import nearest_schedules
@@ -48,9 +48,10 @@ DEADLINES = Deadlines()
 
 @dataclass(frozen=True)
 class Assignment:
-    """A task with the number of trials it still lacks.
+    """A task with the number of trials it still lacks; one for each template that takes it.
 
     Attributes:
+        template: whose schedules are tried, `None` where no template takes the task.
         source: an opaque task's unscheduled TIR function, else `None`.
         candidates: for a task that no template takes, the schedules MetaSchedule's rules gave; empty for others.
         done: records that exist already.
@@ -62,6 +63,13 @@ class Assignment:
     candidates: tuple[TraceSchedule, ...]
     done: int
     missing: int
+    template: Template | None = None
+
+    @property
+    def title(self) -> str:
+        """The task's name, and the template's where it is not the first that takes the task."""
+        first = template_for(self.task)
+        return self.task.name if self.template is None or self.template is first else f"{self.task.name} ({self.template.name})"
 
 
 class Listener(Protocol):
@@ -82,19 +90,23 @@ def assign(tasks: Mapping[Task, Any], database: Database, trials: int, target: M
 
     Args:
         tasks: each with the TIR function of an opaque task, or `None`.
-        trials: wanted per task; records that exist count, and a space that is smaller is enough.
+        trials: wanted per task and template; records that exist count, and a space that is smaller is enough.
         target: the device's target.
     """
     assignments = []
     for task, source in tasks.items():
-        done = len(database.records(task))
-        template = template_for(task)
-        space = template.space(task) if template else None
-        candidates: tuple[TraceSchedule, ...] = ()
-        if space is None and done < trials:
-            candidates = FallbackSpace(task, source, target).members(trials)
-        wanted = min(trials, len(space) if space is not None else len(candidates))
-        assignments.append(Assignment(task, source, candidates, done, max(0, wanted - done)))
+        records = database.records(task)
+        templates = templates_for(task)
+        for template in templates:
+            space = template.space(task)
+            assert space is not None
+            done = sum(record.schedule in space for record in records)
+            wanted = min(trials, len(space), template.enough_trials or trials)
+            assignments.append(Assignment(task, source, (), done, max(0, wanted - done), template))
+        if not templates:
+            done = len(records)
+            candidates = FallbackSpace(task, source, target).members(trials) if done < trials else ()
+            assignments.append(Assignment(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
     return assignments
 
 
@@ -205,14 +217,14 @@ class _Tuning:
         self.workers, self.listener, self.models, self.seed = workers, listener, models, seed
         self.deadlines = deadlines
         task = assignment.task
-        template = template_for(task)
+        template = assignment.template
         # Resuming must not repeat the same random choices, hence the number of records in the seed.
         self.rng = random.Random(f"{task.name} {seed} {assignment.done}")
         self.strategy: Strategy | None = None
         if template is not None:
             space = template.space(task)
             assert space is not None
-            seeds = [*nearest_schedules(task, database), space.default]
+            seeds = [*nearest_schedules(task, database, template), space.default]
             self.strategy = make_strategy(strategy, template, task, seeds, self.rng, models, database)
             self.strategy.observe(database.records(task))
 

@@ -1,0 +1,180 @@
+"""1×1 convolution by one level of Strassen's algorithm: an eighth fewer multiplications, three quarters more weights to read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.layers import Conv2d, channel_block
+from tvmmobile.schedules.emit import Activation, Kernel
+from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, up_to, waste
+from tvmmobile.schedules.matmul import MatmulTile
+from tvmmobile.schedules.seven_products import GROUPS, STEPS
+from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.strassen_nest import emit_strassen
+from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.tasks import Task
+
+FLOAT_BYTES = 4
+#: Fewest input or output channels with which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
+#: 1.11 ms so, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
+LEAST_CHANNELS = 128
+#: Fewest pixels: a tile and its accumulators in each half.
+LEAST_PIXELS = 8
+#: A sum of blocks of A: all panels of a product read it again, so that it has to stay in the first-level cache while weights and output
+#: pass; the smaller it is, the more often these pass (14 × 14 with 512 → 512: 6.3 KB 7.26 ms, 12.5 KB 7.20 ms, 14.3 KB 7.61 ms,
+#: 25 KB 7.66 ms).
+LEAST_BYTES, MOST_BYTES = 6144, 13000
+#: Packed weights that every part reads again (14 × 14 with 256 → 512, 0.9 MB: 3.70 ms in one part, 3.79 ms in two; 28 × 28 with 256 → 256,
+#: 0.45 MB: 7.57 and 7.47 ms).
+MOST_WEIGHT_BYTES = 524288
+#: Blocks of output channels of which a line is no longer in the cache when the next panel comes to it: 512 channels together take 7.48 ms
+#: panel by panel and 7.27 ms with two in turns; blocks of 16 7.20 and 7.21 ms.
+SHARED_BLOCK = 16
+#: Of the time; the pixels after the last whole tile.
+MOST_TAIL = 0.08
+#: With more pixels than this the input and the output would not stay in the second-level cache for all seven products (256 channels).
+USUAL_PIXELS = 392
+#: Steps of K per block to begin with.
+USUAL_K_BLOCK = 64
+
+
+class Strassen(Template):
+    """Takes one 1×1 convolution, stride 1, no padding, one group, float32, of many channels, together or in blocks.
+
+    One level of Winograd's form of Strassen's algorithm, see `seven_products`. Its rounding errors are larger than the direct
+    product's: 4e-6 of the largest output with 512 input channels, 5e-6 with 1024, where the direct product has 2e-6 (against PyTorch).
+
+    Knobs:
+        rows, columns: register tile in pixels and channels.
+        parts: parts of the pixels that are computed one after another.
+        m_block: pixel tiles in a half of a part per block, 0 for all of them.
+        n_block: panels that alternate for each pixel tile.
+        k_block: K per block, 0 for all of a half.
+        axis: what threads share: 0 panels, 1 parts.
+    """
+
+    name = "strassen"
+    version = 1
+    enough_trials = 8
+
+    def space(self, task: Task) -> Space | None:
+        """See the class."""
+        if len(task.region) != 1 or task.dtype != "float32":
+            return None
+        layer = task.region[0]
+        if not (isinstance(layer, Conv2d) and layer.is_pointwise and "NCHW" not in (layer.in_layout, layer.out_layout)):
+            return None
+        pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
+        if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < LEAST_CHANNELS:
+            return None
+        in_block, out_block = channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.out_channels)
+        if any(extent % LANES for extent in (depth, channels, in_block, out_block)):
+            return None
+        weight_bytes = len(STEPS) * depth * channels * FLOAT_BYTES
+        options = {
+            "rows": up_to((4, 5, 6, 7, 8), pixels // 2),
+            "columns": tuple(width for width in (8, 12, 4) if channels % width == 0)[:1],
+            "parts": tuple(parts for parts in (1, 2, 4, 8) if parts == 1 or pixels >= 96 * parts),
+            "m_block": (0, 4, 5, 6, 7, 8, 10),
+            "n_block": (1, 2),
+            "k_block": (0, *(k for k in (48, 64, 96, 128) if k < depth)),
+            "axis": (0, 1) if task.threads > 1 else (0,),
+        }
+
+        def fits(knobs: Knobs) -> bool:
+            vectors = knobs["columns"] // LANES
+            accumulators = knobs["rows"] * vectors
+            if accumulators < MIN_ACCUMULATORS or accumulators + knobs["rows"] + min(vectors, 2) > REGISTERS:
+                return False
+            if depth % (knobs["k_block"] or depth) or (knobs["n_block"] > 1 and out_block <= SHARED_BLOCK):
+                return False
+            if (knobs["parts"] > 1 and weight_bytes > MOST_WEIGHT_BYTES) or (knobs["axis"] == 1 and knobs["parts"] < task.threads):
+                return False
+            half = _half(pixels, knobs)
+            block = knobs["m_block"] * knobs["rows"]
+            # Blocks that are nearly alike, none of them the whole half by another name.
+            if block and (block >= half or waste(half, block) > 0.25):
+                return False
+            size = _sum_bytes(half, depth, knobs)
+            smallest = LEAST_BYTES if block or knobs["k_block"] else 0
+            return _tail(half, knobs) <= MOST_TAIL and smallest <= size <= MOST_BYTES
+
+        parts = 1 if weight_bytes > MOST_WEIGHT_BYTES else max(round(pixels / USUAL_PIXELS), 1)
+        rows = min((7, 8, 6), key=lambda height: waste(_half(pixels, {"parts": parts}), height))
+        k_block = 0 if depth <= USUAL_K_BLOCK else USUAL_K_BLOCK
+        usual = {"rows": rows, "columns": 8, "parts": parts, "m_block": 7, "n_block": 1, "k_block": k_block, "axis": 0}
+        return Space(self.name, self.version, options, fits, usual)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, tile, registers used, the blocks and how many there are, and what the tile wastes."""
+        layer = _layer(task)
+        pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
+        vectors, half = knobs["columns"] // LANES, _half(pixels, knobs)
+        return [
+            math.log2(pixels),
+            math.log2(depth),
+            math.log2(channels),
+            knobs["rows"] * vectors,
+            knobs["rows"] * vectors + knobs["rows"] + vectors,
+            math.log2(_sum_bytes(half, depth, knobs)),
+            half / min(knobs["m_block"] * knobs["rows"] or half, half),
+            depth / min(knobs["k_block"] or depth, depth),
+            math.log2(half),
+            _tail(half, knobs),
+        ]
+
+    def emit(self, task: Task, knobs: Knobs) -> Any:
+        """See `Template.emit`."""
+        layer = _layer(task)
+        kernel = Kernel(task.symbol)
+        pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels
+        packed = len(STEPS) * (depth // 2) * (channels // 2)
+        shapes = {"data": layer.input_shape, "weight": (packed,), "bias": (channels,), "output": layer.output_shape}
+        with kernel.body(**shapes) as (data, weight, bias, output):
+            a = Activation(data, pixels, depth, channel_block(layer.in_layout, depth))
+            c = Activation(output, pixels, channels, channel_block(layer.out_layout, channels))
+            emit_strassen(MatmulTile(kernel, a, weight, bias, c, LANES, layer.clamp), knobs, task.threads)
+        return kernel.finish()
+
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Sums of weight blocks, added in float64, as [group of steps][K block][step][panel][K][column]; the bias as it is."""
+        layer = _layer(task)
+        depth, channels, width = layer.in_channels // 2, layer.out_channels // 2, knobs["columns"]
+        weight = parameters[0].weight.reshape(2, depth, 2, channels).astype(np.float64)
+        block = min(knobs["k_block"] or depth, depth)
+        pieces = []
+        for group in GROUPS:
+            sums = [sum(sign * weight[row, :, column] for (row, column), sign in step.w) for step in group]
+            for start in range(0, depth, block):
+                for total in sums:
+                    part = np.asarray(total, np.float32)[start : start + block]
+                    pieces.append(part.reshape(len(part), -1, width).transpose(1, 0, 2).ravel())
+        return [np.concatenate(pieces), parameters[0].bias.astype(np.float32)]
+
+
+def _half(pixels: int, knobs: Knobs) -> int:
+    """Rows of the longer half of a part."""
+    part = -(-pixels // knobs["parts"])
+    return part - part // 2
+
+
+def _sum_bytes(half: int, depth: int, knobs: Knobs) -> int:
+    """Of a sum of blocks of A, for one block of pixels and K."""
+    rows = min(knobs["m_block"] * knobs["rows"] or half, half)
+    return rows * min(knobs["k_block"] or depth, depth) * FLOAT_BYTES
+
+
+def _tail(half: int, knobs: Knobs) -> float:
+    """Share of the time that the tile after the whole ones wastes for want of accumulators."""
+    rest = half % knobs["rows"]
+    idle = MIN_ACCUMULATORS - rest * knobs["columns"] // LANES
+    return max(idle, 0) * LANES / (half * knobs["columns"]) if rest else 0.0
+
+
+def _layer(task: Task) -> Conv2d:
+    layer = task.layer
+    assert isinstance(layer, Conv2d)
+    return layer
