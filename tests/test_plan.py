@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmmobile.layers import Dense
+from tvmmobile.layers import Conv2d, Dense, Layer, Layout
 from tvmmobile.network import Network, Node
-from tvmmobile.plan import MAX_REGION, Plan, Price, Step, candidate_regions, make_plan
+from tvmmobile.plan import MAX_REGION, Plan, Price, Step, candidate_regions, detours, edge_layouts, make_plan
 from tvmmobile.tasks import Task
 
 
@@ -140,3 +140,65 @@ def test_no_cover_is_cheaper(count: int, data: st.DataObject) -> None:
         return [[region, *rest] for region in usable for rest in covers(region[1] + 1)]
 
     assert cost(spans(plan)) == min(map(cost, covers(0)))
+
+
+def chain_of(channels: int, count: int) -> Network:
+    """Alternately depthwise and 1×1 layers of 8×8 pixels."""
+    layers = [
+        Conv2d(8, 8, channels, channels, (3, 3), (1, 1), (1, 1, 1, 1), channels) if index % 2 == 0 else Conv2d(8, 8, channels, channels)
+        for index in range(count)
+    ]
+    return Network(tuple(Node(layer, None, None, False) for layer in layers), None)
+
+
+def layouts(plan: Plan) -> list[tuple[Layout, Layout]]:
+    """What each step reads and writes."""
+    ends = [(step.task.region[0], step.task.region[-1]) for step in plan.steps]
+    return [(first.in_layout, last.out_layout) for first, last in ends if isinstance(first, Conv2d) and isinstance(last, Conv2d)]
+
+
+def single(task: Task) -> bool:
+    """Whether a task has one layer, as if no template took several."""
+    return len(task.region) == 1
+
+
+@pytest.mark.parametrize(("cost", "expected"), [(0.0, "NCHW32c"), (2.0, "NHWC")])
+def test_layouts_agree_on_every_edge_and_cost_least(cost: float, expected: Layout) -> None:
+    """`cost` is what a kernel with channel blocks at an end takes longer."""
+    network = chain_of(64, 4)
+    regions = candidate_regions(network, single, "float32", 1)
+
+    def price(task: Task) -> Price:
+        first = task.region[0]
+        assert isinstance(first, Conv2d)
+        return Price(5.0 + cost * ("c" in first.in_layout) + (cost - 1.0) * ("c" in first.out_layout), "made up")
+
+    found = layouts(make_plan(network, regions, price))
+    assert [after for _, after in found[:-1]] == [before for before, _ in found[1:]] == [expected] * 3
+    assert found[0][0] == found[-1][1] == "NHWC"
+
+
+def test_unmeasured_kernels_take_the_layout_named_first() -> None:
+    network = chain_of(64, 3)
+    plan = make_plan(network, candidate_regions(network, single, "float32", 1), lambda task: Price(None, "never"))
+    assert layouts(plan) == [("NHWC", "NCHW32c"), ("NCHW32c", "NCHW32c"), ("NCHW32c", "NHWC")]
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(32, ("NHWC",)), (64, ("NCHW32c", "NHWC")), (512, ("NCHW32c",)), (144, ("NCHW48c",))])
+def test_layouts_behind_a_product(channels: int, expected: tuple[Layout, ...]) -> None:
+    product, depthwise = chain_of(channels, 3).nodes[1].layer, chain_of(channels, 3).nodes[2].layer
+    assert edge_layouts(product, depthwise) == expected
+    assert edge_layouts(depthwise, Dense(4, 4)) == ("NHWC",)
+
+
+def test_no_blocks_where_none_divide_the_channels() -> None:
+    layer: Layer = Conv2d(8, 8, 184, 184)
+    assert edge_layouts(layer, layer) == ("NHWC",)
+
+
+def test_detours() -> None:
+    """Singles take 5 us each, so that a plan with the pair of 12 takes 2 more, and the pair of 9 is the best plan's."""
+    prices = {**{(index, index): 5.0 for index in range(4)}, (0, 1): 12.0, (2, 3): 9.0, (1, 2): None}
+    regions = candidate_regions(network_of(4), lambda task: region_of(task) in prices, "float32", 1)
+    found = {(first, last): detour for (first, last, _), detour in detours(4, regions, lambda task: prices.get(region_of(task))).items()}
+    assert found == pytest.approx({(0, 0): 0, (1, 1): 0, (2, 2): 1, (3, 3): 1, (0, 1): 2, (2, 3): 0})

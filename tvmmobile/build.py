@@ -83,16 +83,30 @@ class Changes:
 NO_CHANGES = Changes()
 
 
-def variant_tasks(job: VariantJob) -> list[tuple[Task, str | None]]:
-    """The tasks of a variant in execution order, an opaque one with its TIR function as JSON text."""
+@dataclass(frozen=True)
+class VariantTasks:
+    """What of a variant may become one kernel.
+
+    Attributes:
+        nodes: of its network.
+        regions: first node, last node and task, in order.
+        sources: the opaque tasks' TIR functions as JSON text.
+    """
+
+    nodes: int
+    regions: tuple[tuple[int, int, Task], ...]
+    sources: Mapping[Task, str]
+
+
+def variant_tasks(job: VariantJob) -> VariantTasks:
+    """The tasks of a variant."""
     import tvm
 
     network = _import(_model(job), job.dtype, job.threads, None)
-    found: dict[Task, str | None] = {}
-    for first, last, task in candidate_regions(network, _taken, job.dtype, job.threads):
-        function = network.nodes[first].function if first == last else None
-        found[task] = None if function is None else tvm.ir.save_json(function)
-    return list(found.items())
+    regions = candidate_regions(network, _taken, job.dtype, job.threads)
+    functions = {task: network.nodes[first].function for first, last, task in regions if first == last}
+    sources = {task: tvm.ir.save_json(function) for task, function in functions.items() if function is not None}
+    return VariantTasks(len(network.nodes), tuple(regions), sources)
 
 
 def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:

@@ -44,6 +44,11 @@ def activation_shape(layout: Layout, height: int, width: int, channels: int) -> 
     return (1, channels // block, height, width, block)
 
 
+def _short(layout: Layout) -> str:
+    """`32c` for `NCHW32c`, `nchw` for `NCHW`."""
+    return layout.removeprefix("NCHW") or layout.lower()
+
+
 def clamp_name(clamp: Clamp) -> str:
     """`relu6` for (0, 6), `relu`, `linear`, else both bounds."""
     known = _CLAMP_NAMES.get(clamp)
@@ -135,9 +140,9 @@ class Conv2d:
         if self.groups > 1 and not self.is_depthwise:
             parts.append(f"g{self.groups}")
         if self.in_layout != "NHWC":
-            parts.append(self.in_layout.lower())
+            parts.append(_short(self.in_layout))
         if self.out_layout != "NHWC":
-            parts.append(f"to_{self.out_layout.lower()}")
+            parts.append(f"to_{_short(self.out_layout)}")
         return "_".join([*parts, clamp_name(self.clamp)])
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tvmmobile.layers import Conv2d, Layer, Layout, blocked
@@ -16,6 +17,8 @@ MAX_REGION = 6
 USUAL_BLOCKS = (32, 48, 24, 40, 16, 20, 28, 36, 44)
 #: Channels below which blocks were never faster, and from which on they always were (MobileNet v1, virtual Pi 4).
 FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED = 64, 128
+#: Input channels beyond which no product is fused with what follows it.
+MOST_FUSED = 256
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:
     blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block]
     if channels < FEWEST_BLOCKED or not blocks:
         return ("NHWC",)
-    return (blocked(blocks[0]), "NHWC") if channels < FEWEST_ONLY_BLOCKED else (blocked(blocks[0]),)
+    # A product that is one kernel with the depthwise layer behind it reads pixel by pixel.
+    fusable = layer.is_depthwise and following.is_pointwise and channels <= MOST_FUSED
+    return (blocked(blocks[0]), "NHWC") if channels < FEWEST_ONLY_BLOCKED or fusable else (blocked(blocks[0]),)
 
 
 def candidate_regions(
@@ -113,6 +118,37 @@ def _ends(task: Task) -> tuple[Layout, Layout]:
     first, last = task.region[0], task.region[-1]
     before = first.in_layout if isinstance(first, Conv2d) and first.in_layout != "NCHW" else "NHWC"
     return before, last.out_layout if isinstance(last, Conv2d) else "NHWC"
+
+
+def detours(
+    count: int, regions: Sequence[tuple[int, int, Task]], latency_us: Callable[[Task], float | None]
+) -> dict[tuple[int, int, Task], float]:
+    """By how much the best plan that has a region is slower than the best plan of all, in microseconds; 0 where it is part of that.
+
+    Args:
+        count: nodes of the network.
+        regions: as `candidate_regions` lists them; those never measured are left out.
+        latency_us: of a task's best schedule, `None` where it was never measured.
+    """
+    known = [(first, last, task, latency) for first, last, task in regions if (latency := latency_us(task)) is not None]
+    before: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
+    after: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
+    before[0] = after[count] = {"NHWC": 0.0}
+    for first, last, task, latency in sorted(known, key=lambda region: region[1]):
+        source, target = _ends(task)
+        reached = before[first].get(source, math.inf) + latency
+        before[last + 1][target] = min(before[last + 1].get(target, math.inf), reached)
+    for first, last, task, latency in sorted(known, key=lambda region: -region[0]):
+        source, target = _ends(task)
+        left = after[last + 1].get(target, math.inf) + latency
+        after[first][source] = min(after[first].get(source, math.inf), left)
+    best = after[0].get("NHWC", math.inf)
+    found = {}
+    for first, last, task, latency in known:
+        source, target = _ends(task)
+        whole = before[first].get(source, math.inf) + latency + after[last + 1].get(target, math.inf)
+        found[first, last, task] = whole - best if whole < math.inf else math.inf
+    return found
 
 
 def make_plan(network: Network, regions: list[tuple[int, int, Task]], price: Callable[[Task], Price]) -> Plan:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile import __version__
-from tvmmobile.build import VariantJob, build_variant, variant_tasks
+from tvmmobile.build import VariantJob, VariantTasks, build_variant, variant_tasks
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
@@ -46,21 +46,27 @@ class BenchJob:
     timing: Timing
 
 
-def collect_tasks(workers: Workers, jobs: Sequence[VariantJob], progress: Progress) -> dict[Task, Any]:
-    """Every distinct task of the variants, in order of first use; an opaque one with its TIR function.
+def collect_variants(workers: Workers, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
+    """What may become kernels, of every variant; in the order of `jobs`.
 
     Raises:
         UserError: a variant cannot be built or imported.
     """
-    import tvm
-
-    found: dict[ModelSpec, list[tuple[Task, str | None]]] = {}
+    found: dict[ModelSpec, VariantTasks] = {}
     for job, tasks in workers.run(variant_tasks, jobs, _BUILD_TIMEOUT_S):
         found[job.spec] = _succeeded(tasks, f"importing {job.spec.variant}")
         progress(job.spec.variant)
+    return [found[job.spec] for job in jobs]
+
+
+def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, Any]:
+    """Every distinct task, in order of first use; an opaque one with its TIR function."""
+    import tvm
+
     sources: dict[Task, str | None] = {}
-    for job in jobs:
-        sources.update({task: source for task, source in found[job.spec] if task not in sources})
+    for variant in variants:
+        for _, _, task in variant.regions:
+            sources.setdefault(task, variant.sources.get(task))
     return {task: None if source is None else tvm.ir.load_json(source) for task, source in sources.items()}
 
 

@@ -96,13 +96,13 @@ def _is_opaque(task: Task) -> bool:
 def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile) -> dict[Task, Any]:
     """The TIR functions of the tasks that no template takes, which logs do not hold: from the paper's variants, imported again."""
     from tvmmobile.cli.progress import counting
-    from tvmmobile.stages import collect_tasks
+    from tvmmobile.stages import collect_variants, distinct_tasks
 
     if not any(map(_is_opaque, tasks)):
         return {}
     jobs = [job for setting in sorted({(task.dtype, task.threads) for task in tasks}) for job in _imports(*setting, profile)]
     with counting("importing", len(jobs)) as done:
-        return {task: source for task, source in collect_tasks(workers, jobs, done).items() if source is not None}
+        return {task: source for task, source in distinct_tasks(collect_variants(workers, jobs, done)).items() if source is not None}
 
 
 def _imports(dtype: str, threads: int, profile: DeviceProfile) -> list[VariantJob]:

@@ -75,9 +75,10 @@ def tune(
 def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: bool, dry_run: bool) -> None:
     from tvmmobile.cli.progress import TuningProgress, counting
     from tvmmobile.database import Database
+    from tvmmobile.search.rounds import FIRST_TRIALS, promising
     from tvmmobile.search.tuner import BATCH, assign
     from tvmmobile.search.tuner import tune as run_search
-    from tvmmobile.stages import bench_libraries, build_libraries, collect_tasks, network_timing
+    from tvmmobile.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks, network_timing
     from tvmmobile.workers import Workers
 
     profile = board.profile
@@ -86,19 +87,23 @@ def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: b
     jobs = request.jobs(profile)
     with Workers(worker_count(max(len(jobs), BATCH if trials else 1))) as workers:
         with counting("importing", len(jobs)) as done:
-            tasks = collect_tasks(workers, jobs, done)
+            variants = collect_variants(workers, jobs, done)
         if fresh and not dry_run:
             set_aside(request.logs.target)
         database = Database(jobs[0].identity, request.logs.sources, request.logs.target)
-        assignments = assign(tasks, database, trials, profile.target)
-        _announce(profile, len(jobs), assignments, database.outdated)
+        tasks = distinct_tasks(variants)
+        assignments = assign(tasks, database, min(trials, FIRST_TRIALS), profile.target)
+        _announce(profile, len(jobs), assignments, trials, database.outdated)
         if dry_run:
             _print_assignments(assignments)
             return
         with board.started(workers.count) as endpoint:
-            if any(assignment.missing for assignment in assignments):
-                with TuningProgress(assignments, profile.kind) as progress:
-                    run_search(assignments, database, endpoint, profile, workers, progress, strategy, request.seed)
+            for wanted in (min(trials, FIRST_TRIALS), trials):
+                chosen = tasks if wanted <= FIRST_TRIALS else promising(variants, database, tasks)
+                assignments = assign(chosen, database, wanted, profile.target)
+                if any(assignment.missing for assignment in assignments):
+                    with TuningProgress(assignments, profile.kind) as progress:
+                        run_search(assignments, database, endpoint, profile, workers, progress, strategy, request.seed)
             with counting("compiling", len(jobs)) as done:
                 libraries = build_libraries(workers, jobs, done)
             with counting("verifying", len(jobs)) as done:
@@ -124,14 +129,16 @@ def check_strategy(name: str) -> None:
         raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
 
 
-def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assignment], outdated: int) -> None:
+def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assignment], trials: int, outdated: int) -> None:
     from tvmmobile.cli.progress import errors
+    from tvmmobile.search.rounds import FIRST_TRIALS
 
     face = f"the virtual {profile.board} (latencies are modelled)" if profile.kind == "modelled" else f"{profile.board} (measured)"
     missing = sum(assignment.missing for assignment in assignments)
     errors().print(
         f"{profile.name}: {face}\n{variants} variants, {len({assignment.task for assignment in assignments})} distinct kernels, "
-        f"{sum(assignment.done for assignment in assignments)} records, {missing} trials to run",
+        f"{sum(assignment.done for assignment in assignments)} records, {missing} trials to run"
+        + (f", then up to {trials} for each kernel a plan may use" if trials > FIRST_TRIALS else ""),
         soft_wrap=True,
     )
     if outdated:

@@ -1,0 +1,236 @@
+"""One layer of a chain in one step of one part: where its input and output are, and loops over its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.layers import Conv2d, channel_block
+from tvmmobile.schedules.chain_geometry import Axis, taps_of, tile_for
+from tvmmobile.schedules.chain_memory import Stage, readers
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, cut
+from tvmmobile.schedules.space import Knobs
+
+#: For each output along an axis its taps [low, high).
+Taps = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Placed(Activation):
+    """An activation that begins at the element `origin` of its buffer."""
+
+    origin: Expr = 0
+
+    def at(self, pixel: Expr, channel: Expr) -> Expr:
+        """Index of an element."""
+        return self.origin + super().at(pixel, channel)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The loops' variables.
+
+    Attributes:
+        block, part, step: of channels, columns and rows; steps before the first one are negative.
+        first: the thread's first step.
+    """
+
+    block: Expr
+    part: Expr
+    step: Expr
+    first: Expr
+
+
+@dataclass(frozen=True)
+class Place:
+    """One layer in one step.
+
+    Attributes:
+        stage, source: the layer's stage and the one before, `None` for the first layer.
+        last: whether its output is the region's.
+        data, output, scratch: the region's input and output, and what lies between.
+        weight, bias: the layer's packed constants.
+    """
+
+    kernel: Kernel
+    knobs: Knobs
+    stage: Stage
+    source: Stage | None
+    last: bool
+    moment: Moment
+    data: Buffer
+    output: Buffer
+    scratch: Buffer
+    weight: Buffer
+    bias: Buffer
+
+    @property
+    def layer(self) -> Conv2d:
+        """The layer itself."""
+        return self.stage.layer
+
+    @property
+    def first_channel(self) -> Expr:
+        """First output channel of the block."""
+        return self.moment.block * self.stage.channels
+
+    @property
+    def first_row(self) -> Expr:
+        """First output row of the step; it and the following ones may lie outside the image."""
+        return self.row_in_step(self.stage)
+
+    @property
+    def weights(self) -> tuple[Buffer, Expr]:
+        """The buffer that has the weights, and the element where those of channel 0 are, or would be."""
+        if self.stage.weights is None:
+            return self.weight, 0
+        return self.scratch, self.stage.weights - self.moment.block * self.stage.weight_elements
+
+    def row_in_step(self, stage: Stage) -> Expr:
+        """First row of the step in another stage."""
+        return self.moment.step * stage.rows.step + stage.rows.offset
+
+    def input(self, row: Expr) -> tuple[Activation, Expr]:
+        """What has an input row, and the pixel there of column 0."""
+        layer = self.layer
+        if self.source is None:
+            channels = layer.in_channels
+            activation = Activation(self.data, layer.height * layer.width, channels, channel_block(layer.in_layout, channels))
+            return activation, row * layer.width
+        return self._buffered(self.source, row, 0), 0
+
+    def target(self, row: Expr) -> tuple[Activation, Expr]:
+        """What has an output row, its channels counted over all blocks, and the pixel there of column 0."""
+        layer = self.layer
+        if self.last:
+            channels = layer.out_channels
+            pixels = layer.out_height * layer.out_width
+            return Activation(self.output, pixels, channels, channel_block(layer.out_layout, channels)), row * layer.out_width
+        return self._buffered(self.stage, row, self.first_channel), 0
+
+    def _buffered(self, stage: Stage, row: Expr, first_channel: Expr) -> Activation:
+        origin = self.kernel.T.bind(self.row_at(stage, row) - self.base(stage.columns) * stage.channels - first_channel)
+        return Placed(self.scratch, stage.columns.pitch, stage.channels, stage.channels, origin)
+
+    def row_at(self, stage: Stage, row: Expr) -> Expr:
+        """Element of the scratch memory at which the buffer of a stage has a row, which may be negative."""
+        if not stage.padded:
+            return stage.buffer + (row - self.row_in_step(stage)) * stage.row
+        T = self.kernel.T  # noqa: N806
+        lowest = stage.ring + (stage.rows.lead + 1) * stage.rows.step
+        return stage.buffer + T.truncmod(row + (lowest // stage.ring + 1) * stage.ring, T.int32(stage.ring)) * stage.row
+
+    # Columns of the part.
+
+    def begin(self, axis: Axis) -> Expr:
+        """`Axis.begin` of the part."""
+        T, part = self.kernel.T, self.moment.part  # noqa: N806
+        if isinstance(part, int):
+            return axis.begin(part)
+        begin = part * axis.step + axis.offset
+        if axis.offset > 0:
+            begin = T.Select(part == 0, T.int32(0), begin)
+        elif axis.offset < 0:
+            begin = T.max(begin, T.int32(0))
+        return T.min(begin, T.int32(axis.size)) if (axis.pieces - 1) * axis.step + axis.offset > axis.size else begin
+
+    def end(self, axis: Axis) -> Expr:
+        """`Axis.end` of the part."""
+        T, part = self.kernel.T, self.moment.part  # noqa: N806
+        if isinstance(part, int):
+            return axis.end(part)
+        end = (part + 1) * axis.step + axis.offset
+        if axis.pieces * axis.step + axis.offset < axis.size:
+            end = T.Select(part == axis.pieces - 1, T.int32(axis.size), end)
+        elif axis.pieces * axis.step + axis.offset > axis.size:
+            end = T.min(end, T.int32(axis.size))
+        return T.max(end, T.int32(0)) if axis.step + axis.offset < 0 else end
+
+    def base(self, axis: Axis) -> Expr:
+        """`Axis.base` of the part."""
+        part = self.moment.part
+        if isinstance(part, int):
+            return axis.base(part)
+        base = part * axis.step + axis.offset - axis.halo
+        if axis.offset - axis.halo == -axis.padding:
+            return base
+        return self.kernel.T.Select(part == 0, self.kernel.T.int32(-axis.padding), base)
+
+    def tiles(self, wanted: int) -> tuple[int, AbstractContextManager[Expr]]:
+        """The tile to take and a loop over the part's columns, where none of them differs from the others."""
+        axis = self.stage.columns
+        tile = tile_for(axis, wanted)
+        return tile, self._tiles(self.begin(axis), self.end(axis), tile, axis.lengths)
+
+    def bordered_tiles(self, wanted: int) -> Iterator[tuple[Taps, Callable[[], AbstractContextManager[Expr]]]]:
+        """Taps of a tile and a loop over such tiles: those at the left border, in the middle, and at the right border."""
+        axis, T = self.stage.columns, self.kernel.T  # noqa: N806
+        taps = taps_of(readers([self.layer], 1)[0], self.layer.width)
+        if axis.pieces == 1:
+            for run in cut(taps, min(wanted, axis.size)):
+                yield run.taps, lambda run=run: self._run(run.start, run.count, run.size)  # type: ignore[misc]
+            return
+        tile = tile_for(axis, wanted, borders=True)
+        full = (0, self.layer.kernel[1])
+        left, right = (any(tap != full for tap in side) for side in (taps[:tile], taps[-tile:]))
+        # One at the end may have no columns left.
+        final = sum(length > 0 for length in axis.lengths) - 1
+        is_first, is_final = self.moment.part == 0, self.moment.part == final
+        begin, end, lengths = self.begin(axis), self.end(axis), axis.lengths
+        if left:
+            yield tuple(taps[:tile]), lambda: self._only(is_first, 0)
+            begin, lengths[0] = begin + T.Select(is_first, T.int32(tile), T.int32(0)), lengths[0] - tile
+        if right:
+            yield tuple(taps[-tile:]), lambda: self._only(is_final, axis.size - tile)
+            end, lengths[final] = end - T.Select(is_final, T.int32(tile), T.int32(0)), lengths[final] - tile
+        yield (full,) * tile, lambda: self._tiles(begin, end, tile, lengths)
+
+    @contextmanager
+    def _tiles(self, begin: Expr, end: Expr, tile: int, lengths: list[int]) -> Iterator[Expr]:
+        """A loop from `begin` to `end`; the last tile begins earlier where tiles do not divide the range.
+
+        Args:
+            lengths: of the range in every part.
+        """
+        T = self.kernel.T  # noqa: N806
+        exact = all(length % tile == 0 for length in lengths)
+        counts = {-(-max(length, 0) // tile) for length in lengths}
+        count = counts.pop() if len(counts) == 1 else T.bind(T.truncdiv(end - begin + (tile - 1), T.int32(tile)))
+        with self.loop(count) as index:
+            start = begin + index * tile
+            yield start if exact else T.min(start, end - tile)
+
+    @contextmanager
+    def _run(self, start: int, count: int, size: int) -> Iterator[Expr]:
+        with self.loop(count) as index:
+            yield start + index * size
+
+    @contextmanager
+    def _only(self, condition: Expr, start: int) -> Iterator[Expr]:
+        with self.when(condition):
+            yield start
+
+    # Control.
+
+    @contextmanager
+    def loop(self, count: Expr) -> Iterator[Expr]:
+        """A loop, unless it would run once."""
+        if isinstance(count, int) and count == 1:
+            yield 0
+            return
+        with self.kernel.T.serial(0, count) as index:
+            yield index
+
+    @contextmanager
+    def when(self, *conditions: Expr) -> Iterator[None]:
+        """What is emitted inside happens only if all conditions hold."""
+        if not conditions:
+            yield
+            return
+        both: Any = conditions[0]
+        for condition in conditions[1:]:
+            both = self.kernel.T.And(both, condition)
+        with self.kernel.T.If(both), self.kernel.T.Then():
+            yield
