@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,33 +101,43 @@ class Row:
     Attributes:
         left_out: the step, as the table names it.
         what: what takes its place.
+        against: the row whose library it is, but for this step; `None` for a row that others are compared with.
     """
 
     left_out: str
     what: str
     changes: Changes
+    against: str | None = "nothing"
 
 
-SINGLE = Changes(largest_region=1)
+ONE_OUTPUT = with_knobs(("depthwise",), rows=1, columns=1)
+UNBLOCKED = with_knobs((Pointwise.name,), k_block=0, m_block=0, n_block=0)
+SMALL_TILE = with_knobs((Pointwise.name,), rows=1, columns=8)
+#: Kernels of single layers, multiplied directly: the steps inside of the matrix product can be left out here alone.
+DIRECT = Changes(largest_region=1, left_out=("strassen",))
+
+
+def direct(change: Callable[[Task, Schedule], Schedule]) -> Changes:
+    """`DIRECT` with other schedules."""
+    return replace(DIRECT, reschedule=change)
+
+
 ROWS = (
-    Row("nothing", "as tuned", NO_CHANGES),
-    Row("fusion", "every layer a kernel of its own", SINGLE),
+    Row("nothing", "as tuned", NO_CHANGES, None),
+    Row("Strassen", "every product multiplied directly", Changes(left_out=("strassen",))),
+    Row("fusion", "every layer a kernel of its own", Changes(largest_region=1)),
     Row("channel blocks", "NHWC between all kernels, the same knobs", Changes(layouts=nhwc)),
+    Row("depthwise window", "1 output at a time, in kernels of one layer", Changes(reschedule=ONE_OUTPUT)),
+    Row("memory plan", "every activation in memory of its own", Changes(disabled_passes=("StaticPlanBlockMemory",))),
+    Row("both", "every layer a kernel of its own, multiplied directly", DIRECT, None),
     Row(
         "cache blocks",
-        "1×1 layers run over all of K, all panels for each pixel tile",
-        Changes(reschedule=with_knobs((Pointwise.name,), k_block=0, m_block=0, n_block=0)),
+        "all of K, all panels for each pixel tile",
+        direct(UNBLOCKED),
+        "both",
     ),
-    Row("packed weights", "1×1 weights as the model has them", Changes(reschedule=unpacked)),
-    Row(
-        "register tile",
-        "1×1 layers compute 1 pixel × 8 channels at a time",
-        Changes(reschedule=with_knobs((Pointwise.name,), rows=1, columns=8)),
-    ),
-    Row(
-        "depthwise window", "depthwise layers compute 1 output at a time", Changes(reschedule=with_knobs(("depthwise",), rows=1, columns=1))
-    ),
-    Row("memory plan", "every activation in memory of its own", Changes(disabled_passes=("StaticPlanBlockMemory",))),
+    Row("packed weights", "1×1 weights as the model has them", direct(unpacked), "both"),
+    Row("register tile", "1 pixel × 8 channels at a time", direct(SMALL_TILE), "both"),
 )
 
 
@@ -146,11 +156,15 @@ def line(cells: Sequence[object]) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def cells_of(row: Row, result: VariantResult, base: VariantResult) -> list[object]:
+def cells_of(row: Row, found: Mapping[str, VariantResult]) -> list[object]:
     """A row of the table."""
-    ms, usual = (found.samples_us[0] / 1000 for found in (result, base))
-    counts = [f"{result.cycles or 0:,}".replace(",", " "), f"{(result.l1d_misses or 0) / 1e6:.2f}", f"{(result.dram_bytes or 0) / 1e6:.1f}"]
-    gain = "" if result is base else f"{ms - usual:+.2f} ms ({ms / usual - 1:+.1%})"
+    result = found[row.left_out]
+    ms = result.samples_us[0] / 1000
+    counts = [f"{(result.cycles or 0) / 1e6:.1f}", f"{(result.l1d_misses or 0) / 1e6:.2f}", f"{(result.dram_bytes or 0) / 1e6:.1f}"]
+    gain = ""
+    if row.against:
+        usual = found[row.against].samples_us[0] / 1000
+        gain = f"{ms - usual:+.2f} ms ({ms / usual - 1:+.1%})"
     return [row.left_out, row.what, f"{ms:.2f}", gain, *counts]
 
 
@@ -162,20 +176,19 @@ def table(job: VariantJob, threads: int) -> list[str]:
     """
     board = find_device(DEVICE)
     lines = [
-        line(["left out", "instead", "ms", "costs", "core cycles", "L1D misses, M", "DRAM, MB"]),
+        line(["left out", "instead", "ms", "costs", "core cycles, M", "L1D misses, M", "DRAM, MB"]),
         line(["---", "---", *["---:"] * 5]),
     ]
+    found: dict[str, VariantResult] = {}
     with board.started(1) as endpoint:
-        base = measured(job, NO_CHANGES, endpoint, board.profile)
         for row in ROWS:
-            result = base if row.changes is NO_CHANGES else measured(job, row.changes, endpoint, board.profile)
-            lines.append(line(cells_of(row, result, base)))
+            found[row.left_out] = measured(job, row.changes, endpoint, board.profile)
+            lines.append(line(cells_of(row, found)))
             print(lines[-1], file=sys.stderr, flush=True)
         if threads > 1:
-            many = measured(replace(job, threads=threads), NO_CHANGES, endpoint, board.profile)
-            ms, usual = many.samples_us[0] / 1000, base.samples_us[0] / 1000
-            counts = cells_of(ROWS[0], many, many)[4:]
-            lines.append(line([f"(on {threads} threads)", f"{usual / ms:.2f} times as fast as on one", f"{ms:.2f}", "", *counts]))
+            what = f"{threads} threads"
+            found[what] = measured(replace(job, threads=threads), NO_CHANGES, endpoint, board.profile)
+            lines.append(line(cells_of(Row("threads", what, NO_CHANGES), found | {"threads": found[what]})))
     return lines
 
 
@@ -206,7 +219,9 @@ def main() -> int:
 
 MobileNet v1 {spec.alpha}-{spec.resolution}, float32, one thread, **modelled** on the virtual {profile.board}
 (timing model `{profile.model_hash}`). Each row is the library with one step left out, and nothing tuned again for that: it says
-what the step contributes to this library. Made by `./scripts/ablation`; [kernels.md](kernels.md) explains the steps.
+what the step contributes to this library. The steps inside of the matrix
+product are left out of direct kernels of single layers, compared with "both".
+Made by `./scripts/ablation`; [kernels.md](kernels.md) explains the steps.
 """
     write_text(options.out, intro + "\n" + "\n".join(lines) + "\n")
     return 0

@@ -25,7 +25,7 @@ from tvmmobile.models.registry import TorchModel, build_torch_model
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.network import Lowered, Network, lower, read_network
 from tvmmobile.passes.pipeline import prepare
-from tvmmobile.plan import MAX_REGION, Step, candidate_regions, edge_layouts, make_plan
+from tvmmobile.plan import MAX_REGION, Step, VariantTasks, candidate_regions, edge_layouts, make_plan
 from tvmmobile.schedules import LayerParameters, template_for, template_named
 from tvmmobile.serial import Schedule, TraceSchedule, schedule_to_json
 from tvmmobile.tasks import Task
@@ -70,32 +70,19 @@ class Changes:
     Attributes:
         layouts: what may lie between two layers.
         largest_region: layers of one kernel at most.
+        left_out: templates whose records do not count.
         reschedule: another schedule for a task than the one chosen.
         disabled_passes: of TVM, by name.
     """
 
     layouts: Callable[[Layer, Layer], tuple[Layout, ...]] = edge_layouts
     largest_region: int = MAX_REGION
+    left_out: tuple[str, ...] = ()
     reschedule: Callable[[Task, Schedule], Schedule] = lambda task, schedule: schedule
     disabled_passes: tuple[str, ...] = ()
 
 
 NO_CHANGES = Changes()
-
-
-@dataclass(frozen=True)
-class VariantTasks:
-    """What of a variant may become one kernel.
-
-    Attributes:
-        nodes: of its network.
-        regions: first node, last node and task, in order.
-        sources: the opaque tasks' TIR functions as JSON text.
-    """
-
-    nodes: int
-    regions: tuple[tuple[int, int, Task], ...]
-    sources: Mapping[Task, str]
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
@@ -122,8 +109,8 @@ def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
     choices: dict[Task, Choice] = {}
     regions = candidate_regions(network, _taken, job.dtype, job.threads, changes.layouts)
     for first, last, task in regions:
-        if task not in choices and (first == last or (database.best(task) is not None and last - first < changes.largest_region)):
-            choice = choose(task, network.nodes[first].function, database, job.target)
+        if task not in choices and (first == last or (database.best(task, changes.left_out) and last - first < changes.largest_region)):
+            choice = choose(task, network.nodes[first].function, database, job.target, changes.left_out)
             choices[task] = replace(choice, schedule=changes.reschedule(task, choice.schedule))
     regions = [region for region in regions if region[2] in choices]
     plan = make_plan(network, regions, lambda task: choices[task].price)

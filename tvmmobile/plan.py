@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tvmmobile.layers import Conv2d, Layer, Layout, blocked
@@ -50,6 +50,21 @@ class Plan:
     """Steps in execution order, covering every node once."""
 
     steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class VariantTasks:
+    """What of a variant may become one kernel.
+
+    Attributes:
+        nodes: of its network.
+        regions: first node, last node and task, in order.
+        sources: the opaque tasks' TIR functions as JSON text.
+    """
+
+    nodes: int
+    regions: tuple[tuple[int, int, Task], ...]
+    sources: Mapping[Task, str]
 
 
 def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile import __version__
-from tvmmobile.build import VariantJob, VariantTasks, build_variant, variant_tasks
+from tvmmobile.build import VariantJob, build_variant, variant_tasks
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
@@ -19,6 +19,7 @@ from tvmmobile.measure import Latency, MeasureError, Timing, measure_network
 from tvmmobile.models.costs import count
 from tvmmobile.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
 from tvmmobile.models.spec import ModelSpec
+from tvmmobile.plan import VariantTasks
 from tvmmobile.reference import relative_error
 from tvmmobile.results import Context, KernelResult, Results, VariantResult
 from tvmmobile.serial import schedule_from_json

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tvmmobile.build import VariantTasks
 from tvmmobile.database import Database
-from tvmmobile.plan import detours
+from tvmmobile.plan import VariantTasks, detours
 from tvmmobile.tasks import Task
 
 #: Trials that every kernel has: by then a template's best is seldom more than a few percent away.
