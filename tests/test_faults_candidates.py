@@ -48,8 +48,8 @@ def test_bad_candidates_fail_alone(tmp_path: Path) -> None:
     identity = Identity(profile.name, profile.model_hash)
     database, listener = Database(identity, (), tmp_path), Quiet()
     with Workers(2, preload=("broken_templates",)) as workers, DEVICE.started(2) as endpoint:
-        assignments = assign({broken.TASK: None}, database, 64, profile.target)
-        assert [assignment.missing for assignment in assignments] == [8]
+        assignments = assign({broken.TASK: None}, database, 64, profile.target)[:1]  # the good template takes the task too
+        assert [(assignment.template and assignment.template.name, assignment.missing) for assignment in assignments] == [("broken", 8)]
         tune(assignments, database, endpoint, profile, workers, listener, deadlines=DEADLINES)
     logged = Database(identity, (tmp_path,), None)  # as the next run reads it
     assert logged.ignored == 0 and len(logged) == len(listener.records) == 8

@@ -85,7 +85,6 @@ def test_the_clamp_is_part_of_the_layer(tmp_path: Path, activation: nn.Module, c
         pytest.param(unit(8, 8, 7), id="7x7 with 8 channels"),
         pytest.param(unit(8, 12, 3, groups=2), id="two groups"),
         pytest.param(unit(8, 16, 3, groups=8), id="depth multiplier of 2"),
-        pytest.param(unit(8, 12, 1, stride=2), id="1x1 with stride 2"),
         pytest.param([nn.Conv2d(8, 8, 3, 1, 2, dilation=2, groups=8), nn.ReLU6()], id="dilated"),
         pytest.param([nn.SiLU()], id="an operator of no template"),
         pytest.param([nn.MaxPool2d(2)], id="max pool"),
