@@ -10,7 +10,7 @@ from tvmmobile.schedules.machine import LANES
 def emit_borders(place: Place) -> None:
     """Complete the rows that a layer has written in a step: those outside the image are zeros altogether."""
     T, stage = place.kernel.T, place.stage  # noqa: N806
-    with place.loop(stage.rows.step) as number:
+    with place.kernel.loop(stage.rows.step) as number:
         row = place.first_row + number
         start = T.bind(place.row_at(stage, row))
         with T.If(T.And(row >= 0, row < stage.rows.size)):
@@ -24,29 +24,29 @@ def _sides(place: Place, row: Expr, start: Expr) -> None:
     """Columns before and behind those that were computed."""
     stage, axis, part = place.stage, place.stage.columns, place.moment.part
     if axis.padding:
-        with place.when(*([part == 0] if axis.pieces > 1 else [])):
+        with place.kernel.where(*([part == 0] if axis.pieces > 1 else [])):
             _zeros(place, start, axis.padding * stage.channels)
     for piece in range(axis.pieces):
         missing = axis.needed(piece) - axis.size
         if missing > 0:
-            with place.when(*([part == piece] if axis.pieces > 1 else [])):
+            with place.kernel.where(*([part == piece] if axis.pieces > 1 else [])):
                 _zeros(place, start + (axis.size - axis.base(piece)) * stage.channels, missing * stage.channels)
     if not stage.kept:
         return
     kept = stage.kept + place.moment.block * stage.kept_block
     kept = kept + (row - place.moment.first * stage.rows.step - stage.rows.offset) * stage.kept_row
-    with place.when(part > 0):
+    with place.kernel.where(part > 0):
         _copy(place, start, kept, stage.kept_row)
-    with place.when(part < axis.pieces - 1):
+    with place.kernel.where(part < axis.pieces - 1):
         following = (part + 1) * axis.step + axis.offset - axis.halo
         _copy(place, kept, start + (following - place.base(axis)) * stage.channels, stage.kept_row)
 
 
 def _zeros(place: Place, start: Expr, count: int) -> None:
-    with place.loop(count // LANES) as index:
+    with place.kernel.loop(count // LANES) as index:
         place.kernel.store(place.scratch, place.kernel.splat(place.kernel.T.float32(0)), start + index * LANES)
 
 
 def _copy(place: Place, target: Expr, source: Expr, count: int) -> None:
-    with place.loop(count // LANES) as index:
+    with place.kernel.loop(count // LANES) as index:
         place.kernel.store(place.scratch, place.kernel.load(place.scratch, source + index * LANES), target + index * LANES)

@@ -26,9 +26,9 @@ def emit_depthwise(place: Place) -> None:
         inside = [index for index, taps in enumerate(kind) if taps is not None]
         if not inside:
             continue
-        with place.when(*conditions):
+        with place.kernel.where(*conditions):
             for run in cut([taps for taps in kind if taps is not None], place.knobs["dw_rows"]):
-                with place.loop(run.count) as number:
+                with place.kernel.loop(run.count) as number:
                     _rows(place, place.first_row + (inside[0] + run.start + number * run.size), run.taps)
 
 

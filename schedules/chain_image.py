@@ -18,10 +18,10 @@ def emit_image(place: Place) -> None:
     kinds = itertools.groupby(enumerate(taps_of(readers([layer], 0)[0], layer.height)), lambda item: item[1])
     runs = [(tap, [index for index, _ in group]) for tap, group in kinds]
     for panel in panels(place.stage.channels, place.knobs["image_columns"]):
-        with place.loop(panel.count) as index, place.loop(place.stage.rows.step) as number:
+        with place.kernel.loop(panel.count) as index, place.kernel.loop(place.stage.rows.step) as number:
             row = place.first_row + number
             for (low, high), inside in runs:
-                with place.when(row >= inside[0], row <= inside[-1]):
+                with place.kernel.where(row >= inside[0], row <= inside[-1]):
                     for taps, columns in place.bordered_tiles(place.knobs["image_pixels"]):
                         with columns() as column:
                             _tile(place, row, column, (range(low, high), taps), panel, index)
@@ -42,7 +42,7 @@ def _tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps], panel
     window = (min(reached), max(reached) + 1) if reached else (0, 0)
     left = column * stride - layer.padding[1]
     # With all input channels unrolled LLVM hoists weights out of the loop over pixels, and spills them.
-    with place.loop(layer.in_channels) as plane:
+    with place.kernel.loop(layer.in_channels) as plane:
         for tap_y in taps_y:
             line = (plane * layer.height + row * layer.stride[0] - layer.padding[0] + tap_y) * layer.width + left
             for tap_x, j in itertools.product(range(layer.kernel[1]), range(0, width, LANES)):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 from tvmmobile.layers import Conv2d
@@ -41,7 +40,7 @@ class ChainNest:
         """Steps `begin` to `end`, after those that their halos need."""
         scratch = self.kernel.scratch(self.memory.elements)
         lead = self.stages[0].rows.lead
-        with self._loop(self.stages[-1].columns.pieces) as part, self._loop(self.knobs["blocks"]) as block:
+        with self.kernel.loop(self.stages[-1].columns.pieces) as part, self.kernel.loop(self.knobs["blocks"]) as block:
             if self.knobs["gather"]:
                 self._gather(scratch, block)
             with self.T.serial(0, end - begin + lead) as count:
@@ -60,7 +59,7 @@ class ChainNest:
         build = partial(Place, self.kernel, self.knobs, stage, source, last, moment, self.data, self.output, scratch)
         place = build(*self.constants[index])
         late = self.stages[0].rows.lead - stage.rows.lead
-        with place.when(*([count >= late] if late else [])):
+        with self.kernel.where(*([count >= late] if late else [])):
             if stage.layer.is_depthwise:
                 emit_depthwise(place)
             elif stage.layer.is_pointwise:
@@ -77,11 +76,3 @@ class ChainNest:
             with self.T.serial(0, stage.weight_elements // LANES) as index:
                 value = self.kernel.load(weight, block * stage.weight_elements + index * LANES)
                 self.kernel.store(scratch, value, stage.weights + index * LANES)
-
-    @contextmanager
-    def _loop(self, count: int) -> Iterator[Expr]:
-        if count == 1:
-            yield 0
-            return
-        with self.T.serial(0, count) as index:
-            yield index

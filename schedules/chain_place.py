@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from tvmmobile.layers import Conv2d, channel_block
 from tvmmobile.schedules.chain_geometry import Axis, taps_of, tile_for
@@ -198,39 +197,16 @@ class Place:
         exact = all(length % tile == 0 for length in lengths)
         counts = {-(-max(length, 0) // tile) for length in lengths}
         count = counts.pop() if len(counts) == 1 else T.bind(T.truncdiv(end - begin + (tile - 1), T.int32(tile)))
-        with self.loop(count) as index:
+        with self.kernel.loop(count) as index:
             start = begin + index * tile
             yield start if exact else T.min(start, end - tile)
 
     @contextmanager
     def _run(self, start: int, count: int, size: int) -> Iterator[Expr]:
-        with self.loop(count) as index:
+        with self.kernel.loop(count) as index:
             yield start + index * size
 
     @contextmanager
     def _only(self, condition: Expr, start: int) -> Iterator[Expr]:
-        with self.when(condition):
+        with self.kernel.where(condition):
             yield start
-
-    # Control.
-
-    @contextmanager
-    def loop(self, count: Expr) -> Iterator[Expr]:
-        """A loop, unless it would run once."""
-        if isinstance(count, int) and count == 1:
-            yield 0
-            return
-        with self.kernel.T.serial(0, count) as index:
-            yield index
-
-    @contextmanager
-    def when(self, *conditions: Expr) -> Iterator[None]:
-        """What is emitted inside happens only if all conditions hold."""
-        if not conditions:
-            yield
-            return
-        both: Any = conditions[0]
-        for condition in conditions[1:]:
-            both = self.kernel.T.And(both, condition)
-        with self.kernel.T.If(both), self.kernel.T.Then():
-            yield

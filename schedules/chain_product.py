@@ -21,10 +21,10 @@ def emit_product(place: Place) -> None:
     widths = panels(place.stage.channels, width)
     if place.knobs["order"] == 1:
         for panel in widths:
-            with place.loop(panel.count) as index, place.loop(place.stage.rows.step) as row:
+            with place.kernel.loop(panel.count) as index, place.kernel.loop(place.stage.rows.step) as row:
                 _row(place, place.first_row + row, [(panel, 1, index)])
     else:
-        with place.loop(place.stage.rows.step) as row:
+        with place.kernel.loop(place.stage.rows.step) as row:
             _row(place, place.first_row + row, [(panel, panel.count, 0) for panel in widths])
 
 
@@ -32,7 +32,7 @@ def _row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]]) -> None
     """One row: (panel, how many, number of the first one) for each kind of panel."""
     rows, layer = place.stage.rows, place.layer
     inside = [] if _always_inside(place) else [row >= 0, row < rows.size]
-    with place.when(*inside):
+    with place.kernel.where(*inside):
         a, first_a = place.input(row)
         c, first_c = place.target(row)
         buffer, weights = place.weights
@@ -40,7 +40,7 @@ def _row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]]) -> None
         matmul = MatmulTile(place.kernel, a, buffer, place.bias, c, LANES, layer.clamp)
         with columns as column:
             for panel, count, first in widths:
-                with place.loop(count) as number:
+                with place.kernel.loop(count) as number:
                     index = place.moment.block * (place.stage.channels // panel.width) + first + number
                     at = weights + (panel.channel + index * panel.width) * layer.in_channels
                     part = Extent(0, layer.in_channels, True, True)

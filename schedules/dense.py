@@ -8,7 +8,7 @@ from typing import Any
 from tvmmobile.layers import Dense
 from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
-from tvmmobile.schedules.matmul import MatmulTile, pack_bias, pack_panels, packed_elements, panels
+from tvmmobile.schedules.matmul import MatmulTile, pack_bias, pack_panels, packed_shapes, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
@@ -52,14 +52,8 @@ class DenseVector(Template):
         layer = task.layer
         assert isinstance(layer, Dense)
         kernel, depth, channels = Kernel(task.symbol), layer.in_features, layer.out_features
-        packed = packed_elements(channels, knobs["columns"], depth)
-        bias_shape = (round_up(channels, LANES),)
-        with kernel.body(data=layer.input_shape, weight=(packed,), bias=bias_shape, output=layer.output_shape) as (
-            data,
-            weight,
-            bias,
-            output,
-        ):
+        packed = packed_shapes(depth, channels, knobs["columns"])
+        with kernel.body(data=layer.input_shape, **packed, output=layer.output_shape) as (data, weight, bias, output):
             a, c = Activation(data, 1, depth, depth), Activation(output, 1, channels, channels)
             tile = MatmulTile(kernel, a, weight, bias, c, knobs["unroll"], layer.clamp)
             MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"]), task.threads).emit()

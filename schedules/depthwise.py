@@ -31,6 +31,7 @@ class Depthwise(Template):
 
     name = "depthwise"
     version = 2
+    enough_trials = 16
 
     def space(self, task: Task) -> Space | None:
         """See the class."""

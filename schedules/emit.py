@@ -131,6 +131,27 @@ class Kernel:
         """The finished function."""
         return self._ir_builder.get()
 
+    @contextmanager
+    def loop(self, count: Expr) -> Iterator[Expr]:
+        """A loop, unless it would run once; yields the iteration's number."""
+        if isinstance(count, int) and count == 1:
+            yield 0
+            return
+        with self.T.serial(0, count) as index:
+            yield index
+
+    @contextmanager
+    def where(self, *conditions: Expr) -> Iterator[None]:
+        """What is emitted inside happens only if all conditions hold."""
+        if not conditions:
+            yield
+            return
+        every: Any = conditions[0]
+        for condition in conditions[1:]:
+            every = self.T.And(every, condition)
+        with self.T.If(every), self.T.Then():
+            yield
+
     def accumulators(self, elements: int) -> Buffer:
         """A buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
         return self.T.alloc_buffer((elements,), "float32", scope="local", annotations={"disable_lower_builtin": True})

@@ -47,6 +47,11 @@ def packed_elements(channels: int, width: int, depth: int) -> int:
     return depth * sum(panel.count * panel.width for panel in panels(channels, width))
 
 
+def packed_shapes(depth: int, channels: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `pack_panels` and `pack_bias` return, by the kernel's argument."""
+    return {"weight": (packed_elements(channels, width, depth),), "bias": (round_up(channels, LANES),)}
+
+
 def pack_panels(weight: Array, width: int, k_block: int = 0, n_block: int = 0) -> Array:
     """Pack (K, N) weights as [block of panels][K block][panel][K][width], the last panel narrower, padded with zeros to whole vectors.
 

@@ -41,7 +41,7 @@ class MatmulNest:
 
     def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> None:
         self.tile, self.pixels, self.widths, self.threads = tile, pixels, widths, threads
-        self.T = tile.kernel.T
+        self.kernel, self.T = tile.kernel, tile.kernel.T
         self.knobs = {"k_block": 0, "m_block": 0, "n_block": 0, "outer": 0, "order": 0, "axis": 0, **knobs}
         #: Whole pixel tiles of a line, and the pixels after them.
         self.tiles, self.rest = divmod(pixels.count, self.knobs["rows"])
@@ -66,7 +66,8 @@ class MatmulNest:
                 columns = first * size, panel.count if isinstance(last, int) else self.T.min(last * size, panel.count)
                 self._outer(panel, columns, tiles, thread if by_pixels else None)
             else:
-                with self._only_last(thread):
+                # What cannot be shared falls to the last thread.
+                with self.kernel.where(*([] if thread is None else [thread == self.threads - 1])):
                     self._outer(panel, (0, 1), tiles, None)
 
     def _outer(self, panel: Panel, panels: Span, tiles: Span, thread: Expr) -> None:
@@ -103,7 +104,7 @@ class MatmulNest:
                 with self._loop(columns) as n, self._loop((0, lines)) as line, self._loop(rows) as i:
                     self._tile(line, i * height, height, panel, columns, n, part)
         if self.rest:
-            with self._where(ends), self._loop(columns) as n, self._loop((0, lines)) as line:
+            with self.kernel.where(*ends), self._loop(columns) as n, self._loop((0, lines)) as line:
                 self._tile(line, self.tiles * height, self.rest, panel, columns, n, part)
 
     def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
@@ -120,7 +121,7 @@ class MatmulNest:
 
     def _ends(self, rows: Span, tiles: Span, thread: Expr) -> list[Expr]:
         """The conditions under which a block of tiles is a line's last."""
-        last_block = [] if rows == tiles else [rows[1] == tiles[1]]
+        last_block = [] if rows is tiles else [rows[1] == tiles[1]]
         return last_block + ([] if thread is None else [thread == self.threads - 1])
 
     def _share(self, thread: Expr, count: int) -> Span:
@@ -146,26 +147,5 @@ class MatmulNest:
     def _loop(self, pieces: Span) -> Iterator[Expr]:
         """A loop over pieces."""
         start, end = pieces
-        if isinstance(start, int) and isinstance(end, int) and end - start == 1:
-            yield start
-            return
-        with self.T.serial(0, end - start) as index:
+        with self.kernel.loop(end - start) as index:
             yield start + index
-
-    @contextmanager
-    def _where(self, conditions: list[Expr]) -> Iterator[None]:
-        """Only under all these conditions."""
-        if not conditions:
-            yield
-            return
-        condition = conditions[0]
-        for other in conditions[1:]:
-            condition = self.T.And(condition, other)
-        with self.T.If(condition), self.T.Then():
-            yield
-
-    @contextmanager
-    def _only_last(self, thread: Expr) -> Iterator[None]:
-        """What cannot be shared falls to the last thread."""
-        with self._where([] if thread is None else [thread == self.threads - 1]):
-            yield

@@ -10,7 +10,7 @@ from typing import Any
 from tvmmobile.layers import Conv2d, channel_block
 from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
-from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_bias, pack_panels, packed_elements, panels
+from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_bias, pack_panels, packed_shapes, panels
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space
@@ -88,14 +88,8 @@ class Pointwise(Template):
         layer = _layer(task)
         kernel = Kernel(task.symbol)
         pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
-        packed = packed_elements(channels, knobs["columns"], depth)
-        bias_shape = (round_up(channels, LANES),)
-        with kernel.body(data=layer.input_shape, weight=(packed,), bias=bias_shape, output=layer.output_shape) as (
-            data,
-            weight,
-            bias,
-            output,
-        ):
+        packed = packed_shapes(depth, channels, knobs["columns"])
+        with kernel.body(data=layer.input_shape, **packed, output=layer.output_shape) as (data, weight, bias, output):
             a = Activation(data, layer.height * layer.width, depth, channel_block(layer.in_layout, depth))
             c = Activation(output, pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
             tile = self.tile(kernel, a, weight, bias, c, LANES, layer.clamp, pixels.step)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
 
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.emit import Activation, Buffer, Expr
 from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.matmul import Extent, MatmulTile
 from tvmmobile.schedules.seven_products import GROUPS, Block, Step, finishes
@@ -51,26 +49,6 @@ class _Product:
     known: frozenset[Block]
 
 
-@contextmanager
-def loop(kernel: Kernel, count: Expr) -> Iterator[Expr]:
-    """A loop, unless it has one iteration."""
-    if isinstance(count, int) and count == 1:
-        yield 0
-        return
-    with kernel.T.serial(0, count) as index:
-        yield index
-
-
-@contextmanager
-def where(kernel: Kernel, condition: Expr) -> Iterator[None]:
-    """Only under this condition, if there is one."""
-    if condition is None:
-        yield
-        return
-    with kernel.T.If(condition), kernel.T.Then():
-        yield
-
-
 def emit_strassen(tile: MatmulTile, knobs: Knobs, threads: int) -> None:
     """The whole product, with the knobs that `Strassen` describes.
 
@@ -97,10 +75,10 @@ def _emit_share(tile: MatmulTile, knobs: Knobs, thread: Expr, threads: int) -> N
 
     panels = share(nests[0].panels, not by_parts)
     begin, end = share(whole, by_parts)
-    with loop(tile.kernel, end - begin) as part:
+    with tile.kernel.loop(end - begin) as part:
         nests[0].emit((begin + part) * size, panels, scratch)
     if rest:
-        with where(tile.kernel, thread == threads - 1 if by_parts and thread is not None else None):
+        with tile.kernel.where(*([thread == threads - 1] if by_parts and thread is not None else [])):
             nests[1].emit(whole * size, panels, scratch)
 
 
@@ -134,7 +112,7 @@ class StrassenNest:
         known: set[Block] = set()
         for group in GROUPS:
             for part, repeats in self._parts():
-                with loop(self.kernel, repeats) as index:
+                with self.kernel.loop(repeats) as index:
                     now = replace(part, start=part.start + index * self.k_block)
                     products = []
                     for number, step in enumerate(group):
@@ -157,24 +135,24 @@ class StrassenNest:
     def _pixels(self, products: list[_Product], panels: Span, scratch: Buffer) -> None:
         """Pixel blocks of some products: for each the sum of A, then all panels."""
         blocks = max(-(-self.tiles // (self.m_block or 1)), 1)
-        with loop(self.kernel, blocks) as block:
+        with self.kernel.loop(blocks) as block:
             first = block * self.m_block
             tiles = self.m_block if blocks * self.m_block == self.tiles else self.kernel.T.min(self.tiles - first, self.m_block)
             tail = _Rows(self.tiles * self.height, self.rest, tiles * self.height, self.short < self.rows)
-            at_end = block == blocks - 1 if blocks > 1 else None
+            at_end = [block == blocks - 1] if blocks > 1 else []
             for product in products:
                 a = self._operand(product, scratch)
                 if a is not self.tile.a:
                     self._sum(product, a, _Rows(first * self.height, tiles * self.height, 0))
-                    with where(self.kernel, at_end):
+                    with self.kernel.where(*at_end):
                         self._sum_tail(product, a, tail)
                 with self.kernel.T.serial(panels[0], panels[1]) as group:
                     if self.tiles:
-                        with loop(self.kernel, tiles) as i, loop(self.kernel, self.n_block) as j:
+                        with self.kernel.loop(tiles) as i, self.kernel.loop(self.n_block) as j:
                             rows = _Rows((first + i) * self.height, self.height, i * self.height)
                             self._tile(product, a, rows, group * self.n_block + j)
                     if self.rest:
-                        with where(self.kernel, at_end), loop(self.kernel, self.n_block) as j:
+                        with self.kernel.where(*at_end), self.kernel.loop(self.n_block) as j:
                             self._tile(product, a, tail, group * self.n_block + j)
 
     def _operand(self, product: _Product, scratch: Buffer) -> Activation:
@@ -212,7 +190,7 @@ class StrassenNest:
         kernel, a = self.kernel, self.tile.a
         # Within a block of A, wherever the part of K begins.
         chunk = gcd(sums.channels, self.k_block, self.depth, a.block, CHUNK)
-        with loop(self.kernel, sums.channels // chunk) as piece, loop(self.kernel, rows.count) as row:
+        with self.kernel.loop(sums.channels // chunk) as piece, self.kernel.loop(rows.count) as row:
             place = sums.at(rows.place + row, piece * chunk)
             source = a.at(self._pixel(block, rows.start + row), self._depth(block, product) + piece * chunk) if block else 0
             for k in range(0, chunk, LANES):

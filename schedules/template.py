@@ -33,7 +33,7 @@ class Template(ABC):
     """
 
     name: str
-    #: Trials that are enough, whatever more is asked for: where a candidate takes seconds to build and the usual knobs are nearly the best.
+    #: Trials that are enough, whatever more is asked for: where they come within a percent of the best of the whole space.
     enough_trials: int | None = None
     #: Raised whenever `emit` or `pack` changes what old knobs mean, so that no record is read with a new meaning.
     version: int

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tvmmobile.codegen import make_target, pass_context
-from tvmmobile.schedules import template_for
+from tvmmobile.schedules import Template, template_for
 from tvmmobile.tasks import Task
 
 TARGET = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}
@@ -38,11 +38,11 @@ class Loop:
         return [text for text in self.instructions if "[sp" in text]
 
 
-def assembly_of(task: Task, knobs: Mapping[str, int]) -> str:
-    """The assembly of one schedule of the template that takes `task`, for the Cortex-A72."""
+def assembly_of(task: Task, knobs: Mapping[str, int], template: Template | None = None) -> str:
+    """The assembly of one schedule for the Cortex-A72; without a template, of the first that takes `task`."""
     import tvm
 
-    template = template_for(task)
+    template = template or template_for(task)
     assert template is not None
     with pass_context():
         library = tvm.tirx.build(tvm.IRModule({task.symbol: template.emit(task, knobs)}), target=make_target(TARGET))

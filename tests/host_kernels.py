@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 
 from tvmmobile.codegen import compile_kernel
 from tvmmobile.kernels import kernel_function
 from tvmmobile.reference import expected_output, make_input, make_parameters, relative_error
-from tvmmobile.schedules import KnobSchedule, template_for
+from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.schedules.template import Array
 from tvmmobile.tasks import Task
 
@@ -18,6 +20,13 @@ HOST = {"kind": "llvm"}
 GUARD = 256
 #: A NaN with a payload of its own: arithmetic on it gives NaN, and a store over it is seen whatever the value.
 SENTINEL = np.uint32(0x7FC0BEEF)
+_NUMBER = itertools.count()
+
+
+def examples(count: int) -> settings:
+    """The same examples in every run; a kernel takes 0.1 to 0.5 s to build."""
+    checks = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
+    return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
 
 
 class Guarded:
@@ -59,7 +68,7 @@ def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
     """
     import tvm
 
-    template = template_for(task)
+    template = template_named(schedule.template, schedule.version)
     assert template is not None
     data, parameters = make_input(task), make_parameters(task)
     compile_kernel(kernel_function(task, schedule, None), HOST, path)
@@ -72,3 +81,10 @@ def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
     assert output.untouched, "wrote before or after the output"
     assert all(guarded.unchanged for guarded in inputs), "wrote to an input"
     return relative_error(output.array, expected_output(task, data, parameters))
+
+
+def check_schedule(task: Task, space: Space, choice: int, tolerance: float, folder: Path) -> None:
+    """One schedule of the whole space, not only of what the pruning keeps, computes what PyTorch computes."""
+    schedules = list(space.unpruned())
+    schedule = schedules[choice % len(schedules)]
+    assert run_on_host(task, schedule, folder / f"kernel{next(_NUMBER)}.so") <= tolerance, f"{task.name} {schedule}"

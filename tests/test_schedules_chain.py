@@ -11,26 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from assembly import innermost_loops
-from host_kernels import GUARD, HOST, SENTINEL, Guarded
-from hypothesis import HealthCheck, given, settings
+from assembly import assembly_of, innermost_loops
+from host_kernels import check_schedule, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tvmmobile.codegen import compile_kernel, make_target, pass_context
 from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d
-from tvmmobile.reference import expected_output, make_input, make_parameters, relative_error
 from tvmmobile.schedules.chain import MOST_BEFORE_BYTES, MOST_CHAIN_BYTES, Chain
 from tvmmobile.schedules.chain_geometry import Reader, axes, tile_for
 from tvmmobile.schedules.chain_memory import arrange
 from tvmmobile.schedules.machine import LANES
-from tvmmobile.schedules.space import KnobSchedule, Space
+from tvmmobile.schedules.space import Space
 from tvmmobile.serial import schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.tasks import Task
 
 TOLERANCE = 1e-5
 RELU6: Clamp = (0.0, 6.0)
 CORTEX_A72 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}
-_NUMBER = itertools.count()
 
 
 def chain(
@@ -155,30 +152,9 @@ def test_pieces_cover_every_output_once_and_what_the_next_layer_reads(
             assert min(axis.needed(piece), axis.size) <= axis.end(piece)
 
 
-def error_of(task: Task, schedule: KnobSchedule, path: Path) -> float:
-    """Build and run a schedule on the host between guard bands; its error relative to the output's largest magnitude."""
-    import tvm
-
-    template = Chain()
-    data, parameters = make_input(task), make_parameters(task)
-    compile_kernel(template.emit(task, schedule.values), HOST, path)
-    inputs = [Guarded(array) for array in (data, *template.pack(task, schedule.values, parameters))]
-    output = Guarded(np.empty(task.region[-1].output_shape, np.float32))
-    output.array.view(np.uint32)[...] = SENTINEL
-    tensors = [tvm.runtime.from_dlpack(guarded.array) for guarded in (*inputs, output)]
-    tvm.runtime.load_module(str(path))[task.symbol](*tensors)
-    path.unlink()
-    assert GUARD and output.unwritten == 0, f"{output.unwritten} of {output.array.size} outputs are not written"
-    assert output.untouched, "wrote before or after the output"
-    assert all(guarded.unchanged for guarded in inputs), "wrote to an input"
-    return relative_error(output.array, expected_output(task, data, parameters))
-
-
 def check(task: Task, choice: int, folder: Path) -> None:
     """One schedule, among all that the knobs allow."""
-    schedules = list(space_of(task).unpruned())
-    schedule = schedules[choice % len(schedules)]
-    assert error_of(task, schedule, folder / f"kernel{next(_NUMBER)}.so") <= TOLERANCE, f"{task.name} {schedule}"
+    check_schedule(task, space_of(task), choice, TOLERANCE, folder)
 
 
 TEXTS = (
@@ -187,13 +163,7 @@ TEXTS = (
 )
 
 
-@settings(
-    max_examples=24,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=(HealthCheck.function_scoped_fixture, HealthCheck.too_slow),
-)
+@examples(24)
 @given(
     st.integers(3, 26),
     st.integers(3, 40),
@@ -232,20 +202,11 @@ def test_images_of_few_pixels(tmp_path: Path, height: int, width: int) -> None:
         check(chain(height, width, 4, text), choice, tmp_path)
 
 
-def assembly_of(task: Task, schedule: KnobSchedule) -> str:
-    import tvm
-
-    with pass_context():
-        module = tvm.IRModule({task.symbol: Chain().emit(task, schedule.values)})
-        text: str = tvm.tirx.build(module, target=make_target(CORTEX_A72)).inspect_source("asm")
-    return text
-
-
 def test_loops_have_the_tiles_multiplications_and_spill_nothing() -> None:
     task = TASKS["blocks"]
     schedule = space_of(task).default
     knobs = schedule.values
-    loops = innermost_loops(assembly_of(task, schedule))
+    loops = innermost_loops(assembly_of(task, knobs, Chain()))
     product = [loop for loop in loops if loop.indexed == loop.multiply_adds == knobs["rows"] * knobs["columns"] // LANES * 4]
     depthwise = [loop for loop in loops if loop.multiply_adds == knobs["dw_rows"] * knobs["dw_columns"] * 9 and not loop.indexed]
     assert product and depthwise

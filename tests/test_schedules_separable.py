@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from dataclasses import replace
@@ -10,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from assembly import assembly_of, innermost_loops
-from host_kernels import run_on_host
-from hypothesis import HealthCheck, given, settings
+from host_kernels import check_schedule, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d
@@ -24,7 +23,6 @@ from tvmmobile.tasks import Task
 
 TOLERANCE = 1e-5
 RELU6: Clamp = (0.0, 6.0)
-_NUMBER = itertools.count()
 
 
 def pair(
@@ -98,18 +96,10 @@ def test_weights_that_are_too_many_to_read_for_each_strip_are_left_alone() -> No
 
 def check(task: Task, choice: int, folder: Path) -> None:
     """One schedule, among all that the knobs allow."""
-    schedules = list(space_of(task).unpruned())
-    schedule = schedules[choice % len(schedules)]
-    assert run_on_host(task, schedule, folder / f"kernel{next(_NUMBER)}.so") <= TOLERANCE, f"{task.name} {schedule}"
+    check_schedule(task, space_of(task), choice, TOLERANCE, folder)
 
 
-@settings(
-    max_examples=24,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=(HealthCheck.function_scoped_fixture, HealthCheck.too_slow),
-)
+@examples(24)
 @given(
     st.integers(1, 19),
     st.integers(1, 31),

@@ -6,15 +6,14 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from assembly import assembly_of, hottest_loop
-from host_kernels import run_on_host
-from hypothesis import HealthCheck, given, settings
+from host_kernels import check_schedule, examples, run_on_host
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layout
@@ -29,15 +28,6 @@ from tvmmobile.tasks import Task
 #: The direct product's errors stay below 1e-5.
 TOLERANCE = 2e-5
 RELU6: Clamp = (0.0, 6.0)
-_NUMBER = itertools.count()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def asked_first() -> Iterator[None]:
-    """The direct template takes the same layers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tvmmobile.schedules._registered", [Strassen()])
-        yield
 
 
 def task_of(
@@ -122,18 +112,10 @@ def test_other_layers_are_left_alone() -> None:
 
 def check(task: Task, choice: int, folder: Path) -> None:
     """One schedule, among all that the knobs allow."""
-    schedules = list(space_of(task).unpruned())
-    schedule = schedules[choice % len(schedules)]
-    assert run_on_host(task, schedule, folder / f"kernel{next(_NUMBER)}.so") <= TOLERANCE, f"{task.name} {schedule}"
+    check_schedule(task, space_of(task), choice, TOLERANCE, folder)
 
 
-@settings(
-    max_examples=5,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=(HealthCheck.function_scoped_fixture, HealthCheck.too_slow),
-)
+@examples(5)
 @given(
     st.integers(2, 15),
     st.integers(4, 15),
@@ -196,7 +178,7 @@ def test_weights_are_packed_in_the_order_in_which_they_are_read() -> None:
 def test_loop_is_the_tiles(task: Task) -> None:
     """Lane-indexed FMLA, as many as the tile has, and nothing spilled."""
     knobs = space_of(task).default.values
-    loop = hottest_loop(assembly_of(task, knobs))
+    loop = hottest_loop(assembly_of(task, knobs, Strassen()))
     assert loop.multiply_adds == loop.indexed == knobs["rows"] * knobs["columns"] // LANES * 4
     assert loop.stack_accesses == []
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import pytest
-from host_kernels import run_on_host
-from hypothesis import HealthCheck, given, settings
+from host_kernels import check_schedule, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, Layout, blocked
@@ -17,7 +16,6 @@ from tvmmobile.tasks import Task
 TOLERANCE = 1e-5
 RELU: Clamp = (0.0, None)
 RELU6: Clamp = (0.0, 6.0)
-_NUMBER = itertools.count()
 
 clamps = st.sampled_from((NO_CLAMP, RELU, RELU6, (-1.0, 1.0)))
 sides = st.integers(1, 9)
@@ -32,22 +30,13 @@ def in_blocks(block: int, channel_count: int) -> Layout:
     return blocked(block) if block and channel_count % block == 0 else "NHWC"
 
 
-def examples(count: int) -> settings:
-    """The same examples in every run; a kernel takes 0.1 to 0.5 s to build."""
-    checks = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
-    return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
-
-
 def check(layer: Layer, thread_count: int, choice: int, template_name: str, folder: Path) -> None:
-    """One schedule of the whole space, not only of what the pruning keeps."""
     task = Task((layer,), threads=thread_count)
     template = template_for(task)
     assert template is not None and template.name == template_name
     space = template.space(task)
     assert space is not None
-    schedules = list(space.unpruned())
-    schedule = schedules[choice % len(schedules)]
-    assert run_on_host(task, schedule, folder / f"kernel{next(_NUMBER)}.so") <= TOLERANCE, f"{task.name} {schedule}"
+    check_schedule(task, space, choice, TOLERANCE, folder)
 
 
 @examples(28)
