@@ -7,12 +7,11 @@ them are used.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import UserError
 from tvmmobile.files import write_bytes
 from tvmmobile.layers import Opaque
+from tvmmobile.locks import Held, held
 from tvmmobile.schedules import template_named
 from tvmmobile.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.tasks import Task
@@ -31,6 +31,10 @@ from tvmmobile.tasks import Task
 FORMAT = 1
 #: What reading a line, or the extents of a task that no network has, may raise.
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
+
+
+class MalformedRecord(ValueError):
+    """A line that is no record; the message says why, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Database:
         self._records: dict[Task, list[Record]] = {}
         self._seen: set[tuple[Task, Schedule]] = set()
         for directory in dict.fromkeys([*sources, *([target] if target else [])]):
-            for path in sorted((directory / identity.device).glob("*.jsonl")):
+            for path in log_paths(directory, identity.device):
                 for record, usable in self._read(path):
                     self._add(record, usable)
 
@@ -129,20 +133,25 @@ class Database:
                 fresh.setdefault((record.task, record.schedule), record)
         files: dict[Path, list[Record]] = {}
         for record in fresh.values():
-            path = self.target / self.identity.device / f"{record.task.dtype}_t{record.task.threads}.jsonl"
+            path = self.target / self.identity.device / file_name(record.task)
             files.setdefault(path, []).append(record)
         for path, members in files.items():
-            with _writing(path), path.open("ab+", buffering=0) as stream:
-                _append_whole(stream, self._lines(members).encode())
+            with locked(path):
+                append_whole(path, self._lines(members).encode())
             for record in members:
-                self._add(record, _usable(record))
+                self._add(record, usable(record))
 
-    def _add(self, record: Record, usable: bool) -> None:
+    def writing(self) -> AbstractContextManager[None]:
+        """The right to measure for this database's directory and device, which one process has at a time: see `writing`."""
+        assert self.target is not None, "this database is only read"
+        return writing(self.target, self.identity.device)
+
+    def _add(self, record: Record, can_be_built: bool) -> None:
         key = (record.task, record.schedule)
         if key in self._seen:
             return
         self._seen.add(key)
-        if usable:
+        if can_be_built:
             self._records.setdefault(record.task, []).append(record)
         else:
             self.ignored += 1
@@ -154,27 +163,27 @@ class Database:
             UserError: the directory cannot be written.
         """
         backup = path.with_name(path.name + ".bak")
-        with _writing(path):
+        with locked(path):
             write_bytes(backup, path.read_bytes())
             write_bytes(path, self._lines(records).encode())
         return backup
 
     def _read(self, path: Path) -> Iterator[tuple[Record, bool]]:
         """The records of a file that have this identity, each with whether this version can still build it."""
-        for line in _text_of(path).splitlines():
+        for line in lines_in(content_of(path)):
             try:
-                value = json.loads(line)
+                value = json.loads(line.decode())
                 found = _identity_of(value)
                 if found != self.identity:
                     self.ignored += 1
                     self.outdated += (found.device, found.tvm) == (self.identity.device, self.identity.tvm)
                     continue
                 record = _decode(value)
-                usable = _usable(record)
+                can_be_built = usable(record)
             except _MALFORMED:
                 self.ignored += 1  # torn by a crash, or not ours
                 continue
-            yield record, usable
+            yield record, can_be_built
 
     def _lines(self, records: Iterable[Record]) -> str:
         return "".join(json.dumps(self._encode(record), separators=(",", ":")) + "\n" for record in records)
@@ -197,6 +206,69 @@ class Database:
         return value
 
 
+def log_paths(directory: Path, device: str) -> list[Path]:
+    """The logs of a device, sorted. What a crash left of a file that was being replaced is none."""
+    return sorted(path for path in (directory / device).glob("*.jsonl") if not path.name.startswith("."))
+
+
+def file_name(task: Task) -> str:
+    """The log that a task's records are in, below the folder of its device."""
+    return f"{task.dtype}_t{task.threads}.jsonl"
+
+
+def content_of(path: Path) -> bytes:
+    """What a log holds.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
+
+
+def lines_in(content: bytes) -> list[bytes]:
+    """A log's lines without their ends; the last of them is unfinished where `content` does not end a line."""
+    lines = content.split(b"\n")
+    return lines[:-1] if lines[-1] == b"" else lines
+
+
+def read_record(line: bytes) -> tuple[Identity, Record]:
+    """A record, and the identity of what measured it.
+
+    Raises:
+        MalformedRecord: the line holds none.
+    """
+    try:
+        value = json.loads(line.decode())
+        if not isinstance(value, dict):
+            raise ValueError("it is no JSON object")
+        identity = _identity_of(value)
+        if not all(isinstance(name, str) for name in (identity.device, identity.tvm, identity.model_hash or "")):
+            raise ValueError("its device, timing model or TVM version is no text")
+        record = _decode(value)
+        usable(record)  # shapes that no layer has come up here
+    except _MALFORMED as error:
+        raise MalformedRecord(_reason(error)) from error
+    return identity, record
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return "it is not JSON"
+        case UnicodeDecodeError():
+            return "it is not UTF-8"
+        case KeyError():
+            return f"{error} is missing, or not known"
+        case ValueError():
+            return str(error)
+        case RecursionError():
+            return "it is nested too deeply"
+    return "a field is not of its kind"
+
+
 def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str | None, Record]]:
     """The records of a file whatever timing model they rest on, each with that model's hash, in the order they were made.
 
@@ -206,15 +278,12 @@ def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str |
     Raises:
         UserError: the file cannot be read.
     """
-    for line in _text_of(path).splitlines():
+    for line in lines_in(content_of(path)):
         try:
-            value = json.loads(line)
-            found = _identity_of(value)
-            record = _decode(value)
-            wanted = (found.device, found.tvm) == (identity.device, identity.tvm) and _usable(record)
-        except _MALFORMED:
+            found, record = read_record(line)
+        except MalformedRecord:
             continue
-        if wanted:
+        if (found.device, found.tvm) == (identity.device, identity.tvm) and usable(record):
             yield found.model_hash, record
 
 
@@ -230,9 +299,11 @@ def _decode(value: dict[str, Any]) -> Record:
         raise ValueError(f"{value['name']} is not the name of {task.name}")
     if latency is not None and not 0 < float(latency) < math.inf:
         raise ValueError(f"latency {latency}")
+    schedule = schedule_from_json(value["schedule"])
+    hash((task, schedule))  # a dict where a number belongs would come up where records are looked up
     return Record(
         task,
-        schedule_from_json(value["schedule"]),
+        schedule,
         None if latency is None else float(latency),
         value.get("cycles"),
         tuple(value.get("samples_us", ())),
@@ -241,27 +312,53 @@ def _decode(value: dict[str, Any]) -> Record:
     )
 
 
-def _text_of(path: Path) -> str:
+@contextmanager
+def locked(path: Path, wrong: str = "", remedy: str = "Name another directory with --logs DIR.") -> Iterator[None]:
+    """The lock of a log that is about to change, its folder created; whatever the disk objects to becomes a `UserError`.
+
+    Args:
+        wrong: what cannot be done then; that records cannot be written, unless given.
+        remedy: what to do about it.
+    """
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(append_lock(path)):
+            yield
     except OSError as error:
-        raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
+        wrong = wrong or f"tuning records cannot be written to {path.parent.parent}"
+        raise UserError(f"{wrong}: {error.strerror}.", remedy) from error
+
+
+def append_lock(path: Path) -> Path:
+    """The lock file that everyone holds who changes a log, for as long as that takes."""
+    return path.with_suffix(".lock")
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """The file's lock, its folder created; whatever the disk objects to becomes a `UserError`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
-            yield
-    except OSError as error:
-        raise UserError(
-            f"tuning records cannot be written to {path.parent.parent}: {error.strerror}.", "Name another directory with --logs DIR."
-        ) from error
+def writing(directory: Path, device: str) -> Iterator[None]:
+    """The right to measure for a log directory and a device, which one process has at a time: two would measure everything twice.
+
+    It is for whole runs; records can be read meanwhile. It ends with the process, however that ends.
+
+    Raises:
+        UserError: another process has it; the message says which, and where. Or the directory cannot be written.
+    """
+    path = directory / device / "writer.lock"
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(path))
+        except Held as error:
+            raise UserError(
+                f"{error} is writing tuning records of {device} to {directory}.",
+                "Wait until it has ended, or name another directory.",
+            ) from error
+        except OSError as error:
+            raise UserError(f"tuning records cannot be written to {directory}: {error.strerror}.", "Name another directory.") from error
+        yield
 
 
-def _usable(record: Record) -> bool:
+def usable(record: Record) -> bool:
     """Whether this version can still build the schedule: its template is there, in that version, with those knobs and values."""
     schedule = record.schedule
     if isinstance(schedule, TraceSchedule):
@@ -271,19 +368,20 @@ def _usable(record: Record) -> bool:
     return space is not None and schedule in space
 
 
-def _append_whole(stream: io.FileIO, content: bytes) -> None:
-    """Write all of `content` to the end of an unbuffered file, or nothing where the disk is full.
+def append_whole(path: Path, content: bytes) -> None:
+    """Write all of `content` to the end of a file, flushed to disk, or nothing where the disk is full.
 
-    An unfinished last line is ended first, so that the next record starts on its own.
+    An unfinished last line is ended first, so that what is written starts on its own.
     """
-    end = stream.seek(0, os.SEEK_END)
-    if end:
-        stream.seek(end - 1)
-        content = content if stream.read(1) == b"\n" else b"\n" + content
-    try:
-        while content:
-            content = content[stream.write(content) :]
-        os.fsync(stream.fileno())
-    except OSError:
-        stream.truncate(end)
-        raise
+    with path.open("ab+", buffering=0) as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if end:
+            stream.seek(end - 1)
+            content = content if stream.read(1) == b"\n" else b"\n" + content
+        try:
+            while content:
+                content = content[stream.write(content) :]
+            os.fsync(stream.fileno())
+        except OSError:
+            stream.truncate(end)
+            raise

@@ -1,4 +1,4 @@
-"""`tvmmobile logs`: tuning logs after the timing model has changed."""
+"""`tvmmobile logs`: tuning logs, and what to do after the timing model has changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tvmmobile.cli.log_files import merge, show, verify
 from tvmmobile.cli.options import Device
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ logs = typer.Typer(add_completion=False, rich_markup_mode=None)
 @logs.callback()
 def _group() -> None:
     """Look after tuning logs."""
+
+
+logs.command("show")(show)
+logs.command("verify")(verify)
+logs.command("merge")(merge)
 
 
 @logs.command("rescore")
@@ -42,7 +48,7 @@ def rescore(
     """
     from tvmmobile.cli.progress import TuningProgress, errors
     from tvmmobile.cli.work import check_writable, worker_count
-    from tvmmobile.database import Database, Identity
+    from tvmmobile.database import Database, Identity, writing
     from tvmmobile.devices.registry import find_device
     from tvmmobile.environment import user_data_dir
     from tvmmobile.report.wording import plural
@@ -57,8 +63,8 @@ def rescore(
     identity = Identity(profile.name, profile.model_hash)
     ranked = _ranked(rankings(directory, identity, keep), profile, directory)
     check_writable(directory, "--logs")
-    database = Database(identity, (), directory)
-    with Workers(jobs or worker_count(BATCH)) as workers:
+    with writing(directory, profile.name), Workers(jobs or worker_count(BATCH)) as workers:
+        database = Database(identity, (), directory)
         sources = _sources(workers, [ranking.task for ranking in ranked], profile)
         found = [ranking for ranking in ranked if not _is_opaque(ranking.task) or ranking.task in sources]
         assignments = unmeasured(found, database, sources)
@@ -70,14 +76,14 @@ def rescore(
         if missing:
             with board.started(workers.count) as endpoint, TuningProgress(assignments, profile.kind) as progress:
                 run(found, assignments, database, endpoint, profile, workers, progress)
-    rescored, backups = replace_logs(found, database)
+        rescored, backups = replace_logs(found, database)
     _report(rescored, [ranking.task for ranking in ranked if ranking not in found], backups)
 
 
 def _ranked(ranked: list[Ranking], profile: DeviceProfile, directory: Path) -> list[Ranking]:
     from tvmmobile.errors import UserError
 
-    if profile.kind == "measured":
+    if profile.kind != "modelled":
         raise UserError(f"{profile.name} is a real board: its logs rest on no timing model.", "Tune it again: tvmmobile tune")
     if not ranked:
         raise UserError(

@@ -1,0 +1,211 @@
+"""`tvmmobile logs show`, `verify` and `merge`: the files themselves."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tvmmobile.database import Identity
+    from tvmmobile.logs.inspection import Log
+
+_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="The logs of one device; default: of all.")]
+_OwnLogs = Annotated[Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="The logs; default: your own.")]
+#: Ranges of line numbers that are printed for one finding.
+_RANGES = 8
+
+
+def show(
+    device: _Device = None,
+    directory: Annotated[
+        Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="The logs; default: shipped and your own.")
+    ] = None,
+) -> None:
+    """What the logs hold: kernels, records, failures, lowest latency."""
+    from tvmmobile.console import output
+    from tvmmobile.environment import SHIPPED_LOGS, user_data_dir
+    from tvmmobile.errors import UserError
+    from tvmmobile.logs.inspection import inspect, logs_in
+    from tvmmobile.logs.present import chosen_device, present_identity
+
+    directories = [directory] if directory is not None else [SHIPPED_LOGS, user_data_dir() / "tuning_logs"]
+    folder, present = chosen_device(device, directories) if device is not None else (None, present_identity)
+    console = output()
+    shown = 0
+    for place in directories:
+        try:
+            paths = logs_in(place, folder)
+        except UserError:
+            if place is directories[-1] and not shown:
+                raise
+            continue
+        console.print(str(place), soft_wrap=True)
+        for name in dict.fromkeys(path.parent.name for path in paths):
+            now = present(name)
+            _print_device(console, [inspect(path, now) for path in paths if path.parent.name == name], now)
+        shown += 1
+
+
+def verify(
+    device: _Device = None,
+    directory: _OwnLogs = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Cut lines that do not belong there; they are kept, in FILE.cut beside the log.")
+    ] = False,
+) -> None:
+    """Say what is wrong with the logs (exit 1), or that all is well.
+
+    Found are lines that are no records, records twice, and records that belong
+    into another file. Records of another timing model or TVM version are
+    mentioned, and stay: tvmmobile logs rescore.
+    """
+    from tvmmobile.console import output
+    from tvmmobile.environment import user_data_dir
+    from tvmmobile.logs.inspection import inspect, logs_in
+    from tvmmobile.logs.present import chosen_device, present_identity
+    from tvmmobile.logs.repair import repair as run
+
+    place = directory or user_data_dir() / "tuning_logs"
+    folder, present = chosen_device(device, [place]) if device is not None else (None, present_identity)
+    console = output()
+    found = []
+    for path in logs_in(place, folder):
+        now = present(path.parent.name)
+        log = (run if repair else inspect)(path, now)
+        _print_log(console, log, repaired=repair)
+        found.append(log)
+        if now is None and any(line.identity is not None and line.identity.model_hash is not None for line in log.lines):
+            console.print(f"{path}: {log.device} is not known here, so its timing model was not compared", soft_wrap=True)
+    _conclude(console, found, repair, [*(["--device", device] if device else []), *(["--logs", str(directory)] if directory else [])])
+
+
+def merge(
+    sources: Annotated[list[Path], typer.Argument(metavar="FROM...", help="Log directories, or single files.")],
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", file_okay=False, help="The directory to add them to; created if need be.")],
+) -> None:
+    """Join logs: what several machines measured, each schedule once.
+
+    A schedule that DIR has keeps its record there; of the others, the first
+    named counts. Records of another timing model or TVM version are left out.
+    """
+    from tvmmobile.console import output
+    from tvmmobile.errors import UserError
+    from tvmmobile.logs.merge import merge as run
+    from tvmmobile.logs.present import present_identity
+    from tvmmobile.report.wording import plural
+
+    merged = run(sources, into, present_identity)
+    console = output()
+    for joined in merged.joined:
+        console.print(f"{joined.path}: {joined.new} new, {joined.known} known", soft_wrap=True)
+    for path in dict.fromkeys(refused.path for refused in merged.refused):
+        console.print(f"{path}: left out", soft_wrap=True)
+        _print_findings(console, ((refused.number, refused.why) for refused in merged.refused if refused.path == path))
+    if merged.refused and not merged.joined:
+        first, count = merged.refused[0], plural(len(merged.refused), "line")
+        raise UserError(
+            f"There was nothing to merge: of {count} none could be taken. {first.path}, line {first.number}: {first.why}.",
+            "See what the logs hold: tvmmobile logs show --logs DIR",
+        )
+
+
+def _print_device(console: Console, logs: list[Log], present: Identity | None) -> None:
+    """A table for each identity: latencies of different ones must not stand in one column."""
+    from tvmmobile.console import table_of
+    from tvmmobile.logs.inspection import model_name, short
+    from tvmmobile.logs.overview import shares
+    from tvmmobile.logs.present import origin_of
+    from tvmmobile.report.wording import UNKNOWN, plural
+
+    found = [share for log in logs for share in shares(log)]
+    for identity in dict.fromkeys(share.identity for share in found):
+        origin = origin_of(identity)
+        heading = f"{identity.device}: {origin}, {model_name(identity)}, TVM {short(identity.tvm)}"
+        if present is not None and identity != present:
+            heading += "\nThese do not count: " + ", ".join(_differences(identity, present))
+        table = table_of(("log",), ("threads", "kernels", "records", "failed", f"fastest, us\n{origin}"))
+        for share in found:
+            if share.identity == identity:
+                best = UNKNOWN if share.best_us is None else f"{share.best_us:.2f}"
+                table.add_row(share.dtype, *map(str, (share.threads, share.kernels, share.records, share.failed)), best)
+        console.print(f"\n{heading}")
+        console.print(table)
+    for log in logs:
+        if log.foreign or log.faults:
+            what = log.foreign or f"{plural(len(log.faults), 'line')} not counted here: see tvmmobile logs verify"
+            console.print(f"{log.path.name}: {what}", soft_wrap=True)
+
+
+def _differences(identity: Identity, present: Identity) -> list[str]:
+    from tvmmobile.logs.inspection import model_name
+
+    different = [model_name(present)] if identity.model_hash != present.model_hash else []
+    return [f"now it is {what}" for what in [*different, *([f"TVM {present.tvm}"] if identity.tvm != present.tvm else [])]]
+
+
+def _print_log(console: Console, log: Log, *, repaired: bool) -> None:
+    """What is wrong with a log, and what was done about it; nothing where all is well."""
+    from tvmmobile.logs.repair import cut_file
+    from tvmmobile.report.wording import plural
+
+    if log.foreign:
+        console.print(f"{log.path}: {log.foreign}; its lines were not looked at", soft_wrap=True)
+    if log.faults:
+        done = f": {plural(len(log.faults), 'line')} cut, kept in {cut_file(log.path).name}" if repaired else ""
+        console.print(f"{log.path}{done}", soft_wrap=True)
+        _print_findings(console, ((line.number, line.fault) for line in log.faults))
+    remarks = [(line.number, line.remark) for line in log.lines if line.remark]
+    if remarks:
+        console.print(f"{log.path}: kept, but not used", soft_wrap=True)
+        _print_findings(console, remarks)
+
+
+def _print_findings(console: Console, findings: Iterable[tuple[int, str]]) -> None:
+    numbers: dict[str, list[int]] = {}
+    for number, what in findings:
+        numbers.setdefault(what, []).append(number)
+    for what, members in numbers.items():
+        console.print(f"  {_lines(members)}: {what}", soft_wrap=True)
+
+
+def _lines(numbers: list[int]) -> str:
+    """`line 3`, or `lines 3, 5-9`; where there are many ranges, the first of them and how many lines more."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][-1] == number - 1:
+            ranges[-1] = [ranges[-1][0], number]
+        else:
+            ranges.append([number])
+    said = ", ".join("-".join(map(str, ends)) for ends in ranges[:_RANGES])
+    more = sum(ends[-1] - ends[0] + 1 for ends in ranges[_RANGES:])
+    return f"line{'s' if len(numbers) > 1 else ''} {said}" + (f" and {more} more" if more else "")
+
+
+def _conclude(console: Console, logs: list[Log], repaired: bool, options: list[str]) -> None:
+    from tvmmobile.errors import UserError
+    from tvmmobile.report.wording import plural
+
+    faulty = [log for log in logs if log.faults]
+    faults = sum(len(log.faults) for log in faulty)
+    if faulty and not repaired:
+        first = faulty[0]
+        raise UserError(
+            f"{plural(faults, 'line')} in {plural(len(faulty), 'log')} {'does' if faults == 1 else 'do'} not belong there. "
+            f"The first: {first.path}, line {first.faults[0].number}: {first.faults[0].fault}.",
+            f"Run: tvmmobile logs verify --repair {shlex.join(options)}".rstrip(),
+        )
+    foreign = [log for log in logs if log.foreign]
+    if foreign:
+        raise UserError(f"{foreign[0].path} is no tuning log: {foreign[0].foreign}.", "Move it away, or give it its name.")
+    records = sum(len(log.lines) - len(log.faults) for log in logs)
+    unused = sum(bool(line.remark) for log in logs for line in log.lines)
+    state = f"{plural(faults, 'line')} cut" if faults else "all is well"
+    console.print(
+        f"{plural(len(logs), 'log')}, {plural(records, 'record')}: {state}" + (f"; {unused} not used" if unused else ""), soft_wrap=True
+    )
