@@ -21,10 +21,10 @@ import numpy as np
 
 from tvmmobile import schedules
 from tvmmobile.build import NO_CHANGES, Changes, VariantJob, build_variant
-from tvmmobile.cli.work import SHIPPED_LOGS
 from tvmmobile.database import Identity
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
+from tvmmobile.environment import SHIPPED_LOGS
 from tvmmobile.errors import UserError
 from tvmmobile.files import write_text
 from tvmmobile.layers import Layer

@@ -28,10 +28,11 @@ from peers.systems import OURS, System, chosen_systems
 from peers.tables import markdown
 
 from tvmmobile import __version__
-from tvmmobile.cli.work import SHIPPED_LOGS, check_writable
+from tvmmobile.cli.work import check_writable
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.doctor import diagnose, require
+from tvmmobile.environment import SHIPPED_LOGS
 from tvmmobile.errors import ExitCode, UserError
 from tvmmobile.files import write_text
 from tvmmobile.models.registry import grid

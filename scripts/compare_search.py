@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tvmmobile.cli.work import SHIPPED_LOGS
 from tvmmobile.database import Database, Identity, Record
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
+from tvmmobile.environment import SHIPPED_LOGS
 from tvmmobile.files import write_text
 from tvmmobile.layers import Conv2d, Dense, Layer
 from tvmmobile.schedules import KnobSchedule, Space, template_for

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.build import VariantJob, build_variant
-from tvmmobile.cli.work import SHIPPED_LOGS
 from tvmmobile.database import Identity
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
+from tvmmobile.environment import SHIPPED_LOGS
 from tvmmobile.errors import ExitCode, UserError
 from tvmmobile.library import Library
 from tvmmobile.measure import Timing

@@ -56,6 +56,7 @@ _set_up() {
     if [[ -n $dev && ! -f $venv/.set-up-$key-dev ]]; then
         _say "development tools"
         _pip --no-deps -r "$root/scripts/requirements-dev.txt"
+        _install_test_servers
         touch "$venv/.set-up-$key-dev"
     fi
     _say "done"
@@ -98,6 +99,20 @@ _install_system_packages() {
     [[ $# -gt 0 ]] || return 0
     command -v apt-get >/dev/null || _fail "these Debian packages or their like are missing: $*"
     [[ $(id -u) -eq 0 ]] || _fail "system packages are missing. Run as root: apt-get update && apt-get install -y $*"
+    _apt_install "$@"
+}
+
+# The other ends of SSH and adb, for tests, which skip with a reason where these are missing. Not on a machine that runs services: Debian
+# would start an SSH server there.
+_install_test_servers() {
+    local missing=()
+    PATH=$PATH:/usr/sbin command -v sshd >/dev/null || missing+=(openssh-server openssh-client)
+    command -v adb >/dev/null || missing+=(adb)
+    [[ ${#missing[@]} -gt 0 && $(id -u) -eq 0 && ! -d /run/systemd/system ]] && command -v apt-get >/dev/null || return 0
+    _apt_install "${missing[@]}"
+}
+
+_apt_install() {
     _say "system packages ($*)"
     local log
     log=$(mktemp)

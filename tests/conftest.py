@@ -18,6 +18,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+#: Where the user's own devices are registered; tests of hardware alone look there.
+USER_DATA = os.environ.get("TVMMOBILE_DATA")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--device NAME`: the registered board for tests marked `hardware`."""
+    parser.addoption("--device", metavar="NAME", help="the registered board that tests marked 'hardware' run on")
 
 
 @dataclass(frozen=True)

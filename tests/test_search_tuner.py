@@ -15,7 +15,7 @@ from tvmmobile.errors import DeviceUnavailable
 from tvmmobile.layers import Conv2d, Dense
 from tvmmobile.search import tuner
 from tvmmobile.search.trial import Job, Outcome
-from tvmmobile.search.tuner import Assignment, assign, tune
+from tvmmobile.search.tuner import DEADLINES, Assignment, Deadlines, assign, tune
 from tvmmobile.tasks import Task
 from tvmmobile.workers import WorkerError
 
@@ -57,11 +57,11 @@ class Heard:
         self.events.append("end" if best else "end without any")
 
 
-def tuned(folder: Path, answer: Callable[[Job], Any], trials: int) -> tuple[Workers, Heard]:
+def tuned(folder: Path, answer: Callable[[Job], Any], trials: int, deadlines: Deadlines = DEADLINES) -> tuple[Workers, Heard]:
     workers, heard = Workers(answer), Heard()
     database = Database(IDENTITY, (), folder)
     assignments = assign(TASKS, database, trials, PROFILE.target)
-    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), PROFILE, workers, heard)  # type: ignore[arg-type]
+    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), PROFILE, workers, heard, deadlines=deadlines)  # type: ignore[arg-type]
     return workers, heard
 
 
@@ -134,10 +134,19 @@ def test_a_device_that_stays_away_ends_the_run_and_leaves_no_failures(tmp_path: 
         return well(job) if job.task == first else Outcome(None, error="no agent of 'pi4' was free", outage=True)
 
     with pytest.raises(DeviceUnavailable, match="pi4-virtual went away: no agent of 'pi4' was free") as caught:
-        tuned(tmp_path, gone, 10)
+        tuned(tmp_path, gone, 10, Deadlines(outage_s=0.2))
     assert "run the same command again" in caught.value.remedy
     database = Database(IDENTITY, (tmp_path,), None)
     assert [len(database.records(task)) for task in TASKS] == [10, 0]
+
+
+def test_a_device_that_is_lost_for_good_ends_the_run_at_once(tmp_path: Path) -> None:
+    def gone(_job: Job) -> Outcome:
+        return Outcome(None, error="the tracker cannot be asked", outage=True, final=True)
+
+    with pytest.raises(DeviceUnavailable, match="went away: the tracker cannot be asked"):
+        tuned(tmp_path, gone, 10)
+    assert len(Database(IDENTITY, (tmp_path,), None)) == 0
 
 
 def test_a_small_space_is_enough(tmp_path: Path) -> None:

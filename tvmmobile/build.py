@@ -15,7 +15,7 @@ from tvmmobile import __version__
 from tvmmobile.choice import Choice, choose
 from tvmmobile.codegen import export, linker, make_target, pass_context
 from tvmmobile.database import Database, Identity
-from tvmmobile.environment import TVM_FFI_VERSION, TVM_VERSION
+from tvmmobile.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.files import replacing, sha256_of, write_text
 from tvmmobile.frontend import import_torch
 from tvmmobile.kernels import kernel_function
@@ -42,6 +42,7 @@ class VariantJob:
         checkpoint, seed: where the weights come from, see `models.registry.build_torch_model`.
         identity, logs: which records are used, and the directories they are read from.
         target: the device's target.
+        twin: of a real board, whose modelled records its ranks are compared with.
         out: directory for the results.
         dump_dir: where to write the Relax module after each pass, or `None`.
     """
@@ -56,6 +57,7 @@ class VariantJob:
     target: Mapping[str, Any]
     out: Path
     dump_dir: Path | None = None
+    twin: Identity | None = None
 
     @property
     def stem(self) -> str:
@@ -118,8 +120,18 @@ def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
     with pass_context(changes.disabled_passes):
         _compile(network, plan.steps, choices, job.target, library.path, compiler)
     _write_reference(model, library.reference_path)
-    _write_manifest(job, model, library, plan.steps, choices)
+    _write_manifest(job, model, library, plan.steps, choices, _ranks(job, database, plan.steps))
     return library
+
+
+def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict[Task, float | None]:
+    """Each kernel's rank correlation between the twin's modelled latencies and those measured; empty without a twin."""
+    if job.twin is None:
+        return {}
+    from tvmmobile.search.twin import rank_correlation
+
+    twin = Database(job.twin, (SHIPPED_LOGS, *job.logs), None)
+    return {step.task: rank_correlation(database, twin, step.task) for step in steps}
 
 
 def _taken(task: Task) -> bool:
@@ -184,7 +196,14 @@ def _write_reference(model: TorchModel, path: Path) -> None:
         np.savez(stream, input=image, output=output)
 
 
-def _write_manifest(job: VariantJob, model: TorchModel, library: Library, steps: tuple[Step, ...], choices: Mapping[Task, Choice]) -> None:
+def _write_manifest(
+    job: VariantJob,
+    model: TorchModel,
+    library: Library,
+    steps: tuple[Step, ...],
+    choices: Mapping[Task, Choice],
+    ranks: Mapping[Task, float | None],
+) -> None:
     kernels = [
         {
             "name": step.task.name,
@@ -195,6 +214,7 @@ def _write_manifest(job: VariantJob, model: TorchModel, library: Library, steps:
             "latency_us": step.price.latency_us,
             "record": step.price.source,
             "why": step.reason,
+            **({"rank_correlation": ranks[step.task]} if step.task in ranks else {}),
         }
         for step in steps
     ]
@@ -216,7 +236,7 @@ def _write_manifest(job: VariantJob, model: TorchModel, library: Library, steps:
         "threads": job.threads,
         "device": job.identity.device,
         "timing_model": job.identity.model_hash,
-        "kind": "measured" if job.identity.model_hash is None else "modelled",
+        "kind": {None: "measured", "emulated": "emulated"}.get(job.identity.model_hash, "modelled"),
         "target": dict(job.target),
         "versions": {"tvmmobile": __version__, "tvm": TVM_VERSION, "tvm_ffi": TVM_FFI_VERSION, "torch": _torch_version()},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvmmobile.agent.tools import run_tool
 from tvmmobile.doctor import require
-from tvmmobile.files import write_bytes
+from tvmmobile.environment import cache_dir
+from tvmmobile.files import replacing, write_bytes
 
 CROSS_COMPILER = "aarch64-linux-gnu-gcc"
+_FREESTANDING = Path(__file__).with_name("freestanding.c")
+_FREESTANDING_FLAGS = ("-O2", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-tree-loop-distribute-patterns", "-c")
 
 #: Templates allocate register tiles as annotated local buffers; TVM's storage rewrite would merge them into one and spill.
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
@@ -62,6 +68,25 @@ def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None
     export(library, path, compiler)
 
 
+def _instead_of_libc(compiler: str) -> list[str]:
+    """Options by which a library for a device needs no C library, so that Android can load it too; none for this machine's own."""
+    if Path(compiler).name != CROSS_COMPILER:
+        return []
+    return [str(_freestanding_object(compiler)), "-nodefaultlibs", "-nostartfiles"]
+
+
+@functools.cache
+def _freestanding_object(compiler: str) -> Path:
+    """`freestanding.c`, compiled if it is not there yet."""
+    digest = hashlib.sha256(repr(_FREESTANDING_FLAGS).encode() + _FREESTANDING.read_bytes()).hexdigest()
+    path = cache_dir() / f"freestanding-{digest[:16]}.o"
+    if not path.exists():
+        with replacing(path) as temporary:
+            command = [compiler, *_FREESTANDING_FLAGS, str(_FREESTANDING), "-o", str(temporary)]
+            run_tool(command, "Compiling freestanding.c", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
+    return path
+
+
 def export(library: Any, path: Path, compiler: str) -> None:
     """Link a built module to `path`, without debug information; next to `path` there is never a half-linked one.
 
@@ -71,7 +96,7 @@ def export(library: Any, path: Path, compiler: str) -> None:
     with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as folder:
         linked = Path(folder, path.name)
         try:
-            library.export_library(str(linked), cc=compiler, options=["-Wl,--strip-debug"])
+            library.export_library(str(linked), cc=compiler, options=["-Wl,--strip-debug", *_instead_of_libc(compiler)])
         except RuntimeError as error:  # the linker's words, as TVM passes them on
             if os.strerror(errno.ENOSPC) in str(error):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error

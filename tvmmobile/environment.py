@@ -7,9 +7,13 @@ from pathlib import Path
 
 import platformdirs
 
+from tvmmobile.errors import UserError
+
 #: The version of TVM that every library, log and agent is built with.
 TVM_VERSION = "0.27.0.post1"
 TVM_FFI_VERSION = "0.1.14.post1"
+#: The tuning logs that come with the program.
+SHIPPED_LOGS = Path(__file__).resolve().parent / "tuning_logs"
 
 
 def cache_dir() -> Path:
@@ -20,6 +24,20 @@ def cache_dir() -> Path:
 def user_data_dir() -> Path:
     """Where the user's own tuning logs and device profiles are kept; `TVMMOBILE_DATA` moves it."""
     return Path(os.environ.get("TVMMOBILE_DATA") or platformdirs.user_data_dir("tvmmobile"))
+
+
+def adb_server_port() -> int:
+    """Where adb's server listens on this machine: `ANDROID_ADB_SERVER_PORT`, which adb itself reads too; 5037 without it.
+
+    Raises:
+        UserError: it is no port.
+    """
+    text = os.environ.get("ANDROID_ADB_SERVER_PORT") or "5037"
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise UserError(
+            f"ANDROID_ADB_SERVER_PORT is {text!r}, which is no port.", "Set it to a number from 1 to 65535, or unset it for 5037."
+        )
+    return int(text)
 
 
 def debug_level() -> int:

@@ -12,22 +12,25 @@ import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy.typing as npt
 
+from tvmmobile.clock import ClockPlan, sample_clock
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
-from tvmmobile.devices.rpc import DEFAULT_WAIT_S, LinkError, open_session
-from tvmmobile.virtual.board import load_board
+from tvmmobile.devices.rpc import DEFAULT_WAIT_S, HostGone, LinkError, open_session
+from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.core_model import HOTTEST, BlockCost
 from tvmmobile.virtual.modelled import modelled_run
 from tvmmobile.virtual.profile import parse_profile
 
-FailureKind = Literal["crashed", "timeout", "load", "link"]
+FailureKind = Literal["crashed", "timeout", "load", "link", "host"]
 Array = npt.NDArray[Any]
 NETWORK_FUNCTION = "main"
+#: Fields of `Timing` that the agent is not told.
+_OURS = ("settle", "min_total_ms", "max_total_ms")
 #: EM_AARCH64 (ELF for the Arm 64-bit Architecture, Arm IHI 0056).
 ELF_AARCH64 = 183
 #: What the agent answers when it ends a session itself (agent.cc, `SayWhy`).
@@ -39,7 +42,8 @@ class MeasureError(Exception):
 
     Attributes:
         reason: one line, such as `killed by SIGSEGV` or `did not finish within 10 s`.
-        kind: `crashed`, `timeout` and `load` are the library's fault; `link` says nothing about it.
+        kind: `crashed`, `timeout` and `load` are the library's fault; `link` says nothing about it, nor does `host`: the way to the device
+            is gone for good.
     """
 
     def __init__(self, reason: str, kind: FailureKind) -> None:
@@ -64,6 +68,7 @@ class Timing:
             they are and anything else empties them.
         produce: arguments that the layer before has written: brought into the caches after that.
         threads: of TVM's pool.
+        settle, min_total_ms, max_total_ms: see `ClockPlan`; a model needs none of it.
     """
 
     warmup: int = 0
@@ -73,6 +78,9 @@ class Timing:
     flush_bytes: int = 0
     produce: tuple[int, ...] = ()
     threads: int = 1
+    settle: float = 0.0
+    min_total_ms: int = 0
+    max_total_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class Latency:
         dram_bytes: what was read from memory and written back to it; None when measured.
         term_ms: the terms of `seconds` by name, in milliseconds (docs/virtual-boards.md); empty when measured.
         samples_ns: raw samples in ns; empty when modelled.
+        steady: whether the times had settled before the first sample.
         hottest: the costliest blocks, most cycles first; empty when measured.
         unknown_instructions: executed instructions the model knows only a lower bound for.
     """
@@ -102,6 +111,7 @@ class Latency:
     samples_ns: tuple[float, ...] = ()
     hottest: tuple[BlockCost, ...] = ()
     unknown_instructions: int = 0
+    steady: bool = True
 
 
 @dataclass(frozen=True)
@@ -163,9 +173,9 @@ def measure_library(
     with _session(endpoint, timeout_s, wait_s) as session:
         module = _load(session, library)
         tensors = [session.put(array) for array in arrays]
-        answer = _evaluate(session, module, function, profile, timing)(*tensors)
+        latency = _timed(session, module, function, profile, timing or Timing(), tensors)
         results = tuple(session.get(tensors[index]) for index in outputs)
-    return KernelRun(_latency(answer, profile, (timing or Timing()).threads), results)
+    return KernelRun(latency, results)
 
 
 def measure_network(
@@ -196,11 +206,10 @@ def measure_network(
     with _session(endpoint, timeout_s, wait_s) as session:
         machine = VirtualMachine(_load(session, library), session.cpu(0))
         machine.set_input(NETWORK_FUNCTION, session.put(input_array))
-        evaluator = _evaluate(session, machine.module, "invoke_stateful", profile, timing or Timing(warmup=1))
-        answer = evaluator(NETWORK_FUNCTION)
+        latency = _timed(session, machine.module, "invoke_stateful", profile, timing or Timing(warmup=1), [NETWORK_FUNCTION])
         output = session.get(machine.get_outputs(NETWORK_FUNCTION))
         peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
-    return NetworkRun(_latency(answer, profile, (timing or Timing()).threads), output, peak)
+    return NetworkRun(latency, output, peak)
 
 
 @contextmanager
@@ -212,7 +221,7 @@ def _session(endpoint: Endpoint, timeout_s: float, wait_s: float) -> Iterator[An
     except MeasureError:
         raise
     except (LinkError, OSError) as error:
-        raise MeasureError(str(error), "link") from error
+        raise MeasureError(str(error), "host" if isinstance(error, HostGone) else "link") from error
     except Exception as error:  # TVM raises whatever its C++ side threw, on either end of the connection
         raise _explained(error) from error
 
@@ -268,18 +277,33 @@ def _load(session: Any, library: Path) -> Any:
         return session.load_module(library.name)
 
 
-def _evaluate(session: Any, module: Any, function: str, profile: DeviceProfile, timing: Timing | None) -> Callable[..., Any]:
-    spec = asdict(timing or Timing()) | {"mode": "model" if profile.kind == "modelled" else "clock"}
+def _timed(session: Any, module: Any, function: str, profile: DeviceProfile, timing: Timing, arguments: Sequence[Any]) -> Latency:
+    """Run a function as `timing` says; on a board as often as its clock needs."""
+    if profile.kind == "modelled":
+        answer = _evaluator(session, module, function, timing, "model")(*arguments)
+        return _modelled(bytes(answer), load_board(profile.board_file), timing.threads)
+    if timing.warmup:
+        _evaluator(session, module, function, replace(timing, warmup=timing.warmup - 1, repeat=1, number=1, min_time_ms=0), "clock")(
+            *arguments
+        )
+
+    def run(count: int) -> list[float]:
+        answer = _evaluator(session, module, function, replace(timing, warmup=0, repeat=count), "clock")(*arguments)
+        return [float(sample) for sample in json.loads(bytes(answer))["samples_ns"]]
+
+    sampled = sample_clock(run, ClockPlan(timing.settle, timing.repeat, timing.min_total_ms, timing.max_total_ms))
+    return Latency("measured", statistics.median(sampled.samples_ns) * 1e-9, samples_ns=sampled.samples_ns, steady=sampled.steady)
+
+
+def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str) -> Callable[..., Any]:
+    spec = {name: value for name, value in asdict(timing).items() if name not in _OURS} | {"mode": mode}
     with _loading(f"{function}()"):
         evaluator: Callable[..., Any] = session.get_function("tvmmobile.evaluator")(module, function, json.dumps(spec))
     return evaluator
 
 
-def _latency(answer: Any, profile: DeviceProfile, threads: int) -> Latency:
-    if profile.kind == "measured":
-        samples = tuple(float(sample) for sample in json.loads(bytes(answer))["samples_ns"])
-        return Latency("measured", statistics.median(samples) * 1e-9, samples_ns=samples)
-    run = modelled_run(parse_profile(bytes(answer)), load_board(profile.board_file), threads, HOTTEST)
+def _modelled(answer: bytes, board: Board, threads: int) -> Latency:
+    run = modelled_run(parse_profile(answer), board, threads, HOTTEST)
     return Latency(
         "modelled",
         run.modelled_ms * 1e-3,

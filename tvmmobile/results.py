@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ class Context:
     board: str
     cpu: str
     clock_hz: float
-    kind: Literal["modelled", "measured"]
+    kind: Literal["modelled", "measured", "emulated"]
     timing_model: str | None
     modelled_terms: str
     fma_lanes_per_cycle: int
@@ -50,13 +50,19 @@ class Context:
 
 @dataclass(frozen=True)
 class KernelResult:
-    """One kernel of a library as its tuning record has it: name, layer type, multiply-adds, latency in microseconds, schedule."""
+    """One kernel of a library as its tuning record has it: name, layer type, multiply-adds, latency in microseconds, schedule.
+
+    Attributes:
+        rank_correlation: Spearman's, between the latencies that the virtual board's model gives its schedules and those measured; `None`
+            where modelled, or for too few schedules.
+    """
 
     name: str
     kind: str
     macs: int
     latency_us: float | None
     schedule: str
+    rank_correlation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class VariantResult:
         max_error: against PyTorch, relative to the output's largest magnitude.
         library_sha256: of the `.so`.
         weights: where they came from.
+        invalid: why a measured latency does not count, such as a throttled clock; "" where it does.
+        conditions: the boards' state before and after (`devices/health.py`), and whether times had settled; empty where modelled.
     """
 
     name: str
@@ -99,6 +107,8 @@ class VariantResult:
     library_sha256: str
     weights: str
     kernels: tuple[KernelResult, ...] = ()
+    invalid: str = ""
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def latency_us(self) -> float:
@@ -168,7 +178,7 @@ def read_results(path: Path) -> Results:
 def _checked(results: Results) -> Results:
     """The same, once what every latency and share is computed from is known to be a number they can be computed from."""
     context = results.context
-    if context.kind not in ("modelled", "measured"):
+    if context.kind not in ("modelled", "measured", "emulated"):
         raise ValueError(f"kind {context.kind!r} is neither modelled nor measured")
     for name, value in (("clock_hz", context.clock_hz), ("fma_lanes_per_cycle", context.fma_lanes_per_cycle)):
         _check_positive(name, value)
@@ -186,6 +196,8 @@ def _check_positive(name: str, value: Any) -> None:
 
 
 def _variant(entry: Mapping[str, Any]) -> VariantResult:
-    fields = {name: entry[name] for name in VariantResult.__dataclass_fields__ if name not in ("samples_us", "kernels")}
+    later = {name: entry[name] for name in ("invalid", "conditions") if name in entry}
+    names = [name for name in VariantResult.__dataclass_fields__ if name not in ("samples_us", "kernels", "invalid", "conditions")]
+    fields = {name: entry[name] for name in names} | later
     kernels: Sequence[Mapping[str, Any]] = entry["kernels"]
     return VariantResult(**fields, samples_us=tuple(entry["samples_us"]), kernels=tuple(KernelResult(**kernel) for kernel in kernels))

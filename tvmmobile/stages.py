@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 from tvmmobile import __version__
 from tvmmobile.build import VariantJob, build_variant, variant_tasks
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+from tvmmobile.devices.remote import LinkLost
 from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
 from tvmmobile.library import Library
@@ -28,10 +29,14 @@ from tvmmobile.workers import WorkerError, Workers
 
 #: A library disagrees with PyTorch beyond this error, relative to the output's largest magnitude.
 TOLERANCE = 1e-4
+#: On a board: when times are steady, and how long the samples of a network may last together.
+SETTLE, MIN_TOTAL_MS, MAX_TOTAL_MS = 0.02, 500, 20_000
 _BUILD_TIMEOUT_S = 300.0
 #: For a library on the device; its worker has longer, so that a slow library is told from a stuck worker.
 _BENCH_TIMEOUT_S = 120.0
 _BENCH_WORKER_TIMEOUT_S = 240.0
+#: Times a library is timed whose run was spoiled by the board's state, or cut off.
+MOST_ATTEMPTS = 3
 #: What a modelled latency contains and what not, in words.
 MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fetches"
 Progress = Callable[[str], None]
@@ -85,9 +90,18 @@ def build_libraries(workers: Workers, jobs: Sequence[VariantJob], progress: Prog
 
 
 def bench_libraries(
-    workers: Workers, libraries: Sequence[Library], endpoint: Endpoint, profile: DeviceProfile, timing: Timing, progress: Progress
+    workers: Workers,
+    libraries: Sequence[Library],
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    timing: Timing,
+    progress: Progress,
+    watch: Watch | None = None,
 ) -> Results:
     """Check every library against PyTorch on the device, and time it.
+
+    Args:
+        watch: over the board: libraries are timed one after another then, each when the board is cool, and again where a run was spoiled.
 
     Raises:
         Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
@@ -95,10 +109,37 @@ def bench_libraries(
     """
     jobs = [BenchJob(library, endpoint, profile, timing) for library in libraries]
     found: dict[Path, VariantResult] = {}
-    for job, result in workers.run(bench_library, jobs, _BENCH_WORKER_TIMEOUT_S):
-        found[job.library.path] = _succeeded(result, f"running {job.library.path.name}")
-        progress(job.library.spec.variant)
+    if watch is not None:
+        for job in jobs:
+            found[job.library.path] = _watched(workers, job, watch, progress)
+            progress(job.library.spec.variant)
+    else:
+        for job, result in workers.run(bench_library, jobs, _BENCH_WORKER_TIMEOUT_S):
+            found[job.library.path] = _succeeded(result, f"running {job.library.path.name}")
+            progress(job.library.spec.variant)
     return Results(context_of(profile, libraries[0].threads), tuple(found[job.library.path] for job in jobs))
+
+
+def _watched(workers: Workers, job: BenchJob, watch: Watch, progress: Progress) -> VariantResult:
+    """One library, timed again while the board's state spoils it or the link breaks; the last attempt counts as it is."""
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        try:
+            before = watch.wait_until_cool()
+            ((_, answer),) = workers.run(bench_library, [job], _BENCH_WORKER_TIMEOUT_S)
+            result: VariantResult = _succeeded(answer, f"running {job.library.path.name}")
+            after = watch.read()
+        except LinkLost as error:
+            raise DeviceUnavailable(f"{job.profile.name} stopped answering: {error}.", "Run the same command again.") from error
+        except DeviceUnavailable:
+            if attempt == MOST_ATTEMPTS:
+                raise
+            continue
+        reason = watch.spoiled(before, after)
+        conditions = {**result.conditions, "before": [asdict(state) for state in before], "after": [asdict(state) for state in after]}
+        result = replace(result, invalid=reason, conditions=conditions)
+        if not reason:
+            break
+    return result
 
 
 def bench_library(job: BenchJob) -> VariantResult:
@@ -108,7 +149,7 @@ def bench_library(job: BenchJob) -> VariantResult:
     try:
         run = measure_network(job.endpoint, job.profile, library.path, data, _BENCH_TIMEOUT_S, job.timing)
     except MeasureError as error:
-        if error.kind == "link":
+        if error.kind in ("link", "host"):
             raise DeviceUnavailable(f"the device {job.profile.name} went away: {error.reason}", "Run the same command again.") from error
         raise Disagreement(f"{library.path.name} does not run on {job.profile.name}: {error.reason}", "Build it again.") from error
     difference = relative_error(run.output, expected)
@@ -127,7 +168,14 @@ def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, err
     published = (slim_figures(*key) or paper_figures(*key)) if spec.classes == IMAGENET_CLASSES else None
     samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
     kernels = tuple(
-        KernelResult(kernel["name"], kernel["kind"], kernel["macs"], kernel["latency_us"], str(schedule_from_json(kernel["schedule"])))
+        KernelResult(
+            kernel["name"],
+            kernel["kind"],
+            kernel["macs"],
+            kernel["latency_us"],
+            str(schedule_from_json(kernel["schedule"])),
+            kernel.get("rank_correlation"),
+        )
         for kernel in manifest["kernels"]
     )
     return VariantResult(
@@ -152,6 +200,7 @@ def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, err
         library_sha256=manifest["sha256"],
         weights=manifest["weights"],
         kernels=kernels,
+        conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
     )
 
 
@@ -177,7 +226,7 @@ def network_timing(profile: DeviceProfile, threads: int, repeat: int, warmup: in
     """How a whole network is timed."""
     if profile.kind == "modelled":
         return Timing(warmup=1, threads=threads)
-    return Timing(warmup=warmup, repeat=repeat, threads=threads)
+    return Timing(warmup=warmup, repeat=repeat, threads=threads, settle=SETTLE, min_total_ms=MIN_TOTAL_MS, max_total_ms=MAX_TOTAL_MS)
 
 
 def _succeeded(result: Any, what: str) -> Any:

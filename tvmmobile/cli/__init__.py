@@ -51,8 +51,11 @@ VERBS = (
     Verb("tune", "tvmmobile.cli.tune:tune", "Tune what the logs lack; compile, verify, time and report."),
     Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Libraries from the tuning logs alone; no device needed."),
     Verb("bench", "tvmmobile.cli.bench:bench", "Verify and time compiled libraries on a device."),
+    Verb("run", "tvmmobile.cli.run:run", "A compiled library on a device, with an image of yours."),
+    Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries, and the runtime they need, to a board."),
+    Verb("device", "tvmmobile.cli.device:device", "Boards and phones: add, list, check and remove them."),
     Verb("virtual", "tvmmobile.cli.virtual:virtual", "Any AArch64 program on a virtual board, and its hottest blocks."),
-    Verb("logs", "tvmmobile.cli.logs:logs", "Tuning logs after the timing model has changed."),
+    Verb("logs", "tvmmobile.cli.logs:logs", "Tuning logs: show, verify, merge, rescore."),
     Verb("doctor", "tvmmobile.cli.doctor:doctor", "What this machine lacks, and the command that fixes it."),
 )
 

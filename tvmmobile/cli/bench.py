@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tvmmobile.cli.options import Device, Out
-from tvmmobile.cli.work import RequireHardware, check_threads, check_writable, worker_count
+from tvmmobile.cli.work import Pin, RequireHardware, check_threads, check_writable, worker_count
 
 
 def bench(
@@ -18,12 +18,13 @@ def bench(
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs; a modelled latency needs one.")] = 30,
     warmup_runs: Annotated[int, typer.Option("--warmup-runs", metavar="N", min=0, help="Runs before them.")] = 5,
     require_hardware: RequireHardware = False,
+    pin: Pin = False,
 ) -> None:
     """Check compiled libraries against PyTorch on a device, and time them."""
     from tvmmobile.devices.registry import find_device
     from tvmmobile.library import find_libraries
 
-    board = find_device(device, require_hardware)
+    board = find_device(device, require_hardware, pin)
     found = find_libraries(libraries)
     for library in found:
         check_threads(library.threads, board.profile)
@@ -38,8 +39,9 @@ def bench(
     with (
         Workers(worker_count(len(found))) as workers,
         board.started(workers.count) as endpoint,
+        board.watched() as watch,
         counting("verifying", len(found)) as done,
     ):
-        results = bench_libraries(workers, found, endpoint, board.profile, timing, done)
+        results = bench_libraries(workers, found, endpoint, board.profile, timing, done, watch)
     write_report(results, out)
     print_table(results)

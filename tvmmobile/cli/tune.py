@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from tvmmobile.cli.work import (
     Checkpoint,
     DumpIr,
     Logs,
+    Pin,
     Request,
     RequireHardware,
     Seed,
@@ -45,7 +47,7 @@ def tune(
     activation: Activation = "relu6",
     classes: Classes = 1000,
     trials: Annotated[
-        int, typer.Option("--trials", metavar="N", min=0, help="Trials per kernel; records that exist count.")
+        int, typer.Option("--trials", metavar="N", min=0, help="Trials per kernel, beyond 8 where they may pay; records count.")
     ] = DEFAULT_TRIALS,
     threads: Threads = 1,
     out: Out = Path("out"),
@@ -55,6 +57,7 @@ def tune(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start from an empty log under --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and an estimate; do nothing.")] = False,
     require_hardware: RequireHardware = False,
+    pin: Pin = False,
     dump_ir: DumpIr = None,
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="evolution, climb or random.")] = "evolution",
 ) -> None:
@@ -65,7 +68,7 @@ def tune(
     """
     from tvmmobile.devices.registry import find_device
 
-    board = find_device(device, require_hardware)
+    board = find_device(device, require_hardware, pin)
     check_strategy(strategy)
     directories = log_dirs(logs, fresh, out)
     request = Request(target, model, alpha, resolution, activation, classes, threads, out, checkpoint, seed, directories, dump_ir)
@@ -74,10 +77,11 @@ def tune(
 
 def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: bool, dry_run: bool) -> None:
     from tvmmobile.cli.progress import TuningProgress, counting
-    from tvmmobile.database import Database
+    from tvmmobile.database import Database, writing
     from tvmmobile.search.rounds import FIRST_TRIALS, promising
     from tvmmobile.search.tuner import BATCH, assign
     from tvmmobile.search.tuner import tune as run_search
+    from tvmmobile.search.twin import twin_database
     from tvmmobile.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks, network_timing
     from tvmmobile.workers import Workers
 
@@ -85,31 +89,52 @@ def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: b
     if trials and not dry_run:
         check_writable(request.logs.target, "--logs")
     jobs = request.jobs(profile)
-    with Workers(worker_count(max(len(jobs), BATCH if trials else 1))) as workers:
+    with ExitStack() as held:
+        workers = held.enter_context(Workers(worker_count(max(len(jobs), BATCH if trials else 1))))
         with counting("importing", len(jobs)) as done:
             variants = collect_variants(workers, jobs, done)
-        if fresh and not dry_run:
-            set_aside(request.logs.target)
+        if fresh and not dry_run and request.logs.target.exists():
+            with writing(request.logs.target, profile.name):  # not from under a run that writes there
+                set_aside(request.logs.target)
         database = Database(jobs[0].identity, request.logs.sources, request.logs.target)
         tasks = distinct_tasks(variants)
-        assignments = assign(tasks, database, min(trials, FIRST_TRIALS), profile.target)
+        twin = twin_database(profile, request.logs.all)
+        first = min(trials, FIRST_TRIALS)
+        assignments = assign(tasks, database, first, profile.target)
+
+        def further() -> list[Assignment]:
+            return assign(promising(variants, database, tasks), database, trials, profile.target) if trials > first else []
+
+        if not dry_run and (_missing(assignments) or _missing(further())):
+            held.enter_context(database.writing())
+            known = len(database)
+            database = Database(jobs[0].identity, request.logs.sources, request.logs.target)
+            if len(database) > known:  # another run wrote them before it let go
+                assignments = assign(tasks, database, first, profile.target)
         _announce(profile, len(jobs), assignments, trials, database.outdated)
         if dry_run:
             _print_assignments(assignments)
             return
         with board.started(workers.count) as endpoint:
-            for wanted in (min(trials, FIRST_TRIALS), trials):
-                chosen = tasks if wanted <= FIRST_TRIALS else promising(variants, database, tasks)
-                assignments = assign(chosen, database, wanted, profile.target)
-                if any(assignment.missing for assignment in assignments):
+
+            def search(assignments: Sequence[Assignment]) -> None:
+                if _missing(assignments):
                     with TuningProgress(assignments, profile.kind) as progress:
-                        run_search(assignments, database, endpoint, profile, workers, progress, strategy, request.seed)
+                        run_search(assignments, database, endpoint, profile, workers, progress, strategy, request.seed, twin=twin)
+
+            search(assignments)
+            search(further())
             with counting("compiling", len(jobs)) as done:
                 libraries = build_libraries(workers, jobs, done)
-            with counting("verifying", len(jobs)) as done:
+            with board.watched() as watch, counting("verifying", len(jobs)) as done:
                 timing = network_timing(profile, request.threads, _REPEAT, _WARMUP)
-                results = bench_libraries(workers, libraries, endpoint, profile, timing, done)
+                results = bench_libraries(workers, libraries, endpoint, profile, timing, done, watch)
     _report(results, request.out)
+
+
+def _missing(assignments: Sequence[Assignment]) -> int:
+    """Trials to run."""
+    return sum(assignment.missing for assignment in assignments)
 
 
 def _report(results: Results, out: Path) -> None:
@@ -133,8 +158,8 @@ def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assig
     from tvmmobile.cli.progress import errors
     from tvmmobile.search.rounds import FIRST_TRIALS
 
-    face = f"the virtual {profile.board} (latencies are modelled)" if profile.kind == "modelled" else f"{profile.board} (measured)"
-    missing = sum(assignment.missing for assignment in assignments)
+    face = f"the virtual {profile.board} (latencies are modelled)" if profile.kind == "modelled" else f"{profile.board} ({profile.kind})"
+    missing = _missing(assignments)
     errors().print(
         f"{profile.name}: {face}\n{variants} variants, {len({assignment.task for assignment in assignments})} distinct kernels, "
         f"{sum(assignment.done for assignment in assignments)} records, {missing} trials to run"
@@ -155,5 +180,5 @@ def _print_assignments(assignments: Sequence[Assignment]) -> None:
         name = assignment.title.replace("+", " +\n  ")  # of several layers: one a line, or it would not fit
         table.add_row(name, str(assignment.done), str(assignment.missing))
     output().print(table)
-    minutes = sum(assignment.missing for assignment in assignments) / _TRIALS_PER_SECOND / 60
+    minutes = _missing(assignments) / _TRIALS_PER_SECOND / 60
     output().print(f"About {minutes:.0f} minutes of tuning on two cores of a desktop; nothing was done.")

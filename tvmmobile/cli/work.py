@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tvmmobile.environment import user_data_dir
+from tvmmobile.environment import SHIPPED_LOGS, user_data_dir
 from tvmmobile.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 TARGETS = ("arm",)
 #: What PyTorch's generator takes.
 _MOST_SEED = 2**63 - 1
-SHIPPED_LOGS = Path(__file__).resolve().parent.parent / "tuning_logs"
 
 Checkpoint = Annotated[
     Path | None,
@@ -37,6 +36,8 @@ Logs = Annotated[
 ]
 DumpIr = Annotated[Path | None, typer.Option("--dump-ir", metavar="DIR", file_okay=False, help="Write the module after each graph pass.")]
 RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Refuse a virtual board (exit 3).")]
+
+Pin = Annotated[bool, typer.Option("--pin", help="Hold a board's clocks at their highest meanwhile, where that is permitted.")]
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Request:
         from tvmmobile.codegen import linker
         from tvmmobile.database import Identity
         from tvmmobile.models.registry import grid
+        from tvmmobile.search.twin import twin_identity
 
         check_target(self.target)
         specs = grid(self.model, self.alphas or (), self.resolutions or (), self.activation, self.classes)
@@ -135,6 +137,7 @@ class Request:
         if self.dump_ir is not None:
             check_writable(self.dump_ir, "--dump-ir")
         linker(profile.target)
+        twin = twin_identity(profile)
         return [
             VariantJob(
                 spec=spec,
@@ -147,6 +150,7 @@ class Request:
                 target=profile.target,
                 out=self.out,
                 dump_dir=self.dump_ir / spec.variant if self.dump_ir else None,
+                twin=twin,
             )
             for spec in specs
         ]

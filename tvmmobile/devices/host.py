@@ -55,7 +55,7 @@ class HostConfig:
         return json.dumps(asdict(self)) + "\n"
 
 
-class _StopError(Exception):
+class StopRequested(Exception):
     """SIGTERM, SIGINT or SIGHUP arrived."""
 
 
@@ -117,7 +117,8 @@ class _Agents:
         self._log.close()
 
 
-def _say(message: dict[str, object]) -> None:
+def say(message: dict[str, object]) -> None:
+    """One line of JSON to whoever started this process."""
     with contextlib.suppress(OSError):  # nobody listens any more: the loop notices that by itself
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
@@ -138,7 +139,7 @@ def _serve(config: HostConfig) -> None:
                 tracker.handle(key.data)
             if not announced and tracker.servers() == config.agents:
                 announced = True
-                _say({"port": tracker.port})
+                say({"port": tracker.port})
             if time.monotonic() - checked < POLL_S / 2:
                 continue
             checked = time.monotonic()
@@ -146,7 +147,7 @@ def _serve(config: HostConfig) -> None:
             if not announced and checked > deadline:
                 problem = problem or f"the agents did not register within {config.deadline_s:g} s: {agents.last_words()}"
             if problem:
-                _say({"error": problem})
+                say({"error": problem})
                 return
     finally:
         agents.stop()
@@ -155,18 +156,23 @@ def _serve(config: HostConfig) -> None:
 def _raise_stop(_number: int, _frame: object) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the clean-up that follows is not to be interrupted
-    raise _StopError
+    raise StopRequested
+
+
+def stop_on_signals() -> None:
+    """From now on the first of `STOP_SIGNALS` raises `StopRequested` in the main thread; later ones are ignored."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _raise_stop)
 
 
 def main() -> None:
     """Entry point of the process."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, _raise_stop)
+    stop_on_signals()
     config = HostConfig(**json.loads(sys.stdin.readline()))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crashing kernel is ordinary here and needs no core file
     try:
         _serve(config)
-    except _StopError:
+    except StopRequested:
         pass
     finally:
         shutil.rmtree(config.root, ignore_errors=True)

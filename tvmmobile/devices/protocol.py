@@ -22,8 +22,8 @@ class DeviceProfile:
         fma_lanes_per_cycle: fp32 fused multiply-adds a core can start per cycle.
         l1d_bytes: first-level data cache of one core.
         l2_bytes: second-level cache, shared.
-        kind: whether latencies come from a model or from the board's clock.
-        model_hash: identifies the timing model, None for a real board.
+        kind: whether latencies come from a model, from the board's clock, or from the clock of a machine that emulates the board.
+        model_hash: identifies the timing model; `emulated` for an emulated board, `None` for a real one.
         board_file: the virtual board's name, or the path of its file, for `load_board`; empty for a real board.
     """
 
@@ -37,7 +37,7 @@ class DeviceProfile:
     fma_lanes_per_cycle: int
     l1d_bytes: int
     l2_bytes: int
-    kind: Literal["modelled", "measured"]
+    kind: Literal["modelled", "measured", "emulated"]
     model_hash: str | None = None
     board_file: str = ""
 
@@ -59,6 +59,22 @@ class Endpoint:
     token: str = field(default="", repr=False)
 
 
+class Watch(Protocol):
+    """Looks after a board's state while it is measured; see `devices/watch.py`."""
+
+    def wait_until_cool(self) -> Any:
+        """The boards' state once they are cool."""
+        ...
+
+    def read(self) -> Any:
+        """The boards' state."""
+        ...
+
+    def spoiled(self, before: Any, after: Any) -> str:
+        """Why what was measured between two states does not count; "" where it does."""
+        ...
+
+
 class Device(Protocol):
     """A board, real or virtual."""
 
@@ -73,5 +89,13 @@ class Device(Protocol):
         Raises:
             DeviceUnavailable: the agents did not come up.
             UserError: a program that is needed is not installed.
+        """
+        ...
+
+    def watched(self) -> AbstractContextManager[Watch | None]:
+        """A watch over the board while the context lasts; `None` for a board whose state is always the same.
+
+        Raises:
+            DeviceUnavailable: it cannot be reached.
         """
         ...

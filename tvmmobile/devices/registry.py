@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tvmmobile.devices.boards import load_device, registered_names
 from tvmmobile.devices.protocol import Device
 from tvmmobile.errors import DeviceUnavailable, UserError
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names, load_board
@@ -11,26 +12,32 @@ from tvmmobile.virtual.calibration import calibrated_boards, calibration_of
 from tvmmobile.virtual.device import VirtualDevice
 
 
-def find_device(name: str, require_hardware: bool = False) -> Device:
+def find_device(name: str, require_hardware: bool = False, pin: bool = False) -> Device:
     """The device called `name`: the registered board, else the virtual one of that board; `NAME-virtual` is always virtual.
 
     Args:
         name: such as `pi4` or `pi4-virtual`, or the path of a virtual board's file, `*.toml`.
         require_hardware: refuse a virtual board.
+        pin: hold a real board's clocks at their highest; a virtual one's never change.
 
     Raises:
         UserError: there is no such device; the message lists those there are. Or the file does not describe a board.
         DeviceUnavailable: hardware is required and no board of that name is registered, or the virtual board's core is not calibrated.
     """
+    registered = load_device(name)
+    if registered is not None:
+        from tvmmobile.devices.hardware import HardwareDevice
+
+        return HardwareDevice(registered, pin)
     board_name = name.removesuffix(VIRTUAL_SUFFIX)
     if not board_name.endswith(".toml") and board_name not in board_names():
-        names = [n for board in sorted(calibrated_boards()) for n in (board, board + VIRTUAL_SUFFIX)]
+        names = [*registered_names(), *(n for board in sorted(calibrated_boards()) for n in (board, board + VIRTUAL_SUFFIX))]
         raise UserError(f"There is no device {name!r}.", f"Known devices: {', '.join(names)}")
     board = load_board(board_name)
     if require_hardware:
         raise DeviceUnavailable(
             f"No board is registered as {name!r}, and --require-hardware rules the virtual one out.",
-            "Leave out --require-hardware to use the virtual board; its numbers are modelled.",
+            f"Run: tvmmobile device add {board_name} --ssh USER@HOST; or leave out --require-hardware to use the virtual board (modelled).",
         )
     if calibration_of(board) is None:
         raise DeviceUnavailable(

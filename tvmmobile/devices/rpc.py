@@ -28,6 +28,10 @@ class LinkError(Exception):
     """The device could not be reached, or went away: nothing is known about what was to run on it."""
 
 
+class HostGone(LinkError):
+    """The process that leads to the device has ended, and with it every way there."""
+
+
 @contextlib.contextmanager
 def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> Iterator[Any]:
     """An `AgentSession` (TVM's `RPCSession` and a little more), closed when the context ends, whatever remote objects are still alive.
@@ -91,7 +95,8 @@ def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
     except TimeoutError:
         raise LinkError(f"no agent of {endpoint.key!r} was free within {wait_s:g} s") from None
     except (OSError, ValueError, TypeError) as error:
-        raise LinkError(f"the tracker at {endpoint.host}:{endpoint.port} cannot be asked: {error}") from error
+        kind = HostGone if isinstance(error, ConnectionRefusedError) else LinkError
+        raise kind(f"the tracker at {endpoint.host}:{endpoint.port} cannot be asked: {error}") from error
     if code != SUCCESS:
         raise LinkError(f"the tracker has no agent of {endpoint.key!r}")
     return str(place[0]), int(place[1]), str(place[2])

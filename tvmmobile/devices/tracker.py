@@ -12,6 +12,7 @@ import selectors
 import socket
 import struct
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +21,31 @@ MAX_MESSAGE_BYTES = 1 << 20
 SUCCESS, PING, PUT, REQUEST, UPDATE_INFO, SUMMARY, PENDING_MATCH_KEYS = 0, 1, 3, 4, 5, 6, 7
 
 
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """A port of the tracker's for the agents of one board, whose own ports are reached from here at other ones.
+
+    Attributes:
+        listener: where they register.
+        place: from an agent's port on the board to the one here that leads to it; raises where there is none.
+    """
+
+    listener: socket.socket
+    place: Callable[[int], int]
+
+    @property
+    def port(self) -> int:
+        """On 127.0.0.1."""
+        return int(self.listener.getsockname()[1])
+
+
 @dataclass(eq=False)
 class _Peer:
     """One connection: a server that offers itself, or a client that asks for one."""
 
     sock: socket.socket
     address: str
+    gate: Gate | None = None
     received: bytearray = field(default_factory=bytearray)
     greeted: bool = False
     info: dict[str, Any] = field(default_factory=dict)
@@ -59,23 +79,30 @@ class Tracker:
         self._requests: dict[str, deque[_Peer]] = defaultdict(deque)
         selector.register(self._listener, selectors.EVENT_READ, None)
 
+    def open_gate(self, place: Callable[[int], int]) -> Gate:
+        """Another port to register at, see `Gate`."""
+        gate = Gate(socket.create_server(("127.0.0.1", 0), backlog=8), place)
+        gate.listener.setblocking(False)
+        self._selector.register(gate.listener, selectors.EVENT_READ, gate)
+        return gate
+
     def handle(self, data: Any) -> None:
         """Handle one ready socket: `data` is the selector key's, None for the listener."""
-        if data is None:
-            self._accept()
+        if data is None or isinstance(data, Gate):
+            self._accept(data)
         else:
             self._receive(data)
 
-    def servers(self) -> int:
-        """How many agents are connected."""
-        return sum(1 for peer in self._peers if str(peer.info.get("key", "")).startswith("server:"))
+    def servers(self, gate: Gate | None = None) -> int:
+        """How many agents are connected; through one gate, where it is named."""
+        return sum(1 for peer in list(self._peers) if gate in (None, peer.gate) and str(peer.info.get("key", "")).startswith("server:"))
 
-    def _accept(self) -> None:
+    def _accept(self, gate: Gate | None) -> None:
         with contextlib.suppress(OSError):
-            sock, address = self._listener.accept()
+            sock, address = (gate.listener if gate else self._listener).accept()
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = _Peer(sock, address[0])
+            peer = _Peer(sock, address[0], gate)
             self._peers.add(peer)
             self._selector.register(sock, selectors.EVENT_READ, peer)
 
@@ -118,6 +145,8 @@ class Tracker:
         if code == PUT:
             key, (port, match_key) = message[1], message[2]
             address = message[3] if len(message) > 3 and message[3] is not None else peer.address
+            if peer.gate is not None:
+                address, port = "127.0.0.1", peer.gate.place(port)
             self._offers[key].append(_Offer(peer, address, port, match_key))
             self._send(peer, SUCCESS)
             self._pair(key)

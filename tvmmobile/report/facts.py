@@ -29,7 +29,7 @@ def facts(view: View) -> list[tuple[str, str]]:
     context = view.context
     runs = sorted({len(row.variant.samples_us) for row in view.rows})
     found = [
-        ("latency", "modelled" if context.kind == "modelled" else f"measured, median of {_range(runs)} runs"),
+        ("latency", "modelled" if context.kind == "modelled" else f"{context.kind}, median of {_range(runs)} runs"),
         ("device", context.device),
         ("board", context.board),
         ("CPU", f"{context.cpu} at {context.clock_hz / 1e9:g} GHz, {context.fma_lanes_per_cycle} float32 multiply-adds a cycle and core"),

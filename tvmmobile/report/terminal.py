@@ -24,6 +24,9 @@ def print_table(results: Results) -> None:
         console.print(clean(grid.title))
         console.print(_table(view, grid))
     console.print(clean(f"Latency {origin_caption(view.context)}."))
+    for variant in results.variants:
+        if variant.invalid:
+            console.print(clean(f"not valid: {variant.name}: {variant.invalid}."))
     for number, source in enumerate(view.sources, 1):
         console.print(clean(f"top-1 [{number}]: {source}"))
     if view.sources:

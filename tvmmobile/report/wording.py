@@ -18,14 +18,14 @@ def clean(text: str) -> str:
 
 def origin(context: Context) -> str:
     """`modelled` or `measured on <board>`, for headings."""
-    return "modelled" if context.kind == "modelled" else f"measured on {context.board}"
+    return "modelled" if context.kind == "modelled" else f"{context.kind} on {context.board}"
 
 
 def origin_caption(context: Context) -> str:
     """One line on where latencies come from, without a full stop."""
     clock = f"{context.cpu} at {context.clock_hz / 1e9:g} GHz"
-    if context.kind == "measured":
-        return f"measured on {context.board} ({context.device}), {clock}"
+    if context.kind != "modelled":
+        return f"{context.kind} on {context.board} ({context.device}), {clock}"
     return f"modelled: {clock}" + (f", {context.modelled_terms}" if context.modelled_terms else "")
 
 

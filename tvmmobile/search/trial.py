@@ -52,6 +52,7 @@ class Outcome:
         latency_us: microseconds; `None` where it failed.
         error: why it failed, in a line.
         outage: the device could not be reached, which says nothing about the schedule.
+        final: it will not be reached again in this run.
     """
 
     latency_us: float | None
@@ -59,6 +60,7 @@ class Outcome:
     samples_us: tuple[float, ...] = ()
     error: str | None = None
     outage: bool = False
+    final: bool = False
 
 
 def run_trial(job: Job) -> Outcome:
@@ -84,7 +86,7 @@ def _measure(job: Job, library: Path, arrays: list[Array], expected: Array) -> O
             job.endpoint, job.profile, library, job.task.symbol, arrays, [output], timeout_s=job.timeout_s, timing=job.timing
         )
     except MeasureError as error:
-        return Outcome(None, error=error.reason, outage=error.kind == "link")
+        return Outcome(None, error=error.reason, outage=error.kind in ("link", "host"), final=error.kind == "host")
     difference = relative_error(run.outputs[0], expected)
     if not difference <= TOLERANCE:
         return Outcome(None, error=f"wrong values: error {difference:.2g} of the output's largest magnitude")

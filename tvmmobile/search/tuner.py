@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +19,15 @@ from tvmmobile.search.fallback import FallbackSpace
 from tvmmobile.search.nearest import nearest_schedules
 from tvmmobile.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
 from tvmmobile.search.trial import Job, Outcome, run_trial
+from tvmmobile.search.twin import best_of_twin
 from tvmmobile.serial import Schedule, TraceSchedule
 from tvmmobile.tasks import Task
 from tvmmobile.workers import WorkerError, Workers
 
 #: Candidates per batch: enough for all workers, few enough that the cost model learns often.
 BATCH = 8
-#: Times a candidate is tried again when the device went away under it, and the pause before.
-OUTAGE_RETRIES, OUTAGE_PAUSE_S = 3, 2.0
+#: Before a candidate is tried again when the device went away under it.
+OUTAGE_PAUSE_S = 2.0
 #: For building and running one candidate; the run alone has its own, shorter deadline on the device.
 TRIAL_TIMEOUT_S = 90.0
 
@@ -37,10 +39,12 @@ class Deadlines:
     Attributes:
         run_s: on the device, loading included.
         trial_s: altogether.
+        outage_s: how long the device may be away, from the first candidate that met an outage with none measured since.
     """
 
     run_s: float = 20.0
     trial_s: float = TRIAL_TIMEOUT_S
+    outage_s: float = 120.0
 
 
 DEADLINES = Deadlines()
@@ -120,8 +124,12 @@ def tune(
     strategy: str = "evolution",
     seed: int = 0,
     deadlines: Deadlines = DEADLINES,
+    twin: Database | None = None,
 ) -> None:
     """Run the missing trials; every finished measurement is in the database before the next is awaited.
+
+    Args:
+        twin: records of the virtual board that is like this one; its best are tried first.
 
     Raises:
         DeviceUnavailable: the device went away and did not come back.
@@ -129,7 +137,7 @@ def tune(
     models: dict[str, CostModel] = {}
     for assignment in assignments:
         if assignment.missing:
-            _Tuning(assignment, database, endpoint, profile, workers, listener, models, strategy, seed, deadlines).run()
+            _Tuning(assignment, database, endpoint, profile, workers, listener, models, strategy, seed, deadlines, twin).run()
 
 
 def measured(
@@ -150,23 +158,26 @@ def measured(
     source = None if assignment.source is None else tvm.ir.save_json(assignment.source)
     timing = kernel_timing(profile, assignment.task.threads)
     jobs = [Job(assignment.task, schedule, source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
-    for attempt in range(OUTAGE_RETRIES + 1):
+    away_since = math.inf
+    while True:
         lost = []
         for job, result in workers.run(run_trial, jobs, deadlines.trial_s):
             outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
             if outcome.outage:
                 lost.append((job, outcome))
+                away_since = min(away_since, time.monotonic())
             else:
+                away_since = math.inf
                 yield job, outcome
         if not lost:
             return
+        if any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > deadlines.outage_s:
+            raise DeviceUnavailable(
+                f"the device {profile.name} went away: {lost[0][1].error}",
+                "Finished measurements are kept; run the same command again once the device is back.",
+            )
         jobs = [job for job, _ in lost]
-        if attempt < OUTAGE_RETRIES:
-            time.sleep(OUTAGE_PAUSE_S)
-    raise DeviceUnavailable(
-        f"the device {profile.name} went away: {lost[0][1].error}",
-        "Finished measurements are kept; run the same command again once the device is back.",
-    )
+        time.sleep(OUTAGE_PAUSE_S)
 
 
 def record_of(job: Job, outcome: Outcome) -> Record:
@@ -212,6 +223,7 @@ class _Tuning:
         strategy: str,
         seed: int,
         deadlines: Deadlines,
+        twin: Database | None,
     ) -> None:
         self.assignment, self.database, self.endpoint, self.profile = assignment, database, endpoint, profile
         self.workers, self.listener, self.models, self.seed = workers, listener, models, seed
@@ -224,7 +236,8 @@ class _Tuning:
         if template is not None:
             space = template.space(task)
             assert space is not None
-            seeds = [*nearest_schedules(task, database, template), space.default]
+            likely = best_of_twin(twin, task, template) if twin is not None else []
+            seeds = [*likely, *nearest_schedules(task, database, template), space.default]
             self.strategy = make_strategy(strategy, template, task, seeds, self.rng, models, database)
             self.strategy.observe(database.records(task))
 
@@ -266,4 +279,6 @@ def kernel_timing(profile: DeviceProfile, threads: int) -> Timing:
     flush_bytes = 4 * profile.l2_bytes
     if profile.kind == "modelled":
         return Timing(flush_bytes=flush_bytes, produce=(0,), threads=threads)
-    return Timing(warmup=1, repeat=10, flush_bytes=flush_bytes, produce=(0,), threads=threads)
+    return Timing(
+        warmup=1, repeat=10, flush_bytes=flush_bytes, produce=(0,), threads=threads, settle=0.05, min_total_ms=20, max_total_ms=3000
+    )

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
-import selectors
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tvmmobile.agent.build import agent_command, build_bundle
-from tvmmobile.devices.host import STOP_S, HostConfig
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
-from tvmmobile.errors import DeviceUnavailable
+from tvmmobile.devices.host import HostConfig
+from tvmmobile.devices.launch import hosted
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration import run_hash
 from tvmmobile.virtual.program import qemu_words
@@ -81,17 +77,17 @@ class VirtualDevice:
             parent=os.getpid(),
             deadline_s=START_DEADLINE_S,
         )
-        host = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-c", HOST_CODE, str(PACKAGE_ROOT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for this process, which then ends that one in order
-        )
+        words = [sys.executable, "-S", "-E", "-c", HOST_CODE, str(PACKAGE_ROOT)]
         try:
-            yield Endpoint("127.0.0.1", _port_of(host, config), self.board.name, token)
+            with hosted(words, config.to_line(), config.deadline_s, "The virtual board did not start", "Run: tvmmobile doctor") as port:
+                yield Endpoint("127.0.0.1", port, self.board.name, token)
         finally:
-            _stop(host)
             shutil.rmtree(root, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Watch | None]:
+        """Nothing to watch: a model is always the same."""
+        yield None
 
 
 def _qemu_command(board: Board, bundle: Path) -> tuple[str, ...]:
@@ -103,42 +99,3 @@ def _agent_environment(token: str) -> dict[str, str]:
     # Symbols are bound when a library is loaded, so that no run's count holds the dynamic linker's work. The environment is the same
     # everywhere because it is part of a process's memory, and thus of what is modelled.
     return {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1", "TVMMOBILE_AGENT_TOKEN": token}
-
-
-def _port_of(host: subprocess.Popen[bytes], config: HostConfig) -> int:
-    assert host.stdin is not None and host.stdout is not None
-    with contextlib.suppress(BrokenPipeError):
-        host.stdin.write(config.to_line().encode())
-        host.stdin.flush()
-    line = _read_line(host.stdout.fileno(), config.deadline_s + STOP_S)
-    message = json.loads(line) if line.startswith(b"{") else {"error": "the device host ended without a word"}
-    if "port" not in message:
-        raise DeviceUnavailable(f"The virtual board did not start: {message['error']}", "Run: tvmmobile doctor")
-    return int(message["port"])
-
-
-def _read_line(descriptor: int, timeout_s: float) -> bytes:
-    deadline, line = time.monotonic() + timeout_s, b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while not line.endswith(b"\n"):
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                break
-            chunk = os.read(descriptor, 4096)
-            if not chunk:
-                break
-            line += chunk
-    return line
-
-
-def _stop(host: subprocess.Popen[bytes]) -> None:
-    host.terminate()
-    for pipe in (host.stdin, host.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-    try:
-        host.wait(2 * STOP_S)
-    except subprocess.TimeoutExpired:
-        host.kill()
-        host.wait()

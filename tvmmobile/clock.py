@@ -1,0 +1,74 @@
+"""How often something is run when a board's clock times it: until it is steady, then often and long enough, but not for ever."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+#: Runs of the first window; two windows in a row whose medians agree are called steady.
+WINDOW = 5
+#: Warming up may take this part of the time that sampling may take.
+_WARMUP_SHARE = 0.5
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class ClockPlan:
+    """How often to run.
+
+    Attributes:
+        settle: relative difference between the medians of two windows below which times are steady; 0 to take no notice.
+        repeat: samples, at least.
+        min_total_ms: what all samples together last, at least.
+        max_total_ms: what they last, at most; 0 for no limit. One is taken in any case.
+    """
+
+    settle: float = 0.0
+    repeat: int = 1
+    min_total_ms: int = 0
+    max_total_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Times of single runs in ns, in order, and whether they had become steady before the first."""
+
+    samples_ns: tuple[float, ...]
+    steady: bool
+
+
+def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Sampled:
+    """Warm up until times are steady, then take samples.
+
+    Args:
+        run: runs so many times in one go and returns each one's time in ns.
+    """
+    limit_ns = plan.max_total_ms * NS_PER_MS if plan.max_total_ms else math.inf
+    steady = plan.settle == 0.0 or _warm_up(run, plan.settle, limit_ns * _WARMUP_SHARE)
+    samples = list(run(1))
+    expected_ns = max(samples[0], 1.0)
+    wanted = max(plan.repeat, math.ceil(plan.min_total_ms * NS_PER_MS / expected_ns))
+    most = max(1, int(limit_ns / expected_ns)) if limit_ns < math.inf else wanted
+    # One more at a go: what the first of them finds is the state in which a pause has left the board.
+    samples = list(run(min(wanted, most) + 1))[1:] if min(wanted, most) > 1 else samples
+    return Sampled(tuple(samples), steady)
+
+
+def _warm_up(run: Callable[[int], Sequence[float]], settle: float, limit_ns: float) -> bool:
+    """Run windows, each twice as long as the last, until two in a row agree; whether they did before `limit_ns` had passed.
+
+    Windows of one length would take a slow drift for rest.
+    """
+    count = WINDOW
+    before, spent = statistics.median(window := run(count)), sum(window)
+    while spent < limit_ns:
+        count *= 2
+        window = run(count)
+        now = statistics.median(window)
+        spent += sum(window)
+        if abs(now - before) <= settle * before:
+            return True
+        before = now
+    return False

@@ -1,0 +1,126 @@
+"""What every way to a board can do (`Remote`), whether by SSH or adb: run programs, copy files, forward ports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+#: For a command that answers at once.
+RUN_TIMEOUT_S = 30.0
+
+
+class LinkLost(Exception):
+    """The connection to the board is gone, or did not answer in time; nothing is known about what ran there. The message says which."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a program on the board left.
+
+    Attributes:
+        status: its exit status.
+        stdout, stderr: what it wrote, as text (bytes that are no UTF-8 replaced).
+    """
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class RemoteProcess(Protocol):
+    """A program that runs on the board. It ends, at the latest, when the connection does."""
+
+    def read_line(self, timeout_s: float) -> str:
+        """The next line of its standard output, without the newline; "" once that has ended.
+
+        Raises:
+            LinkLost: the connection is gone, or no line came in time.
+        """
+        ...
+
+    def write(self, content: bytes) -> None:
+        """Write to its standard input.
+
+        Raises:
+            LinkLost: the connection or the program is gone.
+        """
+        ...
+
+    def poll(self) -> int | None:
+        """Its exit status; `None` while it runs. A connection that is gone counts as -1."""
+        ...
+
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error, at most 600 characters."""
+        ...
+
+    def stop(self) -> None:
+        """Close its standard input and output; never raises."""
+        ...
+
+
+class Remote(Protocol):
+    """An open connection to a board. Words of commands are passed on as they are: no shell of the board reads them as anything else.
+
+    Usable from several threads.
+    """
+
+    def run(self, words: Sequence[str], stdin: bytes = b"", timeout_s: float = RUN_TIMEOUT_S) -> Completed:
+        """Run a program to its end.
+
+        Raises:
+            LinkLost: the connection is gone, or the program did not end in time.
+        """
+        ...
+
+    def start(self, words: Sequence[str]) -> RemoteProcess:
+        """Start a program and leave it running.
+
+        Raises:
+            LinkLost: the connection is gone.
+        """
+        ...
+
+    def push(self, source: Path, target: str) -> None:
+        """Copy a file to the board, with its permission bits; `target` is absolute and whole at any time, its folder exists.
+
+        Raises:
+            LinkLost: the connection is gone.
+            OSError: the file cannot be read here, or cannot be written there (ENOSPC where its disk is full).
+        """
+        ...
+
+    def pull(self, source: str, target: Path) -> None:
+        """Copy a file from the board; `target` is whole at any time.
+
+        Raises:
+            LinkLost: the connection is gone.
+            OSError: it cannot be read there, or cannot be written here.
+        """
+        ...
+
+    def forward(self, port: int) -> int:
+        """Open a port on this machine's 127.0.0.1 that leads to `port` of the board's 127.0.0.1, until the connection ends; returns it.
+
+        Raises:
+            LinkLost: the connection is gone.
+        """
+        ...
+
+    def reverse(self, port: int) -> int:
+        """Open a port on the board's 127.0.0.1 that leads to `port` of this machine's 127.0.0.1, until the connection ends; returns it.
+
+        Raises:
+            LinkLost: the connection is gone, or the board refuses to forward ports.
+        """
+        ...
+
+    def alive(self) -> bool:
+        """Whether the board still answers; takes at most a few seconds."""
+        ...
+
+    def close(self) -> None:
+        """End the connection and everything that runs over it; never raises."""
+        ...
