@@ -105,8 +105,9 @@ def assign(tasks: Mapping[Task, Any], database: Database, trials: int, target: M
             space = template.space(task)
             assert space is not None
             done = sum(record.schedule in space for record in records)
-            wanted = min(trials, len(space), template.enough_trials or trials)
-            assignments.append(Assignment(task, source, (), done, max(0, wanted - done), template))
+            wanted = min(trials, template.enough_trials or trials)
+            missing = max(0, space.size(wanted) - done) if done < wanted else 0
+            assignments.append(Assignment(task, source, (), done, missing, template))
         if not templates:
             done = len(records)
             candidates = FallbackSpace(task, source, target).members(trials) if done < trials else ()
