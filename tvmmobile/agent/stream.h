@@ -47,12 +47,9 @@ class SessionStream {
       bytes = pending_.substr(0, size);
       pending_.erase(0, bytes.size());
     } else {
+      // All of it, in however many pieces it comes: how the network cuts a packet must not show in what is allocated here.
       bytes.resize(size);
-      ssize_t n;
-      do n = recv(fd_, bytes.data(), size, 0);
-      while (n < 0 && errno == EINTR);
-      if (n <= 0) return "";
-      bytes.resize(static_cast<size_t>(n));
+      if (!ReceiveAll(fd_, bytes.data(), size)) return "";
     }
     packet_left_ -= bytes.size();
     return bytes;
