@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import CommandLine
+from deployed import make_library
 from registered_boards import SshBoard, make_board, make_home, register
 from ssh_server import Home, new_key, wait_until
 
@@ -29,7 +30,9 @@ from tvmmobile.workers import Workers
 pytestmark = pytest.mark.virtual
 SMALL = ("--alpha", "0.25", "--resolution", "32", "--classes", "10")
 TASK = Task((Conv2d(7, 7, 16, 16, clamp=(0.0, 6.0)),))
-CANDIDATES = 40
+#: What befalls a run, in order, and of how many candidates.
+LITTLE = (10, ["agent", "link", "agent"])
+MUCH = (40, ["agent", "agent", "link", "agent", "agent", "link", "agent"])
 
 
 @pytest.fixture
@@ -61,12 +64,12 @@ class Silent:
         """See `search.tuner.Listener`."""
 
 
-def tuned(device: HardwareDevice, logs: Path, listener: Silent) -> set[str]:
+def tuned(device: HardwareDevice, logs: Path, listener: Silent, candidates: int) -> set[str]:
     """The schedules that were measured, those that failed marked."""
     profile = device.profile
     database = Database(Identity(profile.name, profile.model_hash), (), logs)
     with Workers(2) as workers, device.started() as endpoint:
-        assignments = assign({TASK: None}, database, CANDIDATES, profile.target)
+        assignments = assign({TASK: None}, database, candidates, profile.target)
         tune(assignments, database, endpoint, profile, workers, listener, "random", 7)
     return {f"{record.schedule} {'failed' if record.latency_us is None else ''}" for record in database.records(TASK)}
 
@@ -123,7 +126,7 @@ def test_refused_in_one_sentence(board: SshBoard, home: Home, cli: CommandLine, 
 def test_a_device_that_does_not_answer_ends_the_command_in_time(board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:
     register(cli, board)
     out = tmp_path / "out"
-    assert cli("compile", "--device", "desk", *SMALL, "--out", str(out)).code == 0
+    make_library(out)
     board.server.signal_sessions(signal.SIGKILL)
     listener = psutil.Process(board.server._process.pid)  # type: ignore[union-attr]
     listener.suspend()  # takes connections and never speaks
@@ -135,17 +138,20 @@ def test_a_device_that_does_not_answer_ends_the_command_in_time(board: SshBoard,
         listener.resume()
 
 
-def test_killed_agents_and_cut_links_cost_no_candidate(board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:
-    """Five times the agent, twice the connection, at random moments: the same candidates are measured, and none failed."""
+@pytest.mark.parametrize(("candidates", "blows"), [LITTLE, pytest.param(*MUCH, marks=pytest.mark.long)])
+def test_killed_agents_and_cut_links_cost_no_candidate(
+    board: SshBoard, cli: CommandLine, tmp_path: Path, candidates: int, blows: list[str]
+) -> None:
+    """The agent is killed and the connection cut at random moments: the same candidates are measured, and none failed."""
     device = HardwareDevice(register(cli, board))
-    quiet = tuned(device, tmp_path / "quiet", Silent())
-    assert len(quiet) == CANDIDATES and not any("failed" in schedule for schedule in quiet)
+    quiet = tuned(device, tmp_path / "quiet", Silent(), candidates)
+    assert len(quiet) == candidates and not any("failed" in schedule for schedule in quiet)
     listener, done, hits = Silent(), threading.Event(), []
     rng = random.Random(3)
 
     def disturb() -> None:
-        for number, what in enumerate(["agent", "agent", "link", "agent", "agent", "link", "agent"], 1):
-            while len(listener.records) < number * CANDIDATES // 9 and not done.is_set():
+        for number, what in enumerate(blows, 1):
+            while len(listener.records) < number * candidates // (len(blows) + 2) and not done.is_set():
                 time.sleep(0.01)
             time.sleep(rng.random() * 0.3)
             with contextlib.suppress(AssertionError):
@@ -160,11 +166,11 @@ def test_killed_agents_and_cut_links_cost_no_candidate(board: SshBoard, cli: Com
     thread = threading.Thread(target=disturb)
     thread.start()
     try:
-        disturbed = tuned(device, tmp_path / "disturbed", listener)
+        disturbed = tuned(device, tmp_path / "disturbed", listener, candidates)
     finally:
         done.set()
         thread.join()
-    assert hits.count("agent") == 5 and hits.count("link") == 2
+    assert hits == blows
     assert disturbed == quiet
     assert board.leftovers() == []
 

@@ -80,7 +80,7 @@ def test_the_second_call_costs_little(checkout: Path) -> None:
         assert _call(checkout).returncode == 5
         return time.perf_counter() - start
 
-    assert min(once() for _ in range(5)) < 0.05
+    assert min(once() for _ in range(5)) < 0.1
 
 
 @pytest.mark.parametrize("changed", ["pyproject.toml", "scripts/requirements.txt"])
