@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tvmmobile.devices.install import MARK
 from tvmmobile.devices.lease import BoardBusy, BoardLease
 from tvmmobile.devices.link import lease_path
 from tvmmobile.devices.pin import pinned
-from tvmmobile.devices.watch import watching
+from tvmmobile.devices.watch import Watch, watching
 from tvmmobile.errors import DeviceUnavailable
 
 pytestmark = pytest.mark.virtual
@@ -171,3 +172,13 @@ def test_what_spoils_a_measurement(board: Board, ssh_board: SshBoard, tmp_path: 
         boot.unlink()
         boot.write_text("another-start\n")
         assert watch.spoiled(cool, watch.read()) == "the board was started anew"
+
+
+def test_a_watch_finds_its_board_again(board: Board, ssh_board: SshBoard) -> None:
+    with watching([board]) as watch:
+        assert watch.read()[0].temperature_c == 45.277
+        ssh_board.server.signal_sessions(signal.SIGKILL)
+        assert watch.read()[0].temperature_c == 45.277
+    ssh_board.server.stop()
+    with pytest.raises(DeviceUnavailable, match="does not answer"):
+        Watch([board], reconnect_s=0.5).read()

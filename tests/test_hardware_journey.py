@@ -95,6 +95,21 @@ def test_journey(board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:
     assert not board.directory.exists()
 
 
+@pytest.mark.long
+def test_tuning_by_the_command_line(board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:
+    register(cli, board)
+    words = ("tune", "--device", "desk", *SMALL, "--trials", "4", "--logs", str(tmp_path / "logs"), "--out", str(tmp_path / "out"))
+    first = cli(*words)
+    assert first.code == 0 and "desk: Raspberry Pi 4 Model B" in first.err, first.err
+    log = tmp_path / "logs/desk/float32_t1.jsonl"
+    records = log.read_text()
+    assert records.count("\n") > 200 and '"error"' not in records
+    again = cli(*words)
+    assert again.code == 0 and ", 0 trials to run" in again.err and log.read_text() == records
+    assert cli("logs", "verify", "--logs", str(tmp_path / "logs")).code == 0
+    assert board.leftovers() == []
+
+
 def test_refused_in_one_sentence(board: SshBoard, home: Home, cli: CommandLine, tmp_path: Path) -> None:
     words = board.add_words("desk")
 

@@ -149,6 +149,38 @@ def test_a_device_that_is_lost_for_good_ends_the_run_at_once(tmp_path: Path) -> 
     assert len(Database(IDENTITY, (tmp_path,), None)) == 0
 
 
+class Watch:
+    """Says of the first `bad` batches that something spoiled them."""
+
+    def __init__(self, bad: int) -> None:
+        self.bad, self.looked = bad, 0
+
+    def wait_until_cool(self) -> int:
+        return self.looked
+
+    def read(self) -> int:
+        self.looked += 1
+        return self.looked
+
+    def spoiled(self, before: int, after: int) -> str:
+        return "it was throttled" if after <= self.bad else ""
+
+
+def watched(folder: Path, watch: Watch) -> tuple[Workers, Database]:
+    workers, database = Workers(well), Database(IDENTITY, (), folder)
+    assignments = assign(TASKS, database, 8, PROFILE.target)
+    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), PROFILE, workers, Heard(), watch=watch)  # type: ignore[arg-type]
+    return workers, database
+
+
+def test_a_spoiled_batch_is_measured_again_before_it_counts(tmp_path: Path) -> None:
+    workers, database = watched(tmp_path, Watch(2))
+    assert len(workers.jobs) == 16 + 2 * 8 and len(database) == 16
+    with pytest.raises(DeviceUnavailable, match="cannot be measured: it was throttled, 3 times in a row"):
+        watched(tmp_path / "hot", Watch(3))
+    assert len(Database(IDENTITY, (tmp_path / "hot",), None)) == 0
+
+
 def test_a_small_space_is_enough(tmp_path: Path) -> None:
     _, heard = tuned(tmp_path, well, 100_000)
     assert heard.events.count("end") == 2

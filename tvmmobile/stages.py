@@ -12,7 +12,6 @@ from typing import Any
 from tvmmobile import __version__
 from tvmmobile.build import VariantJob, build_variant, variant_tasks
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
-from tvmmobile.devices.remote import LinkLost
 from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
 from tvmmobile.library import Library
@@ -123,17 +122,15 @@ def bench_libraries(
 def _watched(workers: Workers, job: BenchJob, watch: Watch, progress: Progress) -> VariantResult:
     """One library, timed again while the board's state spoils it or the link breaks; the last attempt counts as it is."""
     for attempt in range(1, MOST_ATTEMPTS + 1):
+        before = watch.wait_until_cool()
         try:
-            before = watch.wait_until_cool()
             ((_, answer),) = workers.run(bench_library, [job], _BENCH_WORKER_TIMEOUT_S)
             result: VariantResult = _succeeded(answer, f"running {job.library.path.name}")
-            after = watch.read()
-        except LinkLost as error:
-            raise DeviceUnavailable(f"{job.profile.name} stopped answering: {error}.", "Run the same command again.") from error
         except DeviceUnavailable:
             if attempt == MOST_ATTEMPTS:
                 raise
             continue
+        after = watch.read()
         reason = watch.spoiled(before, after)
         conditions = {**result.conditions, "before": [asdict(state) for state in before], "after": [asdict(state) for state in after]}
         result = replace(result, invalid=reason, conditions=conditions)

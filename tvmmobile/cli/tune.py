@@ -115,18 +115,20 @@ def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: b
         if dry_run:
             _print_assignments(assignments)
             return
-        with board.started(workers.count) as endpoint:
+        with board.started(workers.count) as endpoint, board.watched() as watch:
 
             def search(assignments: Sequence[Assignment]) -> None:
                 if _missing(assignments):
                     with TuningProgress(assignments, profile.kind) as progress:
-                        run_search(assignments, database, endpoint, profile, workers, progress, strategy, request.seed, twin=twin)
+                        run_search(
+                            assignments, database, endpoint, profile, workers, progress, strategy, request.seed, twin=twin, watch=watch
+                        )
 
             search(assignments)
             search(further())
             with counting("compiling", len(jobs)) as done:
                 libraries = build_libraries(workers, jobs, done)
-            with board.watched() as watch, counting("verifying", len(jobs)) as done:
+            with counting("verifying", len(jobs)) as done:
                 timing = network_timing(profile, request.threads, _REPEAT, _WARMUP)
                 results = bench_libraries(workers, libraries, endpoint, profile, timing, done, watch)
     _report(results, request.out)

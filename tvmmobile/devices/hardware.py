@@ -67,11 +67,7 @@ class HardwareDevice:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:
-        """A watch over all boards, by connections of its own.
-
-        Raises:
-            DeviceUnavailable: one cannot be reached.
-        """
+        """A watch over all boards, by connections of its own."""
         with watching(self.file.boards) as watch:
             yield watch
 

@@ -93,9 +93,5 @@ class Device(Protocol):
         ...
 
     def watched(self) -> AbstractContextManager[Watch | None]:
-        """A watch over the board while the context lasts; `None` for a board whose state is always the same.
-
-        Raises:
-            DeviceUnavailable: it cannot be reached.
-        """
+        """A watch over the board while the context lasts; `None` for a board whose state is always the same."""
         ...

@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tvmmobile.devices.boards import Board
-from tvmmobile.devices.connect import connected
+from tvmmobile.devices.connect import connect, described
 from tvmmobile.devices.health import WARM_C, Health, read_health
-from tvmmobile.devices.remote import Remote
+from tvmmobile.devices.link import PAUSE_S, RECONNECT_S
+from tvmmobile.devices.remote import LinkLost, Remote
+from tvmmobile.errors import DeviceUnavailable
 
 #: How long a board gets to cool down, and how often it is looked at meanwhile.
 COOL_S, COOL_POLL_S = 300.0, 5.0
@@ -18,24 +20,29 @@ _CLOCK_SHARE = 0.98
 
 
 class Watch:
-    """Connections to all boards of a device, for their state alone."""
+    """Connections to all boards of a device, for their state alone; one that is lost is made again.
 
-    def __init__(self, boards: Sequence[Board], remotes: Sequence[Remote]) -> None:
-        self._boards, self._remotes = boards, remotes
+    Args:
+        reconnect_s: how long a board may be away.
+    """
+
+    def __init__(self, boards: Sequence[Board], reconnect_s: float = RECONNECT_S) -> None:
+        self._boards, self._reconnect_s = boards, reconnect_s
+        self._remotes: dict[int, Remote] = {}
 
     def read(self) -> tuple[Health, ...]:
         """The boards' state, in their order.
 
         Raises:
-            LinkLost: a connection is gone.
+            DeviceUnavailable: a board is away, and stays so.
         """
-        return tuple(read_health(remote, board) for remote, board in zip(self._remotes, self._boards, strict=True))
+        return tuple(self._read(index, board) for index, board in enumerate(self._boards))
 
     def wait_until_cool(self, limit_s: float = COOL_S, poll_s: float = COOL_POLL_S) -> tuple[Health, ...]:
         """The boards' state once they are cool and nothing holds their clocks down, or `limit_s` have passed.
 
         Raises:
-            LinkLost: a connection is gone.
+            DeviceUnavailable: a board is away, and stays so.
         """
         deadline = time.monotonic() + limit_s
         while True:
@@ -58,13 +65,32 @@ class Watch:
                 return f"its clock was {fastest / 1e9:g} GHz, not {highest / 1e9:g}"
         return ""
 
+    def close(self) -> None:
+        """End all connections."""
+        while self._remotes:
+            self._remotes.popitem()[1].close()
+
+    def _read(self, index: int, board: Board) -> Health:
+        deadline = time.monotonic() + self._reconnect_s
+        while True:
+            try:
+                if index not in self._remotes:
+                    self._remotes[index] = connect(board.address)
+                return read_health(self._remotes[index], board)
+            except (LinkLost, DeviceUnavailable) as error:
+                if remote := self._remotes.pop(index, None):
+                    remote.close()
+                if time.monotonic() > deadline:
+                    place = described(board.address)
+                    raise DeviceUnavailable(f"{place} does not answer: {error}", "Finished measurements are kept; run it again.") from error
+            time.sleep(PAUSE_S)
+
 
 @contextlib.contextmanager
 def watching(boards: Sequence[Board]) -> Iterator[Watch]:
-    """A watch over boards until the context ends.
-
-    Raises:
-        DeviceUnavailable: one cannot be reached, or is lost.
-    """
-    with contextlib.ExitStack() as stack:
-        yield Watch(boards, [stack.enter_context(connected(board.address)) for board in boards])
+    """A watch over boards until the context ends."""
+    watch = Watch(boards)
+    try:
+        yield watch
+    finally:
+        watch.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tvmmobile.database import Database, Record
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
 from tvmmobile.errors import DeviceUnavailable
 from tvmmobile.measure import Timing
 from tvmmobile.schedules import KnobSchedule, Template, template_for, templates_for
@@ -26,6 +26,8 @@ from tvmmobile.workers import WorkerError, Workers
 
 #: Candidates per batch: enough for all workers, few enough that the cost model learns often.
 BATCH = 8
+#: Times a batch is measured that the board's state spoiled.
+MOST_ATTEMPTS = 3
 #: Before a candidate is tried again when the device went away under it.
 OUTAGE_PAUSE_S = 2.0
 #: For building and running one candidate; the run alone has its own, shorter deadline on the device.
@@ -126,10 +128,12 @@ def tune(
     seed: int = 0,
     deadlines: Deadlines = DEADLINES,
     twin: Database | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Run the missing trials; every finished measurement is in the database before the next is awaited.
 
     Args:
+        watch: over a real board: a batch is measured when it is cool, and again where its state spoiled the batch, before any of it counts.
         twin: records of the virtual board that is like this one; its best are tried first.
 
     Raises:
@@ -138,7 +142,7 @@ def tune(
     models: dict[str, CostModel] = {}
     for assignment in assignments:
         if assignment.missing:
-            _Tuning(assignment, database, endpoint, profile, workers, listener, models, strategy, seed, deadlines, twin).run()
+            _Tuning(assignment, database, endpoint, profile, workers, listener, models, strategy, seed, deadlines, twin, watch).run()
 
 
 def measured(
@@ -225,7 +229,9 @@ class _Tuning:
         seed: int,
         deadlines: Deadlines,
         twin: Database | None,
+        watch: Watch | None,
     ) -> None:
+        self.watch = watch
         self.assignment, self.database, self.endpoint, self.profile = assignment, database, endpoint, profile
         self.workers, self.listener, self.models, self.seed = workers, listener, models, seed
         self.deadlines = deadlines
@@ -250,14 +256,29 @@ class _Tuning:
             batch = self._propose(min(BATCH, left))
             if not batch:
                 break
-            outcomes = measured(self.assignment, batch, self.endpoint, self.profile, self.workers, self.deadlines)
-            records = [self._record(job, outcome) for job, outcome in outcomes]
+            records = [self._record(job, outcome) for job, outcome in self._measured(batch)]
             left -= len(batch)
             if self.strategy is not None:
                 self.strategy.observe(records)
             for model in self.models.values():
                 model.add(records)
         self.listener.kernel_finished(self.assignment, self.database.best(self.assignment.task))
+
+    def _measured(self, batch: Sequence[Schedule]) -> Iterable[tuple[Job, Outcome]]:
+        """Outcomes as they come; under a watch all at once, when nothing spoiled them."""
+        for _ in range(MOST_ATTEMPTS):
+            before = self.watch.wait_until_cool() if self.watch else None
+            outcomes = measured(self.assignment, batch, self.endpoint, self.profile, self.workers, self.deadlines)
+            if self.watch is None:
+                return outcomes
+            found = list(outcomes)
+            reason = self.watch.spoiled(before, self.watch.read())
+            if not reason:
+                return found
+        raise DeviceUnavailable(
+            f"{self.profile.name} cannot be measured: {reason}, {MOST_ATTEMPTS} times in a row.",
+            "Cool it and give it enough power; finished measurements are kept.",
+        )
 
     def _propose(self, count: int) -> Sequence[Schedule]:
         if self.strategy is not None:

@@ -1,0 +1,72 @@
+"""The virtual board beside a real one: whose records they are, what is tried first, and how well the model ranks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tvmmobile.database import Database, Identity, Record
+from tvmmobile.devices.registry import find_device
+from tvmmobile.layers import Conv2d
+from tvmmobile.schedules import KnobSchedule, template_for
+from tvmmobile.search.twin import FIRST_FROM_TWIN, best_of_twin, rank_correlation, twin_database, twin_identity
+from tvmmobile.tasks import Task
+
+VIRTUAL = find_device("pi4-virtual").profile
+BOARD = replace(VIRTUAL, name="desk", kind="measured", model_hash=None)
+TASK = Task((Conv2d(14, 14, 64, 64),))
+
+
+def schedules(count: int) -> list[KnobSchedule]:
+    template = template_for(TASK)
+    assert template is not None
+    space = template.space(TASK)
+    assert space is not None
+    return list(space)[:count]
+
+
+def database(folder: Path, latencies: list[float | None], identity: Identity) -> Database:
+    found = Database(identity, (), folder)
+    found.append([Record(TASK, schedule, latency) for schedule, latency in zip(schedules(len(latencies)), latencies, strict=True)])
+    return found
+
+
+def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
+    assert twin_identity(VIRTUAL) is None
+    assert twin_identity(BOARD) == Identity("pi4-virtual", VIRTUAL.model_hash)
+    slower = twin_identity(replace(BOARD, clock_hz=1.5e9))
+    assert slower is not None and slower.device == "pi4-1500-virtual"
+    assert twin_identity(replace(BOARD, mcpu="cortex-x1")) is None
+    assert twin_database(replace(BOARD, mcpu="cortex-x1"), ()) is None
+
+
+def test_shipped_records_are_found() -> None:
+    twin = twin_database(BOARD, ())
+    assert twin is not None and len(twin) > 1000
+
+
+def test_the_best_come_first_and_failures_never(tmp_path: Path) -> None:
+    template = template_for(TASK)
+    assert template is not None
+    latencies: list[float | None] = [float(100 - index) for index in range(12)]
+    latencies[11] = None
+    best = best_of_twin(database(tmp_path, latencies, Identity("pi4-virtual", "x")), TASK, template)
+    assert best == [schedules(12)[index] for index in range(10, 10 - FIRST_FROM_TWIN, -1)]
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ([2.0, 4.0, 6.0, 9.0, 11.0], 1.0),
+        ([9.0, 7.0, 5.0, 3.0, 1.0], -1.0),
+        ([1.0, 2.0, 3.0], None),
+        ([5.0] * 5, None),
+        ([1.0, None, 2.0, 4.0, 3.0], 0.8),
+    ],
+)
+def test_rank_correlation(tmp_path: Path, measured: list[float | None], expected: float | None) -> None:
+    modelled = database(tmp_path / "model", [1.0, 2.0, 3.0, 4.0, 5.0], Identity("pi4-virtual", "x"))
+    found = rank_correlation(database(tmp_path / "board", measured, Identity("desk", None)), modelled, TASK)
+    assert found == (None if expected is None else pytest.approx(expected))
