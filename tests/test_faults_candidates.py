@@ -6,10 +6,11 @@ from pathlib import Path
 
 import broken_templates as broken
 import pytest
+from quiet_listener import Quiet
 
-from tvmmobile.database import Database, Identity, Record
+from tvmmobile.database import Database, Identity
 from tvmmobile.devices.registry import find_device
-from tvmmobile.search.tuner import Assignment, Deadlines, assign, tune
+from tvmmobile.search.tuner import Deadlines, assign, tune
 from tvmmobile.workers import Workers
 
 pytestmark = pytest.mark.virtual
@@ -24,23 +25,6 @@ REASONS = {
     broken.KILLS_THE_COMPILER: "its worker process died",
     broken.HANGS_THE_COMPILER: "not done within 12 s",
 }
-
-
-class Quiet:
-    """A listener that only keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def kernel_started(self, assignment: Assignment) -> None:
-        """See `search.tuner.Listener`."""
-
-    def trial_finished(self, record: Record, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
-        self.records.append(record)
-
-    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
 
 
 def test_bad_candidates_fail_alone(tmp_path: Path) -> None:

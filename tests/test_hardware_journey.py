@@ -14,16 +14,17 @@ import psutil
 import pytest
 from conftest import CommandLine
 from deployed import make_library
+from quiet_listener import Quiet
 from registered_boards import SshBoard, make_board, make_home, register
 from ssh_server import Home, new_key, wait_until
 
-from tvmmobile.database import Database, Identity, Record
+from tvmmobile.database import Database, Identity
 from tvmmobile.devices.boards import registered_names
 from tvmmobile.devices.hardware import CONTACT_S, HardwareDevice
 from tvmmobile.devices.rpc import LinkError, open_session
 from tvmmobile.layers import Conv2d
 from tvmmobile.results import read_results
-from tvmmobile.search.tuner import Assignment, assign, tune
+from tvmmobile.search.tuner import assign, tune
 from tvmmobile.tasks import Task
 from tvmmobile.workers import Workers
 
@@ -47,24 +48,7 @@ def board(tmp_path: Path, home: Home) -> Iterator[SshBoard]:
     board.server.stop()
 
 
-class Silent:
-    """A listener that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def kernel_started(self, assignment: Assignment) -> None:
-        """See `search.tuner.Listener`."""
-
-    def trial_finished(self, record: Record, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
-        self.records.append(record)
-
-    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
-
-
-def tuned(device: HardwareDevice, logs: Path, listener: Silent, candidates: int) -> set[str]:
+def tuned(device: HardwareDevice, logs: Path, listener: Quiet, candidates: int) -> set[str]:
     """The schedules that were measured, those that failed marked."""
     profile = device.profile
     database = Database(Identity(profile.name, profile.model_hash), (), logs)
@@ -159,9 +143,9 @@ def test_killed_agents_and_cut_links_cost_no_candidate(
 ) -> None:
     """The agent is killed and the connection cut at random moments: the same candidates are measured, and none failed."""
     device = HardwareDevice(register(cli, board))
-    quiet = tuned(device, tmp_path / "quiet", Silent(), candidates)
+    quiet = tuned(device, tmp_path / "quiet", Quiet(), candidates)
     assert len(quiet) == candidates and not any("failed" in schedule for schedule in quiet)
-    listener, done, hits = Silent(), threading.Event(), []
+    listener, done, hits = Quiet(), threading.Event(), []
     rng = random.Random(3)
 
     def disturb() -> None:
