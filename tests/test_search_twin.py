@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tvmmobile.build import VariantJob, build_variant
 from tvmmobile.database import Database, Identity, Record
 from tvmmobile.devices.registry import find_device
+from tvmmobile.environment import SHIPPED_LOGS
 from tvmmobile.layers import Conv2d
+from tvmmobile.models.spec import ModelSpec
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.search.twin import FIRST_FROM_TWIN, best_of_twin, rank_correlation, twin_database, twin_identity
 from tvmmobile.tasks import Task
@@ -40,6 +43,18 @@ def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
     assert slower is not None and slower.device == "pi4-1500-virtual"
     assert twin_identity(replace(BOARD, mcpu="cortex-x1")) is None
     assert twin_database(replace(BOARD, mcpu="cortex-x1"), ()) is None
+
+
+@pytest.mark.virtual
+def test_a_board_without_records_is_compiled_for_as_its_twin_is(tmp_path: Path) -> None:
+    spec = ModelSpec(alpha=0.25, resolution=128)
+    identity = Identity(BOARD.name, None)
+    job = VariantJob(spec, None, 0, "float32", 1, identity, (), BOARD.target, tmp_path / "board", None, twin_identity(BOARD))
+    virtual = VariantJob(spec, None, 0, "float32", 1, Identity(VIRTUAL.name, VIRTUAL.model_hash), (SHIPPED_LOGS,), BOARD.target, tmp_path)
+    kernels = build_variant(job).manifest()["kernels"]
+    twins = build_variant(virtual).manifest()["kernels"]
+    assert [(kernel["name"], kernel["schedule"]) for kernel in kernels] == [(kernel["name"], kernel["schedule"]) for kernel in twins]
+    assert all(kernel["latency_us"] is None and "modelled on pi4-virtual; never measured here" in kernel["record"] for kernel in kernels)
 
 
 def test_shipped_records_are_found() -> None:

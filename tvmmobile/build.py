@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from tvmmobile.models.registry import TorchModel, build_torch_model
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.network import Lowered, Network, lower, read_network
 from tvmmobile.passes.pipeline import prepare
-from tvmmobile.plan import MAX_REGION, Step, VariantTasks, candidate_regions, edge_layouts, make_plan
+from tvmmobile.plan import MAX_REGION, Price, Step, VariantTasks, candidate_regions, edge_layouts, make_plan
 from tvmmobile.schedules import LayerParameters, template_for, template_named
 from tvmmobile.serial import Schedule, TraceSchedule, schedule_to_json
 from tvmmobile.tasks import Task
@@ -110,9 +110,10 @@ def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
     database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
     regions = candidate_regions(network, _taken, job.dtype, job.threads, changes.layouts)
+    basis = _basis(job, database, [task for _, _, task in regions])
     for first, last, task in regions:
-        if task not in choices and (first == last or (database.best(task, changes.left_out) and last - first < changes.largest_region)):
-            choice = choose(task, network.nodes[first].function, database, job.target, changes.left_out)
+        if task not in choices and (first == last or (basis.best(task, changes.left_out) and last - first < changes.largest_region)):
+            choice = choose(task, network.nodes[first].function, basis, job.target, changes.left_out)
             choices[task] = replace(choice, schedule=changes.reschedule(task, choice.schedule))
     regions = [region for region in regions if region[2] in choices]
     plan = make_plan(network, regions, lambda task: choices[task].price)
@@ -120,8 +121,26 @@ def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
     with pass_context(changes.disabled_passes):
         _compile(network, plan.steps, choices, job.target, library.path, compiler)
     _write_reference(model, library.reference_path)
-    _write_manifest(job, model, library, plan.steps, choices, _ranks(job, database, plan.steps))
+    steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)
+    _write_manifest(job, model, library, steps, choices, _ranks(job, database, plan.steps))
     return library
+
+
+def _twin_database(job: VariantJob) -> Database:
+    assert job.twin is not None
+    return Database(job.twin, (SHIPPED_LOGS, *job.logs), None)
+
+
+def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
+    """Whose records decide: the device's own; the twin's where a real board has none of this network. Never both: they do not compare."""
+    if job.twin is None or any(database.best(task) for task in tasks):
+        return database
+    return _twin_database(job)
+
+
+def _unmeasured(price: Price, basis: Database) -> Price:
+    """The same schedule, of which nothing is known on the board itself."""
+    return Price(None, f"{price.source}, modelled on {basis.identity.device}; never measured here")
 
 
 def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict[Task, float | None]:
@@ -130,7 +149,7 @@ def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict
         return {}
     from tvmmobile.search.twin import rank_correlation
 
-    twin = Database(job.twin, (SHIPPED_LOGS, *job.logs), None)
+    twin = _twin_database(job)
     return {step.task: rank_correlation(database, twin, step.task) for step in steps}
 
 
