@@ -34,6 +34,7 @@ LEVELS = (
     ("choice", "devices/selftest"),
     ("build",),
     ("stages", "report"),
+    ("cluster",),
     ("cli", "__main__"),
 )
 #: What may be imported at the top all the same: the module is only imported where a session is opened.

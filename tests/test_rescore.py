@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ class Workers:
         self.answer = answer
         self.asked: list[tuple[Task, int]] = []
 
-    def run(self, function: object, jobs: Sequence[Job], timeout_s: float) -> Iterator[tuple[Job, Any]]:
+    def run(self, function: object, jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Any]]:
         """As `workers.Workers.run`."""
-        for job in reversed(jobs):
+        for job in reversed(list(jobs)):
             number = schedules(job.task).index(job.schedule)  # type: ignore[arg-type]
             self.asked.append((job.task, number))
             yield job, self.answer(number)

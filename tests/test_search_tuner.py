@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ class Workers:
         self.answer = answer
         self.jobs: list[Job] = []
 
-    def run(self, function: object, jobs: Sequence[Job], timeout_s: float) -> Iterator[tuple[Job, Any]]:
+    def run(self, function: object, jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Any]]:
         """As `workers.Workers.run`."""
-        for job in reversed(jobs):  # they come back in any order
+        for job in reversed(list(jobs)):  # they come back in any order
             self.jobs.append(job)
             yield job, self.answer(job)
 
@@ -169,7 +170,8 @@ class Watch:
 def watched(folder: Path, watch: Watch) -> tuple[Workers, Database]:
     workers, database = Workers(well), Database(IDENTITY, (), folder)
     assignments = assign(TASKS, database, 8, PROFILE.target)
-    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), PROFILE, workers, Heard(), watch=watch)  # type: ignore[arg-type]
+    board = replace(PROFILE, kind="measured")
+    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), board, workers, Heard(), watch=watch)  # type: ignore[arg-type]
     return workers, database
 
 

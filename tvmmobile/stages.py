@@ -24,7 +24,7 @@ from tvmmobile.reference import relative_error
 from tvmmobile.results import Context, KernelResult, Results, VariantResult
 from tvmmobile.serial import schedule_from_json
 from tvmmobile.tasks import Task
-from tvmmobile.workers import WorkerError, Workers
+from tvmmobile.workers import Pool, WorkerError
 
 #: A library disagrees with PyTorch beyond this error, relative to the output's largest magnitude.
 TOLERANCE = 1e-4
@@ -51,7 +51,7 @@ class BenchJob:
     timing: Timing
 
 
-def collect_variants(workers: Workers, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
+def collect_variants(workers: Pool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
     """What may become kernels, of every variant; in the order of `jobs`.
 
     Raises:
@@ -75,7 +75,7 @@ def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, Any]:
     return {task: None if source is None else tvm.ir.load_json(source) for task, source in sources.items()}
 
 
-def build_libraries(workers: Workers, jobs: Sequence[VariantJob], progress: Progress) -> list[Library]:
+def build_libraries(workers: Pool, jobs: Sequence[VariantJob], progress: Progress) -> list[Library]:
     """Compile every variant; in the order of `jobs`.
 
     Raises:
@@ -89,7 +89,7 @@ def build_libraries(workers: Workers, jobs: Sequence[VariantJob], progress: Prog
 
 
 def bench_libraries(
-    workers: Workers,
+    workers: Pool,
     libraries: Sequence[Library],
     endpoint: Endpoint,
     profile: DeviceProfile,
@@ -119,7 +119,7 @@ def bench_libraries(
     return Results(context_of(profile, libraries[0].threads), tuple(found[job.library.path] for job in jobs))
 
 
-def _watched(workers: Workers, job: BenchJob, watch: Watch, progress: Progress) -> VariantResult:
+def _watched(workers: Pool, job: BenchJob, watch: Watch, progress: Progress) -> VariantResult:
     """One library, timed again while the board's state spoils it or the link breaks; the last attempt counts as it is."""
     for attempt in range(1, MOST_ATTEMPTS + 1):
         before = watch.wait_until_cool()

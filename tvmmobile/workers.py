@@ -11,13 +11,14 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import pebble
 
@@ -30,10 +31,32 @@ _PR_SET_PDEATHSIG = 1
 _SETTLE_S = 0.3
 #: A disk with less than this left is full for a library.
 _FULL_BYTES = 4 << 20
+#: Jobs taken from their source for each worker: one it works on, and one that waits, so that it need not.
+JOBS_EACH = 2
+_NO_MORE = object()
 
 
 class WorkerError(Exception):
     """A job came to no end: its worker died, or it took too long. The message says which, in a line."""
+
+
+class Pool(Protocol):
+    """Whatever runs jobs: `Workers` in processes of this machine, `cluster.ClusterWorkers` on others."""
+
+    @property
+    def count(self) -> int:
+        """Jobs that are worked on at the same time."""
+        ...
+
+    def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
+        """Apply a module-level function to all jobs; yields each job with its result as soon as it is there.
+
+        A worker that dies or exceeds `timeout_s` gives a `WorkerError` in place of a result; what `function` itself raises is raised here.
+
+        Args:
+            jobs: taken only as far as there are workers for them, so that what has been yielded may decide what comes next.
+        """
+        ...
 
 
 class Workers:
@@ -42,13 +65,14 @@ class Workers:
     Args:
         count: how many.
         preload: modules that every worker imports before its first job, such as one that registers schedule templates of its own.
+        folder: for temporary files; without it, the system's.
     """
 
-    def __init__(self, count: int, preload: Sequence[str] = ()) -> None:
+    def __init__(self, count: int, preload: Sequence[str] = (), folder: Path | None = None) -> None:
         self.count = count
         self._others = set(multiprocessing.active_children())
         # The workers' temporary files have one place, because a worker that is killed leaves its own behind.
-        self._scratch = tempfile.mkdtemp(prefix="tvmmobile-workers-")
+        self._scratch = tempfile.mkdtemp(prefix="tvmmobile-workers-", dir=folder)
         self._pool = pebble.ProcessPool(
             max_workers=count,
             context=multiprocessing.get_context("spawn"),
@@ -78,14 +102,16 @@ class Workers:
         self._pool.join()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        """Apply a module-level function to all jobs; yields each job with its result as soon as it is there.
-
-        A worker that dies or exceeds `timeout_s` gives a `WorkerError` in place of a result; what `function` itself raises is raised here.
-        """
-        pending: dict[Any, Job] = {self._pool.schedule(function, args=(job,), timeout=timeout_s): job for job in jobs}
+    def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
+        """See `Pool.run`."""
+        source = iter(jobs)
+        pending: dict[Any, Job] = {}
         try:
-            while pending:
+            while True:
+                while len(pending) < JOBS_EACH * self.count and (job := next(source, _NO_MORE)) is not _NO_MORE:
+                    pending[self._pool.schedule(function, args=(job,), timeout=timeout_s)] = cast(Job, job)
+                if not pending:
+                    return
                 done, _ = wait(list(pending), return_when=FIRST_COMPLETED)
                 for future in done:
                     yield pending.pop(future), self._result(future, timeout_s)

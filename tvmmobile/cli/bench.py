@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tvmmobile.cli.options import Device, Out
-from tvmmobile.cli.work import Pin, RequireHardware, check_threads, check_writable, worker_count
+from tvmmobile.cli.work import Dask, Pin, RequireHardware, check_threads, check_writable, started_board, started_workers, worker_count
 
 
 def bench(
@@ -19,6 +19,7 @@ def bench(
     warmup_runs: Annotated[int, typer.Option("--warmup-runs", metavar="N", min=0, help="Runs before them.")] = 5,
     require_hardware: RequireHardware = False,
     pin: Pin = False,
+    dask: Dask = None,
 ) -> None:
     """Check compiled libraries against PyTorch on a device, and time them."""
     from tvmmobile.devices.registry import find_device
@@ -33,12 +34,13 @@ def bench(
     from tvmmobile.cli.progress import counting
     from tvmmobile.report import print_table, write_report
     from tvmmobile.stages import bench_libraries, network_timing
-    from tvmmobile.workers import Workers
 
+    if board.boards is not None:
+        dask = None  # there is nothing to build
     timing = network_timing(board.profile, found[0].threads, repeat, warmup_runs)
     with (
-        Workers(worker_count(len(found))) as workers,
-        board.started(workers.count) as endpoint,
+        started_workers(worker_count(len(found)), board.boards, dask) as workers,
+        started_board(board, workers, dask) as endpoint,
         board.watched() as watch,
         counting("verifying", len(found)) as done,
     ):

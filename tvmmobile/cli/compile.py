@@ -7,11 +7,13 @@ from pathlib import Path
 from tvmmobile.cli.options import Activation, Alphas, Classes, Device, Model, Out, Resolutions, Target, Threads
 from tvmmobile.cli.work import (
     Checkpoint,
+    Dask,
     DumpIr,
     Logs,
     Request,
     Seed,
     log_dirs,
+    started_workers,
     worker_count,
 )
 from tvmmobile.errors import UserError
@@ -30,6 +32,7 @@ def compile_libraries(
     checkpoint: Checkpoint = None,
     seed: Seed = 0,
     logs: Logs = None,
+    dask: Dask = None,
     dump_ir: DumpIr = None,
 ) -> None:
     """Compile a network for a device from the tuning logs alone, without the device.
@@ -40,7 +43,6 @@ def compile_libraries(
     from tvmmobile.console import output
     from tvmmobile.devices.registry import find_device
     from tvmmobile.stages import build_libraries
-    from tvmmobile.workers import Workers
 
     if logs is not None and not logs.is_dir():
         raise UserError(f"--logs {logs} is not there, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
@@ -48,7 +50,7 @@ def compile_libraries(
         target, model, alpha, resolution, activation, classes, threads, out, checkpoint, seed, log_dirs(logs, False, out), dump_ir
     )
     jobs = request.jobs(find_device(device).profile)
-    with Workers(worker_count(len(jobs))) as workers, counting("compiling", len(jobs)) as done:
+    with started_workers(worker_count(len(jobs)), None, dask) as workers, counting("compiling", len(jobs)) as done:
         libraries = build_libraries(workers, jobs, done)
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from tvmmobile.database import Record
     from tvmmobile.search.tuner import Assignment
+    from tvmmobile.tasks import Task
 
 
 def errors() -> Console:
@@ -43,7 +45,8 @@ class TuningProgress:
         self._total = sum(assignment.missing for assignment in assignments)
         self._kernels = sum(1 for assignment in assignments if assignment.missing)
         self._kernel = 0
-        self._failures = 0
+        self._finished = 0
+        self._failures: Counter[Task] = Counter()
         self._progress = Progress(
             BarColumn(8),  # the rest takes up to 70 of 80 columns
             MofNCompleteColumn(),
@@ -64,21 +67,23 @@ class TuningProgress:
     def kernel_started(self, assignment: Assignment) -> None:
         """See `search.tuner.Listener`."""
         self._kernel += 1
-        self._failures = 0
         self._progress.update(self._bar, status=f"kernel {self._kernel}/{self._kernels}")
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
         """See `search.tuner.Listener`."""
-        self._failures += record.latency_us is None
+        self._failures[record.task] += record.latency_us is None
+        failures = self._failures[record.task]
         status = f"kernel {self._kernel}/{self._kernels}, best {_latency(best)} {self._kind}"
-        if self._failures:
-            status += f", {self._failures} failed"
+        if failures:
+            status += f", {failures} failed"
         self._progress.update(self._bar, advance=1, status=status)
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
         """See `search.tuner.Listener`."""
-        head = f"[{self._kernel}/{self._kernels}] {assignment.title}"
-        failed = f", {self._failures} failed" if self._failures else ""
+        self._finished += 1
+        head = f"[{self._finished}/{self._kernels}] {assignment.title}"
+        failures = self._failures.pop(assignment.task, 0)
+        failed = f", {failures} failed" if failures else ""
         self._progress.console.print(
             f"{head}\n    best {_latency(best)} {self._kind} after {assignment.missing} trials{failed}", soft_wrap=True
         )

@@ -12,6 +12,7 @@ import typer
 from tvmmobile.cli.options import Activation, Alphas, Classes, Device, Model, Out, Resolutions, Target, Threads
 from tvmmobile.cli.work import (
     Checkpoint,
+    Dask,
     DumpIr,
     Logs,
     Pin,
@@ -21,6 +22,8 @@ from tvmmobile.cli.work import (
     check_writable,
     log_dirs,
     set_aside,
+    started_board,
+    started_workers,
     worker_count,
 )
 
@@ -58,6 +61,7 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and an estimate; do nothing.")] = False,
     require_hardware: RequireHardware = False,
     pin: Pin = False,
+    dask: Dask = None,
     dump_ir: DumpIr = None,
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="evolution, climb or random.")] = "evolution",
 ) -> None:
@@ -72,10 +76,10 @@ def tune(
     check_strategy(strategy)
     directories = log_dirs(logs, fresh, out)
     request = Request(target, model, alpha, resolution, activation, classes, threads, out, checkpoint, seed, directories, dump_ir)
-    _run(board, request, trials, strategy, fresh=fresh, dry_run=dry_run)
+    _run(board, request, trials, strategy, dask, fresh=fresh, dry_run=dry_run)
 
 
-def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: bool, dry_run: bool) -> None:
+def _run(board: Board, request: Request, trials: int, strategy: str, dask: str | None, *, fresh: bool, dry_run: bool) -> None:
     from tvmmobile.cli.progress import TuningProgress, counting
     from tvmmobile.database import Database, writing
     from tvmmobile.search.rounds import FIRST_TRIALS, promising
@@ -83,14 +87,14 @@ def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: b
     from tvmmobile.search.tuner import tune as run_search
     from tvmmobile.search.twin import twin_database
     from tvmmobile.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks, network_timing
-    from tvmmobile.workers import Workers
 
     profile = board.profile
     if trials and not dry_run:
         check_writable(request.logs.target, "--logs")
     jobs = request.jobs(profile)
     with ExitStack() as held:
-        workers = held.enter_context(Workers(worker_count(max(len(jobs), BATCH if trials else 1))))
+        count = worker_count(max(len(jobs), BATCH if trials else 1), board.boards)
+        workers = held.enter_context(started_workers(count, board.boards, dask))
         with counting("importing", len(jobs)) as done:
             variants = collect_variants(workers, jobs, done)
         if fresh and not dry_run and request.logs.target.exists():
@@ -115,7 +119,7 @@ def _run(board: Board, request: Request, trials: int, strategy: str, *, fresh: b
         if dry_run:
             _print_assignments(assignments)
             return
-        with board.started(workers.count) as endpoint, board.watched() as watch:
+        with started_board(board, workers, dask) as endpoint, board.watched() as watch:
 
             def search(assignments: Sequence[Assignment]) -> None:
                 if _missing(assignments):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,8 @@ from tvmmobile.errors import UserError
 
 if TYPE_CHECKING:
     from tvmmobile.build import VariantJob
-    from tvmmobile.devices.protocol import DeviceProfile
+    from tvmmobile.devices.protocol import Device, DeviceProfile, Endpoint
+    from tvmmobile.workers import Pool
 
 TARGETS = ("arm",)
 #: What PyTorch's generator takes.
@@ -37,6 +39,14 @@ Logs = Annotated[
 DumpIr = Annotated[Path | None, typer.Option("--dump-ir", metavar="DIR", file_okay=False, help="Write the module after each graph pass.")]
 RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Refuse a virtual board (exit 3).")]
 
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Work on the Dask cluster of this scheduler, tcp://HOST:PORT; what a registered board does stays here.",
+    ),
+]
 Pin = Annotated[bool, typer.Option("--pin", help="Hold a board's clocks at their highest meanwhile, where that is permitted.")]
 
 
@@ -156,6 +166,53 @@ class Request:
         ]
 
 
-def worker_count(jobs: int) -> int:
-    """Worker processes: one per core this process may use, at most one per job."""
-    return max(1, min(len(os.sched_getaffinity(0)), jobs))
+def worker_count(jobs: int, boards: int | None = None) -> int:
+    """Worker processes: one per core this process may use, at most one per job.
+
+    With `boards`, those that measure while others build: one more for each, since it waits for the board nearly all the time. And no more
+    than two of the others for each: who comes third waits for two measurements, which its deadline allows for.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, jobs)) if boards is None else boards + min(cores, 2 * boards)
+
+
+@contextmanager
+def started_workers(count: int, boards: int | None, dask: str | None) -> Iterator[Pool]:
+    """Workers while the context lasts.
+
+    Args:
+        count: of processes, on this machine.
+        boards: how many boards work is measured on that only this machine reaches; `None` for none.
+        dask: the address of a Dask scheduler, whose workers do the rest, if any.
+
+    Raises:
+        UserError, DeviceUnavailable: see `ClusterWorkers`.
+    """
+    from tvmmobile.workers import Workers
+
+    if dask is None:
+        with Workers(count) as workers:
+            yield workers
+        return
+    from tvmmobile.cluster.pool import ClusterWorkers, check_address
+
+    check_address(dask)
+    with ExitStack() as held:
+        here = None if boards is None else held.enter_context(Workers(count))
+        yield held.enter_context(ClusterWorkers(dask, here))
+
+
+@contextmanager
+def started_board(device: Device, workers: Pool, dask: str | None) -> Iterator[Endpoint]:
+    """The device's agents while the context lasts; those of a virtual board that a Dask cluster works with are started there.
+
+    Raises:
+        DeviceUnavailable, UserError: see `Device.started`.
+    """
+    if dask is not None and device.boards is None:
+        from tvmmobile.cluster.parcel import elsewhere
+
+        yield elsewhere(device.profile)
+    else:
+        with device.started(workers.count) as endpoint:
+            yield endpoint

@@ -40,6 +40,11 @@ class HardwareDevice:
         """What the first board is; `kind` is `measured`, or `emulated` where the agent runs in an emulator."""
         return profile_of(self.file.name, self.file.boards[0])
 
+    @property
+    def boards(self) -> int:
+        """How many there are; each measures one candidate at a time."""
+        return len(self.file.boards)
+
     @contextlib.contextmanager
     def started(self, agents: int = 1) -> Iterator[Endpoint]:
         """Run an agent on every board until the context ends or this process does; `agents` makes no difference: a board has one.

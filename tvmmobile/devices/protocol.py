@@ -83,6 +83,11 @@ class Device(Protocol):
         """What the board is."""
         ...
 
+    @property
+    def boards(self) -> int | None:
+        """How many boards measure at the same time; `None` where it is as many agents as are asked for."""
+        ...
+
     def started(self, agents: int = 1) -> AbstractContextManager[Endpoint]:
         """Run `agents` agents and a tracker while the context lasts; nothing is left behind after it.
 

@@ -16,7 +16,7 @@ from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.search.tuner import Assignment, Listener, measured, record_of
 from tvmmobile.serial import Schedule
 from tvmmobile.tasks import Task
-from tvmmobile.workers import Workers
+from tvmmobile.workers import Pool
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def rescore(
     database: Database,
     endpoint: Endpoint,
     profile: DeviceProfile,
-    workers: Workers,
+    workers: Pool,
     listener: Listener,
 ) -> None:
     """Measure what is missing; every finished measurement is in the log, beside the old ones, before the next is awaited.

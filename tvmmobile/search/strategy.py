@@ -35,6 +35,7 @@ class Strategy(ABC):
                 chosen.append(schedule)
         if len(chosen) < count:
             chosen += self._choose(count - len(chosen), set(chosen))
+        self.tried.update(dict.fromkeys(chosen, float("inf")))  # until what came of them is observed
         return chosen
 
     def observe(self, records: list[Record]) -> None:

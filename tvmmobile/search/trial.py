@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +63,56 @@ class Outcome:
     final: bool = False
 
 
+@dataclass(frozen=True)
+class Built:
+    """A candidate that is built, perhaps on another machine than the one that measures it.
+
+    Attributes:
+        result: the library's content; or, where it could not be built, what the log keeps of it.
+    """
+
+    job: Job
+    result: bytes | Outcome = field(repr=False)
+
+
 def run_trial(job: Job) -> Outcome:
     """Build, run and check one candidate; a failure of the candidate is an outcome, not an exception."""
-    data, parameters, expected = _workload(job.task, job.source)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
         library = Path(folder) / "kernel.so"
-        try:
-            function = kernel_function(job.task, job.schedule, _load_function(job.source))
-            compile_kernel(function, job.profile.target, library)
-        except (OSError, UserError):  # this machine's fault, not the candidate's
-            raise
-        except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
-            return Outcome(None, error=f"does not build: {_first_line(error)}")
-        arrays = [*data, *_packed(job, parameters), np.full(expected.shape, np.nan, np.float32)]
-        return _measure(job, library, arrays, expected)
+        return _build(job, library) or _measure(job, library)
 
 
-def _measure(job: Job, library: Path, arrays: list[Array], expected: Array) -> Outcome:
+def build_trial(job: Job) -> bytes | Outcome:
+    """The first half of `run_trial`: the library, or how it failed to build."""
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
+        library = Path(folder) / "kernel.so"
+        return _build(job, library) or library.read_bytes()
+
+
+def measure_trial(built: Built) -> Outcome:
+    """The second half of `run_trial`."""
+    if isinstance(built.result, Outcome):
+        return built.result
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
+        library = Path(folder) / "kernel.so"
+        library.write_bytes(built.result)
+        return _measure(built.job, library)
+
+
+def _build(job: Job, library: Path) -> Outcome | None:
+    try:
+        function = kernel_function(job.task, job.schedule, _load_function(job.source))
+        compile_kernel(function, job.profile.target, library)
+    except (OSError, UserError):  # this machine's fault, not the candidate's
+        raise
+    except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
+        return Outcome(None, error=f"does not build: {_first_line(error)}")
+    return None
+
+
+def _measure(job: Job, library: Path) -> Outcome:
+    data, parameters, expected = _workload(job.task, job.source)
+    arrays = [*data, *_packed(job, parameters), np.full(expected.shape, np.nan, np.float32)]
     output = len(arrays) - 1
     try:
         run = measure_library(

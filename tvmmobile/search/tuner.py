@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
@@ -22,7 +23,7 @@ from tvmmobile.search.trial import Job, Outcome, run_trial
 from tvmmobile.search.twin import best_of_twin
 from tvmmobile.serial import Schedule, TraceSchedule
 from tvmmobile.tasks import Task
-from tvmmobile.workers import WorkerError, Workers
+from tvmmobile.workers import Pool, WorkerError
 
 #: Candidates per batch: enough for all workers, few enough that the cost model learns often.
 BATCH = 8
@@ -122,7 +123,7 @@ def tune(
     database: Database,
     endpoint: Endpoint,
     profile: DeviceProfile,
-    workers: Workers,
+    workers: Pool,
     listener: Listener,
     strategy: str = "evolution",
     seed: int = 0,
@@ -140,9 +141,17 @@ def tune(
         DeviceUnavailable: the device went away and did not come back.
     """
     models: dict[str, CostModel] = {}
-    for assignment in assignments:
-        if assignment.missing:
-            _Tuning(assignment, database, endpoint, profile, workers, listener, models, strategy, seed, deadlines, twin, watch).run()
+    tunings = (
+        _Tuning(assignment, database, endpoint, profile, listener, models, strategy, seed, deadlines, twin)
+        for assignment in assignments
+        if assignment.missing
+    )
+    runner = _Runner(profile.name, workers, deadlines)
+    if profile.kind == "modelled":
+        for tuning in tunings:
+            _in_batches(tuning, runner)
+    else:
+        _overlapping(tunings, runner, watch)
 
 
 def measured(
@@ -150,7 +159,7 @@ def measured(
     schedules: Sequence[Schedule],
     endpoint: Endpoint,
     profile: DeviceProfile,
-    workers: Workers,
+    workers: Pool,
     deadlines: Deadlines = DEADLINES,
 ) -> Iterator[tuple[Job, Outcome]]:
     """Outcomes of a task's schedules as they come; one that met an outage is tried again.
@@ -158,31 +167,126 @@ def measured(
     Raises:
         DeviceUnavailable: the device went away and did not come back.
     """
+    return _Runner(profile.name, workers, deadlines).outcomes(_jobs(assignment, schedules, endpoint, profile, deadlines))
+
+
+def _jobs(
+    assignment: Assignment, schedules: Sequence[Schedule], endpoint: Endpoint, profile: DeviceProfile, deadlines: Deadlines
+) -> list[Job]:
     import tvm
 
     source = None if assignment.source is None else tvm.ir.save_json(assignment.source)
     timing = kernel_timing(profile, assignment.task.threads)
-    jobs = [Job(assignment.task, schedule, source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
-    away_since = math.inf
+    return [Job(assignment.task, schedule, source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
+
+
+class _Runner:
+    """Runs candidates; those that meet an outage of the device again, until it is back or given up."""
+
+    def __init__(self, device: str, workers: Pool, deadlines: Deadlines) -> None:
+        self._device, self._workers, self._deadlines = device, workers, deadlines
+
+    def outcomes(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Outcomes as they come. `jobs` is read no further than there are workers for them, and not at all during an outage.
+
+        Raises:
+            DeviceUnavailable: the device went away and did not come back.
+        """
+        source, away_since = iter(jobs), math.inf
+        again: list[Job] = []
+        while True:
+            lost: list[tuple[Job, Outcome]] = []
+            for job, result in self._workers.run(run_trial, _handed_out(again, source, lost), self._deadlines.trial_s):
+                outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
+                if outcome.outage:
+                    lost.append((job, outcome))
+                    away_since = min(away_since, time.monotonic())
+                else:
+                    away_since = math.inf
+                    yield job, outcome
+            if not lost:
+                return
+            if any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s:
+                raise DeviceUnavailable(
+                    f"the device {self._device} went away: {lost[0][1].error}",
+                    "Finished measurements are kept; run the same command again once the device is back.",
+                )
+            again = [job for job, _ in lost]
+            time.sleep(OUTAGE_PAUSE_S)
+
+
+def _handed_out(again: Sequence[Job], source: Iterator[Job], lost: Sequence[object]) -> Iterator[Job]:
+    """First what is to be tried again, then what comes from `source`, until something is lost."""
+    yield from again
+    while not lost and (job := next(source, None)) is not None:
+        yield job
+
+
+def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
+    """One task's trials, batch by batch: what is proposed rests on all that went before, and is the same in every run."""
+    tuning.start()
+    while batch := tuning.next_jobs():
+        records = {job: tuning.record(job, outcome) for job, outcome in runner.outcomes(batch)}
+        tuning.learn([records[job] for job in batch])  # in their own order: a cost model depends on it
+    tuning.finish()
+
+
+def _unspoiled(runner: _Runner, jobs: Iterator[Job], watch: Watch) -> Iterator[tuple[Job, Outcome]]:
+    """Outcomes in groups, between two looks at the board; a group that its state spoiled is run again before any of it counts.
+
+    Raises:
+        DeviceUnavailable: the board spoils whatever is measured, or went away and did not come back.
+    """
+    again: list[Job] = []
+    spoiled_groups = 0
+
+    def handed_out() -> Iterator[Job]:
+        while (job := again.pop(0) if again else next(jobs, None)) is not None:
+            yield job
+
     while True:
-        lost = []
-        for job, result in workers.run(run_trial, jobs, deadlines.trial_s):
-            outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
-            if outcome.outage:
-                lost.append((job, outcome))
-                away_since = min(away_since, time.monotonic())
+        before, outcomes = watch.wait_until_cool(), runner.outcomes(handed_out())
+        while group := list(itertools.islice(outcomes, BATCH)):
+            now = watch.read()
+            reason = watch.spoiled(before, now)
+            spoiled_groups = spoiled_groups + 1 if reason else 0
+            if spoiled_groups == MOST_ATTEMPTS:
+                raise DeviceUnavailable(
+                    f"the board cannot be measured: {reason}, {MOST_ATTEMPTS} times in a row.",
+                    "Cool it and give it enough power; finished measurements are kept.",
+                )
+            if reason:
+                again += [job for job, _ in group]
+                now = watch.wait_until_cool()
             else:
-                away_since = math.inf
-                yield job, outcome
-        if not lost:
+                yield from group
+            before = now
+        if not again:
             return
-        if any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > deadlines.outage_s:
-            raise DeviceUnavailable(
-                f"the device {profile.name} went away: {lost[0][1].error}",
-                "Finished measurements are kept; run the same command again once the device is back.",
-            )
-        jobs = [job for job, _ in lost]
-        time.sleep(OUTAGE_PAUSE_S)
+
+
+def _overlapping(tunings: Iterable[_Tuning], runner: _Runner, watch: Watch | None) -> None:
+    """All tasks' trials, without a pause between batches or tasks: no board waits for another's last candidate.
+
+    What is proposed rests on what is known by then, which a board's clock makes another thing in every run anyway.
+    """
+    under_way: dict[Job, _Tuning] = {}
+
+    def proposed() -> Iterator[Job]:
+        for tuning in tunings:
+            tuning.start()
+            while batch := tuning.next_jobs():
+                under_way.update(dict.fromkeys(batch, tuning))
+                yield from batch
+            tuning.exhausted = True
+            if tuning not in under_way.values():
+                tuning.finish()
+
+    for job, outcome in runner.outcomes(proposed()) if watch is None else _unspoiled(runner, proposed(), watch):
+        tuning = under_way.pop(job)
+        tuning.learn([tuning.record(job, outcome)])
+        if tuning.exhausted and tuning not in under_way.values():
+            tuning.finish()
 
 
 def record_of(job: Job, outcome: Outcome) -> Record:
@@ -214,7 +318,12 @@ def make_strategy(
 
 
 class _Tuning:
-    """The tuning of one task."""
+    """The tuning of one task.
+
+    Attributes:
+        left: trials that are still to be proposed.
+        exhausted: nothing more is going to be proposed.
+    """
 
     def __init__(
         self,
@@ -222,19 +331,17 @@ class _Tuning:
         database: Database,
         endpoint: Endpoint,
         profile: DeviceProfile,
-        workers: Workers,
         listener: Listener,
         models: dict[str, CostModel],
         strategy: str,
         seed: int,
         deadlines: Deadlines,
         twin: Database | None,
-        watch: Watch | None,
     ) -> None:
-        self.watch = watch
         self.assignment, self.database, self.endpoint, self.profile = assignment, database, endpoint, profile
-        self.workers, self.listener, self.models, self.seed = workers, listener, models, seed
-        self.deadlines = deadlines
+        self.listener, self.models, self.deadlines = listener, models, deadlines
+        self.left, self.exhausted = assignment.missing, False
+        self.proposed: set[Schedule] = set()
         task = assignment.task
         template = assignment.template
         # Resuming must not repeat the same random choices, hence the number of records in the seed.
@@ -248,49 +355,41 @@ class _Tuning:
             self.strategy = make_strategy(strategy, template, task, seeds, self.rng, models, database)
             self.strategy.observe(database.records(task))
 
-    def run(self) -> None:
-        """All batches."""
+    def start(self) -> None:
+        """Say that the first batch is about to run."""
         self.listener.kernel_started(self.assignment)
-        left = self.assignment.missing
-        while left > 0:
-            batch = self._propose(min(BATCH, left))
-            if not batch:
-                break
-            records = [self._record(job, outcome) for job, outcome in self._measured(batch)]
-            left -= len(batch)
-            if self.strategy is not None:
-                self.strategy.observe(records)
-            for model in self.models.values():
-                model.add(records)
-        self.listener.kernel_finished(self.assignment, self.database.best(self.assignment.task))
 
-    def _measured(self, batch: Sequence[Schedule]) -> Iterable[tuple[Job, Outcome]]:
-        """Outcomes as they come; under a watch all at once, when nothing spoiled them."""
-        for _ in range(MOST_ATTEMPTS):
-            before = self.watch.wait_until_cool() if self.watch else None
-            outcomes = measured(self.assignment, batch, self.endpoint, self.profile, self.workers, self.deadlines)
-            if self.watch is None:
-                return outcomes
-            found = list(outcomes)
-            reason = self.watch.spoiled(before, self.watch.read())
-            if not reason:
-                return found
-        raise DeviceUnavailable(
-            f"{self.profile.name} cannot be measured: {reason}, {MOST_ATTEMPTS} times in a row.",
-            "Cool it and give it enough power; finished measurements are kept.",
-        )
+    def next_jobs(self) -> list[Job]:
+        """The next batch; empty where the trials are used up, or the space is."""
+        batch = self._propose(min(BATCH, self.left)) if self.left > 0 else []
+        self.left -= len(batch)
+        return _jobs(self.assignment, batch, self.endpoint, self.profile, self.deadlines)
 
-    def _propose(self, count: int) -> Sequence[Schedule]:
-        if self.strategy is not None:
-            return self.strategy.propose(count)
-        known = {record.schedule for record in self.database.records(self.assignment.task)}
-        return [schedule for schedule in self.assignment.candidates if schedule not in known][:count]
-
-    def _record(self, job: Job, outcome: Outcome) -> Record:
+    def record(self, job: Job, outcome: Outcome) -> Record:
+        """Keep what came of a trial: it is in the database when this returns."""
         record = record_of(job, outcome)
         self.database.append([record])
         self.listener.trial_finished(record, self.database.best(job.task))
         return record
+
+    def learn(self, records: list[Record]) -> None:
+        """Let the next proposals rest on these too."""
+        if self.strategy is not None:
+            self.strategy.observe(records)
+        for model in self.models.values():
+            model.add(records)
+
+    def finish(self) -> None:
+        """Say that all trials are recorded."""
+        self.listener.kernel_finished(self.assignment, self.database.best(self.assignment.task))
+
+    def _propose(self, count: int) -> Sequence[Schedule]:
+        if self.strategy is not None:
+            return self.strategy.propose(count)
+        known = self.proposed | {record.schedule for record in self.database.records(self.assignment.task)}
+        chosen = [schedule for schedule in self.assignment.candidates if schedule not in known][:count]
+        self.proposed.update(chosen)
+        return chosen
 
 
 def kernel_timing(profile: DeviceProfile, threads: int) -> Timing:

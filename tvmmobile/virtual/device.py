@@ -58,6 +58,11 @@ class VirtualDevice:
             board_file=self._board_file,
         )
 
+    @property
+    def boards(self) -> None:
+        """As many as agents are asked for."""
+        return
+
     @contextlib.contextmanager
     def started(self, agents: int = 1) -> Iterator[Endpoint]:
         """Run a tracker and `agents` agents under QEMU, on 127.0.0.1, until the context ends or this process does.
