@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import CommandLine
+from misbehaving_jobs import misbehave
 from registered_boards import make_board, make_home, register
 from ssh_server import wait_until
 
@@ -86,15 +86,6 @@ def tuned(
     tune(assign(TASKS, database, trials, profile.target), database, endpoint, profile, workers, listener or Listener(), strategy, 5)
     records = [record for task in TASKS for record in Database(identity, (logs,), None).records(task)]
     return sorted((record.task.name, str(record.schedule), record.latency_us, record.cycles, record.error) for record in records)
-
-
-def misbehave(how: str) -> str:
-    """A job for a worker."""
-    if how == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if how == "hang":
-        time.sleep(600)
-    return how
 
 
 def _agents(process: psutil.Process) -> list[psutil.Process]:

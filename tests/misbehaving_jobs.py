@@ -1,0 +1,16 @@
+"""A job for workers of any kind, in a module that needs nothing else of the tests'."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+
+def misbehave(how: str) -> str:
+    """Does what it is told, and returns that."""
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang":
+        time.sleep(600)
+    return how
