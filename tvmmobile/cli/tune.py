@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ from tvmmobile.cli.work import (
     started_workers,
     worker_count,
 )
+from tvmmobile.environment import SHIPPED_LOGS
 
 if TYPE_CHECKING:
     from tvmmobile.devices.protocol import Device as Board
@@ -50,8 +52,14 @@ def tune(
     activation: Activation = "relu6",
     classes: Classes = 1000,
     trials: Annotated[
-        int, typer.Option("--trials", metavar="N", min=0, help="Trials per kernel, beyond 8 where they may pay; records count.")
-    ] = DEFAULT_TRIALS,
+        int | None,
+        typer.Option(
+            "--trials",
+            metavar="N",
+            min=0,
+            help="Trials per kernel, beyond 8 where they may pay; records count. Default: 8 for kernels that the shipped logs lack.",
+        ),
+    ] = None,
     threads: Threads = 1,
     out: Out = Path("out"),
     checkpoint: Checkpoint = None,
@@ -79,7 +87,7 @@ def tune(
     _run(board, request, trials, strategy, dask, fresh=fresh, dry_run=dry_run)
 
 
-def _run(board: Board, request: Request, trials: int, strategy: str, dask: str | None, *, fresh: bool, dry_run: bool) -> None:
+def _run(board: Board, request: Request, asked: int | None, strategy: str, dask: str | None, *, fresh: bool, dry_run: bool) -> None:
     from tvmmobile.cli.progress import TuningProgress, counting
     from tvmmobile.database import Database, writing
     from tvmmobile.search.rounds import FIRST_TRIALS, promising
@@ -89,6 +97,7 @@ def _run(board: Board, request: Request, trials: int, strategy: str, dask: str |
     from tvmmobile.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks, network_timing
 
     profile = board.profile
+    trials = DEFAULT_TRIALS if asked is None else asked
     if trials and not dry_run:
         check_writable(request.logs.target, "--logs")
     jobs = request.jobs(profile)
@@ -104,7 +113,14 @@ def _run(board: Board, request: Request, trials: int, strategy: str, dask: str |
         tasks = distinct_tasks(variants)
         twin = twin_database(profile, request.logs.all)
         first = min(trials, FIRST_TRIALS)
-        assignments = assign(tasks, database, first, profile.target)
+        shipped = Database(jobs[0].identity, {SHIPPED_LOGS} & set(request.logs.sources), None)
+
+        def lacking() -> list[Assignment]:
+            """What every kernel lacks; unless a number was asked for, what the shipped logs know of one is enough."""
+            found = assign(tasks, database, first, profile.target)
+            return [replace(each, missing=0) if asked is None and shipped.best(each.task) else each for each in found]
+
+        assignments = lacking()
 
         def further() -> list[Assignment]:
             return assign(promising(variants, database, tasks), database, trials, profile.target) if trials > first else []
@@ -114,7 +130,7 @@ def _run(board: Board, request: Request, trials: int, strategy: str, dask: str |
             known = len(database)
             database = Database(jobs[0].identity, request.logs.sources, request.logs.target)
             if len(database) > known:  # another run wrote them before it let go
-                assignments = assign(tasks, database, first, profile.target)
+                assignments = lacking()
         _announce(profile, len(jobs), assignments, trials, database.outdated)
         if dry_run:
             _print_assignments(assignments)
