@@ -364,7 +364,7 @@ def test_a_port_where_nobody_listens_ends_the_connection(remote: SshRemote, dire
 
 
 def test_small_messages_are_not_held_back(remote: SshRemote) -> None:
-    """Each way; Nagle's algorithm would make 40 ms of each."""
+    """Each way; Nagle's algorithm would make 40 ms of each, 8 s in all."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         sock = stack.enter_context(socket.create_connection(("127.0.0.1", remote.forward(listener.getsockname()[1])), 10))
@@ -379,7 +379,7 @@ def test_small_messages_are_not_held_back(remote: SshRemote) -> None:
             peer.sendall(b"c")
             peer.sendall(b"d")
             assert _exactly(sock, 2) == b"cd"
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 6
 
 
 def test_a_reset_connection_ends_the_other_side(remote: SshRemote) -> None:
