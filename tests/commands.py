@@ -40,6 +40,11 @@ class Command:
             )
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def errors(self) -> str:
         """What it wrote to stderr so far."""
         return self._errors.read_text()

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -80,7 +81,7 @@ class Workers:
             initargs=(os.getpid(), self._scratch, tuple(preload)),
         )
         try:
-            with _deaf_to_terminal():
+            with _terminated_later(), _deaf_to_terminal():
                 assert self._pool.active  # asking starts its threads and processes
         except BaseException:  # Ctrl-C above all
             self.stop()
@@ -128,6 +129,26 @@ class Workers:
             if shutil.disk_usage(self._scratch).free < _FULL_BYTES:  # LLVM ends the process when it cannot write
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._scratch) from error
             return WorkerError(f"its worker process died (exit code {error.exitcode})")
+
+
+@contextmanager
+def _terminated_later() -> Iterator[None]:
+    """SIGTERM takes effect at the end: a worker whose start is broken off prints a traceback.
+
+    It is not blocked, which the workers would inherit: it is what ends them.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():  # it breaks nothing off
+        yield
+        return
+    arrived: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        if arrived:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager

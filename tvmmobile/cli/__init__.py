@@ -112,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _complain(f"error: {error.format_message()}", _usage_hint(error), ExitCode.USAGE)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", "", ExitCode.INTERRUPTED)
+        return _interrupted()
     except BrokenPipeError:
         _silence_stdout()
         return BROKEN_PIPE
@@ -125,7 +125,7 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(f"internal error: {type(error).__name__}: {reason}", hint, ExitCode.INTERNAL)
     code = int(result) if isinstance(result, int) else ExitCode.DONE
     # Typer turns Ctrl-C inside a verb into this exit code.
-    return _complain("interrupted", "", ExitCode.INTERRUPTED) if code == ExitCode.INTERRUPTED else code
+    return _interrupted() if code == ExitCode.INTERRUPTED else code
 
 
 def main() -> None:
@@ -139,6 +139,13 @@ def main() -> None:
 def _end(number: int, _frame: object) -> None:
     """End in order, as after Ctrl-C, with the exit code that a shell reports for the signal."""
     raise SystemExit(128 + number)
+
+
+def _interrupted() -> int:
+    # Where Ctrl-C came while text was executed, as dataclasses do, `python -m` would end by SIGINT in spite of what was caught and of
+    # any exit code: CPython notes it (run_eval_code_obj in pythonrun.c), until text is executed again.
+    exec("")
+    return _complain("interrupted", "", ExitCode.INTERRUPTED)
 
 
 def _complain(message: str, remedy: str, code: ExitCode) -> int:

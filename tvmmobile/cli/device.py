@@ -148,10 +148,11 @@ def _print_board(name: str, board: Board) -> None:
     facts = board.facts
     part, count, clock_hz = fastest_cores(board)
     others = len(facts.cores) - count
+    system = facts.system + (f" (API {facts.api_level})" if facts.api_level is not None else "")
     lines = [
         f"{name}: {facts.model or 'a board'} at {described(board.address)}",
         f"  {count} × {part.cpu} at {clock_hz / 1e9:g} GHz" + (f" and {others} slower cores" if others else ""),
-        f"  {facts.memory_bytes / 2**30:.1f} GiB of memory, {', '.join(filter(None, (facts.system, f'Linux {facts.kernel}', facts.libc)))}",
+        f"  {facts.memory_bytes / 2**30:.1f} GiB of memory, {', '.join(filter(None, (system, f'Linux {facts.kernel}', facts.libc)))}",
     ]
     if board.runner:
         lines.append(f"  its programs run through {shlex.join(board.runner)}: times are emulated")

@@ -14,7 +14,7 @@ from tvmmobile.agent.build import build_bundle
 from tvmmobile.devices.boards import Board, DeviceFile
 from tvmmobile.devices.launch import hosted
 from tvmmobile.devices.link_host import LinkConfig
-from tvmmobile.devices.parts import Part, part_of
+from tvmmobile.devices.parts import Part, fastest, part_of
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
 from tvmmobile.devices.watch import watching
 
@@ -79,10 +79,9 @@ class HardwareDevice:
 
 def fastest_cores(board: Board) -> tuple[Part, int, float]:
     """The board's fastest kind of core, how many it has of it, and their highest clock in Hz (0 where it is not known)."""
-    cores = board.facts.cores
-    best = max(cores, key=lambda core: (part_of(core.implementer, core.part).fma_lanes_per_cycle * core.max_hz, core.max_hz, core.part))
-    alike = [core for core in cores if (core.implementer, core.part, core.max_hz) == (best.implementer, best.part, best.max_hz)]
-    return part_of(best.implementer, best.part), len(alike), best.max_hz
+    numbers = fastest(board.facts.cores)
+    best = board.facts.cores[numbers[0]]
+    return part_of(best.implementer, best.part), len(numbers), best.max_hz
 
 
 def profile_of(name: str, board: Board) -> DeviceProfile:

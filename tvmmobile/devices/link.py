@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.devices.boards import Board
+from tvmmobile.devices.boards import Board, SshAddress
 from tvmmobile.devices.connect import connect, described
 from tvmmobile.devices.install import agent_words, install_agent
 from tvmmobile.devices.lease import RENEW_S, BoardBusy, BoardLease
+from tvmmobile.devices.parts import fastest
 from tvmmobile.devices.pin import pinned
 from tvmmobile.devices.remote import LinkLost, Remote, RemoteProcess
 from tvmmobile.devices.tracker import Gate, Tracker
@@ -136,23 +137,24 @@ class BoardLink:
             folder = install_agent(remote, self.board.directory, self.plan.bundle)
             self._remote, self._places = remote, {}
             tracker_port = remote.reverse(self.gate.port)
+            before = fast_core_words(remote, self.board)
             with pinned(remote, self.board) if self.plan.pin else contextlib.nullcontext():
-                self._serve(remote, lease, folder, tracker_port)
+                self._serve(remote, lease, [*before, *self.board.runner, *agent_words(folder)], tracker_port)
         finally:
             with contextlib.suppress(LinkLost):
                 lease.release(remote)
 
-    def _serve(self, remote: Remote, lease: BoardLease, folder: str, tracker_port: int) -> None:
-        """Run one agent after another until this link is stopped."""
+    def _serve(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> None:
+        """Run one agent after another until this link is stopped; `agent` begins its command line."""
         ended: list[float] = []
         while not self._stopping.is_set():
-            words = self._run_agent(remote, lease, folder, tracker_port)
+            words = self._run_agent(remote, lease, agent, tracker_port)
             now = time.monotonic()
             ended = [then for then in ended if now - then < RESTART_WINDOW_S] + [now]
             if len(ended) > MOST_RESTARTS:
                 raise DeviceUnavailable(f"The agent on {described(self.board.address)} keeps ending: {words or 'it says nothing'}.")
 
-    def _run_agent(self, remote: Remote, lease: BoardLease, folder: str, tracker_port: int) -> str:
+    def _run_agent(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> str:
         """Run one agent until it ends or this link is stopped; what it wrote to standard error.
 
         Raises:
@@ -160,9 +162,10 @@ class BoardLink:
             DeviceUnavailable: it did not register.
         """
         work = f"{self.board.directory}/work-{self.plan.run}"
-        remote.run(["rm", "-rf", work])
-        agent = [*self.board.runner, *agent_words(folder), "--tracker", f"127.0.0.1:{tracker_port}", "--key", self.plan.key]
-        process = remote.start(["sh", "-c", _LAUNCH, "sh", work, *agent, "--work-dir", work])
+        # While this run has the board, folders of others are what outages have left.
+        remote.run(["sh", "-c", 'rm -rf "$1"/work-*', "sh", self.board.directory])
+        options = ["--tracker", f"127.0.0.1:{tracker_port}", "--key", self.plan.key, "--work-dir", work]
+        process = remote.start(["sh", "-c", _LAUNCH, "sh", work, *agent, *options])
         pid = ""
         try:
             pid = process.read_line(REGISTER_S)
@@ -180,7 +183,9 @@ class BoardLink:
                 where = described(self.board.address)
                 raise DeviceUnavailable(
                     f"The agent on {where} did not register within {REGISTER_S:g} s: {process.last_words() or 'it says nothing'}.",
-                    "Its SSH server must allow port forwarding (AllowTcpForwarding yes).",
+                    "Its SSH server must allow port forwarding (AllowTcpForwarding yes)."
+                    if isinstance(self.board.address, SshAddress)
+                    else "Run: adb reconnect",
                 )
             time.sleep(0.02)
         if registered():
@@ -211,6 +216,22 @@ class BoardLink:
                     remote.run(["kill", "-KILL", pid])
             remote.run(["rm", "-rf", work])
         process.stop()
+
+
+def fast_core_words(remote: Remote, board: Board) -> list[str]:
+    """What to put before the agent's command so that it runs on the board's fastest cores alone.
+
+    Nothing where all cores are alike, or where the board cannot do that: it has no taskset, or its user may not use those cores.
+
+    Raises:
+        LinkLost: the connection is gone.
+    """
+    numbers = fastest(board.facts.cores)
+    if len(numbers) == len(board.facts.cores):
+        return []
+    # A mask without 0x is hexadecimal for util-linux's taskset, and all that Android's takes.
+    words = ["taskset", f"{sum(1 << number for number in numbers):x}"]
+    return words if remote.run([*words, "true"]).status == 0 else []
 
 
 def lease_path(board: Board) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tvmmobile.devices.boards import Core
 
 ARM = 0x41
 
@@ -56,3 +59,13 @@ _GENERIC = Part("AArch64 core", "generic", 4, 32 * _KIB, 512 * _KIB)
 def part_of(implementer: int, part: int) -> Part:
     """The core design with these MIDR fields; a generic one where it is not known."""
     return _PARTS.get(part, _GENERIC) if implementer == ARM else _GENERIC
+
+
+def fastest(cores: Sequence[Core]) -> list[int]:
+    """The numbers of the cores of the fastest kind, in order; the others are slower ones."""
+
+    def speed(core: Core) -> tuple[float, float, int]:
+        return part_of(core.implementer, core.part).fma_lanes_per_cycle * core.max_hz, core.max_hz, core.part
+
+    best = max(cores, key=speed)
+    return [number for number, core in enumerate(cores) if core == best]

@@ -14,6 +14,8 @@ _MOST_CORES, _MOST_CACHES, _MOST_ZONES = 16, 5, 16
 _CAT = 'for file in "$@"; do printf "\\n@@ %s\\n" "$file"; cat "$file" 2>/dev/null; done; exit 0'
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _HZ_PER_KHZ = 1e3
+#: Android's name for AArch64.
+_ANDROID_ABI = "arm64-v8a"
 
 
 def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
@@ -57,15 +59,19 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
     zones = [f"{thermal}/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
     files = read_files(remote, [*names.values(), *clocks, *caches, *zones])
     android = _android(remote)
-    architecture = files[names["arch"]] or ("" if emulated else _said(remote, ["uname", "-m"]))
-    _check_architecture(architecture, files[names["model"]])
+    # On a phone the device tree names a chip maker's board, if it can be read at all.
+    model = android.get("model", "") or files[names["model"]]
+    _check_android(android.get("abis", ""), model)
+    # Kernels before 6.1 have no such file.
+    architecture = files[names["arch"]] or (android.get("architecture", "") if emulated else _said(remote, ["uname", "-m"]))
+    _check_architecture(architecture, model)
     cores = parse_cores(files[names["cpuinfo"]], [files[path] for path in clocks])
     if not cores:
         raise DeviceUnavailable("The board's /proc/cpuinfo names no core.", "tvmmobile needs Linux or Android on 64-bit Arm.")
     l1d, l2 = _cache_sizes([tuple(files[path] for path in caches[start : start + 3]) for start in range(0, len(caches), 3)])
     return Facts(
         architecture=architecture,
-        model=files[names["model"]] or android.get("model", ""),
+        model=model,
         cores=cores,
         memory_bytes=parse_memory(files[names["meminfo"]]),
         system=android.get("system", "") or _pretty_name(files[names["os"]]),
@@ -88,7 +94,7 @@ def _said(remote: Remote, words: Sequence[str]) -> str:
 def _android(remote: Remote) -> dict[str, str]:
     """Android's properties; empty on other systems."""
     names = {"api": "ro.build.version.sdk", "release": "ro.build.version.release", "maker": "ro.product.manufacturer"}
-    names |= {"product": "ro.product.model", "soc": "ro.soc.model"}
+    names |= {"product": "ro.product.model", "soc": "ro.soc.model", "abis": "ro.product.cpu.abilist"}
     script = 'command -v getprop >/dev/null || exit 1; for name in "$@"; do printf "%s\\n" "$(getprop "$name")"; done'
     done = remote.run(["sh", "-c", script, "sh", *names.values()])
     if done.status != 0:
@@ -96,7 +102,17 @@ def _android(remote: Remote) -> dict[str, str]:
     said = dict(zip(names, (line.strip() for line in done.stdout.splitlines()), strict=False))
     soc = f" ({said['soc']})" if said.get("soc") else ""
     model = f"{said.get('maker', '')} {said.get('product', '')}".strip() + soc
-    return {"api": said.get("api", ""), "system": f"Android {said.get('release', '')}".strip(), "model": model}
+    found = {"api": said.get("api", ""), "system": f"Android {said.get('release', '')}".strip(), "model": model}
+    return found | {"abis": said.get("abis", ""), "architecture": "aarch64" if _ANDROID_ABI in said.get("abis", "").split(",") else ""}
+
+
+def _check_android(abis: str, model: str) -> None:
+    """`abis`: the binary interfaces that Android tells, or ""."""
+    if abis and _ANDROID_ABI not in abis.split(","):
+        raise DeviceUnavailable(
+            f"{model or 'The phone'} runs an Android without {_ANDROID_ABI} ({abis}); libraries are made for AArch64.",
+            "Use a phone with a 64-bit Android; adb shell getprop ro.product.cpu.abilist tells.",
+        )
 
 
 def _check_architecture(architecture: str, model: str) -> None:
