@@ -39,6 +39,8 @@ dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distribute
 pytestmark = pytest.mark.virtual
 DEVICE = find_device("pi4-virtual")
 TASKS = {Task((Conv2d(7, 7, 16, 16, clamp=(0.0, 6.0)),)): None, Task((Dense(16, 8),)): None}
+#: For programs of Dask to start on a machine that does much else.
+START_S = 120.0
 SMALL = ("--alpha", "0.25", "--resolution", "32", "--classes", "10")
 
 
@@ -256,7 +258,7 @@ def test_other_versions_are_named(tmp_path: Path) -> None:
     with distributed.LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as empty:
         words = ("worker", empty.scheduler_address, "--nthreads", "1", "--no-nanny")
         with dask_program(tmp_path, *words, PYTHONPATH=paths), pytest.raises(UserError) as caught:
-            ClusterWorkers(empty.scheduler_address)
+            ClusterWorkers(empty.scheduler_address, connect_s=START_S)
     here = versions_here()["apache-tvm"]
     assert caught.value.exit_code == ExitCode.USAGE
     assert f"has apache-tvm 0.26.0; this machine has apache-tvm {here}." in caught.value.message
@@ -281,7 +283,7 @@ def test_a_cluster_that_goes_away_ends_the_run(victim: str, said: str, tmp_path:
     with (
         dask_program(tmp_path, "scheduler", "--port", str(port)) as scheduler,
         dask_program(tmp_path, "worker", address, "--nthreads", "1", "--no-nanny", PYTHONPATH=paths) as worker,
-        ClusterWorkers(address) as workers,
+        ClusterWorkers(address, connect_s=START_S) as workers,
     ):
         results = workers.run(misbehave, ["well", "hang"], 500)
         assert next(results) == ("well", "well")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -177,10 +179,55 @@ def watched(folder: Path, watch: Watch) -> tuple[Workers, Database]:
 
 def test_a_spoiled_batch_is_measured_again_before_it_counts(tmp_path: Path) -> None:
     workers, database = watched(tmp_path, Watch(2))
-    assert len(workers.jobs) == 16 + 2 * 8 and len(database) == 16
+    assert len(workers.jobs) == 3 * 16 and len(database) == 16  # all of them were under way each time
     with pytest.raises(DeviceUnavailable, match="cannot be measured: it was throttled, 3 times in a row"):
         watched(tmp_path / "hot", Watch(3))
     assert len(Database(IDENTITY, (tmp_path / "hot",), None)) == 0
+
+
+class Ahead(Workers):
+    """Begins four jobs before it gives out the first answer, as workers with boards to wait for do."""
+
+    def run(self, function: object, jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Any]]:
+        """As `workers.Workers.run`."""
+        source, begun = iter(jobs), deque[tuple[Job, Any]]()
+        while True:
+            begun += [(job, self.answer(job)) for job in itertools.islice(source, 4 - len(begun))]
+            if not begun:
+                return
+            yield begun.popleft()
+
+
+class Throttling:
+    """A board, and a watch over it, whose clocks are held down from its sixth job on until it is left alone."""
+
+    def __init__(self) -> None:
+        self.jobs, self.throttled = 0, False
+
+    def answer(self, job: Job) -> Outcome:
+        """One job's, slower where the clocks were held down."""
+        self.jobs += 1
+        self.throttled = self.throttled or self.jobs == 6
+        return Outcome(99.0 if self.throttled else 1.0)
+
+    def wait_until_cool(self) -> bool:
+        self.throttled = False
+        return False
+
+    def read(self) -> bool:
+        return self.throttled
+
+    def spoiled(self, before: bool, after: bool) -> str:
+        return "it was throttled" if before or after else ""
+
+
+def test_what_was_under_way_on_a_spoiled_board_never_counts(tmp_path: Path) -> None:
+    board, database = Throttling(), Database(IDENTITY, (), tmp_path)
+    profile = replace(PROFILE, kind="measured")
+    assignments = assign(TASKS, database, 12, PROFILE.target)
+    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), profile, Ahead(board.answer), Heard(), watch=board)  # type: ignore[arg-type]
+    records = [record for task in TASKS for record in database.records(task)]
+    assert len(records) == 24 and {record.latency_us for record in records} == {1.0}
 
 
 def test_a_small_space_is_enough(tmp_path: Path) -> None:

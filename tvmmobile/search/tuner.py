@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,7 +26,7 @@ from tvmmobile.workers import Pool, WorkerError
 
 #: Candidates per batch: enough for all workers, few enough that the cost model learns often.
 BATCH = 8
-#: Times a batch is measured that the board's state spoiled.
+#: Times candidates are measured that the board's state spoiled.
 MOST_ATTEMPTS = 3
 #: Before a candidate is tried again when the device went away under it.
 OUTAGE_PAUSE_S = 2.0
@@ -134,8 +133,9 @@ def tune(
     """Run the missing trials; every finished measurement is in the database before the next is awaited.
 
     Args:
-        watch: over a real board: a batch is measured when it is cool, and again where its state spoiled the batch, before any of it counts.
         twin: records of the virtual board that is like this one; its best are tried first.
+        watch: over a real board: its candidates are measured when it is cool, and again where its state spoiled them; they count a batch at
+            a time, once that is known.
 
     Raises:
         DeviceUnavailable: the device went away and did not come back.
@@ -146,12 +146,12 @@ def tune(
         for assignment in assignments
         if assignment.missing
     )
-    runner = _Runner(profile.name, workers, deadlines)
+    runner = _Runner(profile.name, workers, deadlines, watch)
     if profile.kind == "modelled":
         for tuning in tunings:
             _in_batches(tuning, runner)
     else:
-        _overlapping(tunings, runner, watch)
+        _overlapping(tunings, runner)
 
 
 def measured(
@@ -180,45 +180,102 @@ def _jobs(
     return [Job(assignment.task, schedule, source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
 
 
-class _Runner:
-    """Runs candidates; those that meet an outage of the device again, until it is back or given up."""
+class _Held:
+    """Outcomes that do not count until it is known that nothing spoiled them; without a watch nothing does.
 
-    def __init__(self, device: str, workers: Pool, deadlines: Deadlines) -> None:
-        self._device, self._workers, self._deadlines = device, workers, deadlines
+    Attributes:
+        outcomes: those that wait.
+        reason: what spoiled them; "" while nothing is known to have.
+        spoiled: how often in a row that happened.
+    """
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+        self._before: Any = None
+        self.outcomes: list[tuple[Job, Outcome]] = []
+        self.reason, self.spoiled = "", 0
+
+    def begin(self) -> None:
+        """Wait until the boards are cool; what waited is going to be measured again."""
+        if self._watch is not None:
+            self._before = self._watch.wait_until_cool()
+        self.outcomes, self.reason = [], ""
+
+    def add(self, job: Job, outcome: Outcome) -> list[tuple[Job, Outcome]]:
+        """One more; returns what counts now: nothing until there is a batch."""
+        self.outcomes.append((job, outcome))
+        return self.released() if self._watch is None or len(self.outcomes) >= BATCH else []
+
+    def released(self) -> list[tuple[Job, Outcome]]:
+        """All that wait, unless something spoiled them."""
+        if self._watch is not None and self.outcomes:
+            if not self.reason:
+                after = self._watch.read()
+                self.reason = self._watch.spoiled(self._before, after)
+                self._before, self.spoiled = after, self.spoiled + 1 if self.reason else 0
+            if self.reason:
+                return []
+        released, self.outcomes = self.outcomes, []
+        return released
+
+
+class _Runner:
+    """Runs candidates: again those that met an outage of the device, until it is back or given up, and those that its state spoiled."""
+
+    def __init__(self, device: str, workers: Pool, deadlines: Deadlines, watch: Watch | None = None) -> None:
+        self._device, self._workers, self._deadlines, self._watch = device, workers, deadlines, watch
 
     def outcomes(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Outcomes as they come. `jobs` is read no further than there are workers for them, and not at all during an outage.
+        """Outcomes as they come; under a watch a batch together, once it is known that nothing spoiled them.
+
+        `jobs` is read no further than there are workers for them, and not at all while some wait to be tried again.
 
         Raises:
-            DeviceUnavailable: the device went away and did not come back.
+            DeviceUnavailable: the device went away and did not come back, or its state spoils everything.
         """
-        source, away_since = iter(jobs), math.inf
+        source, away_since, held = iter(jobs), math.inf, _Held(self._watch)
         again: list[Job] = []
+        lost: list[tuple[Job, Outcome]] = []
         while True:
-            lost: list[tuple[Job, Outcome]] = []
-            for job, result in self._workers.run(run_trial, _handed_out(again, source, lost), self._deadlines.trial_s):
-                outcome = Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
+            held.begin()
+            lost.clear()
+            for job, outcome in self._run(_handed_out(again, source, lambda: bool(lost or held.reason))):
                 if outcome.outage:
                     lost.append((job, outcome))
                     away_since = min(away_since, time.monotonic())
                 else:
                     away_since = math.inf
-                    yield job, outcome
-            if not lost:
+                    yield from held.add(job, outcome)
+            yield from held.released()
+            self._check(lost, away_since, held)
+            again = [job for job, _ in (*lost, *held.outcomes)]
+            if not again:
                 return
-            if any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s:
-                raise DeviceUnavailable(
-                    f"the device {self._device} went away: {lost[0][1].error}",
-                    "Finished measurements are kept; run the same command again once the device is back.",
-                )
-            again = [job for job, _ in lost]
-            time.sleep(OUTAGE_PAUSE_S)
+            if lost:
+                time.sleep(OUTAGE_PAUSE_S)
+
+    def _run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+        for job, result in self._workers.run(run_trial, jobs, self._deadlines.trial_s):
+            yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
+
+    def _check(self, lost: Sequence[tuple[Job, Outcome]], away_since: float, held: _Held) -> None:
+        """Raises `DeviceUnavailable` where there is no use in trying again."""
+        if lost and (any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s):
+            raise DeviceUnavailable(
+                f"the device {self._device} went away: {lost[0][1].error}",
+                "Finished measurements are kept; run the same command again once the device is back.",
+            )
+        if held.spoiled >= MOST_ATTEMPTS:
+            raise DeviceUnavailable(
+                f"{self._device} cannot be measured: {held.reason}, {MOST_ATTEMPTS} times in a row.",
+                "Cool it and give it enough power; finished measurements are kept.",
+            )
 
 
-def _handed_out(again: Sequence[Job], source: Iterator[Job], lost: Sequence[object]) -> Iterator[Job]:
-    """First what is to be tried again, then what comes from `source`, until something is lost."""
+def _handed_out(again: Sequence[Job], source: Iterator[Job], stopped: Callable[[], bool]) -> Iterator[Job]:
+    """First what is to be tried again, then what comes from `source`, until that is stopped."""
     yield from again
-    while not lost and (job := next(source, None)) is not None:
+    while not stopped() and (job := next(source, None)) is not None:
         yield job
 
 
@@ -231,41 +288,7 @@ def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
     tuning.finish()
 
 
-def _unspoiled(runner: _Runner, jobs: Iterator[Job], watch: Watch) -> Iterator[tuple[Job, Outcome]]:
-    """Outcomes in groups, between two looks at the board; a group that its state spoiled is run again before any of it counts.
-
-    Raises:
-        DeviceUnavailable: the board spoils whatever is measured, or went away and did not come back.
-    """
-    again: list[Job] = []
-    spoiled_groups = 0
-
-    def handed_out() -> Iterator[Job]:
-        while (job := again.pop(0) if again else next(jobs, None)) is not None:
-            yield job
-
-    while True:
-        before, outcomes = watch.wait_until_cool(), runner.outcomes(handed_out())
-        while group := list(itertools.islice(outcomes, BATCH)):
-            now = watch.read()
-            reason = watch.spoiled(before, now)
-            spoiled_groups = spoiled_groups + 1 if reason else 0
-            if spoiled_groups == MOST_ATTEMPTS:
-                raise DeviceUnavailable(
-                    f"the board cannot be measured: {reason}, {MOST_ATTEMPTS} times in a row.",
-                    "Cool it and give it enough power; finished measurements are kept.",
-                )
-            if reason:
-                again += [job for job, _ in group]
-                now = watch.wait_until_cool()
-            else:
-                yield from group
-            before = now
-        if not again:
-            return
-
-
-def _overlapping(tunings: Iterable[_Tuning], runner: _Runner, watch: Watch | None) -> None:
+def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
     """All tasks' trials, without a pause between batches or tasks: no board waits for another's last candidate.
 
     What is proposed rests on what is known by then, which a board's clock makes another thing in every run anyway.
@@ -282,7 +305,7 @@ def _overlapping(tunings: Iterable[_Tuning], runner: _Runner, watch: Watch | Non
             if tuning not in under_way.values():
                 tuning.finish()
 
-    for job, outcome in runner.outcomes(proposed()) if watch is None else _unspoiled(runner, proposed(), watch):
+    for job, outcome in runner.outcomes(proposed()):
         tuning = under_way.pop(job)
         tuning.learn([tuning.record(job, outcome)])
         if tuning.exhausted and tuning not in under_way.values():
