@@ -61,7 +61,7 @@ class Chain(Template):
 
     name = "chain"
     version = 1
-    enough_trials = 32
+    enough_trials = 24
 
     def space(self, task: Task) -> Space | None:
         """See the class."""

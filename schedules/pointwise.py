@@ -34,6 +34,7 @@ class Pointwise(Template):
 
     name = "pointwise"
     version = 2
+    enough_trials = 48
 
     def space(self, task: Task) -> Space | None:
         """See the class."""
