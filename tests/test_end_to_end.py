@@ -22,6 +22,7 @@ import pytest
 from commands import Command, records
 
 from tvmmobile.files import sha256_of
+from tvmmobile.results import read_results
 
 pytestmark = pytest.mark.virtual
 VARIANT = ("--alpha", "0.25", "--resolution", "32")
@@ -163,6 +164,16 @@ def test_every_latency_is_called_modelled(story: Story, finished: Run) -> None:
     assert report["context"]["kind"] == "modelled" and len(report["benchmarks"]) == 1
     assert report["benchmarks"][0]["name"] == STEM and report["benchmarks"][0]["max_error"] < 1e-4
     assert (story.out / "report.csv").read_text().count("\n") == 2
+
+
+def test_each_kernel_is_timed_within_the_network(story: Story, finished: Run) -> None:
+    results = read_results(story.out / "report.json")
+    (variant,) = results.variants
+    assert variant.kernels_us is not None and 0.9 * variant.latency_us < variant.kernels_us < variant.latency_us
+    for kernel in variant.kernels:
+        assert kernel.dram_bytes is not None and kernel.l1d_misses is not None and kernel.least_bytes and kernel.course[0][0] == 1
+        assert kernel.course[-1][1] == kernel.latency_us and list(kernel.course) == sorted(kernel.course)
+    assert results.context.memory_bytes_per_s and "virtual" in results.context.memory_source
 
 
 def test_the_library_is_for_aarch64_and_needs_nothing_unusual(story: Story, finished: Run) -> None:

@@ -74,6 +74,8 @@ def test_journey(board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:
     (variant,) = results.variants
     assert results.context.kind == "emulated" and len(variant.samples_us) >= 3 and variant.invalid == ""
     assert variant.conditions["before"][0]["governor"] == "performance"
+    assert variant.kernels_us is not None and 0.2 * min(variant.samples_us) < variant.kernels_us < 3 * max(variant.samples_us)
+    assert results.context.memory_bytes_per_s and "by one core" in results.context.memory_source
     assert board.leftovers() == []
     assert cli("device", "remove", "desk").code == 0
     assert not board.directory.exists()

@@ -112,6 +112,14 @@ def test_regions_follow_each_other() -> None:
     assert found["core"] == 5.0
 
 
+def test_a_region_by_itself() -> None:
+    ms = [3.0, 5.0, 2.0, 1.0]
+    segments = (segment(0), segment(1), segment(0, region=2), segment(1, region=2))
+    worked = [{"core": each} for each in ms]
+    courses = [course_of(Profile("", 2, 0, 0, segments, ()), PI4, worked, region) for region in (1, 2)]
+    assert [course.chain_ms["core"] for course in courses] == [3.0, 2.0] and courses[1].busy_ms == (2.0, 1.0)
+
+
 def test_memory_makes_all_wait() -> None:
     # Two threads at once ask for twice what memory delivers in 1 ms, then one alone for half of it.
     lines = round(2 * PI4.memory.copy_bytes_per_s * 1e-3 / PI4.caches.line_bytes)

@@ -122,7 +122,7 @@ def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
         _compile(network, plan.steps, choices, job.target, library.path, compiler)
     _write_reference(model, library.reference_path)
     steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)
-    _write_manifest(job, model, library, steps, choices, _ranks(job, database, plan.steps))
+    _write_manifest(job, model, library, steps, choices, _ranks(job, database, plan.steps), basis)
     return library
 
 
@@ -222,6 +222,7 @@ def _write_manifest(
     steps: tuple[Step, ...],
     choices: Mapping[Task, Choice],
     ranks: Mapping[Task, float | None],
+    basis: Database,
 ) -> None:
     kernels = [
         {
@@ -233,6 +234,8 @@ def _write_manifest(
             "latency_us": step.price.latency_us,
             "record": step.price.source,
             "why": step.reason,
+            "least_bytes": step.task.least_bytes,
+            "course": basis.course(step.task),
             **({"rank_correlation": ranks[step.task]} if step.task in ranks else {}),
         }
         for step in steps

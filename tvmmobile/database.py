@@ -118,6 +118,15 @@ class Database:
         ]
         return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
 
+    def course(self, task: Task) -> list[tuple[int, float]]:
+        """How a task's search went: (trials so far, best latency in microseconds by then), where that improved and at the end."""
+        found: list[tuple[int, float]] = []
+        for trials, record in enumerate(self.records(task), 1):
+            if record.latency_us is not None and (not found or record.latency_us < found[-1][1]):
+                found.append((trials, record.latency_us))
+        end = len(self.records(task))
+        return [*found, (end, found[-1][1])] if found and found[-1][0] < end else found
+
     def append(self, records: Iterable[Record]) -> None:
         """Write records to the end of their files, flushed to disk before this returns, under a lock.
 

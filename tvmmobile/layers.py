@@ -128,6 +128,11 @@ class Conv2d:
         return math.prod(self.weight_shape) * self.out_height * self.out_width
 
     @property
+    def constants(self) -> int:
+        """Weights and biases."""
+        return math.prod(self.weight_shape) + self.out_channels
+
+    @property
     def name(self) -> str:
         """Canonical name; two layers are the same kernel exactly when their names agree."""
         if self.is_depthwise:
@@ -180,6 +185,11 @@ class Dense:
         return self.in_features * self.out_features
 
     @property
+    def constants(self) -> int:
+        """Weights and biases."""
+        return (self.in_features + 1) * self.out_features
+
+    @property
     def name(self) -> str:
         """Canonical name."""
         return f"dense_{self.in_features}x{self.out_features}_{clamp_name(self.clamp)}"
@@ -220,6 +230,11 @@ class Opaque:
     def macs(self) -> int:
         """Not counted: the paper counts convolutions and the classifier only."""
         return 0
+
+    @property
+    def constants(self) -> int:
+        """Elements of the arguments after the first; they may be another kernel's output too."""
+        return sum(map(math.prod, self.input_shapes[1:]))
 
     @property
     def name(self) -> str:

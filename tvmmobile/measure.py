@@ -23,8 +23,8 @@ from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.rpc import DEFAULT_WAIT_S, HostGone, LinkError, open_session
 from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.core_model import HOTTEST, BlockCost
-from tvmmobile.virtual.modelled import modelled_run
-from tvmmobile.virtual.profile import parse_profile
+from tvmmobile.virtual.modelled import modelled_regions, modelled_run
+from tvmmobile.virtual.profile import parse_profile, profile_of
 
 FailureKind = Literal["crashed", "timeout", "load", "link", "host"]
 Array = npt.NDArray[Any]
@@ -128,6 +128,22 @@ class KernelRun:
 
 
 @dataclass(frozen=True)
+class KernelCall:
+    """One call of a kernel within a run of its network.
+
+    Attributes:
+        symbol: the function's name in the library.
+        seconds: modelled, or the median over the runs.
+        l1d_misses, dram_bytes: as of `Latency`; None when measured.
+    """
+
+    symbol: str
+    seconds: float
+    l1d_misses: int | None = None
+    dram_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class NetworkRun:
     """One network's run.
 
@@ -136,11 +152,13 @@ class NetworkRun:
         output: what `main` returned.
         peak_memory_bytes: how far the session's resident memory rose above an idle session's: library, weights, activations, and on a
             virtual board the code QEMU translated.
+        calls: of kernels, in order of execution, from further runs that were timed call by call.
     """
 
     latency: Latency
     output: Array
     peak_memory_bytes: int
+    calls: tuple[KernelCall, ...]
 
 
 def measure_library(
@@ -203,13 +221,25 @@ def measure_network(
     """
     from tvm.runtime.vm import VirtualMachine
 
+    timing = timing or Timing(warmup=1)
     with _session(endpoint, timeout_s, wait_s) as session:
         machine = VirtualMachine(_load(session, library), session.cpu(0))
         machine.set_input(NETWORK_FUNCTION, session.put(input_array))
-        latency = _timed(session, machine.module, "invoke_stateful", profile, timing or Timing(warmup=1), [NETWORK_FUNCTION])
+        latency = _timed(session, machine.module, "invoke_stateful", profile, timing, [NETWORK_FUNCTION])
         output = session.get(machine.get_outputs(NETWORK_FUNCTION))
         peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
-    return NetworkRun(latency, output, peak)
+        calls = _timed_calls(session, machine.module, profile, timing)
+    return NetworkRun(latency, output, peak, calls)
+
+
+def measure_copy_rate(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> float:
+    """Bytes a second that one core of a board reads and writes while it copies a large array.
+
+    Raises:
+        MeasureError: it could not be measured; see its kind.
+    """
+    with _session(endpoint, timeout_s, wait_s) as session:
+        return float(session.get_function("tvmmobile.copy_rate")())
 
 
 @contextmanager
@@ -295,8 +325,24 @@ def _timed(session: Any, module: Any, function: str, profile: DeviceProfile, tim
     return Latency("measured", statistics.median(sampled.samples_ns) * 1e-9, samples_ns=sampled.samples_ns, steady=sampled.steady)
 
 
-def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str) -> Callable[..., Any]:
-    spec = {name: value for name, value in asdict(timing).items() if name not in _OURS} | {"mode": mode}
+def _timed_calls(session: Any, machine: Any, profile: DeviceProfile, timing: Timing) -> tuple[KernelCall, ...]:
+    """Run a network further times, and time each kernel by itself. What that costs between kernels is in no kernel's time."""
+    mode = "model" if profile.kind == "modelled" else "clock"
+    answer = json.loads(bytes(_evaluator(session, machine, "invoke_stateful", timing, mode, calls=True)(NETWORK_FUNCTION)))
+    if mode == "clock":
+        medians = (statistics.median(samples) * 1e-9 for samples in zip(*answer["samples_ns"], strict=True))
+        return tuple(KernelCall(*call) for call in zip(answer["calls"], medians, strict=True))
+    board = load_board(profile.board_file)
+    # Regions that were opened before, for the whole network, are in the profile too.
+    regions = modelled_regions(profile_of(answer["profile"]), board, timing.threads)[-len(answer["calls"]) :]
+    return tuple(
+        KernelCall(symbol, region.modelled_ms * 1e-3, region.misses.l1d, region.misses.dram_bytes(board.caches.line_bytes))
+        for symbol, region in zip(answer["calls"], regions, strict=True)
+    )
+
+
+def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:
+    spec = {name: value for name, value in asdict(timing).items() if name not in _OURS} | {"mode": mode, "calls": calls}
     with _loading(f"{function}()"):
         evaluator: Callable[..., Any] = session.get_function("tvmmobile.evaluator")(module, function, json.dumps(spec))
     return evaluator

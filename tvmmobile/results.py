@@ -16,7 +16,9 @@ from typing import Any, Literal
 from tvmmobile.errors import UserError
 from tvmmobile.files import write_text
 
-FORMAT = 2
+FORMAT = 3
+#: Versions that this one reads: what they lack has a default.
+READABLE = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Context:
         threads: worker threads.
         versions: of tvmmobile, tvm, torch and whatever else decides the numbers.
         date: ISO 8601, UTC.
+        memory_bytes_per_s: what memory delivers to so many threads, read and written; `None` where it is not known.
+        memory_source: where that figure is from, in words.
     """
 
     device: str
@@ -46,15 +50,24 @@ class Context:
     threads: int
     versions: Mapping[str, str]
     date: str
+    memory_bytes_per_s: float | None = None
+    memory_source: str = ""
 
 
 @dataclass(frozen=True)
 class KernelResult:
-    """One kernel of a library as its tuning record has it: name, layer type, multiply-adds, latency in microseconds, schedule.
+    """One kernel of a library, in order of execution.
 
     Attributes:
+        name, kind, macs: of its task; layer types of a fused kernel are joined by ` + `.
+        latency_us: as its tuning record has it, run alone; `None` without a record.
+        schedule: its text.
         rank_correlation: Spearman's, between the latencies that the virtual board's model gives its schedules and those measured; `None`
             where modelled, or for too few schedules.
+        network_us: what it took within a run of the network, the median where there were several; `None` where that was not timed.
+        l1d_misses, dram_bytes: of that run; `None` where measured.
+        least_bytes: of its input, weights and output together: no kernel moves fewer with cold caches.
+        course: of its search: (trials so far, best latency in microseconds by then), where that improved and at the end.
     """
 
     name: str
@@ -63,6 +76,11 @@ class KernelResult:
     latency_us: float | None
     schedule: str
     rank_correlation: float | None = None
+    network_us: float | None = None
+    l1d_misses: int | None = None
+    dram_bytes: int | None = None
+    least_bytes: int | None = None
+    course: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,12 @@ class VariantResult:
         """Median of the samples, in microseconds."""
         return statistics.median(self.samples_us)
 
+    @property
+    def kernels_us(self) -> float | None:
+        """What all kernels took within a run of the network; `None` where that was not timed."""
+        times = [kernel.network_us for kernel in self.kernels]
+        return math.fsum(time for time in times if time is not None) if times and None not in times else None
+
     def peak_share(self, context: Context) -> float:
         """Multiply-adds done over those the cores' FMA units could have done in that time."""
         cycles = self.latency_us * 1e-6 * context.clock_hz
@@ -165,8 +189,11 @@ def read_results(path: Path) -> Results:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != FORMAT:
-            raise UserError(f"{path} has format {content['version']}; this version reads {FORMAT}.", "Run the benchmark again.")
+        if content["version"] not in READABLE:
+            raise UserError(
+                f"{path} has format {content['version']}; this version reads {READABLE[0]} to {FORMAT}.",
+                "Read it with the version that wrote it, or run the benchmark again.",
+            )
         variants = tuple(_variant(entry) for entry in content["benchmarks"])
         return _checked(Results(Context(**content["context"]), variants))
     except OSError as error:
@@ -200,4 +227,8 @@ def _variant(entry: Mapping[str, Any]) -> VariantResult:
     names = [name for name in VariantResult.__dataclass_fields__ if name not in ("samples_us", "kernels", "invalid", "conditions")]
     fields = {name: entry[name] for name in names} | later
     kernels: Sequence[Mapping[str, Any]] = entry["kernels"]
-    return VariantResult(**fields, samples_us=tuple(entry["samples_us"]), kernels=tuple(KernelResult(**kernel) for kernel in kernels))
+    return VariantResult(**fields, samples_us=tuple(entry["samples_us"]), kernels=tuple(map(_kernel, kernels)))
+
+
+def _kernel(entry: Mapping[str, Any]) -> KernelResult:
+    return KernelResult(**{**entry, "course": tuple((trials, latency) for trials, latency in entry.get("course", ()))})

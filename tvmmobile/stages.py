@@ -15,7 +15,7 @@ from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
 from tvmmobile.environment import TVM_VERSION
 from tvmmobile.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
 from tvmmobile.library import Library
-from tvmmobile.measure import Latency, MeasureError, Timing, measure_network
+from tvmmobile.measure import KernelCall, MeasureError, NetworkRun, Timing, measure_copy_rate, measure_network
 from tvmmobile.models.costs import count
 from tvmmobile.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
 from tvmmobile.models.spec import ModelSpec
@@ -23,7 +23,9 @@ from tvmmobile.plan import VariantTasks
 from tvmmobile.reference import relative_error
 from tvmmobile.results import Context, KernelResult, Results, VariantResult
 from tvmmobile.serial import schedule_from_json
-from tvmmobile.tasks import Task
+from tvmmobile.tasks import Task, symbol_of
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.calibration import memory_bytes_per_s
 from tvmmobile.workers import Pool, WorkerError
 
 #: A library disagrees with PyTorch beyond this error, relative to the output's largest magnitude.
@@ -116,7 +118,19 @@ def bench_libraries(
         for job, result in workers.run(bench_library, jobs, _BENCH_WORKER_TIMEOUT_S):
             found[job.library.path] = _succeeded(result, f"running {job.library.path.name}")
             progress(job.library.spec.variant)
-    return Results(context_of(profile, libraries[0].threads), tuple(found[job.library.path] for job in jobs))
+    rate, source = _memory(profile, libraries[0].threads, endpoint)
+    context = replace(context_of(profile, libraries[0].threads), memory_bytes_per_s=rate, memory_source=source)
+    return Results(context, tuple(found[job.library.path] for job in jobs))
+
+
+def _memory(profile: DeviceProfile, threads: int, endpoint: Endpoint) -> tuple[float, str]:
+    """What memory delivers, in bytes a second, and where that figure is from."""
+    if profile.kind == "modelled":
+        return memory_bytes_per_s(load_board(profile.board_file), threads), "the virtual board's, docs/virtual-boards.md"
+    try:
+        return measure_copy_rate(endpoint, _BENCH_TIMEOUT_S), "a copy of 32 MiB by one core, measured with the networks"
+    except MeasureError as error:
+        raise _gone(profile, error) from error
 
 
 def _watched(workers: Pool, job: BenchJob, watch: Watch, progress: Progress) -> VariantResult:
@@ -147,7 +161,7 @@ def bench_library(job: BenchJob) -> VariantResult:
         run = measure_network(job.endpoint, job.profile, library.path, data, _BENCH_TIMEOUT_S, job.timing)
     except MeasureError as error:
         if error.kind in ("link", "host"):
-            raise DeviceUnavailable(f"the device {job.profile.name} went away: {error.reason}", "Run the same command again.") from error
+            raise _gone(job.profile, error) from error
         raise Disagreement(f"{library.path.name} does not run on {job.profile.name}: {error.reason}", "Build it again.") from error
     difference = relative_error(run.output, expected)
     if not difference <= TOLERANCE:
@@ -155,16 +169,14 @@ def bench_library(job: BenchJob) -> VariantResult:
             f"{library.path.name} disagrees with PyTorch on {job.profile.name}: error {difference:.2g} of the output's largest magnitude.",
             "One of its kernels is wrong for this input; please report it with the manifest.",
         )
-    return _result(library, manifest, run.latency, difference, run.peak_memory_bytes)
+    return _result(library, manifest, run, difference)
 
 
-def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, error: float, memory: int) -> VariantResult:
-    spec = library.spec
-    cost = count(spec)
-    key = (spec.name, spec.alpha, spec.resolution)
-    published = (slim_figures(*key) or paper_figures(*key)) if spec.classes == IMAGENET_CLASSES else None
-    samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
-    kernels = tuple(
+def _kernels(manifest: Mapping[str, Any], calls: Sequence[KernelCall]) -> tuple[KernelResult, ...]:
+    """A library's kernels with what they took, provided that they are the functions that ran."""
+    kernels = manifest["kernels"]
+    ran = [call.symbol for call in calls] == [symbol_of(kernel["name"]) for kernel in kernels]
+    return tuple(
         KernelResult(
             kernel["name"],
             kernel["kind"],
@@ -172,9 +184,22 @@ def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, err
             kernel["latency_us"],
             str(schedule_from_json(kernel["schedule"])),
             kernel.get("rank_correlation"),
+            network_us=calls[index].seconds * 1e6 if ran else None,
+            l1d_misses=calls[index].l1d_misses if ran else None,
+            dram_bytes=calls[index].dram_bytes if ran else None,
+            least_bytes=kernel.get("least_bytes"),
+            course=tuple((trials, latency) for trials, latency in kernel.get("course", ())),
         )
-        for kernel in manifest["kernels"]
+        for index, kernel in enumerate(kernels)
     )
+
+
+def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, error: float) -> VariantResult:
+    spec, latency = library.spec, run.latency
+    cost = count(spec)
+    key = (spec.name, spec.alpha, spec.resolution)
+    published = (slim_figures(*key) or paper_figures(*key)) if spec.classes == IMAGENET_CLASSES else None
+    samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
     return VariantResult(
         name=library.path.stem,
         model=spec.name,
@@ -192,11 +217,11 @@ def _result(library: Library, manifest: Mapping[str, Any], latency: Latency, err
         parameters=cost.parameters,
         top1=published.top1 if published else None,
         top1_source=published.source if published else None,
-        peak_memory_bytes=memory,
+        peak_memory_bytes=run.peak_memory_bytes,
         max_error=error,
         library_sha256=manifest["sha256"],
         weights=manifest["weights"],
-        kernels=kernels,
+        kernels=_kernels(manifest, run.calls),
         conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
     )
 
@@ -224,6 +249,10 @@ def network_timing(profile: DeviceProfile, threads: int, repeat: int, warmup: in
     if profile.kind == "modelled":
         return Timing(warmup=1, threads=threads)
     return Timing(warmup=warmup, repeat=repeat, threads=threads, settle=SETTLE, min_total_ms=MIN_TOTAL_MS, max_total_ms=MAX_TOTAL_MS)
+
+
+def _gone(profile: DeviceProfile, error: MeasureError) -> DeviceUnavailable:
+    return DeviceUnavailable(f"the device {profile.name} went away: {error.reason}", "Run the same command again.")
 
 
 def _succeeded(result: Any, what: str) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tvmmobile.layers import Layer
+
+ELEMENT_BYTES = {"float32": 4}
 
 
 @dataclass(frozen=True)
@@ -41,4 +44,15 @@ class Task:
     @property
     def symbol(self) -> str:
         """The task's name as a C identifier."""
-        return "".join(c if c.isalnum() else "_" for c in self.name)
+        return symbol_of(self.name)
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of the input, of all weights and biases, and of the output: no kernel moves fewer where the caches are cold."""
+        elements = math.prod(self.region[0].input_shape) + math.prod(self.region[-1].output_shape)
+        return ELEMENT_BYTES[self.dtype] * (elements + sum(layer.constants for layer in self.region))
+
+
+def symbol_of(name: str) -> str:
+    """What the function of a task with this name is called in a library."""
+    return "".join(c if c.isalnum() else "_" for c in name)

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <sys/prctl.h>
-#include <time.h>
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/extra/json.h>
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -16,14 +17,11 @@
 #include <utility>
 #include <vector>
 
+#include "calls.h"
+
 namespace agent {
 
-namespace ffi = tvm::ffi;
-
-// QEMU's plugin (virtual/program.c) watches for these calls; Linux itself refuses them with EINVAL, so they do nothing on a board.
-constexpr int kRegionBegin = 0x7a110001;
-constexpr int kRegionEnd = 0x7a110002;
-constexpr int kForget = 0x7a110003;  // the simulated caches become empty
+constexpr int kForget = 0x7a110003;  // the simulated caches become empty; as the marks of calls.h, it does nothing on a board
 constexpr int kMostRunsPerSample = 1 << 20;
 constexpr size_t kLineBytes = 64;  // or a part of a line
 
@@ -32,6 +30,7 @@ struct TimingSpec {
   int64_t flush_bytes = 0;       // streamed over before each sample; a model's caches are emptied instead
   std::vector<int64_t> produce;  // arguments that their producer has just written: warm, unlike the weights
   bool model = false;            // have the plugin profile one run instead of reading the clock
+  bool calls = false;            // of a virtual machine: call by call
 };
 
 inline TimingSpec ParseSpec(const ffi::String& text) {
@@ -54,18 +53,13 @@ inline TimingSpec ParseSpec(const ffi::String& text) {
     if (mode != "clock" && mode != "model") TVM_FFI_THROW(ValueError) << "mode must be clock or model, not " << mode;
     spec.model = mode == "model";
   }
+  if (object->count(ffi::String("calls")) != 0) spec.calls = (*object)[ffi::String("calls")].cast<bool>();
   if (object->count(ffi::String("produce")) != 0) {
     for (const auto& index : (*object)[ffi::String("produce")].cast<ffi::json::Array>()) spec.produce.push_back(index.cast<int64_t>());
   }
   if (spec.warmup < 0 || spec.repeat < 1 || spec.number < 1 || spec.min_time_ms < 0 || spec.flush_bytes < 0 || spec.threads < 1)
     TVM_FFI_THROW(ValueError) << "repeat, number and threads must be at least 1, the rest not negative";
   return spec;
-}
-
-inline int64_t NowNs() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
 // A field of /proc/self/status in bytes, such as VmHWM; 0 where there is none.
@@ -105,7 +99,10 @@ class Evaluator {
     if (spec_.threads > 1) ffi::Function::GetGlobalRequired("runtime.config_threadpool")(kBigCores, static_cast<int>(spec_.threads));
   }
 
-  std::string Run(ffi::PackedArgs args) { return spec_.model ? Profile(args) : ReadClock(args); }
+  std::string Run(ffi::PackedArgs args) {
+    if (spec_.calls) return RecordCalls(args);
+    return spec_.model ? Profile(args) : ReadClock(args);
+  }
 
  private:
   void WarmUp(ffi::PackedArgs args) {
@@ -126,11 +123,30 @@ class Evaluator {
     prctl(kRegionBegin, 0, 0, 0, 0);
     Call(args);
     prctl(kRegionEnd, 0, 0, 0, 0);
+    return TakeProfile();
+  }
+
+  std::string TakeProfile() {
     std::ifstream file(ProfilePath(profile_dir_, getpid()), std::ios::binary);
     if (!file) TVM_FFI_THROW(RuntimeError) << "QEMU's plugin left no profile; is it loaded?";
     std::string profile((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
     RemoveProfile(profile_dir_, getpid());
     return profile;
+  }
+
+  // What `CallRecorder` notes of some runs, and under QEMU the plugin's account, whose last regions are the calls.
+  std::string RecordCalls(ffi::PackedArgs args) {
+    CallRecorder recorder(spec_.model);
+    ffi::Function set_instrument = module_->GetFunction("set_instrument", true).value();
+    if (spec_.model) prctl(kForget, 0, 0, 0, 0);
+    WarmUp(args);
+    set_instrument(recorder.Instrument());
+    for (int64_t run = 0; run < (spec_.model ? 1 : spec_.repeat); ++run) {
+      recorder.NextRun();
+      Call(args);
+    }
+    set_instrument(ffi::Function(nullptr));
+    return recorder.Json() + (spec_.model ? ",\"profile\":" + TakeProfile() + "}" : "}");
   }
 
   std::string ReadClock(ffi::PackedArgs args) {
@@ -182,6 +198,21 @@ class Evaluator {
   std::vector<unsigned char> flush_;
 };
 
+// Bytes a second that one core reads and writes while it copies an array much larger than the caches; the best of some copies.
+inline double CopyRate() {
+  constexpr size_t kBytes = size_t{32} << 20;
+  constexpr int kCopies = 5;
+  std::vector<char> from(kBytes, 1), to(kBytes, 2);
+  int64_t best = INT64_MAX;
+  for (int i = 0; i < kCopies; ++i) {
+    from[i] = static_cast<char>(to[i] + 1);  // no copy is the same as the one before
+    int64_t begin = NowNs();
+    std::copy(from.begin(), from.end(), to.begin());
+    best = std::min(best, std::max<int64_t>(NowNs() - begin, 1));
+  }
+  return 2.0 * kBytes / static_cast<double>(best) * 1e9;
+}
+
 // `profile_dir` must outlive the session.
 inline void RegisterTiming(const std::string& profile_dir, int64_t baseline_bytes) {
   auto make_evaluator = [&profile_dir](ffi::Module module, ffi::String name, ffi::String spec) {
@@ -191,6 +222,7 @@ inline void RegisterTiming(const std::string& profile_dir, int64_t baseline_byte
   };
   ffi::Function::SetGlobal("tvmmobile.evaluator", ffi::Function::FromTyped(make_evaluator), true);
   ffi::Function::SetGlobal("tvmmobile.peak_memory", ffi::Function::FromTyped([]() { return MemoryField("VmHWM"); }), true);
+  ffi::Function::SetGlobal("tvmmobile.copy_rate", ffi::Function::FromTyped(CopyRate), true);
   ffi::Function::SetGlobal("tvmmobile.baseline_memory", ffi::Function::FromTyped([baseline_bytes]() { return baseline_bytes; }), true);
 }
 

@@ -153,6 +153,12 @@ def calibration_of(board: Board) -> Fit | None:
     return fit if fit.board_digest == measured.digest and fit.versions == versions() else None
 
 
+def memory_bytes_per_s(board: Board, threads: int) -> float:
+    """What memory delivers to so many threads together, read and written."""
+    fit = calibration_of(board)
+    return 2 * board.memory.copy_bytes_per_s * (fit.bandwidth.value if fit and threads > 1 else 1.0)
+
+
 def calibrated_boards() -> frozenset[str]:
     """The names of boards whose core has a committed calibration, also one that a changed model has outdated."""
     cores = {path.stem for path in CALIBRATED.glob("*.json") if path != PUBLISHED}

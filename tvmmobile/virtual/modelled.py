@@ -44,6 +44,14 @@ class ModelledRun:
         return sum(self.term_ms.values())
 
 
+@dataclass(frozen=True)
+class RegionTime:
+    """One region of a run: its modelled time, and the misses behind it, of all threads together."""
+
+    modelled_ms: float
+    misses: MissCounts
+
+
 def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int = 0, fit: Fit | None = None) -> ModelledRun:
     """Model a region.
 
@@ -73,9 +81,28 @@ def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int 
         misses=misses,
         term_ms=terms,
         calibrated=fit is not None,
-        dram_bytes=(misses.fills + misses.write_backs) * board.caches.line_bytes,
+        dram_bytes=misses.dram_bytes(board.caches.line_bytes),
         busy_ms=busy,
     )
+
+
+def modelled_regions(profile: Profile, board: Board, threads: int = 1) -> list[RegionTime]:
+    """Model each region of a run by itself, in the order they were opened; the arguments are those of `modelled_run`.
+
+    Raises:
+        UserError: llvm-mca or llvm-mc is not installed.
+    """
+    fit = calibration_of(board)
+    parameters, bandwidth = (fit.parameters, fit.bandwidth.value) if fit else ((), 1.0)
+    seen = profile.of_thread(profile.thread) if threads == 1 else profile
+    worked = _worked(seen, board, parameters)
+    found = []
+    for region in dict.fromkeys(segment.region for segment in seen.segments):
+        misses = sum((segment.misses for segment in seen.segments if segment.region == region), MissCounts())
+        course = course_of(seen, board, worked, region)
+        terms = course.term_ms(bandwidth) if threads > 1 else course.chain_ms
+        found.append(RegionTime(sum(terms.values()), misses))
+    return found
 
 
 def modelled_course(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> Course:
@@ -84,9 +111,13 @@ def modelled_course(profile: Profile, board: Board, parameters: Sequence[Paramet
     Raises:
         UserError: llvm-mca or llvm-mc is not installed.
     """
+    return course_of(profile, board, _worked(profile, board, parameters))
+
+
+def _worked(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> list[dict[str, float]]:
+    """The terms of each segment's time in milliseconds, without waiting."""
     cycles = block_cycles(profile.executed(), board, costs_for(board))
-    worked = [
+    return [
         term_ms(board, sum(cycles[index] * count for index, count in segment.counts.items()), segment.misses, parameters)
         for segment in profile.segments
     ]
-    return course_of(profile, board, worked)

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 INSTRUCTION_BYTES = 4
 
@@ -82,6 +83,10 @@ class MissCounts:
         """All misses of the first level."""
         return self.loads_from_l2 + self.loads_from_l3 + self.loads_from_memory + self.stores
 
+    def dram_bytes(self, line_bytes: int) -> int:
+        """What was read from memory and written back to it."""
+        return (self.fills + self.write_backs) * line_bytes
+
     def __add__(self, other: MissCounts) -> MissCounts:
         return MissCounts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
@@ -131,6 +136,18 @@ def parse_profile(text: str | bytes) -> Profile:
     """
     try:
         found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"no profile: {error!r}") from error
+    return profile_of(found)
+
+
+def profile_of(found: Any) -> Profile:
+    """The same, from parsed JSON.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
         index = {name: place for place, name in enumerate(found["blocks"])}
         segments = [
             Segment(region, thread, after, MissCounts(*misses), _counts(entries, index))

@@ -47,25 +47,29 @@ class Course:
         return self.chain_ms | {"bandwidth": sum(ms * max(0.0, rate / most - 1) for ms, rate in self.traffic)}
 
 
-def course_of(profile: Profile, board: Board, worked: Sequence[Mapping[str, float]]) -> Course:
+def course_of(profile: Profile, board: Board, worked: Sequence[Mapping[str, float]], region: int | None = None) -> Course:
     """Put segments on a time axis.
 
     Args:
         profile: of the run.
         board: the board.
         worked: the terms of each segment's time in milliseconds, without waiting.
+        region: of this region alone; by default of all, one after the other.
     """
     terms: defaultdict[str, float] = defaultdict(float)
     busy: defaultdict[int, float] = defaultdict(float)
     traffic: list[tuple[float, float]] = []
-    for region in dict.fromkeys(segment.region for segment in profile.segments):
-        members = [i for i, segment in enumerate(profile.segments) if segment.region == region]
+    members_of: defaultdict[int, list[int]] = defaultdict(list)
+    for i, segment in enumerate(profile.segments):
+        if region in (None, segment.region):
+            members_of[segment.region].append(i)
+    for members in members_of.values():
         chain, asked = _region_course(members, profile, board, worked)
         traffic += asked
         for name, ms in chain.items():
             terms[name] += ms
-    for segment, its_terms in zip(profile.segments, worked, strict=True):
-        busy[segment.thread] += sum(its_terms.values())
+        for i in members:
+            busy[profile.segments[i].thread] += sum(worked[i].values())
     return Course(dict(terms), tuple(sorted(busy.values(), reverse=True)), tuple(traffic), 2 * board.memory.copy_bytes_per_s * 1e-3)
 
 
