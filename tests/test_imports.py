@@ -29,12 +29,13 @@ LEVELS = (
     ("tasks", "models"),
     ("schedules", "agent", "virtual"),
     ("serial", "reference", "devices", "codegen", "kernels", "frontend", "passes", "workers", "results", "preprocess", "classes"),
-    ("database", "network", "measure", "startup", "library"),
+    ("database", "network", "measure", "startup", "library", "gate"),
+    ("comparison", "baselines"),
     ("plan", "search", "logs"),
     ("choice", "devices/selftest"),
     ("build",),
     ("stages", "report"),
-    ("cluster",),
+    ("cluster", "gate_report", "regression"),
     ("cli", "__main__"),
 )
 #: What may be imported at the top all the same: the module is only imported where a session is opened.

@@ -1,0 +1,141 @@
+"""How often the gate is wrong, counted on simulated samples with the noise of real boards.
+
+    ./scripts/simulate_gate                                  # 1000 comparisons: some minutes
+    ./scripts/simulate_gate --comparisons 100 --seed 7
+
+Every comparison is of 16 variants, 30 samples a side. In half of them old and new code are equal: a variant called slower is a false
+alarm. In the other half one variant is 5 % slower: it is caught if it is called slower. Each is judged twice: by one run a side, as
+`tvmmobile compare` does with two files, and with interleaved repeats, as `tvmmobile regress` does. Ends with 1 if the gate with repeats
+raises false alarms in more than 1 % of the comparisons of equal code, or misses more than 5 % of the slowdowns.
+
+Samples: standard deviation 2 %, each correlated with the one before (0.5), 3 % of them outliers of up to twice the time, a drift of 2 %
+over a run, up or down, and a standard deviation of 1 % between runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import signal, stats
+
+from tvmmobile.gate import Estimate, Pair, Verdict, estimate_ratio, judge, settle
+
+MOST_FALSE_ALARMS, LEAST_CAUGHT = 0.01, 0.95
+VARIANTS, SAMPLES, SLOWDOWN, THRESHOLD = 16, 30, 0.05, 0.03
+NOISE, CORRELATION, OUTLIERS, WORST_OUTLIER, DRIFT, BETWEEN_RUNS = 0.02, 0.5, 0.03, 2.0, 0.02, 0.01
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one comparison.
+
+    Attributes:
+        at_once, repeated: whether a variant was called slower (of slowed code: the slow one) without and with repeats.
+        undecided_at_once, undecided: whether a variant was called too noisy instead.
+        suspicious: variants that were run again.
+        pairs: interleaved pairs of runs.
+    """
+
+    at_once: bool
+    repeated: bool
+    undecided_at_once: bool
+    undecided: bool
+    suspicious: int
+    pairs: int
+
+
+def samples_of_run(random: np.random.Generator, latency: float) -> npt.NDArray[np.float64]:
+    """One run's samples, in order."""
+    innovations = random.normal(0.0, NOISE * math.sqrt(1 - CORRELATION**2), SAMPLES)
+    innovations[0] /= math.sqrt(1 - CORRELATION**2)
+    noise = signal.lfilter([1.0], [1.0, -CORRELATION], innovations)
+    drift = random.choice((-1, 1)) * DRIFT * np.linspace(0.0, 1.0, SAMPLES)
+    outliers = np.where(random.random(SAMPLES) < OUTLIERS, random.uniform(1.0, WORST_OUTLIER, SAMPLES), 1.0)
+    samples: npt.NDArray[np.float64] = latency * math.exp(random.normal(0.0, BETWEEN_RUNS)) * (1 + noise + drift) * outliers
+    return samples
+
+
+def pair_of_runs(random: np.random.Generator, slowdown: float) -> Pair:
+    """A run of each library."""
+    return Pair(samples_of_run(random, 100.0).tolist(), samples_of_run(random, 100.0 * (1 + slowdown)).tolist())
+
+
+def compare_once(random: np.random.Generator, slow: int | None) -> Outcome:
+    """One comparison of all variants, of which `slow`, if any, is slower."""
+    slowdowns = [SLOWDOWN if variant == slow else 0.0 for variant in range(VARIANTS)]
+    first = {variant: estimate_ratio([pair_of_runs(random, slowdowns[variant])]) for variant in range(VARIANTS)}
+    repeats: list[int] = []
+
+    def measure(variant: int, base_first: bool) -> Pair:
+        repeats.append(variant)
+        return pair_of_runs(random, slowdowns[variant])
+
+    settled = settle(first, measure, THRESHOLD)
+    at_once, repeated = (_called(list(estimates.values()), slow) for estimates in (first, settled))
+    return Outcome(at_once[0], repeated[0], at_once[1], repeated[1], len(set(repeats)), len(repeats))
+
+
+def _called(estimates: Sequence[Estimate], slow: int | None) -> tuple[bool, bool]:
+    """Whether (of slowed code: the slow) variants are called slower; whether any is called too noisy."""
+    verdicts = [judgement.verdict for judgement in judge(estimates, THRESHOLD)]
+    concerned = verdicts if slow is None else [verdicts[slow]]
+    return Verdict.SLOWER in concerned, Verdict.TOO_NOISY in verdicts
+
+
+def simulate(comparisons: int, seed: int, slowed: bool) -> list[Outcome]:
+    """So many comparisons, of equal code or of code of which one variant is slower."""
+    generators = np.random.default_rng([seed, int(slowed)]).spawn(comparisons)
+    return [compare_once(random, int(random.integers(VARIANTS)) if slowed else None) for random in generators]
+
+
+def rate(hits: Sequence[bool]) -> str:
+    """A share with its 95 % confidence interval (Clopper and Pearson)."""
+    interval = stats.binomtest(sum(hits), len(hits)).proportion_ci(0.95)
+    return f"{sum(hits) / len(hits):.1%} ({interval.low:.2%} to {interval.high:.2%})"
+
+
+def report(equal: Sequence[Outcome], slowed: Sequence[Outcome]) -> str:
+    """A table of rates, and what the repeats cost."""
+    extent = f"{len(equal)} comparisons of equal code and {len(slowed)} with one variant {SLOWDOWN:.0%} slower"
+    lines = [
+        f"{extent}; {VARIANTS} variants, {SAMPLES} samples a side.",
+        "",
+        "| share of comparisons (95 % confidence) | one run a side | with interleaved repeats |",
+        "| --- | ---: | ---: |",
+    ]
+    for title, outcomes in (("equal code: false alarm on any variant", equal), ("slowdown caught", slowed)):
+        lines.append(f"| {title} | {rate([one.at_once for one in outcomes])} | {rate([one.repeated for one in outcomes])} |")
+    for title, outcomes in (("equal code: some variant too noisy", equal), ("slowdown: some variant too noisy", slowed)):
+        lines.append(f"| {title} | {rate([one.undecided_at_once for one in outcomes])} | {rate([one.undecided for one in outcomes])} |")
+    lines.append("")
+    for title, outcomes in (("Equal code", equal), ("With a slowdown", slowed)):
+        pairs = [one.pairs for one in outcomes]
+        lines.append(
+            f"{title}: {np.mean([one.suspicious for one in outcomes]):.1f} of {VARIANTS} variants run again, {np.mean(pairs):.1f} pairs of "
+            f"runs (at most {max(pairs)}), beside the {VARIANTS} runs of the new libraries."
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the simulation; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comparisons", type=int, default=1000, help="of equal code, and as many of slowed code (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated noise (default: 0)")
+    options = parser.parse_args()
+    if options.comparisons < 1 or options.seed < 0:
+        parser.error("--comparisons must be at least 1 and --seed at least 0")
+    equal, slowed = (simulate(options.comparisons, options.seed, kind) for kind in (False, True))
+    print(report(equal, slowed))
+    false_alarms, caught = (float(np.mean([one.repeated for one in outcomes])) for outcomes in (equal, slowed))
+    return 0 if false_alarms <= MOST_FALSE_ALARMS and caught >= LEAST_CAUGHT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

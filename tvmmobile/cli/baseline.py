@@ -1,0 +1,120 @@
+"""`tvmmobile baseline`: results kept to compare with, in a directory that can be committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmmobile.cli.gate_options import BaselineDir
+
+if TYPE_CHECKING:
+    from tvmmobile.baselines import Baseline
+
+baseline = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Of this device alone.")]
+
+
+@baseline.callback()
+def _group() -> None:
+    """Keep results to compare with."""
+
+
+@baseline.command("save")
+def save(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A report.json.")],
+    directory: BaselineDir = Path("baselines"),
+    libraries: Annotated[
+        Path | None,
+        typer.Option("--libraries", metavar="DIR", file_okay=False, help="Where the libraries are; default: beside RESULTS."),
+    ] = None,
+) -> None:
+    """Make results the baselines of their device, in place of older ones.
+
+    The libraries are kept as well: regress times them again where a new one
+    looks slower.
+    """
+    from tvmmobile.baselines import save_baselines
+    from tvmmobile.cli.progress import errors
+    from tvmmobile.cli.work import check_writable
+    from tvmmobile.results import read_results
+
+    found = read_results(results)
+    check_writable(directory, "--dir")
+    folder = libraries or results.parent
+    saved = save_baselines(found, folder, directory)
+    for one in saved:
+        typer.echo(str(one.path))
+    without = [one.name for one in saved if not one.library_path.is_file()]
+    if without:
+        errors().print(
+            f"{len(without)} of {len(saved)} were kept without their library, which is not in {folder}: regress will not be able to time "
+            "them again. Name its folder with --libraries DIR.",
+            soft_wrap=True,
+        )
+
+
+@baseline.command("list")
+def list_baselines(directory: BaselineDir = Path("baselines"), device: _Device = None) -> None:
+    """All baselines."""
+    from tvmmobile.console import output, table_of
+    from tvmmobile.report.wording import clean, latency_ms, origin_caption
+
+    found = _found(directory, device)
+    for context in {one.context.device: one.context for one in found}.values():
+        table = table_of(("variant", "library"), (f"{context.kind}\nms", "samples", "date"))
+        for one in found:
+            if one.context.device == context.device:
+                kept = "kept" if one.library_path.is_file() else "not kept"
+                values = (latency_ms(one.variant.latency_us), str(len(one.variant.samples_us)), clean(one.context.date)[:10])
+                table.add_row(one.name, kept, *values)
+        output().print(clean(f"{context.device}: {origin_caption(context)}"), soft_wrap=True)
+        output().print(table)
+
+
+@baseline.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="VARIANT", help="As list has it, or how it begins.")],
+    directory: BaselineDir = Path("baselines"),
+    device: _Device = None,
+) -> None:
+    """One baseline: where and how it was got, and its kernels."""
+    from tvmmobile.console import output, table_of
+    from tvmmobile.errors import UserError
+    from tvmmobile.report.wording import UNKNOWN, clean, latency_ms, origin_caption
+
+    matching = [one for one in _found(directory, device) if one.name == name] or [
+        one for one in _found(directory, device) if one.name.startswith(name)
+    ]
+    if not matching:
+        raise UserError(f"{directory} has no baseline {name!r}.", f"See: tvmmobile baseline list --dir {directory}")
+    for one in matching:
+        variant, context = one.variant, one.context
+        samples = f"{len(variant.samples_us)} samples, {latency_ms(min(variant.samples_us))} to {latency_ms(max(variant.samples_us))} ms"
+        lines = [
+            f"{one.name} on {context.device}: {latency_ms(variant.latency_us)} ms {origin_caption(context)}",
+            f"{samples}; saved from a run of {context.date}" if context.kind != "modelled" else f"from a run of {context.date}",
+            f"timing model: {context.timing_model}" if context.timing_model else "",
+            f"versions: {', '.join(f'{key} {version}' for key, version in context.versions.items())}",
+            f"library: {variant.library_sha256}{'' if one.library_path.is_file() else ' (not kept)'}; weights: {variant.weights}",
+        ]
+        for line in filter(None, lines):
+            output().print(clean(line), soft_wrap=True)
+        table = table_of(("kernel",), ("recorded, us",))
+        for kernel in variant.kernels:
+            table.add_row(clean(kernel.name), UNKNOWN if kernel.latency_us is None else f"{kernel.latency_us:.1f}")
+        output().print(table)
+
+
+def _found(directory: Path, device: str | None) -> list[Baseline]:
+    from tvmmobile.baselines import devices_in, load_baselines
+    from tvmmobile.errors import UserError
+
+    names = [device] if device is not None else devices_in(directory)
+    found = [one for name in names for one in load_baselines(directory, name)]
+    if not found:
+        place = f"{directory} has no baseline" + (f" of {device}" if device is not None else "")
+        raise UserError(f"{place}.", f"Save one: tvmmobile baseline save out/report.json --dir {directory}")
+    return found

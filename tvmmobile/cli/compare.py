@@ -1,0 +1,32 @@
+"""`tvmmobile compare`: has anything become slower between two result files?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tvmmobile.cli.gate_options import JsonFile, Junit, Markdown, Threshold, check_targets, present
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="The old report.json.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The new report.json.")],
+    threshold: Threshold = 3.0,
+    markdown: Markdown = None,
+    json_file: JsonFile = None,
+    junit: Junit = None,
+) -> int:
+    """Say of every variant whether it is slower, faster or the same.
+
+    Exit code 0: nothing is slower. 1: the files do not compare. 2: a variant
+    is slower. 4: none is known to be, but of one it cannot be said.
+    """
+    from tvmmobile.comparison import check_threshold, compare_results
+    from tvmmobile.results import read_results
+
+    check_threshold(threshold / 100)
+    check_targets(markdown, json_file, junit)
+    comparison = compare_results(read_results(base), read_results(new), threshold / 100)
+    return present(comparison, markdown, json_file, junit)

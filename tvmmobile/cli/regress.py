@@ -1,0 +1,71 @@
+"""`tvmmobile regress`: time libraries now, and compare them with their baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tvmmobile.cli.gate_options import BaselineDir, JsonFile, Junit, Markdown, Threshold, check_targets, present
+from tvmmobile.cli.options import Device
+from tvmmobile.cli.work import Pin, RequireHardware, check_threads, check_writable, worker_count
+
+
+def regress(
+    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory of them.")],
+    device: Device = "pi4",
+    directory: BaselineDir = Path("baselines"),
+    threshold: Threshold = 3.0,
+    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs; a modelled latency needs one.")] = 30,
+    warmup_runs: Annotated[int, typer.Option("--warmup-runs", metavar="N", min=0, help="Runs before them.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Write the new results there, as bench does.")
+    ] = None,
+    markdown: Markdown = None,
+    json_file: JsonFile = None,
+    junit: Junit = None,
+    require_hardware: RequireHardware = False,
+    pin: Pin = False,
+) -> int:
+    """Time libraries and compare them with their baselines.
+
+    On a board, a variant that looks slower is timed again, interleaved with
+    the baseline's library, before anything is said. Exit codes as of compare.
+    """
+    from tvmmobile.devices.registry import find_device
+    from tvmmobile.library import find_libraries
+    from tvmmobile.regression import baselines_for
+
+    board = find_device(device, require_hardware, pin)
+    found = find_libraries(libraries)
+    for library in found:
+        check_threads(library.threads, board.profile)
+    if out is not None:
+        check_writable(out, "--out")
+    check_targets(markdown, json_file, junit)
+    baselines = baselines_for(found, board.profile, directory, threshold / 100)
+
+    from tvmmobile.cli.progress import counting, errors
+    from tvmmobile.regression import compare_with_baselines
+    from tvmmobile.report import write_report
+    from tvmmobile.stages import bench_libraries, network_timing
+    from tvmmobile.workers import Workers
+
+    def again(variant: str) -> None:
+        errors().print(f"timed again: {variant}", soft_wrap=True)
+
+    timing = network_timing(board.profile, found[0].threads, repeat, warmup_runs)
+    with (
+        Workers(worker_count(len(found))) as workers,
+        board.started(workers.count) as endpoint,
+        board.watched() as watch,
+    ):
+        with counting("verifying", len(found)) as done:
+            results = bench_libraries(workers, found, endpoint, board.profile, timing, done, watch)
+        comparison = compare_with_baselines(
+            workers, found, results, baselines, endpoint, board.profile, timing, threshold / 100, again, watch
+        )
+    if out is not None:
+        write_report(results, out)
+    return present(comparison, markdown, json_file, junit)

@@ -1,0 +1,246 @@
+"""The gate's statistics: runs of an old and a new library → slower, faster, same, or too noisy to say. Nothing is run or read here.
+
+Samples of one run depend on one another, have outliers and drift, and two runs of the same library differ by more than the samples of
+either show. So a run counts by the median of its samples. From one pair of runs the error of their ratio is that of the medians (a
+bootstrap over blocks of neighbouring samples) and what separate runs are known to differ by (`RUN_TO_RUN`); from several interleaved
+pairs it is seen in the ratios themselves (Student's t). What is called slower is so with `ALPHA` for all variants together (Holm), and
+by more than the threshold. `scripts/simulate_gate` counts how often that goes wrong; docs/gate.md has its figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+#: Chance of a false alarm on any of the variants compared.
+ALPHA = 0.01
+#: Standard deviation of the medians of separate runs of one library, as a share: 1 % between runs, and as much for a drift of 2 % over a
+#: run, which moves its median by half of that.
+RUN_TO_RUN = math.hypot(0.01, 0.01)
+#: A gate that a slowdown of this size would have passed says that it cannot say.
+COARSEST = 0.10
+#: A run with fewer samples has no error that could be estimated.
+MIN_SAMPLES = 8
+#: Interleaved pairs of runs after which a suspicion is decided.
+MOST_PAIRS = 14
+#: Errors by which an effect must stay below the threshold to be no suspicion: after the first look, and after interleaved pairs.
+_CLEAR_AT_FIRST, _CLEAR = 1.5, 2.0
+#: Samples further apart than this hardly depend on one another; and blocks that a run is divided into, at least.
+_BLOCK, _MIN_BLOCKS = 5, 4
+_RESAMPLES = 200
+
+Samples = Sequence[float]
+Key = TypeVar("Key")
+
+
+class Verdict(StrEnum):
+    """What the gate says of a variant."""
+
+    SLOWER = "slower"
+    FASTER = "faster"
+    SAME = "same"
+    TOO_NOISY = "too noisy"
+    NOT_COMPARABLE = "not comparable"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run of the old library and one of the new one: their samples, in order and of any unit, at least one each."""
+
+    base: Samples
+    new: Samples
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How much slower the new library is.
+
+    Attributes:
+        log_ratio: logarithm of new over old latency.
+        error: its standard error; infinite where nothing is known of it.
+        freedom: degrees of freedom of the error.
+        pairs: runs of each side that it rests on.
+    """
+
+    log_ratio: float
+    error: float
+    freedom: float
+    pairs: int
+
+    @property
+    def change(self) -> float:
+        """New over old latency, less 1."""
+        return math.expm1(self.log_ratio)
+
+    def p_value(self, sign: int) -> float:
+        """Chance of such an effect from equal libraries: a slowdown (`sign` 1) or a speed-up (-1)."""
+        if self.error == 0:
+            return 0.0 if sign * self.log_ratio > 0 else 1.0
+        return float(stats.t.sf(sign * self.log_ratio / self.error, self.freedom))
+
+    def least_significant(self, hypotheses: int) -> float:
+        """The smallest slowdown that would be significant for certain among so many hypotheses, as a share; infinite if none would."""
+        if math.isinf(self.error):
+            return math.inf
+        return math.expm1(min(float(stats.t.isf(ALPHA / hypotheses, self.freedom)) * self.error, 700.0))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with what it rests on.
+
+    Attributes:
+        change: new over old latency, less 1.
+        p: of a slowdown from equal libraries, corrected for the number of variants; `None` where latencies are deterministic.
+        detects: a slowdown beyond this share would not have been called the same.
+        pairs: runs of each side.
+    """
+
+    verdict: Verdict
+    change: float
+    p: float | None
+    detects: float
+    pairs: int
+
+
+def check_samples(samples: Samples) -> None:
+    """Raises `ValueError` unless there are samples, and all are positive finite numbers."""
+    if not len(samples):
+        raise ValueError("there are no samples")
+    for value in samples:
+        if not 0 < value < math.inf:
+            raise ValueError(f"{value!r} is no latency")
+
+
+def judge_exact(base: float, new: float, threshold: float) -> Judgement:
+    """The verdict on two latencies that have no noise: the threshold alone decides.
+
+    Raises:
+        ValueError: a latency is not a positive finite number.
+    """
+    check_samples((base, new))
+    change = new / base - 1
+    verdict = Verdict.SLOWER if change > threshold else Verdict.FASTER if change < -threshold else Verdict.SAME
+    return Judgement(verdict, change, None, threshold, 1)
+
+
+def judge(estimates: Sequence[Estimate], threshold: float) -> list[Judgement]:
+    """The verdicts on variants that are compared together, in their order.
+
+    Args:
+        threshold: a slowdown or speed-up up to this share is none.
+    """
+    slower = holm([estimate.p_value(1) for estimate in estimates])
+    faster = holm([estimate.p_value(-1) for estimate in estimates])
+    found = []
+    for estimate, p_slower, p_faster in zip(estimates, slower, faster, strict=True):
+        cleared = not is_suspicious(estimate, threshold)
+        detects = threshold if cleared else max(estimate.least_significant(len(estimates)), threshold)
+        if p_slower <= ALPHA and estimate.change > threshold:
+            verdict = Verdict.SLOWER
+        elif p_faster <= ALPHA and estimate.change < -threshold:
+            verdict = Verdict.FASTER
+        elif not cleared and (estimate.change > threshold or detects > max(COARSEST, threshold)):
+            verdict = Verdict.TOO_NOISY
+        else:
+            verdict = Verdict.SAME
+        found.append(Judgement(verdict, estimate.change, p_slower, detects, estimate.pairs))
+    return found
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979, A simple sequentially rejective multiple test procedure)."""
+    order = sorted(range(len(values)), key=lambda index: values[index])
+    corrected = [0.0] * len(values)
+    highest = 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def estimate_ratio(pairs: Sequence[Pair]) -> Estimate:
+    """How much slower the new library is, from one pair of runs or several.
+
+    Raises:
+        ValueError: there is no pair, or a sample is not a positive finite number.
+    """
+    if not pairs:
+        raise ValueError("there are no runs")
+    for pair in pairs:
+        check_samples(pair.base)
+        check_samples(pair.new)
+    ratios = [float(np.log(np.median(pair.new)) - np.log(np.median(pair.base))) for pair in pairs]
+    if len(ratios) > 1:
+        return Estimate(float(np.mean(ratios)), float(stats.sem(ratios)), len(ratios) - 1, len(ratios))
+    parts = [_median_error(side) for side in (pairs[0].base, pairs[0].new)]
+    variance = 2 * RUN_TO_RUN**2 + sum(error**2 for error, _ in parts)
+    if math.isinf(variance):
+        return Estimate(ratios[0], math.inf, 1.0, 1)
+    # Satterthwaite: what runs differ by is known, so only the medians' errors cost degrees of freedom.
+    spent = sum(error**4 / freedom for error, freedom in parts)
+    return Estimate(ratios[0], math.sqrt(variance), variance**2 / spent if spent else math.inf, 1)
+
+
+def settle(
+    first: Mapping[Key, Estimate], measure: Callable[[Key, bool], Pair | None], threshold: float, most_pairs: int = MOST_PAIRS
+) -> dict[Key, Estimate]:
+    """Repeat what looks slower, old and new library interleaved, until it is cleared or `most_pairs` pairs of runs are there.
+
+    A suspicion is decided by the pairs alone: the runs that raised it were picked for being slow. Since pairs can only clear a variant
+    before the last of them, looking at it after each one makes no false alarm likelier.
+
+    Args:
+        first: each variant's estimate from single runs.
+        measure: runs both libraries of a variant, the old one first if so told; `None` where that cannot be done.
+
+    Returns:
+        The estimate to judge each variant by.
+    """
+    open_keys = [key for key, estimate in first.items() if is_suspicious(estimate, threshold)]
+    pairs: dict[Key, list[Pair]] = {key: [] for key in open_keys}
+    for number in range(most_pairs):
+        for key in list(open_keys):
+            # Old, new, new, old: what changes evenly with time falls on both sides alike.
+            pair = measure(key, number % 2 == 0)
+            if pair is not None:
+                pairs[key].append(pair)
+            if pair is None or (len(pairs[key]) > 1 and not is_suspicious(estimate_ratio(pairs[key]), threshold)):
+                open_keys.remove(key)
+    repeated = {key: estimate_ratio(found) for key, found in pairs.items() if len(found) > 1}
+    return {key: repeated.get(key, estimate) for key, estimate in first.items()}
+
+
+def is_suspicious(estimate: Estimate, threshold: float) -> bool:
+    """A slowdown beyond the threshold cannot be ruled out."""
+    if estimate.pairs == 1:
+        return estimate.log_ratio + _CLEAR_AT_FIRST * estimate.error > math.log1p(threshold)
+    # Two or three ratios may agree by chance; runs differ by `RUN_TO_RUN` all the same.
+    error = max(estimate.error, RUN_TO_RUN * math.sqrt(2 / estimate.pairs))
+    return estimate.log_ratio + _CLEAR * error > math.log1p(threshold)
+
+
+def _median_error(samples: Samples) -> tuple[float, float]:
+    """Standard error of the logarithm of a run's median, and its degrees of freedom; infinite with too few samples."""
+    if len(samples) < MIN_SAMPLES:
+        return math.inf, 1.0
+    logs = np.log(np.asarray(samples, dtype=np.float64))
+    length = min(_BLOCK, len(logs) // _MIN_BLOCKS)
+    count = len(logs) // length
+    blocks = logs[len(logs) - count * length :].reshape(count, length)
+
+    def median(picked: npt.NDArray[np.int64], axis: int) -> Any:
+        return np.median(blocks[picked].reshape(*picked.shape[:-1], -1), axis=axis)
+
+    found = stats.bootstrap(
+        (np.arange(count),), median, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(0), vectorized=True
+    )
+    return float(found.standard_error), float(count - 1)
