@@ -56,7 +56,7 @@ _set_up() {
     if [[ -n $dev && ! -f $venv/.set-up-$key-dev ]]; then
         _say "development tools"
         _pip --no-deps -r "$root/scripts/requirements-dev.txt"
-        _install_test_servers
+        _install_test_programs
         touch "$venv/.set-up-$key-dev"
     fi
     _say "done"
@@ -102,12 +102,13 @@ _install_system_packages() {
     _apt_install "$@"
 }
 
-# The other ends of SSH and adb, for tests, which skip with a reason where these are missing. Not on a machine that runs services: Debian
-# would start an SSH server there.
-_install_test_servers() {
+# The other ends of SSH and adb, and Google Benchmark's compare.py, for tests, which skip with a reason where these are missing. Not on a
+# machine that runs services: Debian would start an SSH server there.
+_install_test_programs() {
     local missing=()
     PATH=$PATH:/usr/sbin command -v sshd >/dev/null || missing+=(openssh-server openssh-client)
     command -v adb >/dev/null || missing+=(adb)
+    [[ -f /usr/share/benchmark/compare.py ]] || missing+=(libbenchmark-tools)
     [[ ${#missing[@]} -gt 0 && $(id -u) -eq 0 && ! -d /run/systemd/system ]] && command -v apt-get >/dev/null || return 0
     _apt_install "${missing[@]}"
 }

@@ -15,6 +15,7 @@ LEVELS = (
     ("__init__", "errors", "environment"),
     (
         "files",
+        "json_files",
         "doctor",
         "console",
         "agent/tools",
@@ -35,7 +36,7 @@ LEVELS = (
     ("choice", "devices/selftest"),
     ("build",),
     ("stages", "report"),
-    ("cluster", "gate_report", "regression"),
+    ("cluster", "gate_report", "regression", "json_schemas"),
     ("cli", "__main__"),
 )
 #: What may be imported at the top all the same: the module is only imported where a session is opened.

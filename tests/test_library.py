@@ -47,6 +47,15 @@ def test_a_sound_one_is_found_once(tmp_path: Path) -> None:
     assert library.spec.variant == "mobilenet_v1_0.25_32" and library.reference()[0].shape == (1, 3, 32, 32)
 
 
+def test_two_of_one_name_cannot_share_a_report(tmp_path: Path) -> None:
+    """A result file knows its variants by name."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    paths = [write_library(tmp_path / name) for name in ("old", "new")]
+    with pytest.raises(UserError, match=r"old/net\.so and .*new/net\.so have the same name"):
+        find_libraries(paths)
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

@@ -69,10 +69,12 @@ def _report(results: Results, out: Path) -> dict[str, str]:
 def _hostile() -> Results:
     results = sample_results(2)
     variants = []
-    for variant in results.variants:
+    for number, variant in enumerate(results.variants):
         kernels = tuple(replace(kernel, name=_HOSTILE, kind=_HOSTILE, schedule=_HOSTILE) for kernel in variant.kernels)
         variants.append(
-            replace(variant, name=_HOSTILE, model=_HOSTILE, dtype=_HOSTILE, weights=_HOSTILE, top1_source=_HOSTILE, kernels=kernels)
+            replace(
+                variant, name=f"{_HOSTILE}{number}", model=_HOSTILE, dtype=_HOSTILE, weights=_HOSTILE, top1_source=_HOSTILE, kernels=kernels
+            )
         )
     context = replace(
         results.context, device=_HOSTILE, board=_HOSTILE, cpu=_HOSTILE, modelled_terms=_HOSTILE, versions={_HOSTILE: _HOSTILE}
@@ -105,6 +107,11 @@ def _untimed_kernels() -> Results:
     return replace(results, variants=tuple(variants))
 
 
+def _equal_variants() -> Results:
+    results = sample_results(1)
+    return replace(results, variants=tuple(replace(results.variants[0], name=f"library {number}") for number in range(4)))
+
+
 def _several_networks() -> Results:
     results = sample_results()
     others = [
@@ -125,7 +132,7 @@ _CASES = {
     "one unpublished": lambda: _unpublished(1),
     "untimed kernels": _untimed_kernels,
     "several networks": _several_networks,
-    "equal variants": lambda: replace(sample_results(1), variants=sample_results(1).variants * 4),
+    "equal variants": _equal_variants,
 }
 
 

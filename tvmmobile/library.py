@@ -72,8 +72,8 @@ def find_libraries(paths: Sequence[Path]) -> list[Library]:
     """Libraries by path, those of a directory by name; all must have the same thread count, so that one table can hold them.
 
     Raises:
-        UserError: there is none, a manifest or reference is missing or damaged, the file is not the one its manifest describes, or
-            threads differ.
+        UserError: there is none, a manifest or reference is missing or damaged, the file is not the one its manifest describes, two have
+            one name, or threads differ.
     """
     files: list[Path] = []
     for path in paths:
@@ -81,6 +81,13 @@ def find_libraries(paths: Sequence[Path]) -> list[Library]:
     libraries = [_described(path) for path in dict.fromkeys(files)]
     if not libraries:
         raise UserError(f"there is no library in {', '.join(map(str, paths))}.", "Compile some with tvmmobile compile.")
+    names: dict[str, Path] = {}
+    for library in libraries:
+        other = names.setdefault(library.path.stem, library.path)
+        if other != library.path:
+            raise UserError(
+                f"{other} and {library.path} have the same name.", "Time them one at a time, or rename one with its companions."
+            )
     threads = {library.threads for library in libraries}
     if len(threads) > 1:
         raise UserError(f"libraries for {sorted(threads)} threads cannot share a report.", "Time them one thread count at a time.")
