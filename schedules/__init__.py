@@ -6,6 +6,7 @@ One that lives outside this package is announced with `register`, in every proce
 from __future__ import annotations
 
 from tvmmobile.schedules.chain import Chain
+from tvmmobile.schedules.conv import Conv
 from tvmmobile.schedules.dense import DenseVector
 from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.image_conv import ImageConv
@@ -16,7 +17,7 @@ from tvmmobile.schedules.strassen import Strassen
 from tvmmobile.schedules.template import LayerParameters, Template
 from tvmmobile.tasks import Task
 
-TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector(), Separable(), Strassen(), Chain())
+TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector(), Separable(), Strassen(), Chain(), Conv())
 _registered: list[Template] = []
 _named: list[Template] = []
 

@@ -38,7 +38,9 @@ class Depthwise(Template):
         if len(task.region) != 1 or task.dtype != "float32":
             return None
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and layer.is_depthwise and "NCHW" not in (layer.in_layout, layer.out_layout)):
+        if not (
+            isinstance(layer, Conv2d) and layer.is_depthwise and not layer.residual and "NCHW" not in (layer.in_layout, layer.out_layout)
+        ):
             return None
         block = min(channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.in_channels))
         options = {

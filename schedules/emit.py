@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.layers import Clamp
+from tvmmobile.layers import Clamp, Curve
 from tvmmobile.schedules.machine import LANES
 
 Expr = Any
@@ -172,6 +172,13 @@ class Kernel:
         """Store `lanes` values to consecutive elements."""
         self.T.buffer_store(buffer, value, [self.at(index, lanes)])
 
+    def load_part(self, buffer: Buffer, index: Expr, lanes: int) -> Expr:
+        """A whole vector of which only the first `lanes` elements exist in the buffer; the others are zeros."""
+        if lanes == LANES:
+            return self.load(buffer, index)
+        elements = [buffer[index + lane] if lane < lanes else self.T.float32(0.0) for lane in range(LANES)]
+        return self.T.Shuffle(elements, list(range(LANES)))
+
     def store_part(self, buffer: Buffer, vector: Expr, index: Expr, lanes: int) -> None:
         """Store the first `lanes` lanes of a whole vector."""
         if lanes == LANES:
@@ -194,6 +201,8 @@ class Kernel:
         Floats that are not negative order as their bits do, and negative ones are negative integers. A NaN becomes one of the bounds, as
         it does when floats are compared.
         """
+        if isinstance(bounds, str):
+            return self._curve(value, bounds, LANES)
         low, high = bounds
         if low != 0.0:
             return self.clamp(value, bounds)
@@ -203,10 +212,19 @@ class Kernel:
         return self.T.reinterpret(f"float32x{LANES}", bits)
 
     def clamp(self, value: Expr, bounds: Clamp, lanes: int = LANES) -> Expr:
-        """`value` limited to `bounds`."""
+        """`value` limited to `bounds`, or through another activation."""
+        if isinstance(bounds, str):
+            return self._curve(value, bounds, lanes)
         low, high = bounds
         if low is not None:
             value = self.T.max(value, self.splat(self.T.float32(low), lanes))
         if high is not None:
             value = self.T.min(value, self.splat(self.T.float32(high), lanes))
         return value
+
+    def _curve(self, value: Expr, name: Curve, lanes: int) -> Expr:
+        """An activation that is more than bounds."""
+        raised = value + self.splat(self.T.float32(3.0), lanes)
+        gate = self.clamp_bits(raised, (0.0, 6.0)) if lanes == LANES else self.clamp(raised, (0.0, 6.0), lanes)
+        gate = gate * self.splat(self.T.float32(1 / 6), lanes)
+        return value * gate if name == "hswish" else gate

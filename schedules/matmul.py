@@ -110,13 +110,14 @@ class Extent:
 
 @dataclass(frozen=True)
 class MatmulTile:
-    """Emits register tiles of one matrix product C[pixel, n] = clamp(Σ_k A[pixel, k] · W[k, n] + bias[n]).
+    """Emits register tiles of one matrix product C[pixel, n] = clamp(Σ_k A[pixel, k] · W[k, n] + bias[n] + R[pixel, n]).
 
     Attributes:
         a, c: with K and N channels.
         w, bias: flat buffers, packed by `pack_panels` and `pack_bias`.
         unroll: K steps per loop iteration, a multiple of 4.
         step: pixels of A from one row of the tile to the next.
+        residual: R, with the pixels and channels of C; `None` for none.
     """
 
     kernel: Kernel
@@ -127,6 +128,7 @@ class MatmulTile:
     unroll: int
     bounds: Clamp
     step: int = 1
+    residual: Activation | None = None
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """One tile.
@@ -139,11 +141,14 @@ class MatmulTile:
         """
         kernel, vectors = self.kernel, panel.width // LANES
         channel = panel.channel + index * panel.width
-        places = self._places(target, rows, panel, channel)
+        places = self._places(self.c, target, rows, panel, channel)
+        added = self._places(self.residual, target, rows, panel, channel) if self.residual and part.first else []
         acc = kernel.accumulators(rows * panel.width)
         for i in range(rows):
             for j in range(vectors):
                 begin = kernel.load(self.bias, channel + j * LANES) if part.first else kernel.load(self.c.buffer, places[i][j])
+                if added and self.residual:
+                    begin = begin + kernel.load_part(self.residual.buffer, added[i][j], min(LANES, panel.columns - j * LANES))
                 kernel.store(acc, begin, i * panel.width + j * LANES)
         self.accumulate(acc, row, rows, panel.width, weights, part)
         for i in range(rows):
@@ -153,16 +158,17 @@ class MatmulTile:
                     value = kernel.clamp_bits(value, self.bounds)
                 kernel.store_part(self.c.buffer, value, places[i][j], min(LANES, panel.columns - j * LANES))
 
-    def _places(self, target: Expr, rows: int, panel: Panel, channel: Expr) -> list[list[Expr]]:
-        """Where each vector of the tile is in C, by row and vector."""
+    @staticmethod
+    def _places(c: Activation, target: Expr, rows: int, panel: Panel, channel: Expr) -> list[list[Expr]]:
+        """Where each vector of the tile is in C or in what lies like it, by row and vector."""
         vectors = range(panel.width // LANES)
-        if self.c.block % panel.width == 0 and panel.channel % panel.width == 0:
-            corner = self.c.at(target, channel)
-            return [[corner + i * self.c.block + j * LANES for j in vectors] for i in range(rows)]
-        return [[self.c.at(target + i, channel + j * LANES) for j in vectors] for i in range(rows)]
+        if c.block % panel.width == 0 and panel.channel % panel.width == 0:
+            corner = c.at(target, channel)
+            return [[corner + i * c.block + j * LANES for j in vectors] for i in range(rows)]
+        return [[c.at(target + i, channel + j * LANES) for j in vectors] for i in range(rows)]
 
-    def accumulate(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent) -> None:
-        """acc += A[row .. row + rows, part] · W[part].
+    def accumulate(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int = 0) -> None:
+        """acc[first .. first + rows] += A[row .. row + rows, part] · W[part].
 
         The first and the last steps stand outside the loops, so that what loads and what stores C overlaps with multiplying: with 64 steps
         a tile takes 1.5 % more than its multiplications rather than 4 %.
@@ -170,10 +176,10 @@ class MatmulTile:
         block = min(self.a.block, part.count)
         blocks = part.count // block
 
-        def steps(number: Expr, first: int, last: int) -> None:
+        def steps(number: Expr, begin: int, end: int) -> None:
             """Steps of K inside a block of A."""
-            place = _Place(self.a.at(row, part.start + number * block), weights, number * block)
-            self._steps(acc, place, rows, width, first, last)
+            place = _Place(self.a.at(row, part.start + number * block), weights, number * block, first)
+            self._steps(acc, place, rows, width, begin, end)
 
         if blocks == 1:
             ends = min(self.unroll, block)
@@ -214,7 +220,7 @@ class MatmulTile:
                     for i in range(rows):
                         whole = lanes == LANES
                         a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(data[source[i] + lane])
-                        position = i * width + j * LANES
+                        position = (place.row + i) * width + j * LANES
                         self.kernel.store(acc, load(acc, position) + w * a, position)
 
     def pitch(self, width: int) -> int:
@@ -230,8 +236,10 @@ class _Place:
         origin: the first row's, in A.
         weights: the panel's part, in W.
         done: steps of the part before this block.
+        row: of the accumulators.
     """
 
     origin: Expr
     weights: Expr
     done: Expr
+    row: int

@@ -22,7 +22,7 @@ MEMBERS = 160
 
 
 class Pointwise(Template):
-    """Takes one 1×1 convolution of any stride, no padding, one group, float32, channels together or in blocks.
+    """Takes one 1×1 convolution of any stride, no padding, one group, float32, channels together or in blocks, with or without a residual.
 
     Knobs:
         rows, columns: register tile in pixels and channels.
@@ -90,10 +90,12 @@ class Pointwise(Template):
         kernel = Kernel(task.symbol)
         pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
         packed = packed_shapes(depth, channels, knobs["columns"])
-        with kernel.body(data=layer.input_shape, **packed, output=layer.output_shape) as (data, weight, bias, output):
+        added = {f"residual{index}": shape for index, shape in enumerate(task.residual_shapes)}
+        with kernel.body(data=layer.input_shape, **added, **packed, output=layer.output_shape) as (data, *residuals, weight, bias, output):
             a = Activation(data, layer.height * layer.width, depth, channel_block(layer.in_layout, depth))
             c = Activation(output, pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
-            tile = self.tile(kernel, a, weight, bias, c, LANES, layer.clamp, pixels.step)
+            residual = Activation(residuals[0], c.pixels, channels, channels) if residuals else None
+            tile = self.tile(kernel, a, weight, bias, c, LANES, layer.clamp, pixels.step, residual)
             MatmulNest(tile, knobs, pixels, panels(channels, knobs["columns"]), task.threads).emit()
         return kernel.finish()
 

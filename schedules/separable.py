@@ -33,7 +33,7 @@ LEAST_WIDTH = 7
 
 
 class Separable(Template):
-    """Takes a depthwise convolution and the 1×1 convolution that follows it, as `Depthwise` and `Pointwise` take them.
+    """Takes a depthwise convolution and the 1×1 convolution that follows it, as `Depthwise` and `Pointwise` take them, a residual included.
 
     Knobs:
         strip: output rows of the depthwise convolution that are kept at a time.
@@ -119,6 +119,7 @@ class Separable(Template):
         packed = packed_elements(second.out_channels, knobs["columns"], second.in_channels)
         shapes = {
             "data": first.input_shape,
+            **{f"residual{index}": shape for index, shape in enumerate(task.residual_shapes)},
             "dw_weight": (first.kernel[0] * first.kernel[1] * first.in_channels,),
             "dw_bias": (first.in_channels,),
             "weight": (packed,),
@@ -209,7 +210,9 @@ class _Nest:
 
     def __init__(self, kernel: Kernel, first: Conv2d, second: Conv2d, knobs: Knobs, threads: int, buffers: tuple[Buffer, ...]) -> None:
         self.kernel, self.first, self.second, self.knobs, self.threads = kernel, first, second, knobs, threads
-        self.data, self.dw_weight, self.dw_bias, self.weight, self.bias, self.output = buffers
+        self.data, *residuals, self.dw_weight, self.dw_bias, self.weight, self.bias, self.output = buffers
+        pixels, channels = second.height * second.width, second.out_channels
+        self.residual = Activation(residuals[0], pixels, channels, channels) if residuals else None
         top, left, _, _ = first.padding
         self.width = -(-first.out_width // knobs["parts"])
         self.rows = _strips(partition(first.out_height, knobs["strip"], first.height, first.kernel[0], first.stride[0], top))
@@ -248,7 +251,7 @@ class _Nest:
         knobs = _pointwise_knobs(self.knobs)
         second, out_channels = self.second, self.second.out_channels
         c = Activation(self.output, second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
-        tile = MatmulTile(self.kernel, between, self.weight, self.bias, c, LANES, second.clamp)
+        tile = MatmulTile(self.kernel, between, self.weight, self.bias, c, LANES, second.clamp, residual=self.residual)
         if columns.size == self.first.out_width:
             pixels = Pixels(rows.size * columns.size, origin=origin)
         else:

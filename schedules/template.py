@@ -29,7 +29,8 @@ class LayerParameters:
 class Template(ABC):
     """A hand-written kernel with searched knobs.
 
-    A kernel takes the region's input, the arrays that `pack` returned, and the output, all as float32 tensors, in this order.
+    A kernel takes the region's input, what its layers add to their outputs (`Task.residual_shapes`), the arrays that `pack` returned, and
+    the output, all as float32 tensors, in this order.
     """
 
     name: str

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tvmmobile.codegen import compile_kernel
 from tvmmobile.kernels import kernel_function
-from tvmmobile.reference import expected_output, make_input, make_parameters, relative_error
+from tvmmobile.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.schedules.template import Array
 from tvmmobile.tasks import Task
@@ -70,9 +70,9 @@ def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
 
     template = template_named(schedule.template, schedule.version)
     assert template is not None
-    data, parameters = make_input(task), make_parameters(task)
+    data, parameters = make_inputs(task), make_parameters(task)
     compile_kernel(kernel_function(task, schedule, None), HOST, path)
-    inputs = [Guarded(array) for array in (data, *template.pack(task, schedule.values, parameters))]
+    inputs = [Guarded(array) for array in (*data, *template.pack(task, schedule.values, parameters))]
     output = Guarded(np.empty(task.region[-1].output_shape, np.float32))
     output.array.view(np.uint32)[...] = SENTINEL
     tensors = [tvm.runtime.from_dlpack(guarded.array) for guarded in (*inputs, output)]

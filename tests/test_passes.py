@@ -11,7 +11,7 @@ from small_networks import Residual, error_against_torch, kernels_of, prepared, 
 from torch import nn
 
 from tvmmobile.errors import UserError
-from tvmmobile.layers import NO_CLAMP, Conv2d, Dense, Layer, Opaque
+from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, Opaque
 from tvmmobile.models.registry import build_torch_model
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.network import Network, lower
@@ -69,10 +69,12 @@ def test_batch_norm_is_folded_into_weights_and_bias() -> None:
         (nn.ReLU6(), RELU6),
         (nn.ReLU(), (0.0, None)),
         (nn.Hardtanh(-1.0, 2.0), (-1.0, 2.0)),
+        (nn.Hardswish(), "hswish"),
+        (nn.Hardsigmoid(), "hsigmoid"),
         (nn.Identity(), NO_CLAMP),
     ],
 )
-def test_the_clamp_is_part_of_the_layer(tmp_path: Path, activation: nn.Module, clamp: tuple[float | None, float | None]) -> None:
+def test_the_clamp_is_part_of_the_layer(tmp_path: Path, activation: nn.Module, clamp: Clamp) -> None:
     network = seeded(*unit(3, 8, 3, activation=activation), *unit(8, 9, activation=activation))
     read = prepared(network, IMAGE)
     assert [layer.clamp for layer in composed(read)] == [clamp, clamp]
@@ -82,9 +84,6 @@ def test_the_clamp_is_part_of_the_layer(tmp_path: Path, activation: nn.Module, c
 @pytest.mark.parametrize(
     "middle",
     [
-        pytest.param(unit(8, 8, 7), id="7x7 with 8 channels"),
-        pytest.param(unit(8, 12, 3, groups=2), id="two groups"),
-        pytest.param(unit(8, 16, 3, groups=8), id="depth multiplier of 2"),
         pytest.param([nn.Conv2d(8, 8, 3, 1, 2, dilation=2, groups=8), nn.ReLU6()], id="dilated"),
         pytest.param([nn.SiLU()], id="an operator of no template"),
         pytest.param([nn.MaxPool2d(2)], id="max pool"),
@@ -102,6 +101,20 @@ def test_what_no_template_takes_stays_for_the_fallback(tmp_path: Path, middle: l
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
+@pytest.mark.parametrize(
+    "middle",
+    [
+        pytest.param(unit(8, 8, 7), id="7x7 with 8 channels"),
+        pytest.param(unit(8, 12, 3, groups=2), id="two groups"),
+        pytest.param(unit(8, 16, 3, groups=8), id="depth multiplier of 2"),
+    ],
+)
+def test_other_convolutions_are_layers_too(tmp_path: Path, middle: list[nn.Module]) -> None:
+    network = seeded(*unit(3, 8, 3), *middle, *unit(middle[0].out_channels, 10))
+    assert len(composed(prepared(network, IMAGE))) == 3
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_a_convolution_without_bias_is_taken_or_left_whole(tmp_path: Path) -> None:
     network = seeded(*unit(3, 8, 3), nn.Conv2d(8, 8, 1, bias=False), nn.ReLU6(), nn.Conv2d(8, 5, 1, bias=False))
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
@@ -111,18 +124,70 @@ def test_more_than_four_input_channels_are_no_image(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 1)).eval()
     read = prepared(network, (1, 6, 5, 5))
-    assert [layer.in_layout for layer in composed(read)] == ["NHWC"]
+    assert [layer.in_layout for layer in composed(read)] == ["NHWC", "NHWC"]
     assert error_against_torch(network, (1, 6, 5, 5), tmp_path / "net.so") <= TOLERANCE
 
 
-def test_branches_are_alone(tmp_path: Path) -> None:
-    """Both inputs of an addition: the one computed before the branch has two consumers, the other meets it."""
+def test_what_a_block_adds_is_part_of_its_last_layer(tmp_path: Path) -> None:
+    """What is added has two consumers; the layers of the block follow each other all the same."""
     block = nn.Sequential(*unit(8, 24), *unit(24, 24, 3, groups=24), *unit(24, 8, activation=nn.Identity()))
     network = seeded(*unit(3, 8, 3, 2), Residual(block), *unit(8, 12))
     read = prepared(network, IMAGE)
     kinds = [layer.kind for layer in layers_of(read)]
-    assert kinds == ["conv 3x3", "conv 1x1", "depthwise 3x3", "conv 1x1", "other", "conv 1x1", "other"]  # last: to the caller's NCHW
-    assert [node.alone for node in read.nodes] == [True, False, False, True, False, False, True]
+    assert kinds == ["conv 3x3", "conv 1x1", "depthwise 3x3", "conv 1x1", "conv 1x1", "other"]  # last: to the caller's NCHW
+    assert [layer.residual for layer in composed(read)] == [False, False, False, True, False]
+    assert [node.alone for node in read.nodes] == [True, False, False, False, False, True]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+class Added(nn.Module):
+    """relu(body(x) + shortcut(x)), or the operands the other way round."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module, swapped: bool) -> None:
+        super().__init__()
+        self.body, self.shortcut, self.swapped = body, shortcut, swapped
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        left, right = self.body(image), self.shortcut(image)
+        return torch.relu(right + left if self.swapped else left + right)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_shortcut_with_a_convolution_of_its_own(tmp_path: Path, swapped: bool) -> None:
+    """Both operands are sums with a bias: one of them takes the addition, and the bound behind it."""
+    shortcut = nn.Sequential(*unit(8, 12, 1, activation=nn.Identity()))
+    body = nn.Sequential(*unit(8, 24), *unit(24, 12, 3, activation=nn.Identity()))
+    network = seeded(*unit(3, 8, 3, 2), Added(body, shortcut, swapped), *unit(12, 5))
+    added = [layer for layer in composed(prepared(network, IMAGE)) if isinstance(layer, Conv2d) and layer.residual]
+    assert len(added) == 1 and added[0].clamp == (0.0, None)
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_what_is_added_may_be_read_again(tmp_path: Path) -> None:
+    """Of two sums that are added, the one that others read too stays a layer of its own."""
+    block = nn.Sequential(*unit(8, 24), *unit(24, 8, activation=nn.Identity()))
+    network = seeded(*unit(3, 8, 3, 2), *unit(8, 8, activation=nn.Identity()), Residual(block), Residual(block), *unit(8, 5))
+    assert [layer.residual for layer in composed(prepared(network, IMAGE))] == [False, False, False, True, False, True, False]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_an_input_added_to_its_own_convolution(tmp_path: Path) -> None:
+    network = seeded(*unit(3, 8, 3, 2), Residual(nn.Sequential(*unit(8, 8, activation=nn.Identity()))), *unit(8, 5))
+    assert [layer.residual for layer in composed(prepared(network, IMAGE))] == [False, True, False]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_what_is_broadcast_is_not_added_by_a_kernel(tmp_path: Path) -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(*unit(8, 8, activation=nn.Identity()))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.body(image) + image.mean((2, 3), keepdim=True)
+
+    network = seeded(*unit(3, 8, 3, 2), Shifted(), *unit(8, 5))
+    assert not any(layer.residual for layer in composed(prepared(network, IMAGE)) if isinstance(layer, Conv2d))
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 

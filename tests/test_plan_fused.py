@@ -18,7 +18,7 @@ from tvmmobile.kernels import kernel_function
 from tvmmobile.layers import Conv2d
 from tvmmobile.network import Lowered, Network, lower
 from tvmmobile.plan import Plan, candidate_regions, make_plan
-from tvmmobile.reference import expected_output, make_input, make_parameters, relative_error
+from tvmmobile.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.schedules import KnobSchedule, LayerParameters, Space, Template, template_for, template_named
 from tvmmobile.schedules.emit import Kernel
 from tvmmobile.schedules.space import Knobs
@@ -177,7 +177,7 @@ def check_plan_and_library(
 def test_the_reference_of_a_region_is_its_layers_in_a_row() -> None:
     first, second = Conv2d(3, 3, 4, 5, clamp=(0.0, 6.0)), Conv2d(3, 3, 5, 2)
     pair = Task((first, second))
-    data, parameters = make_input(pair), make_parameters(pair)
+    data, parameters = make_inputs(pair), make_parameters(pair)
     halfway = expected_output(Task((first,)), data, parameters[:1])
-    np.testing.assert_array_equal(expected_output(pair, data, parameters), expected_output(Task((second,)), halfway, parameters[1:]))
+    np.testing.assert_array_equal(expected_output(pair, data, parameters), expected_output(Task((second,)), [halfway], parameters[1:]))
     assert pair.macs == first.macs + second.macs and pair.name == f"{first.name}+{second.name}_float32_t1"

@@ -35,10 +35,12 @@ def pair(
     padding: tuple[int, int, int, int] = (1, 1, 1, 1),
     clamps: tuple[Clamp, Clamp] = (RELU6, RELU6),
     threads: int = 1,
+    residual: bool = False,
 ) -> Task:
     """A depthwise convolution and the pointwise one that reads it."""
     first = Conv2d(height, width, inputs, inputs, kernel, (stride, stride), padding, inputs, clamps[0])
-    return Task((first, Conv2d(first.out_height, first.out_width, inputs, outputs, clamp=clamps[1])), threads=threads)
+    second = Conv2d(first.out_height, first.out_width, inputs, outputs, clamp=clamps[1], residual=residual)
+    return Task((first, second), threads=threads)
 
 
 def space_of(task: Task) -> Space:
@@ -132,6 +134,8 @@ def test_values(
         pair(1, 1, 6, 5, 1, (5, 5), (2, 2, 2, 2)),
         # Panel blocks with a remainder.
         pair(5, 14, 12, 75, 2),
+        # Something is added, and the activations are no bounds.
+        pair(9, 17, 12, 10, residual=True, clamps=("hswish", (None, None))),
     ],
 )
 @pytest.mark.parametrize("threads", [1, 3])

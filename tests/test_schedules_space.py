@@ -20,7 +20,8 @@ DEPTHWISE = Conv2d(14, 14, 512, 512, (3, 3), (1, 1), (1, 1, 1, 1), 512, (0.0, 6.
 IMAGE = Conv2d(224, 224, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1), 1, (0.0, 6.0), "NCHW")
 CLASSIFIER = Dense(1024, 1000)
 POOL = Opaque("mean", "0123456789ab", ((1, 7, 7, 1024),), (1, 1, 1, 1024))
-LAYERS = {"pointwise": POINTWISE, "depthwise": DEPTHWISE, "image_conv": IMAGE, "dense": CLASSIFIER}
+CONV = Conv2d(28, 28, 128, 256, (3, 3), (2, 2), (1, 1, 1, 1), 1, (0.0, 6.0))
+LAYERS = {"pointwise": POINTWISE, "depthwise": DEPTHWISE, "image_conv": IMAGE, "dense": CLASSIFIER, "conv": CONV}
 
 
 def space_of(layer: Layer, threads: int = 1) -> Space:
@@ -42,17 +43,28 @@ def test_every_layer_has_a_template_of_its_own(name: str) -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        POOL,
         replace(POINTWISE, padding=(0, 0, 1, 1)),
         replace(POINTWISE, groups=2),
-        replace(POINTWISE, in_layout="NCHW"),
         replace(POINTWISE, kernel=(3, 3), padding=(1, 1, 1, 1)),
         replace(DEPTHWISE, groups=256),
         replace(DEPTHWISE, out_channels=1024),
+        replace(IMAGE, in_layout="NHWC"),
+    ],
+)
+def test_other_convolutions_are_taken_as_such(layer: Layer) -> None:
+    assert [template.name for template in TEMPLATES if template.space(Task((layer,))) is not None] == ["conv"]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        POOL,
+        replace(POINTWISE, in_layout="NCHW"),
         replace(DEPTHWISE, in_layout="NCHW"),
+        replace(DEPTHWISE, residual=True),
         replace(IMAGE, in_channels=5),
         replace(IMAGE, groups=3, out_channels=33),
-        replace(IMAGE, in_layout="NHWC"),
+        replace(CONV, groups=2, out_layout="NCHW32c"),
     ],
 )
 def test_other_layers_are_left_to_the_fallback(layer: Layer) -> None:

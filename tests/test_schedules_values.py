@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 RELU: Clamp = (0.0, None)
 RELU6: Clamp = (0.0, 6.0)
 
-clamps = st.sampled_from((NO_CLAMP, RELU, RELU6, (-1.0, 1.0)))
+clamps = st.sampled_from((NO_CLAMP, RELU, RELU6, (-1.0, 1.0), "hswish", "hsigmoid"))
 sides = st.integers(1, 9)
 #: Odd, below a vector, not a multiple of 4, and whole vectors.
 channels = st.sampled_from((1, 2, 3, 4, 5, 7, 8, 10, 13, 16, 21, 24, 36))
@@ -66,6 +66,15 @@ def test_pointwise_in_channel_blocks(
     """0 stands for NHWC."""
     layouts = in_blocks(before, depth), in_blocks(after, outputs)
     layer = Conv2d(height, width, depth, outputs, clamp=clamp, in_layout=layouts[0], out_layout=layouts[1])
+    check(layer, thread_count, choice, "pointwise", tmp_path)
+
+
+@examples(20)
+@given(sides, sides, st.sampled_from((3, 32, 96)), st.sampled_from((5, 24, 32, 48)), blocks, clamps, threads, st.integers(0, 1 << 16))
+def test_pointwise_with_a_residual(
+    tmp_path: Path, height: int, width: int, depth: int, outputs: int, after: int, clamp: Clamp, thread_count: int, choice: int
+) -> None:
+    layer = Conv2d(height, width, depth, outputs, clamp=clamp, out_layout=in_blocks(after, outputs), residual=True)
     check(layer, thread_count, choice, "pointwise", tmp_path)
 
 
@@ -137,3 +146,40 @@ def test_dense(tmp_path: Path, inputs: int, outputs: int, clamp: Clamp, thread_c
 def test_edge_shapes(tmp_path: Path, layer: Layer, template: str, thread_count: int) -> None:
     check(layer, thread_count, -1, template, tmp_path)
     check(layer, thread_count, 1009, template, tmp_path)
+
+
+@examples(40)
+@given(
+    st.tuples(sides, sides),
+    st.sampled_from(((5, 7, 1), (8, 16, 1), (36, 24, 1), (64, 32, 1), (6, 9, 3), (96, 48, 2), (12, 12, 4))),
+    st.sampled_from(((3, 3), (1, 1), (5, 3), (2, 4), (7, 7))),
+    st.sampled_from((1, 2, 3)),
+    st.integers(0, 3),
+    blocks,
+    blocks,
+    clamps,
+    threads,
+    st.integers(0, 1 << 16),
+    st.booleans(),
+)
+def test_conv(
+    tmp_path: Path,
+    size: tuple[int, int],
+    channel_counts: tuple[int, int, int],
+    kernel: tuple[int, int],
+    stride: int,
+    padding: int,
+    before: int,
+    after: int,
+    clamp: Clamp,
+    thread_count: int,
+    choice: int,
+    residual: bool,
+) -> None:
+    inputs, outputs, groups = channel_counts
+    layouts = (in_blocks(before, inputs), in_blocks(after, outputs)) if groups == 1 else ("NHWC", "NHWC")
+    edges = (min(padding, kernel[0] - 1), min(padding, kernel[1] - 1), padding // 2, padding // 2)
+    layer = Conv2d(*size, inputs, outputs, kernel, (stride, stride), edges, groups, clamp, *layouts, residual)
+    if min(layer.out_height, layer.out_width) <= 0 or not any((*edges, groups > 1, kernel != (1, 1))):
+        return
+    check(layer, thread_count, choice, "conv", tmp_path)

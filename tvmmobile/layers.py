@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 #: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels.
 Layout = str
-#: Clamp applied to the output: lower and upper bound, `None` where unbounded.
-Clamp = tuple[float | None, float | None]
+#: Other activations than bounds: x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6 (MobileNet v3, arXiv 1905.02244, section 5.2).
+Curve = Literal["hswish", "hsigmoid"]
+#: What is applied to the output: lower and upper bound, `None` where unbounded; or another activation by its name.
+Clamp = tuple[float | None, float | None] | Curve
 NO_CLAMP: Clamp = (None, None)
 
 _CLAMP_NAMES: dict[Clamp, str] = {(None, None): "linear", (0.0, None): "relu", (0.0, 6.0): "relu6"}
@@ -50,22 +53,25 @@ def _short(layout: Layout) -> str:
 
 
 def clamp_name(clamp: Clamp) -> str:
-    """`relu6` for (0, 6), `relu`, `linear`, else both bounds."""
+    """`relu6` for (0, 6), `relu`, `linear`, `hswish`, `hsigmoid`, else both bounds."""
+    if isinstance(clamp, str):
+        return clamp
     known = _CLAMP_NAMES.get(clamp)
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
 
 
 @dataclass(frozen=True)
 class Conv2d:
-    """A 2-D convolution with bias and clamp.
+    """A 2-D convolution with bias and clamp, and perhaps another tensor added to its output.
 
     Attributes:
         height, width: input size in pixels.
         in_channels, out_channels, groups: as in PyTorch; depthwise has `groups == in_channels`.
         kernel, stride: (vertical, horizontal).
         padding: (top, left, bottom, right), of zeros.
-        clamp: bounds of the output.
+        clamp: what is applied to the output, after the residual was added.
         in_layout, out_layout: of the input and the output. Weights are HWIO.
+        residual: a tensor of the output's extents, NHWC, is added.
     """
 
     height: int
@@ -79,6 +85,7 @@ class Conv2d:
     clamp: Clamp = NO_CLAMP
     in_layout: Layout = "NHWC"
     out_layout: Layout = "NHWC"
+    residual: bool = False
 
     @property
     def out_height(self) -> int:
@@ -99,6 +106,11 @@ class Conv2d:
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output tensor, with the batch of 1."""
         return activation_shape(self.out_layout, self.out_height, self.out_width, self.out_channels)
+
+    @property
+    def residual_shape(self) -> tuple[int, ...]:
+        """Shape of what is added, with the batch of 1."""
+        return activation_shape("NHWC", self.out_height, self.out_width, self.out_channels)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -148,6 +160,8 @@ class Conv2d:
             parts.append(_short(self.in_layout))
         if self.out_layout != "NHWC":
             parts.append(f"to_{_short(self.out_layout)}")
+        if self.residual:
+            parts.append("add")
         return "_".join([*parts, clamp_name(self.clamp)])
 
 

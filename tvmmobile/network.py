@@ -22,7 +22,8 @@ class Node:
         layer: what it computes.
         parameters: its constants; `None` for an opaque function, whose constants are arguments.
         function: the TIR function of an opaque layer as Relax fused it, not yet scheduled.
-        alone: its output has a consumer besides the next node, or the next node has other inputs, so the two cannot be fused.
+        alone: its output has a consumer besides the next node, or the next node has other inputs than what it adds, so the two cannot be
+            fused.
     """
 
     layer: Layer
@@ -61,7 +62,13 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
             consumers.setdefault(source, []).append(index)
     nodes = []
     for index, binding in enumerate(bindings):
-        chained = consumers.get(index) == [index + 1] and sources[index + 1] == [index]
+        chained = (
+            consumers.get(index) == [index + 1]
+            and sources[index + 1][0] == index
+            and (
+                len(sources[index + 1]) == 1 or _external_name(bindings[index + 1].value) is not None  # what it adds may come from anywhere
+            )
+        )
         name = _external_name(binding.value)
         if name is not None:
             found = composed[name]
@@ -88,7 +95,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
     main = module["main"]
     builder = relax.BlockBuilder()
     replaced: dict[Any, Any] = {}
-    data: dict[int, list[Any]] = {}
+    data: list[Any] = []
 
     def current(expression: Any) -> Any:
         return replaced.get(expression, expression)
@@ -104,13 +111,17 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
                             value = relax.Call(value.op, [current(argument) for argument in value.args], value.attrs, value.ty_args)
                         replaced[binding.var] = builder.emit(current(value))
                         continue
+                    inputs = [current(argument) for argument in binding.value.args[1].fields]
                     if index in starts:
-                        data[index] = [current(argument) for argument in binding.value.args[1].fields]
+                        data.clear()
+                        data.extend(inputs)
+                    else:
+                        data.extend(inputs[1:])  # what the layer adds
                     kernel = ends.get(index)
                     if kernel is None:
                         continue
                     variable = builder.add_func(kernel.function, kernel.task.symbol)
-                    arguments = [*data[kernel.first], *(relax.const(constant) for constant in kernel.constants)]
+                    arguments = [*data, *(relax.const(constant) for constant in kernel.constants)]
                     # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
                     output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
                     replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))
@@ -164,5 +175,5 @@ def _opaque(name: str, function: Any) -> Opaque:
     shapes = tuple(tuple(int(extent) for extent in parameter.ty.shape) for parameter in function.params)
     hashed = tvm_ffi.structural_hash(function.without_attr("global_symbol"))
     digest = hashlib.sha256(str(hashed).encode()).hexdigest()[:12]
-    operator = re.sub(r"\d+$", "", name.removeprefix("fused_"))
+    operator = re.sub(r"\d+(?=_|$)", "", name.removeprefix("fused_"))  # Relax numbers what occurs several times
     return Opaque(operator, digest, shapes[:-1], shapes[-1])

@@ -104,7 +104,8 @@ def candidate_regions(
     edges: list[tuple[Layout, ...]] = [("NHWC",)] * (len(nodes) + 1)
     for index in range(1, len(nodes)):
         if not nodes[index - 1].alone:
-            edges[index] = layouts(nodes[index - 1].layer, nodes[index].layer)
+            pair = nodes[index - 1].layer, nodes[index].layer
+            edges[index] = tuple(layout for layout in layouts(*pair) if _both_take(pair, layout, takes, dtype, threads)) or ("NHWC",)
     found = []
     for first in range(len(nodes)):
         for last in range(first, min(first + MAX_REGION, len(nodes))):
@@ -116,6 +117,12 @@ def candidate_regions(
             if nodes[last].alone:
                 break
     return found
+
+
+def _both_take(pair: tuple[Layer, Layer], layout: Layout, takes: Callable[[Task], bool], dtype: str, threads: int) -> bool:
+    """Whether each of two layers can be a kernel of its own with this layout between them: a plan may have to take it so."""
+    ends = (_between(pair[:1], "NHWC", layout), _between(pair[1:], layout, "NHWC"))
+    return layout == "NHWC" or all(takes(Task(region, dtype, threads)) for region in ends)
 
 
 def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:

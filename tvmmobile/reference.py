@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,14 @@ from tvmmobile.schedules.template import Array, LayerParameters
 from tvmmobile.tasks import Task
 
 
-def make_input(task: Task) -> Array:
-    """The region's input: values as a clamped layer leaves them, about a quarter of them at the lower bound. Same task, same values."""
+def make_inputs(task: Task) -> list[Array]:
+    """The region's input, then what its layers add: values as a clamped layer leaves them, about a quarter of them at the lower bound.
+
+    Same task, same values.
+    """
     generator = np.random.default_rng(_seed(task.name))
-    return np.clip(generator.normal(1.0, 1.5, task.region[0].input_shape), 0.0, 6.0).astype(np.float32)
+    shapes = [task.region[0].input_shape, *task.residual_shapes]
+    return [np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0).astype(np.float32) for shape in shapes]
 
 
 def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
@@ -31,10 +36,11 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
     return tuple(parameters)
 
 
-def expected_output(task: Task, data: Array, parameters: tuple[LayerParameters, ...]) -> Array:
-    """The region's output for `data`, computed layer by layer with PyTorch on the host."""
+def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
+    """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host."""
+    data, *residuals = inputs
     for layer, constants in zip(task.region, parameters, strict=True):
-        data = _apply(layer, data, constants)
+        data = _apply(layer, data, constants, residuals.pop(0) if isinstance(layer, Conv2d) and layer.residual else None)
     return data
 
 
@@ -50,7 +56,7 @@ def _seed(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
-def _apply(layer: Layer, data: Array, constants: LayerParameters) -> Array:
+def _apply(layer: Layer, data: Array, constants: LayerParameters, residual: Array | None) -> Array:
     import torch
     from torch.nn import functional
 
@@ -64,7 +70,8 @@ def _apply(layer: Layer, data: Array, constants: LayerParameters) -> Array:
             top, left, bottom, right = layer.padding
             image = functional.pad(image, (left, right, top, bottom))
             result = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, groups=layer.groups)
-            return _clamp(_from_nchw(result.numpy(), layer), layer.clamp)
+            values: Array = result.numpy() if residual is None else result.numpy() + _to_nchw(residual, "NHWC")
+            return _clamp(_from_nchw(values, layer), layer.clamp)
         return _clamp(result.numpy(), layer.clamp)
 
 
@@ -86,5 +93,8 @@ def _from_nchw(data: Array, layer: Conv2d) -> Array:
 
 
 def _clamp(values: Array, bounds: Clamp) -> Array:
+    if isinstance(bounds, str):
+        gate: Array = np.clip(values + np.float32(3), 0, 6) / np.float32(6)
+        return gate * values if bounds == "hswish" else gate
     low, high = bounds
     return values if low is None and high is None else np.clip(values, low, high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tvmmobile.layers import Layer
+from tvmmobile.layers import Conv2d, Layer
 
 ELEMENT_BYTES = {"float32": 4}
 
@@ -35,6 +35,11 @@ class Task:
         return sum(layer.macs for layer in self.region)
 
     @property
+    def residual_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of what the region's layers add to their outputs: a kernel's arguments after its input, in this order."""
+        return tuple(layer.residual_shape for layer in self.region if isinstance(layer, Conv2d) and layer.residual)
+
+    @property
     def layer(self) -> Layer:
         """The only layer of a region of one."""
         if len(self.region) != 1:
@@ -49,7 +54,8 @@ class Task:
     @property
     def least_bytes(self) -> int:
         """Bytes of the input, of all weights and biases, and of the output: no kernel moves fewer where the caches are cold."""
-        elements = math.prod(self.region[0].input_shape) + math.prod(self.region[-1].output_shape)
+        shapes = (self.region[0].input_shape, *self.residual_shapes, self.region[-1].output_shape)
+        elements = sum(map(math.prod, shapes))
         return ELEMENT_BYTES[self.dtype] * (elements + sum(layer.constants for layer in self.region))
 
 

@@ -101,7 +101,7 @@ def _run_library(device: HardwareDevice, endpoint: Endpoint, folder: Path) -> tu
     from tvmmobile.kernels import kernel_function
     from tvmmobile.layers import Conv2d
     from tvmmobile.measure import MeasureError, Timing, measure_library
-    from tvmmobile.reference import expected_output, make_input, make_parameters, relative_error
+    from tvmmobile.reference import expected_output, make_inputs, make_parameters, relative_error
     from tvmmobile.schedules import template_for
     from tvmmobile.tasks import Task
 
@@ -112,9 +112,9 @@ def _run_library(device: HardwareDevice, endpoint: Endpoint, folder: Path) -> tu
     assert space is not None
     library = folder / "selftest.so"
     compile_kernel(kernel_function(task, space.default, None), device.profile.target, library)
-    data, parameters = make_input(task), make_parameters(task)
+    data, parameters = make_inputs(task), make_parameters(task)
     expected = expected_output(task, data, parameters)
-    arrays = [data, *template.pack(task, space.default.values, parameters), np.full(expected.shape, np.nan, np.float32)]
+    arrays = [*data, *template.pack(task, space.default.values, parameters), np.full(expected.shape, np.nan, np.float32)]
     timing = Timing(warmup=3, repeat=5)
     try:
         run = measure_library(

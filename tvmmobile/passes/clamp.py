@@ -1,7 +1,11 @@
-"""clip and relu become maximum and minimum: clip has no layout inference, and one form is enough for the patterns that follow."""
+"""clip and relu become maximum and minimum: clip has no layout inference, and one form is enough for the patterns that follow.
+
+A bound of infinity, which PyTorch's decompositions leave, is none.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -25,10 +29,12 @@ def clamp_to_min_max(module: Any) -> Any:
             return call
 
         def _bounded(self, data: Any, low: float, high: float | None) -> Any:
-            raised = relax.op.maximum(data, relax.const(low, "float32"))
-            if high is None:
-                return raised
-            return relax.op.minimum(self.builder_.emit(raised), relax.const(high, "float32"))
+            bounds = [(relax.op.maximum, low)] if low > -math.inf else []
+            bounds += [(relax.op.minimum, high)] if high is not None and high < math.inf else []
+            for number, (operator, bound) in enumerate(bounds):
+                # The last operator becomes the value of the binding that is visited: a variable there would stop layouts.
+                data = operator(self.builder_.emit(data) if number else data, relax.const(bound, "float32"))
+            return data
 
     rewriter = Rewriter(module)
     for variable, function in module.functions_items():

@@ -16,7 +16,7 @@ from tvmmobile.errors import UserError
 from tvmmobile.kernels import kernel_function
 from tvmmobile.layers import Opaque
 from tvmmobile.measure import MeasureError, Timing, measure_library
-from tvmmobile.reference import expected_output, make_input, make_parameters, relative_error
+from tvmmobile.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.schedules import LayerParameters, template_named
 from tvmmobile.schedules.template import Array
 from tvmmobile.serial import Schedule, TraceSchedule
@@ -143,8 +143,8 @@ def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerP
         generator = np.random.default_rng(len(task.name))
         data = [generator.normal(1.0, 1.5, shape).astype(np.float32) for shape in layer.input_shapes]
         return data, (), _run_on_host(_load_function(source), task, data)
-    image, parameters = make_input(task), make_parameters(task)
-    return [image], parameters, expected_output(task, image, parameters)
+    inputs, parameters = make_inputs(task), make_parameters(task)
+    return inputs, parameters, expected_output(task, inputs, parameters)
 
 
 def _run_on_host(function: Any, task: Task, data: list[Array]) -> Array:

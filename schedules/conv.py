@@ -1,0 +1,263 @@
+"""Convolution of any kernel size: a matrix product for each tap, accumulated in registers; no patch of the input is copied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.layers import Conv2d, channel_block
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, partition, tiles
+from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
+from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_bias, pack_panels, packed_elements, panels
+from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.tasks import Task
+
+
+class Conv(Template):
+    """Takes one convolution of any kernel size, stride, padding and number of groups, float32, with or without a residual.
+
+    Channels lie together, or in blocks where there is one group.
+
+    Knobs:
+        rows, columns: register tile in output pixels of a row and output channels.
+        k_block: input channels per cache block, 0 for all of them; partial sums stay in the output.
+        order: 0 runs over the panels of channels for each row of the output, 1 over the rows for each panel.
+        axis: what threads share: 0 rows, 1 panels.
+    """
+
+    name = "conv"
+    version = 1
+    enough_trials = 32
+
+    def space(self, task: Task) -> Space | None:
+        """See the class."""
+        if len(task.region) != 1 or task.dtype != "float32":
+            return None
+        layer = task.region[0]
+        if not isinstance(layer, Conv2d) or layer.is_depthwise or "NCHW" in (layer.in_layout, layer.out_layout):
+            return None
+        if layer.groups > 1 and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC"):
+            return None
+        depth, channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+        in_block = channel_block(layer.in_layout, layer.in_channels)
+        k_blocks = (
+            [k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)] if channels % LANES == 0 else []
+        )
+        options = {
+            "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
+            "columns": up_to((4, 8, 16, 24), round_up(channels, LANES)),
+            "k_block": (0, *k_blocks),
+            "order": (0, 1),
+            "axis": (0, 1) if task.threads > 1 else (0,),
+        }
+
+        def fits(knobs: Knobs) -> bool:
+            return good_tile(knobs["rows"], knobs["columns"], layer.out_width, channels)
+
+        return Space(self.name, self.version, options, fits, {"rows": 7, "columns": 8, "k_block": 64, "order": 1, "axis": 0})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, taps, tile, registers used, weights that a panel comes back to, and what the tile wastes at the edges."""
+        layer = _layer(task)
+        depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)
+        vectors = knobs["columns"] // LANES
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(depth),
+            math.log2(layer.out_channels),
+            taps,
+            layer.stride[1],
+            knobs["rows"] * vectors,
+            knobs["rows"] * vectors + knobs["rows"] + vectors,
+            math.log2((knobs["k_block"] or depth) * taps * knobs["columns"]),
+            waste(layer.out_width, knobs["rows"]),
+            waste(layer.out_channels // layer.groups, knobs["columns"]),
+        ]
+
+    def emit(self, task: Task, knobs: Knobs) -> Any:
+        """See `Template.emit`."""
+        layer = _layer(task)
+        kernel = Kernel(task.symbol)
+        added = {f"residual{index}": shape for index, shape in enumerate(task.residual_shapes)}
+        shapes = {"weight": (layer.groups * _group_elements(layer, knobs),), "bias": (_bias_elements(layer),)}
+        with kernel.body(data=layer.input_shape, **added, **shapes, output=layer.output_shape) as (data, *residuals, weight, bias, output):
+            _Nest(kernel, layer, knobs, data, residuals, (weight, bias), output).emit(task.threads)
+        return kernel.finish()
+
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights as [group][panel][K block][tap][K][channel], bias padded to whole vectors."""
+        layer = _layer(task)
+        depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)
+        weight = parameters[0].weight.reshape(taps, depth, layer.groups, -1)
+        block = knobs["k_block"] or depth
+        pieces = []
+        for group in range(layer.groups):
+            for panel in panels(layer.out_channels // layer.groups, knobs["columns"]):
+                for index in range(panel.count):
+                    first = panel.channel + index * panel.width
+                    columns = weight[:, :, group, first : first + panel.columns]
+                    for start in range(0, depth, block):
+                        pieces.append(pack_panels(columns[:, start : start + block].reshape(-1, panel.columns), panel.width))
+        return [np.concatenate(pieces), pack_bias(parameters[0].bias)]
+
+
+def _layer(task: Task) -> Conv2d:
+    layer = task.layer
+    assert isinstance(layer, Conv2d)
+    return layer
+
+
+def _group_elements(layer: Conv2d, knobs: Knobs) -> int:
+    """Elements of the packed weights of a group."""
+    return packed_elements(layer.out_channels // layer.groups, knobs["columns"], math.prod(layer.weight_shape[:3]))
+
+
+def _bias_elements(layer: Conv2d) -> int:
+    return round_up(layer.out_channels, LANES)
+
+
+class _Nest:
+    """Loops over groups, panels, blocks of K, rows and tiles; taps that fall outside the image are left out, by row at run time."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        layer: Conv2d,
+        knobs: Knobs,
+        data: Buffer,
+        residuals: list[Buffer],
+        constants: tuple[Buffer, Buffer],
+        output: Buffer,
+    ) -> None:
+        self.kernel, self.T, self.layer, self.knobs = kernel, kernel.T, layer, knobs
+        self.depth, self.channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+        pixels = layer.out_height * layer.out_width
+        a = Activation(data, layer.height * layer.width, layer.in_channels, channel_block(layer.in_layout, layer.in_channels))
+        self.c = Activation(output, pixels, layer.out_channels, channel_block(layer.out_layout, layer.out_channels))
+        self.residual = Activation(residuals[0], pixels, layer.out_channels, layer.out_channels) if residuals else None
+        self.bias = constants[1]
+        self.tile = MatmulTile(kernel, a, constants[0], self.bias, self.c, LANES, layer.clamp, layer.stride[1])
+        self.columns = partition(layer.out_width, knobs["rows"], layer.width, layer.kernel[1], layer.stride[1], layer.padding[1])
+
+    def emit(self, threads: int) -> None:
+        """The whole nest, shared by `threads`."""
+        if threads == 1:
+            self._share(None, 1)
+            return
+        with self.T.parallel(0, threads) as thread:
+            self._share(thread, threads)
+
+    def _share(self, thread: Expr, threads: int) -> None:
+        """A thread's rows, or its panels; a panel that stands alone falls to the last one."""
+        by_rows = self.knobs["axis"] == 0
+
+        def part(count: int) -> tuple[Expr, Expr]:
+            return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
+
+        rows = part(self.layer.out_height) if by_rows else (0, self.layer.out_height)
+        for panel in panels(self.channels, self.knobs["columns"]):
+            shared = not by_rows and panel.count > 1
+            alone = [] if by_rows or shared or thread is None else [thread == threads - 1]
+            with self.kernel.where(*alone), self._loop(0, self.layer.groups) as group:
+                self._panels(panel, part(panel.count) if shared else (0, panel.count), rows, group)
+
+    def _panels(self, panel: Panel, span: tuple[Expr, Expr], rows: tuple[Expr, Expr], group: Expr) -> None:
+        """Panels of equal width."""
+        if self.knobs["order"] == 1:
+            with self._loop(*span) as index:
+                for part in self._depth_parts():
+                    with part as extent, self._loop(*rows) as row:
+                        self._row(panel, index, row, group, extent)
+        else:
+            with self._loop(*rows) as row:
+                for part in self._depth_parts():
+                    with part as extent, self._loop(*span) as index:
+                        self._row(panel, index, row, group, extent)
+
+    def _depth_parts(self) -> Iterator[Any]:
+        """Blocks of K: the first one, those between in a loop, the last one."""
+        block = self.knobs["k_block"] or self.depth
+        count = -(-self.depth // block)
+        yield self._depth_part(0, 1, block if count > 1 else self.depth, True, count == 1)
+        if count > 2:
+            yield self._depth_part(block, count - 2, block, False, False)
+        if count > 1:
+            yield self._depth_part((count - 1) * block, 1, self.depth - (count - 1) * block, False, True)
+
+    @contextmanager
+    def _depth_part(self, start: int, count: int, size: int, first: bool, last: bool) -> Iterator[Extent]:
+        with self._loop(0, count) as index:
+            yield Extent(start + index * size, size, first, last)
+
+    def _row(self, panel: Panel, index: Expr, row: Expr, group: Expr, part: Extent) -> None:
+        """One row of the output × one panel × one block of K."""
+        for run in self.columns:
+            with tiles(run) as column:
+                self._tile(panel, index, row, run, column, group, part)
+
+    def _tile(self, panel: Panel, index: Expr, row: Expr, run: Run, column: Expr, group: Expr, part: Extent) -> None:
+        layer, kernel, width = self.layer, self.kernel, panel.width
+        taps_y, taps_x = layer.kernel
+        channel = group * self.channels + panel.channel + index * width
+        target = row * layer.out_width + column
+        acc = kernel.accumulators(run.size * width)
+        places = [(x, j, min(LANES, panel.columns - j)) for x in range(run.size) for j in range(0, width, LANES)]
+        for x, j, lanes in places:
+            if part.first:
+                begin = kernel.load_part(self.bias, channel + j, lanes)
+                if self.residual is not None:
+                    begin = begin + kernel.load_part(self.residual.buffer, self.residual.at(target + x, channel + j), lanes)
+            else:
+                begin = kernel.load(self.c.buffer, self.c.at(target + x, channel + j))
+            kernel.store(acc, begin, x * width + j)
+        top = row * layer.stride[0] - layer.padding[0]
+        # Where this panel's block of K begins, all its taps.
+        weights = group * _group_elements(layer, self.knobs) + (panel.channel + index * width) * (taps_y * taps_x * self.depth)
+        weights = weights + part.start * (taps_y * taps_x * width)
+        depth = Extent(group * self.depth + part.start, part.count, part.first, part.last)
+        with self._rows_inside(top) as tap_y:
+            for tap_x, first, count in self._taps(run):
+                with self._loop(0, count if tap_x is None else 1) as number:
+                    tap = number if tap_x is None else tap_x
+                    rows = run.size if tap_x is None else count
+                    left = (column + first) * layer.stride[1] - layer.padding[1] + tap
+                    at = weights + (tap_y * taps_x + tap) * (part.count * width)
+                    self.tile.accumulate(acc, (top + tap_y) * layer.width + left, rows, width, at, depth, first)
+        for x, j, lanes in places:
+            value: Any = kernel.load(acc, x * width + j)
+            if part.last:
+                value = kernel.clamp_bits(value, layer.clamp)
+            kernel.store_part(self.c.buffer, value, self.c.at(target + x, channel + j), lanes)
+
+    def _taps(self, run: Run) -> Iterator[tuple[int | None, int, int]]:
+        """(tap, first pixel of the tile that it reaches, how many); (None, 0, taps) for a tile that every tap reaches whole."""
+        taps_x = self.layer.kernel[1]
+        if all(reach == (0, taps_x) for reach in run.taps):
+            yield None, 0, taps_x
+            return
+        for tap in range(taps_x):
+            reached = [x for x, (low, high) in enumerate(run.taps) if low <= tap < high]
+            if reached:
+                yield tap, reached[0], len(reached)
+
+    @contextmanager
+    def _rows_inside(self, top: Expr) -> Iterator[Expr]:
+        """A loop over the taps of a column that fall inside the image."""
+        taps, height = self.layer.kernel[0], self.layer.height
+        before, _, after, _ = self.layer.padding
+        if not before and not after:
+            with self._loop(0, taps) as tap:
+                yield tap
+            return
+        with self._loop(self.T.max(0, -top), self.T.min(taps, height - top)) as tap:
+            yield tap
+
+    @contextmanager
+    def _loop(self, start: Expr, end: Expr) -> Iterator[Expr]:
+        with self.kernel.loop(end - start) as index:
+            yield start + index
