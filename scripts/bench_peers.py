@@ -3,6 +3,7 @@
     ./scripts/bench_peers                                      # 16 variants on one thread, four on four threads
     ./scripts/bench_peers --only ncnn,ours --alpha 0.25 --resolution 128 --threads 1
     ./scripts/bench_peers --out docs                           # docs/benchmarks.md, .json and .svg
+    ./scripts/bench_peers --models mobilenet_v2 mobilenet_v3_large --alpha 1 --resolution 224 --name benchmarks-later --out docs
 
 Converters, AArch64 Pythons with the wheels, models, libraries and finished runs are kept in the cache: interrupt it whenever you like, the
 same command goes on. From nothing it takes about two hours on one idle core; 1.0-224 takes a system about a minute. Every number is
@@ -44,7 +45,6 @@ from tvmmobile.virtual.plugin import build_plugin
 from tvmmobile.virtual.sysroot import python_sysroot
 
 NETWORK = "mobilenet_v1"
-STEM = "benchmarks"
 #: Of the paper's grid, what is compared on several threads.
 DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
 
@@ -64,13 +64,15 @@ def say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def variants(alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[ModelSpec]:
-    """What is compared on so many threads: the diagonal first, then the rest of the grid.
+def variants(model: str, alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[ModelSpec]:
+    """What is compared on so many threads: of MobileNet v1 the diagonal first, then the rest of the grid.
 
     Raises:
         UserError: a value is out of range.
     """
-    found = grid(NETWORK, alphas, resolutions)
+    found = grid(model, alphas, resolutions)
+    if model != NETWORK:
+        return list(found)
     on_it = [spec for spec in found if (spec.alpha, spec.resolution) in DIAGONAL]
     if diagonal or (threads > 1 and not alphas and not resolutions):
         return on_it
@@ -92,7 +94,7 @@ def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> Pla
 
 def row_of(place: Place, threads: int, spec: ModelSpec, system: System, logs: Path) -> Row:
     """Run one system in one cell, on several threads twice; where it fails, the row says why."""
-    cell = Cell(place.board.name, threads, spec.alpha, spec.resolution)
+    cell = Cell(place.board.name, threads, spec.alpha, spec.resolution, spec.name)
     who = f"{cell.variant}, {system.key}, {threads} thread{'s' if threads > 1 else ''} on {cell.board}"
     models = exported(spec, say)
     untuned = None
@@ -152,7 +154,12 @@ def compare(options: argparse.Namespace) -> int:
     threads = sorted(set(options.threads))
     if threads[0] < 1:
         raise UserError(f"{threads[0]} threads are too few.", "Give --threads positive numbers.")
-    cells = [(count, spec) for count in threads for spec in variants(options.alpha, options.resolution, options.diagonal, count)]
+    cells = [
+        (count, spec)
+        for count in threads
+        for model in options.models
+        for spec in variants(model, options.alpha, options.resolution, options.diagonal, count)
+    ]
     cells.sort(key=lambda cell: (cell[1].alpha, cell[1].resolution) not in DIAGONAL)  # what says most comes first
     if not cells:
         raise UserError("Nothing is left to compare: the diagonal is 1.0-224, 0.75-192, 0.5-160 and 0.25-128.", "Leave --diagonal out.")
@@ -169,11 +176,20 @@ def compare(options: argparse.Namespace) -> int:
         rows.append(row_of(place, count, spec, system, options.logs))
     context = context_of(places, systems, options.logs)
     report = to_json(context, rows)
-    rows.sort(key=lambda row: (list(context.boards).index(row.cell.board), row.cell.threads, -row.cell.alpha, -row.cell.resolution))
-    write_text(options.out / f"{STEM}.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    draw(context, rows, options.out / f"{STEM}.svg")
-    write_text(options.out / f"{STEM}.md", markdown(context, rows, STEM))
-    say(f"Written to {options.out}: {STEM}.md, {STEM}.json, {STEM}.svg")
+    rows.sort(
+        key=lambda row: (
+            list(context.boards).index(row.cell.board),
+            row.cell.threads,
+            options.models.index(row.cell.model),
+            -row.cell.alpha,
+            -row.cell.resolution,
+        )
+    )
+    stem = options.name
+    write_text(options.out / f"{stem}.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    draw(context, rows, options.out / f"{stem}.svg")
+    write_text(options.out / f"{stem}.md", markdown(context, rows, stem))
+    say(f"Written to {options.out}: {stem}.md, {stem}.json, {stem}.svg")
     codes = {row.exit_code for row in rows}
     return ExitCode.DISAGREES if ExitCode.DISAGREES in codes else max(codes)
 
@@ -184,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 4], metavar="N", help="thread counts (default: 1 4)")
     parser.add_argument("--alpha", nargs="+", type=float, default=[], metavar="α", help="width multipliers (default: the paper's four)")
     parser.add_argument("--resolution", nargs="+", type=int, default=[], metavar="SIDE", help="input sides (default: the paper's four)")
+    parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=f"networks (default: {NETWORK})")
+    parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the three files (default: benchmarks)")
     parser.add_argument("--diagonal", action="store_true", help="1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone")
     parser.add_argument("--only", nargs="+", default=[], metavar="SYSTEM", help="of ncnn,mnn,litert,onnxruntime,iree,ours")
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="our tuning logs (default: the shipped ones)")

@@ -107,10 +107,14 @@ def test_the_diagonal_comes_first_and_alone_on_several_threads() -> None:
     def named(specs: Sequence[ModelSpec]) -> list[tuple[float, int]]:
         return [(spec.alpha, spec.resolution) for spec in specs]
 
-    assert len(bench_peers.variants([], [], False, 1)) == 16
-    assert named(bench_peers.variants([], [], False, 1))[:4] == list(bench_peers.DIAGONAL)
-    assert named(bench_peers.variants([], [], False, 4)) == named(bench_peers.variants([], [], True, 1)) == list(bench_peers.DIAGONAL)
-    assert named(bench_peers.variants([0.5], [224, 160], False, 4)) == [(0.5, 160), (0.5, 224)]
+    assert len(bench_peers.variants("mobilenet_v1", [], [], False, 1)) == 16
+    assert named(bench_peers.variants("mobilenet_v1", [], [], False, 1))[:4] == list(bench_peers.DIAGONAL)
+    assert (
+        named(bench_peers.variants("mobilenet_v1", [], [], False, 4))
+        == named(bench_peers.variants("mobilenet_v1", [], [], True, 1))
+        == list(bench_peers.DIAGONAL)
+    )
+    assert named(bench_peers.variants("mobilenet_v1", [0.5], [224, 160], False, 4)) == [(0.5, 160), (0.5, 224)]
 
 
 def test_systems_are_chosen_by_name() -> None:
@@ -333,3 +337,10 @@ def in_cache(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], dict[str,
 def test_programs_are_where_the_table_says() -> None:
     assert (EXAMPLES / "region.py").is_file()
     assert all(f"run_{'tvmmobile' if system.key == OURS else system.key}.py" == system.program.name for system in systems())
+
+
+def test_other_networks_are_named() -> None:
+    cell = replace(ONE, model="mobilenet_v2")
+    text = markdown(CONTEXT, [row("ncnn", 50.0, cell=cell), row(OURS, 40.0, cell=cell)], "later")
+    assert "MobileNet v2, float32" in text and "MobileNet v1" not in text
+    assert [line[0] for line in lines_of(text, "mobilenet_v2 1.0-224")] == ["mobilenet_v2 1.0-224"] * 3

@@ -36,7 +36,7 @@ def draw(context: Context, rows: Sequence[Row], path: Path) -> None:
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=min(len(labels), 3 if size[0] < 9 else 6), frameon=False, fontsize=8)
         hashes = ", ".join(facts.timing_model for facts in context.boards.values())
-        figure.suptitle(f"MobileNet v1, float32, batch 1; modelled, timing model {hashes}", fontsize=9)
+        figure.suptitle(f"float32, batch 1; modelled, timing model {hashes}", fontsize=9)
         figure.tight_layout(rect=(0, 0.09, 1, 1))
         with replacing(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})

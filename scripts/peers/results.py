@@ -54,17 +54,20 @@ class Cell:
         threads: how many the systems might use.
         alpha: width multiplier.
         resolution: input side in pixels.
+        model: name of the network.
     """
 
     board: str
     threads: int
     alpha: float
     resolution: int
+    model: str = "mobilenet_v1"
 
     @property
     def variant(self) -> str:
-        """Such as `0.75-192`."""
-        return f"{self.alpha}-{self.resolution}"
+        """Such as `0.75-192` of MobileNet v1, else `mobilenet_v2 0.75-192`."""
+        label = f"{self.alpha}-{self.resolution}"
+        return label if self.model == "mobilenet_v1" else f"{self.model} {label}"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,19 @@ from collections.abc import Iterator, Sequence
 from peers.results import BoardFacts, Context, Row, best_peer, by_cell, ratio
 from peers.systems import OURS
 
+#: Names of networks for people.
+TITLES = {
+    "mobilenet_v1": "MobileNet v1",
+    "mobilenet_v2": "MobileNet v2",
+    "mobilenet_v3_large": "MobileNet v3 Large",
+    "mobilenet_v3_small": "MobileNet v3 Small",
+}
+
 _METHOD = """\
 Every number here is **modelled** on a virtual board ([virtual-boards.md](virtual-boards.md) says how, and how good that is); nothing was
 measured on hardware. Differences of a few percent between two systems are within the model's error.
 
-MobileNet v1, float32, batch 1, the same weights for all: `scripts/export_models` converts our PyTorch model. Each system is a Python
+{networks}, float32, batch 1, the same weights for all: `scripts/export_models` converts our PyTorch model. Each system is a Python
 program with the maker's AArch64 wheel, run under QEMU: it runs the network once to warm up and once marked, from the caller's NCHW array to
 an array of the logits, with every copy and layout change counted; LiteRT's network takes NHWC, and so does its caller have it. An output
 that is more than 1e-3 of its largest magnitude off PyTorch's (ours: 1e-4) gives no figures. Ours runs in TVM's own Relax VM in such a
@@ -43,7 +51,13 @@ def markdown(context: Context, rows: Sequence[Row], stem: str) -> str:
         rows: the figures, those of a cell beside each other.
         stem: of the JSON file and the plot beside it.
     """
-    parts = ["# How fast, beside others", "", _METHOD.format(json=f"[{stem}.json]({stem}.json)"), f"![Modelled latency]({stem}.svg)", ""]
+    parts = [
+        "# How fast, beside others",
+        "",
+        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=_networks(rows)),
+        f"![Modelled latency]({stem}.svg)",
+        "",
+    ]
     for place in dict.fromkeys((row.cell.board, row.cell.threads) for row in rows):
         members = [row for row in rows if (row.cell.board, row.cell.threads) == place]
         parts += _section(context, context.boards[place[0]], place[1], members)
@@ -52,6 +66,10 @@ def markdown(context: Context, rows: Sequence[Row], stem: str) -> str:
         parts += [_SPREAD]
     parts += [_LEFT_OUT, "## Versions", "", *_versions(context)]
     return "\n".join(parts) + "\n"
+
+
+def _networks(rows: Sequence[Row]) -> str:
+    return " and ".join(TITLES.get(model, model) for model in dict.fromkeys(row.cell.model for row in rows))
 
 
 def _section(context: Context, board: BoardFacts, threads: int, rows: Sequence[Row]) -> Iterator[str]:
