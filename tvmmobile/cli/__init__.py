@@ -51,6 +51,7 @@ VERBS = (
     Verb("tune", "tvmmobile.cli.tune:tune", "Tune what the logs lack; compile, verify, time and report."),
     Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Libraries from the tuning logs alone; no device needed."),
     Verb("bench", "tvmmobile.cli.bench:bench", "Verify and time compiled libraries on a device."),
+    Verb("report", "tvmmobile.cli.report:report", "Tables, Markdown and an HTML page from result files."),
     Verb("compare", "tvmmobile.cli.compare:compare", "Has a variant become slower between two results?"),
     Verb("baseline", "tvmmobile.cli.baseline:baseline", "Results kept to compare with: save, list, show."),
     Verb("regress", "tvmmobile.cli.regress:regress", "Time libraries, and compare them with their baselines."),

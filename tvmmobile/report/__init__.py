@@ -3,7 +3,8 @@
 Every shape is filled from one `view.View`, so that the same number reads the same everywhere.
 """
 
-from tvmmobile.report.render import write_report
-from tvmmobile.report.terminal import print_table
+from tvmmobile.report.joining import join
+from tvmmobile.report.render import write_report, write_side_by_side
+from tvmmobile.report.terminal import print_side_by_side, print_table
 
-__all__ = ["print_table", "write_report"]
+__all__ = ["join", "print_side_by_side", "print_table", "write_report", "write_side_by_side"]

@@ -1,89 +1,21 @@
-"""The two plots of a report as geometry; `plot.svg.j2` draws it."""
+"""The plots of all variants: accuracy against latency, latency against multiply-adds, and the course of the search."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import pairwise
 
-from tvmmobile.report.axes import Axis, axis_of
-from tvmmobile.report.labels import Box, Placed, place_labels
+from tvmmobile.report.axes import Axis
+from tvmmobile.report.course import search_course
+from tvmmobile.report.figures import FONT, FRAME, RADIUS, STYLES, Line, Mark, Plot, ticks, x_axis, y_axis
+from tvmmobile.report.labels import place_labels
+from tvmmobile.report.law import reference_of
 from tvmmobile.report.view import Row, View
 from tvmmobile.report.wording import label_of, latency_ms, millions, origin, plural
 
-#: In units of the drawing; the page scales it to the width there is.
-WIDTH, HEIGHT = 440, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 44
-_FRAME = Box(_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM)
-FONT, RADIUS = 11, 4.5
-#: Colours and shapes of series the page's style knows; further series begin again.
-STYLES = 6
 #: More points than this are labelled only on the front.
 _MAX_LABELS = 24
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A tick at a coordinate, with its text."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One variant in a plot.
-
-    Attributes:
-        row: the variant.
-        style: of its series, from 0.
-        label: its text's place, `None` without one.
-        described: what a pointer over it shows.
-    """
-
-    x: float
-    y: float
-    row: Row
-    style: int
-    text: str
-    label: Placed | None
-    described: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line through coordinates; `name` is its class and its entry in the legend, `text` what the legend says."""
-
-    name: str
-    text: str
-    points: tuple[tuple[float, float], ...]
-
-    @property
-    def path(self) -> str:
-        """For `polyline`."""
-        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot: its axes and what is in it.
-
-    Attributes:
-        key: for ids in the page.
-        remark: one line under the title: the source of what is plotted.
-        series: text and style of each, for the legend.
-    """
-
-    key: str
-    title: str
-    remark: str
-    x_title: str
-    y_title: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    lines: tuple[Line, ...]
-    marks: tuple[Mark, ...]
-    series: tuple[tuple[str, int], ...]
-    frame: Box = _FRAME
 
 
 def accuracy_plots(view: View) -> list[Plot]:
@@ -92,9 +24,9 @@ def accuracy_plots(view: View) -> list[Plot]:
 
 
 def scaling_plot(view: View) -> Plot:
-    """Latency against multiply-adds, both logarithmic, with the fit and the least time the core's FMA units need."""
+    """Latency against multiply-adds, both logarithmic: the fit, the α²ρ² law, and the least time the core's FMA units need."""
     context = view.context
-    x = _x_axis([row.variant.macs / 1e6 for row in view.rows])
+    x = x_axis([row.variant.macs / 1e6 for row in view.rows])
     lanes = context.clock_hz * context.fma_lanes_per_cycle
     threads = {row.variant.threads for row in view.rows}
 
@@ -108,8 +40,12 @@ def scaling_plot(view: View) -> Plot:
     if view.fit:
         fit = view.fit
         curves.append(("fit", f"fit, exponent {fit.exponent:.3f}", lambda macs_m: fit.latency_us(macs_m * 1e6) / 1e3))
+    if len(view.grids) == 1 and any(row.departure for row in view.rows):
+        largest = reference_of([row.variant for row in view.rows if row.valid])
+        each_us = largest.latency_us / largest.macs
+        curves.append(("law", f"α²ρ² law from {label_of(largest)}: exponent 1", lambda macs_m: macs_m * 1e3 * each_us))
     reach = [curve(value) for _, _, curve in curves for value in (x.low, x.high)]
-    y = _y_axis([*latencies, *reach], logarithmic=True, margin=0.05 if reach else 0.08)
+    y = y_axis([*latencies, *reach], margin=0.05 if reach else 0.08)
     lines = tuple(Line(name, text, tuple((x.at(v), y.at(curve(v))) for v in (x.low, x.high))) for name, text, curve in curves)
     points = [(x.at(row.variant.macs / 1e6), y.at(row.variant.latency_us / 1e3)) for row in view.rows]
     remark = f"exponent {view.fit.exponent:.3f} over {plural(view.fit.points, 'variant')}" if view.fit else "too few variants for a fit"
@@ -117,16 +53,58 @@ def scaling_plot(view: View) -> Plot:
     return _plot(view, "scaling", titles, (x, y), lines, view.rows, points)
 
 
+def course_plot(view: View) -> Plot | None:
+    """The sum of the kernels' best latencies against trials per kernel; `None` where no search is recorded."""
+    courses = [(row, points) for row in view.rows if len(points := search_course(row.variant)) > 1]
+    if not courses:
+        return None
+    context = view.context
+    end = max(points[-1][0] for _, points in courses)
+    x = x_axis([trials for _, points in courses for trials, _ in points])
+    y = y_axis([latency / 1e3 for _, points in courses for _, latency in points])
+    styles = _styles(view)
+    ends = [(x.at(end), y.at(points[-1][1] / 1e3)) for _, points in courses]
+    sides = [str(row.variant.resolution) for row, _ in courses]
+    labels = place_labels(ends, sides, FONT, RADIUS, FRAME) if len(courses) <= _MAX_LABELS else [None] * len(courses)
+    lines, marks = [], []
+    for place, (row, points) in enumerate(courses):
+        steps = [points[0]]
+        for (_, before), (trials, latency) in pairwise([*points, (end, points[-1][1])]):
+            steps += [(trials, before), (trials, latency)]
+        first, last = points[0], points[-1]
+        text = (
+            f"{row.variant.model} {label_of(row.variant)}: all kernels {latency_ms(first[1])} ms {context.kind} after "
+            f"{plural(first[0], 'trial')} each, {latency_ms(last[1])} ms {context.kind} after {last[0]}"
+        )
+        coordinates = tuple((x.at(trials), y.at(latency / 1e3)) for trials, latency in dict.fromkeys(steps))
+        lines.append(Line("course", "", coordinates, styles[_series(view, row)]))
+        marks.append(Mark(*ends[place], styles[_series(view, row)], text, row.index, True, sides[place], labels[place]))
+    used = dict.fromkeys(_series(view, row) for row, _ in courses)
+    return Plot(
+        "course",
+        f"Course of the search, latency {origin(context)}",
+        "all kernels of a variant together, each with the best schedule found by then",
+        "trials per kernel",
+        f"latency, ms ({context.kind})",
+        ticks(x),
+        ticks(y),
+        tuple(lines),
+        tuple(marks),
+        tuple((name, styles[name]) for name in used),
+    )
+
+
 def _accuracy_plot(view: View, source: int) -> Plot:
     rows = [row for row in view.rows if row.source == source]
     tops = [row.variant.top1 or 0.0 for row in rows]
-    x, y = _x_axis([row.variant.latency_us / 1e3 for row in rows]), _y_axis(tops, logarithmic=False, margin=0.08)
+    x, y = x_axis([row.variant.latency_us / 1e3 for row in rows]), y_axis(tops, logarithmic=False)
     points = [(x.at(row.variant.latency_us / 1e3), y.at(top)) for row, top in zip(rows, tops, strict=True)]
     front = sorted(point for row, point in zip(rows, points, strict=True) if row.on_front)
     line = Line("front", "Pareto front", tuple(front))
     title, remark = f"Published accuracy against latency, {origin(view.context)}", f"top-1 [{source}]: {view.sources[source - 1]}"
     titles = (title, remark, f"latency, ms ({view.context.kind})", f"top-1, % [{source}]")
-    return _plot(view, f"accuracy-{source}", titles, (x, y), (line,) if len(front) > 1 else (), rows, points)
+    plot = _plot(view, f"accuracy-{source}", titles, (x, y), (line,) if len(front) > 1 else (), rows, points)
+    return replace(plot, x_span=(x.low, x.high))
 
 
 def _plot(
@@ -141,26 +119,31 @@ def _plot(
     styles = _styles(view)
     wanted = [place for place, row in enumerate(rows) if len(rows) <= _MAX_LABELS or row.on_front]
     texts = [str(rows[place].variant.resolution) for place in wanted]
-    labels = dict(zip(wanted, place_labels([points[place] for place in wanted], texts, FONT, RADIUS, _FRAME), strict=True))
+    labels = dict(zip(wanted, place_labels([points[place] for place in wanted], texts, FONT, RADIUS, FRAME), strict=True))
     marks = tuple(
-        Mark(*point, row, styles[_series(view, row)], str(row.variant.resolution), labels.get(place), _described(view, row))
+        Mark(
+            *point,
+            styles[_series(view, row)],
+            described(view, row),
+            row.index,
+            row.on_front,
+            str(row.variant.resolution),
+            labels.get(place),
+        )
         for place, (row, point) in enumerate(zip(rows, points, strict=True))
     )
     used = dict.fromkeys(_series(view, row) for row in rows)
     series = tuple((name, styles[name]) for name in used)
-    return Plot(key, *titles, _ticks(axes[0]), _ticks(axes[1]), lines, marks, series)
+    return Plot(key, *titles, ticks(axes[0]), ticks(axes[1]), lines, marks, series)
 
 
-def _ticks(axis: Axis) -> tuple[Tick, ...]:
-    return tuple(Tick(axis.at(value), f"{value:.5g}") for value in axis.ticks())
-
-
-def _x_axis(values: Sequence[float]) -> Axis:
-    return axis_of(values, _FRAME.left, _FRAME.right, logarithmic=True)
-
-
-def _y_axis(values: Sequence[float], *, logarithmic: bool, margin: float) -> Axis:
-    return axis_of(values, _FRAME.bottom, _FRAME.top, logarithmic=logarithmic, margin=margin)
+def described(view: View, row: Row) -> str:
+    """A variant in one line."""
+    variant = row.variant
+    accuracy = f", top-1 {variant.top1:.1f} % [{row.source}]" if row.source else ""
+    macs = f"{millions(variant.macs)} M multiply-adds"
+    spoiled = "" if row.valid else "; not valid"
+    return f"{variant.model} {label_of(variant)}: {latency_ms(variant.latency_us)} ms {view.context.kind}, {macs}{accuracy}{spoiled}"
 
 
 def _series(view: View, row: Row) -> str:
@@ -174,10 +157,3 @@ def _series(view: View, row: Row) -> str:
 def _styles(view: View) -> dict[str, int]:
     names = dict.fromkeys(_series(view, row) for row in view.rows)
     return {name: place % STYLES for place, name in enumerate(names)}
-
-
-def _described(view: View, row: Row) -> str:
-    variant = row.variant
-    accuracy = f", top-1 {variant.top1:.1f} % [{row.source}]" if row.source else ""
-    macs = f"{millions(variant.macs)} M multiply-adds"
-    return f"{variant.model} {label_of(variant)}: {latency_ms(variant.latency_us)} ms {view.context.kind}, {macs}{accuracy}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tvmmobile.report.beside import side_by_side
 from tvmmobile.report.view import Grid, Row, View, view_of
-from tvmmobile.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific
+from tvmmobile.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific, signed
 from tvmmobile.results import Results
 
 if TYPE_CHECKING:
@@ -33,6 +34,25 @@ def print_table(results: Results) -> None:
         console.print("Top-1 is as published, not that of the weights timed here.")
         console.print("*: no variant is at least as fast and as accurate, and better in one.")
     console.print("peak: share of the multiply-adds the core could have done in that time.")
+
+
+def print_side_by_side(old: Results, new: Results) -> None:
+    """Print each variant's latency in both results, what became of it, and what sets the two apart."""
+    from tvmmobile.console import output, table_of
+
+    views = view_of(old), view_of(new)
+    beside = side_by_side(*views)
+    change = ["change"] if beside.compared else []
+    table = table_of(("variant",), (*(clean(heading).replace(", ", "\n", 1) for heading in beside.headings), *change))
+    for pair in beside.pairs:
+        latencies = [UNKNOWN if row is None else latency_ms(row.variant.latency_us) for row in (pair.old, pair.new)]
+        table.add_row(clean(pair.name), *latencies, *([UNKNOWN if pair.change is None else signed(pair.change)] if change else []))
+    console = output()
+    console.print(table)
+    for view in views if views[0].context.device != views[1].context.device else views[1:]:
+        console.print(clean(f"Latency {origin_caption(view.context)}."))
+    for remark in (*beside.remarks, *(remark for view in views for remark in view.remarks)):
+        console.print(clean(remark))
 
 
 def _table(view: View, grid: Grid) -> Table:

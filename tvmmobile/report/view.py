@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmmobile.report.analysis import PowerLaw, fit_power_law, pareto_front
+from tvmmobile.report.kernel_rows import kernel_table
+from tvmmobile.report.law import Departure, departures
 from tvmmobile.report.wording import plural
 from tvmmobile.results import Context, Results, VariantResult
 
@@ -22,6 +24,7 @@ class Row:
         source: number of its accuracy's source, from 1; `None` where nothing is published.
         on_front: no variant with accuracy of the same source is at least as fast and as accurate, and better in one.
         spread: interquartile range of the samples over their median; `None` with fewer than four.
+        departure: from the α²ρ² law; `None` where there is nothing to compare with.
     """
 
     index: int
@@ -30,6 +33,12 @@ class Row:
     source: int | None
     on_front: bool
     spread: float | None
+    departure: Departure | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Its latency counts; one that does not is shown, and nothing is concluded from it."""
+        return not self.variant.invalid
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ class View:
         sources: of the accuracies; `Row.source` counts them from 1.
         fit: latency against multiply-adds, `None` with too few variants.
         notes: what the columns mean and do not mean, one sentence or two each.
+        remarks: what to know about these results in particular, a sentence each.
     """
 
     results: Results
@@ -75,6 +85,7 @@ class View:
     sources: tuple[str, ...]
     fit: PowerLaw | None
     notes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def context(self) -> Context:
@@ -98,14 +109,19 @@ class View:
         return any(len(row.variant.samples_us) > 1 for row in self.rows)
 
 
-def view_of(results: Results) -> View:
-    """Work out what a report of `results` shows; it has at least one variant."""
+def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
+    """Work out what a report of `results` shows; it has at least one variant.
+
+    Args:
+        remarks: what to know about these results besides what they say themselves, a sentence each.
+    """
     groups: dict[tuple[str, str, int], list[VariantResult]] = {}
     for variant in results.variants:
         groups.setdefault((variant.model, variant.dtype, variant.threads), []).append(variant)
     ordered = [variant for group in groups.values() for variant in sorted(group, key=lambda one: (-one.alpha, -one.resolution))]
     sources = tuple(dict.fromkeys(_source(variant) for variant in ordered if variant.top1 is not None))
     front = {index for source in sources for index in _front(ordered, source)}
+    departed = _departures(ordered, results.context)
     rows = tuple(
         Row(
             index,
@@ -114,6 +130,7 @@ def view_of(results: Results) -> View:
             sources.index(_source(variant)) + 1 if variant.top1 is not None else None,
             index in front,
             _spread(variant.samples_us),
+            departed.get(index),
         )
         for index, variant in enumerate(ordered)
     )
@@ -121,8 +138,10 @@ def view_of(results: Results) -> View:
         _grid(f"{model}, {dtype}, {plural(threads, 'thread')}", [row for row in rows if _group(row.variant) == (model, dtype, threads)])
         for model, dtype, threads in groups
     )
-    fit = fit_power_law([row.variant.macs for row in rows], [row.variant.latency_us for row in rows])
-    return View(results, rows, grids, sources, fit, _notes(results, sources))
+    valid = [row.variant for row in rows if row.valid]
+    fit = fit_power_law([variant.macs for variant in valid], [variant.latency_us for variant in valid])
+    spoiled = [f"{variant.name} is not valid: {variant.invalid}." for variant in ordered if variant.invalid]
+    return View(results, rows, grids, sources, fit, _notes(results, sources), (*remarks, *spoiled))
 
 
 def _group(variant: VariantResult) -> tuple[str, str, int]:
@@ -138,10 +157,21 @@ def _log_latency(row: Row) -> float:
 
 
 def _front(variants: Sequence[VariantResult], source: str) -> list[int]:
-    """Accuracies of two sources are two trainings: they do not compete."""
-    indices = [index for index, variant in enumerate(variants) if variant.top1 is not None and _source(variant) == source]
+    """Accuracies of two sources are two trainings: they do not compete. Nor does a latency that does not count."""
+    indices = [
+        index for index, variant in enumerate(variants) if variant.top1 is not None and _source(variant) == source and not variant.invalid
+    ]
     gains = [variants[index].top1 or 0.0 for index in indices]
     return [indices[place] for place in pareto_front([variants[index].latency_us for index in indices], gains)]
+
+
+def _departures(variants: Sequence[VariantResult], context: Context) -> dict[int, Departure]:
+    """By index: what departs from the law within its network, dtype and thread count."""
+    found: dict[int, Departure] = {}
+    for group in dict.fromkeys(map(_group, variants)):
+        indices = [index for index, variant in enumerate(variants) if _group(variant) == group and not variant.invalid]
+        found |= dict(zip(indices, departures([variants[index] for index in indices], context), strict=False))
+    return found
 
 
 def _spread(samples_us: Sequence[float]) -> float | None:
@@ -158,6 +188,14 @@ def _grid(title: str, rows: Sequence[Row]) -> Grid:
     return Grid(title, resolutions, tuple((alpha, tuple(cells.get((alpha, side)) for side in resolutions)) for alpha in alphas))
 
 
+def _beyond(variant: VariantResult, context: Context) -> set[str]:
+    """The limits, `compute` and `memory`, that the network or a kernel of it is beyond."""
+    rows = kernel_table(variant, context).rows
+    above = variant.peak_share(context) > 1 or any((row.peak_share or 0.0) > 1 for row in rows)
+    found = {"memory"} if any(row.limit == "memory" and (row.limit_share or 0.0) > 1 for row in rows) else set()
+    return found | {"compute"} if above else found
+
+
 def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
     context = results.context
     notes = ["Multiply-adds (MACs) of one image and parameters, batch norm and bias included, are counted from the table of layers."]
@@ -168,6 +206,13 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
         "Share of FMA peak: multiply-adds over those the core could have done in that time, "
         f"{context.fma_lanes_per_cycle} float32 a cycle and thread at {context.clock_hz / 1e9:g} GHz."
     )
+    beyond = {limit for variant in results.variants for limit in _beyond(variant, context)}
+    if "compute" in beyond:
+        notes.append("More than 100 % of it: Strassen's algorithm needs fewer multiply-adds than are counted for a layer.")
+    if "memory" in beyond:
+        notes.append(
+            "More than 100 % of what memory allows: that is for reading and writing in turns; a kernel that mostly reads may get more."
+        )
     if context.kind == "modelled":
         notes.append("Core cycles: without what misses cost. DRAM: lines read from memory and written back to it.")
     emulator = "; on a virtual board the code that QEMU translated is part of it" if context.kind == "modelled" else ""

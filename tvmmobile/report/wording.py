@@ -46,6 +46,12 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f}" if share is not None and math.isfinite(share) else UNKNOWN
 
 
+def signed(change: float) -> str:
+    """A change as a share of 1 in percent, with the sign and its mark; what rounds to nothing has no sign."""
+    text = f"{change:+.1%}"
+    return "0.0%" if text in ("+0.0%", "-0.0%") else text
+
+
 def mebibytes(count: int) -> str:
     """Bytes in MiB."""
     return f"{count / 2**20:.1f}"

@@ -1,0 +1,57 @@
+"""`tvmmobile report`: result files as tables, Markdown and a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tvmmobile.cli.options import Out
+from tvmmobile.errors import UserError
+
+
+def report(
+    files: Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="One report.json or more.")],
+    out: Out = Path("out"),
+    join: Annotated[bool, typer.Option("--join", help="All files as one result.")] = False,
+) -> None:
+    """Tables, Markdown and an HTML page from result files.
+
+    One file: its report. Two: the old and the new result side by side, and
+    the whole report of the new one.
+
+    With --join any number of files become one result. They must be of one
+    context: device, clock, threads, timing model. A variant that is in
+    several of them counts as the latest has it.
+    """
+    from tvmmobile.cli.progress import errors
+    from tvmmobile.cli.work import check_writable
+    from tvmmobile.console import output
+    from tvmmobile.report import join as joined_of
+    from tvmmobile.report import print_side_by_side, print_table, write_report, write_side_by_side
+    from tvmmobile.results import read_results
+
+    if len(files) > 2 and not join:
+        raise UserError(f"{len(files)} results do not go side by side.", "Name two, or give --join to make one result of them.")
+    results = [read_results(file) for file in files]
+    check_writable(out, "--out")
+    if len(results) == 2 and not join:
+        paths = write_side_by_side(results[0], results[1], out)
+        print_side_by_side(results[0], results[1])
+    else:
+        joined = joined_of(results)
+        if len(files) > 1:
+            _check_kept(files, out)
+        paths = write_report(joined.results, out, joined.remarks)
+        print_table(joined.results)
+        for remark in joined.remarks:
+            errors().print(remark, soft_wrap=True)
+    output().print(f"Written to {out}: {', '.join(path.name for path in paths)}", soft_wrap=True)
+
+
+def _check_kept(files: list[Path], out: Path) -> None:
+    """Raises `UserError` where the joined result would replace one of those it was joined from."""
+    target = out / "report.json"
+    if target.exists() and any(file.samefile(target) for file in files):
+        raise UserError(f"{target} is one of the results to join and would be replaced.", "Name another folder with --out.")
