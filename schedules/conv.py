@@ -19,7 +19,8 @@ from tvmmobile.tasks import Task
 
 
 class Conv(Template):
-    """Takes one convolution of any kernel size, stride, padding and number of groups, float32, with or without a residual.
+    """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, padding and number of groups, float32,
+    with or without a residual.
 
     Channels lie together, or in blocks where there is one group.
 
@@ -41,6 +42,8 @@ class Conv(Template):
         layer = task.region[0]
         if not isinstance(layer, Conv2d) or layer.is_depthwise or "NCHW" in (layer.in_layout, layer.out_layout):
             return None
+        if layer.groups == 1 and layer.kernel == (1, 1) and not any(layer.padding):
+            return None  # one product over all pixels: `Pointwise`
         if layer.groups > 1 and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC"):
             return None
         depth, channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups

@@ -39,8 +39,8 @@ LEVELS = (
     ("cluster", "gate_report", "regression", "json_schemas"),
     ("cli", "__main__"),
 )
-#: What may be imported at the top all the same: the module is only imported where a session is opened.
-HEAVY_ALLOWED = {"devices/session.py"}
+#: What may be imported at the top all the same: the modules are only imported where a session is opened, or a PyTorch module made.
+HEAVY_ALLOWED = {"devices/session.py", "models/network.py"}
 #: Workers are told where their temporary files go.
 ENVIRONMENT_ALLOWED = {"environment.py", "workers.py"}
 

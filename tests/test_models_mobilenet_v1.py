@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from tvmmobile.errors import UserError
 from tvmmobile.models.layers import Kind
-from tvmmobile.models.mobilenet_v1 import channels, layers
-from tvmmobile.models.registry import build_torch_model, family, grid
+from tvmmobile.models.mobilenet_v1 import channels
+from tvmmobile.models.registry import FAMILIES, build_torch_model, family, grid
 from tvmmobile.models.spec import ModelSpec
+
+layers = FAMILIES["mobilenet_v1"].layers
 
 
 def test_body_is_the_papers_table_1() -> None:

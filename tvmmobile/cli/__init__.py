@@ -47,7 +47,7 @@ class Verb:
 
 
 VERBS = (
-    Verb("models", "tvmmobile.cli.models:models", "The variants: multiply-adds, parameters and published accuracy."),
+    Verb("models", "tvmmobile.cli.models:models", "Networks: multiply-adds, parameters, published accuracy."),
     Verb("tune", "tvmmobile.cli.tune:tune", "Tune what the logs lack; compile, verify, time and report."),
     Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Libraries from the tuning logs alone; no device needed."),
     Verb("bench", "tvmmobile.cli.bench:bench", "Verify and time compiled libraries on a device."),

@@ -25,7 +25,7 @@ def compile_libraries(
     model: Model = "mobilenet_v1",
     alpha: Alphas = None,
     resolution: Resolutions = None,
-    activation: Activation = "relu6",
+    activation: Activation = None,
     classes: Classes = 1000,
     threads: Threads = 1,
     out: Out = Path("out"),
@@ -37,7 +37,8 @@ def compile_libraries(
 ) -> None:
     """Compile a network for a device from the tuning logs alone, without the device.
 
-    Without --alpha and --resolution: the paper's 16 variants. Kernels without records take the nearest shape's schedule.
+    Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Kernels without records take the nearest
+    shape's schedule.
     """
     from tvmmobile.cli.progress import counting, errors
     from tvmmobile.console import output

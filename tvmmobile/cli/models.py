@@ -1,151 +1,166 @@
-"""`tvmmobile models`: what each variant costs, beside what was published."""
+"""`tvmmobile models`: what networks and their variants cost, beside what was published."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from tvmmobile.cli.options import Alphas, Json, Model, Resolutions
+from tvmmobile.cli.options import Alphas, Json, Resolutions
+from tvmmobile.errors import UserError
+from tvmmobile.models.comparison import COMPARED
 from tvmmobile.models.costs import ModelCost, count
-from tvmmobile.models.published import PAPER, SLIM, Published, paper_figures, paper_type_shares, slim_figures
-from tvmmobile.models.registry import grid
+from tvmmobile.models.published import NOTES, figures, paper_type_shares
+from tvmmobile.models.registry import family, grid
 from tvmmobile.models.spec import ModelSpec
+from tvmmobile.models.traits import TRAITS
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_LEGEND = f"""Counted: multiply-adds (MACs) of one image; parameters with batch norm and bias.
-paper: {PAPER}. –: not published.
-slim: retrained networks, {SLIM};
-its multiply-adds differ from a count in places."""
+_DEFAULT = "list"
+#: What --alpha and --resolution alone are about.
+_DEFAULT_FAMILY = "mobilenet_v1"
 
 
-def models(
-    model: Model = "mobilenet_v1",
+class _ListUnlessTold(TyperGroup):
+    """A group whose first verb needs no name: `models mobilenet_v2` is `models list mobilenet_v2`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = [_DEFAULT, *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+models = typer.Typer(cls=_ListUnlessTold, add_completion=False, rich_markup_mode=None)
+
+
+@models.callback()
+def _group() -> None:
+    """Networks: multiply-adds, parameters, published accuracy, and latency.
+
+    `tvmmobile models` compares all of them, and `tvmmobile models NAME` shows the
+    variants of one: both are `tvmmobile models list`.
+    """
+
+
+@models.command(_DEFAULT)
+def list_models(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The family whose variants to show; default: all compared.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The same as NAME.")] = None,
     alpha: Alphas = None,
     resolution: Resolutions = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Show each layer and layer type; of 1.0-224 unless told otherwise.")] = False,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option("--results", metavar="FILE", help="A report.json with latencies to show; may be given more than once."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the variants of a network: multiply-adds, parameters and published accuracy.
+    """Compare all networks, or show the variants of one.
 
-    Without --alpha and --resolution: the paper's 16 variants.
+    Multiply-adds, parameters, published accuracy, and latencies from results.
+
+    Without --alpha and --resolution: the variants that `tvmmobile tune` takes.
     """
-    if layers:
-        alpha, resolution = alpha or [1.0], resolution or [224]
-    costs = [count(spec) for spec in grid(model, alpha or (), resolution or ())]
-    if as_json:
-        typer.echo(json.dumps([_as_json(cost, layers) for cost in costs], indent=2, ensure_ascii=False))
-    elif layers:
-        _print_layers(costs)
+    from tvmmobile.cli.model_tables import latencies_of, print_comparison, print_variants
+
+    if name and model and name != model:
+        raise UserError(f"{name} and --model {model} are two families.", "Give one of them.")
+    chosen = name or model or (_DEFAULT_FAMILY if alpha or resolution else None)
+    latencies = latencies_of(results or [])
+    if chosen is None:
+        specs = latencies.with_others(COMPARED)
+    elif alpha or resolution:
+        specs = list(grid(chosen, alpha or (), resolution or ()))
     else:
-        _print_variants(costs)
+        specs = latencies.with_others([ModelSpec(chosen, *listed) for listed in TRAITS[family(chosen).name].listed])
+    costs = [count(spec) for spec in specs]
+    if as_json:
+        _print_json([_as_json(cost) | latencies.as_json(cost.spec) for cost in costs])
+    elif chosen:
+        print_variants(costs, latencies)
+    else:
+        print_comparison(costs, latencies)
 
 
-def _figures(spec: ModelSpec) -> tuple[Published | None, Published | None]:
-    key = (spec.name, spec.alpha, spec.resolution)
-    return paper_figures(*key), slim_figures(*key)
+@models.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The family.")],
+    alpha: Alphas = None,
+    resolution: Resolutions = None,
+    as_json: Json = False,
+) -> None:
+    """Show each layer of a network, and each layer type.
+
+    Of α 1.0 at the network's own side unless told otherwise.
+    """
+    from tvmmobile.cli.model_tables import print_layers
+
+    side = TRAITS[family(name).name].native_side
+    costs = [count(spec) for spec in grid(name, alpha or [1.0], resolution or [side])]
+    if as_json:
+        _print_json([_as_json(cost) | {"layers": _layers_as_json(cost)} for cost in costs])
+    else:
+        print_layers(costs)
 
 
-def _print_variants(costs: list[ModelCost]) -> None:
-    from tvmmobile.console import output, table_of
+@models.command("cost")
+def cost(
+    kernel: Annotated[int, typer.Option("--kernel", metavar="D_K", help="Side of the kernel.")],
+    inputs: Annotated[int, typer.Option("--in", metavar="M", help="Input channels.")],
+    outputs: Annotated[int, typer.Option("--out", metavar="N", help="Output channels.")],
+    side: Annotated[int, typer.Option("--side", metavar="D_F", help="Side of the output.")],
+    alpha: Annotated[float, typer.Option("--alpha", metavar="ALPHA", help="Width multiplier: of M and N.")] = 1.0,
+    rho: Annotated[float, typer.Option("--rho", metavar="RHO", help="Resolution multiplier: of D_F.")] = 1.0,
+    groups: Annotated[int, typer.Option("--groups", metavar="G", help="Groups of the standard and of the pointwise convolution.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Work out what depthwise separable convolutions save.
 
-    published = ("paper", "slim")
-    table = table_of((), ("α", "side", "MACs, M\ncounted", *published, "params, M\ncounted", *published, "top-1, %\npaper", "slim"))
-    for number, cost in enumerate(costs):
-        paper, slim = _figures(cost.spec)
-        last_of_alpha = number + 1 == len(costs) or costs[number + 1].spec.alpha != cost.spec.alpha
-        table.add_row(
-            str(cost.spec.alpha),
-            str(cost.spec.resolution),
-            f"{cost.macs / 1e6:.1f}",
-            *(str(found.macs_m) if found else "–" for found in (paper, slim)),
-            f"{cost.parameters / 1e6:.2f}",
-            *(str(found.params_m) if found else "–" for found in (paper, slim)),
-            *(f"{found.top1:.1f}" if found else "–" for found in (paper, slim)),
-            end_section=last_of_alpha,
-        )
-    console = output()
-    console.print(costs[0].spec.name)
-    console.print(table)
-    console.print(_LEGEND)
+    The formulas are those of section 3 of the MobileNets paper, arXiv 1704.04861.
+    """
+    from tvmmobile.cli.model_tables import print_ways
+    from tvmmobile.models.separable import reduction, scaled, ways
 
-
-def _print_layers(costs: list[ModelCost]) -> None:
-    from tvmmobile.console import output
-
-    console = output()
-    for cost in costs:
-        spec = cost.spec
-        console.print(
-            f"{spec.name} {spec.alpha}-{spec.resolution}: {cost.macs / 1e6:.1f} M multiply-adds, {cost.parameters / 1e6:.2f} M parameters"
-        )
-        console.print(_layer_table(cost))
-        console.print(_type_table(cost))
-        if paper_type_shares(spec.name, spec.alpha, spec.resolution):
-            console.print(
-                f"paper: {PAPER}, table 2. It prints 1.19 for the 3×3 convolution;\nits column then sums to 99.29, and a count gives 1.91."
-            )
-    console.print("Shares of parameters count weights alone, without batch norm and bias.")
+    shape = scaled(kernel, inputs, outputs, side, alpha, rho, groups)
+    if as_json:
+        _print_json(asdict(shape) | {"reduction": reduction(shape), "ways": [asdict(way) for way in ways(shape)]})
+    else:
+        print_ways(shape)
 
 
-def _layer_table(cost: ModelCost) -> Table:
-    from tvmmobile.console import table_of
-
-    table = table_of(("layer", "type/stride"), ("input", "output", "MACs, M", "weights, k"))
-    for item in cost.layers:
-        layer = item.layer
-        table.add_row(
-            layer.name,
-            f"{layer.type_label}/{layer.stride}" if layer.stride > 1 else layer.type_label,
-            f"{layer.in_side}²×{layer.in_channels}",
-            f"{layer.out_side}²×{layer.out_channels}",
-            f"{item.macs / 1e6:.3f}",
-            f"{item.weights / 1e3:.1f}",
-        )
-    return table
+def _print_json(content: object) -> None:
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def _type_table(cost: ModelCost) -> Table:
-    from tvmmobile.console import table_of
-
-    shares = paper_type_shares(cost.spec.name, cost.spec.alpha, cost.spec.resolution)
-    paper = ("paper",) if shares else ()
-    table = table_of(("layer type",), ("layers", "MACs, M", "share, %", *paper, "weights, k", "share, %", *paper))
-    for item in cost.by_type():
-        share = shares.get(item.label)
-        cells = [item.label, str(item.layers), f"{item.macs / 1e6:.3f}", f"{item.macs_percent:.2f}"]
-        cells += [f"{share.macs:.2f}"] if share else []
-        cells += [f"{item.weights / 1e3:.1f}", f"{item.weights_percent:.2f}"]
-        cells += [f"{share.params:.2f}"] if share else []
-        table.add_row(*cells)
-    return table
+def _key(spec: ModelSpec) -> tuple[str, float, int]:
+    return spec.name, spec.alpha, spec.resolution
 
 
-def _as_json(cost: ModelCost, layers: bool) -> dict[str, Any]:
-    paper, slim = _figures(cost.spec)
-    shares = paper_type_shares(cost.spec.name, cost.spec.alpha, cost.spec.resolution)
-    entry: dict[str, Any] = {
+def _as_json(cost: ModelCost) -> dict[str, Any]:
+    shares = paper_type_shares(*_key(cost.spec))
+    return {
         "model": cost.spec.name,
         "alpha": cost.spec.alpha,
         "resolution": cost.spec.resolution,
         "macs": cost.macs,
         "parameters": cost.parameters,
         "weights": cost.weights,
-        "published": [asdict(found) for found in (paper, slim) if found],
+        "published": [asdict(found) for found in figures(*_key(cost.spec))],
+        "note": NOTES.get(cost.spec.name),
         "by_type": [
             asdict(item) | {"paper_percent": asdict(shares[item.label]) if item.label in shares else None} for item in cost.by_type()
         ],
     }
-    if layers:
-        entry["layers"] = [
-            {"name": item.layer.name, "type": item.layer.type_label, "kernel": item.layer.kernel, "stride": item.layer.stride}
-            | {"in_channels": item.layer.in_channels, "out_channels": item.layer.out_channels}
-            | {"in_side": item.layer.in_side, "out_side": item.layer.out_side}
-            | {"macs": item.macs, "weights": item.weights, "parameters": item.parameters}
-            for item in cost.layers
-        ]
-    return entry
+
+
+def _layers_as_json(cost: ModelCost) -> list[dict[str, Any]]:
+    return [
+        {"name": item.layer.name, "type": item.layer.type_label, "kernel": item.layer.kernel, "stride": item.layer.stride}
+        | {"groups": item.layer.groups, "in_channels": item.layer.in_channels, "out_channels": item.layer.out_channels}
+        | {"in_side": item.layer.in_side, "out_side": item.layer.out_side}
+        | {"macs": item.macs, "weights": item.weights, "parameters": item.parameters}
+        for item in cost.layers
+    ]

@@ -9,12 +9,14 @@ import typer
 
 Model = Annotated[str, typer.Option("--model", metavar="NAME", help="Network family.")]
 Alphas = Annotated[
-    list[float] | None, typer.Option("--alpha", metavar="ALPHA", help="Width multiplier in (0, 1]; may be given more than once.")
+    list[float] | None, typer.Option("--alpha", metavar="ALPHA", help="Width multiplier, such as 0.5; may be given more than once.")
 ]
 Resolutions = Annotated[
-    list[int] | None, typer.Option("--resolution", metavar="SIDE", help="Input side in pixels, 32 to 512; may be given more than once.")
+    list[int] | None, typer.Option("--resolution", metavar="SIDE", help="Input side in pixels, such as 160; may be given more than once.")
 ]
-Activation = Annotated[str, typer.Option("--activation", metavar="NAME", help="relu6 or relu.")]
+Activation = Annotated[
+    str | None, typer.Option("--activation", metavar="NAME", help="relu6 or relu for MobileNet v1; other families have their own.")
+]
 Classes = Annotated[int, typer.Option("--classes", metavar="N", help="Outputs of the classifier.")]
 Target = Annotated[str, typer.Option("--target", metavar="NAME", help="Architecture: arm is AArch64 with NEON.")]
 Device = Annotated[

@@ -49,7 +49,7 @@ def tune(
     model: Model = "mobilenet_v1",
     alpha: Alphas = None,
     resolution: Resolutions = None,
-    activation: Activation = "relu6",
+    activation: Activation = None,
     classes: Classes = 1000,
     trials: Annotated[
         int | None,
@@ -75,8 +75,8 @@ def tune(
 ) -> None:
     """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
 
-    Without --alpha and --resolution: the paper's 16 variants. Interrupt it at any time: finished trials are kept, and the same command
-    goes on from there.
+    Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Interrupt it at any time: finished trials are
+    kept, and the same command goes on from there.
     """
     from tvmmobile.devices.registry import find_device
 

@@ -119,7 +119,7 @@ class Request:
     model: str
     alphas: Sequence[float] | None
     resolutions: Sequence[int] | None
-    activation: str
+    activation: str | None
     classes: int
     threads: int
     out: Path

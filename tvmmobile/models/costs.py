@@ -5,7 +5,9 @@ counts of padded border pixels are included, as there):
 - standard convolution: D_K² · M · N · D_F² multiply-adds (equation 2), D_K² · M · N weights;
 - depthwise: D_K² · M · D_F² (equation 4), D_K² · M weights;
 - pointwise (1×1): M · N · D_F² (second term of equation 5), M · N weights;
+- convolution in G groups: 1/G of a standard one of both;
 - fully connected: M · N of both.
+The 1×1 convolutions of squeeze-and-excite are counted, for an image of one pixel; activations, pooling and sums are not.
 α scales M and N, ρ scales D_F (section 3.3 and 3.4).
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmmobile.models.layers import Kind, Layer
+from tvmmobile.models.layers import Layer
 from tvmmobile.models.registry import family
 from tvmmobile.models.spec import ModelSpec
 
@@ -83,8 +85,7 @@ class ModelCost:
 
 def count_layer(layer: Layer) -> LayerCost:
     """The cost of one layer, by the formulas at the top of this file."""
-    inputs = 1 if layer.kind is Kind.DEPTHWISE else layer.in_channels
-    weights = layer.kernel**2 * inputs * layer.out_channels
+    weights = layer.kernel**2 * layer.in_channels // layer.groups * layer.out_channels
     extra = (2 * layer.norm + layer.bias) * layer.out_channels
     return LayerCost(layer, weights * layer.out_side**2, weights, weights + extra)
 

@@ -1,4 +1,4 @@
-"""The network families by name. A new family is one line in `FAMILIES`."""
+"""The network families by name. A new family is one line in `FAMILIES`, and one in `traits.TRAITS`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvmmobile.errors import UserError
-from tvmmobile.models import mobilenet_v1
+from tvmmobile.models import googlenet, mobilenet_v1, mobilenet_v2, mobilenet_v3, shufflenet_v1, shufflenet_v2, squeezenet, vgg, xception
+from tvmmobile.models.blocks import Chain, layers_of
 from tvmmobile.models.layers import Layer
-from tvmmobile.models.spec import PAPER_ALPHAS, PAPER_RESOLUTIONS, ModelSpec
+from tvmmobile.models.spec import ModelSpec
+from tvmmobile.models.traits import TRAITS
 
 if TYPE_CHECKING:
     import torch
@@ -22,17 +24,43 @@ class Family:
 
     Attributes:
         name: as in `ModelSpec.name`.
-        layers: the layers with weights, in order; needs no framework.
-        module: the PyTorch module, with weights as PyTorch leaves them.
+        body: the description of a variant; needs no framework.
+        spare: beginnings of names in published checkpoints that the network has no use for, such as heads for training alone.
     """
 
     name: str
-    layers: Callable[[ModelSpec], tuple[Layer, ...]]
-    module: Callable[[ModelSpec], torch.nn.Module]
+    body: Callable[[ModelSpec], Chain]
+    spare: tuple[str, ...] = ()
+
+    def layers(self, spec: ModelSpec) -> tuple[Layer, ...]:
+        """The layers with weights, in order of execution."""
+        return layers_of(self.body(spec), spec.resolution)
+
+    def module(self, spec: ModelSpec) -> torch.nn.Module:
+        """The PyTorch module: NCHW `[N, 3, side, side]` float32 in, logits `[N, classes]` out; weights as PyTorch leaves them."""
+        from tvmmobile.models.network import Network
+
+        return Network(self.body(spec), spec.resolution)
 
 
 FAMILIES = {
-    mobilenet_v1.NAME: Family(mobilenet_v1.NAME, mobilenet_v1.layers, mobilenet_v1.module),
+    family.name: family
+    for family in (
+        Family("mobilenet_v1", mobilenet_v1.body),
+        Family("mobilenet_v1_full", mobilenet_v1.full_body),
+        Family("mobilenet_v1_shallow", mobilenet_v1.shallow_body),
+        Family("mobilenet_v2", mobilenet_v2.body),
+        Family("mobilenet_v3_large", mobilenet_v3.large_body),
+        Family("mobilenet_v3_small", mobilenet_v3.small_body),
+        Family("squeezenet1_0", squeezenet.body_1_0),
+        Family("squeezenet1_1", squeezenet.body_1_1),
+        Family("shufflenet_v1", shufflenet_v1.body),
+        Family("shufflenet_v2", shufflenet_v2.body),
+        Family("xception", xception.body),
+        Family("googlenet", googlenet.body, spare=("aux1.", "aux2.")),
+        Family("vgg16", vgg.vgg16_body),
+        Family("alexnet", vgg.alexnet_body),
+    )
 }
 
 
@@ -59,15 +87,18 @@ def family(name: str) -> Family:
 
 
 def grid(
-    name: str, alphas: Sequence[float] = (), resolutions: Sequence[int] = (), activation: str = "relu6", classes: int = 1000
+    name: str, alphas: Sequence[float] = (), resolutions: Sequence[int] = (), activation: str | None = None, classes: int = 1000
 ) -> tuple[ModelSpec, ...]:
-    """Every α with every resolution, in the order given and each once; an empty list stands for the paper's four values.
+    """Every α with every resolution, in the order given and each once; see `Traits.variants` for an empty list.
 
-    Raises `UserError` if the family, an α or a resolution is not valid.
+    Args:
+        activation: `None` for the family's own.
+
+    Raises:
+        UserError: the family is not known, or has no such variant.
     """
-    family(name)
-    wanted = [(float(alpha), side) for alpha in alphas or PAPER_ALPHAS for side in resolutions or PAPER_RESOLUTIONS]
-    return tuple(ModelSpec(name, alpha, side, activation, classes) for alpha, side in dict.fromkeys(wanted))
+    wanted = TRAITS[family(name).name].variants(alphas, resolutions)
+    return tuple(ModelSpec(name, alpha, side, activation or "", classes) for alpha, side in wanted)
 
 
 def build_torch_model(spec: ModelSpec, checkpoint: Path | None = None, seed: int = 0) -> TorchModel:
@@ -75,7 +106,7 @@ def build_torch_model(spec: ModelSpec, checkpoint: Path | None = None, seed: int
 
     Args:
         spec: the variant.
-        checkpoint: a state dict saved with `torch.save`, with the names of timm's `mobilenetv1_100`.
+        checkpoint: a state dict saved with `torch.save`, with the names that torchvision or timm give the network.
         seed: of the generated weights; unused with a checkpoint. The same weights serve every resolution.
 
     Raises:
@@ -83,10 +114,18 @@ def build_torch_model(spec: ModelSpec, checkpoint: Path | None = None, seed: int
     """
     import torch
 
-    from tvmmobile.models import weights
+    from tvmmobile.models.checkpoints import load_checkpoint
+    from tvmmobile.models.weights import PROBE_SIDE, seed_weights
 
     network = family(spec.name)
     with torch.random.fork_rng(devices=[]):  # PyTorch's constructors draw weights of their own
         module = network.module(spec)
-    source = weights.load_checkpoint(module, checkpoint) if checkpoint else weights.seed_weights(module, seed)
+    if checkpoint:
+        source = load_checkpoint(module, network.body(spec), checkpoint, network.spare)
+    else:
+        layers = network.layers(spec)
+        # The classifier keeps its weights: logits of any spread do.
+        scaled = [layer.name for layer in layers[:-1] if not layer.norm]
+        least, most = TRAITS[spec.name].sides
+        source = seed_weights(module, seed, scaled, least if least == most else PROBE_SIDE)
     return TorchModel(spec, module.eval(), source)

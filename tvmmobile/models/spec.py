@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvmmobile.errors import UserError
-
-MIN_SIDE, MAX_SIDE = 32, 512
-#: The paper's grid (arXiv 1704.04861, tables 6 and 7).
-PAPER_ALPHAS = (1.0, 0.75, 0.5, 0.25)
-PAPER_RESOLUTIONS = (224, 192, 160, 128)
+from tvmmobile.models.traits import TRAITS, UNKNOWN, Traits
 
 
 @dataclass(frozen=True, order=True)
@@ -18,31 +14,59 @@ class ModelSpec:
 
     Attributes:
         name: the family, e.g. `mobilenet_v1`.
-        alpha: width multiplier, in (0, 1].
-        resolution: input side in pixels, 32 to 512; ρ is `resolution / 224`.
-        activation: `relu` or `relu6`.
+        alpha: width multiplier; which ones there are depends on the family (`traits.TRAITS`).
+        resolution: input side in pixels; ρ is `resolution / 224`.
+        activation: `relu` or `relu6` for MobileNet v1; other families have one of their own. "" stands for the family's own.
         classes: outputs of the classifier.
+
+    Raises:
+        UserError: the family has no such variant.
     """
 
     name: str = "mobilenet_v1"
     alpha: float = 1.0
     resolution: int = 224
-    activation: str = "relu6"
+    activation: str = ""
     classes: int = 1000
 
     def __post_init__(self) -> None:
+        traits = TRAITS.get(self.name, UNKNOWN)
         object.__setattr__(self, "alpha", float(self.alpha))  # 1 and 1.0 are the same variant, and print alike
-        if not 0 < self.alpha <= 1:
-            raise UserError(f"width multiplier {self.alpha} is outside (0, 1].", "Give --alpha a value such as 0.25, 0.5, 0.75 or 1.0.")
-        if not MIN_SIDE <= self.resolution <= MAX_SIDE:
+        object.__setattr__(self, "activation", self.activation or traits.activations[0])
+        self._check_alpha(traits)
+        self._check_resolution(traits)
+        if self.activation not in traits.activations:
             raise UserError(
-                f"resolution {self.resolution} is outside {MIN_SIDE} to {MAX_SIDE}.",
-                "Give --resolution an input side in pixels, such as 128, 160, 192 or 224.",
+                f"activation {self.activation!r} is not one of {self.name}'s.",
+                f"Give --activation one of: {', '.join(traits.activations)}.",
             )
-        if self.activation not in ("relu", "relu6"):
-            raise UserError(f"activation {self.activation!r} is not known.", "Use relu or relu6.")
         if self.classes < 1:
             raise UserError(f"{self.classes} classes are too few.", "Give --classes a positive number.")
+
+    def _check_alpha(self, traits: Traits) -> None:
+        if traits.most_alpha is not None:
+            if not 0 < self.alpha <= traits.most_alpha:
+                raise UserError(
+                    f"width multiplier {self.alpha} is outside (0, {traits.most_alpha:g}] of {self.name}.",
+                    "Give --alpha a value such as 0.25, 0.5, 0.75 or 1.0.",
+                )
+        elif traits.alphas == (1.0,) != (self.alpha,):
+            raise UserError(f"{self.name} has no width multiplier, and --alpha is {self.alpha}.", "Leave --alpha away, or give 1.0.")
+        elif self.alpha not in traits.alphas:
+            raise UserError(
+                f"width multiplier {self.alpha} is not one of {self.name}'s.",
+                f"Give --alpha one of: {', '.join(map(str, traits.alphas))}.",
+            )
+
+    def _check_resolution(self, traits: Traits) -> None:
+        least, most = traits.sides
+        if least == most != self.resolution:
+            raise UserError(f"{self.name} takes images of side {least} alone, not {self.resolution}.", f"Give --resolution {least}.")
+        if not least <= self.resolution <= most:
+            raise UserError(
+                f"resolution {self.resolution} is outside {least} to {most} of {self.name}.",
+                "Give --resolution an input side in pixels, such as 128, 160, 192 or 224.",
+            )
 
     @property
     def variant(self) -> str:

@@ -1,48 +1,27 @@
-"""Weights of a PyTorch module: from a state dict, or generated from a seed so that every kernel matters to the output."""
+"""Weights generated from a seed so that every kernel matters to the output."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tvmmobile.errors import UserError
-from tvmmobile.files import sha256_of
 
 if TYPE_CHECKING:
     import torch
 
-#: The images that the generated batch-norm statistics are taken from: batch and side. The same for every resolution, because
-#: parameters do not depend on it.
-_PROBE_IMAGES, _PROBE_SIDE = 4, 96
+#: Side of the images that the generated statistics are taken from. The same for every resolution, because parameters do not depend on it.
+PROBE_SIDE = 96
+_PROBE_IMAGES = 4
 #: Ranges of the generated batch norms' γ and β: with them a few percent of the activations reach ReLU6's upper bound.
 _GAMMA, _BETA = (1.4, 3.0), (-0.25, 2.0)
+#: Weights are rounded by so many at a time: a fully connected layer of 10⁸ needs gigabytes otherwise.
+_AT_ONCE = 2**24
+
+_Uniform = Callable[[tuple[int, ...], float, float], "torch.Tensor"]
 
 
-def load_checkpoint(module: torch.nn.Module, path: Path) -> str:
-    """Put the state dict saved in `path` into `module`; returns `checkpoint sha256 <hex>`.
-
-    Only tensors are unpickled (`weights_only=True`), so a hostile file runs no code.
-
-    Raises:
-        UserError: the file is missing or not a state dict, or a tensor is missing, unknown, of the wrong shape or not finite.
-    """
-    state = _read_state_dict(path)
-    expected = module.state_dict()
-    # num_batches_tracked has no meaning in eval mode, and older files lack it.
-    names = {name for name in expected if not name.endswith("num_batches_tracked")}
-    given = {name for name in state if not name.endswith("num_batches_tracked")}
-    _refuse(path, "lacks", sorted(names - given))
-    _refuse(path, "has unknown", sorted(given - names))
-    for name in names:
-        _check_tensor(path, name, state[name], tuple(expected[name].shape))
-    module.load_state_dict({name: state[name] for name in names}, strict=False)
-    return f"checkpoint sha256 {sha256_of(path)}"
-
-
-def seed_weights(module: torch.nn.Module, seed: int) -> str:
+def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (), probe_side: int = PROBE_SIDE) -> str:
     """Fill `module` with Kaiming weights (uniform, fan out, ReLU) and non-trivial batch-norm statistics.
 
     Returns `seeded kaiming, seed <n>`.
@@ -50,12 +29,15 @@ def seed_weights(module: torch.nn.Module, seed: int) -> str:
     PyTorch's own initialisation lets activations vanish: the output is then the classifier's bias, whatever the kernels compute. Here
     each batch norm gets about the statistics of its own input for white-noise images, then a random γ and β, so that
     activations keep their spread, part of them are clipped on both sides, and different images give different logits.
+    Layers without batch norm are scaled after the same images (as in arXiv 1511.06422), so that what follows them sees the same spread.
     The same seed gives the same bits on every machine: only uniform numbers are drawn (exact, unlike normal ones),
     and the statistics are computed in float64 and kept to 8 bits. Leaves the global random state alone, and `module` in eval mode.
 
     Args:
         module: any module of convolutions, batch norms and linear layers that takes NCHW images of 3 channels.
         seed: any integer that PyTorch's generator takes.
+        scaled: paths of the convolutions and linear layers to scale: those without batch norm.
+        probe_side: side of the white-noise images, in pixels.
     """
     import torch
 
@@ -64,7 +46,39 @@ def seed_weights(module: torch.nn.Module, seed: int) -> str:
     def uniform(shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
         return torch.rand(shape, generator=generator, dtype=torch.float32).double() * (high - low) + low
 
-    def settle(norm: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+    module.eval().double()
+    hooks = [part.register_forward_pre_hook(_settling(uniform)) for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    hooks += [module.get_submodule(name).register_forward_hook(_scaling(uniform)) for name in scaled]
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
+                _fill(part, uniform)
+        root = math.sqrt(3)  # unit variance, as normalised images have
+        with single_thread():
+            module(uniform((_PROBE_IMAGES, 3, probe_side, probe_side), -root, root))
+    for hook in hooks:
+        hook.remove()
+    module.float()
+    return f"seeded kaiming, seed {seed}"
+
+
+def _fill(part: torch.nn.Module, uniform: _Uniform) -> None:
+    """Kaiming's uniform weights, and a bias of about their outputs' size."""
+    bound = math.sqrt(6 / _fan_out(part))
+    flat = part.weight.view(-1)
+    for start in range(0, len(flat), _AT_ONCE):
+        chunk = flat[start : start + _AT_ONCE]
+        chunk.copy_(_coarse(uniform((len(chunk),), -bound, bound), bits=20))
+    if part.bias is not None:
+        part.bias.copy_(_coarse(uniform(tuple(part.bias.shape), -0.5, 0.5)))
+
+
+def _settling(uniform: _Uniform) -> Callable[[Any, tuple[torch.Tensor]], None]:
+    """Gives a batch norm about the statistics of its input, and a random γ and β."""
+
+    def settle(norm: Any, inputs: tuple[torch.Tensor]) -> None:
+        import torch
+
         width = (norm.num_features,)
         spread, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
         spread = spread + 1e-3
@@ -73,22 +87,37 @@ def seed_weights(module: torch.nn.Module, seed: int) -> str:
         norm.weight.copy_(_coarse(uniform(width, *_GAMMA)))
         norm.bias.copy_(_coarse(uniform(width, *_BETA)))
 
-    module.eval().double()
-    hooks = [part.register_forward_pre_hook(settle) for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    with torch.no_grad():
-        for part in module.modules():
-            if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
-                bound = math.sqrt(6 / _fan_out(part))
-                part.weight.copy_(_coarse(uniform(tuple(part.weight.shape), -bound, bound), bits=20))
-                if part.bias is not None:
-                    part.bias.copy_(_coarse(uniform(tuple(part.bias.shape), -0.5, 0.5)))
-        root = math.sqrt(3)  # unit variance, as normalised images have
-        with single_thread():
-            module(uniform((_PROBE_IMAGES, 3, _PROBE_SIDE, _PROBE_SIDE), -root, root))
-    for hook in hooks:
-        hook.remove()
-    module.float()
-    return f"seeded kaiming, seed {seed}"
+    return settle
+
+
+def _scaling(uniform: _Uniform) -> Callable[[Any, tuple[torch.Tensor], torch.Tensor], torch.Tensor]:
+    """Scales a layer's weights after its output, and makes that output what the scaled layer computes.
+
+    Where an image has many pixels and the layer a bias, channel by channel, to what a batch norm would have made of them. Else as a
+    whole, to unit variance: what differs between a few images is too little to be scaled up.
+    """
+
+    def scale(part: Any, _inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        bias = part.bias
+        raw = output if bias is None else output - _per_channel(bias, output)
+        if bias is not None and output.dim() == 4 and output.shape[-1] > 1:
+            spread, mean = torch.var_mean(raw, dim=(0, 2, 3))
+            factor = _coarse(uniform((len(bias),), *_GAMMA) / (spread + 1e-6).sqrt())
+            bias.copy_(_coarse(uniform((len(bias),), *_BETA) - mean * factor))
+        else:
+            factor = _coarse(1 / (raw.var() + 1e-6).sqrt()).expand(output.shape[1])
+        part.weight.mul_(factor.reshape(-1, *[1] * (part.weight.dim() - 1)))
+        scaled = raw * _per_channel(factor, output)
+        return scaled if bias is None else scaled + _per_channel(bias, output)
+
+    return scale
+
+
+def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`values`, one for each channel, so that they can be added to `like`, NCHW or NC."""
+    return values.reshape(1, -1, *[1] * (like.dim() - 2))
 
 
 @contextmanager
@@ -119,42 +148,3 @@ def _coarse(values: torch.Tensor, bits: int = 8) -> torch.Tensor:
 
     mantissa, exponent = torch.frexp(values)
     return torch.ldexp(torch.round(mantissa * 2**bits) / 2**bits, exponent)
-
-
-def _read_state_dict(path: Path) -> Mapping[str, Any]:
-    import torch
-
-    remedy = "Give --checkpoint a state dict saved with torch.save(model.state_dict(), FILE)."
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} is not a file.", remedy)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    # torch.load raises whatever its zip and pickle readers meet in a damaged file.
-    except Exception as error:
-        raise UserError(f"checkpoint {path} cannot be read: it is damaged, or holds more than tensors.", remedy) from error
-    if not isinstance(state, Mapping) or not state or not all(isinstance(name, str) for name in state):
-        raise UserError(f"checkpoint {path} holds {type(state).__name__}, not a state dict of named tensors.", remedy)
-    return state
-
-
-def _refuse(path: Path, verb: str, names: list[str]) -> None:
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise UserError(
-            f"checkpoint {path} {verb} {', '.join(names[:3])}{more}.",
-            "Its names must be those of timm's mobilenetv1_100; rename its tensors, or check --model.",
-        )
-
-
-def _check_tensor(path: Path, name: str, value: Any, shape: tuple[int, ...]) -> None:
-    import torch
-
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        raise UserError(f"checkpoint {path}: {name} is not a tensor of floating-point numbers.", "Save the float32 model's state dict.")
-    if tuple(value.shape) != shape:
-        given, wanted = ("×".join(map(str, sizes)) for sizes in (value.shape, shape))
-        raise UserError(
-            f"checkpoint {path}: {name} is {given}, but this variant needs {wanted}.", "Give the --alpha and --classes it was trained with."
-        )
-    if not torch.isfinite(value).all():
-        raise UserError(f"checkpoint {path}: {name} holds NaN or infinity.", "Save the checkpoint again from a sound model.")

@@ -1,0 +1,270 @@
+"""The tables of `tvmmobile models`. All fit 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from tvmmobile.console import output, table_of
+from tvmmobile.errors import UserError
+from tvmmobile.models.costs import ModelCost
+from tvmmobile.models.published import NOTES, PAPER, REMARKS, Published, figures, paper_type_shares
+from tvmmobile.models.registry import FAMILIES
+from tvmmobile.models.separable import ConvShape, reduction, ways
+from tvmmobile.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from tvmmobile.results import Context, VariantResult
+
+UNKNOWN = "–"
+_COUNTED = (
+    "Counted: million multiply-adds (MACs) of one image, those of squeeze-and-excite included; "
+    "million parameters, with batch norm and bias."
+)
+#: Sources that a table of variants has columns for.
+_MOST_SOURCES = 2
+
+_Key = tuple[str, float, int]
+
+
+def _key(spec: ModelSpec) -> _Key:
+    return spec.name, spec.alpha, spec.resolution
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Latencies of variants, all got in the same way; `context` is `None` for none."""
+
+    context: Context | None = None
+    variants: Mapping[_Key, VariantResult] = field(default_factory=dict)
+
+    @property
+    def heading(self) -> tuple[str, ...]:
+        """Of the column, if there is one: the latency is never without where it comes from."""
+        return () if self.context is None else (f"{self.context.kind}\nms",)
+
+    def cells(self, spec: ModelSpec) -> tuple[str, ...]:
+        """The cell of a variant, if there is a column."""
+        from tvmmobile.report.wording import latency_ms
+
+        found = self.variants.get(_key(spec))
+        return () if self.context is None else (latency_ms(found.latency_us if found else None),)
+
+    def caption(self) -> str:
+        """Where the latencies come from; "" for none."""
+        from tvmmobile.report.wording import origin_caption, plural
+
+        return "" if self.context is None else f"Latency {origin_caption(self.context)}; {plural(self.context.threads, 'thread')}."
+
+    def as_json(self, spec: ModelSpec) -> dict[str, Any]:
+        """What a variant's JSON has of them."""
+        if self.context is None:
+            return {}
+        found = self.variants.get(_key(spec))
+        where = {"kind": self.context.kind, "device": self.context.device, "threads": self.context.threads}
+        return {"latency": None if found is None else where | {"latency_us": found.latency_us}}
+
+    def with_others(self, specs: Sequence[ModelSpec]) -> list[ModelSpec]:
+        """These variants, and behind the last one of each family those of it that there are latencies for."""
+        shown = {_key(spec) for spec in specs}
+        others = [ModelSpec(*key) for key in self.variants if key not in shown]
+        last = {spec.name: place for place, spec in enumerate(specs)}
+        found: list[ModelSpec] = []
+        for place, spec in enumerate(specs):
+            found += [spec, *(other for other in others if last.get(other.name) == place)]
+        return found
+
+
+def latencies_of(paths: Sequence[Path]) -> Latencies:
+    """The latencies in result files; those that the board's state spoiled are left out.
+
+    Raises:
+        UserError: a file cannot be read, or two of them were not got in the same way.
+    """
+    from tvmmobile.results import read_results
+
+    if not paths:
+        return Latencies()
+    files = [read_results(path) for path in paths]
+    ways_got = {
+        (got.context.device, got.context.kind, got.context.threads, got.context.timing_model, got.context.clock_hz): path
+        for got, path in zip(files, paths, strict=True)
+    }
+    if len(ways_got) > 1:
+        first, second, *_ = ways_got.values()
+        raise UserError(
+            f"{first} and {second} were not got on the same device in the same way: their latencies cannot stand in one column.",
+            "Give --results files of one device, thread count and timing model.",
+        )
+    variants = {
+        (variant.model, variant.alpha, variant.resolution): variant for got in files for variant in got.variants if not variant.invalid
+    }
+    return Latencies(files[0].context, variants)
+
+
+def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
+    """All networks in one table, with the first of what was published of each; what was printed of cost gives way to latencies."""
+    printed = () if latencies.context else ("printed",)
+    headings = ("MACs\ncounted", *printed, "params\ncounted", *printed, "top-1\n% [n]", *latencies.heading)
+    table = table_of(("network", "α-side"), headings)
+    sources: list[str] = []
+    for cost in costs:
+        first = next(iter(figures(*_key(cost.spec))), None)
+        if first and first.source not in sources:
+            sources.append(first.source)
+        table.add_row(
+            cost.spec.name,
+            f"{cost.spec.alpha}-{cost.spec.resolution}",
+            _macs(cost),
+            *(_printed(first.macs_m if first else None) for _ in printed),
+            _params(cost),
+            *(_printed(first.params_m if first else None) for _ in printed),
+            f"{_top1(first)} [{sources.index(first.source) + 1}]" if first else UNKNOWN,
+            *latencies.cells(cost.spec),
+        )
+    console = output()
+    console.print(table)
+    console.print(_COUNTED)
+    console.print(f"top-1 of ImageNet{' and what is printed' if printed else ''}: from [n], as published. {UNKNOWN}: not there.")
+    for number, source in enumerate(sources, start=1):
+        console.print(f"[{number}] {source}")
+    _print_end({cost.spec.name for cost in costs}, latencies)
+
+
+def print_variants(costs: Sequence[ModelCost], latencies: Latencies) -> None:
+    """The variants of one family beside what was published; what was printed of cost gives way to latencies."""
+    sources = _main_sources(costs)
+    labels = [label for label, _ in sources]
+    printed = [] if latencies.context else labels
+    headings = ["α", "side", "MACs\ncounted", *printed, "params\ncounted", *printed]
+    headings += [f"top-1, %\n{labels[0]}", *labels[1:]] if labels else []
+    table = table_of((), (*headings, *latencies.heading))
+    alphas = [cost.spec.alpha for cost in costs]
+    for number, cost in enumerate(costs):
+        by_source = {found.source: found for found in figures(*_key(cost.spec))}
+        published = [by_source.get(source) for _, source in sources]
+        table.add_row(
+            str(cost.spec.alpha),
+            str(cost.spec.resolution),
+            _macs(cost),
+            *(_printed(found.macs_m if found else None) for found in published[: len(printed)]),
+            _params(cost),
+            *(_printed(found.params_m if found else None) for found in published[: len(printed)]),
+            *map(_top1, published),
+            *latencies.cells(cost.spec),
+            end_section=len(set(alphas)) < len(alphas) and alphas[number : number + 2] != alphas[number : number + 1] * 2,
+        )
+    console = output()
+    console.print(costs[0].spec.name)
+    console.print(table)
+    console.print(_COUNTED)
+    for label, source in sources:
+        console.print(f"{label}: {source}", soft_wrap=True)
+        if source in REMARKS:
+            console.print(f"    {REMARKS[source]}")
+    if sources:
+        console.print(f"{UNKNOWN}: not published there.")
+    _print_end({costs[0].spec.name}, latencies)
+
+
+def print_layers(costs: Sequence[ModelCost]) -> None:
+    """Every layer and every layer type of each variant."""
+    console = output()
+    for cost in costs:
+        spec = cost.spec
+        console.print(
+            f"{spec.name} {spec.alpha}-{spec.resolution}: {cost.macs / 1e6:.1f} M multiply-adds, {cost.parameters / 1e6:.2f} M parameters"
+        )
+        console.print(_layer_table(cost))
+        console.print(_type_table(cost))
+        if paper_type_shares(*_key(spec)):
+            console.print(
+                f"paper: {PAPER}, table 2. It prints 1.19 for the 3×3 convolution;\nits column then sums to 99.29, and a count gives 1.91."
+            )
+    console.print(
+        "dw: depthwise; g3: in 3 groups; se: squeeze-and-excite; /2: stride 2.\n"
+        "Shares of parameters count weights alone, without batch norm and bias."
+    )
+
+
+def print_ways(shape: ConvShape) -> None:
+    """What every way to compute a layer costs."""
+    table = table_of(("", "formula"), ("MACs", "weights", "share, %"))
+    for way in ways(shape):
+        table.add_row(way.name, way.formula, f"{way.macs:,}", f"{way.weights:,}", f"{100 * way.ratio:.2f}")
+    console = output()
+    console.print(
+        f"D_K = {shape.kernel}, M = {shape.inputs}, N = {shape.outputs}, D_F = {shape.side}"
+        + (f", G = {shape.groups}" if shape.groups > 1 else "")
+    )
+    console.print(table)
+    ratio = reduction(shape)
+    console.print(f"separable / standard = 1/N + 1/D_K² = {ratio:.4f}, or {1 / ratio:.2f} times fewer\n({PAPER}, section 3.1)")
+
+
+def _main_sources(costs: Sequence[ModelCost]) -> list[tuple[str, str]]:
+    """(label, source) of those that published most of these variants, in the order in which they are preferred."""
+    counts: dict[tuple[str, str], int] = {}
+    for cost in costs:
+        for found in figures(*_key(cost.spec)):
+            counts[found.label, found.source] = counts.get((found.label, found.source), 0) + 1
+    most = sorted(counts, key=lambda source: -counts[source])[:_MOST_SOURCES]
+    return sorted(most, key=lambda source: list(counts).index(source))
+
+
+def _print_end(names: set[str], latencies: Latencies) -> None:
+    console = output()
+    if latencies.context is not None:
+        console.print(latencies.caption())
+    for name in FAMILIES:
+        if name in names and name in NOTES:
+            console.print(f"{name}: {NOTES[name]}")
+
+
+def _macs(cost: ModelCost) -> str:
+    return f"{cost.macs / 1e6:.1f}"
+
+
+def _params(cost: ModelCost) -> str:
+    return f"{cost.parameters / 1e6:.2f}"
+
+
+def _printed(number: float | None) -> str:
+    return UNKNOWN if number is None else f"{number:g}"
+
+
+def _top1(found: Published | None) -> str:
+    return UNKNOWN if found is None or found.top1 is None else f"{found.top1:.1f}"
+
+
+def _layer_table(cost: ModelCost) -> Table:
+    table = table_of(("layer", "type"), ("input", "output", "MACs, M", "weights, k"))
+    for item in cost.layers:
+        layer = item.layer
+        table.add_row(
+            layer.name,
+            layer.short_label,
+            f"{layer.in_side}²×{layer.in_channels}",
+            f"{layer.out_side}²×{layer.out_channels}",
+            f"{item.macs / 1e6:.3f}",
+            f"{item.weights / 1e3:.1f}",
+        )
+    return table
+
+
+def _type_table(cost: ModelCost) -> Table:
+    shares = paper_type_shares(*_key(cost.spec))
+    paper = ("paper",) if shares else ()
+    table = table_of(("layer type",), ("layers", "MACs, M", "share, %", *paper, "weights, k", "share, %", *paper))
+    for item in cost.by_type():
+        share = shares.get(item.label)
+        cells = [item.label, str(item.layers), f"{item.macs / 1e6:.3f}", f"{item.macs_percent:.2f}"]
+        cells += [f"{share.macs:.2f}"] if share else []
+        cells += [f"{item.weights / 1e3:.1f}", f"{item.weights_percent:.2f}"]
+        cells += [f"{share.params:.2f}"] if share else []
+        table.add_row(*cells)
+    return table
