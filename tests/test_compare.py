@@ -206,13 +206,13 @@ def test_the_kernel_that_changed_is_named(compare: Files) -> None:
     variant = base.variants[0]
     often, once = variant.kernels[14], variant.kernels[3]
     assert [sum(kernel.name == one.name for kernel in variant.kernels) for one in (often, once)] == [5, 1]
-    slow = replace(often, schedule="pointwise@2(rows=1)", latency_us=2 * (often.latency_us or 0))
-    little = replace(once, latency_us=1.5 * (once.latency_us or 0))
+    slow = replace(often, schedule="pointwise@2(rows=1)", network_us=2 * (often.network_us or 0))
+    little = replace(once, network_us=1.5 * (once.network_us or 0))
     kernels = tuple({once.name: little, often.name: slow}.get(kernel.name, kernel) for kernel in variant.kernels)
     new = rebuilt(base, 1.1)
     new = replace(new, variants=(replace(new.variants[0], kernels=kernels), new.variants[1]))
     first, second = changed_kernels(variant, new.variants[0])
-    assert (first.name, second.name) == (slow.name, little.name) and first.added_us == pytest.approx(5 * (often.latency_us or 0))
+    assert (first.name, second.name) == (slow.name, little.name) and first.added_us == pytest.approx(5 * (often.network_us or 0))
     assert changed_kernels(base.variants[1], new.variants[1]) == ()
     outcome = compare(base, new)
     assert outcome.code == 2 and re.search(rf"kernel {slow.name}: .*; .*order=1, panel=16\) became pointwise@2\(rows=1\)", outcome.out)
@@ -221,7 +221,7 @@ def test_the_kernel_that_changed_is_named(compare: Files) -> None:
 
 def test_a_fused_kernel_takes_the_place_of_others() -> None:
     (variant,) = sample_results(1).variants
-    fused = replace(variant.kernels[1], name="fused", latency_us=1.0)
+    fused = replace(variant.kernels[1], name="fused", network_us=1.0)
     changes = {
         one.name: one for one in changed_kernels(variant, replace(variant, kernels=(variant.kernels[0], fused, *variant.kernels[3:])))
     }

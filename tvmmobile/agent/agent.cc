@@ -50,7 +50,8 @@ void OnSignal(int) {
 [[noreturn]] void Usage(const std::string& problem) {
   fprintf(stderr,
           "tvmmobile-agent: %s\nusage: tvmmobile-agent --tracker HOST:PORT --key KEY --work-dir DIR [--host 127.0.0.1] [--token TOKEN]\n"
-          "                       [--session-timeout SECONDS] [--profile-dir DIR]\n",
+          "                       [--session-timeout SECONDS] [--profile-dir DIR]\n"
+          "QEMU's plugin leaves profiles in the work directory; sessions, each in a folder of its own there, read them from --profile-dir.\n",
           problem.c_str());
   exit(1);
 }
@@ -130,7 +131,8 @@ Greeting Handshake(int fd, const Options& options, const std::string& match_key,
 void RunSession(int fd, const Options& options) {
   auto in_directory = [](const std::string& name) { return "./" + std::filesystem::path(name).filename().string(); };
   auto work_path = [=](ffi::String name) { return ffi::String(in_directory(name)); };
-  auto load_module = [=](ffi::String name) { return ffi::Module::LoadFromFile(in_directory(name)); };
+  // Of a relative name the loader would note the directory's whole path.
+  auto load_module = [=](ffi::String name) { return ffi::Module::LoadFromFile("/proc/self/cwd/" + in_directory(name)); };
   auto address = [](DLTensor* tensor) { return static_cast<int64_t>(reinterpret_cast<uint64_t>(tensor->data) + tensor->byte_offset); };
   ffi::Function::SetGlobal("tvm.rpc.server.workpath", ffi::Function::FromTyped(work_path), true);
   ffi::Function::SetGlobal("tvm.rpc.server.load_module", ffi::Function::FromTyped(load_module), true);
@@ -272,7 +274,7 @@ class Agent {
     if (!reason.empty()) SayWhy(fd, reason);
     std::error_code ignored;
     std::filesystem::remove_all(directory, ignored);
-    if (!options_.profile_dir.empty()) RemoveProfile(options_.profile_dir, child);
+    if (!options_.profile_dir.empty()) RemoveProfile(options_.work_dir, child);
     return outcome;
   }
 
@@ -349,7 +351,7 @@ int main(int argc, char** argv) {
   umask(0077);
   std::error_code problem;
   std::filesystem::create_directories(options.work_dir, problem);
-  options.work_dir = std::filesystem::absolute(options.work_dir).string();
+  // A relative path stays one: its length decides where everything after it is allocated.
   // Random fill for stock MetaSchedule runners lives in this library; everything else works without it.
   dlopen("libtvm_runtime_extra.so", RTLD_NOW | RTLD_GLOBAL);
   // QEMU translates anew for a process with threads; doing that here once spares each session from it.

@@ -30,12 +30,17 @@ RESTART_WINDOW_S = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+#: What the agent's folder is called in each work directory.
+BUNDLE = "bundle"
+
+
 @dataclass(frozen=True)
 class HostConfig:
     """What to run.
 
     Attributes:
-        command: the agent's command line; `{work}` stands for its work directory and `{tracker}` for HOST:PORT.
+        command: the agent's command line, run in its work directory; `{work}` stands for that directory's path, `{tracker}` for HOST:PORT.
+        bundle: the folder with the agent, which finds it as `bundle` in its work directory: no path of this machine is in its memory.
         environment: the agents' whole environment.
         agents: how many to keep running.
         root: a directory for the agents' work directories; removed at the end.
@@ -44,6 +49,7 @@ class HostConfig:
     """
 
     command: tuple[str, ...]
+    bundle: str
     environment: dict[str, str]
     agents: int
     root: str
@@ -77,9 +83,11 @@ class _Agents:
     def _start(self, index: int) -> None:
         shutil.rmtree(self._work(index), ignore_errors=True)
         self._work(index).mkdir(parents=True)
+        (self._work(index) / BUNDLE).symlink_to(self._config.bundle)
         words = [word.replace("{work}", str(self._work(index))).replace("{tracker}", self._tracker) for word in self._config.command]
         self._processes[index] = subprocess.Popen(
             words,
+            cwd=self._work(index),
             env=self._config.environment,
             stdin=subprocess.DEVNULL,
             stdout=self._log,

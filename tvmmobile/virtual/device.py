@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tvmmobile.agent.build import agent_command, build_bundle
-from tvmmobile.devices.host import HostConfig
+from tvmmobile.devices.host import BUNDLE, HostConfig
 from tvmmobile.devices.launch import hosted
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
 from tvmmobile.virtual.board import Board
@@ -72,10 +72,11 @@ class VirtualDevice:
             UserError: QEMU or a compiler is not installed.
         """
         token = secrets.token_hex(16)
-        command = _qemu_command(self.board, build_bundle())
+        bundle = build_bundle()
         root = tempfile.mkdtemp(prefix="tvmmobile-")
         config = HostConfig(
-            command=command,
+            command=_qemu_command(self.board),
+            bundle=str(bundle),
             environment=_agent_environment(token),
             agents=agents,
             root=root,
@@ -95,8 +96,19 @@ class VirtualDevice:
         yield None
 
 
-def _qemu_command(board: Board, bundle: Path) -> tuple[str, ...]:
-    agent = [*agent_command(bundle), "--tracker", "{tracker}", "--key", board.name, "--work-dir", "{work}", "--profile-dir", "{work}"]
+def _qemu_command(board: Board) -> tuple[str, ...]:
+    # In its work directory, by paths of one length: the lengths of others would move what is allocated after them, and so be modelled.
+    agent = [
+        *agent_command(Path("/proc/self/cwd", BUNDLE)),
+        "--tracker",
+        "{tracker}",
+        "--key",
+        board.name,
+        "--work-dir",
+        ".",
+        "--profile-dir",
+        "..",
+    ]
     return (*qemu_words(board, "{work}"), *agent)
 
 
