@@ -69,7 +69,7 @@ def markdown(context: Context, rows: Sequence[Row], stem: str) -> str:
 
 
 def _networks(rows: Sequence[Row]) -> str:
-    return " and ".join(TITLES.get(model, model) for model in dict.fromkeys(row.cell.model for row in rows))
+    return ", ".join(TITLES.get(model, model) for model in dict.fromkeys(row.cell.model for row in rows))
 
 
 def _section(context: Context, board: BoardFacts, threads: int, rows: Sequence[Row]) -> Iterator[str]:
