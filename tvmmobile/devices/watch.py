@@ -82,7 +82,9 @@ class Watch:
                     remote.close()
                 if time.monotonic() > deadline:
                     place = described(board.address)
-                    raise DeviceUnavailable(f"{place} does not answer: {error}", "Finished measurements are kept; run it again.") from error
+                    reason = str(error).splitlines()[0]  # what to do about it may follow
+                    remedy = "Finished measurements are kept; run it again."
+                    raise DeviceUnavailable(f"{place} does not answer: {reason}", remedy) from error
             time.sleep(PAUSE_S)
 
 
