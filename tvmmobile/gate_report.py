@@ -13,7 +13,7 @@ from typing import Any
 from tvmmobile.comparison import Compared, Comparison, KernelChange
 from tvmmobile.files import write_bytes, write_text
 from tvmmobile.gate import Verdict
-from tvmmobile.report.wording import UNKNOWN, clean, latency_ms, origin_caption, plural
+from tvmmobile.report.wording import UNKNOWN, clean, latency_ms, origin_caption, plural, signed
 
 FORMAT = 1
 #: Changed kernels that are named one by one; JSON has them all.
@@ -126,14 +126,9 @@ def _short(one: Compared) -> str:
 
 
 def _cells(one: Compared) -> list[str]:
-    change = UNKNOWN if one.change is None else _signed(one.change)
+    change = UNKNOWN if one.change is None else signed(one.change)
     detects = UNKNOWN if one.detects is None or math.isinf(one.detects) else f"{one.detects:.1%}"
     return [latency_ms(one.base_us), latency_ms(one.new_us), change, detects]
-
-
-def _signed(change: float) -> str:
-    text = f"{change:+.1%}"
-    return "0.0%" if text in ("+0.0%", "-0.0%") else text
 
 
 def _remarks(comparison: Comparison) -> list[str]:
@@ -151,7 +146,7 @@ def _sentence(one: Compared, comparison: Comparison) -> str:
     if one.change is None:
         return f"{one.verdict}: {one.note}."
     kind = comparison.new.kind
-    text = f"{one.verdict}: {latency_ms(one.base_us)} to {latency_ms(one.new_us)} ms {kind}, {_signed(one.change)}"
+    text = f"{one.verdict}: {latency_ms(one.base_us)} to {latency_ms(one.new_us)} ms {kind}, {signed(one.change)}"
     if kind != "modelled":
         text += f", {plural(one.pairs, 'run')} a side"
         text += f", p {one.p:.2g}" if one.p is not None else ""
