@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tvmmobile.errors import UserError
 from tvmmobile.files import replacing
-from tvmmobile.library import Library, find_libraries
+from tvmmobile.library import Library, find_libraries, stem_of
 from tvmmobile.results import Context, Results, VariantResult, read_results, write_results
 
 DEFAULT_DIR = Path("baselines")
@@ -60,7 +60,7 @@ class Baseline:
 
 def baseline_name(variant: VariantResult) -> str:
     """What a variant's baseline is called: its identity, whatever its library was called."""
-    return f"{variant.model}_{variant.alpha}_{variant.resolution}_{variant.dtype}_t{variant.threads}"
+    return stem_of(f"{variant.model}_{variant.alpha}_{variant.resolution}", variant.dtype, variant.threads)
 
 
 def save_baselines(results: Results, libraries: Path, directory: Path) -> list[Baseline]:

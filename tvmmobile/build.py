@@ -20,7 +20,7 @@ from tvmmobile.files import replacing, sha256_of, write_text
 from tvmmobile.frontend import import_torch
 from tvmmobile.kernels import kernel_function
 from tvmmobile.layers import Layer, Layout
-from tvmmobile.library import Library
+from tvmmobile.library import Library, stem_of
 from tvmmobile.models.registry import TorchModel, build_torch_model
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.network import Lowered, Network, lower, read_network
@@ -62,7 +62,7 @@ class VariantJob:
     @property
     def stem(self) -> str:
         """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
-        return f"{self.spec.variant}_{self.dtype}_t{self.threads}"
+        return stem_of(self.spec.variant, self.dtype, self.threads)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,11 @@ from tvmmobile.serial import schedule_from_json
 _AGAIN = "Compile the library again."
 
 
+def stem_of(variant: str, dtype: str, threads: int) -> str:
+    """What a library is called without its suffix, such as `mobilenet_v1_1.0_224_float32_t1`."""
+    return f"{variant}_{dtype}_t{threads}"
+
+
 @dataclass(frozen=True)
 class Library:
     """A compiled variant on disk.

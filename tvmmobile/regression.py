@@ -10,7 +10,7 @@ from tvmmobile.comparison import Comparison, Pairing, check_comparable, check_th
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
 from tvmmobile.errors import UserError
 from tvmmobile.gate import Pair, Samples
-from tvmmobile.library import Library
+from tvmmobile.library import Library, stem_of
 from tvmmobile.measure import Timing
 from tvmmobile.results import Results
 from tvmmobile.stages import Progress, bench_libraries, context_of
@@ -83,4 +83,4 @@ def compare_with_baselines(
 
 
 def _identity(library: Library) -> str:
-    return f"{library.spec.name}_{library.spec.alpha}_{library.spec.resolution}_{library.dtype}_t{library.threads}"
+    return stem_of(library.spec.variant, library.dtype, library.threads)
