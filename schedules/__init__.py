@@ -10,18 +10,32 @@ from tvmmobile.schedules.conv import Conv
 from tvmmobile.schedules.dense import DenseVector
 from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.image_conv import ImageConv
+from tvmmobile.schedules.max_pool import WindowMax
 from tvmmobile.schedules.pointwise import Pointwise
+from tvmmobile.schedules.pool import PoolMean
 from tvmmobile.schedules.separable import Separable
 from tvmmobile.schedules.space import Knobs, KnobSchedule, Space
 from tvmmobile.schedules.strassen import Strassen
-from tvmmobile.schedules.template import LayerParameters, Template
+from tvmmobile.schedules.template import NO_PARAMETERS, LayerParameters, Template
 from tvmmobile.tasks import Task
 
-TEMPLATES: tuple[Template, ...] = (Pointwise(), Depthwise(), ImageConv(), DenseVector(), Separable(), Strassen(), Chain(), Conv())
+TEMPLATES: tuple[Template, ...] = (
+    Pointwise(),
+    Depthwise(),
+    ImageConv(),
+    DenseVector(),
+    Separable(),
+    Strassen(),
+    Chain(),
+    Conv(),
+    PoolMean(),
+    WindowMax(),
+)
 _registered: list[Template] = []
 _named: list[Template] = []
 
 __all__ = [
+    "NO_PARAMETERS",
     "TEMPLATES",
     "KnobSchedule",
     "Knobs",

@@ -158,7 +158,7 @@ def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
 
 def _kind(layer: Conv2d) -> str:
     """What emits the layer."""
-    if layer.out_channels % LANES or layer.residual:
+    if layer.out_channels % LANES or not layer.reads_one:
         return "none"
     if layer.is_pointwise:
         return "pointwise" if layer.in_channels % LANES == 0 else "none"

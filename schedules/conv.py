@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.layers import Conv2d, channel_block
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, partition, tiles
+from tvmmobile.schedules.inputs import input_of, pieces_of_group
 from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space
@@ -22,7 +24,8 @@ class Conv(Template):
     """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, padding and number of groups, float32,
     with or without a residual.
 
-    Channels lie together, or in blocks where there is one group.
+    Channels lie together, or in blocks where there is one group. Where the input is put together from pieces, these are NHWC, and K is one
+    cache block.
 
     Knobs:
         rows, columns: register tile in output pixels of a row and output channels.
@@ -40,16 +43,18 @@ class Conv(Template):
         if len(task.region) != 1 or task.dtype != "float32":
             return None
         layer = task.region[0]
-        if not isinstance(layer, Conv2d) or layer.is_depthwise or "NCHW" in (layer.in_layout, layer.out_layout):
+        if not isinstance(layer, Conv2d) or layer.is_depthwise or "NCHW" in (layer.in_layout, layer.out_layout) or layer.scaled:
             return None
         if layer.groups == 1 and layer.kernel == (1, 1) and not any(layer.padding):
             return None  # one product over all pixels: `Pointwise`
-        if layer.groups > 1 and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC"):
+        if (layer.groups > 1 or layer.pieces) and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC"):
             return None
         depth, channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups
         in_block = channel_block(layer.in_layout, layer.in_channels)
         k_blocks = (
-            [k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)] if channels % LANES == 0 else []
+            [k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)]
+            if channels % LANES == 0 and not layer.pieces
+            else []
         )
         options = {
             "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
@@ -80,16 +85,17 @@ class Conv(Template):
             math.log2((knobs["k_block"] or depth) * taps * knobs["columns"]),
             waste(layer.out_width, knobs["rows"]),
             waste(layer.out_channels // layer.groups, knobs["columns"]),
+            len(layer.pieces),
         ]
 
     def emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = _layer(task)
         kernel = Kernel(task.symbol)
-        added = {f"residual{index}": shape for index, shape in enumerate(task.residual_shapes)}
-        shapes = {"weight": (layer.groups * _group_elements(layer, knobs),), "bias": (_bias_elements(layer),)}
-        with kernel.body(data=layer.input_shape, **added, **shapes, output=layer.output_shape) as (data, *residuals, weight, bias, output):
-            _Nest(kernel, layer, knobs, data, residuals, (weight, bias), output).emit(task.threads)
+        packed = {"weight": (layer.groups * _group_elements(layer, knobs),), "bias": (_bias_elements(layer),)}
+        shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, "output": layer.output_shape}
+        with kernel.body(**shapes) as flat:
+            _Nest(kernel, layer, knobs, dict(zip(shapes, flat, strict=True))).emit(task.threads)
         return kernel.finish()
 
     def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -127,24 +133,15 @@ def _bias_elements(layer: Conv2d) -> int:
 class _Nest:
     """Loops over groups, panels, blocks of K, rows and tiles; taps that fall outside the image are left out, by row at run time."""
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        layer: Conv2d,
-        knobs: Knobs,
-        data: Buffer,
-        residuals: list[Buffer],
-        constants: tuple[Buffer, Buffer],
-        output: Buffer,
-    ) -> None:
+    def __init__(self, kernel: Kernel, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
         self.kernel, self.T, self.layer, self.knobs = kernel, kernel.T, layer, knobs
         self.depth, self.channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups
         pixels = layer.out_height * layer.out_width
-        a = Activation(data, layer.height * layer.width, layer.in_channels, channel_block(layer.in_layout, layer.in_channels))
-        self.c = Activation(output, pixels, layer.out_channels, channel_block(layer.out_layout, layer.out_channels))
-        self.residual = Activation(residuals[0], pixels, layer.out_channels, layer.out_channels) if residuals else None
-        self.bias = constants[1]
-        self.tile = MatmulTile(kernel, a, constants[0], self.bias, self.c, LANES, layer.clamp, layer.stride[1])
+        a, self.pieces = input_of(layer, buffers)
+        self.c = Activation(buffers["output"], pixels, layer.out_channels, channel_block(layer.out_layout, layer.out_channels))
+        self.residual = Activation(buffers["residual"], pixels, layer.out_channels, layer.out_channels) if layer.residual else None
+        self.bias = buffers["bias"]
+        self.tile = MatmulTile(kernel, a, buffers["weight"], self.bias, self.c, LANES, layer.clamp, layer.stride[1])
         self.columns = partition(layer.out_width, knobs["rows"], layer.width, layer.kernel[1], layer.stride[1], layer.padding[1])
 
     def emit(self, threads: int) -> None:
@@ -166,8 +163,21 @@ class _Nest:
         for panel in panels(self.channels, self.knobs["columns"]):
             shared = not by_rows and panel.count > 1
             alone = [] if by_rows or shared or thread is None else [thread == threads - 1]
-            with self.kernel.where(*alone), self._loop(0, self.layer.groups) as group:
-                self._panels(panel, part(panel.count) if shared else (0, panel.count), rows, group)
+            columns = part(panel.count) if shared else (0, panel.count)
+            with self.kernel.where(*alone):
+                for groups in self._groups():
+                    with groups as group:
+                        self._panels(panel, columns, rows, group)
+
+    def _groups(self) -> Iterator[AbstractContextManager[Expr]]:
+        """The groups in a loop, or one after another where each has pieces of its own."""
+        if not self.pieces:
+            yield self._loop(0, self.layer.groups)
+            return
+        tile = self.tile
+        for group in range(self.layer.groups):
+            self.tile = replace(tile, pieces=pieces_of_group(self.pieces, group, self.depth))
+            yield nullcontext(group)
 
     def _panels(self, panel: Panel, span: tuple[Expr, Expr], rows: tuple[Expr, Expr], group: Expr) -> None:
         """Panels of equal width."""

@@ -98,6 +98,20 @@ class Activation:
         return channel // self.block * (self.pixels * self.block) + pixel * self.block + channel % self.block
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive channels of an activation.
+
+    Attributes:
+        activation: with its channels together.
+        first, count: which of them.
+    """
+
+    activation: Activation
+    first: int
+    count: int
+
+
 class Kernel:
     """A TIR function under construction, with flat float32 buffers."""
 

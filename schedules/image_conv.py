@@ -37,7 +37,7 @@ class ImageConv(Template):
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and (layer.in_layout, layer.out_layout) == ("NCHW", "NHWC") and layer.groups == 1):
             return None
-        if layer.in_channels > MAX_INPUT_CHANNELS or layer.residual:
+        if layer.in_channels > MAX_INPUT_CHANNELS or not layer.reads_one:
             return None
         options = {
             "pixels": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.layers import Clamp
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece
 from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, round_up
 from tvmmobile.schedules.template import Array
 
@@ -118,6 +118,7 @@ class MatmulTile:
         unroll: K steps per loop iteration, a multiple of 4.
         step: pixels of A from one row of the tile to the next.
         residual: R, with the pixels and channels of C; `None` for none.
+        pieces: what A is put together from, K after K; empty where it is one activation.
     """
 
     kernel: Kernel
@@ -129,6 +130,12 @@ class MatmulTile:
     bounds: Clamp
     step: int = 1
     residual: Activation | None = None
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """K."""
+        return sum(piece.count for piece in self.pieces) if self.pieces else self.a.channels
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """One tile.
@@ -170,9 +177,17 @@ class MatmulTile:
     def accumulate(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int = 0) -> None:
         """acc[first .. first + rows] += A[row .. row + rows, part] · W[part].
 
+        Of an A that is put together, the part has to be all of K.
+
         The first and the last steps stand outside the loops, so that what loads and what stores C overlaps with multiplying: with 64 steps
         a tile takes 1.5 % more than its multiplications rather than 4 %.
         """
+        if self.pieces:
+            for piece in self.pieces:
+                alone = replace(self, a=piece.activation, pieces=())
+                alone.accumulate(acc, row, rows, width, weights, replace(part, start=piece.first, count=piece.count), first)
+                weights = weights + piece.count * self.pitch(width)
+            return
         block = min(self.a.block, part.count)
         blocks = part.count // block
 

@@ -24,13 +24,18 @@ PER_K_BLOCK, PER_TILE = 3.5, 20.0
 LATENCY_BOUND = 8
 
 
+#: Cycles to multiply a vector of weights by its gate: those of storing it.
+PER_SCALED_VECTOR = 2.0
+
+
 @dataclass(frozen=True)
 class Product:
-    """Extents of C = A · W: pixels × K × channels."""
+    """Extents of C = A · W: pixels × K × channels; and whether W is multiplied by a gate first."""
 
     pixels: int
     depth: int
     channels: int
+    scaled: bool = False
 
     def cycles(self, knobs: Knobs) -> float:
         """Estimated cycles with `Pointwise`'s knobs, on one thread."""
@@ -76,7 +81,15 @@ class Product:
         read_w = self.channels * self.depth / LINE_FLOATS * again_w * blocks_w * self._line(self.channels, knobs["outer"] == 0, blocks_w)
         written = self.pixels * self.channels / LINE_FLOATS
         again_c = 0.0 if _stay(m * n, m * k, k * n) else self.depth / k - 1
-        return read_a + read_w + written * (again_c * LINE_READ + LINE_WRITTEN)
+        return (
+            read_a + read_w + written * (again_c * LINE_READ + LINE_WRITTEN) + (self._scaling(k * n, self.pixels / m) if self.scaled else 0)
+        )
+
+    def _scaling(self, block: float, times: float) -> float:
+        """Cycles to multiply all weights by their gate so many times, block by block into a buffer."""
+        weights = self.depth * self.channels
+        missed = 0.0 if _stay(block, block) else weights / LINE_FLOATS * LINE_WRITTEN
+        return times * (weights / LANES * PER_SCALED_VECTOR + missed)
 
     def _line(self, extent: int, passes: bool, times: float) -> float:
         """Cycles to read a line of A or W: from memory again where all of it passes several times and is too much for the second level."""

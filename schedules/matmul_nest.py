@@ -81,7 +81,7 @@ class MatmulNest:
 
     def _depth(self, panel: Panel, columns: Span, rows: Span, ends: list[Expr]) -> None:
         """K blocks of one block of C."""
-        depth, block = self.tile.a.channels, self.knobs["k_block"]
+        depth, block = self.tile.depth, self.knobs["k_block"]
         if not block or block >= depth:
             self._block(panel, columns, rows, ends, Extent(0, depth, True, True))
             return
@@ -109,15 +109,18 @@ class MatmulNest:
 
     def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
         """`rows` pixels of a line, from `pixel` on, × one panel of a block."""
-        pixels, depth = self.pixels, self.tile.a.channels
-        if part.count == depth:
-            weights = (panel.channel + index * panel.width) * depth
-        else:
-            first, last = columns if self.knobs["n_block"] else (0, panel.count)
-            weights = (panel.channel + first * panel.width) * depth + (last - first) * panel.width * part.start
-            weights = weights + (index - first) * panel.width * part.count
+        pixels, weights = self.pixels, self._weights(panel, columns, index, part)
         target = pixels.origin + line * pixels.pitch + pixel
         self.tile.emit(line * pixels.source_pitch + pixel * pixels.step, target, rows, panel, index, part, weights)
+
+    def _weights(self, panel: Panel, columns: Span, index: Expr, part: Extent) -> Expr:
+        """Where a part of a panel begins in the packed weights."""
+        depth = self.tile.depth
+        if part.count == depth:
+            return (panel.channel + index * panel.width) * depth
+        first, last = columns if self.knobs["n_block"] else (0, panel.count)
+        block = (panel.channel + first * panel.width) * depth + (last - first) * panel.width * part.start
+        return block + (index - first) * panel.width * part.count
 
     def _ends(self, rows: Span, tiles: Span, thread: Expr) -> list[Expr]:
         """The conditions under which a block of tiles is a line's last."""

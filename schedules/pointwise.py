@@ -9,10 +9,12 @@ from typing import Any
 
 from tvmmobile.layers import Conv2d, channel_block
 from tvmmobile.schedules.emit import Activation, Kernel
+from tvmmobile.schedules.inputs import input_of
 from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_bias, pack_panels, packed_shapes, panels
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.matmul_scaled import ScaledNest
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
 from tvmmobile.tasks import Task
@@ -22,7 +24,8 @@ MEMBERS = 160
 
 
 class Pointwise(Template):
-    """Takes one 1×1 convolution of any stride, no padding, one group, float32, channels together or in blocks, with or without a residual.
+    """Takes one 1×1 convolution of any stride, no padding, one group, float32, channels together or in blocks, with or without a gate
+    and a residual. Where its input is put together from pieces, these are NHWC, there is no gate, and K is one cache block.
 
     Knobs:
         rows, columns: register tile in pixels and channels.
@@ -43,13 +46,15 @@ class Pointwise(Template):
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.kernel == (1, 1) and layer.groups == 1 and not any(layer.padding)):
             return None
-        if "NCHW" in (layer.in_layout, layer.out_layout):
+        if "NCHW" in (layer.in_layout, layer.out_layout) or (layer.pieces and (layer.scaled or layer.in_layout != "NHWC")):
             return None
         pixels, depth, channels = _pixels(layer).count, layer.in_channels, layer.out_channels
         in_block, out_block = channel_block(layer.in_layout, depth), channel_block(layer.out_layout, channels)
         # A block of partial sums is stored and loaded by whole vectors.
         k_blocks = (
-            tuple(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)) if channels % LANES == 0 else ()
+            tuple(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0))
+            if channels % LANES == 0 and not layer.pieces
+            else ()
         )
         options = {
             "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), pixels),
@@ -82,6 +87,8 @@ class Pointwise(Template):
             waste(pixels, knobs["rows"]),
             waste(layer.out_channels, knobs["columns"]),
             math.log2(_product(layer).cycles(knobs) / _product(layer).least),
+            float(layer.scaled),
+            len(layer.pieces),
         ]
 
     def emit(self, task: Task, knobs: Knobs) -> Any:
@@ -90,13 +97,15 @@ class Pointwise(Template):
         kernel = Kernel(task.symbol)
         pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
         packed = packed_shapes(depth, channels, knobs["columns"])
-        added = {f"residual{index}": shape for index, shape in enumerate(task.residual_shapes)}
-        with kernel.body(data=layer.input_shape, **added, **packed, output=layer.output_shape) as (data, *residuals, weight, bias, output):
-            a = Activation(data, layer.height * layer.width, depth, channel_block(layer.in_layout, depth))
-            c = Activation(output, pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
-            residual = Activation(residuals[0], c.pixels, channels, channels) if residuals else None
-            tile = self.tile(kernel, a, weight, bias, c, LANES, layer.clamp, pixels.step, residual)
-            MatmulNest(tile, knobs, pixels, panels(channels, knobs["columns"]), task.threads).emit()
+        shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, "output": layer.output_shape}
+        with kernel.body(**shapes) as flat:
+            buffers = dict(zip(shapes, flat, strict=True))
+            a, pieces = input_of(layer, buffers)
+            c = Activation(buffers["output"], pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
+            residual = Activation(buffers["residual"], c.pixels, channels, channels) if layer.residual else None
+            tile = self.tile(kernel, a, buffers["weight"], buffers["bias"], c, LANES, layer.clamp, pixels.step, residual, pieces)
+            loops = (tile, knobs, pixels, panels(channels, knobs["columns"]), task.threads)
+            (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
         return kernel.finish()
 
     #: What emits the register tiles, and expects the weights as `pack` lays them out.
@@ -118,7 +127,7 @@ def _pixels(layer: Conv2d) -> Pixels:
 
 
 def _product(layer: Conv2d) -> Product:
-    return Product(layer.out_height * layer.out_width, layer.in_channels, layer.out_channels)
+    return Product(layer.out_height * layer.out_width, layer.in_channels, layer.out_channels, layer.scaled)
 
 
 @functools.lru_cache(maxsize=256)

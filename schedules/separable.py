@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmmobile.layers import Conv2d, channel_block
-from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest, Part
+from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition
 from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, panels
@@ -18,6 +18,7 @@ from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.schedules.window_nest import Part
 from tvmmobile.tasks import Task
 
 FLOAT_BYTES = 4
@@ -58,6 +59,9 @@ class Separable(Template):
             depthwise is None
             or pointwise is None
             or not second.is_pointwise
+            or first.pieces
+            or second.pieces
+            or second.scaled
             or second.in_channels * second.out_channels * FLOAT_BYTES > MOST_WEIGHT_BYTES
         ):
             return None
@@ -119,7 +123,7 @@ class Separable(Template):
         packed = packed_elements(second.out_channels, knobs["columns"], second.in_channels)
         shapes = {
             "data": first.input_shape,
-            **{f"residual{index}": shape for index, shape in enumerate(task.residual_shapes)},
+            **task.side_shapes,
             "dw_weight": (first.kernel[0] * first.kernel[1] * first.in_channels,),
             "dw_bias": (first.in_channels,),
             "weight": (packed,),

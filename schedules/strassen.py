@@ -65,9 +65,7 @@ class Strassen(Template):
         if len(task.region) != 1 or task.dtype != "float32":
             return None
         layer = task.region[0]
-        if not (
-            isinstance(layer, Conv2d) and layer.is_pointwise and not layer.residual and "NCHW" not in (layer.in_layout, layer.out_layout)
-        ):
+        if not (isinstance(layer, Conv2d) and layer.is_pointwise and layer.reads_one) or "NCHW" in (layer.in_layout, layer.out_layout):
             return None
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
         if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < LEAST_CHANNELS:

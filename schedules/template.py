@@ -26,11 +26,15 @@ class LayerParameters:
     bias: Array
 
 
+#: Of a layer that has no constants.
+NO_PARAMETERS = LayerParameters(np.zeros(0, np.float32), np.zeros(0, np.float32))
+
+
 class Template(ABC):
     """A hand-written kernel with searched knobs.
 
-    A kernel takes the region's input, what its layers add to their outputs (`Task.residual_shapes`), the arrays that `pack` returned, and
-    the output, all as float32 tensors, in this order.
+    A kernel takes the region's input, what else its layers read (`Task.side_shapes`), the arrays that `pack` returned, and the output, all
+    as float32 tensors, in this order.
     """
 
     name: str

@@ -51,6 +51,7 @@ _set_up() {
         _pip --no-deps --no-build-isolation -e "$root"
         _say "device agent and QEMU plugin"
         "$venv/bin/python" -m tvmmobile.agent || _fail "the device agent could not be built; the lines above say why"
+        _keep_byte_code
         touch "$venv/.set-up-$key"
     fi
     if [[ -n $dev && ! -f $venv/.set-up-$key-dev ]]; then
@@ -69,6 +70,18 @@ _pip() {
         tail -n 20 "$log"
         _fail "pip failed; the lines above say why, $log has all of it. Run the same command again to go on."
     fi
+}
+
+# Byte code of what most commands import. Where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would make its own, for
+# ten seconds.
+_keep_byte_code() {
+    _say "byte code"
+    env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" - <<-'END' || _fail "the installed packages cannot be imported; the lines above say why"
+	from importlib import import_module
+	for module in ("torch._dynamo", "torch.export._trace", "tvm.relax.frontend.torch", "tvm.s_tir.meta_schedule", "pydantic", "xgboost",
+	               "paramiko", "tvmmobile.cli.tune", "tvmmobile.build", "tvmmobile.devices.registry"):
+	    import_module(module)
+	END
 }
 
 # Debian packages of the programs that are not there. Only built-in commands: this is on the path of every call.

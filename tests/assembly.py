@@ -69,6 +69,6 @@ def innermost_loops(text: str) -> list[Loop]:
     return [Loop(tuple(instructions[begin:end])) for begin, end in dict.fromkeys(inner)]
 
 
-def hottest_loop(text: str) -> Loop:
-    """The innermost loop with the most multiply-adds."""
-    return max(innermost_loops(text), key=lambda loop: loop.multiply_adds)
+def hottest_loop(text: str, operation: str = "fmla") -> Loop:
+    """The innermost loop with the most of these operations."""
+    return max(innermost_loops(text), key=lambda loop: sum(text.startswith(operation) for text in loop.instructions))

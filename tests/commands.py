@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 
 class Command:
@@ -27,6 +30,7 @@ class Command:
         self.temporary.mkdir(parents=True, exist_ok=True)
         self._errors = folder / f"stderr-{time.monotonic_ns()}.txt"
         environment = {**os.environ, "TMPDIR": str(self.temporary), "TVMMOBILE_DATA": str(folder / "data"), "COLUMNS": "80"}
+        environment["PYTHONFAULTHANDLER"] = "1"  # SIGABRT prints where every thread is
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tvmmobile", *arguments],
@@ -50,13 +54,20 @@ class Command:
         return self._errors.read_text()
 
     def wait(self, timeout_s: float = 120) -> tuple[int, str]:
-        """Its exit code and what it wrote to stdout."""
+        """Its exit code and what it wrote to stdout; fails with what every thread of it is doing if it does not end in time."""
         try:
             out, _ = self._process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise
+            pytest.fail(f"did not end within {timeout_s:g} s (status {self._process.poll()}): {self._stuck()}")
         return self._process.returncode, out
+
+    def _stuck(self) -> str:
+        belonging = self._belonging()
+        self._process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        self._process.kill()
+        return "\n".join((*belonging, self.errors))
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = 120) -> None:
         """Returns once `condition` holds; fails if the command ends before that."""

@@ -27,6 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", metavar="NAME", help="the registered board that tests marked 'hardware' run on")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no process works on one alone while the others have nothing left."""
+    slow = {item.path for item in items if item.get_closest_marker("virtual")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command line did."""

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, settings
 
 from tvmmobile.codegen import compile_kernel
 from tvmmobile.kernels import kernel_function
+from tvmmobile.layers import Layer
 from tvmmobile.reference import expected_output, make_inputs, make_parameters, relative_error
-from tvmmobile.schedules import KnobSchedule, Space, template_named
+from tvmmobile.schedules import KnobSchedule, Space, template_for, template_named
 from tvmmobile.schedules.template import Array
 from tvmmobile.tasks import Task
 
@@ -88,3 +89,13 @@ def check_schedule(task: Task, space: Space, choice: int, tolerance: float, fold
     schedules = list(space.unpruned())
     schedule = schedules[choice % len(schedules)]
     assert run_on_host(task, schedule, folder / f"kernel{next(_NUMBER)}.so") <= tolerance, f"{task.name} {schedule}"
+
+
+def check_layer(layer: Layer, threads: int, choice: int, name: str, folder: Path) -> None:
+    """The template of that name takes the layer, and one schedule of its whole space computes what PyTorch computes, within 1e-5."""
+    task = Task((layer,), threads=threads)
+    template = template_for(task)
+    assert template is not None and template.name == name
+    space = template.space(task)
+    assert space is not None
+    check_schedule(task, space, choice, 1e-5, folder)

@@ -70,6 +70,7 @@ def kernels_of(network: Network, choice: int = 0, threads: int = 1) -> tuple[Low
     """Every layer as a kernel of its own: a schedule of its space (the `choice`-th, modulo its size), or the fallback's first."""
     database = Database(Identity("nowhere", None), (), None)
     kernels = []
+    functions: dict[Task, Any] = {}
     for index, node in enumerate(network.nodes):
         task = Task((node.layer,), threads=threads)
         template = template_for(task)
@@ -82,7 +83,9 @@ def kernels_of(network: Network, choice: int = 0, threads: int = 1) -> tuple[Low
             schedule = list(space)[choice % len(space)]
             assert isinstance(schedule, KnobSchedule)
             constants = template.pack(task, schedule.values, (node.parameters,))
-        kernels.append(Lowered(index, index, task, kernel_function(task, schedule, node.function), tuple(constants)))
+        if task not in functions:  # a library has each kernel once
+            functions[task] = kernel_function(task, schedule, node.function)
+        kernels.append(Lowered(index, index, task, functions[task], tuple(constants)))
     return tuple(kernels)
 
 
@@ -100,10 +103,17 @@ def run_lowered(module: Any, image: np.ndarray[Any, Any], path: Path) -> np.ndar
 
 
 def error_against_torch(network: nn.Module, shape: tuple[int, ...], path: Path, choice: int = 0, threads: int = 1) -> float:
-    """Largest difference between PyTorch's output and the compiled network's, relative to the largest output."""
+    """Largest difference between PyTorch's output and the compiled network's, relative to the largest output.
+
+    Each library needs a path of its own: a process that has loaded one goes on with that, whatever is written over it.
+    """
+    return error_of(prepared(network, shape), network, shape, path, choice, threads)
+
+
+def error_of(read: Network, network: nn.Module, shape: tuple[int, ...], path: Path, choice: int = 0, threads: int = 1) -> float:
+    """The same of a network that is prepared already."""
     image = np.random.default_rng(3).normal(0.0, 1.0, shape).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).numpy()
-    read = prepared(network, shape)
     actual = run_lowered(lower(read, kernels_of(read, choice, threads)), image, path)
     return relative_error(actual, expected)

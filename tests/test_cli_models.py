@@ -106,12 +106,36 @@ def test_latencies_of_several_files_stand_together_if_they_were_got_alike(cli: C
     for spec, path in zip(specs, paths, strict=True):
         write_results(Results(context, (sample_variant(spec),)), path)
     both = json.loads(cli("models", "--json", *(word for path in paths for word in ("--results", str(path)))).out)
-    assert {entry["model"] for entry in both if entry["latency"]} == {spec.name for spec in specs}
-    assert {entry["latency"]["kind"] for entry in both if entry["latency"]} == {"modelled"}
+    assert {entry["model"] for entry in both if entry["latencies"]} == {spec.name for spec in specs}
+    assert {one["kind"] for entry in both for one in entry["latencies"]} == {"modelled"}
 
-    write_results(Results(replace(context, threads=4), (sample_variant(specs[0]),)), paths[0])
-    outcome = cli("models", *(word for path in paths for word in ("--results", str(path))))
-    assert outcome.code == 1 and "were not got on the same device in the same way" in outcome.err
+
+def test_each_way_to_get_latencies_has_its_column(cli: CommandLine, tmp_path: Path) -> None:
+    """Modelled and measured ones never stand in one column; a folder stands for the report.json in it."""
+    words: list[str] = []
+    for measured, name in ((False, "virtual"), (True, "board")):
+        (tmp_path / name).mkdir()
+        write_results(sample_results(measured=measured), tmp_path / name / "report.json")
+        words += ["--results", str(tmp_path / name)]
+    for arguments in ((), ("mobilenet_v1",)):
+        text = cli("models", *arguments, *words).out
+        lines = [line.split() for line in text.splitlines()]
+        assert ["ms", "[a]", "ms", "[b]"] in [line[-4:] for line in lines] and ["modelled", "measured"] in [line[-2:] for line in lines]
+        expected = [f"{sample_results(measured=measured).variants[0].latency_us / 1000:.2f}" for measured in (False, True)]
+        assert any(line[-2:] == expected for line in lines)
+        said = " ".join(text.split())
+        assert "Latency [a] modelled: Cortex-A72" in said and "; pi4-virtual, 1 thread." in said
+        assert "Latency [b] measured on Raspberry Pi 4 Model B (pi4)" in said and fits(text)
+    first = json.loads(cli("models", *words, "--json").out)[0]
+    assert [(one["device"], one["kind"], one["threads"]) for one in first["latencies"]] == [
+        ("pi4-virtual", "modelled", 1),
+        ("pi4", "measured", 1),
+    ]
+
+    results = sample_results(1)
+    write_results(replace(results, context=replace(results.context, threads=4)), tmp_path / "four.json")
+    outcome = cli("models", *words, "--results", str(tmp_path / "four.json"))
+    assert outcome.code == 1 and outcome.out == "" and "were got in 3 ways" in outcome.err and len(outcome.err.splitlines()) == 2
 
 
 def test_a_latency_that_does_not_count_is_left_out(cli: CommandLine, tmp_path: Path) -> None:
@@ -119,7 +143,7 @@ def test_a_latency_that_does_not_count_is_left_out(cli: CommandLine, tmp_path: P
     results = sample_results(1, measured=True)
     write_results(replace(results, variants=(replace(results.variants[0], invalid="throttled"),)), path)
     (entry,) = json.loads(cli("models", "--alpha", "1", "--resolution", "224", "--results", str(path), "--json").out)
-    assert entry["latency"] is None
+    assert entry["latencies"] == []
 
 
 def test_a_network_of_the_users_own_in_a_result_file_does_no_harm(cli: CommandLine, tmp_path: Path) -> None:

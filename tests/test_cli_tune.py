@@ -159,3 +159,4 @@ def test_without_a_number_of_trials_what_the_shipped_logs_know_is_enough(cli: Co
     counts = [re.search(r"(\d+) records, (\d+) trials to run", outcome.err) for outcome in (shipped, asked, empty)]
     (records, none), (same, more), (zero, all_of_them) = ([int(group) for group in count.groups()] for count in counts if count)
     assert records == same > 0 == none == zero and all_of_them > more > 0
+    assert "0 trials to run\n" in shipped.err and "trials to run, then up to 8 for each" in asked.err

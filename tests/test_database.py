@@ -7,7 +7,7 @@ import math
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -303,18 +303,13 @@ def test_a_database_is_as_it_was_after_a_failed_write(tmp_path: Path) -> None:
     assert len(database) == 0
 
 
-class _Candidates:
-    """Stands in for `FallbackSpace`: five schedules for any opaque task."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def members(self, count: int) -> tuple[TraceSchedule, ...]:
-        return tuple(TraceSchedule(f"[{number}]") for number in range(min(count, 5)))
+def sampled(_task: Task, _source: str | None, _target: Mapping[str, Any], count: int) -> tuple[TraceSchedule, ...]:
+    """Stands in for MetaSchedule's rules: five schedules for any opaque task."""
+    return tuple(TraceSchedule(f"[{number}]") for number in range(min(count, 5)))
 
 
 def test_resuming_counts_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuner, "FallbackSpace", _Candidates)
+    monkeypatch.setattr(tuner, "_sampled", sampled)
     target: dict[str, object] = {}
     tasks = {POINTWISE: None, CLASSIFIER: None, POOL: "source"}
     size = len(schedules(CLASSIFIER))

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -180,6 +181,22 @@ def test_many_programs_at_once(remote: SshRemote) -> None:
     for thread in threads:
         thread.join(30)
     assert sorted(map(int, results)) == list(range(16))
+
+
+def test_a_program_that_ends_before_the_end_of_its_input_is_sent(remote: SshRemote, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message about a channel that was closed meanwhile would make OpenSSH end the connection."""
+    transport = remote._transport
+    send, end_of_input = transport._send_user_message, 96  # SSH_MSG_CHANNEL_EOF (RFC 4254, section 9)
+
+    def send_late(message: Any) -> None:
+        if message.asbytes()[0] == end_of_input:
+            time.sleep(0.5)
+        send(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "_send_user_message", send_late)
+        assert remote.run(["true"]).status == 0
+    assert remote.run(["echo", "still here"]).stdout == "still here\n"
 
 
 def test_a_program_left_running(remote: SshRemote) -> None:

@@ -121,6 +121,7 @@ def seconds_of_tuning(device: HardwareDevice, workers: Workers, folder: Path) ->
     return seconds
 
 
+@pytest.mark.long
 @pytest.mark.virtual
 def test_two_boards_take_half_the_time_of_one(workers: Prebuilt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: CommandLine) -> None:
     source, library = tmp_path / "pause.c", tmp_path / "pause.so"

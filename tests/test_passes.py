@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_networks import Residual, error_against_torch, kernels_of, prepared, seeded, two_blocks, unit
+from small_networks import Residual, error_against_torch, error_of, kernels_of, prepared, seeded, two_blocks, unit
 from torch import nn
 
 from tvmmobile.errors import UserError
-from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, Opaque
+from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, MaxPool, Opaque, Pool
 from tvmmobile.models.registry import build_torch_model
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.network import Network, lower
@@ -43,7 +43,7 @@ def test_a_mobilenet_becomes_one_layer_per_kernel(tmp_path: Path) -> None:
     assert stem == Conv2d(9, 9, 3, 8, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW")
     assert depthwise == Conv2d(5, 5, 8, 8, (3, 3), (1, 1), (1, 1, 1, 1), 8, RELU6)
     assert pointwise == Conv2d(5, 5, 8, 12, clamp=RELU6)
-    assert isinstance(pool, Opaque) and pool.operator == "mean" and pool.output_shape == (1, 1, 1, 12)
+    assert pool == Pool(5, 5, 12)
     assert classifier == Dense(12, 5)
     # The image is read as the caller has it, and only a view lies between the pool and the classifier.
     text = main_of(network)
@@ -191,6 +191,67 @@ def test_what_is_broadcast_is_not_added_by_a_kernel(tmp_path: Path) -> None:
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
+class Excited(nn.Module):
+    """The input times a gate for each of its 8 channels, which a branch makes of their means."""
+
+    def __init__(self, gate_first: bool, read_again: bool = False) -> None:
+        super().__init__()
+        self.gate_first, self.read_again = gate_first, read_again
+        convolutions = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.branch = nn.Sequential(nn.AdaptiveAvgPool2d(1), convolutions[0], nn.ReLU(), convolutions[1], nn.Hardsigmoid())
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        gate = self.branch(image)
+        product = gate * image if self.gate_first else image * gate
+        return torch.cat([product, product], 1) if self.read_again else product
+
+
+@pytest.mark.parametrize("gate_first", [False, True])
+def test_squeeze_and_excite(tmp_path: Path, gate_first: bool) -> None:
+    """The gate multiplies what the next 1×1 convolution reads; other layers may add to its output."""
+    block = nn.Sequential(*unit(8, 8, 3, groups=8), Excited(gate_first), *unit(8, 8, activation=nn.Identity()))
+    network = seeded(*unit(3, 8, 3, 2), Residual(block), *unit(8, 5))
+    read = prepared(network, IMAGE)
+    kinds = [layer.kind for layer in layers_of(read)]
+    assert kinds == ["conv 3x3", "depthwise 3x3", "average pool", *["conv 1x1"] * 4, "other"]  # last: to the caller's NCHW
+    assert [layer.scaled for layer in composed(read) if isinstance(layer, Conv2d)] == [False] * 4 + [True, False]
+    scaled = read.nodes[5].layer
+    assert scaled == Conv2d(5, 5, 8, 8, residual=True, scaled=True) and scaled.name == "pw_5x5_8x8_scaled_add_linear"
+    assert [node.gated for node in read.nodes] == [None, 5, *[None] * 6]
+    assert [node.alone for node in read.nodes] == [True, True, False, False, True, False, False, True]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param([Excited(True), *unit(8, 5, 3)], id="a convolution that takes no gate"),
+        pytest.param([Excited(False, read_again=True), *unit(16, 5)], id="read twice"),
+        pytest.param([Excited(True)], id="read by nobody"),
+    ],
+)
+def test_gates_that_no_kernel_takes(tmp_path: Path, behind: list[nn.Module]) -> None:
+    network = seeded(*unit(3, 8, 3, 2), *behind)
+    read = prepared(network, IMAGE)
+    assert not any(layer.scaled for layer in composed(read) if isinstance(layer, Conv2d))
+    assert all(node.gated is None for node in read.nodes)
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_a_gate_for_pixels_is_another_multiplication(tmp_path: Path) -> None:
+    class Attended(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Conv2d(8, 1, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.gate(image)) * image
+
+    network = seeded(*unit(3, 8, 3, 2), Attended(), *unit(8, 5))
+    assert not any(layer.scaled for layer in composed(prepared(network, IMAGE)) if isinstance(layer, Conv2d))
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_an_image_read_twice(tmp_path: Path) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -233,12 +294,33 @@ def test_several_results_are_refused() -> None:
         prepared(Two().eval(), IMAGE)
 
 
+@pytest.mark.parametrize(
+    ("pool", "padding"),
+    [
+        (nn.MaxPool2d(3, 2), (0, 0, 0, 0)),
+        (nn.MaxPool2d(3, 2, 1), (1, 1, 1, 1)),
+        (nn.MaxPool2d(3, 3, 1, ceil_mode=True), (1, 1, 1, 1)),
+        (nn.MaxPool2d(2, 2, ceil_mode=True), (0, 0, 1, 1)),
+        (nn.MaxPool2d((2, 3), (3, 1), (1, 0)), (1, 0, 0, 0)),
+    ],
+    ids=str,
+)
+def test_max_pools(tmp_path: Path, pool: nn.Module, padding: tuple[int, ...]) -> None:
+    """Of negative values too, which are less than padding of zeros."""
+    network = seeded(nn.Conv2d(3, 12, 3, 1, 1), pool, *unit(12, 5))
+    shape = (1, 3, 7, 7)
+    read = prepared(network, shape)
+    assert [layer.padding for layer in layers_of(read) if isinstance(layer, MaxPool)] == [padding]
+    assert error_of(read, network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_opaque_layers_are_named_by_what_they_compute() -> None:
     """The name is a key of tuning logs: the same in every process, another one for another computation."""
     names = []
-    for network in (two_blocks(), two_blocks(), seeded(*unit(3, 12, 3, 2), nn.MaxPool2d(5))):
+    for side in (2, 2, 3):
+        network = seeded(*unit(3, 12, 3, 2), nn.MaxPool2d(side, dilation=2), *unit(12, 5))
         names.append(next(layer.name for layer in layers_of(prepared(network, IMAGE)) if isinstance(layer, Opaque)))
-    assert names[0] == names[1] == "mean_1x5x5x12_4030a0801a31"
+    assert names[0] == names[1] == "max_pool2d_1x5x5x12_72d8eca66dd4"
     assert names[2] != names[0]
 
 
@@ -256,9 +338,10 @@ def test_mobilenet_v1(tmp_path: Path, spec: ModelSpec, threads: int, choice: int
     network = build_torch_model(spec).module
     shape = (1, 3, spec.resolution, spec.resolution)
     read = prepared(network, shape)
-    # 27 convolutions, the pool, the classifier; only the pool has no template, and nothing branches.
+    # 27 convolutions, the pool, the classifier: all have templates, and nothing branches.
     assert len(read.nodes) == 29
-    assert [node.layer.kind for node in read.nodes].count("other") == 1
+    assert [node.layer.kind for node in read.nodes].count("average pool") == 1
+    assert not any(isinstance(node.layer, Opaque) for node in read.nodes)
     assert all(not node.alone for node in read.nodes[:-1])
     assert {layer.clamp for layer in composed(read)[:-1]} == {(0.0, 6.0 if spec.activation == "relu6" else None)}
     assert composed(read)[-1] == replace(Dense(0, 0), in_features=max(int(1024 * spec.alpha), 8), out_features=1000)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmmobile.layers import Conv2d, Dense, Layer, Layout
+from tvmmobile.layers import Conv2d, Dense, Layer, Layout, Pool
 from tvmmobile.network import Network, Node
-from tvmmobile.plan import MAX_REGION, Plan, Price, Step, candidate_regions, detours, edge_layouts, make_plan
+from tvmmobile.plan import MAX_REGION, Plan, Price, Region, Step, candidate_regions, detours, edge_layouts, make_plan
 from tvmmobile.tasks import Task
 
 
@@ -90,15 +91,15 @@ def test_a_layer_never_measured_is_taken_only_where_nothing_covers_it() -> None:
 def test_regions_do_not_cross_a_branch() -> None:
     network = network_of(5, alone=(1, 4))
     regions = candidate_regions(network, lambda task: True, "float32", 2)
-    fused = {(first, last) for first, last, _ in regions if first != last}
+    fused = {(region.first, region.last) for region in regions if region.first != region.last}
     assert fused == {(0, 1), (2, 3), (2, 4), (3, 4)}
-    assert all(task.threads == 2 and task.dtype == "float32" for _, _, task in regions)
-    assert [region for region in regions if region[0] == region[1]] and len({first for first, _, _ in regions}) == 5
+    assert all(region.task.threads == 2 and region.task.dtype == "float32" for region in regions)
+    assert any(region.first == region.last for region in regions) and len({region.first for region in regions}) == 5
 
 
 def test_regions_have_a_longest_length() -> None:
     regions = candidate_regions(network_of(MAX_REGION + 3), lambda task: True, "float32", 1)
-    assert max(last - first + 1 for first, last, _ in regions) == MAX_REGION
+    assert max(region.last - region.first + 1 for region in regions) == MAX_REGION
 
 
 def test_templates_are_asked_about_several_layers_only() -> None:
@@ -109,7 +110,7 @@ def test_templates_are_asked_about_several_layers_only() -> None:
         return False
 
     regions = candidate_regions(network_of(3), takes, "float32", 1)
-    assert [(first, last) for first, last, _ in regions] == [(0, 0), (1, 1), (2, 2)]
+    assert [(region.first, region.last) for region in regions] == [(0, 0), (1, 1), (2, 2)]
     assert asked and all(len(task.region) > 1 for task in asked)
 
 
@@ -200,5 +201,64 @@ def test_detours() -> None:
     """Singles take 5 us each, so that a plan with the pair of 12 takes 2 more, and the pair of 9 is the best plan's."""
     prices = {**{(index, index): 5.0 for index in range(4)}, (0, 1): 12.0, (2, 3): 9.0, (1, 2): None}
     regions = candidate_regions(network_of(4), lambda task: region_of(task) in prices, "float32", 1)
-    found = {(first, last): detour for (first, last, _), detour in detours(4, regions, lambda task: prices.get(region_of(task))).items()}
+    costs = detours(4, regions, lambda task: prices.get(region_of(task)))
+    found = {(region.first, region.last): detour for region, detour in costs.items()}
     assert found == pytest.approx({(0, 0): 0, (1, 1): 0, (2, 2): 1, (3, 3): 1, (0, 1): 2, (2, 3): 0})
+
+
+def squeeze_and_excite(channels: int) -> Network:
+    """1×1, depthwise, pool, two 1×1 of one pixel, and a 1×1 that reads the depthwise layer's output once more."""
+    layers = (
+        Conv2d(8, 8, 16, channels),
+        Conv2d(8, 8, channels, channels, (3, 3), (1, 1), (1, 1, 1, 1), channels),
+        Pool(8, 8, channels),
+        Conv2d(1, 1, channels, 128),
+        Conv2d(1, 1, 128, channels),
+        Conv2d(8, 8, channels, 16, scaled=True),
+    )
+    alone = (1, 4, 5)
+    return Network(tuple(Node(layer, None, None, index in alone, 5 if index == 1 else None) for index, layer in enumerate(layers)), None)
+
+
+@pytest.mark.parametrize(("cost", "expected"), [(0.0, "NCHW32c"), (2.0, "NHWC")])
+def test_both_readers_of_a_gated_layer_read_what_it_writes(cost: float, expected: Layout) -> None:
+    """`cost` is what a kernel with channel blocks at an end takes longer, but for what is written, which is 1 us faster."""
+    network = squeeze_and_excite(96)
+
+    def latency_us(task: Task) -> float:
+        written = isinstance(task.layer, Conv2d) and "c" in task.layer.out_layout
+        assert isinstance(task.layer, Conv2d | Pool)
+        return 5.0 + cost * ("c" in task.layer.in_layout) + (cost - 1.0) * written
+
+    regions = candidate_regions(network, single, "float32", 1)
+    plan = make_plan(network, regions, lambda task: Price(latency_us(task), "made up"))
+    assert spans(plan) == [(index, index) for index in range(6)]
+    _, depthwise, pool, reduce, expand, last = (step.task.layer for step in plan.steps)
+    assert isinstance(depthwise, Conv2d) and isinstance(pool, Pool) and isinstance(last, Conv2d)
+    assert depthwise.out_layout == pool.in_layout == last.in_layout == expected
+    # What passes by them does not reach the layers in between.
+    assert (reduce, expand) == (network.nodes[3].layer, network.nodes[4].layer)
+    least = sum(latency_us(step.task) for step in plan.steps)
+    for region, detour in detours(6, regions, latency_us).items():
+        assert detour == pytest.approx(least_with(region, regions, latency_us) - least)
+
+
+def least_with(member: Region, regions: list[Region], latency_us: Callable[[Task], float]) -> float:
+    """The least sum of regions of one layer each that agree at their ends and have `member` among them."""
+    reached: dict[Layout, float] = {"NHWC": 0.0}
+    for index in range(6):
+        onwards: dict[Layout, float] = {}
+        for region in regions:
+            if region.first == index and region.before in reached and (index != member.first or region == member):
+                total = reached[region.before] + latency_us(region.task)
+                onwards[region.after] = min(onwards.get(region.after, math.inf), total)
+        reached = onwards
+    return reached["NHWC"]
+
+
+def test_a_gated_layer_writes_what_all_its_readers_take() -> None:
+    def takes(task: Task) -> bool:
+        return single(task) and not (isinstance(task.layer, Conv2d) and task.layer.scaled and task.layer.in_layout != "NHWC")
+
+    for region in candidate_regions(squeeze_and_excite(96), takes, "float32", 1):
+        assert (region.first, region.after) != (1, "NCHW32c") and (region.first, region.before) != (2, "NCHW32c")

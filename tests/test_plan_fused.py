@@ -92,8 +92,8 @@ def network_of_three() -> nn.Module:
 
 def plan_of(network: Network, database: Database) -> tuple[Plan, dict[Task, KnobSchedule]]:
     regions = candidate_regions(network, lambda task: template_for(task) is not None, "float32", 1)
-    regions = [region for region in regions if region[0] == region[1] or database.best(region[2]) is not None]
-    choices = {task: choose(task, network.nodes[first].function, database, TARGET) for first, _, task in regions}
+    regions = [region for region in regions if region.first == region.last or database.best(region.task) is not None]
+    choices = {region.task: choose(region.task, network.nodes[region.first].function, database, TARGET) for region in regions}
     chosen = {task: choice.schedule for task, choice in choices.items()}
     return make_plan(network, regions, lambda task: choices[task].price), chosen  # type: ignore[return-value]
 
@@ -116,7 +116,7 @@ def record_all(network: Network, database: Database, singles_us: float, pairs_us
 def test_candidates_hold_the_chains_a_template_takes(database: Database) -> None:
     network = prepared(network_of_three(), IMAGE)
     regions = candidate_regions(network, lambda task: template_for(task) is not None, "float32", 1)
-    assert [(first, last) for first, last, _ in regions if first != last] == [(1, 2), (2, 3)]
+    assert [(region.first, region.last) for region in regions if region.first != region.last] == [(1, 2), (2, 3)]
 
 
 @pytest.mark.parametrize(

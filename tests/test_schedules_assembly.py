@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from assembly import assembly_of, hottest_loop, innermost_loops
 
-from tvmmobile.layers import Conv2d, Dense, Layer
+from tvmmobile.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.schedules import template_for
 from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.matmul import good_tile
@@ -89,6 +91,36 @@ def test_image_conv(pixels: int, columns: int, order: int) -> None:
     assert loop.multiply_adds == loop.indexed == pixels * columns // LANES * 9
     assert loop.stack_accesses == []
     assert len(loop.instructions) <= 1.4 * loop.multiply_adds
+
+
+@pytest.mark.parametrize(("rows", "columns", "k_block", "n_block"), [(7, 8, 64, 8), (4, 16, 128, 4), (3, 24, 128, 2)])
+def test_scaled_pointwise(rows: int, columns: int, k_block: int, n_block: int) -> None:
+    """The multiplications of the product are those without a gate; the gate's are a loop of their own, one for each vector of weights."""
+    layer = replace(POINTWISE, scaled=True)
+    knobs = {"rows": rows, "columns": columns, "k_block": k_block, "m_block": 0, "n_block": n_block, "outer": 1, "axis": 0}
+    text = assembly_of(check_member(layer, knobs), knobs)
+    vectors = columns // LANES
+    loop = hottest_loop(text)
+    assert loop.multiply_adds == loop.indexed == rows * vectors * LANES and loop.stack_accesses == []
+    scaling = [loop for loop in innermost_loops(text) if any(text.startswith("fmul\t") for text in loop.instructions)]
+    assert scaling
+    for loop in scaling:
+        multiplied = [bool(re.search(r"\.s\[\d\]", text)) for text in loop.instructions if text.startswith("fmul")]
+        assert all(multiplied) and len(multiplied) % LANES == 0
+        assert loop.multiply_adds == 0 and loop.stack_accesses == []
+        assert len(loop.instructions) <= 3.5 * len(multiplied)
+
+
+@pytest.mark.parametrize(("layout", "vectors", "pixels"), [("NHWC", 6, 4), ("NHWC", 24, 1), ("NCHW32c", 4, 6), ("NCHW32c", 8, 3)])
+def test_pool(layout: str, vectors: int, pixels: int) -> None:
+    """A load and an addition for every vector, and next to nothing besides."""
+    knobs = {"vectors": vectors, "pixels": pixels}
+    loop = hottest_loop(assembly_of(check_member(Pool(28, 28, 480, layout), knobs), knobs), "fadd")
+    assert sum(text.startswith("fadd") for text in loop.instructions) == vectors * pixels
+    assert loop.stack_accesses == []
+    loads = sum(2 if text.startswith("ldp") else 1 for text in loop.instructions if text.startswith(("ldr\tq", "ldp\tq", "ldur\tq")))
+    assert loads == vectors * pixels
+    assert len(loop.instructions) <= 2 * vectors * pixels + 2 * pixels + 4
 
 
 @pytest.mark.parametrize(("columns", "unroll"), [(16, 4), (20, 8), (40, 4), (40, 16), (64, 4), (80, 4), (96, 8)])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmmobile.layers import Conv2d, Dense, Layer, Opaque
+from tvmmobile.layers import Conv2d, Dense, Layer, Opaque, Pool
 from tvmmobile.schedules import TEMPLATES, KnobSchedule, Space, template_for, template_named
 from tvmmobile.schedules.machine import REGISTERS
 from tvmmobile.serial import schedule_from_json, schedule_to_json, task_from_json, task_to_json
@@ -19,9 +19,10 @@ POINTWISE = Conv2d(14, 14, 512, 512, clamp=(0.0, 6.0))
 DEPTHWISE = Conv2d(14, 14, 512, 512, (3, 3), (1, 1), (1, 1, 1, 1), 512, (0.0, 6.0))
 IMAGE = Conv2d(224, 224, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1), 1, (0.0, 6.0), "NCHW")
 CLASSIFIER = Dense(1024, 1000)
-POOL = Opaque("mean", "0123456789ab", ((1, 7, 7, 1024),), (1, 1, 1, 1024))
+POOL = Pool(7, 7, 1024)
+OPAQUE = Opaque("mean", "0123456789ab", ((1, 7, 7, 1024),), (1, 1, 1, 1024))
 CONV = Conv2d(28, 28, 128, 256, (3, 3), (2, 2), (1, 1, 1, 1), 1, (0.0, 6.0))
-LAYERS = {"pointwise": POINTWISE, "depthwise": DEPTHWISE, "image_conv": IMAGE, "dense": CLASSIFIER, "conv": CONV}
+LAYERS = {"pointwise": POINTWISE, "depthwise": DEPTHWISE, "image_conv": IMAGE, "dense": CLASSIFIER, "conv": CONV, "pool": POOL}
 
 
 def space_of(layer: Layer, threads: int = 1) -> Space:
@@ -58,10 +59,14 @@ def test_other_convolutions_are_taken_as_such(layer: Layer) -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        POOL,
+        OPAQUE,
+        replace(POOL, in_layout="NCHW"),
         replace(POINTWISE, in_layout="NCHW"),
         replace(DEPTHWISE, in_layout="NCHW"),
         replace(DEPTHWISE, residual=True),
+        replace(DEPTHWISE, scaled=True),
+        replace(IMAGE, scaled=True),
+        replace(CONV, scaled=True),
         replace(IMAGE, in_channels=5),
         replace(IMAGE, groups=3, out_channels=33),
         replace(CONV, groups=2, out_layout="NCHW32c"),
@@ -70,6 +75,13 @@ def test_other_convolutions_are_taken_as_such(layer: Layer) -> None:
 def test_other_layers_are_left_to_the_fallback(layer: Layer) -> None:
     assert [template.name for template in TEMPLATES if template.space(Task((layer,))) is not None] == []
     assert template_for(Task((layer,))) is None
+
+
+def test_a_gate_is_multiplied_by_the_direct_product_alone() -> None:
+    scaled = replace(POINTWISE, scaled=True)
+    assert [template.name for template in TEMPLATES if template.space(Task((scaled,))) is not None] == ["pointwise"]
+    for region in ((DEPTHWISE, scaled), (scaled, DEPTHWISE), (IMAGE, DEPTHWISE, scaled)):
+        assert template_for(Task(region)) is None
 
 
 @pytest.mark.parametrize("layer", LAYERS.values())
@@ -125,6 +137,8 @@ def accumulators(schedule: KnobSchedule) -> int:
     knobs = schedule.values
     if schedule.template == "depthwise":
         return knobs["rows"] * knobs["columns"]
+    if schedule.template == "pool":
+        return knobs["vectors"] * knobs["pixels"]
     return knobs.get("rows", knobs.get("pixels", 1)) * knobs["columns"] // 4
 
 
@@ -188,8 +202,19 @@ def test_schedules_and_tasks_survive_json(name: str) -> None:
 
 
 def test_opaque_tasks_and_chains_survive_json() -> None:
-    task = Task((DEPTHWISE, POINTWISE, POOL))
+    task = Task((DEPTHWISE, replace(POINTWISE, scaled=True, residual=True), replace(POOL, in_layout="NCHW32c"), OPAQUE))
     assert task_from_json(task_to_json(task)) == task
+
+
+def test_what_a_layer_does_not_have_is_not_in_its_json() -> None:
+    """Records that were made before an attribute was there are still read."""
+    (entry,) = task_to_json(Task((POINTWISE,)))["region"]
+    assert sorted(entry) == ["clamp", "height", "in_channels", "kind", "out_channels", "width"]
+
+
+def test_what_a_kernel_reads_besides_its_input() -> None:
+    scaled = replace(POINTWISE, scaled=True, residual=True)
+    assert list(Task((DEPTHWISE, scaled)).side_shapes.items()) == [("gate1", (1, 1, 1, 512)), ("residual1", (1, 14, 14, 512))]
 
 
 def test_a_schedule_prints_as_what_it_is() -> None:

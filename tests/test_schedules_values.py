@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from host_kernels import check_schedule, examples
+from host_kernels import check_layer, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, Layout, blocked
-from tvmmobile.schedules import template_for
-from tvmmobile.tasks import Task
+from tvmmobile.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, Layout, MaxPool, Pool, blocked
 
-TOLERANCE = 1e-5
 RELU: Clamp = (0.0, None)
 RELU6: Clamp = (0.0, 6.0)
 
@@ -30,19 +27,10 @@ def in_blocks(block: int, channel_count: int) -> Layout:
     return blocked(block) if block and channel_count % block == 0 else "NHWC"
 
 
-def check(layer: Layer, thread_count: int, choice: int, template_name: str, folder: Path) -> None:
-    task = Task((layer,), threads=thread_count)
-    template = template_for(task)
-    assert template is not None and template.name == template_name
-    space = template.space(task)
-    assert space is not None
-    check_schedule(task, space, choice, TOLERANCE, folder)
-
-
 @examples(28)
 @given(sides, sides, st.sampled_from((1, 2, 3, 5, 8, 17, 36, 131, 260)), channels, clamps, threads, st.integers(0, 1 << 16))
 def test_pointwise(tmp_path: Path, height: int, width: int, depth: int, outputs: int, clamp: Clamp, thread_count: int, choice: int) -> None:
-    check(Conv2d(height, width, depth, outputs, clamp=clamp), thread_count, choice, "pointwise", tmp_path)
+    check_layer(Conv2d(height, width, depth, outputs, clamp=clamp), thread_count, choice, "pointwise", tmp_path)
 
 
 @examples(32)
@@ -55,7 +43,7 @@ def test_depthwise(
     padding = (before, before, kernel // 2, kernel // 2)
     layer = Conv2d(height, width, max(depth, 2), max(depth, 2), (kernel, kernel), (stride, stride), padding, max(depth, 2), clamp)
     if min(layer.out_height, layer.out_width) > 0:
-        check(layer, thread_count, choice, "depthwise", tmp_path)
+        check_layer(layer, thread_count, choice, "depthwise", tmp_path)
 
 
 @examples(24)
@@ -66,7 +54,7 @@ def test_pointwise_in_channel_blocks(
     """0 stands for NHWC."""
     layouts = in_blocks(before, depth), in_blocks(after, outputs)
     layer = Conv2d(height, width, depth, outputs, clamp=clamp, in_layout=layouts[0], out_layout=layouts[1])
-    check(layer, thread_count, choice, "pointwise", tmp_path)
+    check_layer(layer, thread_count, choice, "pointwise", tmp_path)
 
 
 @examples(20)
@@ -75,7 +63,50 @@ def test_pointwise_with_a_residual(
     tmp_path: Path, height: int, width: int, depth: int, outputs: int, after: int, clamp: Clamp, thread_count: int, choice: int
 ) -> None:
     layer = Conv2d(height, width, depth, outputs, clamp=clamp, out_layout=in_blocks(after, outputs), residual=True)
-    check(layer, thread_count, choice, "pointwise", tmp_path)
+    check_layer(layer, thread_count, choice, "pointwise", tmp_path)
+
+
+@examples(32)
+@given(
+    st.tuples(sides, sides, st.sampled_from((1, 1, 2))),
+    st.sampled_from((1, 3, 6, 16, 32, 72, 96, 131)),
+    channels,
+    st.tuples(blocks, blocks),
+    clamps,
+    threads,
+    st.integers(0, 1 << 16),
+    st.booleans(),
+)
+def test_scaled_pointwise(
+    tmp_path: Path,
+    size: tuple[int, int, int],
+    depth: int,
+    outputs: int,
+    around: tuple[int, int],
+    clamp: Clamp,
+    thread_count: int,
+    choice: int,
+    residual: bool,
+) -> None:
+    """Its input's channels each have a factor; with several blocks of pixels and channels, remainders of each, and pixels left out."""
+    *sides, stride = size
+    layouts = in_blocks(around[0], depth), in_blocks(around[1], outputs)
+    layer = Conv2d(*sides, depth, outputs, (1, 1), (stride, stride), (0,) * 4, 1, clamp, *layouts, residual, scaled=True)
+    check_layer(layer, thread_count, choice, "pointwise", tmp_path)
+
+
+@examples(24)
+@given(
+    sides,
+    sides,
+    st.sampled_from((1, 3, 4, 6, 16, 21, 32, 72, 96, 128)),
+    st.sampled_from((0, 4, 6, 24, 32)),
+    threads,
+    st.integers(0, 1 << 16),
+)
+def test_pool(tmp_path: Path, height: int, width: int, depth: int, block: int, thread_count: int, choice: int) -> None:
+    """Blocks of 6 have channels that are no whole vector."""
+    check_layer(Pool(height, width, depth, in_blocks(block, depth)), thread_count, choice, "pool", tmp_path)
 
 
 @examples(16)
@@ -86,7 +117,7 @@ def test_depthwise_in_channel_blocks(
     layouts = in_blocks(before, depth), in_blocks(after, depth)
     shape = (height, width, depth, depth, (3, 3), (stride, stride), (1, 1, 1, 1), depth)
     layer = Conv2d(*shape, clamp=clamp, in_layout=layouts[0], out_layout=layouts[1])
-    check(layer, thread_count, choice, "depthwise", tmp_path)
+    check_layer(layer, thread_count, choice, "depthwise", tmp_path)
 
 
 @examples(30)
@@ -115,13 +146,13 @@ def test_image_conv(
 ) -> None:
     half = kernel // 2
     layer = Conv2d(height, width, depth, outputs, (kernel, kernel), (stride, stride), (half,) * 4, 1, clamp, "NCHW")
-    check(layer, thread_count, choice, "image_conv", tmp_path)
+    check_layer(layer, thread_count, choice, "image_conv", tmp_path)
 
 
 @examples(14)
 @given(st.sampled_from((1, 3, 4, 6, 19, 64, 257)), channels, clamps, threads, st.integers(0, 1 << 16))
 def test_dense(tmp_path: Path, inputs: int, outputs: int, clamp: Clamp, thread_count: int, choice: int) -> None:
-    check(Dense(inputs, outputs, clamp), thread_count, choice, "dense", tmp_path)
+    check_layer(Dense(inputs, outputs, clamp), thread_count, choice, "dense", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +175,8 @@ def test_dense(tmp_path: Path, inputs: int, outputs: int, clamp: Clamp, thread_c
 )
 @pytest.mark.parametrize("thread_count", [1, 2])
 def test_edge_shapes(tmp_path: Path, layer: Layer, template: str, thread_count: int) -> None:
-    check(layer, thread_count, -1, template, tmp_path)
-    check(layer, thread_count, 1009, template, tmp_path)
+    check_layer(layer, thread_count, -1, template, tmp_path)
+    check_layer(layer, thread_count, 1009, template, tmp_path)
 
 
 @examples(40)
@@ -182,4 +213,33 @@ def test_conv(
     layer = Conv2d(*size, inputs, outputs, kernel, (stride, stride), edges, groups, clamp, *layouts, residual)
     if min(layer.out_height, layer.out_width) <= 0 or not any((*edges, groups > 1, kernel != (1, 1))):
         return
-    check(layer, thread_count, choice, "conv", tmp_path)
+    check_layer(layer, thread_count, choice, "conv", tmp_path)
+
+
+@examples(24)
+@given(
+    sides,
+    sides,
+    channels,
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(*(st.integers(0, 2),) * 4),
+    threads,
+    st.integers(0, 1 << 16),
+)
+def test_max_pool(
+    tmp_path: Path,
+    height: int,
+    width: int,
+    depth: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    thread_count: int,
+    choice: int,
+) -> None:
+    """Padding of less than a window, on either side."""
+    top, left, bottom, right = (min(padded, kernel[place % 2] - 1) for place, padded in enumerate(padding))
+    if height + top + bottom >= kernel[0] and width + left + right >= kernel[1]:
+        layer = MaxPool(height, width, depth, kernel, stride, (top, left, bottom, right))
+        check_layer(layer, thread_count, choice, "max_pool", tmp_path)

@@ -45,6 +45,7 @@ def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
     assert twin_database(replace(BOARD, mcpu="cortex-x1"), ()) is None
 
 
+@pytest.mark.long
 @pytest.mark.virtual
 def test_a_board_without_records_is_compiled_for_as_its_twin_is(tmp_path: Path) -> None:
     spec = ModelSpec(alpha=0.25, resolution=128)

@@ -16,14 +16,18 @@ from tvmmobile.choice import Choice, choose
 from tvmmobile.codegen import export, linker, make_target, pass_context
 from tvmmobile.database import Database, Identity
 from tvmmobile.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
+from tvmmobile.errors import UserError
 from tvmmobile.files import replacing, sha256_of, write_text
-from tvmmobile.frontend import import_torch
+from tvmmobile.frontend import Imported, imported_torch
 from tvmmobile.kernels import kernel_function
 from tvmmobile.layers import Layer, Layout
 from tvmmobile.library import Library, stem_of
-from tvmmobile.models.registry import TorchModel, build_torch_model
+from tvmmobile.models.own import OwnSpec
+from tvmmobile.models.registry import build_torch_model
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.network import Lowered, Network, lower, read_network
+from tvmmobile.own.files import OwnFile
+from tvmmobile.own.loading import load_again
 from tvmmobile.passes.pipeline import prepare
 from tvmmobile.plan import MAX_REGION, Price, Step, VariantTasks, candidate_regions, edge_layouts, make_plan
 from tvmmobile.schedules import LayerParameters, template_for, template_named
@@ -45,6 +49,7 @@ class VariantJob:
         twin: of a real board, whose modelled records its ranks are compared with.
         out: directory for the results.
         dump_dir: where to write the Relax module after each pass, or `None`.
+        own: the file of a network of the user's own; its contents are part of `spec`.
     """
 
     spec: ModelSpec
@@ -58,6 +63,7 @@ class VariantJob:
     out: Path
     dump_dir: Path | None = None
     twin: Identity | None = None
+    own: OwnFile | None = None
 
     @property
     def stem(self) -> str:
@@ -91,9 +97,9 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
     """The tasks of a variant."""
     import tvm
 
-    network = _import(_model(job), job.dtype, job.threads, None)
+    network = _network(_imported(job), job.dtype, job.threads, None)
     regions = candidate_regions(network, _taken, job.dtype, job.threads)
-    functions = {task: network.nodes[first].function for first, last, task in regions if first == last}
+    functions = {region.task: network.nodes[region.first].function for region in regions if region.first == region.last}
     sources = {task: tvm.ir.save_json(function) for task, function in functions.items() if function is not None}
     return VariantTasks(len(network.nodes), tuple(regions), sources)
 
@@ -105,24 +111,25 @@ def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
         UserError: the checkpoint, the network or the toolchain does not allow it.
     """
     compiler = linker(job.target)
-    model = _model(job)
-    network = _import(model, job.dtype, job.threads, job.dump_dir)
+    imported = _imported(job)
+    network = _network(imported, job.dtype, job.threads, job.dump_dir)
     database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
     regions = candidate_regions(network, _taken, job.dtype, job.threads, changes.layouts)
-    basis = _basis(job, database, [task for _, _, task in regions])
-    for first, last, task in regions:
-        if task not in choices and (first == last or (basis.best(task, changes.left_out) and last - first < changes.largest_region)):
-            choice = choose(task, network.nodes[first].function, basis, job.target, changes.left_out)
+    basis = _basis(job, database, [region.task for region in regions])
+    for region in regions:
+        task, further = region.task, region.last - region.first
+        if task not in choices and (not further or (basis.best(task, changes.left_out) and further < changes.largest_region)):
+            choice = choose(task, network.nodes[region.first].function, basis, job.target, changes.left_out)
             choices[task] = replace(choice, schedule=changes.reschedule(task, choice.schedule))
-    regions = [region for region in regions if region[2] in choices]
+    regions = [region for region in regions if region.task in choices]
     plan = make_plan(network, regions, lambda task: choices[task].price)
     library = Library(job.spec, job.dtype, job.threads, job.out / f"{job.stem}.so")
     with pass_context(changes.disabled_passes):
         _compile(network, plan.steps, choices, job.target, library.path, compiler)
-    _write_reference(model, library.reference_path)
+    _write_reference(imported, library.reference_path)
     steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)
-    _write_manifest(job, model, library, steps, choices, _ranks(job, database, plan.steps), basis)
+    _write_manifest(job, imported, library, steps, choices, _ranks(job, database, plan.steps), basis)
     return library
 
 
@@ -157,19 +164,18 @@ def _taken(task: Task) -> bool:
     return template_for(task) is not None
 
 
-def _model(job: VariantJob) -> TorchModel:
-    return build_torch_model(job.spec, job.checkpoint, job.seed)
+def _imported(job: VariantJob) -> Imported:
+    if job.own is not None:
+        return load_again(job.own, job.spec, job.checkpoint, job.seed)
+    model = build_torch_model(job.spec, job.checkpoint, job.seed)
+    return imported_torch(job.spec, model.module, model.weights)
 
 
-def _input_shape(spec: ModelSpec) -> tuple[int, int, int, int]:
-    return (1, 3, spec.resolution, spec.resolution)
-
-
-def _import(model: TorchModel, dtype: str, threads: int, dump_dir: Path | None) -> Network:
+def _network(imported: Imported, dtype: str, threads: int, dump_dir: Path | None) -> Network:
     def accepts(layer: Layer) -> bool:
         return template_for(Task((layer,), dtype, threads)) is not None
 
-    return read_network(*prepare(import_torch(model.module, _input_shape(model.spec)), accepts, dump_dir))
+    return read_network(*prepare(imported.module, accepts, dump_dir))
 
 
 def _compile(
@@ -203,21 +209,22 @@ def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
     return tuple(found)
 
 
-def _write_reference(model: TorchModel, path: Path) -> None:
-    """An input image and what PyTorch makes of it, as `input` and `output`."""
-    import torch
-
+def _write_reference(imported: Imported, path: Path) -> None:
+    """An input image and what the network makes of it, as `input` and `output`."""
     generator = np.random.default_rng(_REFERENCE_SEED)
-    image = generator.normal(0.0, 1.0, _input_shape(model.spec)).astype(np.float32)
-    with torch.no_grad():
-        output = model.module(torch.from_numpy(image)).numpy()
+    image = generator.normal(0.0, 1.0, imported.spec.input_shape).astype(np.float32)
+    output = imported.compute(image)
+    if not np.isfinite(output).all():
+        raise UserError(
+            f"{imported.spec.variant} returns values that are not finite for white noise, by {imported.judge}.", "Look at its weights."
+        )
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, input=image, output=output)
 
 
 def _write_manifest(
     job: VariantJob,
-    model: TorchModel,
+    imported: Imported,
     library: Library,
     steps: tuple[Step, ...],
     choices: Mapping[Task, Choice],
@@ -244,16 +251,12 @@ def _write_manifest(
         "version": MANIFEST_VERSION,
         "library": library.path.name,
         "sha256": sha256_of(library.path),
-        "model": {
-            "name": job.spec.name,
-            "alpha": job.spec.alpha,
-            "resolution": job.spec.resolution,
-            "activation": job.spec.activation,
-            "classes": job.spec.classes,
-        },
-        "weights": model.weights,
-        "input": {"shape": _input_shape(job.spec), "layout": "NCHW", "dtype": "float32"},
-        "output": {"shape": [1, job.spec.classes], "dtype": "float32"},
+        "model": _identity(job),
+        "weights": imported.weights,
+        "reference": imported.judge,
+        **({} if imported.macs is None else {"macs": imported.macs, "parameters": imported.parameters}),
+        "input": {"shape": job.spec.input_shape, "layout": "NCHW", "dtype": "float32"},
+        "output": {"shape": job.spec.output_shape, "dtype": "float32"},
         "dtype": job.dtype,
         "threads": job.threads,
         "device": job.identity.device,
@@ -265,6 +268,14 @@ def _write_manifest(
         "kernels": kernels,
     }
     write_text(library.manifest_path, json.dumps(manifest, indent=1) + "\n")
+
+
+def _identity(job: VariantJob) -> dict[str, Any]:
+    spec = job.spec
+    found = {name: getattr(spec, name) for name in ("name", "alpha", "resolution", "activation", "classes")}
+    if job.own is None or not isinstance(spec, OwnSpec):
+        return found
+    return found | {"file": job.own.label, "contents": spec.contents}
 
 
 def _torch_version() -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from tvmmobile.database import Database
 from tvmmobile.errors import UserError
-from tvmmobile.kernels import applies
 from tvmmobile.plan import Price
 from tvmmobile.schedules import template_for
 from tvmmobile.search.fallback import FallbackSpace
@@ -37,7 +36,7 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
         UserError: no schedule exists at all.
     """
     best = database.best(task, left_out)
-    if best is not None and applies(best.schedule, source):
+    if best is not None:
         return Choice(best.schedule, Price(best.latency_us, f"best of {len(database.records(task))} records"))
     near = nearest_record(task, database)
     if near is not None:

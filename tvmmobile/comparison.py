@@ -147,7 +147,8 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
         judged = judge([estimates[index] for index in open_ones], threshold)
     judgements = dict(zip(open_ones, judged, strict=True))
     variants = [_compared(pairing, judgements.get(index), repeats.get(index, [])) for index, pairing in enumerate(pairings)]
-    return Comparison(base.context, new.context, threshold, tuple(variants), _version_notes(base.context, new.context))
+    notes = (*_version_notes(base.context, new.context), *_network_notes(pairings))
+    return Comparison(base.context, new.context, threshold, tuple(variants), notes)
 
 
 def check_threshold(threshold: float) -> None:
@@ -351,6 +352,13 @@ def _version_notes(base: Context, new: Context) -> tuple[str, ...]:
         for name in dict.fromkeys((*base.versions, *new.versions))
         if base.versions.get(name) != new.versions.get(name)
     )
+
+
+def _network_notes(pairings: Iterable[Pairing]) -> tuple[str, ...]:
+    """Of networks of the user's own: which are others than before."""
+    pairs = [(pairing.base, pairing.new) for pairing in pairings if pairing.base and pairing.new]
+    others = [new.name for base, new in pairs if base.network_sha256 != new.network_sha256]
+    return tuple(f"{name} was compiled from another file than before." for name in others)
 
 
 def _refusal(reason: str) -> UserError:

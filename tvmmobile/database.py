@@ -24,7 +24,7 @@ from tvmmobile.errors import UserError
 from tvmmobile.files import write_bytes
 from tvmmobile.layers import Opaque
 from tvmmobile.locks import Held, held
-from tvmmobile.schedules import template_named
+from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.tasks import Task
 
@@ -179,6 +179,7 @@ class Database:
 
     def _read(self, path: Path) -> Iterator[tuple[Record, bool]]:
         """The records of a file that have this identity, each with whether this version can still build it."""
+        known = _Known()
         for line in lines_in(content_of(path)):
             try:
                 value = json.loads(line.decode())
@@ -187,8 +188,8 @@ class Database:
                     self.ignored += 1
                     self.outdated += (found.device, found.tvm) == (self.identity.device, self.identity.tvm)
                     continue
-                record = _decode(value)
-                can_be_built = usable(record)
+                record = _decode(value, known)
+                can_be_built = usable(record, known)
             except _MALFORMED:
                 self.ignored += 1  # torn by a crash, or not ours
                 continue
@@ -256,7 +257,7 @@ def read_record(line: bytes) -> tuple[Identity, Record]:
         identity = _identity_of(value)
         if not all(isinstance(name, str) for name in (identity.device, identity.tvm, identity.model_hash or "")):
             raise ValueError("its device, timing model or TVM version is no text")
-        record = _decode(value)
+        record = _decode(value, _Known())
         usable(record)  # shapes that no layer has come up here
     except _MALFORMED as error:
         raise MalformedRecord(_reason(error)) from error
@@ -300,12 +301,40 @@ def _identity_of(value: dict[str, Any]) -> Identity:
     return Identity(value["device"], value.get("model"), value["tvm"])
 
 
-def _decode(value: dict[str, Any]) -> Record:
+class _Known:
+    """What many records of a file have in common: their tasks, and the spaces of the templates for them."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[tuple[str, str], Task] = {}
+        self._spaces: dict[tuple[str, int, Task], Space | None] = {}
+
+    def task(self, name: str, value: dict[str, Any]) -> Task:
+        """The task that `value` describes.
+
+        Raises:
+            ValueError: that is not its name.
+        """
+        key = name, repr(value)  # as text: 1, 1.0 and true are equal, and not all of them describe a task
+        if key not in self._tasks:
+            task = task_from_json(value)
+            if name != task.name:
+                raise ValueError(f"{name} is not the name of {task.name}")
+            self._tasks[key] = task
+        return self._tasks[key]
+
+    def space(self, schedule: KnobSchedule, task: Task) -> Space | None:
+        """What the schedule's template spans for the task; `None` where it does not take it, or this version has it no longer."""
+        key = schedule.template, schedule.version, task
+        if key not in self._spaces:
+            template = template_named(schedule.template, schedule.version)
+            self._spaces[key] = template.space(task) if template else None
+        return self._spaces[key]
+
+
+def _decode(value: dict[str, Any], known: _Known) -> Record:
     if value["v"] != FORMAT:
         raise ValueError(f"format {value['v']}")
-    task, latency = task_from_json(value["task"]), value["latency_us"]
-    if value["name"] != task.name:
-        raise ValueError(f"{value['name']} is not the name of {task.name}")
+    task, latency = known.task(value["name"], value["task"]), value["latency_us"]
     if latency is not None and not 0 < float(latency) < math.inf:
         raise ValueError(f"latency {latency}")
     schedule = schedule_from_json(value["schedule"])
@@ -367,13 +396,12 @@ def writing(directory: Path, device: str) -> Iterator[None]:
         yield
 
 
-def usable(record: Record) -> bool:
+def usable(record: Record, known: _Known | None = None) -> bool:
     """Whether this version can still build the schedule: its template is there, in that version, with those knobs and values."""
     schedule = record.schedule
     if isinstance(schedule, TraceSchedule):
         return all(isinstance(layer, Opaque) for layer in record.task.region)
-    template = template_named(schedule.template, schedule.version)
-    space = template.space(record.task) if template else None
+    space = (known or _Known()).space(schedule, record.task)
     return space is not None and schedule in space
 
 

@@ -21,6 +21,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("TVMMOBILE_CACHE") or platformdirs.user_cache_dir("tvmmobile"))
 
 
+def keep_torch_cache() -> None:
+    """Among the helpers, not the temporary files, is the folder for kernels that PyTorch's exporter creates although it makes none."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "torchinductor"))
+
+
 def user_data_dir() -> Path:
     """Where the user's own tuning logs and device profiles are kept; `TVMMOBILE_DATA` moves it."""
     return Path(os.environ.get("TVMMOBILE_DATA") or platformdirs.user_data_dir("tvmmobile"))

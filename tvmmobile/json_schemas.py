@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from tvmmobile import gate_report, results
+from tvmmobile import evaluation_file, gate_report, results
+from tvmmobile.evaluation_file import Accuracy, EvaluationContext, EvaluationFile, ImageResult
 from tvmmobile.gate import Verdict
 from tvmmobile.results import Benchmark, Context, KernelResult, Latency, ResultFile
 
@@ -120,10 +121,16 @@ def comparison_schema() -> dict[str, Any]:
     return _schema("comparison", gate_report.FORMAT, ComparisonFile, (Context, ComparedEntry, KernelEntry))
 
 
+def evaluation_schema() -> dict[str, Any]:
+    """Of `evaluation.json`."""
+    return _schema("evaluation", evaluation_file.FORMAT, EvaluationFile, (EvaluationContext, Accuracy, ImageResult))
+
+
 #: File name in docs/schemas → what makes it.
 SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
     f"report-{results.FORMAT}.schema.json": report_schema,
     f"comparison-{gate_report.FORMAT}.schema.json": comparison_schema,
+    f"evaluation-{evaluation_file.FORMAT}.schema.json": evaluation_schema,
 }
 
 

@@ -28,19 +28,6 @@ def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
     return template.emit(task, schedule.values)
 
 
-def applies(schedule: Schedule, source: Any) -> bool:
-    """Whether a schedule can be replayed: a trace names blocks, and another network may call those of an equal function otherwise."""
-    if not isinstance(schedule, TraceSchedule):
-        return True
-    from tvm.s_tir import ScheduleError
-
-    try:
-        apply_trace(schedule, source)
-    except ScheduleError:
-        return False
-    return True
-
-
 def apply_trace(schedule: TraceSchedule, source: Any) -> Any:
     """Replay a MetaSchedule trace, its postprocessing included, on the function it was made for."""
     import tvm

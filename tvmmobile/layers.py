@@ -60,9 +60,29 @@ def clamp_name(clamp: Clamp) -> str:
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
 
 
+def _outputs(extent: int, before: int, after: int, kernel: int, stride: int) -> int:
+    """Positions of a window along an axis with so many padded places before and after it."""
+    return (extent + before + after - kernel) // stride + 1
+
+
+def _window_name(kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int, int, int]) -> str:
+    return f"k{kernel[0]}x{kernel[1]}s{stride[0]}x{stride[1]}p{'.'.join(map(str, padding))}"
+
+
+def _pieces_name(sources: tuple[int, ...], pieces: tuple[tuple[int, int, int], ...]) -> list[str]:
+    """See `Conv2d.sources`; empty where the input is one tensor."""
+    cuts = "-".join(".".join(map(str, piece)) for piece in pieces)
+    return [f"of{'.'.join(map(str, sources))}_cut{cuts}"] if pieces else []
+
+
+def _other_sources(height: int, width: int, sources: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors after the first that an input is put together from."""
+    return {f"source{number}": activation_shape("NHWC", height, width, sources[number]) for number in range(1, len(sources))}
+
+
 @dataclass(frozen=True)
 class Conv2d:
-    """A 2-D convolution with bias and clamp, and perhaps another tensor added to its output.
+    """A 2-D convolution with bias and clamp, and perhaps factors for its input and another tensor added to its output.
 
     Attributes:
         height, width: input size in pixels.
@@ -72,6 +92,9 @@ class Conv2d:
         clamp: what is applied to the output, after the residual was added.
         in_layout, out_layout: of the input and the output. Weights are HWIO.
         residual: a tensor of the output's extents, NHWC, is added.
+        scaled: each channel of the input is multiplied by a factor of its own, which is another input (squeeze and excite).
+        sources, pieces: where the input's channels are put together from other tensors, NHWC: the channels that each of these has, and for
+            each piece (tensor, first channel, channels), in the order of the input's channels. Empty where the input is one tensor.
     """
 
     height: int
@@ -86,21 +109,24 @@ class Conv2d:
     in_layout: Layout = "NHWC"
     out_layout: Layout = "NHWC"
     residual: bool = False
+    scaled: bool = False
+    sources: tuple[int, ...] = ()
+    pieces: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def out_height(self) -> int:
         """Output rows."""
-        return (self.height + self.padding[0] + self.padding[2] - self.kernel[0]) // self.stride[0] + 1
+        return _outputs(self.height, self.padding[0], self.padding[2], self.kernel[0], self.stride[0])
 
     @property
     def out_width(self) -> int:
         """Output columns."""
-        return (self.width + self.padding[1] + self.padding[3] - self.kernel[1]) // self.stride[1] + 1
+        return _outputs(self.width, self.padding[1], self.padding[3], self.kernel[1], self.stride[1])
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the input tensor, with the batch of 1."""
-        return activation_shape(self.in_layout, self.height, self.width, self.in_channels)
+        """Shape of the input tensor, or of the first one that it is put together from, with the batch of 1."""
+        return activation_shape(self.in_layout, self.height, self.width, self.sources[0] if self.sources else self.in_channels)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -108,9 +134,19 @@ class Conv2d:
         return activation_shape(self.out_layout, self.out_height, self.out_width, self.out_channels)
 
     @property
-    def residual_shape(self) -> tuple[int, ...]:
-        """Shape of what is added, with the batch of 1."""
-        return activation_shape("NHWC", self.out_height, self.out_width, self.out_channels)
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what else is read, with the batch of 1, in the order in which it is used: the other tensors that the input is put
+        together from, `gate`, `residual`, where there are any.
+        """
+        others = _other_sources(self.height, self.width, self.sources)
+        gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
+        added = {"residual": activation_shape("NHWC", self.out_height, self.out_width, self.out_channels)} if self.residual else {}
+        return {**others, **gate, **added}
+
+    @property
+    def reads_one(self) -> bool:
+        """Reads one tensor, whole."""
+        return not self.side_shapes and not self.pieces
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -153,13 +189,16 @@ class Conv2d:
             head, channels = ("pw" if self.is_pointwise else "conv"), f"{self.in_channels}x{self.out_channels}"
         parts = [head, f"{self.height}x{self.width}", channels]
         if not self.is_pointwise:
-            parts.append(f"k{self.kernel[0]}x{self.kernel[1]}s{self.stride[0]}x{self.stride[1]}p{'.'.join(map(str, self.padding))}")
+            parts.append(_window_name(self.kernel, self.stride, self.padding))
         if self.groups > 1 and not self.is_depthwise:
             parts.append(f"g{self.groups}")
         if self.in_layout != "NHWC":
             parts.append(_short(self.in_layout))
         if self.out_layout != "NHWC":
             parts.append(f"to_{_short(self.out_layout)}")
+        parts += _pieces_name(self.sources, self.pieces)
+        if self.scaled:
+            parts.append("scaled")
         if self.residual:
             parts.append("add")
         return "_".join([*parts, clamp_name(self.clamp)])
@@ -210,12 +249,140 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The mean of every channel over all pixels: → (1, 1, 1, channels).
+
+    Attributes:
+        height, width, channels: input size.
+        in_layout: of the input.
+    """
+
+    height: int
+    width: int
+    channels: int
+    in_layout: Layout = "NHWC"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, with the batch of 1."""
+        return activation_shape(self.in_layout, self.height, self.width, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(1, 1, 1, channels)."""
+        return (1, 1, 1, self.channels)
+
+    @property
+    def kind(self) -> str:
+        """The layer type as the paper's table 2 names it."""
+        return "average pool"
+
+    @property
+    def macs(self) -> int:
+        """Not counted: it multiplies nothing by a weight."""
+        return 0
+
+    @property
+    def constants(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        layout = [] if self.in_layout == "NHWC" else [_short(self.in_layout)]
+        return "_".join(["pool", f"{self.height}x{self.width}", f"{self.channels}", *layout])
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """The largest of every channel in a window, NHWC; padded places do not count, and every window has others.
+
+    Attributes:
+        height, width, channels: input size.
+        kernel, stride: (vertical, horizontal).
+        padding: (top, left, bottom, right).
+        sources, pieces: see `Conv2d`.
+    """
+
+    height: int
+    width: int
+    channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    sources: tuple[int, ...] = ()
+    pieces: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def in_channels(self) -> int:
+        """The same as of the output."""
+        return self.channels
+
+    @property
+    def in_layout(self) -> Layout:
+        """The only one that is known."""
+        return "NHWC"
+
+    @property
+    def out_layout(self) -> Layout:
+        """The only one that is known."""
+        return "NHWC"
+
+    @property
+    def out_height(self) -> int:
+        """Output rows."""
+        return _outputs(self.height, self.padding[0], self.padding[2], self.kernel[0], self.stride[0])
+
+    @property
+    def out_width(self) -> int:
+        """Output columns."""
+        return _outputs(self.width, self.padding[1], self.padding[3], self.kernel[1], self.stride[1])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, or of the first one that it is put together from, with the batch of 1."""
+        return activation_shape("NHWC", self.height, self.width, self.sources[0] if self.sources else self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, with the batch of 1."""
+        return activation_shape("NHWC", self.out_height, self.out_width, self.channels)
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the other tensors that the input is put together from."""
+        return _other_sources(self.height, self.width, self.sources)
+
+    @property
+    def kind(self) -> str:
+        """The layer type as reports name it."""
+        return f"max pool {self.kernel[0]}x{self.kernel[1]}"
+
+    @property
+    def macs(self) -> int:
+        """None: it multiplies nothing."""
+        return 0
+
+    @property
+    def constants(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        window = _window_name(self.kernel, self.stride, self.padding)
+        return "_".join(["maxpool", f"{self.height}x{self.width}", f"{self.channels}", window, *_pieces_name(self.sources, self.pieces)])
+
+
+@dataclass(frozen=True)
 class Opaque:
     """Operators that no template describes, fused into one TIR function by Relax.
 
     Attributes:
         operator: name of the fused operators, e.g. `mean`.
-        fingerprint: structural hash of the function, 12 hexadecimal digits.
+        fingerprint: hash of the function's structure and of its blocks' names, 12 hexadecimal digits: a trace fits what it agrees with.
         input_shapes: shapes of the arguments, constants included.
         result_shape: shape of the one result.
     """
@@ -227,8 +394,8 @@ class Opaque:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the first argument."""
-        return self.input_shapes[0]
+        """Shape of the first argument; that of the result where there is none."""
+        return self.input_shapes[0] if self.input_shapes else self.result_shape
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -256,4 +423,4 @@ class Opaque:
         return f"{self.operator}_{'x'.join(map(str, self.input_shape))}_{self.fingerprint}"
 
 
-Layer = Conv2d | Dense | Opaque
+Layer = Conv2d | Dense | Pool | MaxPool | Opaque

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tvmmobile.errors import UserError
 from tvmmobile.files import sha256_of
+from tvmmobile.models.own import OwnSpec
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.serial import schedule_from_json
 
@@ -46,7 +47,7 @@ class Library:
 
     @property
     def reference_path(self) -> Path:
-        """Input and PyTorch's output for it."""
+        """Input, and the output for it."""
         return self.path.with_suffix(".reference.npz")
 
     def manifest(self) -> dict[str, Any]:
@@ -54,8 +55,13 @@ class Library:
         content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         return content
 
+    @property
+    def weights(self) -> str:
+        """Where they came from, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
+        return str(self.manifest()["weights"])
+
     def reference(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The reference input, NCHW `[1, 3, side, side]`, and PyTorch's output for it, `[1, classes]`; no code in the file is run.
+        """The reference input, NCHW, and the output that PyTorch, or whoever the manifest names, has for it; no code in the file is run.
 
         Raises:
             UserError: the file is damaged, or not this variant's.
@@ -65,10 +71,8 @@ class Library:
                 data, output = arrays["input"], arrays["output"]
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.reference_path} cannot be read: {error}.", _AGAIN) from error
-        side = self.spec.resolution
-        if (data.shape, output.shape) != ((1, 3, side, side), (1, self.spec.classes)) or {data.dtype, output.dtype} != {
-            np.dtype("float32")
-        }:
+        shapes = self.spec.input_shape, self.spec.output_shape
+        if (data.shape, output.shape) != shapes or {data.dtype, output.dtype} != {np.dtype("float32")}:
             raise UserError(f"{self.reference_path} does not hold the arrays of {self.spec.variant}.", _AGAIN)
         return data, output
 
@@ -108,9 +112,7 @@ def _described(path: Path) -> Library:
             )
     try:
         manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        model = manifest["model"]
-        spec = ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
-        library = Library(spec, str(manifest["dtype"]), int(manifest["threads"]), path)
+        library = Library(_spec(manifest), str(manifest["dtype"]), int(manifest["threads"]), path)
         _check(manifest)
         digest = manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -122,12 +124,27 @@ def _described(path: Path) -> Library:
     return library
 
 
+def _spec(manifest: Mapping[str, Any]) -> ModelSpec:
+    """The identity of the network; raises what `_check` does where there is none."""
+    model = manifest["model"]
+    if "contents" not in model:
+        return ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
+    _, channels, side, _ = manifest["input"]["shape"]
+    output = tuple(map(int, manifest["output"]["shape"]))
+    return OwnSpec(str(model["name"]), 1.0, int(side), contents=str(model["contents"]), channels=int(channels), output=output)
+
+
 def _check(manifest: Mapping[str, Any]) -> None:
     """Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` where a report could not be made of the manifest."""
     if int(manifest["threads"]) < 1:
         raise ValueError(f"{manifest['threads']} threads")
     if not isinstance(manifest["weights"], str):
         raise ValueError("weights is not text")
+    if not isinstance(manifest.get("reference", ""), str):
+        raise ValueError("reference is not text")
+    for name in ("macs", "parameters") if "contents" in manifest["model"] else ():
+        if not (isinstance(manifest[name], int) and manifest[name] > 0):
+            raise ValueError(f"{name} is not a positive number")
     for kernel in manifest["kernels"]:
         schedule_from_json(kernel["schedule"])
         name, kind, macs, latency_us = (kernel[key] for key in ("name", "kind", "macs", "latency_us"))

@@ -232,6 +232,35 @@ def measure_network(
     return NetworkRun(latency, output, peak, calls)
 
 
+def network_outputs(
+    endpoint: Endpoint, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float, wait_s: float = DEFAULT_WAIT_S
+) -> list[Array]:
+    """What a Relax VM library's `main` returns for each of several inputs, in one session and without a latency.
+
+    Args:
+        endpoint: a started device's; a virtual board need not have been started for timing.
+        library: a `.so` for the device.
+        inputs: the network's inputs, one after another.
+        threads: of TVM's pool.
+        timeout_s: for the whole session, loading included.
+        wait_s: how long to wait for a free agent.
+
+    Raises:
+        MeasureError: it could not be run; see its kind.
+    """
+    from tvm.runtime.vm import VirtualMachine
+
+    outputs = []
+    with _session(endpoint, timeout_s, wait_s) as session:
+        machine = VirtualMachine(_load(session, library), session.cpu(0))
+        run = _evaluator(session, machine.module, "invoke_stateful", Timing(threads=threads), "clock")
+        for array in inputs:
+            machine.set_input(NETWORK_FUNCTION, session.put(array))
+            run(NETWORK_FUNCTION)
+            outputs.append(session.get(machine.get_outputs(NETWORK_FUNCTION)))
+    return outputs
+
+
 def measure_copy_rate(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> float:
     """Bytes a second that one core of a board reads and writes while it copies a large array.
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.layers import Layer, Opaque
+from tvmmobile.errors import UserError
+from tvmmobile.layers import Conv2d, Layer, Opaque, Pool
+from tvmmobile.passes.canonical_names import block_names
 from tvmmobile.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
 from tvmmobile.schedules import LayerParameters
 from tvmmobile.tasks import Task
+
+#: What costs nothing at run time, besides assignments.
+_VIEWS = {"relax.reshape"}
 
 
 @dataclass(frozen=True)
@@ -22,14 +27,17 @@ class Node:
         layer: what it computes.
         parameters: its constants; `None` for an opaque function, whose constants are arguments.
         function: the TIR function of an opaque layer as Relax fused it, not yet scheduled.
-        alone: its output has a consumer besides the next node, or the next node has other inputs than what it adds, so the two cannot be
+        alone: its output has a consumer besides the next node, or the next node has other inputs than side inputs, so the two cannot be
             fused.
+        gated: the node that multiplies its output by a gate which the nodes in between make of it, the next one by pooling it (squeeze and
+            excite); `None` where nothing of that kind reads it.
     """
 
     layer: Layer
     parameters: LayerParameters | None
     function: Any
     alone: bool
+    gated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,12 @@ class Lowered:
 
 
 def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
-    """Read `main` of a prepared module (see `passes.pipeline.prepare`)."""
+    """Read `main` of a prepared module (see `passes.pipeline.prepare`).
+
+    Raises:
+        UserError: an operator of it has become no kernel, or a kernel with several results.
+    """
+    _refuse_others(module)
     bindings = _kernel_bindings(module)
     position = {binding.var: index for index, binding in enumerate(bindings)}
     sources = _sources(module, position)
@@ -60,13 +73,13 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
     for index, inputs in enumerate(sources):
         for source in inputs:
             consumers.setdefault(source, []).append(index)
-    nodes = []
+    nodes: list[Node] = []
     for index, binding in enumerate(bindings):
         chained = (
             consumers.get(index) == [index + 1]
             and sources[index + 1][0] == index
             and (
-                len(sources[index + 1]) == 1 or _external_name(bindings[index + 1].value) is not None  # what it adds may come from anywhere
+                len(sources[index + 1]) == 1 or _external_name(bindings[index + 1].value) is not None  # side inputs may come from anywhere
             )
         )
         name = _external_name(binding.value)
@@ -76,7 +89,18 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
         else:
             function = module[binding.value.args[0]]
             nodes.append(Node(_opaque(binding.value.args[0].name_hint, function), None, function, not chained))
+    for index, node in enumerate(nodes):
+        nodes[index] = replace(node, gated=_gated(nodes, sources, index, consumers.get(index, [])))
     return Network(tuple(nodes), module)
+
+
+def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, consumers: Sequence[int]) -> int | None:
+    """See `Node.gated`."""
+    if len(consumers) != 2 or consumers[0] != index + 1 or not isinstance(nodes[index + 1].layer, Pool):
+        return None
+    last = consumers[1]
+    layer = nodes[last].layer
+    return last if isinstance(layer, Conv2d) and layer.scaled and sources[last].index(index) == 0 else None
 
 
 def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
@@ -116,7 +140,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
                         data.clear()
                         data.extend(inputs)
                     else:
-                        data.extend(inputs[1:])  # what the layer adds
+                        data.extend(inputs[1:])  # what the layer multiplies by and adds
                     kernel = ends.get(index)
                     if kernel is None:
                         continue
@@ -143,6 +167,27 @@ def _kernel_bindings(module: Any) -> list[Any]:
             ):
                 found.append(binding)
     return found
+
+
+def _refuse_others(module: Any) -> None:
+    """Raises `UserError` for what runs something else in `main` than a kernel with one result."""
+    import tvm
+    from tvm import relax
+
+    kernels, found = set(_kernel_bindings(module)), set()
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if binding in kernels:
+                if not isinstance(value.ty, relax.TensorType):
+                    found.add(value.args[0].name_hint)
+            elif isinstance(value, relax.Call) and not (isinstance(value.op, tvm.ir.Op) and value.op.name in _VIEWS):
+                found.add(str(getattr(value.op, "name", value.op)).removeprefix("relax."))
+    if found:
+        raise UserError(
+            f"no kernel can be made of {', '.join(sorted(found))}.",
+            "Express it in other operators, or leave that part out of what is compiled.",
+        )
 
 
 def _sources(module: Any, position: Mapping[Any, int]) -> list[list[int]]:
@@ -174,6 +219,6 @@ def _opaque(name: str, function: Any) -> Opaque:
 
     shapes = tuple(tuple(int(extent) for extent in parameter.ty.shape) for parameter in function.params)
     hashed = tvm_ffi.structural_hash(function.without_attr("global_symbol"))
-    digest = hashlib.sha256(str(hashed).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(" ".join([str(hashed), *block_names(function)]).encode()).hexdigest()[:12]
     operator = re.sub(r"\d+(?=_|$)", "", name.removeprefix("fused_"))  # Relax numbers what occurs several times
     return Opaque(operator, digest, shapes[:-1], shapes[-1])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ Array = npt.NDArray[np.float32]
 Triple = tuple[float, float, float]
 #: The middle of the image that the network sees, as a share of the shorter side.
 CROP_FRACTION = 0.875
+_IMAGE_CHANNELS = 3
 HALVES: Triple = (0.5, 0.5, 0.5)
 #: Pillow's modes of at most 8 bits a channel: what is brighter than 255 elsewhere would be cut off without a word.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
@@ -37,12 +40,14 @@ class Preprocessing:
         side: of the network's input, in pixels.
         mean, std: of the channels red, green, blue, on the scale [0, 1].
         resize: scale and crop; else the image must be `side` by `side`.
+        channels: of the network's input; only one of 3 takes an image.
     """
 
     side: int
     mean: Triple = HALVES
     std: Triple = HALVES
     resize: bool = True
+    channels: int = 3
 
     @property
     def shorter_side(self) -> int:
@@ -59,7 +64,7 @@ class Input:
     """A network's input and where it came from.
 
     Attributes:
-        array: `[1, 3, side, side]`.
+        array: `[1, channels, side, side]`.
         origin: what was read and what was done to it, for people, in one line.
     """
 
@@ -77,22 +82,37 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     """
     if not path.is_file():
         raise UserError(f"{path} is not there.", "Give an image, or an array in a .npy file.")
+    if preprocessing.channels != _IMAGE_CHANNELS and path.suffix.lower() != ".npy":
+        raise UserError(
+            f"{path} is no array, and the network takes {preprocessing.channels} channels.", "Give a .npy: float32, NCHW, normalised."
+        )
     if path.suffix.lower() != ".npy":
         return _from_image(_open_image(path), str(path), preprocessing)
     array = _load_array(path)
-    expected = (1, 3, preprocessing.side, preprocessing.side)
+    expected = (1, preprocessing.channels, preprocessing.side, preprocessing.side)
     if array.dtype == np.float32 and array.shape == expected:
         if not np.isfinite(array).all():
             raise UserError(f"{path} holds values that are not finite (NaN or infinity).", "Look at how it was made.")
         return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, expected))} as it is")
-    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
+    image = preprocessing.channels == _IMAGE_CHANNELS
+    if image and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:
         from PIL import Image
 
         return _from_image(Image.fromarray(np.ascontiguousarray(array)), str(path), preprocessing)
     raise UserError(
         f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
-        f"It takes float32 {list(expected)} (NCHW, normalised), or uint8 [height, width, 3].",
+        f"It takes float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if image else ''}.",
     )
+
+
+def check_image(path: Path, preprocessing: Preprocessing) -> None:
+    """Read an image's header, as far as that tells whether `read_input` will take the file.
+
+    Raises:
+        UserError: the file is missing, no image, or one of a kind or size that the network does not take.
+    """
+    with _pillow_reads(path) as image:
+        _check_kind(image, str(path), preprocessing)
 
 
 def _load_array(path: Path) -> npt.NDArray[np.generic]:
@@ -107,37 +127,59 @@ def _load_array(path: Path) -> npt.NDArray[np.generic]:
 
 
 def _open_image(path: Path) -> Image:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
+
+    with _pillow_reads(path) as image:
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def _pillow_reads(path: Path) -> Iterator[Image]:
+    """An image of which the header has been read; what Pillow objects to, then and in the context, comes out as `UserError`."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # photos of today are that large; twice as much is refused
-            image = Image.open(path)
-            image.load()
-            return ImageOps.exif_transpose(image)
+            with Image.open(path) as image:
+                yield image
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image.", "Give an image such as PNG or JPEG, or an array in a .npy file.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image: {_line(error)}.", "Is it whole? Open it with another program.") from error
 
 
+def _check_kind(image: Image, source: str, preprocessing: Preprocessing) -> None:
+    """Raises `UserError` for what the header alone rules out."""
+    if image.mode not in _EIGHT_BITS:
+        raise UserError(f"{source} has more than 8 bits a channel ({image.mode}).", "Save it with 8 bits a channel.")
+    width, height = image.size
+    side = preprocessing.side
+    if preprocessing.resize and max(_scaled(image, preprocessing)) > 100 * preprocessing.shorter_side:
+        raise UserError(f"{source} is {width}×{height}: a strip, not a picture.", "Cut out the part you mean.")
+    if not preprocessing.resize and (width, height) != (side, side):
+        raise UserError(f"{source} is {width}×{height}; the network takes {side}×{side}.", "Leave out --no-resize.")
+
+
+def _scaled(image: Image, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height once the shorter of them is what it is scaled to."""
+    width, height = image.size
+    shorter = preprocessing.shorter_side
+    return int(shorter * width / min(width, height)), int(shorter * height / min(width, height))
+
+
 def _from_image(image: Image, source: str, preprocessing: Preprocessing) -> Input:
     from PIL import Image
 
-    if image.mode not in _EIGHT_BITS:
-        raise UserError(f"{source} has more than 8 bits a channel ({image.mode}).", "Save it with 8 bits a channel.")
-    image = image.convert("RGB")
+    _check_kind(image, source, preprocessing)
     width, height = image.size
     side = preprocessing.side
+    image = image.convert("RGB")
     if preprocessing.resize:
-        shorter = preprocessing.shorter_side
-        scaled = [int(shorter * length / min(width, height)) for length in (width, height)]
-        if max(scaled) > 100 * shorter:
-            raise UserError(f"{source} is {width}×{height}: a strip, not a picture.", "Cut out the part you mean.")
+        scaled = _scaled(image, preprocessing)
         left, top = (round((length - side) / 2) for length in scaled)
-        image = image.resize((scaled[0], scaled[1]), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
-    elif (width, height) != (side, side):
-        raise UserError(f"{source} is {width}×{height}; the network takes {side}×{side}.", "Leave out --no-resize.")
+        image = image.resize(scaled, Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
     pixels = np.asarray(image, np.float32) / np.float32(255)
     normalised = (pixels - np.asarray(preprocessing.mean, np.float32)) / np.asarray(preprocessing.std, np.float32)
     array = np.ascontiguousarray(normalised.transpose(2, 0, 1)[np.newaxis], np.float32)

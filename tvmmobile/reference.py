@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.layers import Clamp, Conv2d, Dense, Layer, Layout
-from tvmmobile.schedules.template import Array, LayerParameters
+from tvmmobile.layers import Clamp, Conv2d, Dense, Layer, Layout, MaxPool, Pool
+from tvmmobile.schedules.template import NO_PARAMETERS, Array, LayerParameters
 from tvmmobile.tasks import Task
 
 
 def make_inputs(task: Task) -> list[Array]:
-    """The region's input, then what its layers add: values as a clamped layer leaves them, about a quarter of them at the lower bound.
+    """The region's input, then what else its layers read: values as a clamped layer leaves them, about a quarter at the lower bound; for a
+    max pool mostly negative ones, which are less than padding of zeros.
 
     Same task, same values.
     """
     generator = np.random.default_rng(_seed(task.name))
-    shapes = [task.region[0].input_shape, *task.residual_shapes]
+    shapes = [task.region[0].input_shape, *task.side_shapes.values()]
+    if isinstance(task.region[0], MaxPool):
+        return [generator.normal(-2.0, 1.0, shape).astype(np.float32) for shape in shapes]
     return [np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0).astype(np.float32) for shape in shapes]
 
 
@@ -28,6 +31,9 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
     generator = np.random.default_rng(_seed(task.name) + 1)
     parameters = []
     for layer in task.region:
+        if isinstance(layer, Pool | MaxPool):
+            parameters.append(NO_PARAMETERS)
+            continue
         assert isinstance(layer, Conv2d | Dense)
         fan_in = int(np.prod(layer.weight_shape[:-1]))
         weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), layer.weight_shape).astype(np.float32)
@@ -38,9 +44,10 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
 
 def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
     """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host."""
-    data, *residuals = inputs
+    data, *others = inputs
     for layer, constants in zip(task.region, parameters, strict=True):
-        data = _apply(layer, data, constants, residuals.pop(0) if isinstance(layer, Conv2d) and layer.residual else None)
+        side = {name: others.pop(0) for name in layer.side_shapes} if isinstance(layer, Conv2d | MaxPool) else {}
+        data = _apply(layer, data, constants, side)
     return data
 
 
@@ -56,23 +63,41 @@ def _seed(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
-def _apply(layer: Layer, data: Array, constants: LayerParameters, residual: Array | None) -> Array:
+def _apply(layer: Layer, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
     import torch
     from torch.nn import functional
 
+    if isinstance(layer, Pool):
+        means: Array = torch.from_numpy(_to_nchw(data, layer.in_layout)).mean((2, 3)).numpy()
+        return means.reshape(layer.output_shape)
+    if isinstance(layer, MaxPool):
+        top, left, bottom, right = layer.padding
+        padded = np.pad(_put_together(layer, data, side), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=-np.inf)
+        largest = functional.max_pool2d(torch.from_numpy(_to_nchw(padded, "NHWC")), layer.kernel, layer.stride)
+        return np.ascontiguousarray(largest.numpy().transpose(0, 2, 3, 1))
     weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
     with torch.no_grad():
         if isinstance(layer, Dense):
             result = functional.linear(torch.from_numpy(data), weight.T, bias)
         else:
             assert isinstance(layer, Conv2d)
-            image = torch.from_numpy(_to_nchw(data, layer.in_layout))
+            image = torch.from_numpy(_to_nchw(_put_together(layer, data, side), layer.in_layout))
+            if "gate" in side:
+                image = image * torch.from_numpy(_to_nchw(side["gate"], "NHWC"))
             top, left, bottom, right = layer.padding
             image = functional.pad(image, (left, right, top, bottom))
             result = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, groups=layer.groups)
-            values: Array = result.numpy() if residual is None else result.numpy() + _to_nchw(residual, "NHWC")
+            values: Array = result.numpy() + _to_nchw(side["residual"], "NHWC") if "residual" in side else result.numpy()
             return _clamp(_from_nchw(values, layer), layer.clamp)
         return _clamp(result.numpy(), layer.clamp)
+
+
+def _put_together(layer: Conv2d | MaxPool, data: Array, side: Mapping[str, Array]) -> Array:
+    """A layer's input, of its pieces where it has some."""
+    if not layer.pieces:
+        return data
+    sources = [data, *(side[f"source{number}"] for number in range(1, len(layer.sources)))]
+    return np.concatenate([sources[source][..., first : first + count] for source, first, count in layer.pieces], -1)
 
 
 def _to_nchw(data: Array, layout: Layout) -> Array:

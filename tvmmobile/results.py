@@ -24,6 +24,8 @@ from tvmmobile.json_files import FileKind, read_json, validated
 FORMAT = 3
 #: Versions that this one reads: what they lack has a default.
 READABLE = (2, 3)
+#: Who computed the output that a library is compared with, where nothing else is said.
+REFERENCE = "PyTorch"
 _KIND = FileKind("a result file of tvmmobile", "Name a report.json that tvmmobile wrote, or make one: tvmmobile bench LIBRARIES --out DIR")
 #: Of every dataclass that a file holds: text is no number, and nothing is there that this version does not know.
 _STRICT = ConfigDict(strict=True, extra="forbid")
@@ -96,6 +98,7 @@ class KernelResult:
         dram_bytes: read from memory and written back in that run; `None` where measured.
         least_bytes: of its input, weights and output together: no kernel moves fewer with cold caches.
         course: of its search: (trials so far, best latency in microseconds by then), where that improved and at the end.
+        fallback: no template takes its layer, so that its schedule is one of MetaSchedule's.
     """
 
     __pydantic_config__ = _STRICT
@@ -111,6 +114,7 @@ class KernelResult:
     dram_bytes: Count | None = None
     least_bytes: Count | None = None
     course: tuple[tuple[Count, NotNegative], ...] = ()
+    fallback: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class VariantFields:
 
     Attributes:
         name: e.g. `mobilenet_v1_1.0_224_float32_t1`; every variant of a file has another one.
-        model: network family, e.g. `mobilenet_v1`.
+        model: network family, e.g. `mobilenet_v1`, or what a network of the user's own is called.
         alpha: width multiplier.
         resolution: input side, in pixels.
         dtype: of weights and activations, e.g. `float32`.
@@ -130,17 +134,19 @@ class VariantFields:
         l1d_misses: lines that the simulated first-level data cache did not have; `None` where measured.
         dram_bytes: read from memory and written back; `None` where measured.
         term_ms: the terms of a modelled latency by name, in milliseconds; empty where measured.
-        macs: multiply-adds of a run, counted from the table of layers.
-        parameters: weights and biases, counted from it as well.
+        macs: multiply-adds of a run, counted from the table of layers, or from the graph of a network of the user's own.
+        parameters: weights and biases, counted likewise.
         top1: published accuracy on ImageNet, in percent; `None` where nothing is published.
         top1_source: where it is published.
         peak_memory_bytes: how far the process's resident memory rose.
-        max_error: against PyTorch, relative to the output's largest magnitude.
+        max_error: against `reference`, relative to the output's largest magnitude.
         library_sha256: of the `.so`, in hexadecimal.
         weights: where they came from.
         kernels: in order of execution.
         invalid: why a measured latency does not count, such as a throttled clock; "" where it does.
         conditions: the boards' state before and after (`devices/health.py`), and whether times had settled; empty where modelled.
+        network_sha256: of the file of a network of the user's own, in hexadecimal; "" for a built-in one.
+        reference: who computed the output that the library's was compared with, e.g. `PyTorch 2.13.0`.
     """
 
     __pydantic_config__ = _STRICT
@@ -168,6 +174,8 @@ class VariantFields:
     kernels: tuple[KernelResult, ...] = ()
     invalid: str = ""
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    network_sha256: str = ""
+    reference: str = REFERENCE
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.layers import Conv2d, Dense, Layer, Opaque
+from tvmmobile.layers import Conv2d, Dense, Layer, MaxPool, Opaque, Pool
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.tasks import Task
 
-_LAYERS: dict[str, type[Layer]] = {"conv2d": Conv2d, "dense": Dense, "opaque": Opaque}
+_LAYERS: dict[str, type[Layer]] = {"conv2d": Conv2d, "dense": Dense, "pool": Pool, "max_pool": MaxPool, "opaque": Opaque}
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from tvmmobile.errors import DeviceUnavailable, Disagreement, ExitCode, UserErro
 from tvmmobile.library import Library
 from tvmmobile.measure import KernelCall, MeasureError, NetworkRun, Timing, measure_copy_rate, measure_network
 from tvmmobile.models.costs import count
+from tvmmobile.models.own import OwnSpec
 from tvmmobile.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.plan import VariantTasks
 from tvmmobile.reference import relative_error
-from tvmmobile.results import Context, KernelResult, Results, VariantResult
+from tvmmobile.results import REFERENCE, Context, KernelResult, Results, VariantResult
 from tvmmobile.serial import schedule_from_json
 from tvmmobile.tasks import Task, symbol_of
 from tvmmobile.virtual.board import load_board
@@ -33,9 +34,10 @@ TOLERANCE = 1e-4
 #: On a board: when times are steady, and how long the samples of a network may last together.
 SETTLE, MIN_TOTAL_MS, MAX_TOTAL_MS = 0.02, 500, 20_000
 _BUILD_TIMEOUT_S = 300.0
-#: For a library on the device; its worker has longer, so that a slow library is told from a stuck worker.
+#: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
+#: and much less on a busy one); its worker has twice as long, so that a slow library is told from a stuck worker.
 _BENCH_TIMEOUT_S = 120.0
-_BENCH_WORKER_TIMEOUT_S = 240.0
+_BENCH_MACS_PER_S = 10e6
 #: Times a library is timed whose run was spoiled by the board's state, or cut off.
 MOST_ATTEMPTS = 3
 #: What a modelled latency contains and what not, in words.
@@ -61,20 +63,18 @@ def collect_variants(workers: Pool, jobs: Sequence[VariantJob], progress: Progre
     """
     found: dict[ModelSpec, VariantTasks] = {}
     for job, tasks in workers.run(variant_tasks, jobs, _BUILD_TIMEOUT_S):
-        found[job.spec] = _succeeded(tasks, f"importing {job.spec.variant}")
+        found[job.spec] = succeeded(tasks, f"importing {job.spec.variant}")
         progress(job.spec.variant)
     return [found[job.spec] for job in jobs]
 
 
-def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, Any]:
-    """Every distinct task, in order of first use; an opaque one with its TIR function."""
-    import tvm
-
+def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
+    """Every distinct task, in order of first use; an opaque one with its TIR function as JSON text."""
     sources: dict[Task, str | None] = {}
     for variant in variants:
-        for _, _, task in variant.regions:
-            sources.setdefault(task, variant.sources.get(task))
-    return {task: None if source is None else tvm.ir.load_json(source) for task, source in sources.items()}
+        for region in variant.regions:
+            sources.setdefault(region.task, variant.sources.get(region.task))
+    return sources
 
 
 def build_libraries(workers: Pool, jobs: Sequence[VariantJob], progress: Progress) -> list[Library]:
@@ -85,7 +85,7 @@ def build_libraries(workers: Pool, jobs: Sequence[VariantJob], progress: Progres
     """
     found: dict[ModelSpec, Library] = {}
     for job, library in workers.run(build_variant, jobs, _BUILD_TIMEOUT_S):
-        found[job.spec] = _succeeded(library, f"building {job.spec.variant}")
+        found[job.spec] = succeeded(library, f"building {job.spec.variant}")
         progress(job.spec.variant)
     return [found[job.spec] for job in jobs]
 
@@ -109,18 +109,24 @@ def bench_libraries(
         DeviceUnavailable: the device went away.
     """
     jobs = [BenchJob(library, endpoint, profile, timing) for library in libraries]
+    timeout_s = 2 * max(_bench_timeout_s(library) for library in libraries)
     found: dict[Path, VariantResult] = {}
     if watch is not None:
         for job in jobs:
-            found[job.library.path] = _watched(workers, job, watch, progress)
+            found[job.library.path] = _watched(workers, job, watch, timeout_s)
             progress(job.library.spec.variant)
     else:
-        for job, result in workers.run(bench_library, jobs, _BENCH_WORKER_TIMEOUT_S):
-            found[job.library.path] = _succeeded(result, f"running {job.library.path.name}")
+        for job, result in workers.run(bench_library, jobs, timeout_s):
+            found[job.library.path] = succeeded(result, f"running {job.library.path.name}")
             progress(job.library.spec.variant)
     rate, source = _memory(profile, libraries[0].threads, endpoint)
     context = replace(context_of(profile, libraries[0].threads), memory_bytes_per_s=rate, memory_source=source)
     return Results(context, tuple(found[job.library.path] for job in jobs))
+
+
+def _bench_timeout_s(library: Library) -> float:
+    macs: int = sum(kernel["macs"] for kernel in library.manifest()["kernels"])
+    return _BENCH_TIMEOUT_S + macs / _BENCH_MACS_PER_S
 
 
 def _memory(profile: DeviceProfile, threads: int, endpoint: Endpoint) -> tuple[float, str]:
@@ -133,13 +139,13 @@ def _memory(profile: DeviceProfile, threads: int, endpoint: Endpoint) -> tuple[f
         raise _gone(profile, error) from error
 
 
-def _watched(workers: Pool, job: BenchJob, watch: Watch, progress: Progress) -> VariantResult:
+def _watched(workers: Pool, job: BenchJob, watch: Watch, timeout_s: float) -> VariantResult:
     """One library, timed again while the board's state spoils it or the link breaks; the last attempt counts as it is."""
     for attempt in range(1, MOST_ATTEMPTS + 1):
         before = watch.wait_until_cool()
         try:
-            ((_, answer),) = workers.run(bench_library, [job], _BENCH_WORKER_TIMEOUT_S)
-            result: VariantResult = _succeeded(answer, f"running {job.library.path.name}")
+            ((_, answer),) = workers.run(bench_library, [job], timeout_s)
+            result: VariantResult = succeeded(answer, f"running {job.library.path.name}")
         except DeviceUnavailable:
             if attempt == MOST_ATTEMPTS:
                 raise
@@ -158,15 +164,14 @@ def bench_library(job: BenchJob) -> VariantResult:
     library, manifest = job.library, job.library.manifest()
     data, expected = library.reference()
     try:
-        run = measure_network(job.endpoint, job.profile, library.path, data, _BENCH_TIMEOUT_S, job.timing)
+        run = measure_network(job.endpoint, job.profile, library.path, data, _bench_timeout_s(library), job.timing)
     except MeasureError as error:
-        if error.kind in ("link", "host"):
-            raise _gone(job.profile, error) from error
-        raise Disagreement(f"{library.path.name} does not run on {job.profile.name}: {error.reason}", "Build it again.") from error
+        raise failure_of(library, job.profile, error) from error
     difference = relative_error(run.output, expected)
     if not difference <= TOLERANCE:
         raise Disagreement(
-            f"{library.path.name} disagrees with PyTorch on {job.profile.name}: error {difference:.2g} of the output's largest magnitude.",
+            f"{library.path.name} disagrees with {_judge(manifest)} on {job.profile.name}: error {difference:.2g} of the output's largest "
+            "magnitude.",
             "One of its kernels is wrong for this input; please report it with the manifest.",
         )
     return _result(library, manifest, run, difference)
@@ -189,6 +194,7 @@ def _kernels(manifest: Mapping[str, Any], calls: Sequence[KernelCall]) -> tuple[
             dram_bytes=calls[index].dram_bytes if ran else None,
             least_bytes=kernel.get("least_bytes"),
             course=tuple((trials, latency) for trials, latency in kernel.get("course", ())),
+            fallback="trace" in kernel["schedule"],
         )
         for index, kernel in enumerate(kernels)
     )
@@ -196,9 +202,10 @@ def _kernels(manifest: Mapping[str, Any], calls: Sequence[KernelCall]) -> tuple[
 
 def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, error: float) -> VariantResult:
     spec, latency = library.spec, run.latency
-    cost = count(spec)
+    own = spec if isinstance(spec, OwnSpec) else None
+    macs, parameters = (manifest["macs"], manifest["parameters"]) if own else (count(spec).macs, count(spec).parameters)
     key = (spec.name, spec.alpha, spec.resolution)
-    published = (slim_figures(*key) or paper_figures(*key)) if spec.classes == IMAGENET_CLASSES else None
+    published = (slim_figures(*key) or paper_figures(*key)) if not own and spec.classes == IMAGENET_CLASSES else None
     samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
     return VariantResult(
         name=library.path.stem,
@@ -213,8 +220,8 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
         l1d_misses=latency.l1d_misses,
         dram_bytes=latency.dram_bytes,
         term_ms=dict(latency.term_ms),
-        macs=cost.macs,
-        parameters=cost.parameters,
+        macs=macs,
+        parameters=parameters,
         top1=published.top1 if published else None,
         top1_source=published.source if published else None,
         peak_memory_bytes=run.peak_memory_bytes,
@@ -223,7 +230,14 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
         weights=manifest["weights"],
         kernels=_kernels(manifest, run.calls),
         conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
+        network_sha256=own.contents if own else "",
+        reference=_judge(manifest),
     )
+
+
+def _judge(manifest: Mapping[str, Any]) -> str:
+    """Who computed the output that a library is compared with."""
+    return str(manifest.get("reference", REFERENCE))
 
 
 def context_of(profile: DeviceProfile, threads: int) -> Context:
@@ -251,11 +265,27 @@ def network_timing(profile: DeviceProfile, threads: int, repeat: int, warmup: in
     return Timing(warmup=warmup, repeat=repeat, threads=threads, settle=SETTLE, min_total_ms=MIN_TOTAL_MS, max_total_ms=MAX_TOTAL_MS)
 
 
+def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:
+    """What to say of a library that could not be run: whether it or the device is to blame."""
+    if error.kind in ("link", "host"):
+        return _gone(profile, error)
+    core = library.manifest().get("target", {}).get("mcpu", "another core")
+    return Disagreement(
+        f"{library.path.name} does not run on {profile.name}: {error.reason}.",
+        f"It was compiled for {core}; compile it for this device: tvmmobile compile --device {profile.name}",
+    )
+
+
 def _gone(profile: DeviceProfile, error: MeasureError) -> DeviceUnavailable:
-    return DeviceUnavailable(f"the device {profile.name} went away: {error.reason}", "Run the same command again.")
+    return DeviceUnavailable(f"the device {profile.name} went away: {error.reason}.", "Run the same command again.")
 
 
-def _succeeded(result: Any, what: str) -> Any:
+def succeeded(result: Any, what: str) -> Any:
+    """What a worker's job returned.
+
+    Raises:
+        UserError: the job came to no end; `what` says what it was about.
+    """
     if isinstance(result, WorkerError):
         raise UserError(f"{what} failed: {result}.", "Set TVMMOBILE_DEBUG=1 and run it again.", ExitCode.INTERNAL)
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tvmmobile.layers import Conv2d, Layer
+from tvmmobile.layers import Conv2d, Layer, MaxPool
 
 ELEMENT_BYTES = {"float32": 4}
 
@@ -35,9 +35,14 @@ class Task:
         return sum(layer.macs for layer in self.region)
 
     @property
-    def residual_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of what the region's layers add to their outputs: a kernel's arguments after its input, in this order."""
-        return tuple(layer.residual_shape for layer in self.region if isinstance(layer, Conv2d) and layer.residual)
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what the region's layers read besides their inputs: a kernel's arguments after its input, in this order.
+
+        Named after what they are and the layer's place, as `residual0`, or `source1_0` where the name ends in a number itself.
+        """
+        layers = [(place, layer) for place, layer in enumerate(self.region) if isinstance(layer, Conv2d | MaxPool)]
+        named = ((name + "_" * name[-1].isdigit(), place, shape) for place, layer in layers for name, shape in layer.side_shapes.items())
+        return {f"{name}{place}": shape for name, place, shape in named}
 
     @property
     def layer(self) -> Layer:
@@ -54,8 +59,12 @@ class Task:
     @property
     def least_bytes(self) -> int:
         """Bytes of the input, of all weights and biases, and of the output: no kernel moves fewer where the caches are cold."""
-        shapes = (self.region[0].input_shape, *self.residual_shapes, self.region[-1].output_shape)
-        elements = sum(map(math.prod, shapes))
+        first, last = self.region[0], self.region[-1]
+        read = {"input": first.input_shape, **self.side_shapes}
+        if isinstance(first, Conv2d | MaxPool) and first.pieces:  # of its sources, only the pieces
+            read = {name: shape for name, shape in self.side_shapes.items() if not name.startswith("source")}
+            read["pieces"] = (first.height, first.width, first.in_channels)
+        elements = sum(map(math.prod, (*read.values(), last.output_shape)))
         return ELEMENT_BYTES[self.dtype] * (elements + sum(layer.constants for layer in self.region))
 
 

@@ -56,6 +56,7 @@ VERBS = (
     Verb("baseline", "tvmmobile.cli.baseline:baseline", "Results kept to compare with: save, list, show."),
     Verb("regress", "tvmmobile.cli.regress:regress", "Time libraries, and compare them with their baselines."),
     Verb("run", "tvmmobile.cli.run:run", "A compiled library on a device, with an image of yours."),
+    Verb("evaluate", "tvmmobile.cli.evaluate:evaluate", "Top-1 and top-5 over labelled images, beside PyTorch's."),
     Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries, and the runtime they need, to a board."),
     Verb("device", "tvmmobile.cli.device:device", "Boards and phones: add, list, check and remove them."),
     Verb("virtual", "tvmmobile.cli.virtual:virtual", "Any AArch64 program on a virtual board, and its hottest blocks."),

@@ -43,6 +43,7 @@ def compile_libraries(
     from tvmmobile.cli.progress import counting, errors
     from tvmmobile.console import output
     from tvmmobile.devices.registry import find_device
+    from tvmmobile.report.wording import fallback_sentence
     from tvmmobile.stages import build_libraries
 
     if logs is not None and not logs.is_dir():
@@ -55,8 +56,11 @@ def compile_libraries(
         libraries = build_libraries(workers, jobs, done)
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
-    kernels = {kernel["name"]: kernel["latency_us"] for library in libraries for kernel in library.manifest()["kernels"]}
-    untuned = sum(latency is None for latency in kernels.values())
+    kernels = {kernel["name"]: kernel for library in libraries for kernel in library.manifest()["kernels"]}
+    fallback = fallback_sentence([name for name, kernel in kernels.items() if "trace" in kernel["schedule"]], len(kernels))
+    if fallback:
+        errors().print(fallback, soft_wrap=True)
+    untuned = sum(kernel["latency_us"] is None for kernel in kernels.values())
     if untuned:
         errors().print(
             f"{untuned} of {len(kernels)} kernels have no record and were compiled with the nearest shape's schedule: see `record` in the "

@@ -48,7 +48,7 @@ def deploy(
 
 def _found(paths: Sequence[Path], file: DeviceFile) -> list[Library]:
     """The libraries, checked; a directory stands for all in it."""
-    from tvmmobile.cli.run import check_cores
+    from tvmmobile.cli.images import check_cores
     from tvmmobile.devices.hardware import profile_of
     from tvmmobile.errors import UserError
     from tvmmobile.library import find_libraries

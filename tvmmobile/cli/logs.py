@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -99,25 +99,31 @@ def _is_opaque(task: Task) -> bool:
     return any(isinstance(layer, Opaque) for layer in task.region)
 
 
-def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile) -> dict[Task, Any]:
-    """The TIR functions of the tasks that no template takes, which logs do not hold: from the paper's variants, imported again."""
+def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile) -> dict[Task, str]:
+    """The TIR functions, as JSON text, of tasks that no template takes; logs lack them: networks are imported until all are found."""
     from tvmmobile.cli.progress import counting
+    from tvmmobile.models.registry import FAMILIES
     from tvmmobile.stages import collect_variants, distinct_tasks
 
-    if not any(map(_is_opaque, tasks)):
-        return {}
-    jobs = [job for setting in sorted({(task.dtype, task.threads) for task in tasks}) for job in _imports(*setting, profile)]
-    with counting("importing", len(jobs)) as done:
-        return {task: source for task, source in distinct_tasks(collect_variants(workers, jobs, done)).items() if source is not None}
+    wanted = {task for task in tasks if _is_opaque(task)}
+    found: dict[Task, str] = {}
+    for family in FAMILIES:
+        jobs = [job for setting in sorted({(task.dtype, task.threads) for task in wanted}) for job in _imports(family, *setting, profile)]
+        if not jobs:
+            break
+        with counting(f"importing {family}", len(jobs)) as done:
+            found |= {task: source for task, source in distinct_tasks(collect_variants(workers, jobs, done)).items() if source is not None}
+        wanted -= found.keys()
+    return found
 
 
-def _imports(dtype: str, threads: int, profile: DeviceProfile) -> list[VariantJob]:
+def _imports(family: str, dtype: str, threads: int, profile: DeviceProfile) -> list[VariantJob]:
     from tvmmobile.build import VariantJob
     from tvmmobile.database import Identity
     from tvmmobile.models.registry import grid
 
     identity = Identity(profile.name, profile.model_hash)
-    return [VariantJob(spec, None, 0, dtype, threads, identity, (), profile.target, Path()) for spec in grid("mobilenet_v1")]
+    return [VariantJob(spec, None, 0, dtype, threads, identity, (), profile.target, Path()) for spec in grid(family)]
 
 
 def _report(rescored: Sequence[Rescored], left_out: Sequence[Task], backups: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ _COUNTED = (
 )
 #: Sources that a table of variants has columns for.
 _MOST_SOURCES = 2
+#: Columns of latencies that 80 characters have room for.
+_MOST_COLUMNS = 2
 
 _Key = tuple[str, float, int]
 
@@ -36,42 +38,65 @@ def _key(spec: ModelSpec) -> _Key:
 
 
 @dataclass(frozen=True)
-class Latencies:
-    """Latencies of variants, all got in the same way; `context` is `None` for none."""
+class Column:
+    """Latencies of variants, all got in the same way.
 
-    context: Context | None = None
-    variants: Mapping[_Key, VariantResult] = field(default_factory=dict)
+    Attributes:
+        mark: tells it from other columns, such as ` [a]`; "" for the only one.
+    """
+
+    context: Context
+    variants: Mapping[_Key, VariantResult]
+    mark: str
 
     @property
-    def heading(self) -> tuple[str, ...]:
-        """Of the column, if there is one: the latency is never without where it comes from."""
-        return () if self.context is None else (f"{self.context.kind}\nms",)
+    def heading(self) -> str:
+        """The latency is never without where it comes from."""
+        return f"{self.context.kind}\nms{self.mark}"
 
-    def cells(self, spec: ModelSpec) -> tuple[str, ...]:
-        """The cell of a variant, if there is a column."""
+    def cell(self, spec: ModelSpec) -> str:
+        """Of a variant."""
         from tvmmobile.report.wording import latency_ms
 
         found = self.variants.get(_key(spec))
-        return () if self.context is None else (latency_ms(found.latency_us if found else None),)
+        return latency_ms(found.latency_us if found else None)
 
     def caption(self) -> str:
-        """Where the latencies come from; "" for none."""
+        """Where the latencies come from."""
         from tvmmobile.report.wording import origin_caption, plural
 
-        return "" if self.context is None else f"Latency {origin_caption(self.context)}; {plural(self.context.threads, 'thread')}."
+        return f"Latency{self.mark} {origin_caption(self.context)}; {self.context.device}, {plural(self.context.threads, 'thread')}."
+
+    def as_json(self, spec: ModelSpec) -> list[dict[str, Any]]:
+        """What there is of a variant."""
+        found = self.variants.get(_key(spec))
+        where = {"kind": self.context.kind, "device": self.context.device, "threads": self.context.threads}
+        return [] if found is None else [where | {"latency_us": found.latency_us}]
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """The columns of latencies, if there are any."""
+
+    columns: tuple[Column, ...] = ()
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """One a column."""
+        return tuple(column.heading for column in self.columns)
+
+    def cells(self, spec: ModelSpec) -> tuple[str, ...]:
+        """A variant's, one a column."""
+        return tuple(column.cell(spec) for column in self.columns)
 
     def as_json(self, spec: ModelSpec) -> dict[str, Any]:
         """What a variant's JSON has of them."""
-        if self.context is None:
-            return {}
-        found = self.variants.get(_key(spec))
-        where = {"kind": self.context.kind, "device": self.context.device, "threads": self.context.threads}
-        return {"latency": None if found is None else where | {"latency_us": found.latency_us}}
+        return {"latencies": [one for column in self.columns for one in column.as_json(spec)]} if self.columns else {}
 
     def with_others(self, specs: Sequence[ModelSpec]) -> list[ModelSpec]:
         """These variants, and behind the last one of each family those of it that there are latencies for."""
         shown = {_key(spec) for spec in specs}
-        others = [ModelSpec(*key) for key in self.variants if key not in shown]
+        others = [ModelSpec(*key) for key in dict.fromkeys(key for column in self.columns for key in column.variants) if key not in shown]
         last = {spec.name: place for place, spec in enumerate(specs)}
         found: list[ModelSpec] = []
         for place, spec in enumerate(specs):
@@ -80,36 +105,38 @@ class Latencies:
 
 
 def latencies_of(paths: Sequence[Path]) -> Latencies:
-    """The latencies in result files; those that the board's state spoiled are left out.
+    """The latencies in result files, or in directories with a `report.json`; those that the board's state spoiled are left out, and those
+    of networks from files.
+
+    Files that were got on the same device in the same way share a column; where two of them have a variant, the last one counts.
 
     Raises:
-        UserError: a file cannot be read, or two of them were not got in the same way.
+        UserError: a file cannot be read, or they were got in more ways than there is room for.
     """
     from tvmmobile.results import read_results
 
-    if not paths:
-        return Latencies()
-    files = [read_results(path) for path in paths]
-    ways_got = {
-        (got.context.device, got.context.kind, got.context.threads, got.context.timing_model, got.context.clock_hz): path
-        for got, path in zip(files, paths, strict=True)
-    }
-    if len(ways_got) > 1:
-        first, second, *_ = ways_got.values()
+    found: dict[object, tuple[Context, dict[_Key, VariantResult]]] = {}
+    for path in paths:
+        got = read_results(path / "report.json" if path.is_dir() else path)
+        context = got.context
+        way = (context.device, context.kind, context.threads, context.timing_model, context.clock_hz)
+        counted = [variant for variant in got.variants if not (variant.invalid or variant.network_sha256)]
+        variants = {(variant.model, variant.alpha, variant.resolution): variant for variant in counted}
+        found.setdefault(way, (context, {}))[1].update(variants)
+    if len(found) > _MOST_COLUMNS:
         raise UserError(
-            f"{first} and {second} were not got on the same device in the same way: their latencies cannot stand in one column.",
-            "Give --results files of one device, thread count and timing model.",
+            f"the results were got in {len(found)} ways, by device, thread count or timing model: "
+            f"there is room for {_MOST_COLUMNS} columns of latencies.",
+            "Give --results files of fewer ways.",
         )
-    variants = {
-        (variant.model, variant.alpha, variant.resolution): variant for got in files for variant in got.variants if not variant.invalid
-    }
-    return Latencies(files[0].context, variants)
+    marks = [f" [{letter}]" for letter in "ab"] if len(found) > 1 else [""]
+    return Latencies(tuple(Column(*column, mark) for column, mark in zip(found.values(), marks, strict=False)))
 
 
 def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
     """All networks in one table, with the first of what was published of each; what was printed of cost gives way to latencies."""
-    printed = () if latencies.context else ("printed",)
-    headings = ("MACs\ncounted", *printed, "params\ncounted", *printed, "top-1\n% [n]", *latencies.heading)
+    printed = () if latencies.columns else ("printed",)
+    headings = ("MACs\ncounted", *printed, "params\ncounted", *printed, "top-1\n% [n]", *latencies.headings)
     table = table_of(("network", "α-side"), headings)
     sources: list[str] = []
     for cost in costs:
@@ -139,10 +166,10 @@ def print_variants(costs: Sequence[ModelCost], latencies: Latencies) -> None:
     """The variants of one family beside what was published; what was printed of cost gives way to latencies."""
     sources = _main_sources(costs)
     labels = [label for label, _ in sources]
-    printed = [] if latencies.context else labels
+    printed = [] if latencies.columns else labels
     headings = ["α", "side", "MACs\ncounted", *printed, "params\ncounted", *printed]
     headings += [f"top-1, %\n{labels[0]}", *labels[1:]] if labels else []
-    table = table_of((), (*headings, *latencies.heading))
+    table = table_of((), (*headings, *latencies.headings))
     alphas = [cost.spec.alpha for cost in costs]
     for number, cost in enumerate(costs):
         by_source = {found.source: found for found in figures(*_key(cost.spec))}
@@ -218,8 +245,8 @@ def _main_sources(costs: Sequence[ModelCost]) -> list[tuple[str, str]]:
 
 def _print_end(names: set[str], latencies: Latencies) -> None:
     console = output()
-    if latencies.context is not None:
-        console.print(latencies.caption())
+    for column in latencies.columns:
+        console.print(column.caption())
     for name in FAMILIES:
         if name in names and name in NOTES:
             console.print(f"{name}: {NOTES[name]}")

@@ -54,7 +54,7 @@ def list_models(
     resolution: Resolutions = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option("--results", metavar="FILE", help="A report.json with latencies to show; may be given more than once."),
+        typer.Option("--results", metavar="PATH", help="A report.json with latencies to show, or its folder; may be given more than once."),
     ] = None,
     as_json: Json = False,
 ) -> None:

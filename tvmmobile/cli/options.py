@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option("--model", metavar="NAME", help="Network family.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="NAME", help="Network family, or a file of yours: path.py:factory (which is executed), file.pt2 or file.onnx."
+    ),
+]
 Alphas = Annotated[
     list[float] | None, typer.Option("--alpha", metavar="ALPHA", help="Width multiplier, such as 0.5; may be given more than once.")
 ]

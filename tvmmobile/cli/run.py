@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tvmmobile.cli.images import Labels, LibraryFile, Mean, NoResize, Std, preprocessing_for, the_library
 from tvmmobile.cli.options import Device, Json
 from tvmmobile.cli.work import RequireHardware, check_writable
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tvmmobile.devices.protocol import DeviceProfile, Endpoint
     from tvmmobile.library import Library
     from tvmmobile.measure import NetworkRun
-    from tvmmobile.preprocess import Input, Triple
+    from tvmmobile.preprocess import Input
     from tvmmobile.startup import Startup
 
 _TIMEOUT_S = 120.0
@@ -23,18 +24,18 @@ _WARMUP_RUNS = 5
 
 
 def run(
-    library: Annotated[Path, typer.Argument(metavar="LIBRARY", help="A compiled library.")],
+    library: LibraryFile,
     input_file: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a .npy: float32 NCHW, or uint8 HWC.")],
     device: Device = "pi4",
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to print.")] = 5,
-    labels: Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="The classes' names, one a line.")] = None,
+    labels: Labels = None,
     output: Annotated[Path | None, typer.Option("--output", metavar="FILE.npy", help="Save what the network returns.")] = None,
     save_input: Annotated[
         Path | None, typer.Option("--save-input", metavar="FILE.f32", help="Save what it was given: raw float32, NCHW.")
     ] = None,
-    mean: Annotated[str, typer.Option("--mean", metavar="R,G,B", help="Taken from an image's channels in [0, 1].")] = "0.5",
-    std: Annotated[str, typer.Option("--std", metavar="R,G,B", help="They are divided by it after that.")] = "0.5",
-    no_resize: Annotated[bool, typer.Option("--no-resize", help="The image has the network's size already.")] = False,
+    mean: Mean = "0.5",
+    std: Std = "0.5",
+    no_resize: NoResize = False,
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs; a modelled latency needs one.")] = 30,
     require_hardware: RequireHardware = False,
     json: Json = False,
@@ -47,13 +48,11 @@ def run(
     from tvmmobile.devices.registry import find_device
     from tvmmobile.errors import UserError
     from tvmmobile.files import replacing, write_bytes
-    from tvmmobile.preprocess import Preprocessing, read_input
+    from tvmmobile.preprocess import read_input
 
     board = find_device(device, require_hardware)
-    found = _the_library(library, board.profile)
-    preprocessing = Preprocessing(found.spec.resolution, _triple("--mean", mean), _triple("--std", std), not no_resize)
-    if 0.0 in preprocessing.std:
-        raise UserError(f"--std {std} divides by zero.", "Give the spread of the channels, such as 0.5.")
+    found = the_library(library, board.profile)
+    preprocessing = preprocessing_for(found, mean, std, no_resize)
     names = read_labels(labels, found.spec.classes) if labels else None
     if output is not None and output.suffix != ".npy":
         raise UserError(f"--output {output} is not called .npy.", "It is written as NumPy's array.")
@@ -67,7 +66,8 @@ def run(
         write_bytes(save_input, given.array.astype("<f4").tobytes())
     with board.started() as endpoint:
         done, startup = _run(found, given, endpoint, board.profile, repeat)
-    ranked = most_likely(done.output, min(top, found.spec.classes), names)
+    # What is no row of classes is not ranked.
+    ranked = most_likely(done.output, min(top, found.spec.classes), names) if done.output.ndim == 2 else []
     if output is not None:
         import numpy as np
 
@@ -77,50 +77,9 @@ def run(
     _print_json(report) if json else _print(report)
 
 
-def _the_library(path: Path, profile: DeviceProfile) -> Library:
-    """The library, if the device can run it."""
-    from tvmmobile.errors import UserError
-    from tvmmobile.library import find_libraries
-
-    if path.is_dir():
-        raise UserError(f"{path} is a directory.", "Name one library, a .so in it.")
-    (library,) = find_libraries([path])
-    check_cores(library, profile)
-    return library
-
-
-def check_cores(library: Library, profile: DeviceProfile) -> None:
-    """Raises `UserError` for a library of more threads than the device has cores."""
-    from tvmmobile.errors import UserError
-
-    if library.threads > profile.cores:
-        raise UserError(
-            f"{library.path.name} uses {library.threads} threads, more than the {profile.cores} cores of {profile.board}.",
-            f"Compile it for this device: tvmmobile compile --device {profile.name} --threads {profile.cores}",
-        )
-
-
-def _triple(option: str, text: str) -> Triple:
-    """Three numbers of one or three in `text`."""
-    import math
-
-    from tvmmobile.errors import UserError
-
-    try:
-        values = [float(word) for word in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) == 1:
-        values *= 3
-    if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise UserError(f"{option} {text} is not a number or three.", f"Such as: {option} 0.485,0.456,0.406")
-    return values[0], values[1], values[2]
-
-
 def _run(library: Library, given: Input, endpoint: Endpoint, profile: DeviceProfile, repeat: int) -> tuple[NetworkRun, Startup | None]:
-    from tvmmobile.errors import DeviceUnavailable, Disagreement
     from tvmmobile.measure import MeasureError, measure_network
-    from tvmmobile.stages import network_timing
+    from tvmmobile.stages import failure_of, network_timing
     from tvmmobile.startup import measure_startup
 
     timing = network_timing(profile, library.threads, repeat, _WARMUP_RUNS)
@@ -130,13 +89,7 @@ def _run(library: Library, given: Input, endpoint: Endpoint, profile: DeviceProf
             startup = measure_startup(endpoint, library.path, given.array, library.threads, _TIMEOUT_S)
         return measure_network(endpoint, profile, library.path, given.array, _TIMEOUT_S, timing), startup
     except MeasureError as error:
-        if error.kind in ("crashed", "timeout", "load"):
-            core = library.manifest().get("target", {}).get("mcpu", "another core")
-            raise Disagreement(
-                f"{library.path.name} does not run on {profile.name}: {error.reason}.",
-                f"It was compiled for {core}; compile it for this device: tvmmobile compile --device {profile.name}",
-            ) from error
-        raise DeviceUnavailable(f"the device {profile.name} went away: {error.reason}.", "Run the same command again.") from error
+        raise failure_of(library, profile, error) from error
 
 
 def _report(
@@ -185,7 +138,7 @@ def _print(report: dict[str, Any]) -> None:
         table.add_row(str(entry["index"]), *([clean(entry["label"])] if named else []), share)
     console = output()
     console.print(f"input: {clean(report['input'])}", soft_wrap=True)
-    console.print(table)
+    console.print(table if report["top"] else "The output is no row of classes; --output FILE.npy keeps it.")
     for line in _timing_lines(report):
         console.print(line, soft_wrap=True)
     threads = plural(report["threads"], "thread")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tvmmobile.devices.protocol import DeviceProfile
     from tvmmobile.results import Results
     from tvmmobile.search.tuner import Assignment
+    from tvmmobile.tasks import Task
 
 #: Trials a second on two cores of a desktop, for the estimate of --dry-run; a real run shows the time that is left.
 _TRIALS_PER_SECOND = 2.5
@@ -57,7 +58,7 @@ def tune(
             "--trials",
             metavar="N",
             min=0,
-            help="Trials per kernel, beyond 8 where they may pay; records count. Default: 8 for kernels that the shipped logs lack.",
+            help="Trials per kernel, beyond 4 where they may pay; records count. Default: 8 for kernels that the shipped logs lack.",
         ),
     ] = None,
     threads: Threads = 1,
@@ -90,10 +91,11 @@ def tune(
 def _run(board: Board, request: Request, asked: int | None, strategy: str, dask: str | None, *, fresh: bool, dry_run: bool) -> None:
     from tvmmobile.cli.progress import TuningProgress, counting
     from tvmmobile.database import Database, writing
-    from tvmmobile.search.rounds import FIRST_TRIALS, promising
+    from tvmmobile.report.wording import fallback_sentence
+    from tvmmobile.search.rounds import FIRST_TRIALS, later_rounds, promising
     from tvmmobile.search.tuner import BATCH, assign
     from tvmmobile.search.tuner import tune as run_search
-    from tvmmobile.search.twin import twin_database
+    from tvmmobile.search.twin import FIRST_FROM_TWIN, twin_database
     from tvmmobile.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks, network_timing
 
     profile = board.profile
@@ -112,28 +114,30 @@ def _run(board: Board, request: Request, asked: int | None, strategy: str, dask:
         database = Database(jobs[0].identity, request.logs.sources, request.logs.target)
         tasks = distinct_tasks(variants)
         twin = twin_database(profile, request.logs.all)
-        first = min(trials, FIRST_TRIALS)
+        first = min(trials, FIRST_TRIALS if twin is None else FIRST_FROM_TWIN)
         shipped = Database(jobs[0].identity, {SHIPPED_LOGS} & set(request.logs.sources), None)
 
-        def lacking() -> list[Assignment]:
-            """What every kernel lacks; unless a number was asked for, what the shipped logs know of one is enough."""
-            found = assign(tasks, database, first, profile.target)
+        def lacking(wanted: Mapping[Task, str | None], most: int) -> list[Assignment]:
+            """What kernels lack; unless a number was asked for, what the shipped logs know of one is enough."""
+            found = assign(wanted, database, most, profile.target)
             return [replace(each, missing=0) if asked is None and shipped.best(each.task) else each for each in found]
 
-        assignments = lacking()
+        def further(most: int, may_gain: float) -> list[Assignment]:
+            return lacking(promising(variants, database, tasks, may_gain), most)
 
-        def further() -> list[Assignment]:
-            return assign(promising(variants, database, tasks), database, trials, profile.target) if trials > first else []
-
-        if not dry_run and (_missing(assignments) or _missing(further())):
+        assignments, later = lacking(tasks, first), later_rounds(first, trials)
+        pending = bool(_missing(assignments)) or any(_missing(further(*each)) for each in later)
+        if pending and not dry_run:
             held.enter_context(database.writing())
             known = len(database)
             database = Database(jobs[0].identity, request.logs.sources, request.logs.target)
             if len(database) > known:  # another run wrote them before it let go
-                assignments = lacking()
-        _announce(profile, len(jobs), assignments, trials, database.outdated)
+                assignments = lacking(tasks, first)
+        _announce(profile, len(jobs), assignments, first, trials if pending else first, database.outdated)
         if dry_run:
-            _print_assignments(assignments)
+            _print_assignments(
+                assignments, fallback_sentence([task.name for task, source in tasks.items() if source is not None], len(tasks))
+            )
             return
         with started_board(board, workers, dask) as endpoint, board.watched() as watch:
 
@@ -145,7 +149,8 @@ def _run(board: Board, request: Request, asked: int | None, strategy: str, dask:
                         )
 
             search(assignments)
-            search(further())
+            for each in later:
+                search(further(*each))
             with counting("compiling", len(jobs)) as done:
                 libraries = build_libraries(workers, jobs, done)
             with counting("verifying", len(jobs)) as done:
@@ -176,16 +181,15 @@ def check_strategy(name: str) -> None:
         raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
 
 
-def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assignment], trials: int, outdated: int) -> None:
+def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assignment], first: int, trials: int, outdated: int) -> None:
     from tvmmobile.cli.progress import errors
-    from tvmmobile.search.rounds import FIRST_TRIALS
 
     face = f"the virtual {profile.board} (latencies are modelled)" if profile.kind == "modelled" else f"{profile.board} ({profile.kind})"
     missing = _missing(assignments)
     errors().print(
         f"{profile.name}: {face}\n{variants} variants, {len({assignment.task for assignment in assignments})} distinct kernels, "
         f"{sum(assignment.done for assignment in assignments)} records, {missing} trials to run"
-        + (f", then up to {trials} for each kernel a plan may use" if trials > FIRST_TRIALS else ""),
+        + (f", then up to {trials} for each kernel a plan may use" if trials > first else ""),
         soft_wrap=True,
     )
     if outdated:
@@ -194,7 +198,7 @@ def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assig
         )
 
 
-def _print_assignments(assignments: Sequence[Assignment]) -> None:
+def _print_assignments(assignments: Sequence[Assignment], remark: str) -> None:
     from tvmmobile.console import output, table_of
 
     table = table_of(("kernel",), ("records", "trials"))
@@ -202,5 +206,7 @@ def _print_assignments(assignments: Sequence[Assignment]) -> None:
         name = assignment.title.replace("+", " +\n  ")  # of several layers: one a line, or it would not fit
         table.add_row(name, str(assignment.done), str(assignment.missing))
     output().print(table)
+    if remark:
+        output().print(remark)
     minutes = _missing(assignments) / _TRIALS_PER_SECOND / 60
     output().print(f"About {minutes:.0f} minutes of tuning on two cores of a desktop; nothing was done.")

@@ -19,6 +19,8 @@ from tvmmobile.errors import UserError
 if TYPE_CHECKING:
     from tvmmobile.build import VariantJob
     from tvmmobile.devices.protocol import Device, DeviceProfile, Endpoint
+    from tvmmobile.models.spec import ModelSpec
+    from tvmmobile.own.files import OwnFile
     from tvmmobile.workers import Pool
 
 TARGETS = ("arm",)
@@ -137,16 +139,17 @@ class Request:
         from tvmmobile.build import VariantJob
         from tvmmobile.codegen import linker
         from tvmmobile.database import Identity
-        from tvmmobile.models.registry import grid
+        from tvmmobile.own.files import own_file
         from tvmmobile.search.twin import twin_identity
 
         check_target(self.target)
-        specs = grid(self.model, self.alphas or (), self.resolutions or (), self.activation, self.classes)
+        own = own_file(self.model)
         check_threads(self.threads, profile)
         check_writable(self.out, "--out")
         if self.dump_ir is not None:
             check_writable(self.dump_ir, "--dump-ir")
         linker(profile.target)
+        specs = self._built_in() if own is None else self._own(own)
         twin = twin_identity(profile)
         return [
             VariantJob(
@@ -161,9 +164,29 @@ class Request:
                 out=self.out,
                 dump_dir=self.dump_ir / spec.variant if self.dump_ir else None,
                 twin=twin,
+                own=own,
             )
             for spec in specs
         ]
+
+    def _built_in(self) -> Sequence[ModelSpec]:
+        from tvmmobile.models.registry import grid
+
+        return grid(self.model, self.alphas or (), self.resolutions or (), self.activation, self.classes)
+
+    def _own(self, file: OwnFile) -> Sequence[ModelSpec]:
+        """Loads the network here already, so that whatever is wrong with it is said before any work."""
+        from tvmmobile.models.published import IMAGENET_CLASSES
+        from tvmmobile.own.loading import own_specs
+
+        for option, given in (
+            ("--alpha", any(alpha != 1.0 for alpha in self.alphas or ())),
+            ("--activation", self.activation is not None),
+            ("--classes", self.classes != IMAGENET_CLASSES),
+        ):
+            if given:
+                raise UserError(f"{option} is for built-in networks; {file} is as it is.", f"Leave {option} away, or change the file.")
+        return own_specs(file, self.resolutions or (), self.checkpoint, self.seed)
 
 
 def worker_count(jobs: int, boards: int | None = None) -> int:

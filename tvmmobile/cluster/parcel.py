@@ -16,11 +16,12 @@ from tvmmobile.database import log_paths
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.files import write_bytes
 from tvmmobile.library import Library
+from tvmmobile.own.loading import files_of
 from tvmmobile.search.trial import Job, run_trial
 from tvmmobile.stages import BenchJob, bench_library
 
 #: Folders of an unpacked parcel.
-_CHECKPOINT, _LOGS, _OUT, _DUMP = "checkpoint", "logs", "out", "dump"
+_CHECKPOINT, _NETWORK, _LOGS, _OUT, _DUMP = "checkpoint", "network", "logs", "out", "dump"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def _read_by(function: Callable[[Any], Any], job: Any) -> Iterator[tuple[str, Pa
         # One that is no file is the job's to complain of: every path then stays what it is, but for the folder.
         if job.checkpoint is not None and job.checkpoint.is_file():
             yield f"{_CHECKPOINT}/{job.checkpoint.name}", job.checkpoint
+        if job.own is not None:
+            for path in files_of(job.own):
+                yield f"{_NETWORK}/{path.relative_to(job.own.path.parent).as_posix()}", path
         devices = [job.identity.device, *([job.twin.device] if job.twin is not None else [])]
         for number, directory in enumerate(job.logs if function is build_variant else ()):
             for path in (path for device in dict.fromkeys(devices) for path in log_paths(directory, device)):
@@ -96,6 +100,7 @@ def unpack(parcel: Parcel, folder: Path) -> Any:
         return replace(
             job,
             checkpoint=None if job.checkpoint is None else folder / _CHECKPOINT / job.checkpoint.name,
+            own=None if job.own is None else replace(job.own, path=folder / _NETWORK / job.own.path.name),
             logs=tuple(folder / _LOGS / str(number) for number in range(len(job.logs))),
             out=folder / _OUT,
             dump_dir=None if job.dump_dir is None else folder / _DUMP,

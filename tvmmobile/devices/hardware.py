@@ -46,8 +46,10 @@ class HardwareDevice:
         return len(self.file.boards)
 
     @contextlib.contextmanager
-    def started(self, agents: int = 1) -> Iterator[Endpoint]:
-        """Run an agent on every board until the context ends or this process does; `agents` makes no difference: a board has one.
+    def started(self, agents: int = 1, timed: bool = True) -> Iterator[Endpoint]:
+        """Run an agent on every board until the context ends or this process does.
+
+        `agents` and `timed` make no difference: a board has one agent, which only reads the clock when asked to.
 
         Raises:
             DeviceUnavailable: no board is ready; the message says why the first is not.

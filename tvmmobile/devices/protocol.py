@@ -88,8 +88,12 @@ class Device(Protocol):
         """How many boards measure at the same time; `None` where it is as many agents as are asked for."""
         ...
 
-    def started(self, agents: int = 1) -> AbstractContextManager[Endpoint]:
+    def started(self, agents: int = 1, timed: bool = True) -> AbstractContextManager[Endpoint]:
         """Run `agents` agents and a tracker while the context lasts; nothing is left behind after it.
+
+        Args:
+            agents: how many, where that can be chosen.
+            timed: whether latencies are wanted; a virtual board without them need not count what it executes.
 
         Raises:
             DeviceUnavailable: the agents did not come up.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from tvmmobile.devices.ssh_config import Route
+from tvmmobile.devices.ssh_transport import new_transport
 from tvmmobile.errors import DeviceUnavailable
 
 #: How long written data may stay unacknowledged before the connection counts as lost. Without it, Linux waits a quarter of an hour.
@@ -82,7 +83,7 @@ def open_link(route: Route, deadline: float, key_types: Sequence[str]) -> Link:
     started = time.monotonic()
     sock, proxy = _through_proxy(route) if route.proxy else (_over_tcp(route, deadline), None)
     # Its windows of 2 MiB are right: 200 MB/s on loopback; larger ones make it slower, because it moves what waits in them at each read.
-    transport = paramiko.Transport(sock)
+    transport = new_transport(sock)
     transport.banner_timeout = transport.handshake_timeout = _left(deadline)
     _prefer(transport, key_types)
     negotiated = threading.Event()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,21 +48,41 @@ def load_checkpoint(module: torch.nn.Module, body: Part, path: Path, spare: Sequ
             called what the file calls them, or would.
     """
     state = _read_state_dict(path)
-    # num_batches_tracked has no meaning in eval mode, and older files lack it.
-    given = {name for name in state if not name.endswith("num_batches_tracked") and not name.startswith(tuple(spare))}
-    expected = {name: value for name, value in module.state_dict().items() if not name.endswith("num_batches_tracked")}
+    expected = _expected(module)
+    given = {name for name in state if not _is_count(name) and not name.startswith(tuple(spare))}
     naming = max(_namings(body, expected), key=lambda one: len(given & one.names.keys()))
-    _refuse(path, "lacks", sorted(naming.names.keys() - given))
-    _refuse(path, "has unknown", sorted(given - naming.names.keys()))
+    remedy = "Its names must be those that torchvision or timm give this network; rename its tensors, or check --model."
+    _check_names(path, naming.names.keys(), given, remedy)
     found = {}
     for name, own in naming.names.items():
         shape = tuple(expected[own].shape)
-        _check_tensor(path, name, state[name], (*shape, 1, 1) if name in naming.as_conv else shape)
+        wanted = expected[own].reshape(*shape, 1, 1) if name in naming.as_conv else expected[own]
+        _check_tensor(path, name, state[name], wanted, "Give the --alpha and --classes it was trained with.")
         found[own] = state[name].reshape(shape)
     module.load_state_dict(found, strict=False)
     for name, eps in naming.eps.items():
         module.get_submodule(name).eps = eps
     return f"checkpoint sha256 {sha256_of(path)}"
+
+
+def load_own_checkpoint(module: torch.nn.Module, path: Path) -> str:
+    """Put the state dict saved in `path` into a module of the user's own, whose names it has; see `load_checkpoint`."""
+    state, expected = _read_state_dict(path), _expected(module)
+    remedy = "It must be the state dict of the very module that the factory returns."
+    _check_names(path, expected.keys(), {name for name in state if not _is_count(name)}, remedy)
+    for name, value in expected.items():
+        _check_tensor(path, name, state[name], value, remedy)
+    module.load_state_dict({name: state[name] for name in expected}, strict=False)
+    return f"checkpoint sha256 {sha256_of(path)}"
+
+
+def _expected(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in module.state_dict().items() if not _is_count(name)}
+
+
+def _is_count(name: str) -> bool:
+    """Batches that a batch norm has seen: without meaning in eval mode, and older files lack it."""
+    return name.endswith("num_batches_tracked")
 
 
 def _namings(body: Part, expected: Mapping[str, Any]) -> list[_Naming]:
@@ -99,24 +119,22 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
     return state
 
 
-def _refuse(path: Path, verb: str, names: list[str]) -> None:
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise UserError(
-            f"checkpoint {path} {verb} {', '.join(names[:3])}{more}.",
-            "Its names must be those that torchvision or timm give this network; rename its tensors, or check --model.",
-        )
+def _check_names(path: Path, wanted: Collection[str], given: Collection[str], remedy: str) -> None:
+    """Raises `UserError` naming what is missing, or what there is besides."""
+    for verb, names in (("lacks", sorted(set(wanted) - set(given))), ("has unknown", sorted(set(given) - set(wanted)))):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UserError(f"checkpoint {path} {verb} {', '.join(names[:3])}{more}.", remedy)
 
 
-def _check_tensor(path: Path, name: str, value: Any, shape: tuple[int, ...]) -> None:
+def _check_tensor(path: Path, name: str, value: Any, wanted: torch.Tensor, remedy: str) -> None:
+    """Raises `UserError` unless `value` can take the place of `wanted`."""
     import torch
 
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+    if not isinstance(value, torch.Tensor) or (wanted.is_floating_point() and not value.is_floating_point()):
         raise UserError(f"checkpoint {path}: {name} is not a tensor of floating-point numbers.", "Save the float32 model's state dict.")
-    if tuple(value.shape) != shape:
-        given, wanted = ("×".join(map(str, sizes)) for sizes in (value.shape, shape))
-        raise UserError(
-            f"checkpoint {path}: {name} is {given}, but this variant needs {wanted}.", "Give the --alpha and --classes it was trained with."
-        )
+    if value.shape != wanted.shape:
+        given, needed = ("×".join(map(str, tensor.shape)) for tensor in (value, wanted))
+        raise UserError(f"checkpoint {path}: {name} is {given}, but this variant needs {needed}.", remedy)
     if not torch.isfinite(value).all():
         raise UserError(f"checkpoint {path}: {name} holds NaN or infinity.", "Save the checkpoint again from a sound model.")

@@ -69,6 +69,16 @@ class ModelSpec:
             )
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """NCHW, with the batch of 1."""
+        return (1, 3, self.resolution, self.resolution)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """With the batch of 1."""
+        return (1, self.classes)
+
+    @property
     def variant(self) -> str:
         """Family, α and input side, e.g. `mobilenet_v1_0.25_128`."""
         return f"{self.name}_{self.alpha}_{self.resolution}"

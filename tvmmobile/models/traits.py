@@ -75,5 +75,5 @@ TRAITS = {
     "vgg16": _FIXED_SIDE,
     "alexnet": _FIXED_SIDE,
 }
-#: Of names that no family has: a network of the user's own.
+#: Of names that no family has, as in the files of a later version; networks from files are `own.OwnSpec`s.
 UNKNOWN = Traits(most_alpha=float("inf"), activations=("relu6", "relu", "hardswish"))

@@ -1,18 +1,22 @@
-"""Groups an operator with its bias, activation and residual into one function per layer, where a schedule template takes that layer."""
+"""Groups an operator with its gate, bias, activation and residual into one function per layer, where a template takes that layer."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from tvmmobile.layers import Clamp, Conv2d, Dense, Layer, Layout
-from tvmmobile.schedules.template import LayerParameters
+from tvmmobile.layers import Clamp, Conv2d, Dense, Layer, Layout, MaxPool, Pool
+from tvmmobile.passes.dataflow import readers_of
+from tvmmobile.passes.input_pieces import reading_pieces
+from tvmmobile.passes.rewriting import mutate_main
+from tvmmobile.schedules.template import NO_PARAMETERS, LayerParameters
 
 #: Attribute values that mark a composed layer.
-CONV2D, DENSE = "tvmmobile.conv2d", "tvmmobile.dense"
+CONV2D, DENSE, POOL, MAX_POOL = "tvmmobile.conv2d", "tvmmobile.dense", "tvmmobile.pool", "tvmmobile.max_pool"
 #: Names of the external functions that stand for composed layers in `main`.
 EXTERNAL_PREFIX = "tvmmobile.layer."
 
@@ -26,7 +30,8 @@ class ComposedLayer:
 
 
 class LayerComposer:
-    """The pass that composes every conv2d or matmul with its bias (and residual and activation, where there are) whose layer is accepted.
+    """The pass that composes every conv2d or matmul with its bias (and gate, residual and activation, where there are), every mean over
+    all pixels and every max pool, whose layer is accepted. Of an input that is put together from slices it reads these.
 
     In `main` each becomes a call of an external function named after the entry of `layers` that describes it, so that the passes
     which follow leave it alone until the plan says which kernel computes it.
@@ -46,8 +51,8 @@ class LayerComposer:
 
         def check(context: Any) -> bool:
             found = {str(name): expression for name, expression in context.annotated_expr.items()}
-            if "sum" in found and len(context.var_usages[context.value_to_bound_var[found["sum"]]]) > 1:
-                return False  # somebody else reads it: it is what is added, and the other operand may be the sum
+            if _read_outside(context):
+                return False  # a kernel has one result; of two sums, this one is what is added, and the other operand may be the sum
             layer = _layer_of(found)
             return layer is not None and self.accepts(layer)
 
@@ -61,29 +66,37 @@ class LayerComposer:
         from tvm import relax
         from tvm.relax.expr_functor import PyExprMutator, mutator
 
-        layers = self.layers
+        layers, accepts, readers = self.layers, self.accepts, readers_of(module["main"])
 
         @mutator
         class Rewriter(PyExprMutator):  # type: ignore[misc]
             def visit_call_(self, call: Any) -> Any:
                 if not isinstance(call.op, tvm.ir.GlobalVar):
                     return call
-                composed = _composed_layer(module[call.op])
-                if composed is None:
+                found = _composed_layer(module[call.op])
+                if found is None:
                     return call
+                composed, places = found
+                data, *others = (call.args[place] for place in places)
+                inputs, layer = [data], composed.layer
+                if _may_read_pieces(layer) and len(readers[data]) == 1:
+                    put_together = reading_pieces(layer, data, self.lookup_binding)
+                    if put_together and accepts(put_together[0]):
+                        layer, inputs = put_together
                 name = f"{EXTERNAL_PREFIX}{len(layers)}"
-                layers[name], places = composed
-                return relax.call_dps_packed(name, relax.Tuple([call.args[place] for place in places]), out_ty=call.ty)
+                layers[name] = replace(composed, layer=layer)
+                return relax.call_dps_packed(name, relax.Tuple([*inputs, *others]), out_ty=call.ty)
 
-        rewriter = Rewriter(module)
-        main = next(variable for variable in module.get_global_vars() if variable.name_hint == "main")
-        rewriter.builder_.update_func(main, rewriter.visit_expr(module["main"]))
-        return rewriter.builder_.get()
+        return mutate_main(module, Rewriter(module))
+
+
+def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | MaxPool]:
+    return isinstance(layer, MaxPool) or (isinstance(layer, Conv2d) and not layer.scaled)
 
 
 def _composed_layer(function: Any) -> tuple[ComposedLayer, tuple[int, ...]] | None:
-    """The layer that a composed function computes, and which arguments it reads (data, then residual); `None` for other functions."""
-    if function.attrs is None or function.attrs.get("Composite") not in (CONV2D, DENSE):
+    """The layer that a composed function computes, and which arguments it reads (data, gate, residual); `None` for other functions."""
+    if function.attrs is None or function.attrs.get("Composite") not in (CONV2D, DENSE, POOL, MAX_POOL):
         return None
     found: dict[str, Any] = {}
     for block in function.body.blocks:
@@ -91,11 +104,39 @@ def _composed_layer(function: Any) -> tuple[ComposedLayer, tuple[int, ...]] | No
             _annotate(binding, found)
     layer = _layer_of(found)
     assert layer is not None, f"composed from an unknown pattern: {function}"
+    if isinstance(layer, Pool | MaxPool):
+        return ComposedLayer(layer, NO_PARAMETERS), (0,)
     weight = np.ascontiguousarray(found["weight"].value.numpy())
     parameters = list(function.params)
-    read = [found["permute" if "permute" in found else "product"].args[0], *([found["residual"]] if "residual" in found else [])]
+    read = _scaled_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
+    read = (*read, found["residual"]) if "residual" in found else read
     places = tuple(next(place for place, parameter in enumerate(parameters) if parameter.same_as(one)) for one in read)
     return ComposedLayer(layer, LayerParameters(weight, found["bias"].value.numpy().reshape(-1))), places
+
+
+def _scaled_operands(found: dict[str, Any]) -> tuple[Any, ...]:
+    """What is scaled, and its gate of one factor for each channel; empty where nothing is, or not so."""
+    import tvm
+
+    if "scaled" not in found or any(isinstance(operand, tvm.ir.GenericConst) for operand in found["scaled"].args):
+        return ()
+    shape = [int(extent) for extent in found["scaled"].ty.shape]
+    for data, gate in itertools.permutations(found["scaled"].args):
+        shapes = [[int(extent) for extent in operand.ty.shape] for operand in (data, gate)]
+        if shapes == [shape, [1, 1, 1, shape[-1]]]:
+            return data, gate
+    return ()
+
+
+def _read_outside(context: Any) -> bool:
+    """Whether something besides the matched operators reads a value within them."""
+    inside = context.matched_bindings
+    return any(
+        user not in inside
+        for variable, value in inside.items()
+        if not value.same_as(context.matched_expr)
+        for user in context.var_usages[variable]
+    )
 
 
 def _annotate(binding: Any, found: dict[str, Any]) -> None:
@@ -105,7 +146,9 @@ def _annotate(binding: Any, found: dict[str, Any]) -> None:
     call = binding.value
     name = getattr(call.op, "name", "")
     constant = next((argument for argument in call.args if isinstance(argument, tvm.ir.GenericConst)), None)
-    if name == "relax.permute_dims":
+    if name in _POOLS:
+        found[_POOLS[name]] = call
+    elif name == "relax.permute_dims":
         found["permute"] = call
     elif name in ("relax.nn.conv2d", "relax.matmul"):
         found["product"], found["weight"] = call, call.args[1]
@@ -114,43 +157,50 @@ def _annotate(binding: Any, found: dict[str, Any]) -> None:
     elif name == "relax.add":
         found["residual"] = next(argument for argument in call.args if not argument.same_as(found["sum"]))
     elif name == "relax.multiply":
-        found["gate"] = call
+        found["gate" if "product" in found else "scaled"] = call
     elif name in _CONSTANT_PARTS:
         found[_CONSTANT_PARTS[name]] = constant
     if name == "relax.add" and "shift" not in found:
         found["sum"] = binding.var
 
 
+_POOLS = {"relax.mean": "mean", "relax.nn.max_pool2d": "max pool"}
 _CONSTANT_PARTS = {"relax.maximum": "low", "relax.minimum": "high", "relax.divide": "scale"}
 
 
 def _patterns() -> list[tuple[str, Any, dict[str, Any]]]:
     """(name, pattern, annotated parts), most specific first."""
-    found = []
-    for name, operator, permuted in (
-        (CONV2D, "relax.nn.conv2d", True),
-        (CONV2D, "relax.nn.conv2d", False),
-        (DENSE, "relax.matmul", False),
+    from tvm.relax.dpl import is_op, wildcard
+
+    mean, largest = is_op("relax.mean")(wildcard()), is_op("relax.nn.max_pool2d")(wildcard())
+    found = [(POOL, mean, {"mean": mean}), (MAX_POOL, largest, {"max pool": largest})]
+    for name, operator, before in (
+        (CONV2D, "relax.nn.conv2d", "permuted"),
+        (CONV2D, "relax.nn.conv2d", "scaled"),
+        (CONV2D, "relax.nn.conv2d", ""),
+        (DENSE, "relax.matmul", ""),
     ):
         for order in ("sum, residual", "residual, sum", "product, bias") if name == CONV2D else ("product, bias", "bias, product"):
             for activation in ("hswish", "hswish, gate first", "hsigmoid", "both bounds", "lower bound", "none"):
-                found.append((name, *_pattern(operator, permuted, order, activation)))
+                found.append((name, *_pattern(operator, before, order, activation)))
     return found
 
 
-def _pattern(operator: str, permuted: bool, order: str, activation: str) -> tuple[Any, dict[str, Any]]:
+def _pattern(operator: str, before: str, order: str, activation: str) -> tuple[Any, dict[str, Any]]:
     """One pattern and its annotated parts.
 
     Args:
-        permuted: the data is brought from NCHW to NHWC.
+        before: what happens to the data: it is `permuted` from NCHW to NHWC, or `scaled` by a gate, or nothing.
         order: of the operands of the last addition; `torch.nn.Linear` is imported as bias + product.
     """
     from tvm.relax.dpl import is_const, is_op, wildcard
 
     parts: dict[str, Any] = {"weight": is_const(), "bias": is_const()}
     data = wildcard()
-    if permuted:
+    if before == "permuted":
         data = parts["permute"] = is_op("relax.permute_dims")(data)
+    elif before == "scaled":
+        data = parts["scaled"] = is_op("relax.multiply")(data, wildcard())
     parts["product"] = is_op(operator)(data, parts["weight"])
     add = is_op("relax.add")
     pattern = add(parts["bias"], parts["product"]) if order == "bias, product" else add(parts["product"], parts["bias"])
@@ -179,10 +229,16 @@ def _pattern(operator: str, permuted: bool, order: str, activation: str) -> tupl
 
 def _layer_of(found: dict[str, Any]) -> Layer | None:
     """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape, dilation)."""
+    if "mean" in found:
+        return _pool_of(found["mean"])
+    if "max pool" in found:
+        return _max_pool_of(found["max pool"])
     product, bias = found["product"], found["bias"]
     clamp = _clamp_of(found)
     out_shape = [int(extent) for extent in product.ty.shape]
     bias_shape = [int(extent) for extent in bias.ty.shape]
+    if str(product.ty.dtype) != "float32":
+        return None
     if clamp is None or out_shape[0] != 1 or bias_shape[-1] != out_shape[-1] or any(extent != 1 for extent in bias_shape[:-1]):
         return None
     if "residual" in found and [int(extent) for extent in found["residual"].ty.shape] != out_shape:
@@ -196,6 +252,8 @@ def _layer_of(found: dict[str, Any]) -> Layer | None:
     if attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO" or any(int(step) != 1 for step in attrs.dilation):
         return None
     if "permute" in found and [int(axis) for axis in found["permute"].attrs.axes] != [0, 2, 3, 1]:
+        return None
+    if "scaled" in found and not _scaled_operands(found):
         return None
     height, width, channels = data_shape[1:]
     kernel = [int(extent) for extent in found["weight"].ty.shape][:2]
@@ -214,7 +272,38 @@ def _layer_of(found: dict[str, Any]) -> Layer | None:
         clamp,
         layout,
         residual="residual" in found,
+        scaled="scaled" in found,
     )
+
+
+def _pool_of(mean: Any) -> Pool | None:
+    """The layer that a mean is, `None` where it is not over all pixels of one image."""
+    shape = [int(extent) for extent in mean.args[0].ty.shape]
+    over_pixels = mean.attrs.axis is not None and [int(axis) for axis in mean.attrs.axis] == [1, 2] and bool(mean.attrs.keepdims)
+    known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == "float32"
+    return Pool(shape[1], shape[2], shape[3]) if known else None
+
+
+def _max_pool_of(call: Any) -> MaxPool | None:
+    """The layer that a max pool is, `None` for a batch, dilation, another layout, or windows of padding alone.
+
+    Padding behind the input is what the windows reach, whether rounding up or the network asked for it.
+    """
+    attrs, shape, out_shape = call.attrs, [int(extent) for extent in call.args[0].ty.shape], [int(extent) for extent in call.ty.shape]
+    if attrs.layout != "NHWC" or attrs.out_layout != "NHWC" or any(int(step) != 1 for step in attrs.dilation):
+        return None
+    if shape[0] != 1 or str(call.ty.dtype) != "float32":
+        return None
+    kernel, stride = [int(extent) for extent in attrs.pool_size], [int(extent) for extent in attrs.strides]
+    before = [int(extent) for extent in attrs.padding][:2]
+    after = []
+    for axis in (0, 1):
+        start = (out_shape[axis + 1] - 1) * stride[axis] - before[axis]
+        if start >= shape[axis + 1] or before[axis] >= kernel[axis]:
+            return None
+        after.append(max(0, start + kernel[axis] - shape[axis + 1]))
+    padding = before[0], before[1], after[0], after[1]
+    return MaxPool(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
 
 
 def _clamp_of(found: dict[str, Any]) -> Clamp | None:

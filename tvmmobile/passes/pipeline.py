@@ -8,13 +8,22 @@ from typing import Any
 
 from tvmmobile.files import write_text
 from tvmmobile.layers import Layer
+from tvmmobile.passes.average_pools import average_pools
+from tvmmobile.passes.bias_before_norm import bias_into_batch_norm
+from tvmmobile.passes.canonical_names import canonical_names
+from tvmmobile.passes.channel_order import order_channels
 from tvmmobile.passes.clamp import clamp_to_min_max
 from tvmmobile.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.passes.fold_constants import fold_constants
+from tvmmobile.passes.hard_activations import one_form_of_hard_activations
+from tvmmobile.passes.plain_views import plain_views
 from tvmmobile.passes.single_output import unwrap_single_output
 from tvmmobile.passes.unit_permute import unit_permute_to_reshape
+from tvmmobile.passes.zero_bias import zero_bias
 
 Pass = Callable[[Any], Any]
+#: Of data and weights. Transposed convolutions would take over the layout of what they read, and cannot be legalised in it.
+_LAYOUTS = {"relax.nn.conv2d": ["NHWC", "HWIO"], "relax.nn.conv2d_transpose": ["NCHW", "IOHW"]}
 
 
 def prepare_passes(composer: LayerComposer) -> list[tuple[str, Pass]]:
@@ -23,17 +32,23 @@ def prepare_passes(composer: LayerComposer) -> list[tuple[str, Pass]]:
 
     transform = relax.transform
     return [
+        ("bias_into_batch_norm", bias_into_batch_norm),
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
         ("fold_constants", fold_constants),
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
-        ("nhwc", transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]})),
+        ("one_form_of_hard_activations", one_form_of_hard_activations),
+        ("plain_views", plain_views),
+        ("average_pools", average_pools),
+        ("nhwc", transform.ConvertLayout(_LAYOUTS)),
         ("normalize_layout", transform.Normalize()),
         ("unit_permute_to_reshape", unit_permute_to_reshape),
         ("fold_layout", fold_constants),
         ("fold_rest", transform.FoldConstant()),
+        ("zero_bias", zero_bias),
         ("canonicalize", transform.CanonicalizeBindings()),
         ("unwrap_single_output", unwrap_single_output),
+        ("channel_order", order_channels),
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("compose_layers", composer),
         ("legalize_rest", transform.LegalizeOps()),
@@ -42,6 +57,7 @@ def prepare_passes(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("fuse_rest", transform.FuseOps()),
         ("fuse_rest_tir", transform.FuseTIR()),
         ("remove_dead_functions", transform.DeadCodeElimination()),
+        ("canonical_names", canonical_names),
     ]
 
 

@@ -18,7 +18,7 @@ COLUMNS = (
     *("name", "model", "alpha", "resolution", "dtype", "threads", *_WHERE),
     *("latency_us", "latency_min_us", "latency_max_us", "samples", "invalid", "cycles", "instructions", "l1d_misses", "dram_bytes"),
     *("macs", "parameters", "fma_peak_share", "top1_percent", "top1_source", "peak_memory_bytes", "max_error"),
-    *("library_sha256", "weights", "date", "kernels", "kernels_us", "memory_bytes_per_s", "memory_source"),
+    *("reference", "network_sha256", "library_sha256", "weights", "date", "kernels", "kernels_us", "memory_bytes_per_s", "memory_source"),
     *("samples_us", "term_ms", "conditions", "versions"),
 )
 #: `latency_us` is `network_us` where the variant's kernels were timed within the network, else `record_us`; `moved_bytes` are `dram_bytes`
@@ -27,21 +27,22 @@ KERNEL_COLUMNS = (
     *("variant", "model", "alpha", "resolution", "dtype", "threads", *_WHERE, "date"),
     *("position", "name", "layer_type", "macs", "latency_us", "network_us", "record_us", "gflops", "fma_peak_share", "time_share"),
     *("l1d_misses", "dram_bytes", "least_bytes", "moved_bytes", "flop_per_byte", "limit", "limit_share"),
-    *("schedule", "rank_correlation", "course"),
+    *("schedule", "fallback", "rank_correlation", "course"),
 )
 
 
 def spreadsheet(results: Sequence[Results]) -> str:
-    """The text of `report.csv` (RFC 4180 quoting, lines ended by LF)."""
-    return _text(COLUMNS, (_line(variant, one.context) for one in results for variant in one.variants))
+    """The text of `report.csv`."""
+    return csv_text(COLUMNS, (_line(variant, one.context) for one in results for variant in one.variants))
 
 
 def kernel_spreadsheet(results: Sequence[Results]) -> str:
     """The text of `report-kernels.csv`: every kernel of every variant, in order of execution."""
-    return _text(KERNEL_COLUMNS, (line for one in results for variant in one.variants for line in _kernel_lines(variant, one.context)))
+    return csv_text(KERNEL_COLUMNS, (line for one in results for variant in one.variants for line in _kernel_lines(variant, one.context)))
 
 
-def _text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
+def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
+    """A heading and lines of these columns (RFC 4180 quoting, lines ended by LF)."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tvmmobile.report.beside import side_by_side
-from tvmmobile.report.view import Grid, Row, View, view_of
+from tvmmobile.report.view import Grid, Row, View, fallback_note, view_of
 from tvmmobile.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific, signed
 from tvmmobile.results import Results
 
@@ -34,6 +34,9 @@ def print_table(results: Results) -> None:
         console.print("Top-1 is as published, not that of the weights timed here.")
         console.print("*: no variant is at least as fast and as accurate, and better in one.")
     console.print("peak: share of the multiply-adds the core could have done in that time.")
+    fallback = fallback_note(results)
+    if fallback:
+        console.print(clean(fallback))
 
 
 def print_side_by_side(old: Results, new: Results) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tvmmobile.report.analysis import PowerLaw, fit_power_law, pareto_front
 from tvmmobile.report.kernel_rows import kernel_table
 from tvmmobile.report.law import Departure, departures
-from tvmmobile.report.wording import plural
+from tvmmobile.report.wording import fallback_sentence, plural
 from tvmmobile.results import Context, Results, VariantResult
 
 
@@ -144,6 +144,12 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
     return View(results, rows, grids, sources, fit, _notes(results, sources), (*remarks, *spoiled))
 
 
+def fallback_note(results: Results) -> str:
+    """Which kernels of these variants no template takes; "" for none."""
+    kernels = {kernel.name: kernel.fallback for variant in results.variants for kernel in variant.kernels}
+    return fallback_sentence([name for name, fallback in kernels.items() if fallback], len(kernels))
+
+
 def _group(variant: VariantResult) -> tuple[str, str, int]:
     return variant.model, variant.dtype, variant.threads
 
@@ -198,7 +204,9 @@ def _beyond(variant: VariantResult, context: Context) -> set[str]:
 
 def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
     context = results.context
-    notes = ["Multiply-adds (MACs) of one image and parameters, batch norm and bias included, are counted from the table of layers."]
+    own = any(variant.network_sha256 for variant in results.variants)
+    whence = "from the table of layers" + (", those of a network from a file in its graph" if own else "")
+    notes = [f"Multiply-adds (MACs) of one image and parameters, batch norm and bias included, are counted {whence}."]
     if sources:
         weights = "; ".join(dict.fromkeys(variant.weights for variant in results.variants))
         notes.append(f"Top-1 is the published accuracy of the network as its source trained it. The weights timed here: {weights}.")
@@ -217,5 +225,7 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
         notes.append("Core cycles: without what misses cost. DRAM: lines read from memory and written back to it.")
     emulator = "; on a virtual board the code that QEMU translated is part of it" if context.kind == "modelled" else ""
     notes.append(f"Peak memory: how far the process's resident memory rose: library, weights, activations{emulator}.")
-    notes.append("Max error: against PyTorch's output, relative to its largest magnitude.")
-    return tuple(notes)
+    judges = " or ".join(dict.fromkeys(variant.reference for variant in results.variants))
+    notes.append(f"Max error: against the output of {judges}, relative to its largest magnitude.")
+    fallback = fallback_note(results)
+    return (*notes, fallback) if fallback else tuple(notes)

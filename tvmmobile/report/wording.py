@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
+from collections.abc import Collection
 
 from tvmmobile.results import Context, VariantResult
 
 #: Written where a value is not known.
 UNKNOWN = "–"
+#: Kernels that are listed by name; of more, the operators.
+_MOST_NAMES = 6
+#: What a name has behind its operator: shape, fingerprint, dtype and threads (`layers.Opaque.name`, `tasks.Task.name`).
+_OPERATOR = re.compile(r"_\d+(x\d+)*_[0-9a-f]{12}.*")
 
 
 def clean(text: str) -> str:
@@ -65,6 +72,22 @@ def scientific(value: float, decimals: int = 1) -> str:
 def plural(count: int, thing: str) -> str:
     """`1 thread`, `2 threads`."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def fallback_sentence(names: Collection[str], kernels: int) -> str:
+    """Which kernels no template takes, so that MetaSchedule's rules made their schedules; "" for none.
+
+    Args:
+        names: of these kernels, each once.
+        kernels: how many there are altogether.
+    """
+    if not names:
+        return ""
+    listed = list(names)
+    if len(listed) > _MOST_NAMES:
+        operators = Counter(_OPERATOR.sub("", name) for name in listed)
+        listed = [f"{operator} ({count})" for operator, count in operators.most_common()]
+    return f"No template takes {len(names)} of {plural(kernels, 'kernel')}, which have schedules of MetaSchedule's: {', '.join(listed)}."
 
 
 def label_of(variant: VariantResult) -> str:

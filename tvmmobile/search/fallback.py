@@ -46,7 +46,10 @@ class FallbackSpace:
                 num_threads=1,
             )
             self._designs = context.generate_design_space()
-            self._postprocessors = list(context.space_generator.postprocs)
+            # A loop of varying length, as uneven pooling has, is nothing that a CPU could not do.
+            self._postprocessors = [
+                each for each in context.space_generator.postprocs if not isinstance(each, ms.postproc.DisallowDynamicLoop)
+            ]
 
     def members(self, count: int) -> tuple[TraceSchedule, ...]:
         """At most `count` different schedules, the same ones at every call; fewer where the space does not give more."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from tvmmobile.database import Database, Record
-from tvmmobile.layers import Conv2d, Dense, Layer
+from tvmmobile.layers import Conv2d, Dense, Layer, MaxPool, Pool
 from tvmmobile.schedules import KnobSchedule, Template, template_named
 from tvmmobile.tasks import Task
 
@@ -28,7 +29,7 @@ def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record
 
 def _neighbours(task: Task, database: Database, only: Template | None) -> list[tuple[KnobSchedule, Record]]:
     found: dict[KnobSchedule, Record] = {}
-    for other in sorted((other for other in database.tasks() if other != task), key=lambda other: (distance(task, other), other.name)):
+    for other in _by_distance(task, [other for other in database.tasks() if other != task]):
         best = _best(database, other, only)
         if best is not None:
             assert isinstance(best.schedule, KnobSchedule)
@@ -40,6 +41,13 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> list[t
         if len(found) == NEIGHBOURS:
             break
     return list(found.items())
+
+
+def _by_distance(task: Task, others: list[Task]) -> Iterator[Task]:
+    """The nearest first; those that may not be alike at all are compared only once the others are used up."""
+    alike = [other for other in others if len(other.region) == len(task.region) and other.dtype == task.dtype]
+    yield from sorted(alike, key=lambda other: (distance(task, other), other.name))
+    yield from sorted(set(others) - set(alike), key=lambda other: (distance(task, other), other.name))
 
 
 def _best(database: Database, task: Task, only: Template | None) -> Record | None:
@@ -64,6 +72,8 @@ def distance(one: Task, other: Task) -> float:
         far += 3.0 * (getattr(layer, "kernel", None) != getattr(counterpart, "kernel", None))
         far += 1.0 * (getattr(layer, "in_layout", None) != getattr(counterpart, "in_layout", None))
         far += 1.0 * (getattr(layer, "out_layout", None) != getattr(counterpart, "out_layout", None))
+        far += 1.0 * (getattr(layer, "scaled", None) != getattr(counterpart, "scaled", None))
+        far += 1.0 * (bool(getattr(layer, "pieces", ())) != bool(getattr(counterpart, "pieces", ())))
         far += 0.1 * (getattr(layer, "clamp", None) != getattr(counterpart, "clamp", None))
     return far
 
@@ -73,4 +83,8 @@ def _extents(layer: Layer) -> tuple[float, ...]:
         return layer.out_height, layer.out_width, layer.in_channels, layer.out_channels
     if isinstance(layer, Dense):
         return layer.in_features, layer.out_features
+    if isinstance(layer, Pool):
+        return layer.height, layer.width, layer.channels
+    if isinstance(layer, MaxPool):
+        return layer.out_height, layer.out_width, layer.channels
     return tuple(float(extent) for extent in layer.input_shape)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tvmmobile.database import Database, Identity, Record, records_of_any_model
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
@@ -100,13 +99,13 @@ def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
     return tuple(best.values())
 
 
-def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[Task, Any]) -> list[Assignment]:
+def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[Task, str]) -> list[Assignment]:
     """What is still to be measured: an interrupted run's records count.
 
     Args:
         ranked: what `rankings` found.
         database: the same directory under the present identity.
-        sources: the TIR functions of opaque tasks.
+        sources: the TIR functions of opaque tasks, as JSON text.
     """
     assignments = []
     for ranking in ranked:

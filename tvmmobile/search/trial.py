@@ -112,7 +112,8 @@ def _build(job: Job, library: Path) -> Outcome | None:
 
 def _measure(job: Job, library: Path) -> Outcome:
     data, parameters, expected = _workload(job.task, job.source)
-    arrays = [*data, *_packed(job, parameters), np.full(expected.shape, np.nan, np.float32)]
+    blank = np.full(expected.shape, np.nan if expected.dtype.kind == "f" else 0, expected.dtype)
+    arrays = [*data, *_packed(job, parameters), blank]
     output = len(arrays) - 1
     try:
         run = measure_library(
@@ -138,20 +139,33 @@ def _packed(job: Job, parameters: tuple[LayerParameters, ...]) -> list[Array]:
 @functools.lru_cache(maxsize=4)
 def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerParameters, ...], Array]:
     """Inputs, constants and the expected output; the same for all candidates of a task."""
-    layer = task.region[0]
-    if isinstance(layer, Opaque):
-        generator = np.random.default_rng(len(task.name))
-        data = [generator.normal(1.0, 1.5, shape).astype(np.float32) for shape in layer.input_shapes]
-        return data, (), _run_on_host(_load_function(source), task, data)
+    if isinstance(task.region[0], Opaque):
+        function = _load_function(source)
+        data = _opaque_inputs(task, function)
+        expected = _run_on_host(function, task, data)
+        if expected.dtype.kind == "f" and not np.isfinite(expected).all():  # it may take logarithms, or roots of a variance
+            data = [(np.abs(array) + 0.1).astype(array.dtype) if array.dtype.kind == "f" else array for array in data]
+            expected = _run_on_host(function, task, data)
+        return data, (), expected
     inputs, parameters = make_inputs(task), make_parameters(task)
     return inputs, parameters, expected_output(task, inputs, parameters)
+
+
+def _opaque_inputs(task: Task, function: Any) -> list[Array]:
+    """Random numbers, and zeros where an opaque function reads whole ones, which may be places in a tensor."""
+    generator = np.random.default_rng(len(task.name))
+    inputs = []
+    for parameter in list(function.params)[:-1]:
+        shape, dtype = tuple(int(extent) for extent in parameter.ty.shape), str(parameter.ty.dtype)
+        inputs.append(generator.normal(1.0, 1.5, shape).astype(dtype) if dtype.startswith("float") else np.zeros(shape, dtype))
+    return inputs
 
 
 def _run_on_host(function: Any, task: Task, data: list[Array]) -> Array:
     """An opaque function's output, from its unscheduled loops compiled for the host."""
     import tvm
 
-    output = tvm.runtime.tensor(np.zeros(task.region[-1].output_shape, np.float32))
+    output = tvm.runtime.tensor(np.zeros(task.region[-1].output_shape, str(list(function.params)[-1].ty.dtype)))
     with tempfile.TemporaryDirectory(prefix="tvmmobile-host-") as folder:
         library = Path(folder) / "reference.so"
         compile_kernel(function.with_attr("global_symbol", task.symbol), {"kind": "llvm"}, library)

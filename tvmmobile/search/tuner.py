@@ -58,14 +58,14 @@ class Assignment:
 
     Attributes:
         template: whose schedules are tried, `None` where no template takes the task.
-        source: an opaque task's unscheduled TIR function, else `None`.
+        source: an opaque task's unscheduled TIR function as JSON text, else `None`.
         candidates: for a task that no template takes, the schedules MetaSchedule's rules gave; empty for others.
         done: records that exist already.
         missing: trials to run.
     """
 
     task: Task
-    source: Any
+    source: str | None
     candidates: tuple[TraceSchedule, ...]
     done: int
     missing: int
@@ -91,11 +91,11 @@ class Listener(Protocol):
         """A task has its trials, or its space is exhausted."""
 
 
-def assign(tasks: Mapping[Task, Any], database: Database, trials: int, target: Mapping[str, Any]) -> list[Assignment]:
+def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[Assignment]:
     """What is still to do for `trials` records per task.
 
     Args:
-        tasks: each with the TIR function of an opaque task, or `None`.
+        tasks: each with the TIR function of an opaque task as JSON text, or `None`.
         trials: wanted per task and template; records that exist count, and a space that is smaller is enough.
         target: the device's target.
     """
@@ -112,9 +112,16 @@ def assign(tasks: Mapping[Task, Any], database: Database, trials: int, target: M
             assignments.append(Assignment(task, source, (), done, missing, template))
         if not templates:
             done = len(records)
-            candidates = FallbackSpace(task, source, target).members(trials) if done < trials else ()
+            candidates = _sampled(task, source, target, trials) if done < trials else ()
             assignments.append(Assignment(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
     return assignments
+
+
+def _sampled(task: Task, source: str | None, target: Mapping[str, Any], count: int) -> tuple[TraceSchedule, ...]:
+    import tvm
+
+    assert source is not None, f"no template takes {task.name}"
+    return FallbackSpace(task, tvm.ir.load_json(source), target).members(count)
 
 
 def tune(
@@ -173,11 +180,8 @@ def measured(
 def _jobs(
     assignment: Assignment, schedules: Sequence[Schedule], endpoint: Endpoint, profile: DeviceProfile, deadlines: Deadlines
 ) -> list[Job]:
-    import tvm
-
-    source = None if assignment.source is None else tvm.ir.save_json(assignment.source)
     timing = kernel_timing(profile, assignment.task.threads)
-    return [Job(assignment.task, schedule, source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
+    return [Job(assignment.task, schedule, assignment.source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
 
 
 class _Held:

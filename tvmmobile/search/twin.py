@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from scipy.stats import spearmanr
-
 from tvmmobile.database import Database, Identity
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.environment import SHIPPED_LOGS
@@ -59,4 +57,6 @@ def rank_correlation(measured: Database, twin: Database, task: Task) -> float | 
     ]
     if len(pairs) < FEWEST_RANKED or any(len(set(column)) == 1 for column in zip(*pairs, strict=True)):
         return None
+    from scipy.stats import spearmanr  # takes a second
+
     return float(spearmanr([before for before, _ in pairs], [after for _, after in pairs]).statistic)

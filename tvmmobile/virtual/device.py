@@ -17,9 +17,11 @@ from tvmmobile.devices.launch import hosted
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration import run_hash
-from tvmmobile.virtual.program import qemu_words
+from tvmmobile.virtual.program import plain_qemu_words, qemu_words
 
 START_DEADLINE_S = 60.0
+#: For a network on a board whose every instruction is counted: VGG-16 takes minutes a run, and more on a busy machine.
+_LONGEST_SESSION_S = 7200
 HOST_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from tvmmobile.devices.host import main; main()"
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,8 +66,10 @@ class VirtualDevice:
         return
 
     @contextlib.contextmanager
-    def started(self, agents: int = 1) -> Iterator[Endpoint]:
+    def started(self, agents: int = 1, timed: bool = True) -> Iterator[Endpoint]:
         """Run a tracker and `agents` agents under QEMU, on 127.0.0.1, until the context ends or this process does.
+
+        Unless `timed`, without the plugin: outputs are the same and come a little sooner, and nothing can be modelled.
 
         Raises:
             DeviceUnavailable: the agents did not come up.
@@ -75,7 +79,7 @@ class VirtualDevice:
         bundle = build_bundle()
         root = tempfile.mkdtemp(prefix="tvmmobile-")
         config = HostConfig(
-            command=_qemu_command(self.board),
+            command=_qemu_command(self.board, timed),
             bundle=str(bundle),
             environment=_agent_environment(token),
             agents=agents,
@@ -96,7 +100,7 @@ class VirtualDevice:
         yield None
 
 
-def _qemu_command(board: Board) -> tuple[str, ...]:
+def _qemu_command(board: Board, timed: bool) -> tuple[str, ...]:
     # In its work directory, by paths of one length: the lengths of others would move what is allocated after them, and so be modelled.
     agent = [
         *agent_command(Path("/proc/self/cwd", BUNDLE)),
@@ -106,10 +110,10 @@ def _qemu_command(board: Board) -> tuple[str, ...]:
         board.name,
         "--work-dir",
         ".",
-        "--profile-dir",
-        "..",
     ]
-    return (*qemu_words(board, "{work}"), *agent)
+    if not timed:
+        return (*plain_qemu_words(board), *agent)
+    return (*qemu_words(board, "{work}"), *agent, "--session-timeout", str(_LONGEST_SESSION_S), "--profile-dir", "..")
 
 
 def _agent_environment(token: str) -> dict[str, str]:

@@ -116,7 +116,16 @@ def qemu_words(board: Board, folder: str) -> list[str]:
     caches = board.caches
     options = f"dir={folder},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways},l2={caches.l2_bytes}/{caches.l2_ways}"
     options += f",l3={caches.l3_bytes}/{caches.l3_ways}" if caches.has_l3 else ""
-    return [str(require("qemu-aarch64")), "-cpu", board.qemu_cpu, "-seed", SEED, "-plugin", f"{build_plugin()},{options}"]
+    return [*plain_qemu_words(board), "-plugin", f"{build_plugin()},{options}"]
+
+
+def plain_qemu_words(board: Board) -> list[str]:
+    """The same without the plugin, where nothing is to be modelled.
+
+    Raises:
+        UserError: QEMU is not installed.
+    """
+    return [str(require("qemu-aarch64")), "-cpu", board.qemu_cpu, "-seed", SEED]
 
 
 def _zeroing(block: Block) -> int:

@@ -217,6 +217,8 @@ class _Pipelines:
         self._queue_of: dict[str, _Queue] = {}
         queues = {name: _Queue(entries) for name, entries in tables.queues.items()}
         self._counts, self._queues = tuple(counts.values()), tuple(queues.values())
+        #: (first, last): from the first cycle up to the last, without it, no slot is free; slots are never given back.
+        self._taken = dict.fromkeys(tables.pipelines, (0, 0))
         for name in tables.pipelines:
             chain = [name]
             while chain[-1] in tables.part_of:
@@ -244,16 +246,25 @@ class _Pipelines:
     def take(self, port: str, start: int, cycles: int) -> int:
         """Take as many free slots of a kind of pipeline from `start` on; the cycle of the last one."""
         kinds, queue = self._kinds[port], self._queue_of.get(port)
-        at = start
+        first, at = self._taken[port]
+        if not first <= start <= at:
+            first = at = start
         while True:
-            while any(used[at] >= count for used, count in kinds):
-                at += 1
+            taken = True
+            while taken:  # without a generator: this is where modelling spends its time
+                taken = False
+                for used, count in kinds:
+                    if used[at] >= count:
+                        taken = True
+                        at += 1
+                        break
             for used, _ in kinds:
                 used[at] += 1
             if queue:
                 queue.enter(at)
             cycles -= 1
             if not cycles:
+                self._taken[port] = first, at
                 return at
 
 

@@ -1,0 +1,95 @@
+"""The largest value of a window, channel by channel, the window read once per tile of output pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.layers import MaxPool
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.machine import waste
+from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.schedules.window_nest import Part, WindowNest, emit_windows, whole_output, window_space, window_width
+from tvmmobile.tasks import Task
+
+
+class WindowMax(Template):
+    """Takes one max pool of any window, stride and padding, float32, NHWC, its input in one tensor or in pieces.
+
+    Knobs: those of `Depthwise`.
+    """
+
+    name = "max_pool"
+    version = 1
+    enough_trials = 16
+
+    def space(self, task: Task) -> Space | None:
+        """See the class."""
+        layer = task.region[0]
+        if len(task.region) != 1 or task.dtype != "float32" or not isinstance(layer, MaxPool):
+            return None
+        return window_space(self.name, self.version, layer, task.threads, constants=0)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, window, stride, tile, loads per output, and what the tile wastes at the edges."""
+        layer = _layer(task)
+        kernel, stride = layer.kernel[0], layer.stride[0]
+        outputs, window = knobs["rows"] * knobs["columns"], window_width(layer, knobs)
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.channels),
+            kernel,
+            stride,
+            outputs,
+            window * ((knobs["rows"] - 1) * stride + kernel) / outputs,
+            waste(layer.out_height, knobs["rows"]),
+            waste(layer.out_width, knobs["columns"]),
+        ]
+
+    def emit(self, task: Task, knobs: Knobs) -> Any:
+        """See `Template.emit`."""
+        layer, kernel = _layer(task), Kernel(task.symbol)
+        shapes = {"data": layer.input_shape, **layer.side_shapes, "least": (1,), "output": layer.output_shape}
+        with kernel.body(**shapes) as flat:
+            buffers, part = dict(zip(shapes, flat, strict=True)), whole_output(layer, knobs)
+
+            def nest_of(source: Activation, target: Activation) -> WindowNest:
+                return _LargestNest(kernel, layer, knobs, part, source, buffers["least"], target)
+
+            emit_windows(layer, buffers, task.threads, nest_of)
+        return kernel.finish()
+
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """What is less than every value. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
+        return [np.array([-np.inf], np.float32)]
+
+
+class _LargestNest(WindowNest):
+    """The largest of a window's values."""
+
+    def __init__(
+        self, kernel: Kernel, layer: MaxPool, knobs: Knobs, part: Part, data: Activation, least: Buffer, output: Activation
+    ) -> None:
+        super().__init__(kernel, layer, knobs, part, data, output)
+        self.least = least
+
+    def begin(self, channel: Expr, lanes: int) -> Expr:
+        """Less than every value."""
+        return self.kernel.splat(self.least[0], lanes)
+
+    def add(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
+        """See `WindowNest.add`."""
+        return self.kernel.T.max(so_far, value)
+
+    def finish(self, result: Expr, lanes: int) -> Expr:
+        """As it is."""
+        return result
+
+
+def _layer(task: Task) -> MaxPool:
+    layer = task.layer
+    assert isinstance(layer, MaxPool)
+    return layer

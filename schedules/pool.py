@@ -1,0 +1,170 @@
+"""The mean of every channel over all pixels: sums of a few vectors of channels at a time, every line of the input read once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.layers import Pool, channel_block
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.machine import LANES, REGISTERS, up_to, waste
+from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.tasks import Task
+
+#: Vectors of a cache line. Fewer at a time would read every line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 with one);
+#: as many sums also hide the latency of an addition (Cortex-A72: 4 cycles, one load a cycle).
+LINE_VECTORS = 4
+
+
+class PoolMean(Template):
+    """Takes one average pool over all pixels, float32, channels together or in blocks. Threads share the channels.
+
+    Knobs:
+        vectors: vectors of channels that are summed together.
+        pixels: pixels in flight, each with sums of its own.
+    """
+
+    name = "pool"
+    version = 1
+    enough_trials = 12
+
+    def space(self, task: Task) -> Space | None:
+        """See the class."""
+        if len(task.region) != 1 or task.dtype != "float32":
+            return None
+        layer = task.region[0]
+        if not isinstance(layer, Pool) or layer.in_layout == "NCHW":
+            return None
+        options = {
+            "vectors": up_to((1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24), channel_block(layer.in_layout, layer.channels) // LANES),
+            "pixels": up_to((1, 2, 3, 4, 6, 7, 8), layer.height * layer.width),
+        }
+        least = min(LINE_VECTORS, max(options["vectors"]))
+
+        def fits(knobs: Knobs) -> bool:
+            return knobs["vectors"] >= least and knobs["vectors"] * knobs["pixels"] <= REGISTERS - LANES
+
+        return Space(self.name, self.version, options, fits, {"vectors": 4, "pixels": 4})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, block of channels, sums, and what the last group of vectors and the last step of pixels waste."""
+        layer = _layer(task)
+        pixels, block = layer.height * layer.width, channel_block(layer.in_layout, layer.channels)
+        return [
+            math.log2(pixels),
+            math.log2(layer.channels),
+            math.log2(block),
+            knobs["vectors"] * knobs["pixels"],
+            waste(max(block // LANES, 1), knobs["vectors"]),
+            waste(pixels, knobs["pixels"]),
+        ]
+
+    def emit(self, task: Task, knobs: Knobs) -> Any:
+        """See `Template.emit`."""
+        layer = _layer(task)
+        kernel, pixels = Kernel(task.symbol), layer.height * layer.width
+        with kernel.body(data=layer.input_shape, share=(1,), output=layer.output_shape) as (data, share, output):
+            source = Activation(data, pixels, layer.channels, channel_block(layer.in_layout, layer.channels))
+            for group in _groups(source, knobs["vectors"]):
+                _Means(kernel, source, group, knobs["pixels"], share, output).emit(task.threads)
+        return kernel.finish()
+
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """A pixel's share in the mean. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
+        layer = _layer(task)
+        return [np.array([1 / (layer.height * layer.width)], np.float32)]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Channels that are summed together.
+
+    Attributes:
+        lanes, vectors: so many vectors of so many channels.
+        count: groups of them that follow each other in every block.
+        first: channel of a block with which they begin.
+    """
+
+    lanes: int
+    vectors: int
+    count: int
+    first: int
+
+
+def _groups(source: Activation, vectors: int) -> Iterator[_Group]:
+    """The channels of a block: groups of equal size, then the vectors that remain, then single channels."""
+    whole, single = divmod(source.block, LANES)
+    count, rest = divmod(whole, vectors)
+    if count:
+        yield _Group(LANES, vectors, count, 0)
+    if rest:
+        yield _Group(LANES, rest, 1, count * vectors * LANES)
+    if single:
+        yield _Group(1, single, 1, whole * LANES)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Emits the means of a group's channels, in every block.
+
+    Attributes:
+        pixels: in flight.
+        share: a pixel's.
+    """
+
+    kernel: Kernel
+    source: Activation
+    group: _Group
+    pixels: int
+    share: Buffer
+    output: Buffer
+
+    def emit(self, threads: int) -> None:
+        """All groups of this size, shared by `threads`."""
+        total = self.source.channels // self.source.block * self.group.count
+        with self.kernel.T.parallel(0, total) if threads > 1 and total > 1 else self.kernel.loop(total) as index:
+            self._emit_group(index)
+
+    def _emit_group(self, index: Expr) -> None:
+        """The means of one group: sums begin with the first pixels, and are added up in the end."""
+        kernel, group, pixels = self.kernel, self.group, self.pixels
+        size = group.vectors * group.lanes
+        channel = index // group.count * self.source.block + group.first + index % group.count * size
+        corner = self.source.at(0, channel)
+        sums = kernel.accumulators(pixels * size)
+        self._add(sums, corner, 0, pixels, first=True)
+        steps, rest = divmod(self.source.pixels, pixels)
+        if steps > 1:
+            with kernel.loop(steps - 1) as step:
+                self._add(sums, corner, (step + 1) * pixels, pixels)
+        if rest:
+            self._add(sums, corner, steps * pixels, rest)
+        share = kernel.splat(self.share[0], group.lanes)
+        for offset in range(0, size, group.lanes):
+            terms = [kernel.load(sums, pixel * size + offset, group.lanes) for pixel in range(pixels)]
+            kernel.store(self.output, _sum(terms) * share, channel + offset, group.lanes)
+
+    def _add(self, sums: Buffer, corner: Expr, pixel: Expr, count: int, first: bool = False) -> None:
+        """Adds `count` pixels to as many sums, or begins the sums with them."""
+        kernel, lanes, size = self.kernel, self.group.lanes, self.group.vectors * self.group.lanes
+        for place in range(0, count * size, lanes):
+            value = kernel.load(self.source.buffer, corner + (pixel + place // size) * self.source.block + place % size, lanes)
+            kernel.store(sums, value if first else kernel.load(sums, place, lanes) + value, place, lanes)
+
+
+def _sum(terms: list[Expr]) -> Expr:
+    """Their sum, added in pairs."""
+    if len(terms) == 1:
+        return terms[0]
+    return _sum(terms[: len(terms) // 2]) + _sum(terms[len(terms) // 2 :])
+
+
+def _layer(task: Task) -> Pool:
+    layer = task.layer
+    assert isinstance(layer, Pool)
+    return layer

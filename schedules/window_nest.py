@@ -1,0 +1,238 @@
+"""What slides a window over an image, channel by channel: a tile of output pixels for a few channels, the window read once per tile."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tvmmobile.layers import Conv2d, MaxPool, channel_block
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, partition, tiles
+from tvmmobile.schedules.inputs import input_of
+from tvmmobile.schedules.machine import LANES, REGISTERS, up_to
+from tvmmobile.schedules.space import Knobs, Space
+
+#: Layers whose output channels depend on the input channel of the same number alone.
+Windowed = Conv2d | MaxPool
+
+
+def window_space(template: str, version: int, layer: Windowed, threads: int, constants: int) -> Space:
+    """The knobs `rows`, `columns`, `channels` and `axis`: tiles whose results fit in registers, with a row of the window they read.
+
+    Args:
+        constants: registers that a row of the window needs besides.
+    """
+    block = min(channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.in_channels))
+    options = {
+        "rows": up_to((1, 2, 3, 4), layer.out_height),
+        "columns": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
+        "channels": (0, *(count for count in (16, 32) if count < block or count == block < layer.in_channels)),
+        "axis": (0, 1) if threads > 1 else (0,),
+    }
+    fewest = min(4, max(options["rows"]) * max(options["columns"]))
+
+    def fits(knobs: Knobs) -> bool:
+        accumulators = knobs["rows"] * knobs["columns"]
+        return accumulators >= fewest and accumulators + window_width(layer, knobs) + constants <= REGISTERS
+
+    return Space(template, version, options, fits, {"rows": 2, "columns": 4, "channels": 0, "axis": 0})
+
+
+def window_width(layer: Windowed, knobs: Knobs) -> int:
+    """Columns of the input that a row of a tile reads."""
+    return (knobs["columns"] - 1) * layer.stride[1] + layer.kernel[1]
+
+
+def emit_windows(
+    layer: Windowed, buffers: Mapping[str, Buffer], threads: int, nest_of: Callable[[Activation, Activation], WindowNest]
+) -> None:
+    """The whole layer, piece after piece where its input has some.
+
+    Args:
+        buffers: by the kernel's argument, see `input_of`; and `output`.
+        nest_of: from a piece's activation and the output to its nest.
+    """
+    channels = layer.in_channels
+    source, pieces = input_of(layer, buffers)
+    target = Activation(buffers["output"], layer.out_height * layer.out_width, channels, channel_block(layer.out_layout, channels))
+    first = 0
+    for piece in pieces or (Piece(source, 0, channels),):
+        nest_of(piece.activation, target).emit(threads, Span(first, piece.count, piece.first))
+        first += piece.count
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of the output, and the buffer it goes to.
+
+    Attributes:
+        rows, columns: its tiles, counted from the rectangle's first row and column.
+        top, left: where the rectangle begins in the layer's output.
+        width: columns of the buffer; the rectangle begins at its first element.
+    """
+
+    rows: list[Run]
+    columns: list[Run]
+    top: Expr
+    left: Expr
+    width: int
+
+
+def whole_output(layer: Windowed, knobs: Knobs) -> Part:
+    """All of a layer's output, in its own place."""
+    top, left, _, _ = layer.padding
+    rows = partition(layer.out_height, knobs["rows"], layer.height, layer.kernel[0], layer.stride[0], top)
+    columns = partition(layer.out_width, knobs["columns"], layer.width, layer.kernel[1], layer.stride[1], left)
+    return Part(rows, columns, 0, 0, layer.out_width)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Channels that follow each other, and where they are in the input.
+
+    Attributes:
+        first, count: which of the layer's channels.
+        source: the first one in the input's tensor.
+    """
+
+    first: int
+    count: int
+    source: int
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Channels that are carried through the image together.
+
+    Attributes:
+        lanes, count: so many vectors of so many channels.
+        first: the first one.
+        shift: how much further back it is in the layer than in the input's tensor.
+    """
+
+    lanes: int
+    count: int
+    first: Expr
+    shift: int
+
+
+class WindowNest(ABC):
+    """Loops over channels, rows of tiles and tiles, borders peeled so that no tap is tested at run time. What is made of a window's values
+    is said by whoever inherits.
+    """
+
+    def __init__(self, kernel: Kernel, layer: Windowed, knobs: Knobs, part: Part, data: Activation, output: Activation) -> None:
+        self.kernel, self.layer, self.knobs, self.part = kernel, layer, knobs, part
+        self.data, self.output = data, output
+        self.rows, self.columns = part.rows, part.columns
+
+    @abstractmethod
+    def begin(self, channel: Expr, lanes: int) -> Expr:
+        """What the channels' results begin with."""
+
+    @abstractmethod
+    def add(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
+        """The result with one more value of the window.
+
+        Args:
+            tap: place in the window, counted row by row.
+        """
+
+    @abstractmethod
+    def finish(self, result: Expr, lanes: int) -> Expr:
+        """What is stored."""
+
+    def emit(self, threads: int, span: Span | None = None) -> None:
+        """The whole nest, shared by `threads`; of all channels, which are the input's, unless a span is given."""
+        T = self.kernel.T  # noqa: N806
+        span = span or Span(0, self.layer.in_channels, 0)
+        if threads == 1:
+            for channels in self._groups(T.serial, span):
+                with channels as group:
+                    for run in self.rows:
+                        with tiles(run) as row:
+                            self._row(run, row, group)
+        elif self.knobs["axis"] == 1:
+            for channels in self._groups(T.parallel, span):
+                with channels as group:
+                    for run in self.rows:
+                        with tiles(run) as row:
+                            self._row(run, row, group)
+        else:
+            for run in self.rows:
+                with T.parallel(0, run.count) as index:
+                    for channels in self._groups(T.serial, span):
+                        with channels as group:
+                            self._row(run, run.start + index * run.size, group)
+
+    def _groups(self, loop: Callable[[int, int], Any], span: Span) -> Iterator[AbstractContextManager[Channels]]:
+        """The channels in groups: those of equal size in a loop, then what remains, then single ones."""
+        whole = span.count // LANES * LANES
+        size = min(self.knobs["channels"] or whole, whole)
+        shift = span.first - span.source
+        if whole:
+            count, rest = divmod(whole, size)
+            yield self._group(loop, count, Channels(LANES, size // LANES, span.first, shift))
+            if rest:
+                yield self._group(loop, 1, Channels(LANES, rest // LANES, span.first + count * size, shift))
+        if span.count % LANES:
+            yield self._group(loop, 1, Channels(1, span.count % LANES, span.first + whole, shift))
+
+    @contextmanager
+    def _group(self, loop: Callable[[int, int], Any], groups: int, channels: Channels) -> Iterator[Channels]:
+        """A loop over `groups` groups of so many vectors, from these on."""
+        if groups == 1:
+            yield channels
+            return
+        with loop(0, groups) as index:
+            yield replace(channels, first=channels.first + index * (channels.lanes * channels.count))
+
+    def _row(self, run: Run, row: Expr, channels: Channels) -> None:
+        """One row of tiles, channels innermost."""
+        for column_run in self.columns:
+            with tiles(column_run) as column:
+                if channels.count == 1:
+                    self._tile(run, row, column_run, column, channels, 0)
+                    continue
+                with self.kernel.T.serial(0, channels.count) as index:
+                    self._tile(run, row, column_run, column, channels, index)
+
+    def _tile(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> None:
+        """One tile: `row_run.size` × `column_run.size` outputs of one vector of channels."""
+        layer, load, store, lanes = self.layer, self.kernel.load, self.kernel.store, channels.lanes
+        height, width = row_run.size, column_run.size
+        taps_y, taps_x = layer.kernel
+        channel = channels.first + index * lanes
+        acc = self.kernel.accumulators(height * width * lanes)
+        for position in range(height * width):
+            store(acc, self.begin(channel, lanes), position * lanes, lanes)
+        top = (self.part.top + row) * layer.stride[0] - layer.padding[0]
+        left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
+        corner = _first(self.data, top * layer.width + left, channels, index) - channels.shift
+        for y in range((height - 1) * layer.stride[0] + taps_y):
+            for out_y in range(height):
+                tap_y = y - out_y * layer.stride[0]
+                if not row_run.taps[out_y][0] <= tap_y < row_run.taps[out_y][1]:
+                    continue
+                for tap_x, out_x in itertools.product(range(taps_x), range(width)):
+                    if not column_run.taps[out_x][0] <= tap_x < column_run.taps[out_x][1]:
+                        continue
+                    x = out_x * layer.stride[1] + tap_x
+                    value = load(self.data.buffer, corner + (y * layer.width + x) * self.data.block, lanes)
+                    position = (out_y * width + out_x) * lanes
+                    result = self.add(load(acc, position, lanes), value, channel, tap_y * taps_x + tap_x, lanes)
+                    store(acc, result, position, lanes)
+        target = _first(self.output, row * self.part.width + column, channels, index)
+        for out_y, out_x in itertools.product(range(height), range(width)):
+            value = self.finish(load(acc, (out_y * width + out_x) * lanes, lanes), lanes)
+            store(self.output.buffer, value, target + (out_y * self.part.width + out_x) * self.output.block, lanes)
+
+
+def _first(activation: Activation, pixel: Expr, channels: Channels, index: Expr) -> Expr:
+    """Index of a vector's first channel; the block is worked out once for all vectors of a group that lies in one."""
+    if activation.block % (channels.lanes * channels.count) == 0:
+        return activation.at(pixel, channels.first) + index * channels.lanes
+    return activation.at(pixel, channels.first + index * channels.lanes)

@@ -1,0 +1,194 @@
+"""`tvmmobile evaluate`: top-1 and top-5 of a compiled library over labelled images, beside PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmmobile.cli.images import Labels, LibraryFile, Mean, NoResize, Std, preprocessing_for, the_library
+from tvmmobile.cli.options import Device, Out
+from tvmmobile.cli.work import RequireHardware, check_writable, worker_count
+
+if TYPE_CHECKING:
+    from tvmmobile.devices.protocol import Device as Board
+    from tvmmobile.evaluation_file import Accuracy, EvaluationFile, ImageResult
+    from tvmmobile.labelled import LabelledImage
+    from tvmmobile.library import Library
+    from tvmmobile.preprocess import Preprocessing
+
+#: Images that a message names.
+_MOST_NAMED = 3
+
+
+def evaluate(
+    library: LibraryFile,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Labelled images: FOLDER/CLASS/IMAGE.")],
+    device: Device = "pi4",
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="So many images, evenly spaced over the sorted list; default: all.")
+    ] = None,
+    out: Out = Path("out"),
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="FILE", help="The state dict that the library was compiled from, if it was from one."),
+    ] = None,
+    labels: Labels = None,
+    mean: Mean = "0.5",
+    std: Std = "0.5",
+    no_resize: NoResize = False,
+    require_hardware: RequireHardware = False,
+) -> None:
+    """Top-1 and top-5 of a library over labelled images, beside PyTorch's.
+
+    PyTorch runs here with the library's weights. Class folders are synsets in
+    order, numbers, or names that --labels has; the output says which.
+    """
+    from tvmmobile.classes import read_labels
+    from tvmmobile.devices.registry import find_device
+    from tvmmobile.labelled import evenly_spaced, read_folder
+    from tvmmobile.original import check_weights
+
+    board = find_device(device, require_hardware)
+    found = the_library(library, board.profile)
+    check_weights(found, checkpoint)
+    preprocessing = preprocessing_for(found, mean, std, no_resize)
+    names = read_labels(labels, found.spec.classes) if labels else None
+    listed = read_folder(folder, found.spec.classes, names)
+    check_writable(out, "--out")
+    chosen = evenly_spaced(listed.images, limit)
+    _check_headers(chosen, preprocessing)
+
+    from tvmmobile.cli.progress import errors
+    from tvmmobile.evaluation import context_for
+    from tvmmobile.evaluation_file import evaluation_of, write_evaluation
+
+    context = context_for(found, board.profile, folder, listed, len(chosen), preprocessing)
+    results: list[ImageResult] = []
+    try:
+        _evaluate(board, found, checkpoint, preprocessing, chosen, results)
+    finally:  # also after Ctrl-C, or when the device went away: what is there is kept, and says that it is not all
+        if results:
+            places = {image.name: number for number, image in enumerate(chosen)}
+            evaluation = evaluation_of(context, sorted(results, key=lambda result: places[result.image]))
+            paths = write_evaluation(evaluation, out)
+            if not evaluation.complete:
+                errors().print(f"partial: {len(results)} of {len(chosen)} images are in {paths[0]}", soft_wrap=True)
+    _print(evaluation, listed.others, paths)
+    _check(evaluation)
+
+
+def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing) -> None:
+    """Raises `UserError` for images whose header says that they cannot be used, all of them at once."""
+    from tvmmobile.cli.progress import counting
+    from tvmmobile.errors import UserError
+    from tvmmobile.preprocess import check_image
+
+    problems: list[UserError] = []
+    names: list[str] = []
+    with counting("checking", len(images)) as done:
+        for image in images:
+            try:
+                check_image(image.path, preprocessing)
+            except UserError as error:
+                problems.append(error)
+                names.append(image.name)
+            done("")
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise UserError(f"{len(problems)} images cannot be used: {_named(names)}. {problems[0].message}", "Replace them or take them away.")
+
+
+def _evaluate(
+    board: Board,
+    library: Library,
+    checkpoint: Path | None,
+    preprocessing: Preprocessing,
+    chosen: Sequence[LabelledImage],
+    results: list[ImageResult],
+) -> None:
+    """Evaluate the images; `results` grows as they are done."""
+    from tvmmobile.cli.progress import counting
+    from tvmmobile.evaluation import BatchJob, batches, evaluate_batches
+    from tvmmobile.workers import Workers
+
+    parts = batches(chosen, library, board.profile)
+    count = worker_count(len(parts)) if board.boards is None else min(board.boards, len(parts))
+    with (
+        Workers(count) as workers,
+        board.started(workers.count, timed=False) as endpoint,
+        counting("evaluating", len(chosen)) as done,
+    ):
+        jobs = [BatchJob(library, checkpoint, endpoint, board.profile, preprocessing, part) for part in parts]
+        for batch in evaluate_batches(workers, jobs):
+            results += batch
+            for result in batch:
+                done(result.image.partition("/")[0])
+
+
+def _print(evaluation: EvaluationFile, others: int, paths: Sequence[Path]) -> None:
+    from tvmmobile.console import output, table_of
+    from tvmmobile.report.wording import clean, plural, scientific
+
+    context = evaluation.context
+    console = output()
+
+    def say(line: str) -> None:
+        console.print(clean(line), soft_wrap=True)
+
+    say(f"{context.library} on {context.device}: {context.board}, {plural(context.threads, 'thread')}")
+    spaced = f", {context.images_chosen} of them evenly spaced over the sorted list" if context.images_chosen < context.images_found else ""
+    left = f"; {plural(others, 'other file')} left alone" if others else ""
+    say(f"{context.folder}: {plural(context.images_found, 'image')} in {plural(context.class_folders, 'class folder')}{spaced}{left}")
+    say(f"labels: {context.labels}")
+    say(f"preprocessing: {context.preprocessing}")
+    say(f"weights: {context.weights}")
+    table = table_of(("",), ("top-1\n%", "\nimages", "top-5\n%", "\nimages"))
+    table.add_row("library", *_cells(evaluation.library))
+    table.add_row("PyTorch", *_cells(evaluation.pytorch))
+    console.print(table)
+    count = plural(evaluation.evaluated, "image")
+    say(f"the same top-1 on {evaluation.same_top1} of {count}, the same top-5 set on {evaluation.same_top5}")
+    if evaluation.largest_deviation is not None:
+        worst = scientific(evaluation.largest_deviation)
+        say(f"outputs differ by at most {worst} of PyTorch's largest magnitude ({evaluation.largest_deviation_image})")
+    say(f"Written to {paths[0].parent}: {', '.join(path.name for path in paths)}")
+
+
+def _cells(accuracy: Accuracy) -> tuple[str, str, str, str]:
+    from tvmmobile.report.wording import UNKNOWN
+
+    def shown(percent: float | None) -> str:
+        return UNKNOWN if percent is None else f"{percent:.2f}"
+
+    return shown(accuracy.top1_percent), str(accuracy.top1), shown(accuracy.top5_percent), str(accuracy.top5)
+
+
+def _check(evaluation: EvaluationFile) -> None:
+    """Raises `Disagreement` where the library and PyTorch differ, else `UserError` where images could not be read."""
+    from tvmmobile.errors import Disagreement, UserError
+
+    context = evaluation.context
+    differing = [result.image for result in evaluation.images if result.disagrees(context.tolerance)]
+    if differing:
+        raise Disagreement(
+            f"{context.library} disagrees with PyTorch on {len(differing)} of {evaluation.evaluated} images, "
+            f"by more than {context.tolerance:g} of the output's largest magnitude: {_named(differing)}.",
+            "If its weights are those the manifest names, one of its kernels is wrong; please report it with the manifest.",
+        )
+    unreadable = [result for result in evaluation.images if result.problem]
+    if unreadable:
+        raise UserError(
+            f"{len(unreadable)} of {len(evaluation.images)} images could not be read and are not counted: "
+            f"{_named([result.image for result in unreadable])}.",
+            unreadable[0].problem,
+        )
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first few."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"

@@ -1,0 +1,75 @@
+"""What `run` and `evaluate` have in common: one library that the device can run, and what is done to images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tvmmobile.devices.protocol import DeviceProfile
+    from tvmmobile.library import Library
+    from tvmmobile.preprocess import Preprocessing, Triple
+
+LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A compiled library.")]
+Mean = Annotated[str, typer.Option("--mean", metavar="R,G,B", help="Taken from an image's channels in [0, 1].")]
+Std = Annotated[str, typer.Option("--std", metavar="R,G,B", help="They are divided by it after that.")]
+NoResize = Annotated[bool, typer.Option("--no-resize", help="The image has the network's size already.")]
+Labels = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="The classes' names, one a line.")]
+
+
+def the_library(path: Path, profile: DeviceProfile) -> Library:
+    """The library, if the device can run it."""
+    from tvmmobile.errors import UserError
+    from tvmmobile.library import find_libraries
+
+    if path.is_dir():
+        raise UserError(f"{path} is a directory.", "Name one library, a .so in it.")
+    (library,) = find_libraries([path])
+    check_cores(library, profile)
+    return library
+
+
+def check_cores(library: Library, profile: DeviceProfile) -> None:
+    """Raises `UserError` for a library of more threads than the device has cores."""
+    from tvmmobile.errors import UserError
+
+    if library.threads > profile.cores:
+        raise UserError(
+            f"{library.path.name} uses {library.threads} threads, more than the {profile.cores} cores of {profile.board}.",
+            f"Compile it for this device: tvmmobile compile --device {profile.name} --threads {profile.cores}",
+        )
+
+
+def preprocessing_for(library: Library, mean: str, std: str, no_resize: bool) -> Preprocessing:
+    """What is done to an image before the library gets it, as the options say.
+
+    Raises:
+        UserError: --mean or --std is not a number or three, or would divide by zero.
+    """
+    from tvmmobile.errors import UserError
+    from tvmmobile.preprocess import Preprocessing
+
+    spec = library.spec
+    preprocessing = Preprocessing(spec.resolution, _triple("--mean", mean), _triple("--std", std), not no_resize, spec.input_shape[1])
+    if 0.0 in preprocessing.std:
+        raise UserError(f"--std {std} divides by zero.", "Give the spread of the channels, such as 0.5.")
+    return preprocessing
+
+
+def _triple(option: str, text: str) -> Triple:
+    """Three numbers of one or three in `text`."""
+    import math
+
+    from tvmmobile.errors import UserError
+
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3 or not all(map(math.isfinite, values)):
+        raise UserError(f"{option} {text} is not a number or three.", f"Such as: {option} 0.485,0.456,0.406")
+    return values[0], values[1], values[2]

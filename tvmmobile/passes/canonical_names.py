@@ -1,0 +1,51 @@
+"""Names of blocks and buffers by order of occurrence.
+
+Relax takes them from the variables of `main`, whose numbers depend on all that comes before. MetaSchedule's traces name blocks, and what
+they make is called after buffers: a trace fits an equal function of another network only if its names are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_BLOCK, _VARIABLE, _BUFFER = "s_tir.SBlock", "ir.Var", "tirx.BufferType"
+#: The block around the others, which MetaSchedule asks for by this name.
+_ROOT = "root"
+
+
+def canonical_names(module: Any) -> Any:
+    """The module with the blocks and buffers of its TIR functions called `block0`, `block1`, …, `buffer0`, …; a root block stays `root`."""
+    import tvm
+
+    functions = {}
+    for variable, function in module.functions_items():
+        functions[variable] = _renamed(function) if isinstance(function, tvm.tirx.PrimFunc) else function
+    return tvm.IRModule(functions, attrs=module.attrs)
+
+
+def block_names(function: Any) -> list[str]:
+    """What the blocks of a TIR function are called, in order of occurrence."""
+    nodes = _graph(function)["nodes"]
+    return [nodes[node["data"]["name_hint"]]["data"] for node in nodes if node["type"] == _BLOCK]
+
+
+def _renamed(function: Any) -> Any:
+    import tvm
+
+    graph = _graph(function)
+    nodes: list[Any] = graph["nodes"]
+    blocks = [node for node in nodes if node["type"] == _BLOCK and nodes[node["data"]["name_hint"]]["data"] != _ROOT]
+    buffers = [node for node in nodes if node["type"] == _VARIABLE and nodes[node["data"]["ty"]]["type"] == _BUFFER]
+    for kind, field, members in (("block", "name_hint", blocks), ("buffer", "name", buffers)):
+        for number, member in enumerate(members):
+            member["data"][field] = len(nodes)
+            nodes.append({"type": "ffi.String", "data": f"{kind}{number}"})
+    return tvm.ir.load_json(json.dumps(graph))
+
+
+def _graph(function: Any) -> Any:
+    """TVM's JSON form of a function: nodes that refer to each other by number, in order of occurrence; names are nodes too."""
+    import tvm
+
+    return json.loads(tvm.ir.save_json(function))

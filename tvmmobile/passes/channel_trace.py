@@ -1,0 +1,115 @@
+"""Where the channels of a tensor come from, through all that only moves them: concatenations, slices, shuffles, other layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Axes of channels in NCHW and NHWC.
+NCHW, NHWC = 1, 3
+_TO_NCHW, _TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
+#: Of (1, groups, channels of a group, height, width): the channels of the groups taken in turn.
+_SHUFFLE = [0, 2, 1, 3, 4]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A tensor whose channels come from others.
+
+    Attributes:
+        origins: for each channel which tensor it comes from, by number, and which channel of that: (channels, 2), within a shuffle
+            (groups, channels of a group, 2).
+        axis: of its channels, `NCHW` or `NHWC`.
+        shuffled: a shuffle is part of the way.
+    """
+
+    origins: npt.NDArray[np.int64]
+    axis: int
+    shuffled: bool = False
+
+
+@dataclass
+class Trace:
+    """What of a network only moves channels.
+
+    Attributes:
+        tensors: NHWC tensors that something is computed into, by number.
+        moved: the others, by their variables.
+    """
+
+    tensors: list[Any] = field(default_factory=list)
+    moved: dict[Any, Moved] = field(default_factory=dict)
+    _numbers: dict[Any, int] = field(default_factory=dict)
+
+    def follow(self, bindings: Iterable[Any]) -> None:
+        """Note every binding that moves channels; they come in order of execution."""
+        from tvm import relax
+
+        for binding in bindings:
+            moved = self._moved(binding.value) if isinstance(binding.value, relax.Call) else None
+            if moved is not None:
+                self.moved[binding.var] = moved
+
+    def _moved(self, call: Any) -> Moved | None:
+        name = getattr(call.op, "name", "")
+        if name == "relax.concat":
+            return self._joined(call)
+        moved = self._of(call.args[0]) if name in ("relax.permute_dims", "relax.reshape", "relax.strided_slice") else None
+        if moved is None:
+            return None
+        if name == "relax.permute_dims":
+            return _permuted(moved, [int(axis) for axis in call.attrs.axes or ()])
+        if name == "relax.reshape":
+            return _reshaped(moved, [int(extent) for extent in call.args[0].ty.shape], [int(extent) for extent in call.ty.shape])
+        found = slice_of(call)
+        if found is None or found[0] != moved.axis or moved.origins.ndim != 2:
+            return None
+        return replace(moved, origins=moved.origins[found[1] : found[2]])
+
+    def _joined(self, call: Any) -> Moved | None:
+        parts = [self._of(part) for part in getattr(call.args[0], "fields", ())]
+        if not parts or any(part is None or part.axis != int(call.attrs.axis) or part.origins.ndim != 2 for part in parts):
+            return None
+        known = [part for part in parts if part is not None]
+        return Moved(np.concatenate([part.origins for part in known]), known[0].axis, any(part.shuffled for part in known))
+
+    def _of(self, variable: Any) -> Moved | None:
+        """What is known of a tensor; one that is computed is where its own channels come from."""
+        if variable in self.moved:
+            return self.moved[variable]
+        shape = [int(extent) for extent in getattr(variable.ty, "shape", None) or ()]
+        if len(shape) != 4 or shape[0] != 1:
+            return None
+        if variable not in self._numbers:
+            self._numbers[variable] = len(self.tensors)
+            self.tensors.append(variable)
+        channels = np.arange(shape[3])
+        return Moved(np.stack([np.full_like(channels, self._numbers[variable]), channels], -1), NHWC)
+
+
+def slice_of(call: Any) -> tuple[int, int, int] | None:
+    """Axis, begin and end of a `relax.strided_slice` along one axis, step 1; `None` for other ones."""
+    numbers = [[int(number.value) for number in part.fields] for part in call.args[1:]]
+    if any(len(part) != 1 for part in numbers) or (len(numbers) > 3 and numbers[3] != [1]):
+        return None
+    (axis,), (begin,), (end,) = numbers[:3]
+    return axis, begin, end
+
+
+def _permuted(moved: Moved, axes: list[int]) -> Moved | None:
+    if axes == _SHUFFLE and moved.origins.ndim == 3:
+        return replace(moved, origins=moved.origins.swapaxes(0, 1), shuffled=True)
+    if moved.origins.ndim == 2 and (moved.axis, axes) in ((NHWC, _TO_NCHW), (NCHW, _TO_NHWC)):
+        return replace(moved, axis=NCHW if moved.axis == NHWC else NHWC)
+    return None
+
+
+def _reshaped(moved: Moved, before: list[int], after: list[int]) -> Moved | None:
+    """Channels as groups of channels, or the other way round."""
+    if moved.axis != NCHW or len(after) not in (4, 5) or after[0] != 1 or after[-2:] != before[-2:]:
+        return None
+    return replace(moved, origins=moved.origins.reshape((*after[1:-2], 2)))

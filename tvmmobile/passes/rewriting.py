@@ -1,0 +1,27 @@
+"""Rewriting `main`, by pattern or by mutator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def rewrite_main(module: Any, pattern: Any, replacement: Callable[[Any, Any], Any]) -> Any:
+    """The module with `main` rewritten.
+
+    Args:
+        pattern: of `tvm.relax.dpl`.
+        replacement: from a matched expression, and what each part of the pattern matched, to what takes its place; or to it itself.
+    """
+    from tvm.relax.dpl import rewrite_call
+
+    module = module.clone()
+    module["main"] = rewrite_call(pattern, replacement, module["main"])
+    return module
+
+
+def mutate_main(module: Any, mutator: Any) -> Any:
+    """The module with `main` as a `PyExprMutator` made for this module leaves it, and with the functions it added."""
+    name = next(variable for variable in module.get_global_vars() if variable.name_hint == "main")
+    mutator.builder_.update_func(name, mutator.visit_expr(module[name]))
+    return mutator.builder_.get()
