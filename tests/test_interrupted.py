@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.util
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pebble
 import psutil
@@ -208,6 +210,43 @@ def test_workers_that_start_are_not_broken_off(tmp_path: Path, monkeypatch: pyte
     finally:
         signal.signal(signal.SIGTERM, before)
     assert started == [True] and list(tmp_path.iterdir()) == [] and capfd.readouterr().err == ""
+
+
+def _outlives_sigterm(folder: Path | None) -> None:
+    """A job that goes on in spite of SIGTERM, as a compiler does until it is back in Python; `None` is no work."""
+    if folder:
+        signal.signal(signal.SIGTERM, lambda *_: (folder / "terminated").touch())
+        (folder / "begun").touch()
+        time.sleep(60)
+
+
+def _until(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
+def test_no_worker_starts_while_a_pool_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool is stopped while it waits for the end of a worker whose job was cancelled: it puts none in its place."""
+    pids: list[int] = []
+    spawn = multiprocessing.util.spawnv_passfds
+
+    def counting(path: Any, arguments: Any, descriptors: Any) -> int:
+        pids.append(spawn(path, arguments, descriptors))
+        return pids[-1]
+
+    workers = Workers(1)
+    monkeypatch.setattr("multiprocessing.util.spawnv_passfds", counting)
+    running = workers.run(_outlives_sigterm, [None, tmp_path], 60)
+    try:
+        next(running)
+        _until(tmp_path / "begun")
+        running.close()
+        _until(tmp_path / "terminated")
+    finally:
+        workers.stop()
+    assert pids == []
 
 
 def test_two_moments(behind_ssh: Place) -> None:

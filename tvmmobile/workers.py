@@ -5,18 +5,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import importlib
-import multiprocessing
 import os
 import shutil
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
@@ -28,8 +27,6 @@ from tvmmobile.environment import debug_level
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
-#: Pebble's threads look every 0.1 s whether they are to end.
-_SETTLE_S = 0.3
 #: A disk with less than this left is full for a library.
 _FULL_BYTES = 4 << 20
 #: Jobs taken from their source for each worker: one it works on, and one that waits, so that it need not.
@@ -71,12 +68,12 @@ class Workers:
 
     def __init__(self, count: int, preload: Sequence[str] = (), folder: Path | None = None) -> None:
         self.count = count
-        self._others = set(multiprocessing.active_children())
+        self._starts = _Starts()
         # The workers' temporary files have one place, because a worker that is killed leaves its own behind.
         self._scratch = tempfile.mkdtemp(prefix="tvmmobile-workers-", dir=folder)
         self._pool = pebble.ProcessPool(
             max_workers=count,
-            context=multiprocessing.get_context("spawn"),
+            context=self._starts,
             initializer=_initialize,
             initargs=(os.getpid(), self._scratch, tuple(preload)),
         )
@@ -96,10 +93,7 @@ class Workers:
     def stop(self) -> None:
         """End every worker, whatever it is doing, and remove their temporary files."""
         self._pool.stop()
-        # A worker that is just starting when its pool goes away prints a traceback: let pebble's threads end, then end the workers.
-        time.sleep(_SETTLE_S)
-        for process in set(multiprocessing.active_children()) - self._others:
-            process.kill()
+        self._starts.end()
         self._pool.join()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -129,6 +123,51 @@ class Workers:
             if shutil.disk_usage(self._scratch).free < _FULL_BYTES:  # LLVM ends the process when it cannot write
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._scratch) from error
             return WorkerError(f"its worker process died (exit code {error.exitcode})")
+
+
+class _Starts(SpawnContext):
+    """Starts a pool's processes, until it ends them all.
+
+    A pool puts new workers in the place of those whose jobs were cancelled, even while it stops; such a worker would find the pool's
+    semaphores gone and print a traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+        self.started: list[_Process] = []
+        self.ended = False
+
+    def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]  # noqa: N802
+        """See `multiprocessing.Process`."""
+        return _Process(self, *args, **kwargs)
+
+    def end(self) -> None:
+        """End whatever was started; nothing starts any more."""
+        with self.lock:
+            self.ended = True
+        for process in self.started:
+            process.kill()
+
+
+class _Process(SpawnProcess):
+    def __init__(self, starts: _Starts, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._starts: _Starts | None = starts
+
+    def start(self) -> None:
+        """See `multiprocessing.Process`.
+
+        Raises:
+            OSError: the pool is ending.
+        """
+        starts, self._starts = self._starts, None  # it does not go along to the process
+        assert starts is not None
+        with starts.lock:
+            if starts.ended:
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+            super().start()
+            starts.started.append(self)
 
 
 @contextmanager
