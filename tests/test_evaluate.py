@@ -1,4 +1,4 @@
-"""`tvmmobile evaluate`: labels, counts beside PyTorch's own, a wrong library, damaged images, interruption, what is refused."""
+"""`tvmmobile evaluate`: labels, counts beside the original's, networks from files, wrong ones, damaged images, interruption, refusals."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from conftest import CommandLine
 from deployed import CLASSES, SIDE, make_library
 from jsonschema import Draft202012Validator
 from labelled_images import write_image
+from network_files import SIDE as NET_SIDE
+from network_files import module_of, write_onnx, write_python
 from registered_boards import make_board, make_home, register
 
 from tvmmobile.cli import run
@@ -103,7 +105,7 @@ def lines_in(out: Path) -> list[dict[str, str]]:
 
 def check_counts(evaluation: dict[str, Any], compiled: Compiled, names: list[str]) -> None:
     """Every count is the one that PyTorch's own logits give."""
-    for who in ("library", "pytorch"):
+    for who in ("library", "original"):
         assert (evaluation[who]["top1"], evaluation[who]["top5"]) == (compiled.hits(names, 1), compiled.hits(names, 5))
         assert evaluation[who]["top1_percent"] == pytest.approx(100 * compiled.hits(names, 1) / len(names))
         assert evaluation[who]["top5_percent"] == pytest.approx(100 * compiled.hits(names, 5) / len(names))
@@ -112,7 +114,7 @@ def check_counts(evaluation: dict[str, Any], compiled: Compiled, names: list[str
     assert 0 < evaluation["largest_deviation"] < 1e-5
     assert [image["image"] for image in evaluation["images"]] == names
     for image in evaluation["images"]:
-        assert image["label"] == compiled.labels[image["image"]] and image["pytorch_top5"] == compiled.ranked(image["image"])[:5]
+        assert image["label"] == compiled.labels[image["image"]] and image["original_top5"] == compiled.ranked(image["image"])[:5]
 
 
 @pytest.mark.virtual
@@ -129,7 +131,7 @@ def test_counts_are_pytorchs_own(cli: CommandLine, compiled: Compiled, tmp_path:
     lines = lines_in(tmp_path)
     assert [line["image"] for line in lines] == names
     assert sum(int(line["library_hit1"]) for line in lines) == evaluation["library"]["top1"]
-    assert sum(int(line["pytorch_hit5"]) for line in lines) == evaluation["pytorch"]["top5"]
+    assert sum(int(line["original_hit5"]) for line in lines) == evaluation["original"]["top5"]
     assert [int(line["library_top5"].split()[0]) for line in lines] == [int(line["library_top1"]) for line in lines]
 
     rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.split()}
@@ -242,6 +244,41 @@ def test_a_checkpoint_is_compared_by_its_contents(cli: CommandLine, compiled: Co
     assert code == 1 and "absent.pth is not a file" in said
 
 
+@pytest.mark.virtual
+@pytest.mark.parametrize(("name", "judge"), [("net.py:separable", "PyTorch"), ("net.onnx", "onnx.reference")])
+def test_networks_from_files(cli: CommandLine, tmp_path: Path, name: str, judge: str) -> None:
+    module = module_of(write_python(tmp_path), "separable", seed=3)
+    write_onnx(module, tmp_path / "net.onnx")
+    model, seed = str(tmp_path / name), ("--seed", "3") if name.endswith("separable") else ()
+    compiled = cli("compile", "--model", model, "--resolution", str(NET_SIDE), *seed, "--out", str(tmp_path / "out"))
+    assert compiled.code == 0, compiled.err
+    (library,) = (tmp_path / "out").glob("*.so")
+    folder = class_folders(tmp_path / "images", "0", "4", "9")
+
+    def evaluate(*more: str) -> tuple[int, str, str]:
+        done = cli("evaluate", str(library), str(folder), "--out", str(tmp_path / "evaluated"), *more)
+        return done.code, done.out, done.err
+
+    code, out, said = evaluate("--model", model)
+    assert code == 0, said
+    evaluation = evaluation_in(tmp_path / "evaluated")
+    assert evaluation["context"]["judge"].startswith(f"{judge} ") and f"\n {judge} " in out
+    for image in evaluation["images"]:
+        with torch.no_grad():
+            answer = module(torch.from_numpy(read_input(folder / image["image"], Preprocessing(NET_SIDE)).array))[0]
+        assert image["library_top5"] == answer.argsort(descending=True)[:5].tolist()
+    assert (evaluation["evaluated"], evaluation["same_top5"], evaluation["beyond_tolerance"]) == (3, 3, 0)
+
+    code, _, said = evaluate()
+    assert code == 1 and f"is a network from a file ({'separable' if seed else 'net'})" in said and "--model" in said
+    code, _, said = evaluate("--model", model, "--checkpoint", str(tmp_path / "net.py"))
+    assert code == 1 and "was compiled with " in said and "Leave out --checkpoint" in said
+    code, _, said = evaluate("--model", "mobilenet_v1")
+    assert code == 1 and "--model mobilenet_v1 is no file" in said
+    code, _, said = evaluate("--model", str(write_onnx(module_of(tmp_path / "net.py", "separable", seed=4), tmp_path / "other.onnx")))
+    assert code == 1 and "other.onnx is not the network that" in said and "SHA-256" in said
+
+
 def class_folders(folder: Path, *names: str) -> Path:
     """A folder with an image in each of these class folders."""
     for number, name in enumerate(names):
@@ -317,6 +354,7 @@ def test_folders_that_are_refused(cli: CommandLine, tmp_path: Path, names: list[
     [
         (SEEDED, ("--limit", "0"), "--limit"),
         (SEEDED, ("--checkpoint", "x.pth"), "was compiled with generated weights (seeded kaiming, seed 0)"),
+        (SEEDED, ("--model", "net.onnx"), "is the built-in network mobilenet_v1"),
         (SEEDED, ("--labels", "absent.txt"), "cannot be read as text"),
         (SEEDED, ("--std", "0"), "--std 0 divides by zero"),
         (SEEDED, ("--out", "/proc/nowhere"), "--out /proc/nowhere"),

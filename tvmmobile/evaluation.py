@@ -1,4 +1,4 @@
-"""Labelled images through a library on a device and through PyTorch on the host, in worker processes.
+"""Labelled images through a library on a device and through its original on the host, in worker processes.
 
 No latency is taken: a virtual board runs without the plugin that models one, and the images of a batch share a session.
 """
@@ -6,7 +6,7 @@ No latency is taken: a virtual board runs without the plugin that models one, an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,7 +26,7 @@ from tvmmobile.files import sha256_of
 from tvmmobile.labelled import LabelledFolder, LabelledImage, plain
 from tvmmobile.library import Library
 from tvmmobile.measure import Array, MeasureError, network_outputs
-from tvmmobile.original import torch_module
+from tvmmobile.original import Original, compute_of
 from tvmmobile.preprocess import Preprocessing, read_input
 from tvmmobile.reference import relative_error
 from tvmmobile.stages import MOST_ATTEMPTS, TOLERANCE, failure_of, succeeded
@@ -46,14 +46,10 @@ _KINDS: Mapping[str, Any] = {"modelled": "virtual", "measured": "hardware", "emu
 
 @dataclass(frozen=True)
 class BatchJob:
-    """What a worker needs to evaluate some images.
-
-    Attributes:
-        checkpoint: where the library's weights come from; `None` for generated ones.
-    """
+    """What a worker needs to evaluate some images."""
 
     library: Library
-    checkpoint: Path | None
+    original: Original
     endpoint: Endpoint
     profile: DeviceProfile
     preprocessing: Preprocessing
@@ -82,7 +78,7 @@ def evaluate_batches(workers: Pool, jobs: Sequence[BatchJob]) -> Iterator[tuple[
 
 
 def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
-    """Run every image of a batch that can be read on the device and by PyTorch, and compare."""
+    """Run every image of a batch that can be read on the device and by its original, and compare."""
     inputs: dict[LabelledImage, Array] = {}
     problems: dict[LabelledImage, str] = {}
     for image in job.images:
@@ -94,13 +90,19 @@ def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
     return tuple(
         ImageResult(image.name, image.label, (), (), None, problems[image])
         if image in problems
-        else _compared(image, outputs[image], _by_torch(job, inputs[image]))
+        else _compared(image, outputs[image], _computed(job.original)(inputs[image]))
         for image in job.images
     )
 
 
 def context_for(
-    library: Library, profile: DeviceProfile, place: Path, folder: LabelledFolder, chosen: int, preprocessing: Preprocessing
+    library: Library,
+    original: Original,
+    profile: DeviceProfile,
+    place: Path,
+    folder: LabelledFolder,
+    chosen: int,
+    preprocessing: Preprocessing,
 ) -> EvaluationContext:
     """What is evaluated, where, on which images and how.
 
@@ -120,6 +122,7 @@ def context_for(
         dtype=library.dtype,
         threads=library.threads,
         weights=library.weights,
+        judge=original.judge,
         device=profile.name,
         board=profile.board,
         kind=_KINDS[profile.kind],
@@ -149,18 +152,10 @@ def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _by_torch(job: BatchJob, array: Array) -> Array:
-    import torch
-
-    with torch.no_grad():
-        output: Array = _module(job.library, job.checkpoint)(torch.from_numpy(array)).numpy()
-    return output
-
-
 @lru_cache(maxsize=1)
-def _module(library: Library, checkpoint: Path | None) -> Any:
+def _computed(original: Original) -> Callable[[Array], Array]:
     """A worker makes it once, for all its batches."""
-    return torch_module(library, checkpoint)
+    return compute_of(original)
 
 
 def _compared(image: LabelledImage, output: Array, expected: Array) -> ImageResult:

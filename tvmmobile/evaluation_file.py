@@ -1,4 +1,4 @@
-"""What a library and PyTorch made of labelled images, and the files that keep it: `evaluation.json`, versioned, and `evaluation.csv`.
+"""What a library and its original made of labelled images, and the files that keep it: `evaluation.json`, versioned, and `evaluation.csv`.
 
 The JSON Schema is made of the dataclasses here (`json_schemas.py`), docstrings and ranges included; docs/schemas holds it.
 """
@@ -23,8 +23,8 @@ _Classes = Annotated[tuple[Count, ...], Field(max_length=5)]
 #: One line an image. Classes are separated by blanks, most likely first; `deviation` is empty where an output is not finite. Of an image
 #: that could not be read, all between `label` and `problem` is empty.
 COLUMNS = (
-    *("image", "label", "library_top1", "library_top5", "pytorch_top1", "pytorch_top5"),
-    *("library_hit1", "library_hit5", "pytorch_hit1", "pytorch_hit5", "same_top1", "same_top5", "deviation", "problem"),
+    *("image", "label", "library_top1", "library_top5", "original_top1", "original_top5"),
+    *("library_hit1", "library_hit5", "original_hit1", "original_hit5", "same_top1", "same_top5", "deviation", "problem"),
 )
 
 
@@ -41,7 +41,8 @@ class EvaluationContext:
         classes: outputs of the classifier.
         dtype: of weights and activations, e.g. `float32`.
         threads: worker threads.
-        weights: where they came from, for the library and for PyTorch.
+        weights: where they came from, for the library and for its original.
+        judge: what computes the original's output on the host, and its version, e.g. `PyTorch 2.13.0`, or `onnx.reference 1.19.0`.
         device: its name, e.g. `pi4-virtual`.
         board: e.g. `Raspberry Pi 4 Model B`.
         kind: whether the board is `virtual`, `hardware`, or `emulated`: a machine that runs the board's programs in an emulator.
@@ -51,7 +52,7 @@ class EvaluationContext:
         images_chosen: how many of them were to be evaluated, evenly spaced over the list sorted by class folder and name.
         labels: how class folders became labels, in words.
         preprocessing: what was done to an image, in words.
-        tolerance: a library disagrees with PyTorch beyond this deviation.
+        tolerance: a library disagrees with its original beyond this deviation.
         versions: of tvmmobile, tvm and torch.
         date: ISO 8601, UTC.
     """
@@ -65,6 +66,7 @@ class EvaluationContext:
     dtype: str
     threads: PositiveCount
     weights: str
+    judge: str
     device: str
     board: str
     kind: Literal["virtual", "hardware", "emulated"]
@@ -86,33 +88,33 @@ class ImageResult:
     Attributes:
         image: its path in the folder, e.g. `n01440764/ILSVRC2012_val_00000293.JPEG`.
         label: index of its class, from 0.
-        library_top5, pytorch_top5: the five most likely classes, most likely first, equal ones by index; fewer where the network has
+        library_top5, original_top5: the five most likely classes, most likely first, equal ones by index; fewer where the network has
             fewer. Empty where the output is not finite, or the image could not be read.
-        deviation: of the library's output: the largest difference over the largest magnitude of PyTorch's. `None` where one of them is not
-            finite, or the image could not be read.
+        deviation: of the library's output: the largest difference over the largest magnitude of the original's. `None` where one of them
+            is not finite, or the image could not be read.
         problem: why the image could not be read; "" where it could.
     """
 
     image: str
     label: Count
     library_top5: _Classes
-    pytorch_top5: _Classes
+    original_top5: _Classes
     deviation: NotNegative | None
     problem: str = ""
 
     def disagrees(self, tolerance: float) -> bool:
-        """Whether the library's output is another one than PyTorch's."""
+        """Whether the library's output is another one than the original's."""
         return not self.problem and (self.deviation is None or self.deviation > tolerance)
 
     @property
     def same_top1(self) -> bool:
         """Whether both name the same class first."""
-        return bool(self.library_top5) and self.library_top5[:1] == self.pytorch_top5[:1]
+        return bool(self.library_top5) and self.library_top5[:1] == self.original_top5[:1]
 
     @property
     def same_top5(self) -> bool:
         """Whether both name the same five classes, in whatever order."""
-        return bool(self.library_top5) and set(self.library_top5) == set(self.pytorch_top5)
+        return bool(self.library_top5) and set(self.library_top5) == set(self.original_top5)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class EvaluationFile:
-    """A library's accuracy over labelled images, beside PyTorch's with the same weights: `evaluation.json` of tvmmobile.
+    """A library's accuracy over labelled images, beside that of the network it was compiled from: `evaluation.json` of tvmmobile.
 
     Attributes:
         version: of this format.
@@ -142,11 +144,11 @@ class EvaluationFile:
         evaluated: images that were read and run.
         unreadable: images that could not be read.
         library: the library's accuracy on the device.
-        pytorch: PyTorch's on the host.
+        original: that of the network it was compiled from, on the host.
         same_top1: images for which both name the same class first.
         same_top5: images for which both name the same five classes, in whatever order.
-        beyond_tolerance: images on which the library disagrees with PyTorch.
-        largest_deviation: of a library's output from PyTorch's, over the largest magnitude of PyTorch's; `None` without finite outputs.
+        beyond_tolerance: images on which the library disagrees with its original.
+        largest_deviation: of a library's output from its original's, over the largest magnitude of that; `None` without finite outputs.
         largest_deviation_image: of which image.
         images: one entry an image, in the order of the sorted list.
     """
@@ -157,7 +159,7 @@ class EvaluationFile:
     evaluated: Count
     unreadable: Count
     library: Accuracy
-    pytorch: Accuracy
+    original: Accuracy
     same_top1: Count
     same_top5: Count
     beyond_tolerance: Count
@@ -177,7 +179,7 @@ def evaluation_of(context: EvaluationContext, images: Sequence[ImageResult]) -> 
         evaluated=len(read),
         unreadable=len(images) - len(read),
         library=_accuracy([(result.label, result.library_top5) for result in read]),
-        pytorch=_accuracy([(result.label, result.pytorch_top5) for result in read]),
+        original=_accuracy([(result.label, result.original_top5) for result in read]),
         same_top1=sum(result.same_top1 for result in read),
         same_top5=sum(result.same_top5 for result in read),
         beyond_tolerance=sum(result.disagrees(context.tolerance) for result in read),
@@ -207,7 +209,7 @@ def _line(result: ImageResult) -> dict[str, object]:
     line: dict[str, object] = {"image": result.image, "label": result.label, "problem": result.problem}
     if result.problem:
         return line
-    for name, classes in (("library", result.library_top5), ("pytorch", result.pytorch_top5)):
+    for name, classes in (("library", result.library_top5), ("original", result.original_top5)):
         line[f"{name}_top1"] = next(iter(classes), None)
         line[f"{name}_top5"] = " ".join(map(str, classes))
         line[f"{name}_hit1"] = int(result.label in classes[:1])

@@ -1,39 +1,125 @@
-"""The PyTorch network that a library was compiled from, made again from what its manifest says of it."""
+"""The network that a library was compiled from, made again from what its manifest and the user say of it, to compare with."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy.typing as npt
 
 from tvmmobile.errors import UserError
 from tvmmobile.files import sha256_of
 from tvmmobile.library import Library
 from tvmmobile.models.own import OwnSpec
+from tvmmobile.models.spec import ModelSpec
+from tvmmobile.own.files import FORMS, OwnFile, own_file
 
-if TYPE_CHECKING:
-    import torch
-
-#: What a manifest says of weights; see `models.weights.seed_weights` and `models.checkpoints.load_checkpoint`.
+Array = npt.NDArray[Any]
+#: What a manifest says of weights, see `models.weights.seed_weights`, `own.python_file.load_python` and
+#: `models.checkpoints.load_checkpoint`.
 _SEEDED = re.compile(r"seeded kaiming, seed (\d+)")
+_FACTORY = re.compile(r".+ sha256 [0-9a-f]{64}, seed (\d+)", re.DOTALL)
 _CHECKPOINT = re.compile(r"checkpoint sha256 ([0-9a-f]{64})")
 
 
-def check_weights(library: Library, checkpoint: Path | None) -> None:
-    """Raises `UserError` unless the library's weights are known here: generated ones, or those of `checkpoint`. No tensor is read."""
-    if isinstance(library.spec, OwnSpec):
-        raise UserError(
-            f"{library.path.name} is a network from a file ({library.spec.name}), which is not read here.",
-            "Evaluate a built-in network's library; tvmmobile bench compares this one with its own reference.",
-        )
+@dataclass(frozen=True)
+class Original:
+    """The network, on the host.
+
+    Attributes:
+        spec: what it is.
+        own: its file; `None` for a built-in network.
+        checkpoint: where its weights come from, if they are not generated or in the file.
+        seed: of what is generated.
+        judge: what computes its output, and the version of that, e.g. `PyTorch 2.13.0`.
+    """
+
+    spec: ModelSpec
+    own: OwnFile | None
+    checkpoint: Path | None
+    seed: int
+    judge: str
+
+    @property
+    def judge_name(self) -> str:
+        """`judge` without the version."""
+        return self.judge.rpartition(" ")[0]
+
+
+def original_of(library: Library, model: str | None, checkpoint: Path | None) -> Original:
+    """The network of a library, once it is sure that it is the same one, with the same weights.
+
+    Args:
+        model: the file, for a network of the user's own; it is read, and a Python file is executed.
+        checkpoint: the state dict, where the library was compiled from one; of a built-in network no tensor is read here.
+
+    Raises:
+        UserError: one of them is another one, is missing, or is not called for.
+    """
+    own = _file(library, model)
+    seed = _seed(library, checkpoint)
+    if own is None:
+        return Original(library.spec, None, checkpoint, seed, f"PyTorch {version('torch')}")
+    from tvmmobile.own.loading import load_own
+
+    imported = load_own(own, library.spec.resolution, checkpoint, seed)
+    # A .pt2 or an ONNX file may have been renamed since; of a Python file the name says which function it is.
+    spec = imported.spec if own.factory else replace(imported.spec, name=library.spec.name)
+    if spec != library.spec:
+        assert isinstance(library.spec, OwnSpec)
+        wanted = f"{library.spec.name}, SHA-256 {library.spec.contents}"
+        raise UserError(f"--model {own} is not the network that {library.path.name} was compiled from.", f"Give the file of {wanted}")
+    return Original(imported.spec, own, checkpoint, seed, imported.judge)
+
+
+def compute_of(original: Original) -> Callable[[Array], Array]:
+    """What the network computes, from an NCHW float32 input to its output.
+
+    Raises:
+        UserError: the file is no longer what it was, or the checkpoint does not fit the network.
+    """
+    from tvmmobile.frontend import by_torch
+    from tvmmobile.models.registry import build_torch_model
+
+    if original.own is None:
+        return by_torch(build_torch_model(original.spec, original.checkpoint, original.seed).module)
+    from tvmmobile.own.loading import load_again
+
+    return load_again(original.own, original.spec, original.checkpoint, original.seed).compute
+
+
+def _file(library: Library, model: str | None) -> OwnFile | None:
+    """The file that is given; `None` for a built-in network, which needs none."""
+    own = isinstance(library.spec, OwnSpec)
+    if model is None:
+        if own:
+            raise UserError(f"{library.path.name} is a network from a file ({library.spec.name}).", f"Give it with --model {FORMS}.")
+        return None
+    if not own:
+        raise UserError(f"{library.path.name} is the built-in network {library.spec.name}.", "Leave out --model.")
+    file = own_file(model)
+    if file is None:
+        raise UserError(f"--model {model} is no file, and {library.path.name} was compiled from one.", f"Give {FORMS}.")
+    return file
+
+
+def _seed(library: Library, checkpoint: Path | None) -> int:
+    """The seed that the manifest names, 0 without one; the checkpoint is the one that it names."""
     weights = library.weights
-    if _SEEDED.fullmatch(weights):
-        if checkpoint is not None:
-            raise UserError(f"{library.path.name} was compiled with generated weights ({weights}).", "Leave out --checkpoint.")
-        return
     wanted = _CHECKPOINT.fullmatch(weights)
     if wanted is None:
-        raise UserError(f"{library.manifest_path} says nothing of its weights that is known here: {weights!r}.", "Compile it again.")
+        own = isinstance(library.spec, OwnSpec)
+        seeded = (_FACTORY if own else _SEEDED).fullmatch(weights)
+        if not (seeded or own):
+            raise UserError(f"{library.manifest_path} says nothing of its weights that is known here: {weights!r}.", "Compile it again.")
+        if checkpoint is not None:
+            whose = "generated weights" if seeded else "those of its file"
+            raise UserError(f"{library.path.name} was compiled with {whose} ({weights}).", "Leave out --checkpoint.")
+        return int(seeded.group(1)) if seeded else 0
     if checkpoint is None:
         remedy = f"Give it with --checkpoint; its SHA-256 is {wanted.group(1)}"
         raise UserError(f"{library.path.name} was compiled from a checkpoint.", remedy)
@@ -44,19 +130,4 @@ def check_weights(library: Library, checkpoint: Path | None) -> None:
             f"checkpoint {checkpoint} is not the one that {library.path.name} was compiled from.",
             f"Give the file whose SHA-256 is {wanted.group(1)}",
         )
-
-
-def torch_module(library: Library, checkpoint: Path | None) -> torch.nn.Module:
-    """The module, in eval mode: what `main` of the library takes in, and its output out.
-
-    Args:
-        library: of which `check_weights` has found nothing wrong.
-        checkpoint: the same.
-
-    Raises:
-        UserError: the checkpoint does not fit the network.
-    """
-    from tvmmobile.models.registry import build_torch_model
-
-    seeded = _SEEDED.fullmatch(library.weights)
-    return build_torch_model(library.spec, checkpoint, int(seeded.group(1)) if seeded else 0).module
+    return 0

@@ -1,4 +1,4 @@
-"""`tvmmobile evaluate`: top-1 and top-5 of a compiled library over labelled images, beside PyTorch."""
+"""`tvmmobile evaluate`: top-1 and top-5 of a compiled library over labelled images, beside the network it was compiled from."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tvmmobile.evaluation_file import Accuracy, EvaluationFile, ImageResult
     from tvmmobile.labelled import LabelledImage
     from tvmmobile.library import Library
+    from tvmmobile.original import Original
     from tvmmobile.preprocess import Preprocessing
 
 #: Images that a message names.
@@ -31,6 +32,10 @@ def evaluate(
         int | None, typer.Option("--limit", metavar="N", min=1, help="So many images, evenly spaced over the sorted list; default: all.")
     ] = None,
     out: Out = Path("out"),
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="FILE", help="The file that the library was compiled from, if it was from one; see tune."),
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option("--checkpoint", metavar="FILE", help="The state dict that the library was compiled from, if it was from one."),
@@ -43,32 +48,33 @@ def evaluate(
 ) -> None:
     """Top-1 and top-5 of a library over labelled images, beside PyTorch's.
 
-    PyTorch runs here with the library's weights. Class folders are synsets in
-    order, numbers, or names that --labels has; the output says which.
+    PyTorch runs here with the library's weights; for an ONNX file, its
+    reference evaluator. Class folders are synsets in order, numbers, or names
+    that --labels has; the output says which.
     """
     from tvmmobile.classes import read_labels
     from tvmmobile.devices.registry import find_device
     from tvmmobile.labelled import evenly_spaced, read_folder
-    from tvmmobile.original import check_weights
+    from tvmmobile.original import original_of
 
     board = find_device(device, require_hardware)
     found = the_library(library, board.profile)
-    check_weights(found, checkpoint)
     preprocessing = preprocessing_for(found, mean, std, no_resize)
     names = read_labels(labels, found.spec.classes) if labels else None
     listed = read_folder(folder, found.spec.classes, names)
     check_writable(out, "--out")
     chosen = evenly_spaced(listed.images, limit)
+    original = original_of(found, model, checkpoint)
     _check_headers(chosen, preprocessing)
 
     from tvmmobile.cli.progress import errors
     from tvmmobile.evaluation import context_for
     from tvmmobile.evaluation_file import evaluation_of, write_evaluation
 
-    context = context_for(found, board.profile, folder, listed, len(chosen), preprocessing)
+    context = context_for(found, original, board.profile, folder, listed, len(chosen), preprocessing)
     results: list[ImageResult] = []
     try:
-        _evaluate(board, found, checkpoint, preprocessing, chosen, results)
+        _evaluate(board, found, original, preprocessing, chosen, results)
     finally:  # also after Ctrl-C, or when the device went away: what is there is kept, and says that it is not all
         if results:
             places = {image.name: number for number, image in enumerate(chosen)}
@@ -76,8 +82,8 @@ def evaluate(
             paths = write_evaluation(evaluation, out)
             if not evaluation.complete:
                 errors().print(f"partial: {len(results)} of {len(chosen)} images are in {paths[0]}", soft_wrap=True)
-    _print(evaluation, listed.others, paths)
-    _check(evaluation)
+    _print(evaluation, original, listed.others, paths)
+    _check(evaluation, original)
 
 
 def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing) -> None:
@@ -105,7 +111,7 @@ def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing
 def _evaluate(
     board: Board,
     library: Library,
-    checkpoint: Path | None,
+    original: Original,
     preprocessing: Preprocessing,
     chosen: Sequence[LabelledImage],
     results: list[ImageResult],
@@ -122,14 +128,14 @@ def _evaluate(
         board.started(workers.count, timed=False) as endpoint,
         counting("evaluating", len(chosen)) as done,
     ):
-        jobs = [BatchJob(library, checkpoint, endpoint, board.profile, preprocessing, part) for part in parts]
+        jobs = [BatchJob(library, original, endpoint, board.profile, preprocessing, part) for part in parts]
         for batch in evaluate_batches(workers, jobs):
             results += batch
             for result in batch:
                 done(result.image.partition("/")[0])
 
 
-def _print(evaluation: EvaluationFile, others: int, paths: Sequence[Path]) -> None:
+def _print(evaluation: EvaluationFile, original: Original, others: int, paths: Sequence[Path]) -> None:
     from tvmmobile.console import output, table_of
     from tvmmobile.report.wording import clean, plural, scientific
 
@@ -148,13 +154,13 @@ def _print(evaluation: EvaluationFile, others: int, paths: Sequence[Path]) -> No
     say(f"weights: {context.weights}")
     table = table_of(("",), ("top-1\n%", "\nimages", "top-5\n%", "\nimages"))
     table.add_row("library", *_cells(evaluation.library))
-    table.add_row("PyTorch", *_cells(evaluation.pytorch))
+    table.add_row(original.judge_name, *_cells(evaluation.original))
     console.print(table)
     count = plural(evaluation.evaluated, "image")
     say(f"the same top-1 on {evaluation.same_top1} of {count}, the same top-5 set on {evaluation.same_top5}")
     if evaluation.largest_deviation is not None:
         worst = scientific(evaluation.largest_deviation)
-        say(f"outputs differ by at most {worst} of PyTorch's largest magnitude ({evaluation.largest_deviation_image})")
+        say(f"outputs differ by at most {worst} of {original.judge_name}'s largest magnitude ({evaluation.largest_deviation_image})")
     say(f"Written to {paths[0].parent}: {', '.join(path.name for path in paths)}")
 
 
@@ -167,15 +173,15 @@ def _cells(accuracy: Accuracy) -> tuple[str, str, str, str]:
     return shown(accuracy.top1_percent), str(accuracy.top1), shown(accuracy.top5_percent), str(accuracy.top5)
 
 
-def _check(evaluation: EvaluationFile) -> None:
-    """Raises `Disagreement` where the library and PyTorch differ, else `UserError` where images could not be read."""
+def _check(evaluation: EvaluationFile, original: Original) -> None:
+    """Raises `Disagreement` where the library and its original differ, else `UserError` where images could not be read."""
     from tvmmobile.errors import Disagreement, UserError
 
     context = evaluation.context
     differing = [result.image for result in evaluation.images if result.disagrees(context.tolerance)]
     if differing:
         raise Disagreement(
-            f"{context.library} disagrees with PyTorch on {len(differing)} of {evaluation.evaluated} images, "
+            f"{context.library} disagrees with {original.judge_name} on {len(differing)} of {evaluation.evaluated} images, "
             f"by more than {context.tolerance:g} of the output's largest magnitude: {_named(differing)}.",
             "If its weights are those the manifest names, one of its kernels is wrong; please report it with the manifest.",
         )

@@ -14,7 +14,8 @@ from tvmmobile.models.traits import TRAITS
 
 #: Of files that hold a whole network.
 SUFFIXES = (".pt2", ".onnx")
-_FORMS = "path.py:factory, file.pt2 or file.onnx"
+#: What `--model` takes for a network of the user's own.
+FORMS = "path.py:factory, file.pt2 or file.onnx"
 _PYTHON = re.compile(r"(?P<path>.+\.py)(:(?P<factory>.*))?", re.DOTALL)
 
 
@@ -76,7 +77,7 @@ def own_file(model: str) -> OwnFile | None:
     if path.suffix.lower() in SUFFIXES:
         return OwnFile(path)
     if path.suffix or len(path.parts) > 1:
-        raise UserError(f"--model {model} is no file that a network can be read from.", f"Give a built-in network's name, {_FORMS}.")
+        raise UserError(f"--model {model} is no file that a network can be read from.", f"Give a built-in network's name, {FORMS}.")
     return None
 
 
@@ -85,7 +86,7 @@ def read_whole(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.", f"Give --model {_FORMS}, or a built-in network's name.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}.", f"Give --model {FORMS}, or a built-in network's name.") from error
 
 
 def spec_of(file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], side: int | None, fix: str) -> OwnSpec:
