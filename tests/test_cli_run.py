@@ -191,6 +191,18 @@ def test_the_most_likely_classes() -> None:
 
 
 @pytest.mark.virtual
+def test_what_does_not_end(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline that no run keeps, in place of a library that hangs."""
+    done = cli("compile", "--alpha", "0.25", "--resolution", str(SIDE), "--out", str(tmp_path))
+    assert done.code == 0, done.err
+    monkeypatch.setattr("tvmmobile.stages.session_timeout_s", lambda _: 0.05)
+    (library,) = tmp_path.glob("*.so")
+    done = cli("run", str(library), str(picture(tmp_path / "photo.png")), "--device", "pi4-virtual")
+    assert done.code == 5 and "does not end on pi4-virtual: did not finish within 0.05 s." in done.err
+    assert "nothing else keeps this machine busy" in done.err and "compiled for" not in done.err
+
+
+@pytest.mark.virtual
 def test_what_the_device_cannot_load(cli: CommandLine, tmp_path: Path) -> None:
     library = make_library(tmp_path, target={"mcpu": "cortex-a76"})
     done = cli("run", str(library), str(picture(tmp_path / "photo.png")), "--device", "pi4-virtual")

@@ -109,7 +109,7 @@ def bench_libraries(
         DeviceUnavailable: the device went away.
     """
     jobs = [BenchJob(library, endpoint, profile, timing) for library in libraries]
-    timeout_s = 2 * max(_bench_timeout_s(library) for library in libraries)
+    timeout_s = 2 * max(session_timeout_s(library) for library in libraries)
     found: dict[Path, VariantResult] = {}
     if watch is not None:
         for job in jobs:
@@ -124,7 +124,8 @@ def bench_libraries(
     return Results(context, tuple(found[job.library.path] for job in jobs))
 
 
-def _bench_timeout_s(library: Library) -> float:
+def session_timeout_s(library: Library) -> float:
+    """For running it, in seconds: as slowly as an emulator does."""
     macs: int = sum(kernel["macs"] for kernel in library.manifest()["kernels"])
     return _BENCH_TIMEOUT_S + macs / _BENCH_MACS_PER_S
 
@@ -164,7 +165,7 @@ def bench_library(job: BenchJob) -> VariantResult:
     library, manifest = job.library, job.library.manifest()
     data, expected = library.reference()
     try:
-        run = measure_network(job.endpoint, job.profile, library.path, data, _bench_timeout_s(library), job.timing)
+        run = measure_network(job.endpoint, job.profile, library.path, data, session_timeout_s(library), job.timing)
     except MeasureError as error:
         raise failure_of(library, job.profile, error) from error
     difference = relative_error(run.output, expected)
@@ -269,6 +270,12 @@ def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) ->
     """What to say of a library that could not be run: whether it or the device is to blame."""
     if error.kind in ("link", "host"):
         return _gone(profile, error)
+    if error.kind == "timeout":
+        busy = "this machine" if profile.kind == "modelled" else "the device"
+        return Disagreement(
+            f"{library.path.name} does not end on {profile.name}: {error.reason}.",
+            f"Run it again while nothing else keeps {busy} busy, with fewer runs if you asked for many.",
+        )
     core = library.manifest().get("target", {}).get("mcpu", "another core")
     return Disagreement(
         f"{library.path.name} does not run on {profile.name}: {error.reason}.",

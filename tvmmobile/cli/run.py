@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tvmmobile.preprocess import Input
     from tvmmobile.startup import Startup
 
-_TIMEOUT_S = 120.0
 _WARMUP_RUNS = 5
 
 
@@ -79,15 +78,15 @@ def run(
 
 def _run(library: Library, given: Input, endpoint: Endpoint, profile: DeviceProfile, repeat: int) -> tuple[NetworkRun, Startup | None]:
     from tvmmobile.measure import MeasureError, measure_network
-    from tvmmobile.stages import failure_of, network_timing
+    from tvmmobile.stages import failure_of, network_timing, session_timeout_s
     from tvmmobile.startup import measure_startup
 
     timing = network_timing(profile, library.threads, repeat, _WARMUP_RUNS)
-    startup = None
+    startup, timeout_s = None, session_timeout_s(library)
     try:
         if profile.kind != "modelled":
-            startup = measure_startup(endpoint, library.path, given.array, library.threads, _TIMEOUT_S)
-        return measure_network(endpoint, profile, library.path, given.array, _TIMEOUT_S, timing), startup
+            startup = measure_startup(endpoint, library.path, given.array, library.threads, timeout_s)
+        return measure_network(endpoint, profile, library.path, given.array, timeout_s, timing), startup
     except MeasureError as error:
         raise failure_of(library, profile, error) from error
 
