@@ -9,8 +9,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures._base import _AcquireFutures  # type: ignore[attr-defined]
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,6 +249,31 @@ def test_no_worker_starts_while_a_pool_stops(tmp_path: Path, monkeypatch: pytest
     finally:
         workers.stop()
     assert pids == []
+
+
+def test_ctrl_c_while_futures_are_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wait` locks futures one by one: left between two of them, it would leave the pool's threads waiting for ever."""
+    acquire = _AcquireFutures.__enter__
+    begun: list[float] = []
+
+    def interrupted(futures: _AcquireFutures) -> None:
+        acquire(futures)
+        if begun:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_AcquireFutures, "__enter__", interrupted)
+    workers = Workers(1)
+    try:
+        running = workers.run(time.sleep, [0.0, 1.0, 1.0], 60)
+        begun.append(next(running)[0])
+        with pytest.raises(KeyboardInterrupt):
+            next(running)
+        time.sleep(0.5)  # the pool's threads look at what was cancelled
+    finally:
+        stopping = threading.Thread(target=workers.stop, daemon=True)
+        stopping.start()
+        stopping.join(20)
+    assert not stopping.is_alive()
 
 
 def test_two_moments(behind_ssh: Place) -> None:

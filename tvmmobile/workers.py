@@ -23,10 +23,13 @@ from typing import Any, Protocol, Self, TypeVar, cast
 import pebble
 
 from tvmmobile.environment import debug_level
+from tvmmobile.interrupts import deferred
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1
+#: How long a signal may wait until it takes effect.
+_LOOK_S = 0.1
 #: A disk with less than this left is full for a library.
 _FULL_BYTES = 4 << 20
 #: Jobs taken from their source for each worker: one it works on, and one that waits, so that it need not.
@@ -78,7 +81,8 @@ class Workers:
             initargs=(os.getpid(), self._scratch, tuple(preload)),
         )
         try:
-            with _terminated_later(), _deaf_to_terminal():
+            # A worker whose start is broken off prints a traceback.
+            with deferred(signal.SIGTERM), _deaf_to_terminal():
                 assert self._pool.active  # asking starts its threads and processes
         except BaseException:  # Ctrl-C above all
             self.stop()
@@ -104,15 +108,20 @@ class Workers:
         try:
             while True:
                 while len(pending) < JOBS_EACH * self.count and (job := next(source, _NO_MORE)) is not _NO_MORE:
-                    pending[self._pool.schedule(function, args=(job,), timeout=timeout_s)] = cast(Job, job)
+                    with deferred():
+                        pending[self._pool.schedule(function, args=(job,), timeout=timeout_s)] = cast(Job, job)
                 if not pending:
                     return
-                done, _ = wait(list(pending), return_when=FIRST_COMPLETED)
+                with deferred():
+                    done, _ = wait(list(pending), timeout=_LOOK_S, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield pending.pop(future), self._result(future, timeout_s)
+                    with deferred():
+                        result = self._result(future, timeout_s)
+                    yield pending.pop(future), result
         finally:
-            for future in pending:
-                future.cancel()
+            with deferred():
+                for future in pending:
+                    future.cancel()
 
     def _result(self, future: Any, timeout_s: float) -> Any:
         try:
@@ -168,26 +177,6 @@ class _Process(SpawnProcess):
                 raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
             super().start()
             starts.started.append(self)
-
-
-@contextmanager
-def _terminated_later() -> Iterator[None]:
-    """SIGTERM takes effect at the end: a worker whose start is broken off prints a traceback.
-
-    It is not blocked, which the workers would inherit: it is what ends them.
-    """
-    handler = signal.getsignal(signal.SIGTERM)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():  # it breaks nothing off
-        yield
-        return
-    arrived: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        if arrived:
-            signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager
