@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing.util
+import multiprocessing.forkserver
 import os
 import random
 import signal
@@ -231,15 +231,15 @@ def _until(path: Path) -> None:
 
 def test_no_worker_starts_while_a_pool_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pool is stopped while it waits for the end of a worker whose job was cancelled: it puts none in its place."""
-    pids: list[int] = []
-    spawn = multiprocessing.util.spawnv_passfds
+    forks: list[Any] = []
+    fork = multiprocessing.forkserver.connect_to_new_process
 
-    def counting(path: Any, arguments: Any, descriptors: Any) -> int:
-        pids.append(spawn(path, arguments, descriptors))
-        return pids[-1]
+    def counting(descriptors: Any) -> Any:
+        forks.append(fork(descriptors))
+        return forks[-1]
 
     workers = Workers(1)
-    monkeypatch.setattr("multiprocessing.util.spawnv_passfds", counting)
+    monkeypatch.setattr("multiprocessing.forkserver.connect_to_new_process", counting)
     running = workers.run(_outlives_sigterm, [None, tmp_path], 60)
     try:
         next(running)
@@ -248,7 +248,7 @@ def test_no_worker_starts_while_a_pool_stops(tmp_path: Path, monkeypatch: pytest
         _until(tmp_path / "terminated")
     finally:
         workers.stop()
-    assert pids == []
+    assert forks == []
 
 
 def test_ctrl_c_while_futures_are_locked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +319,7 @@ def test_what_a_killed_command_started_ends_by_itself(place: Place) -> None:
         assert command.wait(30)[0] == -signal.SIGKILL
 
         def left(command: Command = command, ports: set[int] = ports) -> list[str]:
-            return [what for what in place.leftovers(command, ports) if not what.startswith("tvmmobile-workers-")]
+            return [what for what in place.leftovers(command, ports) if not what.startswith(("tvmmobile-workers-", "pymp-"))]
 
         assert nothing_of(left, 8) == []
     command = place.tune()  # nobody else holds the board or the logs

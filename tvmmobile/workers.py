@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import importlib
+import multiprocessing
 import os
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
@@ -27,7 +27,6 @@ from tvmmobile.interrupts import deferred
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-_PR_SET_PDEATHSIG = 1
 #: How long a signal may wait until it takes effect.
 _LOOK_S = 0.1
 #: A disk with less than this left is full for a library.
@@ -63,6 +62,8 @@ class Pool(Protocol):
 class Workers:
     """A pool of processes with the compiler and PyTorch loaded.
 
+    They are forked from a process that has loaded them once (`multiprocessing`'s fork server, which ends after this one).
+
     Args:
         count: how many.
         preload: modules that every worker imports before its first job, such as one that registers schedule templates of its own.
@@ -78,7 +79,7 @@ class Workers:
             max_workers=count,
             context=self._starts,
             initializer=_initialize,
-            initargs=(os.getpid(), self._scratch, tuple(preload)),
+            initargs=(dict(os.environ), self._scratch, tuple(preload)),
         )
         try:
             # A worker whose start is broken off prints a traceback.
@@ -134,7 +135,7 @@ class Workers:
             return WorkerError(f"its worker process died (exit code {error.exitcode})")
 
 
-class _Starts(SpawnContext):
+class _Starts(ForkServerContext):
     """Starts a pool's processes, until it ends them all.
 
     A pool puts new workers in the place of those whose jobs were cancelled, even while it stops; such a worker would find the pool's
@@ -143,6 +144,7 @@ class _Starts(SpawnContext):
 
     def __init__(self) -> None:
         super().__init__()
+        self.set_forkserver_preload(["tvmmobile.preloaded"])
         self.lock = threading.Lock()
         self.started: list[_Process] = []
         self.ended = False
@@ -159,7 +161,7 @@ class _Starts(SpawnContext):
             process.kill()
 
 
-class _Process(SpawnProcess):
+class _Process(ForkServerProcess):
     def __init__(self, starts: _Starts, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._starts: _Starts | None = starts
@@ -194,12 +196,16 @@ def _deaf_to_terminal() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _initialize(parent: int, scratch: str, preload: Sequence[str]) -> None:
-    """Leave Ctrl-C to the parent, die with it, and load the compiler before the first job."""
+def _initialize(environment: Mapping[str, str], scratch: str, preload: Sequence[str]) -> None:
+    """Leave Ctrl-C to the parent, die with it, and load the compiler before the first job.
+
+    Args:
+        environment: the parent's, which may be another one than when the process that this one was forked from began.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it went before the call above
-        os._exit(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
     tempfile.tempdir = os.environ["TMPDIR"] = scratch
     if not debug_level():  # a compiler that crashes prints its stack; the reason reaches the parent without it
         with open(os.devnull, "w") as nowhere:
@@ -210,3 +216,11 @@ def _initialize(parent: int, scratch: str, preload: Sequence[str]) -> None:
     torch.set_num_threads(1)
     for name in preload:
         importlib.import_module(name)
+
+
+def _die_with_parent() -> None:
+    """The parent, which is not the process that this one was forked from."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
