@@ -3,6 +3,7 @@
     ./scripts/bench_peers                                      # 16 variants on one thread, four on four threads
     ./scripts/bench_peers --only ncnn,ours --alpha 0.25 --resolution 128 --threads 1
     ./scripts/bench_peers --out docs                           # docs/benchmarks.md, .json and .svg
+    ./scripts/bench_peers --known docs/benchmarks.json --out docs   # after tuning: ours alone is run again
     ./scripts/bench_peers --models mobilenet_v2 mobilenet_v3_large --alpha 1 --resolution 224 --name benchmarks-later --out docs
 
 Converters, AArch64 Pythons with the wheels, models, libraries and finished runs are kept in the cache: interrupt it whenever you like, the
@@ -17,13 +18,13 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from peers.models import compiled, digest_of, exported, model_files
 from peers.plot import draw
-from peers.results import BoardFacts, Cell, Context, Row, to_json
+from peers.results import BoardFacts, Cell, Context, Row, from_json, to_json
 from peers.runs import Job, figures_of
 from peers.systems import OURS, System, chosen_systems
 from peers.tables import markdown
@@ -92,9 +93,18 @@ def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> Pla
     return Place(name, board, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
 
 
+def _cell(place: Place, threads: int, spec: ModelSpec) -> Cell:
+    return Cell(place.board.name, threads, spec.alpha, spec.resolution, spec.name)
+
+
+def _known(context: Context, earlier: Context, rows: Sequence[Row]) -> dict[tuple[Cell, str], Row]:
+    """The peers' figures of an earlier comparison that hold in this one; ours are never among them."""
+    return {(row.cell, row.system): row for row in rows if row.system != OURS and context.alike(earlier, row.system)}
+
+
 def row_of(place: Place, threads: int, spec: ModelSpec, system: System, logs: Path) -> Row:
     """Run one system in one cell, on several threads twice; where it fails, the row says why."""
-    cell = Cell(place.board.name, threads, spec.alpha, spec.resolution, spec.name)
+    cell = _cell(place, threads, spec)
     who = f"{cell.variant}, {system.key}, {threads} thread{'s' if threads > 1 else ''} on {cell.board}"
     models = exported(spec, say)
     untuned = None
@@ -168,13 +178,20 @@ def compare(options: argparse.Namespace) -> int:
     check_writable(options.out, "--out")
     for tool in ("qemu-aarch64", "llvm-mca", "llvm-mc", "cc"):
         require(tool)
+    earlier = from_json(options.known) if options.known else None
     places = [prepare(name, systems, threads) for name in dict.fromkeys(options.boards)]
+    context = context_of(places, systems, options.logs)
+    known = _known(context, *earlier) if earlier else {}
     runs = [(place, count, spec, system) for place in places for count, spec in cells for system in systems]
     rows = []
     for number, (place, count, spec, system) in enumerate(runs, 1):
-        sys.stderr.write(f"[{number}/{len(runs)}] ")
-        rows.append(row_of(place, count, spec, system, options.logs))
-    context = context_of(places, systems, options.logs)
+        row = known.get((_cell(place, count, spec), system.key))
+        if row is None:
+            sys.stderr.write(f"[{number}/{len(runs)}] ")
+            row = row_of(place, count, spec, system, options.logs)
+        rows.append(row)
+    if earlier and any((row.cell, row.system) in known for row in rows):
+        context = replace(context, known=earlier[0].known or earlier[0].date)
     report = to_json(context, rows)
     rows.sort(
         key=lambda row: (
@@ -204,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the three files (default: benchmarks)")
     parser.add_argument("--diagonal", action="store_true", help="1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone")
     parser.add_argument("--only", nargs="+", default=[], metavar="SYSTEM", help="of ncnn,mnn,litert,onnxruntime,iree,ours")
+    parser.add_argument("--known", type=Path, metavar="FILE", help="an earlier comparison's .json, for the peers' figures")
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="our tuning logs (default: the shipped ones)")
     parser.add_argument("--out", type=Path, default=Path("out/peers"), metavar="DIR", help="for the results (default: out/peers)")
     return parser

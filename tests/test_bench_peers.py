@@ -27,7 +27,7 @@ import bench_peers  # noqa: E402
 from peers import runs  # noqa: E402
 from peers.figures import Figures  # noqa: E402
 from peers.plot import draw  # noqa: E402
-from peers.results import BoardFacts, Cell, Context, Row, best_peer, ratio, to_json  # noqa: E402
+from peers.results import BoardFacts, Cell, Context, Row, best_peer, from_json, ratio, to_json  # noqa: E402
 from peers.systems import EXAMPLES, OURS, System, chosen_systems, systems  # noqa: E402
 from peers.tables import markdown  # noqa: E402
 
@@ -93,6 +93,24 @@ def test_json_has_every_attempt() -> None:
     assert (first["system"], first["kind"], first["threads"], first["ratio_to_best_peer"]) == ("mnn", "modelled", 1, 1.0)
     assert [run["modelled_ms"] for run in second["runs"]] == [80.0, 81.0] and second["ratio_to_best_peer"] == pytest.approx(80.5 / 101)
     assert report["context"]["boards"]["pi4"]["timing_model"] == "feedc0de"
+
+
+def test_the_peers_figures_of_an_earlier_comparison(tmp_path: Path) -> None:
+    """They hold where versions and boards are the same; ours are always got anew, and so are those that failed."""
+    rows = [row("ncnn", 120.0), row("mnn", 100.0, 102.0), row(OURS, 80.0, untuned=(0, 29)), row("litert", failure="it crashed")]
+    (tmp_path / "earlier.json").write_text(json.dumps(to_json(CONTEXT, rows)), encoding="utf-8")
+    earlier, read = from_json(tmp_path / "earlier.json")
+    assert earlier == CONTEXT and [(one.system, one.runs) for one in read] == [(one.system, one.runs) for one in rows[:3]]
+
+    def known(now: Context) -> list[str]:
+        return [system for _, system in bench_peers._known(now, earlier, read)]
+
+    assert known(replace(CONTEXT, versions={"tvmmobile": "2"}, logs="other", date="later")) == ["ncnn", "mnn"]
+    assert known(replace(CONTEXT, titles={**TITLES, "mnn": "MNN 4"})) == ["ncnn"]
+    assert known(replace(CONTEXT, versions={**CONTEXT.versions, "PyTorch": "3"})) == []
+    assert known(replace(CONTEXT, boards={"pi4": replace(CONTEXT.boards["pi4"], timing_model="0")})) == []
+    assert "earlier comparison with the same versions; 2026-11-20" in markdown(replace(CONTEXT, known="2026-11-20"), read, "benchmarks")
+    assert "earlier comparison" not in markdown(CONTEXT, read, "benchmarks")
 
 
 def test_the_plot_is_the_same_each_time(tmp_path: Path) -> None:
@@ -261,6 +279,7 @@ def call(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
         (["--alpha", "0.3", "--diagonal"], "Nothing is left to compare"),
         (["--logs", "/nowhere/at/all"], "/nowhere/at/all is not there"),
         (["--out", "/dev/null/x"], "--out /dev/null/x"),
+        (["--known", str(SCRIPTS / "bench_peers.py")], "bench_peers.py cannot be read: JSONDecodeError"),
     ],
 )
 def test_wrong_options_are_said_before_any_work(arguments: list[str], said: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from peers.figures import Figures
 from peers.systems import OURS
+from tvmmobile.errors import UserError
 
 FORMAT = 1
 
@@ -36,6 +39,7 @@ class Context:
         versions: of whatever else decides the figures.
         logs: what identifies the tuning logs that ours was compiled from.
         date: ISO 8601, UTC.
+        known: when the peers' figures that were taken from an earlier comparison were got; empty where none were.
     """
 
     boards: Mapping[str, BoardFacts]
@@ -43,6 +47,12 @@ class Context:
     versions: Mapping[str, str]
     logs: str
     date: str
+    known: str = ""
+
+    def alike(self, other: Context, system: str) -> bool:
+        """Whether a peer runs as it did in another comparison: on the same boards, in the same version, with the same tools."""
+        mine, its = ({name: text for name, text in context.versions.items() if name != "tvmmobile"} for context in (self, other))
+        return self.boards == other.boards and self.titles[system] == other.titles.get(system) and mine == its
 
 
 @dataclass(frozen=True)
@@ -138,3 +148,29 @@ def to_json(context: Context, rows: Sequence[Row]) -> dict[str, Any]:
             entry |= {"ratio_to_best_peer": ratio(row, best), "failure": row.failure or None, "untuned_kernels": row.untuned}
             entries.append(entry | {"runs": [asdict(run) for run in row.runs]})
     return {"version": FORMAT, "context": asdict(context), "benchmarks": entries}
+
+
+def from_json(path: Path) -> tuple[Context, list[Row]]:
+    """What `to_json` made, the rows that failed left out.
+
+    Raises:
+        UserError: it is something else.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        context = Context(
+            **report["context"] | {"boards": {name: BoardFacts(**facts) for name, facts in report["context"]["boards"].items()}}
+        )
+        rows = [
+            Row(
+                Cell(*(entry[name] for name in ("board", "threads", "alpha", "resolution", "model"))),
+                entry["system"],
+                tuple(Figures.from_json(json.dumps(run)) for run in entry["runs"]),
+            )
+            for entry in report["benchmarks"]
+            if not entry["failure"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"--known {path} cannot be read: {reason}.", "Give the .json of an earlier comparison.") from error
+    return context, rows

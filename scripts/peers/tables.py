@@ -121,6 +121,8 @@ def _versions(context: Context) -> Iterator[str]:
     yield f"- {', '.join(context.titles.values())}"
     yield f"- {', '.join(f'{name} {version}' for name, version in context.versions.items())}"
     yield f"- tuning logs `{context.logs}`; {context.date}"
+    if context.known:
+        yield f"- the peers' figures are those of an earlier comparison with the same versions; {context.known}"
 
 
 def _ms(row: Row | None, best: Row | None) -> str:
