@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import signal
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell ignores them for what it starts in the background, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# The process that workers are forked from has its socket in this folder, which is not to be a test's.
+multiprocessing.util.get_temp_dir()
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: Where the user's own devices are registered; tests of hardware alone look there.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import psutil
 import pytest
 from ssh_server import USER, Home, Server, free_port, new_key, public_key, require_sshd, ssh_agent, wait_until
@@ -345,6 +346,31 @@ def test_a_connection_that_breaks_while_a_file_is_copied(own: Callable[..., Serv
         remote.close()
     wait_until(lambda: sftp or not part.exists(), "the rest to be removed")
     assert target.read_bytes() == b"as it was"
+
+
+def test_ctrl_c_while_a_file_is_copied(own: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a packet."""
+    put, moved = paramiko.SFTPClient._async_request, list[int]()
+
+    def interrupted(*arguments: Any) -> Any:
+        moved.append(1)
+        if len(moved) == 20:
+            signal.raise_signal(signal.SIGINT)
+        return put(*arguments)
+
+    server = own()
+    (tmp_path / "big").write_bytes(bytes(4 << 20))
+    remote = connect_ssh(server.address)
+    monkeypatch.setattr(paramiko.SFTPClient, "_async_request", interrupted)
+    begun = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            remote.push(tmp_path / "big", str(tmp_path / "target"))
+        assert time.monotonic() - begun < 5
+        assert remote.run(["true"]).status == 0, "the connection is as good as before"
+    finally:
+        remote.close()
+    assert sorted(path.name for path in tmp_path.glob("target*")) == []
 
 
 # --- ports

@@ -82,8 +82,8 @@ class Workers:
             initargs=(dict(os.environ), self._scratch, tuple(preload)),
         )
         try:
-            # A worker whose start is broken off prints a traceback.
-            with deferred(signal.SIGTERM), _deaf_to_terminal():
+            # A worker whose start is broken off prints a traceback. Libraries have threads that block nothing and take signals.
+            with deferred(), _deaf_to_terminal():
                 assert self._pool.active  # asking starts its threads and processes
         except BaseException:  # Ctrl-C above all
             self.stop()
@@ -97,10 +97,13 @@ class Workers:
 
     def stop(self) -> None:
         """End every worker, whatever it is doing, and remove their temporary files."""
-        self._pool.stop()
-        self._starts.end()
-        self._pool.join()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        with deferred():
+            try:
+                self._pool.stop()
+                self._starts.end()
+                self._pool.join()
+            finally:
+                shutil.rmtree(self._scratch, ignore_errors=True)
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
         """See `Pool.run`."""

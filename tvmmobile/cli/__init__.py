@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from tvmmobile import __version__
 from tvmmobile.environment import debug_level
 from tvmmobile.errors import ExitCode, UserError
+from tvmmobile.interrupts import terminate
 
 #: What a shell reports for a program that SIGPIPE ended: our reader went away, and nobody needs to be told.
 BROKEN_PIPE = 141
@@ -137,13 +138,8 @@ def main() -> None:
     """Entry point of the `tvmmobile` command."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _end)
+            signal.signal(number, terminate)
     sys.exit(run(sys.argv[1:]))
-
-
-def _end(number: int, _frame: object) -> None:
-    """End in order, as after Ctrl-C, with the exit code that a shell reports for the signal."""
-    raise SystemExit(128 + number)
 
 
 def _interrupted() -> int:

@@ -205,6 +205,10 @@ class AdbRemote:
                     if full:
                         raise OSError(errno.ENOSPC, str(error.strerror), target) from error
                 raise
+            except BaseException:  # Ctrl-C
+                with contextlib.suppress(LinkLost):
+                    self.run(["rm", "-f", part])
+                raise
 
     def pull(self, source: str, target: Path) -> None:
         """See `Remote`."""

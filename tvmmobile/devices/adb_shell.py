@@ -19,6 +19,7 @@ _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
 _PACKET_BYTES = 16384
 _MOST_ERRORS = 1 << 20
 _WRITE_TIMEOUT_S = 30.0
+_JOIN_S = 2.0
 
 
 def service_of(words: Sequence[str]) -> str:
@@ -123,7 +124,7 @@ class AdbProcess:
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         if threading.current_thread() is not self._reader:
-            self._reader.join()
+            self._reader.join(_JOIN_S)  # a Ctrl-C in a bad moment leaves its lock with this thread
             with self._writing:
                 self._connection.close()
 

@@ -92,7 +92,10 @@ class BoardLink:
         if remote is None:
             raise ValueError("an agent of a connection that has ended")
         if port not in self._places:
-            self._places[port] = remote.forward(port)
+            try:
+                self._places[port] = remote.forward(port)
+            except LinkLost as error:  # of this board alone; its link finds out too
+                raise ValueError(str(error)) from error
         return self._places[port]
 
     def _keep(self) -> None:

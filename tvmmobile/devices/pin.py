@@ -14,6 +14,7 @@ _PIN_S = 10.0
 #: Runs on the board for as long as its standard input is open, which ends with this process or the connection: then the governors are put
 #: back. Where the user may not write them, `sudo -n` is tried, which never asks for a password.
 _GUARD = """
+trap '' PIPE  # of which dash dies without its EXIT trap, where nobody reads the answer any more
 set_governor() { printf '%s\\n' "$2" > "$1" 2>/dev/null || printf '%s\\n' "$2" | sudo -n tee "$1" >/dev/null 2>&1; }
 restore() { trap '' HUP INT TERM; for pair in $saved; do set_governor "${pair#*=}" "${pair%%=*}"; done; }
 saved=
@@ -22,7 +23,8 @@ trap 'exit 1' HUP INT TERM
 for file in "$1"/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor; do
   [ -f "$file" ] || continue
   old=$(cat "$file")
-  set_governor "$file" performance && saved="$saved $old=$file" || { echo refused; exit 1; }
+  saved="$saved $old=$file"  # first: a signal may come in between
+  set_governor "$file" performance || { echo refused; exit 1; }
 done
 [ -n "$saved" ] && echo pinned || echo none
 while read -r _; do :; done

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from tvmmobile.devices.remote import LinkLost
 from tvmmobile.devices.ssh_process import execute, is_gone, lost, watched_session
 from tvmmobile.files import replacing
+from tvmmobile.interrupts import deferred
 
 #: Without a byte moved for so long, a transfer counts as stalled.
 STALL_S = 20.0
@@ -49,13 +50,20 @@ def _store_by_sftp(transport: Any, where: str, stream: BinaryIO, size: int, mode
     import paramiko
 
     part = f"{target}.part"
-    with watched_session(transport, where, STALL_S) as (channel, watch):
+    # A signal's exception amid a packet would have the server take the next one for its rest.
+    with deferred() as arrived, watched_session(transport, where, STALL_S) as (channel, watch):
+
+        def moved(*_: int) -> None:
+            watch.again()
+            if arrived:
+                raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR), target)
+
         try:
             channel.invoke_subsystem("sftp")
             sftp = paramiko.SFTPClient(channel)
             try:
                 # Confirming compares the size: refused writes are otherwise overlooked.
-                sftp.putfo(stream, part, size, callback=lambda *_: watch.again(), confirm=True)
+                sftp.putfo(stream, part, size, callback=moved, confirm=True)
                 sftp.chmod(part, mode)
                 sftp.posix_rename(part, target)
             except OSError:

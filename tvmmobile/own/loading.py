@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tvmmobile.errors import UserError
 from tvmmobile.frontend import Imported
+from tvmmobile.interrupts import insisted
 from tvmmobile.models.spec import ModelSpec
 from tvmmobile.own.exported_program import load_exported_program
 from tvmmobile.own.files import OwnFile
@@ -39,17 +40,19 @@ def load_own(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int
     """
     if side is not None and side < 1:
         raise UserError(f"resolution {side} is not positive.", "Give --resolution an input side in pixels, such as 224.")
-    if file.factory:
-        imported = load_python(file, side, checkpoint, seed)
-    elif checkpoint is not None:
-        raise UserError(f"{file} holds its own weights, and --checkpoint gives others.", "Leave --checkpoint away.")
-    elif file.path.suffix.lower() == ".onnx":
-        imported = load_onnx(file, side)
-    else:
-        imported = load_exported_program(file, side)
+    with insisted():  # torch.export has weak references with callbacks
+        imported = _imported(file, side, checkpoint, seed)
     if not imported.macs or not imported.parameters:
         raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing in it to find schedules for.")
     return imported
+
+
+def _imported(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int) -> Imported:
+    if file.factory:
+        return load_python(file, side, checkpoint, seed)
+    if checkpoint is not None:
+        raise UserError(f"{file} holds its own weights, and --checkpoint gives others.", "Leave --checkpoint away.")
+    return load_onnx(file, side) if file.path.suffix.lower() == ".onnx" else load_exported_program(file, side)
 
 
 def files_of(file: OwnFile) -> list[Path]:

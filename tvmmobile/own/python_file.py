@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmmobile.errors import UserError
 from tvmmobile.frontend import Imported, by_torch, export_torch, first_line
+from tvmmobile.interrupts import Terminated
 from tvmmobile.models.checkpoints import load_own_checkpoint
 from tvmmobile.own.exported_program import imported_program
 from tvmmobile.own.files import OwnFile, read_whole
@@ -63,6 +64,8 @@ def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
     sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up
     try:
         exec(compile(source, str(file.path), "exec"), vars(module))
+    except Terminated:
+        raise
     except (Exception, SystemExit) as error:  # it is the user's program, and may raise what it likes
         raise UserError(f"{file.path} cannot be imported: {_said(file, error)}", "Run it with Python to see more.") from error
     factory = getattr(module, file.factory, None)
@@ -80,6 +83,8 @@ def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, t
 
     try:
         made = factory()
+    except Terminated:
+        raise
     except (Exception, SystemExit) as error:
         raise UserError(f"{file} fails: {_said(file, error)}", "It is called without arguments, and returns the network.") from error
     parts = made if isinstance(made, tuple) else (made, None)
