@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tvmmobile"
 FILES = sorted({path.relative_to(PACKAGE).as_posix() for path in (*PACKAGE.rglob("*.py"), *(PACKAGE / "schedules").glob("*.py"))})
 #: From the ground up; a module imports from its own level or lower ones. The longest matching prefix counts.
 LEVELS = (
-    ("__init__", "errors", "environment"),
+    ("__init__", "errors", "environment", "interrupts"),
     (
         "files",
         "json_files",
@@ -29,7 +29,21 @@ LEVELS = (
     ),
     ("tasks", "models"),
     ("schedules", "agent", "virtual"),
-    ("serial", "reference", "devices", "codegen", "kernels", "frontend", "own", "passes", "workers", "results", "preprocess", "classes"),
+    (
+        "serial",
+        "reference",
+        "devices",
+        "codegen",
+        "kernels",
+        "frontend",
+        "own",
+        "passes",
+        "preloaded",
+        "workers",
+        "results",
+        "preprocess",
+        "classes",
+    ),
     ("database", "network", "measure", "startup", "library", "labelled", "gate"),
     ("comparison", "baselines"),
     ("plan", "search", "logs"),
