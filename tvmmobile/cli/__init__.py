@@ -122,6 +122,11 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return BROKEN_PIPE
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):  # which Typer makes a 1 of
+            raise
+        _silence_stdout()
+        return BROKEN_PIPE
     except Exception as error:  # the process boundary: whatever is left is our own mistake
         if isinstance(error, OSError) and error.errno in _FIXABLE:
             place = f" ({error.filename})" if error.filename else ""
