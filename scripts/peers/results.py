@@ -163,7 +163,7 @@ def from_json(path: Path) -> tuple[Context, list[Row]]:
         )
         rows = [
             Row(
-                Cell(*(entry[name] for name in ("board", "threads", "alpha", "resolution", "model"))),
+                Cell(*(entry[name] for name in ("board", "threads", "alpha", "resolution")), entry.get("model", Cell.model)),
                 entry["system"],
                 tuple(Figures.from_json(json.dumps(run)) for run in entry["runs"]),
             )
