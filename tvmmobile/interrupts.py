@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+Handler = Callable[[int, Any], Any]
 #: A terminal that is closed, `kill`, and Ctrl-C.
 ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
@@ -30,14 +31,11 @@ def deferred() -> Iterator[list[int]]:
     For code whose locks would stay locked if it were left at any moment, as Python's futures are: whoever waits for them next waits for
     ever. The signals are not blocked, which processes that are started inside would inherit.
     """
-    handlers, arrived = _handlers(), list[int]()
+    arrived: list[int] = []
     try:
-        for number in handlers:
-            signal.signal(number, lambda number, _: arrived.append(number))
-        yield arrived
+        with _replaced(_handlers(), lambda number, _: arrived.append(number)):
+            yield arrived
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         if arrived:
             signal.raise_signal(arrived[0])
 
@@ -55,17 +53,26 @@ def insisted() -> Iterator[None]:
         handlers[number](number, frame)
 
     try:
-        for number in handlers:
-            signal.signal(number, note)
-        yield
+        with _replaced(handlers, note):
+            yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         if arrived:
             handlers[arrived[0]](arrived[0], None)
 
 
-def _handlers() -> dict[int, Callable[[int, Any], Any]]:
+@contextmanager
+def _replaced(handlers: Mapping[int, Handler], other: Handler) -> Iterator[None]:
+    """Another handler in the place of these, which come back in their order."""
+    try:
+        for number in handlers:
+            signal.signal(number, other)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _handlers() -> dict[int, Handler]:
     """Those that raise something; none in another thread than the main one, where no handler runs.
 
     Ctrl-C's is the last: once it is there again, it may raise before the rest of them is.
