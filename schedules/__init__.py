@@ -5,6 +5,7 @@ One that lives outside this package is announced with `register`, in every proce
 
 from __future__ import annotations
 
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.chain import Chain
 from tvmmobile.schedules.conv import Conv
 from tvmmobile.schedules.dense import DenseVector
@@ -16,8 +17,7 @@ from tvmmobile.schedules.pool import PoolMean
 from tvmmobile.schedules.separable import Separable
 from tvmmobile.schedules.space import Knobs, KnobSchedule, Space
 from tvmmobile.schedules.strassen import Strassen
-from tvmmobile.schedules.template import NO_PARAMETERS, LayerParameters, Template
-from tvmmobile.tasks import Task
+from tvmmobile.schedules.template import Template
 
 TEMPLATES: tuple[Template, ...] = (
     Pointwise(),
@@ -35,11 +35,9 @@ _registered: list[Template] = []
 _named: list[Template] = []
 
 __all__ = [
-    "NO_PARAMETERS",
     "TEMPLATES",
     "KnobSchedule",
     "Knobs",
-    "LayerParameters",
     "Space",
     "Template",
     "register",

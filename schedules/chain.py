@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
-from tvmmobile.layers import Conv2d, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.chain_geometry import Axis, tile_for
 from tvmmobile.schedules.chain_memory import Memory, arrange
 from tvmmobile.schedules.chain_nest import ChainNest
@@ -18,8 +19,7 @@ from tvmmobile.schedules.image_conv import MAX_INPUT_CHANNELS
 from tvmmobile.schedules.machine import LANES, up_to
 from tvmmobile.schedules.matmul import good_tile, pack_bias, pack_panels
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Array, LayerParameters, Template
-from tvmmobile.tasks import Task
+from tvmmobile.schedules.template import Template
 
 FLOAT_BYTES = 4
 #: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.

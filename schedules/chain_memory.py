@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tvmmobile.layers import Conv2d
+from tvmmobile.graph.layers import Conv2d
 from tvmmobile.schedules.chain_geometry import Axis, Reader, axes
 from tvmmobile.schedules.machine import round_up
 from tvmmobile.schedules.space import Knobs

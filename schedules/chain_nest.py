@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from tvmmobile.layers import Conv2d
+from tvmmobile.graph.layers import Conv2d
 from tvmmobile.schedules.chain_borders import emit_borders
 from tvmmobile.schedules.chain_depthwise import emit_depthwise
 from tvmmobile.schedules.chain_image import emit_image

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from tvmmobile.layers import Conv2d, channel_block
+from tvmmobile.graph.layers import Conv2d, channel_block
 from tvmmobile.schedules.chain_geometry import Axis, taps_of, tile_for
 from tvmmobile.schedules.chain_memory import Stage, readers
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, cut

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.layers import Conv2d, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, partition, tiles
 from tvmmobile.schedules.inputs import input_of, pieces_of_group
 from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Array, LayerParameters, Template
-from tvmmobile.tasks import Task
+from tvmmobile.schedules.template import Template
 
 
 class Conv(Template):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tvmmobile.layers import Dense
+from tvmmobile.graph.layers import Array, Dense, LayerParameters
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile, pack_bias, pack_panels, packed_shapes, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Array, LayerParameters, Template
-from tvmmobile.tasks import Task
+from tvmmobile.schedules.template import Template
 
 
 class DenseVector(Template):

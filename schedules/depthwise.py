@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.layers import Conv2d
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.machine import LANES, waste
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.schedules.template import Template
 from tvmmobile.schedules.window_nest import Part, WindowNest, emit_windows, whole_output, window_space, window_width
-from tvmmobile.tasks import Task
 
 
 class Depthwise(Template):

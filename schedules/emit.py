@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.layers import Clamp, Curve
+from tvmmobile.graph.layers import Clamp, Curve
 from tvmmobile.schedules.machine import LANES
 
 Expr = Any

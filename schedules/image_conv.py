@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tvmmobile.layers import Conv2d
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
 from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
 from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Array, LayerParameters, Template
-from tvmmobile.tasks import Task
+from tvmmobile.schedules.template import Template
 
 MAX_INPUT_CHANNELS = 4
 #: Few taps leave little to amortise a large tile's start and end over: 2 × 8 and 5 × 8 beat tiles of 12 accumulators and more.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tvmmobile.layers import Conv2d, MaxPool, channel_block
+from tvmmobile.graph.layers import Conv2d, MaxPool, channel_block
 from tvmmobile.schedules.emit import Activation, Buffer, Piece
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.layers import Clamp
+from tvmmobile.graph.layers import Array, Clamp
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece
 from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, round_up
-from tvmmobile.schedules.template import Array
 
 
 @dataclass(frozen=True)

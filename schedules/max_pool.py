@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.layers import MaxPool
+from tvmmobile.graph.layers import Array, LayerParameters, MaxPool
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.machine import waste
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.schedules.template import Template
 from tvmmobile.schedules.window_nest import Part, WindowNest, emit_windows, whole_output, window_space, window_width
-from tvmmobile.tasks import Task
 
 
 class WindowMax(Template):

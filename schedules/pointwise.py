@@ -7,7 +7,8 @@ import itertools
 import math
 from typing import Any
 
-from tvmmobile.layers import Conv2d, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.inputs import input_of
 from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
@@ -16,8 +17,7 @@ from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.matmul_scaled import ScaledNest
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Array, LayerParameters, Template
-from tvmmobile.tasks import Task
+from tvmmobile.schedules.template import Template
 
 #: Of all combinations, those that are searched.
 MEMBERS = 160

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.layers import Pool, channel_block
+from tvmmobile.graph.layers import Array, LayerParameters, Pool, channel_block
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.machine import LANES, REGISTERS, up_to, waste
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Array, LayerParameters, Template
-from tvmmobile.tasks import Task
+from tvmmobile.schedules.template import Template
 
 #: Vectors of a cache line. Fewer at a time would read every line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 with one);
 #: as many sums also hide the latency of an addition (Cortex-A72: 4 cycles, one load a cycle).

@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.layers import Conv2d, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition
 from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
@@ -17,9 +18,8 @@ from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, p
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Array, LayerParameters, Template
+from tvmmobile.schedules.template import Template
 from tvmmobile.schedules.window_nest import Part
-from tvmmobile.tasks import Task
 
 FLOAT_BYTES = 4
 #: Of what lies between the layers, per strip: half of the boards' smallest first-level cache, and what still amortises a strip's start.

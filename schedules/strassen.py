@@ -7,20 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.layers import Conv2d, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.passes.input_pieces import STRASSEN_CHANNELS
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile
 from tvmmobile.schedules.seven_products import GROUPS, STEPS
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.strassen_nest import emit_strassen
-from tvmmobile.schedules.template import Array, LayerParameters, Template
-from tvmmobile.tasks import Task
+from tvmmobile.schedules.template import Template
 
 FLOAT_BYTES = 4
 #: Fewest input or output channels with which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
 #: 1.11 ms so, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
-LEAST_CHANNELS = 128
+LEAST_CHANNELS = STRASSEN_CHANNELS
 #: Fewest pixels: a tile and its accumulators in each half.
 LEAST_PIXELS = 8
 #: A sum of blocks of A: all panels of a product read it again, so that it has to stay in the first-level cache while weights and output

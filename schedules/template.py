@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
+from tvmmobile.graph.layers import Array, LayerParameters
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.tasks import Task
 
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
-
-Array = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class LayerParameters:
-    """Constants of one layer: weights (HWIO or (in, out)) and one bias per output channel."""
-
-    weight: Array
-    bias: Array
-
-
-#: Of a layer that has no constants.
-NO_PARAMETERS = LayerParameters(np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
 class Template(ABC):

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.layers import Conv2d, MaxPool, channel_block
+from tvmmobile.graph.layers import Conv2d, MaxPool, channel_block
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, partition, tiles
 from tvmmobile.schedules.inputs import input_of
 from tvmmobile.schedules.machine import LANES, REGISTERS, up_to

@@ -20,26 +20,25 @@ from pathlib import Path
 import numpy as np
 
 from tvmmobile import schedules
-from tvmmobile.build import NO_CHANGES, Changes, VariantJob, build_variant
-from tvmmobile.database import Identity
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
-from tvmmobile.environment import SHIPPED_LOGS
-from tvmmobile.errors import UserError
-from tvmmobile.files import write_text
-from tvmmobile.layers import Layer
-from tvmmobile.models.spec import ModelSpec
-from tvmmobile.results import VariantResult
-from tvmmobile.schedules import KnobSchedule, LayerParameters
+from tvmmobile.graph.layers import Array, Layer, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.build import NO_CHANGES, Changes, VariantJob, build_variant
+from tvmmobile.pipeline.stages import BenchJob, bench_library, network_timing
+from tvmmobile.results.file import VariantResult
+from tvmmobile.schedules import KnobSchedule
 from tvmmobile.schedules.emit import Expr
 from tvmmobile.schedules.machine import LANES, round_up
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, pack_bias
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs
-from tvmmobile.schedules.template import Array
-from tvmmobile.serial import Schedule
-from tvmmobile.stages import BenchJob, bench_library, network_timing
-from tvmmobile.tasks import Task
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_text
+from tvmmobile.tuning.database import Identity
 
 DEVICE = "pi4-virtual"
 

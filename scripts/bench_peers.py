@@ -33,16 +33,16 @@ from tvmmobile import __version__
 from tvmmobile.cli.work import check_writable
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
-from tvmmobile.doctor import diagnose, require
-from tvmmobile.environment import SHIPPED_LOGS
-from tvmmobile.errors import ExitCode, UserError
-from tvmmobile.files import write_text
-from tvmmobile.models.registry import grid
-from tvmmobile.models.spec import ModelSpec
+from tvmmobile.networks.models.registry import grid
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.system.doctor import diagnose, require
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.system.files import write_text
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, load_board
-from tvmmobile.virtual.calibration import calibration_of, run_hash
-from tvmmobile.virtual.core_model import model_hash
-from tvmmobile.virtual.plugin import build_plugin
+from tvmmobile.virtual.calibration.fit import calibration_of, run_hash
+from tvmmobile.virtual.cores.core_model import model_hash
+from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.sysroot import python_sysroot
 
 NETWORK = "mobilenet_v1"

@@ -20,17 +20,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tvmmobile.environment import cache_dir
-from tvmmobile.errors import ExitCode, UserError
-from tvmmobile.files import write_bytes
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.system.files import write_bytes
 from tvmmobile.virtual.board import Board, load_board
-from tvmmobile.virtual.calibration import CALIBRATED, Check, Fit, Observation, mean_error, published, worst_error, write_fit
-from tvmmobile.virtual.fitting import SeveralThreads, fit_board
+from tvmmobile.virtual.calibration.fit import CALIBRATED, Check, Fit, Observation, mean_error, published, worst_error, write_fit
+from tvmmobile.virtual.calibration.fitting import SeveralThreads, fit_board
+from tvmmobile.virtual.calibration.terms import Parameter, term_ms
 from tvmmobile.virtual.modelled import modelled_course, modelled_run
 from tvmmobile.virtual.profile import Profile, parse_profile
 from tvmmobile.virtual.program import profile_program, qemu_words
 from tvmmobile.virtual.sysroot import python_sysroot
-from tvmmobile.virtual.terms import Parameter, term_ms
 
 WHEEL = "ncnn==1.0.20261020"
 #: The boards whose figures are fitted to; the other published ones are checked.

@@ -18,21 +18,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.build import VariantJob
 from tvmmobile.cli.progress import counting
 from tvmmobile.cli.work import started_workers, worker_count
-from tvmmobile.database import Identity
 from tvmmobile.devices.registry import find_device
-from tvmmobile.environment import SHIPPED_LOGS
-from tvmmobile.errors import UserError
-from tvmmobile.files import write_text
-from tvmmobile.models.comparison import COMPARED
-from tvmmobile.models.published import figures
-from tvmmobile.models.spec import ModelSpec
-from tvmmobile.report.joining import join
-from tvmmobile.report.wording import latency_ms, millions, scientific, signed
-from tvmmobile.results import Results, VariantResult, read_results, write_results
-from tvmmobile.stages import bench_libraries, build_libraries, network_timing
+from tvmmobile.networks.models.comparison import COMPARED
+from tvmmobile.networks.models.published import figures
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.build import VariantJob
+from tvmmobile.pipeline.stages import bench_libraries, build_libraries, network_timing
+from tvmmobile.results.file import Results, VariantResult, read_results, write_results
+from tvmmobile.results.report.joining import join
+from tvmmobile.results.report.wording import latency_ms, millions, scientific, signed
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_text
+from tvmmobile.tuning.database import Identity
 
 DEVICE = "pi4-virtual"
 V1, THINNER = ModelSpec("mobilenet_v1", 1.0, 224), ModelSpec("mobilenet_v1", 0.75, 224)

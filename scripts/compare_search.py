@@ -17,20 +17,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tvmmobile.database import Database, Identity, Record
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
-from tvmmobile.environment import SHIPPED_LOGS
-from tvmmobile.files import write_text
-from tvmmobile.layers import Conv2d, Dense, Layer
+from tvmmobile.graph.layers import Conv2d, Dense, Layer
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, template_for
-from tvmmobile.search.cost_model import CostModel
-from tvmmobile.search.nearest import nearest_schedules
-from tvmmobile.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
-from tvmmobile.search.trial import Job, run_trial
-from tvmmobile.search.tuner import BATCH, TRIAL_TIMEOUT_S, kernel_timing
-from tvmmobile.tasks import Task
-from tvmmobile.workers import WorkerError, Workers
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.files import write_text
+from tvmmobile.system.workers import WorkerError, Workers
+from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.search.cost_model import CostModel
+from tvmmobile.tuning.search.nearest import nearest_schedules
+from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
+from tvmmobile.tuning.search.trial import Job, run_trial
+from tvmmobile.tuning.search.tuner import BATCH, TRIAL_TIMEOUT_S, kernel_timing
 
 SEEDS = range(5)
 #: A schedule counts as found when it is at most this much slower than the best known; the widest margin first.

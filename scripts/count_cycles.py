@@ -16,17 +16,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.build import VariantJob, build_variant
-from tvmmobile.database import Identity
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
-from tvmmobile.environment import SHIPPED_LOGS
-from tvmmobile.errors import ExitCode, UserError
-from tvmmobile.library import Library
-from tvmmobile.measure import Timing
-from tvmmobile.models.spec import ModelSpec
-from tvmmobile.results import VariantResult
-from tvmmobile.stages import BenchJob, bench_library, network_timing
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.build import VariantJob, build_variant
+from tvmmobile.pipeline.stages import BenchJob, bench_library, network_timing
+from tvmmobile.results.file import VariantResult
+from tvmmobile.running.library import Library
+from tvmmobile.running.measure import Timing
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.tuning.database import Identity
 
 DEVICE = "pi4-virtual"
 

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from filelock import FileLock
 
-from tvmmobile.agent.tools import run_tool
-from tvmmobile.environment import cache_dir
-from tvmmobile.errors import ExitCode, UserError
-from tvmmobile.files import replacing
-from tvmmobile.models.registry import build_torch_model
-from tvmmobile.models.spec import ModelSpec
-from tvmmobile.models.weights import single_thread
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.weights import single_thread
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.system.files import replacing
+from tvmmobile.system.programs import run_tool
 
 if TYPE_CHECKING:
     import torch

@@ -50,7 +50,7 @@ _set_up() {
         _pip --no-deps -r "$root/scripts/requirements.txt"
         _pip --no-deps --no-build-isolation -e "$root"
         _say "device agent and QEMU plugin"
-        "$venv/bin/python" -m tvmmobile.agent || _fail "the device agent could not be built; the lines above say why"
+        "$venv/bin/python" -m tvmmobile.devices.agent || _fail "the device agent could not be built; the lines above say why"
         _keep_byte_code
         touch "$venv/.set-up-$key"
     fi
@@ -79,7 +79,7 @@ _keep_byte_code() {
     env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" - <<-'END' || _fail "the installed packages cannot be imported; the lines above say why"
 	from importlib import import_module
 	for module in ("torch._dynamo", "torch.export._trace", "tvm.relax.frontend.torch", "tvm.s_tir.meta_schedule", "pydantic", "xgboost",
-	               "paramiko", "tvmmobile.cli.tune", "tvmmobile.build", "tvmmobile.devices.registry"):
+	               "paramiko", "tvmmobile.cli.tune", "tvmmobile.pipeline.build", "tvmmobile.devices.registry"):
 	    import_module(module)
 	END
 }

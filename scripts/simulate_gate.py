@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import signal, stats
 
-from tvmmobile.gate import Estimate, Pair, Verdict, estimate_ratio, judge, settle
+from tvmmobile.gate.statistics import Estimate, Pair, Verdict, estimate_ratio, judge, settle
 
 MOST_FALSE_ALARMS, LEAST_CAUGHT = 0.01, 0.95
 VARIANTS, SAMPLES, SLOWDOWN, THRESHOLD = 16, 30, 0.05, 0.03

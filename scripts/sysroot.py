@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tvmmobile.errors import ExitCode, UserError
+from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.sysroot import python_sysroot
 

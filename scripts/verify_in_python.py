@@ -18,11 +18,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tvmmobile.doctor import require
-from tvmmobile.environment import TVM_FFI_VERSION, TVM_VERSION
-from tvmmobile.errors import ExitCode, UserError
-from tvmmobile.library import Library, find_libraries
-from tvmmobile.stages import TOLERANCE
+from tvmmobile.pipeline.stages import TOLERANCE
+from tvmmobile.running.library import Library, find_libraries
+from tvmmobile.system.doctor import require
+from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
+from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.sysroot import python_sysroot
 

@@ -1,4 +1,4 @@
-"""Imports go one way, heavy packages are imported where they are used, and one file reads the environment (see ARCHITECTURE.md)."""
+"""Rooms import downwards, heavy packages are imported where they are used, one file reads the environment (see ARCHITECTURE.md)."""
 
 from __future__ import annotations
 
@@ -10,65 +10,25 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tvmmobile"
 FILES = sorted({path.relative_to(PACKAGE).as_posix() for path in (*PACKAGE.rglob("*.py"), *(PACKAGE / "schedules").glob("*.py"))})
-#: From the ground up; a module imports from its own level or lower ones. The longest matching prefix counts.
-LEVELS = (
-    ("__init__", "errors", "environment", "interrupts"),
-    (
-        "files",
-        "json_files",
-        "doctor",
-        "console",
-        "agent/tools",
-        "clock",
-        "layers",
-        "devices/protocol",
-        "devices/tracker",
-        "devices/host",
-        "devices/launch",
-        "locks",
-    ),
-    ("tasks", "models"),
-    ("schedules", "agent", "virtual"),
-    (
-        "serial",
-        "reference",
-        "devices",
-        "codegen",
-        "kernels",
-        "frontend",
-        "own",
-        "passes",
-        "preloaded",
-        "workers",
-        "results",
-        "preprocess",
-        "classes",
-    ),
-    ("database", "network", "measure", "startup", "library", "labelled", "gate"),
-    ("comparison", "baselines"),
-    ("plan", "search", "logs"),
-    ("choice", "devices/selftest"),
-    ("build", "original"),
-    ("stages", "report"),
-    ("cluster", "gate_report", "regression", "evaluation", "evaluation_file"),
-    ("json_schemas",),
-    ("cli", "__main__"),
+#: From the ground up; a room imports from itself and the rooms before it.
+ROOMS = (
+    "system",
+    "graph",
+    "networks",
+    "schedules",
+    "kernels",
+    "virtual",
+    "devices",
+    "running",
+    "tuning",
+    "results",
+    "gate",
+    "pipeline",
+    "accuracy",
+    "cli",
 )
-#: What may be imported at the top all the same: the modules are only imported where a session is opened, or a PyTorch module made.
-HEAVY_ALLOWED = {"devices/session.py", "models/network.py"}
-#: Workers are told where their temporary files go.
-ENVIRONMENT_ALLOWED = {"environment.py", "workers.py"}
-
-
-def level(name: str) -> int:
-    """The level of `search/tuner` or `search.tuner`."""
-    parts = name.replace(".", "/").removesuffix("/__init__").split("/")
-    for length in range(len(parts), 0, -1):
-        prefix = "/".join(parts[:length])
-        for number, names in enumerate(LEVELS):
-            if prefix in names:
-                return number
-    raise AssertionError(f"{name} has no level: say in LEVELS where it belongs")
+#: What takes seconds to import.
+HEAVY = {"tvm", "tvm_ffi", "torch", "xgboost", "matplotlib"}
 
 
 def tree_of(file: str) -> ast.Module:
@@ -89,29 +49,52 @@ def imports(node: ast.AST) -> Iterator[str]:
 
 
 def module_of(imported: str) -> str | None:
-    """`search/tuner` for `tvmmobile.search.tuner.assign`; `None` for other packages."""
-    if not imported.startswith("tvmmobile."):
+    """`tuning/search/tuner.py` for `tvmmobile.tuning.search.tuner.assign`; `None` for other packages."""
+    parts = imported.split(".")
+    if parts[0] != "tvmmobile":
         return None
-    parts = imported.split(".")[1:]
-    while parts and not ((PACKAGE / "/".join(parts)).is_dir() or (PACKAGE / "/".join(parts)).with_suffix(".py").is_file()):
-        parts.pop()
-    return "/".join(parts) or "__init__"
+    for length in range(len(parts), 0, -1):
+        path = Path(*parts[1:length])
+        for file in (path.with_suffix(".py") if path.name else path, path / "__init__.py"):
+            if file.as_posix() in FILES:
+                return file.as_posix()
+    raise AssertionError(f"{imported} is imported, and is not there")
+
+
+def room(file: str) -> int:
+    """The number of the room that a file is in; the package's own files stand above all."""
+    return ROOMS.index(file.split("/")[0]) if "/" in file else len(ROOMS)
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_one_way(file: str) -> None:
-    own = file.removesuffix(".py")
-    upward = {module for imported in imports(tree_of(file)) if (module := module_of(imported)) is not None and level(module) > level(own)}
+def test_rooms_import_downwards(file: str) -> None:
+    upward = {module for imported in imports(tree_of(file)) if (module := module_of(imported)) and room(module) > room(file)}
+    upward.discard("__init__.py")  # the version
     assert not upward, f"{file} imports from above: {sorted(upward)}"
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file not in HEAVY_ALLOWED])
-def test_heavy_packages_are_imported_where_they_are_used(file: str) -> None:
-    top = ast.Module([node for node in tree_of(file).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-    assert {name.split(".")[0] for name in imports(top)}.isdisjoint({"tvm", "tvm_ffi", "torch", "xgboost", "matplotlib"})
+def test_no_circle() -> None:
+    reached = {file: {module for imported in imports(tree_of(file)) if (module := module_of(imported))} - {file} for file in FILES}
+    open_files = dict(reached)
+    while leaves := [file for file, others in open_files.items() if not others & open_files.keys()]:
+        for file in leaves:
+            del open_files[file]
+    assert not open_files, f"these import each other: {sorted(open_files)}"
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file not in ENVIRONMENT_ALLOWED])
+def top_imports(file: str) -> set[str]:
+    """What a file imports as it is imported itself."""
+    return set(imports(ast.Module([node for node in tree_of(file).body if isinstance(node, ast.Import | ast.ImportFrom)], [])))
+
+
+def test_no_module_loads_a_heavy_package_for_another() -> None:
+    """A heavy package is imported inside a function, or at the top of a file that others import inside functions only."""
+    heavy = {file for file in FILES if any(name.split(".")[0] in HEAVY for name in top_imports(file))}
+    loads = {file: {module_of(name) for name in top_imports(file)} & heavy for file in FILES}
+    assert not any(loads.values()), {file: sorted(map(str, modules)) for file, modules in loads.items() if modules}
+
+
+@pytest.mark.parametrize("file", sorted({*FILES} - {"system/environment.py"}))
 def test_one_file_reads_the_environment(file: str) -> None:
     text = (PACKAGE / file).read_text(encoding="utf-8")
     assert "os.environ" not in text and "getenv" not in text

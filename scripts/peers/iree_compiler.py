@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tvmmobile.agent.tools import run_tool
-from tvmmobile.environment import cache_dir
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
 
 VERSION = "3.13.0"

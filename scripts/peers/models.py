@@ -16,17 +16,20 @@ from filelock import FileLock
 
 from peers import iree_compiler
 from peers.systems import ROOT, System
-from tvmmobile.build import VariantJob, build_variant
-from tvmmobile.database import Identity
 from tvmmobile.devices.protocol import DeviceProfile
-from tvmmobile.environment import cache_dir
-from tvmmobile.library import Library
-from tvmmobile.models.spec import ModelSpec
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.build import VariantJob, build_variant
+from tvmmobile.running.library import Library
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.tuning.database import Identity
 from tvmmobile.virtual.board import Board
 
 Say = Callable[[str], None]
 #: What decides a library, besides the tuning logs.
-_COMPILER = ("tvmmobile/*.py", "tvmmobile/models/*.py", "tvmmobile/passes/*.py", "schedules/*.py")
+_COMPILER = (
+    *(f"tvmmobile/{room}/**/*.py" for room in ("graph", "networks", "kernels", "tuning", "pipeline")),
+    "schedules/*.py",
+)
 
 
 def exported(spec: ModelSpec, say: Say) -> Path:
@@ -37,7 +40,7 @@ def exported(spec: ModelSpec, say: Say) -> Path:
     """
     scripts = ROOT / "scripts"
     sources = [scripts / name for name in ("export_models.py", "convert_model.py", "converters.txt")]
-    recipe = digest_of([*sources, *sorted((ROOT / "tvmmobile/models").glob("*.py"))], importlib.metadata.version("torch"))
+    recipe = digest_of([*sources, *sorted((ROOT / "tvmmobile/networks/models").glob("*.py"))], importlib.metadata.version("torch"))
     folder = cache_dir() / "peers" / f"{spec.variant}-{recipe}"
     with _made_once(folder) as made:
         if made is not None:

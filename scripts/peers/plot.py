@@ -7,7 +7,7 @@ from pathlib import Path
 
 from peers.results import Context, Row, best_peer, by_cell, ratio
 from peers.systems import OURS
-from tvmmobile.files import replacing
+from tvmmobile.system.files import replacing
 
 #: Distinct also without colour.
 _MARKERS = "osD^vP*"

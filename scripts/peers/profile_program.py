@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tvmmobile.errors import ExitCode, UserError
+from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.program import profile_program
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from peers.figures import Figures
 from peers.systems import OURS
-from tvmmobile.errors import UserError
+from tvmmobile.system.errors import UserError
 
 FORMAT = 1
 

@@ -19,14 +19,14 @@ import numpy as np
 from peers.figures import Figures
 from peers.models import digest_of
 from peers.systems import EXAMPLES, System
-from tvmmobile.doctor import require
-from tvmmobile.environment import cache_dir
-from tvmmobile.errors import Disagreement, UserError
-from tvmmobile.files import write_bytes, write_text
+from tvmmobile.system.doctor import require
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.errors import Disagreement, UserError
+from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.calibration import run_hash
-from tvmmobile.virtual.core_model import model_hash
-from tvmmobile.virtual.plugin import build_plugin
+from tvmmobile.virtual.calibration.fit import run_hash
+from tvmmobile.virtual.cores.core_model import model_hash
+from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.profile import parse_profile
 from tvmmobile.virtual.program import model_program, qemu_words
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peers import iree_compiler
-from tvmmobile.environment import TVM_FFI_VERSION, TVM_VERSION
-from tvmmobile.errors import UserError
+from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
+from tvmmobile.system.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The peers' programs, with `region.py`, which all programs here import.

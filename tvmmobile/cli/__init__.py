@@ -16,9 +16,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tvmmobile import __version__
-from tvmmobile.environment import debug_level
-from tvmmobile.errors import ExitCode, UserError
-from tvmmobile.interrupts import terminate
+from tvmmobile.system.environment import debug_level
+from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.system.interrupts import terminate
 
 #: What a shell reports for a program that SIGPIPE ended: our reader went away, and nobody needs to be told.
 BROKEN_PIPE = 141

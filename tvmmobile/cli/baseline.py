@@ -10,7 +10,7 @@ import typer
 from tvmmobile.cli.gate_options import BaselineDir
 
 if TYPE_CHECKING:
-    from tvmmobile.baselines import Baseline
+    from tvmmobile.gate.baselines import Baseline
 
 baseline = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -36,10 +36,10 @@ def save(
     The libraries are kept as well: regress times them again where a new one
     looks slower.
     """
-    from tvmmobile.baselines import save_baselines
     from tvmmobile.cli.progress import errors
     from tvmmobile.cli.work import check_writable
-    from tvmmobile.results import read_results
+    from tvmmobile.gate.baselines import save_baselines
+    from tvmmobile.results.file import read_results
 
     found = read_results(results)
     check_writable(directory, "--dir")
@@ -59,8 +59,8 @@ def save(
 @baseline.command("list")
 def list_baselines(directory: BaselineDir = Path("baselines"), device: _Device = None) -> None:
     """All baselines."""
-    from tvmmobile.console import output, table_of
-    from tvmmobile.report.wording import clean, latency_ms, origin_caption
+    from tvmmobile.results.report.wording import clean, latency_ms, origin_caption
+    from tvmmobile.system.console import output, table_of
 
     found = _found(directory, device)
     for context in {one.context.device: one.context for one in found}.values():
@@ -81,9 +81,9 @@ def show(
     device: _Device = None,
 ) -> None:
     """One baseline: where and how it was got, and its kernels."""
-    from tvmmobile.console import output, table_of
-    from tvmmobile.errors import UserError
-    from tvmmobile.report.wording import UNKNOWN, clean, latency_ms, origin_caption
+    from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption
+    from tvmmobile.system.console import output, table_of
+    from tvmmobile.system.errors import UserError
 
     matching = [one for one in _found(directory, device) if one.name == name] or [
         one for one in _found(directory, device) if one.name.startswith(name)
@@ -109,8 +109,8 @@ def show(
 
 
 def _found(directory: Path, device: str | None) -> list[Baseline]:
-    from tvmmobile.baselines import devices_in, load_baselines
-    from tvmmobile.errors import UserError
+    from tvmmobile.gate.baselines import devices_in, load_baselines
+    from tvmmobile.system.errors import UserError
 
     names = [device] if device is not None else devices_in(directory)
     found = [one for name in names for one in load_baselines(directory, name)]

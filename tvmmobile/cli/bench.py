@@ -23,7 +23,7 @@ def bench(
 ) -> None:
     """Check compiled libraries against PyTorch on a device, and time them."""
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.library import find_libraries
+    from tvmmobile.running.library import find_libraries
 
     board = find_device(device, require_hardware, pin)
     found = find_libraries(libraries)
@@ -32,8 +32,8 @@ def bench(
     check_writable(out, "--out")
 
     from tvmmobile.cli.progress import counting
-    from tvmmobile.report import print_table, write_report
-    from tvmmobile.stages import bench_libraries, network_timing
+    from tvmmobile.pipeline.stages import bench_libraries, network_timing
+    from tvmmobile.results.report import print_table, write_report
 
     if board.boards is not None:
         dask = None  # there is nothing to build

@@ -23,8 +23,8 @@ def compare(
     Exit code 0: nothing is slower. 1: the files do not compare. 2: a variant
     is slower. 4: none is known to be, but of one it cannot be said.
     """
-    from tvmmobile.comparison import check_threshold, compare_results
-    from tvmmobile.results import read_results
+    from tvmmobile.gate.comparison import check_threshold, compare_results
+    from tvmmobile.results.file import read_results
 
     check_threshold(threshold / 100)
     check_targets(markdown, json_file, junit)

@@ -16,7 +16,7 @@ from tvmmobile.cli.work import (
     started_workers,
     worker_count,
 )
-from tvmmobile.errors import UserError
+from tvmmobile.system.errors import UserError
 
 
 def compile_libraries(
@@ -41,10 +41,10 @@ def compile_libraries(
     shape's schedule.
     """
     from tvmmobile.cli.progress import counting, errors
-    from tvmmobile.console import output
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.report.wording import fallback_sentence
-    from tvmmobile.stages import build_libraries
+    from tvmmobile.pipeline.stages import build_libraries
+    from tvmmobile.results.report.wording import fallback_sentence
+    from tvmmobile.system.console import output
 
     if logs is not None and not logs.is_dir():
         raise UserError(f"--logs {logs} is not there, so there are no records.", "Name a directory that tvmmobile tune wrote to.")

@@ -12,8 +12,8 @@ import typer
 from tvmmobile.cli.options import Device
 
 if TYPE_CHECKING:
-    from tvmmobile.devices.boards import Board, DeviceFile
-    from tvmmobile.library import Library
+    from tvmmobile.devices.board.registered import Board, DeviceFile
+    from tvmmobile.running.library import Library
 
 
 def deploy(
@@ -28,7 +28,7 @@ def deploy(
     Files are compared by SHA-256; what is there already is not sent again.
     """
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.errors import UserError
+    from tvmmobile.system.errors import UserError
 
     board = find_device(device)
     file: DeviceFile | None = getattr(board, "file", None)
@@ -49,9 +49,9 @@ def deploy(
 def _found(paths: Sequence[Path], file: DeviceFile) -> list[Library]:
     """The libraries, checked; a directory stands for all in it."""
     from tvmmobile.cli.images import check_cores
-    from tvmmobile.devices.hardware import profile_of
-    from tvmmobile.errors import UserError
-    from tvmmobile.library import find_libraries
+    from tvmmobile.devices.board.hardware import profile_of
+    from tvmmobile.running.library import find_libraries
+    from tvmmobile.system.errors import UserError
 
     profile = profile_of(file.name, file.boards[0])
     files = [each for path in paths for each in (sorted(path.glob("*.so")) if path.is_dir() else [path])]
@@ -70,9 +70,9 @@ def _found(paths: Sequence[Path], file: DeviceFile) -> list[Library]:
 
 def _deploy_to(board: Board, folder: str, libraries: Sequence[Library]) -> None:
     """Push to one board and say what is there now."""
-    from tvmmobile.agent.build import build_bundle
-    from tvmmobile.devices.connect import connected, described
-    from tvmmobile.devices.deploy import program_words, push_files, runtime_files
+    from tvmmobile.devices.agent.build import build_bundle
+    from tvmmobile.devices.board.connect import connected, described
+    from tvmmobile.devices.board.deploy import program_words, push_files, runtime_files
 
     files = runtime_files(build_bundle(lambda sentence: typer.echo(f"{sentence} …", err=True)))
     # A manifest goes after its library: where both are, they belong together.

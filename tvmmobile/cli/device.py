@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tvmmobile.devices.boards import AdbAddress, Board, DeviceFile, SshAddress
+    from tvmmobile.devices.board.registered import AdbAddress, Board, DeviceFile, SshAddress
 
 device = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -43,8 +43,8 @@ def add(
     Needed on the board: an SSH server (or adb), sh and sha256sum; no root, no
     Python, no internet.
     """
-    from tvmmobile.devices.boards import DeviceFile, check_name, load_device, save_device
-    from tvmmobile.errors import UserError
+    from tvmmobile.devices.board.registered import DeviceFile, check_name, load_device, save_device
+    from tvmmobile.system.errors import UserError
 
     check_name(name)
     if (ssh is None) == (adb is None):
@@ -65,10 +65,10 @@ def add(
 
 def _ssh_address(destination: str, port: int | None, fingerprint: str | None) -> SshAddress:
     """The address, once its host key is agreed to."""
-    from tvmmobile.devices.boards import SshAddress
-    from tvmmobile.devices.connect import CONNECT_TIMEOUT_S
-    from tvmmobile.devices.ssh_keys import host_key_of
-    from tvmmobile.errors import DeviceUnavailable
+    from tvmmobile.devices.board.connect import CONNECT_TIMEOUT_S
+    from tvmmobile.devices.board.registered import SshAddress
+    from tvmmobile.devices.ssh.keys import host_key_of
+    from tvmmobile.system.errors import DeviceUnavailable
 
     key = host_key_of(destination, port, CONNECT_TIMEOUT_S)
     if fingerprint is not None and fingerprint != key.fingerprint:
@@ -97,7 +97,7 @@ def _agreed(destination: str, fingerprint: str) -> bool:
 
 
 def _adb_address(serial: str) -> AdbAddress:
-    from tvmmobile.devices.boards import AdbAddress
+    from tvmmobile.devices.board.registered import AdbAddress
 
     return AdbAddress(serial=serial)
 
@@ -106,12 +106,12 @@ def _add_board(address: SshAddress | AdbAddress, directory: str | None, runner: 
     """Look at the board and put the agent there."""
     from datetime import UTC, datetime
 
-    from tvmmobile.agent.build import build_bundle
-    from tvmmobile.devices.boards import Board
-    from tvmmobile.devices.connect import connected
-    from tvmmobile.devices.install import home_directory, install_agent
-    from tvmmobile.devices.probe import probe
-    from tvmmobile.errors import UserError
+    from tvmmobile.devices.agent.build import build_bundle
+    from tvmmobile.devices.board.connect import connected
+    from tvmmobile.devices.board.install import home_directory, install_agent
+    from tvmmobile.devices.board.probe import probe
+    from tvmmobile.devices.board.registered import Board
+    from tvmmobile.system.errors import UserError
 
     if directory is not None and not directory.startswith("/"):
         raise UserError(f"--directory {directory} is not absolute.", "Give a path that begins with a slash.")
@@ -135,15 +135,15 @@ def _note(sentence: str) -> None:
 
 
 def _check_alike(name: str, first: Board, board: Board) -> None:
-    from tvmmobile.errors import UserError
+    from tvmmobile.system.errors import UserError
 
     if (first.facts.cores, first.runner) != (board.facts.cores, board.runner):
         raise UserError(f"This board's cores are not those of {name}.", "Boards of one name must be alike; give it a name of its own.")
 
 
 def _print_board(name: str, board: Board) -> None:
-    from tvmmobile.devices.connect import described
-    from tvmmobile.devices.hardware import fastest_cores
+    from tvmmobile.devices.board.connect import described
+    from tvmmobile.devices.board.hardware import fastest_cores
 
     facts = board.facts
     part, count, clock_hz = fastest_cores(board)
@@ -162,7 +162,7 @@ def _print_board(name: str, board: Board) -> None:
 @device.command("list")
 def list_devices() -> None:
     """The registered devices."""
-    from tvmmobile.devices.boards import load_device, registered_names
+    from tvmmobile.devices.board.registered import load_device, registered_names
 
     names = registered_names()
     if not names:
@@ -176,10 +176,10 @@ def list_devices() -> None:
 @device.command("check")
 def check(name: _Name) -> None:
     """Look whether a device works: the link, the agent, a small library, and what will disturb measurements."""
-    from tvmmobile.devices.selftest import check_board, check_device
+    from tvmmobile.pipeline.selftest import check_board, check_device
 
     found = _registered(name)
-    from tvmmobile.devices.connect import connected, described
+    from tvmmobile.devices.board.connect import connected, described
 
     notes: list[str] = []
     for board in found.boards:
@@ -200,9 +200,9 @@ def remove(
     keep_files: Annotated[bool, typer.Option("--keep-files", help="Forget it even if the board does not answer.")] = False,
 ) -> None:
     """Remove the agent from a device's boards and forget them."""
-    from tvmmobile.devices.boards import forget_device
-    from tvmmobile.devices.connect import connected, described
-    from tvmmobile.devices.install import remove_folder
+    from tvmmobile.devices.board.connect import connected, described
+    from tvmmobile.devices.board.install import remove_folder
+    from tvmmobile.devices.board.registered import forget_device
 
     found = _registered(name)
     for board in found.boards if not keep_files else ():
@@ -214,8 +214,8 @@ def remove(
 
 
 def _registered(name: str) -> DeviceFile:
-    from tvmmobile.devices.boards import load_device, registered_names
-    from tvmmobile.errors import UserError
+    from tvmmobile.devices.board.registered import load_device, registered_names
+    from tvmmobile.system.errors import UserError
 
     found = load_device(name)
     if found is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tvmmobile.doctor import diagnose
-from tvmmobile.errors import ExitCode
+from tvmmobile.system.doctor import diagnose
+from tvmmobile.system.errors import ExitCode
 
 
 def doctor() -> ExitCode:
@@ -11,7 +11,7 @@ def doctor() -> ExitCode:
 
     Exits with 0 if all is there, else with 1.
     """
-    from tvmmobile.console import output, table_of
+    from tvmmobile.system.console import output, table_of
 
     diagnosis = diagnose()
     table = table_of(("needed", "ok", "found", "for"), ())

@@ -13,12 +13,12 @@ from tvmmobile.cli.options import Device, Out
 from tvmmobile.cli.work import RequireHardware, check_writable, worker_count
 
 if TYPE_CHECKING:
+    from tvmmobile.accuracy.evaluation_file import Accuracy, EvaluationFile, ImageResult
+    from tvmmobile.accuracy.labelled import LabelledImage
+    from tvmmobile.accuracy.original import Original
+    from tvmmobile.accuracy.preprocess import Preprocessing
     from tvmmobile.devices.protocol import Device as Board
-    from tvmmobile.evaluation_file import Accuracy, EvaluationFile, ImageResult
-    from tvmmobile.labelled import LabelledImage
-    from tvmmobile.library import Library
-    from tvmmobile.original import Original
-    from tvmmobile.preprocess import Preprocessing
+    from tvmmobile.running.library import Library
 
 #: Images that a message names.
 _MOST_NAMED = 3
@@ -52,10 +52,10 @@ def evaluate(
     reference evaluator. Class folders are synsets in order, numbers, or names
     that --labels has; the output says which.
     """
-    from tvmmobile.classes import read_labels
+    from tvmmobile.accuracy.classes import read_labels
+    from tvmmobile.accuracy.labelled import evenly_spaced, read_folder
+    from tvmmobile.accuracy.original import original_of
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.labelled import evenly_spaced, read_folder
-    from tvmmobile.original import original_of
 
     board = find_device(device, require_hardware)
     found = the_library(library, board.profile)
@@ -67,9 +67,9 @@ def evaluate(
     original = original_of(found, model, checkpoint)
     _check_headers(chosen, preprocessing)
 
+    from tvmmobile.accuracy.evaluation import context_for
+    from tvmmobile.accuracy.evaluation_file import evaluation_of, write_evaluation
     from tvmmobile.cli.progress import errors
-    from tvmmobile.evaluation import context_for
-    from tvmmobile.evaluation_file import evaluation_of, write_evaluation
 
     context = context_for(found, original, board.profile, folder, listed, len(chosen), preprocessing)
     results: list[ImageResult] = []
@@ -88,9 +88,9 @@ def evaluate(
 
 def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing) -> None:
     """Raises `UserError` for images whose header says that they cannot be used, all of them at once."""
+    from tvmmobile.accuracy.preprocess import check_image
     from tvmmobile.cli.progress import counting
-    from tvmmobile.errors import UserError
-    from tvmmobile.preprocess import check_image
+    from tvmmobile.system.errors import UserError
 
     problems: list[UserError] = []
     names: list[str] = []
@@ -117,9 +117,9 @@ def _evaluate(
     results: list[ImageResult],
 ) -> None:
     """Evaluate the images; `results` grows as they are done."""
+    from tvmmobile.accuracy.evaluation import BatchJob, batches, evaluate_batches
     from tvmmobile.cli.progress import counting
-    from tvmmobile.evaluation import BatchJob, batches, evaluate_batches
-    from tvmmobile.workers import Workers
+    from tvmmobile.system.workers import Workers
 
     parts = batches(chosen, library, board.profile)
     count = worker_count(len(parts)) if board.boards is None else min(board.boards, len(parts))
@@ -136,8 +136,8 @@ def _evaluate(
 
 
 def _print(evaluation: EvaluationFile, original: Original, others: int, paths: Sequence[Path]) -> None:
-    from tvmmobile.console import output, table_of
-    from tvmmobile.report.wording import clean, plural, scientific
+    from tvmmobile.results.report.wording import clean, plural, scientific
+    from tvmmobile.system.console import output, table_of
 
     context = evaluation.context
     console = output()
@@ -165,7 +165,7 @@ def _print(evaluation: EvaluationFile, original: Original, others: int, paths: S
 
 
 def _cells(accuracy: Accuracy) -> tuple[str, str, str, str]:
-    from tvmmobile.report.wording import UNKNOWN
+    from tvmmobile.results.report.wording import UNKNOWN
 
     def shown(percent: float | None) -> str:
         return UNKNOWN if percent is None else f"{percent:.2f}"
@@ -175,7 +175,7 @@ def _cells(accuracy: Accuracy) -> tuple[str, str, str, str]:
 
 def _check(evaluation: EvaluationFile, original: Original) -> None:
     """Raises `Disagreement` where the library and its original differ, else `UserError` where images could not be read."""
-    from tvmmobile.errors import Disagreement, UserError
+    from tvmmobile.system.errors import Disagreement, UserError
 
     context = evaluation.context
     differing = [result.image for result in evaluation.images if result.disagrees(context.tolerance)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tvmmobile.comparison import Comparison
+    from tvmmobile.gate.comparison import Comparison
 
 Threshold = Annotated[
     float, typer.Option("--threshold", metavar="PERCENT", min=0, help="A change up to this is none; modelled results need no more.")
@@ -30,7 +30,7 @@ def check_targets(*files: Path | None) -> None:
 
 def present(comparison: Comparison, markdown: Path | None, json_file: Path | None, junit: Path | None) -> int:
     """Write the files, print the table; returns the exit code."""
-    from tvmmobile.gate_report import print_comparison, write_comparison
+    from tvmmobile.gate.report import print_comparison, write_comparison
 
     write_comparison(comparison, markdown, json_file, junit)
     print_comparison(comparison)

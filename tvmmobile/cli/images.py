@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from tvmmobile.accuracy.preprocess import Preprocessing, Triple
     from tvmmobile.devices.protocol import DeviceProfile
-    from tvmmobile.library import Library
-    from tvmmobile.preprocess import Preprocessing, Triple
+    from tvmmobile.running.library import Library
 
 LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A compiled library.")]
 Mean = Annotated[str, typer.Option("--mean", metavar="R,G,B", help="Taken from an image's channels in [0, 1].")]
@@ -21,8 +21,8 @@ Labels = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="T
 
 def the_library(path: Path, profile: DeviceProfile) -> Library:
     """The library, if the device can run it."""
-    from tvmmobile.errors import UserError
-    from tvmmobile.library import find_libraries
+    from tvmmobile.running.library import find_libraries
+    from tvmmobile.system.errors import UserError
 
     if path.is_dir():
         raise UserError(f"{path} is a directory.", "Name one library, a .so in it.")
@@ -33,7 +33,7 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
 
 def check_cores(library: Library, profile: DeviceProfile) -> None:
     """Raises `UserError` for a library of more threads than the device has cores."""
-    from tvmmobile.errors import UserError
+    from tvmmobile.system.errors import UserError
 
     if library.threads > profile.cores:
         raise UserError(
@@ -48,8 +48,8 @@ def preprocessing_for(library: Library, mean: str, std: str, no_resize: bool) ->
     Raises:
         UserError: --mean or --std is not a number or three, or would divide by zero.
     """
-    from tvmmobile.errors import UserError
-    from tvmmobile.preprocess import Preprocessing
+    from tvmmobile.accuracy.preprocess import Preprocessing
+    from tvmmobile.system.errors import UserError
 
     spec = library.spec
     preprocessing = Preprocessing(spec.resolution, _triple("--mean", mean), _triple("--std", std), not no_resize, spec.input_shape[1])
@@ -62,7 +62,7 @@ def _triple(option: str, text: str) -> Triple:
     """Three numbers of one or three in `text`."""
     import math
 
-    from tvmmobile.errors import UserError
+    from tvmmobile.system.errors import UserError
 
     try:
         values = [float(word) for word in text.split(",")]

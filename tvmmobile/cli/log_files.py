@@ -12,8 +12,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvmmobile.database import Identity
-    from tvmmobile.logs.inspection import Log
+    from tvmmobile.tuning.database import Identity
+    from tvmmobile.tuning.logs.inspection import Log
 
 _Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="The logs of one device; default: of all.")]
 _OwnLogs = Annotated[Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="The logs; default: your own.")]
@@ -28,11 +28,11 @@ def show(
     ] = None,
 ) -> None:
     """What the logs hold: kernels, records, failures, lowest latency."""
-    from tvmmobile.console import output
-    from tvmmobile.environment import SHIPPED_LOGS, user_data_dir
-    from tvmmobile.errors import UserError
-    from tvmmobile.logs.inspection import inspect, logs_in
-    from tvmmobile.logs.present import chosen_device, present_identity
+    from tvmmobile.system.console import output
+    from tvmmobile.system.environment import SHIPPED_LOGS, user_data_dir
+    from tvmmobile.system.errors import UserError
+    from tvmmobile.tuning.logs.inspection import inspect, logs_in
+    from tvmmobile.tuning.logs.present import chosen_device, present_identity
 
     directories = [directory] if directory is not None else [SHIPPED_LOGS, user_data_dir() / "tuning_logs"]
     folder, present = chosen_device(device, directories) if device is not None else (None, present_identity)
@@ -65,11 +65,11 @@ def verify(
     into another file. Records of another timing model or TVM version are
     mentioned, and stay: tvmmobile logs rescore.
     """
-    from tvmmobile.console import output
-    from tvmmobile.environment import user_data_dir
-    from tvmmobile.logs.inspection import inspect, logs_in
-    from tvmmobile.logs.present import chosen_device, present_identity
-    from tvmmobile.logs.repair import repair as run
+    from tvmmobile.system.console import output
+    from tvmmobile.system.environment import user_data_dir
+    from tvmmobile.tuning.logs.inspection import inspect, logs_in
+    from tvmmobile.tuning.logs.present import chosen_device, present_identity
+    from tvmmobile.tuning.logs.repair import repair as run
 
     place = directory or user_data_dir() / "tuning_logs"
     folder, present = chosen_device(device, [place]) if device is not None else (None, present_identity)
@@ -94,11 +94,11 @@ def merge(
     A schedule that DIR has keeps its record there; of the others, the first
     named counts. Records of another timing model or TVM version are left out.
     """
-    from tvmmobile.console import output
-    from tvmmobile.errors import UserError
-    from tvmmobile.logs.merge import merge as run
-    from tvmmobile.logs.present import present_identity
-    from tvmmobile.report.wording import plural
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.system.console import output
+    from tvmmobile.system.errors import UserError
+    from tvmmobile.tuning.logs.merge import merge as run
+    from tvmmobile.tuning.logs.present import present_identity
 
     merged = run(sources, into, present_identity)
     console = output()
@@ -117,11 +117,11 @@ def merge(
 
 def _print_device(console: Console, logs: list[Log], present: Identity | None) -> None:
     """A table for each identity: latencies of different ones must not stand in one column."""
-    from tvmmobile.console import table_of
-    from tvmmobile.logs.inspection import model_name, short
-    from tvmmobile.logs.overview import shares
-    from tvmmobile.logs.present import origin_of
-    from tvmmobile.report.wording import UNKNOWN, plural
+    from tvmmobile.results.report.wording import UNKNOWN, plural
+    from tvmmobile.system.console import table_of
+    from tvmmobile.tuning.logs.inspection import model_name, short
+    from tvmmobile.tuning.logs.overview import shares
+    from tvmmobile.tuning.logs.present import origin_of
 
     found = [share for log in logs for share in shares(log)]
     for identity in dict.fromkeys(share.identity for share in found):
@@ -143,7 +143,7 @@ def _print_device(console: Console, logs: list[Log], present: Identity | None) -
 
 
 def _differences(identity: Identity, present: Identity) -> list[str]:
-    from tvmmobile.logs.inspection import model_name
+    from tvmmobile.tuning.logs.inspection import model_name
 
     different = [model_name(present)] if identity.model_hash != present.model_hash else []
     return [f"now it is {what}" for what in [*different, *([f"TVM {present.tvm}"] if identity.tvm != present.tvm else [])]]
@@ -151,8 +151,8 @@ def _differences(identity: Identity, present: Identity) -> list[str]:
 
 def _print_log(console: Console, log: Log, *, repaired: bool) -> None:
     """What is wrong with a log, and what was done about it; nothing where all is well."""
-    from tvmmobile.logs.repair import cut_file
-    from tvmmobile.report.wording import plural
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.tuning.logs.repair import cut_file
 
     if log.foreign:
         console.print(f"{log.path}: {log.foreign}; its lines were not looked at", soft_wrap=True)
@@ -188,8 +188,8 @@ def _lines(numbers: list[int]) -> str:
 
 
 def _conclude(console: Console, logs: list[Log], repaired: bool, options: list[str]) -> None:
-    from tvmmobile.errors import UserError
-    from tvmmobile.report.wording import plural
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.system.errors import UserError
 
     faulty = [log for log in logs if log.faults]
     faults = sum(len(log.faults) for log in faulty)

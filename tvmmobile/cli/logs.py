@@ -12,11 +12,11 @@ from tvmmobile.cli.log_files import merge, show, verify
 from tvmmobile.cli.options import Device
 
 if TYPE_CHECKING:
-    from tvmmobile.build import VariantJob
     from tvmmobile.devices.protocol import DeviceProfile
-    from tvmmobile.search.rescore import Ranking, Rescored
-    from tvmmobile.tasks import Task
-    from tvmmobile.workers import Workers
+    from tvmmobile.graph.tasks import Task
+    from tvmmobile.pipeline.build import VariantJob
+    from tvmmobile.system.workers import Workers
+    from tvmmobile.tuning.search.rescore import Ranking, Rescored
 
 logs = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -48,14 +48,14 @@ def rescore(
     """
     from tvmmobile.cli.progress import TuningProgress, errors
     from tvmmobile.cli.work import check_writable, worker_count
-    from tvmmobile.database import Database, Identity, writing
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.environment import user_data_dir
-    from tvmmobile.report.wording import plural
-    from tvmmobile.search.rescore import rankings, replace_logs, unmeasured
-    from tvmmobile.search.rescore import rescore as run
-    from tvmmobile.search.tuner import BATCH
-    from tvmmobile.workers import Workers
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.system.environment import user_data_dir
+    from tvmmobile.system.workers import Workers
+    from tvmmobile.tuning.database import Database, Identity, writing
+    from tvmmobile.tuning.search.rescore import rankings, replace_logs, unmeasured
+    from tvmmobile.tuning.search.rescore import rescore as run
+    from tvmmobile.tuning.search.tuner import BATCH
 
     board = find_device(device)
     profile = board.profile
@@ -81,7 +81,7 @@ def rescore(
 
 
 def _ranked(ranked: list[Ranking], profile: DeviceProfile, directory: Path) -> list[Ranking]:
-    from tvmmobile.errors import UserError
+    from tvmmobile.system.errors import UserError
 
     if profile.kind != "modelled":
         raise UserError(f"{profile.name} is a real board: its logs rest on no timing model.", "Tune it again: tvmmobile tune")
@@ -94,7 +94,7 @@ def _ranked(ranked: list[Ranking], profile: DeviceProfile, directory: Path) -> l
 
 
 def _is_opaque(task: Task) -> bool:
-    from tvmmobile.layers import Opaque
+    from tvmmobile.graph.layers import Opaque
 
     return any(isinstance(layer, Opaque) for layer in task.region)
 
@@ -102,8 +102,8 @@ def _is_opaque(task: Task) -> bool:
 def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile) -> dict[Task, str]:
     """The TIR functions, as JSON text, of tasks that no template takes; logs lack them: networks are imported until all are found."""
     from tvmmobile.cli.progress import counting
-    from tvmmobile.models.registry import FAMILIES
-    from tvmmobile.stages import collect_variants, distinct_tasks
+    from tvmmobile.networks.models.registry import FAMILIES
+    from tvmmobile.pipeline.stages import collect_variants, distinct_tasks
 
     wanted = {task for task in tasks if _is_opaque(task)}
     found: dict[Task, str] = {}
@@ -118,17 +118,17 @@ def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile) ->
 
 
 def _imports(family: str, dtype: str, threads: int, profile: DeviceProfile) -> list[VariantJob]:
-    from tvmmobile.build import VariantJob
-    from tvmmobile.database import Identity
-    from tvmmobile.models.registry import grid
+    from tvmmobile.networks.models.registry import grid
+    from tvmmobile.pipeline.build import VariantJob
+    from tvmmobile.tuning.database import Identity
 
     identity = Identity(profile.name, profile.model_hash)
     return [VariantJob(spec, None, 0, dtype, threads, identity, (), profile.target, Path()) for spec in grid(family)]
 
 
 def _report(rescored: Sequence[Rescored], left_out: Sequence[Task], backups: Sequence[Path]) -> None:
-    from tvmmobile.console import output
-    from tvmmobile.report.wording import plural
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.system.console import output
 
     console = output()
     for one in rescored:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from tvmmobile.console import output, table_of
-from tvmmobile.errors import UserError
-from tvmmobile.models.costs import ModelCost
-from tvmmobile.models.published import NOTES, PAPER, REMARKS, Published, figures, paper_type_shares
-from tvmmobile.models.registry import FAMILIES
-from tvmmobile.models.separable import ConvShape, reduction, ways
-from tvmmobile.models.spec import ModelSpec
+from tvmmobile.networks.models.costs import ModelCost
+from tvmmobile.networks.models.published import NOTES, PAPER, REMARKS, Published, figures, paper_type_shares
+from tvmmobile.networks.models.registry import FAMILIES
+from tvmmobile.networks.models.separable import ConvShape, reduction, ways
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.system.console import output, table_of
+from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
-    from tvmmobile.results import Context, VariantResult
+    from tvmmobile.results.file import Context, VariantResult
 
 UNKNOWN = "–"
 _COUNTED = (
@@ -56,14 +56,14 @@ class Column:
 
     def cell(self, spec: ModelSpec) -> str:
         """Of a variant."""
-        from tvmmobile.report.wording import latency_ms
+        from tvmmobile.results.report.wording import latency_ms
 
         found = self.variants.get(_key(spec))
         return latency_ms(found.latency_us if found else None)
 
     def caption(self) -> str:
         """Where the latencies come from."""
-        from tvmmobile.report.wording import origin_caption, plural
+        from tvmmobile.results.report.wording import origin_caption, plural
 
         return f"Latency{self.mark} {origin_caption(self.context)}; {self.context.device}, {plural(self.context.threads, 'thread')}."
 
@@ -113,7 +113,7 @@ def latencies_of(paths: Sequence[Path]) -> Latencies:
     Raises:
         UserError: a file cannot be read, or they were got in more ways than there is room for.
     """
-    from tvmmobile.results import read_results
+    from tvmmobile.results.file import read_results
 
     found: dict[object, tuple[Context, dict[_Key, VariantResult]]] = {}
     for path in paths:

@@ -11,13 +11,13 @@ import typer
 from typer.core import TyperGroup
 
 from tvmmobile.cli.options import Alphas, Json, Resolutions
-from tvmmobile.errors import UserError
-from tvmmobile.models.comparison import COMPARED
-from tvmmobile.models.costs import ModelCost, count
-from tvmmobile.models.published import NOTES, figures, paper_type_shares
-from tvmmobile.models.registry import family, grid
-from tvmmobile.models.spec import ModelSpec
-from tvmmobile.models.traits import TRAITS
+from tvmmobile.networks.models.comparison import COMPARED
+from tvmmobile.networks.models.costs import ModelCost, count
+from tvmmobile.networks.models.published import NOTES, figures, paper_type_shares
+from tvmmobile.networks.models.registry import family, grid
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.traits import TRAITS
+from tvmmobile.system.errors import UserError
 
 _DEFAULT = "list"
 #: What --alpha and --resolution alone are about.
@@ -122,7 +122,7 @@ def cost(
     The formulas are those of section 3 of the MobileNets paper, arXiv 1704.04861.
     """
     from tvmmobile.cli.model_tables import print_ways
-    from tvmmobile.models.separable import reduction, scaled, ways
+    from tvmmobile.networks.models.separable import reduction, scaled, ways
 
     shape = scaled(kernel, inputs, outputs, side, alpha, rho, groups)
     if as_json:

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from tvmmobile.database import Record
-    from tvmmobile.search.tuner import Assignment
-    from tvmmobile.tasks import Task
+    from tvmmobile.graph.tasks import Task
+    from tvmmobile.tuning.database import Record
+    from tvmmobile.tuning.search.tuner import Assignment
 
 
 def errors() -> Console:

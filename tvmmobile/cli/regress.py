@@ -34,8 +34,8 @@ def regress(
     the baseline's library, before anything is said. Exit codes as of compare.
     """
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.library import find_libraries
-    from tvmmobile.regression import baselines_for
+    from tvmmobile.pipeline.regression import baselines_for
+    from tvmmobile.running.library import find_libraries
 
     board = find_device(device, require_hardware, pin)
     found = find_libraries(libraries)
@@ -47,10 +47,10 @@ def regress(
     baselines = baselines_for(found, board.profile, directory, threshold / 100)
 
     from tvmmobile.cli.progress import counting, errors
-    from tvmmobile.regression import compare_with_baselines
-    from tvmmobile.report import write_report
-    from tvmmobile.stages import bench_libraries, network_timing
-    from tvmmobile.workers import Workers
+    from tvmmobile.pipeline.regression import compare_with_baselines
+    from tvmmobile.pipeline.stages import bench_libraries, network_timing
+    from tvmmobile.results.report import write_report
+    from tvmmobile.system.workers import Workers
 
     def again(variant: str) -> None:
         errors().print(f"timed again: {variant}", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tvmmobile.cli.options import Out
-from tvmmobile.errors import UserError
+from tvmmobile.system.errors import UserError
 
 
 def report(
@@ -27,10 +27,10 @@ def report(
     """
     from tvmmobile.cli.progress import errors
     from tvmmobile.cli.work import check_writable
-    from tvmmobile.console import output
-    from tvmmobile.report import join as joined_of
-    from tvmmobile.report import print_side_by_side, print_table, write_report, write_side_by_side
-    from tvmmobile.results import read_results
+    from tvmmobile.results.file import read_results
+    from tvmmobile.results.report import join as joined_of
+    from tvmmobile.results.report import print_side_by_side, print_table, write_report, write_side_by_side
+    from tvmmobile.system.console import output
 
     if len(files) > 2 and not join:
         raise UserError(f"{len(files)} results do not go side by side.", "Name two, or give --join to make one result of them.")

@@ -12,12 +12,12 @@ from tvmmobile.cli.options import Device, Json
 from tvmmobile.cli.work import RequireHardware, check_writable
 
 if TYPE_CHECKING:
-    from tvmmobile.classes import Ranked
+    from tvmmobile.accuracy.classes import Ranked
+    from tvmmobile.accuracy.preprocess import Input
     from tvmmobile.devices.protocol import DeviceProfile, Endpoint
-    from tvmmobile.library import Library
-    from tvmmobile.measure import NetworkRun
-    from tvmmobile.preprocess import Input
-    from tvmmobile.startup import Startup
+    from tvmmobile.running.library import Library
+    from tvmmobile.running.measure import NetworkRun
+    from tvmmobile.running.startup import Startup
 
 _WARMUP_RUNS = 5
 
@@ -43,11 +43,11 @@ def run(
 
     An image is scaled, cropped and normalised as timm does it for mobilenetv1_100; the output says how.
     """
-    from tvmmobile.classes import most_likely, read_labels
+    from tvmmobile.accuracy.classes import most_likely, read_labels
+    from tvmmobile.accuracy.preprocess import read_input
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.errors import UserError
-    from tvmmobile.files import replacing, write_bytes
-    from tvmmobile.preprocess import read_input
+    from tvmmobile.system.errors import UserError
+    from tvmmobile.system.files import replacing, write_bytes
 
     board = find_device(device, require_hardware)
     found = the_library(library, board.profile)
@@ -77,9 +77,9 @@ def run(
 
 
 def _run(library: Library, given: Input, endpoint: Endpoint, profile: DeviceProfile, repeat: int) -> tuple[NetworkRun, Startup | None]:
-    from tvmmobile.measure import MeasureError, measure_network
-    from tvmmobile.stages import failure_of, network_timing, session_timeout_s
-    from tvmmobile.startup import measure_startup
+    from tvmmobile.pipeline.stages import failure_of, network_timing, session_timeout_s
+    from tvmmobile.running.measure import MeasureError, measure_network
+    from tvmmobile.running.startup import measure_startup
 
     timing = network_timing(profile, library.threads, repeat, _WARMUP_RUNS)
     startup, timeout_s = None, session_timeout_s(library)
@@ -127,8 +127,8 @@ def _print_json(report: dict[str, Any]) -> None:
 
 
 def _print(report: dict[str, Any]) -> None:
-    from tvmmobile.console import output, table_of
-    from tvmmobile.report.wording import clean, plural
+    from tvmmobile.results.report.wording import clean, plural
+    from tvmmobile.system.console import output, table_of
 
     named = any(entry["label"] for entry in report["top"])
     table = table_of(("class", "label"), ("probability",)) if named else table_of(("class",), ("probability",))

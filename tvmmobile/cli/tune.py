@@ -27,14 +27,14 @@ from tvmmobile.cli.work import (
     started_workers,
     worker_count,
 )
-from tvmmobile.environment import SHIPPED_LOGS
+from tvmmobile.system.environment import SHIPPED_LOGS
 
 if TYPE_CHECKING:
     from tvmmobile.devices.protocol import Device as Board
     from tvmmobile.devices.protocol import DeviceProfile
-    from tvmmobile.results import Results
-    from tvmmobile.search.tuner import Assignment
-    from tvmmobile.tasks import Task
+    from tvmmobile.graph.tasks import Task
+    from tvmmobile.results.file import Results
+    from tvmmobile.tuning.search.tuner import Assignment
 
 #: Trials a second on two cores of a desktop, for the estimate of --dry-run; a real run shows the time that is left.
 _TRIALS_PER_SECOND = 2.5
@@ -90,13 +90,13 @@ def tune(
 
 def _run(board: Board, request: Request, asked: int | None, strategy: str, dask: str | None, *, fresh: bool, dry_run: bool) -> None:
     from tvmmobile.cli.progress import TuningProgress, counting
-    from tvmmobile.database import Database, writing
-    from tvmmobile.report.wording import fallback_sentence
-    from tvmmobile.search.rounds import FIRST_TRIALS, later_rounds, promising
-    from tvmmobile.search.tuner import BATCH, assign
-    from tvmmobile.search.tuner import tune as run_search
-    from tvmmobile.search.twin import FIRST_FROM_TWIN, twin_database
-    from tvmmobile.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks, network_timing
+    from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks, network_timing
+    from tvmmobile.results.report.wording import fallback_sentence
+    from tvmmobile.tuning.database import Database, writing
+    from tvmmobile.tuning.search.rounds import FIRST_TRIALS, later_rounds, promising
+    from tvmmobile.tuning.search.tuner import BATCH, assign
+    from tvmmobile.tuning.search.tuner import tune as run_search
+    from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, twin_database
 
     profile = board.profile
     trials = DEFAULT_TRIALS if asked is None else asked
@@ -165,8 +165,8 @@ def _missing(assignments: Sequence[Assignment]) -> int:
 
 
 def _report(results: Results, out: Path) -> None:
-    from tvmmobile.console import output
-    from tvmmobile.report import print_table, write_report
+    from tvmmobile.results.report import print_table, write_report
+    from tvmmobile.system.console import output
 
     paths = write_report(results, out)
     print_table(results)
@@ -175,7 +175,7 @@ def _report(results: Results, out: Path) -> None:
 
 def check_strategy(name: str) -> None:
     """Raises `UserError` for a strategy that is not known."""
-    from tvmmobile.errors import UserError
+    from tvmmobile.system.errors import UserError
 
     if name not in ("evolution", "climb", "random"):
         raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
@@ -199,7 +199,7 @@ def _announce(profile: DeviceProfile, variants: int, assignments: Sequence[Assig
 
 
 def _print_assignments(assignments: Sequence[Assignment], remark: str) -> None:
-    from tvmmobile.console import output, table_of
+    from tvmmobile.system.console import output, table_of
 
     table = table_of(("kernel",), ("records", "trials"))
     for assignment in assignments:

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from tvmmobile.virtual.board import Board
-    from tvmmobile.virtual.explain import HotBlock
+    from tvmmobile.virtual.cores.explain import HotBlock
     from tvmmobile.virtual.program import ProgramRun
 
 virtual = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -51,7 +51,7 @@ def run(
 
     chosen = load_board(board.removesuffix(VIRTUAL_SUFFIX))
 
-    from tvmmobile.virtual.explain import hot_blocks
+    from tvmmobile.virtual.cores.explain import hot_blocks
     from tvmmobile.virtual.program import run_program
 
     done = run_program(chosen, program, sysroot, top, threads)
@@ -73,8 +73,8 @@ def _warn(done: ProgramRun) -> None:
 
 
 def _summary(done: ProgramRun, board: Board) -> dict[str, Any]:
-    from tvmmobile.virtual.calibration import run_hash
-    from tvmmobile.virtual.core_model import model_hash
+    from tvmmobile.virtual.calibration.fit import run_hash
+    from tvmmobile.virtual.cores.core_model import model_hash
 
     return {
         "board": board.name,
@@ -120,7 +120,7 @@ def _row(block: HotBlock) -> dict[str, Any]:
 
 
 def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
-    from tvmmobile.console import output, table_of
+    from tvmmobile.system.console import output, table_of
 
     console = output()
     table = table_of(("modelled", "of"), ("figure",))
@@ -150,7 +150,7 @@ def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
 
 
 def _trust(board: Board, threads: int) -> str:
-    from tvmmobile.virtual.calibration import calibration_of, mean_error, worst_error
+    from tvmmobile.virtual.calibration.fit import calibration_of, mean_error, worst_error
 
     fit = calibration_of(board)
     if fit is None:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tvmmobile.environment import SHIPPED_LOGS, user_data_dir
-from tvmmobile.errors import UserError
+from tvmmobile.system.environment import SHIPPED_LOGS, user_data_dir
+from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
-    from tvmmobile.build import VariantJob
     from tvmmobile.devices.protocol import Device, DeviceProfile, Endpoint
-    from tvmmobile.models.spec import ModelSpec
-    from tvmmobile.own.files import OwnFile
-    from tvmmobile.workers import Pool
+    from tvmmobile.networks.models.spec import ModelSpec
+    from tvmmobile.networks.own.files import OwnFile
+    from tvmmobile.pipeline.build import VariantJob
+    from tvmmobile.system.workers import Pool
 
 TARGETS = ("arm",)
 #: What PyTorch's generator takes.
@@ -136,11 +136,11 @@ class Request:
         Raises:
             UserError: an option is wrong, a directory cannot be written, or the linker is missing.
         """
-        from tvmmobile.build import VariantJob
-        from tvmmobile.codegen import linker
-        from tvmmobile.database import Identity
-        from tvmmobile.own.files import own_file
-        from tvmmobile.search.twin import twin_identity
+        from tvmmobile.kernels.codegen import linker
+        from tvmmobile.networks.own.files import own_file
+        from tvmmobile.pipeline.build import VariantJob
+        from tvmmobile.tuning.database import Identity
+        from tvmmobile.tuning.search.twin import twin_identity
 
         check_target(self.target)
         own = own_file(self.model)
@@ -170,14 +170,14 @@ class Request:
         ]
 
     def _built_in(self) -> Sequence[ModelSpec]:
-        from tvmmobile.models.registry import grid
+        from tvmmobile.networks.models.registry import grid
 
         return grid(self.model, self.alphas or (), self.resolutions or (), self.activation, self.classes)
 
     def _own(self, file: OwnFile) -> Sequence[ModelSpec]:
         """Loads the network here already, so that whatever is wrong with it is said before any work."""
-        from tvmmobile.models.published import IMAGENET_CLASSES
-        from tvmmobile.own.loading import own_specs
+        from tvmmobile.networks.models.published import IMAGENET_CLASSES
+        from tvmmobile.networks.own.loading import own_specs
 
         for option, given in (
             ("--alpha", any(alpha != 1.0 for alpha in self.alphas or ())),
@@ -211,13 +211,13 @@ def started_workers(count: int, boards: int | None, dask: str | None) -> Iterato
     Raises:
         UserError, DeviceUnavailable: see `ClusterWorkers`.
     """
-    from tvmmobile.workers import Workers
+    from tvmmobile.system.workers import Workers
 
     if dask is None:
         with Workers(count) as workers:
             yield workers
         return
-    from tvmmobile.cluster.pool import ClusterWorkers, check_address
+    from tvmmobile.pipeline.cluster.pool import ClusterWorkers, check_address
 
     check_address(dask)
     with ExitStack() as held:
@@ -233,7 +233,7 @@ def started_board(device: Device, workers: Pool, dask: str | None) -> Iterator[E
         DeviceUnavailable, UserError: see `Device.started`.
     """
     if dask is not None and device.boards is None:
-        from tvmmobile.cluster.parcel import elsewhere
+        from tvmmobile.pipeline.cluster.parcel import elsewhere
 
         yield elsewhere(device.profile)
     else:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tvmmobile.devices.boards import load_device, registered_names
+from tvmmobile.devices.board.registered import load_device, registered_names
 from tvmmobile.devices.protocol import Device
-from tvmmobile.errors import DeviceUnavailable, UserError
+from tvmmobile.devices.virtual_board import VirtualDevice
+from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names, load_board
-from tvmmobile.virtual.calibration import calibrated_boards, calibration_of
-from tvmmobile.virtual.device import VirtualDevice
+from tvmmobile.virtual.calibration.fit import calibrated_boards, calibration_of
 
 
 def find_device(name: str, require_hardware: bool = False, pin: bool = False) -> Device:
@@ -26,7 +26,7 @@ def find_device(name: str, require_hardware: bool = False, pin: bool = False) ->
     """
     registered = load_device(name)
     if registered is not None:
-        from tvmmobile.devices.hardware import HardwareDevice
+        from tvmmobile.devices.board.hardware import HardwareDevice
 
         return HardwareDevice(registered, pin)
     board_name = name.removesuffix(VIRTUAL_SUFFIX)

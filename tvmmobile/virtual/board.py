@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tvmmobile.errors import UserError
+from tvmmobile.system.errors import UserError
 
 BOARDS = Path(__file__).parent / "boards"
 #: `pi4-virtual` is the virtual board even when a real one is registered as `pi4`.

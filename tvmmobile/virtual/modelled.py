@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.calibration import Fit, calibration_of
-from tvmmobile.virtual.core_model import CoreTime, block_cycles
-from tvmmobile.virtual.corrected import corrected_time, costs_for
+from tvmmobile.virtual.calibration.fit import Fit, calibration_of
+from tvmmobile.virtual.calibration.terms import Parameter, term_ms
+from tvmmobile.virtual.cores.core_model import CoreTime, block_cycles
+from tvmmobile.virtual.cores.corrected import corrected_time, costs_for
 from tvmmobile.virtual.profile import MissCounts, Profile
-from tvmmobile.virtual.terms import Parameter, term_ms
 from tvmmobile.virtual.timeline import Course, course_of
 
 

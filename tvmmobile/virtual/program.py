@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.doctor import require
-from tvmmobile.errors import UserError
+from tvmmobile.system.doctor import require
+from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.core_model import CoreTime, core_time
+from tvmmobile.virtual.cores.core_model import CoreTime, core_time
 from tvmmobile.virtual.elf import NotElf, read_elf
 from tvmmobile.virtual.mappings import Mapping as FileMapping
 from tvmmobile.virtual.mappings import parse_maps
 from tvmmobile.virtual.modelled import ModelledRun, modelled_run
-from tvmmobile.virtual.plugin import build_plugin
+from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.profile import INSTRUCTION_BYTES, Block, Profile, parse_profile
 
 #: Where g++-aarch64-linux-gnu keeps the libraries that its programs need.

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tvmmobile.agent.tools import run_tool
-from tvmmobile.environment import cache_dir
-from tvmmobile.errors import UserError
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
 
 #: Debian's packages: Python, and the libraries that wheels take for granted.

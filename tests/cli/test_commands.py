@@ -1,0 +1,140 @@
+"""The command line itself: help, exit codes, failures said in one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from types import ModuleType
+
+import pytest
+from conftest import CommandLine
+
+import tvmmobile.cli
+from tvmmobile.cli import VERBS, Verb, run
+from tvmmobile.system.errors import DeviceUnavailable, ExitCode
+
+HEAVY = {"tvm", "torch", "numpy", "scipy", "xgboost", "matplotlib", "onnx", "paramiko", "jinja2"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["models", "--help"], ["models"]])
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    code = f"import sys; from tvmmobile.cli import run; run({arguments!r}); print('|'.join({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == ""
+
+
+def test_a_search_leaves_the_compiler_to_its_workers() -> None:
+    """Importing TVM and PyTorch takes seconds, in every process."""
+    names = "cli.tune", "stages", "search.tuner", "search.rounds", "search.twin", "report"
+    needed = ", ".join(f"tvmmobile.{name}" for name in names)
+    code = f"import sys, {needed}; print('|'.join({HEAVY - {'numpy', 'jinja2'}!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_answers_at_once(option: str) -> None:
+    def once() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "tvmmobile", option], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(3)) < 0.3
+
+
+def test_no_arguments_is_help(cli: CommandLine) -> None:
+    assert cli() == cli("--help")
+    assert all(verb.name in cli("-h").out for verb in VERBS)
+
+
+def test_version(cli: CommandLine) -> None:
+    assert cli("--version").out == "tvmmobile 0.1.0\n"
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: str(verb.name))
+def test_every_verb_has_help_that_fits_80_columns(cli: CommandLine, verb: Verb) -> None:
+    outcome = cli(verb.name, "--help")
+    assert outcome.code == 0 and outcome.out.startswith(f"Usage: tvmmobile {verb.name}")
+    assert max(map(len, outcome.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["modles"], "Did you mean 'models'?"),
+        (["models", "--nope"], "No such option: --nope"),
+        (["models", "--alpha", "wide"], "Invalid value for '--alpha'"),
+        (["models", "--alpha", "0"], "width multiplier 0.0 is outside (0, 1]"),
+        (["models", "--alpha", "2"], "width multiplier 2.0 is outside (0, 1]"),
+        (["models", "--alpha", "nan"], "width multiplier nan is outside (0, 1]"),
+        (["models", "--resolution", "7"], "resolution 7 is outside 32 to 512"),
+        (["models", "--model", "resnet"], "model 'resnet' is not known"),
+        (["models", "surplus"], "surplus"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_1(cli: CommandLine, arguments: list[str], complaint: str) -> None:
+    outcome = cli(*arguments)
+    assert outcome.code == 1 and outcome.out == ""
+    assert outcome.err.startswith("tvmmobile: error: ") and complaint in outcome.err
+    assert "Traceback" not in outcome.err and len(outcome.err.splitlines()) == 2
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Registers the verb `fail`; set `failing_verb.fail` to what it shall do."""
+    module = ModuleType("failing_verb")
+    monkeypatch.setitem(sys.modules, "failing_verb", module)
+    monkeypatch.setattr(tvmmobile.cli, "VERBS", (Verb("fail", "failing_verb:fail", "Fails."),))
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (DeviceUnavailable("pi4 does not answer.", "Run: ping pi4"), 3, "tvmmobile: error: pi4 does not answer.\nRun: ping pi4\n"),
+        (KeyboardInterrupt(), 130, "tvmmobile: interrupted\n"),
+        (OSError(28, "No space left on device", "/x"), 1, "tvmmobile: error: No space left on device (/x)\n"),
+        (ValueError("two\nlines"), 70, "tvmmobile: internal error: ValueError: two lines\nSet TVMMOBILE_DEBUG=1"),
+        (BrokenPipeError(), 141, ""),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+    ],
+)
+def test_exit_codes(failing: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: BaseException, code: int, message: str) -> None:
+    def fail() -> None:
+        raise error
+
+    failing.setattr("failing_verb.fail", fail, raising=False)
+    failing.setattr(tvmmobile.cli, "_silence_stdout", lambda: None)
+    assert run(["fail"]) == code
+    assert capfd.readouterr().err.startswith(message)
+
+
+def test_a_verb_returns_its_exit_code(failing: pytest.MonkeyPatch) -> None:
+    def fail() -> ExitCode:
+        return ExitCode.REGRESSION
+
+    failing.setattr("failing_verb.fail", fail, raising=False)
+    assert run(["fail"]) == 2
+
+
+def test_debugging_shows_where(failing: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ValueError("here")
+
+    failing.setattr("failing_verb.fail", fail, raising=False)
+    failing.setenv("TVMMOBILE_DEBUG", "1")
+    assert run(["fail"]) == 70
+    assert "Traceback" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("models", "show", "mobilenet_v1"), ("device", "list"), ("--version",)])
+def test_a_closed_pipe_is_quiet(words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([sys.executable, "-m", "tvmmobile", *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

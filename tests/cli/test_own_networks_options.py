@@ -1,0 +1,178 @@
+"""Networks of the user's own from the command line: what is refused at once, and the way to libraries on the virtual Pi 4."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Command
+from conftest import CommandLine
+from network_files import SIDE, SOURCE, convolution, module_of, write_model, write_onnx, write_pt2, write_python
+
+from tvmmobile.networks.models.own import OwnSpec
+from tvmmobile.results.file import read_results
+from tvmmobile.running.library import find_libraries
+from tvmmobile.system.files import sha256_of
+
+STEM = f"small_1.0_{SIDE}_float32_t1"
+
+
+# Said at once
+
+
+@pytest.mark.parametrize("verb", ["tune", "compile"])
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--model", "net.py:small", "--alpha", "0.5"], "--alpha is for built-in networks"),
+        (["--model", "net.py:small", "--activation", "relu"], "--activation is for built-in networks"),
+        (["--model", "net.onnx", "--classes", "10"], "--classes is for built-in networks"),
+        (["--model", "net.onnx", "--resolution", "9"], "net.onnx takes images of side 8 alone, not 9"),
+        (["--model", "net.py:small", "--resolution", "-1"], "resolution -1 is not positive"),
+        (["--model", "net.onnx", "--checkpoint", "net.py"], "net.onnx holds its own weights"),
+        (["--model", "net.py:small", "--checkpoint", "gone.pt"], "checkpoint gone.pt is not a file"),
+        (["--model", "net.py:large"], "net.py has no function large"),
+        (["--model", "gone.pt2"], "gone.pt2 cannot be read: No such file"),
+        (["--model", "net.py"], "does not say which function returns the network"),
+    ],
+)
+def test_what_a_file_cannot_be_asked(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str, arguments: list[str], complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_python(tmp_path)
+    write_model(tmp_path / "net.onnx", convolution())
+    before = sorted(tmp_path.iterdir())
+    outcome = cli(verb, "--out", "results", *arguments)
+    assert outcome.code == 1 and outcome.out == ""
+    lines = outcome.err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("tvmmobile: error: ") and complaint in lines[0] and lines[1]
+    assert sorted(tmp_path.iterdir()) == before  # not even a cache of Python's
+
+
+# One story: tuned from Python, then compiled from the other formats with its records
+
+
+@dataclass(frozen=True)
+class Story:
+    """Where everything is.
+
+    Attributes:
+        tuned: what `tune` printed.
+    """
+
+    folder: Path
+    tuned: str
+
+    @property
+    def logs(self) -> str:
+        return str(self.folder / "logs")
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder = tmp_path_factory.mktemp("story")
+    python = write_python(folder)
+    module = module_of(python)
+    write_pt2(module, folder / "small.pt2")
+    write_onnx(module, folder / "small.onnx")
+    words = ("tune", "--model", "net.py:small", "--resolution", str(SIDE), "--trials", "1", "--logs", str(folder / "logs"))
+    command = Command(folder, *words, "--out", str(folder / "python"))
+    code, out = command.wait(240)
+    assert code == 0, command.errors
+    return Story(folder, out)
+
+
+def compiled(story: Story, file: str) -> tuple[Path, Command]:
+    """The library of a file, compiled with the story's records."""
+    out = story.folder / file.partition(".")[2]
+    command = Command(story.folder, "compile", "--model", file, "--logs", story.logs, "--out", str(out))
+    assert command.wait() == (0, f"{out / STEM}.so\n"), command.errors
+    return out, command
+
+
+@pytest.mark.virtual
+def test_a_python_file_is_tuned_and_reported(story: Story) -> None:
+    out = story.folder / "python"
+    assert "small, float32, 1 thread" in story.tuned and re.search(r"No template takes \d of \d+ kernels", story.tuned)
+    (variant,) = read_results(out / "report.json").variants
+    assert variant.model == "small" and variant.network_sha256 == sha256_of(story.folder / "net.py")
+    assert variant.reference.startswith("PyTorch") and variant.top1 is None and variant.max_error < 1e-5
+    others = [kernel.name for kernel in variant.kernels if kernel.fallback]
+    assert any("sigmoid" in name for name in others)
+    for name in ("report.md", "report.html", "report-kernels.csv"):
+        text = (out / name).read_text().replace("\\", "")
+        assert all(kernel in text for kernel in others)
+    assert "those of a network from a file in its graph" in (out / "report.md").read_text()
+
+
+@pytest.mark.virtual
+def test_its_manifest_says_what_it_was_made_of(story: Story) -> None:
+    (library,) = find_libraries([story.folder / "python"])
+    assert isinstance(library.spec, OwnSpec) and library.spec.output_shape == (1, 5)
+    manifest = library.manifest()
+    assert manifest["model"] == {
+        "name": "small",
+        "alpha": 1.0,
+        "resolution": SIDE,
+        "activation": "",
+        "classes": 5,
+        "file": "net.py:small",
+        "contents": sha256_of(story.folder / "net.py"),
+    }
+    assert manifest["input"]["shape"] == [1, 3, SIDE, SIDE] and manifest["output"]["shape"] == [1, 5]
+    assert manifest["weights"].startswith("net.py:small sha256 ") and manifest["macs"] > manifest["parameters"] > 0
+
+
+@pytest.mark.virtual
+def test_a_pt2_is_compiled_from_its_records(story: Story) -> None:
+    out, command = compiled(story, "small.pt2")
+    assert "have no record" not in command.errors and re.search(r"No template takes \d of \d+ kernels", command.errors)
+    tuned, again = (json.loads((folder / f"{STEM}.json").read_text()) for folder in (story.folder / "python", out))
+    assert [kernel["name"] for kernel in again["kernels"]] == [kernel["name"] for kernel in tuned["kernels"]]
+    bench = Command(story.folder, "bench", str(out), "--out", str(out))
+    assert bench.wait()[0] == 0, bench.errors
+    (variant,) = read_results(out / "report.json").variants
+    assert variant.max_error < 1e-5 and variant.network_sha256 == sha256_of(story.folder / "small.pt2")
+
+
+@pytest.mark.virtual
+def test_an_onnx_model_is_compiled_and_run(story: Story) -> None:
+    out, _ = compiled(story, "small.onnx")
+    manifest = json.loads((out / f"{STEM}.json").read_text())
+    assert manifest["reference"].startswith("onnx.reference") and all(kernel["latency_us"] for kernel in manifest["kernels"])
+    with np.load(out / f"{STEM}.reference.npz") as reference:
+        np.save(story.folder / "image.npy", reference["input"])
+        expected = reference["output"]
+    words = ("run", str(out / f"{STEM}.so"), "image.npy", "--output", str(story.folder / "logits.npy"))
+    command = Command(story.folder, *words)
+    code, printed = command.wait()
+    assert code == 0 and "probability" in printed, command.errors
+    np.testing.assert_allclose(np.load(story.folder / "logits.npy"), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.long
+@pytest.mark.virtual
+def test_an_output_that_is_no_row_of_classes(story: Story) -> None:
+    """And an input that is no photograph."""
+    text = SOURCE.replace("    return small(1),", "    return nn.Sequential(*unit(1, 8, 3), nn.Conv2d(8, 2, 1)),")
+    write_python(story.folder, text, "gray.py")
+    out = story.folder / "gray"
+    command = Command(story.folder, "compile", "--model", "gray.py:gray", "--logs", story.logs, "--out", str(out))
+    assert command.wait()[0] == 0, command.errors
+    np.save(story.folder / "gray.npy", np.zeros((1, 1, 24, 24), np.float32))
+    command = Command(story.folder, "run", str(out / "gray_1.0_24_float32_t1.so"), "gray.npy")
+    code, printed = command.wait()
+    assert code == 0 and "The output is no row of classes" in printed, command.errors
+
+
+@pytest.mark.long
+@pytest.mark.virtual
+def test_a_dry_run_names_the_kernels_without_a_template(story: Story) -> None:
+    command = Command(story.folder, "tune", "--model", "small.onnx", "--logs", story.logs, "--out", "dry", "--dry-run")
+    code, printed = command.wait()
+    assert code == 0 and "No template takes" in printed and not (story.folder / "dry").exists(), command.errors

@@ -1,0 +1,162 @@
+"""What `tune`, `compile` and `bench` say of bad input: one sentence and a remedy, at once, with nothing written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine, Outcome
+
+from tvmmobile.system import doctor
+
+SMALL = ("--alpha", "0.25", "--resolution", "32")
+
+
+def refused(outcome: Outcome, code: int, complaint: str) -> None:
+    """The command ended with `code` and two lines: what was wrong, and what to do."""
+    assert outcome.code == code and outcome.out == ""
+    lines = outcome.err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("tvmmobile: error: ") and complaint in lines[0]
+    assert lines[1] and "Traceback" not in outcome.err
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["tune", "compile"])
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--device", "toaster"], "no device 'toaster'"),
+        (["--alpha", "0"], "width multiplier 0.0 is outside (0, 1]"),
+        (["--alpha", "2"], "width multiplier 2.0 is outside (0, 1]"),
+        (["--resolution", "7"], "resolution 7 is outside 32 to 512"),
+        (["--model", "resnet"], "model 'resnet' is not known"),
+        (["--target", "riscv"], "target 'riscv' is not known"),
+        (["--threads", "0"], "Invalid value for '--threads'"),
+        (["--threads", "9"], "9 threads are more than the 4 cores of Raspberry Pi 4 Model B"),
+        (["--seed", "-1"], "Invalid value for '--seed'"),
+        (["--seed", str(2**63)], "Invalid value for '--seed'"),
+    ],
+)
+def test_bad_options(cli: CommandLine, tmp_path: Path, verb: str, arguments: list[str], complaint: str) -> None:
+    refused(cli(verb, "--out", "results", *arguments), 1, complaint)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["--strategy", "magic"], 1, "strategy 'magic' is not known"),
+        (["--fresh", "--logs", "logs"], 1, "--fresh and --logs exclude each other"),
+        (["--trials", "-1"], 1, "Invalid value for '--trials'"),
+        (["--require-hardware"], 3, "No board is registered as 'pi4'"),
+    ],
+)
+def test_bad_options_of_tune(cli: CommandLine, tmp_path: Path, arguments: list[str], code: int, complaint: str) -> None:
+    refused(cli("tune", *SMALL, "--out", "results", *arguments), code, complaint)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--out", "--logs", "--dump-ir"])
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("file", "is a file"),
+        ("file/below", "file is not a directory"),
+        # Nobody can create anything here, root included.
+        ("/proc/results", "/proc cannot be written"),
+    ],
+)
+def test_places_that_cannot_be_written(cli: CommandLine, tmp_path: Path, option: str, place: str, complaint: str) -> None:
+    (tmp_path / "file").write_text("important")
+    refused(cli("tune", *SMALL, option, place), 1, complaint)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "important"
+
+
+@pytest.mark.parametrize("verb", ["tune", "compile"])
+def test_no_cross_compiler(cli: CommandLine, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, verb: str) -> None:
+    programs = tmp_path_factory.mktemp("bin")
+    for tool in doctor.TOOLS:
+        for name in (name for name in tool.programs if "linux-gnu" not in name):
+            found = shutil.which(name)
+            if found:
+                (programs / name).symlink_to(found)
+    doctor._version_of.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(programs))
+        outcome = cli(verb, *SMALL, "--out", "results")
+    doctor._version_of.cache_clear()
+    refused(outcome, 1, "aarch64-linux-gnu-gcc is missing")
+    assert "apt-get install -y g++-aarch64-linux-gnu" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["garbage", "torn", "names"])
+def test_a_bad_checkpoint(cli: CommandLine, tmp_path: Path, damage: str) -> None:
+    import torch
+
+    path = tmp_path / "weights.pt"
+    torch.save({"fc.weight": torch.zeros(3, 3)}, path)
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "garbage":
+        path.write_bytes(os.urandom(1000))
+    (tmp_path / "logs").mkdir()
+    verb = "tune" if damage == "garbage" else "compile"  # each starts worker processes, which takes seconds
+    complaint = f"checkpoint {path} " + ("lacks" if damage == "names" else "cannot be read")
+    refused(cli(verb, *SMALL, "--out", "results", "--logs", "logs", "--checkpoint", str(path)), 1, complaint)
+    assert sorted(found.name for found in tmp_path.rglob("*")) == ["logs", "weights.pt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "argument", "complaint"),
+    [
+        ({}, "missing", "missing is not there"),
+        ({"net.so": "x"}, "net.so", "net.json is not there"),
+        ({}, ".", "there is no library in ."),
+        ({"net.so": "x", "net.json": "{}", "net.reference.npz": ""}, ".", "net.json is not a manifest of tvmmobile"),
+        ({"net.so": "x", "net.json": "\x00", "net.reference.npz": ""}, "net.so", "net.json is not a manifest of tvmmobile"),
+    ],
+)
+def test_bench_wants_whole_libraries(cli: CommandLine, tmp_path: Path, content: dict[str, str], argument: str, complaint: str) -> None:
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    refused(cli("bench", argument, "--out", "results"), 1, complaint)
+    assert {path.name for path in tmp_path.iterdir()} == set(content)
+
+
+def test_compile_wants_records(cli: CommandLine, tmp_path: Path) -> None:
+    refused(cli("compile", *SMALL, "--out", "results", "--logs", "logz"), 1, "--logs logz is not there")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_writes_nothing(cli: CommandLine, tmp_path: Path) -> None:
+    outcome = cli("tune", *SMALL, "--trials", "0", "--logs", "logs", "--out", "results", "--dry-run")
+    assert outcome.code == 0 and "nothing was done" in outcome.out
+    kernels = re.search(r"(\d+) distinct kernels", outcome.err)
+    # Names of more than a line are broken anywhere.
+    assert kernels and re.sub(r"\s", "", outcome.out).count("_float32_t1") == int(kernels[1]) >= 28
+    assert "…" not in outcome.out and max(map(len, outcome.out.splitlines())) <= 80
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_trials_the_logs_need_not_be_writable(cli: CommandLine, tmp_path: Path) -> None:
+    outcome = cli("tune", *SMALL, "--trials", "0", "--logs", "/proc/logs", "--out", "results", "--dry-run")
+    assert outcome.code == 0 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.virtual
+def test_without_a_number_of_trials_what_the_shipped_logs_know_is_enough(cli: CommandLine) -> None:
+    """The first command of the README only compiles, verifies and reports."""
+    words = ("tune", "--alpha", "1.0", "--resolution", "192", "--out", "results", "--dry-run")
+    shipped, asked, empty = cli(*words), cli(*words, "--trials", "1000"), cli(*words, "--logs", "logs")
+    counts = [re.search(r"(\d+) records, (\d+) trials to run", outcome.err) for outcome in (shipped, asked, empty)]
+    (records, none), (same, more), (zero, all_of_them) = ([int(group) for group in count.groups()] for count in counts if count)
+    assert records == same > 0 == none == zero and all_of_them > more >= 0
+    assert "0 trials to run\n" in shipped.err and "trials to run, then up to 1000 for each" in asked.err

@@ -1,0 +1,184 @@
+"""A board behind a real sshd: what is found on it, what is put there, who has it, and how it is."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine
+from pi4_tree import MODEL, governors
+from registered_boards import SshBoard, make_board, make_home, only_board, register
+from ssh_server import wait_until
+
+from tvmmobile.devices.board.connect import connected
+from tvmmobile.devices.board.hardware import profile_of
+from tvmmobile.devices.board.health import disturbances, read_health
+from tvmmobile.devices.board.install import MARK
+from tvmmobile.devices.board.lease import BoardBusy, BoardLease
+from tvmmobile.devices.board.link import lease_path
+from tvmmobile.devices.board.pin import pinned
+from tvmmobile.devices.board.registered import Board, DeviceFile, registered_names
+from tvmmobile.devices.board.watch import Watch, watching
+from tvmmobile.system.errors import DeviceUnavailable
+
+pytestmark = pytest.mark.virtual
+
+
+@pytest.fixture
+def ssh_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshBoard]:
+    board = make_board(tmp_path / "board", make_home(tmp_path, monkeypatch))
+    yield board
+    board.server.stop()
+
+
+@pytest.fixture
+def device(ssh_board: SshBoard, cli: CommandLine) -> DeviceFile:
+    return register(cli, ssh_board)
+
+
+@pytest.fixture
+def board(device: DeviceFile) -> Board:
+    return only_board(device)
+
+
+def test_what_is_found(board: Board) -> None:
+    facts = board.facts
+    assert (facts.architecture, facts.model, facts.kernel) == ("aarch64", MODEL, "6.6.31+rpt-rpi-v8")
+    assert [(core.implementer, core.part, core.max_hz) for core in facts.cores] == [(0x41, 0xD08, 1.8e9)] * 4
+    assert (facts.memory_bytes, facts.l1d_bytes, facts.l2_bytes) == (3885396 << 10, 32 << 10, 1 << 20)
+    assert (facts.system, facts.governor, facts.temperature_c) == ("Debian GNU/Linux 12 (bookworm)", "ondemand", 45.277)
+    profile = profile_of("desk", board)
+    assert (profile.mcpu, profile.cores, profile.clock_hz, profile.fma_lanes_per_cycle) == ("cortex-a72", 4, 1.8e9, 4)
+    assert (profile.kind, profile.model_hash) == ("emulated", "emulated")
+
+
+@pytest.mark.parametrize(("architecture", "said"), [("armv7l", "runs a 32-bit kernel"), ("x86_64", "is no AArch64 board but x86_64")])
+def test_other_processors_are_refused(ssh_board: SshBoard, cli: CommandLine, architecture: str, said: str) -> None:
+    (ssh_board.root / "proc/sys/kernel/arch").write_text(f"{architecture}\n")
+    outcome = cli(*ssh_board.add_words("desk"))
+    assert outcome.code == 3 and said in outcome.err and len(outcome.err.strip().splitlines()) == 2
+    assert registered_names() == [] and not ssh_board.directory.exists()
+
+
+def test_a_clock_that_is_not_told_is_asked_for(ssh_board: SshBoard, cli: CommandLine) -> None:
+    for path in ssh_board.root.glob("sys/devices/system/cpu/cpu*/cpufreq/cpuinfo_max_freq"):
+        path.unlink()
+    outcome = cli(*ssh_board.add_words("desk"))
+    assert outcome.code == 1 and "--clock" in outcome.err and registered_names() == []
+    assert profile_of("desk", only_board(register(cli, ssh_board, "desk", "--clock", "1.5"))).clock_hz == 1.5e9
+
+
+def test_a_known_name_needs_join_and_boards_that_are_alike(ssh_board: SshBoard, device: DeviceFile, cli: CommandLine) -> None:
+    assert "--join" in cli(*ssh_board.add_words("desk")).err
+    assert len(register(cli, ssh_board, "desk", "--join").boards) == 2
+    cpuinfo = ssh_board.root / "proc/cpuinfo"
+    cpuinfo.write_text(cpuinfo.read_text().replace("0xd08", "0xd03"))
+    outcome = cli(*ssh_board.add_words("desk"), "--join")
+    assert outcome.code == 1 and "cores are not those of desk" in outcome.err
+
+
+def test_the_agent_is_pushed_once_and_again_where_it_differs(ssh_board: SshBoard, board: Board, cli: CommandLine) -> None:
+    (folder,) = ssh_board.directory.glob("agent-*")
+    library = folder / "libtvm_runtime.so"
+    written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert cli("device", "check", "desk").code == 0
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+    library.write_bytes(b"rotten")
+    (ssh_board.directory / "agent-0123456789abcdef").mkdir()
+    assert cli("device", "check", "desk").code == 0
+    assert library.stat().st_size > 1 << 20 and [path.name for path in ssh_board.directory.glob("agent-*")] == [folder.name]
+    changed = [name for name, when in written.items() if (folder / name).stat().st_mtime_ns != when]
+    assert changed == [library.name]
+
+
+def test_folders_of_others_are_left_alone(ssh_board: SshBoard, cli: CommandLine) -> None:
+    ssh_board.directory.mkdir()
+    (ssh_board.directory / "thesis.txt").write_text("mine")
+    outcome = cli(*ssh_board.add_words("desk"))
+    assert outcome.code == 3 and "not tvmmobile's" in outcome.err and registered_names() == []
+    assert [path.name for path in ssh_board.directory.iterdir()] == ["thesis.txt"]
+
+
+def test_remove_leaves_nothing(ssh_board: SshBoard, device: DeviceFile, cli: CommandLine) -> None:
+    assert (ssh_board.directory / MARK).exists()
+    assert cli("device", "remove", "desk").code == 0
+    assert registered_names() == [] and not ssh_board.directory.exists() and ssh_board.leftovers() == []
+    assert cli("device", "remove", "desk").code == 1
+
+
+def test_a_lease_keeps_others_away_until_it_is_given_back_or_runs_out(board: Board, ssh_board: SshBoard) -> None:
+    path = lease_path(board)
+    mine, theirs = (BoardLease(path, board.root, owner, owner) for owner in ("me@here", "ann@lab"))
+    uptime = ssh_board.root / "proc/uptime"
+    uptime.unlink()
+    uptime.write_text("1000.25 4000.00\n")
+    with connected(board.address) as remote:
+        theirs.take(remote)
+        theirs.take(remote)
+        with pytest.raises(BoardBusy, match="ann@lab uses the board, for 60 s more"):
+            mine.take(remote)
+        uptime.write_text("1061.00 4000.00\n")
+        mine.take(remote)
+        with pytest.raises(BoardBusy, match="me@here"):
+            theirs.take(remote)
+        theirs.release(remote)
+        assert Path(path).exists(), "only its owner gives it back"
+        boot = ssh_board.root / "proc/sys/kernel/random/boot_id"
+        boot.unlink()
+        boot.write_text("another-start\n")
+        theirs.take(remote)
+        theirs.release(remote)
+        assert not Path(path).exists()
+        Path(path).write_text("rubbish")
+        mine.take(remote)
+        with pytest.raises(BoardBusy):
+            theirs.take(remote)
+
+
+def test_governors_are_put_back_however_it_ends(board: Board, ssh_board: SshBoard) -> None:
+    with connected(board.address) as remote:
+        with pinned(remote, board):
+            assert governors(ssh_board.root) == {"performance"}
+        wait_until(lambda: governors(ssh_board.root) == {"ondemand"}, "the governors to be put back")
+        with pinned(remote, board):
+            assert governors(ssh_board.root) == {"performance"}
+            remote.close()
+            wait_until(lambda: governors(ssh_board.root) == {"ondemand"}, "the governors to be put back")
+
+
+def test_a_board_without_governors_cannot_be_pinned(board: Board, ssh_board: SshBoard) -> None:
+    for path in ssh_board.root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"):
+        path.unlink()
+    with connected(board.address) as remote, pytest.raises(DeviceUnavailable, match="no governor"), pinned(remote, board):
+        pass
+
+
+def test_what_spoils_a_measurement(board: Board, ssh_board: SshBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with watching([board]) as watch:
+        cool = watch.wait_until_cool(limit_s=5)
+        assert watch.spoiled(cool, watch.read()) == ""
+        sensor = ssh_board.root / "sys/class/thermal/thermal_zone0/temp"
+        sensor.write_text("81500\n")
+        with connected(board.address) as remote:
+            assert any("82 °C" in note or "81 °C" in note for note in disturbances(read_health(remote, board), board))
+        assert watch.wait_until_cool(limit_s=0)[0].temperature_c == 81.5
+        sensor.write_text("50000\n")
+        for path in ssh_board.root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_*"):
+            path.write_text("performance\n" if path.name == "scaling_governor" else "1000000\n")
+        assert watch.spoiled(cool, watch.read()) == "its clock was 1 GHz, not 1.8"
+        boot = ssh_board.root / "proc/sys/kernel/random/boot_id"
+        boot.unlink()
+        boot.write_text("another-start\n")
+        assert watch.spoiled(cool, watch.read()) == "the board was started anew"
+
+
+def test_a_watch_finds_its_board_again(board: Board, ssh_board: SshBoard) -> None:
+    with watching([board]) as watch:
+        assert watch.read()[0].temperature_c == 45.277
+        ssh_board.server.signal_sessions(signal.SIGKILL)
+        assert watch.read()[0].temperature_c == 45.277
+    ssh_board.server.stop()
+    with pytest.raises(DeviceUnavailable, match="does not answer"):
+        Watch([board], reconnect_s=0.5).read()

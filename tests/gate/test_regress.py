@@ -1,0 +1,166 @@
+"""`tvmmobile regress` on the virtual Pi 4: an unchanged rebuild passes, a library made slower on purpose fails and is explained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from commands import Command
+from conftest import CommandLine
+from registered_boards import make_board, make_home, register
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.build import NO_CHANGES, Changes, VariantJob, build_variant
+from tvmmobile.running.library import Library
+from tvmmobile.schedules import KnobSchedule
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.files import sha256_of
+from tvmmobile.tuning.database import Identity
+
+pytestmark = pytest.mark.virtual
+STEM = "mobilenet_v1_0.25_32_float32_t1"
+#: A product of the last block but one; five layers use it.
+KERNEL = "pw_2x2_128x128_32c_to_32c_relu6_float32_t1"
+
+
+def worse(task: Task, schedule: Schedule) -> Schedule:
+    """A register tile of one pixel and four channels for one kernel."""
+    if task.name != KERNEL:
+        return schedule
+    assert isinstance(schedule, KnobSchedule)
+    return replace(schedule, knobs=tuple((schedule.values | {"rows": 1, "columns": 4}).items()))
+
+
+@dataclass(frozen=True)
+class Built:
+    """Libraries of one variant, each in a folder of its own, and a directory with the first one's baseline."""
+
+    folder: Path
+    libraries: Mapping[str, Library]
+
+    @property
+    def baselines(self) -> Path:
+        """Where the baseline is."""
+        return self.folder / "baselines"
+
+    def regress(self, name: str, *options: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        words = ("regress", str(self.libraries[name].path.parent), "--dir", str(self.baselines), *options)
+        command = Command(self.folder, *words)
+        code, out = command.wait(300)
+        return code, out, command.errors
+
+
+def padded(library: Library, folder: Path) -> Library:
+    """The same code in a file that is another one: a byte more at its end, which no loader reads."""
+    shutil.copytree(library.path.parent, folder)
+    copy = replace(library, path=folder / library.path.name)
+    with copy.path.open("ab") as stream:
+        stream.write(b"\0")
+    copy.manifest_path.write_text(json.dumps(copy.manifest() | {"sha256": sha256_of(copy.path)}))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("regress")
+    profile = find_device("pi4-virtual").profile
+    identity = Identity(profile.name, profile.model_hash)
+    spec = ModelSpec(alpha=0.25, resolution=32)
+    libraries = {}
+    for name, changes in (("old", NO_CHANGES), ("rebuilt", NO_CHANGES), ("slow", Changes(reschedule=worse))):
+        job = VariantJob(spec, None, 0, "float32", 1, identity, (SHIPPED_LOGS,), profile.target, folder / name)
+        libraries[name] = build_variant(job, changes)
+    libraries["padded"] = padded(libraries["old"], folder / "padded")
+    made = Built(folder, libraries)
+    bench = Command(folder, "bench", str(libraries["old"].path), "--out", str(folder / "old"))
+    assert bench.wait(300)[0] == 0, bench.errors
+    save = Command(folder, "baseline", "save", str(folder / "old" / "report.json"), "--dir", str(made.baselines))
+    assert save.wait() == (0, f"{made.baselines}/pi4-virtual/{STEM}.result.json\n"), save.errors
+    return made
+
+
+def test_the_baseline_keeps_the_library(built: Built) -> None:
+    kept = {path.name for path in (built.baselines / "pi4-virtual").iterdir()}
+    assert kept == {f"{STEM}{suffix}" for suffix in (".result.json", ".so", ".json", ".reference.npz")}
+    assert sha256_of(built.baselines / "pi4-virtual" / f"{STEM}.so") == sha256_of(built.libraries["old"].path)
+
+
+def test_an_unchanged_rebuild_passes(built: Built) -> None:
+    assert sha256_of(built.libraries["rebuilt"].path) == sha256_of(built.libraries["old"].path)
+    code, out, errors = built.regress("rebuilt")
+    assert code == 0, errors
+    assert "same library" in out and "1 skipped" in out
+
+
+def test_a_slower_library_fails_with_its_variant_and_kernel(built: Built) -> None:
+    report, junit = built.folder / "gate.json", built.folder / "gate.xml"
+    code, out, errors = built.regress("slow", "--json", str(report), "--junit", str(junit), "--out", str(built.folder / "new"))
+    assert code == 2, errors
+    assert "mobilenet_v1 0.25-32" in out and "1 slower" in out and f"kernel {KERNEL}: " in out and "modelled" in out
+    (variant,) = json.loads(report.read_text())["variants"]
+    assert variant["verdict"] == "slower" and 0.1 < variant["change"] < 0.2
+    assert [kernel["name"] for kernel in variant["kernels"]] == [KERNEL]
+    assert STEM in junit.read_text() and KERNEL in junit.read_text()
+    assert json.loads((built.folder / "new" / "report.json").read_text())["benchmarks"][0]["library_sha256"] == variant["library_sha256"]
+
+
+@pytest.mark.long
+def test_the_same_code_in_another_file_passes(built: Built) -> None:
+    code, out, errors = built.regress("padded")
+    assert code == 0 and "1 same" in out and "0.0%" in out, errors
+
+
+def test_what_cannot_be_compared_is_said_before_anything_runs(built: Built, cli: CommandLine, tmp_path: Path) -> None:
+    library = str(built.libraries["old"].path)
+    for options, said in (
+        (["--dir", str(tmp_path)], "has no baseline of these libraries on pi4-virtual"),
+        (["--device", "toaster", "--dir", str(built.baselines)], "no device 'toaster'"),
+        (["--threshold", "9999", "--dir", str(built.baselines)], "threshold of 9999"),
+    ):
+        outcome = cli("regress", library, *options)
+        assert outcome.code == 1 and said in outcome.err and len(outcome.err.splitlines()) == 2
+    damaged = tmp_path / "damaged"
+    shutil.copytree(built.baselines, damaged)
+    result = damaged / "pi4-virtual" / f"{STEM}.result.json"
+    content = json.loads(result.read_text())
+    content["context"]["timing_model"] = "another"
+    result.write_text(json.dumps(content))
+    assert "timing models differ" in cli("regress", library, "--dir", str(damaged)).err
+    shutil.copy(built.baselines / "pi4-virtual" / result.name, result)
+    (damaged / "pi4-virtual" / f"{STEM}.so").write_bytes(b"rotten")
+    assert "not the library its manifest describes" in cli("regress", library, "--dir", str(damaged)).err
+
+
+@pytest.mark.long
+def test_a_board_is_asked_again_in_turns(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: CommandLine) -> None:
+    """Behind a real SSH server, with times that an emulator's clock measures: as noisy as any board."""
+    board = make_board(tmp_path / "board", make_home(tmp_path, monkeypatch))
+    try:
+        register(cli, board)
+        old, kept = built.libraries["old"], tmp_path / "kept"
+        assert cli("bench", str(old.path), "--device", "desk", "--out", str(tmp_path / "old")).code == 0
+        saved = cli("baseline", "save", str(tmp_path / "old" / "report.json"), "--dir", str(kept), "--libraries", str(old.path.parent))
+        assert saved.code == 0 and saved.err == ""
+        # As if it had been much faster: suspicious at first, cleared by the library itself.
+        path = kept / "desk" / f"{STEM}.result.json"
+        content = json.loads(path.read_text())
+        content["benchmarks"][0]["samples_us"] = [sample / 2 for sample in content["benchmarks"][0]["samples_us"]]
+        path.write_text(json.dumps(content))
+        outcome = cli(
+            "regress", str(built.libraries["padded"].path), "--device", "desk", "--dir", str(kept), "--json", str(tmp_path / "gate.json")
+        )
+        assert outcome.code in (0, 4), outcome.err  # never a regression; on a busy machine it may not be able to say
+        assert outcome.err.count("timed again: mobilenet_v1_0.25_32") >= 4 and outcome.err.count("timed again") % 2 == 0
+        (variant,) = json.loads((tmp_path / "gate.json").read_text())["variants"]
+        assert variant["pairs"] >= 2 and abs(variant["change"]) < 0.3
+        assert board.leftovers() == []
+    finally:
+        board.server.stop()

@@ -1,0 +1,164 @@
+"""The gate's statistics, on numbers made by hand and on simulated noise; scripts/simulate_gate has the long version."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tvmmobile.gate.statistics import (
+    COARSEST,
+    MOST_PAIRS,
+    Estimate,
+    Pair,
+    Verdict,
+    estimate_ratio,
+    holm,
+    is_suspicious,
+    judge,
+    judge_exact,
+    settle,
+)
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "simulate_gate.py"
+sys.path.insert(0, str(SCRIPT.parent))
+
+import simulate_gate  # noqa: E402
+
+
+def quiet_run(latency: float, seed: int, noise: float = 0.002) -> list[float]:
+    """A run of a board with hardly any noise."""
+    return list(latency * np.exp(np.random.default_rng(seed).normal(0, noise, 30)))
+
+
+def test_a_false_alarm_is_rare_and_a_slowdown_is_caught() -> None:
+    equal, slowed = (simulate_gate.simulate(25, 3, kind) for kind in (False, True))
+    assert not any(outcome.repeated or outcome.undecided for outcome in equal)
+    assert sum(outcome.repeated for outcome in slowed) >= 23
+    assert all(outcome.pairs <= MOST_PAIRS * outcome.suspicious for outcome in (*equal, *slowed))
+    assert np.mean([outcome.pairs for outcome in equal]) < 50
+
+
+def test_the_simulated_noise_is_what_it_says() -> None:
+    random = np.random.default_rng(1)
+    runs = np.log([simulate_gate.samples_of_run(random, 100.0) for _ in range(3000)])
+    # Between runs, half of a drift up or down, and the mean of 30 correlated samples: 0.02 · sqrt((1 + 0.5) / (1 - 0.5) / 30).
+    assert np.median(runs, axis=1).std() == pytest.approx(math.hypot(0.01, 0.01, 0.0063), rel=0.05)
+    calm = runs - np.median(runs, axis=1, keepdims=True)
+    steps = np.abs(calm[:, 1:] - calm[:, :-1])
+    # Of two samples with a correlation of 0.5, the difference has the standard deviation of either; its median is 0.6745 of that.
+    assert np.median(steps) == pytest.approx(0.6745 * 0.02, rel=0.1)
+    assert (calm > math.log(1.15)).mean() == pytest.approx(0.03 * 0.85, rel=0.15)
+
+
+def test_the_script_says_the_same_twice() -> None:
+    command = [sys.executable, str(SCRIPT), "--comparisons", "2", "--seed", "5"]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=False) for _ in range(2))
+    assert first.returncode == 0 and first.stdout == second.stdout
+    assert "| slowdown caught |" in first.stdout and "pairs of runs" in first.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [(0.0, Verdict.SAME), (0.029, Verdict.SAME), (0.031, Verdict.SLOWER), (-0.031, Verdict.FASTER), (1.0, Verdict.SLOWER)],
+)
+def test_without_noise_the_threshold_decides(change: float, verdict: Verdict) -> None:
+    judgement = judge_exact(100.0, 100.0 * (1 + change), 0.03)
+    assert judgement.verdict is verdict and judgement.change == pytest.approx(change) and judgement.p is None
+
+
+@pytest.mark.parametrize("wrong", [math.nan, 0.0, -1.0, math.inf])
+def test_what_is_no_latency_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="no latency"):
+        judge_exact(1.0, wrong, 0.03)
+    with pytest.raises(ValueError, match="no latency"):
+        estimate_ratio([Pair([1.0] * 30, [1.0] * 29 + [wrong])])
+    with pytest.raises(ValueError, match="no samples"):
+        estimate_ratio([Pair([], [1.0])])
+
+
+def test_one_pair_of_runs_is_never_taken_for_more_certain_than_runs_are_alike() -> None:
+    """30 samples without any noise say nothing of how another run would have come out."""
+    estimate = estimate_ratio([Pair([100.0] * 30, [104.5] * 30)])
+    assert estimate.error == pytest.approx(0.02) and judge([estimate], 0.03)[0].verdict is not Verdict.SLOWER
+    assert judge([estimate_ratio([Pair([100.0] * 30, [115.0] * 30)])], 0.03)[0].verdict is Verdict.SLOWER
+
+
+def test_several_pairs_that_agree_are_certain() -> None:
+    pairs = [Pair(quiet_run(100, seed), quiet_run(104, 100 + seed)) for seed in range(10)]
+    assert judge([estimate_ratio(pairs)], 0.03)[0].verdict is Verdict.SLOWER
+    assert judge([estimate_ratio([Pair(pair.new, pair.base) for pair in pairs])], 0.03)[0].verdict is Verdict.FASTER
+    # As certain, but below the threshold.
+    assert judge([estimate_ratio(pairs)], 0.05)[0].verdict is Verdict.SAME
+
+
+def test_outliers_do_not_matter() -> None:
+    spoiled = [value * (2 if place % 6 == 0 else 1) for place, value in enumerate(quiet_run(100, 1))]
+    assert abs(estimate_ratio([Pair(quiet_run(100, 2), spoiled)]).change) < 0.005
+
+
+def test_too_few_samples_and_too_much_noise_are_said() -> None:
+    (few,) = judge([estimate_ratio([Pair([100.0] * 5, [101.0] * 5)])], 0.03)
+    assert few.verdict is Verdict.TOO_NOISY and math.isinf(few.detects)
+    wild = [estimate_ratio([Pair(quiet_run(100, seed, 0.3), quiet_run(100, seed + 50, 0.3))]) for seed in range(4)]
+    for judgement in judge(wild, 0.03):
+        assert judgement.verdict is Verdict.TOO_NOISY and judgement.detects > COARSEST
+
+
+def test_more_variants_need_more_certainty() -> None:
+    """The same runs that are an alarm alone are none among many."""
+    suspect = Estimate(0.07, 0.02, math.inf, 1)
+    assert judge([suspect], 0.03)[0].verdict is Verdict.SLOWER
+    others = [Estimate(0.0, 0.02, math.inf, 1)] * 99
+    assert judge([suspect, *others], 0.03)[0].verdict is Verdict.TOO_NOISY
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+def test_holm(values: list[float]) -> None:
+    corrected = holm(values)
+    assert all(value <= other <= min(1.0, value * len(values)) for value, other in zip(values, corrected, strict=True))
+    order = sorted(range(len(values)), key=lambda index: values[index])
+    assert [corrected[index] for index in order] == sorted(corrected)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_only_what_is_suspicious_is_repeated_in_turns() -> None:
+    first = {
+        "slow": estimate_ratio([Pair(quiet_run(100, 1), quiet_run(106, 2))]),
+        "unlucky": estimate_ratio([Pair(quiet_run(100, 3), quiet_run(106, 4))]),
+        "fast": estimate_ratio([Pair(quiet_run(100, 5), quiet_run(95, 6))]),
+        "gone": estimate_ratio([Pair(quiet_run(100, 7), quiet_run(115, 8))]),
+    }
+    asked: list[tuple[str, bool]] = []
+
+    def measure(name: str, base_first: bool) -> Pair | None:
+        asked.append((name, base_first))
+        new = {"slow": 106, "unlucky": 100}
+        seed = 1000 * len(asked)
+        return Pair(quiet_run(100, seed), quiet_run(new[name], seed + 1)) if name in new else None
+
+    settled = settle(first, measure, 0.03)
+    turns = {name: [base_first for other, base_first in asked if other == name] for name in first}
+    assert turns["fast"] == [] and turns["gone"] == [True] and turns["unlucky"] == [True, False]
+    assert turns["slow"] == [True, False] * (MOST_PAIRS // 2)
+    assert settled["fast"] == first["fast"] and settled["gone"] == first["gone"]
+    assert not is_suspicious(settled["unlucky"], 0.03)
+    verdicts = dict(zip(settled, (judgement.verdict for judgement in judge(list(settled.values()), 0.03)), strict=True))
+    assert verdicts["slow"] is Verdict.SLOWER and verdicts["unlucky"] is Verdict.SAME
+
+
+def test_the_runs_that_raised_a_suspicion_do_not_decide_it() -> None:
+    def measure(name: str, base_first: bool) -> Pair:
+        return Pair(quiet_run(100, 1), quiet_run(100, 2))
+
+    first = {"unlucky": estimate_ratio([Pair([100.0] * 30, [200.0] * 30)])}
+    assert abs(settle(first, measure, 0.03)["unlucky"].change) < 0.01

@@ -1,0 +1,160 @@
+"""Networks that say the same in other words: they become the same layers, and still compute what PyTorch computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from small_networks import error_against_torch, prepared, seeded, unit
+from torch import nn
+from torch.nn import functional
+
+from tvmmobile.graph.layers import Conv2d, Opaque
+
+TOLERANCE = 1e-5
+IMAGE = (1, 3, 9, 9)
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Lambda(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.function(image)
+
+
+def convolutions(network: nn.Module) -> list[Conv2d]:
+    return [node.layer for node in prepared(network, IMAGE).nodes if isinstance(node.layer, Conv2d)]
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        pytest.param(lambda x: x * (functional.relu6(x + 3) / 6), "hswish", id="gate divided"),
+        pytest.param(lambda x: functional.relu6(x + 3) / 6 * x, "hswish", id="gate first"),
+        pytest.param(lambda x: x * functional.relu6(x + 3) * (1 / 6), "hswish", id="a factor"),
+        pytest.param(lambda x: x * functional.hardsigmoid(x), "hswish", id="by hsigmoid"),
+        pytest.param(lambda x: x * torch.clamp(x / 6 + 0.5, 0, 1), "hswish", id="by another hsigmoid"),
+        pytest.param(lambda x: functional.relu6(x + 3) * 0.16666667, "hsigmoid", id="hsigmoid by a factor"),
+        pytest.param(lambda x: torch.clamp(x * (1 / 6) + 0.5, 0, 1), "hsigmoid", id="hsigmoid of a sixth"),
+    ],
+)
+def test_forms_of_h_swish_and_h_sigmoid(tmp_path: Path, function: Function, name: str) -> None:
+    network = seeded(*unit(3, 8, 3, activation=Lambda(function)), *unit(8, 9))
+    assert [layer.clamp for layer in convolutions(network)] == [name, (0.0, 6.0)]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda x: x * (functional.relu6(x + 3) / 5), id="by 5"),
+        pytest.param(lambda x: x * (functional.relu6(x + 2) / 6), id="shifted by 2"),
+        pytest.param(lambda x: x * functional.relu6(x + 3) * (1 / 7), id="a seventh"),
+        pytest.param(lambda x: torch.clamp(x / 6 + 0.4, 0, 1), id="from 0.4"),
+        pytest.param(lambda x: (x + 1) * (functional.relu6(x + 3) / 6), id="of something else"),
+    ],
+)
+def test_what_only_looks_like_it(tmp_path: Path, function: Function) -> None:
+    network = seeded(*unit(3, 8, 3, activation=Lambda(function)), *unit(8, 9))
+    assert not {"hswish", "hsigmoid"} & {layer.clamp for layer in convolutions(network)}
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+class _GateReadTwice(nn.Module):
+    """A convolution whose h-sigmoid and whose sum behind the bias both have another reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        total = self.conv(image)
+        return functional.hardsigmoid(total) * torch.tanh(total)
+
+
+def test_a_kernel_has_one_result(tmp_path: Path) -> None:
+    network = seeded(_GateReadTwice())
+    assert [layer.clamp for layer in convolutions(network)] == [(None, None)]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_a_batch_norm_behind_a_bias_is_folded_too(tmp_path: Path) -> None:
+    network = seeded(*unit(3, 8, 3, bias=True), *unit(8, 8, 3, groups=8, bias=True), *unit(8, 9))
+    assert [layer.clamp for layer in convolutions(network)] == [(0.0, 6.0)] * 3
+    assert not any("batch_norm" in node.layer.name for node in prepared(network, IMAGE).nodes)
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_a_batch_norm_behind_an_activation_stays(tmp_path: Path) -> None:
+    network = seeded(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), *unit(8, 9))
+    assert any("batch_norm" in node.layer.name for node in prepared(network, IMAGE).nodes)
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), id="halves"),
+        pytest.param(lambda x: torch.cat([part.relu() for part in x.split([1, 4, 3], 1)], 1), id="uneven parts"),
+        pytest.param(lambda x: x.mean((2, 3), keepdim=True).squeeze(-1).squeeze(-1), id="squeezed"),
+        pytest.param(lambda x: x.unsqueeze(1).transpose(1, 2).squeeze(-3), id="squeezed from the end"),
+        pytest.param(lambda x: x[:, -1] + x[:, 2], id="the last one"),
+        pytest.param(lambda x: x[:, [-1, 0, -3]], id="some from the end"),
+    ],
+)
+def test_parts_and_views(tmp_path: Path, function: Function) -> None:
+    network = seeded(*unit(3, 8, 3), Lambda(function))
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        pytest.param(lambda: nn.ConvTranspose2d(8, 6, 2, 2), id="transposed convolution"),
+        pytest.param(lambda: nn.AdaptiveAvgPool2d(4), id="pooling of uneven parts"),
+        pytest.param(lambda: nn.Upsample(scale_factor=2, mode="bilinear"), id="bilinear"),
+        pytest.param(lambda: nn.GroupNorm(2, 8), id="group norm"),
+        pytest.param(lambda: nn.PixelShuffle(2), id="pixel shuffle"),
+    ],
+)
+def test_operators_of_other_networks(tmp_path: Path, layer: Callable[[], nn.Module]) -> None:
+    """No template takes them, and all of them compile."""
+    torch.manual_seed(0)
+    network = seeded(*unit(3, 8, 3), layer(), Lambda(lambda x: x * 2))
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("pool", "kinds"),
+    [
+        pytest.param(nn.AvgPool2d(3, 2, 1), ["depthwise 3x3"], id="padding counted"),
+        pytest.param(nn.AvgPool2d((2, 3), 1), ["depthwise 2x3"], id="no padding"),
+        pytest.param(nn.AvgPool2d(5), ["average pool"], id="all pixels"),
+        pytest.param(nn.AvgPool2d(3, 2, 1, count_include_pad=False), [], id="padding not counted"),
+        pytest.param(nn.AvgPool2d(2, ceil_mode=True), [], id="windows that reach over the image"),
+    ],
+)
+def test_average_pools(tmp_path: Path, pool: nn.Module, kinds: list[str]) -> None:
+    """Those of which every window counts as many pixels are layers that have templates."""
+    network = seeded(*unit(3, 8, 3, 2), pool, *unit(8, 9))
+    found = [node.layer.kind for node in prepared(network, IMAGE).nodes[1:2] if not isinstance(node.layer, Opaque)]
+    assert found == kinds
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_without_a_bias(tmp_path: Path) -> None:
+    """Convolutions and classifiers without one are layers, whoever reads them."""
+    first, second = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 8, 1, bias=False)
+    last = nn.Sequential(nn.Conv2d(8, 6, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+    network = seeded(first, nn.ReLU(), second, nn.Softplus(), last, nn.Linear(6, 5, bias=False))
+    layers = [node.layer for node in prepared(network, IMAGE).nodes]
+    kinds = [layer.kind for layer in layers if not isinstance(layer, Opaque)]
+    assert kinds == ["conv 3x3", "conv 1x1", "conv 1x1", "average pool", "fully connected"]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE

@@ -1,0 +1,341 @@
+"""Commands that are interrupted, terminated or killed at any moment, on a virtual board and on one behind SSH: what they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.forkserver
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures._base import _AcquireFutures  # type: ignore[attr-defined]
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pebble
+import psutil
+import pytest
+from commands import Command, records
+from conftest import CommandLine
+from registered_boards import SshBoard, make_board, make_home, register
+
+from tvmmobile.system.workers import Workers
+
+pytestmark = pytest.mark.virtual
+SMALL = ("--alpha", "0.25", "--resolution", "32", "--classes", "10")
+#: How far a command is before the random rest of a moment, which is at most this long.
+PHASES = ("begun", "with workers", "with agents", "measuring")
+MOST_DELAY_S = 2.0
+MOMENTS = 10
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where commands run: a folder for all of them, the device, and the board behind it if that is not a virtual one."""
+
+    folder: Path
+    device: str
+    board: SshBoard | None = None
+
+    @property
+    def logs(self) -> Path:
+        """The tuning logs, which commands go on with."""
+        return self.folder / "logs"
+
+    @property
+    def libraries(self) -> Path:
+        """What `compile` has made."""
+        return self.folder / "out"
+
+    def tune(self) -> Command:
+        """Start `tune`."""
+        words = ("tune", "--device", self.device, *SMALL, "--trials", "1", "--strategy", "random")
+        return Command(self.folder, *words, "--logs", str(self.logs), "--out", str(self.libraries))
+
+    def bench(self) -> Command:
+        """Start `bench`, for as long as it may take."""
+        return Command(
+            self.folder, "bench", str(self.libraries), "--device", self.device, "--out", str(self.folder / "benched"), "--repeat", "100000"
+        )
+
+    def leftovers(self, command: Command, ports: set[int]) -> list[str]:
+        """What a command that ended should not have left; `ports` are those it listened on."""
+        found = [*command.leftovers(0), *(path.name for path in command.temporary.iterdir())]
+        found += [f"port {port}" for port in ports & _listening()]
+        return found + (self.board.leftovers() if self.board else [])
+
+    def agent_folders(self, command: Command, inside: str = "") -> bool:
+        """Whether an agent of the command has its folder, with something of a name in it."""
+        folder, pattern = (self.board.directory, "work-*") if self.board else (command.temporary, "tvmmobile-*/agent-*")
+        return any(folder.glob(pattern + inside))
+
+    def ports(self, command: Command) -> set[int]:
+        """What the command listens on, here and on the board."""
+        processes = [*command.children(), *(self.board.server.sessions() if self.board else [])]
+        found = set()
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                found |= {place.laddr.port for place in process.net_connections("tcp") if place.status == psutil.CONN_LISTEN}
+        return found
+
+
+@pytest.fixture
+def virtual(tmp_path: Path) -> Place:
+    return Place(tmp_path, "pi4")
+
+
+@pytest.fixture
+def behind_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: CommandLine) -> Iterator[Place]:
+    board = make_board(tmp_path / "board", make_home(tmp_path, monkeypatch))
+    monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path / "data"))
+    try:
+        register(cli, board)
+        yield Place(tmp_path, "desk", board)
+    finally:
+        board.server.stop()
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Place:
+    """The fixture that a test names."""
+    found: Place = request.getfixturevalue(request.param)
+    return found
+
+
+def on(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("place", names, indirect=True)
+
+
+def arrive(place: Place, command: Command, phase: str) -> None:
+    """Returns once the command is that far."""
+    conditions: dict[str, Callable[[], bool]] = {
+        "begun": lambda: _catches(command.pid, signal.SIGTERM),  # before that, Python itself is starting
+        "with workers": lambda: any(command.temporary.glob("tvmmobile-workers-*")),
+        "with agents": lambda: place.agent_folders(command),
+        "measuring": lambda: place.agent_folders(command, "/session-*"),
+    }
+    command.wait_until(conditions[phase])
+
+
+def ended(place: Place, command: Command, number: signal.Signals, group: bool) -> tuple[int, str]:
+    """Send the signal, wait for the end and for everything to be gone; the exit code and what was said."""
+    ports = place.ports(command)
+    before = len(records(place.logs))
+    (command.signal_group if group else command.signal)(number)
+    code, _ = command.wait(30)
+    assert nothing_of(lambda: place.leftovers(command, ports), 5) == []
+    assert len(records(place.logs)) >= before
+    return code, command.errors
+
+
+def nothing_of(find: Callable[[], list[str]], within_s: float) -> list[str]:
+    """What is still there after a while."""
+    deadline = time.monotonic() + within_s
+    while (found := find()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def interrupt(place: Place, start: Callable[[], Command], phase: str, delay_s: float, group: bool = True) -> None:
+    """A moment, and Ctrl-C at it."""
+    command = start()
+    arrive(place, command, phase)
+    time.sleep(delay_s)
+    code, said = ended(place, command, signal.SIGINT, group)
+    assert code == 130 and said.endswith("tvmmobile: interrupted\n") and "Traceback" not in said, f"{phase} + {delay_s:.2f} s: {said}"
+
+
+def moments(seed: int) -> Sequence[tuple[str, float, bool]]:
+    """How far the command is, the delay after that in seconds, and whether the whole group of processes gets the signal."""
+    rng = random.Random(seed)
+    return [(PHASES[number % len(PHASES)], rng.random() * MOST_DELAY_S, rng.random() < 0.7) for number in range(MOMENTS)]
+
+
+def finish(place: Place) -> None:
+    """A run that nobody interrupts works at once and goes on from the records there are."""
+    before = records(place.logs)
+    command = place.tune()
+    code, _ = command.wait(600)
+    assert code == 0, command.errors
+    assert records(place.logs)[: len(before)] == before
+    assert place.leftovers(command, set()) == []
+
+
+#: A verb that Ctrl-C meets while text is executed, as dataclasses do it when modules are imported.
+MEETS_CTRL_C = """
+from tvmmobile import cli
+
+def fail() -> None:
+    exec("raise KeyboardInterrupt")
+
+if __name__ == "__main__":
+    cli.VERBS = (cli.Verb("fail", "meets_ctrl_c:fail", "Fails."),)
+    cli.main()
+"""
+
+
+def test_the_exit_code_of_an_interrupted_import(tmp_path: Path) -> None:
+    (tmp_path / "meets_ctrl_c.py").write_text(MEETS_CTRL_C)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-m", "meets_ctrl_c", "fail"], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "tvmmobile: interrupted\n")
+
+
+def test_workers_that_start_are_not_broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM while a pool starts its processes takes effect once they are started, and then ends them."""
+
+    class Pool(pebble.ProcessPool):  # type: ignore[misc]
+        @property
+        def active(self) -> bool:
+            signal.raise_signal(signal.SIGTERM)
+            started.append(super().active)
+            return started[-1]
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(number)
+
+    started: list[bool] = []
+    monkeypatch.setattr("tvmmobile.system.workers.pebble.ProcessPool", Pool)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(SystemExit):
+            Workers(1)
+        assert signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert started == [True] and list(tmp_path.iterdir()) == [] and capfd.readouterr().err == ""
+
+
+def _outlives_sigterm(folder: Path | None) -> None:
+    """A job that goes on in spite of SIGTERM, as a compiler does until it is back in Python; `None` is no work."""
+    if folder:
+        signal.signal(signal.SIGTERM, lambda *_: (folder / "terminated").touch())
+        (folder / "begun").touch()
+        time.sleep(60)
+
+
+def _until(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
+def test_no_worker_starts_while_a_pool_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool is stopped while it waits for the end of a worker whose job was cancelled: it puts none in its place."""
+    forks: list[Any] = []
+    fork = multiprocessing.forkserver.connect_to_new_process
+
+    def counting(descriptors: Any) -> Any:
+        forks.append(fork(descriptors))
+        return forks[-1]
+
+    workers = Workers(1)
+    monkeypatch.setattr("multiprocessing.forkserver.connect_to_new_process", counting)
+    running = workers.run(_outlives_sigterm, [None, tmp_path], 60)
+    try:
+        next(running)
+        _until(tmp_path / "begun")
+        running.close()
+        _until(tmp_path / "terminated")
+    finally:
+        workers.stop()
+    assert forks == []
+
+
+def test_ctrl_c_while_futures_are_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wait` locks futures one by one: left between two of them, it would leave the pool's threads waiting for ever."""
+    acquire = _AcquireFutures.__enter__
+    begun: list[float] = []
+
+    def interrupted(futures: _AcquireFutures) -> None:
+        acquire(futures)
+        if begun:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_AcquireFutures, "__enter__", interrupted)
+    workers = Workers(1)
+    try:
+        running = workers.run(time.sleep, [0.0, 1.0, 1.0], 60)
+        begun.append(next(running)[0])
+        with pytest.raises(KeyboardInterrupt):
+            next(running)
+        time.sleep(0.5)  # the pool's threads look at what was cancelled
+    finally:
+        stopping = threading.Thread(target=workers.stop, daemon=True)
+        stopping.start()
+        stopping.join(20)
+    assert not stopping.is_alive()
+
+
+def test_two_moments(behind_ssh: Place) -> None:
+    interrupt(behind_ssh, behind_ssh.tune, "with workers", 0.5)
+    interrupt(behind_ssh, behind_ssh.tune, "measuring", 0.3, group=False)
+
+
+@pytest.mark.long
+@on("virtual", "behind_ssh")
+def test_tuning_at_ten_moments(place: Place) -> None:
+    for moment in moments(11):
+        interrupt(place, place.tune, *moment)
+    finish(place)
+
+
+@pytest.mark.long
+@on("behind_ssh")
+def test_benchmarks_at_ten_moments(place: Place, cli: CommandLine) -> None:
+    assert cli("compile", "--device", place.device, *SMALL, "--out", str(place.libraries)).code == 0
+    for moment in moments(12):
+        interrupt(place, place.bench, *moment)
+
+
+@pytest.mark.long
+@on("virtual", "behind_ssh")
+def test_a_terminated_command_ends_in_order(place: Place) -> None:
+    for phase in PHASES:
+        command = place.tune()
+        arrive(place, command, phase)
+        code, said = ended(place, command, signal.SIGTERM, group=False)
+        assert code == 143 and "Traceback" not in said and "error" not in said, f"{phase}: {said}"
+    interrupt(place, place.tune, "measuring", 0.0)
+
+
+@pytest.mark.long
+@on("virtual", "behind_ssh")
+def test_what_a_killed_command_started_ends_by_itself(place: Place) -> None:
+    for phase in PHASES[1:]:
+        command = place.tune()
+        arrive(place, command, phase)
+        ports = place.ports(command)
+        command.signal(signal.SIGKILL)
+        assert command.wait(30)[0] == -signal.SIGKILL
+
+        def left(command: Command = command, ports: set[int] = ports) -> list[str]:
+            return [what for what in place.leftovers(command, ports) if not what.startswith(("tvmmobile-workers-", "pymp-"))]
+
+        assert nothing_of(left, 8) == []
+    command = place.tune()  # nobody else holds the board or the logs
+    arrive(place, command, "measuring")
+    command.signal_group(signal.SIGINT)
+    assert command.wait(30)[0] == 130, command.errors
+
+
+def _listening() -> set[int]:
+    return {place.laddr.port for place in psutil.net_connections("tcp") if place.status == psutil.CONN_LISTEN}
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for a signal (proc(5), SigCgt)."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False

@@ -1,0 +1,104 @@
+"""A compiled variant is checked as a whole before anything of it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tvmmobile.running.library import find_libraries
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import sha256_of
+
+Manifest = dict[str, Any]
+
+
+def write_library(folder: Path, change: Callable[[Manifest], object] = lambda _: None) -> Path:
+    """A library that loads nowhere, with a manifest and a reference that are in order but for `change`."""
+    path = folder / "net.so"
+    path.write_bytes(b"\x7fELF")
+    kernel = {"name": "k", "kind": "other", "macs": 0, "latency_us": None, "schedule": {"trace": "[]"}}
+    manifest = {
+        "sha256": sha256_of(path),
+        "model": {"name": "mobilenet_v1", "alpha": 0.25, "resolution": 32, "activation": "relu6", "classes": 10},
+        "weights": "seeded kaiming, seed 0",
+        "dtype": "float32",
+        "threads": 1,
+        "kernels": [kernel],
+    }
+    change(manifest)
+    path.with_suffix(".json").write_text(json.dumps(manifest))
+    write_reference(path)
+    return path
+
+
+def write_reference(path: Path, side: int = 32, dtype: type = np.float32) -> None:
+    np.savez(path.with_suffix(".reference.npz"), input=np.zeros((1, 3, side, side), dtype), output=np.zeros((1, 10), dtype))
+
+
+def test_a_sound_one_is_found_once(tmp_path: Path) -> None:
+    path = write_library(tmp_path)
+    (library,) = find_libraries([tmp_path, path])
+    assert library.spec.variant == "mobilenet_v1_0.25_32" and library.reference()[0].shape == (1, 3, 32, 32)
+
+
+def test_two_of_one_name_cannot_share_a_report(tmp_path: Path) -> None:
+    """A result file knows its variants by name."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    paths = [write_library(tmp_path / name) for name in ("old", "new")]
+    with pytest.raises(UserError, match=r"old/net\.so and .*new/net\.so have the same name"):
+        find_libraries(paths)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda manifest: manifest.pop("kernels"), "'kernels' is missing"),
+        (lambda manifest: manifest.pop("weights"), "'weights' is missing"),
+        (lambda manifest: manifest.update(threads=0), "0 threads"),
+        (lambda manifest: manifest["model"].update(resolution=[]), "is not a manifest"),
+        (lambda manifest: manifest["kernels"][0].update(macs="many"), "has no layer type or multiply-adds"),
+        (lambda manifest: manifest["kernels"][0].update(latency_us=-1), "has a latency of -1"),
+        (lambda manifest: manifest["kernels"][0].update(schedule={}), "'knobs' is missing"),
+        (lambda manifest: manifest["kernels"].append("conv"), "is not a manifest"),
+        (lambda manifest: manifest.update(sha256="0" * 64), "is not the library its manifest describes"),
+    ],
+)
+def test_a_tampered_manifest(tmp_path: Path, change: Callable[[Manifest], object], complaint: str) -> None:
+    write_library(tmp_path, change)
+    with pytest.raises(UserError, match=complaint):
+        find_libraries([tmp_path])
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("unpickled",)
+
+
+def test_a_pickled_reference_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_library(tmp_path).with_suffix(".reference.npz")
+    np.savez(path, input=np.array([_Bomb()], dtype=object), output=np.zeros(10, np.float32))
+    with pytest.raises(UserError, match="cannot be read"):
+        find_libraries([tmp_path])
+    assert not Path("unpickled").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", bytes(range(256))])
+def test_a_damaged_reference(tmp_path: Path, content: bytes) -> None:
+    write_library(tmp_path).with_suffix(".reference.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"reference\.npz cannot be read"):
+        find_libraries([tmp_path])
+
+
+@pytest.mark.parametrize(("side", "dtype"), [(64, np.float32), (32, np.float64)])
+def test_the_reference_of_another_variant(tmp_path: Path, side: int, dtype: type) -> None:
+    write_reference(write_library(tmp_path), side, dtype)
+    with pytest.raises(UserError, match=r"does not hold the arrays of mobilenet_v1_0\.25_32"):
+        find_libraries([tmp_path])

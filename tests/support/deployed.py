@@ -1,0 +1,33 @@
+"""A compiled library's three files without a compiler, for tests of what is checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.system.files import sha256_of
+
+SIDE, CLASSES = 32, 10
+
+
+def make_library(folder: Path, threads: int = 1, content: bytes = b"no ELF file", **changes: Any) -> Path:
+    """A library that every check of files passes and no device can run; `changes` go into its manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"mobilenet_v1_0.25_{SIDE}_float32_t{threads}.so"
+    path.write_bytes(content)
+    manifest = {
+        "sha256": sha256_of(path),
+        "model": {"name": "mobilenet_v1", "alpha": 0.25, "resolution": SIDE, "activation": "relu6", "classes": CLASSES},
+        "weights": "seeded",
+        "dtype": "float32",
+        "threads": threads,
+        "target": {"mcpu": "cortex-a72"},
+        "kernels": [],
+    }
+    path.with_suffix(".json").write_text(json.dumps(manifest | changes))
+    arrays = {"input": np.zeros((1, 3, SIDE, SIDE), np.float32), "output": np.zeros((1, CLASSES), np.float32)}
+    np.savez(path.with_suffix(".reference.npz"), **arrays)
+    return path

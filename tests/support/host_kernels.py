@@ -1,0 +1,100 @@
+"""Runs a schedule's kernel on the host, every array between guard bands."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+
+from tvmmobile.graph.layers import Array, Layer
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import compile_kernel
+from tvmmobile.kernels.function import kernel_function
+from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
+from tvmmobile.schedules import KnobSchedule, Space, template_for, template_named
+
+HOST = {"kind": "llvm"}
+#: Elements before and after each array; a multiple of TVM's alignment of 64 bytes.
+GUARD = 256
+#: A NaN with a payload of its own: arithmetic on it gives NaN, and a store over it is seen whatever the value.
+SENTINEL = np.uint32(0x7FC0BEEF)
+_NUMBER = itertools.count()
+
+
+def examples(count: int) -> settings:
+    """The same examples in every run; a kernel takes 0.1 to 0.5 s to build."""
+    checks = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
+    return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
+
+
+class Guarded:
+    """A float32 array in the middle of a larger one that is filled with NaN."""
+
+    def __init__(self, content: Array) -> None:
+        size = content.size
+        self._whole = np.empty(2 * GUARD + size + 16, np.float32)
+        self._whole.view(np.uint32)[:] = SENTINEL
+        aligned = GUARD + (-(self._whole.ctypes.data // 4 + GUARD)) % 16
+        self._inner = slice(aligned, aligned + size)
+        self.array = self._whole[self._inner].reshape(content.shape)
+        self.array[...] = content
+        self._before = self._whole.copy()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the guard bands hold what they held."""
+        inside = np.zeros(self._whole.shape, bool)
+        inside[self._inner] = True
+        same = self._whole.view(np.uint32) == self._before.view(np.uint32)
+        return bool((same | inside).all())
+
+    @property
+    def unwritten(self) -> int:
+        """Elements of the array itself that still hold the guard's value."""
+        return int((self._whole[self._inner].view(np.uint32) == SENTINEL).sum())
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing at all was written."""
+        return bool((self._whole.view(np.uint32) == self._before.view(np.uint32)).all())
+
+
+def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
+    """Build one schedule into `path`, run it, and return its error relative to the output's largest magnitude.
+
+    Asserts that every output element is written, and nothing else.
+    """
+    import tvm
+
+    template = template_named(schedule.template, schedule.version)
+    assert template is not None
+    data, parameters = make_inputs(task), make_parameters(task)
+    compile_kernel(kernel_function(task, schedule, None), HOST, path)
+    inputs = [Guarded(array) for array in (*data, *template.pack(task, schedule.values, parameters))]
+    output = Guarded(np.empty(task.region[-1].output_shape, np.float32))
+    output.array.view(np.uint32)[...] = SENTINEL
+    tensors = [tvm.runtime.from_dlpack(guarded.array) for guarded in (*inputs, output)]
+    tvm.runtime.load_module(str(path))[task.symbol](*tensors)
+    assert output.unwritten == 0, f"{output.unwritten} of {output.array.size} outputs are not written"
+    assert output.untouched, "wrote before or after the output"
+    assert all(guarded.unchanged for guarded in inputs), "wrote to an input"
+    return relative_error(output.array, expected_output(task, data, parameters))
+
+
+def check_schedule(task: Task, space: Space, choice: int, tolerance: float, folder: Path) -> None:
+    """One schedule of the whole space, not only of what the pruning keeps, computes what PyTorch computes."""
+    schedules = list(space.unpruned())
+    schedule = schedules[choice % len(schedules)]
+    assert run_on_host(task, schedule, folder / f"kernel{next(_NUMBER)}.so") <= tolerance, f"{task.name} {schedule}"
+
+
+def check_layer(layer: Layer, threads: int, choice: int, name: str, folder: Path) -> None:
+    """The template of that name takes the layer, and one schedule of its whole space computes what PyTorch computes, within 1e-5."""
+    task = Task((layer,), threads=threads)
+    template = template_for(task)
+    assert template is not None and template.name == name
+    space = template.space(task)
+    assert space is not None
+    check_schedule(task, space, choice, 1e-5, folder)

@@ -1,0 +1,23 @@
+"""A tuning run's listener for tests."""
+
+from __future__ import annotations
+
+from tvmmobile.tuning.database import Record
+from tvmmobile.tuning.search.tuner import Assignment
+
+
+class Quiet:
+    """A listener that only keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def kernel_started(self, assignment: Assignment) -> None:
+        """See `search.tuner.Listener`."""
+
+    def trial_finished(self, record: Record, best: Record | None) -> None:
+        """See `search.tuner.Listener`."""
+        self.records.append(record)
+
+    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
+        """See `search.tuner.Listener`."""

@@ -1,0 +1,84 @@
+"""Boards for tests of hardware: an account here behind a real sshd, its agent under QEMU, described as a Raspberry Pi 4."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import CommandLine
+from pi4_tree import write_pi4_tree
+from ssh_server import Home, Server, new_key
+
+from tvmmobile.devices.board.registered import Board, DeviceFile, load_device
+from tvmmobile.devices.ssh.keys import fingerprint_of
+from tvmmobile.system.environment import cache_dir
+
+RUNNER = "qemu-aarch64"
+
+
+@dataclass(frozen=True)
+class SshBoard:
+    """One such board."""
+
+    server: Server
+    root: Path
+    directory: Path
+
+    def add_words(self, name: str) -> list[str]:
+        """The command line that registers it."""
+        address = self.server.address
+        words = ["device", "add", name, "--ssh", address.destination, "--port", str(address.port), "--runner", RUNNER]
+        return [*words, "--root", str(self.root), "--directory", str(self.directory), "--fingerprint", fingerprint_of(address.host_key)]
+
+    def agents(self) -> list[psutil.Process]:
+        """The agents' own processes, sessions not among them."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                words = process.cmdline()
+                parent = process.parent()
+                ours = RUNNER in words[:1] and any(word.startswith(str(self.directory)) for word in words)
+                if ours and not (parent is not None and words == parent.cmdline()):
+                    found.append(process)
+        return found
+
+    def leftovers(self) -> list[str]:
+        """What a run that ended should not have left on the board."""
+        files = [path.name for path in (self.root / "tmp").iterdir()]
+        if self.directory.exists():
+            files += [path.name for path in self.directory.iterdir() if path.name.startswith("work")]
+        return files + [f"process {process.pid}" for process in self.agents()]
+
+
+def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home directory with a key of its own; the cache stays where it was, for the agent in it takes seconds to build."""
+    monkeypatch.setenv("TVMMOBILE_CACHE", str(cache_dir()))
+    home = Home(tmp_path / "user")
+    home.ssh.mkdir(parents=True, mode=0o700)
+    new_key(home.key)
+    monkeypatch.setenv("HOME", str(home.path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return home
+
+
+def make_board(folder: Path, home: Home) -> SshBoard:
+    """Start a server for one board."""
+    return SshBoard(Server(folder / "server", home), write_pi4_tree(folder / "tree"), folder / "agent of mine")
+
+
+def register(cli: CommandLine, board: SshBoard, name: str = "desk", *more: str) -> DeviceFile:
+    """Add the board by the command line."""
+    outcome = cli(*board.add_words(name), *more)
+    assert outcome.code == 0, outcome.err
+    device = load_device(name)
+    assert device is not None
+    return device
+
+
+def only_board(device: DeviceFile) -> Board:
+    """Of a device with one board."""
+    (board,) = device.boards
+    return board

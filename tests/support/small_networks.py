@@ -1,0 +1,119 @@
+"""Small PyTorch networks and their way through the compiler to a library for the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tvmmobile.graph.layers import Layer
+from tvmmobile.graph.network import Lowered, Network, lower, read_network
+from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import export, make_target, pass_context
+from tvmmobile.kernels.function import kernel_function
+from tvmmobile.kernels.reference import relative_error
+from tvmmobile.networks.frontend import import_torch
+from tvmmobile.networks.models.weights import seed_weights
+from tvmmobile.schedules import KnobSchedule, template_for
+from tvmmobile.tuning.choice import choose
+from tvmmobile.tuning.database import Database, Identity
+
+HOST = {"kind": "llvm", "num-cores": 2}
+
+
+class Residual(nn.Module):
+    """`x + f(x)`."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image + self.inner(image)
+
+
+def unit(
+    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation: nn.Module | None = None, bias: bool = False
+) -> list[nn.Module]:
+    """Convolution, batch norm and activation, as networks have them."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU6() if activation is None else activation]
+
+
+def seeded(*modules: nn.Module) -> nn.Module:
+    """The modules in a row, in eval mode, with weights and batch-norm statistics that all matter."""
+    network = nn.Sequential(*modules)
+    seed_weights(network, 0)
+    return network.eval()
+
+
+def two_blocks() -> nn.Module:
+    """A MobileNet v1 of one depthwise separable block behind the first convolution, with its classifier."""
+    return seeded(*unit(3, 8, 3, 2), *unit(8, 8, 3, groups=8), *unit(8, 12), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(12, 5))
+
+
+def accepted(layer: Layer) -> bool:
+    """Whether some template takes a layer."""
+    return template_for(Task((layer,))) is not None
+
+
+def prepared(network: nn.Module, shape: tuple[int, ...], dump_dir: Path | None = None) -> Network:
+    """The network as the planner reads it."""
+    return read_network(*prepare(import_torch(network, shape), accepted, dump_dir))
+
+
+def kernels_of(network: Network, choice: int = 0, threads: int = 1) -> tuple[Lowered, ...]:
+    """Every layer as a kernel of its own: a schedule of its space (the `choice`-th, modulo its size), or the fallback's first."""
+    database = Database(Identity("nowhere", None), (), None)
+    kernels = []
+    functions: dict[Task, Any] = {}
+    for index, node in enumerate(network.nodes):
+        task = Task((node.layer,), threads=threads)
+        template = template_for(task)
+        constants: list[Any] = []
+        if template is None:
+            schedule = choose(task, node.function, database, HOST).schedule
+        else:
+            space = template.space(task)
+            assert space is not None and node.parameters is not None
+            schedule = list(space)[choice % len(space)]
+            assert isinstance(schedule, KnobSchedule)
+            constants = template.pack(task, schedule.values, (node.parameters,))
+        if task not in functions:  # a library has each kernel once
+            functions[task] = kernel_function(task, schedule, node.function)
+        kernels.append(Lowered(index, index, task, functions[task], tuple(constants)))
+    return tuple(kernels)
+
+
+def run_lowered(module: Any, image: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
+    """Build a lowered network for the host, load it from `path` and run it on one input."""
+    import tvm
+    from tvm import relax
+
+    with pass_context():
+        executable = relax.build(module, target=make_target(HOST))
+    export(executable, path, "cc")
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+    result: np.ndarray[Any, Any] = machine["main"](tvm.runtime.tensor(image)).numpy()
+    return result
+
+
+def error_against_torch(network: nn.Module, shape: tuple[int, ...], path: Path, choice: int = 0, threads: int = 1) -> float:
+    """Largest difference between PyTorch's output and the compiled network's, relative to the largest output.
+
+    Each library needs a path of its own: a process that has loaded one goes on with that, whatever is written over it.
+    """
+    return error_of(prepared(network, shape), network, shape, path, choice, threads)
+
+
+def error_of(read: Network, network: nn.Module, shape: tuple[int, ...], path: Path, choice: int = 0, threads: int = 1) -> float:
+    """The same of a network that is prepared already."""
+    image = np.random.default_rng(3).normal(0.0, 1.0, shape).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(image)).numpy()
+    actual = run_lowered(lower(read, kernels_of(read, choice, threads)), image, path)
+    return relative_error(actual, expected)

@@ -1,0 +1,118 @@
+"""What happens when this machine fails: a full disk under the log, workers that die, a terminated command."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import Command
+
+from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.layers import Dense
+from tvmmobile.graph.tasks import Task
+from tvmmobile.running.measure import Timing
+from tvmmobile.schedules import template_for
+from tvmmobile.system.workers import WorkerError, Workers
+from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.search import trial
+
+IDENTITY = Identity("board", None)
+TASK = Task((Dense(64, 64),))
+# Appends until it fails, in a process whose files may not grow beyond a limit: what a full disk does to a write, half of it included.
+FILL = """
+import resource, sys
+from pathlib import Path
+import test_machine_faults as here
+from tvmmobile.system.errors import UserError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+database = here.Database(here.IDENTITY, (), Path(sys.argv[1]))
+try:
+    for record in here.some_records():
+        database.append([record])
+        print("kept")
+except UserError as error:
+    print(error, file=sys.stderr)
+"""
+
+
+def some_records() -> list[Record]:
+    """Twelve records of one task."""
+    template = template_for(TASK)
+    space = template.space(TASK) if template else None
+    assert space is not None
+    return [Record(TASK, schedule, float(index)) for index, schedule in enumerate(space.unpruned(), 1)][:12]
+
+
+@pytest.mark.parametrize("torn", ["", '{"v":1,"na'])
+def test_a_full_disk_leaves_no_half_record(tmp_path: Path, torn: str) -> None:
+    log = tmp_path / "board" / "float32_t1.jsonl"
+    if torn:
+        log.parent.mkdir()
+        log.write_text(torn)
+    paths = os.pathsep.join(str(Path(__file__).parents[1] / folder) for folder in ("system", "support", "."))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", FILL, str(tmp_path), "2000"], capture_output=True, text=True, env=environment)
+    kept = done.stdout.count("kept")
+    assert 2 < kept < 12
+    assert done.stderr.startswith(f"tuning records cannot be written to {tmp_path}: File too large.\n")
+    content = log.read_text()
+    assert content.endswith("\n")
+    assert len([json.loads(line) for line in content.splitlines()[bool(torn) :]]) == kept
+    again = Database(IDENTITY, (), tmp_path)
+    again.append(some_records())  # there is room again
+    assert len(Database(IDENTITY, (tmp_path,), None).records(TASK)) == 12
+
+
+def test_a_full_disk_is_not_the_candidates_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    job = trial.Job(TASK, some_records()[0].schedule, None, Endpoint("127.0.0.1", 1, "pi4"), find_device("pi4").profile, Timing())
+    monkeypatch.setattr(trial, "compile_kernel", full)
+    monkeypatch.setattr(trial, "kernel_function", lambda *_: None)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        trial.run_trial(job)
+
+
+def misbehave(how: str) -> str:
+    """A job for a worker."""
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang":
+        time.sleep(600)
+    Path(os.environ["TMPDIR"], "left").touch()
+    return how
+
+
+def test_workers_outlast_their_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Workers(2) as workers:
+        found = dict(workers.run(misbehave, ["well", "die", "hang", "still well"], 2))
+        assert list(tmp_path.glob("*/left"))
+    assert found["well"] == "well" and found["still well"] == "still well"
+    assert isinstance(found["die"], WorkerError) and str(found["die"]) == "its worker process died (exit code -9)"
+    assert isinstance(found["hang"], WorkerError) and str(found["hang"]) == "not done within 2 s"
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "tvmmobile: interrupted\n"), (signal.SIGTERM, 143, ""), (signal.SIGHUP, 129, "")]
+)
+def test_a_command_ended_while_it_starts_cleans_up(tmp_path: Path, number: signal.Signals, code: int, said: str) -> None:
+    variant = ("--alpha", "0.25", "--resolution", "32")
+    command = Command(tmp_path, "tune", *variant, "--logs", str(tmp_path / "logs"), "--out", str(tmp_path / "out"))
+    command.wait_until(lambda: any(command.temporary.glob("tvmmobile-workers-*")) and len(command.children()) > 1)
+    command.signal_group(number)
+    assert command.wait(30)[0] == code
+    assert command.errors == said and command.leftovers() == []
+    assert list(command.temporary.iterdir()) == []

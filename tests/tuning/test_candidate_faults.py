@@ -1,0 +1,46 @@
+"""Candidates that crash, hang, compute nonsense or do not build: each fails alone, with its reason, and the search goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import broken_templates as broken
+import pytest
+from quiet_listener import Quiet
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.system.workers import Workers
+from tvmmobile.tuning.database import Database, Identity
+from tvmmobile.tuning.search.tuner import Deadlines, assign, tune
+
+pytestmark = pytest.mark.virtual
+DEVICE = find_device("pi4")
+DEADLINES = Deadlines(run_s=4, trial_s=12)
+REASONS = {
+    broken.CRASHES: "killed by SIGSEGV",
+    broken.HANGS: "did not finish within 4 s",
+    broken.WRONG: "wrong values: error ",
+    broken.NOT_A_NUMBER: "wrong values: error inf",
+    broken.DOES_NOT_BUILD: "does not build: ",
+    broken.KILLS_THE_COMPILER: "its worker process died",
+    broken.HANGS_THE_COMPILER: "not done within 12 s",
+}
+
+
+def test_bad_candidates_fail_alone(tmp_path: Path) -> None:
+    profile = DEVICE.profile
+    identity = Identity(profile.name, profile.model_hash)
+    database, listener = Database(identity, (), tmp_path), Quiet()
+    with Workers(2, preload=("broken_templates",)) as workers, DEVICE.started(2) as endpoint:
+        assignments = assign({broken.TASK: None}, database, 64, profile.target)[:1]  # the good template takes the task too
+        assert [(assignment.template and assignment.template.name, assignment.missing) for assignment in assignments] == [("broken", 8)]
+        tune(assignments, database, endpoint, profile, workers, listener, deadlines=DEADLINES)
+    logged = Database(identity, (tmp_path,), None)  # as the next run reads it
+    assert logged.ignored == 0 and len(logged) == len(listener.records) == 8
+    best = logged.best(broken.TASK)
+    assert best is not None and best.schedule == broken.schedule(broken.GOOD) and best.latency_us
+    errors = {record.schedule: record.error for record in logged.records(broken.TASK) if record.latency_us is None}
+    assert set(errors) == {broken.schedule(fault) for fault in REASONS}
+    for fault, reason in REASONS.items():
+        assert (errors[broken.schedule(fault)] or "").startswith(reason), fault
+        assert "\n" not in (errors[broken.schedule(fault)] or "")

@@ -1,0 +1,80 @@
+"""Which schedule a task is compiled with, where no template takes it: a record fits an equal function, whatever network it was made for."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from small_networks import HOST, prepared, seeded, unit
+from torch import nn
+
+from tvmmobile.graph.layers import Opaque
+from tvmmobile.graph.network import Node
+from tvmmobile.graph.passes.canonical_names import block_names, canonical_names
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.function import kernel_function
+from tvmmobile.tuning.choice import choose
+from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.search.fallback import FallbackSpace
+
+IMAGE = (1, 3, 9, 9)
+
+
+class MeanOfChannels(nn.Module):
+    """A reduction: Relax calls its block after a variable of the network."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.mean(1, keepdim=True)
+
+
+def reduction_in(network: nn.Module) -> Node:
+    """The first node of a network that no template takes."""
+    return next(node for node in prepared(network, IMAGE).nodes if isinstance(node.layer, Opaque))
+
+
+def test_a_record_fits_an_equal_function_of_another_network(tmp_path: Path) -> None:
+    here = reduction_in(seeded(*unit(3, 8, 3, 2), MeanOfChannels(), *unit(1, 5)))
+    there = reduction_in(seeded(*unit(3, 8, 3, 2), *unit(8, 8), *unit(8, 8), MeanOfChannels(), *unit(1, 5)))
+    task = Task((here.layer,))
+    assert there.layer == here.layer
+    (trace,) = FallbackSpace(task, here.function, HOST).members(1)
+    database = Database(Identity("nowhere", None), (), tmp_path)
+    database.append([Record(task, trace, 5.0)])
+    choice = choose(task, there.function, database, HOST)
+    assert (choice.schedule, choice.price.latency_us) == (trace, 5.0)
+    kernels = [kernel_function(task, choice.schedule, node.function) for node in (here, there)]
+    assert kernels[0].script() == kernels[1].script()
+
+
+def doubled(names: tuple[str, str]) -> Any:
+    """Σ 2 x over 64 values, its blocks and the buffers they fill called so."""
+    from tvm import te
+
+    x = te.placeholder((64,), name="x")
+    twice = te.compute((64,), lambda i: x[i] * 2.0, name=names[0])
+    k = te.reduce_axis((0, 64), name="k")
+    return te.create_prim_func([x, te.compute((1,), lambda i: te.sum(twice[k], axis=k), name=names[1])])
+
+
+def test_names_are_those_of_the_order() -> None:
+    import tvm
+
+    one, other = doubled(("T_multiply", "lv25_red")), doubled(("T_multiply3", "T_multiply"))
+    assert block_names(one) == ["T_multiply", "lv25_red", "root"] != block_names(other)
+    same = [canonical_names(tvm.IRModule({"main": function}))["main"] for function in (one, other)]
+    assert block_names(same[0]) == ["block0", "block1", "root"]
+    assert same[0].script() == same[1].script()
+    tvm.ir.assert_structural_equal(same[0], one)
+
+
+def test_the_name_of_a_task_says_what_its_blocks_are_called() -> None:
+    """Records from before names were canonical are of another task: their traces do not fit, and do not count."""
+    import tvm_ffi
+
+    node = reduction_in(seeded(*unit(3, 8, 3, 2), MeanOfChannels(), *unit(1, 5)))
+    assert isinstance(node.layer, Opaque)
+    structure = tvm_ffi.structural_hash(node.function.without_attr("global_symbol"))
+    assert node.layer.fingerprint != hashlib.sha256(str(structure).encode()).hexdigest()[:12]
+    assert node.layer.name == "mean_1x5x5x8_ab9057a76682"

@@ -1,0 +1,68 @@
+"""Records of templates that this version no longer has, or has in another version: never in the way of compiling or tuning."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.function import kernel_function
+from tvmmobile.schedules import KnobSchedule, template_for
+from tvmmobile.tuning.choice import choose
+from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.search.tuner import assign, make_strategy
+
+PI = Identity("pi4-virtual", "0123abcd")
+TASK = Task((Conv2d(14, 14, 64, 64, clamp=(0.0, 6.0)),))
+TARGET = {"kind": "llvm"}
+#: The fastest of all, by a version that there is no more.
+OLD = Record(TASK, KnobSchedule("pointwise", 0, (("tile", 7),)), 1.0)
+TEMPLATE = template_for(TASK)
+assert TEMPLATE is not None
+SPACE = TEMPLATE.space(TASK)
+assert SPACE is not None
+NEW = Record(TASK, next(iter(SPACE)), 2.0)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    found = Database(PI, (), tmp_path)
+    found.append([OLD, NEW])
+    return found
+
+
+def test_the_best_usable_record_is_chosen(database: Database) -> None:
+    chosen = choose(TASK, None, database, TARGET)
+    assert chosen.schedule == NEW.schedule
+    kernel_function(TASK, chosen.schedule, None)
+
+
+def test_only_old_records_count_as_none(tmp_path: Path) -> None:
+    database = Database(PI, (), tmp_path)
+    database.append([OLD])
+    assert kernel_function(TASK, choose(TASK, None, database, TARGET).schedule, None) is not None
+
+
+def test_old_records_are_no_trials(database: Database) -> None:
+    assert assign({TASK: None}, database, 8, TARGET)[0].missing == 7
+
+
+@pytest.mark.parametrize("name", ["climb", "evolution"])
+def test_a_search_goes_on_beside_old_records(database: Database, name: str) -> None:
+    assert TEMPLATE is not None and SPACE is not None
+    for number, schedule in enumerate(list(SPACE)[1:30]):
+        database.append([Record(TASK, schedule, 3.0 + number)])
+    strategy = make_strategy(name, TEMPLATE, TASK, [], random.Random(0), {}, database)
+    strategy.observe(database.records(TASK))
+    proposed = strategy.propose(8)
+    assert len(proposed) == 8 and all(schedule in SPACE for schedule in proposed)
+
+
+def test_old_records_of_a_neighbour_are_passed_over(database: Database) -> None:
+    neighbour = replace(TASK, region=(replace(TASK.region[0], height=15),))  # type: ignore[type-var]
+    chosen = choose(neighbour, None, database, TARGET)
+    assert kernel_function(neighbour, chosen.schedule, None) is not None

@@ -1,0 +1,123 @@
+"""Search strategies on kernels whose latency is a formula: what they propose, and how soon they find the best."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+
+import pytest
+
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import KnobSchedule, Space, template_for
+from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.search.cost_model import CostModel
+from tvmmobile.tuning.search.nearest import nearest_schedules
+from tvmmobile.tuning.search.strategy import Strategy
+from tvmmobile.tuning.search.tuner import BATCH, make_strategy
+
+TASK = Task((Conv2d(14, 14, 256, 512, clamp=(0.0, 6.0)),))
+SMALL = Task((Conv2d(4, 4, 8, 8, clamp=(0.0, 6.0)),))
+NAMES = ("random", "climb", "evolution")
+
+
+def space_of(task: Task) -> Space:
+    template = template_for(task)
+    space = template.space(task) if template else None
+    assert space is not None
+    return space
+
+
+def latency_us(schedule: KnobSchedule) -> float:
+    """Smooth in the knobs, best for six rows of sixteen columns."""
+    knobs = schedule.values
+    away = abs(math.log2(knobs["rows"] / 6)) + abs(math.log2(knobs["columns"] / 16)) + 0.05 * (knobs["outer"] + (knobs["k_block"] > 0))
+    return 100.0 * (1 + away)
+
+
+def made(name: str, task: Task, seed: int = 0, seeds: list[KnobSchedule] | None = None) -> Strategy:
+    template = template_for(task)
+    assert template is not None
+    database = Database(Identity("board", None), (), None)
+    return make_strategy(name, template, task, seeds or [], random.Random(seed), {}, database)
+
+
+def search(strategy: Strategy, trials: int) -> list[KnobSchedule]:
+    """What a strategy tries, in order."""
+    tried: list[KnobSchedule] = []
+    while len(tried) < trials:
+        batch = strategy.propose(min(BATCH, trials - len(tried)))
+        if not batch:
+            break
+        records = [Record(strategy.task, schedule, latency_us(schedule)) for schedule in batch]
+        strategy.observe(records)
+        model = getattr(strategy, "model", None)
+        if isinstance(model, CostModel):
+            model.add(records)
+        tried += batch
+    return tried
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_tried_twice_and_a_space_is_exhausted(name: str) -> None:
+    space = space_of(SMALL)
+    tried = search(made(name, SMALL), 10_000)
+    assert len(set(tried)) == len(tried) == len(space)
+    assert set(tried) == set(space)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_search(name: str) -> None:
+    first, second, other = (search(made(name, TASK, seed), 24) for seed in (1, 1, 2))
+    assert first == second != other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_come_first_and_foreign_ones_are_left_out(name: str) -> None:
+    members = list(space_of(TASK))
+    foreign = KnobSchedule("pointwise", 99, members[0].knobs)
+    tried = search(made(name, TASK, seeds=[members[7], foreign, members[3], members[7]]), 8)
+    assert tried[:2] == [members[7], members[3]] and foreign not in tried
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_an_earlier_run_tried_is_not_proposed(name: str) -> None:
+    before = search(made(name, TASK), 16)
+    strategy = made(name, TASK)
+    strategy.observe([Record(TASK, schedule, None if index % 2 else latency_us(schedule)) for index, schedule in enumerate(before)])
+    assert not set(search(strategy, 32)) & set(before)
+
+
+def test_guided_search_beats_chance() -> None:
+    best = min(map(latency_us, space_of(TASK)))
+
+    def found(name: str) -> float:
+        return statistics.mean(min(map(latency_us, search(made(name, TASK, seed), 20))) / best for seed in range(3))
+
+    chance = found("random")
+    assert found("climb") < chance and found("evolution") < chance
+
+
+def test_failures_are_avoided() -> None:
+    """A model that saw every schedule of eight rows fail proposes few of them."""
+    model = CostModel("pointwise", space_of(TASK).version)
+    members = list(space_of(TASK))
+    known = random.Random(0).sample(members, 60)
+    model.add(Record(TASK, schedule, None if schedule.values["rows"] == 8 else latency_us(schedule)) for schedule in known)
+    bad = [schedule for schedule in members if schedule.values["rows"] == 8]
+    good = [schedule for schedule in members if schedule.values["rows"] == 6]
+    assert min(model.predict(TASK, bad)) > statistics.median(model.predict(TASK, good))
+
+
+def test_a_new_kernel_starts_from_its_neighbours() -> None:
+    database = Database(Identity("board", None), (), None)
+    near, far = Task((Conv2d(14, 14, 256, 384, clamp=(0.0, 6.0)),)), Task((Conv2d(112, 112, 16, 16, clamp=(0.0, 6.0)),))
+    best = {task: min(space_of(task), key=latency_us) for task in (near, far)}
+    worst = {task: max(space_of(task), key=latency_us) for task in (near, far)}
+    for task in (far, near):
+        for schedule in (best[task], worst[task]):
+            database._add(Record(task, schedule, latency_us(schedule)), True)
+    template = template_for(TASK)
+    assert template is not None
+    assert nearest_schedules(TASK, database, template)[0] == space_of(TASK).nearest(best[near])

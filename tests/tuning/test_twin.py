@@ -1,0 +1,88 @@
+"""The virtual board beside a real one: whose records they are, what is tried first, and how well the model ranks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.build import VariantJob, build_variant
+from tvmmobile.schedules import KnobSchedule, template_for
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, best_of_twin, rank_correlation, twin_database, twin_identity
+
+VIRTUAL = find_device("pi4-virtual").profile
+BOARD = replace(VIRTUAL, name="desk", kind="measured", model_hash=None)
+TASK = Task((Conv2d(14, 14, 64, 64),))
+
+
+def schedules(count: int) -> list[KnobSchedule]:
+    template = template_for(TASK)
+    assert template is not None
+    space = template.space(TASK)
+    assert space is not None
+    return list(space)[:count]
+
+
+def database(folder: Path, latencies: list[float | None], identity: Identity) -> Database:
+    found = Database(identity, (), folder)
+    found.append([Record(TASK, schedule, latency) for schedule, latency in zip(schedules(len(latencies)), latencies, strict=True)])
+    return found
+
+
+def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
+    assert twin_identity(VIRTUAL) is None
+    assert twin_identity(BOARD) == Identity("pi4-virtual", VIRTUAL.model_hash)
+    slower = twin_identity(replace(BOARD, clock_hz=1.5e9))
+    assert slower is not None and slower.device == "pi4-1500-virtual"
+    assert twin_identity(replace(BOARD, mcpu="cortex-x1")) is None
+    assert twin_database(replace(BOARD, mcpu="cortex-x1"), ()) is None
+
+
+@pytest.mark.long
+@pytest.mark.virtual
+def test_a_board_without_records_is_compiled_for_as_its_twin_is(tmp_path: Path) -> None:
+    spec = ModelSpec(alpha=0.25, resolution=128)
+    identity = Identity(BOARD.name, None)
+    job = VariantJob(spec, None, 0, "float32", 1, identity, (), BOARD.target, tmp_path / "board", None, twin_identity(BOARD))
+    virtual = VariantJob(spec, None, 0, "float32", 1, Identity(VIRTUAL.name, VIRTUAL.model_hash), (SHIPPED_LOGS,), BOARD.target, tmp_path)
+    kernels = build_variant(job).manifest()["kernels"]
+    twins = build_variant(virtual).manifest()["kernels"]
+    assert [(kernel["name"], kernel["schedule"]) for kernel in kernels] == [(kernel["name"], kernel["schedule"]) for kernel in twins]
+    assert all(kernel["latency_us"] is None and "modelled on pi4-virtual; never measured here" in kernel["record"] for kernel in kernels)
+
+
+def test_shipped_records_are_found() -> None:
+    twin = twin_database(BOARD, ())
+    assert twin is not None and len(twin) > 1000
+
+
+def test_the_best_come_first_and_failures_never(tmp_path: Path) -> None:
+    template = template_for(TASK)
+    assert template is not None
+    latencies: list[float | None] = [float(100 - index) for index in range(12)]
+    latencies[11] = None
+    best = best_of_twin(database(tmp_path, latencies, Identity("pi4-virtual", "x")), TASK, template)
+    assert best == [schedules(12)[index] for index in range(10, 10 - FIRST_FROM_TWIN, -1)]
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ([2.0, 4.0, 6.0, 9.0, 11.0], 1.0),
+        ([9.0, 7.0, 5.0, 3.0, 1.0], -1.0),
+        ([1.0, 2.0, 3.0], None),
+        ([5.0] * 5, None),
+        ([1.0, None, 2.0, 4.0, 3.0], 0.8),
+    ],
+)
+def test_rank_correlation(tmp_path: Path, measured: list[float | None], expected: float | None) -> None:
+    modelled = database(tmp_path / "model", [1.0, 2.0, 3.0, 4.0, 5.0], Identity("pi4-virtual", "x"))
+    found = rank_correlation(database(tmp_path / "board", measured, Identity("desk", None)), modelled, TASK)
+    assert found == (None if expected is None else pytest.approx(expected))

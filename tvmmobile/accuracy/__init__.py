@@ -1,0 +1,1 @@
+"""What a library computes of labelled images."""

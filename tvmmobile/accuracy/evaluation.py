@@ -1,0 +1,168 @@
+"""Labelled images through a library on a device and through its original on the host, in worker processes.
+
+No latency is taken: a virtual board runs without the plugin that models one, and the images of a batch share a session.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile import __version__
+from tvmmobile.accuracy.classes import most_likely
+from tvmmobile.accuracy.evaluation_file import EvaluationContext, ImageResult
+from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, plain
+from tvmmobile.accuracy.original import Original, compute_of
+from tvmmobile.accuracy.preprocess import Preprocessing, read_input
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.kernels.reference import relative_error
+from tvmmobile.pipeline.stages import MOST_ATTEMPTS, TOLERANCE, failure_of, succeeded
+from tvmmobile.running.library import Library
+from tvmmobile.running.measure import Array, MeasureError, network_outputs
+from tvmmobile.system.environment import TVM_VERSION
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import sha256_of
+from tvmmobile.system.workers import Pool
+
+_TOP = 5
+#: As long as the agent lets a session last.
+_SESSION_TIMEOUT_S = 600.0
+#: For a batch with all its attempts and their waiting for an agent.
+_BATCH_TIMEOUT_S = 2000.0
+#: Images of a batch, for which the library is sent to the device once.
+_MOST_IMAGES = 32
+#: QEMU does some 10⁸ multiply-adds a second: so many of them are a batch there, for its session to end in time.
+_EMULATED_MACS = 2_000_000_000
+_KINDS: Mapping[str, Any] = {"modelled": "virtual", "measured": "hardware", "emulated": "emulated"}
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """What a worker needs to evaluate some images."""
+
+    library: Library
+    original: Original
+    endpoint: Endpoint
+    profile: DeviceProfile
+    preprocessing: Preprocessing
+    images: tuple[LabelledImage, ...]
+
+
+def batches(images: Sequence[LabelledImage], library: Library, profile: DeviceProfile) -> list[tuple[LabelledImage, ...]]:
+    """The images in batches for one session each. Each goes over the whole list, so that a part of them says something of all."""
+    size = _MOST_IMAGES
+    if profile.kind != "measured":
+        macs = sum(kernel["macs"] for kernel in library.manifest()["kernels"])
+        size = max(1, min(size, _EMULATED_MACS // max(macs, 1)))
+    count = math.ceil(len(images) / size)
+    return [tuple(images[number::count]) for number in range(count)]
+
+
+def evaluate_batches(workers: Pool, jobs: Sequence[BatchJob]) -> Iterator[tuple[ImageResult, ...]]:
+    """What became of the images of each job, as soon as it is there.
+
+    Raises:
+        Disagreement: the library does not run on the device.
+        DeviceUnavailable: the device went away.
+    """
+    for job, results in workers.run(evaluate_batch, jobs, _BATCH_TIMEOUT_S):
+        yield succeeded(results, f"running {job.library.path.name}")
+
+
+def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
+    """Run every image of a batch that can be read on the device and by its original, and compare."""
+    inputs: dict[LabelledImage, Array] = {}
+    problems: dict[LabelledImage, str] = {}
+    for image in job.images:
+        try:
+            inputs[image] = read_input(image.path, job.preprocessing).array
+        except UserError as error:
+            problems[image] = plain(error.message)
+    outputs = dict(zip(inputs, _on_device(job, list(inputs.values())), strict=True))
+    return tuple(
+        ImageResult(image.name, image.label, (), (), None, problems[image])
+        if image in problems
+        else _compared(image, outputs[image], _computed(job.original)(inputs[image]))
+        for image in job.images
+    )
+
+
+def context_for(
+    library: Library,
+    original: Original,
+    profile: DeviceProfile,
+    place: Path,
+    folder: LabelledFolder,
+    chosen: int,
+    preprocessing: Preprocessing,
+) -> EvaluationContext:
+    """What is evaluated, where, on which images and how.
+
+    Args:
+        place: of the folder.
+        folder: what is in it.
+        chosen: how many of its images are evaluated.
+    """
+    spec = library.spec
+    return EvaluationContext(
+        library=library.path.name,
+        library_sha256=sha256_of(library.path),
+        model=spec.name,
+        alpha=spec.alpha,
+        resolution=spec.resolution,
+        classes=spec.classes,
+        dtype=library.dtype,
+        threads=library.threads,
+        weights=library.weights,
+        judge=original.judge,
+        device=profile.name,
+        board=profile.board,
+        kind=_KINDS[profile.kind],
+        folder=plain(str(place)),
+        class_folders=folder.class_folders,
+        images_found=len(folder.images),
+        images_chosen=chosen,
+        labels=folder.how,
+        preprocessing=str(preprocessing),
+        tolerance=TOLERANCE,
+        versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
+    """The library's outputs; tried again where the way to the device broke."""
+    if not inputs:
+        return []
+    library = job.library
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        try:
+            return network_outputs(job.endpoint, library.path, inputs, library.threads, _SESSION_TIMEOUT_S)
+        except MeasureError as error:
+            if error.kind != "link" or attempt == MOST_ATTEMPTS:
+                raise failure_of(library, job.profile, error) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+@lru_cache(maxsize=1)
+def _computed(original: Original) -> Callable[[Array], Array]:
+    """A worker makes it once, for all its batches."""
+    return compute_of(original)
+
+
+def _compared(image: LabelledImage, output: Array, expected: Array) -> ImageResult:
+    deviation = relative_error(output, expected)
+    return ImageResult(image.name, image.label, _top(output), _top(expected), deviation if math.isfinite(deviation) else None)
+
+
+def _top(output: Array) -> tuple[int, ...]:
+    """The most likely classes; none where the output is not finite."""
+    return tuple(ranked.index for ranked in most_likely(output, _TOP, None)) if np.isfinite(output).all() else ()

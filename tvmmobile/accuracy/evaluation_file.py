@@ -1,0 +1,223 @@
+"""What a library and its original made of labelled images, and the files that keep it: `evaluation.json`, versioned, and `evaluation.csv`.
+
+The JSON Schema is made of the dataclasses here (`json_schemas.py`), docstrings and ranges included; docs/schemas holds it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tvmmobile.results.file import Count, NotNegative, Positive, PositiveCount
+from tvmmobile.results.json_schemas import schema_of
+from tvmmobile.results.report.spreadsheet import csv_text
+from tvmmobile.system.files import write_text
+
+FORMAT = 1
+_Percent = Annotated[float, Field(ge=0, le=100)]
+_Classes = Annotated[tuple[Count, ...], Field(max_length=5)]
+#: One line an image. Classes are separated by blanks, most likely first; `deviation` is empty where an output is not finite. Of an image
+#: that could not be read, all between `label` and `problem` is empty.
+COLUMNS = (
+    *("image", "label", "library_top1", "library_top5", "original_top1", "original_top5"),
+    *("library_hit1", "library_hit5", "original_hit1", "original_hit5", "same_top1", "same_top5", "deviation", "problem"),
+)
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What was evaluated, where, on which images and how.
+
+    Attributes:
+        library: its file name.
+        library_sha256: of the `.so`, in hexadecimal.
+        model: network family, e.g. `mobilenet_v1`.
+        alpha: width multiplier.
+        resolution: input side, in pixels.
+        classes: outputs of the classifier.
+        dtype: of weights and activations, e.g. `float32`.
+        threads: worker threads.
+        weights: where they came from, for the library and for its original.
+        judge: what computes the original's output on the host, and its version, e.g. `PyTorch 2.13.0`, or `onnx.reference 1.19.0`.
+        device: its name, e.g. `pi4-virtual`.
+        board: e.g. `Raspberry Pi 4 Model B`.
+        kind: whether the board is `virtual`, `hardware`, or `emulated`: a machine that runs the board's programs in an emulator.
+        folder: with the images.
+        class_folders: how many it has.
+        images_found: how many images it has.
+        images_chosen: how many of them were to be evaluated, evenly spaced over the list sorted by class folder and name.
+        labels: how class folders became labels, in words.
+        preprocessing: what was done to an image, in words.
+        tolerance: a library disagrees with its original beyond this deviation.
+        versions: of tvmmobile, tvm and torch.
+        date: ISO 8601, UTC.
+    """
+
+    library: str
+    library_sha256: str
+    model: str
+    alpha: Positive
+    resolution: PositiveCount
+    classes: PositiveCount
+    dtype: str
+    threads: PositiveCount
+    weights: str
+    judge: str
+    device: str
+    board: str
+    kind: Literal["virtual", "hardware", "emulated"]
+    folder: str
+    class_folders: PositiveCount
+    images_found: PositiveCount
+    images_chosen: PositiveCount
+    labels: str
+    preprocessing: str
+    tolerance: Positive
+    versions: dict[str, str]
+    date: str
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What became of one image.
+
+    Attributes:
+        image: its path in the folder, e.g. `n01440764/ILSVRC2012_val_00000293.JPEG`.
+        label: index of its class, from 0.
+        library_top5, original_top5: the five most likely classes, most likely first, equal ones by index; fewer where the network has
+            fewer. Empty where the output is not finite, or the image could not be read.
+        deviation: of the library's output: the largest difference over the largest magnitude of the original's. `None` where one of them
+            is not finite, or the image could not be read.
+        problem: why the image could not be read; "" where it could.
+    """
+
+    image: str
+    label: Count
+    library_top5: _Classes
+    original_top5: _Classes
+    deviation: NotNegative | None
+    problem: str = ""
+
+    def disagrees(self, tolerance: float) -> bool:
+        """Whether the library's output is another one than the original's."""
+        return not self.problem and (self.deviation is None or self.deviation > tolerance)
+
+    @property
+    def same_top1(self) -> bool:
+        """Whether both name the same class first."""
+        return bool(self.library_top5) and self.library_top5[:1] == self.original_top5[:1]
+
+    @property
+    def same_top5(self) -> bool:
+        """Whether both name the same five classes, in whatever order."""
+        return bool(self.library_top5) and set(self.library_top5) == set(self.original_top5)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many images were classified rightly.
+
+    Attributes:
+        top1: images whose label is the most likely class.
+        top5: images whose label is one of the five most likely classes.
+        top1_percent, top5_percent: the same of the images that could be read; `None` without any.
+    """
+
+    top1: Count
+    top5: Count
+    top1_percent: _Percent | None
+    top5_percent: _Percent | None
+
+
+@dataclass(frozen=True)
+class EvaluationFile:
+    """A library's accuracy over labelled images, beside that of the network it was compiled from: `evaluation.json` of tvmmobile.
+
+    Attributes:
+        version: of this format.
+        complete: whether all chosen images are there; `false` where the run was interrupted or broke off.
+        context: what was evaluated, where, on which images and how.
+        evaluated: images that were read and run.
+        unreadable: images that could not be read.
+        library: the library's accuracy on the device.
+        original: that of the network it was compiled from, on the host.
+        same_top1: images for which both name the same class first.
+        same_top5: images for which both name the same five classes, in whatever order.
+        beyond_tolerance: images on which the library disagrees with its original.
+        largest_deviation: of a library's output from its original's, over the largest magnitude of that; `None` without finite outputs.
+        largest_deviation_image: of which image.
+        images: one entry an image, in the order of the sorted list.
+    """
+
+    version: int
+    complete: bool
+    context: EvaluationContext
+    evaluated: Count
+    unreadable: Count
+    library: Accuracy
+    original: Accuracy
+    same_top1: Count
+    same_top5: Count
+    beyond_tolerance: Count
+    largest_deviation: NotNegative | None
+    largest_deviation_image: str | None
+    images: tuple[ImageResult, ...]
+
+
+def evaluation_of(context: EvaluationContext, images: Sequence[ImageResult]) -> EvaluationFile:
+    """Everything counted; complete if `images` are as many as were chosen."""
+    read = [result for result in images if not result.problem]
+    worst = max((result for result in read if result.deviation is not None), key=lambda result: result.deviation or 0.0, default=None)
+    return EvaluationFile(
+        version=FORMAT,
+        complete=len(images) == context.images_chosen,
+        context=context,
+        evaluated=len(read),
+        unreadable=len(images) - len(read),
+        library=_accuracy([(result.label, result.library_top5) for result in read]),
+        original=_accuracy([(result.label, result.original_top5) for result in read]),
+        same_top1=sum(result.same_top1 for result in read),
+        same_top5=sum(result.same_top5 for result in read),
+        beyond_tolerance=sum(result.disagrees(context.tolerance) for result in read),
+        largest_deviation=worst.deviation if worst else None,
+        largest_deviation_image=worst.image if worst else None,
+        images=tuple(images),
+    )
+
+
+def write_evaluation(evaluation: EvaluationFile, out: Path) -> tuple[Path, Path]:
+    """Write `evaluation.json` and `evaluation.csv`, each whole; returns their paths."""
+    paths = out / "evaluation.json", out / "evaluation.csv"
+    write_text(paths[0], json.dumps(asdict(evaluation), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    write_text(paths[1], csv_text(COLUMNS, map(_line, evaluation.images)))
+    return paths
+
+
+def _accuracy(answers: Sequence[tuple[int, Sequence[int]]]) -> Accuracy:
+    """Of labels with what was answered."""
+    top1 = sum(label in classes[:1] for label, classes in answers)
+    top5 = sum(label in classes for label, classes in answers)
+    count = len(answers)
+    return Accuracy(top1, top5, 100 * top1 / count if count else None, 100 * top5 / count if count else None)
+
+
+def _line(result: ImageResult) -> dict[str, object]:
+    line: dict[str, object] = {"image": result.image, "label": result.label, "problem": result.problem}
+    if result.problem:
+        return line
+    for name, classes in (("library", result.library_top5), ("original", result.original_top5)):
+        line[f"{name}_top1"] = next(iter(classes), None)
+        line[f"{name}_top5"] = " ".join(map(str, classes))
+        line[f"{name}_hit1"] = int(result.label in classes[:1])
+        line[f"{name}_hit5"] = int(result.label in classes)
+    return line | {"same_top1": int(result.same_top1), "same_top5": int(result.same_top5), "deviation": result.deviation}
+
+
+def evaluation_schema() -> dict[str, Any]:
+    """The JSON Schema of `evaluation.json`."""
+    return schema_of("evaluation", FORMAT, EvaluationFile, (EvaluationContext, Accuracy, ImageResult))

@@ -1,0 +1,133 @@
+"""The network that a library was compiled from, made again from what its manifest and the user say of it, to compare with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from tvmmobile.networks.models.own import OwnSpec
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.own.files import FORMS, OwnFile, own_file
+from tvmmobile.running.library import Library
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import sha256_of
+
+Array = npt.NDArray[Any]
+#: What a manifest says of weights, see `models.weights.seed_weights`, `own.python_file.load_python` and
+#: `models.checkpoints.load_checkpoint`.
+_SEEDED = re.compile(r"seeded kaiming, seed (\d+)")
+_FACTORY = re.compile(r".+ sha256 [0-9a-f]{64}, seed (\d+)", re.DOTALL)
+_CHECKPOINT = re.compile(r"checkpoint sha256 ([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Original:
+    """The network, on the host.
+
+    Attributes:
+        spec: what it is.
+        own: its file; `None` for a built-in network.
+        checkpoint: where its weights come from, if they are not generated or in the file.
+        seed: of what is generated.
+        judge: what computes its output, and the version of that, e.g. `PyTorch 2.13.0`.
+    """
+
+    spec: ModelSpec
+    own: OwnFile | None
+    checkpoint: Path | None
+    seed: int
+    judge: str
+
+    @property
+    def judge_name(self) -> str:
+        """`judge` without the version."""
+        return self.judge.rpartition(" ")[0]
+
+
+def original_of(library: Library, model: str | None, checkpoint: Path | None) -> Original:
+    """The network of a library, once it is sure that it is the same one, with the same weights.
+
+    Args:
+        model: the file, for a network of the user's own; it is read, and a Python file is executed.
+        checkpoint: the state dict, where the library was compiled from one; of a built-in network no tensor is read here.
+
+    Raises:
+        UserError: one of them is another one, is missing, or is not called for.
+    """
+    own = _file(library, model)
+    seed = _seed(library, checkpoint)
+    if own is None:
+        return Original(library.spec, None, checkpoint, seed, f"PyTorch {version('torch')}")
+    from tvmmobile.networks.own.loading import load_own
+
+    imported = load_own(own, library.spec.resolution, checkpoint, seed)
+    # A .pt2 or an ONNX file may have been renamed since; of a Python file the name says which function it is.
+    spec = imported.spec if own.factory else replace(imported.spec, name=library.spec.name)
+    if spec != library.spec:
+        assert isinstance(library.spec, OwnSpec)
+        wanted = f"{library.spec.name}, SHA-256 {library.spec.contents}"
+        raise UserError(f"--model {own} is not the network that {library.path.name} was compiled from.", f"Give the file of {wanted}")
+    return Original(imported.spec, own, checkpoint, seed, imported.judge)
+
+
+def compute_of(original: Original) -> Callable[[Array], Array]:
+    """What the network computes, from an NCHW float32 input to its output.
+
+    Raises:
+        UserError: the file is no longer what it was, or the checkpoint does not fit the network.
+    """
+    from tvmmobile.networks.frontend import by_torch
+    from tvmmobile.networks.models.registry import build_torch_model
+
+    if original.own is None:
+        return by_torch(build_torch_model(original.spec, original.checkpoint, original.seed).module)
+    from tvmmobile.networks.own.loading import load_again
+
+    return load_again(original.own, original.spec, original.checkpoint, original.seed).compute
+
+
+def _file(library: Library, model: str | None) -> OwnFile | None:
+    """The file that is given; `None` for a built-in network, which needs none."""
+    own = isinstance(library.spec, OwnSpec)
+    if model is None:
+        if own:
+            raise UserError(f"{library.path.name} is a network from a file ({library.spec.name}).", f"Give it with --model {FORMS}.")
+        return None
+    if not own:
+        raise UserError(f"{library.path.name} is the built-in network {library.spec.name}.", "Leave out --model.")
+    file = own_file(model)
+    if file is None:
+        raise UserError(f"--model {model} is no file, and {library.path.name} was compiled from one.", f"Give {FORMS}.")
+    return file
+
+
+def _seed(library: Library, checkpoint: Path | None) -> int:
+    """The seed that the manifest names, 0 without one; the checkpoint is the one that it names."""
+    weights = library.weights
+    wanted = _CHECKPOINT.fullmatch(weights)
+    if wanted is None:
+        own = isinstance(library.spec, OwnSpec)
+        seeded = (_FACTORY if own else _SEEDED).fullmatch(weights)
+        if not (seeded or own):
+            raise UserError(f"{library.manifest_path} says nothing of its weights that is known here: {weights!r}.", "Compile it again.")
+        if checkpoint is not None:
+            whose = "generated weights" if seeded else "those of its file"
+            raise UserError(f"{library.path.name} was compiled with {whose} ({weights}).", "Leave out --checkpoint.")
+        return int(seeded.group(1)) if seeded else 0
+    if checkpoint is None:
+        remedy = f"Give it with --checkpoint; its SHA-256 is {wanted.group(1)}"
+        raise UserError(f"{library.path.name} was compiled from a checkpoint.", remedy)
+    if not checkpoint.is_file():
+        raise UserError(f"checkpoint {checkpoint} is not a file.", "Give the state dict that the library was compiled from.")
+    if sha256_of(checkpoint) != wanted.group(1):
+        raise UserError(
+            f"checkpoint {checkpoint} is not the one that {library.path.name} was compiled from.",
+            f"Give the file whose SHA-256 is {wanted.group(1)}",
+        )
+    return 0

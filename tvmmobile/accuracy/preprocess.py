@@ -1,0 +1,194 @@
+"""From an image or an array on disk to what a network takes: NCHW float32, normalised as timm does it for `mobilenetv1_100`.
+
+timm (timm/models/efficientnet.py): bicubic, crop fraction 0.875, and for `mobilenetv1_100.ra4_e3600_r224_in1k` mean and standard deviation
+0.5 of [0, 1], as in TensorFlow's MobileNets. Other weights may want ImageNet's own: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.system.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array = npt.NDArray[np.float32]
+Triple = tuple[float, float, float]
+#: The middle of the image that the network sees, as a share of the shorter side.
+CROP_FRACTION = 0.875
+_IMAGE_CHANNELS = 3
+HALVES: Triple = (0.5, 0.5, 0.5)
+#: Pillow's modes of at most 8 bits a channel: what is brighter than 255 elsewhere would be cut off without a word.
+_EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to an image.
+
+    Attributes:
+        side: of the network's input, in pixels.
+        mean, std: of the channels red, green, blue, on the scale [0, 1].
+        resize: scale and crop; else the image must be `side` by `side`.
+        channels: of the network's input; only one of 3 takes an image.
+    """
+
+    side: int
+    mean: Triple = HALVES
+    std: Triple = HALVES
+    resize: bool = True
+    channels: int = 3
+
+    @property
+    def shorter_side(self) -> int:
+        """What the shorter side is scaled to before the middle is cut out."""
+        return int(self.side / CROP_FRACTION)
+
+    def __str__(self) -> str:
+        shape = f"shorter side to {self.shorter_side} (bicubic), middle {self.side}×{self.side}, " if self.resize else ""
+        return f"{shape}RGB in [0, 1], minus {_words(self.mean)}, over {_words(self.std)}"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A network's input and where it came from.
+
+    Attributes:
+        array: `[1, channels, side, side]`.
+        origin: what was read and what was done to it, for people, in one line.
+    """
+
+    array: Array
+    origin: str
+
+
+def read_input(path: Path, preprocessing: Preprocessing) -> Input:
+    """An image that Pillow reads, or a `.npy`: float32 `[1, 3, side, side]` is taken as it is, uint8 `[height, width, 3]` is an image.
+
+    Images are turned upright as their EXIF says; transparency is ignored.
+
+    Raises:
+        UserError: the file is missing, damaged or something else, has another shape, or holds values that are not finite.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not there.", "Give an image, or an array in a .npy file.")
+    if preprocessing.channels != _IMAGE_CHANNELS and path.suffix.lower() != ".npy":
+        raise UserError(
+            f"{path} is no array, and the network takes {preprocessing.channels} channels.", "Give a .npy: float32, NCHW, normalised."
+        )
+    if path.suffix.lower() != ".npy":
+        return _from_image(_open_image(path), str(path), preprocessing)
+    array = _load_array(path)
+    expected = (1, preprocessing.channels, preprocessing.side, preprocessing.side)
+    if array.dtype == np.float32 and array.shape == expected:
+        if not np.isfinite(array).all():
+            raise UserError(f"{path} holds values that are not finite (NaN or infinity).", "Look at how it was made.")
+        return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, expected))} as it is")
+    image = preprocessing.channels == _IMAGE_CHANNELS
+    if image and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:
+        from PIL import Image
+
+        return _from_image(Image.fromarray(np.ascontiguousarray(array)), str(path), preprocessing)
+    raise UserError(
+        f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
+        f"It takes float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if image else ''}.",
+    )
+
+
+def check_image(path: Path, preprocessing: Preprocessing) -> None:
+    """Read an image's header, as far as that tells whether `read_input` will take the file.
+
+    Raises:
+        UserError: the file is missing, no image, or one of a kind or size that the network does not take.
+    """
+    with _pillow_reads(path) as image:
+        _check_kind(image, str(path), preprocessing)
+
+
+def _load_array(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        # Mapped: a header that promises more than the file holds is refused before anything is allocated. No pickle is ever read.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, struct.error) as error:
+        raise UserError(f"{path} is not an array of numbers that NumPy can read: {_line(error)}.", "Write it with numpy.save.") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} is an archive of arrays.", "Give one array, written with numpy.save.")
+    return array
+
+
+def _open_image(path: Path) -> Image:
+    from PIL import ImageOps
+
+    with _pillow_reads(path) as image:
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def _pillow_reads(path: Path) -> Iterator[Image]:
+    """An image of which the header has been read; what Pillow objects to, then and in the context, comes out as `UserError`."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # photos of today are that large; twice as much is refused
+            with Image.open(path) as image:
+                yield image
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path} is not an image.", "Give an image such as PNG or JPEG, or an array in a .npy file.") from error
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as an image: {_line(error)}.", "Is it whole? Open it with another program.") from error
+
+
+def _check_kind(image: Image, source: str, preprocessing: Preprocessing) -> None:
+    """Raises `UserError` for what the header alone rules out."""
+    if image.mode not in _EIGHT_BITS:
+        raise UserError(f"{source} has more than 8 bits a channel ({image.mode}).", "Save it with 8 bits a channel.")
+    width, height = image.size
+    side = preprocessing.side
+    if preprocessing.resize and max(_scaled(image, preprocessing)) > 100 * preprocessing.shorter_side:
+        raise UserError(f"{source} is {width}×{height}: a strip, not a picture.", "Cut out the part you mean.")
+    if not preprocessing.resize and (width, height) != (side, side):
+        raise UserError(f"{source} is {width}×{height}; the network takes {side}×{side}.", "Leave out --no-resize.")
+
+
+def _scaled(image: Image, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height once the shorter of them is what it is scaled to."""
+    width, height = image.size
+    shorter = preprocessing.shorter_side
+    return int(shorter * width / min(width, height)), int(shorter * height / min(width, height))
+
+
+def _from_image(image: Image, source: str, preprocessing: Preprocessing) -> Input:
+    from PIL import Image
+
+    _check_kind(image, source, preprocessing)
+    width, height = image.size
+    side = preprocessing.side
+    image = image.convert("RGB")
+    if preprocessing.resize:
+        scaled = _scaled(image, preprocessing)
+        left, top = (round((length - side) / 2) for length in scaled)
+        image = image.resize(scaled, Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
+    pixels = np.asarray(image, np.float32) / np.float32(255)
+    normalised = (pixels - np.asarray(preprocessing.mean, np.float32)) / np.asarray(preprocessing.std, np.float32)
+    array = np.ascontiguousarray(normalised.transpose(2, 0, 1)[np.newaxis], np.float32)
+    return Input(array, f"{source}, {width}×{height}; {preprocessing}")
+
+
+def _words(triple: Triple) -> str:
+    return f"{triple[0]:g}" if len(set(triple)) == 1 else f"({', '.join(f'{value:g}' for value in triple)})"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__

@@ -1,0 +1,316 @@
+"""A board behind adb (`Remote`): an Android phone or tablet, or anything else that runs adbd, by USB or over the network."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import posixpath
+import re
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tvmmobile.devices.adb.files import error_number, receive_file, send_file
+from tvmmobile.devices.adb.server import AdbServer, Gone, NoAnswer, Refused, answers, running_server
+from tvmmobile.devices.adb.shell import AdbProcess, service_of
+from tvmmobile.devices.board.registered import AdbAddress
+from tvmmobile.devices.board.remote import RUN_TIMEOUT_S, Completed, LinkLost
+from tvmmobile.system.errors import DeviceUnavailable
+from tvmmobile.system.files import replacing
+
+CONNECT_TIMEOUT_S = 30.0
+#: How long a transfer may stand still.
+STALL_TIMEOUT_S = 20.0
+ALIVE_TIMEOUT_S = 3.0
+CLOSE_TIMEOUT_S = 2.0
+_OPEN_TIMEOUT_S = 15.0
+_POLL_S = 0.1
+#: How long a device may stay offline before it is connected to anew.
+_OFFLINE_S = 3.0
+_NETWORK_SERIAL = re.compile(r"(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):\d{1,5}")
+_AUTHORIZE = "Unlock its screen, accept this computer's key there, and run the same command again. To be asked again: adb reconnect offline"
+
+
+def devices() -> list[tuple[str, str]]:
+    """Serial and state of every device that adb knows; one that can be used is in state `device`.
+
+    Raises:
+        DeviceUnavailable: there is no adb program, or its server does not answer.
+    """
+    server = running_server()
+    with _server_answers(server):
+        return server.devices()
+
+
+def connect_adb(address: AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> AdbRemote:
+    """Connect to a board behind adb; one on the network is connected to first.
+
+    Raises:
+        DeviceUnavailable: there is no adb program, no such device, it does not trust this computer, is offline, too old, or does not
+            answer in time; each with what to do about it.
+    """
+    deadline = time.monotonic() + timeout_s
+    server, serial = running_server(), address.serial
+    with _server_answers(server):
+        _wait_until_ready(server, serial, deadline, timeout_s)
+    try:
+        transport = _transport_of(server, serial, deadline)
+        if "shell_v2" not in server.ask(f"host-transport-id:{transport}:features", timeout_s=_left(deadline)).split(","):
+            raise DeviceUnavailable(f"{serial} runs an Android older than 7, which does not tell exit codes.", "Use a newer device.")
+        remote = AdbRemote(server, serial, transport)
+        remote.run(["true"], timeout_s=_left(deadline))
+    except NoAnswer as error:
+        raise _silent(serial, timeout_s) from error
+    except (Refused, Gone, LinkLost) as error:
+        if time.monotonic() >= deadline:
+            raise _silent(serial, timeout_s) from error
+        raise DeviceUnavailable(
+            f"{serial} was there and is gone again: {error}.", f"Check its cable, then run: adb -s {serial} shell"
+        ) from error
+    return remote
+
+
+def _left(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())
+
+
+def _silent(serial: str, timeout_s: float) -> DeviceUnavailable:
+    return DeviceUnavailable(f"{serial} did not answer within {timeout_s:g} s.", f"Restart it, or run: adb -s {serial} reconnect")
+
+
+@contextlib.contextmanager
+def _server_answers(server: AdbServer) -> Iterator[None]:
+    try:
+        yield
+    except (Refused, NoAnswer, Gone) as error:
+        raise DeviceUnavailable(f"adb's server on port {server.port} does not answer: {error}.", "Run: adb kill-server") from error
+
+
+def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s: float) -> None:
+    """Returns once the device's state is `device`."""
+    network = bool(_NETWORK_SERIAL.fullmatch(serial))
+    said, offline_since = "", time.monotonic()
+    while True:
+        listed = dict(server.devices())
+        if network and not said and serial not in listed:
+            said = _connect(server, serial, deadline) or "no answer"
+            continue
+        state = listed.get(serial, "")
+        if state == "device":
+            return
+        if state == "unauthorized":
+            raise DeviceUnavailable(f"{serial} does not trust this computer.", _AUTHORIZE)
+        if state.startswith("no permissions"):
+            raise DeviceUnavailable(
+                f"This user may not use {serial}: {state}.", "Run: apt-get install -y android-sdk-platform-tools-common"
+            )
+        if not state:
+            raise _unknown(serial, listed, said)
+        if state not in ("offline", "connecting", "authorizing"):
+            raise DeviceUnavailable(f"{serial} is in state {state}.", f"Boot Android on it; adb -s {serial} reboot may do.")
+        if time.monotonic() >= deadline:
+            if state == "offline":
+                raise DeviceUnavailable(f"{serial} is offline.", f"Check its cable or network, then run: adb -s {serial} reconnect")
+            raise _silent(serial, timeout_s)
+        if network and state == "offline" and time.monotonic() - offline_since > _OFFLINE_S:
+            with contextlib.suppress(Refused, NoAnswer):
+                server.ask(f"host:disconnect:{serial}")
+            said, offline_since = _connect(server, serial, deadline), time.monotonic()
+        time.sleep(_POLL_S)
+
+
+def _connect(server: AdbServer, serial: str, deadline: float) -> str:
+    """`adb connect`; returns what it says, which goes with every outcome."""
+    try:
+        return server.ask(f"host:connect:{serial}", timeout_s=_left(deadline))
+    except Refused as error:
+        return str(error)
+    except NoAnswer:
+        return "no answer"
+
+
+def _unknown(serial: str, listed: dict[str, str], said: str) -> DeviceUnavailable:
+    if said:
+        return DeviceUnavailable(
+            f"{serial} cannot be connected to: {said}.", f"Check the address, and turn on network debugging: adb connect {serial}"
+        )
+    there = ", ".join(f"{other} ({state})" for other, state in sorted(listed.items())) or "none at all"
+    return DeviceUnavailable(
+        f"adb knows no device {serial}; it knows {there}.", "Connect it, turn on USB debugging, and look for it with: adb devices"
+    )
+
+
+def _transport_of(server: AdbServer, serial: str, deadline: float) -> int:
+    """adb's number for this connection to the device; another one after it was unplugged."""
+    connection = server.open(f"host:tport:serial:{serial}", timeout_s=_left(deadline))
+    with contextlib.closing(connection.conn), answers():
+        answer = connection.read(8)
+    if len(answer) != 8:
+        raise Gone("the connection ended")
+    return int.from_bytes(answer, "little")
+
+
+def _listed(text: str) -> set[int]:
+    """The ports that listen, of lines such as `SERIAL tcp:5000 tcp:6000`."""
+    return {int(port) for port in re.findall(r"^\S+ tcp:(\d+) ", text, re.MULTILINE)}
+
+
+class AdbRemote:
+    """An open connection to a board behind adb (see `Remote`).
+
+    What leads to it is adb's server, which may connect to the device again by itself. Nothing of before is left on it then; so this object
+    stays lost once it has noticed.
+    """
+
+    def __init__(self, server: AdbServer, serial: str, transport: int) -> None:
+        self._server, self._serial, self._transport = server, serial, f"host:transport-id:{transport}"
+        self._prefix = f"host-transport-id:{transport}"
+        self._lost = ""
+        self._processes: weakref.WeakSet[AdbProcess] = weakref.WeakSet()
+        self._forwards: set[int] = set()
+        self._reverses: set[int] = set()
+        self._lock = threading.Lock()
+
+    def run(self, words: Sequence[str], stdin: bytes = b"", timeout_s: float = RUN_TIMEOUT_S) -> Completed:
+        """See `Remote`."""
+        deadline = time.monotonic() + timeout_s
+        process = self._start(words, timeout_s)
+        try:
+            return Completed(*process.outcome(stdin, timeout_s, deadline))
+        finally:
+            process.stop()
+
+    def start(self, words: Sequence[str]) -> AdbProcess:
+        """See `Remote`."""
+        return self._start(words, _OPEN_TIMEOUT_S)
+
+    def push(self, source: Path, target: str) -> None:
+        """See `Remote`."""
+        part = f"{target}.part"
+        with source.open("rb") as content:
+            mode, size = source.stat().st_mode & 0o777, source.stat().st_size
+            try:
+                with self._files() as connection:
+                    send_file(connection, content, part, mode)
+                moved = self.run(["mv", "-f", part, target])
+                if moved.status != 0:
+                    raise OSError(error_number(moved.stderr), moved.stderr.strip(), target)
+            except OSError as error:
+                with contextlib.suppress(LinkLost):
+                    full = error.errno == errno.EIO and self._free_bytes(posixpath.dirname(target)) < size
+                    self.run(["rm", "-f", part])
+                    if full:
+                        raise OSError(errno.ENOSPC, str(error.strerror), target) from error
+                raise
+            except BaseException:  # Ctrl-C
+                with contextlib.suppress(LinkLost):
+                    self.run(["rm", "-f", part])
+                raise
+
+    def pull(self, source: str, target: Path) -> None:
+        """See `Remote`."""
+        with replacing(target) as part, part.open("wb") as content, self._files() as connection:
+            receive_file(connection, source, content)
+
+    def forward(self, port: int) -> int:
+        """See `Remote`."""
+        with self._link():
+            opened = int(self._server.ask(f"{self._prefix}:forward:tcp:0;tcp:{port}", confirmed=True))
+        with self._lock:
+            self._forwards.add(opened)
+        return opened
+
+    def reverse(self, port: int) -> int:
+        """See `Remote`."""
+        request = f"reverse:forward:tcp:0;tcp:{port}"
+        with self._link():
+            opened = int(self._server.ask(self._transport, request, timeout_s=_OPEN_TIMEOUT_S, confirmed=True))
+        with self._lock:
+            self._reverses.add(opened)
+        return opened
+
+    def alive(self) -> bool:
+        """See `Remote`. Without one of the ports it has opened it is not alive either: then adb has connected to the device anew."""
+        deadline = time.monotonic() + ALIVE_TIMEOUT_S
+        try:
+            with self._link():
+                if self._server.ask(f"{self._prefix}:get-state", timeout_s=_left(deadline)) != "device":
+                    return False
+                if not self._ports_are_open(deadline):
+                    self._lost = self._lost or "adb has connected to it anew"
+                    return False
+            return self.run(["true"], timeout_s=_left(deadline)).status == 0
+        except LinkLost:
+            return False
+
+    def _ports_are_open(self, deadline: float) -> bool:
+        with self._lock:
+            forwards, reverses = set(self._forwards), set(self._reverses)
+        here = self._server.ask("host:list-forward", timeout_s=_left(deadline)) if forwards else ""
+        there = self._server.ask(self._transport, "reverse:list-forward", timeout_s=_left(deadline)) if reverses else ""
+        return _listed(here).issuperset(forwards) and _listed(there).issuperset(reverses)
+
+    def close(self) -> None:
+        """See `Remote`. Removes what it has opened, and nothing of others; the device stays connected to adb."""
+        self._lost, lost = self._lost or "it was closed", bool(self._lost)
+        for process in list(self._processes):
+            process.stop()
+        with self._lock:
+            forwards, self._forwards = self._forwards, set()
+            reverses, self._reverses = self._reverses, set()
+        for port in forwards:
+            with contextlib.suppress(Refused, NoAnswer, Gone):
+                self._server.order(f"{self._prefix}:killforward:tcp:{port}", timeout_s=CLOSE_TIMEOUT_S)
+        for port in reverses if not lost else ():
+            try:
+                self._server.order(self._transport, f"reverse:killforward:tcp:{port}", timeout_s=CLOSE_TIMEOUT_S)
+            except (Refused, Gone):
+                continue
+            except NoAnswer:
+                break  # it would not answer for the others either
+
+    def _start(self, words: Sequence[str], timeout_s: float) -> AdbProcess:
+        with self._link():
+            connection = self._server.open(self._transport, service_of(words), timeout_s=timeout_s)
+        process = AdbProcess(connection.conn, self._serial, self._process_ended)
+        self._processes.add(process)
+        return process
+
+    def _process_ended(self, _: AdbProcess, properly: bool) -> None:
+        if not properly:
+            self._lost = self._lost or "the connection ended"
+
+    @contextlib.contextmanager
+    def _files(self) -> Iterator[socket.socket]:
+        """A connection to the device's files."""
+        with self._link():
+            connection = self._server.open(self._transport, "sync:", timeout_s=STALL_TIMEOUT_S)
+        with contextlib.closing(connection.conn) as files:
+            try:
+                yield files
+            except LinkLost as error:
+                self._lost = self._lost or str(error)
+                raise LinkLost(f"{self._serial}: {error}") from error
+
+    @contextlib.contextmanager
+    def _link(self) -> Iterator[None]:
+        """Tells what adb answers as `LinkLost`."""
+        if self._lost:
+            raise LinkLost(f"{self._serial}: {self._lost}")
+        try:
+            yield
+        except NoAnswer as error:
+            raise LinkLost(f"{self._serial} does not answer") from error
+        except (Refused, Gone) as error:
+            if str(error) != "closed":  # the device refuses one service, and goes on
+                self._lost = self._lost or str(error)
+            raise LinkLost(f"{self._serial}: {error}") from error
+
+    def _free_bytes(self, folder: str) -> float:
+        """Of the file system the folder is on; infinity where the device does not tell."""
+        rows = self.run(["df", "-k", folder]).stdout.splitlines()
+        words = rows[-1].split() if rows else []
+        return int(words[3]) * 1024.0 if len(words) > 3 and words[3].isdigit() else float("inf")

@@ -1,0 +1,105 @@
+"""Builds the device agent: one folder with the program and every library it needs, its own loader and C library among them.
+
+A board's glibc does not matter: the agent runs as `ld-linux-aarch64.so.1 --library-path DIR DIR/tvmmobile-agent …`, under QEMU, on a Pi
+and on Android alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from tvmmobile.devices.agent.wheels import PLATFORM, WHEELS, unpack_wheel
+from tvmmobile.system.doctor import require
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.programs import run_tool
+
+AGENT = "tvmmobile-agent"
+LOADER = "ld-linux-aarch64.so.1"
+COMPILER_PACKAGE = "g++-aarch64-linux-gnu"
+#: Debian's cross C library, beside which g++-aarch64-linux-gnu puts libstdc++ and libgcc.
+SYSROOT_LIBRARIES = Path("/usr/aarch64-linux-gnu/lib")
+RUNTIME = (LOADER, "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libstdc++.so.6", "libgcc_s.so.1")
+FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined")
+
+Progress = Callable[[str], None]
+
+
+def sources() -> list[Path]:
+    """The agent's C++ files."""
+    return sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in {".cc", ".h"})
+
+
+def bundle_path() -> Path:
+    """Where this version's bundle belongs, whether it is there or not: sources, flags and runtime versions are in its name."""
+    digest = hashlib.sha256()
+    for path in sources():
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update(repr((WHEELS, PLATFORM, RUNTIME, FLAGS)).encode())
+    return cache_dir() / f"agent-{digest.hexdigest()[:16]}"
+
+
+def agent_command(bundle: Path) -> list[str]:
+    """The start of the command line that runs the bundle's agent, on AArch64 or after an emulator's name."""
+    return [str(bundle / LOADER), "--library-path", str(bundle), str(bundle / AGENT)]
+
+
+def build_bundle(progress: Progress | None = None) -> Path:
+    """The bundle's folder, built if it is not there yet (about 20 s, once; needs pip and the cross compiler).
+
+    Args:
+        progress: called with a short sentence before each long step.
+
+    Raises:
+        UserError: the cross compiler is missing, the cache cannot be created, or pip cannot fetch TVM's AArch64 wheels.
+    """
+    path = bundle_path()
+    if path.is_dir():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The cache {path.parent} cannot be created: {error.strerror}.", "Set TVMMOBILE_CACHE to a folder that can be written."
+        ) from error
+    with FileLock(path.with_suffix(".lock")):
+        if path.is_dir():
+            return path
+        with tempfile.TemporaryDirectory(prefix=".agent-", dir=path.parent) as scratch:
+            _fill(Path(scratch), Path(scratch) / "bundle", progress or (lambda _sentence: None))
+            (Path(scratch) / "bundle").rename(path)
+    return path
+
+
+def _fill(scratch: Path, bundle: Path, progress: Progress) -> None:
+    compiler = str(require("aarch64-linux-gnu-g++"))
+    bundle.mkdir()
+    for wheel in WHEELS:
+        progress(f"fetching {wheel.requirement} for AArch64")
+        unpack_wheel(wheel, scratch)
+        for library in wheel.libraries:
+            shutil.copy(scratch / "unpacked" / library, bundle)
+    for name in RUNTIME:
+        _copy_library(name, bundle)
+    progress("compiling the device agent")
+    # The headers are a library's: -isystem keeps their warnings out of this build's.
+    command = [compiler, *FLAGS, "-isystem", str(scratch / "unpacked/tvm_ffi/include"), str(Path(__file__).parent / "agent.cc")]
+    command += ["-o", str(bundle / AGENT), f"-L{bundle}", "-ltvm_runtime", "-ltvm_ffi", "-ldl"]
+    run_tool(command, "Compiling the device agent", f"Run: apt-get install -y --reinstall {COMPILER_PACKAGE}")
+    for path in bundle.iterdir():
+        path.chmod(0o755)
+    os.sync()  # the folder is renamed as a whole: its content must be on disk first
+
+
+def _copy_library(name: str, bundle: Path) -> None:
+    found = SYSROOT_LIBRARIES / name
+    if not found.exists():
+        raise UserError(f"{found} is missing.", f"Run: apt-get install -y {COMPILER_PACKAGE}")
+    shutil.copy(found.resolve(), bundle / name)

@@ -1,0 +1,1 @@
+"""Agents, their tracker, and sessions with them."""

@@ -1,0 +1,186 @@
+"""The process behind a started device: a tracker and the agents, which all end when the process that started it does.
+
+Run as a process of its own with the standard library alone. It reads its `HostConfig` as one line of JSON from standard input, prints
+`{"port": …}` once every agent has registered (or `{"error": …}`), and stops at SIGTERM, at the end of its input, or when its parent is
+gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from tvmmobile.devices.agents.tracker import Tracker
+
+POLL_S = 0.2
+STOP_S = 3.0
+MOST_RESTARTS = 5
+RESTART_WINDOW_S = 10.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+#: What the agent's folder is called in each work directory.
+BUNDLE = "bundle"
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """What to run.
+
+    Attributes:
+        command: the agent's command line, run in its work directory; `{work}` stands for that directory's path, `{tracker}` for HOST:PORT.
+        bundle: the folder with the agent, which finds it as `bundle` in its work directory: no path of this machine is in its memory.
+        environment: the agents' whole environment.
+        agents: how many to keep running.
+        root: a directory for the agents' work directories; removed at the end.
+        parent: the process id of the process this one must not outlive.
+        deadline_s: how long all agents together may take to register.
+    """
+
+    command: tuple[str, ...]
+    bundle: str
+    environment: dict[str, str]
+    agents: int
+    root: str
+    parent: int
+    deadline_s: float
+
+    def to_line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self)) + "\n"
+
+
+class StopRequested(Exception):
+    """SIGTERM, SIGINT or SIGHUP arrived."""
+
+
+class _Agents:
+    """The agents' processes, started again when they end."""
+
+    def __init__(self, config: HostConfig, tracker: str) -> None:
+        self._config, self._tracker = config, tracker
+        self._log_path = Path(config.root, "agents.log")
+        self._log: IO[bytes] = self._log_path.open("ab")
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._restarts: list[float] = []
+        for index in range(config.agents):
+            self._start(index)
+
+    def _work(self, index: int) -> Path:
+        return Path(self._config.root, f"agent-{index}")
+
+    def _start(self, index: int) -> None:
+        shutil.rmtree(self._work(index), ignore_errors=True)
+        self._work(index).mkdir(parents=True)
+        (self._work(index) / BUNDLE).symlink_to(self._config.bundle)
+        words = [word.replace("{work}", str(self._work(index))).replace("{tracker}", self._tracker) for word in self._config.command]
+        self._processes[index] = subprocess.Popen(
+            words,
+            cwd=self._work(index),
+            env=self._config.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+
+    def restart_ended(self) -> str:
+        """Start again what ended; a sentence when that happens too often, else ""."""
+        now = time.monotonic()
+        for index, process in list(self._processes.items()):
+            if process.poll() is None:
+                continue
+            self._restarts = [then for then in self._restarts if now - then < RESTART_WINDOW_S] + [now]
+            if len(self._restarts) > MOST_RESTARTS * self._config.agents:
+                return f"the agent keeps ending (status {process.returncode}): {self.last_words()}"
+            self._start(index)
+        return ""
+
+    def last_words(self) -> str:
+        """The end of what the agents wrote."""
+        return self._log_path.read_text(errors="replace")[-600:].strip()
+
+    def stop(self) -> None:
+        """End every agent and with it its session (which dies with its parent)."""
+        for process in self._processes.values():
+            process.terminate()
+        deadline = time.monotonic() + STOP_S
+        for process in self._processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self._log.close()
+
+
+def say(message: dict[str, object]) -> None:
+    """One line of JSON to whoever started this process."""
+    with contextlib.suppress(OSError):  # nobody listens any more: the loop notices that by itself
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+
+def _serve(config: HostConfig) -> None:
+    selector = selectors.DefaultSelector()
+    tracker = Tracker(selector)
+    selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "stdin")
+    agents = _Agents(config, f"127.0.0.1:{tracker.port}")
+    try:
+        deadline, announced = time.monotonic() + config.deadline_s, False
+        checked = 0.0
+        while os.getppid() == config.parent:
+            for key, _ in selector.select(POLL_S if announced else 0.02):
+                if key.data == "stdin":
+                    return
+                tracker.handle(key.data)
+            if not announced and tracker.servers() == config.agents:
+                announced = True
+                say({"port": tracker.port})
+            if time.monotonic() - checked < POLL_S / 2:
+                continue
+            checked = time.monotonic()
+            problem = agents.restart_ended()
+            if not announced and checked > deadline:
+                problem = problem or f"the agents did not register within {config.deadline_s:g} s: {agents.last_words()}"
+            if problem:
+                say({"error": problem})
+                return
+    finally:
+        agents.stop()
+
+
+def _raise_stop(_number: int, _frame: object) -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the clean-up that follows is not to be interrupted
+    raise StopRequested
+
+
+def stop_on_signals() -> None:
+    """From now on the first of `STOP_SIGNALS` raises `StopRequested` in the main thread; later ones are ignored."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _raise_stop)
+
+
+def main() -> None:
+    """Entry point of the process."""
+    stop_on_signals()
+    config = HostConfig(**json.loads(sys.stdin.readline()))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crashing kernel is ordinary here and needs no core file
+    try:
+        _serve(config)
+    except StopRequested:
+        pass
+    finally:
+        shutil.rmtree(config.root, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""Starts a device's host process, which owns the tracker and whatever leads to the agents, and ends it with all that is below it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+
+from tvmmobile.devices.agents.host import STOP_S
+from tvmmobile.system.errors import DeviceUnavailable
+
+
+@contextlib.contextmanager
+def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, remedy: str) -> Iterator[int]:
+    """Run a host process and yield its tracker's port on 127.0.0.1.
+
+    Args:
+        words: its command line.
+        config: one line of JSON for its standard input.
+        deadline_s: how long its agents may take to register.
+        what: what did not start, for the error: a sentence's beginning.
+        remedy: the error's second sentence, where the process names none.
+
+    Raises:
+        DeviceUnavailable: the agents did not come up.
+    """
+    host = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for this process, which then ends that one in order
+    )
+    try:
+        message = _first_message(host, config, deadline_s)
+        if "port" not in message:
+            raise DeviceUnavailable(f"{what}: {message['error']}", str(message.get("remedy") or remedy))
+        yield int(str(message["port"]))
+    finally:
+        _stop(host)
+
+
+def _first_message(host: subprocess.Popen[bytes], config: str, deadline_s: float) -> dict[str, object]:
+    assert host.stdin is not None and host.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        host.stdin.write(config.encode())
+        host.stdin.flush()
+    line = _read_line(host.stdout.fileno(), deadline_s + STOP_S)
+    message: dict[str, object] = json.loads(line) if line.startswith(b"{") else {"error": "the device host ended without a word."}
+    return message
+
+
+def _read_line(descriptor: int, timeout_s: float) -> bytes:
+    deadline, line = time.monotonic() + timeout_s, b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                break
+            chunk = os.read(descriptor, 4096)
+            if not chunk:
+                break
+            line += chunk
+    return line
+
+
+def _stop(host: subprocess.Popen[bytes]) -> None:
+    host.terminate()
+    for pipe in (host.stdin, host.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    try:
+        host.wait(2 * STOP_S)
+    except subprocess.TimeoutExpired:
+        host.kill()
+        host.wait()

@@ -1,0 +1,53 @@
+"""Opens a connection to a board, whichever way leads to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tvmmobile.devices.board.registered import AdbAddress, SshAddress
+from tvmmobile.devices.board.remote import LinkLost, Remote
+from tvmmobile.system.errors import DeviceUnavailable
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+@contextmanager
+def connected(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Remote]:
+    """A connection that is closed when the context ends; losing it is said as `DeviceUnavailable`.
+
+    Raises:
+        DeviceUnavailable: it cannot be made, or is lost.
+    """
+    remote = connect(address, timeout_s)
+    try:
+        yield remote
+    except LinkLost as error:
+        place = described(address)
+        raise DeviceUnavailable(
+            f"{place} stopped answering: {error}.", "Check its power and network; then run the same command again."
+        ) from error
+    finally:
+        remote.close()
+
+
+def connect(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Remote:
+    """A connection to the board at `address`; close it when done.
+
+    Raises:
+        DeviceUnavailable: it cannot be made; the message says why and what to do.
+    """
+    if isinstance(address, SshAddress):
+        from tvmmobile.devices.ssh.remote import connect_ssh
+
+        return connect_ssh(address, timeout_s)
+    from tvmmobile.devices.adb.remote import connect_adb
+
+    return connect_adb(address, timeout_s)
+
+
+def described(address: SshAddress | AdbAddress) -> str:
+    """The address for people."""
+    if isinstance(address, SshAddress):
+        return address.destination + (f":{address.port}" if address.port else "")
+    return f"adb {address.serial}"

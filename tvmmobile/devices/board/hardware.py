@@ -1,0 +1,111 @@
+"""A registered device: one board or several alike, reached by SSH or adb."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+
+from tvmmobile.devices.agent.build import build_bundle
+from tvmmobile.devices.agents.launch import hosted
+from tvmmobile.devices.board.link_host import LinkConfig
+from tvmmobile.devices.board.parts import Part, fastest, part_of
+from tvmmobile.devices.board.registered import Board, DeviceFile
+from tvmmobile.devices.board.watch import watching
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+
+#: What stands for a timing model where times are an emulator's: they must not be taken for the board's.
+EMULATED = "emulated"
+#: How long first contact may take, the agent's installation apart.
+CONTACT_S = 30.0
+
+
+class HardwareDevice:
+    """One or several boards of one name.
+
+    Args:
+        file: as it was registered.
+        pin: hold the boards' clocks at their highest while agents run.
+    """
+
+    def __init__(self, file: DeviceFile, pin: bool = False) -> None:
+        self.file, self.pin = file, pin
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """What the first board is; `kind` is `measured`, or `emulated` where the agent runs in an emulator."""
+        return profile_of(self.file.name, self.file.boards[0])
+
+    @property
+    def boards(self) -> int:
+        """How many there are; each measures one candidate at a time."""
+        return len(self.file.boards)
+
+    @contextlib.contextmanager
+    def started(self, agents: int = 1, timed: bool = True) -> Iterator[Endpoint]:
+        """Run an agent on every board until the context ends or this process does.
+
+        `agents` and `timed` make no difference: a board has one agent, which only reads the clock when asked to.
+
+        Raises:
+            DeviceUnavailable: no board is ready; the message says why the first is not.
+            UserError: the agent cannot be built.
+        """
+        token = secrets.token_hex(16)
+        config = LinkConfig(
+            key=self.file.name,
+            boards=self.file.boards,
+            bundle=build_bundle(),
+            token=token,
+            owner=f"{getpass.getuser()}@{socket.gethostname()}",
+            run=secrets.token_hex(8),
+            parent=os.getpid(),
+            deadline_s=CONTACT_S,
+            pin=self.pin,
+        )
+        words = [sys.executable, "-P", "-m", "tvmmobile.devices.board.link_host"]
+        remedy = f"Run: tvmmobile device check {self.file.name}"
+        with hosted(words, config.model_dump_json() + "\n", config.deadline_s, self.file.name, remedy) as port:
+            yield Endpoint("127.0.0.1", port, self.file.name, token)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Watch | None]:
+        """A watch over all boards, by connections of its own."""
+        with watching(self.file.boards) as watch:
+            yield watch
+
+
+def fastest_cores(board: Board) -> tuple[Part, int, float]:
+    """The board's fastest kind of core, how many it has of it, and their highest clock in Hz (0 where it is not known)."""
+    numbers = fastest(board.facts.cores)
+    best = board.facts.cores[numbers[0]]
+    return part_of(best.implementer, best.part), len(numbers), best.max_hz
+
+
+def profile_of(name: str, board: Board) -> DeviceProfile:
+    """What the rest of the program needs to know of a registered board."""
+    part, count, clock_hz = fastest_cores(board)
+    android = board.facts.api_level is not None
+    return DeviceProfile(
+        name=name,
+        board=board.facts.model or name,
+        cpu=part.cpu,
+        mcpu=part.mcpu,
+        target={
+            "kind": "llvm",
+            "mtriple": "aarch64-linux-android" if android else "aarch64-linux-gnu",
+            "mcpu": part.mcpu,
+            "num-cores": count,
+        },
+        clock_hz=clock_hz,
+        cores=count,
+        fma_lanes_per_cycle=part.fma_lanes_per_cycle,
+        l1d_bytes=board.facts.l1d_bytes or part.l1d_bytes,
+        l2_bytes=board.facts.l2_bytes or part.l2_bytes,
+        kind="emulated" if board.runner else "measured",
+        model_hash=EMULATED if board.runner else None,
+    )

@@ -1,0 +1,97 @@
+"""What may disturb a measurement: clocks, temperature, throttling, governor, load."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from tvmmobile.devices.board.probe import hottest, read_files
+from tvmmobile.devices.board.registered import Board
+from tvmmobile.devices.board.remote import Remote
+
+#: The Raspberry Pi's firmware says with these bits what holds its clocks down now (vcgencmd get_throttled).
+_PI_FLAGS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
+#: Android's THERMAL_STATUS_LIGHT and above (android.os.PowerManager); at "none", 0, nothing is held down.
+_ANDROID_STATUS = {1: "light", 2: "moderate", 3: "severe", 4: "critical", 5: "emergency", 6: "shutdown"}
+_MOST_ZONES = 16
+#: Beyond this, boards are near the temperature at which they hold clocks down (80 °C on a Raspberry Pi).
+WARM_C = 70.0
+#: Other programs that want the processor.
+_BUSY_LOAD = 0.5
+_STEADY_GOVERNORS = ("performance", "userspace")
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of a board at one moment.
+
+    Attributes:
+        temperature_c: the hottest sensor; `None` where there is none.
+        clocks_hz: of each core, now; 0 where it is not told.
+        throttled: what holds the clocks down now, in words; empty where nothing does or the board does not tell.
+        governor: cpufreq's, of the first core; "" where there is none.
+        load: of the last minute; `None` where it is not told.
+        boot: identifies this start of the board.
+    """
+
+    temperature_c: float | None = None
+    clocks_hz: tuple[float, ...] = ()
+    throttled: tuple[str, ...] = field(default=())
+    governor: str = ""
+    load: float | None = None
+    boot: str = ""
+
+
+def read_health(remote: Remote, board: Board) -> Health:
+    """How the board is now.
+
+    Raises:
+        LinkLost: the connection is gone.
+    """
+    root = board.root.rstrip("/")
+    cpu = f"{root}/sys/devices/system/cpu"
+    clocks = [f"{cpu}/cpu{index}/cpufreq/scaling_cur_freq" for index in range(len(board.facts.cores))]
+    zones = [f"{root}/sys/class/thermal/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
+    governor, load, boot = f"{cpu}/cpu0/cpufreq/scaling_governor", f"{root}/proc/loadavg", f"{root}/proc/sys/kernel/random/boot_id"
+    files = read_files(remote, [*clocks, *zones, governor, load, boot])
+    first = files[load].split(" ")[0]
+    return Health(
+        temperature_c=hottest([files[path] for path in zones]),
+        clocks_hz=tuple(float(files[path]) * 1e3 if files[path].isdigit() else 0.0 for path in clocks),
+        throttled=_throttled(remote, board),
+        governor=files[governor],
+        load=float(first) if re.fullmatch(r"\d+(\.\d+)?", first) else None,
+        boot=files[boot],
+    )
+
+
+def _throttled(remote: Remote, board: Board) -> tuple[str, ...]:
+    if board.facts.api_level is not None:
+        done = remote.run(["dumpsys", "thermalservice"])
+        found = re.search(r"Thermal Status: (\d+)", done.stdout)
+        status = _ANDROID_STATUS.get(int(found[1])) if found else None
+        return (f"thermal status {status}",) if status else ()
+    if not board.facts.model.startswith("Raspberry Pi"):
+        return ()
+    done = remote.run(["vcgencmd", "get_throttled"])
+    found = re.search(r"throttled=0x([0-9a-fA-F]+)", done.stdout)
+    bits = int(found[1], 16) if found and done.status == 0 else 0
+    return tuple(words for bit, words in _PI_FLAGS.items() if bits >> bit & 1)
+
+
+def disturbances(health: Health, board: Board) -> list[str]:
+    """What will disturb measurements, a sentence each with what helps."""
+    found = []
+    if health.throttled:
+        found.append(f"Its clocks are held down: {', '.join(health.throttled)}. Cool it, and give it a power supply that is strong enough.")
+    if health.temperature_c is not None and health.temperature_c > WARM_C:
+        found.append(f"It is {health.temperature_c:.0f} °C warm. Wait, or cool it.")
+    if health.governor and health.governor not in _STEADY_GOVERNORS:
+        found.append(
+            f"Its governor is {health.governor!r}, which changes clocks as it goes. --pin sets 'performance' where that is permitted."
+        )
+    if health.load is not None and health.load > _BUSY_LOAD:
+        found.append(f"Other programs keep it busy (load {health.load:.1f}). End them.")
+    if board.runner:
+        found.append(f"Its programs run in an emulator ({board.runner[0]}): times say nothing about the board.")
+    return found

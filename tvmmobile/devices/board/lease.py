@@ -1,0 +1,101 @@
+"""Who uses a board: a file on it with owner and expiry, so that two people's measurements do not disturb each other.
+
+Expiry is in seconds since the board was started, and holds for that start alone: its calendar may step, and after a reboot nobody has it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+from tvmmobile.devices.board.remote import Remote
+
+#: How long a lease lasts after it was taken or renewed, and how often it is renewed.
+LEASE_S, RENEW_S = 60.0, 15.0
+#: A lease is written over in place: files in /tmp cannot be removed by others.
+_SIZE = 512
+_STATE = 'cat "$1" 2>/dev/null; echo; cat "$2/proc/sys/kernel/random/boot_id"; cut -d" " -f1 "$2/proc/uptime"'
+_CREATE = 'umask 0; set -C; cat > "$1"'
+_REWRITE = 'all=$(cat); printf "%s\\n" "$all" | dd of="$1" conv=nocreat,notrunc 2>/dev/null || printf "%s\\n" "$all" > "$1"'
+_REMOVE = 'rm -f "$1" 2>/dev/null || true'
+
+
+class BoardBusy(Exception):
+    """Somebody else has the board; the message says who and for how long."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who has a board.
+
+    Attributes:
+        owner: `user@host`.
+        run: tells runs of one owner apart.
+        boot: of which start of the board `until_s` speaks.
+        until_s: seconds since that start.
+    """
+
+    owner: str
+    run: str
+    boot: str
+    until_s: float
+
+    def to_bytes(self) -> bytes:
+        """As it is stored."""
+        text = json.dumps({"owner": self.owner, "run": self.run, "boot": self.boot, "until_s": round(self.until_s, 1)})
+        return text.encode().ljust(_SIZE - 1) + b"\n"
+
+
+class BoardLease:
+    """A lease on one board, to be taken, renewed and released.
+
+    Args:
+        path: the lease's file on the board, the same for all its users.
+        root: the tree whose `proc` tells the board's uptime.
+        owner, run: see `Lease`.
+    """
+
+    def __init__(self, path: str, root: str, owner: str, run: str) -> None:
+        self.path, self.root, self.owner, self.run = path, root.rstrip("/"), owner, run
+
+    def take(self, remote: Remote) -> None:
+        """Take or renew it.
+
+        Raises:
+            BoardBusy: somebody else has the board.
+            LinkLost: the connection is gone.
+        """
+        held, boot, uptime_s = self._state(remote)
+        if held is not None and held.run != self.run and held.boot == boot and held.until_s > uptime_s:
+            raise BoardBusy(f"{held.owner} uses the board, for {math.ceil(held.until_s - uptime_s)} s more unless that is renewed")
+        mine = Lease(self.owner, self.run, boot, uptime_s + LEASE_S)
+        exists = remote.run(["sh", "-c", _CREATE, "sh", self.path], stdin=mine.to_bytes()).status != 0
+        if exists:
+            remote.run(["sh", "-c", _REWRITE, "sh", self.path], stdin=mine.to_bytes())
+        now_held, *_ = self._state(remote)
+        if now_held is not None and now_held.run != self.run:
+            raise BoardBusy(f"{now_held.owner} took the board at the same moment")
+
+    def release(self, remote: Remote) -> None:
+        """Give it back, if it is this run's.
+
+        Raises:
+            LinkLost: the connection is gone.
+        """
+        held, boot, _ = self._state(remote)
+        if held is not None and held.run == self.run:
+            ended = Lease(self.owner, self.run, boot, 0.0)
+            remote.run(["sh", "-c", _REWRITE, "sh", self.path], stdin=ended.to_bytes())
+            remote.run(["sh", "-c", _REMOVE, "sh", self.path])
+
+    def _state(self, remote: Remote) -> tuple[Lease | None, str, float]:
+        """The lease that is there, the board's present start, and seconds since that."""
+        lines = remote.run(["sh", "-c", _STATE, "sh", self.path, self.root]).stdout.splitlines()
+        boot, uptime_s = (lines[-2].strip(), float(lines[-1])) if len(lines) >= 2 else ("", 0.0)
+        try:
+            value = json.loads("\n".join(lines[:-2]))
+            held = Lease(str(value["owner"]), str(value["run"]), str(value["boot"]), float(value["until_s"]))
+        except (ValueError, KeyError, TypeError):
+            return None, boot, uptime_s
+        return held, boot, uptime_s

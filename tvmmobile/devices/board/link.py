@@ -1,0 +1,243 @@
+"""Keeps a registered device's agents running: connects to each board, starts its agent, and does so again after an outage."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.devices.agents.tracker import Gate, Tracker
+from tvmmobile.devices.board.connect import connect, described
+from tvmmobile.devices.board.install import agent_words, install_agent
+from tvmmobile.devices.board.lease import RENEW_S, BoardBusy, BoardLease
+from tvmmobile.devices.board.parts import fastest
+from tvmmobile.devices.board.pin import pinned
+from tvmmobile.devices.board.registered import Board, SshAddress
+from tvmmobile.devices.board.remote import LinkLost, Remote, RemoteProcess
+from tvmmobile.system.errors import DeviceUnavailable
+
+#: How long a board may be away before it is given up: one that is started anew takes about half a minute.
+RECONNECT_S = 90.0
+#: How long an agent may take to register once it is started.
+REGISTER_S = 20.0
+#: How often a board is asked whether it still answers, and the pause between attempts to reach it.
+ALIVE_S, PAUSE_S = 3.0, 1.0
+#: An agent that ends this often within the window is broken, not killed.
+MOST_RESTARTS, RESTART_WINDOW_S = 20, 10.0
+#: For an agent to end by itself once its tracker has gone.
+STOP_S = 3.0
+#: The token comes over standard input, so that no list of processes shows it; the process id is the agent's, by `exec`.
+_LAUNCH = 'mkdir -p "$1" && echo "$$" && read -r TVMMOBILE_AGENT_TOKEN && export TVMMOBILE_AGENT_TOKEN && shift && exec "$@"'
+
+
+@dataclass(frozen=True)
+class AgentPlan:
+    """What runs on every board.
+
+    Attributes:
+        key: what agents register as.
+        bundle: the agent's folder on this machine.
+        token: what clients must know.
+        owner, run: for the lease.
+        pin: hold the boards' clocks at their highest.
+    """
+
+    key: str
+    bundle: Path
+    token: str
+    owner: str
+    run: str
+    pin: bool = False
+
+
+class BoardLink:
+    """One board's agent, kept running by a thread of its own from `start` to `stop`.
+
+    Attributes:
+        gate: where its agent registers.
+        problem: why the board was given up, sentence and remedy; `None` while it was not.
+    """
+
+    def __init__(self, board: Board, plan: AgentPlan, tracker: Tracker) -> None:
+        self.board, self.plan, self.tracker = board, plan, tracker
+        self.gate: Gate = tracker.open_gate(self._place)
+        self.problem: tuple[str, str] | None = None
+        #: Whether its agent ever registered, and whether it did since the last outage.
+        self._ready_once = self._ready_lately = False
+        self._stopping = threading.Event()
+        self._remote: Remote | None = None
+        self._places: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._keep, name=f"link {described(board.address)}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the agent, give the board back and close the connection."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    @property
+    def ready(self) -> bool:
+        """Whether its agent is registered."""
+        return self.problem is None and self.tracker.servers(self.gate) > 0
+
+    def _place(self, port: int) -> int:
+        """The port of this machine that leads to a port of the board."""
+        remote = self._remote
+        if remote is None:
+            raise ValueError("an agent of a connection that has ended")
+        if port not in self._places:
+            try:
+                self._places[port] = remote.forward(port)
+            except LinkLost as error:  # of this board alone; its link finds out too
+                raise ValueError(str(error)) from error
+        return self._places[port]
+
+    def _keep(self) -> None:
+        away_since = time.monotonic()
+        while not self._stopping.is_set():
+            try:
+                remote = connect(self.board.address)
+                try:
+                    self._use(remote)
+                finally:
+                    self._remote = None
+                    remote.close()
+                return
+            except (LinkLost, BoardBusy, DeviceUnavailable) as error:
+                if self._ready_lately:
+                    away_since, self._ready_lately = time.monotonic(), False
+                # What fails at first contact, fails the next second too. Later it is most likely a board that is being started anew.
+                first = not self._ready_once and not isinstance(error, LinkLost)
+                if first or isinstance(error, BoardBusy) or time.monotonic() - away_since > RECONNECT_S:
+                    self.problem = self._told(error)
+                    return
+            self._stopping.wait(PAUSE_S)
+
+    def _told(self, error: Exception) -> tuple[str, str]:
+        if isinstance(error, DeviceUnavailable):
+            return error.message, error.remedy
+        place = described(self.board.address)
+        if isinstance(error, BoardBusy):
+            return f"{place} is busy: {error}.", "Wait for it, or ask them."
+        return f"{place} does not answer: {error}.", "Check its power and network; then run the same command again."
+
+    def _use(self, remote: Remote) -> None:
+        """Take the board, run its agent until this link is stopped, and give it back.
+
+        Raises:
+            LinkLost: the connection is gone.
+            BoardBusy, DeviceUnavailable: the board cannot be used.
+        """
+        lease = BoardLease(lease_path(self.board), self.board.root, self.plan.owner, self.plan.run)
+        lease.take(remote)
+        try:
+            folder = install_agent(remote, self.board.directory, self.plan.bundle)
+            self._remote, self._places = remote, {}
+            tracker_port = remote.reverse(self.gate.port)
+            before = fast_core_words(remote, self.board)
+            with pinned(remote, self.board) if self.plan.pin else contextlib.nullcontext():
+                self._serve(remote, lease, [*before, *self.board.runner, *agent_words(folder)], tracker_port)
+        finally:
+            with contextlib.suppress(LinkLost):
+                lease.release(remote)
+
+    def _serve(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> None:
+        """Run one agent after another until this link is stopped; `agent` begins its command line."""
+        ended: list[float] = []
+        while not self._stopping.is_set():
+            words = self._run_agent(remote, lease, agent, tracker_port)
+            now = time.monotonic()
+            ended = [then for then in ended if now - then < RESTART_WINDOW_S] + [now]
+            if len(ended) > MOST_RESTARTS:
+                raise DeviceUnavailable(f"The agent on {described(self.board.address)} keeps ending: {words or 'it says nothing'}.")
+
+    def _run_agent(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> str:
+        """Run one agent until it ends or this link is stopped; what it wrote to standard error.
+
+        Raises:
+            LinkLost: the connection is gone.
+            DeviceUnavailable: it did not register.
+        """
+        work = f"{self.board.directory}/work-{self.plan.run}"
+        # While this run has the board, folders of others are what outages have left.
+        remote.run(["sh", "-c", 'rm -rf "$1"/work-*', "sh", self.board.directory])
+        options = ["--tracker", f"127.0.0.1:{tracker_port}", "--key", self.plan.key, "--work-dir", work]
+        process = remote.start(["sh", "-c", _LAUNCH, "sh", work, *agent, *options])
+        pid = ""
+        try:
+            pid = process.read_line(REGISTER_S)
+            process.write(self.plan.token.encode() + b"\n")
+            self._wait(process, self._stopping.is_set, lambda: self.tracker.servers(self.gate) > 0)
+            self._watch(remote, process, lease)
+            return process.last_words()
+        finally:
+            self._end(remote, process, pid, work)
+
+    def _wait(self, process: RemoteProcess, stopped: Callable[[], bool], registered: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + REGISTER_S
+        while not (stopped() or registered() or process.poll() is not None):
+            if time.monotonic() > deadline:
+                where = described(self.board.address)
+                raise DeviceUnavailable(
+                    f"The agent on {where} did not register within {REGISTER_S:g} s: {process.last_words() or 'it says nothing'}.",
+                    "Its SSH server must allow port forwarding (AllowTcpForwarding yes)."
+                    if isinstance(self.board.address, SshAddress)
+                    else "Run: adb reconnect",
+                )
+            time.sleep(0.02)
+        if registered():
+            self._ready_once = self._ready_lately = True
+
+    def _watch(self, remote: Remote, process: RemoteProcess, lease: BoardLease) -> None:
+        """Until the agent ends or this link is stopped."""
+        renewed = asked = time.monotonic()
+        while not self._stopping.wait(0.1) and process.poll() is None:
+            now = time.monotonic()
+            if now - asked > ALIVE_S:
+                if not remote.alive():
+                    raise LinkLost("no answer")
+                asked = time.monotonic()
+            if now - renewed > RENEW_S:
+                lease.take(remote)
+                renewed = time.monotonic()
+
+    def _end(self, remote: Remote, process: RemoteProcess, pid: str, work: str) -> None:
+        """End the agent with its session, and remove its folder, as far as the board still answers."""
+        with contextlib.suppress(LinkLost):
+            if pid.isdigit() and process.poll() is None:
+                remote.run(["kill", "-TERM", pid])
+                deadline = time.monotonic() + STOP_S
+                while process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                if process.poll() is None:
+                    remote.run(["kill", "-KILL", pid])
+            remote.run(["rm", "-rf", work])
+        process.stop()
+
+
+def fast_core_words(remote: Remote, board: Board) -> list[str]:
+    """What to put before the agent's command so that it runs on the board's fastest cores alone.
+
+    Nothing where all cores are alike, or where the board cannot do that: it has no taskset, or its user may not use those cores.
+
+    Raises:
+        LinkLost: the connection is gone.
+    """
+    numbers = fastest(board.facts.cores)
+    if len(numbers) == len(board.facts.cores):
+        return []
+    # A mask without 0x is hexadecimal for util-linux's taskset, and all that Android's takes.
+    words = ["taskset", f"{sum(1 << number for number in numbers):x}"]
+    return words if remote.run([*words, "true"]).status == 0 else []
+
+
+def lease_path(board: Board) -> str:
+    """The file on a board that says who uses it, the same for all its users."""
+    folder = "/data/local/tmp" if board.facts.api_level is not None else "/tmp"
+    return f"{board.root.rstrip('/')}{folder}/tvmmobile.lease"

@@ -1,0 +1,86 @@
+"""The process behind a started registered device: a tracker, and a link to each of its boards.
+
+Run as a process of its own. It reads its `LinkConfig` as one line of JSON from standard input, prints `{"port": …}` once every board is
+ready or given up and at least one is ready (or `{"error": …, "remedy": …}`), and stops at SIGTERM, at the end of its input, or when its
+parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import sys
+import time
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from tvmmobile.devices.agents.host import POLL_S, StopRequested, say, stop_on_signals
+from tvmmobile.devices.agents.tracker import Tracker
+from tvmmobile.devices.board.link import STOP_S, AgentPlan, BoardLink
+from tvmmobile.devices.board.registered import Board
+
+#: For all links together to end their agents.
+_STOP_ALL_S = 2 * STOP_S
+
+
+class LinkConfig(BaseModel):
+    """What to run: see `AgentPlan`; `parent` is the process this one must not outlive, `deadline_s` how long first contact may take."""
+
+    key: str
+    boards: tuple[Board, ...]
+    bundle: Path
+    token: str
+    owner: str
+    run: str
+    parent: int
+    deadline_s: float
+    pin: bool = False
+
+
+def _serve(config: LinkConfig) -> None:
+    selector = selectors.DefaultSelector()
+    tracker = Tracker(selector)
+    selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "stdin")
+    plan = AgentPlan(config.key, config.bundle, config.token, config.owner, config.run, config.pin)
+    links = [BoardLink(board, plan, tracker) for board in config.boards]
+    deadline, announced = time.monotonic() + config.deadline_s, False
+    for link in links:
+        link.start()
+    try:
+        while os.getppid() == config.parent:
+            for key, _ in selector.select(POLL_S if announced else 0.02):
+                if key.data == "stdin":
+                    return
+                tracker.handle(key.data)
+            problems = [link.problem for link in links if link.problem is not None]
+            if len(problems) == len(links):
+                say({"error": problems[0][0], "remedy": problems[0][1]})
+                return
+            late = time.monotonic() > deadline
+            if not announced and any(link.ready for link in links) and (late or all(link.ready or link.problem for link in links)):
+                announced = True
+                say({"port": tracker.port, "missing": [problem[0] for problem in problems]})
+            if not announced and late:
+                say({"error": f"no board of {config.key} was ready within {config.deadline_s:g} s.", "remedy": ""})
+                return
+    finally:
+        until = time.monotonic() + _STOP_ALL_S
+        for link in links:
+            link.stop(0)
+        for link in links:
+            link.stop(max(0.1, until - time.monotonic()))
+
+
+def main() -> None:
+    """Entry point of the process."""
+    stop_on_signals()
+    config = LinkConfig.model_validate_json(sys.stdin.readline())
+    with contextlib.suppress(StopRequested):
+        _serve(config)
+    os._exit(0)  # a link that hangs in a call to its board must not keep this process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Asks a board what it is: cores, clocks, caches, memory, system. Nothing but `sh` and `cat` is needed there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from tvmmobile.devices.board.registered import Core, Facts
+from tvmmobile.devices.board.remote import Remote
+from tvmmobile.system.errors import DeviceUnavailable
+
+#: Linux describes at most this many cores, caches and sensors of a board that we look at.
+_MOST_CORES, _MOST_CACHES, _MOST_ZONES = 16, 5, 16
+_CAT = 'for file in "$@"; do printf "\\n@@ %s\\n" "$file"; cat "$file" 2>/dev/null; done; exit 0'
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_HZ_PER_KHZ = 1e3
+#: Android's name for AArch64.
+_ANDROID_ABI = "arm64-v8a"
+
+
+def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
+    """The content of files of the board, stripped, in one round trip; those that cannot be read are empty.
+
+    Raises:
+        LinkLost: the connection is gone.
+    """
+    text = remote.run(["sh", "-c", _CAT, "sh", *paths]).stdout
+    found = dict.fromkeys(paths, "")
+    for section in text.split("\n@@ ")[1:]:
+        path, _, content = section.partition("\n")
+        found[path] = content.replace("\0", "").strip()
+    return found
+
+
+def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
+    """What the board is.
+
+    Args:
+        root: the tree whose `proc`, `sys` and `etc` describe it.
+        emulated: its programs run in an emulator: what its own programs say about the machine below is not about the board.
+
+    Raises:
+        LinkLost: the connection is gone.
+        DeviceUnavailable: it is no 64-bit Arm board.
+    """
+    prefix = root.rstrip("/")
+    cpu, thermal = f"{prefix}/sys/devices/system/cpu", f"{prefix}/sys/class/thermal"
+    names = {
+        "arch": f"{prefix}/proc/sys/kernel/arch",
+        "release": f"{prefix}/proc/sys/kernel/osrelease",
+        "cpuinfo": f"{prefix}/proc/cpuinfo",
+        "meminfo": f"{prefix}/proc/meminfo",
+        "os": f"{prefix}/etc/os-release",
+        "model": f"{prefix}/proc/device-tree/model",
+        "governor": f"{cpu}/cpu0/cpufreq/scaling_governor",
+    }
+    clocks = [f"{cpu}/cpu{index}/cpufreq/cpuinfo_max_freq" for index in range(_MOST_CORES)]
+    caches = [f"{cpu}/cpu0/cache/index{index}/{field}" for index in range(_MOST_CACHES) for field in ("level", "type", "size")]
+    zones = [f"{thermal}/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
+    files = read_files(remote, [*names.values(), *clocks, *caches, *zones])
+    android = _android(remote)
+    # On a phone the device tree names a chip maker's board, if it can be read at all.
+    model = android.get("model", "") or files[names["model"]]
+    _check_android(android.get("abis", ""), model)
+    # Kernels before 6.1 have no such file.
+    architecture = files[names["arch"]] or (android.get("architecture", "") if emulated else _said(remote, ["uname", "-m"]))
+    _check_architecture(architecture, model)
+    cores = parse_cores(files[names["cpuinfo"]], [files[path] for path in clocks])
+    if not cores:
+        raise DeviceUnavailable("The board's /proc/cpuinfo names no core.", "tvmmobile needs Linux or Android on 64-bit Arm.")
+    l1d, l2 = _cache_sizes([tuple(files[path] for path in caches[start : start + 3]) for start in range(0, len(caches), 3)])
+    return Facts(
+        architecture=architecture,
+        model=model,
+        cores=cores,
+        memory_bytes=parse_memory(files[names["meminfo"]]),
+        system=android.get("system", "") or _pretty_name(files[names["os"]]),
+        kernel=files[names["release"]] or ("" if emulated else _said(remote, ["uname", "-r"])),
+        libc="bionic" if android else ("" if emulated else _said(remote, ["getconf", "GNU_LIBC_VERSION"])),
+        l1d_bytes=l1d,
+        l2_bytes=l2,
+        governor=files[names["governor"]],
+        temperature_c=hottest([files[path] for path in zones]),
+        api_level=int(android["api"]) if android.get("api", "").isdigit() else None,
+    )
+
+
+def _said(remote: Remote, words: Sequence[str]) -> str:
+    """What a program of the board prints; "" where it fails or is not there."""
+    done = remote.run(words)
+    return done.stdout.strip() if done.status == 0 else ""
+
+
+def _android(remote: Remote) -> dict[str, str]:
+    """Android's properties; empty on other systems."""
+    names = {"api": "ro.build.version.sdk", "release": "ro.build.version.release", "maker": "ro.product.manufacturer"}
+    names |= {"product": "ro.product.model", "soc": "ro.soc.model", "abis": "ro.product.cpu.abilist"}
+    script = 'command -v getprop >/dev/null || exit 1; for name in "$@"; do printf "%s\\n" "$(getprop "$name")"; done'
+    done = remote.run(["sh", "-c", script, "sh", *names.values()])
+    if done.status != 0:
+        return {}
+    said = dict(zip(names, (line.strip() for line in done.stdout.splitlines()), strict=False))
+    soc = f" ({said['soc']})" if said.get("soc") else ""
+    model = f"{said.get('maker', '')} {said.get('product', '')}".strip() + soc
+    found = {"api": said.get("api", ""), "system": f"Android {said.get('release', '')}".strip(), "model": model}
+    return found | {"abis": said.get("abis", ""), "architecture": "aarch64" if _ANDROID_ABI in said.get("abis", "").split(",") else ""}
+
+
+def _check_android(abis: str, model: str) -> None:
+    """`abis`: the binary interfaces that Android tells, or ""."""
+    if abis and _ANDROID_ABI not in abis.split(","):
+        raise DeviceUnavailable(
+            f"{model or 'The phone'} runs an Android without {_ANDROID_ABI} ({abis}); libraries are made for AArch64.",
+            "Use a phone with a 64-bit Android; adb shell getprop ro.product.cpu.abilist tells.",
+        )
+
+
+def _check_architecture(architecture: str, model: str) -> None:
+    if architecture in ("aarch64", "arm64"):
+        return
+    board = model or "The board"
+    if architecture.startswith("arm"):
+        raise DeviceUnavailable(
+            f"{board} runs a 32-bit kernel ({architecture}); libraries are made for AArch64.",
+            "Install the 64-bit system; on a Raspberry Pi, arm_64bit=1 in config.txt gives a 64-bit kernel.",
+        )
+    raise DeviceUnavailable(f"{board} is no AArch64 board but {architecture or 'unknown'}.", "tvmmobile compiles for 64-bit Arm alone.")
+
+
+def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[Core, ...]:
+    """Cores from the text of /proc/cpuinfo and each core's highest clock in kHz, as text."""
+    cores = []
+    for section in re.split(r"\n\s*\n", cpuinfo):
+        fields = dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", section, re.MULTILINE))
+        if "CPU part" not in fields or not fields.get("processor", "").isdigit():
+            continue
+        index = int(fields["processor"])
+        clock = max_khz[index] if index < len(max_khz) else ""
+        cores.append(
+            Core(
+                implementer=int(fields.get("CPU implementer", "0"), 0),
+                part=int(fields["CPU part"], 0),
+                max_hz=float(clock) * _HZ_PER_KHZ if clock.isdigit() else 0.0,
+            )
+        )
+    return tuple(cores)
+
+
+def parse_memory(meminfo: str) -> int:
+    """MemTotal of /proc/meminfo in bytes; 0 where it is missing."""
+    found = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
+def hottest(millidegrees: Sequence[str]) -> float | None:
+    """The highest of sensors' readings, in °C; `None` without a plausible one."""
+    readings = [int(text) / 1000 for text in millidegrees if re.fullmatch(r"-?\d+", text)]
+    plausible = [reading for reading in readings if 0 < reading < 150]
+    return max(plausible, default=None)
+
+
+def _pretty_name(os_release: str) -> str:
+    found = re.search(r'^PRETTY_NAME="?([^"\n]*)"?$', os_release, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _cache_sizes(described: Sequence[Sequence[str]]) -> tuple[int, int]:
+    """Bytes of the first-level data cache and of the second level, 0 where they are not described."""
+    sizes: Mapping[tuple[str, str], int] = {(level, kind): _bytes(size) for level, kind, size in described}
+    return sizes.get(("1", "Data"), 0), sizes.get(("2", "Unified"), 0)
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+)([KMG]?)", text)
+    return int(found[1]) * _UNITS[found[2]] if found else 0

@@ -1,0 +1,170 @@
+"""Registered boards: one file a device name in the user's data folder, with where its boards are and what was found on them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tvmmobile.system.environment import user_data_dir
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_text
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SshAddress(_Strict):
+    """A board behind an SSH server.
+
+    Attributes:
+        destination: as the user gave it, `[user@]host`; `~/.ssh/config` is read again for every connection.
+        port: as the user gave it; `None` for what `~/.ssh/config` says, else 22.
+        host_key: the key the user agreed to, `<type> <base64>`; another one is refused.
+    """
+
+    kind: Literal["ssh"] = "ssh"
+    destination: str
+    port: int | None = None
+    host_key: str
+
+
+class AdbAddress(_Strict):
+    """A phone or tablet behind adb.
+
+    Attributes:
+        serial: as `adb devices` prints it; HOST:PORT for one on the network, which is connected to when needed.
+    """
+
+    kind: Literal["adb"] = "adb"
+    serial: str
+
+
+class Core(_Strict):
+    """One core, as Linux describes it.
+
+    Attributes:
+        implementer, part: MIDR fields, such as 0x41 and 0xd08.
+        max_hz: highest clock; 0 where the board does not tell.
+    """
+
+    implementer: int
+    part: int
+    max_hz: float
+
+
+class Facts(_Strict):
+    """What a board said about itself when it was added.
+
+    Attributes:
+        architecture: `uname -m`.
+        model: the product's name; "" where it is not known.
+        cores: in the order of their numbers.
+        memory_bytes: of RAM.
+        system: the operating system's name and version.
+        kernel: `uname -r`.
+        libc: such as `glibc 2.36` or `bionic`; "" where it is not known.
+        l1d_bytes, l2_bytes: data cache of one core and the level behind it; 0 where the board does not tell.
+        governor: cpufreq's, of the first core; "" where there is none.
+        temperature_c: the hottest sensor; `None` where there is none.
+        api_level: Android's; `None` elsewhere.
+    """
+
+    architecture: str
+    model: str
+    cores: tuple[Core, ...]
+    memory_bytes: int
+    system: str
+    kernel: str
+    libc: str
+    l1d_bytes: int = 0
+    l2_bytes: int = 0
+    governor: str = ""
+    temperature_c: float | None = None
+    api_level: int | None = None
+
+
+class Board(_Strict):
+    """One board and how it is used.
+
+    Attributes:
+        directory: on the board, absolute, of the user's own; everything there is ours and removed with the board.
+        runner: words before the agent's command, such as an emulator's; timings of such a board are called emulated.
+        root: the tree whose `proc` and `sys` describe the board.
+    """
+
+    address: Annotated[SshAddress | AdbAddress, Field(discriminator="kind")]
+    directory: str
+    runner: tuple[str, ...] = ()
+    root: str = "/"
+    facts: Facts
+    added: str
+
+
+class DeviceFile(_Strict):
+    """All boards of one name; they are alike and share the work."""
+
+    version: Literal[1] = 1
+    name: str
+    boards: tuple[Board, ...] = Field(min_length=1)
+
+
+def devices_dir() -> Path:
+    """Where device files are."""
+    return user_data_dir() / "devices"
+
+
+def registered_names() -> list[str]:
+    """The names of the registered devices, sorted."""
+    return sorted(path.stem for path in devices_dir().glob("*.json"))
+
+
+def check_name(name: str) -> None:
+    """Raises `UserError` for a name no device can have."""
+    if not _NAME.fullmatch(name) or name.endswith(("-virtual", ".toml", ".json")):
+        raise UserError(
+            f"{name!r} cannot be a device's name.", "Use letters, digits, dots, hyphens and underscores, such as pi4; -virtual is taken."
+        )
+
+
+def load_device(name: str) -> DeviceFile | None:
+    """The registered device of that name, if there is one.
+
+    Raises:
+        UserError: its file is damaged or made by another version; the message says what is wrong with it.
+    """
+    path = devices_dir() / f"{name}.json"
+    if not _NAME.fullmatch(name) or not path.is_file():
+        return None
+    try:
+        device = DeviceFile.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        problem = error.errors()[0] if isinstance(error, ValidationError) else None
+        said = f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" if problem else str(error)
+        raise UserError(
+            f"{path} does not describe a device: {said}.", f"Run: tvmmobile device remove {name} (and add it again)."
+        ) from error
+    if device.name != name:
+        raise UserError(f"{path} describes {device.name!r}.", "Give the file the device's name.")
+    return device
+
+
+def save_device(device: DeviceFile) -> Path:
+    """Write a device's file; returns where.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = devices_dir() / f"{device.name}.json"
+    write_text(path, device.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def forget_device(name: str) -> None:
+    """Remove a device's file, if it is there."""
+    (devices_dir() / f"{name}.json").unlink(missing_ok=True)

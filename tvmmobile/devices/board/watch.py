@@ -1,0 +1,98 @@
+"""Looks after a device's boards while they are measured: waits until they are cool, and says when a run is spoiled."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+
+from tvmmobile.devices.board.connect import connect, described
+from tvmmobile.devices.board.health import WARM_C, Health, read_health
+from tvmmobile.devices.board.link import PAUSE_S, RECONNECT_S
+from tvmmobile.devices.board.registered import Board
+from tvmmobile.devices.board.remote import LinkLost, Remote
+from tvmmobile.system.errors import DeviceUnavailable
+
+#: How long a board gets to cool down, and how often it is looked at meanwhile.
+COOL_S, COOL_POLL_S = 300.0, 5.0
+#: A clock is held down when it is this much below the highest although the governor asks for that.
+_CLOCK_SHARE = 0.98
+
+
+class Watch:
+    """Connections to all boards of a device, for their state alone; one that is lost is made again.
+
+    Args:
+        reconnect_s: how long a board may be away.
+    """
+
+    def __init__(self, boards: Sequence[Board], reconnect_s: float = RECONNECT_S) -> None:
+        self._boards, self._reconnect_s = boards, reconnect_s
+        self._remotes: dict[int, Remote] = {}
+
+    def read(self) -> tuple[Health, ...]:
+        """The boards' state, in their order.
+
+        Raises:
+            DeviceUnavailable: a board is away, and stays so.
+        """
+        return tuple(self._read(index, board) for index, board in enumerate(self._boards))
+
+    def wait_until_cool(self, limit_s: float = COOL_S, poll_s: float = COOL_POLL_S) -> tuple[Health, ...]:
+        """The boards' state once they are cool and nothing holds their clocks down, or `limit_s` have passed.
+
+        Raises:
+            DeviceUnavailable: a board is away, and stays so.
+        """
+        deadline = time.monotonic() + limit_s
+        while True:
+            now = self.read()
+            hot = any(health.throttled or (health.temperature_c or 0.0) > WARM_C for health in now)
+            if not hot or time.monotonic() >= deadline:
+                return now
+            time.sleep(poll_s)
+
+    def spoiled(self, before: Sequence[Health], after: Sequence[Health]) -> str:
+        """Why what was measured between two states does not count; "" where it does."""
+        for board, then, now in zip(self._boards, before, after, strict=True):
+            if then.boot != now.boot:
+                return "the board was started anew"
+            if held := dict.fromkeys((*then.throttled, *now.throttled)):
+                return f"its clocks were held down: {', '.join(held)}"
+            highest = max(core.max_hz for core in board.facts.cores)
+            fastest = max(now.clocks_hz, default=0.0)
+            if now.governor == "performance" and 0 < fastest < _CLOCK_SHARE * highest:
+                return f"its clock was {fastest / 1e9:g} GHz, not {highest / 1e9:g}"
+        return ""
+
+    def close(self) -> None:
+        """End all connections."""
+        while self._remotes:
+            self._remotes.popitem()[1].close()
+
+    def _read(self, index: int, board: Board) -> Health:
+        deadline = time.monotonic() + self._reconnect_s
+        while True:
+            try:
+                if index not in self._remotes:
+                    self._remotes[index] = connect(board.address)
+                return read_health(self._remotes[index], board)
+            except (LinkLost, DeviceUnavailable) as error:
+                if remote := self._remotes.pop(index, None):
+                    remote.close()
+                if time.monotonic() > deadline:
+                    place = described(board.address)
+                    reason = str(error).splitlines()[0]  # what to do about it may follow
+                    remedy = "Finished measurements are kept; run it again."
+                    raise DeviceUnavailable(f"{place} does not answer: {reason}", remedy) from error
+            time.sleep(PAUSE_S)
+
+
+@contextlib.contextmanager
+def watching(boards: Sequence[Board]) -> Iterator[Watch]:
+    """A watch over boards until the context ends."""
+    watch = Watch(boards)
+    try:
+        yield watch
+    finally:
+        watch.close()

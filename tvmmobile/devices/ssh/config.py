@@ -1,0 +1,177 @@
+"""Where an SSH destination leads: what the user gave, and OpenSSH's configuration files for the rest."""
+
+from __future__ import annotations
+
+import getpass
+import glob
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.system.errors import DeviceUnavailable
+
+DEFAULT_PORT = 22
+SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
+#: In the order in which they are tried when the configuration names none.
+_DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+_DEEPEST_INCLUDE = 16
+# Both end up in the words of a proxy's command, some of which is the shell's to read.
+_HOST = re.compile(r"[\w:%][\w.:%-]*")
+_USER = re.compile(r"[\w.][\w.@+-]*")
+
+
+@dataclass(frozen=True)
+class Route:
+    """How to connect.
+
+    Attributes:
+        destination: as the user gave it.
+        host, port, user: where the server listens, and who logs in there.
+        known_as: the server's name in known_hosts files when the port is the default one.
+        alias: whether `known_as` is a HostKeyAlias, which goes without the port.
+        key_files: private keys to try.
+        only_these_keys: whether keys of the agent that are not among `key_files` are left alone (IdentitiesOnly).
+        agent: whether the ssh agent is asked at all.
+        proxy: the command whose standard input and output lead to the server; `None` for a TCP connection.
+        timeout_s: ConnectTimeout; `None` where it is not set.
+        known_hosts: files with host keys.
+    """
+
+    destination: str
+    host: str
+    port: int
+    user: str
+    known_as: str
+    alias: bool
+    key_files: tuple[Path, ...]
+    only_these_keys: bool
+    agent: bool
+    proxy: tuple[str, ...] | None
+    timeout_s: float | None
+    known_hosts: tuple[Path, ...]
+
+    @property
+    def where(self) -> str:
+        """For messages: the server, and the destination where that has another name."""
+        server = f"{self.host} port {self.port}"
+        return server if self.destination.rpartition("@")[2] == self.host else f"{self.destination} ({server})"
+
+    @property
+    def ssh_arguments(self) -> str:
+        """For commands that the user is told to run."""
+        port = ["-p", str(self.port)] if self.port != DEFAULT_PORT else []
+        return shlex.join([*port, f"{self.user}@{self.host}"])
+
+
+def route_to(destination: str, port: int | None) -> Route:
+    """The route to `[user@]host`. User and port given here count more than `~/.ssh/config`, and that more than the system's file.
+
+    Raises:
+        DeviceUnavailable: the destination is none, or a configuration file cannot be understood.
+    """
+    user, _, name = destination.rpartition("@")
+    if not _HOST.fullmatch(name) or (user and not _USER.fullmatch(user)) or (destination.startswith("@")):
+        raise DeviceUnavailable(f"{destination!r} is no SSH destination.", "Give [user@]host, such as pi@raspberrypi.local.")
+    options = _options(name, user, port)
+    try:
+        number = int(options.get("port", DEFAULT_PORT))
+        limit = options.get("connecttimeout")
+        timeout_s = float(limit) if limit is not None and limit != "none" else None
+    except ValueError as error:
+        raise DeviceUnavailable(f"The SSH configuration of {name} has a port or timeout that is no number: {error}.") from error
+    host = options.get("hostname", name)
+    alias = options.get("hostkeyalias")
+    return Route(
+        destination=destination,
+        host=host,
+        port=number,
+        user=options.get("user") or getpass.getuser(),
+        known_as=(alias or host).lower(),
+        alias=alias is not None,
+        key_files=_key_files(options),
+        only_these_keys=options.get("identitiesonly") == "yes",
+        agent=options.get("identityagent", "").lower() != "none",
+        proxy=_proxy(options, host, number),
+        timeout_s=timeout_s,
+        known_hosts=_known_hosts(options),
+    )
+
+
+def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
+    import paramiko
+
+    given = ["Host *", *([f"User {user}"] if user else []), *([f"Port {port}"] if port is not None else [])]
+    lines = [*given, *_config_lines(Path.home() / ".ssh" / "config", 0, "Host *"), *_config_lines(SYSTEM_CONFIG, 0, "Host *")]
+    try:
+        found: Mapping[str, str] = paramiko.SSHConfig.from_text("\n".join(lines) + "\n").lookup(name)
+    except (paramiko.SSHException, ImportError, LookupError, ValueError) as error:
+        raise DeviceUnavailable(
+            f"The SSH configuration cannot be understood for {name}: {error}.",
+            f"Run: ssh -G {shlex.quote(name)} (and repair ~/.ssh/config).",
+        ) from error
+    return found
+
+
+def _config_lines(path: Path, depth: int, section: str) -> list[str]:
+    """A configuration file's lines, with those of the files it includes: paramiko skips them. `section` is the one it is read in."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DeviceUnavailable(f"{path} cannot be read: {error.strerror}.", "Let yourself read it, or remove it.") from error
+    lines = [section]
+    for line in text.splitlines():
+        keyword, values = [*line.replace("=", " ", 1).split(None, 1), "", ""][:2]
+        if keyword.lower() in {"host", "match"}:
+            section = line
+        if keyword.lower() != "include" or depth >= _DEEPEST_INCLUDE:
+            lines.append(line)
+            continue
+        for pattern in _words(values):
+            for included in sorted(glob.glob(str(_folder(path) / Path(pattern).expanduser()))):
+                lines += _config_lines(Path(included), depth + 1, section)
+        lines.append(section)  # an included file's last section ends with that file
+    return lines
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote that is never closed
+        return text.split()
+
+
+def _folder(path: Path) -> Path:
+    """What relative names of included files start from."""
+    return SYSTEM_CONFIG.parent if path.is_relative_to(SYSTEM_CONFIG.parent) else Path.home() / ".ssh"
+
+
+def _key_files(options: Mapping[str, str]) -> tuple[Path, ...]:
+    named = options.get("identityfile")
+    if named:
+        return tuple(Path(name).expanduser() for name in named if name.lower() != "none")
+    return tuple(path for key in _DEFAULT_KEYS if (path := Path.home() / ".ssh" / key).is_file())
+
+
+def _known_hosts(options: Mapping[str, str]) -> tuple[Path, ...]:
+    mine = options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
+    system = options.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2")
+    return tuple(Path(name).expanduser() for name in _words(f"{mine} {system}") if name.lower() != "none")
+
+
+def _proxy(options: Mapping[str, str], host: str, port: int) -> tuple[str, ...] | None:
+    command = options.get("proxycommand")
+    if command:
+        return ("/bin/sh", "-c", f"exec {command}")  # it is the shell's to read, as in OpenSSH
+    jumps = options.get("proxyjump")
+    if not jumps or jumps.lower() == "none":
+        return None
+    # As OpenSSH does it: its own client, which knows the jump hosts' keys and configuration, passes the bytes on.
+    *earlier, last = (part.strip() for part in jumps.split(","))
+    through = ["-J", ",".join(earlier)] if earlier else []
+    uri = last if last.startswith("ssh://") else f"ssh://{last}"
+    settings = ("BatchMode=yes", "ClearAllForwardings=yes", "ServerAliveInterval=5", "ServerAliveCountMax=3")
+    return ("ssh", *(word for setting in settings for word in ("-o", setting)), *through, "-W", f"[{host}]:{port}", uri)

@@ -1,0 +1,207 @@
+"""Logging in on an SSH connection with the keys of the agent and of `~/.ssh`, never with a password."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.devices.ssh.config import Route
+from tvmmobile.devices.ssh.keys import fingerprint_of
+from tvmmobile.devices.ssh.link import Link, open_link
+from tvmmobile.system.errors import DeviceUnavailable
+
+#: A server ends the connection after some refused keys, and paramiko after a key it cannot use: the others get another connection.
+_MAX_CONNECTIONS = 3
+
+
+@dataclass
+class _Tried:
+    """What was tried, for the message."""
+
+    files: list[str] = field(default_factory=list)
+    agent_keys: int = 0
+    locked: list[Path] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    key: Any
+    file: Path | None
+
+
+def log_in(route: Route, host_key: str, timeout_s: float) -> Link:
+    """A connection to the route's server, which has that host key, with the user logged in.
+
+    Args:
+        host_key: `<type> <base64>`.
+        timeout_s: for all of it.
+
+    Raises:
+        DeviceUnavailable: the server cannot be reached, has another key, or does not let the user in.
+    """
+    deadline = time.monotonic() + timeout_s
+    tried = _Tried()
+    with _agent_keys(route) as agent_keys:
+        candidates = _candidates(route, agent_keys, tried)
+        for attempt in range(_MAX_CONNECTIONS):
+            link = open_link(route, deadline, [host_key.split(" ", 1)[0]])
+            try:
+                _check_host_key(route, host_key, link.host_key)
+                if _authenticate(route, link.transport, candidates, tried, deadline, first=attempt == 0):
+                    return link
+                ended = not link.transport.is_active()
+            except BaseException:
+                link.close()
+                raise
+            link.close()
+            if not ended:
+                break
+    raise _refused(route, tried)
+
+
+def _check_host_key(route: Route, expected: str, found: str) -> None:
+    if expected != found:
+        raise DeviceUnavailable(
+            f"The host key of {route.where} has changed: it was {fingerprint_of(expected)}, and is {fingerprint_of(found)} now.",
+            "If the board was reinstalled, run: tvmmobile device remove NAME, and add it again. If not, someone may be posing as it.",
+        )
+
+
+def _authenticate(route: Route, transport: Any, candidates: Iterator[_Candidate], tried: _Tried, deadline: float, first: bool) -> bool:
+    """Whether the user got in; `False` with the transport ended if candidates may be left."""
+    import paramiko
+
+    if first:
+        try:
+            _limit(route, transport, deadline)
+            transport.auth_none(route.user)  # some boards' images let root in without anything
+        except paramiko.BadAuthenticationType as error:
+            _check_methods(route, error.allowed_types)
+        except (paramiko.SSHException, EOFError, OSError):
+            pass
+    while not transport.is_authenticated() and transport.is_active():
+        candidate = next(candidates, None)
+        if candidate is None:
+            break
+        if candidate.file is None:
+            tried.agent_keys += 1
+        else:
+            tried.files.append(_short(candidate.file))
+        try:
+            _limit(route, transport, deadline)
+            more = transport.auth_publickey(route.user, candidate.key)
+        except paramiko.BadAuthenticationType as error:
+            _check_methods(route, error.allowed_types)
+        except (paramiko.SSHException, EOFError, OSError):
+            continue
+        else:
+            if more:
+                raise _not_by_key(route, more)
+    return bool(transport.is_authenticated())
+
+
+def _limit(route: Route, transport: Any, deadline: float) -> None:
+    left = deadline - time.monotonic()
+    if left <= 0.0:
+        raise DeviceUnavailable(
+            f"{route.where} did not log {route.user} in in time.", "Check that the board is not overloaded, and try again."
+        )
+    transport.auth_timeout = left
+
+
+def _check_methods(route: Route, methods: list[str]) -> None:
+    if "publickey" not in methods:
+        raise _not_by_key(route, methods)
+
+
+def _not_by_key(route: Route, methods: list[str]) -> DeviceUnavailable:
+    return DeviceUnavailable(
+        f"{route.where} does not let {route.user} in with a key alone; it asks for {' and '.join(methods) or 'nothing known'}.",
+        "Set PubkeyAuthentication yes and no other AuthenticationMethods in the board's /etc/ssh/sshd_config.",
+    )
+
+
+def _refused(route: Route, tried: _Tried) -> DeviceUnavailable:
+    agent = f"{tried.agent_keys} key{'s' if tried.agent_keys > 1 else ''} of the ssh agent"
+    used = " and ".join([*([agent] if tried.agent_keys else []), *([", ".join(tried.files)] if tried.files else [])])
+    said = f"{route.where} refuses user {route.user}: " + (f"tried {used}" if used else "there is no key to try")
+    if tried.unusable:
+        said += f"; {', '.join(tried.unusable)} cannot be read"
+    if tried.locked:
+        names = ", ".join(_short(path) for path in tried.locked)
+        return DeviceUnavailable(
+            f"{said}; {names} needs a passphrase and the ssh agent does not hold it.",
+            f"Run: ssh-add {shlex.quote(str(tried.locked[0]))}",
+        )
+    if used:
+        return DeviceUnavailable(f"{said}.", f"Run: ssh-copy-id {route.ssh_arguments} (or give another user: USER@{route.host}).")
+    return DeviceUnavailable(f"{said}.", f"Run: ssh-keygen -t ed25519, then: ssh-copy-id {route.ssh_arguments}")
+
+
+@contextlib.contextmanager
+def _agent_keys(route: Route) -> Iterator[list[Any]]:
+    import paramiko
+
+    if not route.agent:
+        yield []
+        return
+    try:
+        agent = paramiko.Agent()
+    except (paramiko.SSHException, OSError):
+        yield []  # an agent that answers nonsense is as good as none
+        return
+    try:
+        yield list(agent.get_keys())
+    finally:
+        agent.close()
+
+
+def _candidates(route: Route, agent_keys: list[Any], tried: _Tried) -> Iterator[_Candidate]:
+    """The keys in OpenSSH's order: of the agent those that are configured, then its others, then the files; none twice."""
+    configured = [blob for path in route.key_files if (blob := _public_blob(path))]
+    held = {key.asbytes(): key for key in agent_keys}
+    ordered = [held[blob] for blob in configured if blob in held]
+    if not route.only_these_keys:
+        ordered += [key for blob, key in held.items() if blob not in configured]
+    for key in ordered:
+        yield _Candidate(key, None)
+    for path in route.key_files:
+        if path.suffix == ".pub" or _public_blob(path) in held:
+            continue
+        key = _load(path, tried)
+        if key is not None and key.asbytes() not in held:
+            yield _Candidate(key, path)
+
+
+def _load(path: Path, tried: _Tried) -> Any:
+    import paramiko
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.PasswordRequiredException, TypeError):  # the latter comes from the cryptography package
+        tried.locked.append(path)
+    except (paramiko.SSHException, paramiko.pkey.UnknownKeyType, UnsupportedAlgorithm, OSError, ValueError):
+        tried.unusable.append(_short(path))
+    return None
+
+
+def _public_blob(path: Path) -> bytes:
+    """The public half next to a private key file; empty if there is none."""
+    public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
+    try:
+        return base64.b64decode(public.read_text(encoding="utf-8").split()[1])
+    except (OSError, ValueError, IndexError):
+        return b""
+
+
+def _short(path: Path) -> str:
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)

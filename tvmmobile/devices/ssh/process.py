@@ -1,0 +1,303 @@
+"""Programs that run over an SSH connection, to their end or along with it."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from tvmmobile.devices.board.remote import LinkLost
+from tvmmobile.devices.ssh.forward import PACKET_BYTES, send_all
+
+#: Reported for a program that a signal ended; paramiko does not say which.
+ENDED_BY_SIGNAL = 128
+LAST_WORDS_CHARACTERS = 600
+_CHUNK_BYTES = 1 << 18
+_WRITE_TIMEOUT_S = 30.0
+_JOIN_S = 2.0
+_SETTLE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a program left besides its output: exit status and standard error."""
+
+    status: int
+    stderr: bytes
+
+
+class Watch:
+    """Closes a channel when nothing happened for a while: much of what paramiko waits for has no limit of its own.
+
+    Args:
+        idle_s: how long; counted again from each call of `again`.
+    """
+
+    def __init__(self, channel: Any, idle_s: float) -> None:
+        self._channel, self._idle_s = channel, idle_s
+        self._until = time.monotonic() + idle_s
+        self._over = threading.Event()
+        self.expired = False
+        self._thread = threading.Thread(target=self._wait, name="ssh-watch", daemon=True)
+        self._thread.start()
+
+    def again(self) -> None:
+        """Something happened."""
+        self._until = time.monotonic() + self._idle_s
+
+    def cancel(self) -> None:
+        """Stop watching."""
+        self._over.set()
+        self._thread.join(_JOIN_S)
+
+    def _wait(self) -> None:
+        while not self._over.wait(max(0.0, self._until - time.monotonic())):
+            if time.monotonic() >= self._until:
+                self.expired = True
+                close_channel(self._channel)
+                return
+
+
+@contextlib.contextmanager
+def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, Watch]]:
+    """A session channel that is closed after `idle_s` seconds without `Watch.again`, and at the end.
+
+    Raises:
+        LinkLost: the connection is gone, or did not open it in time.
+    """
+    import paramiko
+
+    try:
+        channel = transport.open_session(timeout=idle_s)
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise lost(transport, where) from error
+    watch = Watch(channel, idle_s)
+    try:
+        yield channel, watch
+    finally:
+        watch.cancel()
+        close_channel(channel)
+
+
+def execute(
+    transport: Any,
+    where: str,
+    words: Sequence[str],
+    timeout_s: float,
+    stdin: BinaryIO | None = None,
+    take: Callable[[bytes], object] | None = None,
+    idle: bool = False,
+) -> Ended:
+    """Run a program to its end.
+
+    Args:
+        where: for messages.
+        stdin: what it reads.
+        take: called with what it writes to standard output, piece by piece.
+        idle: whether `timeout_s` counts from the last piece moved either way, not from the start.
+
+    Raises:
+        LinkLost: the connection is gone, or the program did not end in time.
+        Exception: whatever `stdin` or `take` raised.
+    """
+    import paramiko
+
+    with watched_session(transport, where, timeout_s) as (channel, watch):
+        moved = watch.again if idle else lambda: None
+        errors: list[bytes] = []
+        problems: list[Exception] = []
+        threads = [threading.Thread(target=_drain_errors, args=(channel, errors.append), name="ssh-stderr", daemon=True)]
+        if stdin is not None:
+            threads.append(threading.Thread(target=_feed, args=(channel, stdin, moved, problems), name="ssh-stdin", daemon=True))
+        try:
+            channel.exec_command(shlex.join(words))
+            if stdin is None:
+                channel.shutdown_write()
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise _overdue(where, words, timeout_s) if watch.expired else lost(transport, where) from error
+        try:
+            for thread in threads:
+                thread.start()
+            for chunk in _chunks(channel):
+                moved()
+                if take is not None:
+                    take(chunk)
+            channel.status_event.wait()
+        except (paramiko.SSHException, EOFError) as error:
+            raise lost(transport, where) from error
+        finally:
+            if not channel.status_event.is_set():
+                close_channel(channel)  # or its threads would wait on
+            for thread in threads:
+                thread.join(_JOIN_S)
+        if problems:
+            raise problems[0]
+        if watch.expired:
+            raise _overdue(where, words, timeout_s)
+        if channel.exit_status == -1 and is_gone(transport):
+            raise lost(transport, where)
+        return Ended(ENDED_BY_SIGNAL if channel.exit_status == -1 else channel.exit_status, b"".join(errors))
+
+
+class SshProcess:
+    """A program left running (see `RemoteProcess`).
+
+    Raises:
+        LinkLost: the connection is gone, or the server did not start it in time.
+    """
+
+    def __init__(self, transport: Any, where: str, words: Sequence[str], timeout_s: float) -> None:
+        import paramiko
+
+        self._transport, self._where, self._name = transport, where, words[0]
+        self._reading = threading.Lock()
+        self._received = b""
+        self._errors = bytearray()
+        self._stopped = False
+        try:
+            self._channel = transport.open_session(timeout=timeout_s)
+            watch = Watch(self._channel, timeout_s)
+            try:
+                self._channel.exec_command(shlex.join(words))
+            finally:
+                watch.cancel()
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise lost(transport, where) from error
+        self._drain = threading.Thread(target=_drain_errors, args=(self._channel, self._keep), name="ssh-stderr", daemon=True)
+        self._drain.start()
+
+    def read_line(self, timeout_s: float) -> str:
+        """The next line of its standard output."""
+        deadline = time.monotonic() + timeout_s
+        with self._reading:
+            while b"\n" not in self._received:
+                chunk = self._receive(deadline - time.monotonic(), timeout_s)
+                if not chunk:
+                    break
+                self._received += chunk
+            line, _, self._received = self._received.partition(b"\n")
+        return line.decode(errors="replace")
+
+    def write(self, content: bytes) -> None:
+        """Write to its standard input."""
+        deadline = time.monotonic() + _WRITE_TIMEOUT_S
+        while content:
+            try:
+                sent = self._channel.send(content)
+            except TimeoutError:
+                sent = -1  # the reader's limit, which paramiko applies to both
+            except Exception as error:  # paramiko raises whatever ended its thread
+                raise self._ended() from error
+            if sent == 0:
+                raise self._ended()
+            if sent < 0 and time.monotonic() > deadline:
+                raise LinkLost(f"{self._name} on {self._where} did not read its input within {_WRITE_TIMEOUT_S:g} s")
+            content = content[max(0, sent) :]
+
+    def poll(self) -> int | None:
+        """Its exit status, if it ended."""
+        if not self._channel.exit_status_ready():
+            return None
+        status: int = self._channel.exit_status
+        if status == -1 and not self._stopped and not is_gone(self._transport):
+            return ENDED_BY_SIGNAL
+        return status
+
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error."""
+        if self._channel.exit_status_ready():
+            self._drain.join(_JOIN_S)
+        return self._errors.decode(errors="replace")[-LAST_WORDS_CHARACTERS:]
+
+    def stop(self) -> None:
+        """Close its standard input and output."""
+        self._stopped = True
+        close_channel(self._channel)
+        self._drain.join(_JOIN_S)
+
+    def _receive(self, left_s: float, timeout_s: float) -> bytes:
+        late = LinkLost(f"{self._name} on {self._where} wrote no line within {timeout_s:g} s")
+        if left_s <= 0.0:
+            raise late
+        self._channel.settimeout(left_s)
+        try:
+            chunk: bytes = self._channel.recv(_CHUNK_BYTES)
+        except TimeoutError as error:
+            raise late from error
+        except Exception as error:  # as in `write`
+            raise self._ended() from error
+        if not chunk and not self._channel.eof_received and (self._stopped or is_gone(self._transport)):
+            raise self._ended()
+        return chunk
+
+    def _ended(self) -> LinkLost:
+        if is_gone(self._transport):
+            return lost(self._transport, self._where)
+        return LinkLost(f"{self._name} on {self._where} has ended")
+
+    def _keep(self, chunk: bytes) -> None:
+        self._errors += chunk
+        del self._errors[: -4 * LAST_WORDS_CHARACTERS]
+
+
+def is_gone(transport: Any) -> bool:
+    """Whether the connection has ended; waits a moment for one that is about to: paramiko closes the channels first."""
+    if transport.is_active():
+        transport.join(_SETTLE_S)
+    return not transport.is_alive() or not transport.is_active()
+
+
+def lost(transport: Any, where: str) -> LinkLost:
+    """For what failed on a connection."""
+    if is_gone(transport):
+        return LinkLost(f"the connection to {where} was lost")
+    return LinkLost(f"{where} did not answer, or refuses to run programs")
+
+
+def close_channel(channel: Any) -> None:
+    """Close it, whatever became of its transport."""
+    with contextlib.suppress(Exception):
+        channel.close()
+
+
+def _overdue(where: str, words: Sequence[str], timeout_s: float) -> LinkLost:
+    return LinkLost(f"{words[0]} on {where} did not end within {timeout_s:g} s")
+
+
+def _chunks(channel: Any) -> Iterator[bytes]:
+    while chunk := channel.recv(_CHUNK_BYTES):
+        yield chunk
+
+
+def _drain_errors(channel: Any, keep: Callable[[bytes], object]) -> None:
+    with contextlib.suppress(Exception):  # the channel's end; the thread that waits for the program reports it
+        while True:
+            try:
+                chunk = channel.recv_stderr(_CHUNK_BYTES)
+            except TimeoutError:
+                continue  # the limit of who reads standard output
+            if not chunk:
+                return
+            keep(chunk)
+
+
+def _feed(channel: Any, stdin: BinaryIO, moved: Callable[[], object], problems: list[Exception]) -> None:
+    while True:
+        try:
+            chunk = stdin.read(PACKET_BYTES)
+        except OSError as error:
+            problems.append(error)
+            close_channel(channel)  # rather than an end that looks like the content's
+            return
+        try:
+            if not chunk:
+                channel.shutdown_write()
+                return
+            send_all(channel, chunk)
+        except Exception:  # the program ended without reading all of it, or the connection did; who waits for the program finds out
+            return
+        moved()

@@ -1,0 +1,122 @@
+"""A virtual board as a device: the same agent as on a real one, under QEMU, with its blocks counted and its caches simulated."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tvmmobile.devices.agent.build import agent_command, build_bundle
+from tvmmobile.devices.agents.host import BUNDLE, HostConfig
+from tvmmobile.devices.agents.launch import hosted
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.calibration.fit import run_hash
+from tvmmobile.virtual.program import plain_qemu_words, qemu_words
+
+START_DEADLINE_S = 60.0
+#: For a network on a board whose every instruction is counted: VGG-16 takes minutes a run, and more on a busy machine.
+_LONGEST_SESSION_S = 7200
+HOST_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from tvmmobile.devices.agents.host import main; main()"
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class VirtualDevice:
+    """A modelled board.
+
+    Args:
+        name: such as `pi4-virtual`.
+        board: what it is made of.
+        board_file: what `load_board` reads it from, if not its name.
+    """
+
+    def __init__(self, name: str, board: Board, board_file: str = "") -> None:
+        self.board = board
+        self._board_file = board_file or board.name
+        self._name = name
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """What the board is; `kind` is `modelled`."""
+        board = self.board
+        return DeviceProfile(
+            name=self._name,
+            board=board.board,
+            cpu=board.cpu,
+            mcpu=board.mcpu,
+            target={"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": board.mcpu, "num-cores": board.cores},
+            clock_hz=board.clock_hz,
+            cores=board.cores,
+            fma_lanes_per_cycle=board.fma_lanes_per_cycle,
+            l1d_bytes=board.caches.l1d_bytes,
+            l2_bytes=board.caches.l2_bytes,
+            kind="modelled",
+            model_hash=run_hash(board),
+            board_file=self._board_file,
+        )
+
+    @property
+    def boards(self) -> None:
+        """As many as agents are asked for."""
+        return
+
+    @contextlib.contextmanager
+    def started(self, agents: int = 1, timed: bool = True) -> Iterator[Endpoint]:
+        """Run a tracker and `agents` agents under QEMU, on 127.0.0.1, until the context ends or this process does.
+
+        Unless `timed`, without the plugin: outputs are the same and come a little sooner, and nothing can be modelled.
+
+        Raises:
+            DeviceUnavailable: the agents did not come up.
+            UserError: QEMU or a compiler is not installed.
+        """
+        token = secrets.token_hex(16)
+        bundle = build_bundle()
+        root = tempfile.mkdtemp(prefix="tvmmobile-")
+        config = HostConfig(
+            command=_qemu_command(self.board, timed),
+            bundle=str(bundle),
+            environment=_agent_environment(token),
+            agents=agents,
+            root=root,
+            parent=os.getpid(),
+            deadline_s=START_DEADLINE_S,
+        )
+        words = [sys.executable, "-S", "-E", "-c", HOST_CODE, str(PACKAGE_ROOT)]
+        try:
+            with hosted(words, config.to_line(), config.deadline_s, "The virtual board did not start", "Run: tvmmobile doctor") as port:
+                yield Endpoint("127.0.0.1", port, self.board.name, token)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Watch | None]:
+        """Nothing to watch: a model is always the same."""
+        yield None
+
+
+def _qemu_command(board: Board, timed: bool) -> tuple[str, ...]:
+    # In its work directory, by paths of one length: the lengths of others would move what is allocated after them, and so be modelled.
+    agent = [
+        *agent_command(Path("/proc/self/cwd", BUNDLE)),
+        "--tracker",
+        "{tracker}",
+        "--key",
+        board.name,
+        "--work-dir",
+        ".",
+    ]
+    if not timed:
+        return (*plain_qemu_words(board), *agent)
+    return (*qemu_words(board, "{work}"), *agent, "--session-timeout", str(_LONGEST_SESSION_S), "--profile-dir", "..")
+
+
+def _agent_environment(token: str) -> dict[str, str]:
+    # Symbols are bound when a library is loaded, so that no run's count holds the dynamic linker's work. The environment is the same
+    # everywhere because it is part of a process's memory, and thus of what is modelled.
+    return {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1", "TVMMOBILE_AGENT_TOKEN": token}

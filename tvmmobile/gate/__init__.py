@@ -1,0 +1,1 @@
+"""Whether latency has become worse."""

@@ -1,0 +1,144 @@
+"""Baselines: what a variant took on a device, kept in a directory that can be committed, with the library so that it can be timed again.
+
+`DIR/<device>/<variant>.result.json` is a result file of one variant; `<variant>.so`, its manifest and its reference lie beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.results.file import Context, Results, VariantResult, read_results, write_results
+from tvmmobile.running.library import Library, find_libraries, stem_of
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import replacing
+
+DEFAULT_DIR = Path("baselines")
+_SUFFIX = ".result.json"
+#: Devices and networks are named in files; such names cannot lead out of a folder, nor be hidden in it.
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One variant on one device.
+
+    Attributes:
+        path: its result file.
+    """
+
+    path: Path
+    context: Context
+    variant: VariantResult
+
+    @property
+    def name(self) -> str:
+        """The variant, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
+        return self.path.name.removesuffix(_SUFFIX)
+
+    @property
+    def library_path(self) -> Path:
+        """Where the library is, if it was kept."""
+        return self.path.with_name(f"{self.name}.so")
+
+    def library(self) -> Library | None:
+        """The library that was timed, `None` where it was not kept.
+
+        Raises:
+            UserError: what was kept is damaged, or another library.
+        """
+        if not self.library_path.is_file():
+            return None
+        (library,) = find_libraries([self.library_path])
+        if library.manifest()["sha256"] != self.variant.library_sha256:
+            raise UserError(f"{self.library_path} is not the library of its baseline.", "Save the baseline again: tvmmobile baseline save")
+        return library
+
+
+def baseline_name(variant: VariantResult) -> str:
+    """What a variant's baseline is called: its identity, whatever its library was called."""
+    return stem_of(f"{variant.model}_{variant.alpha}_{variant.resolution}", variant.dtype, variant.threads)
+
+
+def save_baselines(results: Results, libraries: Path, directory: Path) -> list[Baseline]:
+    """Make every variant the baseline of its device, in place of an older one; with its library where `libraries` holds it.
+
+    Raises:
+        UserError: there is no variant, one of them does not count, or a name cannot be a file's; nothing is written then.
+    """
+    if not results.variants:
+        raise UserError("there is no variant to keep.", "Time one with tvmmobile bench.")
+    folder = device_folder(directory, results.context.device)
+    for variant in results.variants:
+        if variant.invalid:
+            raise UserError(f"the run of {variant.name} does not count: {variant.invalid}.", "Time it again with tvmmobile bench.")
+        _check_name(baseline_name(variant), "variant")
+    found = [_library(libraries, variant) for variant in results.variants]
+    return [_save(results.context, variant, library, folder) for variant, library in zip(results.variants, found, strict=True)]
+
+
+def load_baselines(directory: Path, device: str) -> list[Baseline]:
+    """The baselines of a device, by name; none where there is no folder of it.
+
+    Raises:
+        UserError: a file is damaged, or not the one its place says.
+    """
+    folder = device_folder(directory, device)
+    return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
+
+
+def devices_in(directory: Path) -> list[str]:
+    """The devices that a directory has baselines of."""
+    folders = sorted(path.parent.name for path in directory.glob(f"*/*{_SUFFIX}"))
+    return [name for name in dict.fromkeys(folders) if _SAFE_NAME.fullmatch(name)]
+
+
+def device_folder(directory: Path, device: str) -> Path:
+    """Where a device's baselines are.
+
+    Raises:
+        UserError: its name cannot be a folder's.
+    """
+    return directory / _check_name(device, "device")
+
+
+def _check_name(name: str, what: str) -> str:
+    if not _SAFE_NAME.fullmatch(name):
+        raise UserError(f"{name!r} cannot be the file name of a {what}.", "Names have letters, digits, points, dashes and underscores.")
+    return name
+
+
+def _library(folder: Path, variant: VariantResult) -> Library | None:
+    """The library that was timed, if it is in `folder` under its name and complete."""
+    path = folder / f"{variant.name}.so"
+    if not _SAFE_NAME.fullmatch(variant.name) or not path.is_file():
+        return None
+    (library,) = find_libraries([path])
+    return library if library.manifest()["sha256"] == variant.library_sha256 else None
+
+
+def _save(context: Context, variant: VariantResult, library: Library | None, folder: Path) -> Baseline:
+    baseline = Baseline(folder / f"{baseline_name(variant)}{_SUFFIX}", context, variant)
+    kept = baseline.library_path
+    # The result goes last: until then the old one no longer fits the library, and says so.
+    if library is None:
+        for path in (kept, kept.with_suffix(".json"), kept.with_suffix(".reference.npz")):
+            path.unlink(missing_ok=True)
+    elif not (kept.exists() and library.path.samefile(kept)):
+        for source in (library.path, library.manifest_path, library.reference_path):
+            suffix = source.name.removeprefix(library.path.stem)
+            with replacing(kept.with_name(f"{baseline.name}{suffix}")) as temporary:
+                shutil.copyfile(source, temporary)
+    write_results(Results(context, (variant,)), baseline.path)
+    return baseline
+
+
+def _load(path: Path) -> Baseline:
+    results = read_results(path)
+    variants: Sequence[VariantResult] = results.variants
+    if len(variants) != 1 or (results.context.device, baseline_name(variants[0]) + _SUFFIX) != (path.parent.name, path.name):
+        raise UserError(f"{path} is not the baseline that its place says.", "Save it again: tvmmobile baseline save")
+    return Baseline(path, results.context, variants[0])

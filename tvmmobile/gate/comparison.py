@@ -1,0 +1,369 @@
+"""Two result files → a verdict per variant and an exit code. What cannot be compared is refused; what changed in the kernels is named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tvmmobile.gate.statistics import Estimate, Judgement, Pair, Verdict, check_samples, estimate_ratio, judge, judge_exact, settle
+from tvmmobile.results.file import Context, KernelResult, Results, VariantResult
+from tvmmobile.system.errors import ExitCode, UserError
+
+DEFAULT_THRESHOLD = 0.03
+#: A kernel with the same schedule whose latencies differ by less than this share is called the same.
+_SAME_KERNEL = 0.02
+#: Nor does one matter whose latencies differ by less than this share of the network's: other kernels change what it finds in the caches.
+_SHOWS = 2e-3
+#: Network, α, side, dtype, threads.
+Key = tuple[str, float, int, str, int]
+
+
+@dataclass(frozen=True)
+class KernelChange:
+    """A kernel that is another one in the new library, or takes another time.
+
+    Attributes:
+        base_schedule, new_schedule: `None` where the library has no such kernel.
+        base_us, new_us: what it took for all layers together, within the network's run or else as recorded; `None` where neither is known.
+        macs: multiply-adds of one run.
+    """
+
+    name: str
+    base_schedule: str | None
+    new_schedule: str | None
+    base_us: float | None
+    new_us: float | None
+    macs: int
+
+    @property
+    def added_us(self) -> float | None:
+        """What the network loses by it; `None` where that is not known."""
+        old = 0.0 if self.base_schedule is None else self.base_us
+        new = 0.0 if self.new_schedule is None else self.new_us
+        return None if old is None or new is None else new - old
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A variant of either file or both, and why it is not compared.
+
+    Attributes:
+        note: why there is no verdict; "" where there will be one.
+        undecided: the reason leaves open whether it is slower.
+    """
+
+    base: VariantResult | None
+    new: VariantResult | None
+    note: str = ""
+    undecided: bool = False
+
+    @property
+    def either(self) -> VariantResult:
+        """The new variant, or the old one where there is no new one."""
+        found = self.new or self.base
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A variant with its verdict.
+
+    Attributes:
+        base_us, new_us: medians; over all interleaved runs where there were some.
+        change: new over old latency, less 1; `None` without a comparison.
+        detects, p, pairs: see `gate.Judgement`.
+        note: what there is to say beside the verdict, a clause without a full stop.
+        kernels: that differ, the likeliest cause first; none for a variant that has not become slower or faster.
+    """
+
+    variant: VariantResult
+    verdict: Verdict
+    base_us: float | None
+    new_us: float | None
+    change: float | None = None
+    detects: float | None = None
+    p: float | None = None
+    pairs: int = 0
+    note: str = ""
+    kernels: tuple[KernelChange, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """E.g. `mobilenet_v1 1.0-224`."""
+        return f"{self.variant.model} {self.variant.alpha}-{self.variant.resolution}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All verdicts.
+
+    Attributes:
+        threshold: as a share.
+        notes: differences between the files that a reader should know of, a sentence each.
+    """
+
+    base: Context
+    new: Context
+    threshold: float
+    variants: tuple[Compared, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """2 with a slower variant, else 4 where it cannot be said of one, else 0."""
+        verdicts = {one.verdict for one in self.variants}
+        if Verdict.SLOWER in verdicts:
+            return ExitCode.REGRESSION
+        return ExitCode.TOO_NOISY if verdicts & {Verdict.TOO_NOISY, Verdict.NOT_COMPARABLE} else ExitCode.DONE
+
+
+#: Runs both libraries of a variant again, the old one first if so told; `None` where that cannot be done.
+Measure = Callable[[Pairing, bool], Pair | None]
+
+
+def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRESHOLD, measure: Measure | None = None) -> Comparison:
+    """Compare every variant that both have.
+
+    Args:
+        threshold: changes up to this share are none.
+        measure: with it, variants that look slower are repeated before they are judged; modelled ones need none of it.
+
+    Raises:
+        UserError: the two do not compare: device, kind, clock, threads, dtype or timing model differ, a sample is no latency, a variant is
+            there twice, or they have none in common.
+    """
+    check_threshold(threshold)
+    check_comparable(base.context, new.context)
+    pairings = pair_up(base, new)
+    open_ones = [index for index, pairing in enumerate(pairings) if not pairing.note]
+    repeats: dict[int, list[Pair]] = {}
+    if base.context.kind == "modelled":
+        judged = [judge_exact(*_latencies(pairings[index], []), threshold) for index in open_ones]
+    else:
+        estimates = _settled({index: pairings[index] for index in open_ones}, threshold, measure, repeats)
+        judged = judge([estimates[index] for index in open_ones], threshold)
+    judgements = dict(zip(open_ones, judged, strict=True))
+    variants = [_compared(pairing, judgements.get(index), repeats.get(index, [])) for index, pairing in enumerate(pairings)]
+    notes = (*_version_notes(base.context, new.context), *_network_notes(pairings))
+    return Comparison(base.context, new.context, threshold, tuple(variants), notes)
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises `UserError` unless it is a share that a change can exceed."""
+    if not 0 <= threshold <= 10:
+        raise UserError(f"a threshold of {100 * threshold:g} % is outside 0 to 1000.", "Give --threshold in percent, such as 3.")
+
+
+def check_comparable(base: Context, new: Context) -> None:
+    """Raises `UserError` where numbers got in these two places do not compare."""
+    for name, mine, theirs in (
+        ("devices", base.device, new.device),
+        ("boards", base.board, new.board),
+        ("kinds of latency", base.kind, new.kind),
+        ("CPUs", base.cpu, new.cpu),
+        ("clocks", f"{base.clock_hz / 1e9:g} GHz", f"{new.clock_hz / 1e9:g} GHz"),
+        ("thread counts", base.threads, new.threads),
+        ("timing models", base.timing_model or "none", new.timing_model or "none"),
+    ):
+        if mine != theirs:
+            raise _refusal(f"the {name} differ, {mine!r} and {theirs!r}")
+
+
+def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
+    """The variants of both, those of the new file first, each with the reason where it will not be compared.
+
+    Raises:
+        UserError: see `compare_results`.
+    """
+    old, young = (_by_key(results) for results in (base, new))
+    _check_settings(old, young)
+    keys = [*young, *(key for key in old if key not in young)]
+    if not any(key in old and key in young for key in keys):
+        raise _refusal("they have no variant in common")
+    return tuple(_pairing(old.get(key), young.get(key)) for key in keys)
+
+
+def changed_kernels(base: VariantResult, new: VariantResult) -> tuple[KernelChange, ...]:
+    """Kernels whose schedule or latency differs: those that cost most first, then the largest."""
+    timed = base.kernels_us is not None and new.kernels_us is not None
+    old, young = (_kernels(variant.kernels, timed) for variant in (base, new))
+    found = []
+    for name in dict.fromkeys((*young, *old)):
+        mine, theirs = old.get(name), young.get(name)
+        if mine is None or theirs is None or _differs(mine, theirs, base.latency_us):
+            known = theirs or mine
+            assert known is not None
+            found.append(
+                KernelChange(
+                    name,
+                    mine.schedule if mine else None,
+                    theirs.schedule if theirs else None,
+                    mine.latency_us if mine else None,
+                    theirs.latency_us if theirs else None,
+                    known.macs,
+                )
+            )
+    return tuple(sorted(found, key=lambda change: (-(change.added_us or 0.0), -change.macs)))
+
+
+def _settled(
+    pairings: Mapping[int, Pairing], threshold: float, measure: Measure | None, repeats: dict[int, list[Pair]]
+) -> dict[int, Estimate]:
+    """Each variant's estimate, repeated where that is asked for; `repeats` gets the runs."""
+    first = {index: estimate_ratio([_stored(pairing)]) for index, pairing in pairings.items()}
+    if measure is None:
+        return first
+
+    def again(index: int, base_first: bool) -> Pair | None:
+        pair = measure(pairings[index], base_first)
+        if pair is not None:
+            repeats.setdefault(index, []).append(pair)
+        return pair
+
+    return settle(first, again, threshold)
+
+
+def _stored(pairing: Pairing) -> Pair:
+    assert pairing.base is not None and pairing.new is not None
+    return Pair(pairing.base.samples_us, pairing.new.samples_us)
+
+
+def _latencies(pairing: Pairing, repeats: Sequence[Pair]) -> tuple[float, float]:
+    """Latencies of both sides in µs: of the repeats, where they decided."""
+    import numpy as np
+
+    runs = repeats if len(repeats) > 1 else [_stored(pairing)]
+    old, young = (np.log([np.median(side) for side in sides]) for sides in zip(*((run.base, run.new) for run in runs), strict=True))
+    return float(np.exp(np.mean(old))), float(np.exp(np.mean(young)))
+
+
+def _compared(pairing: Pairing, judgement: Judgement | None, repeats: Sequence[Pair]) -> Compared:
+    base, new = pairing.base, pairing.new
+    if judgement is None or base is None or new is None:
+        verdict = Verdict.NOT_COMPARABLE if pairing.undecided else Verdict.SKIPPED
+        old_us, new_us = (side.latency_us if side and not side.invalid else None for side in (base, new))
+        return Compared(pairing.either, verdict, old_us, new_us, note=pairing.note)
+    changed = changed_kernels(base, new) if judgement.verdict in (Verdict.SLOWER, Verdict.FASTER, Verdict.TOO_NOISY) else ()
+    return Compared(
+        new,
+        judgement.verdict,
+        *_latencies(pairing, repeats),
+        judgement.change,
+        judgement.detects,
+        judgement.p,
+        judgement.pairs,
+        _remark(base, new, judgement),
+        changed,
+    )
+
+
+def _remark(base: VariantResult, new: VariantResult, judgement: Judgement) -> str:
+    if judgement.verdict is not Verdict.TOO_NOISY:
+        return ""
+    if math.isinf(judgement.detects):
+        return f"{min(len(base.samples_us), len(new.samples_us))} samples are too few to know their noise"
+    return f"a slowdown of up to {judgement.detects:.1%} cannot be told from noise"
+
+
+def _pairing(base: VariantResult | None, new: VariantResult | None) -> Pairing:
+    if base is None or new is None:
+        return Pairing(base, new, f"only in the {'new' if base is None else 'old'} results")
+    if base.library_sha256 == new.library_sha256 and base.library_sha256:
+        return Pairing(base, new, "the same library")
+    for side, variant in (("old", base), ("new", new)):
+        if variant.invalid:
+            return Pairing(base, new, f"the {side} run does not count: {variant.invalid}", undecided=True)
+    old, young = _governors(base), _governors(new)
+    if old and young and old != young:
+        raise _refusal(f"the clocks of {new.name} were governed by {', '.join(old)!r} and {', '.join(young)!r}")
+    return Pairing(base, new)
+
+
+def _by_key(results: Results) -> dict[Key, VariantResult]:
+    found: dict[Key, VariantResult] = {}
+    for variant in results.variants:
+        key = (variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads)
+        if key in found:
+            raise _refusal(f"{variant.name} is there twice")
+        try:
+            check_samples(variant.samples_us)
+        except (ValueError, TypeError) as error:
+            raise _refusal(f"{variant.name} cannot be used: {error}") from error
+        found[key] = variant
+    return found
+
+
+def _check_settings(base: Mapping[Key, VariantResult], new: Mapping[Key, VariantResult]) -> None:
+    """A network that both have, though in no common dtype or thread count, was not left out but changed."""
+    for place, name in ((3, "dtypes"), (4, "thread counts")):
+        old, young = (_settings(keys, place) for keys in (base, new))
+        for network in young:
+            if network in old and not young[network] & old[network]:
+                label = f"{network[0]} {network[1]}-{network[2]}"
+                raise _refusal(f"the {name} of {label} differ, {_listed(old[network])} and {_listed(young[network])}")
+
+
+def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, int], set[str | int]]:
+    """The settings at a place of the key that each network is there in."""
+    found: dict[tuple[str, float, int], set[str | int]] = {}
+    for key in keys:
+        setting = key[3] if place == 3 else key[4]
+        found.setdefault(key[:3], set()).add(setting)
+    return found
+
+
+def _governors(variant: VariantResult) -> tuple[str, ...]:
+    """cpufreq's governors during a run, one for each board state that tells it, without repetition."""
+    found: set[str] = set()
+    for moment in ("before", "after"):
+        states: Any = variant.conditions.get(moment, ())
+        found |= {str(state["governor"]) for state in states if isinstance(state, Mapping) and state.get("governor")}
+    return tuple(sorted(found))
+
+
+def _kernels(kernels: Sequence[KernelResult], timed: bool) -> dict[str, KernelResult]:
+    """Each kernel once, with the latency of all layers it is run for in `latency_us`: that within the network if `timed`."""
+    found: dict[str, KernelResult] = {}
+    for kernel in kernels:
+        before = found.get(kernel.name)
+        time = kernel.network_us if timed else kernel.latency_us
+        if before is not None:
+            time = None if time is None or before.latency_us is None else time + before.latency_us
+        found[kernel.name] = replace(kernel, latency_us=time)
+    return found
+
+
+def _differs(base: KernelResult, new: KernelResult, whole_us: float) -> bool:
+    """Whether a kernel is another one, or takes a time that shows in the network's."""
+    if base.schedule != new.schedule:
+        return True
+    if base.latency_us is None or new.latency_us is None:
+        return False  # the same schedule; only its record came or went
+    change = abs(new.latency_us - base.latency_us)
+    return change > _SAME_KERNEL * base.latency_us and change > _SHOWS * whole_us
+
+
+def _version_notes(base: Context, new: Context) -> tuple[str, ...]:
+    return tuple(
+        f"The version of {name} was {base.versions.get(name, 'not stated')}, now {new.versions.get(name, 'not stated')}."
+        for name in dict.fromkeys((*base.versions, *new.versions))
+        if base.versions.get(name) != new.versions.get(name)
+    )
+
+
+def _network_notes(pairings: Iterable[Pairing]) -> tuple[str, ...]:
+    """Of networks of the user's own: which are others than before."""
+    pairs = [(pairing.base, pairing.new) for pairing in pairings if pairing.base and pairing.new]
+    others = [new.name for base, new in pairs if base.network_sha256 != new.network_sha256]
+    return tuple(f"{name} was compiled from another file than before." for name in others)
+
+
+def _refusal(reason: str) -> UserError:
+    return UserError(f"these results cannot be compared: {reason}.", "Time both with tvmmobile bench on the same device in the same way.")
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, values)))

@@ -1,0 +1,205 @@
+"""A comparison for people and for CI: a table for the terminal, Markdown, JSON, and JUnit XML."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
+from tvmmobile.gate.file import FORMAT
+from tvmmobile.gate.statistics import Verdict
+from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption, plural, signed
+from tvmmobile.system.files import write_bytes, write_text
+
+#: Changed kernels that are named one by one; JSON has them all.
+_MOST_KERNELS = 5
+#: Of a schedule's text on a line.
+_MOST_SCHEDULE = 100
+#: What Markdown gives a meaning inside a line.
+_SPECIAL = re.compile(r"([\\`*_|<>&~\[\]])")
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print the table, 80 columns wide, what changed in the variants that are not as fast as before, and the verdict."""
+    from tvmmobile.system.console import output, table_of
+
+    console = output()
+    kind = comparison.new.kind
+    table = table_of(("variant", "verdict"), (f"old, ms\n{kind}", f"new, ms\n{kind}", "change", "noticed\nfrom"))
+    for one in comparison.variants:
+        table.add_row(clean(one.label), _short(one), *_cells(one))
+    console.print(table)
+    for line in _remarks(comparison):
+        console.print(line, soft_wrap=True)
+    console.print(clean(f"Latency {origin_caption(comparison.new)}."), soft_wrap=True)
+    console.print(clean(summary(comparison)), soft_wrap=True)
+
+
+def write_comparison(comparison: Comparison, markdown: Path | None, json_file: Path | None, junit: Path | None) -> None:
+    """Write the shapes that are asked for, each whole."""
+    if markdown is not None:
+        write_text(markdown, comparison_markdown(comparison))
+    if json_file is not None:
+        write_text(json_file, comparison_json(comparison))
+    if junit is not None:
+        write_bytes(junit, comparison_junit(comparison))
+
+
+def summary(comparison: Comparison) -> str:
+    """The outcome in one sentence."""
+    counts = [(verdict, sum(one.verdict is verdict for one in comparison.variants)) for verdict in Verdict]
+    found = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
+    return f"{plural(len(comparison.variants), 'variant')}: {found} (threshold {100 * comparison.threshold:g} %)."
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """For a pull request (GitHub's dialect)."""
+    kind = _escape(comparison.new.kind)
+    lines = [
+        f"### Latency on {_escape(comparison.new.device)}: {_escape(summary(comparison))}",
+        "",
+        f"| variant | verdict | old, ms {kind} | new, ms {kind} | change | noticed from |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for one in comparison.variants:
+        verdict = f"**{one.verdict}**" if one.verdict is Verdict.SLOWER else _escape(_short(one))
+        lines.append(f"| {_escape(one.label)} | {verdict} | {' | '.join(_cells(one))} |")
+    lines += ["", *(f"- {_escape(line)}" for line in [*_remarks(comparison), f"Latency {origin_caption(comparison.new)}."])]
+    return "\n".join(lines) + "\n"
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """Everything, unrounded; `null` where there is no finite number."""
+    content = {
+        "version": FORMAT,
+        "exit_code": int(comparison.exit_code),
+        "threshold": comparison.threshold,
+        "summary": summary(comparison),
+        "notes": list(comparison.notes),
+        "base": asdict(comparison.base),
+        "new": asdict(comparison.new),
+        "variants": [_entry(one) for one in comparison.variants],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def comparison_junit(comparison: Comparison) -> bytes:
+    """JUnit XML: a slower variant is a failure, one that nothing can be said of an error, one that was not compared is skipped."""
+    context = comparison.new
+    cases = comparison.variants
+    counts = {
+        "tests": len(cases),
+        "failures": sum(one.verdict is Verdict.SLOWER for one in cases),
+        "errors": sum(one.verdict in (Verdict.TOO_NOISY, Verdict.NOT_COMPARABLE) for one in cases),
+        "skipped": sum(one.verdict is Verdict.SKIPPED for one in cases),
+    }
+    name = clean(f"tvmmobile latency on {context.device}, {context.kind}")
+    suite = ET.Element("testsuite", {"name": name, "timestamp": clean(context.date), **{key: str(count) for key, count in counts.items()}})
+    for one in cases:
+        seconds = f"{one.new_us / 1e6:.9f}" if one.new_us else "0"
+        case = ET.SubElement(suite, "testcase", classname=clean(f"latency.{context.device}"), name=clean(one.variant.name), time=seconds)
+        message = clean(_sentence(one, comparison))
+        if one.verdict is Verdict.SLOWER:
+            failure = ET.SubElement(case, "failure", message=message, type="regression")
+            failure.text = "\n".join(map(clean, _kernel_lines(one, context.kind))) or None
+        elif one.verdict in (Verdict.TOO_NOISY, Verdict.NOT_COMPARABLE):
+            ET.SubElement(case, "error", message=message, type=one.verdict.replace(" ", "-"))
+        elif one.verdict is Verdict.SKIPPED:
+            ET.SubElement(case, "skipped", message=message)
+        else:
+            ET.SubElement(case, "system-out").text = message
+    suites = ET.Element("testsuites", {"name": "tvmmobile", **{key: str(count) for key, count in counts.items()}})
+    suites.append(suite)
+    ET.indent(suites)
+    text: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _short(one: Compared) -> str:
+    """The verdict as a table has it."""
+    return "same library" if one.verdict is Verdict.SKIPPED and one.base_us and one.new_us else str(one.verdict)
+
+
+def _cells(one: Compared) -> list[str]:
+    change = UNKNOWN if one.change is None else signed(one.change)
+    detects = UNKNOWN if one.detects is None or math.isinf(one.detects) else f"{one.detects:.1%}"
+    return [latency_ms(one.base_us), latency_ms(one.new_us), change, detects]
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    """What there is to say of single variants, and of the two results."""
+    lines = []
+    for one in comparison.variants:
+        if one.verdict not in (Verdict.SAME, Verdict.FASTER) and _short(one) != "same library":
+            lines.append(clean(f"{one.label}: {_sentence(one, comparison)}"))
+            lines += [f"  {clean(line)}" for line in _kernel_lines(one, comparison.new.kind)]
+    return [*lines, *map(clean, comparison.notes)]
+
+
+def _sentence(one: Compared, comparison: Comparison) -> str:
+    """The verdict with what it rests on."""
+    if one.change is None:
+        return f"{one.verdict}: {one.note}."
+    kind = comparison.new.kind
+    text = f"{one.verdict}: {latency_ms(one.base_us)} to {latency_ms(one.new_us)} ms {kind}, {signed(one.change)}"
+    if kind != "modelled":
+        text += f", {plural(one.pairs, 'run')} a side"
+        text += f", p {one.p:.2g}" if one.p is not None else ""
+    return f"{text}{'; ' + one.note if one.note else ''}."
+
+
+def _kernel_lines(one: Compared, kind: str) -> list[str]:
+    if one.verdict not in (Verdict.SLOWER, Verdict.TOO_NOISY):
+        return []
+    if not one.kernels:
+        return ["no kernel has another schedule or latency: look at versions, weights and compiler"]
+    lines = [_kernel_line(kernel, kind) for kernel in one.kernels[:_MOST_KERNELS]]
+    more = len(one.kernels) - _MOST_KERNELS
+    return lines + ([f"and {plural(more, 'more kernel')} that changed"] if more > 0 else [])
+
+
+def _kernel_line(kernel: KernelChange, kind: str) -> str:
+    times = f"{_us(kernel.base_us)} to {_us(kernel.new_us)} us {kind}"
+    if kernel.base_schedule == kernel.new_schedule:
+        return f"kernel {kernel.name}: {times}"
+    return f"kernel {kernel.name}: {times}; {_schedule(kernel.base_schedule)} became {_schedule(kernel.new_schedule)}"
+
+
+def _schedule(text: str | None) -> str:
+    if text is None:
+        return "(none)"
+    return text if len(text) <= _MOST_SCHEDULE else f"{text[:_MOST_SCHEDULE]}…"
+
+
+def _us(latency_us: float | None) -> str:
+    return UNKNOWN if latency_us is None else f"{latency_us:.1f}"
+
+
+def _entry(one: Compared) -> dict[str, Any]:
+    return {
+        "name": one.variant.name,
+        "model": one.variant.model,
+        "alpha": one.variant.alpha,
+        "resolution": one.variant.resolution,
+        "dtype": one.variant.dtype,
+        "threads": one.variant.threads,
+        "verdict": str(one.verdict),
+        "note": one.note,
+        "base_us": one.base_us,
+        "new_us": one.new_us,
+        "change": one.change,
+        "detects": one.detects if one.detects is not None and math.isfinite(one.detects) else None,
+        "p": one.p,
+        "pairs": one.pairs,
+        "library_sha256": one.variant.library_sha256,
+        "kernels": [{**asdict(kernel), "added_us": kernel.added_us} for kernel in one.kernels],
+    }
+
+
+def _escape(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", clean(text))

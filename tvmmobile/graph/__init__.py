@@ -1,0 +1,1 @@
+"""A network as layers and tasks, and the passes that bring it there."""

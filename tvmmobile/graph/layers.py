@@ -1,0 +1,442 @@
+"""Layers as the planner sees them: one operator with its bias and clamp, all shapes static, batch 1."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+#: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels.
+Layout = str
+#: Other activations than bounds: x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6 (MobileNet v3, arXiv 1905.02244, section 5.2).
+Curve = Literal["hswish", "hsigmoid"]
+#: What is applied to the output: lower and upper bound, `None` where unbounded; or another activation by its name.
+Clamp = tuple[float | None, float | None] | Curve
+NO_CLAMP: Clamp = (None, None)
+
+_CLAMP_NAMES: dict[Clamp, str] = {(None, None): "linear", (0.0, None): "relu", (0.0, 6.0): "relu6"}
+
+
+def blocked(channels: int) -> Layout:
+    """The layout with channels in blocks of so many."""
+    return f"NCHW{channels}c"
+
+
+def channel_block(layout: Layout, channels: int) -> int:
+    """Channels that lie together for each pixel of an activation with `channels` of them.
+
+    Raises:
+        ValueError: there is no such layout, or its blocks do not divide the channels.
+    """
+    if layout in ("NHWC", "NCHW"):
+        return channels if layout == "NHWC" else 1
+    found = re.fullmatch(r"NCHW([1-9][0-9]*)c", layout)
+    if not found or channels % int(found[1]):
+        raise ValueError(f"no layout {layout} of {channels} channels")
+    return int(found[1])
+
+
+def activation_shape(layout: Layout, height: int, width: int, channels: int) -> tuple[int, ...]:
+    """Shape of the tensor that holds an activation, with the batch of 1."""
+    if layout == "NHWC":
+        return (1, height, width, channels)
+    if layout == "NCHW":
+        return (1, channels, height, width)
+    block = channel_block(layout, channels)
+    return (1, channels // block, height, width, block)
+
+
+def _short(layout: Layout) -> str:
+    """`32c` for `NCHW32c`, `nchw` for `NCHW`."""
+    return layout.removeprefix("NCHW") or layout.lower()
+
+
+def clamp_name(clamp: Clamp) -> str:
+    """`relu6` for (0, 6), `relu`, `linear`, `hswish`, `hsigmoid`, else both bounds."""
+    if isinstance(clamp, str):
+        return clamp
+    known = _CLAMP_NAMES.get(clamp)
+    return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
+
+
+def _outputs(extent: int, before: int, after: int, kernel: int, stride: int) -> int:
+    """Positions of a window along an axis with so many padded places before and after it."""
+    return (extent + before + after - kernel) // stride + 1
+
+
+def _window_name(kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int, int, int]) -> str:
+    return f"k{kernel[0]}x{kernel[1]}s{stride[0]}x{stride[1]}p{'.'.join(map(str, padding))}"
+
+
+def _pieces_name(sources: tuple[int, ...], pieces: tuple[tuple[int, int, int], ...]) -> list[str]:
+    """See `Conv2d.sources`; empty where the input is one tensor."""
+    cuts = "-".join(".".join(map(str, piece)) for piece in pieces)
+    return [f"of{'.'.join(map(str, sources))}_cut{cuts}"] if pieces else []
+
+
+def _other_sources(height: int, width: int, sources: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors after the first that an input is put together from."""
+    return {f"source{number}": activation_shape("NHWC", height, width, sources[number]) for number in range(1, len(sources))}
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """A 2-D convolution with bias and clamp, and perhaps factors for its input and another tensor added to its output.
+
+    Attributes:
+        height, width: input size in pixels.
+        in_channels, out_channels, groups: as in PyTorch; depthwise has `groups == in_channels`.
+        kernel, stride: (vertical, horizontal).
+        padding: (top, left, bottom, right), of zeros.
+        clamp: what is applied to the output, after the residual was added.
+        in_layout, out_layout: of the input and the output. Weights are HWIO.
+        residual: a tensor of the output's extents, NHWC, is added.
+        scaled: each channel of the input is multiplied by a factor of its own, which is another input (squeeze and excite).
+        sources, pieces: where the input's channels are put together from other tensors, NHWC: the channels that each of these has, and for
+            each piece (tensor, first channel, channels), in the order of the input's channels. Empty where the input is one tensor.
+    """
+
+    height: int
+    width: int
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+    clamp: Clamp = NO_CLAMP
+    in_layout: Layout = "NHWC"
+    out_layout: Layout = "NHWC"
+    residual: bool = False
+    scaled: bool = False
+    sources: tuple[int, ...] = ()
+    pieces: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def out_height(self) -> int:
+        """Output rows."""
+        return _outputs(self.height, self.padding[0], self.padding[2], self.kernel[0], self.stride[0])
+
+    @property
+    def out_width(self) -> int:
+        """Output columns."""
+        return _outputs(self.width, self.padding[1], self.padding[3], self.kernel[1], self.stride[1])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, or of the first one that it is put together from, with the batch of 1."""
+        return activation_shape(self.in_layout, self.height, self.width, self.sources[0] if self.sources else self.in_channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, with the batch of 1."""
+        return activation_shape(self.out_layout, self.out_height, self.out_width, self.out_channels)
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what else is read, with the batch of 1, in the order in which it is used: the other tensors that the input is put
+        together from, `gate`, `residual`, where there are any.
+        """
+        others = _other_sources(self.height, self.width, self.sources)
+        gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
+        added = {"residual": activation_shape("NHWC", self.out_height, self.out_width, self.out_channels)} if self.residual else {}
+        return {**others, **gate, **added}
+
+    @property
+    def reads_one(self) -> bool:
+        """Reads one tensor, whole."""
+        return not self.side_shapes and not self.pieces
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weights, HWIO."""
+        return (*self.kernel, self.in_channels // self.groups, self.out_channels)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """One filter per channel."""
+        return self.groups == self.in_channels == self.out_channels and self.groups > 1
+
+    @property
+    def is_pointwise(self) -> bool:
+        """A 1×1 convolution with stride 1: a matrix product over all pixels."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding) and self.groups == 1
+
+    @property
+    def kind(self) -> str:
+        """The layer type as the paper's table 2 names it."""
+        if self.is_depthwise:
+            return f"depthwise {self.kernel[0]}x{self.kernel[1]}"
+        return f"conv {self.kernel[0]}x{self.kernel[1]}"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1)."""
+        return math.prod(self.weight_shape) * self.out_height * self.out_width
+
+    @property
+    def constants(self) -> int:
+        """Weights and biases."""
+        return math.prod(self.weight_shape) + self.out_channels
+
+    @property
+    def name(self) -> str:
+        """Canonical name; two layers are the same kernel exactly when their names agree."""
+        if self.is_depthwise:
+            head, channels = "dw", f"{self.in_channels}"
+        else:
+            head, channels = ("pw" if self.is_pointwise else "conv"), f"{self.in_channels}x{self.out_channels}"
+        parts = [head, f"{self.height}x{self.width}", channels]
+        if not self.is_pointwise:
+            parts.append(_window_name(self.kernel, self.stride, self.padding))
+        if self.groups > 1 and not self.is_depthwise:
+            parts.append(f"g{self.groups}")
+        if self.in_layout != "NHWC":
+            parts.append(_short(self.in_layout))
+        if self.out_layout != "NHWC":
+            parts.append(f"to_{_short(self.out_layout)}")
+        parts += _pieces_name(self.sources, self.pieces)
+        if self.scaled:
+            parts.append("scaled")
+        if self.residual:
+            parts.append("add")
+        return "_".join([*parts, clamp_name(self.clamp)])
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A fully connected layer with bias: (1, in_features) → (1, out_features). Weights are (in_features, out_features)."""
+
+    in_features: int
+    out_features: int
+    clamp: Clamp = NO_CLAMP
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(1, in_features)."""
+        return (1, self.in_features)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(1, out_features)."""
+        return (1, self.out_features)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """(in_features, out_features)."""
+        return (self.in_features, self.out_features)
+
+    @property
+    def kind(self) -> str:
+        """The layer type as the paper's table 2 names it."""
+        return "fully connected"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+        return self.in_features * self.out_features
+
+    @property
+    def constants(self) -> int:
+        """Weights and biases."""
+        return (self.in_features + 1) * self.out_features
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        return f"dense_{self.in_features}x{self.out_features}_{clamp_name(self.clamp)}"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The mean of every channel over all pixels: → (1, 1, 1, channels).
+
+    Attributes:
+        height, width, channels: input size.
+        in_layout: of the input.
+    """
+
+    height: int
+    width: int
+    channels: int
+    in_layout: Layout = "NHWC"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, with the batch of 1."""
+        return activation_shape(self.in_layout, self.height, self.width, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(1, 1, 1, channels)."""
+        return (1, 1, 1, self.channels)
+
+    @property
+    def kind(self) -> str:
+        """The layer type as the paper's table 2 names it."""
+        return "average pool"
+
+    @property
+    def macs(self) -> int:
+        """Not counted: it multiplies nothing by a weight."""
+        return 0
+
+    @property
+    def constants(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        layout = [] if self.in_layout == "NHWC" else [_short(self.in_layout)]
+        return "_".join(["pool", f"{self.height}x{self.width}", f"{self.channels}", *layout])
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """The largest of every channel in a window, NHWC; padded places do not count, and every window has others.
+
+    Attributes:
+        height, width, channels: input size.
+        kernel, stride: (vertical, horizontal).
+        padding: (top, left, bottom, right).
+        sources, pieces: see `Conv2d`.
+    """
+
+    height: int
+    width: int
+    channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    sources: tuple[int, ...] = ()
+    pieces: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def in_channels(self) -> int:
+        """The same as of the output."""
+        return self.channels
+
+    @property
+    def in_layout(self) -> Layout:
+        """The only one that is known."""
+        return "NHWC"
+
+    @property
+    def out_layout(self) -> Layout:
+        """The only one that is known."""
+        return "NHWC"
+
+    @property
+    def out_height(self) -> int:
+        """Output rows."""
+        return _outputs(self.height, self.padding[0], self.padding[2], self.kernel[0], self.stride[0])
+
+    @property
+    def out_width(self) -> int:
+        """Output columns."""
+        return _outputs(self.width, self.padding[1], self.padding[3], self.kernel[1], self.stride[1])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, or of the first one that it is put together from, with the batch of 1."""
+        return activation_shape("NHWC", self.height, self.width, self.sources[0] if self.sources else self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, with the batch of 1."""
+        return activation_shape("NHWC", self.out_height, self.out_width, self.channels)
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the other tensors that the input is put together from."""
+        return _other_sources(self.height, self.width, self.sources)
+
+    @property
+    def kind(self) -> str:
+        """The layer type as reports name it."""
+        return f"max pool {self.kernel[0]}x{self.kernel[1]}"
+
+    @property
+    def macs(self) -> int:
+        """None: it multiplies nothing."""
+        return 0
+
+    @property
+    def constants(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        window = _window_name(self.kernel, self.stride, self.padding)
+        return "_".join(["maxpool", f"{self.height}x{self.width}", f"{self.channels}", window, *_pieces_name(self.sources, self.pieces)])
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Operators that no template describes, fused into one TIR function by Relax.
+
+    Attributes:
+        operator: name of the fused operators, e.g. `mean`.
+        fingerprint: hash of the function's structure and of its blocks' names, 12 hexadecimal digits: a trace fits what it agrees with.
+        input_shapes: shapes of the arguments, constants included.
+        result_shape: shape of the one result.
+    """
+
+    operator: str
+    fingerprint: str
+    input_shapes: tuple[tuple[int, ...], ...]
+    result_shape: tuple[int, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first argument; that of the result where there is none."""
+        return self.input_shapes[0] if self.input_shapes else self.result_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        return self.result_shape
+
+    @property
+    def kind(self) -> str:
+        """Type shown in reports."""
+        return "other"
+
+    @property
+    def macs(self) -> int:
+        """Not counted: the paper counts convolutions and the classifier only."""
+        return 0
+
+    @property
+    def constants(self) -> int:
+        """Elements of the arguments after the first; they may be another kernel's output too."""
+        return sum(map(math.prod, self.input_shapes[1:]))
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        return f"{self.operator}_{'x'.join(map(str, self.input_shape))}_{self.fingerprint}"
+
+
+Layer = Conv2d | Dense | Pool | MaxPool | Opaque
+
+
+@dataclass(frozen=True)
+class LayerParameters:
+    """Constants of one layer: weights (HWIO or (in, out)) and one bias per output channel."""
+
+    weight: Array
+    bias: Array
+
+
+#: Of a layer that has no constants.
+NO_PARAMETERS = LayerParameters(np.zeros(0, np.float32), np.zeros(0, np.float32))

@@ -1,0 +1,223 @@
+"""A prepared network as a list of layers, and the lowering of a plan back into Relax."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tvmmobile.graph.layers import Conv2d, Layer, LayerParameters, Opaque, Pool
+from tvmmobile.graph.passes.canonical_names import block_names
+from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
+from tvmmobile.graph.tasks import Task
+from tvmmobile.system.errors import UserError
+
+#: What costs nothing at run time, besides assignments.
+_VIEWS = {"relax.reshape"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One kernel-sized step of the network.
+
+    Attributes:
+        layer: what it computes.
+        parameters: its constants; `None` for an opaque function, whose constants are arguments.
+        function: the TIR function of an opaque layer as Relax fused it, not yet scheduled.
+        alone: its output has a consumer besides the next node, or the next node has other inputs than side inputs, so the two cannot be
+            fused.
+        gated: the node that multiplies its output by a gate which the nodes in between make of it, the next one by pooling it (squeeze and
+            excite); `None` where nothing of that kind reads it.
+    """
+
+    layer: Layer
+    parameters: LayerParameters | None
+    function: Any
+    alone: bool
+    gated: int | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """The nodes in execution order, and the module they were read from."""
+
+    nodes: tuple[Node, ...]
+    module: Any
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel that replaces the nodes `first` to `last` (inclusive): its task, its TIR function and its packed constants."""
+
+    first: int
+    last: int
+    task: Task
+    function: Any
+    constants: tuple[Any, ...]
+
+
+def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
+    """Read `main` of a prepared module (see `passes.pipeline.prepare`).
+
+    Raises:
+        UserError: an operator of it has become no kernel, or a kernel with several results.
+    """
+    _refuse_others(module)
+    bindings = _kernel_bindings(module)
+    position = {binding.var: index for index, binding in enumerate(bindings)}
+    sources = _sources(module, position)
+    consumers: dict[int, list[int]] = {}
+    for index, inputs in enumerate(sources):
+        for source in inputs:
+            consumers.setdefault(source, []).append(index)
+    nodes: list[Node] = []
+    for index, binding in enumerate(bindings):
+        chained = (
+            consumers.get(index) == [index + 1]
+            and sources[index + 1][0] == index
+            and (
+                len(sources[index + 1]) == 1 or _external_name(bindings[index + 1].value) is not None  # side inputs may come from anywhere
+            )
+        )
+        name = _external_name(binding.value)
+        if name is not None:
+            found = composed[name]
+            nodes.append(Node(found.layer, found.parameters, None, not chained))
+        else:
+            function = module[binding.value.args[0]]
+            nodes.append(Node(_opaque(binding.value.args[0].name_hint, function), None, function, not chained))
+    for index, node in enumerate(nodes):
+        nodes[index] = replace(node, gated=_gated(nodes, sources, index, consumers.get(index, [])))
+    return Network(tuple(nodes), module)
+
+
+def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, consumers: Sequence[int]) -> int | None:
+    """See `Node.gated`."""
+    if len(consumers) != 2 or consumers[0] != index + 1 or not isinstance(nodes[index + 1].layer, Pool):
+        return None
+    last = consumers[1]
+    layer = nodes[last].layer
+    return last if isinstance(layer, Conv2d) and layer.scaled and sources[last].index(index) == 0 else None
+
+
+def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
+    """The network's Relax module with every region computed by its kernel.
+
+    Args:
+        kernels: in execution order, covering every node exactly once.
+    """
+    from tvm import relax
+
+    module = network.module
+    bindings = _kernel_bindings(module)
+    index_of = {binding.var: index for index, binding in enumerate(bindings)}
+    starts = {kernel.first: kernel for kernel in kernels}
+    ends = {kernel.last: kernel for kernel in kernels}
+    main = module["main"]
+    builder = relax.BlockBuilder()
+    replaced: dict[Any, Any] = {}
+    data: list[Any] = []
+
+    def current(expression: Any) -> Any:
+        return replaced.get(expression, expression)
+
+    with builder.function("main", list(main.params)):
+        with builder.dataflow():
+            for block in main.body.blocks:
+                for binding in block.bindings:
+                    index = index_of.get(binding.var)
+                    if index is None:
+                        value = binding.value
+                        if isinstance(value, relax.Call):
+                            value = relax.Call(value.op, [current(argument) for argument in value.args], value.attrs, value.ty_args)
+                        replaced[binding.var] = builder.emit(current(value))
+                        continue
+                    inputs = [current(argument) for argument in binding.value.args[1].fields]
+                    if index in starts:
+                        data.clear()
+                        data.extend(inputs)
+                    else:
+                        data.extend(inputs[1:])  # what the layer multiplies by and adds
+                    kernel = ends.get(index)
+                    if kernel is None:
+                        continue
+                    variable = builder.add_func(kernel.function, kernel.task.symbol)
+                    arguments = [*data, *(relax.const(constant) for constant in kernel.constants)]
+                    # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
+                    output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
+                    replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))
+            output = builder.emit_output(current(main.body.body))
+        builder.emit_func_output(output)
+    return builder.get()
+
+
+def _kernel_bindings(module: Any) -> list[Any]:
+    """Bindings of `main` that run a kernel: external layers and TIR functions. Views such as reshape are not among them."""
+    from tvm import relax
+
+    found = []
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            if isinstance(binding.value, relax.Call) and getattr(binding.value.op, "name", "") in (
+                "relax.call_tir",
+                "relax.call_dps_packed",
+            ):
+                found.append(binding)
+    return found
+
+
+def _refuse_others(module: Any) -> None:
+    """Raises `UserError` for what runs something else in `main` than a kernel with one result."""
+    import tvm
+    from tvm import relax
+
+    kernels, found = set(_kernel_bindings(module)), set()
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if binding in kernels:
+                if not isinstance(value.ty, relax.TensorType):
+                    found.add(value.args[0].name_hint)
+            elif isinstance(value, relax.Call) and not (isinstance(value.op, tvm.ir.Op) and value.op.name in _VIEWS):
+                found.add(str(getattr(value.op, "name", value.op)).removeprefix("relax."))
+    if found:
+        raise UserError(
+            f"no kernel can be made of {', '.join(sorted(found))}.",
+            "Express it in other operators, or leave that part out of what is compiled.",
+        )
+
+
+def _sources(module: Any, position: Mapping[Any, int]) -> list[list[int]]:
+    """For each kernel, the kernels whose outputs it reads, looking through views; -1 stands for the network's input."""
+    from tvm import relax
+
+    origin: dict[Any, int] = {}
+    found: list[list[int]] = []
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if binding.var in position:
+                origin[binding.var] = position[binding.var]
+                found.append([origin.get(argument, -1) for argument in value.args[1].fields if isinstance(argument, relax.Var)])
+            elif isinstance(value, relax.Call):
+                origin[binding.var] = origin.get(value.args[0], -1)
+            else:
+                origin[binding.var] = origin.get(value, -1)
+    return found
+
+
+def _external_name(call: Any) -> str | None:
+    name = getattr(call.args[0], "global_symbol", "")
+    return str(name) if str(name).startswith(EXTERNAL_PREFIX) else None
+
+
+def _opaque(name: str, function: Any) -> Opaque:
+    import tvm_ffi
+
+    shapes = tuple(tuple(int(extent) for extent in parameter.ty.shape) for parameter in function.params)
+    hashed = tvm_ffi.structural_hash(function.without_attr("global_symbol"))
+    digest = hashlib.sha256(" ".join([str(hashed), *block_names(function)]).encode()).hexdigest()[:12]
+    operator = re.sub(r"\d+(?=_|$)", "", name.removeprefix("fused_"))  # Relax numbers what occurs several times
+    return Opaque(operator, digest, shapes[:-1], shapes[-1])

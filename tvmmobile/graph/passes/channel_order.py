@@ -1,0 +1,329 @@
+"""Channel shuffles are undone when the network is compiled: weights are permuted, and convolutions read slices.
+
+Between convolutions ShuffleNet only moves channels: it concatenates, takes the channels of two halves or of groups in turn, splits. A
+convolution sums over its input channels in any order, so each one behind can read them from where they were computed, with its weights
+permuted; and the one in front can write its output channels in the order that makes what is read together lie together, with its filters
+permuted. What moved them has no reader any more.
+
+References:
+    ShuffleNet, arXiv 1707.01083; ShuffleNet v2, arXiv 1807.11164
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.graph.passes.channel_trace import NHWC, Moved, Trace
+from tvmmobile.graph.passes.dataflow import bindings_of, readers_of
+
+Order = npt.NDArray[np.int64]
+#: Pieces that one convolution reads; more would be slower than moving the channels.
+MOST_PIECES = 24
+
+
+def order_channels(module: Any) -> Any:
+    """Rewrite `main`, wherever all that reads shuffled channels is a convolution. Weights have to be constants, NHWC and HWIO."""
+    graph = _Graph(module["main"])
+    edits: dict[Any, _Edit] = defaultdict(_Edit)
+    for family in graph.families():
+        for variable, edit in _edits(graph, family).items():
+            edits[variable].add(edit)
+    return _rewritten(module, edits) if edits else module
+
+
+@dataclass
+class _Edit:
+    """What changes where a variable is computed.
+
+    Attributes:
+        pieces: the input is put together from (tensor, first channel, channels).
+        inputs: for each input channel of a convolution which one it was; the groups stay what they are.
+        outputs: for each channel of the output which one it was.
+    """
+
+    pieces: tuple[tuple[Any, int, int], ...] = ()
+    inputs: Order | None = None
+    outputs: Order | None = None
+
+    def add(self, other: _Edit) -> None:
+        """Both; they are of different kinds."""
+        self.pieces = self.pieces or other.pieces
+        self.inputs = other.inputs if self.inputs is None else self.inputs
+        self.outputs = other.outputs if self.outputs is None else self.outputs
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A convolution that reads moved channels.
+
+    Attributes:
+        variable: its output.
+        origins: of its input's channels.
+        groups: in which it sums over them.
+        followers: of a depthwise one, what is computed channel by channel from it.
+        last: and the convolutions that sum over these channels in the end.
+    """
+
+    variable: Any
+    origins: npt.NDArray[np.int64]
+    groups: int
+    followers: tuple[Any, ...] = ()
+    last: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Tensors whose channels get mixed, by number, and the tensors that hold what comes of it."""
+
+    numbers: tuple[int, ...]
+    moved: tuple[Any, ...]
+
+
+@dataclass
+class _Graph:
+    """`main`, with what only moves channels in it."""
+
+    main: Any
+    trace: Trace = field(default_factory=Trace)
+    bound: dict[Any, Any] = field(default_factory=dict)
+    uses: dict[Any, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        bindings = bindings_of(self.main)
+        self.trace.follow(bindings)
+        self.bound = {binding.var: binding.value for binding in bindings}
+        self.uses = readers_of(self.main)
+
+    def families(self) -> list[_Family]:
+        """Those in which something is shuffled."""
+        parent = list(range(len(self.trace.tensors)))
+
+        def top(number: int) -> int:
+            while parent[number] != number:
+                number = parent[number]
+            return number
+
+        numbers = {variable: np.unique(moved.origins[..., 0]).tolist() for variable, moved in self.trace.moved.items()}
+        for members in numbers.values():
+            for number in members[1:]:
+                parent[top(number)] = top(members[0])
+        families: dict[int, list[Any]] = defaultdict(list)
+        for variable, members in numbers.items():
+            families[top(members[0])].append(variable)
+        return [
+            _Family(tuple(number for number in range(len(parent)) if top(number) == first), tuple(moved))
+            for first, moved in families.items()
+            if any(self.trace.moved[variable].shuffled for variable in moved)
+        ]
+
+    def readers(self, family: _Family) -> list[_Reader] | None:
+        """All that reads moved channels, in order of execution; `None` if something does for which their order matters."""
+        found = []
+        for variable in family.moved:
+            for use in self.uses[variable]:
+                if use in self.trace.moved:
+                    continue
+                reader = self._reader(use, variable, self.trace.moved[variable])
+                if reader is None:
+                    return None
+                found.append(reader)
+        position = {variable: number for number, variable in enumerate(self.bound)}
+        return sorted(found, key=lambda reader: position[reader.variable])
+
+    def _reader(self, use: Any, data: Any, moved: Moved) -> _Reader | None:
+        if use is None or not _is_conv(self.bound[use]) or not self.bound[use].args[0].same_as(data) or moved.axis != NHWC:
+            return None
+        if not _is_depthwise(self.bound[use]):
+            return _Reader(use, moved.origins, int(self.bound[use].attrs.groups))
+        followers, last = self._followers(use)
+        return _Reader(use, moved.origins, 1, followers, last) if last else None
+
+    def _followers(self, variable: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What is computed channel by channel from a depthwise convolution, and the convolutions behind; none of them if there is more."""
+        followers: list[Any] = []
+        while len(self.uses[variable]) == 1 and self._channelwise_input(self.uses[variable][0]) is not None:
+            variable = self.uses[variable][0]
+            followers.append(variable)
+        last = tuple(self.uses[variable])
+        if any(
+            use is None or not _is_conv(self.bound[use]) or int(self.bound[use].attrs.groups) != 1 or use in self.trace.moved
+            for use in last
+        ):
+            return (), ()
+        return tuple(followers), last
+
+    def makers(self, number: int) -> tuple[Any, ...]:
+        """What computes a tensor's channels, back to the convolution that may give them another order; none where the order is given."""
+        variable = self.trace.tensors[number]
+        if not all(use in self.trace.moved for use in self.uses[variable]):
+            return ()
+        found = []
+        while variable is not None:
+            found.append(variable)
+            if _is_conv(self.bound.get(variable)) and not _is_depthwise(self.bound[variable]):
+                return tuple(found)
+            variable = self._channelwise_input(variable)
+            if variable is None or len(self.uses[variable]) != 1:
+                return ()
+        return ()
+
+    def _channelwise_input(self, variable: Any) -> Any:
+        """The data of an operator that computes every channel from the same one of its input; `None` for other operators."""
+        import tvm
+
+        call: Any = self.bound.get(variable)
+        name = getattr(getattr(call, "op", None), "name", "")
+        if name == "relax.nn.conv2d" and _is_conv(call) and _is_depthwise(call):
+            return call.args[0]
+        if name not in ("relax.add", "relax.maximum", "relax.minimum"):
+            return None
+        data = [argument for argument in call.args if not isinstance(argument, tvm.ir.GenericConst)]
+        same = len(data) == 1 and [int(extent) for extent in data[0].ty.shape] == [int(extent) for extent in call.ty.shape]
+        return data[0] if same and len(call.ty.shape) == 4 else None
+
+
+def _is_conv(call: Any) -> bool:
+    """Whether it is a convolution with constant weights, NHWC and HWIO."""
+    import tvm
+
+    if getattr(getattr(call, "op", None), "name", "") != "relax.nn.conv2d" or not isinstance(call.args[1], tvm.ir.GenericConst):
+        return False
+    return bool(call.attrs.data_layout == "NHWC" and call.attrs.kernel_layout == "HWIO" and call.attrs.out_layout == "NHWC")
+
+
+def _is_depthwise(call: Any) -> bool:
+    groups = int(call.attrs.groups)
+    return groups == int(call.args[0].ty.shape[3]) == int(call.ty.shape[3])
+
+
+def _edits(graph: _Graph, family: _Family) -> dict[Any, _Edit]:
+    """What changes so that nobody reads what moves the family's channels; nothing where that is not possible."""
+    readers = graph.readers(family)
+    if not readers:
+        return {}
+    edits: dict[Any, _Edit] = defaultdict(_Edit)
+    positions: dict[int, Order] = {}
+    for number in family.numbers:
+        makers = graph.makers(number)
+        order = _order(graph, number, readers, makers)
+        positions[number] = np.argsort(order)
+        for maker in makers:
+            edits[maker].add(_Edit(outputs=order))
+    for reader in readers:
+        inputs = _by_place(reader, positions)
+        places = [(number, int(positions[number][channel])) for number, channel in reader.origins[inputs].tolist()]
+        pieces = tuple((graph.trace.tensors[number], first, count) for number, first, count in _runs(places))
+        if len(pieces) > MOST_PIECES:
+            return {}
+        channelwise = _is_depthwise(graph.bound[reader.variable])
+        edits[reader.variable].add(_Edit(pieces, outputs=inputs) if channelwise else _Edit(pieces, inputs))
+        for follower in reader.followers:
+            edits[follower].add(_Edit(outputs=inputs))
+        for last in reader.last:
+            edits[last].add(_Edit(inputs=inputs))
+    return edits
+
+
+def _order(graph: _Graph, number: int, readers: Sequence[_Reader], makers: Sequence[Any]) -> Order:
+    """For each channel of a tensor which one it was: those that the same convolutions read lie together, the first reader's first."""
+    channels = int(graph.trace.tensors[number].ty.shape[3])
+    if not makers:
+        return np.arange(channels)
+    read: list[list[tuple[int, int]]] = [[] for _ in range(channels)]
+    for place, reader in enumerate(readers):
+        depth = len(reader.origins) // reader.groups
+        for index in np.flatnonzero(reader.origins[:, 0] == number):
+            read[reader.origins[index, 1]].append((place, int(index) // depth))
+    own_group = channels // int(graph.bound[makers[-1]].attrs.groups)
+    return np.array(sorted(range(channels), key=lambda channel: (channel // own_group, read[channel], channel)))
+
+
+def _by_place(reader: _Reader, positions: dict[int, Order]) -> Order:
+    """A reader's input channels, those of each group by the tensor they are in and their place there."""
+    depth = len(reader.origins) // reader.groups
+
+    def place(index: int) -> tuple[int, int, int]:
+        number, channel = reader.origins[index].tolist()
+        return index // depth, number, int(positions[number][channel])
+
+    return np.array(sorted(range(len(reader.origins)), key=place))
+
+
+def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(tensor, first channel, channels) of what lies together."""
+    found: list[tuple[int, int, int]] = []
+    for number, channel in places:
+        if found and found[-1][0] == number and found[-1][1] + found[-1][2] == channel:
+            found[-1] = (number, found[-1][1], found[-1][2] + 1)
+        else:
+            found.append((number, channel, 1))
+    return found
+
+
+def _rewritten(module: Any, edits: dict[Any, _Edit]) -> Any:
+    """The module with `main` as edited; every variable keeps its name and type."""
+    import tvm
+    from tvm import relax
+
+    main = module["main"]
+    builder = relax.BlockBuilder()
+    with builder.function("main", list(main.params)):
+        with builder.dataflow():
+            for block in main.body.blocks:
+                for binding in block.bindings:
+                    value = binding.value
+                    if binding.var in edits:
+                        value = builder.normalize(_edited(builder, value, edits[binding.var]))
+                    if binding.var.same_as(main.body.body):
+                        output = builder.emit_output(value)
+                    else:
+                        builder.emit_normalized(relax.VarBinding(binding.var, value))
+        builder.emit_func_output(output)
+    module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
+    module["main"] = builder.get()["main"]
+    return module
+
+
+def _edited(builder: Any, call: Any, edit: _Edit) -> Any:
+    import tvm
+    from tvm import relax
+
+    arguments = list(call.args)
+    if edit.pieces:
+        arguments[0] = _put_together(builder, edit.pieces)
+    for place, argument in enumerate(arguments):
+        if isinstance(argument, tvm.ir.GenericConst):
+            values = argument.value.numpy()
+            if edit.inputs is not None:
+                values = _with_inputs(values, edit.inputs, int(call.attrs.groups))
+            if edit.outputs is not None and values.shape[-1:] == (len(edit.outputs),):
+                values = values[..., edit.outputs]
+            arguments[place] = relax.const(np.ascontiguousarray(values))
+    return relax.Call(call.op, arguments, call.attrs, call.ty_args)
+
+
+def _with_inputs(weight: npt.NDArray[np.float32], inputs: Order, groups: int) -> npt.NDArray[np.float32]:
+    """HWIO weights for input channels in another order; those of a group stay in it."""
+    depth, channels = weight.shape[2], weight.shape[3] // groups
+    parts = []
+    for group in range(groups):
+        order = inputs[group * depth : (group + 1) * depth] - group * depth
+        parts.append(weight[:, :, order, group * channels : (group + 1) * channels])
+    return np.concatenate(parts, -1)
+
+
+def _put_together(builder: Any, pieces: Sequence[tuple[Any, int, int]]) -> Any:
+    """The tensor that the pieces make."""
+    from tvm import relax
+
+    found = []
+    for tensor, first, count in pieces:
+        whole = count == int(tensor.ty.shape[3])
+        found.append(tensor if whole else builder.emit(relax.op.strided_slice(tensor, [NHWC], [first], [first + count])))
+    return found[0] if len(found) == 1 else builder.emit(relax.op.concat(found, NHWC))

@@ -1,0 +1,320 @@
+"""Groups an operator with its gate, bias, activation and residual into one function per layer, where a template takes that layer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool
+from tvmmobile.graph.passes.dataflow import readers_of
+from tvmmobile.graph.passes.input_pieces import reading_pieces
+from tvmmobile.graph.passes.rewriting import mutate_main
+
+#: Attribute values that mark a composed layer.
+CONV2D, DENSE, POOL, MAX_POOL = "tvmmobile.conv2d", "tvmmobile.dense", "tvmmobile.pool", "tvmmobile.max_pool"
+#: Names of the external functions that stand for composed layers in `main`.
+EXTERNAL_PREFIX = "tvmmobile.layer."
+
+
+@dataclass(frozen=True)
+class ComposedLayer:
+    """A layer found in the graph, with its constants."""
+
+    layer: Layer
+    parameters: LayerParameters
+
+
+class LayerComposer:
+    """The pass that composes every conv2d or matmul with its bias (and gate, residual and activation, where there are), every mean over
+    all pixels and every max pool, whose layer is accepted. Of an input that is put together from slices it reads these.
+
+    In `main` each becomes a call of an external function named after the entry of `layers` that describes it, so that the passes
+    which follow leave it alone until the plan says which kernel computes it.
+
+    Args:
+        accepts: says whether some template takes the layer; other operators stay as they are and go to the fallback.
+    """
+
+    def __init__(self, accepts: Callable[[Layer], bool]) -> None:
+        self.accepts = accepts
+        #: By the name of the external function; filled when the pass runs.
+        self.layers: dict[str, ComposedLayer] = {}
+
+    def __call__(self, module: Any) -> Any:
+        """Run the pass."""
+        from tvm import relax
+
+        def check(context: Any) -> bool:
+            found = {str(name): expression for name, expression in context.annotated_expr.items()}
+            if _read_outside(context):
+                return False  # a kernel has one result; of two sums, this one is what is added, and the other operand may be the sum
+            layer = _layer_of(found)
+            return layer is not None and self.accepts(layer)
+
+        patterns = [(name, pattern, parts, check) for name, pattern, parts in _patterns()]
+        module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(module)
+        return relax.transform.DeadCodeElimination()(self._externalize(module))
+
+    def _externalize(self, module: Any) -> Any:
+        """Replace calls of composed functions in `main` by calls of external functions."""
+        import tvm
+        from tvm import relax
+        from tvm.relax.expr_functor import PyExprMutator, mutator
+
+        layers, accepts, readers = self.layers, self.accepts, readers_of(module["main"])
+
+        @mutator
+        class Rewriter(PyExprMutator):  # type: ignore[misc]
+            def visit_call_(self, call: Any) -> Any:
+                if not isinstance(call.op, tvm.ir.GlobalVar):
+                    return call
+                found = _composed_layer(module[call.op])
+                if found is None:
+                    return call
+                composed, places = found
+                data, *others = (call.args[place] for place in places)
+                inputs, layer = [data], composed.layer
+                if _may_read_pieces(layer) and len(readers[data]) == 1:
+                    put_together = reading_pieces(layer, data, self.lookup_binding)
+                    if put_together and accepts(put_together[0]):
+                        layer, inputs = put_together
+                name = f"{EXTERNAL_PREFIX}{len(layers)}"
+                layers[name] = replace(composed, layer=layer)
+                return relax.call_dps_packed(name, relax.Tuple([*inputs, *others]), out_ty=call.ty)
+
+        return mutate_main(module, Rewriter(module))
+
+
+def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | MaxPool]:
+    return isinstance(layer, MaxPool) or (isinstance(layer, Conv2d) and not layer.scaled)
+
+
+def _composed_layer(function: Any) -> tuple[ComposedLayer, tuple[int, ...]] | None:
+    """The layer that a composed function computes, and which arguments it reads (data, gate, residual); `None` for other functions."""
+    if function.attrs is None or function.attrs.get("Composite") not in (CONV2D, DENSE, POOL, MAX_POOL):
+        return None
+    found: dict[str, Any] = {}
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            _annotate(binding, found)
+    layer = _layer_of(found)
+    assert layer is not None, f"composed from an unknown pattern: {function}"
+    if isinstance(layer, Pool | MaxPool):
+        return ComposedLayer(layer, NO_PARAMETERS), (0,)
+    weight = np.ascontiguousarray(found["weight"].value.numpy())
+    parameters = list(function.params)
+    read = _scaled_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
+    read = (*read, found["residual"]) if "residual" in found else read
+    places = tuple(next(place for place, parameter in enumerate(parameters) if parameter.same_as(one)) for one in read)
+    return ComposedLayer(layer, LayerParameters(weight, found["bias"].value.numpy().reshape(-1))), places
+
+
+def _scaled_operands(found: dict[str, Any]) -> tuple[Any, ...]:
+    """What is scaled, and its gate of one factor for each channel; empty where nothing is, or not so."""
+    import tvm
+
+    if "scaled" not in found or any(isinstance(operand, tvm.ir.GenericConst) for operand in found["scaled"].args):
+        return ()
+    shape = [int(extent) for extent in found["scaled"].ty.shape]
+    for data, gate in itertools.permutations(found["scaled"].args):
+        shapes = [[int(extent) for extent in operand.ty.shape] for operand in (data, gate)]
+        if shapes == [shape, [1, 1, 1, shape[-1]]]:
+            return data, gate
+    return ()
+
+
+def _read_outside(context: Any) -> bool:
+    """Whether something besides the matched operators reads a value within them."""
+    inside = context.matched_bindings
+    return any(
+        user not in inside
+        for variable, value in inside.items()
+        if not value.same_as(context.matched_expr)
+        for user in context.var_usages[variable]
+    )
+
+
+def _annotate(binding: Any, found: dict[str, Any]) -> None:
+    """Note what part of a pattern a binding of a composed function is; they come in order of execution."""
+    import tvm
+
+    call = binding.value
+    name = getattr(call.op, "name", "")
+    constant = next((argument for argument in call.args if isinstance(argument, tvm.ir.GenericConst)), None)
+    if name in _POOLS:
+        found[_POOLS[name]] = call
+    elif name == "relax.permute_dims":
+        found["permute"] = call
+    elif name in ("relax.nn.conv2d", "relax.matmul"):
+        found["product"], found["weight"] = call, call.args[1]
+    elif name == "relax.add" and constant is not None:
+        found["shift" if "bias" in found else "bias"] = constant
+    elif name == "relax.add":
+        found["residual"] = next(argument for argument in call.args if not argument.same_as(found["sum"]))
+    elif name == "relax.multiply":
+        found["gate" if "product" in found else "scaled"] = call
+    elif name in _CONSTANT_PARTS:
+        found[_CONSTANT_PARTS[name]] = constant
+    if name == "relax.add" and "shift" not in found:
+        found["sum"] = binding.var
+
+
+_POOLS = {"relax.mean": "mean", "relax.nn.max_pool2d": "max pool"}
+_CONSTANT_PARTS = {"relax.maximum": "low", "relax.minimum": "high", "relax.divide": "scale"}
+
+
+def _patterns() -> list[tuple[str, Any, dict[str, Any]]]:
+    """(name, pattern, annotated parts), most specific first."""
+    from tvm.relax.dpl import is_op, wildcard
+
+    mean, largest = is_op("relax.mean")(wildcard()), is_op("relax.nn.max_pool2d")(wildcard())
+    found = [(POOL, mean, {"mean": mean}), (MAX_POOL, largest, {"max pool": largest})]
+    for name, operator, before in (
+        (CONV2D, "relax.nn.conv2d", "permuted"),
+        (CONV2D, "relax.nn.conv2d", "scaled"),
+        (CONV2D, "relax.nn.conv2d", ""),
+        (DENSE, "relax.matmul", ""),
+    ):
+        for order in ("sum, residual", "residual, sum", "product, bias") if name == CONV2D else ("product, bias", "bias, product"):
+            for activation in ("hswish", "hswish, gate first", "hsigmoid", "both bounds", "lower bound", "none"):
+                found.append((name, *_pattern(operator, before, order, activation)))
+    return found
+
+
+def _pattern(operator: str, before: str, order: str, activation: str) -> tuple[Any, dict[str, Any]]:
+    """One pattern and its annotated parts.
+
+    Args:
+        before: what happens to the data: it is `permuted` from NCHW to NHWC, or `scaled` by a gate, or nothing.
+        order: of the operands of the last addition; `torch.nn.Linear` is imported as bias + product.
+    """
+    from tvm.relax.dpl import is_const, is_op, wildcard
+
+    parts: dict[str, Any] = {"weight": is_const(), "bias": is_const()}
+    data = wildcard()
+    if before == "permuted":
+        data = parts["permute"] = is_op("relax.permute_dims")(data)
+    elif before == "scaled":
+        data = parts["scaled"] = is_op("relax.multiply")(data, wildcard())
+    parts["product"] = is_op(operator)(data, parts["weight"])
+    add = is_op("relax.add")
+    pattern = add(parts["bias"], parts["product"]) if order == "bias, product" else add(parts["product"], parts["bias"])
+    if "residual" in order:
+        parts["sum"], parts["residual"] = pattern, wildcard()
+        pattern = add(pattern, parts["residual"]) if order == "sum, residual" else add(parts["residual"], pattern)
+    if activation == "none":
+        return pattern, parts
+    total = pattern
+    if activation.startswith("h"):
+        parts["shift"] = is_const()
+        pattern = add(total, parts["shift"])
+    parts["low"] = is_const()
+    pattern = is_op("relax.maximum")(pattern, parts["low"])
+    if activation != "lower bound":
+        parts["high"] = is_const()
+        pattern = is_op("relax.minimum")(pattern, parts["high"])
+    if activation.startswith("hswish"):
+        factors = (pattern, total) if "gate first" in activation else (total, pattern)
+        pattern = parts["gate"] = is_op("relax.multiply")(*factors)
+    if activation.startswith("h"):
+        parts["scale"] = is_const()
+        pattern = is_op("relax.divide")(pattern, parts["scale"])
+    return pattern, parts
+
+
+def _layer_of(found: dict[str, Any]) -> Layer | None:
+    """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape, dilation)."""
+    if "mean" in found:
+        return _pool_of(found["mean"])
+    if "max pool" in found:
+        return _max_pool_of(found["max pool"])
+    product, bias = found["product"], found["bias"]
+    clamp = _clamp_of(found)
+    out_shape = [int(extent) for extent in product.ty.shape]
+    bias_shape = [int(extent) for extent in bias.ty.shape]
+    if str(product.ty.dtype) != "float32":
+        return None
+    if clamp is None or out_shape[0] != 1 or bias_shape[-1] != out_shape[-1] or any(extent != 1 for extent in bias_shape[:-1]):
+        return None
+    if "residual" in found and [int(extent) for extent in found["residual"].ty.shape] != out_shape:
+        return None
+    data_shape = [int(extent) for extent in product.args[0].ty.shape]
+    if product.op.name == "relax.matmul":
+        if len(data_shape) != 2 or len(found["weight"].ty.shape) != 2:
+            return None
+        return Dense(data_shape[1], out_shape[1], clamp)
+    attrs = product.attrs
+    if attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO" or any(int(step) != 1 for step in attrs.dilation):
+        return None
+    if "permute" in found and [int(axis) for axis in found["permute"].attrs.axes] != [0, 2, 3, 1]:
+        return None
+    if "scaled" in found and not _scaled_operands(found):
+        return None
+    height, width, channels = data_shape[1:]
+    kernel = [int(extent) for extent in found["weight"].ty.shape][:2]
+    top, left, bottom, right = (int(extent) for extent in attrs.padding)
+    stride = tuple(int(extent) for extent in attrs.strides)
+    layout: Layout = "NCHW" if "permute" in found else "NHWC"
+    return Conv2d(
+        height,
+        width,
+        channels,
+        out_shape[3],
+        (kernel[0], kernel[1]),
+        (stride[0], stride[1]),
+        (top, left, bottom, right),
+        int(attrs.groups),
+        clamp,
+        layout,
+        residual="residual" in found,
+        scaled="scaled" in found,
+    )
+
+
+def _pool_of(mean: Any) -> Pool | None:
+    """The layer that a mean is, `None` where it is not over all pixels of one image."""
+    shape = [int(extent) for extent in mean.args[0].ty.shape]
+    over_pixels = mean.attrs.axis is not None and [int(axis) for axis in mean.attrs.axis] == [1, 2] and bool(mean.attrs.keepdims)
+    known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == "float32"
+    return Pool(shape[1], shape[2], shape[3]) if known else None
+
+
+def _max_pool_of(call: Any) -> MaxPool | None:
+    """The layer that a max pool is, `None` for a batch, dilation, another layout, or windows of padding alone.
+
+    Padding behind the input is what the windows reach, whether rounding up or the network asked for it.
+    """
+    attrs, shape, out_shape = call.attrs, [int(extent) for extent in call.args[0].ty.shape], [int(extent) for extent in call.ty.shape]
+    if attrs.layout != "NHWC" or attrs.out_layout != "NHWC" or any(int(step) != 1 for step in attrs.dilation):
+        return None
+    if shape[0] != 1 or str(call.ty.dtype) != "float32":
+        return None
+    kernel, stride = [int(extent) for extent in attrs.pool_size], [int(extent) for extent in attrs.strides]
+    before = [int(extent) for extent in attrs.padding][:2]
+    after = []
+    for axis in (0, 1):
+        start = (out_shape[axis + 1] - 1) * stride[axis] - before[axis]
+        if start >= shape[axis + 1] or before[axis] >= kernel[axis]:
+            return None
+        after.append(max(0, start + kernel[axis] - shape[axis + 1]))
+    padding = before[0], before[1], after[0], after[1]
+    return MaxPool(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
+
+
+def _clamp_of(found: dict[str, Any]) -> Clamp | None:
+    """The activation that the parts are, `None` where it is none that kernels know."""
+    numbers: dict[str, float | None] = {"low": None, "high": None}
+    for part in ("shift", "low", "high", "scale"):
+        if part in found:
+            value = found[part].value.numpy()
+            if value.size != 1:
+                return None
+            numbers[part] = float(value.item())
+    if "scale" not in found:
+        return numbers["low"], numbers["high"]
+    known = numbers == {"low": 0.0, "high": 6.0, "shift": 3.0, "scale": 6.0}
+    return ("hswish" if "gate" in found else "hsigmoid") if known else None

@@ -1,0 +1,66 @@
+"""h-swish and h-sigmoid in the one form that `compose_layers` knows, PyTorch's: x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6.
+
+Networks also have x · (clip(x + 3, 0, 6) / 6), a factor of 1/6 instead of the division, and clip(x / 6 + 1/2, 0, 1); ONNX' HardSwish and
+HardSigmoid are imported so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tvmmobile.graph.passes.rewriting import rewrite_main
+
+#: A pattern's constants with the numbers they must be, and what takes its place, made of what the pattern's parts matched.
+_Rule = tuple[Any, Mapping[Any, float], Any]
+
+
+def one_form_of_hard_activations(module: Any) -> Any:
+    """Rewrite the other forms in `main`, where clips are maximum and minimum already."""
+    for pattern, numbers, replacement in _rules():
+
+        def rewrite(call: Any, matched: Any, numbers: Any = numbers, replacement: Any = replacement) -> Any:
+            fits = all(_is(matched[constant], number) for constant, number in numbers.items())
+            return replacement(matched) if fits else call
+
+        module = rewrite_main(module, pattern, rewrite)
+    return module
+
+
+def _rules() -> Iterator[_Rule]:
+    """In the order in which they are applied."""
+    from tvm import relax
+    from tvm.relax.dpl import is_const, is_op, wildcard
+
+    add, divide, minimum, maximum = (is_op(f"relax.{name}") for name in ("add", "divide", "minimum", "maximum"))
+    image, low, high, shift, scale = wildcard(), is_const(), is_const(), is_const(), is_const()
+
+    def product(left: Any, right: Any) -> Any:
+        multiply = is_op("relax.multiply")
+        return multiply(left, right) | multiply(right, left)
+
+    def number(value: float) -> Any:
+        return relax.const(value, "float32")
+
+    def clipped(matched: Any) -> Any:
+        return relax.op.minimum(relax.op.maximum(relax.op.add(matched[image], number(3)), number(0)), number(6))
+
+    def hsigmoid(matched: Any) -> Any:
+        return relax.op.divide(clipped(matched), number(6))
+
+    def hswish(matched: Any) -> Any:
+        return relax.op.divide(relax.op.multiply(matched[image], clipped(matched)), number(6))
+
+    clip = minimum(maximum(add(image, shift), low), high)
+    bounds = {shift: 3.0, low: 0.0, high: 6.0}
+    for part, factor in ((product(image, scale), 1 / 6), (divide(image, scale), 6.0)):
+        yield minimum(maximum(add(part, shift), low), high), {scale: factor, shift: 0.5, low: 0.0, high: 1.0}, hsigmoid
+    yield product(clip, scale), bounds | {scale: 1 / 6}, hsigmoid
+    yield product(product(image, clip), scale), bounds | {scale: 1 / 6}, hswish
+    yield product(image, divide(clip, scale)), bounds | {scale: 6.0}, hswish
+
+
+def _is(constant: Any, number: float) -> bool:
+    value = constant.value.numpy()
+    return value.size == 1 and math.isclose(float(value.item()), number, rel_tol=1e-6, abs_tol=0.0 if number else 1e-12)

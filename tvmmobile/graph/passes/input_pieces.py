@@ -1,0 +1,55 @@
+"""What a layer's input is put together from: slices of tensors that it may as well read itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from tvmmobile.graph.layers import Conv2d, MaxPool
+from tvmmobile.graph.passes.channel_trace import NHWC, slice_of
+
+#: From so many channels on, Strassen's algorithm pays for a layer that reads one tensor (schedules/strassen.py).
+STRASSEN_CHANNELS = 128
+
+
+def reading_pieces(layer: Conv2d | MaxPool, data: Any, lookup: Callable[[Any], Any]) -> tuple[Conv2d | MaxPool, list[Any]] | None:
+    """The layer that reads the pieces of its input, and the tensors they are of; `None` where it should not, or where there are none.
+
+    Strassen's algorithm takes one tensor and saves more than the copy costs: 7×7, 464 → 1024 takes 4.69 ms in five pieces, 3.56 ms of one.
+
+    Args:
+        data: the variable that is its input.
+        lookup: the value of a variable.
+    """
+    from tvm import relax
+
+    if layer.in_layout != "NHWC":
+        return None
+    if isinstance(layer, Conv2d) and layer.is_pointwise and min(layer.in_channels, layer.out_channels) >= STRASSEN_CHANNELS:
+        return None
+    whole = lookup(data)
+    name = getattr(getattr(whole, "op", None), "name", "")
+    if name == "relax.concat" and int(whole.attrs.axis) == NHWC:
+        parts = list(getattr(whole.args[0], "fields", ()))
+    else:
+        parts = [data] if _slice(whole) else []
+    if not parts or not all(isinstance(part, relax.Var) for part in parts):
+        return None
+    tensors: list[Any] = []
+    pieces = []
+    for part in parts:
+        tensor, first, count = _slice(lookup(part)) or (part, 0, int(part.ty.shape[NHWC]))
+        if tensor not in tensors:
+            tensors.append(tensor)
+        pieces.append((tensors.index(tensor), first, count))
+    sources = tuple(int(tensor.ty.shape[NHWC]) for tensor in tensors)
+    return replace(layer, sources=sources, pieces=tuple(pieces)), tensors
+
+
+def _slice(value: Any) -> tuple[Any, int, int] | None:
+    """Of a slice of channels: the tensor, the first one, and how many."""
+    if getattr(getattr(value, "op", None), "name", "") != "relax.strided_slice":
+        return None
+    found = slice_of(value)
+    return (value.args[0], found[1], found[2] - found[1]) if found and found[0] == NHWC else None

@@ -1,0 +1,49 @@
+"""Views and parts of a tensor in forms that TVM 0.27 compiles: a squeeze is a reshape, a part of a split a slice, no index is negative.
+
+Its layout inference runs out of memory over a squeeze of negative axes, a kernel here has one result, and the `take` that PyTorch's
+`x[:, -1]` is imported as reads what lies before the tensor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.passes.rewriting import rewrite_main
+
+
+def plain_views(module: Any) -> Any:
+    """Rewrite `squeeze`, the parts of `split`, and `take` at negative places."""
+    from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
+
+    data, places = wildcard(), is_const()
+    split = is_op("relax.split")(data)
+    module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: _reshaped(call, matched[data]))
+    module = rewrite_main(module, is_tuple_get_item(split), lambda part, matched: _sliced(part.index, matched[split], matched[data]))
+    return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _taken(call, matched[places].value.numpy()))
+
+
+def _reshaped(call: Any, data: Any) -> Any:
+    from tvm import relax
+
+    return relax.op.reshape(data, call.ty.shape)
+
+
+def _sliced(index: int, split: Any, data: Any) -> Any:
+    from tvm import relax
+
+    axis = int(split.attrs.axis) % len(data.ty.shape)
+    widths = [int(field.shape[axis]) for field in split.ty.fields]
+    begin = sum(widths[:index])
+    return relax.op.strided_slice(data, [axis], [begin], [begin + widths[index]])
+
+
+def _taken(call: Any, places: np.ndarray[Any, Any]) -> Any:
+    from tvm import relax
+
+    if call.attrs.axis is None or (places >= 0).all():
+        return call
+    extent = int(call.args[0].ty.shape[int(call.attrs.axis)])
+    positive = relax.const(np.where(places < 0, places + extent, places).astype(places.dtype))
+    return relax.Call(call.op, [call.args[0], positive], call.attrs)

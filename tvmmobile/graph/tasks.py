@@ -1,0 +1,73 @@
+"""Kernel tasks: what is tuned. A task is a region of one or more layers with its dtype and thread count."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tvmmobile.graph.layers import Conv2d, Layer, MaxPool
+
+ELEMENT_BYTES = {"float32": 4}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kernel to find a schedule for.
+
+    Attributes:
+        region: the layers the kernel computes, in order; a fused kernel has more than one.
+        dtype: element type of activations and weights.
+        threads: worker threads the kernel may use.
+    """
+
+    region: tuple[Layer, ...]
+    dtype: str = "float32"
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        """Canonical name: the key of tuning logs, manifests and reports."""
+        return "+".join(layer.name for layer in self.region) + f"_{self.dtype}_t{self.threads}"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the region."""
+        return sum(layer.macs for layer in self.region)
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what the region's layers read besides their inputs: a kernel's arguments after its input, in this order.
+
+        Named after what they are and the layer's place, as `residual0`, or `source1_0` where the name ends in a number itself.
+        """
+        layers = [(place, layer) for place, layer in enumerate(self.region) if isinstance(layer, Conv2d | MaxPool)]
+        named = ((name + "_" * name[-1].isdigit(), place, shape) for place, layer in layers for name, shape in layer.side_shapes.items())
+        return {f"{name}{place}": shape for name, place, shape in named}
+
+    @property
+    def layer(self) -> Layer:
+        """The only layer of a region of one."""
+        if len(self.region) != 1:
+            raise ValueError(f"{self.name} covers {len(self.region)} layers")
+        return self.region[0]
+
+    @property
+    def symbol(self) -> str:
+        """The task's name as a C identifier."""
+        return symbol_of(self.name)
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of the input, of all weights and biases, and of the output: no kernel moves fewer where the caches are cold."""
+        first, last = self.region[0], self.region[-1]
+        read = {"input": first.input_shape, **self.side_shapes}
+        if isinstance(first, Conv2d | MaxPool) and first.pieces:  # of its sources, only the pieces
+            read = {name: shape for name, shape in self.side_shapes.items() if not name.startswith("source")}
+            read["pieces"] = (first.height, first.width, first.in_channels)
+        elements = sum(map(math.prod, (*read.values(), last.output_shape)))
+        return ELEMENT_BYTES[self.dtype] * (elements + sum(layer.constants for layer in self.region))
+
+
+def symbol_of(name: str) -> str:
+    """What the function of a task with this name is called in a library."""
+    return "".join(c if c.isalnum() else "_" for c in name)

@@ -1,0 +1,107 @@
+"""TIR → object code → shared library for the device's CPU."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.system.doctor import require
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.files import replacing, write_bytes
+from tvmmobile.system.programs import run_tool
+
+CROSS_COMPILER = "aarch64-linux-gnu-gcc"
+_FREESTANDING = Path(__file__).with_name("freestanding.c")
+_FREESTANDING_FLAGS = ("-O2", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-tree-loop-distribute-patterns", "-c")
+
+#: Templates allocate register tiles as annotated local buffers; TVM's storage rewrite would merge them into one and spill.
+PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
+#: Templates ask for as much as they use. To find that out again took more than half of the time to build a kernel of several layers.
+LEFT_OUT = ("s_tir.CompactBufferAllocation",)
+
+
+def pass_context(disabled: Sequence[str] = ()) -> Any:
+    """The PassContext under which every kernel and network is built, so that a kernel is the same code alone and in a network.
+
+    Args:
+        disabled: names of more passes to leave out.
+    """
+    import tvm
+
+    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=[*LEFT_OUT, *disabled])
+
+
+def make_target(target: Mapping[str, Any]) -> Any:
+    """TVM's target object for a device profile's target."""
+    import tvm
+
+    return tvm.target.Target(dict(target))
+
+
+def linker(target: Mapping[str, Any]) -> str:
+    """The compiler that links for `target`: the host's own, or the AArch64 cross-compiler.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    return str(require(CROSS_COMPILER if "aarch64" in str(target.get("mtriple", "")) else "cc"))
+
+
+def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None:
+    """Build one TIR function into a shared library at `path`, written whole.
+
+    Raises:
+        UserError: the cross-compiler is missing.
+    """
+    import tvm
+
+    compiler = linker(target)
+    module = tvm.IRModule({str(function.attrs["global_symbol"]): function})
+    with pass_context():
+        library = tvm.tirx.build(module, target=make_target(target))
+    export(library, path, compiler)
+
+
+def _instead_of_libc(compiler: str) -> list[str]:
+    """Options by which a library for a device needs no C library, so that Android can load it too; none for this machine's own."""
+    if Path(compiler).name != CROSS_COMPILER:
+        return []
+    return [str(_freestanding_object(compiler)), "-nodefaultlibs", "-nostartfiles"]
+
+
+@functools.cache
+def _freestanding_object(compiler: str) -> Path:
+    """`freestanding.c`, compiled if it is not there yet."""
+    digest = hashlib.sha256(repr(_FREESTANDING_FLAGS).encode() + _FREESTANDING.read_bytes()).hexdigest()
+    path = cache_dir() / f"freestanding-{digest[:16]}.o"
+    if not path.exists():
+        with replacing(path) as temporary:
+            command = [compiler, *_FREESTANDING_FLAGS, str(_FREESTANDING), "-o", str(temporary)]
+            run_tool(command, "Compiling freestanding.c", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
+    return path
+
+
+def export(library: Any, path: Path, compiler: str) -> None:
+    """Link a built module to `path`, without debug information; next to `path` there is never a half-linked one.
+
+    Raises:
+        OSError: the disk is full, and the like.
+    """
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as folder:
+        linked = Path(folder, path.name)
+        try:
+            library.export_library(str(linked), cc=compiler, options=["-Wl,--strip-debug", *_instead_of_libc(compiler)])
+        except RuntimeError as error:  # the linker's words, as TVM passes them on
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
+            raise
+        try:
+            write_bytes(path, linked.read_bytes())
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error

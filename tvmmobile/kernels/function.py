@@ -1,0 +1,39 @@
+"""From a task and a schedule to the TIR function of its kernel. Alone in a trial or inside a network, it is the same function."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule, TraceSchedule
+from tvmmobile.schedules import template_named
+from tvmmobile.system.errors import UserError
+
+
+def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
+    """The kernel with the global symbol `task.symbol`.
+
+    Args:
+        source: the unscheduled TIR function of an opaque task, else `None`.
+
+    Raises:
+        UserError: the schedule was made by a template this version does not have.
+    """
+    if isinstance(schedule, TraceSchedule):
+        return apply_trace(schedule, source).with_attr("global_symbol", task.symbol)
+    template = template_named(schedule.template, schedule.version)
+    if template is None or template.space(task) is None:
+        raise UserError(f"no template {schedule.template}@{schedule.version} takes {task.name}.", "Tune it again with this version.")
+    return template.emit(task, schedule.values)
+
+
+def apply_trace(schedule: TraceSchedule, source: Any) -> Any:
+    """Replay a MetaSchedule trace, its postprocessing included, on the function it was made for."""
+    import tvm
+    from tvm.s_tir import Schedule as TirSchedule
+    from tvm.s_tir.schedule import Trace
+
+    state = TirSchedule(tvm.IRModule({"main": source.with_attr("global_symbol", "main")}), error_render_level="none")
+    Trace.apply_json_to_schedule(json.loads(schedule.trace), state)
+    return state.mod["main"]

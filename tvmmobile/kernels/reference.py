@@ -1,0 +1,124 @@
+"""What a kernel should compute, by PyTorch on the host, with inputs and parameters that exercise every bound."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.graph.layers import NO_PARAMETERS, Array, Clamp, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool
+from tvmmobile.graph.tasks import Task
+
+
+def make_inputs(task: Task) -> list[Array]:
+    """The region's input, then what else its layers read: values as a clamped layer leaves them, about a quarter at the lower bound; for a
+    max pool mostly negative ones, which are less than padding of zeros.
+
+    Same task, same values.
+    """
+    generator = np.random.default_rng(_seed(task.name))
+    shapes = [task.region[0].input_shape, *task.side_shapes.values()]
+    if isinstance(task.region[0], MaxPool):
+        return [generator.normal(-2.0, 1.0, shape).astype(np.float32) for shape in shapes]
+    return [np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0).astype(np.float32) for shape in shapes]
+
+
+def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
+    """Weights and biases per layer, scaled so that outputs are spread over the clamp's range and partly beyond it."""
+    generator = np.random.default_rng(_seed(task.name) + 1)
+    parameters = []
+    for layer in task.region:
+        if isinstance(layer, Pool | MaxPool):
+            parameters.append(NO_PARAMETERS)
+            continue
+        assert isinstance(layer, Conv2d | Dense)
+        fan_in = int(np.prod(layer.weight_shape[:-1]))
+        weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), layer.weight_shape).astype(np.float32)
+        bias = generator.normal(0.5, 1.0, layer.weight_shape[-1]).astype(np.float32)
+        parameters.append(LayerParameters(weight, bias))
+    return tuple(parameters)
+
+
+def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
+    """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host."""
+    data, *others = inputs
+    for layer, constants in zip(task.region, parameters, strict=True):
+        side = {name: others.pop(0) for name in layer.side_shapes} if isinstance(layer, Conv2d | MaxPool) else {}
+        data = _apply(layer, data, constants, side)
+    return data
+
+
+def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.floating]) -> float:
+    """Largest absolute difference over the largest magnitude expected; infinite where anything is not finite."""
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return float("inf")
+    scale = float(np.abs(expected).max()) or 1.0
+    return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max()) / scale
+
+
+def _seed(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+
+
+def _apply(layer: Layer, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+    import torch
+    from torch.nn import functional
+
+    if isinstance(layer, Pool):
+        means: Array = torch.from_numpy(_to_nchw(data, layer.in_layout)).mean((2, 3)).numpy()
+        return means.reshape(layer.output_shape)
+    if isinstance(layer, MaxPool):
+        top, left, bottom, right = layer.padding
+        padded = np.pad(_put_together(layer, data, side), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=-np.inf)
+        largest = functional.max_pool2d(torch.from_numpy(_to_nchw(padded, "NHWC")), layer.kernel, layer.stride)
+        return np.ascontiguousarray(largest.numpy().transpose(0, 2, 3, 1))
+    weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
+    with torch.no_grad():
+        if isinstance(layer, Dense):
+            result = functional.linear(torch.from_numpy(data), weight.T, bias)
+        else:
+            assert isinstance(layer, Conv2d)
+            image = torch.from_numpy(_to_nchw(_put_together(layer, data, side), layer.in_layout))
+            if "gate" in side:
+                image = image * torch.from_numpy(_to_nchw(side["gate"], "NHWC"))
+            top, left, bottom, right = layer.padding
+            image = functional.pad(image, (left, right, top, bottom))
+            result = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, groups=layer.groups)
+            values: Array = result.numpy() + _to_nchw(side["residual"], "NHWC") if "residual" in side else result.numpy()
+            return _clamp(_from_nchw(values, layer), layer.clamp)
+        return _clamp(result.numpy(), layer.clamp)
+
+
+def _put_together(layer: Conv2d | MaxPool, data: Array, side: Mapping[str, Array]) -> Array:
+    """A layer's input, of its pieces where it has some."""
+    if not layer.pieces:
+        return data
+    sources = [data, *(side[f"source{number}"] for number in range(1, len(layer.sources)))]
+    return np.concatenate([sources[source][..., first : first + count] for source, first, count in layer.pieces], -1)
+
+
+def _to_nchw(data: Array, layout: Layout) -> Array:
+    if layout == "NCHW":
+        return data
+    if layout == "NHWC":
+        return np.ascontiguousarray(data.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(data.transpose(0, 1, 4, 2, 3)).reshape(1, -1, *data.shape[2:4])
+
+
+def _from_nchw(data: Array, layer: Conv2d) -> Array:
+    if layer.out_layout == "NCHW":
+        return data
+    if layer.out_layout == "NHWC":
+        return np.ascontiguousarray(data.transpose(0, 2, 3, 1))
+    blocks, block = layer.output_shape[1], layer.output_shape[-1]
+    return np.ascontiguousarray(data.reshape(1, blocks, block, *data.shape[2:]).transpose(0, 1, 3, 4, 2))
+
+
+def _clamp(values: Array, bounds: Clamp) -> Array:
+    if isinstance(bounds, str):
+        gate: Array = np.clip(values + np.float32(3), 0, 6) / np.float32(6)
+        return gate * values if bounds == "hswish" else gate
+    low, high = bounds
+    return values if low is None and high is None else np.clip(values, low, high)

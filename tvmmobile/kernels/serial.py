@@ -1,0 +1,79 @@
+"""Tasks and schedules as plain JSON values, the form in which logs and manifests keep them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Opaque, Pool
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import KnobSchedule
+
+_LAYERS: dict[str, type[Layer]] = {"conv2d": Conv2d, "dense": Dense, "pool": Pool, "max_pool": MaxPool, "opaque": Opaque}
+
+
+@dataclass(frozen=True)
+class TraceSchedule:
+    """A MetaSchedule trace, for layers no template takes.
+
+    Attributes:
+        trace: the trace as `Trace.as_json` gives it, in JSON text.
+    """
+
+    trace: str
+
+    def __str__(self) -> str:
+        import hashlib
+
+        return f"metaschedule({hashlib.sha256(self.trace.encode()).hexdigest()[:12]})"
+
+
+Schedule = KnobSchedule | TraceSchedule
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """A task as JSON; default values are left out."""
+    region = []
+    for layer in task.region:
+        kind = next(name for name, cls in _LAYERS.items() if isinstance(layer, cls))
+        fields = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+        defaults = {field.name: field.default for field in dataclasses.fields(layer)}
+        region.append({"kind": kind, **{name: value for name, value in fields.items() if value != defaults[name]}})
+    return {"region": region, "dtype": task.dtype, "threads": task.threads}
+
+
+def task_from_json(value: dict[str, Any]) -> Task:
+    """The task that `task_to_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: it did not.
+    """
+    region = []
+    for entry in value["region"]:
+        fields = {name: _tuples(field) for name, field in entry.items() if name != "kind"}
+        region.append(_LAYERS[entry["kind"]](**fields))
+    return Task(tuple(region), str(value["dtype"]), int(value["threads"]))
+
+
+def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
+    """A schedule as JSON."""
+    if isinstance(schedule, TraceSchedule):
+        return {"trace": schedule.trace}
+    return {"template": schedule.template, "version": schedule.version, "knobs": schedule.values}
+
+
+def schedule_from_json(value: dict[str, Any]) -> Schedule:
+    """The schedule that `schedule_to_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: it did not.
+    """
+    if "trace" in value:
+        return TraceSchedule(str(value["trace"]))
+    knobs = tuple((str(name), int(knob)) for name, knob in value["knobs"].items())
+    return KnobSchedule(str(value["template"]), int(value["version"]), knobs)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

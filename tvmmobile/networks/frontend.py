@@ -1,0 +1,170 @@
+"""A network → Relax: one function `main` from the NCHW float32 input to one tensor; here from PyTorch."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.system.environment import keep_torch_cache
+from tvmmobile.system.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[np.float32]
+#: Operators of PyTorch that Relax imports as something else than one step after another.
+_NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network in Relax, and what its library is compared with.
+
+    Attributes:
+        spec: the variant.
+        module: a Relax IRModule, with the weights as constants.
+        weights: where they came from, for the manifest.
+        macs: multiply-adds of one run; `None` for a built-in network, whose table of layers has them.
+        parameters: everything that training changes; `None` likewise.
+        judge: what computes the output to compare with, and its version, e.g. `PyTorch 2.13.0`.
+        compute: that: from an input to the output.
+    """
+
+    spec: ModelSpec
+    module: Any
+    weights: str
+    macs: int | None
+    parameters: int | None
+    judge: str
+    compute: Callable[[Array], Array]
+
+
+def imported_torch(spec: ModelSpec, module: torch.nn.Module, weights: str) -> Imported:
+    """A built-in network, imported."""
+    return Imported(spec, import_torch(module, spec.input_shape), weights, None, None, torch_judge(), by_torch(module))
+
+
+def torch_judge() -> str:
+    """Who `by_torch` is."""
+    import torch
+
+    return f"PyTorch {torch.__version__}"
+
+
+def by_torch(module: Callable[..., Any]) -> Callable[[Array], Array]:
+    """What a PyTorch module computes, from an array to the only tensor it returns."""
+    import torch
+
+    def compute(image: Array) -> Array:
+        with torch.no_grad():
+            (output,) = torch.utils._pytree.tree_leaves(module(torch.from_numpy(image)))
+        result: Array = output.numpy()
+        return result
+
+    return compute
+
+
+def import_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Any:
+    """Export an eval-mode `torch.nn.Module` and import it with its weights as constants.
+
+    Args:
+        module: the network; its output is one tensor.
+        input_shape: static NCHW shape with a batch of 1.
+
+    Returns:
+        A Relax IRModule.
+
+    Raises:
+        UserError: PyTorch cannot export the network, or Relax cannot import it.
+    """
+    import torch
+
+    return import_program(decomposed(export_torch(module, torch.zeros(input_shape))))
+
+
+def export_torch(module: torch.nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram:
+    """What `torch.export` makes of an eval-mode module for inputs like this one.
+
+    Raises:
+        UserError: it cannot be traced.
+    """
+    import torch
+
+    keep_torch_cache()
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(module, (image,))
+    except Exception as error:  # the exporter's own errors are of many kinds, and the module's code raises what it likes
+        raise UserError(
+            f"the network cannot be exported: {first_line(error)}", "It must export with torch.export at a static shape."
+        ) from error
+
+
+def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program in PyTorch's core operators, none of which changes a tensor in its place."""
+    with quiet():
+        return program.run_decompositions()
+
+
+def import_program(program: torch.export.ExportedProgram) -> Any:
+    """Import a decomposed program, with its weights as constants; returns a Relax IRModule.
+
+    Raises:
+        UserError: Relax lacks operators of it, or cannot import it.
+    """
+    from tvm.relax.frontend.torch import from_exported_program
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+    known = ExportedProgramImporter().convert_map.keys() - _NOT_STRAIGHT
+    targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    refuse_operators(str(target) for target in targets if getattr(target, "__name__", "") not in known)
+    try:
+        with quiet():
+            return from_exported_program(program, run_ep_decomposition=False)
+    except Exception as error:  # a converter raises whatever it meets
+        raise not_imported(error) from error
+
+
+def refuse_operators(unknown: Iterable[str]) -> None:
+    """Raises `UserError` naming the operators that a network has and Relax' importer does not, if there are any."""
+    names = sorted(set(unknown))
+    if names:
+        raise UserError(
+            f"the network has {'an operator' if len(names) == 1 else 'operators'} that cannot be imported: {', '.join(names)}.",
+            "Express it in others, or leave that part out of what is compiled.",
+        )
+
+
+def not_imported(error: Exception) -> UserError:
+    """What to say where Relax' importer fails over an operator that it has."""
+    return UserError(
+        f"the network cannot be imported into Relax: {first_line(error)}", "Find the operator it means, and express it in others."
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings, and nothing printed or logged, while frameworks read a network; what is wrong with it comes as an error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, with its type."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

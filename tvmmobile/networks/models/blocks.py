@@ -1,0 +1,283 @@
+"""The parts that networks are described with: leaves such as a convolution, and ways to join them. No framework is needed.
+
+A description is a tree. From it come the table of layers (`layers_of`), which costs are counted from, and the PyTorch module
+(`network.Network`), so that the two cannot differ. Every leaf has the path that its module has in the published PyTorch network, so that
+checkpoints fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tvmmobile.networks.models.layers import Kind, Layer
+
+IMAGE_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution.
+
+    Attributes:
+        name: path of the module.
+        out: output channels.
+        kernel, stride: in pixels.
+        groups: of input and output channels.
+        padding: zeros on every edge, in pixels; `None` for as many as keep the side at stride 1.
+        bias: has a bias of its own.
+        timm: path of the module in timm's network, where that differs.
+    """
+
+    name: str
+    out: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    padding: int | None = None
+    bias: bool = False
+    timm: str = ""
+
+    @property
+    def zeros(self) -> int:
+        """Pixels of zeros on every edge."""
+        return (self.kernel - 1) // 2 if self.padding is None else self.padding
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch norm, right behind a convolution; `timm_eps` is the ε of timm's network, where that differs."""
+
+    name: str
+    eps: float = 1e-5
+    timm: str = ""
+    timm_eps: float | None = None
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A fully connected layer; `timm_conv`: timm has a 1×1 convolution with the same weights in its place."""
+
+    name: str
+    out: int
+    bias: bool = True
+    timm: str = ""
+    timm_conv: bool = False
+
+
+@dataclass(frozen=True)
+class Activation:
+    """`relu`, `relu6`, `hardswish` or `hardsigmoid`."""
+
+    name: str
+    function: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Largest or mean value of windows.
+
+    Attributes:
+        name: path of the module.
+        mean: the mean, zeros of the padding included; else the largest.
+        kernel, stride, padding: in pixels.
+        ceil: a window that reaches over the edge counts.
+    """
+
+    name: str
+    kernel: int
+    stride: int
+    padding: int = 0
+    mean: bool = False
+    ceil: bool = False
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """The mean of every channel."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """Channels and pixels as features."""
+
+    name: str
+
+
+Leaf = Conv | Norm | Dense | Activation | Pool | GlobalPool | Flatten
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Parts one after another; none of them: the input as it is."""
+
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of branches that take the same input."""
+
+    branches: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Concat:
+    """The channels of branches that take the same input, one after another."""
+
+    branches: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The input times what `branch` makes of it: a factor for each channel (squeeze-and-excite, arXiv 1709.01507)."""
+
+    branch: Part
+
+
+@dataclass(frozen=True)
+class KeepHalf:
+    """The first `half` channels as they are, then what `branch` makes of the other `half` (ShuffleNet v2, arXiv 1807.11164)."""
+
+    half: int
+    branch: Part
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """The channels of `groups` groups taken in turn (ShuffleNet, arXiv 1707.01083)."""
+
+    groups: int
+
+
+Part = Leaf | Chain | Sum | Concat | Gate | KeepHalf | Shuffle
+#: The input as it is.
+SAME = Chain(())
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Channels, and the side of the image in pixels; features have side 1."""
+
+    channels: int
+    side: int
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A leaf, the shape of its input, and whether it is inside a `Gate`."""
+
+    leaf: Leaf
+    given: Shape
+    gated: bool
+
+
+def unit(
+    conv: Conv, norm: str, activation: str, function: str | None, *, eps: float = 1e-5, timm: str = "", timm_eps: float | None = None
+) -> Chain:
+    """A convolution with its batch norm, called `norm`, and activation, called `activation`, if it has one."""
+    parts: tuple[Part, ...] = (conv, Norm(norm, eps, timm, timm_eps))
+    return Chain((*parts, Activation(activation, function)) if function else parts)
+
+
+def placed(body: Part, side: int) -> list[Placed]:
+    """Every leaf in order of execution, for images of that side."""
+    found: list[Placed] = []
+    _place(body, Shape(IMAGE_CHANNELS, side), False, found)
+    return found
+
+
+def layers_of(body: Part, side: int) -> tuple[Layer, ...]:
+    """The layers with weights in order of execution, for images of that side."""
+    found: list[Layer] = []
+    for place in placed(body, side):
+        match place.leaf:
+            case Conv():
+                found.append(_conv_layer(place.leaf, place.given, place.gated))
+            case Dense(name, out, bias):
+                found.append(Layer(name, Kind.DENSE, 1, 1, place.given.channels, out, 1, bias=bias))
+            case Norm():
+                found[-1] = replace(found[-1], norm=True)
+            case _:
+                pass
+    return tuple(found)
+
+
+def leaves(part: Part) -> Iterator[Leaf]:
+    """Every leaf in order of execution."""
+    match part:
+        case Chain(parts) | Sum(parts) | Concat(parts):
+            for inner in parts:
+                yield from leaves(inner)
+        case Gate(branch) | KeepHalf(_, branch):
+            yield from leaves(branch)
+        case Shuffle():
+            return
+        case leaf:
+            yield leaf
+
+
+def _conv_layer(conv: Conv, given: Shape, gated: bool) -> Layer:
+    if gated:
+        kind = Kind.SQUEEZE
+    elif conv.groups > 1:
+        kind = Kind.DEPTHWISE if conv.groups == given.channels == conv.out else Kind.GROUPED
+    else:
+        kind = Kind.POINTWISE if conv.kernel == 1 else Kind.CONV
+    return Layer(
+        conv.name, kind, conv.kernel, conv.stride, given.channels, conv.out, given.side, conv.zeros, conv.groups, norm=False, bias=conv.bias
+    )
+
+
+def _place(part: Part, given: Shape, gated: bool, found: list[Placed]) -> Shape:
+    """Append the leaves of `part`; the shape of its output."""
+    match part:
+        case Chain(parts):
+            for inner in parts:
+                given = _place(inner, given, gated, found)
+            return given
+        case Sum(branches):
+            (shape,) = {_place(branch, given, gated, found) for branch in branches}
+            return shape
+        case Concat(branches):
+            shapes = [_place(branch, given, gated, found) for branch in branches]
+            (side,) = {shape.side for shape in shapes}
+            return Shape(sum(shape.channels for shape in shapes), side)
+        case Gate(branch):
+            _place(branch, given, True, found)
+            return given
+        case KeepHalf(half, branch):
+            made = _place(branch, replace(given, channels=half), gated, found)
+            return replace(made, channels=half + made.channels)
+        case Shuffle():
+            return given
+        case leaf:
+            found.append(Placed(leaf, given, gated))
+            return _shape_after(leaf, given)
+
+
+def _shape_after(leaf: Leaf, given: Shape) -> Shape:
+    match leaf:
+        case Conv():
+            return Shape(leaf.out, (given.side + 2 * leaf.zeros - leaf.kernel) // leaf.stride + 1)
+        case Pool():
+            return replace(given, side=_pooled_side(leaf, given.side))
+        case GlobalPool():
+            return replace(given, side=1)
+        case Flatten():
+            return Shape(given.channels * given.side**2, 1)
+        case Dense():
+            return Shape(leaf.out, 1)
+        case Norm() | Activation():
+            return given
+
+
+def _pooled_side(pool: Pool, side: int) -> int:
+    room = side + 2 * pool.padding - pool.kernel
+    if not pool.ceil:
+        return room // pool.stride + 1
+    windows = -(-room // pool.stride) + 1
+    # As in PyTorch: the last window starts inside the image or its left padding.
+    return windows - 1 if (windows - 1) * pool.stride >= side + pool.padding else windows

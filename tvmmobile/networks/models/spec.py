@@ -1,0 +1,84 @@
+"""The identity of a network variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvmmobile.networks.models.traits import TRAITS, UNKNOWN, Traits
+from tvmmobile.system.errors import UserError
+
+
+@dataclass(frozen=True, order=True)
+class ModelSpec:
+    """One variant of a network family.
+
+    Attributes:
+        name: the family, e.g. `mobilenet_v1`.
+        alpha: width multiplier; which ones there are depends on the family (`traits.TRAITS`).
+        resolution: input side in pixels; ρ is `resolution / 224`.
+        activation: `relu` or `relu6` for MobileNet v1; other families have one of their own. "" stands for the family's own.
+        classes: outputs of the classifier.
+
+    Raises:
+        UserError: the family has no such variant.
+    """
+
+    name: str = "mobilenet_v1"
+    alpha: float = 1.0
+    resolution: int = 224
+    activation: str = ""
+    classes: int = 1000
+
+    def __post_init__(self) -> None:
+        traits = TRAITS.get(self.name, UNKNOWN)
+        object.__setattr__(self, "alpha", float(self.alpha))  # 1 and 1.0 are the same variant, and print alike
+        object.__setattr__(self, "activation", self.activation or traits.activations[0])
+        self._check_alpha(traits)
+        self._check_resolution(traits)
+        if self.activation not in traits.activations:
+            raise UserError(
+                f"activation {self.activation!r} is not one of {self.name}'s.",
+                f"Give --activation one of: {', '.join(traits.activations)}.",
+            )
+        if self.classes < 1:
+            raise UserError(f"{self.classes} classes are too few.", "Give --classes a positive number.")
+
+    def _check_alpha(self, traits: Traits) -> None:
+        if traits.most_alpha is not None:
+            if not 0 < self.alpha <= traits.most_alpha:
+                raise UserError(
+                    f"width multiplier {self.alpha} is outside (0, {traits.most_alpha:g}] of {self.name}.",
+                    "Give --alpha a value such as 0.25, 0.5, 0.75 or 1.0.",
+                )
+        elif traits.alphas == (1.0,) != (self.alpha,):
+            raise UserError(f"{self.name} has no width multiplier, and --alpha is {self.alpha}.", "Leave --alpha away, or give 1.0.")
+        elif self.alpha not in traits.alphas:
+            raise UserError(
+                f"width multiplier {self.alpha} is not one of {self.name}'s.",
+                f"Give --alpha one of: {', '.join(map(str, traits.alphas))}.",
+            )
+
+    def _check_resolution(self, traits: Traits) -> None:
+        least, most = traits.sides
+        if least == most != self.resolution:
+            raise UserError(f"{self.name} takes images of side {least} alone, not {self.resolution}.", f"Give --resolution {least}.")
+        if not least <= self.resolution <= most:
+            raise UserError(
+                f"resolution {self.resolution} is outside {least} to {most} of {self.name}.",
+                "Give --resolution an input side in pixels, such as 128, 160, 192 or 224.",
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """NCHW, with the batch of 1."""
+        return (1, 3, self.resolution, self.resolution)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """With the batch of 1."""
+        return (1, self.classes)
+
+    @property
+    def variant(self) -> str:
+        """Family, α and input side, e.g. `mobilenet_v1_0.25_128`."""
+        return f"{self.name}_{self.alpha}_{self.resolution}"

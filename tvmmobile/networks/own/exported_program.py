@@ -1,0 +1,96 @@
+"""Networks that `torch.export` exported: from a `.pt2`, or from a module of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from tvmmobile.networks.frontend import Array, Imported, by_torch, decomposed, first_line, import_program, quiet, torch_judge
+from tvmmobile.networks.own.costs import count_macs
+from tvmmobile.networks.own.files import OwnFile, Tensor, read_whole, spec_of
+from tvmmobile.networks.own.pt2_archive import check_archive
+from tvmmobile.system.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+_FIX = "Export it so: torch.export.save(torch.export.export(module.eval(), (torch.zeros(1, 3, 224, 224),)), FILE)"
+
+
+def load_exported_program(file: OwnFile, side: int | None) -> Imported:
+    """The network in a `.pt2`. Nothing in it is executed: what would have to be is refused, see `pt2_archive`.
+
+    Args:
+        side: what is asked for, if anything; the file has only one.
+
+    Raises:
+        UserError: it is damaged or no such file, PyTorch cannot read it, or the network is none that can be compiled.
+    """
+    import torch
+    from torch.export.pt2_archive._package import load_pt2  # `torch.export.load` goes on to an older format where this fails
+
+    content = read_whole(file.path)
+    contents = hashlib.sha256(content).hexdigest()
+    check_archive(file, content, _FIX)
+    try:
+        with quiet():
+            program = load_pt2(io.BytesIO(content)).exported_programs["model"]
+    except Exception as error:  # whatever its readers meet in a file that another version wrote, or nobody
+        raise UserError(f"{file} cannot be read by PyTorch {torch.__version__}: {first_line(error)}", _FIX) from error
+    compute = by_torch(program.module(check_guards=False))
+    return imported_program(file, contents, program, compute, side, f"{file.label} sha256 {contents}", _FIX)
+
+
+def imported_program(
+    file: OwnFile,
+    contents: str,
+    program: torch.export.ExportedProgram,
+    compute: Callable[[Array], Array],
+    side: int | None,
+    weights: str,
+    fix: str,
+) -> Imported:
+    """An exported program in Relax.
+
+    Args:
+        contents: SHA-256 of the file.
+        compute: what PyTorch makes of an input.
+        side: what is asked for, if anything.
+        weights: where they came from.
+        fix: how to make such a program with static shapes.
+
+    Raises:
+        UserError: it is none that can be compiled.
+    """
+    program = decomposed(program)
+    changed = [*program.graph_signature.buffers_to_mutate.values()]
+    if changed:
+        raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before it is exported, and keep no state in buffers.")
+    spec = spec_of(file, contents, list(_inputs(program)), list(_outputs(program)), side, fix)
+    module = import_program(program)
+    parameters = sum(parameter.numel() for parameter in program.parameters())
+    return Imported(spec, module, weights, count_macs(module), parameters, torch_judge(), compute)
+
+
+def _inputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    for name in program.graph_signature.user_inputs:
+        yield _tensor(str(name), nodes[name].meta["val"] if name in nodes else name)
+
+
+def _outputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
+    nodes = {node.name: node for node in program.graph.nodes}
+    for name in program.graph_signature.user_outputs:
+        yield _tensor(str(name), nodes[name].meta["val"] if name in nodes else name)
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """What a value of the graph is like; what is no tensor, such as a number, has no shape."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return Tensor(name, None, type(value).__name__)
+    shape = tuple(extent if isinstance(extent, int) else str(extent) for extent in value.shape)
+    return Tensor(name, shape, str(value.dtype).removeprefix("torch."))

@@ -1,0 +1,146 @@
+"""Which file `--model` names, and the tensors that its network takes and returns."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.networks.models.own import OwnSpec
+from tvmmobile.networks.models.traits import TRAITS
+from tvmmobile.system.errors import UserError
+
+#: Of files that hold a whole network.
+SUFFIXES = (".pt2", ".onnx")
+#: What `--model` takes for a network of the user's own.
+FORMS = "path.py:factory, file.pt2 or file.onnx"
+_PYTHON = re.compile(r"(?P<path>.+\.py)(:(?P<factory>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """The file of a network of the user's own.
+
+    Attributes:
+        path: as it was given.
+        factory: the function of a Python file that returns the network; "" for other files.
+    """
+
+    path: Path
+    factory: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.factory}" if self.factory else str(self.path)
+
+    @property
+    def label(self) -> str:
+        """The file's own name, and the factory's."""
+        return str(OwnFile(Path(self.path.name), self.factory))
+
+    @property
+    def name(self) -> str:
+        """What the network is called: as the factory, else as the file; `own_` before it where a built-in network has that name."""
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", self.factory or self.path.stem).strip("._-") or "network"
+        return f"own_{name}" if name in TRAITS else name
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a network takes or returns.
+
+    Attributes:
+        name: as the file has it.
+        shape: a dimension that is not a number is what the file calls it, "" where it does not say; `None` for an unknown rank.
+        dtype: in NumPy's words.
+    """
+
+    name: str
+    shape: tuple[int | str, ...] | None
+    dtype: str
+
+
+def own_file(model: str) -> OwnFile | None:
+    """The file that `--model` names; `None` for what can only be the name of a built-in network.
+
+    Raises:
+        UserError: it is a file of another format, or a Python file without a factory.
+    """
+    path = Path(model)
+    if match := _PYTHON.fullmatch(model):
+        if not (match["factory"] or "").isidentifier():
+            raise UserError(
+                f"--model {model} does not say which function returns the network.", f"Name it: --model {match['path']}:factory"
+            )
+        return OwnFile(Path(match["path"]), match["factory"])
+    if path.suffix.lower() in SUFFIXES:
+        return OwnFile(path)
+    if path.suffix or len(path.parts) > 1:
+        raise UserError(f"--model {model} is no file that a network can be read from.", f"Give a built-in network's name, {FORMS}.")
+    return None
+
+
+def read_whole(path: Path) -> bytes:
+    """The content of a file; raises `UserError` where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", f"Give --model {FORMS}, or a built-in network's name.") from error
+
+
+def spec_of(file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], side: int | None, fix: str) -> OwnSpec:
+    """The identity of a network that takes one image and returns one tensor.
+
+    Args:
+        contents: SHA-256 in hexadecimal.
+        inputs, outputs: all that it takes and returns.
+        side: the input side that is asked for, if any.
+        fix: how to make such a file with static shapes and a batch of 1.
+
+    Raises:
+        UserError: it takes or returns something else, or images of another side.
+    """
+    image, result = (_only(file, tensors, verb) for tensors, verb in ((inputs, "takes"), (outputs, "returns")))
+    given, returned = (_static(file, tensor, kind, fix) for tensor, kind in ((image, "input"), (result, "output")))
+    if len(given) != 4 or given[2] != given[3]:
+        raise UserError(f"{file}: the input {image.name!r} is {_words(given)}, not [1, channels, side, side].", fix)
+    if len(returned) < 2:
+        raise UserError(f"{file}: the output {result.name!r} is {_words(returned)}, not [1, …].", "Return it with the batch in front.")
+    for tensor, shape, kind in ((image, given, "input"), (result, returned, "output")):
+        if shape[0] != 1:
+            raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}: a batch of {shape[0]}, not of 1.", fix)
+        if not math.prod(shape):
+            raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}, which holds nothing.", fix)
+    if side is not None and side != given[2]:
+        raise UserError(f"{file} takes images of side {given[2]} alone, not {side}.", f"Leave --resolution away, or give {given[2]}.")
+    return OwnSpec(file.name, 1.0, given[2], contents=contents, channels=given[1], output=returned)
+
+
+def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:
+    """Raises `UserError` for a dimension that is not a number; `kind` is `input` or `output`, see `spec_of` for `fix`."""
+    for place, extent in enumerate(tensor.shape or ()):
+        if isinstance(extent, str):
+            called = f" ({extent})" if extent else ""
+            raise UserError(f"{file}: dimension {place} of the {kind} {tensor.name!r} is dynamic{called}, and must be a number.", fix)
+
+
+def _only(file: OwnFile, tensors: Sequence[Tensor], verb: str) -> Tensor:
+    if len(tensors) != 1:
+        names = f" ({', '.join(tensor.name for tensor in tensors)})" if tensors else ""
+        raise UserError(f"{file} {verb} {len(tensors)} tensors{names}, not one.", f"Wrap it in a module that {verb} the one you want.")
+    return tensors[0]
+
+
+def _static(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> tuple[int, ...]:
+    """Its shape, every dimension of which is a number."""
+    if tensor.dtype != "float32":
+        raise UserError(f"{file}: the {kind} {tensor.name!r} is {tensor.dtype}, not float32.", "Convert it within the network.")
+    if tensor.shape is None:
+        raise UserError(f"{file}: the {kind} {tensor.name!r} has no shape.", fix)
+    refuse_dynamic(file, tensor, kind, fix)
+    return tuple(extent for extent in tensor.shape if isinstance(extent, int))
+
+
+def _words(shape: Sequence[int]) -> str:
+    return f"[{', '.join(map(str, shape))}]"

@@ -1,0 +1,73 @@
+"""From what `--model` and its options say to networks ready for the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tvmmobile.networks.frontend import Imported
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.own.exported_program import load_exported_program
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.onnx_file import files_beside, load_onnx
+from tvmmobile.networks.own.python_file import load_python
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.interrupts import insisted
+
+
+def own_specs(file: OwnFile, sides: Sequence[int], checkpoint: Path | None, seed: int) -> list[ModelSpec]:
+    """The identity of the network for each side, after it was loaded and imported once: everything that it can fail at is found here.
+
+    Args:
+        sides: that are asked for; none for what the file says.
+
+    Raises:
+        UserError: see `load_own`.
+    """
+    return [load_own(file, side, checkpoint, seed).spec for side in dict.fromkeys(sides) or (None,)]
+
+
+def load_own(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int) -> Imported:
+    """The network, imported.
+
+    Args:
+        side: that is asked for, if any.
+        checkpoint: weights for the network of a Python file.
+        seed: for what a Python file draws.
+
+    Raises:
+        UserError: the file cannot be read, or the network cannot be compiled.
+    """
+    if side is not None and side < 1:
+        raise UserError(f"resolution {side} is not positive.", "Give --resolution an input side in pixels, such as 224.")
+    with insisted():  # torch.export has weak references with callbacks
+        imported = _imported(file, side, checkpoint, seed)
+    if not imported.macs or not imported.parameters:
+        raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing in it to find schedules for.")
+    return imported
+
+
+def _imported(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int) -> Imported:
+    if file.factory:
+        return load_python(file, side, checkpoint, seed)
+    if checkpoint is not None:
+        raise UserError(f"{file} holds its own weights, and --checkpoint gives others.", "Leave --checkpoint away.")
+    return load_onnx(file, side) if file.path.suffix.lower() == ".onnx" else load_exported_program(file, side)
+
+
+def files_of(file: OwnFile) -> list[Path]:
+    """The file, and those beside it that hold its weights; what a Python file imports or reads is not among them."""
+    beside = files_beside(file) if file.path.suffix.lower() == ".onnx" else []
+    return [path for path in (file.path, *(file.path.parent / name for name in beside)) if path.is_file()]
+
+
+def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: int) -> Imported:
+    """The same network as before, in another process.
+
+    Raises:
+        UserError: it is another one now.
+    """
+    imported = load_own(file, spec.resolution, checkpoint, seed)
+    if imported.spec != spec:
+        raise UserError(f"{file} is not the network it was when this run began.", "Leave it alone, and run the same command again.")
+    return imported

@@ -1,0 +1,174 @@
+"""Networks from an ONNX file, compared with what ONNX' own reference evaluator makes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from tvmmobile.networks.frontend import Array, Imported, first_line, not_imported, refuse_operators
+from tvmmobile.networks.own.costs import count_macs
+from tvmmobile.networks.own.files import OwnFile, Tensor, read_whole, spec_of
+from tvmmobile.networks.own.onnx_importer import import_onnx
+from tvmmobile.system.errors import UserError
+
+_FIX = "Export it with an input of [1, channels, side, side], and without dynamic axes."
+_STANDARD = ("", "ai.onnx")
+#: What the importer knows besides and cannot be made a line of kernels of.
+_NOT_STRAIGHT = {"If"}
+
+
+def load_onnx(file: OwnFile, side: int | None) -> Imported:
+    """The network in an ONNX file, with the weights that are in files beside it.
+
+    Args:
+        side: what is asked for, if anything; the file has only one.
+
+    Raises:
+        UserError: it is damaged or no such file, newer than the `onnx` here, or the network is none that can be compiled.
+    """
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    content = read_whole(file.path)
+    model = _parsed(file, content)
+    opset = _checked_opset(file, model)
+    digest = hashlib.sha256(content)
+    for tensor in _read_beside(file, model):
+        digest.update(tensor.raw_data)
+    model = _checked(file, model)
+    refuse_operators(_unknown(model))
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [_tensor(value) for value in model.graph.input if value.name not in constants]
+    contents = digest.hexdigest()
+    spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], side, _FIX)
+    try:
+        module = import_onnx(model, opset)
+        evaluator = ReferenceEvaluator(model)
+    except Exception as error:  # whatever a converter meets
+        raise not_imported(error) from error
+
+    def compute(image: Array) -> Array:
+        try:
+            result: Array = evaluator.run(None, {inputs[0].name: image})[0]
+        except Exception as error:  # whatever its operators meet
+            raise UserError(
+                f"ONNX' reference evaluator fails at {file}: {first_line(error)}", "Without it there is nothing to compare with."
+            ) from error
+        return result
+
+    judge = f"onnx.reference {onnx.__version__}"
+    return Imported(spec, module, f"{file.label} sha256 {contents}", count_macs(module), _parameters(model.graph), judge, compute)
+
+
+def files_beside(file: OwnFile) -> list[str]:
+    """The files with weights that an ONNX file needs, relative to its folder; none where it cannot be read."""
+    try:
+        model = _parsed(file, read_whole(file.path))
+        return list(dict.fromkeys(_location(file, tensor) for tensor in _external(model)))
+    except UserError:
+        return []
+
+
+def _parsed(file: OwnFile, content: bytes) -> Any:
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's, which is no class of Python's own
+        raise UserError(f"{file} is damaged, or no ONNX file.", "Export it again.") from error
+    if not model.graph.node:
+        raise UserError(f"{file} is damaged, or no ONNX file: it has no operators.", "Export it again.")
+    return model
+
+
+def _checked_opset(file: OwnFile, model: Any) -> int:
+    """The version of the standard operators, which the `onnx` here knows."""
+    import onnx
+
+    opset = max((int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD), default=1)
+    for name, given, known in (
+        ("opset", opset, onnx.defs.onnx_opset_version()),
+        ("IR version", int(model.ir_version), int(onnx.IR_VERSION)),
+    ):
+        if given > known:
+            raise UserError(f"{file} has {name} {given}; onnx {onnx.__version__} knows up to {known}.", f"Export it with {name} {known}.")
+    return opset
+
+
+def _external(model: Any) -> Iterator[Any]:
+    """Tensors whose data is in other files."""
+    from onnx.external_data_helper import uses_external_data
+
+    constants = (attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t"))
+    yield from (tensor for tensor in (*model.graph.initializer, *constants) if uses_external_data(tensor))
+
+
+def _location(file: OwnFile, tensor: Any) -> str:
+    location = next((str(entry.value) for entry in tensor.external_data if entry.key == "location"), "")
+    path = PurePosixPath(location)
+    if not location or path.is_absolute() or ".." in path.parts:
+        raise UserError(f"{file}: the data of {tensor.name} is in {location!r}, which is not beside it.", "Export it again.")
+    return location
+
+
+def _read_beside(file: OwnFile, model: Any) -> list[Any]:
+    """Read the weights that are in files beside it; returns those tensors."""
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    tensors = list(_external(model))
+    for tensor in tensors:
+        location = _location(file, tensor)
+        try:
+            load_external_data_for_tensor(tensor, str(file.path.parent))
+        except Exception as error:  # it is missing, too short, or a link that leads elsewhere
+            raise UserError(
+                f"{file}: the data of {tensor.name} in {location} cannot be read: {first_line(error)}", "Keep the two files together."
+            ) from error
+        tensor.data_location = type(tensor).DEFAULT
+        del tensor.external_data[:]
+    return tensors
+
+
+def _checked(file: OwnFile, model: Any) -> Any:
+    """The model without functions of its own, and with shapes, after ONNX' checker had a look at it."""
+    import onnx
+    from onnx.inliner import inline_local_functions
+
+    try:
+        onnx.checker.check_model(model)
+        model = inline_local_functions(model) if model.functions else model
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:
+        raise UserError(f"{file} is no sound ONNX model: {first_line(error)}", "Export it again.") from error
+
+
+def _unknown(model: Any) -> list[str]:
+    """Operators that the importer does not have."""
+    from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
+
+    known = _get_convert_map().keys()
+    return [
+        f"{node.domain}.{node.op_type}" if node.domain not in _STANDARD else node.op_type
+        for node in model.graph.node
+        if node.domain not in _STANDARD or node.op_type not in known or node.op_type in _NOT_STRAIGHT
+    ]
+
+
+def _tensor(value: Any) -> Tensor:
+    import onnx
+
+    kind = value.type.tensor_type
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else "no tensor"
+    if not kind.HasField("shape"):
+        return Tensor(value.name, None, dtype)
+    shape = tuple(int(dim.dim_value) if dim.HasField("dim_value") else str(dim.dim_param) for dim in kind.shape.dim)
+    return Tensor(value.name, shape, dtype)
+
+
+def _parameters(graph: Any) -> int:
+    """Weights, biases and the γ and β of batch norms, as far as they were not folded into weights when it was exported."""
+    statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
+    return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type == 1 and tensor.name not in statistics)

@@ -1,0 +1,119 @@
+"""What a `.pt2` holds, looked at before PyTorch loads it: nothing of the file may be executed.
+
+`torch.export.load` unpickles whatever is not stored as plain tensors, loads compiled code, evaluates the text of symbolic dimensions,
+imports the modules of containers it does not know, and looks operators up by any name below `torch`; names go into Python code that it
+makes of the graph. A network with static shapes needs none of that, so that a file with any of it is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tvmmobile.networks.frontend import refuse_operators
+from tvmmobile.networks.own.files import OwnFile, Tensor, refuse_dynamic
+from tvmmobile.system.errors import UserError
+
+_MODEL, _COMPILED, _CONFIG = "models/model.json", "data/aotinductor/", "_config.json"
+#: PyTorch's own operators, and taking one of several results.
+_OPERATOR = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.getitem")
+_NAME = re.compile(r"[\w.]*")
+_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+#: Arguments of nodes that are more than tensors, numbers, texts and lists of them.
+_EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
+_Entry = tuple[str, Any]
+
+
+def check_archive(file: OwnFile, content: bytes, fix: str) -> None:
+    """Look through a `.pt2`.
+
+    Args:
+        fix: how to make one that can be taken.
+
+    Raises:
+        UserError: it is damaged or none, a dimension is dynamic, or loading it would execute something of it.
+    """
+    from torch.export.pt2_archive import PT2ArchiveReader
+
+    try:
+        with PT2ArchiveReader(io.BytesIO(content)) as archive:  # PyTorch's own: two programs may read one archive differently
+            names = archive.get_file_names()
+            parts = {name: archive.read_bytes(name) for name in names if name.endswith((".json", ".pt"))}
+        program = json.loads(parts[_MODEL])
+        payloads = [payload for name in parts if name.endswith(_CONFIG) for payload in json.loads(parts[name])["config"].values()]
+        pickled = any(payload["use_pickle"] for payload in payloads)
+    except Exception as error:  # whatever its zip and JSON readers meet
+        raise UserError(f"{file} is damaged, or no file of torch.export.save.", fix) from error
+    if any(name.startswith(_COMPILED) for name in names):
+        raise _refusal(file, "holds compiled code", fix)
+    if pickled or not all(_only_tensors(content) for name, content in parts.items() if name.endswith(".pt")):
+        raise _refusal(file, "holds more than tensors, which would have to be unpickled", fix)
+    if any(name.startswith("models/") and name != _MODEL for name in names):
+        raise _refusal(file, "holds several programs", fix)
+    _check_program(file, program, fix)
+
+
+def _check_program(file: OwnFile, program: Any, fix: str) -> None:
+    entries = list(_entries(program))
+    if any(name == "expr_str" for name, _ in entries):
+        for tensor in _inputs(program):
+            refuse_dynamic(file, tensor, "input", fix)
+        raise UserError(f"{file}: a dimension inside the network is dynamic, and must be a number.", fix)
+    for name, value in entries:
+        if name in _EXECUTED or (name == "guards_code" and value):
+            raise _refusal(file, f"holds {name}, which would have to be executed", fix)
+        if isinstance(value, str) and (name == "name" or name.endswith("_name")) and not _NAME.fullmatch(value):
+            raise _refusal(file, f"holds a name that PyTorch does not give, {value!r}", fix)
+        if isinstance(value, str) and name in ("in_spec", "out_spec") and not _plain(value):
+            raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", fix)
+    refuse_operators(value for name, value in entries if name == "target" and isinstance(value, str) and not _OPERATOR.fullmatch(value))
+
+
+def _entries(value: Any) -> Iterator[_Entry]:
+    """Everything that has a key, however deep."""
+    if isinstance(value, dict):
+        yield from value.items()
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _entries(inner)
+
+
+def _inputs(program: Any) -> Iterator[Tensor]:
+    """The inputs with their shapes; types are left to PyTorch."""
+    graph, signature = (program["graph_module"][part] for part in ("graph", "signature"))
+    for spec in signature["input_specs"]:
+        for tensor in (value["name"] for name, value in _entries(spec.get("user_input")) if name == "as_tensor"):
+            sizes = graph["tensor_values"][tensor]["sizes"]
+            yield Tensor(tensor, tuple(size.get("as_int", _symbol(size)) for size in sizes), "float32")
+
+
+def _symbol(size: Any) -> str:
+    """What a dynamic dimension is called: `s31` of `Symbol('s31', positive=True, integer=True)`."""
+    text = next((str(value) for name, value in _entries(size) if name == "expr_str"), "")
+    named = re.fullmatch(r"Symbol\('(\w+)',.*", text)
+    return named[1] if named else text
+
+
+def _plain(spec: str) -> bool:
+    try:
+        types = [value for name, value in _entries(json.loads(spec)) if name == "type"]
+    except ValueError:
+        return False
+    return all(kind in _CONTAINERS for kind in types)
+
+
+def _only_tensors(content: bytes) -> bool:
+    """Whether PyTorch's own reader that executes nothing can read it; PyTorch would fall back to one that does."""
+    import torch
+
+    try:
+        torch.load(io.BytesIO(content), weights_only=True)
+    except Exception:  # whatever the pickle holds
+        return not content
+    return True
+
+
+def _refusal(file: OwnFile, what: str, fix: str) -> UserError:
+    return UserError(f"{file} {what}.", fix)

@@ -1,0 +1,123 @@
+"""Networks from a Python file: `path.py:factory`."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import traceback
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvmmobile.networks.frontend import Imported, by_torch, export_torch, first_line
+from tvmmobile.networks.models.checkpoints import load_own_checkpoint
+from tvmmobile.networks.own.exported_program import imported_program
+from tvmmobile.networks.own.files import OwnFile, read_whole
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.interrupts import Terminated
+
+if TYPE_CHECKING:
+    import torch
+
+#: The input side where neither the factory nor the command line says one.
+DEFAULT_SIDE = 224
+_CHANNELS = 3
+_FIX = "Give an example input of that kind with the module: return module, torch.zeros(1, 3, 224, 224)"
+
+
+def load_python(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int) -> Imported:
+    """The network that the file's factory returns. The file is executed, with everything that it imports.
+
+    Args:
+        side: of its input, where the factory gives no example; `DEFAULT_SIDE` without either.
+        checkpoint: a state dict with the module's own names, all of them.
+        seed: of PyTorch's generator while the factory runs.
+
+    Raises:
+        UserError: the file, the factory, the module or the checkpoint is not what it has to be.
+    """
+    import torch
+
+    source = read_whole(file.path)
+    contents = hashlib.sha256(source).hexdigest()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module, example = _made(file, _factory(file, source, contents))
+    module = module.cpu().eval()
+    weights = f"{file.label} sha256 {contents}, seed {seed}"
+    if checkpoint is not None:
+        weights = load_own_checkpoint(module, checkpoint)
+    _check_weights(file, module)
+    image = torch.zeros(1, _CHANNELS, *[side or DEFAULT_SIDE] * 2) if example is None else example.detach().cpu()
+    _try(file, module, image)
+    return imported_program(file, contents, export_torch(module, image), by_torch(module), side, weights, _FIX)
+
+
+def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
+    """The function that the file calls so, after the file was executed.
+
+    It is compiled here and not by Python's own loader, which would leave a cache beside it, and might take an old one.
+    """
+    module = types.ModuleType(f"tvmmobile_own_{contents[:16]}")
+    module.__file__ = str(file.path)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up
+    try:
+        exec(compile(source, str(file.path), "exec"), vars(module))
+    except Terminated:
+        raise
+    except (Exception, SystemExit) as error:  # it is the user's program, and may raise what it likes
+        raise UserError(f"{file.path} cannot be imported: {_said(file, error)}", "Run it with Python to see more.") from error
+    factory = getattr(module, file.factory, None)
+    if not callable(factory):
+        functions = [name for name, value in vars(module).items() if isinstance(value, types.FunctionType) and not name.startswith("_")]
+        there = f"It has: {', '.join(functions)}." if functions else "It has no function."
+        raise UserError(f"{file.path} has no function {file.factory}.", there)
+    made: Callable[[], Any] = factory
+    return made
+
+
+def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, torch.Tensor | None]:
+    """The module, and the example input if there is one."""
+    import torch
+
+    try:
+        made = factory()
+    except Terminated:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{file} fails: {_said(file, error)}", "It is called without arguments, and returns the network.") from error
+    parts = made if isinstance(made, tuple) else (made, None)
+    if len(parts) != 2 or not isinstance(parts[0], torch.nn.Module) or not isinstance(parts[1], torch.Tensor | None):
+        given = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else type(made).__name__
+        raise UserError(f"{file} returns {given}, not a torch.nn.Module.", "Return the module, or the module and an example input.")
+    return parts
+
+
+def _check_weights(file: OwnFile, module: torch.nn.Module) -> None:
+    import torch
+
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise UserError(f"{file}: {name} is {str(tensor.dtype).removeprefix('torch.')}, not float32.", "Return module.float().")
+
+
+def _try(file: OwnFile, module: torch.nn.Module, image: torch.Tensor) -> None:
+    """Run it once, so that what its own code raises is not mistaken for an error of the export."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            module(image)
+    except Exception as error:
+        raise UserError(
+            f"{file}: the module fails for an input of {list(image.shape)}: {_said(file, error)}",
+            "Give the input side with --resolution, or an example input with the module.",
+        ) from error
+
+
+def _said(file: OwnFile, error: BaseException) -> str:
+    """An error in a line, and the last line of the user's file that it came through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file.path)]
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(file.path) else next(reversed(lines), None)
+    return first_line(error).rstrip(".") + (f" (line {line})." if line else ".")

@@ -1,0 +1,284 @@
+"""A network variant → library, manifest and reference output, from the tuning logs alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile import __version__
+from tvmmobile.graph.layers import Layer, LayerParameters, Layout
+from tvmmobile.graph.network import Lowered, Network, lower, read_network
+from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
+from tvmmobile.kernels.function import kernel_function
+from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
+from tvmmobile.networks.frontend import Imported, imported_torch
+from tvmmobile.networks.models.own import OwnSpec
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.loading import load_again
+from tvmmobile.running.library import Library, stem_of
+from tvmmobile.schedules import template_for, template_named
+from tvmmobile.system.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import replacing, sha256_of, write_text
+from tvmmobile.tuning.choice import Choice, choose
+from tvmmobile.tuning.database import Database, Identity
+from tvmmobile.tuning.plan import MAX_REGION, Price, Step, VariantTasks, candidate_regions, edge_layouts, make_plan
+
+MANIFEST_VERSION = 1
+_REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
+
+
+@dataclass(frozen=True)
+class VariantJob:
+    """All that decides a library, in a form that can be sent to a worker process.
+
+    Attributes:
+        checkpoint, seed: where the weights come from, see `models.registry.build_torch_model`.
+        identity, logs: which records are used, and the directories they are read from.
+        target: the device's target.
+        twin: of a real board, whose modelled records its ranks are compared with.
+        out: directory for the results.
+        dump_dir: where to write the Relax module after each pass, or `None`.
+        own: the file of a network of the user's own; its contents are part of `spec`.
+    """
+
+    spec: ModelSpec
+    checkpoint: Path | None
+    seed: int
+    dtype: str
+    threads: int
+    identity: Identity
+    logs: tuple[Path, ...]
+    target: Mapping[str, Any]
+    out: Path
+    dump_dir: Path | None = None
+    twin: Identity | None = None
+    own: OwnFile | None = None
+
+    @property
+    def stem(self) -> str:
+        """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
+        return stem_of(self.spec.variant, self.dtype, self.threads)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is made otherwise than usual, to see what it is worth (scripts/ablation).
+
+    Attributes:
+        layouts: what may lie between two layers.
+        largest_region: layers of one kernel at most.
+        left_out: templates whose records do not count.
+        reschedule: another schedule for a task than the one chosen.
+        disabled_passes: of TVM, by name.
+    """
+
+    layouts: Callable[[Layer, Layer], tuple[Layout, ...]] = edge_layouts
+    largest_region: int = MAX_REGION
+    left_out: tuple[str, ...] = ()
+    reschedule: Callable[[Task, Schedule], Schedule] = lambda task, schedule: schedule
+    disabled_passes: tuple[str, ...] = ()
+
+
+NO_CHANGES = Changes()
+
+
+def variant_tasks(job: VariantJob) -> VariantTasks:
+    """The tasks of a variant."""
+    import tvm
+
+    network = _network(_imported(job), job.dtype, job.threads, None)
+    regions = candidate_regions(network, _taken, job.dtype, job.threads)
+    functions = {region.task: network.nodes[region.first].function for region in regions if region.first == region.last}
+    sources = {task: tvm.ir.save_json(function) for task, function in functions.items() if function is not None}
+    return VariantTasks(len(network.nodes), tuple(regions), sources)
+
+
+def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
+    """Compile one variant and write its library, manifest and reference, each whole.
+
+    Raises:
+        UserError: the checkpoint, the network or the toolchain does not allow it.
+    """
+    compiler = linker(job.target)
+    imported = _imported(job)
+    network = _network(imported, job.dtype, job.threads, job.dump_dir)
+    database = Database(job.identity, job.logs, None)
+    choices: dict[Task, Choice] = {}
+    regions = candidate_regions(network, _taken, job.dtype, job.threads, changes.layouts)
+    basis = _basis(job, database, [region.task for region in regions])
+    for region in regions:
+        task, further = region.task, region.last - region.first
+        if task not in choices and (not further or (basis.best(task, changes.left_out) and further < changes.largest_region)):
+            choice = choose(task, network.nodes[region.first].function, basis, job.target, changes.left_out)
+            choices[task] = replace(choice, schedule=changes.reschedule(task, choice.schedule))
+    regions = [region for region in regions if region.task in choices]
+    plan = make_plan(network, regions, lambda task: choices[task].price)
+    library = Library(job.spec, job.dtype, job.threads, job.out / f"{job.stem}.so")
+    with pass_context(changes.disabled_passes):
+        _compile(network, plan.steps, choices, job.target, library.path, compiler)
+    _write_reference(imported, library.reference_path)
+    steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)
+    _write_manifest(job, imported, library, steps, choices, _ranks(job, database, plan.steps), basis)
+    return library
+
+
+def _twin_database(job: VariantJob) -> Database:
+    assert job.twin is not None
+    return Database(job.twin, (SHIPPED_LOGS, *job.logs), None)
+
+
+def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
+    """Whose records decide: the device's own; the twin's where a real board has none of this network. Never both: they do not compare."""
+    if job.twin is None or any(database.best(task) for task in tasks):
+        return database
+    return _twin_database(job)
+
+
+def _unmeasured(price: Price, basis: Database) -> Price:
+    """The same schedule, of which nothing is known on the board itself."""
+    return Price(None, f"{price.source}, modelled on {basis.identity.device}; never measured here")
+
+
+def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict[Task, float | None]:
+    """Each kernel's rank correlation between the twin's modelled latencies and those measured; empty without a twin."""
+    if job.twin is None:
+        return {}
+    from tvmmobile.tuning.search.twin import rank_correlation
+
+    twin = _twin_database(job)
+    return {step.task: rank_correlation(database, twin, step.task) for step in steps}
+
+
+def _taken(task: Task) -> bool:
+    return template_for(task) is not None
+
+
+def _imported(job: VariantJob) -> Imported:
+    if job.own is not None:
+        return load_again(job.own, job.spec, job.checkpoint, job.seed)
+    model = build_torch_model(job.spec, job.checkpoint, job.seed)
+    return imported_torch(job.spec, model.module, model.weights)
+
+
+def _network(imported: Imported, dtype: str, threads: int, dump_dir: Path | None) -> Network:
+    def accepts(layer: Layer) -> bool:
+        return template_for(Task((layer,), dtype, threads)) is not None
+
+    return read_network(*prepare(imported.module, accepts, dump_dir))
+
+
+def _compile(
+    network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], target: Mapping[str, Any], path: Path, compiler: str
+) -> None:
+    """Lower the network by its plan and link it, in a pass context; every distinct kernel is in the library once."""
+    from tvm import relax
+
+    functions: dict[Task, Any] = {}
+    kernels = []
+    for step in steps:
+        schedule = choices[step.task].schedule
+        node = network.nodes[step.first]
+        if step.task not in functions:
+            functions[step.task] = kernel_function(step.task, schedule, node.function)
+        constants: list[Any] = []
+        if not isinstance(schedule, TraceSchedule):
+            template = template_named(schedule.template, schedule.version)
+            assert template is not None
+            constants = template.pack(step.task, schedule.values, _parameters(network, step))
+        kernels.append(Lowered(step.first, step.last, step.task, functions[step.task], tuple(constants)))
+    executable = relax.build(lower(network, tuple(kernels)), target=make_target(target))
+    export(executable, path, compiler)
+
+
+def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
+    found = []
+    for node in network.nodes[step.first : step.last + 1]:
+        assert node.parameters is not None
+        found.append(node.parameters)
+    return tuple(found)
+
+
+def _write_reference(imported: Imported, path: Path) -> None:
+    """An input image and what the network makes of it, as `input` and `output`."""
+    generator = np.random.default_rng(_REFERENCE_SEED)
+    image = generator.normal(0.0, 1.0, imported.spec.input_shape).astype(np.float32)
+    output = imported.compute(image)
+    if not np.isfinite(output).all():
+        raise UserError(
+            f"{imported.spec.variant} returns values that are not finite for white noise, by {imported.judge}.", "Look at its weights."
+        )
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, input=image, output=output)
+
+
+def _write_manifest(
+    job: VariantJob,
+    imported: Imported,
+    library: Library,
+    steps: tuple[Step, ...],
+    choices: Mapping[Task, Choice],
+    ranks: Mapping[Task, float | None],
+    basis: Database,
+) -> None:
+    kernels = [
+        {
+            "name": step.task.name,
+            "kind": " + ".join(layer.kind for layer in step.task.region),
+            "nodes": [step.first, step.last],
+            "macs": step.task.macs,
+            "schedule": schedule_to_json(choices[step.task].schedule),
+            "latency_us": step.price.latency_us,
+            "record": step.price.source,
+            "why": step.reason,
+            "least_bytes": step.task.least_bytes,
+            "course": basis.course(step.task),
+            **({"rank_correlation": ranks[step.task]} if step.task in ranks else {}),
+        }
+        for step in steps
+    ]
+    manifest = {
+        "version": MANIFEST_VERSION,
+        "library": library.path.name,
+        "sha256": sha256_of(library.path),
+        "model": _identity(job),
+        "weights": imported.weights,
+        "reference": imported.judge,
+        **({} if imported.macs is None else {"macs": imported.macs, "parameters": imported.parameters}),
+        "input": {"shape": job.spec.input_shape, "layout": "NCHW", "dtype": "float32"},
+        "output": {"shape": job.spec.output_shape, "dtype": "float32"},
+        "dtype": job.dtype,
+        "threads": job.threads,
+        "device": job.identity.device,
+        "timing_model": job.identity.model_hash,
+        "kind": {None: "measured", "emulated": "emulated"}.get(job.identity.model_hash, "modelled"),
+        "target": dict(job.target),
+        "versions": {"tvmmobile": __version__, "tvm": TVM_VERSION, "tvm_ffi": TVM_FFI_VERSION, "torch": _torch_version()},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kernels": kernels,
+    }
+    write_text(library.manifest_path, json.dumps(manifest, indent=1) + "\n")
+
+
+def _identity(job: VariantJob) -> dict[str, Any]:
+    spec = job.spec
+    found = {name: getattr(spec, name) for name in ("name", "alpha", "resolution", "activation", "classes")}
+    if job.own is None or not isinstance(spec, OwnSpec):
+        return found
+    return found | {"file": job.own.label, "contents": spec.contents}
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)

@@ -1,0 +1,196 @@
+"""What runs in a Dask worker: every job in a process of its own, on a virtual board of the worker's own.
+
+The processes and the board start with the first job that needs them and stay until the worker ends, whichever way. A job that hangs or
+dies takes one of those processes with it, never the worker: so a worker that dies says nothing about its job.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib.metadata
+import multiprocessing
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.registry import find_device
+from tvmmobile.pipeline.cluster.parcel import Delivery, Parcel, board_of, delivery, unpack
+from tvmmobile.system.errors import DeviceUnavailable, UserError
+from tvmmobile.system.workers import Workers
+from tvmmobile.tuning.search.trial import Outcome
+
+#: What must be alike on all machines for their results to be.
+PACKAGES = ("tvmmobile", "apache-tvm", "apache-tvm-ffi", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A parcel with its conditions.
+
+    Attributes:
+        timeout_s: for the job itself.
+        versions: of `PACKAGES`, on the machine that ordered it.
+    """
+
+    parcel: Parcel
+    timeout_s: float
+    versions: Mapping[str, str]
+
+
+def versions_here() -> dict[str, str]:
+    """The versions of `PACKAGES` as they are installed here."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def check_versions(here: Mapping[str, str], there: Mapping[str, str], where: str) -> None:
+    """Raises `UserError` unless two machines have the same versions of `PACKAGES`."""
+    different = [name for name in PACKAGES if here.get(name) != there.get(name)]
+    if different:
+        words = [", ".join(f"{name} {versions.get(name)}" for name in different) for versions in (there, here)]
+        raise UserError(
+            f"The Dask worker {where} has {words[0]}; this machine has {words[1]}.",
+            "Install the same versions on every machine of the cluster, and start its workers again.",
+        )
+
+
+def serve(order: Order) -> Delivery:
+    """Do one job; returns what came of it, a `WorkerError` among others.
+
+    Raises:
+        UserError: this worker cannot do it; what the job itself raises comes out too.
+    """
+    where, bench = _own_bench()
+    check_versions(order.versions, versions_here(), where)
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-job-", dir=bench.folder) as name:
+        folder = Path(name)
+        job = unpack(order.parcel, folder)
+        profile = board_of(order.parcel)
+        if profile is not None:
+            try:
+                place = bench.place(profile, order.parcel.board_file)
+            except UserError as error:
+                raise UserError(f"On the Dask worker {where}: {error.message}", error.remedy, error.exit_code) from error
+            job = replace(job, endpoint=place.endpoint, profile=place.profile)
+        try:
+            ((_, result),) = bench.processes.run(order.parcel.function, [job], order.timeout_s)
+        except DeviceUnavailable:
+            if profile is not None:
+                bench.give_up(profile)
+            raise
+        if profile is not None and isinstance(result, Outcome) and result.final:
+            bench.give_up(profile)  # its host process is gone; the next job starts another, so nothing is final
+            result = replace(result, final=False)
+        return delivery(job, result, folder)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A board of this worker's.
+
+    Attributes:
+        profile: as this machine has it.
+        held: what ends it.
+    """
+
+    endpoint: Endpoint
+    profile: DeviceProfile
+    held: contextlib.ExitStack = field(repr=False)
+
+
+class _Bench:
+    """The processes and boards of this worker.
+
+    Args:
+        slots: jobs the worker takes at the same time.
+        folder: of this worker, for temporary files; Dask removes it, if need be before it starts the next worker.
+    """
+
+    def __init__(self, slots: int, folder: Path) -> None:
+        self._slots, self.folder = slots, folder
+        self._lock = threading.Lock()
+        self._places: dict[DeviceProfile, _Place] = {}
+        self._all = contextlib.ExitStack()
+        _may_have_children()
+        self.processes = self._all.enter_context(Workers(slots, folder=folder))
+        atexit.register(self.close)
+
+    def place(self, profile: DeviceProfile, board_file: tuple[str, str] | None) -> _Place:
+        """The board of that profile, started if it is not yet.
+
+        Raises:
+            UserError: it is another board here, or it cannot be started.
+        """
+        with self._lock:
+            if profile not in self._places:
+                self._places[profile] = self._start(profile, board_file)
+            return self._places[profile]
+
+    def give_up(self, profile: DeviceProfile) -> None:
+        """End a board that does not work any more, if that has not been done."""
+        with self._lock:
+            place = self._places.pop(profile, None)
+        if place is not None:
+            place.held.close()
+
+    def close(self) -> None:
+        """End everything."""
+        with self._lock:
+            for place in self._places.values():
+                place.held.close()
+            self._places.clear()
+            self._all.close()
+
+    def _start(self, profile: DeviceProfile, board_file: tuple[str, str] | None) -> _Place:
+        name = profile.name
+        if board_file is not None:
+            path = self.folder / (profile.model_hash or "") / board_file[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(board_file[1], encoding="utf-8")
+            name = str(path)
+        board = find_device(name)
+        here = board.profile
+        if replace(here, board_file="") != replace(profile, board_file=""):
+            raise UserError(
+                f"{profile.name} has timing model {here.model_hash}, not {profile.model_hash}.",
+                "Install the same tvmmobile and the same llvm-mca on every machine of the cluster, and start its workers again.",
+            )
+        held = contextlib.ExitStack()
+        return _Place(held.enter_context(board.started(self._slots)), here, held)
+
+
+_BENCH_LOCK = threading.Lock()
+
+
+def _own_bench() -> tuple[str, _Bench]:
+    """The address of the Dask worker that this runs in, and its bench."""
+    from distributed import get_worker
+
+    worker: Any = get_worker()
+    with _BENCH_LOCK:
+        return str(worker.address), _only_bench(int(worker.state.nthreads), Path(worker.local_directory))
+
+
+@functools.lru_cache(maxsize=1)
+def _only_bench(slots: int, folder: Path) -> _Bench:
+    return _Bench(slots, folder)
+
+
+def _may_have_children() -> None:
+    """Let this process start others through multiprocessing, which a Dask worker under a nanny may not.
+
+    The nanny makes it a "daemon" in multiprocessing's sense, whose children nobody would end. Ours end by themselves when their parent
+    does (PR_SET_PDEATHSIG), and there is no public way to lift the mark.
+    """
+    vars(multiprocessing.current_process())["_config"]["daemon"] = False

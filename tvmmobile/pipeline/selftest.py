@@ -1,0 +1,127 @@
+"""Looks whether a registered device works: the link, the board's state, and a small library on its agent."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tvmmobile.devices.board.hardware import HardwareDevice
+from tvmmobile.devices.board.health import disturbances, read_health
+from tvmmobile.devices.board.registered import Board, DeviceFile
+from tvmmobile.devices.board.remote import Remote
+from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.system.errors import DeviceUnavailable
+
+_ROUND_TRIPS = 5
+_UPLOAD_BYTES = 8 << 20
+_RUN_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class BoardReport:
+    """What one board says.
+
+    Attributes:
+        round_trip_ms: of a command that does nothing, the median.
+        state: clock, temperature and governor in a phrase.
+        disturbances: what will disturb measurements, a sentence each.
+    """
+
+    round_trip_ms: float
+    state: str
+    disturbances: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """What the agent did.
+
+    Attributes:
+        megabytes_per_s: of an upload to the board.
+        latency: of the test library, with the word for how it was got.
+    """
+
+    megabytes_per_s: float
+    latency: str
+
+
+def check_board(remote: Remote, board: Board) -> BoardReport:
+    """Ask one board.
+
+    Raises:
+        LinkLost: the connection is gone.
+    """
+    times = []
+    for _ in range(_ROUND_TRIPS):
+        begin = time.monotonic()
+        remote.run(["true"])
+        times.append(time.monotonic() - begin)
+    health = read_health(remote, board)
+    clock = f"{max(health.clocks_hz, default=0) / 1e9:g} GHz now" if any(health.clocks_hz) else "clock not told"
+    temperature = "temperature not told" if health.temperature_c is None else f"{health.temperature_c:.0f} °C"
+    state = f"{clock}, {temperature}, governor {health.governor or 'not told'}"
+    return BoardReport(statistics.median(times) * 1e3, state, tuple(disturbances(health, board)))
+
+
+def check_device(file: DeviceFile) -> DeviceReport:
+    """Start the device's agents, upload an array, and run a pointwise convolution compiled for it.
+
+    Raises:
+        DeviceUnavailable: the agent did not start, or the library does not run or computes something else.
+    """
+    from tvmmobile.devices.agents.rpc import LinkError, open_session
+    from tvmmobile.tuning.search.trial import TOLERANCE
+
+    device = HardwareDevice(file)
+    with device.started() as endpoint, tempfile.TemporaryDirectory(prefix="tvmmobile-check-") as folder:
+        try:
+            with open_session(endpoint, _RUN_TIMEOUT_S) as session:
+                begin = time.monotonic()
+                session.put(np.ones(_UPLOAD_BYTES // 4, np.float32))
+                rate = _UPLOAD_BYTES / 1e6 / (time.monotonic() - begin)
+        except (LinkError, OSError) as problem:
+            raise DeviceUnavailable(f"The agent of {file.name} does not serve: {problem}.", "Run the same command again.") from problem
+        error, latency_us = _run_library(device, endpoint, Path(folder))
+    if not error <= TOLERANCE:
+        raise DeviceUnavailable(
+            f"The test library computes something else on {file.name}: error {error:.2g} of the largest output.",
+            "The board's processor may not be what it says; look at tvmmobile device list.",
+        )
+    return DeviceReport(rate, f"{latency_us:.1f} us {device.profile.kind}")
+
+
+def _run_library(device: HardwareDevice, endpoint: Endpoint, folder: Path) -> tuple[float, float]:
+    """Error and latency in microseconds of one kernel's usual schedule."""
+    from tvmmobile.graph.layers import Conv2d
+    from tvmmobile.graph.tasks import Task
+    from tvmmobile.kernels.codegen import compile_kernel
+    from tvmmobile.kernels.function import kernel_function
+    from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
+    from tvmmobile.running.measure import MeasureError, Timing, measure_library
+    from tvmmobile.schedules import template_for
+
+    task = Task((Conv2d(14, 14, 64, 64, clamp=(0.0, 6.0)),))
+    template = template_for(task)
+    assert template is not None
+    space = template.space(task)
+    assert space is not None
+    library = folder / "selftest.so"
+    compile_kernel(kernel_function(task, space.default, None), device.profile.target, library)
+    data, parameters = make_inputs(task), make_parameters(task)
+    expected = expected_output(task, data, parameters)
+    arrays = [*data, *template.pack(task, space.default.values, parameters), np.full(expected.shape, np.nan, np.float32)]
+    timing = Timing(warmup=3, repeat=5)
+    try:
+        run = measure_library(
+            endpoint, device.profile, library, task.symbol, arrays, [len(arrays) - 1], timeout_s=_RUN_TIMEOUT_S, timing=timing
+        )
+    except MeasureError as error:
+        raise DeviceUnavailable(
+            f"A test library does not run on {device.profile.name}: {error.reason}.", "Is it a 64-bit system?"
+        ) from error
+    return relative_error(run.outputs[0], expected), run.latency.seconds * 1e6

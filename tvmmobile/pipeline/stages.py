@@ -1,0 +1,298 @@
+"""The stages of a run over several variants, in worker processes: collect tasks, build libraries, verify and time them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tvmmobile import __version__
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+from tvmmobile.graph.tasks import Task, symbol_of
+from tvmmobile.kernels.reference import relative_error
+from tvmmobile.kernels.serial import schedule_from_json
+from tvmmobile.networks.models.costs import count
+from tvmmobile.networks.models.own import OwnSpec
+from tvmmobile.networks.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.build import VariantJob, build_variant, variant_tasks
+from tvmmobile.results.file import REFERENCE, Context, KernelResult, Results, VariantResult
+from tvmmobile.running.library import Library
+from tvmmobile.running.measure import KernelCall, MeasureError, NetworkRun, Timing, measure_copy_rate, measure_network
+from tvmmobile.system.environment import TVM_VERSION
+from tvmmobile.system.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
+from tvmmobile.system.workers import Pool, WorkerError
+from tvmmobile.tuning.plan import VariantTasks
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
+
+#: A library disagrees with PyTorch beyond this error, relative to the output's largest magnitude.
+TOLERANCE = 1e-4
+#: On a board: when times are steady, and how long the samples of a network may last together.
+SETTLE, MIN_TOTAL_MS, MAX_TOTAL_MS = 0.02, 500, 20_000
+_BUILD_TIMEOUT_S = 300.0
+#: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
+#: and much less on a busy one); its worker has twice as long, so that a slow library is told from a stuck worker.
+_BENCH_TIMEOUT_S = 120.0
+_BENCH_MACS_PER_S = 10e6
+#: Times a library is timed whose run was spoiled by the board's state, or cut off.
+MOST_ATTEMPTS = 3
+#: What a modelled latency contains and what not, in words.
+MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fetches"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """What a worker needs to verify and time one library."""
+
+    library: Library
+    endpoint: Endpoint
+    profile: DeviceProfile
+    timing: Timing
+
+
+def collect_variants(workers: Pool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
+    """What may become kernels, of every variant; in the order of `jobs`.
+
+    Raises:
+        UserError: a variant cannot be built or imported.
+    """
+    found: dict[ModelSpec, VariantTasks] = {}
+    for job, tasks in workers.run(variant_tasks, jobs, _BUILD_TIMEOUT_S):
+        found[job.spec] = succeeded(tasks, f"importing {job.spec.variant}")
+        progress(job.spec.variant)
+    return [found[job.spec] for job in jobs]
+
+
+def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
+    """Every distinct task, in order of first use; an opaque one with its TIR function as JSON text."""
+    sources: dict[Task, str | None] = {}
+    for variant in variants:
+        for region in variant.regions:
+            sources.setdefault(region.task, variant.sources.get(region.task))
+    return sources
+
+
+def build_libraries(workers: Pool, jobs: Sequence[VariantJob], progress: Progress) -> list[Library]:
+    """Compile every variant; in the order of `jobs`.
+
+    Raises:
+        UserError: a variant cannot be built.
+    """
+    found: dict[ModelSpec, Library] = {}
+    for job, library in workers.run(build_variant, jobs, _BUILD_TIMEOUT_S):
+        found[job.spec] = succeeded(library, f"building {job.spec.variant}")
+        progress(job.spec.variant)
+    return [found[job.spec] for job in jobs]
+
+
+def bench_libraries(
+    workers: Pool,
+    libraries: Sequence[Library],
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    timing: Timing,
+    progress: Progress,
+    watch: Watch | None = None,
+) -> Results:
+    """Check every library against PyTorch on the device, and time it.
+
+    Args:
+        watch: over the board: libraries are timed one after another then, each when the board is cool, and again where a run was spoiled.
+
+    Raises:
+        Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
+        DeviceUnavailable: the device went away.
+    """
+    jobs = [BenchJob(library, endpoint, profile, timing) for library in libraries]
+    timeout_s = 2 * max(session_timeout_s(library) for library in libraries)
+    found: dict[Path, VariantResult] = {}
+    if watch is not None:
+        for job in jobs:
+            found[job.library.path] = _watched(workers, job, watch, timeout_s)
+            progress(job.library.spec.variant)
+    else:
+        for job, result in workers.run(bench_library, jobs, timeout_s):
+            found[job.library.path] = succeeded(result, f"running {job.library.path.name}")
+            progress(job.library.spec.variant)
+    rate, source = _memory(profile, libraries[0].threads, endpoint)
+    context = replace(context_of(profile, libraries[0].threads), memory_bytes_per_s=rate, memory_source=source)
+    return Results(context, tuple(found[job.library.path] for job in jobs))
+
+
+def session_timeout_s(library: Library) -> float:
+    """For running it, in seconds: as slowly as an emulator does."""
+    macs: int = sum(kernel["macs"] for kernel in library.manifest()["kernels"])
+    return _BENCH_TIMEOUT_S + macs / _BENCH_MACS_PER_S
+
+
+def _memory(profile: DeviceProfile, threads: int, endpoint: Endpoint) -> tuple[float, str]:
+    """What memory delivers, in bytes a second, and where that figure is from."""
+    if profile.kind == "modelled":
+        return memory_bytes_per_s(load_board(profile.board_file), threads), "the virtual board's, docs/virtual-boards.md"
+    try:
+        return measure_copy_rate(endpoint, _BENCH_TIMEOUT_S), "a copy of 32 MiB by one core, measured with the networks"
+    except MeasureError as error:
+        raise _gone(profile, error) from error
+
+
+def _watched(workers: Pool, job: BenchJob, watch: Watch, timeout_s: float) -> VariantResult:
+    """One library, timed again while the board's state spoils it or the link breaks; the last attempt counts as it is."""
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        before = watch.wait_until_cool()
+        try:
+            ((_, answer),) = workers.run(bench_library, [job], timeout_s)
+            result: VariantResult = succeeded(answer, f"running {job.library.path.name}")
+        except DeviceUnavailable:
+            if attempt == MOST_ATTEMPTS:
+                raise
+            continue
+        after = watch.read()
+        reason = watch.spoiled(before, after)
+        conditions = {**result.conditions, "before": [asdict(state) for state in before], "after": [asdict(state) for state in after]}
+        result = replace(result, invalid=reason, conditions=conditions)
+        if not reason:
+            break
+    return result
+
+
+def bench_library(job: BenchJob) -> VariantResult:
+    """Run one library on the reference input, compare, and time it."""
+    library, manifest = job.library, job.library.manifest()
+    data, expected = library.reference()
+    try:
+        run = measure_network(job.endpoint, job.profile, library.path, data, session_timeout_s(library), job.timing)
+    except MeasureError as error:
+        raise failure_of(library, job.profile, error) from error
+    difference = relative_error(run.output, expected)
+    if not difference <= TOLERANCE:
+        raise Disagreement(
+            f"{library.path.name} disagrees with {_judge(manifest)} on {job.profile.name}: error {difference:.2g} of the output's largest "
+            "magnitude.",
+            "One of its kernels is wrong for this input; please report it with the manifest.",
+        )
+    return _result(library, manifest, run, difference)
+
+
+def _kernels(manifest: Mapping[str, Any], calls: Sequence[KernelCall]) -> tuple[KernelResult, ...]:
+    """A library's kernels with what they took, provided that they are the functions that ran."""
+    kernels = manifest["kernels"]
+    ran = [call.symbol for call in calls] == [symbol_of(kernel["name"]) for kernel in kernels]
+    return tuple(
+        KernelResult(
+            kernel["name"],
+            kernel["kind"],
+            kernel["macs"],
+            kernel["latency_us"],
+            str(schedule_from_json(kernel["schedule"])),
+            kernel.get("rank_correlation"),
+            network_us=calls[index].seconds * 1e6 if ran else None,
+            l1d_misses=calls[index].l1d_misses if ran else None,
+            dram_bytes=calls[index].dram_bytes if ran else None,
+            least_bytes=kernel.get("least_bytes"),
+            course=tuple((trials, latency) for trials, latency in kernel.get("course", ())),
+            fallback="trace" in kernel["schedule"],
+        )
+        for index, kernel in enumerate(kernels)
+    )
+
+
+def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, error: float) -> VariantResult:
+    spec, latency = library.spec, run.latency
+    own = spec if isinstance(spec, OwnSpec) else None
+    macs, parameters = (manifest["macs"], manifest["parameters"]) if own else (count(spec).macs, count(spec).parameters)
+    key = (spec.name, spec.alpha, spec.resolution)
+    published = (slim_figures(*key) or paper_figures(*key)) if not own and spec.classes == IMAGENET_CLASSES else None
+    samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
+    return VariantResult(
+        name=library.path.stem,
+        model=spec.name,
+        alpha=spec.alpha,
+        resolution=spec.resolution,
+        dtype=library.dtype,
+        threads=library.threads,
+        samples_us=samples,
+        cycles=latency.cycles,
+        instructions=latency.instructions,
+        l1d_misses=latency.l1d_misses,
+        dram_bytes=latency.dram_bytes,
+        term_ms=dict(latency.term_ms),
+        macs=macs,
+        parameters=parameters,
+        top1=published.top1 if published else None,
+        top1_source=published.source if published else None,
+        peak_memory_bytes=run.peak_memory_bytes,
+        max_error=error,
+        library_sha256=manifest["sha256"],
+        weights=manifest["weights"],
+        kernels=_kernels(manifest, run.calls),
+        conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
+        network_sha256=own.contents if own else "",
+        reference=_judge(manifest),
+    )
+
+
+def _judge(manifest: Mapping[str, Any]) -> str:
+    """Who computed the output that a library is compared with."""
+    return str(manifest.get("reference", REFERENCE))
+
+
+def context_of(profile: DeviceProfile, threads: int) -> Context:
+    """Where and how numbers of this device are got."""
+    modelled = profile.kind == "modelled"
+    return Context(
+        device=profile.name,
+        board=profile.board,
+        cpu=profile.cpu,
+        clock_hz=profile.clock_hz,
+        kind=profile.kind,
+        timing_model=profile.model_hash,
+        modelled_terms=MODELLED_TERMS if modelled else "",
+        fma_lanes_per_cycle=profile.fma_lanes_per_cycle,
+        threads=threads,
+        versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def network_timing(profile: DeviceProfile, threads: int, repeat: int, warmup: int) -> Timing:
+    """How a whole network is timed."""
+    if profile.kind == "modelled":
+        return Timing(warmup=1, threads=threads)
+    return Timing(warmup=warmup, repeat=repeat, threads=threads, settle=SETTLE, min_total_ms=MIN_TOTAL_MS, max_total_ms=MAX_TOTAL_MS)
+
+
+def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:
+    """What to say of a library that could not be run: whether it or the device is to blame."""
+    if error.kind in ("link", "host"):
+        return _gone(profile, error)
+    if error.kind == "timeout":
+        busy = "this machine" if profile.kind == "modelled" else "the device"
+        return Disagreement(
+            f"{library.path.name} does not end on {profile.name}: {error.reason}.",
+            f"Run it again while nothing else keeps {busy} busy, with fewer runs if you asked for many.",
+        )
+    core = library.manifest().get("target", {}).get("mcpu", "another core")
+    return Disagreement(
+        f"{library.path.name} does not run on {profile.name}: {error.reason}.",
+        f"It was compiled for {core}; compile it for this device: tvmmobile compile --device {profile.name}",
+    )
+
+
+def _gone(profile: DeviceProfile, error: MeasureError) -> DeviceUnavailable:
+    return DeviceUnavailable(f"the device {profile.name} went away: {error.reason}.", "Run the same command again.")
+
+
+def succeeded(result: Any, what: str) -> Any:
+    """What a worker's job returned.
+
+    Raises:
+        UserError: the job came to no end; `what` says what it was about.
+    """
+    if isinstance(result, WorkerError):
+        raise UserError(f"{what} failed: {result}.", "Set TVMMOBILE_DEBUG=1 and run it again.", ExitCode.INTERNAL)
+    return result

@@ -1,0 +1,1 @@
+"""Result files, their schemas and reports."""

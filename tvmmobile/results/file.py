@@ -1,0 +1,335 @@
+"""Results of timing libraries on a device, and the versioned file that keeps them: `report.json`, shaped like Google Benchmark's.
+
+`context` says where and how the numbers were got; `benchmarks` has one entry per variant, with every raw sample. The JSON Schema is made of
+the dataclasses here (`json_schemas.py`), docstrings and ranges included; docs/schemas holds it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_text
+from tvmmobile.system.json_files import FileKind, read_json, validated
+
+FORMAT = 3
+#: Versions that this one reads: what they lack has a default.
+READABLE = (2, 3)
+#: Who computed the output that a library is compared with, where nothing else is said.
+REFERENCE = "PyTorch"
+_KIND = FileKind("a result file of tvmmobile", "Name a report.json that tvmmobile wrote, or make one: tvmmobile bench LIBRARIES --out DIR")
+#: Of every dataclass that a file holds: text is no number, and nothing is there that this version does not know.
+_STRICT = ConfigDict(strict=True, extra="forbid")
+
+#: What a file may hold, wider than what any board gives, so that everything computed from it is a number as well.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=1e18)]
+Positive = Annotated[float, Field(gt=0, le=1e18)]
+#: In microseconds: a nanosecond to eleven days.
+Latency = Annotated[float, Field(ge=1e-3, le=1e12)]
+Count = Annotated[int, Field(ge=0, le=10**18)]
+PositiveCount = Annotated[int, Field(ge=1, le=10**18)]
+# Not `Literal[1]`, which `True` is as well.
+_Zero = Annotated[int, Field(ge=0, le=0)]
+_One = Annotated[int, Field(ge=1, le=1)]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how numbers were got.
+
+    Attributes:
+        device: its name, e.g. `pi4-virtual`.
+        board: e.g. `Raspberry Pi 4 Model B`.
+        cpu: its core, e.g. `Cortex-A72`.
+        clock_hz: the clock that latencies refer to, in Hz.
+        kind: `modelled` numbers come from a timing model, `measured` ones from a board's clock, `emulated` ones from the clock of a machine
+            that runs the board's programs in an emulator; they never mix.
+        timing_model: hash of the timing model, `None` where measured.
+        modelled_terms: what the model accounts for and what not, in words; empty where measured.
+        fma_lanes_per_cycle: float32 multiply-adds a core can do in a cycle, the base of the share of peak.
+        threads: worker threads.
+        versions: of tvmmobile, tvm, torch and whatever else decides the numbers.
+        date: ISO 8601, UTC.
+        memory_bytes_per_s: what memory delivers to so many threads, read and written, in bytes per second; `None` where it is not known.
+        memory_source: where that figure is from, in words.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    device: str
+    board: str
+    cpu: str
+    clock_hz: Annotated[float, Field(ge=1, le=1e12)]
+    kind: Literal["modelled", "measured", "emulated"]
+    timing_model: str | None
+    modelled_terms: str
+    fma_lanes_per_cycle: PositiveCount
+    threads: PositiveCount
+    versions: Mapping[str, str]
+    date: str
+    memory_bytes_per_s: Positive | None = None
+    memory_source: str = ""
+
+
+@dataclass(frozen=True)
+class KernelResult:
+    """One kernel of a library, in order of execution.
+
+    Attributes:
+        name: of its task.
+        kind: its layer type; those of a fused kernel are joined by ` + `.
+        macs: its multiply-adds.
+        latency_us: as its tuning record has it, run alone, in microseconds; `None` without a record.
+        schedule: its text.
+        rank_correlation: Spearman's, between the latencies that the virtual board's model gives its schedules and those measured; `None`
+            where modelled, or for too few schedules.
+        network_us: what it took within a run of the network, in microseconds, the median of several; `None` where that was not timed.
+        l1d_misses: lines that the simulated first-level data cache did not have in that run; `None` where measured.
+        dram_bytes: read from memory and written back in that run; `None` where measured.
+        least_bytes: of its input, weights and output together: no kernel moves fewer with cold caches.
+        course: of its search: (trials so far, best latency in microseconds by then), where that improved and at the end.
+        fallback: no template takes its layer, so that its schedule is one of MetaSchedule's.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    kind: str
+    macs: Count
+    latency_us: NotNegative | None
+    schedule: str
+    rank_correlation: Finite | None = None
+    network_us: NotNegative | None = None
+    l1d_misses: Count | None = None
+    dram_bytes: Count | None = None
+    least_bytes: Count | None = None
+    course: tuple[tuple[Count, NotNegative], ...] = ()
+    fallback: bool = False
+
+
+@dataclass(frozen=True)
+class VariantFields:
+    """What a file says of a library that was verified and timed.
+
+    Attributes:
+        name: e.g. `mobilenet_v1_1.0_224_float32_t1`; every variant of a file has another one.
+        model: network family, e.g. `mobilenet_v1`, or what a network of the user's own is called.
+        alpha: width multiplier.
+        resolution: input side, in pixels.
+        dtype: of weights and activations, e.g. `float32`.
+        threads: worker threads.
+        samples_us: latency of single runs from the caller's input to the output, in microseconds; one value where modelled.
+        cycles: modelled core cycles, without what misses cost; `None` where measured.
+        instructions: executed; `None` where measured.
+        l1d_misses: lines that the simulated first-level data cache did not have; `None` where measured.
+        dram_bytes: read from memory and written back; `None` where measured.
+        term_ms: the terms of a modelled latency by name, in milliseconds; empty where measured.
+        macs: multiply-adds of a run, counted from the table of layers, or from the graph of a network of the user's own.
+        parameters: weights and biases, counted likewise.
+        top1: published accuracy on ImageNet, in percent; `None` where nothing is published.
+        top1_source: where it is published.
+        peak_memory_bytes: how far the process's resident memory rose.
+        max_error: against `reference`, relative to the output's largest magnitude.
+        library_sha256: of the `.so`, in hexadecimal.
+        weights: where they came from.
+        kernels: in order of execution.
+        invalid: why a measured latency does not count, such as a throttled clock; "" where it does.
+        conditions: the boards' state before and after (`devices/health.py`), and whether times had settled; empty where modelled.
+        network_sha256: of the file of a network of the user's own, in hexadecimal; "" for a built-in one.
+        reference: who computed the output that the library's was compared with, e.g. `PyTorch 2.13.0`.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    model: str
+    alpha: Positive
+    resolution: PositiveCount
+    dtype: str
+    threads: PositiveCount
+    samples_us: Annotated[tuple[Latency, ...], Field(min_length=1)]
+    cycles: Count | None
+    instructions: Count | None
+    l1d_misses: Count | None
+    dram_bytes: Count | None
+    term_ms: Mapping[str, Finite]
+    macs: PositiveCount
+    parameters: PositiveCount
+    top1: Annotated[float, Field(ge=0, le=100)] | None
+    top1_source: str | None
+    peak_memory_bytes: Count
+    max_error: NotNegative
+    library_sha256: str
+    weights: str
+    kernels: tuple[KernelResult, ...] = ()
+    invalid: str = ""
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    network_sha256: str = ""
+    reference: str = REFERENCE
+
+
+@dataclass(frozen=True)
+class VariantResult(VariantFields):
+    """One library, verified and timed; its fields are those of `VariantFields`."""
+
+    @property
+    def latency_us(self) -> float:
+        """Median of the samples, in microseconds."""
+        return statistics.median(self.samples_us)
+
+    @property
+    def kernels_us(self) -> float | None:
+        """What all kernels took within a run of the network; `None` where that was not timed."""
+        times = [kernel.network_us for kernel in self.kernels]
+        return math.fsum(time for time in times if time is not None) if times and None not in times else None
+
+    def peak_share(self, context: Context) -> float:
+        """Multiply-adds done over those the cores' FMA units could have done in that time."""
+        cycles = self.latency_us * 1e-6 * context.clock_hz
+        return self.macs / (cycles * context.fma_lanes_per_cycle * self.threads)
+
+
+@dataclass(frozen=True)
+class Results:
+    """One run of `bench`."""
+
+    context: Context
+    variants: tuple[VariantResult, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(VariantFields):
+    """A variant as a file has it: also with the fields by which Google Benchmark's tools know a benchmark.
+
+    There is one entry a variant and not one a sample: `compare.py`'s U test takes repetitions to be independent, which samples of one
+    run are not, and would call equal libraries different.
+
+    Attributes:
+        family_index: its place in the file.
+        per_family_instance_index, repetition_index: always 0; a variant has one entry.
+        repetitions: always 1.
+        run_name: the name again.
+        run_type: always `iteration`.
+        iterations: how many samples there are.
+        real_time, cpu_time: the median of the samples, in `time_unit`.
+        time_unit: always microseconds.
+        latency_us: the median of the samples, in microseconds.
+        fma_peak_share: multiply-adds done over those the cores' FMA units could have done in that time.
+    """
+
+    family_index: Count
+    per_family_instance_index: _Zero
+    run_name: str
+    run_type: Literal["iteration"]
+    repetitions: _One
+    repetition_index: _Zero
+    iterations: PositiveCount
+    real_time: Latency
+    cpu_time: Latency
+    time_unit: Literal["us"]
+    latency_us: Latency
+    fma_peak_share: NotNegative
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """Results of timing libraries on a device: `report.json` of tvmmobile.
+
+    Attributes:
+        version: of this format.
+        context: where and how the numbers were got.
+        benchmarks: one entry a variant, shaped like Google Benchmark's.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    version: int
+    context: Context
+    benchmarks: tuple[Benchmark, ...]
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write `report.json` whole.
+
+    Raises:
+        ValueError: a number is not finite; JSON has no such numbers, and nothing is written.
+    """
+    benchmarks = []
+    for index, variant in enumerate(results.variants):
+        entry = asdict(variant)
+        entry["latency_us"] = variant.latency_us
+        entry["fma_peak_share"] = round(variant.peak_share(results.context), 4)
+        google = {
+            "family_index": index,
+            "per_family_instance_index": 0,
+            "run_name": variant.name,
+            "run_type": "iteration",
+            "repetitions": 1,
+            "repetition_index": 0,
+            "iterations": len(variant.samples_us),
+            "real_time": variant.latency_us,
+            "cpu_time": variant.latency_us,
+            "time_unit": "us",
+        }
+        benchmarks.append({"name": entry.pop("name"), **google, **entry})
+    content = {"version": FORMAT, "context": asdict(results.context), "benchmarks": benchmarks}
+    # Half a character, as the name of a file that is not UTF-8 has, would make the file one that most programs refuse.
+    whole = json.loads(json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
+    write_text(path, json.dumps(whole, indent=1) + "\n")
+
+
+def read_results(path: Path) -> Results:
+    """Read a file that `write_results` wrote.
+
+    Raises:
+        UserError: it cannot be read, is damaged or not such a file, is of another version, or has a variant twice; said with the place.
+    """
+    text, content = read_json(path, _KIND)
+    _check_format(path, content)
+    file = validated(path, _KIND, text, _file_reader())
+    names: dict[str, int] = {}
+    for index, entry in enumerate(file.benchmarks):
+        first = names.setdefault(entry.name, index)
+        if first != index:
+            raise _KIND.refusal(path, f"{entry.name!a} is there twice, as benchmarks[{first}] and benchmarks[{index}]")
+    kept = [item.name for item in fields(VariantResult)]
+    return Results(file.context, tuple(VariantResult(**{name: getattr(entry, name) for name in kept}) for entry in file.benchmarks))
+
+
+@cache
+def _file_reader() -> TypeAdapter[ResultFile]:
+    return TypeAdapter(ResultFile)
+
+
+def _check_format(path: Path, content: Any) -> None:
+    """Raises `UserError` unless it is a file of ours, in a version that can be read."""
+    if not isinstance(content, dict):
+        raise _KIND.refusal(path, "it holds no object")
+    absent = [name for name in ("version", "context", "benchmarks") if name not in content]
+    if absent == ["version"]:
+        raise _KIND.refusal(path, "it is another program's, shaped like Google Benchmark's; version is missing")
+    if absent:
+        raise _KIND.refusal(path, f"it has no {' and no '.join(absent)}")
+    version = content["version"]
+    if type(version) is not int or abs(version) > 10**6:
+        raise _KIND.refusal(path, "its version is none of ours")
+    if version > FORMAT:
+        raise UserError(
+            f"{path} has format {version}, of a newer tvmmobile; this one reads {READABLE[0]} to {FORMAT}.",
+            "Read it with the version that wrote it, or run the benchmark again.",
+        )
+    if version not in READABLE:
+        raise UserError(
+            f"{path} has format {version}, which is no longer read; this version reads {READABLE[0]} to {FORMAT}.",
+            "Run the benchmark again: tvmmobile bench LIBRARIES --out DIR",
+        )

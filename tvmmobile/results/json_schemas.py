@@ -1,0 +1,68 @@
+"""JSON Schemas of the files that other programs read, made of the dataclasses that describe them.
+
+docs/schemas holds them as files; `tests/results/test_schemas.py` says when they no longer fit, and writes them anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from inspect import cleandoc
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from tvmmobile.results.file import FORMAT, Benchmark, Context, KernelResult, ResultFile
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_ATTRIBUTES = "Attributes:\n"
+#: A docstring's line that begins what is said of a field or of several.
+_FIELDS = re.compile(r"    ([a-z_0-9]+(?:, [a-z_0-9]+)*): ")
+
+
+def report_schema() -> dict[str, Any]:
+    """Of `report.json`, in the version that is written."""
+    return schema_of("report", FORMAT, ResultFile, (Context, Benchmark, KernelResult))
+
+
+def schema_of(name: str, version: int, root: type, parts: Iterable[type]) -> dict[str, Any]:
+    """The schema of a file whose content is a `root`; `parts` are the dataclasses inside whose fields are described too."""
+    content = TypeAdapter(root).json_schema()
+    _describe(content, root)
+    for part in parts:
+        _describe(content["$defs"][part.__name__], part)
+    content["properties"]["version"]["const"] = version
+    title = f"tvmmobile {name}, format {version}"
+    return {"$schema": DIALECT, "$id": f"urn:tvmmobile:schema:{name}:{version}", **content, "title": title}
+
+
+def _describe(schema: dict[str, Any], kind: type) -> None:
+    """Say of an object and its fields what the docstrings say; every field is always written, and no other."""
+    schema["description"], said = _docstring(kind)
+    for name, field in schema["properties"].items():
+        field.pop("title", None)
+        field.pop("default", None)
+        # `description` of a `$ref` stands beside it.
+        field["description"] = said[name]
+    schema["required"] = list(schema["properties"])
+    schema["additionalProperties"] = False
+
+
+def _docstring(kind: type) -> tuple[str, dict[str, str]]:
+    """A dataclass's summary, and what is said of each field by it and the dataclasses it is made of."""
+    said: dict[str, str] = {}
+    for base in filter(is_dataclass, reversed(kind.__mro__)):
+        names: list[str] = []
+        for line in cleandoc(base.__doc__ or "").partition(_ATTRIBUTES)[2].splitlines():
+            if match := _FIELDS.match(line):
+                names = match.group(1).split(", ")
+                said |= dict.fromkeys(names, line[match.end() :])
+            elif line:
+                said |= {name: f"{said[name]} {line.strip()}" for name in names}
+    summary = " ".join(cleandoc(kind.__doc__ or "").partition(_ATTRIBUTES)[0].split())
+    return _for_json(summary), {name: _for_json(text) for name, text in said.items()}
+
+
+def _for_json(text: str) -> str:
+    return text.replace("`None`", "`null`")

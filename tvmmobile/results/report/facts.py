@@ -1,0 +1,165 @@
+"""Sentences and facts that several shapes of the report share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tvmmobile.results.file import Context, VariantResult
+from tvmmobile.results.report.analysis import PowerLaw
+from tvmmobile.results.report.kernel_rows import KernelTable, kernel_table
+from tvmmobile.results.report.law import TOLERANCE
+from tvmmobile.results.report.view import Row, View
+from tvmmobile.results.report.wording import label_of, latency_ms, percent, plural
+
+#: An exponent nearer to 1 than this is called proportional.
+_PROPORTIONAL = 0.01
+
+
+def fit_sentence(fit: PowerLaw, context: Context) -> str:
+    """The fitted exponent and what it says, in words."""
+    if abs(fit.exponent - 1) < _PROPORTIONAL:
+        meaning = "time per multiply-add is the same for small and large variants"
+    elif fit.exponent < 1:
+        meaning = "a small variant takes more time per multiply-add than a large one"
+    else:
+        meaning = "a large variant takes more time per multiply-add than a small one"
+    return (
+        f"Latency ({context.kind}) grows as the multiply-adds to the power {fit.exponent:.3f}: {meaning}. "
+        f"Least squares on the logarithms of {plural(fit.points, 'variant')}, R² {fit.r_squared:.4f}."
+    )
+
+
+def law_sentence(view: View, *, why: bool = True) -> str:
+    """How many variants depart from the α²ρ² law, and the one that does most, and why; "" where there is no law to depart from."""
+    rows = [(row, row.departure) for row in view.rows if row.departure]
+    if not rows:
+        return ""
+    far = [(row, departure) for row, departure in rows if departure.departs]
+    if not far:
+        return f"All variants are within {100 * TOLERANCE:g} % of the α²ρ² law through the largest one."
+    row, most = max(far, key=lambda pair: abs(pair[1].ratio - 1))
+    label, reasons = label_of(row.variant), f": {'; '.join(most.reasons)}" if why else ""
+    return (
+        f"{len(far)} of {plural(len(rows), 'variant')} depart from the α²ρ² law through the largest one by more than "
+        f"{100 * TOLERANCE:g} %; {label} most: {latency_ms(row.variant.latency_us)} ms {view.context.kind} for the law's "
+        f"{latency_ms(most.law_us)}, {most.ratio:.2f} times it{reasons}."
+    )
+
+
+def sum_sentence(table: KernelTable, variant: VariantResult, context: Context) -> str:
+    """What the kernels add up to beside the whole; "" where no kernel was timed."""
+    if table.sum_share is not None:
+        if table.sum_share <= 1:
+            rest = "the rest is the virtual machine between them"
+        else:
+            rest = "what goes on at once counts twice" if variant.threads > 1 else "timing each of them costs a little"
+        return f"Within the network ({context.kind}) its kernels add up to {_part(table.sum_share)} % of its latency; {rest}."
+    timed = [row.latency_us for row in table.rows if row.latency_us is not None]
+    if not timed:
+        return ""
+    share = sum(timed) / variant.latency_us
+    return (
+        f"Kernels as their tuning records have them ({context.kind}), each alone and with cold caches: together {percent(share)} % of the "
+        "network's latency. They were not timed within the network."
+    )
+
+
+def sums_sentence(view: View) -> str:
+    """The same over all variants; "" where no variant's kernels were timed within the network."""
+    shares = [share for row in view.rows if (share := kernel_table(row.variant, view.context).sum_share) is not None]
+    if not shares:
+        return ""
+    low, high = _part(min(shares)), _part(max(shares))
+    whole = f"{low} %" if low == high else f"{low} to {high} %"
+    rest = "; the rest is the virtual machine between them" if max(shares) <= 1 else ""
+    return f"Within the network ({view.context.kind}) the kernels add up to {whole} of its latency{rest}."
+
+
+def _part(share: float) -> str:
+    """In percent; what is nearly all has a decimal more, so that a rest is seen to be one."""
+    text = percent(share)
+    return f"{100 * share:.2f}" if text == "100.0" and share < 1 else text
+
+
+def facts(view: View) -> list[tuple[str, str]]:
+    """Where and how the numbers were got, as names and values."""
+    context = view.context
+    runs = sorted({len(row.variant.samples_us) for row in view.rows})
+    found = [
+        ("latency", "modelled" if context.kind == "modelled" else f"{context.kind}, median of {_range(runs)} runs"),
+        ("device", context.device),
+        ("board", context.board),
+        ("CPU", f"{context.cpu} at {context.clock_hz / 1e9:g} GHz, {context.fma_lanes_per_cycle} float32 multiply-adds a cycle and core"),
+        ("threads", str(context.threads)),
+    ]
+    if context.memory_bytes_per_s is not None:
+        source = f", {context.memory_source}" if context.memory_source else ""
+        found.append(("memory", f"{context.memory_bytes_per_s / 1e9:.3g} GB/s{source}"))
+    if context.kind == "modelled":
+        found += [("timing model", context.timing_model or "not stated"), ("modelled terms", context.modelled_terms or "not stated")]
+    found += _conditions([row.variant for row in view.rows])
+    valid = sum(row.valid for row in view.rows)
+    if context.kind != "modelled" or valid < len(view.rows):
+        found.append(("valid", f"{valid} of {plural(len(view.rows), 'variant')}"))
+    found += [(f"version of {name}", version) for name, version in context.versions.items()]
+    found += [("weights", weights) for weights in dict.fromkeys(row.variant.weights for row in view.rows)]
+    return [*found, ("date", context.date)]
+
+
+def condition_sentence(row: Row) -> str:
+    """The boards' state around a variant's runs, in words; "" where nothing is known of it."""
+    return "; ".join(f"{name} {value}" for name, value in _conditions([row.variant]))
+
+
+def _conditions(variants: list[VariantResult]) -> list[tuple[str, str]]:
+    """What is known of the boards before and after the runs of these variants."""
+    found = []
+    before, after = (_temperatures(variants, moment) for moment in ("before", "after"))
+    if before or after:
+        parts = [f"{text} {moment}" for text, moment in ((before, "before"), (after, "after")) if text]
+        found.append(("temperature", f"{', '.join(parts)} the runs"))
+    states = [state for variant in variants for moment in ("before", "after") for state in _states(variant, moment)]
+    governors = _distinct(state.get("governor") for state in states)
+    throttled = _distinct(word for state in states for word in _words(state.get("throttled")))
+    told = [hertz for state in states for hertz in _words(state.get("clocks_hz"))]
+    clocks = sorted({float(hertz) for hertz in told if isinstance(hertz, int | float) and hertz > 0})
+    if clocks:
+        ends = dict.fromkeys(f"{hertz / 1e9:.3g}" for hertz in (clocks[0], clocks[-1]))
+        found.append(("clocks", f"{' to '.join(ends)} GHz"))
+    if governors:
+        found.append(("governor", governors))
+    if states:
+        found.append(("held down", throttled or "nothing"))
+    if any(variant.conditions.get("steady") is False for variant in variants):
+        found.append(("settled", "times had not settled within the runs before"))
+    return found
+
+
+def _temperatures(variants: list[VariantResult], moment: str) -> str:
+    found = sorted(
+        float(value)
+        for variant in variants
+        for state in _states(variant, moment)
+        if isinstance(value := state.get("temperature_c"), int | float)
+    )
+    if not found:
+        return ""
+    return " to ".join(dict.fromkeys(f"{value:.0f}" for value in (found[0], found[-1]))) + " °C"
+
+
+def _states(variant: VariantResult, moment: str) -> list[Mapping[str, Any]]:
+    """The file may hold anything here."""
+    return [state for state in _words(variant.conditions.get(moment)) if isinstance(state, Mapping)]
+
+
+def _words(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return ", ".join(sorted({str(value) for value in values if value}))
+
+
+def _range(counts: list[int]) -> str:
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

@@ -1,0 +1,134 @@
+"""The kernels of a variant for its table: each one's speed and limit, and where the time goes by layer type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tvmmobile.results.file import Context, KernelResult, VariantResult
+from tvmmobile.results.report.roofline import Limit, Roof, limit_of, roof_of
+
+#: Of kernels whose type is not known.
+OTHER = "other"
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """One kernel; values that need its latency or its bytes are `None` where these are not known.
+
+    Attributes:
+        latency_us: within a run of the network, or as its record has it; see `KernelTable.within`.
+        gflops: billion floating-point operations a second, two for each multiply-add.
+        peak_share: of the cores' FMA peak, 1 is all of it.
+        time_share: of the sum of all kernels' latencies, 1 is all of it.
+        moved_bytes: what it moved or must move, see `KernelTable.moved`.
+        intensity: floating-point operations for each of these bytes; `None` as well where there are none.
+        limit: what the roofline says holds it down.
+        limit_share: of the speed that this limit allows, 1 is all of it.
+    """
+
+    kernel: KernelResult
+    latency_us: float | None
+    gflops: float | None
+    peak_share: float | None
+    time_share: float | None
+    moved_bytes: int | None
+    intensity: float | None
+    limit: Limit | None
+    limit_share: float | None
+
+
+@dataclass(frozen=True)
+class KernelTable:
+    """All kernels of a variant, in order of execution.
+
+    Attributes:
+        within: the latencies are those within a run of the network; otherwise the tuning records have them, each timed alone.
+        moved: which bytes are counted: all that memory gave and took, the least that there can be, or none.
+        sum_share: what the kernels took together within a run, over the latency of the network; `None` where that was not timed.
+        roof: what the cores and the memory allow.
+    """
+
+    rows: tuple[KernelRow, ...]
+    within: bool
+    moved: Literal["dram", "least"] | None
+    sum_share: float | None
+    roof: Roof
+
+
+@dataclass(frozen=True)
+class KindRow:
+    """All kernels of one layer type: how many, and their shares of multiply-adds and time, 1 is all."""
+
+    kind: str
+    kernels: int
+    macs_share: float | None
+    time_share: float | None
+
+
+def kernel_table(variant: VariantResult, context: Context) -> KernelTable:
+    """The table of a variant's kernels."""
+    within = variant.kernels_us is not None
+    moved = _moved(variant.kernels)
+    roof = roof_of(context, variant.threads)
+    total = math.fsum(kernel_us(variant, kernel) or 0.0 for kernel in variant.kernels)
+    rows = tuple(_row(kernel, kernel_us(variant, kernel), total, moved, roof) for kernel in variant.kernels)
+    share = variant.kernels_us / variant.latency_us if variant.kernels_us is not None else None
+    return KernelTable(rows, within, moved, share, roof)
+
+
+def kernel_us(variant: VariantResult, kernel: KernelResult) -> float | None:
+    """A kernel's latency: within the network where all of the variant's kernels were timed there, else as its record has it."""
+    latency = kernel.network_us if variant.kernels_us is not None else kernel.latency_us
+    return latency if latency is not None and 0 < latency < math.inf else None
+
+
+def kind_rows(variant: VariantResult) -> list[KindRow]:
+    """Rows by layer type, most time first; empty where no kernel's type is known."""
+    kinds: dict[str, list[KernelResult]] = {}
+    for kernel in variant.kernels:
+        kinds.setdefault(kernel.kind or OTHER, []).append(kernel)
+    if not any(kernel.kind for kernel in variant.kernels):
+        return []
+    times = {kind: [kernel_us(variant, kernel) for kernel in members] for kind, members in kinds.items()}
+    total = math.fsum(time or 0.0 for group in times.values() for time in group)
+    macs = sum(kernel.macs for kernel in variant.kernels)
+    rows = [
+        KindRow(
+            kind,
+            len(members),
+            sum(kernel.macs for kernel in members) / macs if macs else None,
+            math.fsum(time or 0.0 for time in times[kind]) / total if total and all(times[kind]) else None,
+        )
+        for kind, members in kinds.items()
+    ]
+    return sorted(rows, key=lambda row: -(row.time_share or 0.0))
+
+
+def _row(kernel: KernelResult, latency_us: float | None, total_us: float, moved: str | None, roof: Roof) -> KernelRow:
+    moved_bytes = {"dram": kernel.dram_bytes, "least": kernel.least_bytes, None: None}[moved]
+    # Kernels without multiply-adds, such as pooling, have no speed in these terms.
+    flops = 2 * kernel.macs
+    gflops = flops / latency_us / 1e3 if latency_us and flops else None
+    intensity = flops / moved_bytes if moved_bytes and flops else None
+    limit = limit_of(roof, intensity) if flops and moved is not None else None
+    return KernelRow(
+        kernel,
+        latency_us,
+        gflops,
+        gflops / roof.compute_gflops if gflops is not None else None,
+        latency_us / total_us if latency_us else None,
+        moved_bytes,
+        intensity,
+        limit,
+        gflops / roof.attainable_gflops(intensity) if gflops is not None and limit else None,
+    )
+
+
+def _moved(kernels: Sequence[KernelResult]) -> Literal["dram", "least"] | None:
+    """One kind of bytes for all kernels of a variant: counted and least ones do not compare."""
+    if kernels and all(kernel.dram_bytes is not None for kernel in kernels):
+        return "dram"
+    return "least" if kernels and all(kernel.least_bytes is not None for kernel in kernels) else None

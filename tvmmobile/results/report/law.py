@@ -1,0 +1,164 @@
+"""Which variants depart from the law that cost falls as α²ρ², and why, as far as the numbers tell.
+
+The law starts at the largest variant of a network. A variant departs from it in two ways: its multiply-adds themselves do not fall as α²ρ²
+(Howard et al. 2017, MobileNets, section 3.3, has depthwise and first layers fall as α only), or each of them takes longer. The first
+follows from the layers; of the second, the terms of a modelled latency and the kernels' times say where it comes from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tvmmobile.results.file import Context, VariantResult
+from tvmmobile.results.report.kernel_rows import OTHER, kernel_us
+from tvmmobile.results.report.wording import latency_ms, percent
+
+#: A latency nearer to the law than this share is said to follow it; parts smaller than this are not named.
+TOLERANCE = 0.05
+_SMALLEST_PART = 0.01
+_MOST_PARTS = 2
+_TERMS = {"core": "core cycles", "cache_hits": "loads from outer caches", "loads_from_memory": "loads from memory", "stores": "stores"}
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A variant beside the law.
+
+    Attributes:
+        law_us: what the law makes of the largest variant's latency.
+        ratio: latency over the law's; the product of the next two.
+        macs_ratio: multiply-adds over the law's.
+        time_ratio: time for each multiply-add over the largest variant's.
+        reasons: clauses without a full stop, the weightier first; none for a variant that follows the law.
+    """
+
+    law_us: float
+    ratio: float
+    macs_ratio: float
+    time_ratio: float
+    reasons: tuple[str, ...]
+
+    @property
+    def departs(self) -> bool:
+        """Further from the law than `TOLERANCE`."""
+        return abs(self.ratio - 1) > TOLERANCE
+
+
+def departures(variants: Sequence[VariantResult], context: Context) -> list[Departure]:
+    """Each variant of one network, dtype and thread count beside the law through the one with most multiply-adds; empty for one alone."""
+    if len({(variant.alpha, variant.resolution) for variant in variants}) < 2:
+        return []
+    largest = reference_of(variants)
+    return [_departure(variant, largest, context) for variant in variants]
+
+
+def reference_of(variants: Sequence[VariantResult]) -> VariantResult:
+    """The variant that the law starts at."""
+    return max(variants, key=lambda variant: variant.macs)
+
+
+def _departure(variant: VariantResult, largest: VariantResult, context: Context) -> Departure:
+    share = (variant.alpha * variant.resolution / (largest.alpha * largest.resolution)) ** 2
+    law_us = largest.latency_us * share
+    macs_ratio = variant.macs / (largest.macs * share)
+    ratio = variant.latency_us / law_us
+    time_ratio = ratio / macs_ratio
+    reasons: list[str] = []
+    if abs(ratio - 1) > TOLERANCE:
+        parts = [
+            (macs_ratio, _macs_reason(variant, largest, macs_ratio)),
+            (time_ratio, _time_reason(variant, largest, context, time_ratio)),
+        ]
+        parts.sort(key=lambda part: -abs(math.log(part[0])))
+        reasons = [reason for size, reason in parts if abs(size - 1) >= _SMALLEST_PART]
+    return Departure(law_us, ratio, macs_ratio, time_ratio, tuple(reasons))
+
+
+def _macs_reason(variant: VariantResult, largest: VariantResult, ratio: float) -> str:
+    text = f"{ratio:.2f} times the multiply-adds that α²ρ² leaves"
+    mine, theirs = (_by_kind(each, lambda kernel_macs, _: float(kernel_macs)) for each in (variant, largest))
+    if mine is None or theirs is None:
+        return text
+    mine, theirs = _comparable(mine, theirs)
+    total, reference = sum(mine.values()), sum(theirs.values())
+    if not total or not reference:
+        return text
+    grown = _largest({kind: mine[kind] / total - theirs.get(kind, 0.0) / reference for kind in mine})
+    shares = [f"{kind} {percent(mine[kind] / total)} % of them, not {percent(theirs.get(kind, 0.0) / reference)} %" for kind in grown]
+    return f"{text} ({', '.join(shares)})" if shares else text
+
+
+def _time_reason(variant: VariantResult, largest: VariantResult, context: Context, ratio: float) -> str:
+    text = f"each multiply-add takes {'' if ratio >= 1 else 'only '}{ratio:.2f} times as long"
+    text += f": {percent(variant.peak_share(context))} % of the FMA peak, not {percent(largest.peak_share(context))} %"
+    terms = _term_parts(variant, largest)
+    if terms:
+        text += f" ({', '.join(f'{name} {100 * share:+.1f} %' for name, share in terms.items())})"
+    kinds = _kind_parts(variant, largest)
+    if kinds:
+        extra = (f"{latency_ms(more)} ms {context.kind} more in {kind}" for kind, more in kinds.items())
+        text += f", {' and '.join(extra)}"
+    return text
+
+
+def _term_parts(variant: VariantResult, largest: VariantResult) -> dict[str, float]:
+    """By how much each term of a modelled latency changes the time for a multiply-add, as shares of the largest variant's."""
+    unit = largest.latency_us / 1e3 / largest.macs
+    names = [name for name in variant.term_ms if name in largest.term_ms]
+    changes = {
+        _TERMS.get(name, name.replace("_", " ")): (variant.term_ms[name] / variant.macs - largest.term_ms[name] / largest.macs) / unit
+        for name in names
+    }
+    slower = variant.latency_us / variant.macs > largest.latency_us / largest.macs
+    chosen = _largest(changes if slower else {name: -change for name, change in changes.items()})
+    return {name: changes[name] for name in chosen}
+
+
+def _kind_parts(variant: VariantResult, largest: VariantResult) -> dict[str, float]:
+    """The layer types that take longer than the law has them take from the largest variant's multiply-adds, in microseconds more."""
+    mine, theirs = (_by_kind(each, lambda _, kernel_time: kernel_time) for each in (variant, largest))
+    if mine is None or theirs is None or variant.latency_us / variant.macs <= largest.latency_us / largest.macs:
+        return {}
+    mine, theirs = _comparable(mine, theirs)
+    scale = variant.macs / largest.macs
+    extra = {kind: time - theirs.get(kind, 0.0) * scale for kind, time in mine.items()}
+    chosen = _largest({kind: time / variant.latency_us for kind, time in extra.items()})
+    return {kind: extra[kind] for kind in chosen}
+
+
+def _by_kind(variant: VariantResult, value: Callable[[int, float], float]) -> dict[str, float] | None:
+    """Sums over the kernels of a layer type; `None` where a kernel has no type or was not timed."""
+    sums: dict[str, float] = {}
+    for kernel in variant.kernels:
+        time = kernel_us(variant, kernel)
+        if not kernel.kind or (time is None and kernel.macs):
+            return None
+        sums[kernel.kind] = sums.get(kernel.kind, 0.0) + value(kernel.macs, time or 0.0)
+    return sums or None
+
+
+def _comparable(mine: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """The same sums with types joined that one of the two has fused: what is in a fused kernel cannot be told apart."""
+    groups: list[set[str]] = []
+    for kind in (*mine, *theirs):
+        layers = set(kind.split(" + "))
+        touching = [group for group in groups if group & layers]
+        groups = [group for group in groups if not group & layers] + [layers.union(*touching)]
+
+    def joined(sums: Mapping[str, float]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for kind, value in sums.items():
+            group = next(group for group in groups if set(kind.split(" + ")) <= group)
+            name = " with ".join(sorted(group)) if group != {OTHER} else "other layers"
+            found[name] = found.get(name, 0.0) + value
+        return found
+
+    return joined(mine), joined(theirs)
+
+
+def _largest(parts: Mapping[str, float]) -> list[str]:
+    """The names of the largest parts that are worth naming."""
+    order = sorted((name for name in parts if parts[name] >= _SMALLEST_PART), key=lambda name: -parts[name])
+    return order[:_MOST_PARTS]

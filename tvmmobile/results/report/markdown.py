@@ -1,0 +1,146 @@
+"""Results as Markdown, for a pull request or an issue. The kernels are left to the HTML page and the spreadsheet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tvmmobile.results.report.beside import Beside
+from tvmmobile.results.report.facts import facts, fit_sentence, law_sentence, sums_sentence
+from tvmmobile.results.report.view import Grid, Row, View
+from tvmmobile.results.report.wording import (
+    UNKNOWN,
+    clean,
+    latency_ms,
+    mebibytes,
+    millions,
+    origin,
+    origin_caption,
+    percent,
+    plural,
+    scientific,
+    signed,
+)
+
+#: GitHub takes comments of up to 65,536 characters; some are left for what a workflow puts around the report.
+MOST_CHARACTERS = 65_000
+#: What Markdown gives a meaning inside a line; an underscore within a word has none, nor has a bracket that no link follows.
+_SPECIAL = re.compile(r"([\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\[]))")
+
+
+def markdown(view: View, beside: Beside | None = None, most: int = MOST_CHARACTERS) -> str:
+    """The text of `report.md` (GitHub's dialect), at most so many characters.
+
+    What does not fit is left out from the end, a section or the last lines of a table at a time, and the text says so.
+    """
+    parts = [f"# {_escape(view.title)}", f"Latency {_escape(origin_caption(view.context))}."]
+    if view.remarks:
+        parts.append(_list(view.remarks))
+    parts += _beside(beside) if beside else []
+    for grid in view.grids:
+        parts += [f"## {_escape(grid.title)}: latency, ms ({_escape(origin(view.context))})", _grid(grid)]
+    parts += [f"## Variants: {_escape(origin(view.context))}", _variants(view)]
+    sources = [f"top-1 [{number}]: {source}" for number, source in enumerate(view.sources, 1)]
+    marks = ["**bold**: on the front of accuracy against latency; no variant is at least as fast and as accurate, and better in one."]
+    parts.append("\n".join(f"- {line}" for line in [*map(_escape, sources), *(marks if view.sources else []), *map(_escape, view.notes)]))
+    if view.fit:
+        parts += ["## Latency against multiply-adds", _escape(fit_sentence(view.fit, view.context))]
+        parts += filter(None, [_escape(law_sentence(view))])
+    parts += filter(None, [_escape(sums_sentence(view))])
+    parts += ["## Where and how", _table(("", ""), [(name, value) for name, value in facts(view)])]
+    return _fitted(parts, most)
+
+
+def _fitted(parts: Sequence[str], most: int) -> str:
+    text = "\n\n".join(parts) + "\n"
+    if len(text) <= most:
+        return text
+    room = most - 200  # for what is said about it
+    kept: list[str] = []
+    for part in parts:
+        left = room - sum(len(one) + 2 for one in kept)
+        if len(part) <= left:
+            kept.append(part)
+            continue
+        lines = part.split("\n")
+        whole = [line for place, line in enumerate(lines) if sum(len(one) + 1 for one in lines[: place + 1]) <= left]
+        # A table needs its two lines of headings to be one.
+        if part.startswith("|") and len(whole) > 2:
+            more = plural(len(lines) - len(whole), "more line")
+            kept += ["\n".join(whole), f"{more} of this table, and what follows it, did not fit: see report.html and report.csv."]
+        else:
+            kept.append("The rest did not fit: see report.html and report.csv.")
+        break
+    return "\n\n".join(kept)[:most] + "\n"
+
+
+def _escape(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", clean(text))
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {_escape(line)}" for line in lines)
+
+
+def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], right_from: int | None = None) -> str:
+    """A table of escaped cells; columns from `right_from` on are flushed right. A cell in `**` stays bold."""
+    columns = len(headings)
+    rule = ["---:" if right_from is not None and place >= right_from else "---" for place in range(columns)]
+    rows = [[_escape(heading) for heading in headings], rule, *([_cell(cell) for cell in line] for line in lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(text: str) -> str:
+    bold = text.startswith("**") and text.endswith("**") and len(text) > 4
+    return f"**{_escape(text[2:-2])}**" if bold else _escape(text)
+
+
+def _beside(beside: Beside) -> list[str]:
+    change = ["change"] if beside.compared else []
+    lines = [
+        (
+            pair.name,
+            *(UNKNOWN if row is None else latency_ms(row.variant.latency_us) for row in (pair.old, pair.new)),
+            *([UNKNOWN if pair.change is None else signed(pair.change)] if change else []),
+        )
+        for pair in beside.pairs
+    ]
+    parts = ["## Side by side", _table(("variant", *beside.headings, *change), lines, right_from=1)]
+    parts += [_list(beside.remarks)] if beside.remarks else []
+    return [*parts, f"What follows is {_escape(beside.new_name)}."]
+
+
+def _grid(grid: Grid) -> str:
+    lines = [(f"α {alpha}", *(_latency(cell) if cell else UNKNOWN for cell in cells)) for alpha, cells in grid.lines]
+    return _table(("", *map(str, grid.resolutions)), lines, right_from=1)
+
+
+def _latency(row: Row) -> str:
+    text = latency_ms(row.variant.latency_us) + ("" if row.valid else " (not valid)")
+    return f"**{text}**" if row.on_front else text
+
+
+def _variants(view: View) -> str:
+    tops = [f"top-1, % [{number}]" for number in range(1, len(view.sources) + 1)]
+    spread = ["IQR, %"] if view.sampled else []
+    counts = ["core cycles, M", "L1D misses, M", "DRAM, MB"] if view.counted else []
+    kind = view.context.kind
+    sizes = ["MACs, M", "params, M"]
+    headings = ["variant", f"latency, ms, {kind}", *spread, *counts, *sizes, *tops, "FMA peak, %", "memory, MiB", "max error"]
+    return _table(headings, [_line(view, row) for row in view.rows], right_from=1)
+
+
+def _line(view: View, row: Row) -> list[str]:
+    variant = row.variant
+    return [
+        variant.name,
+        _latency(row),
+        *([percent(row.spread)] if view.sampled else []),
+        *(map(millions, (variant.cycles, variant.l1d_misses, variant.dram_bytes)) if view.counted else ()),
+        millions(variant.macs),
+        millions(variant.parameters),
+        *(f"{variant.top1:.1f}" if row.source == number else UNKNOWN for number in range(1, len(view.sources) + 1)),
+        percent(row.peak_share),
+        mebibytes(variant.peak_memory_bytes),
+        scientific(variant.max_error),
+    ]

@@ -1,0 +1,159 @@
+"""The plots of all variants: accuracy against latency, latency against multiply-adds, and the course of the search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from tvmmobile.results.report.axes import Axis
+from tvmmobile.results.report.course import search_course
+from tvmmobile.results.report.figures import FONT, FRAME, RADIUS, STYLES, Line, Mark, Plot, ticks, x_axis, y_axis
+from tvmmobile.results.report.labels import place_labels
+from tvmmobile.results.report.law import reference_of
+from tvmmobile.results.report.view import Row, View
+from tvmmobile.results.report.wording import label_of, latency_ms, millions, origin, plural
+
+#: More points than this are labelled only on the front.
+_MAX_LABELS = 24
+
+
+def accuracy_plots(view: View) -> list[Plot]:
+    """Accuracy against latency, one plot for each source of accuracies: those of two sources do not compare."""
+    return [_accuracy_plot(view, number) for number in range(1, len(view.sources) + 1)]
+
+
+def scaling_plot(view: View) -> Plot:
+    """Latency against multiply-adds, both logarithmic: the fit, the α²ρ² law, and the least time the core's FMA units need."""
+    context = view.context
+    x = x_axis([row.variant.macs / 1e6 for row in view.rows])
+    lanes = context.clock_hz * context.fma_lanes_per_cycle
+    threads = {row.variant.threads for row in view.rows}
+
+    def floor_ms(macs_m: float) -> float:
+        return macs_m * 1e6 / (lanes * max(threads)) * 1e3
+
+    latencies = [row.variant.latency_us / 1e3 for row in view.rows]
+    curves: list[tuple[str, str, Callable[[float], float]]] = []
+    if len(threads) == 1:
+        curves.append(("floor", "least time at FMA peak", floor_ms))
+    if view.fit:
+        fit = view.fit
+        curves.append(("fit", f"fit, exponent {fit.exponent:.3f}", lambda macs_m: fit.latency_us(macs_m * 1e6) / 1e3))
+    if len(view.grids) == 1 and any(row.departure for row in view.rows):
+        largest = reference_of([row.variant for row in view.rows if row.valid])
+        each_us = largest.latency_us / largest.macs
+        curves.append(("law", f"α²ρ² law from {label_of(largest)}: exponent 1", lambda macs_m: macs_m * 1e3 * each_us))
+    reach = [curve(value) for _, _, curve in curves for value in (x.low, x.high)]
+    y = y_axis([*latencies, *reach], margin=0.05 if reach else 0.08)
+    lines = tuple(Line(name, text, tuple((x.at(v), y.at(curve(v))) for v in (x.low, x.high))) for name, text, curve in curves)
+    points = [(x.at(row.variant.macs / 1e6), y.at(row.variant.latency_us / 1e3)) for row in view.rows]
+    remark = f"exponent {view.fit.exponent:.3f} over {plural(view.fit.points, 'variant')}" if view.fit else "too few variants for a fit"
+    titles = (f"Latency, {origin(context)}, against multiply-adds", remark, "million multiply-adds", f"latency, ms ({context.kind})")
+    return _plot(view, "scaling", titles, (x, y), lines, view.rows, points)
+
+
+def course_plot(view: View) -> Plot | None:
+    """The sum of the kernels' best latencies against trials per kernel; `None` where no search is recorded."""
+    courses = [(row, points) for row in view.rows if len(points := search_course(row.variant)) > 1]
+    if not courses:
+        return None
+    context = view.context
+    end = max(points[-1][0] for _, points in courses)
+    x = x_axis([trials for _, points in courses for trials, _ in points])
+    y = y_axis([latency / 1e3 for _, points in courses for _, latency in points])
+    styles = _styles(view)
+    ends = [(x.at(end), y.at(points[-1][1] / 1e3)) for _, points in courses]
+    sides = [str(row.variant.resolution) for row, _ in courses]
+    labels = place_labels(ends, sides, FONT, RADIUS, FRAME) if len(courses) <= _MAX_LABELS else [None] * len(courses)
+    lines, marks = [], []
+    for place, (row, points) in enumerate(courses):
+        steps = [points[0]]
+        for (_, before), (trials, latency) in pairwise([*points, (end, points[-1][1])]):
+            steps += [(trials, before), (trials, latency)]
+        first, last = points[0], points[-1]
+        text = (
+            f"{row.variant.model} {label_of(row.variant)}: all kernels {latency_ms(first[1])} ms {context.kind} after "
+            f"{plural(first[0], 'trial')} each, {latency_ms(last[1])} ms {context.kind} after {last[0]}"
+        )
+        coordinates = tuple((x.at(trials), y.at(latency / 1e3)) for trials, latency in dict.fromkeys(steps))
+        lines.append(Line("course", "", coordinates, styles[_series(view, row)]))
+        marks.append(Mark(*ends[place], styles[_series(view, row)], text, row.index, True, sides[place], labels[place]))
+    used = dict.fromkeys(_series(view, row) for row, _ in courses)
+    return Plot(
+        "course",
+        f"Course of the search, latency {origin(context)}",
+        "all kernels of a variant together, each with the best schedule found by then",
+        "trials per kernel",
+        f"latency, ms ({context.kind})",
+        ticks(x),
+        ticks(y),
+        tuple(lines),
+        tuple(marks),
+        tuple((name, styles[name]) for name in used),
+    )
+
+
+def _accuracy_plot(view: View, source: int) -> Plot:
+    rows = [row for row in view.rows if row.source == source]
+    tops = [row.variant.top1 or 0.0 for row in rows]
+    x, y = x_axis([row.variant.latency_us / 1e3 for row in rows]), y_axis(tops, logarithmic=False)
+    points = [(x.at(row.variant.latency_us / 1e3), y.at(top)) for row, top in zip(rows, tops, strict=True)]
+    front = sorted(point for row, point in zip(rows, points, strict=True) if row.on_front)
+    line = Line("front", "Pareto front", tuple(front))
+    title, remark = f"Published accuracy against latency, {origin(view.context)}", f"top-1 [{source}]: {view.sources[source - 1]}"
+    titles = (title, remark, f"latency, ms ({view.context.kind})", f"top-1, % [{source}]")
+    plot = _plot(view, f"accuracy-{source}", titles, (x, y), (line,) if len(front) > 1 else (), rows, points)
+    return replace(plot, x_span=(x.low, x.high))
+
+
+def _plot(
+    view: View,
+    key: str,
+    titles: tuple[str, str, str, str],
+    axes: tuple[Axis, Axis],
+    lines: tuple[Line, ...],
+    rows: Sequence[Row],
+    points: Sequence[tuple[float, float]],
+) -> Plot:
+    styles = _styles(view)
+    wanted = [place for place, row in enumerate(rows) if len(rows) <= _MAX_LABELS or row.on_front]
+    texts = [str(rows[place].variant.resolution) for place in wanted]
+    labels = dict(zip(wanted, place_labels([points[place] for place in wanted], texts, FONT, RADIUS, FRAME), strict=True))
+    marks = tuple(
+        Mark(
+            *point,
+            styles[_series(view, row)],
+            described(view, row),
+            row.index,
+            row.on_front,
+            str(row.variant.resolution),
+            labels.get(place),
+        )
+        for place, (row, point) in enumerate(zip(rows, points, strict=True))
+    )
+    used = dict.fromkeys(_series(view, row) for row in rows)
+    series = tuple((name, styles[name]) for name in used)
+    return Plot(key, *titles, ticks(axes[0]), ticks(axes[1]), lines, marks, series)
+
+
+def described(view: View, row: Row) -> str:
+    """A variant in one line."""
+    variant = row.variant
+    accuracy = f", top-1 {variant.top1:.1f} % [{row.source}]" if row.source else ""
+    macs = f"{millions(variant.macs)} M multiply-adds"
+    spoiled = "" if row.valid else "; not valid"
+    return f"{variant.model} {label_of(variant)}: {latency_ms(variant.latency_us)} ms {view.context.kind}, {macs}{accuracy}{spoiled}"
+
+
+def _series(view: View, row: Row) -> str:
+    """Variants that differ in resolution alone are one series."""
+    if len(view.grids) == 1:
+        return f"α {row.variant.alpha}"
+    grid = next(grid for grid in view.grids if row in grid.rows)
+    return f"{grid.title}, α {row.variant.alpha}"
+
+
+def _styles(view: View) -> dict[str, int]:
+    names = dict.fromkeys(_series(view, row) for row in view.rows)
+    return {name: place % STYLES for place, name in enumerate(names)}

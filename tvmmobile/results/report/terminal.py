@@ -1,0 +1,86 @@
+"""Results as a table for the terminal, 80 columns wide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tvmmobile.results.file import Results
+from tvmmobile.results.report.beside import side_by_side
+from tvmmobile.results.report.view import Grid, Row, View, fallback_note, view_of
+from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific, signed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def print_table(results: Results) -> None:
+    """Print one table per network, dtype and thread count, and where the latencies come from. Prints nothing without a variant."""
+    from tvmmobile.system.console import output
+
+    if not results.variants:
+        return
+    view = view_of(results)
+    console = output()
+    for grid in view.grids:
+        console.print(clean(grid.title))
+        console.print(_table(view, grid))
+    console.print(clean(f"Latency {origin_caption(view.context)}."))
+    for variant in results.variants:
+        if variant.invalid:
+            console.print(clean(f"not valid: {variant.name}: {variant.invalid}."))
+    for number, source in enumerate(view.sources, 1):
+        console.print(clean(f"top-1 [{number}]: {source}"))
+    if view.sources:
+        console.print("Top-1 is as published, not that of the weights timed here.")
+        console.print("*: no variant is at least as fast and as accurate, and better in one.")
+    console.print("peak: share of the multiply-adds the core could have done in that time.")
+    fallback = fallback_note(results)
+    if fallback:
+        console.print(clean(fallback))
+
+
+def print_side_by_side(old: Results, new: Results) -> None:
+    """Print each variant's latency in both results, what became of it, and what sets the two apart."""
+    from tvmmobile.system.console import output, table_of
+
+    views = view_of(old), view_of(new)
+    beside = side_by_side(*views)
+    change = ["change"] if beside.compared else []
+    table = table_of(("variant",), (*(clean(heading).replace(", ", "\n", 1) for heading in beside.headings), *change))
+    for pair in beside.pairs:
+        latencies = [UNKNOWN if row is None else latency_ms(row.variant.latency_us) for row in (pair.old, pair.new)]
+        table.add_row(clean(pair.name), *latencies, *([UNKNOWN if pair.change is None else signed(pair.change)] if change else []))
+    console = output()
+    console.print(table)
+    for view in views if views[0].context.device != views[1].context.device else views[1:]:
+        console.print(clean(f"Latency {origin_caption(view.context)}."))
+    for remark in (*beside.remarks, *(remark for view in views for remark in view.remarks)):
+        console.print(clean(remark))
+
+
+def _table(view: View, grid: Grid) -> Table:
+    from tvmmobile.system.console import table_of
+
+    tops = [f"top-1\n% [{number}]" for number in range(1, len(view.sources) + 1)]
+    kind = view.context.kind
+    table = table_of((), ("α", "side", f"{kind}\nms", "MACs\nM", "params\nM", *tops, "peak\n%", "memory\nMiB", "max\nerror"))
+    for alpha, cells in grid.lines:
+        rows = [row for row in cells if row]
+        for row in rows:
+            table.add_row(str(alpha), *_cells(view, row), end_section=row is rows[-1])
+    return table
+
+
+def _cells(view: View, row: Row) -> list[str]:
+    variant = row.variant
+    return [
+        str(variant.resolution),
+        # A no-break space keeps the numbers below each other: Rich drops plain ones at the end of a cell.
+        latency_ms(variant.latency_us) + ("*" if row.on_front else "\N{NO-BREAK SPACE}"),
+        millions(variant.macs),
+        millions(variant.parameters),
+        *(f"{variant.top1:.1f}" if row.source == number else UNKNOWN for number in range(1, len(view.sources) + 1)),
+        percent(row.peak_share),
+        mebibytes(variant.peak_memory_bytes),
+        scientific(variant.max_error, 0),
+    ]

@@ -1,0 +1,231 @@
+"""What a report shows, worked out once for all its shapes: rows, the grid, sources of accuracy, the front, the fit, the notes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvmmobile.results.file import Context, Results, VariantResult
+from tvmmobile.results.report.analysis import PowerLaw, fit_power_law, pareto_front
+from tvmmobile.results.report.kernel_rows import kernel_table
+from tvmmobile.results.report.law import Departure, departures
+from tvmmobile.results.report.wording import fallback_sentence, plural
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant.
+
+    Attributes:
+        index: its place in the report, from 0.
+        peak_share: of the core's FMA peak, 1 is all of it.
+        source: number of its accuracy's source, from 1; `None` where nothing is published.
+        on_front: no variant with accuracy of the same source is at least as fast and as accurate, and better in one.
+        spread: interquartile range of the samples over their median; `None` with fewer than four.
+        departure: from the α²ρ² law; `None` where there is nothing to compare with.
+    """
+
+    index: int
+    variant: VariantResult
+    peak_share: float
+    source: int | None
+    on_front: bool
+    spread: float | None
+    departure: Departure | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Its latency counts; one that does not is shown, and nothing is concluded from it."""
+        return not self.variant.invalid
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Latency over α and resolution for one network, dtype and thread count.
+
+    Attributes:
+        title: e.g. `mobilenet_v1, float32, 1 thread`.
+        resolutions: the columns, largest first.
+        lines: α and one row or `None` per column; largest α first.
+    """
+
+    title: str
+    resolutions: tuple[int, ...]
+    lines: tuple[tuple[float, tuple[Row | None, ...]], ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Its rows, α by α."""
+        return tuple(row for _, cells in self.lines for row in cells if row)
+
+    def heat(self, row: Row) -> float:
+        """0 for the fastest variant of the grid to 1 for the slowest, by the logarithm of latency."""
+        low, high = min(_log_latency(each) for each in self.rows), max(_log_latency(each) for each in self.rows)
+        return (_log_latency(row) - low) / (high - low) if high > low else 0.0
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything a report shows.
+
+    Attributes:
+        rows: by network, then α and resolution, largest first.
+        grids: one for each network, dtype and thread count.
+        sources: of the accuracies; `Row.source` counts them from 1.
+        fit: latency against multiply-adds, `None` with too few variants.
+        notes: what the columns mean and do not mean, one sentence or two each.
+        remarks: what to know about these results in particular, a sentence each.
+    """
+
+    results: Results
+    rows: tuple[Row, ...]
+    grids: tuple[Grid, ...]
+    sources: tuple[str, ...]
+    fit: PowerLaw | None
+    notes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def context(self) -> Context:
+        """Where and how the numbers were got."""
+        return self.results.context
+
+    @property
+    def title(self) -> str:
+        """Heading of the report."""
+        models = ", ".join(dict.fromkeys(row.variant.model for row in self.rows))
+        return f"{models} on {self.context.device}"
+
+    @property
+    def counted(self) -> bool:
+        """What a latency comes from, core cycles and misses, is known."""
+        return any(row.variant.cycles is not None for row in self.rows)
+
+    @property
+    def sampled(self) -> bool:
+        """Some variant was timed more than once."""
+        return any(len(row.variant.samples_us) > 1 for row in self.rows)
+
+
+def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
+    """Work out what a report of `results` shows; it has at least one variant.
+
+    Args:
+        remarks: what to know about these results besides what they say themselves, a sentence each.
+    """
+    groups: dict[tuple[str, str, int], list[VariantResult]] = {}
+    for variant in results.variants:
+        groups.setdefault((variant.model, variant.dtype, variant.threads), []).append(variant)
+    ordered = [variant for group in groups.values() for variant in sorted(group, key=lambda one: (-one.alpha, -one.resolution))]
+    sources = tuple(dict.fromkeys(_source(variant) for variant in ordered if variant.top1 is not None))
+    front = {index for source in sources for index in _front(ordered, source)}
+    departed = _departures(ordered, results.context)
+    rows = tuple(
+        Row(
+            index,
+            variant,
+            variant.peak_share(results.context),
+            sources.index(_source(variant)) + 1 if variant.top1 is not None else None,
+            index in front,
+            _spread(variant.samples_us),
+            departed.get(index),
+        )
+        for index, variant in enumerate(ordered)
+    )
+    grids = tuple(
+        _grid(f"{model}, {dtype}, {plural(threads, 'thread')}", [row for row in rows if _group(row.variant) == (model, dtype, threads)])
+        for model, dtype, threads in groups
+    )
+    valid = [row.variant for row in rows if row.valid]
+    fit = fit_power_law([variant.macs for variant in valid], [variant.latency_us for variant in valid])
+    spoiled = [f"{variant.name} is not valid: {variant.invalid}." for variant in ordered if variant.invalid]
+    return View(results, rows, grids, sources, fit, _notes(results, sources), (*remarks, *spoiled))
+
+
+def fallback_note(results: Results) -> str:
+    """Which kernels of these variants no template takes; "" for none."""
+    kernels = {kernel.name: kernel.fallback for variant in results.variants for kernel in variant.kernels}
+    return fallback_sentence([name for name, fallback in kernels.items() if fallback], len(kernels))
+
+
+def _group(variant: VariantResult) -> tuple[str, str, int]:
+    return variant.model, variant.dtype, variant.threads
+
+
+def _source(variant: VariantResult) -> str:
+    return variant.top1_source or "source not stated"
+
+
+def _log_latency(row: Row) -> float:
+    return math.log(max(row.variant.latency_us, 1e-9))
+
+
+def _front(variants: Sequence[VariantResult], source: str) -> list[int]:
+    """Accuracies of two sources are two trainings: they do not compete. Nor does a latency that does not count."""
+    indices = [
+        index for index, variant in enumerate(variants) if variant.top1 is not None and _source(variant) == source and not variant.invalid
+    ]
+    gains = [variants[index].top1 or 0.0 for index in indices]
+    return [indices[place] for place in pareto_front([variants[index].latency_us for index in indices], gains)]
+
+
+def _departures(variants: Sequence[VariantResult], context: Context) -> dict[int, Departure]:
+    """By index: what departs from the law within its network, dtype and thread count."""
+    found: dict[int, Departure] = {}
+    for group in dict.fromkeys(map(_group, variants)):
+        indices = [index for index, variant in enumerate(variants) if _group(variant) == group and not variant.invalid]
+        found |= dict(zip(indices, departures([variants[index] for index in indices], context), strict=False))
+    return found
+
+
+def _spread(samples_us: Sequence[float]) -> float | None:
+    if len(samples_us) < 4:
+        return None
+    low, middle, high = statistics.quantiles(samples_us, n=4, method="inclusive")
+    return (high - low) / middle
+
+
+def _grid(title: str, rows: Sequence[Row]) -> Grid:
+    resolutions = tuple(sorted({row.variant.resolution for row in rows}, reverse=True))
+    alphas = sorted({row.variant.alpha for row in rows}, reverse=True)
+    cells = {(row.variant.alpha, row.variant.resolution): row for row in rows}
+    return Grid(title, resolutions, tuple((alpha, tuple(cells.get((alpha, side)) for side in resolutions)) for alpha in alphas))
+
+
+def _beyond(variant: VariantResult, context: Context) -> set[str]:
+    """The limits, `compute` and `memory`, that the network or a kernel of it is beyond."""
+    rows = kernel_table(variant, context).rows
+    above = variant.peak_share(context) > 1 or any((row.peak_share or 0.0) > 1 for row in rows)
+    found = {"memory"} if any(row.limit == "memory" and (row.limit_share or 0.0) > 1 for row in rows) else set()
+    return found | {"compute"} if above else found
+
+
+def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
+    context = results.context
+    own = any(variant.network_sha256 for variant in results.variants)
+    whence = "from the table of layers" + (", those of a network from a file in its graph" if own else "")
+    notes = [f"Multiply-adds (MACs) of one image and parameters, batch norm and bias included, are counted {whence}."]
+    if sources:
+        weights = "; ".join(dict.fromkeys(variant.weights for variant in results.variants))
+        notes.append(f"Top-1 is the published accuracy of the network as its source trained it. The weights timed here: {weights}.")
+    notes.append(
+        "Share of FMA peak: multiply-adds over those the core could have done in that time, "
+        f"{context.fma_lanes_per_cycle} float32 a cycle and thread at {context.clock_hz / 1e9:g} GHz."
+    )
+    beyond = {limit for variant in results.variants for limit in _beyond(variant, context)}
+    if "compute" in beyond:
+        notes.append("More than 100 % of it: Strassen's algorithm needs fewer multiply-adds than are counted for a layer.")
+    if "memory" in beyond:
+        notes.append(
+            "More than 100 % of what memory allows: that is for reading and writing in turns; a kernel that mostly reads may get more."
+        )
+    if context.kind == "modelled":
+        notes.append("Core cycles: without what misses cost. DRAM: lines read from memory and written back to it.")
+    emulator = "; on a virtual board the code that QEMU translated is part of it" if context.kind == "modelled" else ""
+    notes.append(f"Peak memory: how far the process's resident memory rose: library, weights, activations{emulator}.")
+    judges = " or ".join(dict.fromkeys(variant.reference for variant in results.variants))
+    notes.append(f"Max error: against the output of {judges}, relative to its largest magnitude.")
+    fallback = fallback_note(results)
+    return (*notes, fallback) if fallback else tuple(notes)

@@ -1,0 +1,95 @@
+"""How numbers and their origin are written. A modelled latency is never written without the word `modelled`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection
+
+from tvmmobile.results.file import Context, VariantResult
+
+#: Written where a value is not known.
+UNKNOWN = "–"
+#: Kernels that are listed by name; of more, the operators.
+_MOST_NAMES = 6
+#: What a name has behind its operator: shape, fingerprint, dtype and threads (`layers.Opaque.name`, `tasks.Task.name`).
+_OPERATOR = re.compile(r"_\d+(x\d+)*_[0-9a-f]{12}.*")
+
+
+def clean(text: str) -> str:
+    """Text on one line without invisible characters: a name must not reverse or hide the number that follows it."""
+    line = " ".join(text.split())
+    return line if line.isprintable() else "".join(character for character in line if character.isprintable())
+
+
+def origin(context: Context) -> str:
+    """`modelled` or `measured on <board>`, for headings."""
+    return "modelled" if context.kind == "modelled" else f"{context.kind} on {context.board}"
+
+
+def origin_caption(context: Context) -> str:
+    """One line on where latencies come from, without a full stop."""
+    clock = f"{context.cpu} at {context.clock_hz / 1e9:g} GHz"
+    if context.kind != "modelled":
+        return f"{context.kind} on {context.board} ({context.device}), {clock}"
+    return f"modelled: {clock}" + (f", {context.modelled_terms}" if context.modelled_terms else "")
+
+
+def latency_ms(latency_us: float | None) -> str:
+    """Microseconds in milliseconds, with two decimals, or four below a tenth of a millisecond."""
+    if latency_us is None or not math.isfinite(latency_us):
+        return UNKNOWN
+    return f"{latency_us / 1e3:.{2 if latency_us >= 100 else 4}f}"
+
+
+def millions(count: int | None) -> str:
+    """A count in millions."""
+    return UNKNOWN if count is None else f"{count / 1e6:.{1 if count >= 10e6 else 2}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 in percent, one decimal, without the sign."""
+    return f"{100 * share:.1f}" if share is not None and math.isfinite(share) else UNKNOWN
+
+
+def signed(change: float) -> str:
+    """A change as a share of 1 in percent, with the sign and its mark; what rounds to nothing has no sign."""
+    text = f"{change:+.1%}"
+    return "0.0%" if text in ("+0.0%", "-0.0%") else text
+
+
+def mebibytes(count: int) -> str:
+    """Bytes in MiB."""
+    return f"{count / 2**20:.1f}"
+
+
+def scientific(value: float, decimals: int = 1) -> str:
+    """A digit, so many decimals and an exponent."""
+    return f"{value:.{decimals}e}" if math.isfinite(value) else UNKNOWN
+
+
+def plural(count: int, thing: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def fallback_sentence(names: Collection[str], kernels: int) -> str:
+    """Which kernels no template takes, so that MetaSchedule's rules made their schedules; "" for none.
+
+    Args:
+        names: of these kernels, each once.
+        kernels: how many there are altogether.
+    """
+    if not names:
+        return ""
+    listed = list(names)
+    if len(listed) > _MOST_NAMES:
+        operators = Counter(_OPERATOR.sub("", name) for name in listed)
+        listed = [f"{operator} ({count})" for operator, count in operators.most_common()]
+    return f"No template takes {len(names)} of {plural(kernels, 'kernel')}, which have schedules of MetaSchedule's: {', '.join(listed)}."
+
+
+def label_of(variant: VariantResult) -> str:
+    """α and side as the paper writes them, e.g. `1.0-224`."""
+    return f"{variant.alpha}-{variant.resolution}"

@@ -1,0 +1,1 @@
+"""Compiled libraries on a device: loaded, checked and timed."""

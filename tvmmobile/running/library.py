@@ -1,0 +1,154 @@
+"""Compiled variants on disk: a library with its manifest and reference beside it, found and checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.kernels.serial import schedule_from_json
+from tvmmobile.networks.models.own import OwnSpec
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import sha256_of
+
+_AGAIN = "Compile the library again."
+
+
+def stem_of(variant: str, dtype: str, threads: int) -> str:
+    """What a library is called without its suffix, such as `mobilenet_v1_1.0_224_float32_t1`."""
+    return f"{variant}_{dtype}_t{threads}"
+
+
+@dataclass(frozen=True)
+class Library:
+    """A compiled variant on disk.
+
+    Attributes:
+        path: the `.so`; the manifest and `.reference.npz` lie beside it under the same stem.
+    """
+
+    spec: ModelSpec
+    dtype: str
+    threads: int
+    path: Path
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest."""
+        return self.path.with_suffix(".json")
+
+    @property
+    def reference_path(self) -> Path:
+        """Input, and the output for it."""
+        return self.path.with_suffix(".reference.npz")
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest's content."""
+        content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        return content
+
+    @property
+    def weights(self) -> str:
+        """Where they came from, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
+        return str(self.manifest()["weights"])
+
+    def reference(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The reference input, NCHW, and the output that PyTorch, or whoever the manifest names, has for it; no code in the file is run.
+
+        Raises:
+            UserError: the file is damaged, or not this variant's.
+        """
+        try:
+            with np.load(self.reference_path, allow_pickle=False) as arrays:
+                data, output = arrays["input"], arrays["output"]
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.reference_path} cannot be read: {error}.", _AGAIN) from error
+        shapes = self.spec.input_shape, self.spec.output_shape
+        if (data.shape, output.shape) != shapes or {data.dtype, output.dtype} != {np.dtype("float32")}:
+            raise UserError(f"{self.reference_path} does not hold the arrays of {self.spec.variant}.", _AGAIN)
+        return data, output
+
+
+def find_libraries(paths: Sequence[Path]) -> list[Library]:
+    """Libraries by path, those of a directory by name; all must have the same thread count, so that one table can hold them.
+
+    Raises:
+        UserError: there is none, a manifest or reference is missing or damaged, the file is not the one its manifest describes, two have
+            one name, or threads differ.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(path.glob("*.so")) if path.is_dir() else [path]
+    libraries = [_described(path) for path in dict.fromkeys(files)]
+    if not libraries:
+        raise UserError(f"there is no library in {', '.join(map(str, paths))}.", "Compile some with tvmmobile compile.")
+    names: dict[str, Path] = {}
+    for library in libraries:
+        other = names.setdefault(library.path.stem, library.path)
+        if other != library.path:
+            raise UserError(
+                f"{other} and {library.path} have the same name.", "Time them one at a time, or rename one with its companions."
+            )
+    threads = {library.threads for library in libraries}
+    if len(threads) > 1:
+        raise UserError(f"libraries for {sorted(threads)} threads cannot share a report.", "Time them one thread count at a time.")
+    return libraries
+
+
+def _described(path: Path) -> Library:
+    """The library at `path` as its manifest describes it."""
+    for needed in (path, path.with_suffix(".json"), path.with_suffix(".reference.npz")):
+        if not needed.is_file():
+            raise UserError(
+                f"{needed} is not there.", "A library needs its manifest and reference beside it: tvmmobile compile writes all three."
+            )
+    try:
+        manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        library = Library(_spec(manifest), str(manifest["dtype"]), int(manifest["threads"]), path)
+        _check(manifest)
+        digest = manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path.with_suffix('.json')} is not a manifest of tvmmobile: {problem}.", _AGAIN) from error
+    if sha256_of(path) != digest:
+        raise UserError(f"{path} is not the library its manifest describes.", _AGAIN)
+    library.reference()
+    return library
+
+
+def _spec(manifest: Mapping[str, Any]) -> ModelSpec:
+    """The identity of the network; raises what `_check` does where there is none."""
+    model = manifest["model"]
+    if "contents" not in model:
+        return ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
+    _, channels, side, _ = manifest["input"]["shape"]
+    output = tuple(map(int, manifest["output"]["shape"]))
+    return OwnSpec(str(model["name"]), 1.0, int(side), contents=str(model["contents"]), channels=int(channels), output=output)
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    """Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` where a report could not be made of the manifest."""
+    if int(manifest["threads"]) < 1:
+        raise ValueError(f"{manifest['threads']} threads")
+    if not isinstance(manifest["weights"], str):
+        raise ValueError("weights is not text")
+    if not isinstance(manifest.get("reference", ""), str):
+        raise ValueError("reference is not text")
+    for name in ("macs", "parameters") if "contents" in manifest["model"] else ():
+        if not (isinstance(manifest[name], int) and manifest[name] > 0):
+            raise ValueError(f"{name} is not a positive number")
+    for kernel in manifest["kernels"]:
+        schedule_from_json(kernel["schedule"])
+        name, kind, macs, latency_us = (kernel[key] for key in ("name", "kind", "macs", "latency_us"))
+        if not (isinstance(name, str) and isinstance(kind, str) and isinstance(macs, int) and macs >= 0):
+            raise ValueError(f"kernel {name!r} has no layer type or multiply-adds")
+        if latency_us is not None and not 0 < latency_us < math.inf:
+            raise ValueError(f"kernel {name!r} has a latency of {latency_us}")

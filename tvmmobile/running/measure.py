@@ -1,0 +1,392 @@
+"""Runs a library on a device once it is compiled: a kernel with given arrays, or a whole network; what came out, and how long it took.
+
+On a virtual board a run's executed blocks and cache misses are counted, and the board's model says how long they take
+(virtual/modelled.py); on a real one the clock is read. Every failure is a `MeasureError` whose kind tells a bad library ("crashed",
+"timeout", "load") from an unreachable device ("link").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from tvmmobile.devices.agents.rpc import DEFAULT_WAIT_S, HostGone, LinkError, open_session
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.system.clock import ClockPlan, sample_clock
+from tvmmobile.virtual.board import Board, load_board
+from tvmmobile.virtual.cores.core_model import HOTTEST, BlockCost
+from tvmmobile.virtual.modelled import modelled_regions, modelled_run
+from tvmmobile.virtual.profile import parse_profile, profile_of
+
+FailureKind = Literal["crashed", "timeout", "load", "link", "host"]
+Array = npt.NDArray[Any]
+NETWORK_FUNCTION = "main"
+#: Fields of `Timing` that the agent is not told.
+_OURS = ("settle", "min_total_ms", "max_total_ms")
+#: EM_AARCH64 (ELF for the Arm 64-bit Architecture, Arm IHI 0056).
+ELF_AARCH64 = 183
+#: What the agent answers when it ends a session itself (agent.cc, `SayWhy`).
+_ENDED = re.compile(r"tvmmobile session (crashed|timeout): ([^\n]*)")
+
+
+class MeasureError(Exception):
+    """A library could not be measured.
+
+    Attributes:
+        reason: one line, such as `killed by SIGSEGV` or `did not finish within 10 s`.
+        kind: `crashed`, `timeout` and `load` are the library's fault; `link` says nothing about it, nor does `host`: the way to the device
+            is gone for good.
+    """
+
+    def __init__(self, reason: str, kind: FailureKind) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind: FailureKind = kind
+
+    def __reduce__(self) -> tuple[type[MeasureError], tuple[str, FailureKind]]:
+        return MeasureError, (self.reason, self.kind)  # it travels between worker processes
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a run is timed. On a virtual board one run is enough: `repeat`, `number` and `min_time_ms` are a real one's.
+
+    Attributes:
+        warmup: runs before the timed ones.
+        repeat: samples.
+        number: runs in one sample, at least.
+        min_time_ms: a sample lasts at least this long; raises `number`.
+        flush_bytes: memory streamed over before each sample, so that weights are cold; on a virtual board, 0 leaves the simulated caches as
+            they are and anything else empties them.
+        produce: arguments that the layer before has written: brought into the caches after that.
+        threads: of TVM's pool.
+        settle, min_total_ms, max_total_ms: see `ClockPlan`; a model needs none of it.
+    """
+
+    warmup: int = 0
+    repeat: int = 1
+    number: int = 1
+    min_time_ms: int = 0
+    flush_bytes: int = 0
+    produce: tuple[int, ...] = ()
+    threads: int = 1
+    settle: float = 0.0
+    min_total_ms: int = 0
+    max_total_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long one run took.
+
+    Attributes:
+        kind: whether the rest is a model's or a clock's.
+        seconds: modelled seconds, or the samples' median.
+        cycles: modelled core cycles, without what misses cost; None when measured.
+        instructions: executed instructions, exact; None when measured.
+        l1d_misses: lines that the simulated first-level data cache did not have; None when measured.
+        dram_bytes: what was read from memory and written back to it; None when measured.
+        term_ms: the terms of `seconds` by name, in milliseconds (docs/virtual-boards.md); empty when measured.
+        samples_ns: raw samples in ns; empty when modelled.
+        steady: whether the times had settled before the first sample.
+        hottest: the costliest blocks, most cycles first; empty when measured.
+        unknown_instructions: executed instructions the model knows only a lower bound for.
+    """
+
+    kind: Literal["modelled", "measured"]
+    seconds: float
+    cycles: int | None = None
+    instructions: int | None = None
+    l1d_misses: int | None = None
+    dram_bytes: int | None = None
+    term_ms: Mapping[str, float] = field(default_factory=dict)
+    samples_ns: tuple[float, ...] = ()
+    hottest: tuple[BlockCost, ...] = ()
+    unknown_instructions: int = 0
+    steady: bool = True
+
+
+@dataclass(frozen=True)
+class KernelRun:
+    """One kernel's run.
+
+    Attributes:
+        latency: how long it took.
+        outputs: the arrays asked for, as the timed run left them.
+    """
+
+    latency: Latency
+    outputs: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One call of a kernel within a run of its network.
+
+    Attributes:
+        symbol: the function's name in the library.
+        seconds: modelled, or the median over the runs.
+        l1d_misses, dram_bytes: as of `Latency`; None when measured.
+    """
+
+    symbol: str
+    seconds: float
+    l1d_misses: int | None = None
+    dram_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class NetworkRun:
+    """One network's run.
+
+    Attributes:
+        latency: how long it took.
+        output: what `main` returned.
+        peak_memory_bytes: how far the session's resident memory rose above an idle session's: library, weights, activations, and on a
+            virtual board the code QEMU translated.
+        calls: of kernels, in order of execution, from further runs that were timed call by call.
+    """
+
+    latency: Latency
+    output: Array
+    peak_memory_bytes: int
+    calls: tuple[KernelCall, ...]
+
+
+def measure_library(
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    library: Path,
+    function: str,
+    arrays: Sequence[Array],
+    outputs: Sequence[int],
+    timeout_s: float,
+    timing: Timing | None = None,
+    wait_s: float = DEFAULT_WAIT_S,
+) -> KernelRun:
+    """Run one function of a shared library on the device.
+
+    Args:
+        endpoint: a started device's.
+        profile: the same device's.
+        library: a `.so` for the device.
+        function: the packed function's name in it.
+        arrays: its arguments, C-contiguous; each becomes a tensor on the device.
+        outputs: which of them come back.
+        timeout_s: for the whole session, loading included.
+        timing: how to time; by default one run.
+        wait_s: how long to wait for a free agent.
+
+    Raises:
+        MeasureError: it could not be measured; see its kind.
+    """
+    with _session(endpoint, timeout_s, wait_s) as session:
+        module = _load(session, library)
+        tensors = [session.put(array) for array in arrays]
+        latency = _timed(session, module, function, profile, timing or Timing(), tensors)
+        results = tuple(session.get(tensors[index]) for index in outputs)
+    return KernelRun(latency, results)
+
+
+def measure_network(
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    library: Path,
+    input_array: Array,
+    timeout_s: float,
+    timing: Timing | None = None,
+    wait_s: float = DEFAULT_WAIT_S,
+) -> NetworkRun:
+    """Run a Relax VM library whose `main` takes one tensor and returns one.
+
+    Args:
+        endpoint: a started device's.
+        profile: the same device's.
+        library: a `.so` for the device.
+        input_array: the network's input.
+        timeout_s: for the whole session, loading included.
+        timing: how to time; by default one run after one to warm up, which allocates the activations.
+        wait_s: how long to wait for a free agent.
+
+    Raises:
+        MeasureError: it could not be measured; see its kind.
+    """
+    from tvm.runtime.vm import VirtualMachine
+
+    timing = timing or Timing(warmup=1)
+    with _session(endpoint, timeout_s, wait_s) as session:
+        machine = VirtualMachine(_load(session, library), session.cpu(0))
+        machine.set_input(NETWORK_FUNCTION, session.put(input_array))
+        latency = _timed(session, machine.module, "invoke_stateful", profile, timing, [NETWORK_FUNCTION])
+        output = session.get(machine.get_outputs(NETWORK_FUNCTION))
+        peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
+        calls = _timed_calls(session, machine.module, profile, timing)
+    return NetworkRun(latency, output, peak, calls)
+
+
+def network_outputs(
+    endpoint: Endpoint, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float, wait_s: float = DEFAULT_WAIT_S
+) -> list[Array]:
+    """What a Relax VM library's `main` returns for each of several inputs, in one session and without a latency.
+
+    Args:
+        endpoint: a started device's; a virtual board need not have been started for timing.
+        library: a `.so` for the device.
+        inputs: the network's inputs, one after another.
+        threads: of TVM's pool.
+        timeout_s: for the whole session, loading included.
+        wait_s: how long to wait for a free agent.
+
+    Raises:
+        MeasureError: it could not be run; see its kind.
+    """
+    from tvm.runtime.vm import VirtualMachine
+
+    outputs = []
+    with _session(endpoint, timeout_s, wait_s) as session:
+        machine = VirtualMachine(_load(session, library), session.cpu(0))
+        run = _evaluator(session, machine.module, "invoke_stateful", Timing(threads=threads), "clock")
+        for array in inputs:
+            machine.set_input(NETWORK_FUNCTION, session.put(array))
+            run(NETWORK_FUNCTION)
+            outputs.append(session.get(machine.get_outputs(NETWORK_FUNCTION)))
+    return outputs
+
+
+def measure_copy_rate(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> float:
+    """Bytes a second that one core of a board reads and writes while it copies a large array.
+
+    Raises:
+        MeasureError: it could not be measured; see its kind.
+    """
+    with _session(endpoint, timeout_s, wait_s) as session:
+        return float(session.get_function("tvmmobile.copy_rate")())
+
+
+@contextmanager
+def _session(endpoint: Endpoint, timeout_s: float, wait_s: float) -> Iterator[Any]:
+    """A session whose failures come out as `MeasureError`."""
+    try:
+        with open_session(endpoint, timeout_s, wait_s) as session:
+            yield session
+    except MeasureError:
+        raise
+    except (LinkError, OSError) as error:
+        raise MeasureError(str(error), "host" if isinstance(error, HostGone) else "link") from error
+    except Exception as error:  # TVM raises whatever its C++ side threw, on either end of the connection
+        raise _explained(error) from error
+
+
+def _explained(error: Exception) -> MeasureError:
+    text = str(error)
+    ended = _ENDED.search(text)
+    if ended:
+        return MeasureError(ended.group(2), "timeout" if ended.group(1) == "timeout" else "crashed")
+    if _is_outage(text):
+        return MeasureError(f"the agent went away: {_first_line(text)}", "link")
+    return MeasureError(_first_line(text) or type(error).__name__, "crashed")
+
+
+def _is_outage(text: str) -> bool:
+    """Whether TVM's client says that its connection ended (rpc_endpoint.cc, socket.h), as it does when the agent itself is gone."""
+    signs = ("Channel closes", "previously closed", "code == RPCCode::kReturn", "SockChannel::")
+    return any(sign in text for sign in signs)
+
+
+def _first_line(text: str) -> str:
+    """What went wrong, without the lines that only say where."""
+    lines = [
+        line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("RPCError: Error caught", "Traceback", "  "))
+    ]
+    return lines[0] if lines else ""
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Makes whatever the agent objects to a failure of kind `load`; outages, crashes and deadlines stay what they are."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or _ENDED.search(str(error)) or _is_outage(str(error)):
+            raise
+        raise MeasureError(f"{name} cannot be loaded on the device: {_first_line(str(error))}", "load") from error
+
+
+def _load(session: Any, library: Path) -> Any:
+    """Upload and load a library.
+
+    Raises:
+        MeasureError: of kind `load` when it is not for the device or the device's loader refuses it.
+    """
+    with library.open("rb") as stream:
+        header = stream.read(20)
+    # The device's loader says "no such file" of a library for another processor.
+    if header[:4] != b"\x7fELF" or int.from_bytes(header[18:20], "little") != ELF_AARCH64:
+        raise MeasureError(f"{library.name} is no AArch64 library", "load")
+    session.upload_file(library)
+    with _loading(library.name):
+        return session.load_module(library.name)
+
+
+def _timed(session: Any, module: Any, function: str, profile: DeviceProfile, timing: Timing, arguments: Sequence[Any]) -> Latency:
+    """Run a function as `timing` says; on a board as often as its clock needs."""
+    if profile.kind == "modelled":
+        answer = _evaluator(session, module, function, timing, "model")(*arguments)
+        return _modelled(bytes(answer), load_board(profile.board_file), timing.threads)
+    if timing.warmup:
+        _evaluator(session, module, function, replace(timing, warmup=timing.warmup - 1, repeat=1, number=1, min_time_ms=0), "clock")(
+            *arguments
+        )
+
+    def run(count: int) -> list[float]:
+        answer = _evaluator(session, module, function, replace(timing, warmup=0, repeat=count), "clock")(*arguments)
+        return [float(sample) for sample in json.loads(bytes(answer))["samples_ns"]]
+
+    sampled = sample_clock(run, ClockPlan(timing.settle, timing.repeat, timing.min_total_ms, timing.max_total_ms))
+    return Latency("measured", statistics.median(sampled.samples_ns) * 1e-9, samples_ns=sampled.samples_ns, steady=sampled.steady)
+
+
+def _timed_calls(session: Any, machine: Any, profile: DeviceProfile, timing: Timing) -> tuple[KernelCall, ...]:
+    """Run a network further times, and time each kernel by itself. What that costs between kernels is in no kernel's time."""
+    mode = "model" if profile.kind == "modelled" else "clock"
+    answer = json.loads(bytes(_evaluator(session, machine, "invoke_stateful", timing, mode, calls=True)(NETWORK_FUNCTION)))
+    if mode == "clock":
+        medians = (statistics.median(samples) * 1e-9 for samples in zip(*answer["samples_ns"], strict=True))
+        return tuple(KernelCall(*call) for call in zip(answer["calls"], medians, strict=True))
+    board = load_board(profile.board_file)
+    # Regions that were opened before, for the whole network, are in the profile too.
+    regions = modelled_regions(profile_of(answer["profile"]), board, timing.threads)[-len(answer["calls"]) :]
+    return tuple(
+        KernelCall(symbol, region.modelled_ms * 1e-3, region.misses.l1d, region.misses.dram_bytes(board.caches.line_bytes))
+        for symbol, region in zip(answer["calls"], regions, strict=True)
+    )
+
+
+def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:
+    spec = {name: value for name, value in asdict(timing).items() if name not in _OURS} | {"mode": mode, "calls": calls}
+    with _loading(f"{function}()"):
+        evaluator: Callable[..., Any] = session.get_function("tvmmobile.evaluator")(module, function, json.dumps(spec))
+    return evaluator
+
+
+def _modelled(answer: bytes, board: Board, threads: int) -> Latency:
+    run = modelled_run(parse_profile(answer), board, threads, HOTTEST)
+    return Latency(
+        "modelled",
+        run.modelled_ms * 1e-3,
+        cycles=run.core.cycles,
+        instructions=run.core.instructions,
+        l1d_misses=run.misses.l1d,
+        dram_bytes=run.dram_bytes,
+        term_ms=run.term_ms,
+        hottest=run.core.hottest,
+        unknown_instructions=run.core.unknown_instructions,
+    )

@@ -1,0 +1,184 @@
+"""What this machine has of what tvmmobile needs, and the command that fixes the rest."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.errors import UserError
+
+_DISTRIBUTION = "tvmmobile"
+_FREE_DISK_GB = 2.0
+_VERSION_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program of the system.
+
+    Attributes:
+        name: what the code calls it, and the key for `require`.
+        programs: names to look for, best first.
+        package: Debian's package of it.
+        purpose: what stops working without it.
+        min_version: least major version; 0 if any will do.
+    """
+
+    name: str
+    programs: tuple[str, ...]
+    package: str
+    purpose: str
+    min_version: int = 0
+
+
+#: llvm 16 first: timing models differ between versions, and virtual boards are calibrated with that one.
+TOOLS = (
+    Tool("qemu-aarch64", ("qemu-aarch64",), "qemu-user", "runs AArch64 code", 7),
+    Tool("aarch64-linux-gnu-g++", ("aarch64-linux-gnu-g++",), "g++-aarch64-linux-gnu", "builds the agent, links kernels", 10),
+    Tool("aarch64-linux-gnu-gcc", ("aarch64-linux-gnu-gcc",), "g++-aarch64-linux-gnu", "links compiled libraries", 10),
+    Tool("llvm-mca", ("llvm-mca-16", "llvm-mca", "llvm-mca-17", "llvm-mca-18", "llvm-mca-19"), "llvm-16", "models the cores' timing", 16),
+    Tool("llvm-mc", ("llvm-mc-16", "llvm-mc", "llvm-mc-17", "llvm-mc-18", "llvm-mc-19"), "llvm-16", "disassembles hot blocks", 16),
+    Tool("cc", ("gcc", "cc", "clang"), "gcc libc6-dev", "builds the plugin for QEMU"),
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: of the tool, package or resource.
+        ok: nothing to do.
+        found: what was found: a version, a path, a size, or what is wrong with it.
+        purpose: what it is needed for.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    purpose: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings, and the one command that fixes what a command can fix (empty if all is well)."""
+
+    checks: tuple[Check, ...]
+    remedy: str
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is missing."""
+        return all(check.ok for check in self.checks)
+
+
+def require(name: str) -> Path:
+    """The path of a program of `TOOLS`, e.g. `require("llvm-mca")`.
+
+    Raises:
+        UserError: it is missing or too old; the remedy is the command that installs it.
+    """
+    tool = next(tool for tool in TOOLS if tool.name == name)
+    path, problem = _find(tool)
+    if path is None:
+        raise UserError(f"{tool.name} is {problem}; it {tool.purpose}.", f"Run: {install_command((tool,))}")
+    return path
+
+
+def install_command(tools: Sequence[Tool]) -> str:
+    """The command that installs the packages of `tools` on Debian and its kin."""
+    packages = dict.fromkeys(package for tool in tools for package in tool.package.split())
+    return f"apt-get install -y {' '.join(packages)}"
+
+
+def diagnose() -> Diagnosis:
+    """Look at everything tvmmobile needs on this machine. Changes nothing."""
+    tools = [(tool, _check_tool(tool)) for tool in TOOLS]
+    requirements = _requirements()
+    packages = [(requirement, _check_package(requirement)) for requirement in requirements]
+    disk = _check_disk()
+    fixes = []
+    if lacking := [tool for tool, check in tools if not check.ok]:
+        fixes.append(install_command(lacking))
+    if wrong := [requirement for requirement, check in packages if not check.ok]:
+        fixes.append(shlex.join([sys.executable, "-m", "pip", "install", *wrong]))
+    if not requirements:
+        packages.append(("", Check(_DISTRIBUTION, False, "not installed", "names the Python packages")))
+        fixes.append(shlex.join([sys.executable, "-m", "pip", "install", "--no-deps", "-e", str(Path(__file__).parents[2])]))
+    if not disk.ok:
+        fixes.append(f"df -h {shlex.quote(str(_existing(cache_dir())))}")
+    checks = (*(check for _, check in tools), *(check for _, check in packages), disk)
+    return Diagnosis(checks, " && ".join(fixes))
+
+
+def _find(tool: Tool) -> tuple[Path | None, str]:
+    """The first program that is new enough, and its version; or None, and what is wrong."""
+    problem = "missing"
+    for program in tool.programs:
+        if path := shutil.which(program):
+            version = _version_of(path)
+            if not tool.min_version or (version and int(version.split(".")[0]) >= tool.min_version):
+                return Path(path), version
+            problem = f"version {version or '?'}, but {tool.min_version} or newer is needed"
+    return None, problem
+
+
+@cache
+def _version_of(path: str) -> str:
+    """The first dotted number that `--version` prints, or an empty string."""
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    match = re.search(r"\d+\.\d+(\.\d+)*", re.sub(r"\([^)]*\)", "", done.stdout))
+    return match.group() if match else ""
+
+
+def _check_tool(tool: Tool) -> Check:
+    path, version = _find(tool)
+    return Check(tool.name, path is not None, version, tool.purpose)
+
+
+def _requirements() -> list[str]:
+    """What the installed distribution depends on, without its extras; empty if it is not installed."""
+    try:
+        lines = metadata.requires(_DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [line for line in lines if "extra ==" not in line]
+
+
+def _check_package(requirement: str) -> Check:
+    from packaging.requirements import Requirement
+
+    wanted = Requirement(requirement)
+    try:
+        version = metadata.version(wanted.name)
+    except metadata.PackageNotFoundError:
+        return Check(wanted.name, False, "missing", f"Python package {wanted.specifier}")
+    good = wanted.specifier.contains(version, prereleases=True)
+    return Check(
+        wanted.name, good, version if good else f"version {version}, but {wanted.specifier} is needed", f"Python package {wanted.specifier}"
+    )
+
+
+def _check_disk() -> Check:
+    place = _existing(cache_dir())
+    free_gb = shutil.disk_usage(place).free / 1e9
+    good = free_gb >= _FREE_DISK_GB
+    found = f"{free_gb:.1f} GB free" if good else f"only {free_gb:.1f} GB free"
+    return Check("disk", good, found, f"{_FREE_DISK_GB:.0f} GB for libraries and helpers")
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above `path` that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())

@@ -1,0 +1,63 @@
+"""The one place that reads the process environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import platformdirs
+
+from tvmmobile.system.errors import UserError
+
+#: The version of TVM that every library, log and agent is built with.
+TVM_VERSION = "0.27.0.post1"
+TVM_FFI_VERSION = "0.1.14.post1"
+#: The tuning logs that come with the program.
+SHIPPED_LOGS = Path(__file__).resolve().parents[1] / "tuning_logs"
+
+
+def cache_dir() -> Path:
+    """Where built helpers (agent, plugin, unpacked runtime) are kept; `TVMMOBILE_CACHE` moves it."""
+    return Path(os.environ.get("TVMMOBILE_CACHE") or platformdirs.user_cache_dir("tvmmobile"))
+
+
+def keep_torch_cache() -> None:
+    """Among the helpers, not the temporary files, is the folder for kernels that PyTorch's exporter creates although it makes none."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "torchinductor"))
+
+
+def user_data_dir() -> Path:
+    """Where the user's own tuning logs and device profiles are kept; `TVMMOBILE_DATA` moves it."""
+    return Path(os.environ.get("TVMMOBILE_DATA") or platformdirs.user_data_dir("tvmmobile"))
+
+
+def adb_server_port() -> int:
+    """Where adb's server listens on this machine: `ANDROID_ADB_SERVER_PORT`, which adb itself reads too; 5037 without it.
+
+    Raises:
+        UserError: it is no port.
+    """
+    text = os.environ.get("ANDROID_ADB_SERVER_PORT") or "5037"
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise UserError(
+            f"ANDROID_ADB_SERVER_PORT is {text!r}, which is no port.", "Set it to a number from 1 to 65535, or unset it for 5037."
+        )
+    return int(text)
+
+
+def environment() -> dict[str, str]:
+    """All of this process's variables, for another process to take over."""
+    return dict(os.environ)
+
+
+def take_over(variables: Mapping[str, str]) -> None:
+    """Put another process's variables in the place of this one's."""
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+def debug_level() -> int:
+    """`TVMMOBILE_DEBUG`: 0 (quiet) to 4 (everything); anything else counts as 0."""
+    text = os.environ.get("TVMMOBILE_DEBUG", "0")
+    return int(text) if text in {"0", "1", "2", "3", "4"} else 0

@@ -1,0 +1,133 @@
+"""JSON files from elsewhere: read with one sentence on what is wrong with them, and where, whatever they hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from tvmmobile.system.errors import UserError
+
+#: A file with more is not one of ours; it would fill memory before anything could be said of it.
+MOST_BYTES = 64 << 20
+#: Levels of objects and lists within one another. What is read can then be written again: `json.dumps` recurses.
+MOST_LEVELS = 32
+#: Of a value, or of a field's name, in a message.
+_MOST_CHARACTERS = 60
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a file should be.
+
+    Attributes:
+        name: with its article, e.g. `a result file of tvmmobile`.
+        remedy: what to do about one that is not.
+    """
+
+    name: str
+    remedy: str
+
+    def refusal(self, path: Path, problem: str) -> UserError:
+        """The error that says that `path` is no such file."""
+        return UserError(f"{path} is not {self.name}: {problem}.", self.remedy)
+
+
+def read_json(path: Path, kind: FileKind) -> tuple[str, Any]:
+    """The text of a JSON file and what it holds; every number in it is finite.
+
+    Raises:
+        UserError: it cannot be read, is empty, cut off, too large or no JSON, or holds a number that JSON does not have.
+    """
+    text = _text(path, kind)
+    if not text.strip():
+        raise UserError(f"{path} is empty.", kind.remedy)
+    try:
+        content = from_json(text)
+    except ValueError as error:
+        problem = str(error)
+        if problem.startswith("EOF"):
+            raise UserError(f"{path} was cut off: {problem}.", kind.remedy) from error
+        if problem.startswith("recursion limit"):
+            raise kind.refusal(path, "it is nested too deeply") from error
+        raise kind.refusal(path, f"it is no JSON, {problem}") from error
+    _check_values(path, kind, content)
+    return text, content
+
+
+def validated(path: Path, kind: FileKind, text: str, adapter: TypeAdapter[Value]) -> Value:
+    """What the text of `path` holds, as `adapter` reads it.
+
+    Raises:
+        UserError: a field is missing, unknown, or has a value that it cannot have; the first one is named.
+    """
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False)
+        more = f" (and {len(others)} more)" if others else ""
+        raise kind.refusal(path, _sentence(first["loc"], first["type"], first["msg"], first["input"]) + more) from error
+
+
+def place(parts: Sequence[int | str]) -> str:
+    """Where something is in a JSON file, e.g. `benchmarks[3].samples_us[0]`."""
+    text = ""
+    for part in parts:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if part.isidentifier() and len(part) <= _MOST_CHARACTERS else _shown(part))
+    return text or "the whole"
+
+
+def _text(path: Path, kind: FileKind) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", kind.remedy) from error
+    if len(data) > MOST_BYTES:
+        raise kind.refusal(path, f"it has more than {MOST_BYTES >> 20} MiB")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise kind.refusal(path, f"byte {error.start} is not UTF-8 text") from error
+
+
+def _check_values(path: Path, kind: FileKind, content: Any) -> None:
+    """Refuse what would fail only later: when it is computed with, or written again."""
+    waiting: list[tuple[tuple[int | str, ...], Any]] = [((), content)]
+    while waiting:
+        where, value = waiting.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            raise kind.refusal(path, f"{place(where)} is {value}, which is no number")
+        if len(where) > MOST_LEVELS:
+            raise kind.refusal(path, f"{place(where[:3])} is nested too deeply")
+        if isinstance(value, dict):
+            waiting += reversed([((*where, key), inner) for key, inner in value.items()])
+        elif isinstance(value, list):
+            waiting += reversed([((*where, index), inner) for index, inner in enumerate(value)])
+
+
+def _sentence(where: Sequence[int | str], problem: str, message: str, value: object) -> str:
+    if problem == "missing":
+        return f"{place(where)} is missing"
+    if problem == "unexpected_keyword_argument":
+        return f"{place(where)} is not known"
+    shown = f" (it is {_shown(value)})" if value is None or isinstance(value, int | float | str) else ""
+    return f"{place(where)}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _shown(value: object) -> str:
+    """A value from a file, in printable ASCII and short."""
+    if isinstance(value, int) and abs(value) > 1e18:
+        return "a huge number"  # Python writes no number of thousands of digits
+    text = ascii(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."

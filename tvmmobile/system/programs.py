@@ -1,0 +1,22 @@
+"""Runs programs of the system to their end."""
+
+from __future__ import annotations
+
+import subprocess
+
+from tvmmobile.system.errors import UserError
+
+
+def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600) -> str:
+    """Run a program to its end and return what it wrote to standard output.
+
+    Raises:
+        UserError: it failed or did not end in time; the message carries the end of what it wrote.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{what} did not end within {timeout_s:g} s.", remedy) from None
+    if done.returncode != 0:
+        raise UserError(f"{what} failed: {(done.stderr or done.stdout).strip()[-1200:]}", remedy)
+    return done.stdout

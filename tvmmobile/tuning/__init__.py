@@ -1,0 +1,1 @@
+"""Search, records, and the plan that follows from them."""

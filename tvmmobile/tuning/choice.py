@@ -1,0 +1,51 @@
+"""Which schedule a task is compiled with: its own best record, else the nearest shape's, else a first guess."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule
+from tvmmobile.schedules import template_for
+from tvmmobile.system.errors import UserError
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.plan import Price
+from tvmmobile.tuning.search.fallback import FallbackSpace
+from tvmmobile.tuning.search.nearest import nearest_record
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A schedule and what it is expected to cost."""
+
+    schedule: Schedule
+    price: Price
+
+
+def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any], left_out: Container[str] = ()) -> Choice:
+    """The schedule for `task`.
+
+    Args:
+        source: an opaque task's unscheduled TIR function, else `None`.
+        target: the device's target, for sampling a fallback schedule that was never measured.
+        left_out: templates whose records do not count for this task.
+
+    Raises:
+        UserError: no schedule exists at all.
+    """
+    best = database.best(task, left_out)
+    if best is not None:
+        return Choice(best.schedule, Price(best.latency_us, f"best of {len(database.records(task))} records"))
+    near = nearest_record(task, database)
+    if near is not None:
+        return Choice(near[0], Price(None, f"best of the nearest tuned shape, {near[1].task.name}"))
+    template = template_for(task)
+    space = template.space(task) if template else None
+    if space is not None:
+        return Choice(space.default, Price(None, "nothing alike was tuned: the template's usual knobs"))
+    sampled = FallbackSpace(task, source, target).members(1)
+    if not sampled:
+        raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", "Please report it with the network.")
+    return Choice(sampled[0], Price(None, "not tuned: MetaSchedule's first sample"))

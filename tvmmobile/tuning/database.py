@@ -1,0 +1,424 @@
+"""Tuning logs: one JSON record a line, appended as they are measured, read from several directories, written to one.
+
+A directory holds one file per device, dtype and thread count, `<device>/<dtype>_t<threads>.jsonl`. Every record names the device,
+the TVM version and, where latency is modelled, the timing model's hash; only records that agree with the current device on all of
+them are used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Container, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from tvmmobile.graph.layers import Opaque
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
+from tvmmobile.schedules import KnobSchedule, Space, template_named
+from tvmmobile.system.environment import TVM_VERSION
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_bytes
+from tvmmobile.system.locks import Held, held
+
+FORMAT = 1
+#: What reading a line, or the extents of a task that no network has, may raise.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
+
+
+class MalformedRecord(ValueError):
+    """A line that is no record; the message says why, in a few words."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must agree for two records to be comparable, besides the task.
+
+    Attributes:
+        device: name of the device, e.g. `pi4-virtual`.
+        model_hash: hash of the timing model for modelled latencies, `None` for measured ones.
+        tvm: TVM's version.
+    """
+
+    device: str
+    model_hash: str | None
+    tvm: str = TVM_VERSION
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tried schedule.
+
+    Attributes:
+        latency_us: microseconds; `None` where the candidate failed.
+        cycles: modelled core cycles, `None` on hardware.
+        samples_us: raw samples where they were measured.
+        error: why it failed, `None` where it did not.
+        when: ISO 8601, UTC.
+    """
+
+    task: Task
+    schedule: Schedule
+    latency_us: float | None
+    cycles: int | None = None
+    samples_us: tuple[float, ...] = ()
+    error: str | None = None
+    when: str = ""
+
+
+class Database:
+    """The records of one device, over all tasks.
+
+    Args:
+        identity: which records count.
+        sources: directories read in this order; none needs to exist.
+        target: the directory new records are written to; `None` for a database that is only read.
+
+    Attributes:
+        ignored: lines that do not count, whatever the reason.
+        outdated: how many of them differ in the timing model alone.
+    """
+
+    def __init__(self, identity: Identity, sources: Iterable[Path], target: Path | None) -> None:
+        self.identity = identity
+        self.target = target
+        self.ignored = 0
+        self.outdated = 0
+        self._records: dict[Task, list[Record]] = {}
+        self._seen: set[tuple[Task, Schedule]] = set()
+        for directory in dict.fromkeys([*sources, *([target] if target else [])]):
+            for path in log_paths(directory, identity.device):
+                for record, usable in self._read(path):
+                    self._add(record, usable)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._records.values()))
+
+    def tasks(self) -> list[Task]:
+        """Every task with a record."""
+        return list(self._records)
+
+    def records(self, task: Task) -> list[Record]:
+        """All records of a task, failed ones included, in the order they were made."""
+        return self._records.get(task, [])
+
+    def best(self, task: Task, left_out: Container[str] = ()) -> Record | None:
+        """The fastest record that did not fail, of no template in `left_out`."""
+        good = [
+            record
+            for record in self.records(task)
+            if record.latency_us is not None and getattr(record.schedule, "template", None) not in left_out
+        ]
+        return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
+
+    def course(self, task: Task) -> list[tuple[int, float]]:
+        """How a task's search went: (trials so far, best latency in microseconds by then), where that improved and at the end."""
+        found: list[tuple[int, float]] = []
+        for trials, record in enumerate(self.records(task), 1):
+            if record.latency_us is not None and (not found or record.latency_us < found[-1][1]):
+                found.append((trials, record.latency_us))
+        end = len(self.records(task))
+        return [*found, (end, found[-1][1])] if found and found[-1][0] < end else found
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Write records to the end of their files, flushed to disk before this returns, under a lock.
+
+        A schedule that is there already is left out. A line that a crash left unfinished is closed first: it must not swallow a new one.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
+        assert self.target is not None, "this database is only read"
+        fresh: dict[tuple[Task, Schedule], Record] = {}
+        for record in records:
+            if (record.task, record.schedule) not in self._seen:
+                fresh.setdefault((record.task, record.schedule), record)
+        files: dict[Path, list[Record]] = {}
+        for record in fresh.values():
+            path = self.target / self.identity.device / file_name(record.task)
+            files.setdefault(path, []).append(record)
+        for path, members in files.items():
+            with locked(path):
+                append_whole(path, self._lines(members).encode())
+            for record in members:
+                self._add(record, usable(record))
+
+    def writing(self) -> AbstractContextManager[None]:
+        """The right to measure for this database's directory and device, which one process has at a time: see `writing`."""
+        assert self.target is not None, "this database is only read"
+        return writing(self.target, self.identity.device)
+
+    def _add(self, record: Record, can_be_built: bool) -> None:
+        key = (record.task, record.schedule)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        if can_be_built:
+            self._records.setdefault(record.task, []).append(record)
+        else:
+            self.ignored += 1
+
+    def replace(self, path: Path, records: Iterable[Record]) -> Path:
+        """Write a file of this device anew, whole, with these records alone; returns where its old content is kept, `<path>.bak`.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
+        backup = path.with_name(path.name + ".bak")
+        with locked(path):
+            write_bytes(backup, path.read_bytes())
+            write_bytes(path, self._lines(records).encode())
+        return backup
+
+    def _read(self, path: Path) -> Iterator[tuple[Record, bool]]:
+        """The records of a file that have this identity, each with whether this version can still build it."""
+        known = _Known()
+        for line in lines_in(content_of(path)):
+            try:
+                value = json.loads(line.decode())
+                found = _identity_of(value)
+                if found != self.identity:
+                    self.ignored += 1
+                    self.outdated += (found.device, found.tvm) == (self.identity.device, self.identity.tvm)
+                    continue
+                record = _decode(value, known)
+                can_be_built = usable(record, known)
+            except _MALFORMED:
+                self.ignored += 1  # torn by a crash, or not ours
+                continue
+            yield record, can_be_built
+
+    def _lines(self, records: Iterable[Record]) -> str:
+        return "".join(json.dumps(self._encode(record), separators=(",", ":")) + "\n" for record in records)
+
+    def _encode(self, record: Record) -> dict[str, Any]:
+        value: dict[str, Any] = {
+            "v": FORMAT,
+            "name": record.task.name,
+            "task": task_to_json(record.task),
+            "schedule": schedule_to_json(record.schedule),
+            "latency_us": record.latency_us,
+            "device": self.identity.device,
+            "model": self.identity.model_hash,
+            "tvm": self.identity.tvm,
+            "when": record.when or datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        for name in ("cycles", "samples_us", "error"):
+            if getattr(record, name):
+                value[name] = getattr(record, name)
+        return value
+
+
+def log_paths(directory: Path, device: str) -> list[Path]:
+    """The logs of a device, sorted. What a crash left of a file that was being replaced is none."""
+    return sorted(path for path in (directory / device).glob("*.jsonl") if not path.name.startswith("."))
+
+
+def file_name(task: Task) -> str:
+    """The log that a task's records are in, below the folder of its device."""
+    return f"{task.dtype}_t{task.threads}.jsonl"
+
+
+def content_of(path: Path) -> bytes:
+    """What a log holds.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
+
+
+def lines_in(content: bytes) -> list[bytes]:
+    """A log's lines without their ends; the last of them is unfinished where `content` does not end a line."""
+    lines = content.split(b"\n")
+    return lines[:-1] if lines[-1] == b"" else lines
+
+
+def read_record(line: bytes) -> tuple[Identity, Record]:
+    """A record, and the identity of what measured it.
+
+    Raises:
+        MalformedRecord: the line holds none.
+    """
+    try:
+        value = json.loads(line.decode())
+        if not isinstance(value, dict):
+            raise ValueError("it is no JSON object")
+        identity = _identity_of(value)
+        if not all(isinstance(name, str) for name in (identity.device, identity.tvm, identity.model_hash or "")):
+            raise ValueError("its device, timing model or TVM version is no text")
+        record = _decode(value, _Known())
+        usable(record)  # shapes that no layer has come up here
+    except _MALFORMED as error:
+        raise MalformedRecord(_reason(error)) from error
+    return identity, record
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return "it is not JSON"
+        case UnicodeDecodeError():
+            return "it is not UTF-8"
+        case KeyError():
+            return f"{error} is missing, or not known"
+        case ValueError():
+            return str(error)
+        case RecursionError():
+            return "it is nested too deeply"
+    return "a field is not of its kind"
+
+
+def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str | None, Record]]:
+    """The records of a file whatever timing model they rest on, each with that model's hash, in the order they were made.
+
+    Their latencies are not comparable with each other. Those of other devices and TVM versions, and schedules that this version cannot
+    build, are left out.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    for line in lines_in(content_of(path)):
+        try:
+            found, record = read_record(line)
+        except MalformedRecord:
+            continue
+        if (found.device, found.tvm) == (identity.device, identity.tvm) and usable(record):
+            yield found.model_hash, record
+
+
+def _identity_of(value: dict[str, Any]) -> Identity:
+    return Identity(value["device"], value.get("model"), value["tvm"])
+
+
+class _Known:
+    """What many records of a file have in common: their tasks, and the spaces of the templates for them."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[tuple[str, str], Task] = {}
+        self._spaces: dict[tuple[str, int, Task], Space | None] = {}
+
+    def task(self, name: str, value: dict[str, Any]) -> Task:
+        """The task that `value` describes.
+
+        Raises:
+            ValueError: that is not its name.
+        """
+        key = name, repr(value)  # as text: 1, 1.0 and true are equal, and not all of them describe a task
+        if key not in self._tasks:
+            task = task_from_json(value)
+            if name != task.name:
+                raise ValueError(f"{name} is not the name of {task.name}")
+            self._tasks[key] = task
+        return self._tasks[key]
+
+    def space(self, schedule: KnobSchedule, task: Task) -> Space | None:
+        """What the schedule's template spans for the task; `None` where it does not take it, or this version has it no longer."""
+        key = schedule.template, schedule.version, task
+        if key not in self._spaces:
+            template = template_named(schedule.template, schedule.version)
+            self._spaces[key] = template.space(task) if template else None
+        return self._spaces[key]
+
+
+def _decode(value: dict[str, Any], known: _Known) -> Record:
+    if value["v"] != FORMAT:
+        raise ValueError(f"format {value['v']}")
+    task, latency = known.task(value["name"], value["task"]), value["latency_us"]
+    if latency is not None and not 0 < float(latency) < math.inf:
+        raise ValueError(f"latency {latency}")
+    schedule = schedule_from_json(value["schedule"])
+    hash((task, schedule))  # a dict where a number belongs would come up where records are looked up
+    return Record(
+        task,
+        schedule,
+        None if latency is None else float(latency),
+        value.get("cycles"),
+        tuple(value.get("samples_us", ())),
+        value.get("error"),
+        str(value.get("when", "")),
+    )
+
+
+@contextmanager
+def locked(path: Path, wrong: str = "", remedy: str = "Name another directory with --logs DIR.") -> Iterator[None]:
+    """The lock of a log that is about to change, its folder created; whatever the disk objects to becomes a `UserError`.
+
+    Args:
+        wrong: what cannot be done then; that records cannot be written, unless given.
+        remedy: what to do about it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(append_lock(path)):
+            yield
+    except OSError as error:
+        wrong = wrong or f"tuning records cannot be written to {path.parent.parent}"
+        raise UserError(f"{wrong}: {error.strerror}.", remedy) from error
+
+
+def append_lock(path: Path) -> Path:
+    """The lock file that everyone holds who changes a log, for as long as that takes."""
+    return path.with_suffix(".lock")
+
+
+@contextmanager
+def writing(directory: Path, device: str) -> Iterator[None]:
+    """The right to measure for a log directory and a device, which one process has at a time: two would measure everything twice.
+
+    It is for whole runs; records can be read meanwhile. It ends with the process, however that ends.
+
+    Raises:
+        UserError: another process has it; the message says which, and where. Or the directory cannot be written.
+    """
+    path = directory / device / "writer.lock"
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(path))
+        except Held as error:
+            raise UserError(
+                f"{error} is writing tuning records of {device} to {directory}.",
+                "Wait until it has ended, or name another directory.",
+            ) from error
+        except OSError as error:
+            raise UserError(f"tuning records cannot be written to {directory}: {error.strerror}.", "Name another directory.") from error
+        yield
+
+
+def usable(record: Record, known: _Known | None = None) -> bool:
+    """Whether this version can still build the schedule: its template is there, in that version, with those knobs and values."""
+    schedule = record.schedule
+    if isinstance(schedule, TraceSchedule):
+        return all(isinstance(layer, Opaque) for layer in record.task.region)
+    space = (known or _Known()).space(schedule, record.task)
+    return space is not None and schedule in space
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Write all of `content` to the end of a file, flushed to disk, or nothing where the disk is full.
+
+    An unfinished last line is ended first, so that what is written starts on its own.
+    """
+    with path.open("ab+", buffering=0) as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if end:
+            stream.seek(end - 1)
+            content = content if stream.read(1) == b"\n" else b"\n" + content
+        try:
+            while content:
+                content = content[stream.write(content) :]
+            os.fsync(stream.fileno())
+        except OSError:
+            stream.truncate(end)
+            raise

@@ -1,0 +1,188 @@
+"""Joins tuning logs: what several machines measured, each schedule once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule
+from tvmmobile.system.environment import TVM_VERSION
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_bytes
+from tvmmobile.tuning.database import Identity, Record, content_of, file_name, locked, log_paths, writing
+from tvmmobile.tuning.logs.inspection import Line, is_log_name, logs_in, model_name, read_lines, settled_content, short
+from tvmmobile.tuning.logs.present import Present
+
+#: Devices' names become folders.
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+Key = tuple[Identity, Task, Schedule]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A line that was not taken, and why."""
+
+    path: Path
+    number: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What became of one log.
+
+    Attributes:
+        path: the log that was written, or needed not be.
+        new: records that it did not have.
+        known: records that it had, or that came twice.
+    """
+
+    path: Path
+    new: int
+    known: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did, log by log, and what it left out."""
+
+    joined: tuple[Joined, ...]
+    refused: tuple[Refused, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A record of a source, with where it is and the line it stands on."""
+
+    path: Path
+    line: Line
+    identity: Identity
+    record: Record
+
+    @property
+    def key(self) -> Key:
+        return self.identity, self.record.task, self.record.schedule
+
+
+def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
+    """Add the records of other logs to those of a directory.
+
+    A schedule that is there already keeps its record; of a schedule that several sources have, the first named counts. Each log is
+    written whole or not at all, and merging once more adds nothing.
+
+    Args:
+        sources: directories with a folder per device, folders of one device, or files. What device a record is of, it says itself.
+        into: the directory; it need not exist.
+        present: tells the timing model that counts. Where it does not know the device, that of the records in `into` counts.
+
+    Raises:
+        UserError: a source has no logs or cannot be read, `into` cannot be written, or another process is tuning there. Or the sources
+            rest on several timing models and nothing tells which counts.
+    """
+    files = _files_of(sources)
+    found, refused = _read(files)
+    models = {device: _models(device, found, into, present) for device in {one.identity.device for one in found}}
+    wanted: dict[str, dict[str, list[_Found]]] = {}
+    for one in found:
+        why = _unwanted(one.identity, models)
+        if why:
+            refused.append(Refused(one.path, one.line.number, why))
+        else:
+            wanted.setdefault(one.identity.device, {}).setdefault(file_name(one.record.task), []).append(one)
+    with ExitStack() as stack:
+        for device in sorted(wanted):
+            stack.enter_context(writing(into, device))
+        joined = [
+            _join(into / device / name, members) for device, files in sorted(wanted.items()) for name, members in sorted(files.items())
+        ]
+    return Merged(tuple(joined), tuple(sorted(refused, key=lambda one: (files.index(one.path), one.number))))
+
+
+def _files_of(sources: Sequence[Path]) -> list[Path]:
+    """All files of the sources, in their order, each once."""
+    files: dict[Path, Path] = {}
+    for source in sources:
+        if not source.exists():
+            raise UserError(f"{source} is not there.", "Name directories with tuning logs, or logs.")
+        # A directory is a device's folder, or has such folders.
+        for path in (log_paths(source, "") or logs_in(source)) if source.is_dir() else [source]:
+            files.setdefault(path.resolve(), path)
+    return list(files.values())
+
+
+def _read(files: Iterable[Path]) -> tuple[list[_Found], list[Refused]]:
+    found: list[_Found] = []
+    refused: list[Refused] = []
+    for path in files:
+        for line in read_lines(settled_content(path)):
+            why = line.fault
+            if line.identity is not None and line.record is not None and not why:
+                why = _unsafe(line.identity, line.record)
+                if not why:
+                    found.append(_Found(path, line, line.identity, line.record))
+            if why:
+                refused.append(Refused(path, line.number, why))
+    return found, refused
+
+
+def _unsafe(identity: Identity, record: Record) -> str:
+    """Why a record cannot have a file: its device or its dtype would be no name of one."""
+    if not _DEVICE.fullmatch(identity.device):
+        return f"{short(identity.device)!r} cannot be a device's name"
+    name = file_name(record.task)
+    return "" if is_log_name(name) else f"{short(name)!r} cannot be a log's name"
+
+
+def _models(device: str, found: Sequence[_Found], into: Path, present: Present) -> frozenset[Identity]:
+    """The identities whose records count for a device."""
+    now = present(device)
+    if now is not None:
+        return frozenset({now})
+    there = [line.identity for path in log_paths(into, device) for line in read_lines(settled_content(path)) if line.identity is not None]
+    models = frozenset(replace(identity, tvm=TVM_VERSION) for identity in there if identity.device == device)
+    if models:
+        return models
+    first: dict[Identity, Path] = {}
+    for one in found:
+        if one.identity.device == device and one.identity.tvm == TVM_VERSION:
+            first.setdefault(one.identity, one.path)
+    if len(first) > 1:
+        listed = " and ".join(f"{model_name(identity)} ({path})" for identity, path in first.items())
+        raise UserError(
+            f"The records of {device} are not comparable: {listed}. Which of them count is not known here, for there is no such device.",
+            "Merge one kind first; then the others are left out.",
+        )
+    return frozenset(first)
+
+
+def _unwanted(identity: Identity, models: dict[str, frozenset[Identity]]) -> str:
+    if identity.tvm != TVM_VERSION:
+        return f"TVM {short(identity.tvm)}; this is {TVM_VERSION}"
+    wanted = models[identity.device]
+    return "" if identity in wanted else f"{model_name(identity)}; what counts is {', '.join(sorted(map(model_name, wanted)))}"
+
+
+def _join(path: Path, members: Sequence[_Found]) -> Joined:
+    """Add to one log, whose writer this process is."""
+    with locked(path, f"nothing can be merged into {path}", "It is as it was; name another directory with --into DIR."):
+        content = content_of(path) if path.exists() else b""
+        known = _keys(content)
+        for other in log_paths(path.parent.parent, path.parent.name):
+            if other != path:
+                known |= _keys(content_of(other))
+        fresh: dict[Key, bytes] = {}
+        for one in members:
+            if one.key not in known:
+                fresh.setdefault(one.key, one.line.text.strip() + b"\n")
+        if fresh:
+            ended = content + b"\n" if content and not content.endswith(b"\n") else content
+            write_bytes(path, ended + b"".join(fresh.values()))
+    return Joined(path, len(fresh), len(members) - len(fresh))
+
+
+def _keys(content: bytes) -> set[Key]:
+    return {(line.identity, line.record.task, line.record.schedule) for line in read_lines(content) if line.identity and line.record}

@@ -1,0 +1,54 @@
+"""What a device would be measured as now, and what to call where a latency came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.system.errors import UserError
+from tvmmobile.tuning.database import Identity
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX
+
+#: The present identity of the device that a folder is called after; `None` where no such device is known here.
+Present = Callable[[str], Identity | None]
+
+
+def identity_of(name: str) -> Identity:
+    """The identity that measurements on a device have now; `name` is as users give it.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    profile = find_device(name).profile
+    return Identity(profile.name, profile.model_hash)
+
+
+def present_identity(device: str) -> Identity | None:
+    """The identity that measurements on the device of exactly this name have now; `None` where it is not known here."""
+    try:
+        identity = identity_of(device)
+    except UserError:
+        return None
+    return identity if identity.device == device else None  # pi4 may be the virtual one, which has another folder
+
+
+def chosen_device(name: str, directories: list[Path]) -> tuple[str, Present]:
+    """The folder that `--device NAME` means, and where to look up present identities.
+
+    A folder of that name is meant before the device is asked for: boards are forgotten, and their logs stay.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if name not in ("", ".", "..") and "/" not in name and any((directory / name).is_dir() for directory in directories):
+        return name, present_identity
+    identity = identity_of(name)
+    return identity.device, lambda device: identity if device == identity.device else present_identity(device)
+
+
+def origin_of(identity: Identity) -> str:
+    """`modelled`, `measured` or `emulated`."""
+    if identity.model_hash == "emulated":
+        return "emulated"
+    return "modelled" if identity.model_hash is not None or identity.device.endswith(VIRTUAL_SUFFIX) else "measured"

@@ -1,0 +1,255 @@
+"""The cheapest cover of a network by kernels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tvmmobile.graph.layers import Conv2d, Layer, Layout, Pool, blocked
+from tvmmobile.graph.network import Network
+from tvmmobile.graph.tasks import Task
+
+#: Longest region considered; fused templates beyond this would need more registers and cache than the boards have.
+MAX_REGION = 6
+#: Sizes of channel blocks, the best first: 32 where it divides the channels.
+USUAL_BLOCKS = (32, 48, 24, 40, 16, 20, 28, 36, 44)
+#: Channels below which blocks were never faster, and from which on they always were (MobileNet v1, virtual Pi 4).
+FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED = 64, 128
+#: Input channels beyond which no product is fused with what follows it.
+MOST_FUSED = 256
+
+
+@dataclass(frozen=True)
+class Price:
+    """What is known of a task.
+
+    Attributes:
+        latency_us: of its best schedule; `None` where it was never measured.
+        source: where that comes from, for the manifest, e.g. `best of 64 records`.
+    """
+
+    latency_us: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Region:
+    """The nodes `first` to `last` (inclusive), which may become one kernel.
+
+    Attributes:
+        task: that kernel's.
+        before, after: how the activation that passes in front of `first` and behind `last` lies in memory; what is not in blocks is called
+            NHWC. It is what the kernel reads and writes, except between a squeeze-and-excite's nodes, past which its input is kept.
+    """
+
+    first: int
+    last: int
+    task: Task
+    before: Layout = "NHWC"
+    after: Layout = "NHWC"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel of the plan, for the nodes `first` to `last` (inclusive), and why it was chosen."""
+
+    first: int
+    last: int
+    task: Task
+    price: Price
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in execution order, covering every node once."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class VariantTasks:
+    """What of a variant may become one kernel.
+
+    Attributes:
+        nodes: of its network.
+        regions: in order.
+        sources: the opaque tasks' TIR functions as JSON text.
+    """
+
+    nodes: int
+    regions: tuple[Region, ...]
+    sources: Mapping[Task, str]
+
+
+def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:
+    """The layouts worth trying between two layers, the one to take where nothing is measured first.
+
+    Pixels of many channels are a power of two apart in NHWC and displace each other in a first-level cache of two ways; in blocks of
+    about 32 channels they lie together, and whatever a kernel reads of a block at a time is in one piece.
+    """
+    if not (isinstance(layer, Conv2d) and isinstance(following, Conv2d | Pool)):
+        return ("NHWC",)
+    channels = layer.out_channels
+    blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block]
+    if channels < FEWEST_BLOCKED or not blocks:
+        return ("NHWC",)
+    # A product that is one kernel with the depthwise layer behind it reads pixel by pixel.
+    fusable = isinstance(following, Conv2d) and layer.is_depthwise and following.is_pointwise and channels <= MOST_FUSED
+    # A pool reads every line once, wherever it is.
+    either = channels < FEWEST_ONLY_BLOCKED or fusable or isinstance(following, Pool)
+    return (blocked(blocks[0]), "NHWC") if either else (blocked(blocks[0]),)
+
+
+def candidate_regions(
+    network: Network,
+    takes: Callable[[Task], bool],
+    dtype: str,
+    threads: int,
+    layouts: Callable[[Layer, Layer], tuple[Layout, ...]] = edge_layouts,
+) -> list[Region]:
+    """Every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
+
+    Args:
+        takes: whether some template takes a task of several layers, or with channels in blocks.
+        layouts: what to try between two layers.
+
+    Returns the regions in order.
+    """
+    nodes = network.nodes
+    edges: list[tuple[Layout, ...]] = [("NHWC",)] * (len(nodes) + 1)
+    #: Places between nodes which an activation passes that a later node reads.
+    kept: set[int] = set()
+    for index, node in enumerate(nodes[:-1]):
+        readers = () if index + 1 in kept else tuple(nodes[reader].layer for reader in _readers(network, index))
+        if readers:
+            tried = layouts(node.layer, readers[0])
+            known = tuple(layout for layout in tried if _all_take(node.layer, readers, layout, takes, dtype, threads)) or ("NHWC",)
+            places = range(index + 1, (node.gated or index + 1) + 1)
+            edges[places.start : places.stop] = [known] * len(places)
+            kept.update(places[1:])
+    found = []
+    for first in range(len(nodes)):
+        for last in range(first, min(first + MAX_REGION, len(nodes))):
+            layers = tuple(node.layer for node in nodes[first : last + 1])
+            passed = last + 1 in kept
+            for before, after in itertools.product(edges[first], edges[last + 1]):
+                if passed and before != after:
+                    continue
+                read, written = "NHWC" if passed and first in kept else before, "NHWC" if passed else after
+                task = Task(_between(layers, read, written), dtype, threads)
+                if task.region == layers == layers[:1] or takes(task):
+                    found.append(Region(first, last, task, before, after))
+            if nodes[last].alone:
+                break
+    return found
+
+
+def _readers(network: Network, index: int) -> tuple[int, ...]:
+    """The nodes for which a node's output may lie in blocks; none where it has to be NHWC."""
+    node = network.nodes[index]
+    if node.gated is not None:
+        return index + 1, node.gated
+    return () if node.alone else (index + 1,)
+
+
+def _all_take(layer: Layer, readers: tuple[Layer, ...], layout: Layout, takes: Callable[[Task], bool], dtype: str, threads: int) -> bool:
+    """Whether a layer and those that read it can be kernels of their own with this layout between them: a plan may have to take it so."""
+    regions = [_between((layer,), "NHWC", layout), *(_between((reader,), layout, "NHWC") for reader in readers)]
+    return layout == "NHWC" or all(takes(Task(region, dtype, threads)) for region in regions)
+
+
+def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:
+    """The layers, the first reading `before` and the last writing `after`; NHWC stands for what a layer has anyway."""
+    ends = list(layers)
+    if before != "NHWC" and isinstance(ends[0], Conv2d | Pool):
+        ends[0] = replace(ends[0], in_layout=before)
+    if after != "NHWC" and isinstance(ends[-1], Conv2d):
+        ends[-1] = replace(ends[-1], out_layout=after)
+    return tuple(ends)
+
+
+def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], float | None]) -> dict[Region, float]:
+    """By how much the best plan that has a region is slower than the best plan of all, in microseconds; 0 where it is part of that.
+
+    Args:
+        count: nodes of the network.
+        regions: as `candidate_regions` lists them; those never measured are left out.
+        latency_us: of a task's best schedule, `None` where it was never measured.
+    """
+    known = [(region, latency) for region in regions if (latency := latency_us(region.task)) is not None]
+    before: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
+    after: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
+    before[0] = after[count] = {"NHWC": 0.0}
+    for region, latency in sorted(known, key=lambda one: one[0].last):
+        reached = before[region.first].get(region.before, math.inf) + latency
+        before[region.last + 1][region.after] = min(before[region.last + 1].get(region.after, math.inf), reached)
+    for region, latency in sorted(known, key=lambda one: -one[0].first):
+        left = after[region.last + 1].get(region.after, math.inf) + latency
+        after[region.first][region.before] = min(after[region.first].get(region.before, math.inf), left)
+    best = after[0].get("NHWC", math.inf)
+    found = {}
+    for region, latency in known:
+        whole = before[region.first].get(region.before, math.inf) + latency + after[region.last + 1].get(region.after, math.inf)
+        found[region] = whole - best if whole < math.inf else math.inf
+    return found
+
+
+def make_plan(network: Network, regions: Sequence[Region], price: Callable[[Task], Price]) -> Plan:
+    """Choose regions and the layouts between them such that the sum of their latencies is least.
+
+    A region of several layers must have been measured to be chosen; a single layer without a measurement is taken where nothing else covers
+    it, at no claimed cost, and of its layouts the first that `edge_layouts` names.
+    """
+    count = len(network.nodes)
+    prices = {region.task: price(region.task) for region in regions}
+    by_first: dict[int, list[Region]] = {}
+    for region in regions:
+        if region.first == region.last or prices[region.task].latency_us is not None:
+            by_first.setdefault(region.first, []).append(region)
+    #: By node and the layout of its input: unmeasured kernels and latency from there on, and the first region.
+    best: list[dict[Layout, tuple[int, float, Region | None]]] = [{} for _ in range(count)] + [{"NHWC": (0, 0.0, None)}]
+    for first in range(count - 1, -1, -1):
+        for region in by_first[first]:
+            if region.after not in best[region.last + 1]:
+                continue
+            unmeasured, rest, _ = best[region.last + 1][region.after]
+            latency_us = prices[region.task].latency_us
+            option = (unmeasured + (latency_us is None), rest + (latency_us or 0.0), region)
+            if region.before not in best[first] or option[:2] < best[first][region.before][:2]:
+                best[first][region.before] = option
+    steps: list[Step] = []
+    position, layout = 0, "NHWC"
+    while position < count:
+        chosen = best[position][layout][2]
+        assert chosen is not None
+        reason = _reason(chosen, by_first[position], prices)
+        steps.append(Step(chosen.first, chosen.last, chosen.task, prices[chosen.task], reason))
+        position, layout = chosen.last + 1, chosen.after
+    return Plan(tuple(steps))
+
+
+def _described(price: Price) -> str:
+    return "never measured" if price.latency_us is None else f"{price.latency_us:.1f} us"
+
+
+def _reason(region: Region, regions: Sequence[Region], prices: Mapping[Task, Price]) -> str:
+    """Why this region and not another one that begins at the same node."""
+    price = prices[region.task]
+    if price.latency_us is None:
+        return "no measurement yet; " + price.source
+    chosen = f"{price.latency_us:.1f} us, {price.source}"
+    rivals = [rival for rival in regions if rival.task != region.task]
+    if not rivals:
+        return f"the only kernel for this layer: {chosen}"
+    described = ", ".join(f"{_place(rival, region)} {_described(prices[rival.task])}" for rival in rivals)
+    return f"cheapest cover: {chosen}; instead of {described}"
+
+
+def _place(rival: Region, region: Region) -> str:
+    """What a rival covers, and its layouts where they are others."""
+    place = f"nodes {rival.first} to {rival.last}"
+    alike = (rival.before, rival.after) == (region.before, region.after)
+    return place if alike else f"{place} from {rival.before} to {rival.after}"

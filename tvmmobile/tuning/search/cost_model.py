@@ -1,0 +1,81 @@
+"""A cost model that learns across kernels: XGBoost over features of the task and the knobs, one model per template.
+
+It predicts the logarithm of latency over the least latency the core's FMA units allow, so that kernels of all sizes teach each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import KnobSchedule, template_named
+from tvmmobile.tuning.database import Record
+
+#: Records from which a model says more than chance.
+MIN_RECORDS = 12
+#: What a failed candidate counts as: this many times the slowest good one.
+_FAILURE_FACTOR = 2.0
+
+
+class CostModel:
+    """Predicts which schedules of a template are fast.
+
+    Args:
+        template, version: whose schedules it learns; records of others are ignored.
+    """
+
+    def __init__(self, template: str, version: int) -> None:
+        found = template_named(template, version)
+        if found is None:
+            raise ValueError(f"no template {template}@{version}")
+        self._template = found
+        self._rows: list[list[float]] = []
+        self._targets: list[float] = []
+        self._booster: Any = None
+        self._fitted = 0
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Learn from more records (on the next prediction)."""
+        for record in records:
+            schedule = record.schedule
+            if not isinstance(schedule, KnobSchedule) or schedule.template != self._template.name:
+                continue
+            if schedule.version != self._template.version:
+                continue
+            self._rows.append(self._features(record.task, schedule))
+            failed = record.latency_us is None
+            self._targets.append(math.nan if failed else math.log((record.latency_us or 0.0) / max(record.task.macs, 1)))
+
+    @property
+    def trained(self) -> bool:
+        """Whether there are records enough to predict from."""
+        return sum(1 for target in self._targets if not math.isnan(target)) >= MIN_RECORDS
+
+    def predict(self, task: Task, schedules: Sequence[KnobSchedule]) -> npt.NDArray[np.float64]:
+        """Scores, lower is faster; comparable within one task only."""
+        import xgboost
+
+        self._fit()
+        matrix = xgboost.DMatrix(np.array([self._features(task, schedule) for schedule in schedules], np.float32))
+        return np.asarray(self._booster.predict(matrix), np.float64)
+
+    def _fit(self) -> None:
+        import xgboost
+
+        if self._fitted == len(self._targets):
+            return
+        targets = np.array(self._targets)
+        worst = np.nanmax(targets)
+        targets = np.where(np.isnan(targets), worst + math.log(_FAILURE_FACTOR), targets)
+        matrix = xgboost.DMatrix(np.array(self._rows, np.float32), label=targets - np.nanmin(targets))
+        options = {"max_depth": 5, "eta": 0.2, "subsample": 0.9, "min_child_weight": 1, "nthread": 1, "seed": 0, "verbosity": 0}
+        self._booster = xgboost.train(options, matrix, num_boost_round=80)
+        self._fitted = len(self._targets)
+
+    def _features(self, task: Task, schedule: KnobSchedule) -> list[float]:
+        return [*self._template.features(task, schedule.values), *(math.log2(1 + value) for _, value in schedule.knobs)]

@@ -1,0 +1,89 @@
+"""Schedules for layers no template takes, sampled from MetaSchedule's own rules for ARM CPUs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import make_target
+from tvmmobile.kernels.serial import TraceSchedule
+
+#: `TuneContext` imports the tensor intrinsics of every backend; these cost ten seconds and none is for ARM.
+_FOREIGN_INTRINSICS = ("cuda", "rocm", "metal", "hexagon", "x86", "riscv_cpu")
+#: Random draws per wanted schedule; postprocessing refuses some, and small spaces repeat themselves.
+_DRAWS = 8
+
+
+class FallbackSpace:
+    """The space MetaSchedule's ARM rules span for one opaque task.
+
+    Args:
+        task: a task whose only layer is opaque.
+        source: its TIR function as Relax fused it.
+        target: the device's target, with `num-cores`.
+    """
+
+    def __init__(self, task: Task, source: Any, target: Mapping[str, Any]) -> None:
+        import tvm
+
+        for name in _FOREIGN_INTRINSICS:
+            sys.modules.setdefault(f"tvm.s_tir.tensor_intrin.{name}", types.ModuleType(name))
+        from tvm.s_tir import meta_schedule as ms
+
+        self._serial = task.threads == 1
+        self._module = tvm.IRModule({"main": source.with_attr("global_symbol", "main")})
+        with make_target({**target, "num-cores": max(task.threads, int(target.get("num-cores", 1)))}) as tvm_target:
+            context = ms.TuneContext(
+                mod=self._module,
+                target=tvm_target,
+                space_generator=ms.space_generator.PostOrderApply(),
+                task_name=task.symbol,
+                rand_state=1,
+                num_threads=1,
+            )
+            self._designs = context.generate_design_space()
+            # A loop of varying length, as uneven pooling has, is nothing that a CPU could not do.
+            self._postprocessors = [
+                each for each in context.space_generator.postprocs if not isinstance(each, ms.postproc.DisallowDynamicLoop)
+            ]
+
+    def members(self, count: int) -> tuple[TraceSchedule, ...]:
+        """At most `count` different schedules, the same ones at every call; fewer where the space does not give more."""
+        found: dict[TraceSchedule, None] = {}
+        for seed in range(1, _DRAWS * count + 1):
+            schedule = self._draw(seed)
+            if schedule is not None:
+                found[schedule] = None
+            if len(found) == count:
+                break
+        return tuple(found)
+
+    def _draw(self, seed: int) -> TraceSchedule | None:
+        from tvm.s_tir import Schedule as TirSchedule
+
+        state = TirSchedule(self._module, seed=seed, error_render_level="none")
+        self._designs[seed % len(self._designs)].trace.apply_to_schedule(state, remove_postproc=True)
+        if self._serial:
+            state.unannotate(state.get_sblock("root"), "meta_schedule.parallel")
+        if not all(postprocessor.apply(state) for postprocessor in self._postprocessors):
+            return None
+        return TraceSchedule(json.dumps(_plain(state.trace.as_json()), separators=(",", ":")))
+
+
+def _plain(value: Any) -> Any:
+    """TVM's containers and numbers as Python's, for JSON."""
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if hasattr(value, "items"):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "value"):
+        return _plain(value.value)
+    return [_plain(item) for item in value]

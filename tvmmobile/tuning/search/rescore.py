@@ -1,0 +1,168 @@
+"""Scores again under the present timing model what earlier models found best: the schedules stay, their latencies do not.
+
+A model's latencies cannot be compared with another's, so `Database` reads none but the present one's. This is the only place that reads the
+others, and only for their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule
+from tvmmobile.system.workers import Pool
+from tvmmobile.tuning.database import Database, Identity, Record, records_of_any_model
+from tvmmobile.tuning.search.tuner import Assignment, Listener, measured, record_of
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A kernel's best schedules by an earlier model.
+
+    Attributes:
+        file: the log that they are in.
+        old: their records, fastest first, each schedule once.
+    """
+
+    task: Task
+    file: Path
+    old: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What the present model says of a ranking.
+
+    Attributes:
+        new: records under the present model, in the order of `ranking.old`; failed ones are among them.
+    """
+
+    ranking: Ranking
+    new: tuple[Record, ...]
+
+    @property
+    def old_best_us(self) -> float | None:
+        """The earlier model's lowest latency in microseconds."""
+        return self.ranking.old[0].latency_us
+
+    @property
+    def new_best_us(self) -> float | None:
+        """The present model's lowest latency in microseconds; `None` where every schedule failed."""
+        return min((record.latency_us for record in self.new if record.latency_us is not None), default=None)
+
+    @property
+    def best_is_another(self) -> bool:
+        """Whether another schedule is the fastest now."""
+        return self._order()[0] != 0
+
+    @property
+    def ranks_changed(self) -> int:
+        """How many schedules have another place in the order now; equals keep theirs."""
+        return sum(place != rank for rank, place in enumerate(self._order()))
+
+    def _order(self) -> list[int]:
+        """Old places in the order of the new latencies, failures last."""
+        latencies = [float("inf") if record.latency_us is None else record.latency_us for record in self.new]
+        return sorted(range(len(latencies)), key=lambda place: (latencies[place], place))
+
+
+def rankings(directory: Path, identity: Identity, keep: int) -> list[Ranking]:
+    """For each kernel in a device's logs, the best `keep` schedules by the latest earlier model, filled up from those before it.
+
+    Args:
+        directory: with a folder of logs per device.
+        identity: the device, and the present model, whose own records are not ranked.
+        keep: schedules per kernel, at least 1.
+
+    Raises:
+        UserError: a log cannot be read.
+    """
+    found = []
+    for path in sorted((directory / identity.device).glob("*.jsonl")):
+        by_task: dict[Task, dict[str | None, list[Record]]] = {}
+        for model, record in records_of_any_model(path, identity):
+            if model != identity.model_hash and record.latency_us is not None:
+                by_task.setdefault(record.task, {}).setdefault(model, []).append(record)
+        found += [Ranking(task, path, _best(list(models.values()), keep)) for task, models in by_task.items()]
+    return found
+
+
+def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
+    best: dict[Schedule, Record] = {}
+    for records in sorted(models, key=lambda records: max(record.when for record in records), reverse=True):
+        for record in sorted(records, key=lambda record: (record.latency_us or 0.0, str(record.schedule))):
+            if len(best) < keep:
+                best.setdefault(record.schedule, record)
+    return tuple(best.values())
+
+
+def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[Task, str]) -> list[Assignment]:
+    """What is still to be measured: an interrupted run's records count.
+
+    Args:
+        ranked: what `rankings` found.
+        database: the same directory under the present identity.
+        sources: the TIR functions of opaque tasks, as JSON text.
+    """
+    assignments = []
+    for ranking in ranked:
+        done = len(ranking.old) - len(_missing(ranking, database))
+        assignments.append(Assignment(ranking.task, sources.get(ranking.task), (), done, len(ranking.old) - done))
+    return assignments
+
+
+def rescore(
+    ranked: Sequence[Ranking],
+    assignments: Sequence[Assignment],
+    database: Database,
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    workers: Pool,
+    listener: Listener,
+) -> None:
+    """Measure what is missing; every finished measurement is in the log, beside the old ones, before the next is awaited.
+
+    Raises:
+        DeviceUnavailable: the device went away and did not come back.
+    """
+    for ranking, assignment in zip(ranked, assignments, strict=True):
+        missing = _missing(ranking, database)
+        if not missing:
+            continue
+        listener.kernel_started(assignment)
+        for job, outcome in measured(assignment, missing, endpoint, profile, workers):
+            record = record_of(job, outcome)
+            database.append([record])
+            listener.trial_finished(record, database.best(ranking.task))
+        listener.kernel_finished(assignment, database.best(ranking.task))
+
+
+def replace_logs(ranked: Sequence[Ranking], database: Database) -> tuple[list[Rescored], list[Path]]:
+    """Write each log anew with the present model's records alone, in the old order; returns those, and where the old logs are kept.
+
+    Raises:
+        UserError: a log cannot be written.
+    """
+    rescored = [Rescored(ranking, tuple(_records(ranking, database))) for ranking in ranked]
+    written: dict[Path, dict[tuple[Task, Schedule], Record]] = {}
+    for one in rescored:
+        written.setdefault(one.ranking.file, {}).update({(record.task, record.schedule): record for record in one.new})
+    for task in database.tasks():  # what was tuned under the present model since
+        for file, members in written.items():
+            if file.stem == f"{task.dtype}_t{task.threads}":
+                for record in database.records(task):
+                    members.setdefault((record.task, record.schedule), record)
+    return rescored, [database.replace(file, members.values()) for file, members in written.items()]
+
+
+def _missing(ranking: Ranking, database: Database) -> list[Schedule]:
+    known = {record.schedule for record in database.records(ranking.task)}
+    return [record.schedule for record in ranking.old if record.schedule not in known]
+
+
+def _records(ranking: Ranking, database: Database) -> list[Record]:
+    known = {record.schedule: record for record in database.records(ranking.task)}
+    return [known[record.schedule] for record in ranking.old]

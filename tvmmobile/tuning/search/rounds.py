@@ -1,0 +1,48 @@
+"""Trials go where the plan may use them: every kernel has a few, the rest is for those that some network may still be compiled with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.plan import VariantTasks, detours
+
+#: Trials that every kernel has. The nearest tuned shape's schedules and the template's usual knobs are among them: MobileNet v1 1.0-224's
+#: final plan had no kernel that would have cost more than 0.4 % of its latency after four trials each; eight told no better.
+FIRST_TRIALS = 4
+#: (trials, share): up to so many trials for a kernel with which a network's best plan would be slower by no more than this share of the
+#: kernel's latency. With every trial there is less to gain: the kernels of the final plan were within 0.03 % after twelve.
+_LATER = ((12, 0.02), (24, 0.01), (sys.maxsize, 0.005))
+
+
+def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
+    """What follows the first trials: up to how many, and `promising`'s share.
+
+    Args:
+        first: trials that every kernel has.
+        trials: asked for.
+    """
+    found: list[tuple[int, float]] = []
+    for most, share in _LATER:
+        if min(most, trials) > max([first, *(done for done, _ in found)]):
+            found.append((min(most, trials), share))
+    return found
+
+
+def promising(
+    variants: Sequence[VariantTasks], database: Database, tasks: Mapping[Task, str | None], may_gain: float
+) -> dict[Task, str | None]:
+    """Of `tasks`, those never measured, and those that a variant's best plan would have if they were faster by this share."""
+
+    def latency_us(task: Task) -> float | None:
+        best = database.best(task)
+        return None if best is None else best.latency_us
+
+    chosen = {task for task in tasks if latency_us(task) is None}
+    for variant in variants:
+        for region, detour_us in detours(variant.nodes, variant.regions, latency_us).items():
+            if detour_us <= may_gain * (latency_us(region.task) or 0.0):
+                chosen.add(region.task)
+    return {task: source for task, source in tasks.items() if task in chosen}

@@ -1,0 +1,125 @@
+"""How the next schedules to try are chosen from a space."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import KnobSchedule, Space
+from tvmmobile.tuning.database import Record
+from tvmmobile.tuning.search.cost_model import CostModel
+
+
+class Strategy(ABC):
+    """Chooses what to try next for one task.
+
+    Args:
+        task, space: whose schedules.
+        seeds: schedules to try first, best guess first.
+        rng: the source of all randomness.
+    """
+
+    def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random) -> None:
+        self.task, self.space, self.rng = task, space, rng
+        self._members = list(space)
+        self._queue = [schedule for schedule in dict.fromkeys(seeds) if schedule in space]
+        self.tried: dict[KnobSchedule, float] = {}
+
+    def propose(self, count: int) -> list[KnobSchedule]:
+        """At most `count` schedules not tried before; fewer only where the space is exhausted."""
+        chosen: list[KnobSchedule] = []
+        while self._queue and len(chosen) < count:
+            schedule = self._queue.pop(0)
+            if schedule not in self.tried and schedule not in chosen:
+                chosen.append(schedule)
+        if len(chosen) < count:
+            chosen += self._choose(count - len(chosen), set(chosen))
+        self.tried.update(dict.fromkeys(chosen, float("inf")))  # until what came of them is observed
+        return chosen
+
+    def observe(self, records: list[Record]) -> None:
+        """Learn what came of proposals, or of an earlier run; records of other templates say nothing."""
+        for record in records:
+            if isinstance(record.schedule, KnobSchedule) and record.schedule in self.space:
+                self.tried[record.schedule] = float("inf") if record.latency_us is None else record.latency_us
+
+    def _fresh(self, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+        return [schedule for schedule in self._members if schedule not in self.tried and schedule not in taken]
+
+    def _random(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+        fresh = self._fresh(taken)
+        return self.rng.sample(fresh, min(count, len(fresh)))
+
+    def _best(self, count: int) -> list[KnobSchedule]:
+        return sorted(self.tried, key=lambda schedule: (self.tried[schedule], schedule))[:count]
+
+    @abstractmethod
+    def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+        """`count` untried schedules outside `taken`, or as many as there are."""
+
+
+class RandomSampling(Strategy):
+    """Uniform over what was not tried."""
+
+    def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+        return self._random(count, taken)
+
+
+class HillClimbing(Strategy):
+    """Neighbours of the best schedule so far, one knob changed; random where it has none left, and for the first batch."""
+
+    def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+        chosen: list[KnobSchedule] = []
+        seen = set(taken)
+        for parent in self._best(2):
+            for _ in range(8 * count):
+                if len(chosen) == count:
+                    return chosen
+                child = self.space.mutate(parent, self.rng)
+                if child not in self.tried and child not in seen:
+                    chosen.append(child)
+                    seen.add(child)
+        return chosen + self._random(count - len(chosen), seen)
+
+
+class GuidedEvolution(Strategy):
+    """Mutants and crossings of the best, and random newcomers, ranked by the cost model; some places stay random.
+
+    Args:
+        model: shared by all tasks of the template; records are added by whoever owns it.
+    """
+
+    #: Candidates ranked per proposal, best parents used, and the share of proposals chosen blindly.
+    POOL, PARENTS, BLIND = 256, 8, 0.125
+
+    def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random, model: CostModel) -> None:
+        super().__init__(task, space, seeds, rng)
+        self.model = model
+
+    def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+        if not self.model.trained:
+            return self._random(count, taken)
+        pool = self._pool(taken)
+        if not pool:
+            return []
+        scores = self.model.predict(self.task, pool)
+        ranked = [schedule for _, schedule in sorted(zip(scores, pool, strict=True), key=lambda pair: (pair[0], pair[1]))]
+        blind = sum(self.rng.random() < self.BLIND for _ in range(count))
+        chosen = ranked[: count - blind]
+        return chosen + self._random(count - len(chosen), taken | set(chosen))
+
+    def _pool(self, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+        parents = [schedule for schedule in self._best(self.PARENTS) if self.tried[schedule] < float("inf")]
+        pool = dict.fromkeys(self._random(self.POOL // 2, taken))
+        for _ in range(self.POOL // 2 if parents else 0):
+            parent = self.rng.choice(parents)
+            child = self.space.mutate(parent, self.rng) if self.rng.random() < 0.7 else self._cross(parent, self.rng.choice(parents))
+            if child not in self.tried and child not in taken:
+                pool[child] = None
+        return list(pool)
+
+    def _cross(self, one: KnobSchedule, other: KnobSchedule) -> KnobSchedule:
+        knobs = {name: self.rng.choice((value, other.values[name])) for name, value in one.knobs}
+        child = self.space.schedule(knobs)
+        return child if self.space.fits(knobs) else one

@@ -1,0 +1,188 @@
+"""One candidate: built on the host, run on the device, compared with PyTorch. Runs in a worker process."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.graph.layers import Array, LayerParameters, Opaque
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import compile_kernel
+from tvmmobile.kernels.function import kernel_function
+from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
+from tvmmobile.kernels.serial import Schedule, TraceSchedule
+from tvmmobile.running.measure import MeasureError, Timing, measure_library
+from tvmmobile.schedules import template_named
+from tvmmobile.system.errors import UserError
+
+#: A kernel is wrong beyond this error, relative to the output's largest magnitude; float32 sums of a thousand terms stay below 1e-5.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs for one trial.
+
+    Attributes:
+        source: an opaque task's TIR function as JSON text, else `None`.
+        timeout_s: for running it on the device.
+    """
+
+    task: Task
+    schedule: Schedule
+    source: str | None
+    endpoint: Endpoint
+    profile: DeviceProfile
+    timing: Timing
+    timeout_s: float = 20.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        latency_us: microseconds; `None` where it failed.
+        error: why it failed, in a line.
+        outage: the device could not be reached, which says nothing about the schedule.
+        final: it will not be reached again in this run.
+    """
+
+    latency_us: float | None
+    cycles: int | None = None
+    samples_us: tuple[float, ...] = ()
+    error: str | None = None
+    outage: bool = False
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """A candidate that is built, perhaps on another machine than the one that measures it.
+
+    Attributes:
+        result: the library's content; or, where it could not be built, what the log keeps of it.
+    """
+
+    job: Job
+    result: bytes | Outcome = field(repr=False)
+
+
+def run_trial(job: Job) -> Outcome:
+    """Build, run and check one candidate; a failure of the candidate is an outcome, not an exception."""
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
+        library = Path(folder) / "kernel.so"
+        return _build(job, library) or _measure(job, library)
+
+
+def build_trial(job: Job) -> bytes | Outcome:
+    """The first half of `run_trial`: the library, or how it failed to build."""
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
+        library = Path(folder) / "kernel.so"
+        return _build(job, library) or library.read_bytes()
+
+
+def measure_trial(built: Built) -> Outcome:
+    """The second half of `run_trial`."""
+    if isinstance(built.result, Outcome):
+        return built.result
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
+        library = Path(folder) / "kernel.so"
+        library.write_bytes(built.result)
+        return _measure(built.job, library)
+
+
+def _build(job: Job, library: Path) -> Outcome | None:
+    try:
+        function = kernel_function(job.task, job.schedule, _load_function(job.source))
+        compile_kernel(function, job.profile.target, library)
+    except (OSError, UserError):  # this machine's fault, not the candidate's
+        raise
+    except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
+        return Outcome(None, error=f"does not build: {_first_line(error)}")
+    return None
+
+
+def _measure(job: Job, library: Path) -> Outcome:
+    data, parameters, expected = _workload(job.task, job.source)
+    blank = np.full(expected.shape, np.nan if expected.dtype.kind == "f" else 0, expected.dtype)
+    arrays = [*data, *_packed(job, parameters), blank]
+    output = len(arrays) - 1
+    try:
+        run = measure_library(
+            job.endpoint, job.profile, library, job.task.symbol, arrays, [output], timeout_s=job.timeout_s, timing=job.timing
+        )
+    except MeasureError as error:
+        return Outcome(None, error=error.reason, outage=error.kind in ("link", "host"), final=error.kind == "host")
+    difference = relative_error(run.outputs[0], expected)
+    if not difference <= TOLERANCE:
+        return Outcome(None, error=f"wrong values: error {difference:.2g} of the output's largest magnitude")
+    samples = tuple(round(sample / 1000, 3) for sample in run.latency.samples_ns)
+    return Outcome(round(run.latency.seconds * 1e6, 4), run.latency.cycles, samples)
+
+
+def _packed(job: Job, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    if isinstance(job.schedule, TraceSchedule):
+        return []
+    template = template_named(job.schedule.template, job.schedule.version)
+    assert template is not None
+    return template.pack(job.task, job.schedule.values, parameters)
+
+
+@functools.lru_cache(maxsize=4)
+def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerParameters, ...], Array]:
+    """Inputs, constants and the expected output; the same for all candidates of a task."""
+    if isinstance(task.region[0], Opaque):
+        function = _load_function(source)
+        data = _opaque_inputs(task, function)
+        expected = _run_on_host(function, task, data)
+        if expected.dtype.kind == "f" and not np.isfinite(expected).all():  # it may take logarithms, or roots of a variance
+            data = [(np.abs(array) + 0.1).astype(array.dtype) if array.dtype.kind == "f" else array for array in data]
+            expected = _run_on_host(function, task, data)
+        return data, (), expected
+    inputs, parameters = make_inputs(task), make_parameters(task)
+    return inputs, parameters, expected_output(task, inputs, parameters)
+
+
+def _opaque_inputs(task: Task, function: Any) -> list[Array]:
+    """Random numbers, and zeros where an opaque function reads whole ones, which may be places in a tensor."""
+    generator = np.random.default_rng(len(task.name))
+    inputs = []
+    for parameter in list(function.params)[:-1]:
+        shape, dtype = tuple(int(extent) for extent in parameter.ty.shape), str(parameter.ty.dtype)
+        inputs.append(generator.normal(1.0, 1.5, shape).astype(dtype) if dtype.startswith("float") else np.zeros(shape, dtype))
+    return inputs
+
+
+def _run_on_host(function: Any, task: Task, data: list[Array]) -> Array:
+    """An opaque function's output, from its unscheduled loops compiled for the host."""
+    import tvm
+
+    output = tvm.runtime.tensor(np.zeros(task.region[-1].output_shape, str(list(function.params)[-1].ty.dtype)))
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-host-") as folder:
+        library = Path(folder) / "reference.so"
+        compile_kernel(function.with_attr("global_symbol", task.symbol), {"kind": "llvm"}, library)
+        module = tvm.runtime.load_module(str(library))
+        module[task.symbol](*[tvm.runtime.tensor(array) for array in data], output)
+    result: Array = output.numpy()
+    return result
+
+
+@functools.lru_cache(maxsize=8)
+def _load_function(source: str | None) -> Any:
+    if source is None:
+        return None
+    import tvm
+
+    return tvm.ir.load_json(source)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

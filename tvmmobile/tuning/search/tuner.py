@@ -1,0 +1,432 @@
+"""Tunes tasks one after another: proposes, measures, records, until each has its trials."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule, TraceSchedule
+from tvmmobile.running.measure import Timing
+from tvmmobile.schedules import KnobSchedule, Template, template_for, templates_for
+from tvmmobile.system.errors import DeviceUnavailable
+from tvmmobile.system.workers import Pool, WorkerError
+from tvmmobile.tuning.database import Database, Record
+from tvmmobile.tuning.search.cost_model import CostModel
+from tvmmobile.tuning.search.fallback import FallbackSpace
+from tvmmobile.tuning.search.nearest import nearest_schedules
+from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
+from tvmmobile.tuning.search.trial import Job, Outcome, run_trial
+from tvmmobile.tuning.search.twin import best_of_twin
+
+#: Candidates per batch: enough for all workers, few enough that the cost model learns often.
+BATCH = 8
+#: Times candidates are measured that the board's state spoiled.
+MOST_ATTEMPTS = 3
+#: Before a candidate is tried again when the device went away under it.
+OUTAGE_PAUSE_S = 2.0
+#: For building and running one candidate; the run alone has its own, shorter deadline on the device.
+TRIAL_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long one candidate may take, in seconds.
+
+    Attributes:
+        run_s: on the device, loading included.
+        trial_s: altogether.
+        outage_s: how long the device may be away, from the first candidate that met an outage with none measured since.
+    """
+
+    run_s: float = 20.0
+    trial_s: float = TRIAL_TIMEOUT_S
+    outage_s: float = 120.0
+
+
+DEADLINES = Deadlines()
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A task with the number of trials it still lacks; one for each template that takes it.
+
+    Attributes:
+        template: whose schedules are tried, `None` where no template takes the task.
+        source: an opaque task's unscheduled TIR function as JSON text, else `None`.
+        candidates: for a task that no template takes, the schedules MetaSchedule's rules gave; empty for others.
+        done: records that exist already.
+        missing: trials to run.
+    """
+
+    task: Task
+    source: str | None
+    candidates: tuple[TraceSchedule, ...]
+    done: int
+    missing: int
+    template: Template | None = None
+
+    @property
+    def title(self) -> str:
+        """The task's name, and the template's where it is not the first that takes the task."""
+        first = template_for(self.task)
+        return self.task.name if self.template is None or self.template is first else f"{self.task.name} ({self.template.name})"
+
+
+class Listener(Protocol):
+    """What wants to know how tuning goes; every call comes from the tuning thread."""
+
+    def kernel_started(self, assignment: Assignment) -> None:
+        """A task's first batch is about to run."""
+
+    def trial_finished(self, record: Record, best: Record | None) -> None:
+        """A trial is recorded; `best` is the task's fastest so far."""
+
+    def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
+        """A task has its trials, or its space is exhausted."""
+
+
+def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[Assignment]:
+    """What is still to do for `trials` records per task.
+
+    Args:
+        tasks: each with the TIR function of an opaque task as JSON text, or `None`.
+        trials: wanted per task and template; records that exist count, and a space that is smaller is enough.
+        target: the device's target.
+    """
+    assignments = []
+    for task, source in tasks.items():
+        records = database.records(task)
+        templates = templates_for(task)
+        for template in templates:
+            space = template.space(task)
+            assert space is not None
+            done = sum(record.schedule in space for record in records)
+            wanted = min(trials, template.enough_trials or trials)
+            missing = max(0, space.size(wanted) - done) if done < wanted else 0
+            assignments.append(Assignment(task, source, (), done, missing, template))
+        if not templates:
+            done = len(records)
+            candidates = _sampled(task, source, target, trials) if done < trials else ()
+            assignments.append(Assignment(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
+    return assignments
+
+
+def _sampled(task: Task, source: str | None, target: Mapping[str, Any], count: int) -> tuple[TraceSchedule, ...]:
+    import tvm
+
+    assert source is not None, f"no template takes {task.name}"
+    return FallbackSpace(task, tvm.ir.load_json(source), target).members(count)
+
+
+def tune(
+    assignments: Sequence[Assignment],
+    database: Database,
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    workers: Pool,
+    listener: Listener,
+    strategy: str = "evolution",
+    seed: int = 0,
+    deadlines: Deadlines = DEADLINES,
+    twin: Database | None = None,
+    watch: Watch | None = None,
+) -> None:
+    """Run the missing trials; every finished measurement is in the database before the next is awaited.
+
+    Args:
+        twin: records of the virtual board that is like this one; its best are tried first.
+        watch: over a real board: its candidates are measured when it is cool, and again where its state spoiled them; they count a batch at
+            a time, once that is known.
+
+    Raises:
+        DeviceUnavailable: the device went away and did not come back.
+    """
+    models: dict[str, CostModel] = {}
+    tunings = (
+        _Tuning(assignment, database, endpoint, profile, listener, models, strategy, seed, deadlines, twin)
+        for assignment in assignments
+        if assignment.missing
+    )
+    runner = _Runner(profile.name, workers, deadlines, watch)
+    if profile.kind == "modelled":
+        for tuning in tunings:
+            _in_batches(tuning, runner)
+    else:
+        _overlapping(tunings, runner)
+
+
+def measured(
+    assignment: Assignment,
+    schedules: Sequence[Schedule],
+    endpoint: Endpoint,
+    profile: DeviceProfile,
+    workers: Pool,
+    deadlines: Deadlines = DEADLINES,
+) -> Iterator[tuple[Job, Outcome]]:
+    """Outcomes of a task's schedules as they come; one that met an outage is tried again.
+
+    Raises:
+        DeviceUnavailable: the device went away and did not come back.
+    """
+    return _Runner(profile.name, workers, deadlines).outcomes(_jobs(assignment, schedules, endpoint, profile, deadlines))
+
+
+def _jobs(
+    assignment: Assignment, schedules: Sequence[Schedule], endpoint: Endpoint, profile: DeviceProfile, deadlines: Deadlines
+) -> list[Job]:
+    timing = kernel_timing(profile, assignment.task.threads)
+    return [Job(assignment.task, schedule, assignment.source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
+
+
+class _Held:
+    """Outcomes that do not count until it is known that nothing spoiled them; without a watch nothing does.
+
+    Attributes:
+        outcomes: those that wait.
+        reason: what spoiled them; "" while nothing is known to have.
+        spoiled: how often in a row that happened.
+    """
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+        self._before: Any = None
+        self.outcomes: list[tuple[Job, Outcome]] = []
+        self.reason, self.spoiled = "", 0
+
+    def begin(self) -> None:
+        """Wait until the boards are cool; what waited is going to be measured again."""
+        if self._watch is not None:
+            self._before = self._watch.wait_until_cool()
+        self.outcomes, self.reason = [], ""
+
+    def add(self, job: Job, outcome: Outcome) -> list[tuple[Job, Outcome]]:
+        """One more; returns what counts now: nothing until there is a batch."""
+        self.outcomes.append((job, outcome))
+        return self.released() if self._watch is None or len(self.outcomes) >= BATCH else []
+
+    def released(self) -> list[tuple[Job, Outcome]]:
+        """All that wait, unless something spoiled them."""
+        if self._watch is not None and self.outcomes:
+            if not self.reason:
+                after = self._watch.read()
+                self.reason = self._watch.spoiled(self._before, after)
+                self._before, self.spoiled = after, self.spoiled + 1 if self.reason else 0
+            if self.reason:
+                return []
+        released, self.outcomes = self.outcomes, []
+        return released
+
+
+class _Runner:
+    """Runs candidates: again those that met an outage of the device, until it is back or given up, and those that its state spoiled."""
+
+    def __init__(self, device: str, workers: Pool, deadlines: Deadlines, watch: Watch | None = None) -> None:
+        self._device, self._workers, self._deadlines, self._watch = device, workers, deadlines, watch
+
+    def outcomes(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Outcomes as they come; under a watch a batch together, once it is known that nothing spoiled them.
+
+        `jobs` is read no further than there are workers for them, and not at all while some wait to be tried again.
+
+        Raises:
+            DeviceUnavailable: the device went away and did not come back, or its state spoils everything.
+        """
+        source, away_since, held = iter(jobs), math.inf, _Held(self._watch)
+        again: list[Job] = []
+        lost: list[tuple[Job, Outcome]] = []
+        while True:
+            held.begin()
+            lost.clear()
+            for job, outcome in self._run(_handed_out(again, source, lambda: bool(lost or held.reason))):
+                if outcome.outage:
+                    lost.append((job, outcome))
+                    away_since = min(away_since, time.monotonic())
+                else:
+                    away_since = math.inf
+                    yield from held.add(job, outcome)
+            yield from held.released()
+            self._check(lost, away_since, held)
+            again = [job for job, _ in (*lost, *held.outcomes)]
+            if not again:
+                return
+            if lost:
+                time.sleep(OUTAGE_PAUSE_S)
+
+    def _run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+        for job, result in self._workers.run(run_trial, jobs, self._deadlines.trial_s):
+            yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
+
+    def _check(self, lost: Sequence[tuple[Job, Outcome]], away_since: float, held: _Held) -> None:
+        """Raises `DeviceUnavailable` where there is no use in trying again."""
+        if lost and (any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s):
+            raise DeviceUnavailable(
+                f"the device {self._device} went away: {lost[0][1].error}",
+                "Finished measurements are kept; run the same command again once the device is back.",
+            )
+        if held.spoiled >= MOST_ATTEMPTS:
+            raise DeviceUnavailable(
+                f"{self._device} cannot be measured: {held.reason}, {MOST_ATTEMPTS} times in a row.",
+                "Cool it and give it enough power; finished measurements are kept.",
+            )
+
+
+def _handed_out(again: Sequence[Job], source: Iterator[Job], stopped: Callable[[], bool]) -> Iterator[Job]:
+    """First what is to be tried again, then what comes from `source`, until that is stopped."""
+    yield from again
+    while not stopped() and (job := next(source, None)) is not None:
+        yield job
+
+
+def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
+    """One task's trials, batch by batch: what is proposed rests on all that went before, and is the same in every run."""
+    tuning.start()
+    while batch := tuning.next_jobs():
+        records = {job: tuning.record(job, outcome) for job, outcome in runner.outcomes(batch)}
+        tuning.learn([records[job] for job in batch])  # in their own order: a cost model depends on it
+    tuning.finish()
+
+
+def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
+    """All tasks' trials, without a pause between batches or tasks: no board waits for another's last candidate.
+
+    What is proposed rests on what is known by then, which a board's clock makes another thing in every run anyway.
+    """
+    under_way: dict[Job, _Tuning] = {}
+
+    def proposed() -> Iterator[Job]:
+        for tuning in tunings:
+            tuning.start()
+            while batch := tuning.next_jobs():
+                under_way.update(dict.fromkeys(batch, tuning))
+                yield from batch
+            tuning.exhausted = True
+            if tuning not in under_way.values():
+                tuning.finish()
+
+    for job, outcome in runner.outcomes(proposed()):
+        tuning = under_way.pop(job)
+        tuning.learn([tuning.record(job, outcome)])
+        if tuning.exhausted and tuning not in under_way.values():
+            tuning.finish()
+
+
+def record_of(job: Job, outcome: Outcome) -> Record:
+    """What a log keeps of a trial."""
+    return Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error)
+
+
+def make_strategy(
+    name: str,
+    template: Template,
+    task: Task,
+    seeds: list[KnobSchedule],
+    rng: random.Random,
+    models: dict[str, CostModel],
+    database: Database,
+) -> Strategy:
+    """A strategy by name: `evolution`, `random` or `climb`; the cost models are shared between tasks through `models`."""
+    space = template.space(task)
+    assert space is not None
+    if name == "random":
+        return RandomSampling(task, space, seeds, rng)
+    if name == "climb":
+        return HillClimbing(task, space, seeds, rng)
+    if template.name not in models:
+        models[template.name] = CostModel(template.name, template.version)
+        for known in database.tasks():
+            models[template.name].add(database.records(known))
+    return GuidedEvolution(task, space, seeds, rng, models[template.name])
+
+
+class _Tuning:
+    """The tuning of one task.
+
+    Attributes:
+        left: trials that are still to be proposed.
+        exhausted: nothing more is going to be proposed.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        database: Database,
+        endpoint: Endpoint,
+        profile: DeviceProfile,
+        listener: Listener,
+        models: dict[str, CostModel],
+        strategy: str,
+        seed: int,
+        deadlines: Deadlines,
+        twin: Database | None,
+    ) -> None:
+        self.assignment, self.database, self.endpoint, self.profile = assignment, database, endpoint, profile
+        self.listener, self.models, self.deadlines = listener, models, deadlines
+        self.left, self.exhausted = assignment.missing, False
+        self.proposed: set[Schedule] = set()
+        task = assignment.task
+        template = assignment.template
+        # Resuming must not repeat the same random choices, hence the number of records in the seed.
+        self.rng = random.Random(f"{task.name} {seed} {assignment.done}")
+        self.strategy: Strategy | None = None
+        if template is not None:
+            space = template.space(task)
+            assert space is not None
+            likely = best_of_twin(twin, task, template) if twin is not None else []
+            seeds = [*likely, *nearest_schedules(task, database, template), space.default]
+            self.strategy = make_strategy(strategy, template, task, seeds, self.rng, models, database)
+            self.strategy.observe(database.records(task))
+
+    def start(self) -> None:
+        """Say that the first batch is about to run."""
+        self.listener.kernel_started(self.assignment)
+
+    def next_jobs(self) -> list[Job]:
+        """The next batch; empty where the trials are used up, or the space is."""
+        batch = self._propose(min(BATCH, self.left)) if self.left > 0 else []
+        self.left -= len(batch)
+        return _jobs(self.assignment, batch, self.endpoint, self.profile, self.deadlines)
+
+    def record(self, job: Job, outcome: Outcome) -> Record:
+        """Keep what came of a trial: it is in the database when this returns."""
+        record = record_of(job, outcome)
+        self.database.append([record])
+        self.listener.trial_finished(record, self.database.best(job.task))
+        return record
+
+    def learn(self, records: list[Record]) -> None:
+        """Let the next proposals rest on these too."""
+        if self.strategy is not None:
+            self.strategy.observe(records)
+        for model in self.models.values():
+            model.add(records)
+
+    def finish(self) -> None:
+        """Say that all trials are recorded."""
+        self.listener.kernel_finished(self.assignment, self.database.best(self.assignment.task))
+
+    def _propose(self, count: int) -> Sequence[Schedule]:
+        if self.strategy is not None:
+            return self.strategy.propose(count)
+        known = self.proposed | {record.schedule for record in self.database.records(self.assignment.task)}
+        chosen = [schedule for schedule in self.assignment.candidates if schedule not in known][:count]
+        self.proposed.update(chosen)
+        return chosen
+
+
+def kernel_timing(profile: DeviceProfile, threads: int) -> Timing:
+    """How a single kernel is timed: weights cold, its input as the layer before left it; one run where the clock is modelled.
+
+    A kernel's arguments are the activation, then its weights, then the output, which other layers have used in between.
+    """
+    flush_bytes = 4 * profile.l2_bytes
+    if profile.kind == "modelled":
+        return Timing(flush_bytes=flush_bytes, produce=(0,), threads=threads)
+    return Timing(
+        warmup=1, repeat=10, flush_bytes=flush_bytes, produce=(0,), threads=threads, settle=0.05, min_total_ms=20, max_total_ms=3000
+    )

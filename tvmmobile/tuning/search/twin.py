@@ -1,0 +1,62 @@
+"""The virtual board most like a real one: its best schedules are tried first there, and its ranking is compared with the clock's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import KnobSchedule, Template
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.tuning.database import Database, Identity
+
+#: Of a kernel and template, how many of the virtual board's best are measured first.
+FIRST_FROM_TWIN = 8
+#: Fewer schedules have no rank correlation worth a number.
+FEWEST_RANKED = 4
+
+
+def twin_identity(profile: DeviceProfile) -> Identity | None:
+    """Whose records are modelled for a board's kind of core: the calibrated virtual board with the same core and the nearest clock."""
+    from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
+    from tvmmobile.virtual.calibration.fit import calibrated_boards, run_hash
+
+    if profile.kind == "modelled":
+        return None
+    boards = [board for name in sorted(calibrated_boards()) if (board := load_board(name)).mcpu == profile.mcpu]
+    if not boards:
+        return None
+    nearest = min(boards, key=lambda board: (abs(board.clock_hz - profile.clock_hz), board.name))
+    return Identity(nearest.name + VIRTUAL_SUFFIX, run_hash(nearest))
+
+
+def twin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
+    """The twin's records, those that come with the program and those in `sources`; `None` where there is no twin."""
+    identity = twin_identity(profile)
+    return None if identity is None else Database(identity, (SHIPPED_LOGS, *sources), None)
+
+
+def best_of_twin(twin: Database, task: Task, template: Template) -> list[KnobSchedule]:
+    """The twin's best schedules of a template, the best first."""
+    good = [
+        (record.latency_us, str(record.schedule), record.schedule)
+        for record in twin.records(task)
+        if record.latency_us is not None and isinstance(record.schedule, KnobSchedule) and record.schedule.template == template.name
+    ]
+    return [schedule for _, _, schedule in sorted(good)[:FIRST_FROM_TWIN]]
+
+
+def rank_correlation(measured: Database, twin: Database, task: Task) -> float | None:
+    """Spearman's rank correlation between modelled and measured latencies of the schedules that have both; `None` for too few."""
+    modelled = {record.schedule: record.latency_us for record in twin.records(task) if record.latency_us is not None}
+    pairs = [
+        (modelled[record.schedule], record.latency_us)
+        for record in measured.records(task)
+        if record.latency_us is not None and record.schedule in modelled
+    ]
+    if len(pairs) < FEWEST_RANKED or any(len(set(column)) == 1 for column in zip(*pairs, strict=True)):
+        return None
+    from scipy.stats import spearmanr  # takes a second
+
+    return float(spearmanr([before for before, _ in pairs], [after for _, after in pairs]).statistic)

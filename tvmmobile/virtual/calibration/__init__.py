@@ -1,0 +1,1 @@
+"""What a miss costs, fitted to published latencies."""

@@ -1,0 +1,214 @@
+"""The committed calibrations: what a core's waiting costs, by measurements on one board, and how good that is.
+
+    time = core cycles / clock + the terms of `terms.py`, each with the core's parameter
+
+The core term's factor is 1, always. What caches take is in cycles of the core, what memory takes is in line copies: the time in which one
+core copies a line of large arrays, which is documented for each board. So a fit on one board holds for another one with the same core and
+other memory. With several threads, memory has one more parameter: how much it delivers to all cores together (timeline.py).
+
+`scripts/calibrate` fits (fitting.py) and writes `calibrated/CORE.json`; nothing here runs a program.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_bytes
+from tvmmobile.virtual.board import Board, board_names, load_board
+from tvmmobile.virtual.calibration.terms import TERMS_VERSION, Parameter
+from tvmmobile.virtual.cores.core_model import MODEL_VERSION
+from tvmmobile.virtual.cores.corrected import CORRECTED_VERSION, corrected_hash
+from tvmmobile.virtual.profile import MissCounts
+from tvmmobile.virtual.timeline import TIMELINE_VERSION
+
+CALIBRATED = Path(__file__).parent / "calibrated"
+PUBLISHED = CALIBRATED / "published.json"
+_REMEDY = "Run: ./scripts/calibrate --networks DIR"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One network on one board: what was measured there and counted here.
+
+    Attributes:
+        network: its name in the published table.
+        measured_ms: the published latency.
+        core_cycles: corrected core cycles.
+        misses: the simulated caches' counts.
+    """
+
+    network: str
+    measured_ms: float
+    core_cycles: int
+    misses: MissCounts
+
+
+@dataclass(frozen=True)
+class Check:
+    """One network in several threads, or on another board with the core.
+
+    Attributes:
+        board: where it was measured.
+        threads: how many it had.
+        network: its name in the published table.
+        measured_ms: the published latency.
+        modelled_ms: with the fit's parameters.
+        left_out_ms: with the bandwidth fitted to the other networks; None where nothing was fitted to it.
+    """
+
+    board: str
+    threads: int
+    network: str
+    measured_ms: float
+    modelled_ms: float
+    left_out_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A core's calibration.
+
+    Attributes:
+        core: its name, as `Board.mcpu`.
+        board: the board that was measured.
+        board_digest: of that board's file.
+        versions: of the terms, the timeline, the corrected core and the core model that it was fitted with.
+        core_model: the hash of the core model, which llvm-mca's version is part of.
+        wheel: the program that was run.
+        parameters: one for each of the terms.
+        bandwidth: what memory delivers to all cores together, as a share of what one core reads and writes in a copy.
+        observations: what was fitted to.
+        modelled_ms: of each observation.
+        left_out_ms: of each observation, with parameters fitted to the others.
+        checks: what it models of the runs in several threads, and on other boards with the core.
+    """
+
+    core: str
+    board: str
+    board_digest: str
+    versions: tuple[int, ...]
+    core_model: str
+    wheel: str
+    parameters: tuple[Parameter, ...]
+    bandwidth: Parameter
+    observations: tuple[Observation, ...]
+    modelled_ms: tuple[float, ...]
+    left_out_ms: tuple[float, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def errors(self) -> tuple[float, ...]:
+        """Relative errors of the fit, modelled over measured less 1."""
+        return tuple(ms / seen.measured_ms - 1 for ms, seen in zip(self.modelled_ms, self.observations, strict=True))
+
+    @property
+    def left_out_errors(self) -> tuple[float, ...]:
+        """The same with each network left out of its own fit: what to expect of another program of this kind."""
+        return tuple(ms / seen.measured_ms - 1 for ms, seen in zip(self.left_out_ms, self.observations, strict=True))
+
+    def check_errors(self) -> dict[str, tuple[float, ...]]:
+        """The errors of the checks, by board and threads (`pi4, 4 threads`), and of those left out of a fit."""
+        groups: dict[str, tuple[float, ...]] = {}
+        for row in self.checks:
+            name = f"{row.board}, {row.threads} thread{'s' if row.threads > 1 else ''}"
+            groups[name] = (*groups.get(name, ()), row.modelled_ms / row.measured_ms - 1)
+            if row.left_out_ms is not None:
+                groups[f"{name}, left out"] = (*groups.get(f"{name}, left out", ()), row.left_out_ms / row.measured_ms - 1)
+        return groups
+
+    @property
+    def digest(self) -> str:
+        """Identifies the parameters (16 hex digits)."""
+        return hashlib.sha256(repr([(p.name, p.value) for p in (*self.parameters, self.bandwidth)]).encode()).hexdigest()[:16]
+
+
+def mean_error(errors: Sequence[float]) -> float:
+    """The mean of their absolute values."""
+    return sum(map(abs, errors)) / len(errors)
+
+
+def worst_error(errors: Sequence[float]) -> float:
+    """The largest absolute value."""
+    return max(map(abs, errors))
+
+
+@functools.cache
+def calibration_of(board: Board) -> Fit | None:
+    """The committed calibration of this board's core, None if there is none.
+
+    One that was fitted with another version of the model, or to other figures of the board that was measured, does not hold.
+    """
+    path = CALIBRATED / f"{board.mcpu}.json"
+    if not path.is_file():
+        return None
+    fit = read_fit(path)
+    measured = board if board.name == fit.board else load_board(fit.board)
+    return fit if fit.board_digest == measured.digest and fit.versions == versions() else None
+
+
+def memory_bytes_per_s(board: Board, threads: int) -> float:
+    """What memory delivers to so many threads together, read and written."""
+    fit = calibration_of(board)
+    return 2 * board.memory.copy_bytes_per_s * (fit.bandwidth.value if fit and threads > 1 else 1.0)
+
+
+def calibrated_boards() -> frozenset[str]:
+    """The names of boards whose core has a committed calibration, also one that a changed model has outdated."""
+    cores = {path.stem for path in CALIBRATED.glob("*.json") if path != PUBLISHED}
+    return frozenset(name for name in board_names() if load_board(name).mcpu in cores)
+
+
+def run_hash(board: Board) -> str:
+    """Identifies what a modelled time of all terms rests on (16 hex digits).
+
+    Raises:
+        UserError: llvm-mca is not installed.
+    """
+    fit = calibration_of(board)
+    return hashlib.sha256(f"{versions()}\0{corrected_hash(board)}\0{fit.digest if fit else ''}".encode()).hexdigest()[:16]
+
+
+def versions() -> tuple[int, ...]:
+    """Of what a calibration rests on, besides the board: one that was fitted with others does not hold."""
+    return TERMS_VERSION, TIMELINE_VERSION, CORRECTED_VERSION, MODEL_VERSION
+
+
+def published() -> dict[str, Any]:
+    """The published latencies in milliseconds, by board, threads and network, with their source."""
+    table: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    return table
+
+
+def read_fit(path: Path) -> Fit:
+    """Read what `write_fit` wrote.
+
+    Raises:
+        UserError: it is something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found.pop("errors")
+        observations = tuple(Observation(**(row | {"misses": MissCounts(**row["misses"])})) for row in found.pop("observations"))
+        parameters = tuple(Parameter(**row) for row in found.pop("parameters"))
+        found["bandwidth"] = Parameter(**found["bandwidth"])
+        found["checks"] = tuple(Check(**row) for row in found["checks"])
+        found |= {name: tuple(found[name]) for name in ("versions", "modelled_ms", "left_out_ms")}
+        return Fit(observations=observations, parameters=parameters, **found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path.name} is no calibration: {error!r}.", _REMEDY) from error
+
+
+def write_fit(fit: Fit, path: Path) -> None:
+    """Write a calibration as JSON, its errors on top of what `read_fit` needs."""
+    errors = {
+        name: {"mean": round(mean_error(values), 4), "worst": round(worst_error(values), 4)}
+        for name, values in (("fit", fit.errors), ("leave_one_out", fit.left_out_errors), *fit.check_errors().items())
+    }
+    write_bytes(path, (json.dumps({"errors": errors} | asdict(fit), indent=1) + "\n").encode())

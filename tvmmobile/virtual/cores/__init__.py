@@ -1,0 +1,1 @@
+"""What a core does with a block of instructions, in cycles."""

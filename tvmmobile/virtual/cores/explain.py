@@ -1,0 +1,59 @@
+"""Why a hot block costs what it costs: the part of the core that it keeps busy, or what its schedule waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.cores.bounds import port_cycles
+from tvmmobile.virtual.cores.core_model import BlockCost
+from tvmmobile.virtual.cores.corrected import WAITS
+from tvmmobile.virtual.cores.mca import pressures_of
+from tvmmobile.virtual.mappings import place_of
+from tvmmobile.virtual.program import ProgramRun
+
+#: llvm-mca's 50 iterations include filling and draining the pipeline, some ten cycles: this near to a bound, the bound is the reason.
+_NEAR, _NEAR_CYCLES = 1.02, 10 / 50
+_WAITS = {"resources": "for execution units", "registers": "for results of earlier instructions", "memory": "for earlier stores and loads"}
+
+
+@dataclass(frozen=True)
+class HotBlock:
+    """One of the costliest blocks of a run.
+
+    Attributes:
+        cost: its count, cycles and assembly.
+        share: of the run's corrected core cycles, 0 to 1.
+        place: file, offset and function.
+        limit: what keeps it from being faster.
+    """
+
+    cost: BlockCost
+    share: float
+    place: str
+    limit: str
+
+
+def hot_blocks(run: ProgramRun, board: Board) -> list[HotBlock]:
+    """The hottest blocks of a run, costliest first, each with its reason.
+
+    Raises:
+        UserError: llvm-mca is not installed.
+    """
+    total = max(run.modelled.core.cycles, 1)
+    hottest = run.modelled.core.hottest
+    return [HotBlock(cost, cost.cycles / total, place_of(cost.address, run.mappings), limit_of(cost, board)) for cost in hottest]
+
+
+def limit_of(cost: BlockCost, board: Board) -> str:
+    """What limits a block, in a sentence without its full stop."""
+    ports = port_cycles(cost.assembly, board.core)
+    busiest = max(ports, key=lambda name: ports[name])
+    least = f"{busiest}: {ports[busiest]:.3g} of {cost.cycles_each:.3g} cycles"
+    if cost.bounds_only:
+        return f"{least} (llvm-mca does not know all of its instructions)"
+    if cost.cycles_each <= ports[busiest] * _NEAR + _NEAR_CYCLES:
+        return least
+    waits = WAITS[board.mcpu](cost.assembly) if board.mcpu in WAITS else pressures_of(cost.assembly, board.mcpu)
+    reasons = [f"{_WAITS[name]} {share:.0f} %" for name, share in sorted(waits.items(), key=lambda item: -item[1]) if share >= 1]
+    return f"its schedule, waiting {', '.join(reasons)}; {least}" if reasons else f"its schedule; {least}"

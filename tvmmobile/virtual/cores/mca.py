@@ -1,0 +1,106 @@
+"""llvm-mc and llvm-mca: machine words to text, and straight-line code to cycles per execution."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+from collections.abc import Sequence
+
+from tvmmobile.system.doctor import require
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.programs import run_tool
+
+PACKAGE = "llvm-16"
+ITERATIONS = 50
+TIMEOUT_S = 120.0
+_FLAGS = ("--resource-pressure=0", "--instruction-info=0")
+_TOTAL = re.compile(r"^\[\d+\] Code Region - b(\d+)\n|^Total Cycles:\s+(\d+)", re.MULTILINE)
+_PRESSURE = re.compile(r"^ *(?:- )?(Resource Pressure|Register Dependencies|Memory Dependencies) +\[ ([\d.]+)% \]", re.MULTILINE)
+_PRESSURES = {"Resource Pressure": "resources", "Register Dependencies": "registers", "Memory Dependencies": "memory"}
+
+
+def _mca() -> str:
+    return str(require("llvm-mca"))
+
+
+def _mc() -> str:
+    return str(require("llvm-mc"))
+
+
+@functools.cache
+def mca_version() -> str:
+    """The installed llvm-mca's version line; part of what identifies a timing model.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    text = run_tool([_mca(), "--version"], "llvm-mca", f"Run: apt-get install -y {PACKAGE}", TIMEOUT_S)
+    return next((line.strip() for line in text.splitlines() if "version" in line), text.strip())
+
+
+def disassemble(words: Sequence[int]) -> list[str]:
+    """Each word as `name<TAB>operands`; "" for one that is no instruction.
+
+    Raises:
+        UserError: llvm-mc is not installed or does not do its work.
+    """
+    if not words:
+        return []
+    # A label between the words would be kept, too: one line of text per decoded word is all there is, so bad words are found by their
+    # warnings (`<stdin>:LINE:…: warning: invalid instruction encoding`) and left out of the count.
+    source = "".join(" ".join(f"0x{byte:02x}" for byte in word.to_bytes(4, "little")) + "\n" for word in words)
+    done = _run([_mc(), "--disassemble", "--triple=aarch64-linux-gnu", "--mattr=+all"], source)
+    bad = {int(line) - 1 for line in re.findall(r"^<stdin>:(\d+):\d+: warning: invalid", done.stderr, re.MULTILINE)}
+    texts = iter([line.strip() for line in done.stdout.splitlines() if line.startswith("\t") and not line.startswith("\t.")])
+    decoded = ["" if index in bad else next(texts, "") for index in range(len(words))]
+    if next(texts, None) is not None:
+        raise UserError("llvm-mc printed more instructions than it was given.", f"Run: apt-get install -y {PACKAGE}")
+    return decoded
+
+
+def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
+    """Cycles per execution of each block when it runs over and over; None where llvm-mca cannot say.
+
+    Args:
+        blocks: instructions as `disassemble` gives them.
+        mcpu: LLVM's name of the core.
+
+    Raises:
+        UserError: llvm-mca is not installed.
+    """
+    if not blocks:
+        return []
+    regions = [f"# LLVM-MCA-BEGIN b{i}\n" + "\n".join(block) + f"\n# LLVM-MCA-END b{i}\n" for i, block in enumerate(blocks)]
+    done = _run([_mca(), "--mtriple=aarch64-linux-gnu", f"--mcpu={mcpu}", f"--iterations={ITERATIONS}", *_FLAGS], "".join(regions))
+    if done.returncode == 0:
+        found: dict[int, float] = {}
+        region = -1
+        for name, total in _TOTAL.findall(done.stdout):
+            if name:
+                region = int(name)
+            else:
+                found[region] = int(total) / ITERATIONS
+        return [found.get(index) for index in range(len(blocks))]
+    if len(blocks) == 1:
+        return [None]
+    middle = len(blocks) // 2  # one bad instruction spoils a whole call: halving finds it in a few more
+    return cycles_of(blocks[:middle], mcpu) + cycles_of(blocks[middle:], mcpu)
+
+
+def pressures_of(block: Sequence[str], mcpu: str) -> dict[str, float]:
+    """What llvm-mca sees a block wait for, in percent of its cycles: `resources`, `registers`, `memory`; empty if it cannot say.
+
+    Raises:
+        UserError: llvm-mca is not installed.
+    """
+    flags = [f"--mcpu={mcpu}", f"--iterations={ITERATIONS}", "--bottleneck-analysis", *_FLAGS]
+    done = _run([_mca(), "--mtriple=aarch64-linux-gnu", *flags], "\n".join(block) + "\n")
+    return {_PRESSURES[name]: float(share) for name, share in _PRESSURE.findall(done.stdout)}
+
+
+def _run(command: list[str], source: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, input=source, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]} did not end within {TIMEOUT_S:g} s.", f"Run: apt-get install -y --reinstall {PACKAGE}") from None

@@ -1,0 +1,290 @@
+"""A block's cycles by its core's own latencies: an out-of-order core's schedule of the block run over and over.
+
+The model: instructions are dispatched in order into a window; each starts when its operands are ready and its pipelines are free, in any
+order, and they leave the window in order. Nothing misses a cache and no branch is predicted wrongly. What a core has of all this, its
+tables say: `cortex_a72.py`, `cortex_a76.py`.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from tvmmobile.virtual.cores.operands import Instruction, instruction_of
+
+_TRIPS = 24
+_WARM_TRIPS = 8
+#: From dispatch to the earliest start; it moves every schedule alike, and matters only through the window.
+_DISPATCH_LATENCY = 1
+_UNLIMITED = 1 << 20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one instruction costs on a core.
+
+    Attributes:
+        latency: cycles from the last one in which it takes a pipeline until what it writes can be used; for what takes one pipeline once,
+            the latency of the guides. The base register of an access has `CoreTables.base_latency`.
+        ports: pipelines, and for how many cycles each of them is taken.
+        update: the pipeline that updates the base register by itself, as soon as that register is ready; "" if it waits for the access.
+        micro_operations: what it takes in dispatch and in the window.
+        chain: the family of accumulations it belongs to; another of the family gets its result early, as the accumulator. "" for none.
+        chain_latency: cycles until the family's next one can have it.
+    """
+
+    latency: int
+    ports: tuple[tuple[str, int], ...]
+    micro_operations: int = 1
+    update: str = ""
+    chain: str = ""
+    chain_latency: int = 0
+
+
+@dataclass(frozen=True)
+class CoreTables:
+    """What the schedule needs of a core.
+
+    Attributes:
+        name: LLVM's name of the core.
+        source: where the figures are from.
+        window: micro-operations in flight.
+        instructions_per_cycle: dispatched at most.
+        micro_operations_per_cycle: dispatched at most.
+        pipelines: each kind's number. A kind may stand for a part of another one's pipelines: see `part_of`.
+        part_of: kinds that are some of another kind's pipelines: what takes them takes the other kind's as well.
+        timing: what an instruction costs.
+        queues: micro-operations of a kind that can wait for their operands or their pipeline, over all of the kind's pipelines; dispatch
+            waits for room. Kinds that are not named have room for all that the window holds.
+        base_latency: cycles until the base register of a pre- or post-indexed access can be used.
+    """
+
+    name: str
+    source: str
+    window: int
+    instructions_per_cycle: int
+    micro_operations_per_cycle: int
+    pipelines: Mapping[str, int]
+    timing: Callable[[Instruction], Timing]
+    part_of: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[str, int] = field(default_factory=dict)
+    base_latency: int = 1
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One instruction as the core sees it.
+
+    Attributes:
+        reads: register names.
+        writes: register names and the cycles until each can be used.
+        timing: its pipelines and micro-operations.
+        accumulator: the register that an earlier instruction of its `timing.chain` hands over early; "" for none.
+        updated: the base register that `timing.update` writes; "" for none.
+    """
+
+    reads: tuple[str, ...]
+    writes: tuple[tuple[str, int], ...]
+    timing: Timing
+    accumulator: str = ""
+    updated: str = ""
+
+
+def operation_of(text: str, tables: CoreTables) -> Operation:
+    """An instruction's registers, latencies and pipelines on a core."""
+    instruction = instruction_of(text)
+    timing = tables.timing(instruction)
+    writes = tuple((register, timing.latency) for register in instruction.writes)
+    apart = bool(timing.update and instruction.base)
+    if instruction.base and not apart:
+        writes = ((instruction.base, tables.base_latency), *writes)
+    return Operation(
+        reads=instruction.reads,
+        writes=writes,
+        timing=timing,
+        accumulator=instruction.writes[0] if timing.chain else "",
+        updated=instruction.base if apart else "",
+    )
+
+
+def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
+    """Cycles per execution of a block that runs over and over, on average.
+
+    Args:
+        block: instructions as `disassemble` gives them.
+        tables: the core's.
+    """
+    operations = [operation_of(text, tables) for text in block if text]
+    if not operations:
+        return 0.0
+    pipelines = _Pipelines(tables)
+    front_end = _FrontEnd(tables)
+    ready: defaultdict[str, int] = defaultdict(int)
+    early: dict[str, tuple[str, int]] = {}
+    retired: list[int] = []  # after each trip
+    seen: dict[Hashable, int] = {}
+    while len(retired) < _TRIPS:
+        for op in operations:
+            dispatched = start = front_end.dispatch(op.timing.micro_operations, pipelines.room(op.timing.ports)) + _DISPATCH_LATENCY
+            for place, name in enumerate(op.reads):
+                chain, cycle = early.get(name, ("", 0))
+                taken_over = place == 0 and name == op.accumulator and chain == op.timing.chain
+                start = max(start, cycle if taken_over else ready[name])
+            end = start
+            for port, cycles in op.timing.ports:
+                end = max(end, pipelines.take(port, start, cycles))
+            done = end
+            if op.updated:
+                ready[op.updated] = pipelines.take(op.timing.update, max(dispatched, ready[op.updated]), 1) + tables.base_latency
+            for name, latency in op.writes:
+                ready[name] = end + latency
+                early.pop(name, None)
+                done = max(done, end + latency)
+            if op.accumulator:
+                early[op.accumulator] = op.timing.chain, end + op.timing.chain_latency
+            front_end.leave(done, op.timing.micro_operations)
+        retired.append(front_end.retired)
+        now = front_end.next_cycle
+        registers = tuple((name, max(0, cycle - now)) for name, cycle in sorted(ready.items()))
+        chains = tuple((name, chain, max(0, cycle - now)) for name, (chain, cycle) in sorted(early.items()))
+        before = seen.setdefault((front_end.state(now), pipelines.state(now), registers, chains), len(retired))
+        if before < len(retired):  # from here on every trip repeats one that was
+            period, cycles = len(retired) - before, retired[-1] - retired[before - 1]
+            while len(retired) < _TRIPS:
+                retired.append(retired[-period] + cycles)
+    return (retired[-1] - retired[_WARM_TRIPS - 1]) / (_TRIPS - _WARM_TRIPS)
+
+
+def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
+    """What keeps a block that runs over and over from being faster, in percent of its cycles, as `mca.pressures_of` names it.
+
+    `registers` is how long it would take with pipelines without number, where only dependent operations wait for each other; `resources` is
+    the rest.
+    """
+    cycles = steady_cycles(block, tables)
+    unlimited = replace(tables, pipelines=dict.fromkeys(tables.pipelines, _UNLIMITED), part_of={}, queues={})
+    chains = min(steady_cycles(block, replace(unlimited, window=_UNLIMITED)), cycles)
+    return {"registers": 100 * chains / cycles, "resources": 100 * (1 - chains / cycles)} if cycles else {}
+
+
+class _FrontEnd:
+    """In-order dispatch into the window, and in-order retirement from it."""
+
+    def __init__(self, tables: CoreTables) -> None:
+        self._tables = tables
+        self._instructions = self._micro_operations = 0  # dispatched, and the slots that passed unused
+        self._leaves: list[int] = []  # when each micro-operation in flight leaves the window
+        self.retired = 0
+
+    def dispatch(self, micro_operations: int, room: int) -> int:
+        """The cycle in which an instruction is dispatched, not before there is `room` for it."""
+        widths = self._tables.instructions_per_cycle, self._tables.micro_operations_per_cycle
+        cycle = max(room, self._instructions // widths[0], self._micro_operations // widths[1])
+        if len(self._leaves) >= self._tables.window:
+            cycle = max(cycle, self._leaves[-self._tables.window])
+        self._instructions = max(self._instructions, cycle * widths[0]) + 1
+        self._micro_operations = max(self._micro_operations, cycle * widths[1]) + micro_operations
+        return cycle
+
+    @property
+    def next_cycle(self) -> int:
+        """The first cycle in which anything else can be dispatched."""
+        return max(
+            self._instructions // self._tables.instructions_per_cycle, self._micro_operations // self._tables.micro_operations_per_cycle
+        )
+
+    def state(self, now: int) -> Hashable:
+        """All that what is dispatched from `next_cycle` on depends on, as seen from cycle `now`."""
+        instructions = self._instructions - now * self._tables.instructions_per_cycle
+        micro_operations = self._micro_operations - now * self._tables.micro_operations_per_cycle
+        return instructions, micro_operations, self.retired - now, tuple(max(0, cycle - now) for cycle in self._leaves)
+
+    def leave(self, done: int, micro_operations: int) -> None:
+        """An instruction is done in that cycle; it leaves when all before it have left."""
+        self.retired = max(self.retired, done)
+        self._leaves += [self.retired] * micro_operations
+        del self._leaves[: -self._tables.window]
+
+
+class _Pipelines:
+    """Which pipelines are taken in which cycle, and what waits for them."""
+
+    def __init__(self, tables: CoreTables) -> None:
+        counts = {name: defaultdict[int, int](int) for name in tables.pipelines}
+        self._kinds: dict[str, list[tuple[defaultdict[int, int], int]]] = {}
+        self._queue_of: dict[str, _Queue] = {}
+        queues = {name: _Queue(entries) for name, entries in tables.queues.items()}
+        self._counts, self._queues = tuple(counts.values()), tuple(queues.values())
+        #: (first, last): from the first cycle up to the last, without it, no slot is free; slots are never given back.
+        self._taken = dict.fromkeys(tables.pipelines, (0, 0))
+        for name in tables.pipelines:
+            chain = [name]
+            while chain[-1] in tables.part_of:
+                chain.append(tables.part_of[chain[-1]])
+            self._kinds[name] = [(counts[kind], tables.pipelines[kind]) for kind in chain]
+            if chain[-1] in queues:
+                self._queue_of[name] = queues[chain[-1]]
+
+    def room(self, ports: tuple[tuple[str, int], ...]) -> int:
+        """The first cycle in which the queues can take what an instruction needs."""
+        cycle = 0
+        for port, cycles in ports:
+            if port in self._queue_of:
+                cycle = max(cycle, self._queue_of[port].room(cycles))
+        return cycle
+
+    def state(self, now: int) -> Hashable:
+        """All that what starts in cycle `now` or later depends on, as seen from there; what is before is forgotten."""
+        for used in self._counts:
+            for cycle in [cycle for cycle in used if cycle < now]:
+                del used[cycle]
+        taken = tuple(tuple(sorted((cycle - now, count) for cycle, count in used.items() if count)) for used in self._counts)
+        return taken, tuple(queue.state(now) for queue in self._queues)
+
+    def take(self, port: str, start: int, cycles: int) -> int:
+        """Take as many free slots of a kind of pipeline from `start` on; the cycle of the last one."""
+        kinds, queue = self._kinds[port], self._queue_of.get(port)
+        first, at = self._taken[port]
+        if not first <= start <= at:
+            first = at = start
+        while True:
+            taken = True
+            while taken:  # without a generator: this is where modelling spends its time
+                taken = False
+                for used, count in kinds:
+                    if used[at] >= count:
+                        taken = True
+                        at += 1
+                        break
+            for used, _ in kinds:
+                used[at] += 1
+            if queue:
+                queue.enter(at)
+            cycles -= 1
+            if not cycles:
+                self._taken[port] = first, at
+                return at
+
+
+class _Queue:
+    """Micro-operations that wait for their operands or their pipeline."""
+
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._starts: list[int] = []  # when they leave it: the latest ones of all so far, earliest first
+
+    def room(self, entries: int) -> int:
+        """The first cycle in which that many more can enter."""
+        missing = len(self._starts) + min(entries, self._entries) - self._entries
+        return self._starts[missing - 1] if missing > 0 else 0
+
+    def state(self, now: int) -> Hashable:
+        """When its micro-operations leave, as seen from cycle `now`."""
+        return tuple(max(0, start - now) for start in self._starts)
+
+    def enter(self, start: int) -> None:
+        """One has entered that leaves in cycle `start`."""
+        insort(self._starts, start)
+        del self._starts[: -self._entries]

@@ -1,0 +1,1 @@
+"""The plugin that counts blocks and simulates caches inside QEMU."""

@@ -1,0 +1,46 @@
+"""Builds the QEMU plugin, `program.c` and its headers, into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from filelock import FileLock
+
+from tvmmobile.system.doctor import require
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.files import replacing
+from tvmmobile.system.programs import run_tool
+
+FOLDER = Path(__file__).parent
+FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
+
+
+def build_plugin(name: str = "program") -> Path:
+    """A plugin's shared library, compiled if it is not there yet.
+
+    Args:
+        name: of the source file.
+
+    Raises:
+        UserError: there is no C compiler, or it fails.
+    """
+    source = FOLDER / f"{name}.c"
+    digest = hashlib.sha256(repr(FLAGS).encode())
+    for file in (source, *sorted(FOLDER.glob("*.h"))):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    path = cache_dir() / f"{name}-{digest.hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+    compiler = str(require("cc"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            with replacing(path) as temporary:
+                run_tool(
+                    [compiler, *FLAGS, str(source), "-o", str(temporary)],
+                    "Compiling a plugin for QEMU",
+                    "Run: apt-get install -y gcc libc6-dev",
+                )
+                temporary.chmod(0o755)
+    return path
