@@ -10,8 +10,8 @@ from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.chain_geometry import Axis, tile_for
-from tvmmobile.schedules.chain_memory import Memory, arrange
+from tvmmobile.schedules.chain_geometry import ChainAxis, tile_for
+from tvmmobile.schedules.chain_memory import ChainMemory, arrange
 from tvmmobile.schedules.chain_nest import ChainNest
 from tvmmobile.schedules.chain_product import panel_width
 from tvmmobile.schedules.emit import Kernel
@@ -195,11 +195,11 @@ def _macs(layer: Conv2d) -> int:
     return layer.macs
 
 
-def _ring_bytes(memory: Memory) -> int:
+def _ring_bytes(memory: ChainMemory) -> int:
     return FLOAT_BYTES * sum(stage.ring * stage.row for stage in memory.stages[:-1])
 
 
-def _waste(axis: Axis, wanted: int) -> float:
+def _waste(axis: ChainAxis, wanted: int) -> float:
     """Outputs computed along a row over outputs needed."""
     tile = tile_for(axis, wanted)
     return sum(-(-length // tile) * tile for length in axis.lengths) / axis.size
@@ -260,7 +260,7 @@ class _Fits:
         return True
 
 
-def _arranged(layers: tuple[Conv2d, ...], threads: int, strip: int, parts: int, blocks: int) -> Memory:
+def _arranged(layers: tuple[Conv2d, ...], threads: int, strip: int, parts: int, blocks: int) -> ChainMemory:
     return arrange(layers, {"strip": strip, "parts": parts, "blocks": blocks, "gather": 0}, threads)
 
 

@@ -23,7 +23,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChainAxis:
     """One layer's outputs along rows or columns.
 
     Attributes:
@@ -42,7 +42,7 @@ class Axis:
     kernel: int = 1
     stride: int = 1
     padding: int = 0
-    next: Axis | None = None
+    next: ChainAxis | None = None
 
     @property
     def halo(self) -> int:
@@ -87,7 +87,7 @@ class Axis:
         return (self.next.end(piece) - 1) * self.stride - self.padding + self.kernel
 
 
-def axes(readers: Sequence[Reader], step: int, aligned: int | None = None) -> list[Axis]:
+def axes(readers: Sequence[Reader], step: int, aligned: int | None = None) -> list[ChainAxis]:
     """One axis per layer, in order; `step` outputs of the last layer per piece.
 
     Args:
@@ -102,17 +102,19 @@ def axes(readers: Sequence[Reader], step: int, aligned: int | None = None) -> li
     return shifted if all(axis.step + axis.offset - axis.halo >= -axis.padding for axis in shifted) else found
 
 
-def _axes(readers: Sequence[Reader], step: int, offset: int) -> list[Axis]:
+def _axes(readers: Sequence[Reader], step: int, offset: int) -> list[ChainAxis]:
     pieces = -(-readers[-1].size // step)
-    found = [Axis(readers[-1].size, pieces, step, offset)]
+    found = [ChainAxis(readers[-1].size, pieces, step, offset)]
     for layer, reader in zip(reversed(readers[:-1]), reversed(readers[1:]), strict=True):
         behind = found[0]
         ahead = behind.offset * reader.stride + reader.kernel - reader.stride - reader.padding
-        found.insert(0, Axis(layer.size, pieces, behind.step * reader.stride, ahead, reader.kernel, reader.stride, reader.padding, behind))
+        found.insert(
+            0, ChainAxis(layer.size, pieces, behind.step * reader.stride, ahead, reader.kernel, reader.stride, reader.padding, behind)
+        )
     return found
 
 
-def tile_for(axis: Axis, wanted: int, *, borders: bool = False) -> int:
+def tile_for(axis: ChainAxis, wanted: int, *, borders: bool = False) -> int:
     """The longest tile up to `wanted` that fits every piece.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.schedules.chain_geometry import Axis, Reader, axes
+from tvmmobile.schedules.chain_geometry import ChainAxis, Reader, axes
 from tvmmobile.schedules.machine import round_up
 from tvmmobile.schedules.space import Knobs
 
@@ -34,8 +34,8 @@ class Stage:
     """
 
     layer: Conv2d
-    rows: Axis
-    columns: Axis
+    rows: ChainAxis
+    columns: ChainAxis
     channels: int
     buffer: int = 0
     kept: int = 0
@@ -69,7 +69,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Memory:
+class ChainMemory:
     """The stages of a chain and the elements of one thread's scratch memory."""
 
     stages: tuple[Stage, ...]
@@ -81,7 +81,7 @@ class Memory:
         return sum(stage.ring * stage.row for stage in self.stages[:-1]) + sum(stage.weight_elements for stage in self.stages)
 
 
-def arrange(layers: Sequence[Conv2d], knobs: Knobs, threads: int) -> Memory:
+def arrange(layers: Sequence[Conv2d], knobs: Knobs, threads: int) -> ChainMemory:
     """Cut the layers' outputs as the knobs say and place what lies between them, one after another so that it cannot displace itself."""
     blocks = knobs["blocks"]
     width = -(-layers[-1].out_width // knobs["parts"])
@@ -102,4 +102,4 @@ def arrange(layers: Sequence[Conv2d], knobs: Knobs, threads: int) -> Memory:
             block = round_up(rows * stage.kept_row, LINE)
             stages[index] = replace(stage, kept=end, kept_block=block)
             end += blocks * block
-    return Memory(tuple(stages), end)
+    return ChainMemory(tuple(stages), end)

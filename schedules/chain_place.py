@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tvmmobile.graph.layers import Conv2d, channel_block
-from tvmmobile.schedules.chain_geometry import Axis, taps_of, tile_for
+from tvmmobile.schedules.chain_geometry import ChainAxis, taps_of, tile_for
 from tvmmobile.schedules.chain_memory import Stage, readers
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, cut
 from tvmmobile.schedules.space import Knobs
@@ -17,7 +17,7 @@ Taps = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Placed(Activation):
+class OffsetActivation(Activation):
     """An activation that begins at the element `origin` of its buffer."""
 
     origin: Expr = 0
@@ -111,7 +111,7 @@ class Place:
 
     def _buffered(self, stage: Stage, row: Expr, first_channel: Expr) -> Activation:
         origin = self.kernel.T.bind(self.row_at(stage, row) - self.base(stage.columns) * stage.channels - first_channel)
-        return Placed(self.scratch, stage.columns.pitch, stage.channels, stage.channels, origin)
+        return OffsetActivation(self.scratch, stage.columns.pitch, stage.channels, stage.channels, origin)
 
     def row_at(self, stage: Stage, row: Expr) -> Expr:
         """Element of the scratch memory at which the buffer of a stage has a row, which may be negative."""
@@ -123,8 +123,8 @@ class Place:
 
     # Columns of the part.
 
-    def begin(self, axis: Axis) -> Expr:
-        """`Axis.begin` of the part."""
+    def begin(self, axis: ChainAxis) -> Expr:
+        """`ChainAxis.begin` of the part."""
         T, part = self.kernel.T, self.moment.part  # noqa: N806
         if isinstance(part, int):
             return axis.begin(part)
@@ -135,8 +135,8 @@ class Place:
             begin = T.max(begin, T.int32(0))
         return T.min(begin, T.int32(axis.size)) if (axis.pieces - 1) * axis.step + axis.offset > axis.size else begin
 
-    def end(self, axis: Axis) -> Expr:
-        """`Axis.end` of the part."""
+    def end(self, axis: ChainAxis) -> Expr:
+        """`ChainAxis.end` of the part."""
         T, part = self.kernel.T, self.moment.part  # noqa: N806
         if isinstance(part, int):
             return axis.end(part)
@@ -147,8 +147,8 @@ class Place:
             end = T.min(end, T.int32(axis.size))
         return T.max(end, T.int32(0)) if axis.step + axis.offset < 0 else end
 
-    def base(self, axis: Axis) -> Expr:
-        """`Axis.base` of the part."""
+    def base(self, axis: ChainAxis) -> Expr:
+        """`ChainAxis.base` of the part."""
         part = self.moment.part
         if isinstance(part, int):
             return axis.base(part)

@@ -13,7 +13,7 @@ from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.machine import LANES, waste
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Template
-from tvmmobile.schedules.window_nest import Part, WindowNest, emit_windows, whole_output, window_space, window_width
+from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
 
 class Depthwise(Template):
@@ -101,7 +101,7 @@ class DepthwiseNest(WindowNest):
         kernel: Kernel,
         layer: Conv2d,
         knobs: Knobs,
-        part: Part,
+        part: OutputPart,
         data: Activation,
         constants: tuple[Buffer, Buffer],
         output: Activation,

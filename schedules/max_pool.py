@@ -13,7 +13,7 @@ from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.machine import waste
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Template
-from tvmmobile.schedules.window_nest import Part, WindowNest, emit_windows, whole_output, window_space, window_width
+from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
 
 class WindowMax(Template):
@@ -71,7 +71,7 @@ class _LargestNest(WindowNest):
     """The largest of a window's values."""
 
     def __init__(
-        self, kernel: Kernel, layer: MaxPool, knobs: Knobs, part: Part, data: Activation, least: Buffer, output: Activation
+        self, kernel: Kernel, layer: MaxPool, knobs: Knobs, part: OutputPart, data: Activation, least: Buffer, output: Activation
     ) -> None:
         super().__init__(kernel, layer, knobs, part, data, output)
         self.least = least

@@ -19,7 +19,7 @@ from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Template
-from tvmmobile.schedules.window_nest import Part
+from tvmmobile.schedules.window_nest import OutputPart
 
 FLOAT_BYTES = 4
 #: Of what lies between the layers, per strip: half of the boards' smallest first-level cache, and what still amortises a strip's start.
@@ -249,7 +249,7 @@ class _Nest:
         for row_run, column_run in itertools.product(rows.kinds, columns.kinds):
             with self._where(rows, row, row_run), self._where(columns, column, column_run):
                 tiles = _depthwise_knobs(self.knobs)
-                part = Part(cut(row_run.taps, tiles["rows"]), cut(column_run.taps, tiles["columns"]), top, left, columns.size)
+                part = OutputPart(cut(row_run.taps, tiles["rows"]), cut(column_run.taps, tiles["columns"]), top, left, columns.size)
                 DepthwiseNest(self.kernel, self.first, tiles, part, source, (self.dw_weight, self.dw_bias), between).emit(1)
         origin = top * self.first.out_width + left
         knobs = _pointwise_knobs(self.knobs)

@@ -18,7 +18,7 @@ _11, _12, _21, _22 = (0, 0), (0, 1), (1, 0), (1, 1)
 
 
 @dataclass(frozen=True)
-class Step:
+class SubProduct:
     """One product of a sum of blocks of A and a sum of blocks of W, and where it goes.
 
     Attributes:
@@ -39,19 +39,19 @@ class Step:
 #: Steps of a group are done together for each block of K and pixels. No base in the second row depends on the first row's blocks of C, so
 #: that rows of these need not be computed. The next use of a block is seldom far away, so that the second-level cache has it still.
 GROUPS = (
-    (Step(((_11, 1),), 0, ((_11, 1),), _21, (_11,)),),
-    (Step(((_12, 1),), 0, ((_21, 1),), _11),),
+    (SubProduct(((_11, 1),), 0, ((_11, 1),), _21, (_11,)),),
+    (SubProduct(((_12, 1),), 0, ((_21, 1),), _11),),
     (
-        Step(((_21, 1), (_22, 1)), 0, ((_12, 1), (_11, -1)), _22, (_12,)),
-        Step(((_11, -1),), 1, ((_22, 1), (_12, -1), (_11, 1)), _21, (_12,)),
-        Step(((_12, 1),), -1, ((_22, 1),), _12),
+        SubProduct(((_21, 1), (_22, 1)), 0, ((_12, 1), (_11, -1)), _22, (_12,)),
+        SubProduct(((_11, -1),), 1, ((_22, 1), (_12, -1), (_11, 1)), _21, (_12,)),
+        SubProduct(((_12, 1),), -1, ((_22, 1),), _12),
     ),
-    (Step(((_11, 1), (_21, -1)), 0, ((_22, 1), (_12, -1)), _21, (_22,)),),
-    (Step(((_22, 1),), 0, ((_21, 1), (_22, -1), (_12, 1), (_11, -1)), _21),),
+    (SubProduct(((_11, 1), (_21, -1)), 0, ((_22, 1), (_12, -1)), _21, (_22,)),),
+    (SubProduct(((_22, 1),), 0, ((_21, 1), (_22, -1), (_12, 1), (_11, -1)), _21),),
 )
 STEPS = tuple(step for group in GROUPS for step in group)
 
 
-def finishes(step: Step, block: Block) -> bool:
+def finishes(step: SubProduct, block: Block) -> bool:
     """Whether a block of C is complete after this step."""
     return block in (step.base, *step.copies) and not any(block in (later.base, *later.copies) for later in STEPS[STEPS.index(step) + 1 :])

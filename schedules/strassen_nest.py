@@ -9,7 +9,7 @@ from typing import Any
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
 from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.matmul import Extent, MatmulTile
-from tvmmobile.schedules.seven_products import GROUPS, Block, Step, finishes
+from tvmmobile.schedules.seven_products import GROUPS, Block, SubProduct, finishes
 from tvmmobile.schedules.space import Knobs
 
 #: Elements of a sum that are written without a loop.
@@ -43,7 +43,7 @@ class _Product:
         known: blocks of C that hold something already.
     """
 
-    step: Step
+    step: SubProduct
     part: Extent
     weights: Expr
     known: frozenset[Block]

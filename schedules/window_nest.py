@@ -65,7 +65,7 @@ def emit_windows(
 
 
 @dataclass(frozen=True)
-class Part:
+class OutputPart:
     """A rectangle of the output, and the buffer it goes to.
 
     Attributes:
@@ -81,12 +81,12 @@ class Part:
     width: int
 
 
-def whole_output(layer: Windowed, knobs: Knobs) -> Part:
+def whole_output(layer: Windowed, knobs: Knobs) -> OutputPart:
     """All of a layer's output, in its own place."""
     top, left, _, _ = layer.padding
     rows = partition(layer.out_height, knobs["rows"], layer.height, layer.kernel[0], layer.stride[0], top)
     columns = partition(layer.out_width, knobs["columns"], layer.width, layer.kernel[1], layer.stride[1], left)
-    return Part(rows, columns, 0, 0, layer.out_width)
+    return OutputPart(rows, columns, 0, 0, layer.out_width)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class WindowNest(ABC):
     is said by whoever inherits.
     """
 
-    def __init__(self, kernel: Kernel, layer: Windowed, knobs: Knobs, part: Part, data: Activation, output: Activation) -> None:
+    def __init__(self, kernel: Kernel, layer: Windowed, knobs: Knobs, part: OutputPart, data: Activation, output: Activation) -> None:
         self.kernel, self.layer, self.knobs, self.part = kernel, layer, knobs, part
         self.data, self.output = data, output
         self.rows, self.columns = part.rows, part.columns

@@ -94,7 +94,7 @@ def nhwc(layer: Layer, following: Layer) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """A library of the comparison.
 
     Attributes:
@@ -122,21 +122,21 @@ def direct(change: Callable[[Task, Schedule], Schedule]) -> Changes:
 
 
 ROWS = (
-    Row("nothing", "as tuned", NO_CHANGES, None),
-    Row("Strassen", "every product multiplied directly", Changes(left_out=("strassen",))),
-    Row("fusion", "every layer a kernel of its own", Changes(largest_region=1)),
-    Row("channel blocks", "NHWC between all kernels, the same knobs", Changes(layouts=nhwc)),
-    Row("depthwise window", "1 output at a time, in kernels of one layer", Changes(reschedule=ONE_OUTPUT)),
-    Row("memory plan", "every activation in memory of its own", Changes(disabled_passes=("StaticPlanBlockMemory",))),
-    Row("both", "every layer a kernel of its own, multiplied directly", DIRECT, None),
-    Row(
+    AblationRow("nothing", "as tuned", NO_CHANGES, None),
+    AblationRow("Strassen", "every product multiplied directly", Changes(left_out=("strassen",))),
+    AblationRow("fusion", "every layer a kernel of its own", Changes(largest_region=1)),
+    AblationRow("channel blocks", "NHWC between all kernels, the same knobs", Changes(layouts=nhwc)),
+    AblationRow("depthwise window", "1 output at a time, in kernels of one layer", Changes(reschedule=ONE_OUTPUT)),
+    AblationRow("memory plan", "every activation in memory of its own", Changes(disabled_passes=("StaticPlanBlockMemory",))),
+    AblationRow("both", "every layer a kernel of its own, multiplied directly", DIRECT, None),
+    AblationRow(
         "cache blocks",
         "all of K, all panels for each pixel tile",
         direct(UNBLOCKED),
         "both",
     ),
-    Row("packed weights", "1×1 weights as the model has them", direct(unpacked), "both"),
-    Row("register tile", "1 pixel × 8 channels at a time", direct(SMALL_TILE), "both"),
+    AblationRow("packed weights", "1×1 weights as the model has them", direct(unpacked), "both"),
+    AblationRow("register tile", "1 pixel × 8 channels at a time", direct(SMALL_TILE), "both"),
 )
 
 
@@ -155,7 +155,7 @@ def line(cells: Sequence[object]) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def cells_of(row: Row, found: Mapping[str, VariantResult]) -> list[object]:
+def cells_of(row: AblationRow, found: Mapping[str, VariantResult]) -> list[object]:
     """A row of the table."""
     result = found[row.left_out]
     ms = result.samples_us[0] / 1000
@@ -187,7 +187,7 @@ def table(job: VariantJob, threads: int) -> list[str]:
         if threads > 1:
             what = f"{threads} threads"
             found[what] = measured(replace(job, threads=threads), NO_CHANGES, endpoint, board.profile)
-            lines.append(line(cells_of(Row("threads", what, NO_CHANGES), found | {"threads": found[what]})))
+            lines.append(line(cells_of(AblationRow("threads", what, NO_CHANGES), found | {"threads": found[what]})))
     return lines
 
 

@@ -24,8 +24,8 @@ from pathlib import Path
 
 from peers.models import compiled, digest_of, exported, model_files
 from peers.plot import draw
-from peers.results import BoardFacts, Cell, Context, Row, from_json, to_json
-from peers.runs import Job, figures_of
+from peers.results import BenchmarkContext, BoardFacts, Cell, PeerRow, from_json, to_json
+from peers.runs import PeerRun, figures_of
 from peers.systems import OURS, System, chosen_systems
 from peers.tables import markdown
 
@@ -51,7 +51,7 @@ DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
 
 
 @dataclass(frozen=True)
-class Place:
+class ReadyBoard:
     """A virtual board ready to run on: what it is read from, what it is, and each system's sysroot."""
 
     name: str
@@ -80,7 +80,7 @@ def variants(model: str, alphas: Sequence[float], resolutions: Sequence[int], di
     return [*on_it, *(spec for spec in found if spec not in on_it)]
 
 
-def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> Place:
+def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> ReadyBoard:
     """Load a board and make its sysroots.
 
     Raises:
@@ -90,19 +90,19 @@ def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> Pla
     if max(threads) > board.cores:
         raise UserError(f"{board.board} has {board.cores} cores, not {max(threads)}.", f"Give --threads {board.cores} or less.")
     profile = find_device(name if name.endswith(".toml") else name + VIRTUAL_SUFFIX).profile
-    return Place(name, board, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
+    return ReadyBoard(name, board, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
 
 
-def _cell(place: Place, threads: int, spec: ModelSpec) -> Cell:
+def _cell(place: ReadyBoard, threads: int, spec: ModelSpec) -> Cell:
     return Cell(place.board.name, threads, spec.alpha, spec.resolution, spec.name)
 
 
-def _known(context: Context, earlier: Context, rows: Sequence[Row]) -> dict[tuple[Cell, str], Row]:
+def _known(context: BenchmarkContext, earlier: BenchmarkContext, rows: Sequence[PeerRow]) -> dict[tuple[Cell, str], PeerRow]:
     """The peers' figures of an earlier comparison that hold in this one; ours are never among them."""
     return {(row.cell, row.system): row for row in rows if row.system != OURS and context.alike(earlier, row.system)}
 
 
-def row_of(place: Place, threads: int, spec: ModelSpec, system: System, logs: Path) -> Row:
+def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> PeerRow:
     """Run one system in one cell, on several threads twice; where it fails, the row says why."""
     cell = _cell(place, threads, spec)
     who = f"{cell.variant}, {system.key}, {threads} thread{'s' if threads > 1 else ''} on {cell.board}"
@@ -116,16 +116,16 @@ def row_of(place: Place, threads: int, spec: ModelSpec, system: System, logs: Pa
             untuned = latencies.count(None), len(latencies)
         files = model_files(system, place.board, models, library)
         for attempt in range(1 if threads == 1 else 2):
-            figures, ran = figures_of(Job(place.board, place.name, system, files, place.sysroots[system.key], threads, attempt))
+            figures, ran = figures_of(PeerRun(place.board, place.name, system, files, place.sysroots[system.key], threads, attempt))
             say(f"{who}: {figures.modelled_ms:.2f} ms modelled{'' if ran else ' (kept)'}")
             runs.append(figures)
     except UserError as error:
         say(f"{who}: {error.message}")
-        return Row(cell, system.key, (), error.message, untuned, error.exit_code)
-    return Row(cell, system.key, tuple(runs), "", untuned)
+        return PeerRow(cell, system.key, (), error.message, untuned, error.exit_code)
+    return PeerRow(cell, system.key, tuple(runs), "", untuned)
 
 
-def context_of(places: Sequence[Place], systems: Sequence[System], logs: Path) -> Context:
+def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Path) -> BenchmarkContext:
     """Where and how the figures were got."""
     import torch
 
@@ -149,7 +149,7 @@ def context_of(places: Sequence[Place], systems: Sequence[System], logs: Path) -
         "plugin": build_plugin().stem.removeprefix("program-"),
     }
     digest = digest_of(sorted(logs.glob("*/*.jsonl")))
-    return Context(
+    return BenchmarkContext(
         facts, {system.key: system.title for system in systems}, versions, digest, datetime.now(UTC).isoformat(timespec="seconds")
     )
 

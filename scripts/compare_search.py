@@ -29,7 +29,7 @@ from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search.cost_model import CostModel
 from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
-from tvmmobile.tuning.search.trial import Job, run_trial
+from tvmmobile.tuning.search.trial import TrialJob, run_trial
 from tvmmobile.tuning.search.tuner import BATCH, TRIAL_TIMEOUT_S, kernel_timing
 
 SEEDS = range(5)
@@ -86,7 +86,7 @@ class Lab:
     def measure(self, task: Task, schedules: Sequence[KnobSchedule]) -> list[Record]:
         """Their records, in order."""
         missing = [schedule for schedule in schedules if (task, schedule) not in self.known]
-        jobs = [Job(task, s, None, self.endpoint, self.profile, kernel_timing(self.profile, 1)) for s in missing]
+        jobs = [TrialJob(task, s, None, self.endpoint, self.profile, kernel_timing(self.profile, 1)) for s in missing]
         for job, result in self.workers.run(run_trial, jobs, TRIAL_TIMEOUT_S):
             if isinstance(result, WorkerError):
                 record = Record(task, job.schedule, None, error=str(result))

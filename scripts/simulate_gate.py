@@ -32,7 +32,7 @@ NOISE, CORRELATION, OUTLIERS, WORST_OUTLIER, DRIFT, BETWEEN_RUNS = 0.02, 0.5, 0.
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateOutcome:
     """What became of one comparison.
 
     Attributes:
@@ -66,7 +66,7 @@ def pair_of_runs(random: np.random.Generator, slowdown: float) -> Pair:
     return Pair(samples_of_run(random, 100.0).tolist(), samples_of_run(random, 100.0 * (1 + slowdown)).tolist())
 
 
-def compare_once(random: np.random.Generator, slow: int | None) -> Outcome:
+def compare_once(random: np.random.Generator, slow: int | None) -> GateOutcome:
     """One comparison of all variants, of which `slow`, if any, is slower."""
     slowdowns = [SLOWDOWN if variant == slow else 0.0 for variant in range(VARIANTS)]
     first = {variant: estimate_ratio([pair_of_runs(random, slowdowns[variant])]) for variant in range(VARIANTS)}
@@ -78,7 +78,7 @@ def compare_once(random: np.random.Generator, slow: int | None) -> Outcome:
 
     settled = settle(first, measure, THRESHOLD)
     at_once, repeated = (_called(list(estimates.values()), slow) for estimates in (first, settled))
-    return Outcome(at_once[0], repeated[0], at_once[1], repeated[1], len(set(repeats)), len(repeats))
+    return GateOutcome(at_once[0], repeated[0], at_once[1], repeated[1], len(set(repeats)), len(repeats))
 
 
 def _called(estimates: Sequence[Estimate], slow: int | None) -> tuple[bool, bool]:
@@ -88,7 +88,7 @@ def _called(estimates: Sequence[Estimate], slow: int | None) -> tuple[bool, bool
     return Verdict.SLOWER in concerned, Verdict.TOO_NOISY in verdicts
 
 
-def simulate(comparisons: int, seed: int, slowed: bool) -> list[Outcome]:
+def simulate(comparisons: int, seed: int, slowed: bool) -> list[GateOutcome]:
     """So many comparisons, of equal code or of code of which one variant is slower."""
     generators = np.random.default_rng([seed, int(slowed)]).spawn(comparisons)
     return [compare_once(random, int(random.integers(VARIANTS)) if slowed else None) for random in generators]
@@ -100,7 +100,7 @@ def rate(hits: Sequence[bool]) -> str:
     return f"{sum(hits) / len(hits):.1%} ({interval.low:.2%} to {interval.high:.2%})"
 
 
-def report(equal: Sequence[Outcome], slowed: Sequence[Outcome]) -> str:
+def report(equal: Sequence[GateOutcome], slowed: Sequence[GateOutcome]) -> str:
     """A table of rates, and what the repeats cost."""
     extent = f"{len(equal)} comparisons of equal code and {len(slowed)} with one variant {SLOWDOWN:.0%} slower"
     lines = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from peers.results import Context, Row, best_peer, by_cell, ratio
+from peers.results import BenchmarkContext, PeerRow, best_peer, by_cell, ratio
 from peers.systems import OURS
 from tvmmobile.system.files import replacing
 
@@ -15,7 +15,7 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")  #
 _OURS = "#d55e00"
 
 
-def draw(context: Context, rows: Sequence[Row], path: Path) -> None:
+def draw(context: BenchmarkContext, rows: Sequence[PeerRow], path: Path) -> None:
     """Write the picture as SVG, whole; the same rows give the same file."""
     import matplotlib
 
@@ -43,7 +43,7 @@ def draw(context: Context, rows: Sequence[Row], path: Path) -> None:
         pyplot.close(figure)
 
 
-def _panel(panel: object, context: Context, rows: Sequence[Row]) -> None:
+def _panel(panel: object, context: BenchmarkContext, rows: Sequence[PeerRow]) -> None:
     from matplotlib.axes import Axes
 
     assert isinstance(panel, Axes)

@@ -30,7 +30,7 @@ class BoardFacts:
 
 
 @dataclass(frozen=True)
-class Context:
+class BenchmarkContext:
     """Where and how the figures were got.
 
     Attributes:
@@ -49,7 +49,7 @@ class Context:
     date: str
     known: str = ""
 
-    def alike(self, other: Context, system: str) -> bool:
+    def alike(self, other: BenchmarkContext, system: str) -> bool:
         """Whether a peer runs as it did in another comparison: on the same boards, in the same version, with the same tools."""
         mine, its = ({name: text for name, text in context.versions.items() if name != "tvmmobile"} for context in (self, other))
         return self.boards == other.boards and self.titles[system] == other.titles.get(system) and mine == its
@@ -81,7 +81,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class PeerRow:
     """One system in one cell.
 
     Attributes:
@@ -117,28 +117,28 @@ class Row:
         return statistics.fmean(getattr(run, figure) for run in self.runs)
 
 
-def best_peer(rows: Sequence[Row]) -> Row | None:
+def best_peer(rows: Sequence[PeerRow]) -> PeerRow | None:
     """The peer with the least modelled time in a cell, None where no peer has one."""
     good = [row for row in rows if row.system != OURS and row.modelled_ms is not None]
     return min(good, key=lambda row: row.modelled_ms or 0.0, default=None)
 
 
-def ratio(row: Row, best: Row | None) -> float | None:
+def ratio(row: PeerRow, best: PeerRow | None) -> float | None:
     """A system's modelled time over the best peer's."""
     if best is None or row.modelled_ms is None or best.modelled_ms is None:
         return None
     return row.modelled_ms / best.modelled_ms
 
 
-def by_cell(rows: Sequence[Row]) -> dict[Cell, list[Row]]:
+def by_cell(rows: Sequence[PeerRow]) -> dict[Cell, list[PeerRow]]:
     """Rows by cell, in the rows' order."""
-    found: dict[Cell, list[Row]] = {}
+    found: dict[Cell, list[PeerRow]] = {}
     for row in rows:
         found.setdefault(row.cell, []).append(row)
     return found
 
 
-def to_json(context: Context, rows: Sequence[Row]) -> dict[str, Any]:
+def to_json(context: BenchmarkContext, rows: Sequence[PeerRow]) -> dict[str, Any]:
     """All figures of every attempt, with the ratios: what `benchmarks.json` holds."""
     entries = []
     for cell, members in by_cell(rows).items():
@@ -150,7 +150,7 @@ def to_json(context: Context, rows: Sequence[Row]) -> dict[str, Any]:
     return {"version": FORMAT, "context": asdict(context), "benchmarks": entries}
 
 
-def from_json(path: Path) -> tuple[Context, list[Row]]:
+def from_json(path: Path) -> tuple[BenchmarkContext, list[PeerRow]]:
     """What `to_json` made, the rows that failed left out.
 
     Raises:
@@ -158,11 +158,11 @@ def from_json(path: Path) -> tuple[Context, list[Row]]:
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        context = Context(
+        context = BenchmarkContext(
             **report["context"] | {"boards": {name: BoardFacts(**facts) for name, facts in report["context"]["boards"].items()}}
         )
         rows = [
-            Row(
+            PeerRow(
                 Cell(*(entry[name] for name in ("board", "threads", "alpha", "resolution")), entry.get("model", Cell.model)),
                 entry["system"],
                 tuple(Figures.from_json(json.dumps(run)) for run in entry["runs"]),

@@ -39,7 +39,7 @@ _STOP_S = 5.0
 
 
 @dataclass(frozen=True)
-class Job:
+class PeerRun:
     """One run.
 
     Attributes:
@@ -75,7 +75,7 @@ class Job:
         return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 
-def figures_of(job: Job) -> tuple[Figures, bool]:
+def figures_of(job: PeerRun) -> tuple[Figures, bool]:
     """A run's figures, and whether QEMU had to run for them.
 
     Raises:
@@ -103,7 +103,7 @@ def figures_of(job: Job) -> tuple[Figures, bool]:
     return _checked(figures, job), ran
 
 
-def _checked(figures: Figures, job: Job) -> Figures:
+def _checked(figures: Figures, job: PeerRun) -> Figures:
     if not figures.difference <= job.system.tolerance:
         raise Disagreement(
             f"{job.system.key}'s output is {figures.difference:.1e} of its largest magnitude off PyTorch's; "
@@ -113,7 +113,7 @@ def _checked(figures: Figures, job: Job) -> Figures:
     return figures
 
 
-def _count(job: Job) -> tuple[bytes, str, float]:
+def _count(job: PeerRun) -> tuple[bytes, str, float]:
     """Run the program under QEMU: what the plugin counted, the memory map, and how far the output is from PyTorch's."""
     build_plugin()  # here, where a compiler is found
     model = job.files[0]
@@ -127,7 +127,7 @@ def _count(job: Job) -> tuple[bytes, str, float]:
     return profile, maps, float(said[1]) / float(np.abs(np.load(model.parent / "logits.npy")).max())
 
 
-def _environment(job: Job, scratch: str) -> dict[str, str]:
+def _environment(job: PeerRun, scratch: str) -> dict[str, str]:
     """The program's whole environment: the same everywhere, because it is part of its memory, and thus of what is modelled."""
     tools = os.pathsep.join(dict.fromkeys(str(require(name).parent) for name in ("qemu-aarch64", "llvm-mca")))
     return {
@@ -143,7 +143,7 @@ def _environment(job: Job, scratch: str) -> dict[str, str]:
     }
 
 
-def _run(command: list[str], environment: dict[str, str], job: Job) -> str:
+def _run(command: list[str], environment: dict[str, str], job: PeerRun) -> str:
     """What the program printed; it and all that it started are gone when this returns or raises."""
     name = f"{job.system.key} on {job.board.name}"
     process = subprocess.Popen(

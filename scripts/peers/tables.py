@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from peers.results import BoardFacts, Context, Row, best_peer, by_cell, ratio
+from peers.results import BenchmarkContext, BoardFacts, PeerRow, best_peer, by_cell, ratio
 from peers.systems import OURS
 
 #: Names of networks for people.
@@ -43,7 +43,7 @@ CUDA's libraries besides. Its kernels for CPUs are XNNPACK's, as LiteRT's are. R
 """
 
 
-def markdown(context: Context, rows: Sequence[Row], stem: str) -> str:
+def markdown(context: BenchmarkContext, rows: Sequence[PeerRow], stem: str) -> str:
     """The whole document.
 
     Args:
@@ -68,11 +68,11 @@ def markdown(context: Context, rows: Sequence[Row], stem: str) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _networks(rows: Sequence[Row]) -> str:
+def _networks(rows: Sequence[PeerRow]) -> str:
     return ", ".join(TITLES.get(model, model) for model in dict.fromkeys(row.cell.model for row in rows))
 
 
-def _section(context: Context, board: BoardFacts, threads: int, rows: Sequence[Row]) -> Iterator[str]:
+def _section(context: BenchmarkContext, board: BoardFacts, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
     keys = [key for key in context.titles if any(row.system == key for row in rows)]
     calibrated = "" if board.calibrated else ", uncalibrated: the core's time alone"
     yield f"## {board.board}, {board.cpu} at {board.clock_hz / 1e9:g} GHz, {threads} thread{'s' if threads > 1 else ''}"
@@ -99,7 +99,7 @@ def _section(context: Context, board: BoardFacts, threads: int, rows: Sequence[R
     yield ""
 
 
-def _details(row: Row, best: Row | None) -> list[str]:
+def _details(row: PeerRow, best: PeerRow | None) -> list[str]:
     if not row.runs:
         return [f"failed: {row.failure}", *[""] * 6]
     cycles = f"{_millions(row.mean('core_cycles'))} ({_millions(row.mean('llvm_mca_cycles'))})"
@@ -107,7 +107,7 @@ def _details(row: Row, best: Row | None) -> list[str]:
     return [_ms(row, None), _ratio(ratio(row, best)), cycles, *counts, f"{max(run.difference for run in row.runs):.0e}"]
 
 
-def _remarks(rows: Sequence[Row]) -> Iterator[str]:
+def _remarks(rows: Sequence[PeerRow]) -> Iterator[str]:
     lacking = [row for row in rows if row.untuned and row.untuned[0]]
     if lacking:
         least, most = (sum(row.untuned[part] for row in lacking if row.untuned) for part in (0, 1))
@@ -117,7 +117,7 @@ def _remarks(rows: Sequence[Row]) -> Iterator[str]:
         yield ""
 
 
-def _versions(context: Context) -> Iterator[str]:
+def _versions(context: BenchmarkContext) -> Iterator[str]:
     yield f"- {', '.join(context.titles.values())}"
     yield f"- {', '.join(f'{name} {version}' for name, version in context.versions.items())}"
     yield f"- tuning logs `{context.logs}`; {context.date}"
@@ -125,7 +125,7 @@ def _versions(context: Context) -> Iterator[str]:
         yield f"- the peers' figures are those of an earlier comparison with the same versions; {context.known}"
 
 
-def _ms(row: Row | None, best: Row | None) -> str:
+def _ms(row: PeerRow | None, best: PeerRow | None) -> str:
     """A time with its spread; bold for the best peer."""
     if row is None:
         return "–"

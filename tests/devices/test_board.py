@@ -19,8 +19,8 @@ from tvmmobile.devices.board.install import MARK
 from tvmmobile.devices.board.lease import BoardBusy, BoardLease
 from tvmmobile.devices.board.link import lease_path
 from tvmmobile.devices.board.pin import pinned
-from tvmmobile.devices.board.registered import Board, DeviceFile, registered_names
-from tvmmobile.devices.board.watch import Watch, watching
+from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard, registered_names
+from tvmmobile.devices.board.watch import BoardWatch, watching
 from tvmmobile.system.errors import DeviceUnavailable
 
 pytestmark = pytest.mark.virtual
@@ -39,11 +39,11 @@ def device(ssh_board: SshBoard, cli: CommandLine) -> DeviceFile:
 
 
 @pytest.fixture
-def board(device: DeviceFile) -> Board:
+def board(device: DeviceFile) -> RegisteredBoard:
     return only_board(device)
 
 
-def test_what_is_found(board: Board) -> None:
+def test_what_is_found(board: RegisteredBoard) -> None:
     facts = board.facts
     assert (facts.architecture, facts.model, facts.kernel) == ("aarch64", MODEL, "6.6.31+rpt-rpi-v8")
     assert [(core.implementer, core.part, core.max_hz) for core in facts.cores] == [(0x41, 0xD08, 1.8e9)] * 4
@@ -79,7 +79,7 @@ def test_a_known_name_needs_join_and_boards_that_are_alike(ssh_board: SshBoard, 
     assert outcome.code == 1 and "cores are not those of desk" in outcome.err
 
 
-def test_the_agent_is_pushed_once_and_again_where_it_differs(ssh_board: SshBoard, board: Board, cli: CommandLine) -> None:
+def test_the_agent_is_pushed_once_and_again_where_it_differs(ssh_board: SshBoard, board: RegisteredBoard, cli: CommandLine) -> None:
     (folder,) = ssh_board.directory.glob("agent-*")
     library = folder / "libtvm_runtime.so"
     written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -108,7 +108,7 @@ def test_remove_leaves_nothing(ssh_board: SshBoard, device: DeviceFile, cli: Com
     assert cli("device", "remove", "desk").code == 1
 
 
-def test_a_lease_keeps_others_away_until_it_is_given_back_or_runs_out(board: Board, ssh_board: SshBoard) -> None:
+def test_a_lease_keeps_others_away_until_it_is_given_back_or_runs_out(board: RegisteredBoard, ssh_board: SshBoard) -> None:
     path = lease_path(board)
     mine, theirs = (BoardLease(path, board.root, owner, owner) for owner in ("me@here", "ann@lab"))
     uptime = ssh_board.root / "proc/uptime"
@@ -137,7 +137,7 @@ def test_a_lease_keeps_others_away_until_it_is_given_back_or_runs_out(board: Boa
             theirs.take(remote)
 
 
-def test_governors_are_put_back_however_it_ends(board: Board, ssh_board: SshBoard) -> None:
+def test_governors_are_put_back_however_it_ends(board: RegisteredBoard, ssh_board: SshBoard) -> None:
     with connected(board.address) as remote:
         with pinned(remote, board):
             assert governors(ssh_board.root) == {"performance"}
@@ -148,14 +148,14 @@ def test_governors_are_put_back_however_it_ends(board: Board, ssh_board: SshBoar
             wait_until(lambda: governors(ssh_board.root) == {"ondemand"}, "the governors to be put back")
 
 
-def test_a_board_without_governors_cannot_be_pinned(board: Board, ssh_board: SshBoard) -> None:
+def test_a_board_without_governors_cannot_be_pinned(board: RegisteredBoard, ssh_board: SshBoard) -> None:
     for path in ssh_board.root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"):
         path.unlink()
     with connected(board.address) as remote, pytest.raises(DeviceUnavailable, match="no governor"), pinned(remote, board):
         pass
 
 
-def test_what_spoils_a_measurement(board: Board, ssh_board: SshBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_spoils_a_measurement(board: RegisteredBoard, ssh_board: SshBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with watching([board]) as watch:
         cool = watch.wait_until_cool(limit_s=5)
         assert watch.spoiled(cool, watch.read()) == ""
@@ -174,11 +174,11 @@ def test_what_spoils_a_measurement(board: Board, ssh_board: SshBoard, tmp_path: 
         assert watch.spoiled(cool, watch.read()) == "the board was started anew"
 
 
-def test_a_watch_finds_its_board_again(board: Board, ssh_board: SshBoard) -> None:
+def test_a_watch_finds_its_board_again(board: RegisteredBoard, ssh_board: SshBoard) -> None:
     with watching([board]) as watch:
         assert watch.read()[0].temperature_c == 45.277
         ssh_board.server.signal_sessions(signal.SIGKILL)
         assert watch.read()[0].temperature_c == 45.277
     ssh_board.server.stop()
     with pytest.raises(DeviceUnavailable, match="does not answer"):
-        Watch([board], reconnect_s=0.5).read()
+        BoardWatch([board], reconnect_s=0.5).read()

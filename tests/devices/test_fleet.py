@@ -25,7 +25,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.running.measure import MeasureError, Timing, measure_library
 from tvmmobile.system.workers import JOBS_EACH, Workers
 from tvmmobile.tuning.database import Database, Identity, Record
-from tvmmobile.tuning.search.trial import Job, Outcome, run_trial
+from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
 from tvmmobile.tuning.search.tuner import Assignment, assign, tune
 
 #: Two kernels with an odd number of candidates: a pause after each kernel would cost a third.
@@ -56,7 +56,7 @@ class Prebuilt(Workers):
         return super().run(functools.partial(run_prebuilt, self.library) if function is run_trial else function, jobs, timeout_s)
 
 
-def run_prebuilt(library: Path, job: Job) -> Outcome:
+def run_prebuilt(library: Path, job: TrialJob) -> Outcome:
     """A candidate's second half."""
     try:
         run = measure_library(job.endpoint, job.profile, library, "pause", [np.zeros(1, np.float32)], [], job.timeout_s, Timing())

@@ -22,7 +22,7 @@ from ssh_server import Home, Server, new_key, require_sshd
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import connected
 from tvmmobile.devices.board.deploy import push_files
-from tvmmobile.devices.board.registered import Board, Core, DeviceFile, Facts, save_device
+from tvmmobile.devices.board.registered import DeviceFile, Facts, LinuxCore, RegisteredBoard, save_device
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import DeviceUnavailable
@@ -196,7 +196,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regi
     facts = Facts(
         architecture="aarch64",
         model="A board",
-        cores=(Core(implementer=0x41, part=0xD08, max_hz=1.8e9),) * 4,
+        cores=(LinuxCore(implementer=0x41, part=0xD08, max_hz=1.8e9),) * 4,
         memory_bytes=4 << 30,
         system="Debian",
         kernel="6.1",
@@ -204,7 +204,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regi
     )
     server = Server(tmp_path / "sshd", home)
     try:
-        board = Board(address=server.address, directory=str(directory), runner=("qemu-aarch64",), facts=facts, added="today")
+        board = RegisteredBoard(address=server.address, directory=str(directory), runner=("qemu-aarch64",), facts=facts, added="today")
         save_device(DeviceFile(name="board", boards=(board,)))
         yield Registered(server, directory)
     finally:

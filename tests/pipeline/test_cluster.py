@@ -31,7 +31,7 @@ from tvmmobile.pipeline.cluster.pool import ClusterWorkers
 from tvmmobile.pipeline.cluster.worker import PACKAGES, check_versions, versions_here
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 from tvmmobile.system.files import sha256_of
-from tvmmobile.system.workers import Pool, WorkerError, Workers
+from tvmmobile.system.workers import WorkerError, WorkerPool, Workers
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search.tuner import Assignment, assign, tune
 
@@ -79,7 +79,13 @@ class Listener:
 
 
 def tuned(
-    device: Device, workers: Pool, endpoint: Endpoint, logs: Path, trials: int, strategy: str = "climb", listener: Listener | None = None
+    device: Device,
+    workers: WorkerPool,
+    endpoint: Endpoint,
+    logs: Path,
+    trials: int,
+    strategy: str = "climb",
+    listener: Listener | None = None,
 ) -> list[tuple[Any, ...]]:
     """What the log holds after tuning `TASKS`, without the dates."""
     profile = device.profile

@@ -27,14 +27,14 @@ import bench_peers  # noqa: E402
 from peers import runs  # noqa: E402
 from peers.figures import Figures  # noqa: E402
 from peers.plot import draw  # noqa: E402
-from peers.results import BoardFacts, Cell, Context, Row, best_peer, from_json, ratio, to_json  # noqa: E402
+from peers.results import BenchmarkContext, BoardFacts, Cell, PeerRow, best_peer, from_json, ratio, to_json  # noqa: E402
 from peers.systems import EXAMPLES, OURS, System, chosen_systems, systems  # noqa: E402
 from peers.tables import markdown  # noqa: E402
 
 PI4 = load_board("pi4")
 ONE, FOUR = Cell("pi4", 1, 1.0, 224), Cell("pi4", 4, 1.0, 224)
 TITLES = {"ncnn": "ncnn 1.0.2", "mnn": "MNN 3.6.1", OURS: "tvmmobile, TVM 0.27"}
-CONTEXT = Context(
+CONTEXT = BenchmarkContext(
     boards={"pi4": BoardFacts("pi4", "Raspberry Pi 4", "Cortex-A72", 1.8e9, "feedc0de", "deadbeef", True)},
     titles=TITLES,
     versions={"tvmmobile": "1.2.3"},
@@ -48,8 +48,8 @@ def figures(modelled_ms: float = 100.0, difference: float = 1e-6) -> Figures:
     return Figures(modelled_ms, {"core": modelled_ms}, *counts, difference)
 
 
-def row(system: str, *latencies_ms: float, cell: Cell = ONE, **more: Any) -> Row:
-    return Row(cell, system, tuple(figures(ms) for ms in latencies_ms), **more)
+def row(system: str, *latencies_ms: float, cell: Cell = ONE, **more: Any) -> PeerRow:
+    return PeerRow(cell, system, tuple(figures(ms) for ms in latencies_ms), **more)
 
 
 def lines_of(text: str, beginning: str) -> list[list[str]]:
@@ -102,7 +102,7 @@ def test_the_peers_figures_of_an_earlier_comparison(tmp_path: Path) -> None:
     earlier, read = from_json(tmp_path / "earlier.json")
     assert earlier == CONTEXT and [(one.system, one.runs) for one in read] == [(one.system, one.runs) for one in rows[:3]]
 
-    def known(now: Context) -> list[str]:
+    def known(now: BenchmarkContext) -> list[str]:
         return [system for _, system in bench_peers._known(now, earlier, read)]
 
     assert known(replace(CONTEXT, versions={"tvmmobile": "2"}, logs="other", date="later")) == ["ncnn", "mnn"]

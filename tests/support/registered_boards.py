@@ -12,7 +12,7 @@ from conftest import CommandLine
 from pi4_tree import write_pi4_tree
 from ssh_server import Home, Server, new_key
 
-from tvmmobile.devices.board.registered import Board, DeviceFile, load_device
+from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard, load_device
 from tvmmobile.devices.ssh.keys import fingerprint_of
 from tvmmobile.system.environment import cache_dir
 
@@ -78,7 +78,7 @@ def register(cli: CommandLine, board: SshBoard, name: str = "desk", *more: str) 
     return device
 
 
-def only_board(device: DeviceFile) -> Board:
+def only_board(device: DeviceFile) -> RegisteredBoard:
     """Of a device with one board."""
     (board,) = device.boards
     return board

@@ -19,7 +19,7 @@ from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search.rescore import Rescored, rankings, replace_logs, rescore, unmeasured
-from tvmmobile.tuning.search.trial import Job, Outcome
+from tvmmobile.tuning.search.trial import Outcome, TrialJob
 
 PROFILE = find_device("pi4").profile
 PRESENT = Identity(PROFILE.name, PROFILE.model_hash)
@@ -49,7 +49,7 @@ class Workers:
         self.answer = answer
         self.asked: list[tuple[Task, int]] = []
 
-    def run(self, function: object, jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Any]]:
+    def run(self, function: object, jobs: Iterable[TrialJob], timeout_s: float) -> Iterator[tuple[TrialJob, Any]]:
         """As `workers.Workers.run`."""
         for job in reversed(list(jobs)):
             number = schedules(job.task).index(job.schedule)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.workers import WorkerError
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search import tuner
-from tvmmobile.tuning.search.trial import Job, Outcome
+from tvmmobile.tuning.search.trial import Outcome, TrialJob
 from tvmmobile.tuning.search.tuner import DEADLINES, Assignment, Deadlines, assign, tune
 
 TASKS = {Task((Conv2d(14, 14, 64, 64),)): None, Task((Dense(64, 64),)): None}
@@ -30,11 +30,11 @@ IDENTITY = Identity(PROFILE.name, PROFILE.model_hash)
 class Workers:
     """Stands in for `workers.Workers`: answers each job with what `answer` says of it."""
 
-    def __init__(self, answer: Callable[[Job], Any]) -> None:
+    def __init__(self, answer: Callable[[TrialJob], Any]) -> None:
         self.answer = answer
-        self.jobs: list[Job] = []
+        self.jobs: list[TrialJob] = []
 
-    def run(self, function: object, jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Any]]:
+    def run(self, function: object, jobs: Iterable[TrialJob], timeout_s: float) -> Iterator[tuple[TrialJob, Any]]:
         """As `workers.Workers.run`."""
         for job in reversed(list(jobs)):  # they come back in any order
             self.jobs.append(job)
@@ -60,7 +60,7 @@ class Heard:
         self.events.append("end" if best else "end without any")
 
 
-def tuned(folder: Path, answer: Callable[[Job], Any], trials: int, deadlines: Deadlines = DEADLINES) -> tuple[Workers, Heard]:
+def tuned(folder: Path, answer: Callable[[TrialJob], Any], trials: int, deadlines: Deadlines = DEADLINES) -> tuple[Workers, Heard]:
     workers, heard = Workers(answer), Heard()
     database = Database(IDENTITY, (), folder)
     assignments = assign(TASKS, database, trials, PROFILE.target)
@@ -68,7 +68,7 @@ def tuned(folder: Path, answer: Callable[[Job], Any], trials: int, deadlines: De
     return workers, heard
 
 
-def well(job: Job) -> Outcome:
+def well(job: TrialJob) -> Outcome:
     return Outcome(1.0 + hash(job.schedule) % 100)
 
 
@@ -90,7 +90,7 @@ def test_every_kernel_gets_its_trials_and_a_second_run_none(tmp_path: Path) -> N
 def test_an_interruption_loses_only_what_was_under_way(tmp_path: Path) -> None:
     answered = 0
 
-    def interrupted(job: Job) -> Outcome:
+    def interrupted(job: TrialJob) -> Outcome:
         nonlocal answered
         if answered == 5:
             raise KeyboardInterrupt
@@ -105,7 +105,7 @@ def test_an_interruption_loses_only_what_was_under_way(tmp_path: Path) -> None:
 
 
 def test_failures_are_records_and_nothing_best(tmp_path: Path) -> None:
-    def failing(job: Job) -> Any:
+    def failing(job: TrialJob) -> Any:
         return WorkerError("not done within 90 s") if hash(job.schedule) % 2 else Outcome(None, error="killed by SIGSEGV")
 
     _, heard = tuned(tmp_path, failing, 10)
@@ -118,7 +118,7 @@ def test_failures_are_records_and_nothing_best(tmp_path: Path) -> None:
 def test_an_outage_is_not_the_schedules_fault(tmp_path: Path) -> None:
     lost: set[object] = set()
 
-    def flaky(job: Job) -> Outcome:
+    def flaky(job: TrialJob) -> Outcome:
         if (job.task, job.schedule) in lost:
             return well(job)
         lost.add((job.task, job.schedule))
@@ -133,7 +133,7 @@ def test_an_outage_is_not_the_schedules_fault(tmp_path: Path) -> None:
 def test_a_device_that_stays_away_ends_the_run_and_leaves_no_failures(tmp_path: Path) -> None:
     first = next(iter(TASKS))
 
-    def gone(job: Job) -> Outcome:
+    def gone(job: TrialJob) -> Outcome:
         return well(job) if job.task == first else Outcome(None, error="no agent of 'pi4' was free", outage=True)
 
     with pytest.raises(DeviceUnavailable, match="pi4-virtual went away: no agent of 'pi4' was free") as caught:
@@ -144,7 +144,7 @@ def test_a_device_that_stays_away_ends_the_run_and_leaves_no_failures(tmp_path: 
 
 
 def test_a_device_that_is_lost_for_good_ends_the_run_at_once(tmp_path: Path) -> None:
-    def gone(_job: Job) -> Outcome:
+    def gone(_job: TrialJob) -> Outcome:
         return Outcome(None, error="the tracker cannot be asked", outage=True, final=True)
 
     with pytest.raises(DeviceUnavailable, match="went away: the tracker cannot be asked"):
@@ -188,9 +188,9 @@ def test_a_spoiled_batch_is_measured_again_before_it_counts(tmp_path: Path) -> N
 class Ahead(Workers):
     """Begins four jobs before it gives out the first answer, as workers with boards to wait for do."""
 
-    def run(self, function: object, jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Any]]:
+    def run(self, function: object, jobs: Iterable[TrialJob], timeout_s: float) -> Iterator[tuple[TrialJob, Any]]:
         """As `workers.Workers.run`."""
-        source, begun = iter(jobs), deque[tuple[Job, Any]]()
+        source, begun = iter(jobs), deque[tuple[TrialJob, Any]]()
         while True:
             begun += [(job, self.answer(job)) for job in itertools.islice(source, 4 - len(begun))]
             if not begun:
@@ -204,7 +204,7 @@ class Throttling:
     def __init__(self) -> None:
         self.jobs, self.throttled = 0, False
 
-    def answer(self, job: Job) -> Outcome:
+    def answer(self, job: TrialJob) -> Outcome:
         """One job's, slower where the clocks were held down."""
         self.jobs += 1
         self.throttled = self.throttled or self.jobs == 6

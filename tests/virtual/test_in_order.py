@@ -10,7 +10,7 @@ from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.cores.bounds import least_cycles
 from tvmmobile.virtual.cores.corrected import corrected_time
 from tvmmobile.virtual.cores.cortex_a53 import steady_cycles, step_of, waits_of
-from tvmmobile.virtual.cores.in_order import Step, steady_issue, straight_issue
+from tvmmobile.virtual.cores.in_order import IssueStep, steady_issue, straight_issue
 from tvmmobile.virtual.profile import Block
 
 PI3 = load_board("pi3bplus")
@@ -152,11 +152,11 @@ def test_no_block_is_below_its_bound(block: list[str]) -> None:
 
 def test_the_engine_knows_no_instructions() -> None:
     assert steady_issue([]) == 0
-    assert steady_issue([Step()] * 3) == 1.5
-    assert steady_issue([Step(unit="memory")] * 3) == 3
-    assert steady_issue([Step(alone=True), Step()]) == 2
-    assert steady_issue([Step(cycles=4, unit="memory"), Step(), Step()]) == 4  # the second slot is free for both
-    assert straight_issue([Step(reads=(("a", 0),), writes=(("a", 5),))] * 2) == 6
+    assert steady_issue([IssueStep()] * 3) == 1.5
+    assert steady_issue([IssueStep(unit="memory")] * 3) == 3
+    assert steady_issue([IssueStep(alone=True), IssueStep()]) == 2
+    assert steady_issue([IssueStep(cycles=4, unit="memory"), IssueStep(), IssueStep()]) == 4  # the second slot is free for both
+    assert straight_issue([IssueStep(reads=(("a", 0),), writes=(("a", 5),))] * 2) == 6
 
 
 def test_a_pi_3_is_modelled_with_it() -> None:

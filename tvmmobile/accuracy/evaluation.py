@@ -30,7 +30,7 @@ from tvmmobile.running.measure import Array, MeasureError, network_outputs
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
-from tvmmobile.system.workers import Pool
+from tvmmobile.system.workers import WorkerPool
 
 _TOP = 5
 #: As long as the agent lets a session last.
@@ -66,7 +66,7 @@ def batches(images: Sequence[LabelledImage], library: Library, profile: DevicePr
     return [tuple(images[number::count]) for number in range(count)]
 
 
-def evaluate_batches(workers: Pool, jobs: Sequence[BatchJob]) -> Iterator[tuple[ImageResult, ...]]:
+def evaluate_batches(workers: WorkerPool, jobs: Sequence[BatchJob]) -> Iterator[tuple[ImageResult, ...]]:
     """What became of the images of each job, as soon as it is there.
 
     Raises:

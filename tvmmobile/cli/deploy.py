@@ -12,7 +12,7 @@ import typer
 from tvmmobile.cli.options import Device
 
 if TYPE_CHECKING:
-    from tvmmobile.devices.board.registered import Board, DeviceFile
+    from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
     from tvmmobile.running.library import Library
 
 
@@ -68,7 +68,7 @@ def _found(paths: Sequence[Path], file: DeviceFile) -> list[Library]:
     return found
 
 
-def _deploy_to(board: Board, folder: str, libraries: Sequence[Library]) -> None:
+def _deploy_to(board: RegisteredBoard, folder: str, libraries: Sequence[Library]) -> None:
     """Push to one board and say what is there now."""
     from tvmmobile.devices.agent.build import build_bundle
     from tvmmobile.devices.board.connect import connected, described

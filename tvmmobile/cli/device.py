@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tvmmobile.devices.board.registered import AdbAddress, Board, DeviceFile, SshAddress
+    from tvmmobile.devices.board.registered import AdbAddress, DeviceFile, RegisteredBoard, SshAddress
 
 device = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -102,7 +102,9 @@ def _adb_address(serial: str) -> AdbAddress:
     return AdbAddress(serial=serial)
 
 
-def _add_board(address: SshAddress | AdbAddress, directory: str | None, runner: tuple[str, ...], root: str, clock: float | None) -> Board:
+def _add_board(
+    address: SshAddress | AdbAddress, directory: str | None, runner: tuple[str, ...], root: str, clock: float | None
+) -> RegisteredBoard:
     """Look at the board and put the agent there."""
     from datetime import UTC, datetime
 
@@ -110,7 +112,7 @@ def _add_board(address: SshAddress | AdbAddress, directory: str | None, runner: 
     from tvmmobile.devices.board.connect import connected
     from tvmmobile.devices.board.install import home_directory, install_agent
     from tvmmobile.devices.board.probe import probe
-    from tvmmobile.devices.board.registered import Board
+    from tvmmobile.devices.board.registered import RegisteredBoard
     from tvmmobile.system.errors import UserError
 
     if directory is not None and not directory.startswith("/"):
@@ -127,21 +129,21 @@ def _add_board(address: SshAddress | AdbAddress, directory: str | None, runner: 
         directory = directory or home_directory(remote)
         install_agent(remote, directory, bundle, _note)
     added = datetime.now(UTC).isoformat(timespec="seconds")
-    return Board(address=address, directory=directory, runner=runner, root=root, facts=facts, added=added)
+    return RegisteredBoard(address=address, directory=directory, runner=runner, root=root, facts=facts, added=added)
 
 
 def _note(sentence: str) -> None:
     typer.echo(f"{sentence} …", err=True)
 
 
-def _check_alike(name: str, first: Board, board: Board) -> None:
+def _check_alike(name: str, first: RegisteredBoard, board: RegisteredBoard) -> None:
     from tvmmobile.system.errors import UserError
 
     if (first.facts.cores, first.runner) != (board.facts.cores, board.runner):
         raise UserError(f"This board's cores are not those of {name}.", "Boards of one name must be alike; give it a name of its own.")
 
 
-def _print_board(name: str, board: Board) -> None:
+def _print_board(name: str, board: RegisteredBoard) -> None:
     from tvmmobile.devices.board.connect import described
     from tvmmobile.devices.board.hardware import fastest_cores
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tvmmobile.networks.models.spec import ModelSpec
     from tvmmobile.networks.own.files import OwnFile
     from tvmmobile.pipeline.build import VariantJob
-    from tvmmobile.system.workers import Pool
+    from tvmmobile.system.workers import WorkerPool
 
 TARGETS = ("arm",)
 #: What PyTorch's generator takes.
@@ -200,7 +200,7 @@ def worker_count(jobs: int, boards: int | None = None) -> int:
 
 
 @contextmanager
-def started_workers(count: int, boards: int | None, dask: str | None) -> Iterator[Pool]:
+def started_workers(count: int, boards: int | None, dask: str | None) -> Iterator[WorkerPool]:
     """Workers while the context lasts.
 
     Args:
@@ -226,7 +226,7 @@ def started_workers(count: int, boards: int | None, dask: str | None) -> Iterato
 
 
 @contextmanager
-def started_board(device: Device, workers: Pool, dask: str | None) -> Iterator[Endpoint]:
+def started_board(device: Device, workers: WorkerPool, dask: str | None) -> Iterator[Endpoint]:
     """The device's agents while the context lasts; those of a virtual board that a Dask cluster works with are started there.
 
     Raises:

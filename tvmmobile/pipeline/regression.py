@@ -14,7 +14,7 @@ from tvmmobile.results.file import Results
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.running.measure import Timing
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.workers import Pool
+from tvmmobile.system.workers import WorkerPool
 
 
 def baselines_for(libraries: Sequence[Library], profile: DeviceProfile, directory: Path, threshold: float) -> list[Baseline]:
@@ -37,7 +37,7 @@ def baselines_for(libraries: Sequence[Library], profile: DeviceProfile, director
 
 
 def compare_with_baselines(
-    workers: Pool,
+    workers: WorkerPool,
     libraries: Sequence[Library],
     new: Results,
     baselines: Sequence[Baseline],

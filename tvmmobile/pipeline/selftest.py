@@ -12,7 +12,7 @@ import numpy as np
 
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.health import disturbances, read_health
-from tvmmobile.devices.board.registered import Board, DeviceFile
+from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.system.errors import DeviceUnavailable
@@ -50,7 +50,7 @@ class DeviceReport:
     latency: str
 
 
-def check_board(remote: Remote, board: Board) -> BoardReport:
+def check_board(remote: Remote, board: RegisteredBoard) -> BoardReport:
     """Ask one board.
 
     Raises:

@@ -24,7 +24,7 @@ from tvmmobile.running.library import Library
 from tvmmobile.running.measure import KernelCall, MeasureError, NetworkRun, Timing, measure_copy_rate, measure_network
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
-from tvmmobile.system.workers import Pool, WorkerError
+from tvmmobile.system.workers import WorkerError, WorkerPool
 from tvmmobile.tuning.plan import VariantTasks
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
@@ -55,7 +55,7 @@ class BenchJob:
     timing: Timing
 
 
-def collect_variants(workers: Pool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
+def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
     """What may become kernels, of every variant; in the order of `jobs`.
 
     Raises:
@@ -77,7 +77,7 @@ def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
     return sources
 
 
-def build_libraries(workers: Pool, jobs: Sequence[VariantJob], progress: Progress) -> list[Library]:
+def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[Library]:
     """Compile every variant; in the order of `jobs`.
 
     Raises:
@@ -91,7 +91,7 @@ def build_libraries(workers: Pool, jobs: Sequence[VariantJob], progress: Progres
 
 
 def bench_libraries(
-    workers: Pool,
+    workers: WorkerPool,
     libraries: Sequence[Library],
     endpoint: Endpoint,
     profile: DeviceProfile,
@@ -140,7 +140,7 @@ def _memory(profile: DeviceProfile, threads: int, endpoint: Endpoint) -> tuple[f
         raise _gone(profile, error) from error
 
 
-def _watched(workers: Pool, job: BenchJob, watch: Watch, timeout_s: float) -> VariantResult:
+def _watched(workers: WorkerPool, job: BenchJob, watch: Watch, timeout_s: float) -> VariantResult:
     """One library, timed again while the board's state spoils it or the link breaks; the last attempt counts as it is."""
     for attempt in range(1, MOST_ATTEMPTS + 1):
         before = watch.wait_until_cool()

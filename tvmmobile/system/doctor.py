@@ -52,7 +52,7 @@ TOOLS = (
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     """One finding.
 
     Attributes:
@@ -72,7 +72,7 @@ class Check:
 class Diagnosis:
     """All findings, and the one command that fixes what a command can fix (empty if all is well)."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[Finding, ...]
     remedy: str
 
     @property
@@ -112,7 +112,7 @@ def diagnose() -> Diagnosis:
     if wrong := [requirement for requirement, check in packages if not check.ok]:
         fixes.append(shlex.join([sys.executable, "-m", "pip", "install", *wrong]))
     if not requirements:
-        packages.append(("", Check(_DISTRIBUTION, False, "not installed", "names the Python packages")))
+        packages.append(("", Finding(_DISTRIBUTION, False, "not installed", "names the Python packages")))
         fixes.append(shlex.join([sys.executable, "-m", "pip", "install", "--no-deps", "-e", str(Path(__file__).parents[2])]))
     if not disk.ok:
         fixes.append(f"df -h {shlex.quote(str(_existing(cache_dir())))}")
@@ -143,9 +143,9 @@ def _version_of(path: str) -> str:
     return match.group() if match else ""
 
 
-def _check_tool(tool: Tool) -> Check:
+def _check_tool(tool: Tool) -> Finding:
     path, version = _find(tool)
-    return Check(tool.name, path is not None, version, tool.purpose)
+    return Finding(tool.name, path is not None, version, tool.purpose)
 
 
 def _requirements() -> list[str]:
@@ -157,26 +157,26 @@ def _requirements() -> list[str]:
     return [line for line in lines if "extra ==" not in line]
 
 
-def _check_package(requirement: str) -> Check:
+def _check_package(requirement: str) -> Finding:
     from packaging.requirements import Requirement
 
     wanted = Requirement(requirement)
     try:
         version = metadata.version(wanted.name)
     except metadata.PackageNotFoundError:
-        return Check(wanted.name, False, "missing", f"Python package {wanted.specifier}")
+        return Finding(wanted.name, False, "missing", f"Python package {wanted.specifier}")
     good = wanted.specifier.contains(version, prereleases=True)
-    return Check(
+    return Finding(
         wanted.name, good, version if good else f"version {version}, but {wanted.specifier} is needed", f"Python package {wanted.specifier}"
     )
 
 
-def _check_disk() -> Check:
+def _check_disk() -> Finding:
     place = _existing(cache_dir())
     free_gb = shutil.disk_usage(place).free / 1e9
     good = free_gb >= _FREE_DISK_GB
     found = f"{free_gb:.1f} GB free" if good else f"only {free_gb:.1f} GB free"
-    return Check("disk", good, found, f"{_FREE_DISK_GB:.0f} GB for libraries and helpers")
+    return Finding("disk", good, found, f"{_FREE_DISK_GB:.0f} GB for libraries and helpers")
 
 
 def _existing(path: Path) -> Path:

@@ -40,7 +40,7 @@ class WorkerError(Exception):
     """A job came to no end: its worker died, or it took too long. The message says which, in a line."""
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     """Whatever runs jobs: `Workers` in processes of this machine, `cluster.ClusterWorkers` on others."""
 
     @property
@@ -106,7 +106,7 @@ class Workers:
                 shutil.rmtree(self._scratch, ignore_errors=True)
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        """See `Pool.run`."""
+        """See `WorkerPool.run`."""
         source = iter(jobs)
         pending: dict[Any, Job] = {}
         try:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tvmmobile.devices.adb.files import error_number, receive_file, send_file
-from tvmmobile.devices.adb.server import AdbServer, Gone, NoAnswer, Refused, answers, running_server
+from tvmmobile.devices.adb.server import AdbRefused, AdbServer, Gone, NoAnswer, answers, running_server
 from tvmmobile.devices.adb.shell import AdbProcess, service_of
 from tvmmobile.devices.board.registered import AdbAddress
 from tvmmobile.devices.board.remote import RUN_TIMEOUT_S, Completed, LinkLost
@@ -64,7 +64,7 @@ def connect_adb(address: AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Ad
         remote.run(["true"], timeout_s=_left(deadline))
     except NoAnswer as error:
         raise _silent(serial, timeout_s) from error
-    except (Refused, Gone, LinkLost) as error:
+    except (AdbRefused, Gone, LinkLost) as error:
         if time.monotonic() >= deadline:
             raise _silent(serial, timeout_s) from error
         raise DeviceUnavailable(
@@ -85,7 +85,7 @@ def _silent(serial: str, timeout_s: float) -> DeviceUnavailable:
 def _server_answers(server: AdbServer) -> Iterator[None]:
     try:
         yield
-    except (Refused, NoAnswer, Gone) as error:
+    except (AdbRefused, NoAnswer, Gone) as error:
         raise DeviceUnavailable(f"adb's server on port {server.port} does not answer: {error}.", "Run: adb kill-server") from error
 
 
@@ -116,7 +116,7 @@ def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s
                 raise DeviceUnavailable(f"{serial} is offline.", f"Check its cable or network, then run: adb -s {serial} reconnect")
             raise _silent(serial, timeout_s)
         if network and state == "offline" and time.monotonic() - offline_since > _OFFLINE_S:
-            with contextlib.suppress(Refused, NoAnswer):
+            with contextlib.suppress(AdbRefused, NoAnswer):
                 server.ask(f"host:disconnect:{serial}")
             said, offline_since = _connect(server, serial, deadline), time.monotonic()
         time.sleep(_POLL_S)
@@ -126,7 +126,7 @@ def _connect(server: AdbServer, serial: str, deadline: float) -> str:
     """`adb connect`; returns what it says, which goes with every outcome."""
     try:
         return server.ask(f"host:connect:{serial}", timeout_s=_left(deadline))
-    except Refused as error:
+    except AdbRefused as error:
         return str(error)
     except NoAnswer:
         return "no answer"
@@ -262,12 +262,12 @@ class AdbRemote:
             forwards, self._forwards = self._forwards, set()
             reverses, self._reverses = self._reverses, set()
         for port in forwards:
-            with contextlib.suppress(Refused, NoAnswer, Gone):
+            with contextlib.suppress(AdbRefused, NoAnswer, Gone):
                 self._server.order(f"{self._prefix}:killforward:tcp:{port}", timeout_s=CLOSE_TIMEOUT_S)
         for port in reverses if not lost else ():
             try:
                 self._server.order(self._transport, f"reverse:killforward:tcp:{port}", timeout_s=CLOSE_TIMEOUT_S)
-            except (Refused, Gone):
+            except (AdbRefused, Gone):
                 continue
             except NoAnswer:
                 break  # it would not answer for the others either
@@ -304,7 +304,7 @@ class AdbRemote:
             yield
         except NoAnswer as error:
             raise LinkLost(f"{self._serial} does not answer") from error
-        except (Refused, Gone) as error:
+        except (AdbRefused, Gone) as error:
             if str(error) != "closed":  # the device refuses one service, and goes on
                 self._lost = self._lost or str(error)
             raise LinkLost(f"{self._serial}: {error}") from error

@@ -19,7 +19,7 @@ _HOST = "127.0.0.1"
 _INSTALL = "Run: apt-get install -y adb"
 
 
-class Refused(Exception):
+class AdbRefused(Exception):
     """The server, or a device, says no; the message is its own."""
 
 
@@ -100,7 +100,7 @@ class AdbServer:
 
 @contextlib.contextmanager
 def answers() -> Iterator[None]:
-    """Tells apart what adbutils and sockets raise: `Refused`, `NoAnswer`, `Gone`."""
+    """Tells apart what adbutils and sockets raise: `AdbRefused`, `NoAnswer`, `Gone`."""
     from adbutils import errors
 
     try:
@@ -113,7 +113,7 @@ def answers() -> Iterator[None]:
         said = str(error).splitlines()[0] if str(error) else ""
         if said == "connection closed" or said.startswith("Unknown data") or isinstance(error, errors.AdbConnectionError):
             raise Gone("the connection ended") from error
-        raise Refused(said) from error
+        raise AdbRefused(said) from error
 
 
 def running_server() -> AdbServer:

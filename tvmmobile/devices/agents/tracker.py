@@ -22,7 +22,7 @@ SUCCESS, PING, PUT, REQUEST, UPDATE_INFO, SUMMARY, PENDING_MATCH_KEYS = 0, 1, 3,
 
 
 @dataclass(frozen=True, eq=False)
-class Gate:
+class ForwardedPort:
     """A port of the tracker's for the agents of one board, whose own ports are reached from here at other ones.
 
     Attributes:
@@ -45,7 +45,7 @@ class _Peer:
 
     sock: socket.socket
     address: str
-    gate: Gate | None = None
+    gate: ForwardedPort | None = None
     received: bytearray = field(default_factory=bytearray)
     greeted: bool = False
     info: dict[str, Any] = field(default_factory=dict)
@@ -79,25 +79,25 @@ class Tracker:
         self._requests: dict[str, deque[_Peer]] = defaultdict(deque)
         selector.register(self._listener, selectors.EVENT_READ, None)
 
-    def open_gate(self, place: Callable[[int], int]) -> Gate:
-        """Another port to register at, see `Gate`."""
-        gate = Gate(socket.create_server(("127.0.0.1", 0), backlog=8), place)
+    def open_gate(self, place: Callable[[int], int]) -> ForwardedPort:
+        """Another port to register at, see `ForwardedPort`."""
+        gate = ForwardedPort(socket.create_server(("127.0.0.1", 0), backlog=8), place)
         gate.listener.setblocking(False)
         self._selector.register(gate.listener, selectors.EVENT_READ, gate)
         return gate
 
     def handle(self, data: Any) -> None:
         """Handle one ready socket: `data` is the selector key's, None for the listener."""
-        if data is None or isinstance(data, Gate):
+        if data is None or isinstance(data, ForwardedPort):
             self._accept(data)
         else:
             self._receive(data)
 
-    def servers(self, gate: Gate | None = None) -> int:
+    def servers(self, gate: ForwardedPort | None = None) -> int:
         """How many agents are connected; through one gate, where it is named."""
         return sum(1 for peer in list(self._peers) if gate in (None, peer.gate) and str(peer.info.get("key", "")).startswith("server:"))
 
-    def _accept(self, gate: Gate | None) -> None:
+    def _accept(self, gate: ForwardedPort | None) -> None:
         with contextlib.suppress(OSError):
             sock, address = (gate.listener if gate else self._listener).accept()
             sock.setblocking(False)

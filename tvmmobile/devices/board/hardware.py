@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.board.link_host import LinkConfig
-from tvmmobile.devices.board.parts import Part, fastest, part_of
-from tvmmobile.devices.board.registered import Board, DeviceFile
+from tvmmobile.devices.board.parts import CoreDesign, fastest, part_of
+from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.watch import watching
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
 
@@ -79,14 +79,14 @@ class HardwareDevice:
             yield watch
 
 
-def fastest_cores(board: Board) -> tuple[Part, int, float]:
+def fastest_cores(board: RegisteredBoard) -> tuple[CoreDesign, int, float]:
     """The board's fastest kind of core, how many it has of it, and their highest clock in Hz (0 where it is not known)."""
     numbers = fastest(board.facts.cores)
     best = board.facts.cores[numbers[0]]
     return part_of(best.implementer, best.part), len(numbers), best.max_hz
 
 
-def profile_of(name: str, board: Board) -> DeviceProfile:
+def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
     """What the rest of the program needs to know of a registered board."""
     part, count, clock_hz = fastest_cores(board)
     android = board.facts.api_level is not None

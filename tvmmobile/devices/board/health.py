@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from tvmmobile.devices.board.probe import hottest, read_files
-from tvmmobile.devices.board.registered import Board
+from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 
 #: The Raspberry Pi's firmware says with these bits what holds its clocks down now (vcgencmd get_throttled).
@@ -42,7 +42,7 @@ class Health:
     boot: str = ""
 
 
-def read_health(remote: Remote, board: Board) -> Health:
+def read_health(remote: Remote, board: RegisteredBoard) -> Health:
     """How the board is now.
 
     Raises:
@@ -65,7 +65,7 @@ def read_health(remote: Remote, board: Board) -> Health:
     )
 
 
-def _throttled(remote: Remote, board: Board) -> tuple[str, ...]:
+def _throttled(remote: Remote, board: RegisteredBoard) -> tuple[str, ...]:
     if board.facts.api_level is not None:
         done = remote.run(["dumpsys", "thermalservice"])
         found = re.search(r"Thermal Status: (\d+)", done.stdout)
@@ -79,7 +79,7 @@ def _throttled(remote: Remote, board: Board) -> tuple[str, ...]:
     return tuple(words for bit, words in _PI_FLAGS.items() if bits >> bit & 1)
 
 
-def disturbances(health: Health, board: Board) -> list[str]:
+def disturbances(health: Health, board: RegisteredBoard) -> list[str]:
     """What will disturb measurements, a sentence each with what helps."""
     found = []
     if health.throttled:

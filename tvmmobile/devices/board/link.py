@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.devices.agents.tracker import Gate, Tracker
+from tvmmobile.devices.agents.tracker import ForwardedPort, Tracker
 from tvmmobile.devices.board.connect import connect, described
 from tvmmobile.devices.board.install import agent_words, install_agent
 from tvmmobile.devices.board.lease import RENEW_S, BoardBusy, BoardLease
 from tvmmobile.devices.board.parts import fastest
 from tvmmobile.devices.board.pin import pinned
-from tvmmobile.devices.board.registered import Board, SshAddress
+from tvmmobile.devices.board.registered import RegisteredBoard, SshAddress
 from tvmmobile.devices.board.remote import LinkLost, Remote, RemoteProcess
 from tvmmobile.system.errors import DeviceUnavailable
 
@@ -61,9 +61,9 @@ class BoardLink:
         problem: why the board was given up, sentence and remedy; `None` while it was not.
     """
 
-    def __init__(self, board: Board, plan: AgentPlan, tracker: Tracker) -> None:
+    def __init__(self, board: RegisteredBoard, plan: AgentPlan, tracker: Tracker) -> None:
         self.board, self.plan, self.tracker = board, plan, tracker
-        self.gate: Gate = tracker.open_gate(self._place)
+        self.gate: ForwardedPort = tracker.open_gate(self._place)
         self.problem: tuple[str, str] | None = None
         #: Whether its agent ever registered, and whether it did since the last outage.
         self._ready_once = self._ready_lately = False
@@ -221,7 +221,7 @@ class BoardLink:
         process.stop()
 
 
-def fast_core_words(remote: Remote, board: Board) -> list[str]:
+def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
     """What to put before the agent's command so that it runs on the board's fastest cores alone.
 
     Nothing where all cores are alike, or where the board cannot do that: it has no taskset, or its user may not use those cores.
@@ -237,7 +237,7 @@ def fast_core_words(remote: Remote, board: Board) -> list[str]:
     return words if remote.run([*words, "true"]).status == 0 else []
 
 
-def lease_path(board: Board) -> str:
+def lease_path(board: RegisteredBoard) -> str:
     """The file on a board that says who uses it, the same for all its users."""
     folder = "/data/local/tmp" if board.facts.api_level is not None else "/tmp"
     return f"{board.root.rstrip('/')}{folder}/tvmmobile.lease"

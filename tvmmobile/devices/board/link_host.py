@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from tvmmobile.devices.agents.host import POLL_S, StopRequested, say, stop_on_signals
 from tvmmobile.devices.agents.tracker import Tracker
 from tvmmobile.devices.board.link import STOP_S, AgentPlan, BoardLink
-from tvmmobile.devices.board.registered import Board
+from tvmmobile.devices.board.registered import RegisteredBoard
 
 #: For all links together to end their agents.
 _STOP_ALL_S = 2 * STOP_S
@@ -29,7 +29,7 @@ class LinkConfig(BaseModel):
     """What to run: see `AgentPlan`; `parent` is the process this one must not outlive, `deadline_s` how long first contact may take."""
 
     key: str
-    boards: tuple[Board, ...]
+    boards: tuple[RegisteredBoard, ...]
     bundle: Path
     token: str
     owner: str

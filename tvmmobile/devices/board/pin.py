@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from tvmmobile.devices.board.registered import Board
+from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable
 
@@ -32,7 +32,7 @@ while read -r _; do :; done
 
 
 @contextlib.contextmanager
-def pinned(remote: Remote, board: Board) -> Iterator[None]:
+def pinned(remote: Remote, board: RegisteredBoard) -> Iterator[None]:
     """Governor `performance` on all cores of a board until the context or the connection ends.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from tvmmobile.devices.board.registered import Core, Facts
+from tvmmobile.devices.board.registered import Facts, LinuxCore
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable
 
@@ -127,7 +127,7 @@ def _check_architecture(architecture: str, model: str) -> None:
     raise DeviceUnavailable(f"{board} is no AArch64 board but {architecture or 'unknown'}.", "tvmmobile compiles for 64-bit Arm alone.")
 
 
-def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[Core, ...]:
+def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:
     """Cores from the text of /proc/cpuinfo and each core's highest clock in kHz, as text."""
     cores = []
     for section in re.split(r"\n\s*\n", cpuinfo):
@@ -137,7 +137,7 @@ def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[Core, ...]:
         index = int(fields["processor"])
         clock = max_khz[index] if index < len(max_khz) else ""
         cores.append(
-            Core(
+            LinuxCore(
                 implementer=int(fields.get("CPU implementer", "0"), 0),
                 part=int(fields["CPU part"], 0),
                 max_hz=float(clock) * _HZ_PER_KHZ if clock.isdigit() else 0.0,

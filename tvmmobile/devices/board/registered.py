@@ -45,7 +45,7 @@ class AdbAddress(_Strict):
     serial: str
 
 
-class Core(_Strict):
+class LinuxCore(_Strict):
     """One core, as Linux describes it.
 
     Attributes:
@@ -77,7 +77,7 @@ class Facts(_Strict):
 
     architecture: str
     model: str
-    cores: tuple[Core, ...]
+    cores: tuple[LinuxCore, ...]
     memory_bytes: int
     system: str
     kernel: str
@@ -89,7 +89,7 @@ class Facts(_Strict):
     api_level: int | None = None
 
 
-class Board(_Strict):
+class RegisteredBoard(_Strict):
     """One board and how it is used.
 
     Attributes:
@@ -111,7 +111,7 @@ class DeviceFile(_Strict):
 
     version: Literal[1] = 1
     name: str
-    boards: tuple[Board, ...] = Field(min_length=1)
+    boards: tuple[RegisteredBoard, ...] = Field(min_length=1)
 
 
 def devices_dir() -> Path:

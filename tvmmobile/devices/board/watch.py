@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from tvmmobile.devices.board.connect import connect, described
 from tvmmobile.devices.board.health import WARM_C, Health, read_health
 from tvmmobile.devices.board.link import PAUSE_S, RECONNECT_S
-from tvmmobile.devices.board.registered import Board
+from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import LinkLost, Remote
 from tvmmobile.system.errors import DeviceUnavailable
 
@@ -19,14 +19,14 @@ COOL_S, COOL_POLL_S = 300.0, 5.0
 _CLOCK_SHARE = 0.98
 
 
-class Watch:
+class BoardWatch:
     """Connections to all boards of a device, for their state alone; one that is lost is made again.
 
     Args:
         reconnect_s: how long a board may be away.
     """
 
-    def __init__(self, boards: Sequence[Board], reconnect_s: float = RECONNECT_S) -> None:
+    def __init__(self, boards: Sequence[RegisteredBoard], reconnect_s: float = RECONNECT_S) -> None:
         self._boards, self._reconnect_s = boards, reconnect_s
         self._remotes: dict[int, Remote] = {}
 
@@ -70,7 +70,7 @@ class Watch:
         while self._remotes:
             self._remotes.popitem()[1].close()
 
-    def _read(self, index: int, board: Board) -> Health:
+    def _read(self, index: int, board: RegisteredBoard) -> Health:
         deadline = time.monotonic() + self._reconnect_s
         while True:
             try:
@@ -89,9 +89,9 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watching(boards: Sequence[Board]) -> Iterator[Watch]:
+def watching(boards: Sequence[RegisteredBoard]) -> Iterator[BoardWatch]:
     """A watch over boards until the context ends."""
-    watch = Watch(boards)
+    watch = BoardWatch(boards)
     try:
         yield watch
     finally:

@@ -30,7 +30,7 @@ class Ended:
     stderr: bytes
 
 
-class Watch:
+class IdleWatch:
     """Closes a channel when nothing happened for a while: much of what paramiko waits for has no limit of its own.
 
     Args:
@@ -63,8 +63,8 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, Watch]]:
-    """A session channel that is closed after `idle_s` seconds without `Watch.again`, and at the end.
+def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, IdleWatch]]:
+    """A session channel that is closed after `idle_s` seconds without `IdleWatch.again`, and at the end.
 
     Raises:
         LinkLost: the connection is gone, or did not open it in time.
@@ -75,7 +75,7 @@ def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple
         channel = transport.open_session(timeout=idle_s)
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise lost(transport, where) from error
-    watch = Watch(channel, idle_s)
+    watch = IdleWatch(channel, idle_s)
     try:
         yield channel, watch
     finally:
@@ -160,7 +160,7 @@ class SshProcess:
         self._stopped = False
         try:
             self._channel = transport.open_session(timeout=timeout_s)
-            watch = Watch(self._channel, timeout_s)
+            watch = IdleWatch(self._channel, timeout_s)
             try:
                 self._channel.exec_command(shlex.join(words))
             finally:

@@ -16,7 +16,7 @@ IMAGE_CHANNELS = 3
 
 
 @dataclass(frozen=True)
-class Conv:
+class Convolution:
     """A convolution.
 
     Attributes:
@@ -55,7 +55,7 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class Dense:
+class Linear:
     """A fully connected layer; `timm_conv`: timm has a 1×1 convolution with the same weights in its place."""
 
     name: str
@@ -66,7 +66,7 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Activation:
+class ActivationFunction:
     """`relu`, `relu6`, `hardswish` or `hardsigmoid`."""
 
     name: str
@@ -74,7 +74,7 @@ class Activation:
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pooling:
     """Largest or mean value of windows.
 
     Attributes:
@@ -106,11 +106,11 @@ class Flatten:
     name: str
 
 
-Leaf = Conv | Norm | Dense | Activation | Pool | GlobalPool | Flatten
+Leaf = Convolution | Norm | Linear | ActivationFunction | Pooling | GlobalPool | Flatten
 
 
 @dataclass(frozen=True)
-class Chain:
+class Sequential:
     """Parts one after another; none of them: the input as it is."""
 
     parts: tuple[Part, ...]
@@ -152,9 +152,9 @@ class Shuffle:
     groups: int
 
 
-Part = Leaf | Chain | Sum | Concat | Gate | KeepHalf | Shuffle
+Part = Leaf | Sequential | Sum | Concat | Gate | KeepHalf | Shuffle
 #: The input as it is.
-SAME = Chain(())
+SAME = Sequential(())
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedLeaf:
     """A leaf, the shape of its input, and whether it is inside a `Gate`."""
 
     leaf: Leaf
@@ -175,16 +175,16 @@ class Placed:
 
 
 def unit(
-    conv: Conv, norm: str, activation: str, function: str | None, *, eps: float = 1e-5, timm: str = "", timm_eps: float | None = None
-) -> Chain:
+    conv: Convolution, norm: str, activation: str, function: str | None, *, eps: float = 1e-5, timm: str = "", timm_eps: float | None = None
+) -> Sequential:
     """A convolution with its batch norm, called `norm`, and activation, called `activation`, if it has one."""
     parts: tuple[Part, ...] = (conv, Norm(norm, eps, timm, timm_eps))
-    return Chain((*parts, Activation(activation, function)) if function else parts)
+    return Sequential((*parts, ActivationFunction(activation, function)) if function else parts)
 
 
-def placed(body: Part, side: int) -> list[Placed]:
+def placed(body: Part, side: int) -> list[PlacedLeaf]:
     """Every leaf in order of execution, for images of that side."""
-    found: list[Placed] = []
+    found: list[PlacedLeaf] = []
     _place(body, Shape(IMAGE_CHANNELS, side), False, found)
     return found
 
@@ -194,9 +194,9 @@ def layers_of(body: Part, side: int) -> tuple[Layer, ...]:
     found: list[Layer] = []
     for place in placed(body, side):
         match place.leaf:
-            case Conv():
+            case Convolution():
                 found.append(_conv_layer(place.leaf, place.given, place.gated))
-            case Dense(name, out, bias):
+            case Linear(name, out, bias):
                 found.append(Layer(name, Kind.DENSE, 1, 1, place.given.channels, out, 1, bias=bias))
             case Norm():
                 found[-1] = replace(found[-1], norm=True)
@@ -208,7 +208,7 @@ def layers_of(body: Part, side: int) -> tuple[Layer, ...]:
 def leaves(part: Part) -> Iterator[Leaf]:
     """Every leaf in order of execution."""
     match part:
-        case Chain(parts) | Sum(parts) | Concat(parts):
+        case Sequential(parts) | Sum(parts) | Concat(parts):
             for inner in parts:
                 yield from leaves(inner)
         case Gate(branch) | KeepHalf(_, branch):
@@ -219,7 +219,7 @@ def leaves(part: Part) -> Iterator[Leaf]:
             yield leaf
 
 
-def _conv_layer(conv: Conv, given: Shape, gated: bool) -> Layer:
+def _conv_layer(conv: Convolution, given: Shape, gated: bool) -> Layer:
     if gated:
         kind = Kind.SQUEEZE
     elif conv.groups > 1:
@@ -231,10 +231,10 @@ def _conv_layer(conv: Conv, given: Shape, gated: bool) -> Layer:
     )
 
 
-def _place(part: Part, given: Shape, gated: bool, found: list[Placed]) -> Shape:
+def _place(part: Part, given: Shape, gated: bool, found: list[PlacedLeaf]) -> Shape:
     """Append the leaves of `part`; the shape of its output."""
     match part:
-        case Chain(parts):
+        case Sequential(parts):
             for inner in parts:
                 given = _place(inner, given, gated, found)
             return given
@@ -254,27 +254,27 @@ def _place(part: Part, given: Shape, gated: bool, found: list[Placed]) -> Shape:
         case Shuffle():
             return given
         case leaf:
-            found.append(Placed(leaf, given, gated))
+            found.append(PlacedLeaf(leaf, given, gated))
             return _shape_after(leaf, given)
 
 
 def _shape_after(leaf: Leaf, given: Shape) -> Shape:
     match leaf:
-        case Conv():
+        case Convolution():
             return Shape(leaf.out, (given.side + 2 * leaf.zeros - leaf.kernel) // leaf.stride + 1)
-        case Pool():
+        case Pooling():
             return replace(given, side=_pooled_side(leaf, given.side))
         case GlobalPool():
             return replace(given, side=1)
         case Flatten():
             return Shape(given.channels * given.side**2, 1)
-        case Dense():
+        case Linear():
             return Shape(leaf.out, 1)
-        case Norm() | Activation():
+        case Norm() | ActivationFunction():
             return given
 
 
-def _pooled_side(pool: Pool, side: int) -> int:
+def _pooled_side(pool: Pooling, side: int) -> int:
     room = side + 2 * pool.padding - pool.kernel
     if not pool.ceil:
         return room // pool.stride + 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmmobile.networks.models.blocks import Dense, Norm, Part, leaves
+from tvmmobile.networks.models.blocks import Linear, Norm, Part, leaves
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 
@@ -96,7 +96,7 @@ def _namings(body: Part, expected: Mapping[str, Any]) -> list[_Naming]:
         for kind in _PARAMETERS if timm else ():
             if f"{leaf.name}.{kind}" in expected:
                 names[f"{timm}.{kind}"] = f"{leaf.name}.{kind}"
-        if isinstance(leaf, Dense) and leaf.timm_conv:
+        if isinstance(leaf, Linear) and leaf.timm_conv:
             as_conv.add(f"{timm}.weight")
         if isinstance(leaf, Norm) and leaf.timm_eps is not None:
             eps[leaf.name] = leaf.timm_eps

@@ -6,7 +6,7 @@ expect images normalised with a mean and a deviation of 0.5 (its `transform_inpu
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import Chain, Concat, Conv, Dense, Flatten, GlobalPool, Part, Pool, unit
+from tvmmobile.networks.models.blocks import Concat, Convolution, Flatten, GlobalPool, Linear, Part, Pooling, Sequential, unit
 from tvmmobile.networks.models.spec import ModelSpec
 
 EPS = 1e-3
@@ -27,29 +27,29 @@ TABLE: tuple[tuple[str, int | tuple[int, ...]], ...] = (
 )
 
 
-def body(spec: ModelSpec) -> Chain:
+def body(spec: ModelSpec) -> Sequential:
     """The network."""
     parts: list[Part] = [
         _unit("conv1", 64, 7, 2),
-        Pool("maxpool1", 3, 2, ceil=True),
+        Pooling("maxpool1", 3, 2, ceil=True),
         _unit("conv2", 64),
         _unit("conv3", 192, 3),
-        Pool("maxpool2", 3, 2, ceil=True),
+        Pooling("maxpool2", 3, 2, ceil=True),
     ]
-    parts += [Pool(path, row, 2, ceil=True) if isinstance(row, int) else _inception(path, *row) for path, row in TABLE]
-    return Chain((*parts, GlobalPool("avgpool"), Flatten("flatten"), Dense("fc", spec.classes)))
+    parts += [Pooling(path, row, 2, ceil=True) if isinstance(row, int) else _inception(path, *row) for path, row in TABLE]
+    return Sequential((*parts, GlobalPool("avgpool"), Flatten("flatten"), Linear("fc", spec.classes)))
 
 
-def _unit(path: str, out: int, kernel: int = 1, stride: int = 1) -> Chain:
-    return unit(Conv(f"{path}.conv", out, kernel, stride), f"{path}.bn", f"{path}.act", "relu", eps=EPS)
+def _unit(path: str, out: int, kernel: int = 1, stride: int = 1) -> Sequential:
+    return unit(Convolution(f"{path}.conv", out, kernel, stride), f"{path}.bn", f"{path}.act", "relu", eps=EPS)
 
 
 def _inception(path: str, one: int, reduced_three: int, three: int, reduced_five: int, five: int, pooled: int) -> Concat:
     return Concat(
         (
             _unit(f"{path}.branch1", one),
-            Chain((_unit(f"{path}.branch2.0", reduced_three), _unit(f"{path}.branch2.1", three, 3))),
-            Chain((_unit(f"{path}.branch3.0", reduced_five), _unit(f"{path}.branch3.1", five, 3))),
-            Chain((Pool(f"{path}.branch4.0", 3, 1, 1, ceil=True), _unit(f"{path}.branch4.1", pooled))),
+            Sequential((_unit(f"{path}.branch2.0", reduced_three), _unit(f"{path}.branch2.1", three, 3))),
+            Sequential((_unit(f"{path}.branch3.0", reduced_five), _unit(f"{path}.branch3.1", five, 3))),
+            Sequential((Pooling(f"{path}.branch4.0", 3, 1, 1, ceil=True), _unit(f"{path}.branch4.1", pooled))),
         )
     )

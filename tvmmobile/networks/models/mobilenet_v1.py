@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tvmmobile.networks.models.blocks import Chain, Conv, Dense, Flatten, GlobalPool, Part, unit
+from tvmmobile.networks.models.blocks import Convolution, Flatten, GlobalPool, Linear, Part, Sequential, unit
 from tvmmobile.networks.models.spec import ModelSpec
 
 STEM_CHANNELS = 32
@@ -22,7 +22,7 @@ STAGES = ((1, 1, 64), (2, 2, 128), (2, 2, 256), (6, 2, 512), (2, 2, 1024))
 SHALLOW_STAGES = ((1, 1, 64), (2, 2, 128), (2, 2, 256), (1, 2, 512), (2, 2, 1024))
 
 #: Makes a block: its path, stride, input and output channels, activation.
-_Block = Callable[[str, int, int, int, str], Chain]
+_Block = Callable[[str, int, int, int, str], Sequential]
 
 
 def channels(base: int, alpha: float) -> int:
@@ -30,36 +30,36 @@ def channels(base: int, alpha: float) -> int:
     return max(int(base * alpha), MIN_CHANNELS)
 
 
-def body(spec: ModelSpec) -> Chain:
+def body(spec: ModelSpec) -> Sequential:
     """The network: 28 layers with weights, named as in timm's `mobilenetv1_100`."""
     return _network(spec, STAGES, _separable)
 
 
-def full_body(spec: ModelSpec) -> Chain:
+def full_body(spec: ModelSpec) -> Sequential:
     """With a 3×3 convolution in place of every depthwise separable one (section 4.1, table 4)."""
     return _network(spec, STAGES, _full)
 
 
-def shallow_body(spec: ModelSpec) -> Chain:
+def shallow_body(spec: ModelSpec) -> Sequential:
     """Without the five blocks 14×14×512 (section 4.1, table 5)."""
     return _network(spec, SHALLOW_STAGES, _separable)
 
 
-def _network(spec: ModelSpec, stages: tuple[tuple[int, int, int], ...], block_of: _Block) -> Chain:
+def _network(spec: ModelSpec, stages: tuple[tuple[int, int, int], ...], block_of: _Block) -> Sequential:
     width = channels(STEM_CHANNELS, spec.alpha)
-    parts: list[Part] = [unit(Conv("conv_stem", width, 3, 2), "bn1", "act1", spec.activation)]
+    parts: list[Part] = [unit(Convolution("conv_stem", width, 3, 2), "bn1", "act1", spec.activation)]
     for stage, (blocks, first_stride, base) in enumerate(stages):
         outputs = channels(base, spec.alpha)
         for block in range(blocks):
             parts.append(block_of(f"blocks.{stage}.{block}", first_stride if block == 0 else 1, width, outputs, spec.activation))
             width = outputs
-    return Chain((*parts, GlobalPool("pool"), Flatten("flatten"), Dense("classifier", spec.classes)))
+    return Sequential((*parts, GlobalPool("pool"), Flatten("flatten"), Linear("classifier", spec.classes)))
 
 
-def _separable(path: str, stride: int, inputs: int, outputs: int, activation: str) -> Chain:
-    depthwise = Conv(f"{path}.conv_dw", inputs, 3, stride, groups=inputs)
-    pointwise = Conv(f"{path}.conv_pw", outputs)
-    return Chain(
+def _separable(path: str, stride: int, inputs: int, outputs: int, activation: str) -> Sequential:
+    depthwise = Convolution(f"{path}.conv_dw", inputs, 3, stride, groups=inputs)
+    pointwise = Convolution(f"{path}.conv_pw", outputs)
+    return Sequential(
         (
             unit(depthwise, f"{path}.bn1", f"{path}.act1", activation),
             unit(pointwise, f"{path}.bn2", f"{path}.act2", activation),
@@ -67,5 +67,5 @@ def _separable(path: str, stride: int, inputs: int, outputs: int, activation: st
     )
 
 
-def _full(path: str, stride: int, _inputs: int, outputs: int, activation: str) -> Chain:
-    return unit(Conv(f"{path}.conv", outputs, 3, stride), f"{path}.bn1", f"{path}.act1", activation)
+def _full(path: str, stride: int, _inputs: int, outputs: int, activation: str) -> Sequential:
+    return unit(Convolution(f"{path}.conv", outputs, 3, stride), f"{path}.bn1", f"{path}.act1", activation)

@@ -5,7 +5,7 @@ Names are torchvision's `mobilenet_v2`, and for checkpoints also those of timm's
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import SAME, Chain, Conv, Dense, Flatten, GlobalPool, Part, Sum, unit
+from tvmmobile.networks.models.blocks import SAME, Convolution, Flatten, GlobalPool, Linear, Part, Sequential, Sum, unit
 from tvmmobile.networks.models.rounding import make_divisible
 from tvmmobile.networks.models.spec import ModelSpec
 
@@ -15,12 +15,12 @@ HEAD_CHANNELS = 1280
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-def body(spec: ModelSpec) -> Chain:
+def body(spec: ModelSpec) -> Sequential:
     """The network. Channels are multiples of 8; those of the last convolution grow with α, but do not shrink with it."""
     width = make_divisible(STEM_CHANNELS * spec.alpha)
     head = make_divisible(HEAD_CHANNELS * max(1.0, spec.alpha))
     act = spec.activation
-    parts: list[Part] = [unit(Conv("features.0.0", width, 3, 2, timm="conv_stem"), "features.0.1", "features.0.2", act, timm="bn1")]
+    parts: list[Part] = [unit(Convolution("features.0.0", width, 3, 2, timm="conv_stem"), "features.0.1", "features.0.2", act, timm="bn1")]
     for stage, (expansion, base, blocks, first_stride) in enumerate(STAGES):
         outputs = make_divisible(base * spec.alpha)
         for block in range(blocks):
@@ -28,8 +28,8 @@ def body(spec: ModelSpec) -> Chain:
             parts.append(_block(f"features.{len(parts)}.conv", f"blocks.{stage}.{block}", expansion, stride, width, outputs, act))
             width = outputs
     last = f"features.{len(parts)}"
-    parts.append(unit(Conv(f"{last}.0", head, timm="conv_head"), f"{last}.1", f"{last}.2", act, timm="bn2"))
-    return Chain((*parts, GlobalPool("pool"), Flatten("flatten"), Dense("classifier.1", spec.classes, timm="classifier")))
+    parts.append(unit(Convolution(f"{last}.0", head, timm="conv_head"), f"{last}.1", f"{last}.2", act, timm="bn2"))
+    return Sequential((*parts, GlobalPool("pool"), Flatten("flatten"), Linear("classifier.1", spec.classes, timm="classifier")))
 
 
 def _block(path: str, timm: str, expansion: int, stride: int, inputs: int, outputs: int, act: str) -> Part:
@@ -39,12 +39,12 @@ def _block(path: str, timm: str, expansion: int, stride: int, inputs: int, outpu
     # timm names a block without expansion as one of MobileNet v1.
     names = ("conv_pw", "conv_dw", "conv_pwl") if expansion > 1 else ("conv_dw", "conv_pw")
     if expansion > 1:
-        expand = Conv(f"{path}.0.0", inner, timm=f"{timm}.conv_pw")
+        expand = Convolution(f"{path}.0.0", inner, timm=f"{timm}.conv_pw")
         parts.append(unit(expand, f"{path}.0.1", f"{path}.0.2", act, timm=f"{timm}.bn1"))
     at = f"{path}.{len(parts)}"
-    depthwise = Conv(f"{at}.0", inner, 3, stride, groups=inner, timm=f"{timm}.conv_dw")
+    depthwise = Convolution(f"{at}.0", inner, 3, stride, groups=inner, timm=f"{timm}.conv_dw")
     parts.append(unit(depthwise, f"{at}.1", f"{at}.2", act, timm=f"{timm}.bn{len(parts) + 1}"))
     number = len(parts)
-    project = Conv(f"{path}.{number}", outputs, timm=f"{timm}.{names[-1]}")
+    project = Convolution(f"{path}.{number}", outputs, timm=f"{timm}.{names[-1]}")
     parts.append(unit(project, f"{path}.{number + 1}", "", None, timm=f"{timm}.bn{number + 1}"))
-    return Sum((SAME, Chain(tuple(parts)))) if stride == 1 and inputs == outputs else Chain(tuple(parts))
+    return Sum((SAME, Sequential(tuple(parts)))) if stride == 1 and inputs == outputs else Sequential(tuple(parts))

@@ -11,7 +11,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmmobile.networks.models.blocks import SAME, Activation, Chain, Conv, Dense, Flatten, Gate, GlobalPool, Part, Sum, unit
+from tvmmobile.networks.models.blocks import (
+    SAME,
+    ActivationFunction,
+    Convolution,
+    Flatten,
+    Gate,
+    GlobalPool,
+    Linear,
+    Part,
+    Sequential,
+    Sum,
+    unit,
+)
 from tvmmobile.networks.models.rounding import make_divisible
 from tvmmobile.networks.models.spec import ModelSpec
 
@@ -23,7 +35,7 @@ RELU, SWISH = "relu", "hardswish"
 
 
 @dataclass(frozen=True)
-class Block:
+class InvertedResidual:
     """One block: side of the depthwise kernel, expansion, output channels at α = 1, squeeze-and-excite, activation, stride."""
 
     kernel: int
@@ -36,37 +48,41 @@ class Block:
 
 #: In stages of the same side, as timm numbers them.
 LARGE = (
-    (Block(3, 1, 16, False, RELU, 1),),
-    (Block(3, 4, 24, False, RELU, 2), Block(3, 3, 24, False, RELU, 1)),
-    (Block(5, 3, 40, True, RELU, 2), *[Block(5, 3, 40, True, RELU, 1)] * 2),
-    (Block(3, 6, 80, False, SWISH, 2), Block(3, 2.5, 80, False, SWISH, 1), *[Block(3, 2.3, 80, False, SWISH, 1)] * 2),
-    (Block(3, 6, 112, True, SWISH, 1),) * 2,
-    (Block(5, 6, 160, True, SWISH, 2), *[Block(5, 6, 160, True, SWISH, 1)] * 2),
+    (InvertedResidual(3, 1, 16, False, RELU, 1),),
+    (InvertedResidual(3, 4, 24, False, RELU, 2), InvertedResidual(3, 3, 24, False, RELU, 1)),
+    (InvertedResidual(5, 3, 40, True, RELU, 2), *[InvertedResidual(5, 3, 40, True, RELU, 1)] * 2),
+    (
+        InvertedResidual(3, 6, 80, False, SWISH, 2),
+        InvertedResidual(3, 2.5, 80, False, SWISH, 1),
+        *[InvertedResidual(3, 2.3, 80, False, SWISH, 1)] * 2,
+    ),
+    (InvertedResidual(3, 6, 112, True, SWISH, 1),) * 2,
+    (InvertedResidual(5, 6, 160, True, SWISH, 2), *[InvertedResidual(5, 6, 160, True, SWISH, 1)] * 2),
 )
 SMALL = (
-    (Block(3, 1, 16, True, RELU, 2),),
-    (Block(3, 4.5, 24, False, RELU, 2), Block(3, 3.67, 24, False, RELU, 1)),
-    (Block(5, 4, 40, True, SWISH, 2), *[Block(5, 6, 40, True, SWISH, 1)] * 2),
-    (Block(5, 3, 48, True, SWISH, 1),) * 2,
-    (Block(5, 6, 96, True, SWISH, 2), *[Block(5, 6, 96, True, SWISH, 1)] * 2),
+    (InvertedResidual(3, 1, 16, True, RELU, 2),),
+    (InvertedResidual(3, 4.5, 24, False, RELU, 2), InvertedResidual(3, 3.67, 24, False, RELU, 1)),
+    (InvertedResidual(5, 4, 40, True, SWISH, 2), *[InvertedResidual(5, 6, 40, True, SWISH, 1)] * 2),
+    (InvertedResidual(5, 3, 48, True, SWISH, 1),) * 2,
+    (InvertedResidual(5, 6, 96, True, SWISH, 2), *[InvertedResidual(5, 6, 96, True, SWISH, 1)] * 2),
 )
 LARGE_HEAD, SMALL_HEAD = 1280, 1024
 
 
-def large_body(spec: ModelSpec) -> Chain:
+def large_body(spec: ModelSpec) -> Sequential:
     """MobileNet v3 Large."""
     return _network(spec, LARGE, LARGE_HEAD)
 
 
-def small_body(spec: ModelSpec) -> Chain:
+def small_body(spec: ModelSpec) -> Sequential:
     """MobileNet v3 Small."""
     return _network(spec, SMALL, SMALL_HEAD)
 
 
-def _network(spec: ModelSpec, stages: tuple[tuple[Block, ...], ...], head: int) -> Chain:
+def _network(spec: ModelSpec, stages: tuple[tuple[InvertedResidual, ...], ...], head: int) -> Sequential:
     alpha = spec.alpha
     width = STEM_CHANNELS if alpha < STEM_ALPHA else make_divisible(STEM_CHANNELS * alpha)
-    parts: list[Part] = [_unit(Conv("features.0.0", width, 3, 2, timm="conv_stem"), "features.0", SWISH, "bn1")]
+    parts: list[Part] = [_unit(Convolution("features.0.0", width, 3, 2, timm="conv_stem"), "features.0", SWISH, "bn1")]
     for stage, blocks in enumerate(stages):
         for number, block in enumerate(blocks):
             outputs = make_divisible(block.base * alpha)
@@ -74,46 +90,46 @@ def _network(spec: ModelSpec, stages: tuple[tuple[Block, ...], ...], head: int) 
             width = outputs
     last, timm = f"features.{len(parts)}", f"blocks.{len(stages)}.0"
     # Six times the last block's output at any α, and a multiple of 8 with it.
-    parts.append(_unit(Conv(f"{last}.0", 6 * width, timm=f"{timm}.conv"), last, SWISH, f"{timm}.bn1"))
-    before = Dense("classifier.0", make_divisible(head * max(1.0, alpha)), timm="conv_head", timm_conv=True)
-    classifier = Dense("classifier.3", spec.classes, timm="classifier")
-    return Chain((*parts, GlobalPool("avgpool"), Flatten("flatten"), before, Activation("classifier.1", SWISH), classifier))
+    parts.append(_unit(Convolution(f"{last}.0", 6 * width, timm=f"{timm}.conv"), last, SWISH, f"{timm}.bn1"))
+    before = Linear("classifier.0", make_divisible(head * max(1.0, alpha)), timm="conv_head", timm_conv=True)
+    classifier = Linear("classifier.3", spec.classes, timm="classifier")
+    return Sequential((*parts, GlobalPool("avgpool"), Flatten("flatten"), before, ActivationFunction("classifier.1", SWISH), classifier))
 
 
-def _block(block: Block, path: str, timm: str, inputs: int, outputs: int) -> Part:
+def _block(block: InvertedResidual, path: str, timm: str, inputs: int, outputs: int) -> Part:
     """An inverted residual, with squeeze-and-excite behind the depthwise convolution where the block has it."""
     inner = make_divisible(inputs * block.expansion)
     parts: list[Part] = []
     expands = block.expansion != 1
     if expands:
-        parts.append(_unit(Conv(f"{path}.0.0", inner, timm=f"{timm}.conv_pw"), f"{path}.0", block.activation, f"{timm}.bn1"))
+        parts.append(_unit(Convolution(f"{path}.0.0", inner, timm=f"{timm}.conv_pw"), f"{path}.0", block.activation, f"{timm}.bn1"))
     at = f"{path}.{len(parts)}"
-    depthwise = Conv(f"{at}.0", inner, block.kernel, block.stride, groups=inner, timm=f"{timm}.conv_dw")
+    depthwise = Convolution(f"{at}.0", inner, block.kernel, block.stride, groups=inner, timm=f"{timm}.conv_dw")
     parts.append(_unit(depthwise, at, block.activation, f"{timm}.bn{1 + expands}"))
     if block.gate:
         parts.append(_gate(f"{path}.{len(parts)}", f"{timm}.se", inner))
     at = f"{path}.{len(parts)}"
-    project = Conv(f"{at}.0", outputs, timm=f"{timm}.{'conv_pwl' if expands else 'conv_pw'}")
+    project = Convolution(f"{at}.0", outputs, timm=f"{timm}.{'conv_pwl' if expands else 'conv_pw'}")
     parts.append(_unit(project, at, None, f"{timm}.bn{2 + expands}"))
-    return Sum((Chain(tuple(parts)), SAME)) if block.stride == 1 and inputs == outputs else Chain(tuple(parts))
+    return Sum((Sequential(tuple(parts)), SAME)) if block.stride == 1 and inputs == outputs else Sequential(tuple(parts))
 
 
-def _unit(conv: Conv, path: str, activation: str | None, timm: str) -> Chain:
+def _unit(conv: Convolution, path: str, activation: str | None, timm: str) -> Sequential:
     return unit(conv, f"{path}.1", f"{path}.2", activation, eps=EPS, timm=timm, timm_eps=TIMM_EPS)
 
 
 def _gate(path: str, timm: str, channels: int) -> Gate:
     """A factor for each channel, between 0 and 1, from the means of all of them."""
-    reduce = Conv(f"{path}.fc1", make_divisible(channels // 4), bias=True, timm=f"{timm}.conv_reduce")
-    expand = Conv(f"{path}.fc2", channels, bias=True, timm=f"{timm}.conv_expand")
+    reduce = Convolution(f"{path}.fc1", make_divisible(channels // 4), bias=True, timm=f"{timm}.conv_reduce")
+    expand = Convolution(f"{path}.fc2", channels, bias=True, timm=f"{timm}.conv_expand")
     return Gate(
-        Chain(
+        Sequential(
             (
                 GlobalPool(f"{path}.avgpool"),
                 reduce,
-                Activation(f"{path}.activation", RELU),
+                ActivationFunction(f"{path}.activation", RELU),
                 expand,
-                Activation(f"{path}.scale_activation", "hardsigmoid"),
+                ActivationFunction(f"{path}.scale_activation", "hardsigmoid"),
             )
         )
     )

@@ -6,20 +6,20 @@ import torch
 from torch import nn
 
 from tvmmobile.networks.models.blocks import (
-    Activation,
-    Chain,
+    ActivationFunction,
     Concat,
-    Conv,
-    Dense,
+    Convolution,
     Flatten,
     Gate,
     GlobalPool,
     KeepHalf,
     Leaf,
+    Linear,
     Norm,
     Part,
-    Placed,
-    Pool,
+    PlacedLeaf,
+    Pooling,
+    Sequential,
     Shuffle,
     Sum,
     placed,
@@ -28,7 +28,7 @@ from tvmmobile.networks.models.blocks import (
 _ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish, "hardsigmoid": nn.Hardsigmoid}
 
 
-class Network(nn.Module):  # type: ignore[misc]  # PyTorch counts as untyped here
+class TorchNetwork(nn.Module):  # type: ignore[misc]  # PyTorch counts as untyped here
     """A network as `tvmmobile.networks.models.blocks` describes it: NCHW float32 `[N, 3, side, side]` in, logits `[N, classes]` out.
 
     Every leaf of the description is a submodule with the leaf's path; weights are as PyTorch leaves them.
@@ -59,7 +59,7 @@ class Network(nn.Module):  # type: ignore[misc]  # PyTorch counts as untyped her
 
     def _run(self, part: Part, data: torch.Tensor) -> torch.Tensor:
         match part:
-            case Chain(parts):
+            case Sequential(parts):
                 for inner in parts:
                     data = self._run(inner, data)
                 return data
@@ -84,21 +84,21 @@ class Network(nn.Module):  # type: ignore[misc]  # PyTorch counts as untyped her
                 return result
 
 
-def _module(place: Placed) -> nn.Module:
+def _module(place: PlacedLeaf) -> nn.Module:
     leaf: Leaf = place.leaf
     channels = place.given.channels
     match leaf:
-        case Conv():
+        case Convolution():
             return nn.Conv2d(channels, leaf.out, leaf.kernel, leaf.stride, leaf.zeros, groups=leaf.groups, bias=leaf.bias)
         case Norm():
             return nn.BatchNorm2d(channels, eps=leaf.eps)
-        case Dense():
+        case Linear():
             return nn.Linear(channels, leaf.out, bias=leaf.bias)
-        case Activation():
+        case ActivationFunction():
             return _ACTIVATIONS[leaf.function]()
-        case Pool() if leaf.mean:
+        case Pooling() if leaf.mean:
             return nn.AvgPool2d(leaf.kernel, leaf.stride, leaf.padding, leaf.ceil)
-        case Pool():
+        case Pooling():
             return nn.MaxPool2d(leaf.kernel, leaf.stride, leaf.padding, ceil_mode=leaf.ceil)
         case GlobalPool():
             return nn.AdaptiveAvgPool2d(1)

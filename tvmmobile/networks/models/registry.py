@@ -18,7 +18,7 @@ from tvmmobile.networks.models import (
     vgg,
     xception,
 )
-from tvmmobile.networks.models.blocks import Chain, layers_of
+from tvmmobile.networks.models.blocks import Sequential, layers_of
 from tvmmobile.networks.models.layers import Layer
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
@@ -39,7 +39,7 @@ class Family:
     """
 
     name: str
-    body: Callable[[ModelSpec], Chain]
+    body: Callable[[ModelSpec], Sequential]
     spare: tuple[str, ...] = ()
 
     def layers(self, spec: ModelSpec) -> tuple[Layer, ...]:
@@ -48,9 +48,9 @@ class Family:
 
     def module(self, spec: ModelSpec) -> torch.nn.Module:
         """The PyTorch module: NCHW `[N, 3, side, side]` float32 in, logits `[N, classes]` out; weights as PyTorch leaves them."""
-        from tvmmobile.networks.models.network import Network
+        from tvmmobile.networks.models.network import TorchNetwork
 
-        return Network(self.body(spec), spec.resolution)
+        return TorchNetwork(self.body(spec), spec.resolution)
 
 
 FAMILIES = {

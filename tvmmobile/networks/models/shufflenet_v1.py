@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from tvmmobile.networks.models.blocks import (
     SAME,
-    Activation,
-    Chain,
+    ActivationFunction,
     Concat,
-    Conv,
-    Dense,
+    Convolution,
     Flatten,
     GlobalPool,
+    Linear,
     Part,
-    Pool,
+    Pooling,
+    Sequential,
     Shuffle,
     Sum,
     unit,
@@ -30,36 +30,39 @@ STEM_CHANNELS = {0.5: 12, 1.0: 24, 1.5: 24, 2.0: 48}
 STAGES = ((4, 240), (8, 480), (4, 960))
 
 
-def body(spec: ModelSpec) -> Chain:
+def body(spec: ModelSpec) -> Sequential:
     """The network."""
     width = STEM_CHANNELS[spec.alpha]
-    parts: list[Part] = [unit(Conv("first_conv.0", width, 3, 2), "first_conv.1", "first_conv.2", "relu"), Pool("maxpool", 3, 2, 1)]
+    parts: list[Part] = [
+        unit(Convolution("first_conv.0", width, 3, 2), "first_conv.1", "first_conv.2", "relu"),
+        Pooling("maxpool", 3, 2, 1),
+    ]
     for blocks, base in STAGES:
         outputs = int(base * spec.alpha)
         for block in range(blocks):
             first_groups = 1 if len(parts) == 2 else GROUPS
             parts.append(_block(f"features.{len(parts) - 2}", 2 if block == 0 else 1, width, outputs, first_groups))
             width = outputs
-    return Chain((*parts, GlobalPool("globalpool"), Flatten("flatten"), Dense("classifier.0", spec.classes, bias=False)))
+    return Sequential((*parts, GlobalPool("globalpool"), Flatten("flatten"), Linear("classifier.0", spec.classes, bias=False)))
 
 
-def _block(path: str, stride: int, inputs: int, outputs: int, first_groups: int) -> Chain:
+def _block(path: str, stride: int, inputs: int, outputs: int, first_groups: int) -> Sequential:
     """Grouped 1×1, depthwise, shuffle, grouped 1×1; added to the input, or beside the pooled input where it halves the side.
 
     The paper shuffles before the depthwise convolution, and from groups to channels in turn; the authors' networks behind it, and the
     other way round. Every group still sees as many channels of every other one, and their weights are for the latter.
     """
     inner = outputs // 4
-    one, two, relu = f"{path}.branch_main_1", f"{path}.branch_main_2", Activation(f"{path}.act", "relu")
+    one, two, relu = f"{path}.branch_main_1", f"{path}.branch_main_2", ActivationFunction(f"{path}.act", "relu")
     made = outputs if stride == 1 else outputs - inputs
-    main = Chain(
+    main = Sequential(
         (
-            unit(Conv(f"{one}.0", inner, groups=first_groups), f"{one}.1", f"{one}.2", "relu"),
-            unit(Conv(f"{one}.3", inner, 3, stride, groups=inner), f"{one}.4", "", None),
+            unit(Convolution(f"{one}.0", inner, groups=first_groups), f"{one}.1", f"{one}.2", "relu"),
+            unit(Convolution(f"{one}.3", inner, 3, stride, groups=inner), f"{one}.4", "", None),
             Shuffle(inner // GROUPS),
-            unit(Conv(f"{two}.0", made, groups=GROUPS), f"{two}.1", "", None),
+            unit(Convolution(f"{two}.0", made, groups=GROUPS), f"{two}.1", "", None),
         )
     )
     if stride == 1:
-        return Chain((Sum((main, SAME)), relu))
-    return Chain((Concat((Pool(f"{path}.branch_proj", 3, 2, 1, mean=True), Chain((main, relu)))),))
+        return Sequential((Sum((main, SAME)), relu))
+    return Sequential((Concat((Pooling(f"{path}.branch_proj", 3, 2, 1, mean=True), Sequential((main, relu)))),))

@@ -5,7 +5,19 @@ Names are those of timm's `legacy_xception`. No activation and no batch norm lie
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import SAME, Activation, Chain, Conv, Dense, Flatten, GlobalPool, Part, Pool, Sum, unit
+from tvmmobile.networks.models.blocks import (
+    SAME,
+    ActivationFunction,
+    Convolution,
+    Flatten,
+    GlobalPool,
+    Linear,
+    Part,
+    Pooling,
+    Sequential,
+    Sum,
+    unit,
+)
 from tvmmobile.networks.models.spec import ModelSpec
 
 #: Blocks: output channels of their separable convolutions, and stride; the last convolution's are those of the block.
@@ -19,26 +31,26 @@ BLOCKS = (
 _STEM = 64
 
 
-def body(spec: ModelSpec) -> Chain:
+def body(spec: ModelSpec) -> Sequential:
     """The network."""
     parts: list[Part] = [
-        unit(Conv("conv1", 32, 3, 2, padding=0), "bn1", "act1", "relu"),
-        unit(Conv("conv2", _STEM, 3, padding=0), "bn2", "act2", "relu"),
+        unit(Convolution("conv1", 32, 3, 2, padding=0), "bn1", "act1", "relu"),
+        unit(Convolution("conv2", _STEM, 3, padding=0), "bn2", "act2", "relu"),
     ]
     width = _STEM
     for number, (outputs, stride) in enumerate(BLOCKS, start=1):
         parts.append(_block(f"block{number}", width, outputs, stride, activated=number == 1))
         width = outputs[-1]
-    return Chain(
+    return Sequential(
         (
             *parts,
             _separable("conv3", width, 1536, "bn3"),
-            Activation("act3", "relu"),
+            ActivationFunction("act3", "relu"),
             _separable("conv4", 1536, 2048, "bn4"),
-            Activation("act4", "relu"),
+            ActivationFunction("act4", "relu"),
             GlobalPool("global_pool"),
             Flatten("flatten"),
-            Dense("fc", spec.classes),
+            Linear("fc", spec.classes),
         )
     )
 
@@ -49,14 +61,14 @@ def _block(path: str, inputs: int, outputs: tuple[int, ...], stride: int, *, act
     width = inputs
     for number, channels in enumerate(outputs):
         if number or not activated:
-            parts.append(Activation(f"{path}.rep.{_position(number, activated) - 1}", "relu"))
+            parts.append(ActivationFunction(f"{path}.rep.{_position(number, activated) - 1}", "relu"))
         at = _position(number, activated)
         parts.append(_separable(f"{path}.rep.{at}", width, channels, f"{path}.rep.{at + 1}"))
         width = channels
     if stride == 1:
-        return Sum((Chain(tuple(parts)), SAME))
-    parts.append(Pool(f"{path}.rep.{_position(len(outputs), activated) - 1}", 3, stride, 1))
-    return Sum((Chain(tuple(parts)), unit(Conv(f"{path}.skip", width, 1, stride), f"{path}.skipbn", "", None)))
+        return Sum((Sequential(tuple(parts)), SAME))
+    parts.append(Pooling(f"{path}.rep.{_position(len(outputs), activated) - 1}", 3, stride, 1))
+    return Sum((Sequential(tuple(parts)), unit(Convolution(f"{path}.skip", width, 1, stride), f"{path}.skipbn", "", None)))
 
 
 def _position(number: int, activated: bool) -> int:
@@ -64,5 +76,7 @@ def _position(number: int, activated: bool) -> int:
     return 3 * number + (0 if activated else 1)
 
 
-def _separable(path: str, inputs: int, outputs: int, norm: str) -> Chain:
-    return Chain((Conv(f"{path}.conv1", inputs, 3, groups=inputs), unit(Conv(f"{path}.pointwise", outputs), norm, "", None)))
+def _separable(path: str, inputs: int, outputs: int, norm: str) -> Sequential:
+    return Sequential(
+        (Convolution(f"{path}.conv1", inputs, 3, groups=inputs), unit(Convolution(f"{path}.pointwise", outputs), norm, "", None))
+    )

@@ -18,7 +18,7 @@ from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.running.library import Library
 from tvmmobile.system.files import write_bytes
 from tvmmobile.tuning.database import log_paths
-from tvmmobile.tuning.search.trial import Job, run_trial
+from tvmmobile.tuning.search.trial import TrialJob, run_trial
 
 #: Folders of an unpacked parcel.
 _CHECKPOINT, _NETWORK, _LOGS, _OUT, _DUMP = "checkpoint", "network", "logs", "out", "dump"
@@ -60,7 +60,7 @@ def pack(function: Callable[[Any], Any], job: Any) -> Parcel:
     paths = dict(_read_by(function, job))
     files = {name: zlib.compress(path.read_bytes(), 1) for name, path in paths.items()}
     board_file = None
-    if isinstance(job, BenchJob | Job):
+    if isinstance(job, BenchJob | TrialJob):
         job = replace(job, endpoint=elsewhere(job.profile))  # ours is of no use there, and its token a secret
         if job.profile.board_file.endswith(".toml"):
             board_file = Path(job.profile.board_file).name, Path(job.profile.board_file).read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from tvmmobile.pipeline.cluster.worker import PACKAGES, Order, check_versions, v
 from tvmmobile.pipeline.stages import bench_library
 from tvmmobile.system.environment import debug_level
 from tvmmobile.system.errors import DeviceUnavailable, UserError
-from tvmmobile.system.workers import JOBS_EACH, Job, Pool, Result, WorkerError
+from tvmmobile.system.workers import JOBS_EACH, Job, Result, WorkerError, WorkerPool
 from tvmmobile.tuning.search.trial import Built, Outcome, build_trial, measure_trial, run_trial
 
 #: How long the scheduler may take to answer, and to have a worker.
@@ -49,7 +49,7 @@ class ClusterWorkers:
         DeviceUnavailable: the scheduler does not answer, or has no workers.
     """
 
-    def __init__(self, address: str, here: Pool | None = None, connect_s: float = CONNECT_S) -> None:
+    def __init__(self, address: str, here: WorkerPool | None = None, connect_s: float = CONNECT_S) -> None:
         self.address, self._here = address, here
         self._client = _connected(address, connect_s)
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tvmmobile.results.file import Context
 from tvmmobile.results.report.joining import differences
-from tvmmobile.results.report.view import Row, View
+from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import label_of
 
 #: Smaller changes than this do not fill a bar.
@@ -14,7 +14,7 @@ _FULL_BAR = 0.1
 
 
 @dataclass(frozen=True)
-class Pair:
+class VariantPair:
     """A variant of either result or both.
 
     Attributes:
@@ -22,8 +22,8 @@ class Pair:
     """
 
     name: str
-    old: Row | None
-    new: Row | None
+    old: VariantRow | None
+    new: VariantRow | None
     change: float | None
 
 
@@ -39,7 +39,7 @@ class Beside:
     old: View
     new: View
     headings: tuple[str, str]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[VariantPair, ...]
     remarks: tuple[str, ...]
 
     @property
@@ -49,7 +49,7 @@ class Beside:
             return f"the new result, of {self.new.context.date}"
         return f"the result of {self.new.context.device}, of {self.new.context.date}"
 
-    def bar(self, pair: Pair) -> float:
+    def bar(self, pair: VariantPair) -> float:
         """How long a pair's bar is, from 0 to 1: its change beside the largest, or beside `_FULL_BAR` where all are small."""
         longest = max([_FULL_BAR, *(abs(one.change) for one in self.pairs if one.change is not None)])
         return abs(pair.change or 0.0) / longest
@@ -71,7 +71,7 @@ def side_by_side(old: View, new: View) -> Beside:
         change = after.variant.latency_us / before.variant.latency_us - 1 if known and before and after else None
         either = after or before
         assert either is not None
-        pairs.append(Pair(_name(either), before, after, change))
+        pairs.append(VariantPair(_name(either), before, after, change))
     apart = differences(old.context, new.context)
     versions = _versions(old, new)
     remarks = [f"They differ in {'; '.join(apart)} (old and new)."] if apart else []
@@ -87,12 +87,12 @@ def _headings(old: Context, new: Context) -> tuple[str, str]:
     return f"{names[0]}, ms {old.kind}", f"{names[1]}, ms {new.kind}"
 
 
-def _key(row: Row) -> tuple[object, ...]:
+def _key(row: VariantRow) -> tuple[object, ...]:
     variant = row.variant
     return variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads
 
 
-def _name(row: Row) -> str:
+def _name(row: VariantRow) -> str:
     variant = row.variant
     return f"{variant.model} {label_of(variant)} {variant.dtype} t{variant.threads}"
 

@@ -9,7 +9,7 @@ from tvmmobile.results.file import Context, VariantResult
 from tvmmobile.results.report.analysis import PowerLaw
 from tvmmobile.results.report.kernel_rows import KernelTable, kernel_table
 from tvmmobile.results.report.law import TOLERANCE
-from tvmmobile.results.report.view import Row, View
+from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import label_of, latency_ms, percent, plural
 
 #: An exponent nearer to 1 than this is called proportional.
@@ -107,7 +107,7 @@ def facts(view: View) -> list[tuple[str, str]]:
     return [*found, ("date", context.date)]
 
 
-def condition_sentence(row: Row) -> str:
+def condition_sentence(row: VariantRow) -> str:
     """The boards' state around a variant's runs, in words; "" where nothing is known of it."""
     return "; ".join(f"{name} {value}" for name, value in _conditions([row.variant]))
 

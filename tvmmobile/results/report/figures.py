@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmmobile.results.report.axes import Axis, axis_of
-from tvmmobile.results.report.labels import Box, Placed
+from tvmmobile.results.report.labels import Box, PlacedLabel
 
 #: In units of the drawing; the page scales it to the width there is.
 WIDTH, HEIGHT = 440, 360
@@ -44,11 +44,11 @@ class Mark:
     variant: int | None = None
     filled: bool = True
     text: str = ""
-    label: Placed | None = None
+    label: PlacedLabel | None = None
 
 
 @dataclass(frozen=True)
-class Line:
+class PlotLine:
     """A line through coordinates.
 
     Attributes:
@@ -86,7 +86,7 @@ class Plot:
     y_title: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[PlotLine, ...]
     marks: tuple[Mark, ...]
     series: tuple[tuple[str, int], ...]
     frame: Box = FRAME

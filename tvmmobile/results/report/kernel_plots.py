@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tvmmobile.results.report.figures import FRAME, STYLES, Line, Mark, Plot, ticks, x_axis, y_axis
+from tvmmobile.results.report.figures import FRAME, STYLES, Mark, Plot, PlotLine, ticks, x_axis, y_axis
 from tvmmobile.results.report.kernel_rows import OTHER, KernelRow, KernelTable, KindRow, kind_rows
-from tvmmobile.results.report.view import Row, View
+from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import label_of, percent
 
 #: Layer types beyond the first so many are drawn alike.
@@ -15,7 +15,7 @@ _OWN_STYLES = STYLES - 1
 
 
 @dataclass(frozen=True)
-class Part:
+class BarPart:
     """A part of a bar, as shares of the whole bar: from where, how long."""
 
     start: float
@@ -28,9 +28,9 @@ class Part:
 class Bars:
     """A variant's two bars."""
 
-    row: Row
-    time: tuple[Part, ...]
-    macs: tuple[Part, ...]
+    row: VariantRow
+    time: tuple[BarPart, ...]
+    macs: tuple[BarPart, ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def kind_bars(view: View) -> KindBars | None:
     return KindBars(tuple(bars), _legend(styles)) if bars else None
 
 
-def roofline_plot(view: View, row: Row, table: KernelTable, styles: Mapping[str, int]) -> Plot | None:
+def roofline_plot(view: View, row: VariantRow, table: KernelTable, styles: Mapping[str, int]) -> Plot | None:
     """Speed against operations for each byte, with both roofs; `None` where bytes are not known.
 
     Args:
@@ -82,14 +82,14 @@ def roofline_plot(view: View, row: Row, table: KernelTable, styles: Mapping[str,
     x = x_axis([line.intensity or 0.0 for line in shown] + ([roof.ridge] if roof.ridge else []))
     y = y_axis([line.gflops or 0.0 for line in shown] + [roof.compute_gflops])
     level = tuple((value, y.at(roof.compute_gflops)) for value in (FRAME.left, FRAME.right))
-    lines = [Line("floor", f"FMA peak, {roof.compute_gflops:.1f} GFLOP/s", level)]
+    lines = [PlotLine("floor", f"FMA peak, {roof.compute_gflops:.1f} GFLOP/s", level)]
     if roof.memory_gb_per_s is not None and roof.ridge is not None:
         # Below the bottom of the plot there is nothing to see of it.
         left = max(x.low, y.low / roof.memory_gb_per_s)
         right = min(x.high, roof.ridge)
         if left < right:
             memory = ((x.at(left), y.at(left * roof.memory_gb_per_s)), (x.at(right), y.at(right * roof.memory_gb_per_s)))
-            lines.append(Line("fit", f"memory, {roof.memory_gb_per_s:.2g} GB/s", memory))
+            lines.append(PlotLine("fit", f"memory, {roof.memory_gb_per_s:.2g} GB/s", memory))
     marks = [
         Mark(x.at(line.intensity or 1.0), y.at(line.gflops or 1.0), styles[line.kernel.kind or OTHER], _described(line, context.kind))
         for line in shown
@@ -117,11 +117,11 @@ def _described(line: KernelRow, kind: str) -> str:
     return f"{line.kernel.name}: {line.gflops:.2f} GFLOP/s {kind}, {line.intensity:.3g} operations a byte{limit}"
 
 
-def _parts(kinds: Sequence[KindRow], shares: Sequence[float | None], styles: Mapping[str, int], what: str) -> tuple[Part, ...]:
+def _parts(kinds: Sequence[KindRow], shares: Sequence[float | None], styles: Mapping[str, int], what: str) -> tuple[BarPart, ...]:
     parts, start = [], 0.0
     for kind, share in zip(kinds, shares, strict=True):
         if share:
-            parts.append(Part(start, share, styles[kind.kind], f"{kind.kind}: {percent(share)} % {what}"))
+            parts.append(BarPart(start, share, styles[kind.kind], f"{kind.kind}: {percent(share)} % {what}"))
             start += share
     return tuple(parts)
 

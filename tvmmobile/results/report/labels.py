@@ -26,14 +26,14 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedLabel:
     """A label's middle, on its baseline."""
 
     x: float
     y: float
 
 
-def place_labels(points: Sequence[tuple[float, float]], texts: Sequence[str], size: float, radius: float, frame: Box) -> list[Placed]:
+def place_labels(points: Sequence[tuple[float, float]], texts: Sequence[str], size: float, radius: float, frame: Box) -> list[PlacedLabel]:
     """For each point the one of eight places around it where its text covers least; places further up the list win a tie.
 
     Args:
@@ -49,7 +49,7 @@ def place_labels(points: Sequence[tuple[float, float]], texts: Sequence[str], si
         options = [_box(x + dx, y + dy, text, size) for dx, dy in _offsets(text, size, radius)]
         best = min(options, key=lambda box: sum(box.overlap(other) for other in taken) + 4 * _outside(box, frame))
         taken.append(best)
-        placed.append(Placed((best.left + best.right) / 2, best.bottom - 0.2 * size))
+        placed.append(PlacedLabel((best.left + best.right) / 2, best.bottom - 0.2 * size))
     return placed
 
 

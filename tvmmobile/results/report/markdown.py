@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tvmmobile.results.report.beside import Beside
 from tvmmobile.results.report.facts import facts, fit_sentence, law_sentence, sums_sentence
-from tvmmobile.results.report.view import Grid, Row, View
+from tvmmobile.results.report.view import Grid, VariantRow, View
 from tvmmobile.results.report.wording import (
     UNKNOWN,
     clean,
@@ -115,7 +115,7 @@ def _grid(grid: Grid) -> str:
     return _table(("", *map(str, grid.resolutions)), lines, right_from=1)
 
 
-def _latency(row: Row) -> str:
+def _latency(row: VariantRow) -> str:
     text = latency_ms(row.variant.latency_us) + ("" if row.valid else " (not valid)")
     return f"**{text}**" if row.on_front else text
 
@@ -130,7 +130,7 @@ def _variants(view: View) -> str:
     return _table(headings, [_line(view, row) for row in view.rows], right_from=1)
 
 
-def _line(view: View, row: Row) -> list[str]:
+def _line(view: View, row: VariantRow) -> list[str]:
     variant = row.variant
     return [
         variant.name,

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 from tvmmobile.results.report.axes import Axis
 from tvmmobile.results.report.course import search_course
-from tvmmobile.results.report.figures import FONT, FRAME, RADIUS, STYLES, Line, Mark, Plot, ticks, x_axis, y_axis
+from tvmmobile.results.report.figures import FONT, FRAME, RADIUS, STYLES, Mark, Plot, PlotLine, ticks, x_axis, y_axis
 from tvmmobile.results.report.labels import place_labels
 from tvmmobile.results.report.law import reference_of
-from tvmmobile.results.report.view import Row, View
+from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import label_of, latency_ms, millions, origin, plural
 
 #: More points than this are labelled only on the front.
@@ -46,7 +46,7 @@ def scaling_plot(view: View) -> Plot:
         curves.append(("law", f"α²ρ² law from {label_of(largest)}: exponent 1", lambda macs_m: macs_m * 1e3 * each_us))
     reach = [curve(value) for _, _, curve in curves for value in (x.low, x.high)]
     y = y_axis([*latencies, *reach], margin=0.05 if reach else 0.08)
-    lines = tuple(Line(name, text, tuple((x.at(v), y.at(curve(v))) for v in (x.low, x.high))) for name, text, curve in curves)
+    lines = tuple(PlotLine(name, text, tuple((x.at(v), y.at(curve(v))) for v in (x.low, x.high))) for name, text, curve in curves)
     points = [(x.at(row.variant.macs / 1e6), y.at(row.variant.latency_us / 1e3)) for row in view.rows]
     remark = f"exponent {view.fit.exponent:.3f} over {plural(view.fit.points, 'variant')}" if view.fit else "too few variants for a fit"
     titles = (f"Latency, {origin(context)}, against multiply-adds", remark, "million multiply-adds", f"latency, ms ({context.kind})")
@@ -77,7 +77,7 @@ def course_plot(view: View) -> Plot | None:
             f"{plural(first[0], 'trial')} each, {latency_ms(last[1])} ms {context.kind} after {last[0]}"
         )
         coordinates = tuple((x.at(trials), y.at(latency / 1e3)) for trials, latency in dict.fromkeys(steps))
-        lines.append(Line("course", "", coordinates, styles[_series(view, row)]))
+        lines.append(PlotLine("course", "", coordinates, styles[_series(view, row)]))
         marks.append(Mark(*ends[place], styles[_series(view, row)], text, row.index, True, sides[place], labels[place]))
     used = dict.fromkeys(_series(view, row) for row, _ in courses)
     return Plot(
@@ -100,7 +100,7 @@ def _accuracy_plot(view: View, source: int) -> Plot:
     x, y = x_axis([row.variant.latency_us / 1e3 for row in rows]), y_axis(tops, logarithmic=False)
     points = [(x.at(row.variant.latency_us / 1e3), y.at(top)) for row, top in zip(rows, tops, strict=True)]
     front = sorted(point for row, point in zip(rows, points, strict=True) if row.on_front)
-    line = Line("front", "Pareto front", tuple(front))
+    line = PlotLine("front", "Pareto front", tuple(front))
     title, remark = f"Published accuracy against latency, {origin(view.context)}", f"top-1 [{source}]: {view.sources[source - 1]}"
     titles = (title, remark, f"latency, ms ({view.context.kind})", f"top-1, % [{source}]")
     plot = _plot(view, f"accuracy-{source}", titles, (x, y), (line,) if len(front) > 1 else (), rows, points)
@@ -112,8 +112,8 @@ def _plot(
     key: str,
     titles: tuple[str, str, str, str],
     axes: tuple[Axis, Axis],
-    lines: tuple[Line, ...],
-    rows: Sequence[Row],
+    lines: tuple[PlotLine, ...],
+    rows: Sequence[VariantRow],
     points: Sequence[tuple[float, float]],
 ) -> Plot:
     styles = _styles(view)
@@ -137,7 +137,7 @@ def _plot(
     return Plot(key, *titles, ticks(axes[0]), ticks(axes[1]), lines, marks, series)
 
 
-def described(view: View, row: Row) -> str:
+def described(view: View, row: VariantRow) -> str:
     """A variant in one line."""
     variant = row.variant
     accuracy = f", top-1 {variant.top1:.1f} % [{row.source}]" if row.source else ""
@@ -146,7 +146,7 @@ def described(view: View, row: Row) -> str:
     return f"{variant.model} {label_of(variant)}: {latency_ms(variant.latency_us)} ms {view.context.kind}, {macs}{accuracy}{spoiled}"
 
 
-def _series(view: View, row: Row) -> str:
+def _series(view: View, row: VariantRow) -> str:
     """Variants that differ in resolution alone are one series."""
     if len(view.grids) == 1:
         return f"α {row.variant.alpha}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tvmmobile.results.file import Results
 from tvmmobile.results.report.beside import side_by_side
-from tvmmobile.results.report.view import Grid, Row, View, fallback_note, view_of
+from tvmmobile.results.report.view import Grid, VariantRow, View, fallback_note, view_of
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific, signed
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _table(view: View, grid: Grid) -> Table:
     return table
 
 
-def _cells(view: View, row: Row) -> list[str]:
+def _cells(view: View, row: VariantRow) -> list[str]:
     variant = row.variant
     return [
         str(variant.resolution),

@@ -15,7 +15,7 @@ from tvmmobile.results.report.wording import fallback_sentence, plural
 
 
 @dataclass(frozen=True)
-class Row:
+class VariantRow:
     """One variant.
 
     Attributes:
@@ -53,14 +53,14 @@ class Grid:
 
     title: str
     resolutions: tuple[int, ...]
-    lines: tuple[tuple[float, tuple[Row | None, ...]], ...]
+    lines: tuple[tuple[float, tuple[VariantRow | None, ...]], ...]
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[VariantRow, ...]:
         """Its rows, α by α."""
         return tuple(row for _, cells in self.lines for row in cells if row)
 
-    def heat(self, row: Row) -> float:
+    def heat(self, row: VariantRow) -> float:
         """0 for the fastest variant of the grid to 1 for the slowest, by the logarithm of latency."""
         low, high = min(_log_latency(each) for each in self.rows), max(_log_latency(each) for each in self.rows)
         return (_log_latency(row) - low) / (high - low) if high > low else 0.0
@@ -73,14 +73,14 @@ class View:
     Attributes:
         rows: by network, then α and resolution, largest first.
         grids: one for each network, dtype and thread count.
-        sources: of the accuracies; `Row.source` counts them from 1.
+        sources: of the accuracies; `VariantRow.source` counts them from 1.
         fit: latency against multiply-adds, `None` with too few variants.
         notes: what the columns mean and do not mean, one sentence or two each.
         remarks: what to know about these results in particular, a sentence each.
     """
 
     results: Results
-    rows: tuple[Row, ...]
+    rows: tuple[VariantRow, ...]
     grids: tuple[Grid, ...]
     sources: tuple[str, ...]
     fit: PowerLaw | None
@@ -123,7 +123,7 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
     front = {index for source in sources for index in _front(ordered, source)}
     departed = _departures(ordered, results.context)
     rows = tuple(
-        Row(
+        VariantRow(
             index,
             variant,
             variant.peak_share(results.context),
@@ -158,7 +158,7 @@ def _source(variant: VariantResult) -> str:
     return variant.top1_source or "source not stated"
 
 
-def _log_latency(row: Row) -> float:
+def _log_latency(row: VariantRow) -> float:
     return math.log(max(row.variant.latency_us, 1e-9))
 
 
@@ -187,7 +187,7 @@ def _spread(samples_us: Sequence[float]) -> float | None:
     return (high - low) / middle
 
 
-def _grid(title: str, rows: Sequence[Row]) -> Grid:
+def _grid(title: str, rows: Sequence[VariantRow]) -> Grid:
     resolutions = tuple(sorted({row.variant.resolution for row in rows}, reverse=True))
     alphas = sorted({row.variant.alpha for row in rows}, reverse=True)
     cells = {(row.variant.alpha, row.variant.resolution): row for row in rows}

@@ -35,7 +35,7 @@ _SETTLE_S = 10.0
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """A line of a log.
 
     Attributes:
@@ -63,7 +63,7 @@ class Log:
     """
 
     path: Path
-    lines: tuple[Line, ...]
+    lines: tuple[LogLine, ...]
     foreign: str = ""
 
     @property
@@ -72,7 +72,7 @@ class Log:
         return self.path.parent.name
 
     @property
-    def faults(self) -> list[Line]:
+    def faults(self) -> list[LogLine]:
         """The lines that do not belong there."""
         return [line for line in self.lines if line.fault]
 
@@ -119,11 +119,11 @@ def inspect(path: Path, present: Identity | None, content: bytes | None = None) 
             )
             remark = "" if fault else _outdated(line.identity, line.record, present)
             seen.add(key)
-        lines.append(Line(line.number, line.text, line.identity, line.record, fault, remark))
+        lines.append(LogLine(line.number, line.text, line.identity, line.record, fault, remark))
     return Log(path, tuple(lines))
 
 
-def read_lines(content: bytes) -> Iterator[Line]:
+def read_lines(content: bytes) -> Iterator[LogLine]:
     """The lines of any file with records. Those that are no record, or whose schedule its template does not take, have a fault."""
     lines = lines_in(content)
     for number, text in enumerate(lines, 1):
@@ -132,9 +132,9 @@ def read_lines(content: bytes) -> Iterator[Line]:
             identity, record = read_record(text)
         except MalformedRecord as error:
             why = "the last line is unfinished" if unfinished else f"not a record: {short(str(error))}"
-            yield Line(number, text, None, None, why)
+            yield LogLine(number, text, None, None, why)
         else:
-            yield Line(number, text, identity, record, _impossible(record))
+            yield LogLine(number, text, identity, record, _impossible(record))
 
 
 def settled_content(path: Path) -> bytes:

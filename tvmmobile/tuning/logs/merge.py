@@ -14,7 +14,7 @@ from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 from tvmmobile.tuning.database import Identity, Record, content_of, file_name, locked, log_paths, writing
-from tvmmobile.tuning.logs.inspection import Line, is_log_name, logs_in, model_name, read_lines, settled_content, short
+from tvmmobile.tuning.logs.inspection import LogLine, is_log_name, logs_in, model_name, read_lines, settled_content, short
 from tvmmobile.tuning.logs.present import Present
 
 #: Devices' names become folders.
@@ -23,7 +23,7 @@ Key = tuple[Identity, Task, Schedule]
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedLine:
     """A line that was not taken, and why."""
 
     path: Path
@@ -32,7 +32,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Joined:
+class MergedLog:
     """What became of one log.
 
     Attributes:
@@ -50,8 +50,8 @@ class Joined:
 class Merged:
     """What a merge did, log by log, and what it left out."""
 
-    joined: tuple[Joined, ...]
-    refused: tuple[Refused, ...]
+    joined: tuple[MergedLog, ...]
+    refused: tuple[RefusedLine, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Found:
     """A record of a source, with where it is and the line it stands on."""
 
     path: Path
-    line: Line
+    line: LogLine
     identity: Identity
     record: Record
 
@@ -90,7 +90,7 @@ def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
     for one in found:
         why = _unwanted(one.identity, models)
         if why:
-            refused.append(Refused(one.path, one.line.number, why))
+            refused.append(RefusedLine(one.path, one.line.number, why))
         else:
             wanted.setdefault(one.identity.device, {}).setdefault(file_name(one.record.task), []).append(one)
     with ExitStack() as stack:
@@ -114,9 +114,9 @@ def _files_of(sources: Sequence[Path]) -> list[Path]:
     return list(files.values())
 
 
-def _read(files: Iterable[Path]) -> tuple[list[_Found], list[Refused]]:
+def _read(files: Iterable[Path]) -> tuple[list[_Found], list[RefusedLine]]:
     found: list[_Found] = []
-    refused: list[Refused] = []
+    refused: list[RefusedLine] = []
     for path in files:
         for line in read_lines(settled_content(path)):
             why = line.fault
@@ -125,7 +125,7 @@ def _read(files: Iterable[Path]) -> tuple[list[_Found], list[Refused]]:
                 if not why:
                     found.append(_Found(path, line, line.identity, line.record))
             if why:
-                refused.append(Refused(path, line.number, why))
+                refused.append(RefusedLine(path, line.number, why))
     return found, refused
 
 
@@ -166,7 +166,7 @@ def _unwanted(identity: Identity, models: dict[str, frozenset[Identity]]) -> str
     return "" if identity in wanted else f"{model_name(identity)}; what counts is {', '.join(sorted(map(model_name, wanted)))}"
 
 
-def _join(path: Path, members: Sequence[_Found]) -> Joined:
+def _join(path: Path, members: Sequence[_Found]) -> MergedLog:
     """Add to one log, whose writer this process is."""
     with locked(path, f"nothing can be merged into {path}", "It is as it was; name another directory with --into DIR."):
         content = content_of(path) if path.exists() else b""
@@ -181,7 +181,7 @@ def _join(path: Path, members: Sequence[_Found]) -> Joined:
         if fresh:
             ended = content + b"\n" if content and not content.endswith(b"\n") else content
             write_bytes(path, ended + b"".join(fresh.values()))
-    return Joined(path, len(fresh), len(members) - len(fresh))
+    return MergedLog(path, len(fresh), len(members) - len(fresh))
 
 
 def _keys(content: bytes) -> set[Key]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
-from tvmmobile.system.workers import Pool
+from tvmmobile.system.workers import WorkerPool
 from tvmmobile.tuning.database import Database, Identity, Record, records_of_any_model
 from tvmmobile.tuning.search.tuner import Assignment, Listener, measured, record_of
 
@@ -120,7 +120,7 @@ def rescore(
     database: Database,
     endpoint: Endpoint,
     profile: DeviceProfile,
-    workers: Pool,
+    workers: WorkerPool,
     listener: Listener,
 ) -> None:
     """Measure what is missing; every finished measurement is in the log, beside the old ones, before the next is awaited.

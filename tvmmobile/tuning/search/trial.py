@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Job:
+class TrialJob:
     """What a worker needs for one trial.
 
     Attributes:
@@ -70,18 +70,18 @@ class Built:
         result: the library's content; or, where it could not be built, what the log keeps of it.
     """
 
-    job: Job
+    job: TrialJob
     result: bytes | Outcome = field(repr=False)
 
 
-def run_trial(job: Job) -> Outcome:
+def run_trial(job: TrialJob) -> Outcome:
     """Build, run and check one candidate; a failure of the candidate is an outcome, not an exception."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
         library = Path(folder) / "kernel.so"
         return _build(job, library) or _measure(job, library)
 
 
-def build_trial(job: Job) -> bytes | Outcome:
+def build_trial(job: TrialJob) -> bytes | Outcome:
     """The first half of `run_trial`: the library, or how it failed to build."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
         library = Path(folder) / "kernel.so"
@@ -98,7 +98,7 @@ def measure_trial(built: Built) -> Outcome:
         return _measure(built.job, library)
 
 
-def _build(job: Job, library: Path) -> Outcome | None:
+def _build(job: TrialJob, library: Path) -> Outcome | None:
     try:
         function = kernel_function(job.task, job.schedule, _load_function(job.source))
         compile_kernel(function, job.profile.target, library)
@@ -109,7 +109,7 @@ def _build(job: Job, library: Path) -> Outcome | None:
     return None
 
 
-def _measure(job: Job, library: Path) -> Outcome:
+def _measure(job: TrialJob, library: Path) -> Outcome:
     data, parameters, expected = _workload(job.task, job.source)
     blank = np.full(expected.shape, np.nan if expected.dtype.kind == "f" else 0, expected.dtype)
     arrays = [*data, *_packed(job, parameters), blank]
@@ -127,7 +127,7 @@ def _measure(job: Job, library: Path) -> Outcome:
     return Outcome(round(run.latency.seconds * 1e6, 4), run.latency.cycles, samples)
 
 
-def _packed(job: Job, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+def _packed(job: TrialJob, parameters: tuple[LayerParameters, ...]) -> list[Array]:
     if isinstance(job.schedule, TraceSchedule):
         return []
     template = template_named(job.schedule.template, job.schedule.version)

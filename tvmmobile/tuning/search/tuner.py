@@ -15,13 +15,13 @@ from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.running.measure import Timing
 from tvmmobile.schedules import KnobSchedule, Template, template_for, templates_for
 from tvmmobile.system.errors import DeviceUnavailable
-from tvmmobile.system.workers import Pool, WorkerError
+from tvmmobile.system.workers import WorkerError, WorkerPool
 from tvmmobile.tuning.database import Database, Record
 from tvmmobile.tuning.search.cost_model import CostModel
 from tvmmobile.tuning.search.fallback import FallbackSpace
 from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
-from tvmmobile.tuning.search.trial import Job, Outcome, run_trial
+from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
 from tvmmobile.tuning.search.twin import best_of_twin
 
 #: Candidates per batch: enough for all workers, few enough that the cost model learns often.
@@ -129,7 +129,7 @@ def tune(
     database: Database,
     endpoint: Endpoint,
     profile: DeviceProfile,
-    workers: Pool,
+    workers: WorkerPool,
     listener: Listener,
     strategy: str = "evolution",
     seed: int = 0,
@@ -166,9 +166,9 @@ def measured(
     schedules: Sequence[Schedule],
     endpoint: Endpoint,
     profile: DeviceProfile,
-    workers: Pool,
+    workers: WorkerPool,
     deadlines: Deadlines = DEADLINES,
-) -> Iterator[tuple[Job, Outcome]]:
+) -> Iterator[tuple[TrialJob, Outcome]]:
     """Outcomes of a task's schedules as they come; one that met an outage is tried again.
 
     Raises:
@@ -179,9 +179,9 @@ def measured(
 
 def _jobs(
     assignment: Assignment, schedules: Sequence[Schedule], endpoint: Endpoint, profile: DeviceProfile, deadlines: Deadlines
-) -> list[Job]:
+) -> list[TrialJob]:
     timing = kernel_timing(profile, assignment.task.threads)
-    return [Job(assignment.task, schedule, assignment.source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
+    return [TrialJob(assignment.task, schedule, assignment.source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
 
 
 class _Held:
@@ -196,7 +196,7 @@ class _Held:
     def __init__(self, watch: Watch | None) -> None:
         self._watch = watch
         self._before: Any = None
-        self.outcomes: list[tuple[Job, Outcome]] = []
+        self.outcomes: list[tuple[TrialJob, Outcome]] = []
         self.reason, self.spoiled = "", 0
 
     def begin(self) -> None:
@@ -205,12 +205,12 @@ class _Held:
             self._before = self._watch.wait_until_cool()
         self.outcomes, self.reason = [], ""
 
-    def add(self, job: Job, outcome: Outcome) -> list[tuple[Job, Outcome]]:
+    def add(self, job: TrialJob, outcome: Outcome) -> list[tuple[TrialJob, Outcome]]:
         """One more; returns what counts now: nothing until there is a batch."""
         self.outcomes.append((job, outcome))
         return self.released() if self._watch is None or len(self.outcomes) >= BATCH else []
 
-    def released(self) -> list[tuple[Job, Outcome]]:
+    def released(self) -> list[tuple[TrialJob, Outcome]]:
         """All that wait, unless something spoiled them."""
         if self._watch is not None and self.outcomes:
             if not self.reason:
@@ -226,10 +226,10 @@ class _Held:
 class _Runner:
     """Runs candidates: again those that met an outage of the device, until it is back or given up, and those that its state spoiled."""
 
-    def __init__(self, device: str, workers: Pool, deadlines: Deadlines, watch: Watch | None = None) -> None:
+    def __init__(self, device: str, workers: WorkerPool, deadlines: Deadlines, watch: Watch | None = None) -> None:
         self._device, self._workers, self._deadlines, self._watch = device, workers, deadlines, watch
 
-    def outcomes(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+    def outcomes(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
         """Outcomes as they come; under a watch a batch together, once it is known that nothing spoiled them.
 
         `jobs` is read no further than there are workers for them, and not at all while some wait to be tried again.
@@ -238,8 +238,8 @@ class _Runner:
             DeviceUnavailable: the device went away and did not come back, or its state spoils everything.
         """
         source, away_since, held = iter(jobs), math.inf, _Held(self._watch)
-        again: list[Job] = []
-        lost: list[tuple[Job, Outcome]] = []
+        again: list[TrialJob] = []
+        lost: list[tuple[TrialJob, Outcome]] = []
         while True:
             held.begin()
             lost.clear()
@@ -258,11 +258,11 @@ class _Runner:
             if lost:
                 time.sleep(OUTAGE_PAUSE_S)
 
-    def _run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+    def _run(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
         for job, result in self._workers.run(run_trial, jobs, self._deadlines.trial_s):
             yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
 
-    def _check(self, lost: Sequence[tuple[Job, Outcome]], away_since: float, held: _Held) -> None:
+    def _check(self, lost: Sequence[tuple[TrialJob, Outcome]], away_since: float, held: _Held) -> None:
         """Raises `DeviceUnavailable` where there is no use in trying again."""
         if lost and (any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s):
             raise DeviceUnavailable(
@@ -276,7 +276,7 @@ class _Runner:
             )
 
 
-def _handed_out(again: Sequence[Job], source: Iterator[Job], stopped: Callable[[], bool]) -> Iterator[Job]:
+def _handed_out(again: Sequence[TrialJob], source: Iterator[TrialJob], stopped: Callable[[], bool]) -> Iterator[TrialJob]:
     """First what is to be tried again, then what comes from `source`, until that is stopped."""
     yield from again
     while not stopped() and (job := next(source, None)) is not None:
@@ -297,9 +297,9 @@ def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
 
     What is proposed rests on what is known by then, which a board's clock makes another thing in every run anyway.
     """
-    under_way: dict[Job, _Tuning] = {}
+    under_way: dict[TrialJob, _Tuning] = {}
 
-    def proposed() -> Iterator[Job]:
+    def proposed() -> Iterator[TrialJob]:
         for tuning in tunings:
             tuning.start()
             while batch := tuning.next_jobs():
@@ -316,7 +316,7 @@ def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
             tuning.finish()
 
 
-def record_of(job: Job, outcome: Outcome) -> Record:
+def record_of(job: TrialJob, outcome: Outcome) -> Record:
     """What a log keeps of a trial."""
     return Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error)
 
@@ -386,13 +386,13 @@ class _Tuning:
         """Say that the first batch is about to run."""
         self.listener.kernel_started(self.assignment)
 
-    def next_jobs(self) -> list[Job]:
+    def next_jobs(self) -> list[TrialJob]:
         """The next batch; empty where the trials are used up, or the space is."""
         batch = self._propose(min(BATCH, self.left)) if self.left > 0 else []
         self.left -= len(batch)
         return _jobs(self.assignment, batch, self.endpoint, self.profile, self.deadlines)
 
-    def record(self, job: Job, outcome: Outcome) -> Record:
+    def record(self, job: TrialJob, outcome: Outcome) -> Record:
         """Keep what came of a trial: it is in the database when this returns."""
         record = record_of(job, outcome)
         self.database.append([record])

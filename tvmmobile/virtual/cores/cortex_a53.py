@@ -17,7 +17,7 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 
-from tvmmobile.virtual.cores.in_order import Stages, Step, issue_waits, steady_issue
+from tvmmobile.virtual.cores.in_order import IssueStep, Stages, issue_waits, steady_issue
 from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 
 # Stages at which an operand is needed.
@@ -72,11 +72,11 @@ def waits_of(block: Sequence[str]) -> dict[str, float]:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def step_of(text: str) -> Step:
+def step_of(text: str) -> IssueStep:
     """How an instruction, `name<TAB>operands`, issues on a Cortex-A53."""
     instruction = instruction_of(text)
     if instruction.kind == "branch":
-        return Step(_all(instruction.reads, _STORED), unit="branch")
+        return IssueStep(_all(instruction.reads, _STORED), unit="branch")
     if instruction.kind == "vector":
         return _vector(instruction)
     if instruction.kind == "general":
@@ -93,7 +93,7 @@ def _both(registers: Iterable[str], stage: int, address_stage: int) -> Stages:
     return tuple(pair for name in registers for pair in ((name, stage), (_AS_ADDRESS + name, address_stage)))
 
 
-def _memory(instruction: Instruction) -> Step:
+def _memory(instruction: Instruction) -> IssueStep:
     data = instruction.data
     with_data = instruction.kind == "store" or instruction.lane
     address = _all((_AS_ADDRESS + name for name in instruction.reads[len(data) if with_data else 0 :]), _ADDRESS)
@@ -101,33 +101,33 @@ def _memory(instruction: Instruction) -> Step:
     if instruction.of_vectors:
         return _vector_memory(instruction, address, base)
     if instruction.kind == "store":
-        return Step((*address, *_all(data, _STORED)), base, unit="memory")
+        return IssueStep((*address, *_all(data, _STORED)), base, unit="memory")
     # [gcc] 16 bytes through a path of 8: two cycles.
     pair = len(data) == 2 and instruction.operands[0] == "x"
     loaded = _both(data, _LOADED_PAIR if pair else _LOADED, _LOADED_ADDRESS + pair)
-    return Step(address, (*base, *loaded), cycles=2 if pair else 1, alone=pair, unit="memory")
+    return IssueStep(address, (*base, *loaded), cycles=2 if pair else 1, alone=pair, unit="memory")
 
 
-def _vector_memory(instruction: Instruction, address: Stages, base: Stages) -> Step:
+def _vector_memory(instruction: Instruction, address: Stages, base: Stages) -> IssueStep:
     data, quad = instruction.data, instruction.quad
     single = len(data) == 1 and not quad and not instruction.lane
     if instruction.kind == "store":
         # [qsdr] a register a cycle: the path to the cache is 16 bytes wide, and two stores of 8 bytes do not issue together.
         stored = tuple((name, _STORED_VECTOR + index) for index, name in enumerate(data))
-        return Step((*address, *stored), base, cycles=len(data), alone=len(data) > 1, unit="memory", lanes=1 if single else 2)
+        return IssueStep((*address, *stored), base, cycles=len(data), alone=len(data) > 1, unit="memory", lanes=1 if single else 2)
     if instruction.lane or instruction.name in ("ld1r", "ld2r", "ld3r", "ld4r"):  # [qsdr] a lane does not issue with `ins`
         kept = _all(data, _OPERAND) if instruction.lane else ()
         loaded = _all(data, _LANE_LOADED)
-        return Step((*address, *kept), (*base, *loaded), cycles=len(data), unit="memory", lanes=2, first=True, adds=2)
+        return IssueStep((*address, *kept), (*base, *loaded), cycles=len(data), unit="memory", lanes=2, first=True, adds=2)
     beats = 2 if quad else 1
     later = _FIRST_BEAT + int(instruction.interleaved)  # [llvm] a cycle more
     loaded = tuple((name, later + beats * (index + 1)) for index, name in enumerate(data))
     if single:
-        return Step(address, (*base, *loaded), unit="memory", lanes=1, adds=1)
-    return Step(address, (*base, *loaded), cycles=beats * len(data), alone=True, unit="memory", lanes=2, adds=2)
+        return IssueStep(address, (*base, *loaded), unit="memory", lanes=1, adds=1)
+    return IssueStep(address, (*base, *loaded), cycles=beats * len(data), alone=True, unit="memory", lanes=2, adds=2)
 
 
-def _vector(instruction: Instruction) -> Step:
+def _vector(instruction: Instruction) -> IssueStep:
     name, operands = instruction.name, instruction.operands
     lanes = 2 if instruction.quad else 1
     whole = lanes == 2  # [qsdr] what takes both halves is the first of its cycle, or waits for the next
@@ -137,34 +137,34 @@ def _vector(instruction: Instruction) -> Step:
         # FMLA has its accumulator among what it reads, first; FMADD has it last.
         at = 0 if name in ("fmla", "fmls") else len(reads) - 1
         reads = tuple((register, _ADDED_AT if index == at else stage) for index, (register, stage) in enumerate(reads))
-        return Step(reads, written, lanes=lanes, first=whole, adds_late=lanes, adds_late_stage=_ADDED_AT)
+        return IssueStep(reads, written, lanes=lanes, first=whole, adds_late=lanes, adds_late_stage=_ADDED_AT)
     if name in _VECTOR_MULTIPLY:
-        return Step(reads, _all(instruction.writes, _VECTOR_RESULT), lanes=lanes, first=whole)
+        return IssueStep(reads, _all(instruction.writes, _VECTOR_RESULT), lanes=lanes, first=whole)
     if name in _DIVISIONS:
-        return Step(reads, _all(instruction.writes, _DIVISION_RESULT), lanes=2, first=True, busy=("divide", _DIVISION_BUSY))
+        return IssueStep(reads, _all(instruction.writes, _DIVISION_RESULT), lanes=2, first=True, busy=("divide", _DIVISION_BUSY))
     if operands[0] in "xw":
-        return Step(reads, _both(instruction.writes, _TO_GENERAL, _TO_GENERAL), lanes=1, adds=1)
+        return IssueStep(reads, _both(instruction.writes, _TO_GENERAL, _TO_GENERAL), lanes=1, adds=1)
     inserts = name in ("ins", "mov") and "[" in operands.partition(",")[0]
     if re.search(r", [xw](?:\d|zr)", operands):
         lanes = lanes if name == "dup" else 1
         latency = _INSERTED if inserts or name == "fmov" else _DUPLICATED
         # It does not read the half that it leaves alone: [qsdr] a load into that half may be under way.
         reads = _all((register for register in instruction.reads if register[0] != "v"), _EARLY_OPERAND)
-        return Step(reads, _all(instruction.writes, latency), keeps=inserts, lanes=lanes, first=lanes == 2, adds=lanes)
+        return IssueStep(reads, _all(instruction.writes, latency), keeps=inserts, lanes=lanes, first=lanes == 2, adds=lanes)
     written = (*_all(instruction.writes, _VECTOR_RESULT),)
-    return Step(reads, written, keeps=inserts, lanes=lanes, first=whole, adds=lanes)
+    return IssueStep(reads, written, keeps=inserts, lanes=lanes, first=whole, adds=lanes)
 
 
-def _general(instruction: Instruction) -> Step:
+def _general(instruction: Instruction) -> IssueStep:
     name, operands = instruction.name, instruction.operands
     early = _all(instruction.reads, _EARLY_OPERAND)
     if name in _MULTIPLY:
-        return Step(early, _both(instruction.writes, _MULTIPLIED, _MULTIPLIED), unit="multiply")
+        return IssueStep(early, _both(instruction.writes, _MULTIPLIED, _MULTIPLIED), unit="multiply")
     if name in _DIVIDE:
-        return Step(early, _both(instruction.writes, _DIVIDED, _DIVIDED), busy=("divide integers", _DIVIDED))
+        return IssueStep(early, _both(instruction.writes, _DIVIDED, _DIVIDED), busy=("divide integers", _DIVIDED))
     if name in _SHIFTS and "," in operands:
-        return Step(early, _both(instruction.writes, _SHIFT, _SHIFT))
+        return IssueStep(early, _both(instruction.writes, _SHIFT, _SHIFT))
     written = _both(instruction.writes, _ALU, _ALU)
     if name in _BIT_FIELDS or _SHIFTED.search(operands):
-        return Step(early, written)
-    return Step(_all(instruction.reads, _OPERAND), written, soon=True)
+        return IssueStep(early, written)
+    return IssueStep(_all(instruction.reads, _OPERAND), written, soon=True)

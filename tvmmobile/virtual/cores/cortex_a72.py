@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 
 from tvmmobile.virtual.cores.operands import Instruction
-from tvmmobile.virtual.cores.out_of_order import CoreTables, Timing
+from tvmmobile.virtual.cores.out_of_order import CoreTables, InstructionTiming
 
 _Cost = tuple[int, tuple[tuple[str, int], ...]]
 
@@ -39,32 +39,32 @@ _TO_GENERAL = frozenset({"umov", "smov"})
 _HANDED_OVER = 3
 
 
-def _timing(instruction: Instruction) -> Timing:
+def _timing(instruction: Instruction) -> InstructionTiming:
     if instruction.kind == "branch":
-        return Timing(0, (("branch", 1),))
+        return InstructionTiming(0, (("branch", 1),))
     if instruction.kind in ("load", "store", "prefetch"):
         return _memory(instruction)
     name, operands = instruction.name, instruction.operands
     latency, ports = _vector(name, operands, instruction.quad) if instruction.kind == "vector" else _general(name, operands)
     micro_operations = max(1, min(2, sum(cycles for _, cycles in ports)))
     chain = "fmla" if name in _ACCUMULATE else ""
-    return Timing(latency, ports, micro_operations, "", chain, _HANDED_OVER if chain else 0)
+    return InstructionTiming(latency, ports, micro_operations, "", chain, _HANDED_OVER if chain else 0)
 
 
-def _memory(instruction: Instruction) -> Timing:
+def _memory(instruction: Instruction) -> InstructionTiming:
     """Loads 16 bytes a cycle, stores 8 ([osaca]); a written base register takes the integer pipelines ([guide])."""
     update = (("int", 1),) if instruction.base else ()
     if instruction.kind == "prefetch":
-        return Timing(0, (("load", 1), *update))
+        return InstructionTiming(0, (("load", 1), *update))
     vector, quad, interleaved, lane = instruction.of_vectors, instruction.quad, instruction.interleaved, instruction.lane
     count = len(instruction.data) if vector and (quad or interleaved) else 1
     if instruction.kind == "store":
         cycles = 2 * count if quad and not lane else max(len(instruction.data), 1)
         permuted = (("vector", count),) if interleaved else ()
-        return Timing(0, (*update, ("store", cycles), *permuted), max(1, min(cycles, 8)) + len(update))
+        return InstructionTiming(0, (*update, ("store", cycles), *permuted), max(1, min(cycles, 8)) + len(update))
     latency = (5 + count - 1 + (3 if interleaved or lane else 0)) if vector else 4
     merged = (("vector", count),) if interleaved or lane else ()
-    return Timing(latency, (*update, ("load", count), *merged), count + len(update))
+    return InstructionTiming(latency, (*update, ("load", count), *merged), count + len(update))
 
 
 def _vector(name: str, operands: str, quad: bool) -> _Cost:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 
 from tvmmobile.virtual.cores.operands import Instruction
-from tvmmobile.virtual.cores.out_of_order import CoreTables, Timing
+from tvmmobile.virtual.cores.out_of_order import CoreTables, InstructionTiming
 
 _Ports = tuple[tuple[str, int], ...]
 _Cost = tuple[int, _Ports]
@@ -90,10 +90,10 @@ _SORTED_SHORT_LOAD = {"2": (7, 2), "3": (8, 3), "4": (8, 7)}
 _SORTED_STORE, _SORTED_SHORT_STORE = {"2": 4, "3": 6, "4": 12}, {"2": 2, "3": 4, "4": 6}
 
 
-def _timing(instruction: Instruction) -> Timing:
+def _timing(instruction: Instruction) -> InstructionTiming:
     if instruction.kind == "branch":
         linked = instruction.name in ("bl", "blr")
-        return Timing(1, (("branch", 1), ("int", 1)) if linked else (("branch", 1),), 1 + linked)
+        return InstructionTiming(1, (("branch", 1), ("int", 1)) if linked else (("branch", 1),), 1 + linked)
     update = "int" if instruction.base else ""
     chain, chain_latency = "", 0
     if instruction.kind == "vector":
@@ -105,7 +105,7 @@ def _timing(instruction: Instruction) -> Timing:
         latency, ports = _store(instruction) if instruction.kind == "store" else _load(instruction)
     # The guide's latencies count from the first cycle in a pipeline, those of the schedule from the last.
     spread = max(-(-cycles // _PIPELINES[port]) for port, cycles in ports) - 1
-    return Timing(max(0, latency - spread), ports, _micro_operations(instruction, ports), update, chain, chain_latency)
+    return InstructionTiming(max(0, latency - spread), ports, _micro_operations(instruction, ports), update, chain, chain_latency)
 
 
 def _micro_operations(instruction: Instruction, ports: _Ports) -> int:

@@ -1,6 +1,6 @@
 """The schedule of a core that issues in order, two instructions a cycle at most: cycles of a block that runs over and over.
 
-The rules of one core, such as `cortex_a53.py`, turn each instruction into a `Step`; this engine knows nothing of instructions. Nothing
+The rules of one core, such as `cortex_a53.py`, turn each instruction into a `IssueStep`; this engine knows nothing of instructions. Nothing
 misses a cache, and no branch is predicted wrongly.
 """
 
@@ -20,7 +20,7 @@ _TRIPS = 11
 
 
 @dataclass(frozen=True)
-class Step:
+class IssueStep:
     """One instruction as an in-order core issues it. A stage is so many cycles after issue.
 
     Attributes:
@@ -69,12 +69,12 @@ class _Issue:
         self.last_cycle = 0  # up to which anything issued
         self.waits = {"registers": 0, "resources": 0}  # cycles in which nothing issued, by what the next step waited for
 
-    def add_all(self, steps: Sequence[Step]) -> None:
+    def add_all(self, steps: Sequence[IssueStep]) -> None:
         """Issue them one after another."""
         for step in steps:
             self.add(step)
 
-    def add(self, step: Step) -> None:
+    def add(self, step: IssueStep) -> None:
         """Issue one more, as early as it can."""
         soonest = self.cycle + (self.used >= ISSUE_WIDTH)
         at = max([self.cycle, *(self.ready[name] - stage for name, stage in step.reads)])
@@ -107,7 +107,7 @@ class _Issue:
         if step.unit == "branch":
             self.used = ISSUE_WIDTH  # what follows is fetched anew
 
-    def _fits(self, step: Step, at: int) -> bool:
+    def _fits(self, step: IssueStep, at: int) -> bool:
         used, lanes = (self.used, self.lanes) if at == self.cycle else (0, 0)
         if at < self.held_until:
             used, lanes = max(used, 1), LANES
@@ -121,7 +121,7 @@ class _Issue:
         )
 
 
-def steady_issue(steps: Sequence[Step]) -> float:
+def steady_issue(steps: Sequence[IssueStep]) -> float:
     """Cycles per execution of steps that run over and over, on average."""
     if not steps:
         return 0.0
@@ -133,7 +133,7 @@ def steady_issue(steps: Sequence[Step]) -> float:
     return (issue.last_cycle - warm) / (_TRIPS - _WARM_TRIPS)
 
 
-def issue_waits(steps: Sequence[Step]) -> dict[str, float]:
+def issue_waits(steps: Sequence[IssueStep]) -> dict[str, float]:
     """What steps that run over and over wait for, in percent of their cycles.
 
     `registers` are results of earlier steps, `resources` units, halves of registers and a place in a cycle.
@@ -144,7 +144,7 @@ def issue_waits(steps: Sequence[Step]) -> dict[str, float]:
     return {name: 100 * cycles / max(issue.last_cycle, 1) for name, cycles in issue.waits.items()}
 
 
-def straight_issue(steps: Sequence[Step]) -> int:
+def straight_issue(steps: Sequence[IssueStep]) -> int:
     """Cycles until all of these steps have issued once, which is what a counter read before and after them shows."""
     issue = _Issue()
     issue.add_all(steps)

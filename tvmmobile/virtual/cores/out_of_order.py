@@ -22,7 +22,7 @@ _UNLIMITED = 1 << 20
 
 
 @dataclass(frozen=True)
-class Timing:
+class InstructionTiming:
     """What one instruction costs on a core.
 
     Attributes:
@@ -67,7 +67,7 @@ class CoreTables:
     instructions_per_cycle: int
     micro_operations_per_cycle: int
     pipelines: Mapping[str, int]
-    timing: Callable[[Instruction], Timing]
+    timing: Callable[[Instruction], InstructionTiming]
     part_of: Mapping[str, str] = field(default_factory=dict)
     queues: Mapping[str, int] = field(default_factory=dict)
     base_latency: int = 1
@@ -87,7 +87,7 @@ class Operation:
 
     reads: tuple[str, ...]
     writes: tuple[tuple[str, int], ...]
-    timing: Timing
+    timing: InstructionTiming
     accumulator: str = ""
     updated: str = ""
 
