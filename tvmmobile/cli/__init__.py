@@ -48,21 +48,21 @@ class Verb:
 
 
 VERBS = (
-    Verb("models", "tvmmobile.cli.models:models", "Networks: multiply-adds, parameters, published accuracy."),
+    Verb("models", "tvmmobile.cli.models:models", "Compare networks: multiply-adds, parameters, published accuracy."),
     Verb("tune", "tvmmobile.cli.tune:tune", "Tune what the logs lack; compile, verify, time and report."),
-    Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Libraries from the tuning logs alone; no device needed."),
+    Verb("compile", "tvmmobile.cli.compile:compile_libraries", "Compile libraries from the tuning logs; no device needed."),
     Verb("bench", "tvmmobile.cli.bench:bench", "Verify and time compiled libraries on a device."),
-    Verb("report", "tvmmobile.cli.report:report", "Tables, Markdown and an HTML page from result files."),
-    Verb("compare", "tvmmobile.cli.compare:compare", "Has a variant become slower between two results?"),
-    Verb("baseline", "tvmmobile.cli.baseline:baseline", "Results kept to compare with: save, list, show."),
-    Verb("regress", "tvmmobile.cli.regress:regress", "Time libraries, and compare them with their baselines."),
-    Verb("run", "tvmmobile.cli.run:run", "A compiled library on a device, with an image of yours."),
-    Verb("evaluate", "tvmmobile.cli.evaluate:evaluate", "Top-1 and top-5 over labelled images, beside PyTorch's."),
-    Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries, and the runtime they need, to a board."),
-    Verb("device", "tvmmobile.cli.device:device", "Boards and phones: add, list, check and remove them."),
-    Verb("virtual", "tvmmobile.cli.virtual:virtual", "Any AArch64 program on a virtual board, and its hottest blocks."),
-    Verb("logs", "tvmmobile.cli.logs:logs", "Tuning logs: show, verify, merge, rescore."),
-    Verb("doctor", "tvmmobile.cli.doctor:doctor", "What this machine lacks, and the command that fixes it."),
+    Verb("report", "tvmmobile.cli.report:report", "Write tables, Markdown and an HTML page from result files."),
+    Verb("compare", "tvmmobile.cli.compare:compare", "Find variants that became slower between two results."),
+    Verb("baseline", "tvmmobile.cli.baseline:baseline", "Keep results to compare with: save, list, show."),
+    Verb("regress", "tvmmobile.cli.regress:regress", "Time libraries and compare them with their baselines."),
+    Verb("run", "tvmmobile.cli.run:run", "Run a library on a device with your own image."),
+    Verb("evaluate", "tvmmobile.cli.evaluate:evaluate", "Measure top-1 and top-5 over labelled images, beside PyTorch's."),
+    Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries and the runtime they need to a board."),
+    Verb("device", "tvmmobile.cli.device:device", "Manage boards and phones: add, list, check, remove."),
+    Verb("virtual", "tvmmobile.cli.virtual:virtual", "Model any AArch64 program on a virtual board."),
+    Verb("logs", "tvmmobile.cli.logs:logs", "Manage tuning logs: show, verify, merge, rescore."),
+    Verb("doctor", "tvmmobile.cli.doctor:doctor", "Check this machine; print the command that fixes it."),
 )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 baseline = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Of this device alone.")]
+_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only baselines of this device.")]
 
 
 @baseline.callback()
@@ -28,13 +28,13 @@ def save(
     directory: BaselineDir = Path("baselines"),
     libraries: Annotated[
         Path | None,
-        typer.Option("--libraries", metavar="DIR", file_okay=False, help="Where the libraries are; default: beside RESULTS."),
+        typer.Option("--libraries", metavar="DIR", file_okay=False, help="Directory of the libraries; default: that of RESULTS."),
     ] = None,
 ) -> None:
-    """Make results the baselines of their device, in place of older ones.
+    """Save results as the baselines of their device, replacing older ones.
 
-    The libraries are kept as well: regress times them again where a new one
-    looks slower.
+    The libraries are kept too: regress times them again when a new one looks
+    slower.
     """
     from tvmmobile.cli.progress import errors
     from tvmmobile.cli.work import check_writable
@@ -58,7 +58,7 @@ def save(
 
 @baseline.command("list")
 def list_baselines(directory: BaselineDir = Path("baselines"), device: _Device = None) -> None:
-    """All baselines."""
+    """List all baselines."""
     from tvmmobile.results.report.wording import clean, latency_ms, origin_caption
     from tvmmobile.system.console import output, table_of
 
@@ -76,11 +76,11 @@ def list_baselines(directory: BaselineDir = Path("baselines"), device: _Device =
 
 @baseline.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="VARIANT", help="As list has it, or how it begins.")],
+    name: Annotated[str, typer.Argument(metavar="VARIANT", help="Variant as printed by list, or a prefix of it.")],
     directory: BaselineDir = Path("baselines"),
     device: _Device = None,
 ) -> None:
-    """One baseline: where and how it was got, and its kernels."""
+    """Show one baseline: where and how it was measured, and its kernels."""
     from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption
     from tvmmobile.system.console import output, table_of
     from tvmmobile.system.errors import UserError

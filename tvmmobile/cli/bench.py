@@ -12,11 +12,11 @@ from tvmmobile.cli.work import Dask, Pin, RequireHardware, check_threads, check_
 
 
 def bench(
-    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory of them.")],
+    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory that holds them.")],
     device: Device = "pi4",
     out: Out = Path("out"),
-    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs; a modelled latency needs one.")] = 30,
-    warmup_runs: Annotated[int, typer.Option("--warmup-runs", metavar="N", min=0, help="Runs before them.")] = 5,
+    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs on a board; a modelled latency takes one.")] = 30,
+    warmup_runs: Annotated[int, typer.Option("--warmup-runs", metavar="N", min=0, help="Untimed runs first.")] = 5,
     require_hardware: RequireHardware = False,
     pin: Pin = False,
     dask: Dask = None,

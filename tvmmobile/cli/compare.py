@@ -11,17 +11,18 @@ from tvmmobile.cli.gate_options import JsonFile, Junit, Markdown, Threshold, che
 
 
 def compare(
-    base: Annotated[Path, typer.Argument(metavar="BASE", help="The old report.json.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="The new report.json.")],
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="Older report.json.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Newer report.json.")],
     threshold: Threshold = 3.0,
     markdown: Markdown = None,
     json_file: JsonFile = None,
     junit: Junit = None,
 ) -> int:
-    """Say of every variant whether it is slower, faster or the same.
+    """Report for every variant whether it is slower, faster or the same.
 
-    Exit code 0: nothing is slower. 1: the files do not compare. 2: a variant
-    is slower. 4: none is known to be, but of one it cannot be said.
+    Exit code 0: nothing is slower. 1: the files are not comparable. 2: a
+    variant is slower. 4: none is known to be slower, but at least one is too
+    noisy to tell.
     """
     from tvmmobile.gate.comparison import check_threshold, compare_results
     from tvmmobile.results.file import read_results

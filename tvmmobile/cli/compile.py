@@ -35,10 +35,10 @@ def compile_libraries(
     dask: Dask = None,
     dump_ir: DumpIr = None,
 ) -> None:
-    """Compile a network for a device from the tuning logs alone, without the device.
+    """Compile a network for a device from its tuning logs, without the device.
 
-    Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Kernels without records take the nearest
-    shape's schedule.
+    Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Kernels without records use the
+    nearest shape's schedule.
     """
     from tvmmobile.cli.progress import counting, errors
     from tvmmobile.devices.registry import find_device

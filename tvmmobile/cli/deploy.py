@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 
 def deploy(
-    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory of them.")],
+    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory that holds them.")],
     device: Device = "pi4",
     to: Annotated[
-        str | None, typer.Option("--to", metavar="DIR", help="A folder on the board; without it one that goes with the device.")
+        str | None,
+        typer.Option("--to", metavar="DIR", help="Target directory on the board; default: one removed together with the device."),
     ] = None,
 ) -> None:
-    """Copy compiled libraries to every board of a device, with TVM's runtime for programs of your own.
+    """Copy compiled libraries to every board of a device, with TVM's runtime for your own programs.
 
-    Files are compared by SHA-256; what is there already is not sent again.
+    Files are compared by SHA-256; unchanged ones are not sent again.
     """
     from tvmmobile.devices.registry import find_device
     from tvmmobile.system.errors import UserError

@@ -13,35 +13,36 @@ if TYPE_CHECKING:
 
 device = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", help="The device's name, such as pi4.")]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Device name, such as pi4.")]
 
 
 @device.callback()
 def _group() -> None:
-    """Boards and phones to measure on."""
+    """Manage the boards and phones to measure on."""
 
 
 @device.command("add")
 def add(
     name: _Name,
-    ssh: Annotated[str | None, typer.Option("--ssh", metavar="[USER@]HOST", help="A board behind an SSH server.")] = None,
-    adb: Annotated[str | None, typer.Option("--adb", metavar="SERIAL", help="A phone behind adb; HOST:PORT for the network.")] = None,
-    port: Annotated[int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="The SSH server's port.")] = None,
+    ssh: Annotated[str | None, typer.Option("--ssh", metavar="[USER@]HOST", help="Board to reach over SSH.")] = None,
+    adb: Annotated[str | None, typer.Option("--adb", metavar="SERIAL", help="Phone to reach over adb; HOST:PORT over the network.")] = None,
+    port: Annotated[int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="Port of the SSH server.")] = None,
     fingerprint: Annotated[
-        str | None, typer.Option("--fingerprint", metavar="SHA256:…", help="The host key you expect; asked for otherwise.")
+        str | None,
+        typer.Option("--fingerprint", metavar="SHA256:…", help="Expected host key; without it you are asked to confirm the key."),
     ] = None,
-    directory: Annotated[str | None, typer.Option("--directory", metavar="DIR", help="The folder for the agent on the board.")] = None,
-    runner: Annotated[str, typer.Option("--runner", metavar="WORDS", help="Put before the agent's command, such as an emulator.")] = "",
-    root: Annotated[str, typer.Option("--root", metavar="DIR", help="The tree on the board whose proc and sys describe it.")] = "/",
+    directory: Annotated[str | None, typer.Option("--directory", metavar="DIR", help="Directory for the agent on the board.")] = None,
+    runner: Annotated[str, typer.Option("--runner", metavar="WORDS", help="Command prefix for the agent, such as an emulator.")] = "",
+    root: Annotated[str, typer.Option("--root", metavar="DIR", help="Directory on the board whose proc and sys describe it.")] = "/",
     clock: Annotated[
-        float | None, typer.Option("--clock", metavar="GHZ", min=0.1, max=10, help="The highest clock, where the board does not tell.")
+        float | None, typer.Option("--clock", metavar="GHZ", min=0.1, max=10, help="Maximum clock in GHz, if the board does not report it.")
     ] = None,
-    join: Annotated[bool, typer.Option("--join", help="Another board of a name that is there: they share the work.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="Add another board to an existing device; they share the work.")] = False,
 ) -> None:
-    """Register a board or a phone: look at it, put the agent there, and keep its address.
+    """Register a board or a phone: probe it, install the agent, save its address.
 
-    Needed on the board: an SSH server (or adb), sh and sha256sum; no root, no
-    Python, no internet.
+    The board needs an SSH server (or adb), sh and sha256sum; no root, Python
+    or internet.
     """
     from tvmmobile.devices.board.registered import DeviceFile, check_name, load_device, save_device
     from tvmmobile.system.errors import UserError
@@ -163,7 +164,7 @@ def _print_board(name: str, board: RegisteredBoard) -> None:
 
 @device.command("list")
 def list_devices() -> None:
-    """The registered devices."""
+    """List the registered devices."""
     from tvmmobile.devices.board.registered import load_device, registered_names
 
     names = registered_names()
@@ -177,7 +178,7 @@ def list_devices() -> None:
 
 @device.command("check")
 def check(name: _Name) -> None:
-    """Look whether a device works: the link, the agent, a small library, and what will disturb measurements."""
+    """Check that a device works: link, agent, a small library, sources of noise."""
     from tvmmobile.pipeline.selftest import check_board, check_device
 
     found = _registered(name)
@@ -199,7 +200,7 @@ def check(name: _Name) -> None:
 @device.command("remove")
 def remove(
     name: _Name,
-    keep_files: Annotated[bool, typer.Option("--keep-files", help="Forget it even if the board does not answer.")] = False,
+    keep_files: Annotated[bool, typer.Option("--keep-files", help="Leave the agent on the boards, which then need not answer.")] = False,
 ) -> None:
     """Remove the agent from a device's boards and forget them."""
     from tvmmobile.devices.board.connect import connected, described

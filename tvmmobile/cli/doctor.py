@@ -9,7 +9,7 @@ from tvmmobile.system.errors import ExitCode
 def doctor() -> ExitCode:
     """Check what tvmmobile needs on this machine, and print the one command that fixes the rest.
 
-    Exits with 0 if all is there, else with 1.
+    Exit code 0: nothing is missing. 1: something is.
     """
     from tvmmobile.system.console import output, table_of
 

@@ -26,19 +26,20 @@ _MOST_NAMED = 3
 
 def evaluate(
     library: LibraryFile,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Labelled images: FOLDER/CLASS/IMAGE.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of labelled images: FOLDER/CLASS/IMAGE.")],
     device: Device = "pi4",
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="So many images, evenly spaced over the sorted list; default: all.")
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Evaluate at most N images, evenly spaced over the sorted list; default: all."),
     ] = None,
     out: Out = Path("out"),
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="FILE", help="The file that the library was compiled from, if it was from one; see tune."),
+        typer.Option("--model", metavar="FILE", help="Network file the library was compiled from; required if it came from a file."),
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", metavar="FILE", help="The state dict that the library was compiled from, if it was from one."),
+        typer.Option("--checkpoint", metavar="FILE", help="State dict the library was compiled with; required if there was one."),
     ] = None,
     labels: Labels = None,
     mean: Mean = "0.5",
@@ -46,11 +47,11 @@ def evaluate(
     no_resize: NoResize = False,
     require_hardware: RequireHardware = False,
 ) -> None:
-    """Top-1 and top-5 of a library over labelled images, beside PyTorch's.
+    """Measure a library's top-1 and top-5 over labelled images, beside PyTorch's.
 
-    PyTorch runs here with the library's weights; for an ONNX file, its
-    reference evaluator. Class folders are synsets in order, numbers, or names
-    that --labels has; the output says which.
+    PyTorch runs on this machine with the same weights; for an ONNX file, ONNX's
+    reference evaluator runs instead. Class folders are synsets in order,
+    numbers, or names from --labels; the output says which.
     """
     from tvmmobile.accuracy.classes import read_labels
     from tvmmobile.accuracy.labelled import evenly_spaced, read_folder

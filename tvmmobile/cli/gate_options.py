@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from tvmmobile.gate.comparison import Comparison
 
 Threshold = Annotated[
-    float, typer.Option("--threshold", metavar="PERCENT", min=0, help="A change up to this is none; modelled results need no more.")
+    float,
+    typer.Option(
+        "--threshold", metavar="PERCENT", min=0, help="Smallest change that counts, in percent; modelled results need no other evidence."
+    ),
 ]
-Markdown = Annotated[Path | None, typer.Option("--markdown", metavar="FILE", dir_okay=False, help="Write the table for a pull request.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write everything, unrounded.")]
+Markdown = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", dir_okay=False, help="Write the table as Markdown, for a pull request.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all results as JSON, unrounded.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML for CI.")]
-BaselineDir = Annotated[Path, typer.Option("--dir", metavar="DIR", file_okay=False, help="Where baselines are kept.")]
+BaselineDir = Annotated[Path, typer.Option("--dir", metavar="DIR", file_okay=False, help="Directory of the baselines.")]
 
 
 def check_targets(*files: Path | None) -> None:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from tvmmobile.devices.protocol import DeviceProfile
     from tvmmobile.running.library import Library
 
-LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A compiled library.")]
-Mean = Annotated[str, typer.Option("--mean", metavar="R,G,B", help="Taken from an image's channels in [0, 1].")]
-Std = Annotated[str, typer.Option("--std", metavar="R,G,B", help="They are divided by it after that.")]
-NoResize = Annotated[bool, typer.Option("--no-resize", help="The image has the network's size already.")]
-Labels = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="The classes' names, one a line.")]
+LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="Compiled library.")]
+Mean = Annotated[str, typer.Option("--mean", metavar="R,G,B", help="Per-channel mean to subtract (pixels in [0, 1]).")]
+Std = Annotated[str, typer.Option("--std", metavar="R,G,B", help="Per-channel standard deviation to divide by.")]
+NoResize = Annotated[bool, typer.Option("--no-resize", help="Use the image as it is; it must have the network's input size.")]
+Labels = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="Class names, one per line.")]
 
 
 def the_library(path: Path, profile: DeviceProfile) -> Library:

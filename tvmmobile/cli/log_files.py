@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tvmmobile.tuning.database import Identity
     from tvmmobile.tuning.logs.inspection import Log
 
-_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="The logs of one device; default: of all.")]
-_OwnLogs = Annotated[Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="The logs; default: your own.")]
+_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only logs of this device; default: all devices.")]
+_OwnLogs = Annotated[Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="Log directory; default: your own.")]
 #: Ranges of line numbers that are printed for one finding.
 _RANGES = 8
 
@@ -24,10 +24,10 @@ _RANGES = 8
 def show(
     device: _Device = None,
     directory: Annotated[
-        Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="The logs; default: shipped and your own.")
+        Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="Log directory; default: the shipped logs and your own.")
     ] = None,
 ) -> None:
-    """What the logs hold: kernels, records, failures, lowest latency."""
+    """Show what the logs hold: kernels, records, failures, lowest latency."""
     from tvmmobile.system.console import output
     from tvmmobile.system.environment import SHIPPED_LOGS, user_data_dir
     from tvmmobile.system.errors import UserError
@@ -55,15 +55,13 @@ def show(
 def verify(
     device: _Device = None,
     directory: _OwnLogs = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Cut lines that do not belong there; they are kept, in FILE.cut beside the log.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Move bad lines from each log into FILE.cut beside it.")] = False,
 ) -> None:
-    """Say what is wrong with the logs (exit 1), or that all is well.
+    """Report bad lines in the logs (exit 1), or that there are none.
 
-    Found are lines that are no records, records twice, and records that belong
-    into another file. Records of another timing model or TVM version are
-    mentioned, and stay: tvmmobile logs rescore.
+    Bad lines are those that are not records, duplicates, and records that
+    belong in another file. Records of another timing model or TVM version are
+    listed but kept; see tvmmobile logs rescore.
     """
     from tvmmobile.system.console import output
     from tvmmobile.system.environment import user_data_dir
@@ -86,13 +84,13 @@ def verify(
 
 
 def merge(
-    sources: Annotated[list[Path], typer.Argument(metavar="FROM...", help="Log directories, or single files.")],
-    into: Annotated[Path, typer.Option("--into", metavar="DIR", file_okay=False, help="The directory to add them to; created if need be.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="FROM...", help="Log directories or files to read.")],
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", file_okay=False, help="Directory to merge into; created if missing.")],
 ) -> None:
-    """Join logs: what several machines measured, each schedule once.
+    """Merge the logs of several machines, keeping each schedule once.
 
-    A schedule that DIR has keeps its record there; of the others, the first
-    named counts. Records of another timing model or TVM version are left out.
+    A record already in DIR wins, then the first FROM that has the schedule.
+    Records of another timing model or TVM version are left out.
     """
     from tvmmobile.results.report.wording import plural
     from tvmmobile.system.console import output

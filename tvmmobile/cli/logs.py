@@ -23,7 +23,7 @@ logs = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @logs.callback()
 def _group() -> None:
-    """Look after tuning logs."""
+    """Manage tuning logs."""
 
 
 logs.command("show")(show)
@@ -35,16 +35,18 @@ logs.command("merge")(merge)
 def rescore(
     device: Device = "pi4",
     directory: Annotated[
-        Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="The logs to rewrite; default: your own.")
+        Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="Log directory to rewrite; default: your own.")
     ] = None,
-    keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Schedules per kernel, the best by the old scores.")] = 8,
-    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Worker processes; default: one per core.")] = None,
+    keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Schedules to score per kernel, best old scores first.")] = 8,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", metavar="N", min=1, help="Number of worker processes; default: one per core.")
+    ] = None,
 ) -> None:
-    """Score the best schedules of every kernel again, under the present timing model.
+    """Score the best schedules of every kernel again with the current timing model.
 
-    The logs then hold the new records alone; the old ones are kept beside them
-    as .bak. Interrupt it at any time: what is measured is kept, and the same
-    command goes on from there.
+    The logs then hold only the new records; the old ones are kept beside them
+    as .bak. Interrupt it at any time: finished scores are kept, and the same
+    command resumes from there.
     """
     from tvmmobile.cli.progress import TuningProgress, errors
     from tvmmobile.cli.work import check_writable, worker_count

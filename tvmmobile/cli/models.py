@@ -39,22 +39,26 @@ models = typer.Typer(cls=_ListUnlessTold, add_completion=False, rich_markup_mode
 
 @models.callback()
 def _group() -> None:
-    """Networks: multiply-adds, parameters, published accuracy, and latency.
+    """Compare networks: multiply-adds, parameters, published accuracy, latency.
 
-    `tvmmobile models` compares all of them, and `tvmmobile models NAME` shows the
-    variants of one: both are `tvmmobile models list`.
+    `tvmmobile models` compares all of them, `tvmmobile models NAME` shows the
+    variants of one; both are short for `tvmmobile models list`.
     """
 
 
 @models.command(_DEFAULT)
 def list_models(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The family whose variants to show; default: all compared.")] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The same as NAME.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Network family whose variants to list; default: compare all families.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Same as NAME.")] = None,
     alpha: Alphas = None,
     resolution: Resolutions = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option("--results", metavar="PATH", help="A report.json with latencies to show, or its folder; may be given more than once."),
+        typer.Option(
+            "--results", metavar="PATH", help="report.json with latencies to show, or its directory; may be given more than once."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -87,14 +91,14 @@ def list_models(
 
 @models.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The family.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Network family.")],
     alpha: Alphas = None,
     resolution: Resolutions = None,
     as_json: Json = False,
 ) -> None:
     """Show each layer of a network, and each layer type.
 
-    Of α 1.0 at the network's own side unless told otherwise.
+    Default: α 1.0 at the network's native input side.
     """
     from tvmmobile.cli.model_tables import print_layers
 
@@ -108,18 +112,18 @@ def show(
 
 @models.command("cost")
 def cost(
-    kernel: Annotated[int, typer.Option("--kernel", metavar="D_K", help="Side of the kernel.")],
+    kernel: Annotated[int, typer.Option("--kernel", metavar="D_K", help="Kernel side.")],
     inputs: Annotated[int, typer.Option("--in", metavar="M", help="Input channels.")],
     outputs: Annotated[int, typer.Option("--out", metavar="N", help="Output channels.")],
-    side: Annotated[int, typer.Option("--side", metavar="D_F", help="Side of the output.")],
-    alpha: Annotated[float, typer.Option("--alpha", metavar="ALPHA", help="Width multiplier: of M and N.")] = 1.0,
-    rho: Annotated[float, typer.Option("--rho", metavar="RHO", help="Resolution multiplier: of D_F.")] = 1.0,
-    groups: Annotated[int, typer.Option("--groups", metavar="G", help="Groups of the standard and of the pointwise convolution.")] = 1,
+    side: Annotated[int, typer.Option("--side", metavar="D_F", help="Output side.")],
+    alpha: Annotated[float, typer.Option("--alpha", metavar="ALPHA", help="Width multiplier, applied to M and N.")] = 1.0,
+    rho: Annotated[float, typer.Option("--rho", metavar="RHO", help="Resolution multiplier, applied to D_F.")] = 1.0,
+    groups: Annotated[int, typer.Option("--groups", metavar="G", help="Groups of both the standard and the pointwise convolution.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Work out what depthwise separable convolutions save.
+    """Compute what depthwise separable convolutions save.
 
-    The formulas are those of section 3 of the MobileNets paper, arXiv 1704.04861.
+    Formulas: section 3 of the MobileNets paper, arXiv 1704.04861.
     """
     from tvmmobile.cli.model_tables import print_ways
     from tvmmobile.networks.models.separable import reduction, scaled, ways

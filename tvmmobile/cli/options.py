@@ -9,9 +9,7 @@ import typer
 
 Model = Annotated[
     str,
-    typer.Option(
-        "--model", metavar="NAME", help="Network family, or a file of yours: path.py:factory (which is executed), file.pt2 or file.onnx."
-    ),
+    typer.Option("--model", metavar="NAME", help="Network family, or your own file: path.py:factory (executed), file.pt2 or file.onnx."),
 ]
 Alphas = Annotated[
     list[float] | None, typer.Option("--alpha", metavar="ALPHA", help="Width multiplier, such as 0.5; may be given more than once.")
@@ -20,13 +18,13 @@ Resolutions = Annotated[
     list[int] | None, typer.Option("--resolution", metavar="SIDE", help="Input side in pixels, such as 160; may be given more than once.")
 ]
 Activation = Annotated[
-    str | None, typer.Option("--activation", metavar="NAME", help="relu6 or relu for MobileNet v1; other families have their own.")
+    str | None, typer.Option("--activation", metavar="NAME", help="Activation of MobileNet v1: relu6 (default) or relu.")
 ]
-Classes = Annotated[int, typer.Option("--classes", metavar="N", help="Outputs of the classifier.")]
-Target = Annotated[str, typer.Option("--target", metavar="NAME", help="Architecture: arm is AArch64 with NEON.")]
+Classes = Annotated[int, typer.Option("--classes", metavar="N", help="Number of classes.")]
+Target = Annotated[str, typer.Option("--target", metavar="NAME", help="Target architecture: arm (AArch64 with NEON).")]
 Device = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="A registered board, else the virtual one of that name, such as pi4 or pi4-virtual.")
+    str, typer.Option("--device", metavar="NAME", help="Registered board, or else virtual board, such as pi4 or pi4-virtual.")
 ]
-Threads = Annotated[int, typer.Option("--threads", "--num-threads", metavar="N", min=1, help="Threads of the compiled library.")]
-Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Folder for the results.")]
+Threads = Annotated[int, typer.Option("--threads", "--num-threads", metavar="N", min=1, help="Number of threads the library runs on.")]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

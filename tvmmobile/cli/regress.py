@@ -13,14 +13,15 @@ from tvmmobile.cli.work import Pin, RequireHardware, check_threads, check_writab
 
 
 def regress(
-    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory of them.")],
+    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory that holds them.")],
     device: Device = "pi4",
     directory: BaselineDir = Path("baselines"),
     threshold: Threshold = 3.0,
-    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs; a modelled latency needs one.")] = 30,
-    warmup_runs: Annotated[int, typer.Option("--warmup-runs", metavar="N", min=0, help="Runs before them.")] = 5,
+    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs on a board; a modelled latency takes one.")] = 30,
+    warmup_runs: Annotated[int, typer.Option("--warmup-runs", metavar="N", min=0, help="Untimed runs first.")] = 5,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Write the new results there, as bench does.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory for the new results; default: not kept."),
     ] = None,
     markdown: Markdown = None,
     json_file: JsonFile = None,
@@ -30,8 +31,8 @@ def regress(
 ) -> int:
     """Time libraries and compare them with their baselines.
 
-    On a board, a variant that looks slower is timed again, interleaved with
-    the baseline's library, before anything is said. Exit codes as of compare.
+    On a board, a variant that looks slower is timed again, alternating with
+    the baseline's library, before it is reported. Exit codes: see compare.
     """
     from tvmmobile.devices.registry import find_device
     from tvmmobile.pipeline.regression import baselines_for

@@ -12,18 +12,18 @@ from tvmmobile.system.errors import UserError
 
 
 def report(
-    files: Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="One report.json or more.")],
+    files: Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="One or more report.json files.")],
     out: Out = Path("out"),
-    join: Annotated[bool, typer.Option("--join", help="All files as one result.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="Merge all files into one result.")] = False,
 ) -> None:
-    """Tables, Markdown and an HTML page from result files.
+    """Write tables, Markdown and an HTML page from result files.
 
-    One file: its report. Two: the old and the new result side by side, and
-    the whole report of the new one.
+    One file: its report. Two: old and new side by side, and the full report of
+    the new one.
 
-    With --join any number of files become one result. They must be of one
-    context: device, clock, threads, timing model. A variant that is in
-    several of them counts as the latest has it.
+    With --join, any number of files become one result. They must share one
+    context: device, clock, threads, timing model. For a variant in several
+    files, the last one counts.
     """
     from tvmmobile.cli.progress import errors
     from tvmmobile.cli.work import check_writable
@@ -33,7 +33,7 @@ def report(
     from tvmmobile.system.console import output
 
     if len(files) > 2 and not join:
-        raise UserError(f"{len(files)} results do not go side by side.", "Name two, or give --join to make one result of them.")
+        raise UserError(f"{len(files)} results cannot be shown side by side.", "Name two, or merge them with --join.")
     results = [read_results(file) for file in files]
     check_writable(out, "--out")
     if len(results) == 2 and not join:

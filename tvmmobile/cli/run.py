@@ -24,24 +24,24 @@ _WARMUP_RUNS = 5
 
 def run(
     library: LibraryFile,
-    input_file: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a .npy: float32 NCHW, or uint8 HWC.")],
+    input_file: Annotated[Path, typer.Argument(metavar="INPUT", help="Image file, or .npy array: float32 NCHW or uint8 HWC.")],
     device: Device = "pi4",
-    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many classes to print.")] = 5,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Number of classes to print.")] = 5,
     labels: Labels = None,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE.npy", help="Save what the network returns.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE.npy", help="Save the network's output.")] = None,
     save_input: Annotated[
-        Path | None, typer.Option("--save-input", metavar="FILE.f32", help="Save what it was given: raw float32, NCHW.")
+        Path | None, typer.Option("--save-input", metavar="FILE.f32", help="Save the network's input as raw float32, NCHW.")
     ] = None,
     mean: Mean = "0.5",
     std: Std = "0.5",
     no_resize: NoResize = False,
-    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs; a modelled latency needs one.")] = 30,
+    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs on a board; a modelled latency takes one.")] = 30,
     require_hardware: RequireHardware = False,
     json: Json = False,
 ) -> None:
-    """Run a compiled library on a device: the most likely classes, and how long it took.
+    """Run a compiled library on a device; print the most likely classes and the latency.
 
-    An image is scaled, cropped and normalised as timm does it for mobilenetv1_100; the output says how.
+    Images are scaled, cropped and normalised as timm does for mobilenetv1_100; the output says how.
     """
     from tvmmobile.accuracy.classes import most_likely, read_labels
     from tvmmobile.accuracy.preprocess import read_input
@@ -54,7 +54,7 @@ def run(
     preprocessing = preprocessing_for(found, mean, std, no_resize)
     names = read_labels(labels, found.spec.classes) if labels else None
     if output is not None and output.suffix != ".npy":
-        raise UserError(f"--output {output} is not called .npy.", "It is written as NumPy's array.")
+        raise UserError(f"--output {output} does not end in .npy.", "The output is saved as a NumPy array.")
     for option, file in (("--output", output), ("--save-input", save_input)):
         if file is not None and file.is_dir():
             raise UserError(f"{option} {file} is a directory.", "Name a file in it.")

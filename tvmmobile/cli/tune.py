@@ -58,7 +58,7 @@ def tune(
             "--trials",
             metavar="N",
             min=0,
-            help="Trials per kernel, beyond 4 where they may pay; records count. Default: 8 for kernels that the shipped logs lack.",
+            help="Trials per kernel, logged ones included; above 4, promising kernels only. Default: 8; 0 where shipped logs have any.",
         ),
     ] = None,
     threads: Threads = 1,
@@ -66,18 +66,18 @@ def tune(
     checkpoint: Checkpoint = None,
     seed: Seed = 0,
     logs: Logs = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start from an empty log under --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and an estimate; do nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore all logs; start an empty one under --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and a time estimate, then exit.")] = False,
     require_hardware: RequireHardware = False,
     pin: Pin = False,
     dask: Dask = None,
     dump_ir: DumpIr = None,
-    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="evolution, climb or random.")] = "evolution",
+    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Search strategy: evolution, climb or random.")] = "evolution",
 ) -> None:
     """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
 
     Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Interrupt it at any time: finished trials are
-    kept, and the same command goes on from there.
+    kept, and the same command resumes from there.
     """
     from tvmmobile.devices.registry import find_device
 

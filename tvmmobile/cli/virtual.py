@@ -34,18 +34,22 @@ def _group() -> None:
 
 @virtual.command("run", context_settings={"allow_interspersed_args": False})
 def run(
-    program: Annotated[list[str], typer.Argument(metavar="PROGRAM", help="After --: an AArch64 program and its arguments.")],
-    board: Annotated[str, typer.Option("--board", metavar="NAME", help="A virtual board.")] = "pi4",
-    sysroot: Annotated[Path | None, typer.Option("--sysroot", metavar="DIR", help="Where the program finds its libraries.")] = None,
-    threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="1: the region's thread; else all threads.")] = 1,
-    top: Annotated[int, typer.Option("--top", metavar="N", min=0, help="Show the N hottest blocks.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    program: Annotated[list[str], typer.Argument(metavar="PROGRAM", help="AArch64 program and its arguments, after --.")],
+    board: Annotated[str, typer.Option("--board", metavar="NAME", help="Virtual board to model.")] = "pi4",
+    sysroot: Annotated[
+        Path | None, typer.Option("--sysroot", metavar="DIR", help="Directory tree in which the program finds its libraries.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", min=1, help="Board cores to model; 1 models only the thread that enters the region.")
+    ] = 1,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=0, help="Number of hottest blocks to show.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")] = False,
 ) -> None:
-    """Run an AArch64 program and model what it does on a board.
+    """Run an AArch64 program and model its latency on a board.
 
     The region between prctl(0x7a110001,0,0,0,0) and prctl(0x7a110002,0,0,0,0) is
-    modelled, or the whole run if the program does not call them. Its environment,
-    input and output are this command's own.
+    modelled, or the whole run if the program does not call them. The program
+    inherits this command's environment, input and output.
     """
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
 

@@ -29,27 +29,32 @@ _MOST_SEED = 2**63 - 1
 
 Checkpoint = Annotated[
     Path | None,
-    typer.Option("--checkpoint", metavar="FILE", help="State dict with the weights; without it they are generated from --seed."),
+    typer.Option("--checkpoint", metavar="FILE", help="State dict to load weights from; default: weights generated from --seed."),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, max=_MOST_SEED, help="Seed of generated weights and of the search.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, max=_MOST_SEED, help="Seed for generated weights and for the search.")]
 Logs = Annotated[
     Path | None,
     typer.Option(
-        "--logs", metavar="DIR", file_okay=False, help="Read and write tuning logs in DIR alone; default: read shipped and your own."
+        "--logs",
+        metavar="DIR",
+        file_okay=False,
+        help="Read and write tuning logs only in DIR; default: read the shipped logs and your own.",
     ),
 ]
-DumpIr = Annotated[Path | None, typer.Option("--dump-ir", metavar="DIR", file_okay=False, help="Write the module after each graph pass.")]
-RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Refuse a virtual board (exit 3).")]
+DumpIr = Annotated[
+    Path | None, typer.Option("--dump-ir", metavar="DIR", file_okay=False, help="Write the Relax module after each graph pass to DIR.")
+]
+RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Exit with code 3 if the device is a virtual board.")]
 
 Dask = Annotated[
     str | None,
     typer.Option(
         "--dask",
         metavar="ADDRESS",
-        help="Work on the Dask cluster of this scheduler, tcp://HOST:PORT; what a registered board does stays here.",
+        help="Run jobs on the Dask cluster with this scheduler, tcp://HOST:PORT; jobs for a registered board still run here.",
     ),
 ]
-Pin = Annotated[bool, typer.Option("--pin", help="Hold a board's clocks at their highest meanwhile, where that is permitted.")]
+Pin = Annotated[bool, typer.Option("--pin", help="Pin the board's clocks at their maximum during the run, where permitted.")]
 
 
 @dataclass(frozen=True)
