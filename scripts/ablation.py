@@ -1,7 +1,7 @@
 """What each step towards a fast library is worth: a variant's modelled latency with that step alone left out.
 
-    ./scripts/ablation                                   # 1.0-224 from the shipped logs, the table on stdout
-    ./scripts/ablation --out docs/ablation.md
+    ./scripts/ablation                                   # 1.0-224 from the shipped logs, the page on stdout
+    ./scripts/ablation --out docs/ablation.md            # and docs/ablation.json
 
 Every row is a library of its own, compiled with the same schedules but for what the row says, checked against PyTorch and run on the
 virtual Pi 4. What is left out is not tuned again: the rows say what a step contributes to this library, not how good the best one
@@ -11,11 +11,13 @@ without it would be. Ends with 5 if a library disagrees with PyTorch.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -150,45 +152,49 @@ def measured(job: VariantJob, changes: Changes, endpoint: Endpoint, profile: Dev
     return bench_library(BenchJob(library, endpoint, profile, network_timing(profile, job.threads, 1, 1)))
 
 
-def line(cells: Sequence[object]) -> str:
-    """A row of a Markdown table."""
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def entry(row: AblationRow, result: VariantResult) -> dict[str, Any]:
+    """A row of the JSON file."""
+    counts = {"core_cycles": result.cycles, "l1d_misses": result.l1d_misses, "dram_bytes": result.dram_bytes}
+    return {"left_out": row.left_out, "instead": row.what, "against": row.against, "ms": result.samples_us[0] / 1000, **counts}
 
 
-def cells_of(row: AblationRow, found: Mapping[str, VariantResult]) -> list[object]:
-    """A row of the table."""
-    result = found[row.left_out]
-    ms = result.samples_us[0] / 1000
-    counts = [f"{(result.cycles or 0) / 1e6:.1f}", f"{(result.l1d_misses or 0) / 1e6:.2f}", f"{(result.dram_bytes or 0) / 1e6:.1f}"]
-    gain = ""
-    if row.against:
-        usual = found[row.against].samples_us[0] / 1000
-        gain = f"{ms - usual:+.2f} ms ({ms / usual - 1:+.1%})"
-    return [row.left_out, row.what, f"{ms:.2f}", gain, *counts]
-
-
-def table(job: VariantJob, threads: int) -> list[str]:
-    """The lines of the table, measured one after another; with more than one thread, its last rows are other thread counts.
+def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
+    """The rows, measured one after another; with more than one thread, the last one is the whole library on so many.
 
     Raises:
         UserError: a library cannot be built, run, or disagrees with PyTorch.
     """
     board = find_device(DEVICE)
-    lines = [
-        line(["left out", "instead", "ms", "costs", "core cycles, M", "L1D misses, M", "DRAM, MB"]),
-        line(["---", "---", *["---:"] * 5]),
-    ]
-    found: dict[str, VariantResult] = {}
+    found = []
     with board.started(1) as endpoint:
         for row in ROWS:
-            found[row.left_out] = measured(job, row.changes, endpoint, board.profile)
-            lines.append(line(cells_of(row, found)))
-            print(lines[-1], file=sys.stderr, flush=True)
+            found.append(entry(row, measured(job, row.changes, endpoint, board.profile)))
+            print(f"{row.left_out}: {found[-1]['ms']:.2f} ms modelled", file=sys.stderr, flush=True)
         if threads > 1:
-            what = f"{threads} threads"
-            found[what] = measured(replace(job, threads=threads), NO_CHANGES, endpoint, board.profile)
-            lines.append(line(cells_of(AblationRow("threads", what, NO_CHANGES), found | {"threads": found[what]})))
-    return lines
+            last = AblationRow("one thread", f"{threads} threads", NO_CHANGES)
+            found.append(entry(last, measured(replace(job, threads=threads), NO_CHANGES, endpoint, board.profile)))
+    return found
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The page, from what the JSON file holds."""
+    ms = {row["left_out"]: row["ms"] for row in content["rows"]}
+    lines = ["| left out | instead | ms | change | core cycles, M | L1D misses, M | DRAM, MB |", "| --- | --- |" + " ---: |" * 5]
+    for row in content["rows"]:
+        usual = ms.get(row["against"])
+        change = f"{row['ms'] - usual:+.2f} ms ({row['ms'] / usual - 1:+.1%})" if usual else ""
+        counts = f"{row['core_cycles'] / 1e6:.1f} | {row['l1d_misses'] / 1e6:.2f} | {row['dram_bytes'] / 1e6:.1f}"
+        lines.append(f"| {row['left_out']} | {row['instead']} | {row['ms']:.2f} | {change} | {counts} |")
+    return f"""# What each step is worth
+
+MobileNet v1 {content["variant"]}, float32, one thread, **modelled** on the virtual {content["board"]}
+(timing model `{content["timing_model"]}`). Each row is the same library with one step left out and nothing tuned again, so it
+shows what the step contributes to this library, not the best library without it. The steps inside the matrix product are left out
+of direct kernels of single layers; compare those rows with "both".
+
+`./scripts/ablation` wrote this page and [ablation.json](ablation.json); [kernels.md](kernels.md) explains the steps.
+
+""" + "\n".join([*lines, ""])
 
 
 def main() -> int:
@@ -198,7 +204,7 @@ def main() -> int:
     parser.add_argument("--resolution", type=int, default=224, help="input side (default: 224)")
     parser.add_argument("--threads", type=int, default=4, help="for the last row, 1 for none (default: 4)")
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, help="tuning logs (default: the shipped ones)")
-    parser.add_argument("--out", type=Path, help="write a page there instead of the table to stdout")
+    parser.add_argument("--out", type=Path, help="write the page there, and its figures beside it as JSON")
     options = parser.parse_args()
     schedules.register(UnpackedPointwise(), asked=False)
     profile = find_device(DEVICE).profile
@@ -207,22 +213,16 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="tvmmobile-ablation-") as folder:
             identity = Identity(profile.name, profile.model_hash)
             job = VariantJob(spec, None, 0, "float32", 1, identity, (options.logs,), profile.target, Path(folder))
-            lines = table(job, options.threads)
+            found = rows(job, options.threads)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    content = {"variant": f"{spec.alpha}-{spec.resolution}", "board": profile.board, "timing_model": profile.model_hash, "rows": found}
     if options.out is None:
-        print("\n".join(lines))
+        print(page(content), end="")
         return 0
-    intro = f"""# What each step is worth
-
-MobileNet v1 {spec.alpha}-{spec.resolution}, float32, one thread, **modelled** on the virtual {profile.board}
-(timing model `{profile.model_hash}`). Each row is the library with one step left out, and nothing tuned again for that: it says
-what the step contributes to this library. The steps inside of the matrix
-product are left out of direct kernels of single layers, compared with "both".
-Made by `./scripts/ablation`; [kernels.md](kernels.md) explains the steps.
-"""
-    write_text(options.out, intro + "\n" + "\n".join(lines) + "\n")
+    write_text(options.out, page(content))
+    write_text(options.out.with_suffix(".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 

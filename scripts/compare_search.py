@@ -10,12 +10,14 @@ schedule is the fastest that any run or the shipped logs ever saw; when a run fi
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
@@ -168,29 +170,30 @@ def compare(lab: Lab, shipped: Database) -> dict[tuple[str, Task], list[list[int
     return table
 
 
-def render(table: dict[tuple[str, Task], list[list[int]]], profile: DeviceProfile) -> str:
-    """A table per margin, as Markdown."""
+def page(content: Mapping[str, Any]) -> str:
+    """The page: a table for each margin, from what the JSON file holds."""
     lines = [
         "# Trials a strategy needs",
         "",
-        f"Mean over {len(SEEDS)} seeds of the trials until a schedule close to the best known one is found;",
-        f"a run that has not found one counts as {MOST_TRIALS}.",
-        f"Modelled on {profile.name} (timing model {profile.model_hash}); made by `scripts/compare_search`.",
+        f"Mean over {content['seeds']} seeds of the trials until a schedule close to the best known one is found;",
+        f"a run that finds none counts as {content['most_trials']}. Modelled on {content['device']}",
+        f"(timing model `{content['timing_model']}`). `scripts/compare_search` wrote this page and [search.json](search.json).",
         "",
-        "All but the first column search the pruned space. `evolution, cold` knows nothing, as after `tune --fresh`; the next two know",
-        "the shipped records of other kernels, never of the kernel itself, as `tune` does for a new shape. Pruning does most of the work:",
-        "within 3 % there is little left for a strategy to gain. `tune` uses the last column's.",
+        "All columns but the first search the pruned space. `evolution, cold` knows nothing, as after `tune --fresh`;",
+        "the last two know the shipped records of other kernels but not of the kernel itself, as `tune` does for a new",
+        "shape. `tune` uses the last column's strategy.",
     ]
-    tasks = list(dict.fromkeys(task for _, task in table))
-    for number, margin in enumerate(MARGINS):
+    for number, margin in enumerate(content["margins"]):
         lines += ["", f"## Within {margin:.0%}", "", "| kernel | " + " | ".join(STRATEGIES) + " |"]
         lines.append("| --- |" + " ---: |" * len(STRATEGIES))
-        for task in tasks:
-            means = [statistics.mean(trials[number] for trials in table[name, task]) for name in STRATEGIES]
-            lines.append(f"| {task.name} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
-        totals = [statistics.mean(trials[number] for task in tasks for trials in table[name, task]) for name in STRATEGIES]
+        means = {
+            kernel: [statistics.mean(seed[number] for seed in row[name]) for name in STRATEGIES]
+            for kernel, row in content["trials"].items()
+        }
+        lines += [f"| {kernel} | " + " | ".join(f"{mean:.1f}" for mean in row) + " |" for kernel, row in means.items()]
+        totals = [statistics.mean(column) for column in zip(*means.values(), strict=True)]
         lines.append("| **mean** | " + " | ".join(f"**{total:.1f}**" for total in totals) + " |")
-        lines.append("| **against random, unpruned** | " + " | ".join(f"{total / totals[0]:.2f}" for total in totals) + " |")
+        lines.append("| **relative to random, unpruned** | " + " | ".join(f"{total / totals[0]:.2f}" for total in totals) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -198,17 +201,22 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True, help="directory for what is measured")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    parser.add_argument("--out", type=Path, help="Markdown file to write; the trials go beside it as JSON")
     options = parser.parse_args()
     device = find_device("pi4-virtual")
     identity = Identity(device.profile.name, device.profile.model_hash)
     shipped = Database(identity, [SHIPPED_LOGS], None)
     with Workers(2) as workers, device.started(2) as endpoint:
         lab = Lab(Database(identity, [SHIPPED_LOGS], options.cache), endpoint, device.profile, workers)
-        text = render(compare(lab, shipped), device.profile)
-    print(text)
+        trials: dict[str, dict[str, list[list[int]]]] = {}
+        for (strategy, task), needed in compare(lab, shipped).items():
+            trials.setdefault(task.name, {})[strategy] = needed
+    limits = {"seeds": len(SEEDS), "most_trials": MOST_TRIALS, "margins": MARGINS}
+    content = {"device": identity.device, "timing_model": identity.model, **limits, "trials": trials}
+    print(page(content))
     if options.out:
-        write_text(options.out, text)
+        write_text(options.out, page(content))
+        write_text(options.out.with_suffix(".json"), json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     ./scripts/simulate_gate                                  # 1000 comparisons: some minutes
     ./scripts/simulate_gate --comparisons 100 --seed 7
+    ./scripts/simulate_gate --out docs/gate.json             # the counts that docs/gate.md is checked against
 
 Every comparison is of 16 variants, 30 samples a side. In half of them old and new code are equal: a variant called slower is a false
 alarm. In the other half one variant is 5 % slower: it is caught if it is called slower. Each is judged twice: by one run a side, as
@@ -15,16 +16,19 @@ over a run, up or down, and a standard deviation of 1 % between runs.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import signal, stats
 
 from tvmmobile.gate.statistics import Estimate, Pair, Verdict, estimate_ratio, judge, settle
+from tvmmobile.system.files import write_text
 
 MOST_FALSE_ALARMS, LEAST_CAUGHT = 0.01, 0.95
 VARIANTS, SAMPLES, SLOWDOWN, THRESHOLD = 16, 30, 0.05, 0.03
@@ -94,31 +98,41 @@ def simulate(comparisons: int, seed: int, slowed: bool) -> list[GateOutcome]:
     return [compare_once(random, int(random.integers(VARIANTS)) if slowed else None) for random in generators]
 
 
-def rate(hits: Sequence[bool]) -> str:
+def counts(outcomes: Sequence[GateOutcome]) -> dict[str, float]:
+    """What the page says of so many comparisons: how many had which outcome, what was run again on average, and the most pairs."""
+    sums = {name: sum(getattr(one, name) for one in outcomes) for name in ("at_once", "repeated", "undecided_at_once", "undecided")}
+    means = {name: float(np.mean([getattr(one, name) for one in outcomes])) for name in ("suspicious", "pairs")}
+    return {"comparisons": len(outcomes), **sums, **means, "most_pairs": max(one.pairs for one in outcomes)}
+
+
+def rate(found: Mapping[str, float], name: str) -> str:
     """A share with its 95 % confidence interval (Clopper and Pearson)."""
-    interval = stats.binomtest(sum(hits), len(hits)).proportion_ci(0.95)
-    return f"{sum(hits) / len(hits):.1%} ({interval.low:.2%} to {interval.high:.2%})"
+    hits, comparisons = int(found[name]), int(found["comparisons"])
+    interval = stats.binomtest(hits, comparisons).proportion_ci(0.95)
+    return f"{hits / comparisons:.1%} ({interval.low:.2%} to {interval.high:.2%})"
 
 
-def report(equal: Sequence[GateOutcome], slowed: Sequence[GateOutcome]) -> str:
-    """A table of rates, and what the repeats cost."""
-    extent = f"{len(equal)} comparisons of equal code and {len(slowed)} with one variant {SLOWDOWN:.0%} slower"
+def report(equal: Mapping[str, float], slowed: Mapping[str, float]) -> str:
+    """A table of rates, and what the repeats cost, in Markdown."""
+    extent = f"{equal['comparisons']} comparisons of equal code and {slowed['comparisons']} with one variant {SLOWDOWN:.0%} slower"
     lines = [
         f"{extent}; {VARIANTS} variants, {SAMPLES} samples a side.",
         "",
-        "| share of comparisons (95 % confidence) | one run a side | with interleaved repeats |",
+        "| share of comparisons (95 % confidence) | one run a side | with repeats |",
         "| --- | ---: | ---: |",
     ]
-    for title, outcomes in (("equal code: false alarm on any variant", equal), ("slowdown caught", slowed)):
-        lines.append(f"| {title} | {rate([one.at_once for one in outcomes])} | {rate([one.repeated for one in outcomes])} |")
-    for title, outcomes in (("equal code: some variant too noisy", equal), ("slowdown: some variant too noisy", slowed)):
-        lines.append(f"| {title} | {rate([one.undecided_at_once for one in outcomes])} | {rate([one.undecided for one in outcomes])} |")
+    for title, found, names in (
+        ("equal code: false alarm on any variant", equal, ("at_once", "repeated")),
+        ("slowdown caught", slowed, ("at_once", "repeated")),
+        ("equal code: some variant too noisy", equal, ("undecided_at_once", "undecided")),
+        ("slowdown: some variant too noisy", slowed, ("undecided_at_once", "undecided")),
+    ):
+        lines.append(f"| {title} | {rate(found, names[0])} | {rate(found, names[1])} |")
     lines.append("")
-    for title, outcomes in (("Equal code", equal), ("With a slowdown", slowed)):
-        pairs = [one.pairs for one in outcomes]
+    for title, found in (("Equal code", equal), ("With a slowdown", slowed)):
         lines.append(
-            f"{title}: {np.mean([one.suspicious for one in outcomes]):.1f} of {VARIANTS} variants run again, {np.mean(pairs):.1f} pairs of "
-            f"runs (at most {max(pairs)}), beside the {VARIANTS} runs of the new libraries."
+            f"{title}: {found['suspicious']:.1f} of {VARIANTS} variants run again, {found['pairs']:.1f} pairs of runs on average "
+            f"(at most {found['most_pairs']}), besides the {VARIANTS} runs of the new libraries."
         )
     return "\n".join(lines)
 
@@ -128,12 +142,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=1000, help="of equal code, and as many of slowed code (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulated noise (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the counts there")
     options = parser.parse_args()
     if options.comparisons < 1 or options.seed < 0:
         parser.error("--comparisons must be at least 1 and --seed at least 0")
-    equal, slowed = (simulate(options.comparisons, options.seed, kind) for kind in (False, True))
+    equal, slowed = (counts(simulate(options.comparisons, options.seed, kind)) for kind in (False, True))
     print(report(equal, slowed))
-    false_alarms, caught = (float(np.mean([one.repeated for one in outcomes])) for outcomes in (equal, slowed))
+    if options.out:
+        write_text(options.out, json.dumps({"equal": equal, "slowed": slowed}, indent=1) + "\n")
+    false_alarms, caught = (found["repeated"] / found["comparisons"] for found in (equal, slowed))
     return 0 if false_alarms <= MOST_FALSE_ALARMS and caught >= LEAST_CAUGHT else 1
 
 
