@@ -206,7 +206,7 @@ def test_every_number_in_the_page_is_one(results: Results, tmp_path: Path) -> No
         assert all(math.isfinite(float(value)) for value in re.split(r"[ ,]", attributes["points"]))
     for attributes, cell in zip(page.named("td"), page.text["td"], strict=True):
         # A number, one with an exponent, or in the grid a latency, below it an accuracy and its source; words have cells of their own.
-        if attributes.get("class") != "word":
+        if attributes.get("class") not in ("word", "causes"):
             assert re.fullmatch(r"–|[\d.]+(e-\d\d)?( \[\d\])?(not valid)?", cell.strip()), cell
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", re.sub(r"clamp\S*", "", text.replace(page.text["script"][0], "")))
 
@@ -360,12 +360,14 @@ def test_the_page_says_where_kernels_stand(tmp_path: Path) -> None:
 def test_the_page_says_which_variants_depart_and_why(tmp_path: Path) -> None:
     files = _report(sample_results(), tmp_path)
     page = _Page(files["html"])
-    items = [text for text in page.text["li"] if "times the law's" in text]
-    assert "9 of 16 variants depart from the α²ρ² law" in " ".join(page.text["p"]) and len(items) == 9
-    assert items[-1].startswith(
-        "0.25-128: 2.50 ms modelled, 1.36 times the law's: 1.17 times the multiply-adds that α²ρ² leaves (depthwise 3x3"
-    )
-    assert "9 of 16 variants depart from the α²ρ² law" in files["md"] and "each multiply-add takes 1.17 times as long" in files["md"]
+    cells = list(zip(page.named("td"), page.text["td"], strict=True))
+    causes = [text for attributes, text in cells if attributes.get("class") == "causes"]
+    assert "9 of 16 variants depart from the α²ρ² law" in " ".join(page.text["p"]) and len(causes) == 2 * 9
+    last = max(index for index, (attributes, _) in enumerate(cells) if attributes.get("class") == "causes")
+    figures, (shares, added) = [text for _, text in cells[last - 6 : last - 1]], causes[-2:]
+    assert figures[:4] == ["2.50", "1.36", "1.17", "1.17"] and float(figures[4]) == pytest.approx(75.5, abs=0.05)
+    assert shares.startswith("depthwise 3x3 10.5 (3.1), conv 3x3") and added.startswith("core cycles +16.7 %; depthwise 3x3 +")
+    assert "9 of 16 variants depart from the α²ρ² law" in files["md"] and "each takes 1.17 times as long" in files["md"]
 
 
 def test_measured_kernels_are_held_against_the_least_bytes(tmp_path: Path) -> None:

@@ -129,20 +129,20 @@ def test_a_kernel_that_moved_nothing_is_limited_by_the_cores() -> None:
 def test_departures_multiply_and_name_their_causes() -> None:
     variants = sample_results().variants
     found = departures(variants, MODELLED)
-    assert found[0].ratio == pytest.approx(1) and not found[0].departs and not found[0].reasons
+    assert found[0].ratio == pytest.approx(1) and not found[0].departs and not (found[0].shares or found[0].terms or found[0].kinds)
     for variant, departure in zip(variants, found, strict=True):
         share = (variant.alpha * variant.resolution / 224) ** 2
         assert departure.law_us == pytest.approx(variants[0].latency_us * share)
         assert departure.ratio == pytest.approx(departure.macs_ratio * departure.time_ratio)
-        assert departure.departs == (abs(departure.ratio - 1) > 0.05) == bool(departure.reasons)
+        assert departure.departs == (abs(departure.ratio - 1) > 0.05) == bool(departure.shares or departure.terms or departure.kinds)
+        assert departure.peak_share == variant.peak_share(MODELLED)
     smallest = found[-1]
-    text = "; ".join(smallest.reasons)
     # Depthwise and first layers shrink with α alone, and small layers pay the fixed cost of each kernel.
-    assert f"{smallest.macs_ratio:.2f} times the multiply-adds that α²ρ² leaves (depthwise 3x3 10.5 % of them, not 3.1 %, conv 3x3" in text
-    assert (
-        f"each multiply-add takes {smallest.time_ratio:.2f} times as long: 75.5 % of the FMA peak, not 88.2 % (core cycles +16.7 %)" in text
-    )
-    assert "ms modelled more in depthwise 3x3" in text
+    assert smallest.macs_ratio == pytest.approx(1.17, abs=0.005) and list(smallest.shares) == ["depthwise 3x3", "conv 3x3"]
+    assert smallest.shares["depthwise 3x3"] == pytest.approx((0.105, 0.031), abs=5e-4)
+    assert (smallest.peak_share, found[0].peak_share) == pytest.approx((0.755, 0.882), abs=5e-4)
+    assert smallest.terms == {"core cycles": pytest.approx(0.167, abs=5e-4)}
+    assert smallest.kinds["depthwise 3x3"] > 0
 
 
 def test_a_cause_is_read_off_the_numbers() -> None:
@@ -157,9 +157,13 @@ def test_a_cause_is_read_off_the_numbers() -> None:
     terms = {"core": slow.term_ms["core"], "loads_from_memory": extra_us / 1e3}
     variants[-1] = replace(slow, kernels=kernels, samples_us=(slow.latency_us + extra_us,), term_ms=terms)
     variants[0] = replace(variants[0], term_ms={**variants[0].term_ms, "loads_from_memory": 0.0})
-    text = departures(variants, MODELLED)[-1].reasons[0]
-    assert text.startswith("each multiply-add takes") and "(loads from memory +58.4 %, core cycles +16.7 %)" in text
-    assert "ms modelled more in fully connected and " in text
+    found = departures(variants, MODELLED)[-1]
+    assert found.time_ratio > found.macs_ratio
+    assert list(found.terms.items()) == [
+        ("loads from memory", pytest.approx(0.584, abs=5e-4)),
+        ("core cycles", pytest.approx(0.167, abs=5e-4)),
+    ]
+    assert len(found.kinds) == 2 and next(iter(found.kinds)) == "fully connected"
 
 
 def test_layers_fused_in_one_variant_alone_are_not_told_apart() -> None:
@@ -167,7 +171,8 @@ def test_layers_fused_in_one_variant_alone_are_not_told_apart() -> None:
     small = variants[-1]
     kernels = tuple(replace(one, kind="depthwise 3x3 + conv 1x1") if "wise" in one.name else one for one in small.kernels)
     variants[-1] = replace(small, kernels=kernels)
-    text = "; ".join(departures(variants, MODELLED)[-1].reasons)
+    found = departures(variants, MODELLED)[-1]
+    text = ", ".join([*found.shares, *found.kinds])
     # Together they are a smaller share than in the largest variant, and hardly slower; so neither is a cause.
     assert "depthwise" not in text and "conv 1x1" not in text and "fully connected" in text
 

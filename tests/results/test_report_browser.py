@@ -117,6 +117,14 @@ def test_what_is_no_time_is_said_to_be_none(browser: Browser, page: Path, text: 
     assert _fits(browser) == "Give a number of milliseconds, such as 15." and _marked(browser, "body") == []
 
 
+def test_tables_fit_a_page_of_1280_pixels(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    for table in ("table.variants", "table.departures"):
+        assert browser.run(f"(e => e.scrollWidth <= e.clientWidth)(document.querySelector('{table}').parentElement)"), table
+    browser.size(700, 900)
+    assert not browser.run("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('table.variants').parentElement)")
+
+
 def test_the_address_remembers(browser: Browser, page: Path) -> None:
     browser.open(page, "#ms=13")
     assert browser.run("document.getElementById('ms').value") == "13" and _marked(browser, "table.grid") == ["10"]

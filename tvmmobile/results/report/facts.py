@@ -30,8 +30,8 @@ def fit_sentence(fit: PowerLaw, context: Context) -> str:
     )
 
 
-def law_sentence(view: View, *, why: bool = True) -> str:
-    """How many variants depart from the α²ρ² law, and the one that does most, and why; "" where there is no law to depart from."""
+def law_sentence(view: View) -> str:
+    """How many variants depart from the α²ρ² law, and the one that does most; "" where there is no law to depart from."""
     rows = [(row, row.departure) for row in view.rows if row.departure]
     if not rows:
         return ""
@@ -39,11 +39,11 @@ def law_sentence(view: View, *, why: bool = True) -> str:
     if not far:
         return f"All variants are within {100 * TOLERANCE:g} % of the α²ρ² law through the largest one."
     row, most = max(far, key=lambda pair: abs(pair[1].ratio - 1))
-    label, reasons = label_of(row.variant), f": {'; '.join(most.reasons)}" if why else ""
     return (
         f"{len(far)} of {plural(len(rows), 'variant')} depart from the α²ρ² law through the largest one by more than "
-        f"{100 * TOLERANCE:g} %; {label} most: {latency_ms(row.variant.latency_us)} ms {view.context.kind} for the law's "
-        f"{latency_ms(most.law_us)}, {most.ratio:.2f} times it{reasons}."
+        f"{100 * TOLERANCE:g} %; {label_of(row.variant)} most: {latency_ms(row.variant.latency_us)} ms {view.context.kind} for the law's "
+        f"{latency_ms(most.law_us)}, {most.ratio:.2f} times it: {most.macs_ratio:.2f} times the multiply-adds that α²ρ² leaves, "
+        f"and each takes {most.time_ratio:.2f} times as long."
     )
 
 

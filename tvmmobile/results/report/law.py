@@ -7,13 +7,11 @@ follows from the layers; of the second, the terms of a modelled latency and the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmmobile.results.file import Context, VariantResult
 from tvmmobile.results.report.kernel_rows import OTHER, kernel_us
-from tvmmobile.results.report.wording import latency_ms, percent
 
 #: A latency nearer to the law than this share is said to follow it; parts smaller than this are not named.
 TOLERANCE = 0.05
@@ -28,17 +26,25 @@ class Departure:
 
     Attributes:
         law_us: what the law makes of the largest variant's latency.
-        ratio: latency over the law's; the product of the next two.
+        ratio: latency over the law's: `macs_ratio` times `time_ratio`.
         macs_ratio: multiply-adds over the law's.
         time_ratio: time for each multiply-add over the largest variant's.
-        reasons: clauses without a full stop, the weightier first; none for a variant that follows the law.
+        peak_share: of the FMA peak, as a fraction.
+        shares: of layer types with a larger share of the multiply-adds than in the largest variant, that share here and there.
+        terms: of a modelled latency: by how much each changes the time for a multiply-add, as shares of the largest variant's.
+        kinds: layer types that take longer than the law has them take, in microseconds more.
+
+    The last three name what weighs most, the weightiest first, and are empty for a variant that follows the law.
     """
 
     law_us: float
     ratio: float
     macs_ratio: float
     time_ratio: float
-    reasons: tuple[str, ...]
+    peak_share: float
+    shares: Mapping[str, tuple[float, float]]
+    terms: Mapping[str, float]
+    kinds: Mapping[str, float]
 
     @property
     def departs(self) -> bool:
@@ -65,42 +71,26 @@ def _departure(variant: VariantResult, largest: VariantResult, context: Context)
     macs_ratio = variant.macs / (largest.macs * share)
     ratio = variant.latency_us / law_us
     time_ratio = ratio / macs_ratio
-    reasons: list[str] = []
-    if abs(ratio - 1) > TOLERANCE:
-        parts = [
-            (macs_ratio, _macs_reason(variant, largest, macs_ratio)),
-            (time_ratio, _time_reason(variant, largest, context, time_ratio)),
-        ]
-        parts.sort(key=lambda part: -abs(math.log(part[0])))
-        reasons = [reason for size, reason in parts if abs(size - 1) >= _SMALLEST_PART]
-    return Departure(law_us, ratio, macs_ratio, time_ratio, tuple(reasons))
+    peak_share = variant.peak_share(context)
+    if abs(ratio - 1) <= TOLERANCE:
+        return Departure(law_us, ratio, macs_ratio, time_ratio, peak_share, {}, {}, {})
+    shares = _grown_shares(variant, largest) if abs(macs_ratio - 1) >= _SMALLEST_PART else {}
+    slower = abs(time_ratio - 1) >= _SMALLEST_PART
+    terms, kinds = (_term_parts(variant, largest), _kind_parts(variant, largest)) if slower else ({}, {})
+    return Departure(law_us, ratio, macs_ratio, time_ratio, peak_share, shares, terms, kinds)
 
 
-def _macs_reason(variant: VariantResult, largest: VariantResult, ratio: float) -> str:
-    text = f"{ratio:.2f} times the multiply-adds that α²ρ² leaves"
+def _grown_shares(variant: VariantResult, largest: VariantResult) -> dict[str, tuple[float, float]]:
+    """The layer types that have a larger share of the multiply-adds than in the largest variant: their share here and there."""
     mine, theirs = (_by_kind(each, lambda kernel_macs, _: float(kernel_macs)) for each in (variant, largest))
     if mine is None or theirs is None:
-        return text
+        return {}
     mine, theirs = _comparable(mine, theirs)
     total, reference = sum(mine.values()), sum(theirs.values())
     if not total or not reference:
-        return text
-    grown = _largest({kind: mine[kind] / total - theirs.get(kind, 0.0) / reference for kind in mine})
-    shares = [f"{kind} {percent(mine[kind] / total)} % of them, not {percent(theirs.get(kind, 0.0) / reference)} %" for kind in grown]
-    return f"{text} ({', '.join(shares)})" if shares else text
-
-
-def _time_reason(variant: VariantResult, largest: VariantResult, context: Context, ratio: float) -> str:
-    text = f"each multiply-add takes {'' if ratio >= 1 else 'only '}{ratio:.2f} times as long"
-    text += f": {percent(variant.peak_share(context))} % of the FMA peak, not {percent(largest.peak_share(context))} %"
-    terms = _term_parts(variant, largest)
-    if terms:
-        text += f" ({', '.join(f'{name} {100 * share:+.1f} %' for name, share in terms.items())})"
-    kinds = _kind_parts(variant, largest)
-    if kinds:
-        extra = (f"{latency_ms(more)} ms {context.kind} more in {kind}" for kind, more in kinds.items())
-        text += f", {' and '.join(extra)}"
-    return text
+        return {}
+    shares = {kind: (mine[kind] / total, theirs.get(kind, 0.0) / reference) for kind in mine}
+    return {kind: shares[kind] for kind in _largest({kind: here - there for kind, (here, there) in shares.items()})}
 
 
 def _term_parts(variant: VariantResult, largest: VariantResult) -> dict[str, float]:

@@ -16,6 +16,7 @@ from tvmmobile.results.report.facts import condition_sentence, facts, fit_senten
 from tvmmobile.results.report.figures import FONT, HEIGHT, RADIUS, WIDTH
 from tvmmobile.results.report.kernel_plots import kind_bars, kind_styles, roofline_plot
 from tvmmobile.results.report.kernel_rows import kernel_table, kind_rows
+from tvmmobile.results.report.law import TOLERANCE
 from tvmmobile.results.report.plots import accuracy_plots, course_plot, scaling_plot
 from tvmmobile.results.report.view import View
 
@@ -50,7 +51,8 @@ def page(view: View, beside: Beside | None = None) -> str:
         caption=wording.origin_caption(context),
         facts=facts(view),
         fit_sentence=fit_sentence(view.fit, context) if view.fit else "",
-        law_sentence=law_sentence(view, why=False),
+        law_sentence=law_sentence(view),
+        tolerance=TOLERANCE,
         sums_sentence=sums_sentence(view),
         accuracy_plots=accuracy_plots(view),
         scaling_plot=scaling_plot(view),
