@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from report_samples import sample_results
 
 from tvmmobile.accuracy import evaluation_file
-from tvmmobile.gate import file as comparison_file
+from tvmmobile.gate import comparison as comparison_file
 from tvmmobile.gate.comparison import Comparison, compare_results
 from tvmmobile.gate.report import comparison_json
 from tvmmobile.results import file as result_module

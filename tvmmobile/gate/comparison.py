@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from tvmmobile.gate.statistics import Estimate, Judgement, Pair, Verdict, check_samples, estimate_ratio, judge, judge_exact, settle
-from tvmmobile.results.file import Context, KernelResult, Results, VariantResult
-from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult
+from tvmmobile.results.json_schemas import schema_of
+from tvmmobile.results.report.wording import plural
+from tvmmobile.system.errors import UserError
 
+FORMAT = 1
 DEFAULT_THRESHOLD = 0.03
 #: A kernel with the same schedule whose latencies differ by less than this share is called the same.
 _SAME_KERNEL = 0.02
@@ -25,9 +28,12 @@ class KernelChange:
     """A kernel that is another one in the new library, or takes another time.
 
     Attributes:
-        base_schedule, new_schedule: `None` where the library has no such kernel.
-        base_us, new_us: what it took for all layers together, within the network's run or else as recorded; `None` where neither is known.
+        name: of its task.
+        base_schedule, new_schedule: how the old and the new library compute it; `None` where the library has no such kernel.
+        base_us, new_us: what it took for all layers together, within the network's run or else as recorded, in microseconds; `None` where
+            neither is known.
         macs: multiply-adds of one run.
+        added_us: what the network loses by it, in microseconds; `None` where that is not known.
     """
 
     name: str
@@ -36,13 +42,7 @@ class KernelChange:
     base_us: float | None
     new_us: float | None
     macs: int
-
-    @property
-    def added_us(self) -> float | None:
-        """What the network loses by it; `None` where that is not known."""
-        old = 0.0 if self.base_schedule is None else self.base_us
-        new = 0.0 if self.new_schedule is None else self.new_us
-        return None if old is None or new is None else new - old
+    added_us: float | None
 
 
 @dataclass(frozen=True)
@@ -72,52 +72,74 @@ class Compared:
     """A variant with its verdict.
 
     Attributes:
-        base_us, new_us: medians; over all interleaved runs where there were some.
+        name: e.g. `mobilenet_v1_1.0_224_float32_t1`.
+        model: network family, e.g. `mobilenet_v1`.
+        alpha: width multiplier.
+        resolution: input side, in pixels.
+        dtype: of weights and activations, e.g. `float32`.
+        threads: worker threads.
+        verdict: `slower` and `faster` are beyond the threshold and, unless modelled, significant; `too noisy` and `not comparable` leave it
+            open; `skipped` was not compared, see `note`.
+        note: what there is to say beside the verdict; "" where there is nothing.
+        base_us, new_us: medians, in microseconds; over all interleaved runs where there were some; `None` where there is none that counts.
         change: new over old latency, less 1; `None` without a comparison.
-        detects, p, pairs: see `gate.Judgement`.
-        note: what there is to say beside the verdict, a clause without a full stop.
-        kernels: that differ, the likeliest cause first; none for a variant that has not become slower or faster.
+        detects: a slowdown beyond this share would not have been called the same; `None` where any would have been.
+        p: of a slowdown from equal libraries, corrected for the number of variants; `None` where modelled or not compared.
+        pairs: runs of each side that the verdict rests on.
+        library_sha256: of the new library, in hexadecimal.
+        kernels: those that differ, the likeliest cause first.
     """
 
-    variant: VariantResult
+    name: str
+    model: str
+    alpha: float
+    resolution: int
+    dtype: str
+    threads: int
     verdict: Verdict
-    base_us: float | None
-    new_us: float | None
-    change: float | None = None
-    detects: float | None = None
-    p: float | None = None
-    pairs: int = 0
-    note: str = ""
-    kernels: tuple[KernelChange, ...] = ()
+    note: str
+    base_us: Latency | None
+    new_us: Latency | None
+    change: float | None
+    detects: float | None
+    p: float | None
+    pairs: int
+    library_sha256: str
+    kernels: tuple[KernelChange, ...]
 
     @property
     def label(self) -> str:
         """E.g. `mobilenet_v1 1.0-224`."""
-        return f"{self.variant.model} {self.variant.alpha}-{self.variant.resolution}"
+        return f"{self.model} {self.alpha}-{self.resolution}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All verdicts.
+    """What `tvmmobile compare` and `regress` write with `--json`.
 
     Attributes:
-        threshold: as a share.
-        notes: differences between the files that a reader should know of, a sentence each.
+        version: of this format.
+        exit_code: of the command: 0 nothing is slower, 2 a variant is, 4 of one it cannot be said.
+        threshold: a change up to this share is none.
+        summary: the outcome in one sentence.
+        notes: differences between the two results that a reader should know of, a sentence each.
+        base, new: where and how the old and the new numbers were got.
+        variants: the verdicts.
     """
 
+    version: int
+    exit_code: Literal[0, 2, 4]
+    threshold: float
+    summary: str
+    notes: tuple[str, ...]
     base: Context
     new: Context
-    threshold: float
     variants: tuple[Compared, ...]
-    notes: tuple[str, ...] = ()
 
-    @property
-    def exit_code(self) -> ExitCode:
-        """2 with a slower variant, else 4 where it cannot be said of one, else 0."""
-        verdicts = {one.verdict for one in self.variants}
-        if Verdict.SLOWER in verdicts:
-            return ExitCode.REGRESSION
-        return ExitCode.TOO_NOISY if verdicts & {Verdict.TOO_NOISY, Verdict.NOT_COMPARABLE} else ExitCode.DONE
+
+def comparison_schema() -> dict[str, Any]:
+    """The JSON Schema of a `Comparison` as it is written."""
+    return schema_of("comparison", FORMAT, Comparison, (Context, Compared, KernelChange))
 
 
 #: Runs both libraries of a variant again, the old one first if so told; `None` where that cannot be done.
@@ -148,7 +170,20 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
     judgements = dict(zip(open_ones, judged, strict=True))
     variants = [_compared(pairing, judgements.get(index), repeats.get(index, [])) for index, pairing in enumerate(pairings)]
     notes = (*_version_notes(base.context, new.context), *_network_notes(pairings))
-    return Comparison(base.context, new.context, threshold, tuple(variants), notes)
+    verdicts = [one.verdict for one in variants]
+    summary = _summary(verdicts, threshold)
+    return Comparison(FORMAT, _exit_code(verdicts), threshold, summary, notes, base.context, new.context, tuple(variants))
+
+
+def _exit_code(verdicts: Sequence[Verdict]) -> Literal[0, 2, 4]:
+    if Verdict.SLOWER in verdicts:
+        return 2
+    return 4 if {Verdict.TOO_NOISY, Verdict.NOT_COMPARABLE}.intersection(verdicts) else 0
+
+
+def _summary(verdicts: Sequence[Verdict], threshold: float) -> str:
+    found = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict if verdict in verdicts)
+    return f"{plural(len(verdicts), 'variant')}: {found} (threshold {100 * threshold:g} %)."
 
 
 def check_threshold(threshold: float) -> None:
@@ -194,18 +229,11 @@ def changed_kernels(base: VariantResult, new: VariantResult) -> tuple[KernelChan
     for name in dict.fromkeys((*young, *old)):
         mine, theirs = old.get(name), young.get(name)
         if mine is None or theirs is None or _differs(mine, theirs, base.latency_us):
-            known = theirs or mine
-            assert known is not None
-            found.append(
-                KernelChange(
-                    name,
-                    mine.schedule if mine else None,
-                    theirs.schedule if theirs else None,
-                    mine.latency_us if mine else None,
-                    theirs.latency_us if theirs else None,
-                    known.macs,
-                )
-            )
+            old_us, new_us = (one.latency_us if one else None for one in (mine, theirs))
+            added_us = None if (mine and old_us is None) or (theirs and new_us is None) else (new_us or 0.0) - (old_us or 0.0)
+            before, now = (one.schedule if one else None for one in (mine, theirs))
+            macs = next(one.macs for one in (theirs, mine) if one)
+            found.append(KernelChange(name, before, now, old_us, new_us, macs, added_us))
     return tuple(sorted(found, key=lambda change: (-(change.added_us or 0.0), -change.macs)))
 
 
@@ -242,21 +270,22 @@ def _latencies(pairing: Pairing, repeats: Sequence[Pair]) -> tuple[float, float]
 
 def _compared(pairing: Pairing, judgement: Judgement | None, repeats: Sequence[Pair]) -> Compared:
     base, new = pairing.base, pairing.new
+    fields = ("name", "model", "alpha", "resolution", "dtype", "threads", "library_sha256")
+    found: dict[str, Any] = {name: getattr(pairing.either, name) for name in fields}
     if judgement is None or base is None or new is None:
         verdict = Verdict.NOT_COMPARABLE if pairing.undecided else Verdict.SKIPPED
-        old_us, new_us = (side.latency_us if side and not side.invalid else None for side in (base, new))
-        return Compared(pairing.either, verdict, old_us, new_us, note=pairing.note)
-    changed = changed_kernels(base, new) if judgement.verdict in (Verdict.SLOWER, Verdict.FASTER, Verdict.TOO_NOISY) else ()
+        found["base_us"], found["new_us"] = (side.latency_us if side and not side.invalid else None for side in (base, new))
+        return Compared(**found, verdict=verdict, note=pairing.note, change=None, detects=None, p=None, pairs=0, kernels=())
+    found["base_us"], found["new_us"] = _latencies(pairing, repeats)
     return Compared(
-        new,
-        judgement.verdict,
-        *_latencies(pairing, repeats),
-        judgement.change,
-        judgement.detects,
-        judgement.p,
-        judgement.pairs,
-        _remark(base, new, judgement),
-        changed,
+        **found,
+        verdict=judgement.verdict,
+        note=_remark(base, new, judgement),
+        change=judgement.change,
+        detects=judgement.detects if math.isfinite(judgement.detects) else None,
+        p=judgement.p,
+        pairs=judgement.pairs,
+        kernels=changed_kernels(base, new) if judgement.verdict in (Verdict.SLOWER, Verdict.FASTER, Verdict.TOO_NOISY) else (),
     )
 
 

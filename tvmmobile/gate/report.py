@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
-from tvmmobile.gate.file import FORMAT
 from tvmmobile.gate.statistics import Verdict
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption, plural, signed
 from tvmmobile.system.files import write_bytes, write_text
@@ -37,7 +34,7 @@ def print_comparison(comparison: Comparison) -> None:
     for line in _remarks(comparison):
         console.print(line, soft_wrap=True)
     console.print(clean(f"Latency {origin_caption(comparison.new)}."), soft_wrap=True)
-    console.print(clean(summary(comparison)), soft_wrap=True)
+    console.print(clean(comparison.summary), soft_wrap=True)
 
 
 def write_comparison(comparison: Comparison, markdown: Path | None, json_file: Path | None, junit: Path | None) -> None:
@@ -50,18 +47,11 @@ def write_comparison(comparison: Comparison, markdown: Path | None, json_file: P
         write_bytes(junit, comparison_junit(comparison))
 
 
-def summary(comparison: Comparison) -> str:
-    """The outcome in one sentence."""
-    counts = [(verdict, sum(one.verdict is verdict for one in comparison.variants)) for verdict in Verdict]
-    found = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
-    return f"{plural(len(comparison.variants), 'variant')}: {found} (threshold {100 * comparison.threshold:g} %)."
-
-
 def comparison_markdown(comparison: Comparison) -> str:
     """For a pull request (GitHub's dialect)."""
     kind = _escape(comparison.new.kind)
     lines = [
-        f"### Latency on {_escape(comparison.new.device)}: {_escape(summary(comparison))}",
+        f"### Latency on {_escape(comparison.new.device)}: {_escape(comparison.summary)}",
         "",
         f"| variant | verdict | old, ms {kind} | new, ms {kind} | change | noticed from |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
@@ -75,17 +65,7 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def comparison_json(comparison: Comparison) -> str:
     """Everything, unrounded; `null` where there is no finite number."""
-    content = {
-        "version": FORMAT,
-        "exit_code": int(comparison.exit_code),
-        "threshold": comparison.threshold,
-        "summary": summary(comparison),
-        "notes": list(comparison.notes),
-        "base": asdict(comparison.base),
-        "new": asdict(comparison.new),
-        "variants": [_entry(one) for one in comparison.variants],
-    }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    return json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n"
 
 
 def comparison_junit(comparison: Comparison) -> bytes:
@@ -102,7 +82,7 @@ def comparison_junit(comparison: Comparison) -> bytes:
     suite = ET.Element("testsuite", {"name": name, "timestamp": clean(context.date), **{key: str(count) for key, count in counts.items()}})
     for one in cases:
         seconds = f"{one.new_us / 1e6:.9f}" if one.new_us else "0"
-        case = ET.SubElement(suite, "testcase", classname=clean(f"latency.{context.device}"), name=clean(one.variant.name), time=seconds)
+        case = ET.SubElement(suite, "testcase", classname=clean(f"latency.{context.device}"), name=clean(one.name), time=seconds)
         message = clean(_sentence(one, comparison))
         if one.verdict is Verdict.SLOWER:
             failure = ET.SubElement(case, "failure", message=message, type="regression")
@@ -127,7 +107,7 @@ def _short(one: Compared) -> str:
 
 def _cells(one: Compared) -> list[str]:
     change = UNKNOWN if one.change is None else signed(one.change)
-    detects = UNKNOWN if one.detects is None or math.isinf(one.detects) else f"{one.detects:.1%}"
+    detects = UNKNOWN if one.detects is None else f"{one.detects:.1%}"
     return [latency_ms(one.base_us), latency_ms(one.new_us), change, detects]
 
 
@@ -178,27 +158,6 @@ def _schedule(text: str | None) -> str:
 
 def _us(latency_us: float | None) -> str:
     return UNKNOWN if latency_us is None else f"{latency_us:.1f}"
-
-
-def _entry(one: Compared) -> dict[str, Any]:
-    return {
-        "name": one.variant.name,
-        "model": one.variant.model,
-        "alpha": one.variant.alpha,
-        "resolution": one.variant.resolution,
-        "dtype": one.variant.dtype,
-        "threads": one.variant.threads,
-        "verdict": str(one.verdict),
-        "note": one.note,
-        "base_us": one.base_us,
-        "new_us": one.new_us,
-        "change": one.change,
-        "detects": one.detects if one.detects is not None and math.isfinite(one.detects) else None,
-        "p": one.p,
-        "pairs": one.pairs,
-        "library_sha256": one.variant.library_sha256,
-        "kernels": [{**asdict(kernel), "added_us": kernel.added_us} for kernel in one.kernels],
-    }
 
 
 def _escape(text: str) -> str:
