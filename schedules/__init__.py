@@ -32,7 +32,6 @@ TEMPLATES: tuple[Template, ...] = (
     WindowMax(),
 )
 _registered: list[Template] = []
-_named: list[Template] = []
 
 __all__ = [
     "TEMPLATES",
@@ -47,13 +46,9 @@ __all__ = [
 ]
 
 
-def register(template: Template, *, asked: bool = True) -> None:
-    """Add a template of one's own to this process.
-
-    Args:
-        asked: whether it is asked, before those that were there, which tasks it takes; else it is found by name alone.
-    """
-    (_registered if asked else _named).insert(0, template)
+def register(template: Template) -> None:
+    """Add a template of one's own to this process; it is asked before those that were there which tasks it takes."""
+    _registered.insert(0, template)
 
 
 def templates_for(task: Task) -> list[Template]:
@@ -68,4 +63,4 @@ def template_for(task: Task) -> Template | None:
 
 def template_named(name: str, version: int) -> Template | None:
     """The template a record was made with, or `None` if this version of tvmmobile has it no longer."""
-    return next((found for found in (*_named, *_registered, *TEMPLATES) if (found.name, found.version) == (name, version)), None)
+    return next((found for found in (*_registered, *TEMPLATES) if (found.name, found.version) == (name, version)), None)

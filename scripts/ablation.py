@@ -11,6 +11,7 @@ without it would be. Ends with 5 if a library disagrees with PyTorch.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -18,17 +19,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from tvmmobile import schedules
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.layers import Array, Layer, LayerParameters
+from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.serial import Schedule
+from tvmmobile.kernels.codegen import LEFT_OUT, PASS_CONFIG
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import NO_CHANGES, Changes, VariantJob, build_variant
+from tvmmobile.pipeline import build
+from tvmmobile.pipeline.build import VariantJob
 from tvmmobile.pipeline.stages import BenchJob, bench_library, network_timing
 from tvmmobile.results.file import VariantResult
 from tvmmobile.schedules import KnobSchedule
@@ -40,7 +43,9 @@ from tvmmobile.schedules.space import Knobs
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
-from tvmmobile.tuning.database import Identity
+from tvmmobile.tuning.choice import Choice, choose
+from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.plan import Region, candidate_regions
 
 DEVICE = "pi4-virtual"
 
@@ -71,28 +76,44 @@ class UnpackedPointwise(Pointwise):
         return [np.pad(weight, ((0, 0), (0, padding))).ravel(), pack_bias(parameters[0].bias)]
 
 
-def with_knobs(names: Sequence[str], **knobs: int) -> Callable[[Task, Schedule], Schedule]:
-    """Sets knobs of the schedules of these templates, where they have them."""
+class WithoutStrassen(Database):
+    """Knows no record of products multiplied by Strassen's scheme."""
 
-    def change(task: Task, schedule: Schedule) -> Schedule:
-        if not isinstance(schedule, KnobSchedule) or schedule.template not in names:
-            return schedule
+    def records(self, task: Task) -> list[Record]:
+        """See `Database`."""
+        return [record for record in super().records(task) if getattr(record.schedule, "template", "") != "strassen"]
+
+
+def single_layers(*arguments: Any) -> list[Region]:
+    """`candidate_regions` without those of several layers."""
+    return [region for region in candidate_regions(*arguments) if region.first == region.last]
+
+
+def without_blocks(*arguments: Any) -> list[Region]:
+    """`candidate_regions` with no blocks of channels anywhere."""
+    with mock.patch("tvmmobile.tuning.plan.edge_layouts", return_value=("NHWC",)):
+        return candidate_regions(*arguments)
+
+
+def without_memory_plan() -> Any:
+    """`pass_context` without TVM's pass that lets activations share memory."""
+    import tvm
+
+    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=[*LEFT_OUT, "StaticPlanBlockMemory"])
+
+
+def rescheduled(template: str, other: str = "", **knobs: int) -> Callable[..., Choice]:
+    """`choose` with these knobs in the schedules of a template that have them, or with another template for them."""
+
+    def chosen(*arguments: Any) -> Choice:
+        choice = choose(*arguments)
+        schedule = choice.schedule
+        if not isinstance(schedule, KnobSchedule) or schedule.template != template:
+            return choice
         own = {name: value for name, value in knobs.items() if name in schedule.values}
-        return replace(schedule, knobs=tuple((schedule.values | own).items()))
+        return replace(choice, schedule=replace(schedule, template=other or template, knobs=tuple((schedule.values | own).items())))
 
-    return change
-
-
-def unpacked(task: Task, schedule: Schedule) -> Schedule:
-    """`Pointwise`'s schedules with weights as the model has them."""
-    if isinstance(schedule, KnobSchedule) and schedule.template == Pointwise.name:
-        return replace(schedule, template=UnpackedPointwise.name)
-    return schedule
-
-
-def nhwc(layer: Layer, following: Layer) -> tuple[str, ...]:
-    """No blocks of channels anywhere."""
-    return ("NHWC",)
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -102,53 +123,51 @@ class AblationRow:
     Attributes:
         left_out: the step, as the table names it.
         what: what takes its place.
-        against: the row whose library it is, but for this step; `None` for a row that others are compared with.
+        changes: what `pipeline.build` calls instead of the functions and classes of these names.
+        against: the row whose library it is, but for this step; "" for a row that others are compared with.
     """
 
     left_out: str
     what: str
-    changes: Changes
-    against: str | None = "nothing"
+    changes: Mapping[str, Any]
+    against: str = "nothing"
 
 
-ONE_OUTPUT = with_knobs(("depthwise",), rows=1, columns=1)
-UNBLOCKED = with_knobs((Pointwise.name,), k_block=0, m_block=0, n_block=0)
-SMALL_TILE = with_knobs((Pointwise.name,), rows=1, columns=8)
 #: Kernels of single layers, multiplied directly: the steps inside of the matrix product can be left out here alone.
-DIRECT = Changes(largest_region=1, left_out=("strassen",))
-
-
-def direct(change: Callable[[Task, Schedule], Schedule]) -> Changes:
-    """`DIRECT` with other schedules."""
-    return replace(DIRECT, reschedule=change)
-
-
+DIRECT = {"candidate_regions": single_layers, "Database": WithoutStrassen}
 ROWS = (
-    AblationRow("nothing", "as tuned", NO_CHANGES, None),
-    AblationRow("Strassen", "every product multiplied directly", Changes(left_out=("strassen",))),
-    AblationRow("fusion", "every layer a kernel of its own", Changes(largest_region=1)),
-    AblationRow("channel blocks", "NHWC between all kernels, the same knobs", Changes(layouts=nhwc)),
-    AblationRow("depthwise window", "1 output at a time, in kernels of one layer", Changes(reschedule=ONE_OUTPUT)),
-    AblationRow("memory plan", "every activation in memory of its own", Changes(disabled_passes=("StaticPlanBlockMemory",))),
-    AblationRow("both", "every layer a kernel of its own, multiplied directly", DIRECT, None),
+    AblationRow("nothing", "as tuned", {}, ""),
+    AblationRow("Strassen", "every product multiplied directly", {"Database": WithoutStrassen}),
+    AblationRow("fusion", "every layer a kernel of its own", {"candidate_regions": single_layers}),
+    AblationRow("channel blocks", "NHWC between all kernels, the same knobs", {"candidate_regions": without_blocks}),
+    AblationRow("depthwise window", "1 output at a time, in kernels of one layer", {"choose": rescheduled("depthwise", rows=1, columns=1)}),
+    AblationRow("memory plan", "every activation in memory of its own", {"pass_context": without_memory_plan}),
+    AblationRow("both", "every layer a kernel of its own, multiplied directly", DIRECT, ""),
     AblationRow(
         "cache blocks",
         "all of K, all panels for each pixel tile",
-        direct(UNBLOCKED),
+        DIRECT | {"choose": rescheduled("pointwise", k_block=0, m_block=0, n_block=0)},
         "both",
     ),
-    AblationRow("packed weights", "1×1 weights as the model has them", direct(unpacked), "both"),
-    AblationRow("register tile", "1 pixel × 8 channels at a time", direct(SMALL_TILE), "both"),
+    AblationRow(
+        "packed weights", "1×1 weights as the model has them", DIRECT | {"choose": rescheduled("pointwise", "pointwise_unpacked")}, "both"
+    ),
+    AblationRow(
+        "register tile", "1 pixel × 8 channels at a time", DIRECT | {"choose": rescheduled("pointwise", rows=1, columns=8)}, "both"
+    ),
 )
 
 
-def measured(job: VariantJob, changes: Changes, endpoint: Endpoint, profile: DeviceProfile) -> VariantResult:
+def measured(job: VariantJob, changes: Mapping[str, Any], endpoint: Endpoint, profile: DeviceProfile) -> VariantResult:
     """Build a library and run it.
 
     Raises:
         UserError: it cannot be built, run, or disagrees with PyTorch.
     """
-    library = build_variant(job, changes)
+    with contextlib.ExitStack() as stack:
+        for name, other in changes.items():
+            stack.enter_context(mock.patch.object(build, name, other))
+        library = build.build_variant(job)
     return bench_library(BenchJob(library, endpoint, profile, network_timing(profile, job.threads, 1, 1)))
 
 
@@ -171,8 +190,8 @@ def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
             found.append(entry(row, measured(job, row.changes, endpoint, board.profile)))
             print(f"{row.left_out}: {found[-1]['ms']:.2f} ms modelled", file=sys.stderr, flush=True)
         if threads > 1:
-            last = AblationRow("one thread", f"{threads} threads", NO_CHANGES)
-            found.append(entry(last, measured(replace(job, threads=threads), NO_CHANGES, endpoint, board.profile)))
+            last = AblationRow("one thread", f"{threads} threads", {})
+            found.append(entry(last, measured(replace(job, threads=threads), {}, endpoint, board.profile)))
     return found
 
 
@@ -206,7 +225,7 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, help="tuning logs (default: the shipped ones)")
     parser.add_argument("--out", type=Path, help="write the page there, and its figures beside it as JSON")
     options = parser.parse_args()
-    schedules.register(UnpackedPointwise(), asked=False)
+    schedules.register(UnpackedPointwise())
     profile = find_device(DEVICE).profile
     try:
         spec = ModelSpec("mobilenet_v1", options.alpha, options.resolution)

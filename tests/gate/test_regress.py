@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from commands import Command
@@ -15,13 +17,13 @@ from registered_boards import make_board, make_home, register
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.serial import Schedule
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import NO_CHANGES, Changes, VariantJob, build_variant
+from tvmmobile.pipeline.build import VariantJob, build_variant
 from tvmmobile.running.library import Library
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import sha256_of
+from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Identity
 
 pytestmark = pytest.mark.virtual
@@ -30,12 +32,14 @@ STEM = "mobilenet_v1_0.25_32_float32_t1"
 KERNEL = "pw_2x2_128x128_32c_to_32c_relu6_float32_t1"
 
 
-def worse(task: Task, schedule: Schedule) -> Schedule:
-    """A register tile of one pixel and four channels for one kernel."""
+def worse(task: Task, *arguments: Any) -> Choice:
+    """As tuned, but with a register tile of one pixel and four channels for one kernel."""
+    choice = choose(task, *arguments)
     if task.name != KERNEL:
-        return schedule
-    assert isinstance(schedule, KnobSchedule)
-    return replace(schedule, knobs=tuple((schedule.values | {"rows": 1, "columns": 4}).items()))
+        return choice
+    assert isinstance(choice.schedule, KnobSchedule)
+    knobs = tuple((choice.schedule.values | {"rows": 1, "columns": 4}).items())
+    return replace(choice, schedule=replace(choice.schedule, knobs=knobs))
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     identity = Identity(profile.name, profile.model_hash)
     spec = ModelSpec(alpha=0.25, resolution=32)
     libraries = {}
-    for name, changes in (("old", NO_CHANGES), ("rebuilt", NO_CHANGES), ("slow", Changes(reschedule=worse))):
+    for name, chosen in (("old", choose), ("rebuilt", choose), ("slow", worse)):
         job = VariantJob(spec, None, 0, "float32", 1, identity, (SHIPPED_LOGS,), profile.target, folder / name)
-        libraries[name] = build_variant(job, changes)
+        with mock.patch("tvmmobile.pipeline.build.choose", chosen):
+            libraries[name] = build_variant(job)
     libraries["padded"] = padded(libraries["old"], folder / "padded")
     made = Built(folder, libraries)
     bench = Command(folder, "bench", str(libraries["old"].path), "--out", str(folder / "old"))

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,11 @@ PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
 LEFT_OUT = ("s_tir.CompactBufferAllocation",)
 
 
-def pass_context(disabled: Sequence[str] = ()) -> Any:
-    """The PassContext under which every kernel and network is built, so that a kernel is the same code alone and in a network.
-
-    Args:
-        disabled: names of more passes to leave out.
-    """
+def pass_context() -> Any:
+    """The PassContext under which every kernel and network is built, so that a kernel is the same code alone and in a network."""
     import tvm
 
-    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=[*LEFT_OUT, *disabled])
+    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=[*LEFT_OUT])
 
 
 def make_target(target: Mapping[str, Any]) -> Any:

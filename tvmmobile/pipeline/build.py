@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from tvmmobile import __version__
-from tvmmobile.graph.layers import Layer, LayerParameters, Layout
+from tvmmobile.graph.layers import Layer, LayerParameters
 from tvmmobile.graph.network import Lowered, Network, lower, read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function
-from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
+from tvmmobile.kernels.serial import TraceSchedule, schedule_to_json
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.models.own import OwnSpec
 from tvmmobile.networks.models.registry import build_torch_model
@@ -32,7 +32,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing, sha256_of, write_text
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database, Identity
-from tvmmobile.tuning.plan import MAX_REGION, Price, Step, VariantTasks, candidate_regions, edge_layouts, make_plan
+from tvmmobile.tuning.plan import Price, Step, VariantTasks, candidate_regions, make_plan
 
 MANIFEST_VERSION = 1
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
@@ -71,28 +71,6 @@ class VariantJob:
         return stem_of(self.spec.variant, self.dtype, self.threads)
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What is made otherwise than usual, to see what it is worth (scripts/ablation).
-
-    Attributes:
-        layouts: what may lie between two layers.
-        largest_region: layers of one kernel at most.
-        left_out: templates whose records do not count.
-        reschedule: another schedule for a task than the one chosen.
-        disabled_passes: of TVM, by name.
-    """
-
-    layouts: Callable[[Layer, Layer], tuple[Layout, ...]] = edge_layouts
-    largest_region: int = MAX_REGION
-    left_out: tuple[str, ...] = ()
-    reschedule: Callable[[Task, Schedule], Schedule] = lambda task, schedule: schedule
-    disabled_passes: tuple[str, ...] = ()
-
-
-NO_CHANGES = Changes()
-
-
 def variant_tasks(job: VariantJob) -> VariantTasks:
     """The tasks of a variant."""
     import tvm
@@ -104,7 +82,7 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
     return VariantTasks(len(network.nodes), tuple(regions), sources)
 
 
-def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
+def build_variant(job: VariantJob) -> Library:
     """Compile one variant and write its library, manifest and reference, each whole.
 
     Raises:
@@ -115,17 +93,16 @@ def build_variant(job: VariantJob, changes: Changes = NO_CHANGES) -> Library:
     network = _network(imported, job.dtype, job.threads, job.dump_dir)
     database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
-    regions = candidate_regions(network, _taken, job.dtype, job.threads, changes.layouts)
+    regions = candidate_regions(network, _taken, job.dtype, job.threads)
     basis = _basis(job, database, [region.task for region in regions])
     for region in regions:
-        task, further = region.task, region.last - region.first
-        if task not in choices and (not further or (basis.best(task, changes.left_out) and further < changes.largest_region)):
-            choice = choose(task, network.nodes[region.first].function, basis, job.target, changes.left_out)
-            choices[task] = replace(choice, schedule=changes.reschedule(task, choice.schedule))
+        task = region.task
+        if task not in choices and (region.first == region.last or basis.best(task)):
+            choices[task] = choose(task, network.nodes[region.first].function, basis, job.target)
     regions = [region for region in regions if region.task in choices]
     plan = make_plan(network, regions, lambda task: choices[task].price)
     library = Library(job.spec, job.dtype, job.threads, job.out / f"{job.stem}.so")
-    with pass_context(changes.disabled_passes):
+    with pass_context():
         _compile(network, plan.steps, choices, job.target, library.path, compiler)
     _write_reference(imported, library.reference_path)
     steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +24,17 @@ class Choice:
     price: Price
 
 
-def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any], left_out: Container[str] = ()) -> Choice:
+def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any]) -> Choice:
     """The schedule for `task`.
 
     Args:
         source: an opaque task's unscheduled TIR function, else `None`.
         target: the device's target, for sampling a fallback schedule that was never measured.
-        left_out: templates whose records do not count for this task.
 
     Raises:
         UserError: no schedule exists at all.
     """
-    best = database.best(task, left_out)
+    best = database.best(task)
     if best is not None:
         return Choice(best.schedule, Price(best.latency_us, f"best of {len(database.records(task))} records"))
     near = nearest_record(task, database)

@@ -103,18 +103,11 @@ def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:
     return (blocked(blocks[0]), "NHWC") if either else (blocked(blocks[0]),)
 
 
-def candidate_regions(
-    network: Network,
-    takes: Callable[[Task], bool],
-    dtype: str,
-    threads: int,
-    layouts: Callable[[Layer, Layer], tuple[Layout, ...]] = edge_layouts,
-) -> list[Region]:
+def candidate_regions(network: Network, takes: Callable[[Task], bool], dtype: str, threads: int) -> list[Region]:
     """Every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
 
     Args:
         takes: whether some template takes a task of several layers, or with channels in blocks.
-        layouts: what to try between two layers.
 
     Returns the regions in order.
     """
@@ -125,7 +118,7 @@ def candidate_regions(
     for index, node in enumerate(nodes[:-1]):
         readers = () if index + 1 in kept else tuple(nodes[reader].layer for reader in _readers(network, index))
         if readers:
-            tried = layouts(node.layer, readers[0])
+            tried = edge_layouts(node.layer, readers[0])
             known = tuple(layout for layout in tried if _all_take(node.layer, readers, layout, takes, dtype, threads)) or ("NHWC",)
             places = range(index + 1, (node.gated or index + 1) + 1)
             edges[places.start : places.stop] = [known] * len(places)

@@ -1,9 +1,9 @@
-"""Puts files of the user's into a folder on a board: compared by hash, pushed where they differ, checked after that."""
+"""Puts files into a folder on a board: compared by hash, pushed where they differ, checked after that."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tvmmobile.devices.agent.build import AGENT, LOADER
@@ -27,11 +27,15 @@ def program_words(folder: str) -> list[str]:
     return [f"{folder}/{RUNTIME_FOLDER}/{LOADER}", "--library-path", f"{folder}/{RUNTIME_FOLDER}"]
 
 
-def push_files(remote: Remote, folder: str, files: Mapping[str, Path]) -> list[str]:
+def push_files(
+    remote: Remote, folder: str, files: Mapping[str, Path], option: str = "--to", prepare: Callable[[list[str]], object] | None = None
+) -> list[str]:
     """Make sure that `folder` on the board holds `files`, in this order; nothing in it is removed. Returns what had to be pushed.
 
     Args:
         files: by their place in the folder, such as `net.so` or `runtime/libtvm_ffi.so`.
+        option: names another folder.
+        prepare: called with what will be pushed; makes the folders, which is all that is done without it.
 
     Raises:
         LinkLost: the connection is gone.
@@ -42,7 +46,10 @@ def push_files(remote: Remote, folder: str, files: Mapping[str, Path]) -> list[s
     missing = [name for name in files if stored.get(name) != wanted[name]]
     if not missing:
         return []
-    _make_folders(remote, sorted({str(Path(folder, name).parent) for name in missing}))
+    if prepare:
+        prepare(missing)
+    else:
+        _make_folders(remote, sorted({str(Path(folder, name).parent) for name in missing}))
     for name in missing:
         try:
             remote.push(files[name], f"{folder}/{name}")
@@ -50,7 +57,7 @@ def push_files(remote: Remote, folder: str, files: Mapping[str, Path]) -> list[s
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise DeviceUnavailable(
                 f"{folder}/{name} cannot be stored on the board: {'its disk is full' if full else error}.",
-                "Free some megabytes there." if full else "Name another folder with --to.",
+                "Free some megabytes there." if full else f"Name another folder with {option}.",
             ) from error
     stored = _hashes(remote, folder, missing)
     wrong = next((name for name in missing if stored.get(name) != wanted[name]), None)

@@ -1,26 +1,20 @@
-"""Puts the agent on a board and takes it away again: one folder of the user's own, files compared by hash and pushed where they differ."""
+"""Puts the agent on a board, into a folder of the user's own, and takes it away again."""
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from pathlib import Path
 
 from tvmmobile.devices.agent.build import AGENT, LOADER
+from tvmmobile.devices.board.deploy import push_files
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable, UserError
-from tvmmobile.system.files import sha256_of
 
 Progress = Callable[[str], None]
-#: Empties and hashing of some megabytes on a slow card.
-_HASH_TIMEOUT_S = 60.0
+#: For some megabytes on a slow card.
+_REMOVE_TIMEOUT_S = 60.0
 #: In every folder of ours on a board: nothing is removed that does not hold it.
 MARK = ".tvmmobile"
-
-
-def agent_folder(directory: str, bundle: Path) -> str:
-    """Where the agent of this version belongs on a board."""
-    return f"{directory}/{bundle.name}"
 
 
 def agent_words(folder: str) -> list[str]:
@@ -52,28 +46,16 @@ def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progre
         LinkLost: the connection is gone.
         DeviceUnavailable: the board cannot store it, or what it stored is not what was sent.
     """
-    folder = agent_folder(directory, bundle)
-    wanted = {path.name: sha256_of(path) for path in sorted(bundle.iterdir())}
-    stored = _hashes(remote, folder, list(wanted))
-    missing = [name for name, digest in wanted.items() if stored.get(name) != digest]
-    if not missing:
-        return folder
-    _make_directory(remote, directory)
-    old = 'cd "$1" && for name in agent-*; do [ "$name" = "$2" ] || rm -rf "./$name"; done; mkdir -p -m 700 "./$2"'
-    remote.run(["sh", "-c", old, "sh", directory, bundle.name])
-    size = sum((bundle / name).stat().st_size for name in missing)
-    progress(f"pushing the agent ({size / 1e6:.0f} MB)")
-    for name in missing:
-        try:
-            remote.push(bundle / name, f"{folder}/{name}")
-        except OSError as error:
-            raise _not_stored(directory, error) from error
-    stored = _hashes(remote, folder, list(wanted))
-    if stored != wanted:
-        wrong = next(name for name in wanted if stored.get(name) != wanted[name])
-        raise DeviceUnavailable(
-            f"{folder}/{wrong} on the board is not what was sent.", "Its storage may be full or failing; check with df -h."
-        )
+    folder = f"{directory}/{bundle.name}"
+
+    def prepare(missing: list[str]) -> None:
+        _make_directory(remote, directory)
+        old = 'cd "$1" && for name in agent-*; do [ "$name" = "$2" ] || rm -rf "./$name"; done; mkdir -p -m 700 "./$2"'
+        remote.run(["sh", "-c", old, "sh", directory, bundle.name])
+        size = sum((bundle / name).stat().st_size for name in missing)
+        progress(f"pushing the agent ({size / 1e6:.0f} MB)")
+
+    push_files(remote, folder, {path.name: path for path in sorted(bundle.iterdir())}, "--directory", prepare)
     return folder
 
 
@@ -85,7 +67,7 @@ def remove_folder(remote: Remote, directory: str) -> None:
         UserError: the folder is not one that this program made, or cannot be removed.
     """
     script = '[ -e "$1" ] || exit 0; [ -f "$1/$2" ] || exit 9; rm -rf "$1"'
-    done = remote.run(["sh", "-c", script, "sh", directory, MARK], timeout_s=_HASH_TIMEOUT_S)
+    done = remote.run(["sh", "-c", script, "sh", directory, MARK], timeout_s=_REMOVE_TIMEOUT_S)
     if done.status == 9:
         raise UserError(f"{directory} on the board was not made by tvmmobile and stays as it is.", "Look at it yourself.")
     if done.status != 0:
@@ -102,16 +84,3 @@ def _make_directory(remote: Remote, directory: str) -> None:
         raise DeviceUnavailable(
             f"{directory} cannot be created on the board: {done.stderr.strip()}.", "Name another folder with --directory."
         )
-
-
-def _hashes(remote: Remote, folder: str, names: list[str]) -> dict[str, str]:
-    """SHA-256 of files on the board; those that are not there are left out."""
-    script = 'cd "$1" 2>/dev/null || exit 0; shift; sha256sum -- "$@" 2>/dev/null; exit 0'
-    lines = remote.run(["sh", "-c", script, "sh", folder, *names], timeout_s=_HASH_TIMEOUT_S).stdout.splitlines()
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-
-
-def _not_stored(directory: str, error: OSError) -> DeviceUnavailable:
-    if error.errno == errno.ENOSPC:
-        return DeviceUnavailable(f"The board's disk is full: {directory} has no room for the agent.", "Free some megabytes there.")
-    return DeviceUnavailable(f"The agent cannot be stored in {directory} on the board: {error}.", "Name another folder with --directory.")
