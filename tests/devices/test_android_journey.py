@@ -182,7 +182,6 @@ def test_refused_in_one_sentence(phone: Phone, cli: CommandLine, tmp_path: Path,
     wait_until(lambda: not adb_servers(adb_server_port()), "the server to end")
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
-        patch.setenv("ADBUTILS_ADB_PATH", str(tmp_path / "adb"))  # adbutils brings one along on some machines
         assert "no adb program on this machine.\nRun: apt-get install -y adb" in refusal("device", "check", "phone")
     assert cli("device", "remove", "phone").code == 0
 

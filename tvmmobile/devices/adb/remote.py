@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tvmmobile.devices.adb.files import error_number, receive_file, send_file
-from tvmmobile.devices.adb.server import AdbRefused, AdbServer, Gone, NoAnswer, answers, running_server
+from tvmmobile.devices.adb.server import AdbRefused, AdbServer, Gone, NoAnswer, receive, running_server
 from tvmmobile.devices.adb.shell import AdbProcess, service_of
 from tvmmobile.devices.board.registered import AdbAddress
 from tvmmobile.devices.board.remote import RUN_TIMEOUT_S, Completed, LinkLost
@@ -145,12 +145,8 @@ def _unknown(serial: str, listed: dict[str, str], said: str) -> DeviceUnavailabl
 
 def _transport_of(server: AdbServer, serial: str, deadline: float) -> int:
     """adb's number for this connection to the device; another one after it was unplugged."""
-    connection = server.open(f"host:tport:serial:{serial}", timeout_s=_left(deadline))
-    with contextlib.closing(connection.conn), answers():
-        answer = connection.read(8)
-    if len(answer) != 8:
-        raise Gone("the connection ended")
-    return int.from_bytes(answer, "little")
+    with server.open(f"host:tport:serial:{serial}", timeout_s=_left(deadline)) as connection:
+        return int.from_bytes(receive(connection, 8), "little")
 
 
 def _listed(text: str) -> set[int]:
@@ -275,7 +271,7 @@ class AdbRemote:
     def _start(self, words: Sequence[str], timeout_s: float) -> AdbProcess:
         with self._link():
             connection = self._server.open(self._transport, service_of(words), timeout_s=timeout_s)
-        process = AdbProcess(connection.conn, self._serial, self._process_ended)
+        process = AdbProcess(connection, self._serial, self._process_ended)
         self._processes.add(process)
         return process
 
@@ -287,11 +283,11 @@ class AdbRemote:
     def _files(self) -> Iterator[socket.socket]:
         """A connection to the device's files."""
         with self._link():
-            connection = self._server.open(self._transport, "sync:", timeout_s=STALL_TIMEOUT_S)
-        with contextlib.closing(connection.conn) as files:
+            files = self._server.open(self._transport, "sync:", timeout_s=STALL_TIMEOUT_S)
+        with files:
             try:
                 yield files
-            except LinkLost as error:
+            except (NoAnswer, Gone) as error:
                 self._lost = self._lost or str(error)
                 raise LinkLost(f"{self._serial}: {error}") from error
 

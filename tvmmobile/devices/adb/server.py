@@ -1,13 +1,16 @@
-"""adb's server on this machine: started where none runs, and asked for its devices and their services."""
+"""adb's server on this machine: started where none runs, and asked for its devices and their services.
+
+Each request is its length in four hexadecimal digits and its text, answered with OKAY or FAIL: `SERVICES.TXT` of Android's adb.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from tvmmobile.system.environment import adb_server_port
 from tvmmobile.system.errors import DeviceUnavailable
@@ -41,79 +44,108 @@ class AdbServer:
 
     port: int
 
-    def open(self, *requests: str, timeout_s: float) -> Any:
-        """Give the server requests, one after another once the last one is accepted; the connection (adbutils) is then the service's.
+    def open(self, *requests: str, timeout_s: float) -> socket.socket:
+        """Give the server requests, one after another once the last one is accepted; the connection is then the service's.
 
-        Its `conn` is the socket, which fails with `TimeoutError` after `timeout_s`.
+        It fails with `TimeoutError` after `timeout_s`.
 
         Raises:
-            Refused, NoAnswer, Gone: a request is not accepted.
+            AdbRefused, NoAnswer, Gone: a request is not accepted.
         """
-        from adbutils import AdbClient, AdbError
-
-        if not _listens(self.port):  # adbutils would start a server, which knows nothing of our connections
-            raise Gone("adb's server has ended")
-        with answers():
-            connection = AdbClient(_HOST, self.port).make_connection(timeout=timeout_s)
-        with contextlib.ExitStack() as undo, answers():
-            undo.callback(connection.conn.close)
+        with _answers():
+            connection = socket.create_connection((_HOST, self.port), timeout_s)
+        try:
             for request in requests:
                 content = request.encode(errors="surrogateescape")
                 if len(content) > 0xFFFF:
-                    raise AdbError("the command is too long for adb")
-                connection.conn.sendall(b"%04x" % len(content) + content)
-                connection.check_okay()
-            undo.pop_all()
+                    raise AdbRefused("the command is too long for adb")
+                send(connection, b"%04x" % len(content) + content)
+                _check_okay(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def ask(self, *requests: str, timeout_s: float = ASK_TIMEOUT_S, confirmed: bool = False) -> str:
         """What is answered to the last of the requests; `confirmed` where a second OKAY precedes it.
 
         Raises:
-            Refused, NoAnswer, Gone: nothing is.
+            AdbRefused, NoAnswer, Gone: nothing is.
         """
-        connection = self.open(*requests, timeout_s=timeout_s)
-        with contextlib.closing(connection.conn), answers():
+        with self.open(*requests, timeout_s=timeout_s) as connection:
             if confirmed:
-                connection.check_okay()
-            return str(connection.read_string_block())
+                _check_okay(connection)
+            return _text(connection)
 
     def order(self, *requests: str, timeout_s: float = ASK_TIMEOUT_S) -> None:
         """Give an order, the last of the requests, and see it carried out.
 
         Raises:
-            Refused, NoAnswer, Gone: it is not.
+            AdbRefused, NoAnswer, Gone: it is not.
         """
-        connection = self.open(*requests, timeout_s=timeout_s)
-        with contextlib.closing(connection.conn), answers():
-            connection.check_okay()
+        with self.open(*requests, timeout_s=timeout_s) as connection:
+            _check_okay(connection)
 
     def devices(self) -> list[tuple[str, str]]:
         """Serial and state of every device: `device` for one that can be used, `offline`, `unauthorized`, `no permissions; …`.
 
         Raises:
-            Refused, NoAnswer, Gone: there is no answer.
+            AdbRefused, NoAnswer, Gone: there is no answer.
         """
         rows = (line.partition("\t") for line in self.ask("host:devices").splitlines() if line)
         return [(serial, state.strip()) for serial, _, state in rows]
 
 
-@contextlib.contextmanager
-def answers() -> Iterator[None]:
-    """Tells apart what adbutils and sockets raise: `AdbRefused`, `NoAnswer`, `Gone`."""
-    from adbutils import errors
+def send(connection: socket.socket, content: bytes) -> None:
+    """Send all of it.
 
+    Raises:
+        NoAnswer, Gone: it does not get there.
+    """
+    with _answers():
+        connection.sendall(content)
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """So many bytes.
+
+    Raises:
+        NoAnswer, Gone: they do not come.
+    """
+    content = bytearray()
+    while len(content) < size:
+        with _answers():
+            arrived = connection.recv(size - len(content))
+        if not arrived:
+            raise Gone("the connection ended")
+        content += arrived
+    return bytes(content)
+
+
+@contextlib.contextmanager
+def _answers() -> Iterator[None]:
     try:
         yield
-    except (TimeoutError, errors.AdbTimeout) as error:
-        raise NoAnswer("adb does not answer") from error
-    except (EOFError, OSError, ValueError) as error:
-        raise Gone(str(error) or "the connection ended") from error
-    except errors.AdbError as error:
-        said = str(error).splitlines()[0] if str(error) else ""
-        if said == "connection closed" or said.startswith("Unknown data") or isinstance(error, errors.AdbConnectionError):
-            raise Gone("the connection ended") from error
-        raise AdbRefused(said) from error
+    except TimeoutError as error:
+        raise NoAnswer("nothing moved in time") from error
+    except OSError as error:
+        raise Gone("the connection ended") from error
+
+
+def _text(connection: socket.socket) -> str:
+    size = receive(connection, 4)
+    try:
+        return receive(connection, int(size, 16)).decode(errors="replace")
+    except ValueError as error:
+        raise Gone(f"{size!r} is not how adb answers") from error
+
+
+def _check_okay(connection: socket.socket) -> None:
+    said = receive(connection, 4)
+    if said == b"FAIL":
+        raise AdbRefused(_text(connection).partition("\n")[0])
+    if said != b"OKAY":
+        raise Gone(f"{said!r} is not how adb answers")
 
 
 def running_server() -> AdbServer:
@@ -134,14 +166,12 @@ def running_server() -> AdbServer:
 
 
 def _start(port: int) -> None:
-    from adbutils import adb_path
-    from adbutils.errors import AdbError
-
+    program = shutil.which("adb")
+    if program is None:
+        raise DeviceUnavailable("There is no adb program on this machine.", _INSTALL)
     try:
-        command = [adb_path(), "-P", str(port), "start-server"]
+        command = [program, "-P", str(port), "start-server"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
-    except (AdbError, OSError) as error:
-        raise DeviceUnavailable("There is no adb program on this machine.", _INSTALL) from error
     except subprocess.TimeoutExpired as error:
         raise DeviceUnavailable(f"adb did not start its server within {START_TIMEOUT_S:g} s.", "Run: adb start-server") from error
     if done.returncode != 0:
