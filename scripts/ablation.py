@@ -15,7 +15,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def measured(job: VariantJob, changes: Mapping[str, Any], endpoint: Endpoint, pr
 def entry(row: AblationRow, result: VariantResult) -> dict[str, Any]:
     """A row of the JSON file."""
     counts = {"core_cycles": result.cycles, "l1d_misses": result.l1d_misses, "dram_bytes": result.dram_bytes}
-    return {"left_out": row.left_out, "instead": row.what, "against": row.against, "ms": result.samples_us[0] / 1000, **counts}
+    return {"left_out": row.left_out, "instead": row.what, "against": row.against or None, "ms": result.samples_us[0] / 1000, **counts}
 
 
 def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
