@@ -24,7 +24,6 @@ from unittest import mock
 import numpy as np
 
 from tvmmobile import schedules
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.tasks import Task
@@ -32,8 +31,10 @@ from tvmmobile.kernels.codegen import LEFT_OUT, PASS_CONFIG
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import build
 from tvmmobile.pipeline.build import VariantJob
-from tvmmobile.pipeline.stages import BenchJob, bench_library, network_timing
+from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
+from tvmmobile.running.bench import started_agents
+from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.schedules.emit import Expr
 from tvmmobile.schedules.machine import LANES, round_up
@@ -158,7 +159,7 @@ ROWS = (
 )
 
 
-def measured(job: VariantJob, changes: Mapping[str, Any], endpoint: Endpoint, profile: DeviceProfile) -> VariantResult:
+def measured(job: VariantJob, changes: Mapping[str, Any], agents: Agents) -> VariantResult:
     """Build a library and run it.
 
     Raises:
@@ -168,7 +169,7 @@ def measured(job: VariantJob, changes: Mapping[str, Any], endpoint: Endpoint, pr
         for name, other in changes.items():
             stack.enter_context(mock.patch.object(build, name, other))
         library = build.build_variant(job)
-    return bench_library(BenchJob(library, endpoint, profile, network_timing(profile, job.threads, 1, 1)))
+    return bench_library(BenchJob(library, agents, agents.network_timing(job.threads, 1, 1)))
 
 
 def entry(row: AblationRow, result: VariantResult) -> dict[str, Any]:
@@ -185,13 +186,13 @@ def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
     """
     board = find_device(DEVICE)
     found = []
-    with board.started(1) as endpoint:
+    with started_agents(board) as agents:
         for row in ROWS:
-            found.append(entry(row, measured(job, row.changes, endpoint, board.profile)))
+            found.append(entry(row, measured(job, row.changes, agents)))
             print(f"{row.left_out}: {found[-1]['ms']:.2f} ms modelled", file=sys.stderr, flush=True)
         if threads > 1:
             last = AblationRow("one thread", f"{threads} threads", {})
-            found.append(entry(last, measured(replace(job, threads=threads), {}, endpoint, board.profile)))
+            found.append(entry(last, measured(replace(job, threads=threads), {}, agents)))
     return found
 
 

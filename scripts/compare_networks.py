@@ -25,10 +25,11 @@ from tvmmobile.networks.models.comparison import COMPARED
 from tvmmobile.networks.models.published import figures
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import VariantJob
-from tvmmobile.pipeline.stages import bench_libraries, build_libraries, network_timing
+from tvmmobile.pipeline.stages import bench_libraries, build_libraries
 from tvmmobile.results.file import Results, VariantResult, read_results, write_results
 from tvmmobile.results.report.joining import join
 from tvmmobile.results.report.wording import latency_ms, millions, scientific, signed
+from tvmmobile.running.bench import started_bench
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
@@ -72,11 +73,11 @@ def run(specs: Sequence[ModelSpec], logs: Path, threads: int) -> Results:
     with tempfile.TemporaryDirectory(prefix="tvmmobile-networks-") as folder:
         identity = Identity(profile.name, profile.model_hash)
         jobs = [VariantJob(spec, None, 0, "float32", threads, identity, (logs,), profile.target, Path(folder)) for spec in specs]
-        with started_workers(worker_count(len(jobs)), None, None) as workers, board.started(workers.count) as endpoint:
+        with started_workers(worker_count(len(jobs)), None, None) as workers, started_bench(board, workers) as bench:
             with counting("compiling", len(jobs)) as done:
                 libraries = build_libraries(workers, jobs, done)
             with counting("verifying", len(jobs)) as done:
-                return bench_libraries(workers, libraries, endpoint, profile, network_timing(profile, threads, 1, 1), done)
+                return bench_libraries(bench, libraries, done)
 
 
 def completed(known: list[Results], logs: Path, threads: int) -> Results:

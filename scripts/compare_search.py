@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, Layer
 from tvmmobile.graph.tasks import Task
+from tvmmobile.running.bench import Bench, started_bench
 from tvmmobile.schedules import KnobSchedule, Space, template_for
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
@@ -32,7 +32,7 @@ from tvmmobile.tuning.search.cost_model import CostModel
 from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
 from tvmmobile.tuning.search.trial import TrialJob, run_trial
-from tvmmobile.tuning.search.tuner import BATCH, TRIAL_TIMEOUT_S, kernel_timing
+from tvmmobile.tuning.search.tuner import BATCH, TRIAL_TIMEOUT_S
 
 SEEDS = range(5)
 #: A schedule counts as found when it is at most this much slower than the best known; the widest margin first.
@@ -73,9 +73,7 @@ class Lab:
     """Measures schedules, each once."""
 
     database: Database
-    endpoint: Endpoint
-    profile: DeviceProfile
-    workers: Workers
+    bench: Bench
     known: dict[tuple[Task, KnobSchedule], Record] = field(default_factory=dict)
     measured: int = 0
 
@@ -88,8 +86,9 @@ class Lab:
     def measure(self, task: Task, schedules: Sequence[KnobSchedule]) -> list[Record]:
         """Their records, in order."""
         missing = [schedule for schedule in schedules if (task, schedule) not in self.known]
-        jobs = [TrialJob(task, s, None, self.endpoint, self.profile, kernel_timing(self.profile, 1)) for s in missing]
-        for job, result in self.workers.run(run_trial, jobs, TRIAL_TIMEOUT_S):
+        agents = self.bench.agents
+        jobs = [TrialJob(task, schedule, None, agents, agents.kernel_timing(1)) for schedule in missing]
+        for job, result in self.bench.workers.run(run_trial, jobs, TRIAL_TIMEOUT_S):
             if isinstance(result, WorkerError):
                 record = Record(task, job.schedule, None, error=str(result))
             else:
@@ -206,13 +205,13 @@ def main() -> None:
     device = find_device("pi4-virtual")
     identity = Identity(device.profile.name, device.profile.model_hash)
     shipped = Database(identity, [SHIPPED_LOGS], None)
-    with Workers(2) as workers, device.started(2) as endpoint:
-        lab = Lab(Database(identity, [SHIPPED_LOGS], options.cache), endpoint, device.profile, workers)
+    with Workers(2) as workers, started_bench(device, workers) as bench:
+        lab = Lab(Database(identity, [SHIPPED_LOGS], options.cache), bench)
         trials: dict[str, dict[str, list[list[int]]]] = {}
         for (strategy, task), needed in compare(lab, shipped).items():
             trials.setdefault(task.name, {})[strategy] = needed
     limits = {"seeds": len(SEEDS), "most_trials": MOST_TRIALS, "margins": MARGINS}
-    content = {"device": identity.device, "timing_model": identity.model, **limits, "trials": trials}
+    content = {"device": identity.device, "timing_model": identity.model_hash, **limits, "trials": trials}
     print(page(content))
     if options.out:
         write_text(options.out, page(content))

@@ -20,10 +20,10 @@ from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import VariantJob, build_variant
-from tvmmobile.pipeline.stages import BenchJob, bench_library, network_timing
+from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
+from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library
-from tvmmobile.running.measure import Timing
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.tuning.database import Identity
@@ -63,9 +63,8 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
     profile = device.profile
     identity = Identity(profile.name, profile.model_hash)
     library = build_variant(VariantJob(spec, None, 0, "float32", 1, identity, (logs,), profile.target, folder))
-    timing: Timing = network_timing(profile, 1, 1, 1)
-    with device.started(1) as endpoint:
-        return library, bench_library(BenchJob(library, endpoint, profile, timing)), profile
+    with started_agents(device) as agents:
+        return library, bench_library(BenchJob(library, agents, agents.network_timing(1, 1, 1))), profile
 
 
 def main() -> int:

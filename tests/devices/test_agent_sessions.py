@@ -20,7 +20,7 @@ from virtual_libraries import build_library
 from tvmmobile.devices.agents.rpc import LinkError, open_session
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
-from tvmmobile.running.measure import KernelRun, MeasureError, Timing, measure_library
+from tvmmobile.running.measure import Agents, KernelRun, MeasureError, Timing
 
 pytestmark = pytest.mark.virtual
 DEVICE = find_device("pi4")
@@ -39,14 +39,14 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 def scale(endpoint: Endpoint, library: Path) -> KernelRun:
-    run = measure_library(endpoint, DEVICE.profile, library, "scale", [X, np.zeros_like(X)], [1], 10)
+    run = Agents(DEVICE.profile, endpoint).measure_kernel(library, "scale", [X, np.zeros_like(X)], 10)
     np.testing.assert_array_equal(run.outputs[0], 2 * X)
     return run
 
 
 def failure(endpoint: Endpoint, library: Path, function: str, timeout_s: float = 10) -> MeasureError:
     with pytest.raises(MeasureError) as caught:
-        measure_library(endpoint, DEVICE.profile, library, function, [], [], timeout_s)
+        Agents(DEVICE.profile, endpoint).measure_kernel(library, function, [], timeout_s, outputs=())
     return caught.value
 
 
@@ -123,7 +123,7 @@ def test_damaged_library_is_a_load_failure(endpoint: Endpoint, library: Path, tm
 def test_the_clock_is_read_on_a_board(endpoint: Endpoint, library: Path) -> None:
     board = replace(DEVICE.profile, kind="measured", model_hash=None)
     timing = Timing(warmup=1, repeat=5, number=2, min_time_ms=1, flush_bytes=1 << 20, produce=(0,))
-    run = measure_library(endpoint, board, library, "scale", [X, np.zeros_like(X)], [0, 1], 10, timing)
+    run = Agents(board, endpoint).measure_kernel(library, "scale", [X, np.zeros_like(X)], 10, timing, (0, 1))
     assert run.latency.kind == "measured" and run.latency.cycles is None
     assert len(run.latency.samples_ns) == 5 and min(run.latency.samples_ns) > 0
     assert run.latency.seconds == sorted(run.latency.samples_ns)[2] * 1e-9

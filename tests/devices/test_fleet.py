@@ -22,11 +22,12 @@ from tvmmobile.devices.agents.rpc import open_session
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
-from tvmmobile.running.measure import MeasureError, Timing, measure_library
+from tvmmobile.running.bench import started_bench
+from tvmmobile.running.measure import MeasureError
 from tvmmobile.system.workers import JOBS_EACH, Workers
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
-from tvmmobile.tuning.search.tuner import Assignment, assign, tune
+from tvmmobile.tuning.search.tuner import Assignment, Search, assign, tune
 
 #: Two kernels with an odd number of candidates: a pause after each kernel would cost a third.
 TASKS = {Task((Conv2d(7, 7, 16, 16),)): None, Task((Conv2d(7, 7, 32, 16),)): None}
@@ -59,7 +60,7 @@ class Prebuilt(Workers):
 def run_prebuilt(library: Path, job: TrialJob) -> Outcome:
     """A candidate's second half."""
     try:
-        run = measure_library(job.endpoint, job.profile, library, "pause", [np.zeros(1, np.float32)], [], job.timeout_s, Timing())
+        run = job.agents.measure_kernel(library, "pause", [np.zeros(1, np.float32)], job.timeout_s)
     except MeasureError as error:
         return Outcome(None, error=error.reason, outage=error.kind in ("link", "host"), final=error.kind == "host")
     return Outcome(run.latency.seconds * 1e6)
@@ -104,15 +105,15 @@ def seconds_of_tuning(device: HardwareDevice, workers: Workers, folder: Path) ->
     """How long all candidates take once everything is up."""
     profile, listener = device.profile, Silent()
     database = Database(Identity(profile.name, profile.model_hash), (), folder / "logs")
-    with device.started() as endpoint:
+    with started_bench(device, workers) as bench:
         with contextlib.ExitStack() as sessions:
             for _ in range(device.boards):
-                sessions.enter_context(open_session(endpoint, 30))
+                sessions.enter_context(open_session(bench.agents.endpoint, 30))
         import tvm  # noqa: F401  # by the first that needs it, which takes seconds
 
         assignments = assign(TASKS, database, CANDIDATES, profile.target)
         begin = time.monotonic()
-        tune(assignments, database, endpoint, profile, workers, listener, "random")
+        tune(assignments, database, bench, listener, Search("random"))
         seconds = time.monotonic() - begin
     assert listener.finished == list(TASKS)
     records = [record for task in TASKS for record in database.records(task)]

@@ -24,9 +24,10 @@ from tvmmobile.devices.board.registered import registered_names
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.results.file import read_results
+from tvmmobile.running.bench import started_bench
 from tvmmobile.system.workers import Workers
 from tvmmobile.tuning.database import Database, Identity
-from tvmmobile.tuning.search.tuner import assign, tune
+from tvmmobile.tuning.search.tuner import Search, assign, tune
 
 pytestmark = pytest.mark.virtual
 SMALL = ("--alpha", "0.25", "--resolution", "32", "--classes", "10")
@@ -52,9 +53,9 @@ def tuned(device: HardwareDevice, logs: Path, listener: Quiet, candidates: int) 
     """The schedules that were measured, those that failed marked."""
     profile = device.profile
     database = Database(Identity(profile.name, profile.model_hash), (), logs)
-    with Workers(2) as workers, device.started() as endpoint:
+    with Workers(2) as workers, started_bench(device, workers) as bench:
         assignments = assign({TASK: None}, database, candidates, profile.target)
-        tune(assignments, database, endpoint, profile, workers, listener, "random", 7)
+        tune(assignments, database, bench, listener, Search("random", 7))
     return {f"{record.schedule} {'failed' if record.latency_us is None else ''}" for record in database.records(TASK)}
 
 

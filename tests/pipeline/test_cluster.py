@@ -21,7 +21,6 @@ from registered_boards import make_board, make_home, register
 from ssh_server import wait_until
 
 from tvmmobile.devices.board.hardware import HardwareDevice
-from tvmmobile.devices.protocol import Device, Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.tasks import Task
@@ -29,11 +28,12 @@ from tvmmobile.pipeline.cluster import pool
 from tvmmobile.pipeline.cluster.parcel import elsewhere
 from tvmmobile.pipeline.cluster.pool import ClusterWorkers
 from tvmmobile.pipeline.cluster.worker import PACKAGES, check_versions, versions_here
+from tvmmobile.running.bench import Bench, started_bench
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 from tvmmobile.system.files import sha256_of
-from tvmmobile.system.workers import WorkerError, WorkerPool, Workers
+from tvmmobile.system.workers import WorkerError, Workers
 from tvmmobile.tuning.database import Database, Identity, Record
-from tvmmobile.tuning.search.tuner import Assignment, assign, tune
+from tvmmobile.tuning.search.tuner import Assignment, Search, assign, tune
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 pytestmark = pytest.mark.virtual
@@ -78,20 +78,12 @@ class Listener:
         """See `search.tuner.Listener`."""
 
 
-def tuned(
-    device: Device,
-    workers: WorkerPool,
-    endpoint: Endpoint,
-    logs: Path,
-    trials: int,
-    strategy: str = "climb",
-    listener: Listener | None = None,
-) -> list[tuple[Any, ...]]:
+def tuned(bench: Bench, logs: Path, trials: int, strategy: str = "climb", listener: Listener | None = None) -> list[tuple[Any, ...]]:
     """What the log holds after tuning `TASKS`, without the dates."""
-    profile = device.profile
+    profile = bench.profile
     identity = Identity(profile.name, profile.model_hash)
     database = Database(identity, (), logs)
-    tune(assign(TASKS, database, trials, profile.target), database, endpoint, profile, workers, listener or Listener(), strategy, 5)
+    tune(assign(TASKS, database, trials, profile.target), database, bench, listener or Listener(), Search(strategy, 5))
     records = [record for task in TASKS for record in Database(identity, (logs,), None).records(task)]
     return sorted((record.task.name, str(record.schedule), record.latency_us, record.cycles, record.error) for record in records)
 
@@ -128,11 +120,11 @@ def dask_program(folder: Path, *words: str, **environment: str) -> Iterator[subp
 
 
 def test_the_same_records_as_on_this_machine_alone(address: str, tmp_path: Path) -> None:
-    with Workers(2) as workers, DEVICE.started(2) as endpoint:
-        alone = tuned(DEVICE, workers, endpoint, tmp_path / "alone", 9)
+    with Workers(2) as workers, started_bench(DEVICE, workers) as bench:
+        alone = tuned(bench, tmp_path / "alone", 9)
     with ClusterWorkers(address) as workers:
         assert workers.count == 2
-        shared = tuned(DEVICE, workers, elsewhere(DEVICE.profile), tmp_path / "shared", 9)
+        shared = tuned(Bench(elsewhere(DEVICE.profile), workers), tmp_path / "shared", 9)
     assert len(alone) == 9 + 3 and all(latency is not None for _, _, latency, _, _ in alone)  # the second task's space is small
     assert shared == alone
 
@@ -160,8 +152,8 @@ def test_a_worker_that_dies_costs_no_candidate(cluster: Any, address: str, tmp_p
         worker.kill()
 
     with ClusterWorkers(address) as workers:
-        disturbed = tuned(DEVICE, workers, elsewhere(DEVICE.profile), tmp_path / "disturbed", 10, listener=Listener(kill_one))
-        quiet = tuned(DEVICE, workers, elsewhere(DEVICE.profile), tmp_path / "quiet", 10)
+        disturbed = tuned(Bench(elsewhere(DEVICE.profile), workers), tmp_path / "disturbed", 10, listener=Listener(kill_one))
+        quiet = tuned(Bench(elsewhere(DEVICE.profile), workers), tmp_path / "quiet", 10)
     assert victims and disturbed == quiet
     wait_until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in victims), "its processes")
 
@@ -211,8 +203,8 @@ def test_for_a_registered_board_only_builds_go_there(
     try:
         device = HardwareDevice(register(cli, board))
         before = [len(_agents(psutil.Process(pid))) for pid in _worker_pids(cluster)]
-        with Workers(2) as here, ClusterWorkers(address, here) as workers, device.started() as endpoint:
-            records = tuned(device, workers, endpoint, tmp_path / "logs", 10, "random")
+        with Workers(2) as here, ClusterWorkers(address, here) as workers, started_bench(device, workers) as bench:
+            records = tuned(bench, tmp_path / "logs", 10, "random")
         assert len(records) == 10 + 3 and all(latency is not None for _, _, latency, _, _ in records), records
         assert [len(_agents(psutil.Process(pid))) for pid in _worker_pids(cluster)] == before
         assert board.leftovers() == []

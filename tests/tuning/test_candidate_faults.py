@@ -9,9 +9,10 @@ import pytest
 from quiet_listener import Quiet
 
 from tvmmobile.devices.registry import find_device
+from tvmmobile.running.bench import started_bench
 from tvmmobile.system.workers import Workers
 from tvmmobile.tuning.database import Database, Identity
-from tvmmobile.tuning.search.tuner import Deadlines, assign, tune
+from tvmmobile.tuning.search.tuner import Deadlines, Search, assign, tune
 
 pytestmark = pytest.mark.virtual
 DEVICE = find_device("pi4")
@@ -31,10 +32,10 @@ def test_bad_candidates_fail_alone(tmp_path: Path) -> None:
     profile = DEVICE.profile
     identity = Identity(profile.name, profile.model_hash)
     database, listener = Database(identity, (), tmp_path), Quiet()
-    with Workers(2, preload=("broken_templates",)) as workers, DEVICE.started(2) as endpoint:
+    with Workers(2, preload=("broken_templates",)) as workers, started_bench(DEVICE, workers) as bench:
         assignments = assign({broken.TASK: None}, database, 64, profile.target)[:1]  # the good template takes the task too
         assert [(assignment.template and assignment.template.name, assignment.missing) for assignment in assignments] == [("broken", 8)]
-        tune(assignments, database, endpoint, profile, workers, listener, deadlines=DEADLINES)
+        tune(assignments, database, bench, listener, Search(deadlines=DEADLINES))
     logged = Database(identity, (tmp_path,), None)  # as the next run reads it
     assert logged.ignored == 0 and len(logged) == len(listener.records) == 8
     best = logged.best(broken.TASK)

@@ -14,6 +14,7 @@ from tvmmobile.kernels.function import kernel_function
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.tuner import assign, make_strategy
 
 PI = Identity("pi4-virtual", "0123abcd")
@@ -56,7 +57,7 @@ def test_a_search_goes_on_beside_old_records(database: Database, name: str) -> N
     assert TEMPLATE is not None and SPACE is not None
     for number, schedule in enumerate(list(SPACE)[1:30]):
         database.append([Record(TASK, schedule, 3.0 + number)])
-    strategy = make_strategy(name, TEMPLATE, TASK, [], random.Random(0), {}, database)
+    strategy = make_strategy(name, TEMPLATE, TASK, [], random.Random(0), CostModels(database))
     strategy.observe(database.records(TASK))
     proposed = strategy.propose(8)
     assert len(proposed) == 8 and all(schedule in SPACE for schedule in proposed)

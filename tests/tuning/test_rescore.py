@@ -15,6 +15,8 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import TraceSchedule
+from tvmmobile.running.bench import Bench
+from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database, Identity, Record
@@ -74,7 +76,7 @@ def rescored(folder: Path, answer: Callable[[int], Any], keep: int = 8) -> tuple
     workers, database = Workers(answer), Database(PRESENT, (), folder)
     ranked = rankings(folder, PRESENT, keep)
     assignments = unmeasured(ranked, database, {})
-    rescore(ranked, assignments, database, Endpoint("127.0.0.1", 1, "pi4"), PROFILE, workers, Deaf())  # type: ignore[arg-type]
+    rescore(ranked, assignments, database, Bench(Agents(PROFILE, Endpoint("127.0.0.1", 1, "pi4")), workers), Deaf())  # type: ignore[arg-type]
     return workers, *replace_logs(ranked, database)
 
 

@@ -12,7 +12,7 @@ from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, template_for
 from tvmmobile.tuning.database import Database, Identity, Record
-from tvmmobile.tuning.search.cost_model import CostModel
+from tvmmobile.tuning.search.cost_model import CostModel, CostModels
 from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.strategy import Strategy
 from tvmmobile.tuning.search.tuner import BATCH, make_strategy
@@ -40,7 +40,7 @@ def made(name: str, task: Task, seed: int = 0, seeds: list[KnobSchedule] | None 
     template = template_for(task)
     assert template is not None
     database = Database(Identity("board", None), (), None)
-    return make_strategy(name, template, task, seeds or [], random.Random(seed), {}, database)
+    return make_strategy(name, template, task, seeds or [], random.Random(seed), CostModels(database))
 
 
 def search(strategy: Strategy, trials: int) -> list[KnobSchedule]:

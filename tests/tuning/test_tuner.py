@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 
-from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.tasks import Task
+from tvmmobile.running.bench import Bench
+from tvmmobile.running.measure import Agents
 from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.workers import WorkerError
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search import tuner
 from tvmmobile.tuning.search.trial import Outcome, TrialJob
-from tvmmobile.tuning.search.tuner import DEADLINES, Assignment, Deadlines, assign, tune
+from tvmmobile.tuning.search.tuner import DEADLINES, Assignment, Deadlines, Search, assign, tune
 
 TASKS = {Task((Conv2d(14, 14, 64, 64),)): None, Task((Dense(64, 64),)): None}
 PROFILE = find_device("pi4").profile
@@ -60,11 +62,16 @@ class Heard:
         self.events.append("end" if best else "end without any")
 
 
+def bench_of(profile: DeviceProfile, workers: Workers, watch: Any = None) -> Bench:
+    """A bench whose agents nobody asks."""
+    return Bench(Agents(profile, Endpoint("127.0.0.1", 1, "pi4")), workers, watch)  # type: ignore[arg-type]
+
+
 def tuned(folder: Path, answer: Callable[[TrialJob], Any], trials: int, deadlines: Deadlines = DEADLINES) -> tuple[Workers, Heard]:
     workers, heard = Workers(answer), Heard()
     database = Database(IDENTITY, (), folder)
     assignments = assign(TASKS, database, trials, PROFILE.target)
-    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), PROFILE, workers, heard, deadlines=deadlines)  # type: ignore[arg-type]
+    tune(assignments, database, bench_of(PROFILE, workers), heard, Search(deadlines=deadlines))
     return workers, heard
 
 
@@ -173,7 +180,7 @@ def watched(folder: Path, watch: Watch) -> tuple[Workers, Database]:
     workers, database = Workers(well), Database(IDENTITY, (), folder)
     assignments = assign(TASKS, database, 8, PROFILE.target)
     board = replace(PROFILE, kind="measured")
-    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), board, workers, Heard(), watch=watch)  # type: ignore[arg-type]
+    tune(assignments, database, bench_of(board, workers, watch), Heard())
     return workers, database
 
 
@@ -225,7 +232,7 @@ def test_what_was_under_way_on_a_spoiled_board_never_counts(tmp_path: Path) -> N
     board, database = Throttling(), Database(IDENTITY, (), tmp_path)
     profile = replace(PROFILE, kind="measured")
     assignments = assign(TASKS, database, 12, PROFILE.target)
-    tune(assignments, database, Endpoint("127.0.0.1", 1, "pi4"), profile, Ahead(board.answer), Heard(), watch=board)  # type: ignore[arg-type]
+    tune(assignments, database, bench_of(profile, Ahead(board.answer), board), Heard())
     records = [record for task in TASKS for record in database.records(task)]
     assert len(records) == 24 and {record.latency_us for record in records} == {1.0}
 

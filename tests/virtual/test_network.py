@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
-from tvmmobile.running.measure import Timing, measure_library, measure_network
+from tvmmobile.running.bench import started_agents
+from tvmmobile.running.measure import Agents, Timing
 
 pytestmark = pytest.mark.virtual
 DEVICE = find_device("pi4")
@@ -18,12 +18,12 @@ COMPILER = "aarch64-linux-gnu-gcc"
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[Endpoint]:
-    with DEVICE.started(1) as started:
+def agents() -> Iterator[Agents]:
+    with started_agents(DEVICE, 1) as started:
         yield started
 
 
-def test_kernel(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_kernel(agents: Agents, tmp_path: Path) -> None:
     import tvm
     from tvm import te
 
@@ -36,10 +36,7 @@ def test_kernel(endpoint: Endpoint, tmp_path: Path) -> None:
     library.export_library(str(tmp_path / "matmul.so"), cc=COMPILER)
     random = np.random.default_rng(0)
     a, b = random.standard_normal((4, 64), dtype="float32"), random.standard_normal((64, 32), dtype="float32")
-    runs = [
-        measure_library(endpoint, DEVICE.profile, tmp_path / "matmul.so", "matmul", [a, b, np.zeros((4, 32), "float32")], [2], 20)
-        for _ in range(2)
-    ]
+    runs = [agents.measure_kernel(tmp_path / "matmul.so", "matmul", [a, b, np.zeros((4, 32), "float32")], 20) for _ in range(2)]
     np.testing.assert_allclose(runs[0].outputs[0], a @ b, rtol=1e-5, atol=1e-5)
     latency = runs[0].latency
     assert latency == runs[1].latency
@@ -50,7 +47,7 @@ def test_kernel(endpoint: Endpoint, tmp_path: Path) -> None:
     assert sum(block.cycles for block in latency.hottest) > 0.8 * latency.cycles
 
 
-def test_network(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_network(agents: Agents, tmp_path: Path) -> None:
     import tvm
     from tvm import relax
 
@@ -66,7 +63,7 @@ def test_network(endpoint: Endpoint, tmp_path: Path) -> None:
         module = relax.get_pipeline("zero")(builder.get())
     relax.build(module, target=target).export_library(str(tmp_path / "net.so"), cc=COMPILER)
     array = np.linspace(-1, 1, 64, dtype="float32").reshape(1, 64)
-    runs = [measure_network(endpoint, DEVICE.profile, tmp_path / "net.so", array, 20) for _ in range(2)]
+    runs = [agents.measure_network(tmp_path / "net.so", array, 20) for _ in range(2)]
     np.testing.assert_allclose(runs[0].output, np.maximum(array @ weights, 0), rtol=1e-5, atol=1e-5)
     assert runs[0].latency == runs[1].latency and runs[0].calls == runs[1].calls
     (call,) = runs[0].calls
@@ -74,7 +71,7 @@ def test_network(endpoint: Endpoint, tmp_path: Path) -> None:
     assert call.dram_bytes is not None and call.dram_bytes <= 256 and call.l1d_misses is not None  # warm: its 2.5 kB fit the first level
     assert call.l1d_misses < 64
     assert 0 < runs[0].peak_memory_bytes < 200 << 20
-    cold = measure_network(endpoint, DEVICE.profile, tmp_path / "net.so", array, 20, Timing())
+    cold = agents.measure_network(tmp_path / "net.so", array, 20, Timing())
     assert cold.latency.cycles is not None and runs[0].latency.cycles is not None
     assert cold.latency.cycles > runs[0].latency.cycles  # the first run allocates
     assert cold.latency.l1d_misses is not None and runs[0].latency.l1d_misses is not None

@@ -22,11 +22,11 @@ from tvmmobile.accuracy.evaluation_file import EvaluationContext, ImageResult
 from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, plain
 from tvmmobile.accuracy.original import Original, compute_of
 from tvmmobile.accuracy.preprocess import Preprocessing, read_input
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, TOLERANCE, failure_of, succeeded
 from tvmmobile.running.library import Library
-from tvmmobile.running.measure import Array, MeasureError, network_outputs
+from tvmmobile.running.measure import Agents, Array, MeasureError
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
@@ -50,8 +50,7 @@ class BatchJob:
 
     library: Library
     original: Original
-    endpoint: Endpoint
-    profile: DeviceProfile
+    agents: Agents
     preprocessing: Preprocessing
     images: tuple[LabelledImage, ...]
 
@@ -145,10 +144,10 @@ def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
     library = job.library
     for attempt in range(1, MOST_ATTEMPTS + 1):
         try:
-            return network_outputs(job.endpoint, library.path, inputs, library.threads, _SESSION_TIMEOUT_S)
+            return job.agents.outputs(library.path, inputs, library.threads, _SESSION_TIMEOUT_S)
         except MeasureError as error:
             if error.kind != "link" or attempt == MOST_ATTEMPTS:
-                raise failure_of(library, job.profile, error) from error
+                raise failure_of(library, job.agents.profile, error) from error
     raise AssertionError("the last attempt returns or raises")
 
 

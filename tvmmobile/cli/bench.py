@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tvmmobile.cli.options import Device, Out
-from tvmmobile.cli.work import Dask, Pin, RequireHardware, check_threads, check_writable, started_board, started_workers, worker_count
+from tvmmobile.cli.work import Dask, Pin, RequireHardware, check_threads, check_writable, started_bench, started_workers, worker_count
 
 
 def bench(
@@ -32,18 +32,16 @@ def bench(
     check_writable(out, "--out")
 
     from tvmmobile.cli.progress import counting
-    from tvmmobile.pipeline.stages import bench_libraries, network_timing
+    from tvmmobile.pipeline.stages import bench_libraries
     from tvmmobile.results.report import print_table, write_report
 
     if board.boards is not None:
         dask = None  # there is nothing to build
-    timing = network_timing(board.profile, found[0].threads, repeat, warmup_runs)
     with (
         started_workers(worker_count(len(found)), board.boards, dask) as workers,
-        started_board(board, workers, dask) as endpoint,
-        board.watched() as watch,
+        started_bench(board, workers, dask, repeat, warmup_runs) as started,
         counting("verifying", len(found)) as done,
     ):
-        results = bench_libraries(workers, found, endpoint, board.profile, timing, done, watch)
+        results = bench_libraries(started, found, done)
     write_report(results, out)
     print_table(results)

@@ -120,17 +120,18 @@ def _evaluate(
     """Evaluate the images; `results` grows as they are done."""
     from tvmmobile.accuracy.evaluation import BatchJob, batches, evaluate_batches
     from tvmmobile.cli.progress import counting
+    from tvmmobile.running.bench import started_bench
     from tvmmobile.system.workers import Workers
 
     parts = batches(chosen, library, board.profile)
     count = worker_count(len(parts)) if board.boards is None else min(board.boards, len(parts))
     with (
         Workers(count) as workers,
-        board.started(workers.count, timed=False) as endpoint,
+        started_bench(board, workers, timed=False) as bench,
         counting("evaluating", len(chosen)) as done,
     ):
-        jobs = [BatchJob(library, original, endpoint, board.profile, preprocessing, part) for part in parts]
-        for batch in evaluate_batches(workers, jobs):
+        jobs = [BatchJob(library, original, bench.agents, preprocessing, part) for part in parts]
+        for batch in evaluate_batches(bench.workers, jobs):
             results += batch
             for result in batch:
                 done(result.image.partition("/")[0])

@@ -52,6 +52,7 @@ def rescore(
     from tvmmobile.cli.work import check_writable, worker_count
     from tvmmobile.devices.registry import find_device
     from tvmmobile.results.report.wording import plural
+    from tvmmobile.running.bench import started_bench
     from tvmmobile.system.environment import user_data_dir
     from tvmmobile.system.workers import Workers
     from tvmmobile.tuning.database import Database, Identity, writing
@@ -76,8 +77,8 @@ def rescore(
             soft_wrap=True,
         )
         if missing:
-            with board.started(workers.count) as endpoint, TuningProgress(assignments, profile.kind) as progress:
-                run(found, assignments, database, endpoint, profile, workers, progress)
+            with started_bench(board, workers) as bench, TuningProgress(assignments, profile.kind) as progress:
+                run(found, assignments, database, bench, progress)
         rescored, backups = replace_logs(found, database)
     _report(rescored, [ranking.task for ranking in ranked if ranking not in found], backups)
 

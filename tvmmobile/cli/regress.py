@@ -35,7 +35,7 @@ def regress(
     the baseline's library, before it is reported. Exit codes: see compare.
     """
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.pipeline.regression import baselines_for
+    from tvmmobile.pipeline.regression import regression_of
     from tvmmobile.running.library import find_libraries
 
     board = find_device(device, require_hardware, pin)
@@ -45,28 +45,24 @@ def regress(
     if out is not None:
         check_writable(out, "--out")
     check_targets(markdown, json_file, junit)
-    baselines = baselines_for(found, board.profile, directory, threshold / 100)
+    regression = regression_of(found, board.profile, directory, threshold / 100)
 
     from tvmmobile.cli.progress import counting, errors
-    from tvmmobile.pipeline.regression import compare_with_baselines
-    from tvmmobile.pipeline.stages import bench_libraries, network_timing
+    from tvmmobile.pipeline.stages import bench_libraries
     from tvmmobile.results.report import write_report
+    from tvmmobile.running.bench import started_bench
     from tvmmobile.system.workers import Workers
 
     def again(variant: str) -> None:
         errors().print(f"timed again: {variant}", soft_wrap=True)
 
-    timing = network_timing(board.profile, found[0].threads, repeat, warmup_runs)
     with (
         Workers(worker_count(len(found))) as workers,
-        board.started(workers.count) as endpoint,
-        board.watched() as watch,
+        started_bench(board, workers, repeat, warmup_runs) as bench,
     ):
         with counting("verifying", len(found)) as done:
-            results = bench_libraries(workers, found, endpoint, board.profile, timing, done, watch)
-        comparison = compare_with_baselines(
-            workers, found, results, baselines, endpoint, board.profile, timing, threshold / 100, again, watch
-        )
+            results = bench_libraries(bench, found, done)
+        comparison = regression.compare(bench, results, again)
     if out is not None:
         write_report(results, out)
     return present(comparison, markdown, json_file, junit)

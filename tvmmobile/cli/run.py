@@ -14,10 +14,9 @@ from tvmmobile.cli.work import RequireHardware, check_writable
 if TYPE_CHECKING:
     from tvmmobile.accuracy.classes import Ranked
     from tvmmobile.accuracy.preprocess import Input
-    from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+    from tvmmobile.devices.protocol import DeviceProfile
     from tvmmobile.running.library import Library
-    from tvmmobile.running.measure import NetworkRun
-    from tvmmobile.running.startup import Startup
+    from tvmmobile.running.measure import Agents, NetworkRun, Startup
 
 _WARMUP_RUNS = 5
 
@@ -46,6 +45,7 @@ def run(
     from tvmmobile.accuracy.classes import most_likely, read_labels
     from tvmmobile.accuracy.preprocess import read_input
     from tvmmobile.devices.registry import find_device
+    from tvmmobile.running.bench import started_agents
     from tvmmobile.system.errors import UserError
     from tvmmobile.system.files import replacing, write_bytes
 
@@ -63,8 +63,8 @@ def run(
     given = read_input(input_file, preprocessing)
     if save_input is not None:
         write_bytes(save_input, given.array.astype("<f4").tobytes())
-    with board.started() as endpoint:
-        done, startup = _run(found, given, endpoint, board.profile, repeat)
+    with started_agents(board) as agents:
+        done, startup = _run(found, given, agents, repeat)
     # What is no row of classes is not ranked.
     ranked = most_likely(done.output, min(top, found.spec.classes), names) if done.output.ndim == 2 else []
     if output is not None:
@@ -76,19 +76,18 @@ def run(
     _print_json(report) if json else _print(report)
 
 
-def _run(library: Library, given: Input, endpoint: Endpoint, profile: DeviceProfile, repeat: int) -> tuple[NetworkRun, Startup | None]:
-    from tvmmobile.pipeline.stages import failure_of, network_timing, session_timeout_s
-    from tvmmobile.running.measure import MeasureError, measure_network
-    from tvmmobile.running.startup import measure_startup
+def _run(library: Library, given: Input, agents: Agents, repeat: int) -> tuple[NetworkRun, Startup | None]:
+    from tvmmobile.pipeline.stages import failure_of, session_timeout_s
+    from tvmmobile.running.measure import MeasureError
 
-    timing = network_timing(profile, library.threads, repeat, _WARMUP_RUNS)
+    timing = agents.network_timing(library.threads, repeat, _WARMUP_RUNS)
     startup, timeout_s = None, session_timeout_s(library)
     try:
-        if profile.kind != "modelled":
-            startup = measure_startup(endpoint, library.path, given.array, library.threads, timeout_s)
-        return measure_network(endpoint, profile, library.path, given.array, timeout_s, timing), startup
+        if agents.profile.kind != "modelled":
+            startup = agents.measure_startup(library.path, given.array, library.threads, timeout_s)
+        return agents.measure_network(library.path, given.array, timeout_s, timing), startup
     except MeasureError as error:
-        raise failure_of(library, profile, error) from error
+        raise failure_of(library, agents.profile, error) from error
 
 
 def _report(

@@ -23,7 +23,7 @@ from tvmmobile.cli.work import (
     check_writable,
     log_dirs,
     set_aside,
-    started_board,
+    started_bench,
     started_workers,
     worker_count,
 )
@@ -90,11 +90,11 @@ def tune(
 
 def _run(board: Board, request: Request, asked: int | None, strategy: str, dask: str | None, *, fresh: bool, dry_run: bool) -> None:
     from tvmmobile.cli.progress import TuningProgress, counting
-    from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks, network_timing
+    from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
     from tvmmobile.results.report.wording import fallback_sentence
     from tvmmobile.tuning.database import Database, writing
     from tvmmobile.tuning.search.rounds import FIRST_TRIALS, later_rounds, promising
-    from tvmmobile.tuning.search.tuner import BATCH, assign
+    from tvmmobile.tuning.search.tuner import BATCH, Search, assign
     from tvmmobile.tuning.search.tuner import tune as run_search
     from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, twin_database
 
@@ -139,14 +139,12 @@ def _run(board: Board, request: Request, asked: int | None, strategy: str, dask:
                 assignments, fallback_sentence([task.name for task, source in tasks.items() if source is not None], len(tasks))
             )
             return
-        with started_board(board, workers, dask) as endpoint, board.watched() as watch:
+        with started_bench(board, workers, dask, _REPEAT, _WARMUP) as bench:
 
             def search(assignments: Sequence[Assignment]) -> None:
                 if _missing(assignments):
                     with TuningProgress(assignments, profile.kind) as progress:
-                        run_search(
-                            assignments, database, endpoint, profile, workers, progress, strategy, request.seed, twin=twin, watch=watch
-                        )
+                        run_search(assignments, database, bench, progress, Search(strategy, request.seed, twin))
 
             search(assignments)
             for each in later:
@@ -154,8 +152,7 @@ def _run(board: Board, request: Request, asked: int | None, strategy: str, dask:
             with counting("compiling", len(jobs)) as done:
                 libraries = build_libraries(workers, jobs, done)
             with counting("verifying", len(jobs)) as done:
-                timing = network_timing(profile, request.threads, _REPEAT, _WARMUP)
-                results = bench_libraries(workers, libraries, endpoint, profile, timing, done, watch)
+                results = bench_libraries(bench, libraries, done)
     _report(results, request.out)
 
 

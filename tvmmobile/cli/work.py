@@ -17,10 +17,11 @@ from tvmmobile.system.environment import SHIPPED_LOGS, user_data_dir
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
-    from tvmmobile.devices.protocol import Device, DeviceProfile, Endpoint
+    from tvmmobile.devices.protocol import Device, DeviceProfile
     from tvmmobile.networks.models.spec import ModelSpec
     from tvmmobile.networks.own.files import OwnFile
     from tvmmobile.pipeline.build import VariantJob
+    from tvmmobile.running.bench import Bench
     from tvmmobile.system.workers import WorkerPool
 
 TARGETS = ("arm",)
@@ -231,16 +232,18 @@ def started_workers(count: int, boards: int | None, dask: str | None) -> Iterato
 
 
 @contextmanager
-def started_board(device: Device, workers: WorkerPool, dask: str | None) -> Iterator[Endpoint]:
-    """The device's agents while the context lasts; those of a virtual board that a Dask cluster works with are started there.
+def started_bench(device: Device, workers: WorkerPool, dask: str | None, repeat: int, warmup: int) -> Iterator[Bench]:
+    """The device's bench while the context lasts; a virtual board that a Dask cluster works with is started there.
 
     Raises:
         DeviceUnavailable, UserError: see `Device.started`.
     """
+    from tvmmobile.running import bench
+
     if dask is not None and device.boards is None:
         from tvmmobile.pipeline.cluster.parcel import elsewhere
 
-        yield elsewhere(device.profile)
+        yield bench.Bench(elsewhere(device.profile), workers)
     else:
-        with device.started(workers.count) as endpoint:
-            yield endpoint
+        with bench.started_bench(device, workers, repeat, warmup) as started:
+            yield started

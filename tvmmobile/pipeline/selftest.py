@@ -14,7 +14,8 @@ from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.health import disturbances, read_health
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
-from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.running.bench import started_agents
+from tvmmobile.running.measure import Agents
 from tvmmobile.system.errors import DeviceUnavailable
 
 _ROUND_TRIPS = 5
@@ -78,15 +79,15 @@ def check_device(file: DeviceFile) -> DeviceReport:
     from tvmmobile.tuning.search.trial import TOLERANCE
 
     device = HardwareDevice(file)
-    with device.started() as endpoint, tempfile.TemporaryDirectory(prefix="tvmmobile-check-") as folder:
+    with started_agents(device) as agents, tempfile.TemporaryDirectory(prefix="tvmmobile-check-") as folder:
         try:
-            with open_session(endpoint, _RUN_TIMEOUT_S) as session:
+            with open_session(agents.endpoint, _RUN_TIMEOUT_S) as session:
                 begin = time.monotonic()
                 session.put(np.ones(_UPLOAD_BYTES // 4, np.float32))
                 rate = _UPLOAD_BYTES / 1e6 / (time.monotonic() - begin)
         except (LinkError, OSError) as problem:
             raise DeviceUnavailable(f"The agent of {file.name} does not serve: {problem}.", "Run the same command again.") from problem
-        error, latency_us = _run_library(device, endpoint, Path(folder))
+        error, latency_us = _run_library(agents, Path(folder))
     if not error <= TOLERANCE:
         raise DeviceUnavailable(
             f"The test library computes something else on {file.name}: error {error:.2g} of the largest output.",
@@ -95,14 +96,14 @@ def check_device(file: DeviceFile) -> DeviceReport:
     return DeviceReport(rate, f"{latency_us:.1f} us {device.profile.kind}")
 
 
-def _run_library(device: HardwareDevice, endpoint: Endpoint, folder: Path) -> tuple[float, float]:
+def _run_library(agents: Agents, folder: Path) -> tuple[float, float]:
     """Error and latency in microseconds of one kernel's usual schedule."""
     from tvmmobile.graph.layers import Conv2d
     from tvmmobile.graph.tasks import Task
     from tvmmobile.kernels.codegen import compile_kernel
     from tvmmobile.kernels.function import kernel_function
     from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
-    from tvmmobile.running.measure import MeasureError, Timing, measure_library
+    from tvmmobile.running.measure import MeasureError, Timing
     from tvmmobile.schedules import template_for
 
     task = Task((Conv2d(14, 14, 64, 64, clamp=(0.0, 6.0)),))
@@ -111,17 +112,14 @@ def _run_library(device: HardwareDevice, endpoint: Endpoint, folder: Path) -> tu
     space = template.space(task)
     assert space is not None
     library = folder / "selftest.so"
-    compile_kernel(kernel_function(task, space.default, None), device.profile.target, library)
+    compile_kernel(kernel_function(task, space.default, None), agents.profile.target, library)
     data, parameters = make_inputs(task), make_parameters(task)
     expected = expected_output(task, data, parameters)
     arrays = [*data, *template.pack(task, space.default.values, parameters), np.full(expected.shape, np.nan, np.float32)]
-    timing = Timing(warmup=3, repeat=5)
     try:
-        run = measure_library(
-            endpoint, device.profile, library, task.symbol, arrays, [len(arrays) - 1], timeout_s=_RUN_TIMEOUT_S, timing=timing
-        )
+        run = agents.measure_kernel(library, task.symbol, arrays, _RUN_TIMEOUT_S, Timing(warmup=3, repeat=5))
     except MeasureError as error:
         raise DeviceUnavailable(
-            f"A test library does not run on {device.profile.name}: {error.reason}.", "Is it a 64-bit system?"
+            f"A test library does not run on {agents.profile.name}: {error.reason}.", "Is it a 64-bit system?"
         ) from error
     return relative_error(run.outputs[0], expected), run.latency.seconds * 1e6

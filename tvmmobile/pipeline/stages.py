@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile import __version__
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+from tvmmobile.devices.protocol import DeviceProfile, Watch
 from tvmmobile.graph.tasks import Task, symbol_of
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.kernels.serial import schedule_from_json
@@ -20,8 +20,9 @@ from tvmmobile.networks.models.published import IMAGENET_CLASSES, paper_figures,
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import VariantJob, build_variant, variant_tasks
 from tvmmobile.results.file import REFERENCE, Context, KernelResult, Results, VariantResult
+from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
-from tvmmobile.running.measure import KernelCall, MeasureError, NetworkRun, Timing, measure_copy_rate, measure_network
+from tvmmobile.running.measure import Agents, KernelCall, MeasureError, NetworkRun, Timing
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
 from tvmmobile.system.workers import WorkerError, WorkerPool
@@ -31,8 +32,6 @@ from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
 
 #: A library disagrees with PyTorch beyond this error, relative to the output's largest magnitude.
 TOLERANCE = 1e-4
-#: On a board: when times are steady, and how long the samples of a network may last together.
-SETTLE, MIN_TOTAL_MS, MAX_TOTAL_MS = 0.02, 500, 20_000
 _BUILD_TIMEOUT_S = 300.0
 #: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
 #: and much less on a busy one); its worker has twice as long, so that a slow library is told from a stuck worker.
@@ -50,8 +49,7 @@ class BenchJob:
     """What a worker needs to verify and time one library."""
 
     library: Library
-    endpoint: Endpoint
-    profile: DeviceProfile
+    agents: Agents
     timing: Timing
 
 
@@ -90,37 +88,30 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
     return [found[job.spec] for job in jobs]
 
 
-def bench_libraries(
-    workers: WorkerPool,
-    libraries: Sequence[Library],
-    endpoint: Endpoint,
-    profile: DeviceProfile,
-    timing: Timing,
-    progress: Progress,
-    watch: Watch | None = None,
-) -> Results:
+def bench_libraries(bench: Bench, libraries: Sequence[Library], progress: Progress) -> Results:
     """Check every library against PyTorch on the device, and time it.
 
-    Args:
-        watch: over the board: libraries are timed one after another then, each when the board is cool, and again where a run was spoiled.
+    On a board that is watched, libraries are timed one after another, each when the board is cool, and again where a run was spoiled.
 
     Raises:
         Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
         DeviceUnavailable: the device went away.
     """
-    jobs = [BenchJob(library, endpoint, profile, timing) for library in libraries]
+    threads = libraries[0].threads
+    timing = bench.agents.network_timing(threads, bench.repeat, bench.warmup)
+    jobs = [BenchJob(library, bench.agents, timing) for library in libraries]
     timeout_s = 2 * max(session_timeout_s(library) for library in libraries)
     found: dict[Path, VariantResult] = {}
-    if watch is not None:
+    if bench.watch is not None:
         for job in jobs:
-            found[job.library.path] = _watched(workers, job, watch, timeout_s)
+            found[job.library.path] = _watched(bench.workers, job, bench.watch, timeout_s)
             progress(job.library.spec.variant)
     else:
-        for job, result in workers.run(bench_library, jobs, timeout_s):
+        for job, result in bench.workers.run(bench_library, jobs, timeout_s):
             found[job.library.path] = succeeded(result, f"running {job.library.path.name}")
             progress(job.library.spec.variant)
-    rate, source = _memory(profile, libraries[0].threads, endpoint)
-    context = replace(context_of(profile, libraries[0].threads), memory_bytes_per_s=rate, memory_source=source)
+    rate, source = _memory(bench.agents, threads)
+    context = replace(context_of(bench.profile, threads), memory_bytes_per_s=rate, memory_source=source)
     return Results(context, tuple(found[job.library.path] for job in jobs))
 
 
@@ -130,12 +121,13 @@ def session_timeout_s(library: Library) -> float:
     return _BENCH_TIMEOUT_S + macs / _BENCH_MACS_PER_S
 
 
-def _memory(profile: DeviceProfile, threads: int, endpoint: Endpoint) -> tuple[float, str]:
+def _memory(agents: Agents, threads: int) -> tuple[float, str]:
     """What memory delivers, in bytes a second, and where that figure is from."""
+    profile = agents.profile
     if profile.kind == "modelled":
         return memory_bytes_per_s(load_board(profile.board_file), threads), "the virtual board's, docs/virtual-boards.md"
     try:
-        return measure_copy_rate(endpoint, _BENCH_TIMEOUT_S), "a copy of 32 MiB by one core, measured with the networks"
+        return agents.copy_rate(_BENCH_TIMEOUT_S), "a copy of 32 MiB by one core, measured with the networks"
     except MeasureError as error:
         raise _gone(profile, error) from error
 
@@ -162,16 +154,16 @@ def _watched(workers: WorkerPool, job: BenchJob, watch: Watch, timeout_s: float)
 
 def bench_library(job: BenchJob) -> VariantResult:
     """Run one library on the reference input, compare, and time it."""
-    library, manifest = job.library, job.library.manifest()
+    library, manifest, device = job.library, job.library.manifest(), job.agents.profile
     data, expected = library.reference()
     try:
-        run = measure_network(job.endpoint, job.profile, library.path, data, session_timeout_s(library), job.timing)
+        run = job.agents.measure_network(library.path, data, session_timeout_s(library), job.timing)
     except MeasureError as error:
-        raise failure_of(library, job.profile, error) from error
+        raise failure_of(library, device, error) from error
     difference = relative_error(run.output, expected)
     if not difference <= TOLERANCE:
         raise Disagreement(
-            f"{library.path.name} disagrees with {_judge(manifest)} on {job.profile.name}: error {difference:.2g} of the output's largest "
+            f"{library.path.name} disagrees with {_judge(manifest)} on {device.name}: error {difference:.2g} of the output's largest "
             "magnitude.",
             "One of its kernels is wrong for this input; please report it with the manifest.",
         )
@@ -257,13 +249,6 @@ def context_of(profile: DeviceProfile, threads: int) -> Context:
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def network_timing(profile: DeviceProfile, threads: int, repeat: int, warmup: int) -> Timing:
-    """How a whole network is timed."""
-    if profile.kind == "modelled":
-        return Timing(warmup=1, threads=threads)
-    return Timing(warmup=warmup, repeat=repeat, threads=threads, settle=SETTLE, min_total_ms=MIN_TOTAL_MS, max_total_ms=MAX_TOTAL_MS)
 
 
 def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from tvmmobile.devices.agents.rpc import DEFAULT_WAIT_S, HostGone, LinkError, open_session
+from tvmmobile.devices.agents.rpc import HostGone, LinkError, open_session
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.system.clock import ClockPlan, sample_clock
 from tvmmobile.virtual.board import Board, load_board
@@ -81,6 +82,9 @@ class Timing:
     settle: float = 0.0
     min_total_ms: int = 0
     max_total_ms: int = 0
+
+
+ONCE, WARM = Timing(), Timing(warmup=1)
 
 
 @dataclass(frozen=True)
@@ -161,128 +165,148 @@ class NetworkRun:
     calls: tuple[KernelCall, ...]
 
 
-def measure_library(
-    endpoint: Endpoint,
-    profile: DeviceProfile,
-    library: Path,
-    function: str,
-    arrays: Sequence[Array],
-    outputs: Sequence[int],
-    timeout_s: float,
-    timing: Timing | None = None,
-    wait_s: float = DEFAULT_WAIT_S,
-) -> KernelRun:
-    """Run one function of a shared library on the device.
+@dataclass(frozen=True)
+class Startup:
+    """The first moments of a library on a board. Only its clock can tell them; no model has them.
 
-    Args:
-        endpoint: a started device's.
-        profile: the same device's.
-        library: a `.so` for the device.
-        function: the packed function's name in it.
-        arrays: its arguments, C-contiguous; each becomes a tensor on the device.
-        outputs: which of them come back.
-        timeout_s: for the whole session, loading included.
-        timing: how to time; by default one run.
-        wait_s: how long to wait for a free agent.
-
-    Raises:
-        MeasureError: it could not be measured; see its kind.
+    Attributes:
+        init_seconds: from the library's file on the board to a virtual machine that is ready, as seen from here: a few of the link's round
+            trips are part of it.
+        first_seconds: the first run, by the board's clock; it allocates the activations and touches the weights for the first time.
     """
-    with _session(endpoint, timeout_s, wait_s) as session:
-        module = _load(session, library)
-        tensors = [session.put(array) for array in arrays]
-        latency = _timed(session, module, function, profile, timing or Timing(), tensors)
-        results = tuple(session.get(tensors[index]) for index in outputs)
-    return KernelRun(latency, results)
+
+    init_seconds: float
+    first_seconds: float
 
 
-def measure_network(
-    endpoint: Endpoint,
-    profile: DeviceProfile,
-    library: Path,
-    input_array: Array,
-    timeout_s: float,
-    timing: Timing | None = None,
-    wait_s: float = DEFAULT_WAIT_S,
-) -> NetworkRun:
-    """Run a Relax VM library whose `main` takes one tensor and returns one.
+@dataclass(frozen=True)
+class Agents:
+    """The agents of a started device, as any process of this machine reaches them; each verb opens a session of its own with a free one.
 
-    Args:
-        endpoint: a started device's.
-        profile: the same device's.
-        library: a `.so` for the device.
-        input_array: the network's input.
-        timeout_s: for the whole session, loading included.
-        timing: how to time; by default one run after one to warm up, which allocates the activations.
-        wait_s: how long to wait for a free agent.
+    Every verb takes `library`, a `.so` for the device, and `timeout_s`, how long the whole session may last, loading included. Every one
+    raises `MeasureError` where it could not be done; see its kind.
 
-    Raises:
-        MeasureError: it could not be measured; see its kind.
+    Attributes:
+        profile: the device's.
+        endpoint: where they are asked for.
     """
-    from tvm.runtime.vm import VirtualMachine
 
-    timing = timing or Timing(warmup=1)
-    with _session(endpoint, timeout_s, wait_s) as session:
-        machine = VirtualMachine(_load(session, library), session.cpu(0))
-        machine.set_input(NETWORK_FUNCTION, session.put(input_array))
-        latency = _timed(session, machine.module, "invoke_stateful", profile, timing, [NETWORK_FUNCTION])
-        output = session.get(machine.get_outputs(NETWORK_FUNCTION))
-        peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
-        calls = _timed_calls(session, machine.module, profile, timing)
-    return NetworkRun(latency, output, peak, calls)
+    profile: DeviceProfile
+    endpoint: Endpoint
 
+    def measure_kernel(
+        self, library: Path, function: str, arrays: Sequence[Array], timeout_s: float, timing: Timing = ONCE, outputs: Sequence[int] = (-1,)
+    ) -> KernelRun:
+        """Run one packed function of a shared library.
 
-def network_outputs(
-    endpoint: Endpoint, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float, wait_s: float = DEFAULT_WAIT_S
-) -> list[Array]:
-    """What a Relax VM library's `main` returns for each of several inputs, in one session and without a latency.
+        Args:
+            arrays: its arguments, C-contiguous; each becomes a tensor on the device.
+            outputs: indices of those that come back.
+        """
+        with self._session(timeout_s) as session:
+            module = _load(session, library)
+            tensors = [session.put(array) for array in arrays]
+            latency = self._timed(session, module, function, timing, tensors)
+            return KernelRun(latency, tuple(session.get(tensors[index]) for index in outputs))
 
-    Args:
-        endpoint: a started device's; a virtual board need not have been started for timing.
-        library: a `.so` for the device.
-        inputs: the network's inputs, one after another.
-        threads: of TVM's pool.
-        timeout_s: for the whole session, loading included.
-        wait_s: how long to wait for a free agent.
+    def measure_network(self, library: Path, input_array: Array, timeout_s: float, timing: Timing = WARM) -> NetworkRun:
+        """Run a Relax VM library whose `main` takes one tensor and returns one; a run to warm up allocates the activations."""
+        with self._session(timeout_s) as session:
+            machine = _machine(session, _load(session, library), input_array)
+            latency = self._timed(session, machine.module, "invoke_stateful", timing, [NETWORK_FUNCTION])
+            output = session.get(machine.get_outputs(NETWORK_FUNCTION))
+            peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
+            return NetworkRun(latency, output, peak, self._timed_calls(session, machine.module, timing))
 
-    Raises:
-        MeasureError: it could not be run; see its kind.
-    """
-    from tvm.runtime.vm import VirtualMachine
+    def measure_startup(self, library: Path, input_array: Array, threads: int, timeout_s: float) -> Startup:
+        """What a network costs before it is warm, on a board with a clock: load a library that is known to run there, and run it once."""
+        with self._session(timeout_s) as session:
+            session.upload_file(library)
+            begin = time.monotonic()
+            machine = _machine(session, session.load_module(library.name))
+            init_seconds = time.monotonic() - begin
+            machine.set_input(NETWORK_FUNCTION, session.put(input_array))
+            answer = _evaluator(session, machine.module, "invoke_stateful", Timing(threads=threads), "clock")(NETWORK_FUNCTION)
+            (first_ns,) = json.loads(bytes(answer))["samples_ns"]
+            return Startup(init_seconds, first_ns * 1e-9)
 
-    outputs = []
-    with _session(endpoint, timeout_s, wait_s) as session:
-        machine = VirtualMachine(_load(session, library), session.cpu(0))
-        run = _evaluator(session, machine.module, "invoke_stateful", Timing(threads=threads), "clock")
-        for array in inputs:
-            machine.set_input(NETWORK_FUNCTION, session.put(array))
-            run(NETWORK_FUNCTION)
-            outputs.append(session.get(machine.get_outputs(NETWORK_FUNCTION)))
-    return outputs
+    def outputs(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> list[Array]:
+        """What a Relax VM library's `main` returns for each input; no latency, so a virtual board need not model one."""
+        found = []
+        with self._session(timeout_s) as session:
+            machine = _machine(session, _load(session, library))
+            run = _evaluator(session, machine.module, "invoke_stateful", Timing(threads=threads), "clock")
+            for array in inputs:
+                machine.set_input(NETWORK_FUNCTION, session.put(array))
+                run(NETWORK_FUNCTION)
+                found.append(session.get(machine.get_outputs(NETWORK_FUNCTION)))
+        return found
 
+    def copy_rate(self, timeout_s: float) -> float:
+        """Bytes a second that one core of a board reads and writes while it copies a large array."""
+        with self._session(timeout_s) as session:
+            return float(session.get_function("tvmmobile.copy_rate")())
 
-def measure_copy_rate(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> float:
-    """Bytes a second that one core of a board reads and writes while it copies a large array.
+    def network_timing(self, threads: int, repeat: int, warmup: int) -> Timing:
+        """How a whole network is timed; `repeat` and `warmup` are a clock's, a model needs one run after one."""
+        if self.profile.kind == "modelled":
+            return Timing(warmup=1, threads=threads)
+        return Timing(warmup, repeat, threads=threads, settle=0.02, min_total_ms=500, max_total_ms=20_000)
 
-    Raises:
-        MeasureError: it could not be measured; see its kind.
-    """
-    with _session(endpoint, timeout_s, wait_s) as session:
-        return float(session.get_function("tvmmobile.copy_rate")())
+    def kernel_timing(self, threads: int) -> Timing:
+        """How a single kernel is timed: weights cold, its input as the layer before left it; one run where the clock is modelled.
 
+        A kernel's arguments are the activation, then its weights, then the output, which other layers have used in between.
+        """
+        cold = Timing(flush_bytes=4 * self.profile.l2_bytes, produce=(0,), threads=threads)
+        if self.profile.kind == "modelled":
+            return cold
+        return replace(cold, warmup=1, repeat=10, settle=0.05, min_total_ms=20, max_total_ms=3000)
 
-@contextmanager
-def _session(endpoint: Endpoint, timeout_s: float, wait_s: float) -> Iterator[Any]:
-    """A session whose failures come out as `MeasureError`."""
-    try:
-        with open_session(endpoint, timeout_s, wait_s) as session:
-            yield session
-    except MeasureError:
-        raise
-    except (LinkError, OSError) as error:
-        raise MeasureError(str(error), "host" if isinstance(error, HostGone) else "link") from error
-    except Exception as error:  # TVM raises whatever its C++ side threw, on either end of the connection
-        raise _explained(error) from error
+    @contextmanager
+    def _session(self, timeout_s: float) -> Iterator[Any]:
+        """A session whose failures come out as `MeasureError`."""
+        try:
+            with open_session(self.endpoint, timeout_s) as session:
+                yield session
+        except MeasureError:
+            raise
+        except (LinkError, OSError) as error:
+            raise MeasureError(str(error), "host" if isinstance(error, HostGone) else "link") from error
+        except Exception as error:  # TVM raises whatever its C++ side threw, on either end of the connection
+            raise _explained(error) from error
+
+    def _timed(self, session: Any, module: Any, function: str, timing: Timing, arguments: Sequence[Any]) -> Latency:
+        """Run a function as `timing` says; on a board as often as its clock needs."""
+        if self.profile.kind == "modelled":
+            answer = _evaluator(session, module, function, timing, "model")(*arguments)
+            return _modelled(bytes(answer), load_board(self.profile.board_file), timing.threads)
+        if timing.warmup:
+            _evaluator(session, module, function, replace(timing, warmup=timing.warmup - 1, repeat=1, number=1, min_time_ms=0), "clock")(
+                *arguments
+            )
+
+        def run(count: int) -> list[float]:
+            answer = _evaluator(session, module, function, replace(timing, warmup=0, repeat=count), "clock")(*arguments)
+            return [float(sample) for sample in json.loads(bytes(answer))["samples_ns"]]
+
+        sampled = sample_clock(run, ClockPlan(timing.settle, timing.repeat, timing.min_total_ms, timing.max_total_ms))
+        return Latency("measured", statistics.median(sampled.samples_ns) * 1e-9, samples_ns=sampled.samples_ns, steady=sampled.steady)
+
+    def _timed_calls(self, session: Any, machine: Any, timing: Timing) -> tuple[KernelCall, ...]:
+        """Run a network further times, and time each kernel by itself. What that costs between kernels is in no kernel's time."""
+        mode = "model" if self.profile.kind == "modelled" else "clock"
+        answer = json.loads(bytes(_evaluator(session, machine, "invoke_stateful", timing, mode, calls=True)(NETWORK_FUNCTION)))
+        if mode == "clock":
+            medians = (statistics.median(samples) * 1e-9 for samples in zip(*answer["samples_ns"], strict=True))
+            return tuple(KernelCall(*call) for call in zip(answer["calls"], medians, strict=True))
+        board = load_board(self.profile.board_file)
+        # Regions that were opened before, for the whole network, are in the profile too.
+        regions = modelled_regions(profile_of(answer["profile"]), board, timing.threads)[-len(answer["calls"]) :]
+        return tuple(
+            KernelCall(symbol, region.modelled_ms * 1e-3, region.misses.l1d, region.misses.dram_bytes(board.caches.line_bytes))
+            for symbol, region in zip(answer["calls"], regions, strict=True)
+        )
 
 
 def _explained(error: Exception) -> MeasureError:
@@ -336,38 +360,14 @@ def _load(session: Any, library: Path) -> Any:
         return session.load_module(library.name)
 
 
-def _timed(session: Any, module: Any, function: str, profile: DeviceProfile, timing: Timing, arguments: Sequence[Any]) -> Latency:
-    """Run a function as `timing` says; on a board as often as its clock needs."""
-    if profile.kind == "modelled":
-        answer = _evaluator(session, module, function, timing, "model")(*arguments)
-        return _modelled(bytes(answer), load_board(profile.board_file), timing.threads)
-    if timing.warmup:
-        _evaluator(session, module, function, replace(timing, warmup=timing.warmup - 1, repeat=1, number=1, min_time_ms=0), "clock")(
-            *arguments
-        )
+def _machine(session: Any, module: Any, input_array: Array | None = None) -> Any:
+    """A Relax virtual machine on the device."""
+    from tvm.runtime.vm import VirtualMachine
 
-    def run(count: int) -> list[float]:
-        answer = _evaluator(session, module, function, replace(timing, warmup=0, repeat=count), "clock")(*arguments)
-        return [float(sample) for sample in json.loads(bytes(answer))["samples_ns"]]
-
-    sampled = sample_clock(run, ClockPlan(timing.settle, timing.repeat, timing.min_total_ms, timing.max_total_ms))
-    return Latency("measured", statistics.median(sampled.samples_ns) * 1e-9, samples_ns=sampled.samples_ns, steady=sampled.steady)
-
-
-def _timed_calls(session: Any, machine: Any, profile: DeviceProfile, timing: Timing) -> tuple[KernelCall, ...]:
-    """Run a network further times, and time each kernel by itself. What that costs between kernels is in no kernel's time."""
-    mode = "model" if profile.kind == "modelled" else "clock"
-    answer = json.loads(bytes(_evaluator(session, machine, "invoke_stateful", timing, mode, calls=True)(NETWORK_FUNCTION)))
-    if mode == "clock":
-        medians = (statistics.median(samples) * 1e-9 for samples in zip(*answer["samples_ns"], strict=True))
-        return tuple(KernelCall(*call) for call in zip(answer["calls"], medians, strict=True))
-    board = load_board(profile.board_file)
-    # Regions that were opened before, for the whole network, are in the profile too.
-    regions = modelled_regions(profile_of(answer["profile"]), board, timing.threads)[-len(answer["calls"]) :]
-    return tuple(
-        KernelCall(symbol, region.modelled_ms * 1e-3, region.misses.l1d, region.misses.dram_bytes(board.caches.line_bytes))
-        for symbol, region in zip(answer["calls"], regions, strict=True)
-    )
+    machine = VirtualMachine(module, session.cpu(0))
+    if input_array is not None:
+        machine.set_input(NETWORK_FUNCTION, session.put(input_array))
+    return machine
 
 
 def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from tvmmobile.networks.own.loading import files_of
 from tvmmobile.pipeline.build import VariantJob, build_variant
 from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.running.library import Library
+from tvmmobile.running.measure import Agents
 from tvmmobile.system.files import write_bytes
 from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.search.trial import TrialJob, run_trial
@@ -61,9 +62,10 @@ def pack(function: Callable[[Any], Any], job: Any) -> Parcel:
     files = {name: zlib.compress(path.read_bytes(), 1) for name, path in paths.items()}
     board_file = None
     if isinstance(job, BenchJob | TrialJob):
-        job = replace(job, endpoint=elsewhere(job.profile))  # ours is of no use there, and its token a secret
-        if job.profile.board_file.endswith(".toml"):
-            board_file = Path(job.profile.board_file).name, Path(job.profile.board_file).read_text(encoding="utf-8")
+        profile = job.agents.profile
+        job = replace(job, agents=elsewhere(profile))  # ours are of no use there, and their token a secret
+        if profile.board_file.endswith(".toml"):
+            board_file = Path(profile.board_file).name, Path(profile.board_file).read_text(encoding="utf-8")
     return Parcel(function, job, files, board_file)
 
 
@@ -140,9 +142,9 @@ def accept(job: Any, delivered: Delivery) -> Any:
 def board_of(parcel: Parcel) -> DeviceProfile | None:
     """The profile of the board that a job runs something on; `None` for one that only builds."""
     chosen: Any = parcel.function
-    return parcel.job.profile if chosen in (run_trial, bench_library) else None
+    return parcel.job.agents.profile if chosen in (run_trial, bench_library) else None
 
 
-def elsewhere(profile: DeviceProfile) -> Endpoint:
+def elsewhere(profile: DeviceProfile) -> Agents:
     """Stands for the agents of a board that is started where the job is done."""
-    return Endpoint("", 0, profile.name)
+    return Agents(profile, Endpoint("", 0, profile.name))

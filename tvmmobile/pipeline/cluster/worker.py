@@ -18,9 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.pipeline.cluster.parcel import Delivery, Parcel, board_of, delivery, unpack
+from tvmmobile.running.measure import Agents
 from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.system.workers import Workers
 from tvmmobile.tuning.search.trial import Outcome
@@ -82,7 +83,7 @@ def serve(order: Order) -> Delivery:
                 place = bench.place(profile, order.parcel.board_file)
             except UserError as error:
                 raise UserError(f"On the Dask worker {where}: {error.message}", error.remedy, error.exit_code) from error
-            job = replace(job, endpoint=place.endpoint, profile=place.profile)
+            job = replace(job, agents=place.agents)
         try:
             ((_, result),) = bench.processes.run(order.parcel.function, [job], order.timeout_s)
         except DeviceUnavailable:
@@ -100,12 +101,11 @@ class _Place:
     """A board of this worker's.
 
     Attributes:
-        profile: as this machine has it.
+        agents: with the profile that this machine has for it.
         held: what ends it.
     """
 
-    endpoint: Endpoint
-    profile: DeviceProfile
+    agents: Agents
     held: contextlib.ExitStack = field(repr=False)
 
 
@@ -167,7 +167,7 @@ class _Bench:
                 "Install the same tvmmobile and the same llvm-mca on every machine of the cluster, and start its workers again.",
             )
         held = contextlib.ExitStack()
-        return _Place(held.enter_context(board.started(self._slots)), here, held)
+        return _Place(Agents(here, held.enter_context(board.started(self._slots))), held)
 
 
 _BENCH_LOCK = threading.Lock()

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules import KnobSchedule, template_named
-from tvmmobile.tuning.database import Record
+from tvmmobile.schedules import KnobSchedule, Template, template_named
+from tvmmobile.tuning.database import Database, Record
 
 #: Records from which a model says more than chance.
 MIN_RECORDS = 12
@@ -79,3 +79,24 @@ class CostModel:
 
     def _features(self, task: Task, schedule: KnobSchedule) -> list[float]:
         return [*self._template.features(task, schedule.values), *(math.log2(1 + value) for _, value in schedule.knobs)]
+
+
+class CostModels:
+    """One for each template, shared by all tasks; each begins with what a database knows when it is first asked for."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._models: dict[str, CostModel] = {}
+
+    def of(self, template: Template) -> CostModel:
+        """A template's."""
+        if template.name not in self._models:
+            model = self._models[template.name] = CostModel(template.name, template.version)
+            for task in self.database.tasks():
+                model.add(self.database.records(task))
+        return self._models[template.name]
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Let all of them learn from more records."""
+        for model in self._models.values():
+            model.add(records)

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
-from tvmmobile.system.workers import WorkerPool
+from tvmmobile.running.bench import Bench
 from tvmmobile.tuning.database import Database, Identity, Record, records_of_any_model
 from tvmmobile.tuning.search.tuner import Assignment, Listener, measured, record_of
 
@@ -114,15 +113,7 @@ def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[T
     return assignments
 
 
-def rescore(
-    ranked: Sequence[Ranking],
-    assignments: Sequence[Assignment],
-    database: Database,
-    endpoint: Endpoint,
-    profile: DeviceProfile,
-    workers: WorkerPool,
-    listener: Listener,
-) -> None:
+def rescore(ranked: Sequence[Ranking], assignments: Sequence[Assignment], database: Database, bench: Bench, listener: Listener) -> None:
     """Measure what is missing; every finished measurement is in the log, beside the old ones, before the next is awaited.
 
     Raises:
@@ -133,7 +124,7 @@ def rescore(
         if not missing:
             continue
         listener.kernel_started(assignment)
-        for job, outcome in measured(assignment, missing, endpoint, profile, workers):
+        for job, outcome in measured(assignment, missing, bench):
             record = record_of(job, outcome)
             database.append([record])
             listener.trial_finished(record, database.best(ranking.task))

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
 from tvmmobile.graph.layers import Array, LayerParameters, Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
-from tvmmobile.running.measure import MeasureError, Timing, measure_library
+from tvmmobile.running.measure import Agents, MeasureError, Timing
 from tvmmobile.schedules import template_named
 from tvmmobile.system.errors import UserError
 
@@ -37,8 +36,7 @@ class TrialJob:
     task: Task
     schedule: Schedule
     source: str | None
-    endpoint: Endpoint
-    profile: DeviceProfile
+    agents: Agents
     timing: Timing
     timeout_s: float = 20.0
 
@@ -101,7 +99,7 @@ def measure_trial(built: Built) -> Outcome:
 def _build(job: TrialJob, library: Path) -> Outcome | None:
     try:
         function = kernel_function(job.task, job.schedule, _load_function(job.source))
-        compile_kernel(function, job.profile.target, library)
+        compile_kernel(function, job.agents.profile.target, library)
     except (OSError, UserError):  # this machine's fault, not the candidate's
         raise
     except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
@@ -113,11 +111,8 @@ def _measure(job: TrialJob, library: Path) -> Outcome:
     data, parameters, expected = _workload(job.task, job.source)
     blank = np.full(expected.shape, np.nan if expected.dtype.kind == "f" else 0, expected.dtype)
     arrays = [*data, *_packed(job, parameters), blank]
-    output = len(arrays) - 1
     try:
-        run = measure_library(
-            job.endpoint, job.profile, library, job.task.symbol, arrays, [output], timeout_s=job.timeout_s, timing=job.timing
-        )
+        run = job.agents.measure_kernel(library, job.task.symbol, arrays, job.timeout_s, job.timing)
     except MeasureError as error:
         return Outcome(None, error=error.reason, outage=error.kind in ("link", "host"), final=error.kind == "host")
     difference = relative_error(run.outputs[0], expected)

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+from tvmmobile.devices.protocol import Watch
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
-from tvmmobile.running.measure import Timing
+from tvmmobile.running.bench import Bench
 from tvmmobile.schedules import KnobSchedule, Template, template_for, templates_for
 from tvmmobile.system.errors import DeviceUnavailable
-from tvmmobile.system.workers import WorkerError, WorkerPool
+from tvmmobile.system.workers import WorkerError
 from tvmmobile.tuning.database import Database, Record
-from tvmmobile.tuning.search.cost_model import CostModel
+from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.fallback import FallbackSpace
 from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
@@ -78,6 +78,22 @@ class Assignment:
         return self.task.name if self.template is None or self.template is first else f"{self.task.name} ({self.template.name})"
 
 
+@dataclass(frozen=True)
+class Search:
+    """How schedules are looked for.
+
+    Attributes:
+        strategy: `evolution`, `random` or `climb`.
+        seed: of its random choices.
+        twin: records of the virtual board that is like this one; its best are tried first.
+    """
+
+    strategy: str = "evolution"
+    seed: int = 0
+    twin: Database | None = None
+    deadlines: Deadlines = DEADLINES
+
+
 class Listener(Protocol):
     """What wants to know how tuning goes; every call comes from the tuning thread."""
 
@@ -124,64 +140,32 @@ def _sampled(task: Task, source: str | None, target: Mapping[str, Any], count: i
     return FallbackSpace(task, tvm.ir.load_json(source), target).members(count)
 
 
-def tune(
-    assignments: Sequence[Assignment],
-    database: Database,
-    endpoint: Endpoint,
-    profile: DeviceProfile,
-    workers: WorkerPool,
-    listener: Listener,
-    strategy: str = "evolution",
-    seed: int = 0,
-    deadlines: Deadlines = DEADLINES,
-    twin: Database | None = None,
-    watch: Watch | None = None,
-) -> None:
+def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, listener: Listener, search: Search = Search()) -> None:
     """Run the missing trials; every finished measurement is in the database before the next is awaited.
 
-    Args:
-        twin: records of the virtual board that is like this one; its best are tried first.
-        watch: over a real board: its candidates are measured when it is cool, and again where its state spoiled them; they count a batch at
-            a time, once that is known.
+    Candidates of a board that is watched are measured when it is cool, and again where its state spoiled them; they count a batch at a
+    time, once that is known.
 
     Raises:
         DeviceUnavailable: the device went away and did not come back.
     """
-    models: dict[str, CostModel] = {}
-    tunings = (
-        _Tuning(assignment, database, endpoint, profile, listener, models, strategy, seed, deadlines, twin)
-        for assignment in assignments
-        if assignment.missing
-    )
-    runner = _Runner(profile.name, workers, deadlines, watch)
-    if profile.kind == "modelled":
+    models, runner = CostModels(database), _Runner(bench, search.deadlines)
+    tunings = (_Tuning(assignment, models, search, listener) for assignment in assignments if assignment.missing)
+    if bench.profile.kind == "modelled":
         for tuning in tunings:
             _in_batches(tuning, runner)
     else:
         _overlapping(tunings, runner)
 
 
-def measured(
-    assignment: Assignment,
-    schedules: Sequence[Schedule],
-    endpoint: Endpoint,
-    profile: DeviceProfile,
-    workers: WorkerPool,
-    deadlines: Deadlines = DEADLINES,
-) -> Iterator[tuple[TrialJob, Outcome]]:
+def measured(assignment: Assignment, schedules: Sequence[Schedule], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
     """Outcomes of a task's schedules as they come; one that met an outage is tried again.
 
     Raises:
         DeviceUnavailable: the device went away and did not come back.
     """
-    return _Runner(profile.name, workers, deadlines).outcomes(_jobs(assignment, schedules, endpoint, profile, deadlines))
-
-
-def _jobs(
-    assignment: Assignment, schedules: Sequence[Schedule], endpoint: Endpoint, profile: DeviceProfile, deadlines: Deadlines
-) -> list[TrialJob]:
-    timing = kernel_timing(profile, assignment.task.threads)
-    return [TrialJob(assignment.task, schedule, assignment.source, endpoint, profile, timing, deadlines.run_s) for schedule in schedules]
+    runner = _Runner(bench, DEADLINES)
+    return runner.outcomes(runner.jobs(assignment, schedules))
 
 
 class _Held:
@@ -226,8 +210,13 @@ class _Held:
 class _Runner:
     """Runs candidates: again those that met an outage of the device, until it is back or given up, and those that its state spoiled."""
 
-    def __init__(self, device: str, workers: WorkerPool, deadlines: Deadlines, watch: Watch | None = None) -> None:
-        self._device, self._workers, self._deadlines, self._watch = device, workers, deadlines, watch
+    def __init__(self, bench: Bench, deadlines: Deadlines) -> None:
+        self._bench, self._deadlines = bench, deadlines
+
+    def jobs(self, assignment: Assignment, schedules: Sequence[Schedule]) -> list[TrialJob]:
+        """A task's schedules as candidates."""
+        task, source, timing = assignment.task, assignment.source, self._bench.agents.kernel_timing(assignment.task.threads)
+        return [TrialJob(task, schedule, source, self._bench.agents, timing, self._deadlines.run_s) for schedule in schedules]
 
     def outcomes(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
         """Outcomes as they come; under a watch a batch together, once it is known that nothing spoiled them.
@@ -237,7 +226,7 @@ class _Runner:
         Raises:
             DeviceUnavailable: the device went away and did not come back, or its state spoils everything.
         """
-        source, away_since, held = iter(jobs), math.inf, _Held(self._watch)
+        source, away_since, held = iter(jobs), math.inf, _Held(self._bench.watch)
         again: list[TrialJob] = []
         lost: list[tuple[TrialJob, Outcome]] = []
         while True:
@@ -259,19 +248,19 @@ class _Runner:
                 time.sleep(OUTAGE_PAUSE_S)
 
     def _run(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
-        for job, result in self._workers.run(run_trial, jobs, self._deadlines.trial_s):
+        for job, result in self._bench.workers.run(run_trial, jobs, self._deadlines.trial_s):
             yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
 
     def _check(self, lost: Sequence[tuple[TrialJob, Outcome]], away_since: float, held: _Held) -> None:
         """Raises `DeviceUnavailable` where there is no use in trying again."""
         if lost and (any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s):
             raise DeviceUnavailable(
-                f"the device {self._device} went away: {lost[0][1].error}",
+                f"the device {self._bench.profile.name} went away: {lost[0][1].error}",
                 "Finished measurements are kept; run the same command again once the device is back.",
             )
         if held.spoiled >= MOST_ATTEMPTS:
             raise DeviceUnavailable(
-                f"{self._device} cannot be measured: {held.reason}, {MOST_ATTEMPTS} times in a row.",
+                f"{self._bench.profile.name} cannot be measured: {held.reason}, {MOST_ATTEMPTS} times in a row.",
                 "Cool it and give it enough power; finished measurements are kept.",
             )
 
@@ -286,7 +275,7 @@ def _handed_out(again: Sequence[TrialJob], source: Iterator[TrialJob], stopped: 
 def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
     """One task's trials, batch by batch: what is proposed rests on all that went before, and is the same in every run."""
     tuning.start()
-    while batch := tuning.next_jobs():
+    while batch := runner.jobs(tuning.assignment, tuning.next_batch()):
         records = {job: tuning.record(job, outcome) for job, outcome in runner.outcomes(batch)}
         tuning.learn([records[job] for job in batch])  # in their own order: a cost model depends on it
     tuning.finish()
@@ -302,7 +291,7 @@ def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
     def proposed() -> Iterator[TrialJob]:
         for tuning in tunings:
             tuning.start()
-            while batch := tuning.next_jobs():
+            while batch := runner.jobs(tuning.assignment, tuning.next_batch()):
                 under_way.update(dict.fromkeys(batch, tuning))
                 yield from batch
             tuning.exhausted = True
@@ -327,21 +316,16 @@ def make_strategy(
     task: Task,
     seeds: list[KnobSchedule],
     rng: random.Random,
-    models: dict[str, CostModel],
-    database: Database,
+    models: CostModels,
 ) -> Strategy:
-    """A strategy by name: `evolution`, `random` or `climb`; the cost models are shared between tasks through `models`."""
+    """A strategy by name: `evolution`, `random` or `climb`."""
     space = template.space(task)
     assert space is not None
     if name == "random":
         return RandomSampling(task, space, seeds, rng)
     if name == "climb":
         return HillClimbing(task, space, seeds, rng)
-    if template.name not in models:
-        models[template.name] = CostModel(template.name, template.version)
-        for known in database.tasks():
-            models[template.name].add(database.records(known))
-    return GuidedEvolution(task, space, seeds, rng, models[template.name])
+    return GuidedEvolution(task, space, seeds, rng, models.of(template))
 
 
 class _Tuning:
@@ -352,45 +336,32 @@ class _Tuning:
         exhausted: nothing more is going to be proposed.
     """
 
-    def __init__(
-        self,
-        assignment: Assignment,
-        database: Database,
-        endpoint: Endpoint,
-        profile: DeviceProfile,
-        listener: Listener,
-        models: dict[str, CostModel],
-        strategy: str,
-        seed: int,
-        deadlines: Deadlines,
-        twin: Database | None,
-    ) -> None:
-        self.assignment, self.database, self.endpoint, self.profile = assignment, database, endpoint, profile
-        self.listener, self.models, self.deadlines = listener, models, deadlines
+    def __init__(self, assignment: Assignment, models: CostModels, search: Search, listener: Listener) -> None:
+        self.assignment, self.models, self.listener = assignment, models, listener
+        self.database = models.database
         self.left, self.exhausted = assignment.missing, False
         self.proposed: set[Schedule] = set()
-        task = assignment.task
-        template = assignment.template
-        # Resuming must not repeat the same random choices, hence the number of records in the seed.
-        self.rng = random.Random(f"{task.name} {seed} {assignment.done}")
         self.strategy: Strategy | None = None
+        task, template = assignment.task, assignment.template
         if template is not None:
             space = template.space(task)
             assert space is not None
-            likely = best_of_twin(twin, task, template) if twin is not None else []
-            seeds = [*likely, *nearest_schedules(task, database, template), space.default]
-            self.strategy = make_strategy(strategy, template, task, seeds, self.rng, models, database)
-            self.strategy.observe(database.records(task))
+            likely = best_of_twin(search.twin, task, template) if search.twin is not None else []
+            seeds = [*likely, *nearest_schedules(task, self.database, template), space.default]
+            # Resuming must not repeat the same random choices, hence the number of records in the seed.
+            rng = random.Random(f"{task.name} {search.seed} {assignment.done}")
+            self.strategy = make_strategy(search.strategy, template, task, seeds, rng, models)
+            self.strategy.observe(self.database.records(task))
 
     def start(self) -> None:
         """Say that the first batch is about to run."""
         self.listener.kernel_started(self.assignment)
 
-    def next_jobs(self) -> list[TrialJob]:
-        """The next batch; empty where the trials are used up, or the space is."""
+    def next_batch(self) -> Sequence[Schedule]:
+        """What is tried next; empty where the trials are used up, or the space is."""
         batch = self._propose(min(BATCH, self.left)) if self.left > 0 else []
         self.left -= len(batch)
-        return _jobs(self.assignment, batch, self.endpoint, self.profile, self.deadlines)
+        return batch
 
     def record(self, job: TrialJob, outcome: Outcome) -> Record:
         """Keep what came of a trial: it is in the database when this returns."""
@@ -403,8 +374,7 @@ class _Tuning:
         """Let the next proposals rest on these too."""
         if self.strategy is not None:
             self.strategy.observe(records)
-        for model in self.models.values():
-            model.add(records)
+        self.models.add(records)
 
     def finish(self) -> None:
         """Say that all trials are recorded."""
@@ -417,16 +387,3 @@ class _Tuning:
         chosen = [schedule for schedule in self.assignment.candidates if schedule not in known][:count]
         self.proposed.update(chosen)
         return chosen
-
-
-def kernel_timing(profile: DeviceProfile, threads: int) -> Timing:
-    """How a single kernel is timed: weights cold, its input as the layer before left it; one run where the clock is modelled.
-
-    A kernel's arguments are the activation, then its weights, then the output, which other layers have used in between.
-    """
-    flush_bytes = 4 * profile.l2_bytes
-    if profile.kind == "modelled":
-        return Timing(flush_bytes=flush_bytes, produce=(0,), threads=threads)
-    return Timing(
-        warmup=1, repeat=10, flush_bytes=flush_bytes, produce=(0,), threads=threads, settle=0.05, min_total_ms=20, max_total_ms=3000
-    )
