@@ -24,14 +24,14 @@ from tvmmobile.networks.models.own import OwnSpec
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.loading import load_again
+from tvmmobile.networks.own.loading import files_of, load_again
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.schedules import template_for, template_named
 from tvmmobile.system.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing, sha256_of, write_text
 from tvmmobile.tuning.choice import Choice, choose
-from tvmmobile.tuning.database import Database, Identity
+from tvmmobile.tuning.database import Database, Identity, log_paths
 from tvmmobile.tuning.plan import Price, Step, VariantTasks, candidate_regions, make_plan
 
 MANIFEST_VERSION = 1
@@ -70,6 +70,40 @@ class VariantJob:
         """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
         return stem_of(self.spec.variant, self.dtype, self.threads)
 
+    @property
+    def library(self) -> Library:
+        """What the job makes."""
+        return Library(self.spec, self.dtype, self.threads, self.out / f"{self.stem}.so")
+
+    def reads(self) -> Mapping[str, Path]:
+        """The files it reads, by their place below the folder that `moved` is given."""
+        found: dict[str, Path] = {}
+        # A checkpoint that is no file is the job's to complain of: every path then stays what it is, but for the folder.
+        if self.checkpoint is not None and self.checkpoint.is_file():
+            found[f"checkpoint/{self.checkpoint.name}"] = self.checkpoint
+        if self.own is not None:
+            folder = self.own.path.parent
+            found |= {f"network/{path.relative_to(folder).as_posix()}": path for path in files_of(self.own)}
+        devices = {self.identity.device: None, **({} if self.twin is None else {self.twin.device: None})}
+        for number, directory in enumerate(self.logs):
+            found |= {f"logs/{number}/{device}/{path.name}": path for device in devices for path in log_paths(directory, device)}
+        return found
+
+    def writes(self) -> Mapping[str, Path]:
+        """The folders it writes to, by their names below the folder that `moved` is given."""
+        return {"out": self.out} | ({} if self.dump_dir is None else {"dump": self.dump_dir})
+
+    def moved(self, folder: Path) -> VariantJob:
+        """The same job with all of its paths below `folder`."""
+        return replace(
+            self,
+            checkpoint=None if self.checkpoint is None else folder / "checkpoint" / self.checkpoint.name,
+            own=None if self.own is None else replace(self.own, path=folder / "network" / self.own.path.name),
+            logs=tuple(folder / "logs" / str(number) for number in range(len(self.logs))),
+            out=folder / "out",
+            dump_dir=None if self.dump_dir is None else folder / "dump",
+        )
+
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
     """The tasks of a variant."""
@@ -101,7 +135,7 @@ def build_variant(job: VariantJob) -> Library:
             choices[task] = choose(task, network.nodes[region.first].function, basis, job.target)
     regions = [region for region in regions if region.task in choices]
     plan = make_plan(network, regions, lambda task: choices[task].price)
-    library = Library(job.spec, job.dtype, job.threads, job.out / f"{job.stem}.so")
+    library = job.library
     with pass_context():
         _compile(network, plan.steps, choices, job.target, library.path, compiler)
     _write_reference(imported, library.reference_path)

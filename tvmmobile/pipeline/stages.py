@@ -52,6 +52,19 @@ class BenchJob:
     agents: Agents
     timing: Timing
 
+    def reads(self) -> Mapping[str, Path]:
+        """The library's files, by their place below the folder that `moved` is given."""
+        library = self.library
+        return {f"out/{path.name}": path for path in (library.path, library.manifest_path, library.reference_path)}
+
+    def writes(self) -> Mapping[str, Path]:
+        """Nothing."""
+        return {}
+
+    def moved(self, folder: Path) -> BenchJob:
+        """The same job with the library below `folder`."""
+        return replace(self, library=replace(self.library, path=folder / "out" / self.library.path.name))
+
 
 def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
     """What may become kernels, of every variant; in the order of `jobs`.
@@ -60,7 +73,8 @@ def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: 
         UserError: a variant cannot be built or imported.
     """
     found: dict[ModelSpec, VariantTasks] = {}
-    for job, tasks in workers.run(variant_tasks, jobs, _BUILD_TIMEOUT_S):
+    without_logs = [replace(job, logs=()) for job in jobs]  # they need not travel
+    for job, tasks in workers.run(variant_tasks, without_logs, _BUILD_TIMEOUT_S):
         found[job.spec] = succeeded(tasks, f"importing {job.spec.variant}")
         progress(job.spec.variant)
     return [found[job.spec] for job in jobs]
@@ -81,11 +95,10 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
     Raises:
         UserError: a variant cannot be built.
     """
-    found: dict[ModelSpec, Library] = {}
     for job, library in workers.run(build_variant, jobs, _BUILD_TIMEOUT_S):
-        found[job.spec] = succeeded(library, f"building {job.spec.variant}")
+        succeeded(library, f"building {job.spec.variant}")
         progress(job.spec.variant)
-    return [found[job.spec] for job in jobs]
+    return [job.library for job in jobs]
 
 
 def bench_libraries(bench: Bench, libraries: Sequence[Library], progress: Progress) -> Results:

@@ -6,23 +6,38 @@ Machines of a cluster share no folders: paths of a job are made anew below a fol
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, runtime_checkable
 
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint
-from tvmmobile.networks.own.loading import files_of
-from tvmmobile.pipeline.build import VariantJob, build_variant
-from tvmmobile.pipeline.stages import BenchJob, bench_library
-from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents
 from tvmmobile.system.files import write_bytes
-from tvmmobile.tuning.database import log_paths
-from tvmmobile.tuning.search.trial import TrialJob, run_trial
 
-#: Folders of an unpacked parcel.
-_CHECKPOINT, _NETWORK, _LOGS, _OUT, _DUMP = "checkpoint", "network", "logs", "out", "dump"
+
+@runtime_checkable
+class UsesFiles(Protocol):
+    """A job that says which files it reads and writes."""
+
+    def reads(self) -> Mapping[str, Path]:
+        """The files it reads, by their place below the folder that `moved` is given."""
+        ...
+
+    def writes(self) -> Mapping[str, Path]:
+        """The folders it writes files to, by their names below the folder that `moved` is given."""
+        ...
+
+    def moved(self, folder: Path) -> Self:
+        """The same job with all of its paths below `folder`."""
+        ...
+
+
+@runtime_checkable
+class UsesBoard(Protocol):
+    """A job, a dataclass, that runs something on a board."""
+
+    agents: Agents
 
 
 @dataclass(frozen=True)
@@ -31,12 +46,14 @@ class Parcel:
 
     Attributes:
         files: compressed contents by path, relative to wherever they are unpacked.
+        profile: of the board that the job runs something on; `None` for one that only builds.
         board_file: name and text of the file that describes the virtual board, where it is the user's own.
     """
 
     function: Callable[[Any], Any]
     job: Any
     files: Mapping[str, bytes] = field(repr=False)
+    profile: DeviceProfile | None = None
     board_file: tuple[str, str] | None = None
 
 
@@ -52,39 +69,24 @@ class Delivery:
     files: Mapping[str, bytes] = field(repr=False)
 
 
-def pack(function: Callable[[Any], Any], job: Any) -> Parcel:
+def pack(function: Callable[[Any], Any], job: Any, builds: bool = False) -> Parcel:
     """A job as it can be sent.
+
+    Args:
+        builds: that is all that `function` does of it: no board is needed.
 
     Raises:
         OSError: a file it needs cannot be read.
     """
-    paths = dict(_read_by(function, job))
+    paths = job.reads() if isinstance(job, UsesFiles) else {}
     files = {name: zlib.compress(path.read_bytes(), 1) for name, path in paths.items()}
-    board_file = None
-    if isinstance(job, BenchJob | TrialJob):
-        profile = job.agents.profile
-        job = replace(job, agents=elsewhere(profile))  # ours are of no use there, and their token a secret
-        if profile.board_file.endswith(".toml"):
-            board_file = Path(profile.board_file).name, Path(profile.board_file).read_text(encoding="utf-8")
-    return Parcel(function, job, files, board_file)
-
-
-def _read_by(function: Callable[[Any], Any], job: Any) -> Iterator[tuple[str, Path]]:
-    """The files a job reads: where they go, and where they are."""
-    if isinstance(job, VariantJob):
-        # One that is no file is the job's to complain of: every path then stays what it is, but for the folder.
-        if job.checkpoint is not None and job.checkpoint.is_file():
-            yield f"{_CHECKPOINT}/{job.checkpoint.name}", job.checkpoint
-        if job.own is not None:
-            for path in files_of(job.own):
-                yield f"{_NETWORK}/{path.relative_to(job.own.path.parent).as_posix()}", path
-        devices = [job.identity.device, *([job.twin.device] if job.twin is not None else [])]
-        for number, directory in enumerate(job.logs if function is build_variant else ()):
-            for path in (path for device in dict.fromkeys(devices) for path in log_paths(directory, device)):
-                yield f"{_LOGS}/{number}/{path.parent.name}/{path.name}", path
-    elif isinstance(job, BenchJob):
-        for path in (job.library.path, job.library.manifest_path, job.library.reference_path):
-            yield f"{_OUT}/{path.name}", path
+    if not isinstance(job, UsesBoard):
+        return Parcel(function, job, files)
+    profile = job.agents.profile
+    job = replace(job, agents=elsewhere(profile))  # type: ignore[type-var]  # ours are of no use there, and their token a secret
+    path = Path(profile.board_file)
+    board_file = (path.name, path.read_text(encoding="utf-8")) if path.suffix == ".toml" else None
+    return Parcel(function, job, files, None if builds else profile, board_file)
 
 
 def unpack(parcel: Parcel, folder: Path) -> Any:
@@ -97,28 +99,14 @@ def unpack(parcel: Parcel, folder: Path) -> Any:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(zlib.decompress(content))
-    job = parcel.job
-    if isinstance(job, VariantJob):
-        return replace(
-            job,
-            checkpoint=None if job.checkpoint is None else folder / _CHECKPOINT / job.checkpoint.name,
-            own=None if job.own is None else replace(job.own, path=folder / _NETWORK / job.own.path.name),
-            logs=tuple(folder / _LOGS / str(number) for number in range(len(job.logs))),
-            out=folder / _OUT,
-            dump_dir=None if job.dump_dir is None else folder / _DUMP,
-        )
-    if isinstance(job, BenchJob):
-        return replace(job, library=replace(job.library, path=folder / _OUT / job.library.path.name))
-    return job
+    return parcel.job.moved(folder) if isinstance(parcel.job, UsesFiles) else parcel.job
 
 
-def delivery(job: Any, result: Any, folder: Path) -> Delivery:
-    """A result with the files that the job left below `folder`."""
-    written: dict[str, bytes] = {}
-    if isinstance(job, VariantJob):
-        for path in sorted(path for top in (_OUT, _DUMP) for path in (folder / top).glob("*") if path.is_file()):
-            written[path.relative_to(folder).as_posix()] = zlib.compress(path.read_bytes(), 1)
-    return Delivery(result, written)
+def delivery(job: Any, result: Any) -> Delivery:
+    """A result with the files that the job wrote."""
+    folders = job.writes() if isinstance(job, UsesFiles) else {}
+    written = {f"{name}/{path.name}": path for name, folder in folders.items() for path in sorted(folder.glob("*")) if path.is_file()}
+    return Delivery(result, {name: zlib.compress(path.read_bytes(), 1) for name, path in written.items()})
 
 
 def accept(job: Any, delivered: Delivery) -> Any:
@@ -127,22 +115,10 @@ def accept(job: Any, delivered: Delivery) -> Any:
     Raises:
         OSError: it cannot be written.
     """
-    if not isinstance(job, VariantJob):
-        return delivered.result
     for name, content in delivered.files.items():
         top, _, plain = name.partition("/")
-        target = job.out if top == _OUT else job.dump_dir
-        assert target is not None
-        write_bytes(target / Path(plain).name, zlib.decompress(content))
-    if isinstance(delivered.result, Library):
-        return replace(delivered.result, path=job.out / delivered.result.path.name)
+        write_bytes(job.writes()[top] / Path(plain).name, zlib.decompress(content))
     return delivered.result
-
-
-def board_of(parcel: Parcel) -> DeviceProfile | None:
-    """The profile of the board that a job runs something on; `None` for one that only builds."""
-    chosen: Any = parcel.function
-    return parcel.job.agents.profile if chosen in (run_trial, bench_library) else None
 
 
 def elsewhere(profile: DeviceProfile) -> Agents:

@@ -97,21 +97,21 @@ class ClusterWorkers:
 
         def built() -> Iterator[Built]:
             # No further ahead than the boards are served: what is proposed later rests on more measurements.
-            for job, result in self._run_there(build_trial, jobs, timeout_s, JOBS_EACH * here.count):
+            for job, result in self._run_there(build_trial, jobs, timeout_s, JOBS_EACH * here.count, builds=True):
                 yield Built(job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result)
 
         for candidate, outcome in here.run(measure_trial, built(), timeout_s):
             yield candidate.job, outcome
 
     def _run_there(
-        self, function: Callable[[Any], Any], jobs: Iterable[Any], timeout_s: float, most: float = math.inf
+        self, function: Callable[[Any], Any], jobs: Iterable[Any], timeout_s: float, most: float = math.inf, builds: bool = False
     ) -> Iterator[tuple[Any, Any]]:
         source, ended, carrier = iter(jobs), queue.SimpleQueue[Any](), _carrier()
         pending: dict[str, tuple[Any, Any]] = {}
         try:
             while True:
                 while len(pending) < min(most, JOBS_EACH * self.count) and (job := next(source, _NO_MORE)) is not _NO_MORE:
-                    order = pickle.dumps(Order(pack(function, job), timeout_s, self._versions))
+                    order = pickle.dumps(Order(pack(function, job, builds), timeout_s, self._versions))
                     future = self._client.submit(carrier, order, pure=False)
                     pending[future.key] = future, job
                     future.add_done_callback(ended.put)

@@ -20,7 +20,7 @@ from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
-from tvmmobile.pipeline.cluster.parcel import Delivery, Parcel, board_of, delivery, unpack
+from tvmmobile.pipeline.cluster.parcel import Delivery, Parcel, delivery, unpack
 from tvmmobile.running.measure import Agents
 from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.system.workers import Workers
@@ -77,7 +77,7 @@ def serve(order: Order) -> Delivery:
     with tempfile.TemporaryDirectory(prefix="tvmmobile-job-", dir=bench.folder) as name:
         folder = Path(name)
         job = unpack(order.parcel, folder)
-        profile = board_of(order.parcel)
+        profile = order.parcel.profile
         if profile is not None:
             try:
                 place = bench.place(profile, order.parcel.board_file)
@@ -93,7 +93,7 @@ def serve(order: Order) -> Delivery:
         if profile is not None and isinstance(result, Outcome) and result.final:
             bench.give_up(profile)  # its host process is gone; the next job starts another, so nothing is final
             result = replace(result, final=False)
-        return delivery(job, result, folder)
+        return delivery(job, result)
 
 
 @dataclass(frozen=True)
