@@ -58,7 +58,7 @@ class Statement:
 
 STATEMENTS = (
     Statement("Thinner is better than shallower", 5, THINNER, SHALLOW),
-    Statement("Separable convolutions against full ones", 4, V1, FULL),
+    Statement("Separable convolutions versus full ones", 4, V1, FULL),
 )
 
 
@@ -149,7 +149,7 @@ def comparison(statement: Statement, results: Mapping[ModelSpec, VariantResult])
         f"{accuracies[0] - accuracies[1]:+.1f} points",
         f"**{signed(first.latency_us / second.latency_us - 1)}**",
     )
-    lines.append("| the first against the second | " + " | ".join(changes) + " |")
+    lines.append("| first relative to second | " + " | ".join(changes) + " |")
     return [*lines, "", f"Table {statement.table} of arXiv 1704.04861.", ""]
 
 
@@ -163,10 +163,11 @@ def page(specs: Sequence[ModelSpec], results: Results) -> str:
 
 Latencies are **modelled** on the virtual {context.board} ({context.cpu} at {context.clock_hz / 1e9:.1f} GHz, {threads}, float32, batch 1,
 timing model `{context.timing_model}`); nothing was measured on hardware. Each library was checked against PyTorch first; *error* is the
-largest difference over the output's largest magnitude. Multiply-adds and parameters are counted ([models.md](models.md) says how),
-accuracies are published ones. *Untuned*: so many of the network's distinct kernels have no record of their own and were compiled with the
-nearest shape's schedule, or a template's usual knobs; such a network can become faster.
-Made by `./scripts/compare_networks`; `tvmmobile models --results docs/networks.json` shows the same.
+largest difference relative to the output's largest magnitude. Multiply-adds and parameters are counted ([models.md](models.md));
+accuracies are published ones. *Untuned* is the number of distinct kernels without a record of their own, compiled with the nearest
+shape's schedule or a template's default knobs; such networks can still become faster.
+
+`./scripts/compare_networks` wrote this page; `tvmmobile models --results docs/networks.json` shows the same table.
 """
     statements = [line for statement in STATEMENTS for line in comparison(statement, found)]
     versions = ", ".join(f"{name} {version}" for name, version in context.versions.items())

@@ -16,30 +16,29 @@ TITLES = {
 }
 
 _METHOD = """\
-Every number here is **modelled** on a virtual board ([virtual-boards.md](virtual-boards.md) says how, and how good that is); nothing was
-measured on hardware. Differences of a few percent between two systems are within the model's error.
+Every latency here is **modelled** on a virtual board; nothing was measured on hardware. Differences of a few percent between two systems
+are within the model's error ([virtual-boards.md](virtual-boards.md)).
 
-{networks}, float32, batch 1, the same weights for all: `scripts/export_models` converts our PyTorch model. Each system is a Python
-program with the maker's AArch64 wheel, run under QEMU: it runs the network once to warm up and once marked, from the caller's NCHW array to
-an array of the logits, with every copy and layout change counted; LiteRT's network takes NHWC, and so does its caller have it. An output
-that is more than 1e-3 of its largest magnitude off PyTorch's (ours: 1e-4) gives no figures. Ours runs in TVM's own Relax VM in such a
-Python, with TVM's runtime library; the copy of the caller's array into TVM's tensor counts.
+{networks}, float32, batch 1. All systems have the same weights: `scripts/export_models` converts our PyTorch model. Each system is a
+Python program using the vendor's AArch64 wheel under QEMU. It runs the network once to warm up and once for the figures, from the
+caller's NCHW array to an array of logits, and counts every copy and layout change; LiteRT takes NHWC, so its caller supplies NHWC. Ours
+runs in TVM's Relax VM, and the copy of the input into TVM's tensor counts. A system whose output differs from PyTorch's by more than
+1e-3 of the largest magnitude (ours: 1e-4) gets no figures.
 
-`./scripts/bench_peers` made this page; {json} has all figures of every run.
+`./scripts/bench_peers` wrote this page; {json} has the figures of every run.
 """
 _COLUMNS = """\
-*Core cycles* are those of the schedule that the time rests on, and in parentheses llvm-mca's alone. Cycles, instructions and misses of
-several threads are added up. *Error* is the largest difference from PyTorch over the output's largest magnitude.
+*Core cycles* are those of the schedule behind the latency, with llvm-mca's own in parentheses. Cycles, instructions and misses are summed
+over threads. *Error* is the largest difference from PyTorch's output, relative to its largest magnitude.
 """
 _SPREAD = """\
-Threads hand work to each other in another order each time. So what runs on several threads ran twice: ms is the mean, ± half
-the difference.
+Threads interleave differently in every run, so cells with several threads ran twice: the table has the mean, ± half the difference.
 """
 _LEFT_OUT = """\
 ## Left out
 
-ExecuTorch 1.5.1 has AArch64 wheels, but its Python runtime is linked with PyTorch, whose AArch64 wheel is built for CUDA: 427 MB, and
-CUDA's libraries besides. Its kernels for CPUs are XNNPACK's, as LiteRT's are. Real boards: none is registered yet.
+ExecuTorch 1.5.1 has AArch64 wheels, but they depend on PyTorch's AArch64 wheel, which is built for CUDA (427 MB, plus the CUDA libraries).
+Its CPU kernels are XNNPACK's, like LiteRT's. Real boards: none is registered yet.
 """
 
 
@@ -52,7 +51,7 @@ def markdown(context: BenchmarkContext, rows: Sequence[PeerRow], stem: str) -> s
         stem: of the JSON file and the plot beside it.
     """
     parts = [
-        "# How fast, beside others",
+        "# How fast, compared with others",
         "",
         _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=_networks(rows)),
         f"![Modelled latency]({stem}.svg)",
@@ -112,7 +111,7 @@ def _remarks(rows: Sequence[PeerRow]) -> Iterator[str]:
     if lacking:
         least, most = (sum(row.untuned[part] for row in lacking if row.untuned) for part in (0, 1))
         of = "a variant" if len(lacking) == 1 else f"{len(lacking)} variants"
-        yield f"Ours is not fully tuned here: {least} of {most} kernels of {of} have no record of this timing model and thread count,"
+        yield f"Ours is not fully tuned here: {least} of {most} kernels of {of} have no record for this timing model and thread count"
         yield "and were compiled with the nearest shape's schedule."
         yield ""
 
@@ -122,7 +121,7 @@ def _versions(context: BenchmarkContext) -> Iterator[str]:
     yield f"- {', '.join(f'{name} {version}' for name, version in context.versions.items())}"
     yield f"- tuning logs `{context.logs}`; {context.date}"
     if context.known:
-        yield f"- the peers' figures are those of an earlier comparison with the same versions; {context.known}"
+        yield f"- peers' figures: an earlier comparison with the same versions; {context.known}"
 
 
 def _ms(row: PeerRow | None, best: PeerRow | None) -> str:

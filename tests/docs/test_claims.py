@@ -1,0 +1,148 @@
+"""Figures within sentences: each is computed from a JSON file or the tuning logs, and a document has no others but those listed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from document_blocks import REPOSITORY, benchmark, content, fit_of
+
+from tvmmobile.networks.models.costs import count
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.virtual.board import load_board
+
+FITTED = ("pi4", "pi3bplus", "pi5")
+#: What makes a number a figure that needs a source.
+FIGURE = re.compile(r"(\d[\d.,]*) ?(ms|µs|ns|MB|GB|%|million|cycles|minutes|trials|points)(?!\w)")
+
+
+@functools.cache
+def records() -> dict[tuple[str, str], float]:
+    """The shipped logs' best latency in µs, one thread, by kernel and template."""
+    best: dict[tuple[str, str], float] = {}
+    for line in (REPOSITORY / "tuning_logs/pi4-virtual/float32_t1.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if record.get("latency_us") is not None:
+            key = record["name"], record["schedule"].get("template", "")
+            best[key] = min(best.get(key, float("inf")), record["latency_us"])
+    return best
+
+
+def kernel(name: str, template: str) -> float:
+    """Best latency in µs of a kernel; `name` without dtype and threads."""
+    return records()[f"{name}_float32_t1", template]
+
+
+def separately(*names: tuple[str, str]) -> float:
+    """Latency in ms of kernels one after another."""
+    return sum(kernel(*name) for name in names) / 1000
+
+
+def waiting_ns() -> tuple[float, float, float]:
+    """What the calibrated Pi 4 charges for a load from the second level, one from memory, and a store: ns."""
+    board, shares = load_board("pi4"), {one.name: one.value for one in fit_of("pi4").parameters}
+    hit = shares["cache_hits"] * board.caches.l2_cycles / board.clock_hz * 1e9
+    return hit, shares["loads_from_memory"] * board.line_copy_ns, shares["stores"] * board.line_copy_ns
+
+
+def macs() -> float:
+    """Multiply-adds of MobileNet v1 1.0-224, millions."""
+    return count(ModelSpec("mobilenet_v1", 1.0, 224)).macs / 1e6
+
+
+def weights_and_image() -> tuple[float, ...]:
+    """MB of float32."""
+    cost = count(ModelSpec("mobilenet_v1", 1.0, 224))
+    return ((cost.parameters + 3 * 224 * 224) * 4 / 1e6,)
+
+
+def without_strassen() -> tuple[float, float]:
+    """MB moved, and ms more."""
+    rows = {row["left_out"]: row for row in content("ablation.json")["rows"]}
+    return rows["Strassen"]["dram_bytes"] / 1e6, rows["Strassen"]["ms"] - rows["nothing"]["ms"]
+
+
+DW = "dw_64x64_64_k3x3s2x2p1.1.1.1"
+CHAIN = "pw_112x112_32x64_relu6+dw_112x112_64_k3x3s2x2p1.1.1.1_to_32c_relu6"
+PARTS = ("pw_112x112_32x64_to_32c_relu6", "pointwise"), ("dw_112x112_64_k3x3s2x2p1.1.1.1_32c_to_32c_relu6", "depthwise")
+#: (document, a phrase in it, the figures that stand in its places)
+CLAIMS: tuple[tuple[str, str, Callable[[], tuple[float, ...]]], ...] = (
+    ("docs/kernels.md", "1.0-224 has {:.1f} million multiply-adds", lambda: (macs(),)),
+    ("docs/kernels.md", "at least {:.1f} million cycles, or {:.1f} ms at 1.8 GHz", lambda: (macs() / 4, macs() / 4 / 1.8)),
+    (
+        "docs/kernels.md",
+        "{:.1f} ns for a load that hits the second-level cache, {:.1f} ns for one from memory, and {:.1f} ns for a store",
+        waiting_ns,
+    ),
+    (
+        "docs/kernels.md",
+        "takes {:.0f} µs in NHWC and {:.0f} µs in blocks",
+        lambda: (kernel(f"{DW}_relu6", "depthwise"), kernel(f"{DW}_32c_to_32c_relu6", "depthwise")),
+    ),
+    (
+        "docs/kernels.md",
+        "14×14, 512 → 512 takes {:.2f} ms directly and {:.2f} ms this way; 7×7, 1024 → 1024 takes {:.2f} ms and {:.2f} ms",
+        lambda: tuple(
+            kernel(name, template) / 1000
+            for name in ("pw_14x14_512x512_32c_to_32c_relu6", "pw_7x7_1024x1024_32c_relu6")
+            for template in ("pointwise", "strassen")
+        ),
+    ),
+    ("docs/kernels.md", "28×28×120 takes {:.0f} µs", lambda: (kernel("pool_28x28_120", "pool"),)),
+    (
+        "docs/kernels.md",
+        "It costs {:.0f} µs for 28×28, 120 → 40 and {:.0f} µs for 7×7, 960 → 160",
+        lambda: tuple(
+            kernel(f"pw_{name}_scaled_add_linear", "pointwise") - kernel(f"pw_{name}_add_linear", "pointwise")
+            for name in ("28x28_120x40", "7x7_960x160")
+        ),
+    ),
+    (
+        "docs/kernels.md",
+        "112×112, 32 → 64 with stride 2 takes {:.2f} ms, and {:.2f} ms as two kernels",
+        lambda: (kernel(CHAIN, "chain") / 1000, separately(*PARTS)),
+    ),
+    ("docs/kernels.md", "every store that misses it costs {:.1f} ns", lambda: waiting_ns()[2:]),
+    ("docs/kernels.md", "1.0-224 moves {:.1f} MB between", lambda: (benchmark("ours")["runs"][0]["dram_bytes"] / 1e6,)),
+    ("docs/kernels.md", "weights and image are only {:.1f} MB", weights_and_image),
+    ("docs/kernels.md", "Without Strassen the network moves {:.1f} MB and takes {:.2f} ms more", without_strassen),
+    (
+        "docs/virtual-boards.md",
+        "{:.1f} ns on the Pi 4, {:.1f} ns on the Pi 3B+, {:.1f} ns on the Pi 5 and {:.1f} ns on the RK3399",
+        lambda: tuple(load_board(name).line_copy_ns for name in (*FITTED, "rk3399-a72")),
+    ),
+)
+#: Figures that are no result: limits of a tool or a test, constants of an algorithm, sizes of downloads, facts about a core.
+CONSTANTS = {
+    "README.md": set(),
+    "docs/ablation.md": set(),
+    "docs/benchmarks.md": {"427 MB"},
+    "docs/gate.md": {"3 %", "1 %", "10 %", "2 %", "5 %"},
+    "docs/kernels.md": set(),
+    "docs/networks.md": set(),
+    "docs/search.md": {"1 %", "3 %"},
+    "docs/tune.md": set(),
+    "docs/virtual-boards.md": {"1 %", "0.9 GB", "0.4 GB", "0.001 %", "2 %", "8 cycles"},
+}
+
+
+def words_of(document: str) -> str:
+    """A document as one line."""
+    return " ".join((REPOSITORY / document).read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize(("document", "phrase", "figures"), CLAIMS, ids=[f"{document}: {phrase}"[:70] for document, phrase, _ in CLAIMS])
+def test_sentences_agree_with_their_source(document: str, phrase: str, figures: Callable[[], tuple[float, ...]]) -> None:
+    assert phrase.format(*figures()) in words_of(document)
+
+
+@pytest.mark.parametrize("document", CONSTANTS)
+def test_every_other_figure_is_a_known_constant(document: str) -> None:
+    text = re.sub(r"```.*?```|<!-- figures.*?<!-- end -->", " ", (REPOSITORY / document).read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = " ".join(re.sub(r"`[^`\n]*`|^\|.*$", " ", text, flags=re.MULTILINE).split())
+    for other, phrase, figures in CLAIMS:
+        text = text.replace(phrase.format(*figures()), " ") if other == document else text
+    assert {f"{number} {unit}" for number, unit in FIGURE.findall(text)} == CONSTANTS[document]

@@ -1,0 +1,221 @@
+"""The parts of documents that are made from JSON files: whole pages, and the text between `<!-- figures: NAME -->` and `<!-- end -->`."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.networks.models.costs import count
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.results.file import read_results
+from tvmmobile.results.report import print_table
+from tvmmobile.virtual.board import Board, load_board
+from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, mean_error, read_fit, worst_error
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCS = REPOSITORY / "docs"
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+
+DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
+PEERS = {"ncnn": "ncnn", "mnn": "MNN", "litert": "LiteRT/XNNPACK", "onnxruntime": "ONNX Runtime"}
+CORES = {"pi4": "cortex-a72", "pi3bplus": "cortex-a53", "pi5": "cortex-a76"}
+
+
+def content(name: str) -> Any:
+    """What a JSON file under docs/ holds."""
+    return json.loads((DOCS / name).read_text(encoding="utf-8"))
+
+
+def benchmark(system: str, variant: tuple[float, int] = (1.0, 224), threads: int = 1, file: str = "benchmarks") -> dict[str, Any]:
+    """A row of a comparison with other libraries."""
+    rows = content(f"{file}.json")["benchmarks"]
+    (row,) = [one for one in rows if (one["system"], one["alpha"], one["resolution"], one["threads"]) == (system, *variant, threads)]
+    return dict(row)
+
+
+def milliseconds(value: float) -> str:
+    """As the benchmark pages show it: three figures."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def fit_of(board: str) -> Fit:
+    """The committed calibration of a board's core."""
+    return read_fit(CALIBRATED / f"{CORES[board]}.json")
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int = 1) -> str:
+    """A Markdown table; columns from `numbers_from` on are aligned to the right."""
+    rules = ["---" if number < numbers_from else "---:" for number in range(len(headings))]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (headings, rules, *rows))
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:+.1f} %".replace("-", "−")
+
+
+def _mean_and_worst(errors: Sequence[float]) -> str:
+    return f"{mean_error(errors) * 100:.1f} %, {worst_error(errors) * 100:.1f} %"
+
+
+def result_table() -> str:
+    """The README's: ours beside the best other library."""
+    rows = []
+    for variant in DIAGONAL:
+        cells = [f"{variant[0]}-{variant[1]}"]
+        for threads in (1, 4):
+            ours = benchmark("ours", variant, threads)
+            best = min(PEERS, key=lambda peer: benchmark(peer, variant, threads)["modelled_ms"])
+            other = milliseconds(benchmark(best, variant, threads)["modelled_ms"])
+            cells += [milliseconds(ours["modelled_ms"]), f"{other} ({PEERS[best]})", f"{ours['ratio_to_best_peer']:.2f}"]
+        rows.append(cells)
+    return table(("variant", "ours, 1 thread", "best other", "ratio", "ours, 4 threads", "best other", "ratio"), rows)
+
+
+def tune_output() -> str:
+    """What `tune` prints with the shipped logs."""
+    said = io.StringIO()
+    with redirect_stdout(said):
+        print_table(read_results(DOCS / "mobilenet_v1.json"))
+    lines = [line.rstrip().replace("\N{NO-BREAK SPACE}", " ").rstrip() for line in said.getvalue().splitlines()]
+    head = "$ ./scripts/tvmmobile tune --target arm --device pi4\npi4-virtual: the virtual Raspberry Pi 4 Model B (latencies are modelled)"
+    return "\n".join(["```console", head, "…", *lines, "```"])
+
+
+def limits_table() -> str:
+    """Our libraries beside what multiplying directly would take at least."""
+    rows = []
+    for variant in DIAGONAL:
+        (run,) = benchmark("ours", variant)["runs"]
+        counts = [
+            f"{run['core_cycles'] / 1e6:.1f}",
+            f"{count(ModelSpec('mobilenet_v1', *variant)).macs / 4e6:.1f}",
+            f"{run['l1d_misses'] / 1e6:.2f}",
+        ]
+        rows.append([f"{variant[0]}-{variant[1]}", milliseconds(run["modelled_ms"]), *counts, f"{run['dram_bytes'] / 1e6:.1f}"])
+    return table(("MobileNet v1, one thread", "modelled ms", "core cycles, M", "direct limit, M", "L1D misses, M", "DRAM, MB"), rows)
+
+
+def wheels_table() -> str:
+    """Other libraries' wheels on the virtual Pi 4."""
+    rows = []
+    titles = content("benchmarks.json")["context"]["titles"]
+    for peer in PEERS:
+        (run,) = benchmark(peer)["runs"]
+        counts = [f"{run[name] / 1e6:.1f}" for name in ("instructions", "llvm_mca_cycles")]
+        counts += [f"{run['l1d_misses'] / 1e6:.2f}", f"{run['dram_bytes'] / 1e6:.1f}"]
+        rows.append([titles[peer], *counts, *(f"{benchmark(peer, threads=threads)['modelled_ms']:.1f}" for threads in (1, 4))])
+    headings = ("MobileNet v1 1.0-224", "instructions, M", "`core_cycles`, M", "L1D misses, M", "DRAM traffic, MB")
+    return table((*headings, "`modelled_ms`, 1 thread", "4 threads"), rows)
+
+
+def core_cycles_table() -> str:
+    """Cycles of the calibration's networks on the three cores."""
+    cycles = {board: {seen.network: seen.core_cycles for seen in fit_of(board).observations} for board in CORES}
+    rows = [[network, *(f"{cycles[board][network] / 1e6:.1f}" for board in CORES)] for network in cycles["pi4"]]
+    return table(("core cycles, M", *(f"{core} ({board})" for board, core in CORES.items())), rows)
+
+
+def parameters_table() -> str:
+    """The fitted parameters, with the bounds that are a board's own."""
+    explained = {
+        "cache_hits": "the latency of the level that had the line, for each load that missed the first",
+        "loads_from_memory": "a line copy, for each load that no cache had",
+        "stores": "a line copy, for each store that missed the first level",
+        "write_backs": "a line copy, for each line written back to memory",
+        "bandwidth": "twice the copy rate: what memory delivers to several threads (0.5 to 1)",
+    }
+    rows = []
+    for name, what in explained.items():
+        found = [next(one for one in (*fit_of(board).parameters, fit_of(board).bandwidth) if one.name == name) for board in CORES]
+        rows.append([f"`{name}`", what, *(f"{one.value:.2f}" + (f" (at most {one.high:.1f})" if one.high > 1 else "") for one in found)])
+    return table(("parameter", "share of", "Cortex-A72", "Cortex-A53", "Cortex-A76"), rows, 2)
+
+
+def errors_table(board: str) -> str:
+    """Measured and modelled latencies on one board: fitted on one thread, checked on four."""
+    fit = fit_of(board)
+    checks = {check.network: check for check in fit.checks if check.board == board}
+    rows: list[list[str]] = []
+    for seen, ms, error, left_out in zip(fit.observations, fit.modelled_ms, fit.errors, fit.left_out_errors, strict=True):
+        four = checks[seen.network]
+        assert four.left_out_ms is not None
+        row = [seen.network, f"{seen.measured_ms:.2f}", f"{ms:.2f}", _percent(error), _percent(left_out), f"{four.measured_ms:.2f}"]
+        errors = [value / four.measured_ms - 1 for value in (four.modelled_ms, four.left_out_ms)]
+        rows.append([*row, f"{four.modelled_ms:.2f}", *map(_percent, errors)])
+    found = fit.check_errors()
+    groups = fit.errors, fit.left_out_errors, found[f"{board}, 4 threads"], found[f"{board}, 4 threads, left out"]
+    sums = [_mean_and_worst(errors) for errors in groups]
+    rows.append(["mean, worst", "", "", sums[0], f"**{sums[1]}**", "", "", sums[2], f"**{sums[3]}**"])
+    half = "measured ms", "modelled ms", "error", "left out"
+    return table((_board_title(load_board(board)), *half, *(f"4 threads: {one}" if one == half[0] else one for one in half)), rows)
+
+
+def elsewhere_table() -> str:
+    """The RK3399, which nothing was fitted to."""
+    fit = fit_of("pi4")
+    checks = [check for check in fit.checks if check.board == "rk3399-a72"]
+    rows = [
+        [one.network, f"{one.measured_ms:.2f}", f"{one.modelled_ms:.2f}", _percent(one.modelled_ms / one.measured_ms - 1)] for one in checks
+    ]
+    rows.append(["mean, worst", "", "", f"**{_mean_and_worst(fit.check_errors()['rk3399-a72, 1 thread'])}**"])
+    return table(("RK3399 (1.8 GHz), nothing fitted", "measured ms", "modelled ms", "error"), rows)
+
+
+def _board_title(board: Board) -> str:
+    return f"{board.board.replace(' Model B', '')} ({board.clock_hz / 1e9:.1f} GHz)"
+
+
+def gate_table() -> str:
+    """How often the gate was wrong in the simulation."""
+    import simulate_gate
+
+    found = content("gate.json")
+    return str(simulate_gate.report(found["equal"], found["slowed"]))
+
+
+def _peers_page(name: str) -> str:
+    from peers.results import from_json
+    from peers.tables import markdown
+
+    context, rows = from_json(DOCS / f"{name}.json")
+    return str(markdown(context, rows, name))
+
+
+def _networks_page() -> str:
+    import compare_networks
+
+    return str(compare_networks.page(compare_networks.COMPARED, read_results(DOCS / "networks.json")))
+
+
+def _script_page(script: str, file: str) -> str:
+    import importlib
+
+    return str(importlib.import_module(script).page(content(file)))
+
+
+#: Documents that a script writes as a whole.
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/benchmarks.md": lambda: _peers_page("benchmarks"),
+    "docs/benchmarks-later.md": lambda: _peers_page("benchmarks-later"),
+    "docs/networks.md": _networks_page,
+    "docs/ablation.md": lambda: _script_page("ablation", "ablation.json"),
+    "docs/search.md": lambda: _script_page("compare_search", "search.json"),
+}
+#: By document, the blocks of figures in it.
+BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"result": result_table},
+    "docs/kernels.md": {"limits": limits_table},
+    "docs/gate.md": {"simulation": gate_table},
+    "docs/virtual-boards.md": {
+        "wheels": wheels_table,
+        "cores": core_cycles_table,
+        "parameters": parameters_table,
+        **{board: lambda board=board: errors_table(board) for board in CORES},  # type: ignore[misc]
+        "elsewhere": elsewhere_table,
+    },
+}
