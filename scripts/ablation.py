@@ -28,9 +28,10 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import LEFT_OUT, PASS_CONFIG
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import build
-from tvmmobile.pipeline.build import VariantJob
+from tvmmobile.pipeline.build import VariantJob, variant_job
 from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
@@ -45,7 +46,7 @@ from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.tuning.choice import Choice, choose
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database, Record
 from tvmmobile.tuning.plan import Region, candidate_regions
 
 DEVICE = "pi4-virtual"
@@ -231,9 +232,7 @@ def main() -> int:
     try:
         spec = ModelSpec("mobilenet_v1", options.alpha, options.resolution)
         with tempfile.TemporaryDirectory(prefix="tvmmobile-ablation-") as folder:
-            identity = Identity(profile.name, profile.model_hash)
-            job = VariantJob(spec, None, 0, "float32", 1, identity, (options.logs,), profile.target, Path(folder))
-            found = rows(job, options.threads)
+            found = rows(variant_job(Model(spec), profile, (options.logs,), Path(folder)), options.threads)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -30,7 +30,6 @@ from peers.systems import OURS, System, chosen_systems
 from peers.tables import markdown
 
 from tvmmobile import __version__
-from tvmmobile.cli.work import check_writable
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.models.registry import grid
@@ -38,7 +37,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.system.doctor import diagnose, require
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError
-from tvmmobile.system.files import write_text
+from tvmmobile.system.files import check_writable, write_text
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, load_board
 from tvmmobile.virtual.calibration.fit import calibration_of, run_hash
 from tvmmobile.virtual.cores.core_model import model_hash

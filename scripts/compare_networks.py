@@ -13,27 +13,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.cli.progress import counting
-from tvmmobile.cli.work import started_workers, worker_count
-from tvmmobile.devices.registry import find_device
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.comparison import COMPARED
 from tvmmobile.networks.models.published import figures
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import VariantJob
-from tvmmobile.pipeline.stages import bench_libraries, build_libraries
+from tvmmobile.pipeline.bench import bench
+from tvmmobile.pipeline.compile import compile_models
 from tvmmobile.results.file import Results, VariantResult, read_results, write_results
 from tvmmobile.results.report.joining import join
 from tvmmobile.results.report.wording import latency_ms, millions, scientific, signed
-from tvmmobile.running.bench import started_bench
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
-from tvmmobile.tuning.database import Identity
 
 DEVICE = "pi4-virtual"
 V1, THINNER = ModelSpec("mobilenet_v1", 1.0, 224), ModelSpec("mobilenet_v1", 0.75, 224)
@@ -68,16 +63,8 @@ def run(specs: Sequence[ModelSpec], logs: Path, threads: int) -> Results:
     Raises:
         UserError: one cannot be built, or disagrees with PyTorch.
     """
-    board = find_device(DEVICE)
-    profile = board.profile
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-networks-") as folder:
-        identity = Identity(profile.name, profile.model_hash)
-        jobs = [VariantJob(spec, None, 0, "float32", threads, identity, (logs,), profile.target, Path(folder)) for spec in specs]
-        with started_workers(worker_count(len(jobs)), None, None) as workers, started_bench(board, workers) as bench:
-            with counting("compiling", len(jobs)) as done:
-                libraries = build_libraries(workers, jobs, done)
-            with counting("verifying", len(jobs)) as done:
-                return bench_libraries(bench, libraries, done)
+    libraries = compile_models([Model(spec) for spec in specs], DEVICE, threads=threads, logs=logs)
+    return bench(libraries, DEVICE, repeat=1, warmup_runs=1)
 
 
 def completed(known: list[Results], logs: Path, threads: int) -> Results:

@@ -18,15 +18,15 @@ from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import VariantJob, build_variant
+from tvmmobile.pipeline.build import build_variant, variant_job
 from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError
-from tvmmobile.tuning.database import Identity
 
 DEVICE = "pi4-virtual"
 
@@ -61,8 +61,7 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
     """
     device = find_device(DEVICE)
     profile = device.profile
-    identity = Identity(profile.name, profile.model_hash)
-    library = build_variant(VariantJob(spec, None, 0, "float32", 1, identity, (logs,), profile.target, folder))
+    library = build_variant(variant_job(Model(spec), profile, (logs,), folder))
     with started_agents(device) as agents:
         return library, bench_library(BenchJob(library, agents, agents.network_timing(1, 1, 1))), profile
 

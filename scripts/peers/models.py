@@ -17,11 +17,11 @@ from filelock import FileLock
 from peers import iree_compiler
 from peers.systems import ROOT, System
 from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import VariantJob, build_variant
+from tvmmobile.pipeline.build import build_variant, variant_job
 from tvmmobile.running.library import Library
 from tvmmobile.system.environment import cache_dir
-from tvmmobile.tuning.database import Identity
 from tvmmobile.virtual.board import Board
 
 Say = Callable[[str], None]
@@ -59,14 +59,13 @@ def compiled(spec: ModelSpec, threads: int, profile: DeviceProfile, logs: Path, 
     records = sorted((logs / profile.name).glob("*.jsonl"))
     recipe = digest_of([*sources, *records], f"{profile.model_hash} {sorted(profile.target.items())}")
     folder = models / f"{profile.name}-t{threads}-{recipe}"
-    identity = Identity(profile.name, profile.model_hash)
-    job = VariantJob(spec, None, 0, "float32", threads, identity, (logs,), profile.target, folder)
+    job = variant_job(Model(spec), profile, (logs,), folder, threads)
     with _made_once(folder) as made:
         if made is not None:
             say(f"compiling {spec.variant} for {threads} threads …" if threads > 1 else f"compiling {spec.variant} …")
             build_variant(replace(job, out=made))
             copy_image(models, made)
-    return Library(spec, "float32", threads, folder / f"{job.stem}.so")
+    return Library(spec, job.dtype, threads, folder / f"{job.stem}.so")
 
 
 def model_files(system: System, board: Board, models: Path, library: Library | None) -> tuple[Path, ...]:

@@ -17,14 +17,13 @@ from conftest import CommandLine
 from registered_boards import make_board, make_home, register
 from ssh_server import wait_until
 
-from tvmmobile.cli.work import worker_count
 from tvmmobile.devices.agents.rpc import open_session
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.running.bench import started_bench
 from tvmmobile.running.measure import MeasureError
-from tvmmobile.system.workers import JOBS_EACH, Workers
+from tvmmobile.system.workers import JOBS_EACH, Workers, worker_count
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
 from tvmmobile.tuning.search.tuner import Assignment, Search, assign, tune
@@ -81,14 +80,14 @@ class Silent:
         self.records: list[Record] = []
 
     def kernel_started(self, assignment: Assignment) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         self.records.append(record)
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         assert sum(record.task == assignment.task for record in self.records) == CANDIDATES
         self.finished.append(assignment.task)
 

@@ -17,14 +17,14 @@ from registered_boards import make_board, make_home, register
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import VariantJob, build_variant
+from tvmmobile.pipeline.build import build_variant, variant_job
 from tvmmobile.running.library import Library
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import sha256_of
 from tvmmobile.tuning.choice import Choice, choose
-from tvmmobile.tuning.database import Identity
 
 pytestmark = pytest.mark.virtual
 STEM = "mobilenet_v1_0.25_32_float32_t1"
@@ -76,11 +76,10 @@ def padded(library: Library, folder: Path) -> Library:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("regress")
     profile = find_device("pi4-virtual").profile
-    identity = Identity(profile.name, profile.model_hash)
     spec = ModelSpec(alpha=0.25, resolution=32)
     libraries = {}
     for name, chosen in (("old", choose), ("rebuilt", choose), ("slow", worse)):
-        job = VariantJob(spec, None, 0, "float32", 1, identity, (SHIPPED_LOGS,), profile.target, folder / name)
+        job = variant_job(Model(spec), profile, (SHIPPED_LOGS,), folder / name)
         with mock.patch("tvmmobile.pipeline.build.choose", chosen):
             libraries[name] = build_variant(job)
     libraries["padded"] = padded(libraries["old"], folder / "padded")

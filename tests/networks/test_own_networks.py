@@ -37,6 +37,7 @@ from tvmmobile.graph.network import Network, lower, read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import Imported, imported_torch
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.own import OwnSpec
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
@@ -673,12 +674,12 @@ def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:
     file = OwnFile(path)
     assert [each.name for each in files_of(file)] == ["net.onnx", "weights.bin"]
     (spec,) = own_specs(file, (), None, 0)
-    job = VariantJob(spec, None, 0, "float32", 1, Identity("nowhere", None), (), {}, tmp_path, own=file)
+    job = VariantJob(Model(spec, own=file), "float32", 1, Identity("nowhere", None), (), {}, tmp_path)
     parcel = pickle.loads(pickle.dumps(pack(variant_tasks, job)))
     path.unlink()
     (tmp_path / "there").mkdir()
     there = unpack(parcel, tmp_path / "there")
-    assert there.own.path.parent == tmp_path / "there/network" and load_again(there.own, there.spec, None, 0).spec == spec
+    assert there.model.own.path.parent == tmp_path / "there/network" and load_again(there.model.own, there.spec, None, 0).spec == spec
     assert len(pickle.dumps(job)) < 2000
 
 

@@ -68,14 +68,14 @@ class Listener:
         self.after = after
 
     def kernel_started(self, assignment: Assignment) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         self.after()
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
 
 
 def tuned(bench: Bench, logs: Path, trials: int, strategy: str = "climb", listener: Listener | None = None) -> list[tuple[Any, ...]]:

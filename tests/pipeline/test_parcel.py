@@ -12,6 +12,7 @@ from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import VariantJob
 from tvmmobile.pipeline.cluster.parcel import Delivery, UsesBoard, UsesFiles, accept, delivery, pack, unpack
@@ -48,7 +49,7 @@ def variant(tmp_path: Path) -> VariantJob:
     for name in (PROFILE.name, "another-board"):
         Database(replace(identity, device=name), (), tmp_path / "logs").append([Record(TASK, schedule(), 1.0)])
     logs = (tmp_path / "none", tmp_path / "logs")
-    return VariantJob(ModelSpec(), checkpoint, 0, "float32", 1, identity, logs, PROFILE.target, tmp_path / "out", tmp_path / "dump")
+    return VariantJob(Model(ModelSpec(), checkpoint), "float32", 1, identity, logs, PROFILE.target, tmp_path / "out", tmp_path / "dump")
 
 
 def test_a_variant_travels_with_its_checkpoint_and_its_devices_logs(variant: VariantJob, tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_a_variant_travels_with_its_checkpoint_and_its_devices_logs(variant: Var
     assert set(parcel.files) == {"checkpoint/weights.pt", f"logs/1/{PROFILE.name}/float32_t1.jsonl"}
     there = tmp_path / "there"
     job = unpack(parcel, there)
-    assert job.checkpoint.read_bytes() == b"weights" and job.checkpoint.is_relative_to(there)
+    assert job.model.checkpoint.read_bytes() == b"weights" and job.model.checkpoint.is_relative_to(there)
     assert len(Database(job.identity, job.logs, None)) == 1
     assert {job.out, job.dump_dir} == {there / "out", there / "dump"} and job.spec == variant.spec
 

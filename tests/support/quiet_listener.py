@@ -13,11 +13,11 @@ class Quiet:
         self.records: list[Record] = []
 
     def kernel_started(self, assignment: Assignment) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         self.records.append(record)
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""

@@ -63,13 +63,13 @@ class Deaf:
     """A listener that does nothing."""
 
     def kernel_started(self, assignment: object) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
 
     def trial_finished(self, record: object, best: object) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
 
     def kernel_finished(self, assignment: object, best: object) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
 
 
 def rescored(folder: Path, answer: Callable[[int], Any], keep: int = 8) -> tuple[Workers, list[Rescored], list[Path]]:

@@ -50,15 +50,15 @@ class Heard:
         self.events: list[str] = []
 
     def kernel_started(self, assignment: Assignment) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         self.events.append("start")
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         self.events.append("trial")
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         self.events.append("end" if best else "end without any")
 
 

@@ -10,8 +10,9 @@ import pytest
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import VariantJob, build_variant
+from tvmmobile.pipeline.build import build_variant, variant_job
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database, Identity, Record
@@ -49,9 +50,9 @@ def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
 @pytest.mark.virtual
 def test_a_board_without_records_is_compiled_for_as_its_twin_is(tmp_path: Path) -> None:
     spec = ModelSpec(alpha=0.25, resolution=128)
-    identity = Identity(BOARD.name, None)
-    job = VariantJob(spec, None, 0, "float32", 1, identity, (), BOARD.target, tmp_path / "board", None, twin_identity(BOARD))
-    virtual = VariantJob(spec, None, 0, "float32", 1, Identity(VIRTUAL.name, VIRTUAL.model_hash), (SHIPPED_LOGS,), BOARD.target, tmp_path)
+    job = variant_job(Model(spec), BOARD, (), tmp_path / "board")
+    assert job.twin == twin_identity(BOARD)
+    virtual = replace(variant_job(Model(spec), VIRTUAL, (SHIPPED_LOGS,), tmp_path), target=BOARD.target)
     kernels = build_variant(job).manifest()["kernels"]
     twins = build_variant(virtual).manifest()["kernels"]
     assert [(kernel["name"], kernel["schedule"]) for kernel in kernels] == [(kernel["name"], kernel["schedule"]) for kernel in twins]

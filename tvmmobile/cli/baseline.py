@@ -37,9 +37,9 @@ def save(
     slower.
     """
     from tvmmobile.cli.progress import errors
-    from tvmmobile.cli.work import check_writable
     from tvmmobile.gate.baselines import save_baselines
     from tvmmobile.results.file import read_results
+    from tvmmobile.system.files import check_writable
 
     found = read_results(results)
     check_writable(directory, "--dir")

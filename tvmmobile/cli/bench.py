@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tvmmobile.cli.options import Device, Out
-from tvmmobile.cli.work import Dask, Pin, RequireHardware, check_threads, check_writable, started_bench, started_workers, worker_count
+from tvmmobile.cli.options import Dask, Device, Out, Pin, RequireHardware
 
 
 def bench(
@@ -22,26 +21,18 @@ def bench(
     dask: Dask = None,
 ) -> None:
     """Check compiled libraries against PyTorch on a device, and time them."""
+    from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
+    from tvmmobile.pipeline.bench import bench as run
+    from tvmmobile.pipeline.bench import check_libraries
+    from tvmmobile.results.report import print_table, write_report
     from tvmmobile.running.library import find_libraries
+    from tvmmobile.system.files import check_writable
 
     board = find_device(device, require_hardware, pin)
     found = find_libraries(libraries)
-    for library in found:
-        check_threads(library.threads, board.profile)
+    check_libraries(found, board)
     check_writable(out, "--out")
-
-    from tvmmobile.cli.progress import counting
-    from tvmmobile.pipeline.stages import bench_libraries
-    from tvmmobile.results.report import print_table, write_report
-
-    if board.boards is not None:
-        dask = None  # there is nothing to build
-    with (
-        started_workers(worker_count(len(found)), board.boards, dask) as workers,
-        started_bench(board, workers, dask, repeat, warmup_runs) as started,
-        counting("verifying", len(found)) as done,
-    ):
-        results = bench_libraries(started, found, done)
+    results = run(found, board, repeat=repeat, warmup_runs=warmup_runs, dask=dask, listener=Shown())
     write_report(results, out)
     print_table(results)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvmmobile.cli.images import Labels, LibraryFile, Mean, NoResize, Std, preprocessing_for, the_library
-from tvmmobile.cli.options import Device, Out
-from tvmmobile.cli.work import RequireHardware, check_writable, worker_count
+from tvmmobile.cli.options import Device, Out, RequireHardware
 
 if TYPE_CHECKING:
     from tvmmobile.accuracy.evaluation_file import Accuracy, EvaluationFile, ImageResult
@@ -57,6 +56,7 @@ def evaluate(
     from tvmmobile.accuracy.labelled import evenly_spaced, read_folder
     from tvmmobile.accuracy.original import original_of
     from tvmmobile.devices.registry import find_device
+    from tvmmobile.system.files import check_writable
 
     board = find_device(device, require_hardware)
     found = the_library(library, board.profile)
@@ -121,7 +121,7 @@ def _evaluate(
     from tvmmobile.accuracy.evaluation import BatchJob, batches, evaluate_batches
     from tvmmobile.cli.progress import counting
     from tvmmobile.running.bench import started_bench
-    from tvmmobile.system.workers import Workers
+    from tvmmobile.system.workers import Workers, worker_count
 
     parts = batches(chosen, library, board.profile)
     count = worker_count(len(parts)) if board.boards is None else min(board.boards, len(parts))

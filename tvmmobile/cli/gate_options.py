@@ -26,7 +26,7 @@ BaselineDir = Annotated[Path, typer.Option("--dir", metavar="DIR", file_okay=Fal
 
 def check_targets(*files: Path | None) -> None:
     """Raises `UserError` unless the files can be written; before any work."""
-    from tvmmobile.cli.work import check_writable
+    from tvmmobile.system.files import check_writable
 
     for file, option in zip(files, ("--markdown", "--json", "--junit"), strict=True):
         if file is not None:

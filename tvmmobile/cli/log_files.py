@@ -29,12 +29,13 @@ def show(
 ) -> None:
     """Show what the logs hold: kernels, records, failures, lowest latency."""
     from tvmmobile.system.console import output
-    from tvmmobile.system.environment import SHIPPED_LOGS, user_data_dir
+    from tvmmobile.system.environment import SHIPPED_LOGS
     from tvmmobile.system.errors import UserError
+    from tvmmobile.tuning.logs.directories import own_logs
     from tvmmobile.tuning.logs.inspection import inspect, logs_in
     from tvmmobile.tuning.logs.present import chosen_device, present_identity
 
-    directories = [directory] if directory is not None else [SHIPPED_LOGS, user_data_dir() / "tuning_logs"]
+    directories = [directory] if directory is not None else [SHIPPED_LOGS, own_logs()]
     folder, present = chosen_device(device, directories) if device is not None else (None, present_identity)
     console = output()
     shown = 0
@@ -64,12 +65,12 @@ def verify(
     listed but kept; see tvmmobile logs rescore.
     """
     from tvmmobile.system.console import output
-    from tvmmobile.system.environment import user_data_dir
+    from tvmmobile.tuning.logs.directories import own_logs
     from tvmmobile.tuning.logs.inspection import inspect, logs_in
     from tvmmobile.tuning.logs.present import chosen_device, present_identity
     from tvmmobile.tuning.logs.repair import repair as run
 
-    place = directory or user_data_dir() / "tuning_logs"
+    place = directory or own_logs()
     folder, present = chosen_device(device, [place]) if device is not None else (None, present_identity)
     console = output()
     found = []

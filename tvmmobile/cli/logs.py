@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,20 +50,20 @@ def rescore(
     command resumes from there.
     """
     from tvmmobile.cli.progress import TuningProgress, errors
-    from tvmmobile.cli.work import check_writable, worker_count
     from tvmmobile.devices.registry import find_device
     from tvmmobile.results.report.wording import plural
     from tvmmobile.running.bench import started_bench
-    from tvmmobile.system.environment import user_data_dir
-    from tvmmobile.system.workers import Workers
+    from tvmmobile.system.files import check_writable
+    from tvmmobile.system.workers import Workers, worker_count
     from tvmmobile.tuning.database import Database, Identity, writing
+    from tvmmobile.tuning.logs.directories import own_logs
     from tvmmobile.tuning.search.rescore import rankings, replace_logs, unmeasured
     from tvmmobile.tuning.search.rescore import rescore as run
     from tvmmobile.tuning.search.tuner import BATCH
 
     board = find_device(device)
     profile = board.profile
-    directory = directory or user_data_dir() / "tuning_logs"
+    directory = directory or own_logs()
     identity = Identity(profile.name, profile.model_hash)
     ranked = _ranked(rankings(directory, identity, keep), profile, directory)
     check_writable(directory, "--logs")
@@ -121,12 +122,10 @@ def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile) ->
 
 
 def _imports(family: str, dtype: str, threads: int, profile: DeviceProfile) -> list[VariantJob]:
-    from tvmmobile.networks.models.registry import grid
-    from tvmmobile.pipeline.build import VariantJob
-    from tvmmobile.tuning.database import Identity
+    from tvmmobile.networks.model import variants
+    from tvmmobile.pipeline.build import variant_job
 
-    identity = Identity(profile.name, profile.model_hash)
-    return [VariantJob(spec, None, 0, dtype, threads, identity, (), profile.target, Path()) for spec in grid(family)]
+    return [replace(variant_job(model, profile, (), Path(), threads), dtype=dtype) for model in variants(family)]
 
 
 def _report(rescored: Sequence[Rescored], left_out: Sequence[Task], backups: Sequence[Path]) -> None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tvmmobile.system.errors import UserError
+
+if TYPE_CHECKING:
+    from tvmmobile.networks.model import Model as Network
+
+TARGETS = ("arm",)
+
+#: What PyTorch's generator takes.
+_MOST_SEED = 2**63 - 1
 
 Model = Annotated[
     str,
@@ -28,3 +40,56 @@ Device = Annotated[
 Threads = Annotated[int, typer.Option("--threads", "--num-threads", metavar="N", min=1, help="Number of threads the library runs on.")]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", metavar="FILE", help="State dict to load weights from; default: weights generated from --seed."),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, max=_MOST_SEED, help="Seed for generated weights and for the search.")]
+Logs = Annotated[
+    Path | None,
+    typer.Option(
+        "--logs",
+        metavar="DIR",
+        file_okay=False,
+        help="Read and write tuning logs only in DIR; default: read the shipped logs and your own.",
+    ),
+]
+DumpIr = Annotated[
+    Path | None, typer.Option("--dump-ir", metavar="DIR", file_okay=False, help="Write the Relax module after each graph pass to DIR.")
+]
+RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Exit with code 3 if the device is a virtual board.")]
+
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Run jobs on the Dask cluster with this scheduler, tcp://HOST:PORT; jobs for a registered board still run here.",
+    ),
+]
+Pin = Annotated[bool, typer.Option("--pin", help="Pin the board's clocks at their maximum during the run, where permitted.")]
+
+
+def check_target(target: str) -> None:
+    """Raises `UserError` for an architecture that is not known."""
+    if target not in TARGETS:
+        raise UserError(f"target {target!r} is not known.", f"Give --target one of: {', '.join(TARGETS)}.")
+
+
+def asked_for(
+    model: str,
+    alphas: list[float] | None,
+    resolutions: list[int] | None,
+    activation: str | None,
+    classes: int,
+    checkpoint: Path | None,
+    seed: int,
+) -> Callable[[], Sequence[Network]]:
+    """What loads the networks that the options name, once everything else has been checked; a file may be executed."""
+    from tvmmobile.networks.model import variants
+    from tvmmobile.networks.own.files import own_file
+
+    own_file(model)
+    return partial(
+        variants, model, alphas or (), resolutions or (), activation=activation, classes=classes, checkpoint=checkpoint, seed=seed
+    )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from tvmmobile.pipeline.listener import Listener
+from tvmmobile.tuning.search.tuner import Assignment, SearchListener
+
 if TYPE_CHECKING:
     from tvmmobile.graph.tasks import Task
+    from tvmmobile.pipeline.tune import TuningPlan
     from tvmmobile.tuning.database import Record
-    from tvmmobile.tuning.search.tuner import Assignment
 
 
 def errors() -> Console:
@@ -31,7 +34,37 @@ def counting(what: str, total: int) -> Iterator[Callable[[str], None]]:
         yield lambda item: progress.update(bar, advance=1, item=item)
 
 
-class TuningProgress:
+class Shown(Listener):
+    """Shows the course of a run on stderr."""
+
+    def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
+        """See `pipeline.listener.Listener`."""
+        return counting(what, total)
+
+    def planned(self, plan: TuningPlan) -> None:
+        """See `pipeline.listener.Listener`."""
+        profile = plan.profile
+        face = (
+            f"the virtual {profile.board} (latencies are modelled)" if profile.kind == "modelled" else f"{profile.board} ({profile.kind})"
+        )
+        self.said(
+            f"{profile.name}: {face}\n{plan.variants} variants, {plan.kernels} distinct kernels, "
+            f"{sum(assignment.done for assignment in plan.assignments)} records, {plan.missing} trials to run"
+            + (f", then up to {plan.trials} for each kernel a plan may use" if plan.trials > plan.first else "")
+        )
+        if plan.outdated:
+            self.said(f"{plan.outdated} records rest on another timing model and do not count: see tvmmobile logs rescore --help")
+
+    def searching(self, assignments: Sequence[Assignment], kind: str) -> AbstractContextManager[SearchListener]:
+        """See `pipeline.listener.Listener`."""
+        return TuningProgress(assignments, kind)
+
+    def said(self, remark: str) -> None:
+        """See `pipeline.listener.Listener`."""
+        errors().print(remark, soft_wrap=True)
+
+
+class TuningProgress(SearchListener):
     """Shows the course of a tuning run: kernel, trials, time left, best latency, failures.
 
     Args:
@@ -65,12 +98,12 @@ class TuningProgress:
         self._progress.stop()
 
     def kernel_started(self, assignment: Assignment) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         self._kernel += 1
         self._progress.update(self._bar, status=f"kernel {self._kernel}/{self._kernels}")
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         self._failures[record.task] += record.latency_us is None
         failures = self._failures[record.task]
         status = f"kernel {self._kernel}/{self._kernels}, best {_latency(best)} {self._kind}"
@@ -79,7 +112,7 @@ class TuningProgress:
         self._progress.update(self._bar, advance=1, status=status)
 
     def kernel_finished(self, assignment: Assignment, best: Record | None) -> None:
-        """See `search.tuner.Listener`."""
+        """See `SearchListener`."""
         self._finished += 1
         head = f"[{self._finished}/{self._kernels}] {assignment.title}"
         failures = self._failures.pop(assignment.task, 0)

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from tvmmobile.cli.gate_options import BaselineDir, JsonFile, Junit, Markdown, Threshold, check_targets, present
-from tvmmobile.cli.options import Device
-from tvmmobile.cli.work import Pin, RequireHardware, check_threads, check_writable, worker_count
+from tvmmobile.cli.options import Device, Pin, RequireHardware
 
 
 def regress(
@@ -36,7 +35,9 @@ def regress(
     """
     from tvmmobile.devices.registry import find_device
     from tvmmobile.pipeline.regression import regression_of
+    from tvmmobile.pipeline.request import check_threads
     from tvmmobile.running.library import find_libraries
+    from tvmmobile.system.files import check_writable
 
     board = find_device(device, require_hardware, pin)
     found = find_libraries(libraries)
@@ -51,7 +52,7 @@ def regress(
     from tvmmobile.pipeline.stages import bench_libraries
     from tvmmobile.results.report import write_report
     from tvmmobile.running.bench import started_bench
-    from tvmmobile.system.workers import Workers
+    from tvmmobile.system.workers import Workers, worker_count
 
     def again(variant: str) -> None:
         errors().print(f"timed again: {variant}", soft_wrap=True)

@@ -26,11 +26,11 @@ def report(
     files, the last one counts.
     """
     from tvmmobile.cli.progress import errors
-    from tvmmobile.cli.work import check_writable
     from tvmmobile.results.file import read_results
     from tvmmobile.results.report import join as joined_of
     from tvmmobile.results.report import print_side_by_side, print_table, write_report, write_side_by_side
     from tvmmobile.system.console import output
+    from tvmmobile.system.files import check_writable
 
     if len(files) > 2 and not join:
         raise UserError(f"{len(files)} results cannot be shown side by side.", "Name two, or merge them with --join.")

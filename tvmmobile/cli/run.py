@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmmobile.cli.images import Labels, LibraryFile, Mean, NoResize, Std, preprocessing_for, the_library
-from tvmmobile.cli.options import Device, Json
-from tvmmobile.cli.work import RequireHardware, check_writable
+from tvmmobile.cli.options import Device, Json, RequireHardware
 
 if TYPE_CHECKING:
     from tvmmobile.accuracy.classes import Ranked
@@ -47,7 +46,7 @@ def run(
     from tvmmobile.devices.registry import find_device
     from tvmmobile.running.bench import started_agents
     from tvmmobile.system.errors import UserError
-    from tvmmobile.system.files import replacing, write_bytes
+    from tvmmobile.system.files import check_writable, replacing, write_bytes
 
     board = find_device(device, require_hardware)
     found = the_library(library, board.profile)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile import __version__
+from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.layers import Layer, LayerParameters
 from tvmmobile.graph.network import Lowered, Network, lower, read_network
 from tvmmobile.graph.passes.pipeline import prepare
@@ -20,10 +21,10 @@ from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.kernels.serial import TraceSchedule, schedule_to_json
 from tvmmobile.networks.frontend import Imported, imported_torch
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.own import OwnSpec
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import files_of, load_again
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.schedules import template_for, template_named
@@ -33,6 +34,7 @@ from tvmmobile.system.files import replacing, sha256_of, write_text
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database, Identity, log_paths
 from tvmmobile.tuning.plan import Price, Step, VariantTasks, candidate_regions, make_plan
+from tvmmobile.tuning.search.twin import rank_correlation, twin_identity
 
 MANIFEST_VERSION = 1
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
@@ -43,18 +45,15 @@ class VariantJob:
     """All that decides a library, in a form that can be sent to a worker process.
 
     Attributes:
-        checkpoint, seed: where the weights come from, see `models.registry.build_torch_model`.
+        model: the network and where its weights come from.
         identity, logs: which records are used, and the directories they are read from.
         target: the device's target.
         twin: of a real board, whose modelled records its ranks are compared with.
         out: directory for the results.
         dump_dir: where to write the Relax module after each pass, or `None`.
-        own: the file of a network of the user's own; its contents are part of `spec`.
     """
 
-    spec: ModelSpec
-    checkpoint: Path | None
-    seed: int
+    model: Model
     dtype: str
     threads: int
     identity: Identity
@@ -63,7 +62,11 @@ class VariantJob:
     out: Path
     dump_dir: Path | None = None
     twin: Identity | None = None
-    own: OwnFile | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The variant."""
+        return self.model.spec
 
     @property
     def stem(self) -> str:
@@ -79,11 +82,11 @@ class VariantJob:
         """The files it reads, by their place below the folder that `moved` is given."""
         found: dict[str, Path] = {}
         # A checkpoint that is no file is the job's to complain of: every path then stays what it is, but for the folder.
-        if self.checkpoint is not None and self.checkpoint.is_file():
-            found[f"checkpoint/{self.checkpoint.name}"] = self.checkpoint
-        if self.own is not None:
-            folder = self.own.path.parent
-            found |= {f"network/{path.relative_to(folder).as_posix()}": path for path in files_of(self.own)}
+        checkpoint, own = self.model.checkpoint, self.model.own
+        if checkpoint is not None and checkpoint.is_file():
+            found[f"checkpoint/{checkpoint.name}"] = checkpoint
+        if own is not None:
+            found |= {f"network/{path.relative_to(own.path.parent).as_posix()}": path for path in files_of(own)}
         devices = {self.identity.device: None, **({} if self.twin is None else {self.twin.device: None})}
         for number, directory in enumerate(self.logs):
             found |= {f"logs/{number}/{device}/{path.name}": path for device in devices for path in log_paths(directory, device)}
@@ -95,14 +98,27 @@ class VariantJob:
 
     def moved(self, folder: Path) -> VariantJob:
         """The same job with all of its paths below `folder`."""
+        checkpoint, own = self.model.checkpoint, self.model.own
+        model = replace(
+            self.model,
+            checkpoint=None if checkpoint is None else folder / "checkpoint" / checkpoint.name,
+            own=None if own is None else replace(own, path=folder / "network" / own.path.name),
+        )
         return replace(
             self,
-            checkpoint=None if self.checkpoint is None else folder / "checkpoint" / self.checkpoint.name,
-            own=None if self.own is None else replace(self.own, path=folder / "network" / self.own.path.name),
+            model=model,
             logs=tuple(folder / "logs" / str(number) for number in range(len(self.logs))),
             out=folder / "out",
             dump_dir=None if self.dump_dir is None else folder / "dump",
         )
+
+
+def variant_job(
+    model: Model, profile: DeviceProfile, logs: Sequence[Path], out: Path, threads: int = 1, dump_ir: Path | None = None
+) -> VariantJob:
+    """The library of a network for a device, in `out`; see `VariantJob`."""
+    identity, dump_dir = Identity(profile.name, profile.model_hash), dump_ir / model.spec.variant if dump_ir else None
+    return VariantJob(model, "float32", threads, identity, tuple(logs), profile.target, out, dump_dir, twin_identity(profile))
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
@@ -165,8 +181,6 @@ def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict
     """Each kernel's rank correlation between the twin's modelled latencies and those measured; empty without a twin."""
     if job.twin is None:
         return {}
-    from tvmmobile.tuning.search.twin import rank_correlation
-
     twin = _twin_database(job)
     return {step.task: rank_correlation(database, twin, step.task) for step in steps}
 
@@ -176,10 +190,11 @@ def _taken(task: Task) -> bool:
 
 
 def _imported(job: VariantJob) -> Imported:
-    if job.own is not None:
-        return load_again(job.own, job.spec, job.checkpoint, job.seed)
-    model = build_torch_model(job.spec, job.checkpoint, job.seed)
-    return imported_torch(job.spec, model.module, model.weights)
+    model = job.model
+    if model.own is not None:
+        return load_again(model.own, model.spec, model.checkpoint, model.seed)
+    built = build_torch_model(model.spec, model.checkpoint, model.seed)
+    return imported_torch(model.spec, built.module, built.weights)
 
 
 def _network(imported: Imported, dtype: str, threads: int, dump_dir: Path | None) -> Network:
@@ -284,9 +299,10 @@ def _write_manifest(
 def _identity(job: VariantJob) -> dict[str, Any]:
     spec = job.spec
     found = {name: getattr(spec, name) for name in ("name", "alpha", "resolution", "activation", "classes")}
-    if job.own is None or not isinstance(spec, OwnSpec):
+    own = job.model.own
+    if own is None or not isinstance(spec, OwnSpec):
         return found
-    return found | {"file": job.own.label, "contents": spec.contents}
+    return found | {"file": own.label, "contents": spec.contents}
 
 
 def _torch_version() -> str:

@@ -183,7 +183,7 @@ def bench_library(job: BenchJob) -> VariantResult:
     return _result(library, manifest, run, difference)
 
 
-def _kernels(manifest: Mapping[str, Any], calls: Sequence[KernelCall]) -> tuple[KernelResult, ...]:
+def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall]) -> tuple[KernelResult, ...]:
     """A library's kernels with what they took, provided that they are the functions that ran."""
     kernels = manifest["kernels"]
     ran = [call.symbol for call in calls] == [symbol_of(kernel["name"]) for kernel in kernels]
@@ -234,7 +234,7 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
         max_error=error,
         library_sha256=manifest["sha256"],
         weights=manifest["weights"],
-        kernels=_kernels(manifest, run.calls),
+        kernels=kernel_results(manifest, run.calls),
         conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
         network_sha256=own.contents if own else "",
         reference=_judge(manifest),

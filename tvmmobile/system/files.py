@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tvmmobile.system.errors import UserError
 
 
 @contextmanager
@@ -47,3 +52,31 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_writable(directory: Path, option: str) -> None:
+    """Raises `UserError` unless `directory` can be written, or created; leaves nothing behind."""
+    existing = directory.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"{option} {directory}: {existing} is not a directory.", f"Name another directory with {option}.")
+    try:  # permissions do not tell all: root has every one of them, also where nothing can be created
+        os.rmdir(tempfile.mkdtemp(prefix=".tvmmobile-", dir=existing))
+    except OSError as error:
+        raise UserError(
+            f"{option} {directory}: {existing} cannot be written: {error.strerror}.", f"Name another directory with {option}."
+        ) from error
+
+
+def set_aside(directory: Path) -> None:
+    """Rename a directory out of the way, so that nothing in it is lost."""
+    if directory.exists():
+        directory.rename(directory.with_name(f"{directory.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
+
+
+def scratch_folder(purpose: str) -> Path:
+    """A new folder that is removed when this process ends."""
+    folder = tempfile.mkdtemp(prefix=f"tvmmobile-{purpose}-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

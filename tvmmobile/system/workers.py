@@ -184,6 +184,16 @@ class _Process(ForkServerProcess):
             starts.started.append(self)
 
 
+def worker_count(jobs: int, boards: int | None = None) -> int:
+    """Worker processes: one per core this process may use, at most one per job.
+
+    With `boards`, those that measure while others build: one more for each, since it waits for the board nearly all the time. And no more
+    than two of the others for each: who comes third waits for two measurements, which its deadline allows for.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, jobs)) if boards is None else boards + min(cores, 2 * boards)
+
+
 @contextmanager
 def _deaf_to_terminal() -> Iterator[None]:
     """Threads and processes started inside, and those they start, never hear Ctrl-C or a hang-up: their parent ends them, in order.

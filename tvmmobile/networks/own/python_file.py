@@ -48,9 +48,8 @@ def load_python(file: OwnFile, side: int | None, checkpoint: Path | None, seed: 
     weights = f"{file.label} sha256 {contents}, seed {seed}"
     if checkpoint is not None:
         weights = load_own_checkpoint(module, checkpoint)
-    _check_weights(file, module)
     image = torch.zeros(1, _CHANNELS, *[side or DEFAULT_SIDE] * 2) if example is None else example.detach().cpu()
-    _try(file, module, image)
+    check_module(file, module, image, "Give the input side with --resolution, or an example input with the module.")
     return imported_program(file, contents, export_torch(module, image), by_torch(module), side, weights, _FIX)
 
 
@@ -94,26 +93,26 @@ def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, t
     return parts
 
 
-def _check_weights(file: OwnFile, module: torch.nn.Module) -> None:
+def check_module(file: OwnFile, module: torch.nn.Module, image: torch.Tensor, remedy: str) -> None:
+    """Look at its weights, and run it once, so that what its own code raises is not mistaken for an error of the export.
+
+    Args:
+        file: what it is called in messages.
+        remedy: what to do where it fails.
+
+    Raises:
+        UserError: they are not float32, or it fails.
+    """
     import torch
 
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise UserError(f"{file}: {name} is {str(tensor.dtype).removeprefix('torch.')}, not float32.", "Return module.float().")
-
-
-def _try(file: OwnFile, module: torch.nn.Module, image: torch.Tensor) -> None:
-    """Run it once, so that what its own code raises is not mistaken for an error of the export."""
-    import torch
-
     try:
         with torch.no_grad():
             module(image)
     except Exception as error:
-        raise UserError(
-            f"{file}: the module fails for an input of {list(image.shape)}: {_said(file, error)}",
-            "Give the input side with --resolution, or an example input with the module.",
-        ) from error
+        raise UserError(f"{file}: the module fails for an input of {list(image.shape)}: {_said(file, error)}", remedy) from error
 
 
 def _said(file: OwnFile, error: BaseException) -> str:

@@ -14,7 +14,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.running.bench import Bench
 from tvmmobile.tuning.database import Database, Identity, Record, records_of_any_model
-from tvmmobile.tuning.search.tuner import Assignment, Listener, measured, record_of
+from tvmmobile.tuning.search.tuner import Assignment, SearchListener, measured, record_of
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[T
     return assignments
 
 
-def rescore(ranked: Sequence[Ranking], assignments: Sequence[Assignment], database: Database, bench: Bench, listener: Listener) -> None:
+def rescore(
+    ranked: Sequence[Ranking], assignments: Sequence[Assignment], database: Database, bench: Bench, listener: SearchListener
+) -> None:
     """Measure what is missing; every finished measurement is in the log, beside the old ones, before the next is awaited.
 
     Raises:

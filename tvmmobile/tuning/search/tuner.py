@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tvmmobile.devices.protocol import Watch
 from tvmmobile.graph.tasks import Task
@@ -94,8 +94,8 @@ class Search:
     deadlines: Deadlines = DEADLINES
 
 
-class Listener(Protocol):
-    """What wants to know how tuning goes; every call comes from the tuning thread."""
+class SearchListener:
+    """Hears how a search goes, and does nothing: derive from it what you need. Every call comes from the tuning thread."""
 
     def kernel_started(self, assignment: Assignment) -> None:
         """A task's first batch is about to run."""
@@ -140,7 +140,7 @@ def _sampled(task: Task, source: str | None, target: Mapping[str, Any], count: i
     return FallbackSpace(task, tvm.ir.load_json(source), target).members(count)
 
 
-def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, listener: Listener, search: Search = Search()) -> None:
+def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, listener: SearchListener, search: Search = Search()) -> None:
     """Run the missing trials; every finished measurement is in the database before the next is awaited.
 
     Candidates of a board that is watched are measured when it is cool, and again where its state spoiled them; they count a batch at a
@@ -336,7 +336,7 @@ class _Tuning:
         exhausted: nothing more is going to be proposed.
     """
 
-    def __init__(self, assignment: Assignment, models: CostModels, search: Search, listener: Listener) -> None:
+    def __init__(self, assignment: Assignment, models: CostModels, search: Search, listener: SearchListener) -> None:
         self.assignment, self.models, self.listener = assignment, models, listener
         self.database = models.database
         self.left, self.exhausted = assignment.missing, False

@@ -1,0 +1,113 @@
+"""A network with its weights: a variant of a built-in family, or the user's own from a file or as a PyTorch object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tvmmobile.networks.models.published import IMAGENET_CLASSES
+from tvmmobile.networks.models.registry import family, grid
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.traits import TRAITS
+from tvmmobile.networks.own.files import OwnFile, own_file
+from tvmmobile.system.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Model:
+    """What `load` returns: all that says which network it is, in a form that can be sent to a worker process.
+
+    Attributes:
+        spec: the variant.
+        checkpoint: state dict with the weights; `None` for generated ones.
+        seed: of generated weights, and of what a Python file draws.
+        own: the file of a network of the user's own.
+    """
+
+    spec: ModelSpec
+    checkpoint: Path | None = None
+    seed: int = 0
+    own: OwnFile | None = None
+
+    def __str__(self) -> str:
+        return self.spec.variant
+
+
+def load(
+    network: str | Path | torch.nn.Module | torch.export.ExportedProgram,
+    example: torch.Tensor | tuple[torch.Tensor] | None = None,
+    *,
+    alpha: float = 1.0,
+    resolution: int | None = None,
+    activation: str | None = None,
+    classes: int = IMAGENET_CLASSES,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    name: str = "",
+) -> Model:
+    """One network.
+
+    Args:
+        network: a family such as `mobilenet_v1`; a file: `net.pt2`, `net.onnx` or `net.py:factory` (which is executed); a
+            `torch.nn.Module`, which is exported in eval mode and left as it is; or an exported program.
+        example: float32 `[1, channels, side, side]`, which a module is exported with, as `torch.export.export` takes it.
+        alpha: width multiplier of a family.
+        resolution: input side in pixels; without it, the family's own or what the file says.
+        activation: of a family that has several.
+        classes: outputs of a family's classifier.
+        checkpoint: state dict for a family or a Python file; without it weights are generated from `seed`.
+        seed: of generated weights.
+        name: what to call a module or a program; without it, the name of its class or `network`.
+
+    Raises:
+        UserError: there is no such variant, or the network cannot be read or compiled.
+    """
+    if not isinstance(network, str | Path):
+        from tvmmobile.networks.own.objects import write_object
+
+        network = str(write_object(network, example, name))
+    elif resolution is None and own_file(str(network)) is None:
+        resolution = TRAITS[family(str(network)).name].native_side
+    sides = [] if resolution is None else [resolution]
+    (found,) = variants(str(network), [alpha], sides, activation=activation, classes=classes, checkpoint=checkpoint, seed=seed)
+    return found
+
+
+def variants(
+    network: str,
+    alphas: Sequence[float] = (),
+    resolutions: Sequence[int] = (),
+    *,
+    activation: str | None = None,
+    classes: int = IMAGENET_CLASSES,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+) -> list[Model]:
+    """Several variants of one network: every α with every input side; see `load`.
+
+    Args:
+        alphas, resolutions: both empty for the published variants; see `Traits.variants`.
+
+    Raises:
+        UserError: as of `load`. A network from a file is imported here, so that whatever is wrong with it is said before any work.
+    """
+    file, weights = own_file(network), None if checkpoint is None else Path(checkpoint)
+    if file is None:
+        specs: Sequence[ModelSpec] = grid(network, alphas, resolutions, activation, classes)
+    else:
+        from tvmmobile.networks.own.loading import own_specs
+
+        for option, given in (
+            ("--alpha", any(alpha != 1.0 for alpha in alphas)),
+            ("--activation", activation is not None),
+            ("--classes", classes != IMAGENET_CLASSES),
+        ):
+            if given:
+                raise UserError(f"{option} is for built-in networks; {file} is as it is.", f"Leave {option} away, or change the file.")
+        specs = own_specs(file, resolutions, weights, seed)
+    return [Model(spec, weights, seed, file) for spec in specs]

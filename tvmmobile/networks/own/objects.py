@@ -1,0 +1,72 @@
+"""Networks that are PyTorch objects, such as a module that a notebook defines: exported to a `.pt2` that worker processes read."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvmmobile.networks.frontend import export_torch, first_line
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.python_file import check_module
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import scratch_folder, write_bytes
+from tvmmobile.system.interrupts import insisted
+
+if TYPE_CHECKING:
+    import torch
+
+_EXAMPLE = "Give one such as: tvmmobile.load(module, torch.zeros(1, 3, 224, 224))"
+
+
+def write_object(network: Any, example: Any, name: str) -> OwnFile:
+    """Export a module, or take a program that is exported, and write it as a `.pt2` that lasts as long as this process.
+
+    The same network gives the same file wherever it was defined: what the file says of lines in the source is left out.
+
+    Args:
+        network: a `torch.nn.Module`, which stays as it is, or a `torch.export.ExportedProgram`.
+        example: what the module takes: a tensor, or a tuple of one.
+        name: of the network; "" for that of the module's class.
+
+    Raises:
+        UserError: it is neither, or cannot be exported.
+    """
+    import torch
+
+    if isinstance(network, torch.nn.Module):
+        name = name or type(network).__name__
+        with insisted():  # torch.export has weak references with callbacks
+            program = _exported(network, example, name)
+    elif isinstance(network, torch.export.ExportedProgram):
+        name, program = name or "network", network
+    else:
+        raise UserError(
+            f"{type(network).__name__} is not a network.", "Give a name, a file, a torch.nn.Module, or what torch.export.export returns."
+        )
+    before = [(node, node.meta.pop("stack_trace", None)) for node in program.graph.nodes]
+    content = io.BytesIO()
+    try:
+        torch.export.save(program, content)
+    except Exception as error:  # whatever it meets in an argument that it has no words for
+        raise UserError(f"{name} cannot be saved: {first_line(error)}", "It must be what torch.export.save takes.") from error
+    finally:
+        for node, trace in before:
+            if trace is not None:
+                node.meta["stack_trace"] = trace
+    file = OwnFile(scratch_folder("networks") / f"{OwnFile(Path(f'{name}.pt2')).name}.pt2")
+    write_bytes(file.path, content.getvalue())
+    return file
+
+
+def _exported(module: torch.nn.Module, example: Any, name: str) -> torch.export.ExportedProgram:
+    import torch
+
+    image = example[0] if isinstance(example, tuple) and len(example) == 1 else example
+    if not isinstance(image, torch.Tensor):
+        given = "no example" if example is None else type(example).__name__
+        raise UserError(f"{name} is exported with an example input, a torch.Tensor, and was given {given}.", _EXAMPLE)
+    module, image = copy.deepcopy(module).cpu().eval(), image.detach().cpu()
+    check_module(OwnFile(Path(name)), module, image, _EXAMPLE)
+    return export_torch(module, image)

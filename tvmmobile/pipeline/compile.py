@@ -1,0 +1,85 @@
+"""Networks → libraries, from the tuning logs alone; no device is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import overload
+
+from tvmmobile.devices.protocol import Device
+from tvmmobile.networks.model import Model
+from tvmmobile.pipeline.cluster.start import started_workers
+from tvmmobile.pipeline.library import CompiledLibrary
+from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.request import Models, Request, device_of
+from tvmmobile.pipeline.stages import build_libraries
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import scratch_folder
+from tvmmobile.system.workers import worker_count
+from tvmmobile.tuning.logs.directories import log_dirs
+
+
+@overload
+def compile_models(
+    models: Model,
+    device: str | Device = ...,
+    *,
+    threads: int = ...,
+    out: str | Path | None = ...,
+    logs: str | Path | None = ...,
+    dump_ir: str | Path | None = ...,
+    dask: str | None = ...,
+    listener: Listener = ...,
+) -> CompiledLibrary: ...
+
+
+@overload
+def compile_models(
+    models: Sequence[Model] | Callable[[], Sequence[Model]],
+    device: str | Device = ...,
+    *,
+    threads: int = ...,
+    out: str | Path | None = ...,
+    logs: str | Path | None = ...,
+    dump_ir: str | Path | None = ...,
+    dask: str | None = ...,
+    listener: Listener = ...,
+) -> list[CompiledLibrary]: ...
+
+
+def compile_models(
+    models: Models,
+    device: str | Device = "pi4",
+    *,
+    threads: int = 1,
+    out: str | Path | None = None,
+    logs: str | Path | None = None,
+    dump_ir: str | Path | None = None,
+    dask: str | None = None,
+    listener: Listener = QUIET,
+) -> CompiledLibrary | list[CompiledLibrary]:
+    """Compile networks from the tuning logs alone; kernels without records take the nearest shape's schedule.
+
+    Args:
+        models: one network, several, or what loads them once everything else has been checked.
+        device: its name, or what `find_device` returns.
+        threads: of the libraries.
+        out: where they go, each with its manifest and reference; without it, a folder that lasts as long as this process.
+        logs: read this directory alone; without it, the shipped logs and the user's own.
+        dump_ir: where to write the module after each graph pass.
+        dask: address of a Dask scheduler whose workers compile.
+
+    Returns:
+        The library of one network, or a list of libraries in the order of `models`.
+
+    Raises:
+        UserError: an argument is wrong, or a network cannot be compiled.
+    """
+    if logs is not None and not Path(logs).is_dir():
+        raise UserError(f"--logs {logs} is not there, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
+    folder = scratch_folder("libraries") if out is None else Path(out)
+    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), None if dump_ir is None else Path(dump_ir))
+    jobs = request.jobs(models, device_of(device).profile)
+    with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:
+        libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done)]
+    return libraries[0] if isinstance(models, Model) else libraries

@@ -1,0 +1,72 @@
+"""What is asked of a run: networks, a device, threads and folders; all of it checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.devices.protocol import Device, DeviceProfile
+from tvmmobile.devices.registry import find_device
+from tvmmobile.kernels.codegen import linker
+from tvmmobile.networks.model import Model
+from tvmmobile.pipeline.build import VariantJob, variant_job
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import check_writable
+from tvmmobile.tuning.logs.directories import LogDirs
+
+#: A network, several, or what loads them once everything else has been checked.
+Models = Model | Sequence[Model] | Callable[[], Sequence[Model]]
+
+
+def models_of(models: Models) -> list[Model]:
+    """All of them, loaded.
+
+    Raises:
+        UserError: there is none, or one cannot be loaded.
+    """
+    found = [models] if isinstance(models, Model) else list(models() if callable(models) else models)
+    if not found:
+        raise UserError("there is no network.", "Give one that tvmmobile.load returns, or several.")
+    return found
+
+
+def device_of(device: str | Device) -> Device:
+    """The device of that name, if it is a name; see `find_device`."""
+    return find_device(device) if isinstance(device, str) else device
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compile for and where: what `tune` and `compile_models` share.
+
+    Attributes:
+        threads: of the libraries.
+        out: where they go.
+        logs: whose records count.
+        dump_ir: where to write the module after each graph pass; `None` for nowhere.
+    """
+
+    threads: int
+    out: Path
+    logs: LogDirs
+    dump_ir: Path | None = None
+
+    def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
+        """One job per network, after checking everything that can be checked before any work.
+
+        Raises:
+            UserError: an option is wrong, a directory cannot be written, the linker is missing, or a network cannot be loaded.
+        """
+        check_threads(self.threads, profile)
+        check_writable(self.out, "--out")
+        if self.dump_ir is not None:
+            check_writable(self.dump_ir, "--dump-ir")
+        linker(profile.target)
+        return [variant_job(model, profile, self.logs.all, self.out, self.threads, self.dump_ir) for model in models_of(models)]
+
+
+def check_threads(threads: int, profile: DeviceProfile) -> None:
+    """Raises `UserError` for a thread count the device cannot run."""
+    if threads > profile.cores:
+        raise UserError(f"{threads} threads are more than the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")

@@ -1,0 +1,256 @@
+"""Tunes what the logs lack, then compiles, verifies and times: many networks at once, resumable at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tvmmobile.devices.protocol import Device, DeviceProfile
+from tvmmobile.graph.tasks import Task
+from tvmmobile.pipeline.build import VariantJob
+from tvmmobile.pipeline.cluster.start import bench_of, started_workers
+from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.request import Models, Request, device_of
+from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
+from tvmmobile.results.file import Results
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import check_writable, scratch_folder, set_aside
+from tvmmobile.system.workers import WorkerPool, worker_count
+from tvmmobile.tuning.database import Database, writing
+from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
+from tvmmobile.tuning.plan import VariantTasks
+from tvmmobile.tuning.search.rounds import FIRST_TRIALS, later_rounds, promising
+from tvmmobile.tuning.search.tuner import BATCH, Assignment, Search, assign
+from tvmmobile.tuning.search.tuner import tune as search
+from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, twin_database
+
+#: The templates prune so much that 8 trials, from nothing, come within 1.5 % of 24 (MobileNet v1 1.0-224: 102.5 against 101.1 ms modelled).
+DEFAULT_TRIALS = 8
+STRATEGIES = ("evolution", "climb", "random")
+#: Timed runs of a finished library on a real board, and runs before them.
+_REPEAT, _WARMUP = 10, 3
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """What a run has to do.
+
+    Attributes:
+        profile: of the device.
+        variants: how many networks.
+        assignments: of the first round, those with nothing to do included.
+        first: trials per kernel in that round.
+        trials: trials per kernel at most, for those that a network's plan may use.
+        outdated: records that rest on another timing model and do not count.
+        fallback: names of kernels that no template takes.
+    """
+
+    profile: DeviceProfile
+    variants: int
+    assignments: tuple[Assignment, ...]
+    first: int
+    trials: int
+    outdated: int
+    fallback: tuple[str, ...]
+
+    @property
+    def kernels(self) -> int:
+        """Distinct kernels."""
+        return len({assignment.task for assignment in self.assignments})
+
+    @property
+    def missing(self) -> int:
+        """Trials to run in the first round."""
+        return missing_trials(self.assignments)
+
+
+def missing_trials(assignments: Sequence[Assignment]) -> int:
+    """Trials to run."""
+    return sum(assignment.missing for assignment in assignments)
+
+
+class _Needs:
+    """What kernels lack, while the database grows.
+
+    Args:
+        asked: trials per kernel; `None` for the default, where what the shipped logs know of a kernel is enough.
+
+    Attributes:
+        later: rounds after the first: (trials at most, how much faster a kernel may become).
+        pending: whether there is anything to try.
+    """
+
+    def __init__(
+        self, jobs: Sequence[VariantJob], variants: Sequence[VariantTasks], logs: LogDirs, profile: DeviceProfile, asked: int | None
+    ) -> None:
+        self._variants, self._logs, self._profile, self._asked = variants, logs, profile, asked
+        self._identity = jobs[0].identity
+        self._tasks = distinct_tasks(variants)
+        self._shipped = Database(self._identity, {SHIPPED_LOGS} & set(logs.sources), None)
+        self.twin = twin_database(profile, logs.all)
+        self.database = self._opened()
+        trials = DEFAULT_TRIALS if asked is None else asked
+        first = min(trials, FIRST_TRIALS if self.twin is None else FIRST_FROM_TWIN)
+        self.later = later_rounds(first, trials)
+        self.plan = self._planned(first, trials)
+
+    def _opened(self) -> Database:
+        return Database(self._identity, self._logs.sources, self._logs.target)
+
+    def _planned(self, first: int, trials: int) -> TuningPlan:
+        assignments = self._lacking(self._tasks, first)
+        self.pending = bool(missing_trials(assignments)) or any(missing_trials(self.further(*each)) for each in self.later)
+        fallback = tuple(task.name for task, source in self._tasks.items() if source is not None)
+        return TuningPlan(
+            self._profile,
+            len(self._variants),
+            tuple(assignments),
+            first,
+            trials if self.pending else first,
+            self.database.outdated,
+            fallback,
+        )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Nobody else writes these logs while the context lasts; what another run wrote before it let go counts."""
+        with self.database.writing():
+            known = len(self.database)
+            self.database = self._opened()
+            if len(self.database) > known:
+                self.plan = replace(
+                    self.plan, assignments=tuple(self._lacking(self._tasks, self.plan.first)), outdated=self.database.outdated
+                )
+            yield
+
+    def _lacking(self, wanted: Mapping[Task, str | None], most: int) -> list[Assignment]:
+        found = assign(wanted, self.database, most, self._profile.target)
+        return [replace(each, missing=0) if self._asked is None and self._shipped.best(each.task) else each for each in found]
+
+    def further(self, most: int, may_gain: float) -> list[Assignment]:
+        """A later round: what kernels lack that some network's best plan would have if they became a little faster."""
+        return self._lacking(promising(self._variants, self.database, self._tasks, may_gain), most)
+
+
+def tune(
+    models: Models,
+    device: str | Device = "pi4",
+    *,
+    trials: int | None = None,
+    threads: int = 1,
+    out: str | Path | None = None,
+    logs: str | Path | None = None,
+    fresh: bool = False,
+    strategy: str = "evolution",
+    seed: int = 0,
+    dump_ir: str | Path | None = None,
+    dask: str | None = None,
+    listener: Listener = QUIET,
+) -> Results:
+    """Find fast schedules for the kernels of networks on a device; compile, verify and time the networks.
+
+    Interrupt it at any time: finished trials are kept, and the same call resumes from there.
+
+    Args:
+        models: one network, several, or what loads them once everything else has been checked.
+        device: its name, or what `find_device` returns.
+        trials: per kernel, logged ones included; above 4 for promising kernels alone. Without it 8, and 0 for kernels in the shipped logs.
+        threads: of the libraries.
+        out: where the libraries go; without it, a folder that lasts as long as this process.
+        logs: read and write this directory alone; without it, read the shipped logs, and read and write the user's own.
+        fresh: begin with an empty log below `out`; an older one is set aside.
+        strategy: `evolution`, `climb` or `random`.
+        seed: of the search.
+        dump_ir: where to write the module after each graph pass.
+        dask: address of a Dask scheduler whose workers do what no board of this machine does.
+        listener: hears how it goes.
+
+    Raises:
+        UserError: an argument is wrong, or a network cannot be built.
+        DeviceUnavailable: the device went away and did not come back.
+        Disagreement: a library does not compute what PyTorch computes.
+    """
+    board, most = device_of(device), DEFAULT_TRIALS if trials is None else trials
+    check_strategy(strategy)
+    folder = scratch_folder("libraries") if out is None else Path(out)
+    request = _request(threads, folder, logs, fresh, dump_ir)
+    if most:
+        check_writable(request.logs.target, "--logs")
+    jobs = request.jobs(models, board.profile)
+    with ExitStack() as held:
+        workers = held.enter_context(_workers(jobs, board, most, dask))
+        variants = _imported(workers, jobs, listener)
+        if fresh and request.logs.target.exists():
+            with writing(request.logs.target, board.profile.name):  # not from under a run that writes there
+                set_aside(request.logs.target)
+        needs = _Needs(jobs, variants, request.logs, board.profile, trials)
+        if needs.pending:
+            held.enter_context(needs.writing())
+        listener.planned(needs.plan)
+        with bench_of(board, workers, dask, _REPEAT, _WARMUP) as bench:
+
+            def searched(assignments: Sequence[Assignment]) -> None:
+                if missing_trials(assignments):
+                    with listener.searching(assignments, board.profile.kind) as progress:
+                        search(assignments, needs.database, bench, progress, Search(strategy, seed, needs.twin))
+
+            searched(needs.plan.assignments)
+            for each in needs.later:
+                searched(needs.further(*each))
+            with listener.stage("compiling", len(jobs)) as done:
+                libraries = build_libraries(workers, jobs, done)
+            with listener.stage("verifying", len(jobs)) as done:
+                return bench_libraries(bench, libraries, done)
+
+
+def plan_tuning(
+    models: Models,
+    device: str | Device = "pi4",
+    *,
+    trials: int | None = None,
+    threads: int = 1,
+    out: str | Path = "out",
+    logs: str | Path | None = None,
+    fresh: bool = False,
+    dump_ir: str | Path | None = None,
+    dask: str | None = None,
+    listener: Listener = QUIET,
+) -> TuningPlan:
+    """What `tune` would do, with the same arguments; nothing is tried or written.
+
+    Raises:
+        UserError: as of `tune`.
+    """
+    board, request = device_of(device), _request(threads, Path(out), logs, fresh, dump_ir)
+    jobs = request.jobs(models, board.profile)
+    with _workers(jobs, board, DEFAULT_TRIALS if trials is None else trials, dask) as workers:
+        variants = _imported(workers, jobs, listener)
+    plan = _Needs(jobs, variants, request.logs, board.profile, trials).plan
+    listener.planned(plan)
+    return plan
+
+
+def check_strategy(name: str) -> None:
+    """Raises `UserError` for a strategy that is not known."""
+    if name not in STRATEGIES:
+        raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
+
+
+def _request(threads: int, out: Path, logs: str | Path | None, fresh: bool, dump_ir: str | Path | None) -> Request:
+    directories = log_dirs(None if logs is None else Path(logs), out if fresh else None)
+    return Request(threads, out, directories, None if dump_ir is None else Path(dump_ir))
+
+
+@contextmanager
+def _workers(jobs: Sequence[VariantJob], board: Device, trials: int, dask: str | None) -> Iterator[WorkerPool]:
+    count = worker_count(max(len(jobs), BATCH if trials else 1), board.boards)
+    with started_workers(count, board.boards, dask) as workers:
+        yield workers
+
+
+def _imported(workers: WorkerPool, jobs: Sequence[VariantJob], listener: Listener) -> list[VariantTasks]:
+    with listener.stage("importing", len(jobs)) as done:
+        return collect_variants(workers, jobs, done)
