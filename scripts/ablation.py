@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -209,9 +210,9 @@ def page(content: Mapping[str, Any]) -> str:
     return f"""# What each step is worth
 
 MobileNet v1 {content["variant"]}, float32, one thread, **modelled** on the virtual {content["board"]}
-(timing model `{content["timing_model"]}`). Each row is the same library with one step left out and nothing tuned again, so it
-shows what the step contributes to this library, not the best library without it. The steps inside the matrix product are left out
-of direct kernels of single layers; compare those rows with "both".
+(timing model `{content["timing_model"]}`) on {content["date"]}, with the shipped logs of that day. Each row is the
+same library with one step left out and nothing tuned again, so it shows what the step contributes to this library, not the best
+library without it. The steps inside the matrix product are left out of direct kernels of single layers; compare those rows with "both".
 
 `./scripts/ablation` wrote this page and [ablation.json](ablation.json); [kernels.md](kernels.md) explains the steps.
 
@@ -236,7 +237,8 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    content = {"variant": f"{spec.alpha}-{spec.resolution}", "board": profile.board, "timing_model": profile.model_hash, "rows": found}
+    where = {"variant": f"{spec.alpha}-{spec.resolution}", "board": profile.board, "timing_model": profile.model_hash}
+    content = where | {"date": datetime.now(UTC).date().isoformat(), "rows": found}
     if options.out is None:
         print(page(content), end="")
         return 0

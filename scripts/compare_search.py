@@ -16,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ def page(content: Mapping[str, Any]) -> str:
         "",
         f"Mean over {content['seeds']} seeds of the trials until a schedule close to the best known one is found;",
         f"a run that finds none counts as {content['most_trials']}. Modelled on {content['device']}",
-        f"(timing model `{content['timing_model']}`). `scripts/compare_search` wrote this page and [search.json](search.json).",
+        f"(timing model `{content['timing_model']}`) on {content['date']}{content.get('remark', '')}.",
+        "`scripts/compare_search` wrote this page and [search.json](search.json).",
         "",
         "All columns but the first search the pruned space. `evolution, cold` knows nothing, as after `tune --fresh`;",
         "the last two know the shipped records of other kernels but not of the kernel itself, as `tune` does for a new",
@@ -210,7 +212,8 @@ def main() -> None:
         trials: dict[str, dict[str, list[list[int]]]] = {}
         for (strategy, task), needed in compare(lab, shipped).items():
             trials.setdefault(task.name, {})[strategy] = needed
-    limits = {"seeds": len(SEEDS), "most_trials": MOST_TRIALS, "margins": MARGINS}
+    limits: dict[str, Any] = {"seeds": len(SEEDS), "most_trials": MOST_TRIALS, "margins": MARGINS}
+    limits |= {"date": datetime.now(UTC).date().isoformat()}
     content = {"device": identity.device, "timing_model": identity.model_hash, **limits, "trials": trials}
     print(page(content))
     if options.out:

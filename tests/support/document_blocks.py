@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +79,17 @@ def result_table() -> str:
 
 
 def tune_output() -> str:
-    """What `tune` prints with the shipped logs."""
+    """What `tune` prints for two variants, from the networks' results."""
+    results = read_results(DOCS / "networks.json")
+    shown = tuple(one for one in results.variants if one.model == "mobilenet_v1" and one.resolution == 224)
     said = io.StringIO()
     with redirect_stdout(said):
-        print_table(read_results(DOCS / "mobilenet_v1.json"))
-    lines = [line.rstrip().replace("\N{NO-BREAK SPACE}", " ").rstrip() for line in said.getvalue().splitlines()]
-    head = "$ ./scripts/tvmmobile tune --target arm --device pi4\npi4-virtual: the virtual Raspberry Pi 4 Model B (latencies are modelled)"
-    return "\n".join(["```console", head, "…", *lines, "```"])
+        print_table(replace(results, variants=shown))
+    lines = [" ".join(re.split("\N{NO-BREAK SPACE}", line)).rstrip() for line in said.getvalue().splitlines()]
+    command = "$ ./scripts/tvmmobile tune --target arm --device pi4 --alpha 1 --alpha 0.75 --resolution 224"
+    return "\n".join(
+        ["```console", command, "pi4-virtual: the virtual Raspberry Pi 4 Model B (latencies are modelled)", "…", *lines, "```"]
+    )
 
 
 def limits_table() -> str:
@@ -209,6 +215,7 @@ PAGES: dict[str, Callable[[], str]] = {
 #: By document, the blocks of figures in it.
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"result": result_table},
+    "docs/tune.md": {"tune": tune_output},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table},
     "docs/virtual-boards.md": {
