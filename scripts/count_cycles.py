@@ -38,7 +38,7 @@ def kernel_lines(kernels: Sequence[Mapping[str, Any]], profile: DeviceProfile) -
         runs.setdefault(kernel["name"], []).append(kernel)
     rows = []
     for name, same in runs.items():
-        limit = len(same) * same[0]["macs"] / profile.fma_lanes_per_cycle
+        limit = len(same) * same[0]["macs"] / profile.machine.fma_lanes_per_cycle
         latency_us = same[0]["latency_us"]
         cycles = None if latency_us is None else len(same) * latency_us * 1e-6 * profile.clock_hz
         rows.append((cycles, limit, len(same), name))
@@ -83,7 +83,7 @@ def main() -> int:
         print(f"count_cycles: error: {error}", file=sys.stderr)
         return error.exit_code
     assert result.cycles is not None and result.instructions is not None
-    least = result.macs / profile.fma_lanes_per_cycle
+    least = result.macs / profile.machine.fma_lanes_per_cycle
     print("\n".join(["modelled time in cycles, all runs of a kernel together", *kernel_lines(kernels, profile)]))
     print(f"\n{spec.variant} on {profile.name}, modelled ({profile.model_hash}):")
     print(f"{result.latency_us / 1e3:>15.2f} ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in result.term_ms.items()))

@@ -4,7 +4,7 @@
 
 An AArch64 Python from Debian and the AArch64 wheels of TVM and numpy are unpacked into the cache once (400 MB, no root rights needed),
 and `run_in_python.py` runs in it under QEMU: none of tvmmobile's own code, its agent included, takes part. Ends with 5 if a library
-fails or is off by more than 1e-4 of its output's largest magnitude.
+fails or is off by more than its precision allows (float32: 1e-4 of its output's largest magnitude).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tvmmobile.pipeline.stages import TOLERANCE
+from tvmmobile.graph.precision import precision_named
 from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
@@ -72,13 +72,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("libraries", nargs="+", type=Path, metavar="LIBRARY", help="compiled libraries, or directories of them")
     try:
-        found = verify(find_libraries(parser.parse_args().libraries))
+        libraries = find_libraries(parser.parse_args().libraries)
+        found = verify(libraries)
     except UserError as error:
         print(f"verify_in_python: error: {error}", file=sys.stderr)
         return error.exit_code
     wrong = 0
-    for path, result in found.items():
-        good = isinstance(result, float) and math.isfinite(result) and result <= TOLERANCE
+    for library, (path, result) in zip(libraries, found.items(), strict=True):
+        tolerance = precision_named(library.dtype).network_tolerance
+        good = isinstance(result, float) and math.isfinite(result) and result <= tolerance
         wrong += not good
         said = f"error {result:.2g} of the output's largest magnitude" if isinstance(result, float) else result
         print(f"{'ok   ' if good else 'WRONG'} {path.name}: {said}")

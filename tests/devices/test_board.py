@@ -50,7 +50,7 @@ def test_what_is_found(board: RegisteredBoard) -> None:
     assert (facts.memory_bytes, facts.l1d_bytes, facts.l2_bytes) == (3885396 << 10, 32 << 10, 1 << 20)
     assert (facts.system, facts.governor, facts.temperature_c) == ("Debian GNU/Linux 12 (bookworm)", "ondemand", 45.277)
     profile = profile_of("desk", board)
-    assert (profile.mcpu, profile.cores, profile.clock_hz, profile.fma_lanes_per_cycle) == ("cortex-a72", 4, 1.8e9, 4)
+    assert (profile.mcpu, profile.cores, profile.clock_hz, profile.machine.fma_lanes_per_cycle) == ("cortex-a72", 4, 1.8e9, 4)
     assert (profile.kind, profile.model_hash) == ("emulated", "emulated")
 
 

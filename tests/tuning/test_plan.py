@@ -34,7 +34,7 @@ def region_of(task: Task) -> tuple[int, int]:
 def plan_with(count: int, prices: Mapping[tuple[int, int], float | None], alone: tuple[int, ...] = ()) -> Plan:
     """The plan where regions cost what `prices` says; regions of several layers that are not in it are taken by no template."""
     network = network_of(count, alone)
-    regions = candidate_regions(network, lambda task: region_of(task) in prices, "float32", 1)
+    regions = candidate_regions(network, lambda task: region_of(task) in prices, Task)
     return make_plan(network, regions, lambda task: Price(prices.get(region_of(task)), "made up"))
 
 
@@ -90,7 +90,7 @@ def test_a_layer_never_measured_is_taken_only_where_nothing_covers_it() -> None:
 
 def test_regions_do_not_cross_a_branch() -> None:
     network = network_of(5, alone=(1, 4))
-    regions = candidate_regions(network, lambda task: True, "float32", 2)
+    regions = candidate_regions(network, lambda task: True, lambda region: Task(region, threads=2))
     fused = {(region.first, region.last) for region in regions if region.first != region.last}
     assert fused == {(0, 1), (2, 3), (2, 4), (3, 4)}
     assert all(region.task.threads == 2 and region.task.dtype == "float32" for region in regions)
@@ -98,7 +98,7 @@ def test_regions_do_not_cross_a_branch() -> None:
 
 
 def test_regions_have_a_longest_length() -> None:
-    regions = candidate_regions(network_of(MAX_REGION + 3), lambda task: True, "float32", 1)
+    regions = candidate_regions(network_of(MAX_REGION + 3), lambda task: True, Task)
     assert max(region.last - region.first + 1 for region in regions) == MAX_REGION
 
 
@@ -109,7 +109,7 @@ def test_templates_are_asked_about_several_layers_only() -> None:
         asked.append(task)
         return False
 
-    regions = candidate_regions(network_of(3), takes, "float32", 1)
+    regions = candidate_regions(network_of(3), takes, Task)
     assert [(region.first, region.last) for region in regions] == [(0, 0), (1, 1), (2, 2)]
     assert asked and all(len(task.region) > 1 for task in asked)
 
@@ -167,7 +167,7 @@ def single(task: Task) -> bool:
 def test_layouts_agree_on_every_edge_and_cost_least(cost: float, expected: Layout) -> None:
     """`cost` is what a kernel with channel blocks at an end takes longer."""
     network = chain_of(64, 4)
-    regions = candidate_regions(network, single, "float32", 1)
+    regions = candidate_regions(network, single, Task)
 
     def price(task: Task) -> Price:
         first = task.region[0]
@@ -181,7 +181,7 @@ def test_layouts_agree_on_every_edge_and_cost_least(cost: float, expected: Layou
 
 def test_unmeasured_kernels_take_the_layout_named_first() -> None:
     network = chain_of(64, 3)
-    plan = make_plan(network, candidate_regions(network, single, "float32", 1), lambda task: Price(None, "never"))
+    plan = make_plan(network, candidate_regions(network, single, Task), lambda task: Price(None, "never"))
     assert layouts(plan) == [("NHWC", "NCHW32c"), ("NCHW32c", "NCHW32c"), ("NCHW32c", "NHWC")]
 
 
@@ -200,7 +200,7 @@ def test_no_blocks_where_none_divide_the_channels() -> None:
 def test_detours() -> None:
     """Singles take 5 us each, so that a plan with the pair of 12 takes 2 more, and the pair of 9 is the best plan's."""
     prices = {**{(index, index): 5.0 for index in range(4)}, (0, 1): 12.0, (2, 3): 9.0, (1, 2): None}
-    regions = candidate_regions(network_of(4), lambda task: region_of(task) in prices, "float32", 1)
+    regions = candidate_regions(network_of(4), lambda task: region_of(task) in prices, Task)
     costs = detours(4, regions, lambda task: prices.get(region_of(task)))
     found = {(region.first, region.last): detour for region, detour in costs.items()}
     assert found == pytest.approx({(0, 0): 0, (1, 1): 0, (2, 2): 1, (3, 3): 1, (0, 1): 2, (2, 3): 0})
@@ -230,7 +230,7 @@ def test_both_readers_of_a_gated_layer_read_what_it_writes(cost: float, expected
         assert isinstance(task.layer, Conv2d | Pool)
         return 5.0 + cost * ("c" in task.layer.in_layout) + (cost - 1.0) * written
 
-    regions = candidate_regions(network, single, "float32", 1)
+    regions = candidate_regions(network, single, Task)
     plan = make_plan(network, regions, lambda task: Price(latency_us(task), "made up"))
     assert spans(plan) == [(index, index) for index in range(6)]
     _, depthwise, pool, reduce, expand, last = (step.task.layer for step in plan.steps)
@@ -260,5 +260,5 @@ def test_a_gated_layer_writes_what_all_its_readers_take() -> None:
     def takes(task: Task) -> bool:
         return single(task) and not (isinstance(task.layer, Conv2d) and task.layer.scaled and task.layer.in_layout != "NHWC")
 
-    for region in candidate_regions(squeeze_and_excite(96), takes, "float32", 1):
+    for region in candidate_regions(squeeze_and_excite(96), takes, Task):
         assert (region.first, region.after) != (1, "NCHW32c") and (region.first, region.before) != (2, "NCHW32c")

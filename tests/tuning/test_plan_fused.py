@@ -90,7 +90,7 @@ def network_of_three() -> nn.Module:
 
 
 def plan_of(network: Network, database: Database) -> tuple[Plan, dict[Task, KnobSchedule]]:
-    regions = candidate_regions(network, lambda task: template_for(task) is not None, "float32", 1)
+    regions = candidate_regions(network, lambda task: template_for(task) is not None, Task)
     regions = [region for region in regions if region.first == region.last or database.best(region.task) is not None]
     choices = {region.task: choose(region.task, network.nodes[region.first].function, database, TARGET) for region in regions}
     chosen = {task: choice.schedule for task, choice in choices.items()}
@@ -114,7 +114,7 @@ def record_all(network: Network, database: Database, singles_us: float, pairs_us
 
 def test_candidates_hold_the_chains_a_template_takes(database: Database) -> None:
     network = prepared(network_of_three(), IMAGE)
-    regions = candidate_regions(network, lambda task: template_for(task) is not None, "float32", 1)
+    regions = candidate_regions(network, lambda task: template_for(task) is not None, Task)
     assert [(region.first, region.last) for region in regions if region.first != region.last] == [(1, 2), (2, 3)]
 
 

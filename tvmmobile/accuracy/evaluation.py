@@ -23,8 +23,9 @@ from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, plain
 from tvmmobile.accuracy.original import Original, compute_of
 from tvmmobile.accuracy.preprocess import Preprocessing, read_input
 from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.precision import precision_named
 from tvmmobile.kernels.reference import relative_error
-from tvmmobile.pipeline.stages import MOST_ATTEMPTS, TOLERANCE, failure_of, succeeded
+from tvmmobile.pipeline.stages import MOST_ATTEMPTS, failure_of, succeeded
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, Array, MeasureError
 from tvmmobile.system.environment import TVM_VERSION
@@ -131,7 +132,7 @@ def context_for(
         images_chosen=chosen,
         labels=folder.how,
         preprocessing=str(preprocessing),
-        tolerance=TOLERANCE,
+        tolerance=precision_named(library.dtype).network_tolerance,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from tvmmobile.graph.machine import Machine
+
 
 @dataclass(frozen=True)
 class DeviceProfile:
@@ -19,9 +21,7 @@ class DeviceProfile:
         target: TVM's target, a dict such as `{"kind": "llvm", "mtriple": …, "mcpu": …, "num-cores": 4}`.
         clock_hz: the clock numbers are stated at.
         cores: how many there are.
-        fma_lanes_per_cycle: fp32 fused multiply-adds a core can start per cycle.
-        l1d_bytes: first-level data cache of one core.
-        l2_bytes: second-level cache, shared.
+        machine: what a core offers a kernel.
         kind: whether latencies come from a model, from the board's clock, or from the clock of a machine that emulates the board.
         model_hash: identifies the timing model; `emulated` for an emulated board, `None` for a real one.
         board_file: the virtual board's name, or the path of its file, for `load_board`; empty for a real board.
@@ -34,9 +34,7 @@ class DeviceProfile:
     target: dict[str, Any] = field(hash=False)
     clock_hz: float
     cores: int
-    fma_lanes_per_cycle: int
-    l1d_bytes: int
-    l2_bytes: int
+    machine: Machine
     kind: Literal["modelled", "measured", "emulated"]
     model_hash: str | None = None
     board_file: str = ""

@@ -9,12 +9,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tvmmobile.devices.agent.build import agent_command, build_bundle
 from tvmmobile.devices.agents.host import BUNDLE, HostConfig
 from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+from tvmmobile.graph.machine import machine_of
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import run_hash
 from tvmmobile.virtual.program import plain_qemu_words, qemu_words
@@ -52,9 +54,12 @@ class VirtualDevice:
             target={"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": board.mcpu, "num-cores": board.cores},
             clock_hz=board.clock_hz,
             cores=board.cores,
-            fma_lanes_per_cycle=board.fma_lanes_per_cycle,
-            l1d_bytes=board.caches.l1d_bytes,
-            l2_bytes=board.caches.l2_bytes,
+            machine=replace(
+                machine_of(board.mcpu),
+                fma_lanes_per_cycle=board.fma_lanes_per_cycle,
+                l1d_bytes=board.caches.l1d_bytes,
+                l2_bytes=board.caches.l2_bytes,
+            ),
             kind="modelled",
             model_hash=run_hash(board),
             board_file=self._board_file,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+#: Weights and activations, in any precision.
+Array = npt.NDArray[Any]
 #: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels.
 Layout = str
 #: Other activations than bounds: x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6 (MobileNet v3, arXiv 1905.02244, section 5.2).
@@ -439,4 +440,4 @@ class LayerParameters:
 
 
 #: Of a layer that has no constants.
-NO_PARAMETERS = LayerParameters(np.zeros(0, np.float32), np.zeros(0, np.float32))
+NO_PARAMETERS = LayerParameters(np.zeros(0), np.zeros(0))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tvmmobile.graph.layers import Conv2d, Layer, MaxPool
-
-ELEMENT_BYTES = {"float32": 4}
+from tvmmobile.graph.machine import BASELINE, Machine
+from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 
 
 @dataclass(frozen=True)
@@ -16,18 +16,30 @@ class Task:
 
     Attributes:
         region: the layers the kernel computes, in order; a fused kernel has more than one.
-        dtype: element type of activations and weights.
+        dtype: name of the precision that the kernel computes in.
         threads: worker threads the kernel may use.
+        machine: the core that its templates write for. Logs are of one device, so that two tasks do not differ by it.
     """
 
     region: tuple[Layer, ...]
-    dtype: str = "float32"
+    dtype: str = FLOAT32.name
     threads: int = 1
+    machine: Machine = field(default=BASELINE, compare=False, repr=False)
 
     @property
     def name(self) -> str:
         """Canonical name: the key of tuning logs, manifests and reports."""
         return "+".join(layer.name for layer in self.region) + f"_{self.dtype}_t{self.threads}"
+
+    @property
+    def precision(self) -> Precision:
+        """What the kernel computes in."""
+        return precision_named(self.dtype)
+
+    @property
+    def lanes(self) -> int:
+        """Elements of a vector register."""
+        return self.machine.vector_bytes // self.precision.bytes
 
     @property
     def macs(self) -> int:
@@ -65,7 +77,7 @@ class Task:
             read = {name: shape for name, shape in self.side_shapes.items() if not name.startswith("source")}
             read["pieces"] = (first.height, first.width, first.in_channels)
         elements = sum(map(math.prod, (*read.values(), last.output_shape)))
-        return ELEMENT_BYTES[self.dtype] * (elements + sum(layer.constants for layer in self.region))
+        return self.precision.bytes * (elements + sum(layer.constants for layer in self.region))
 
 
 def symbol_of(name: str) -> str:

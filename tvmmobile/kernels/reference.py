@@ -21,8 +21,8 @@ def make_inputs(task: Task) -> list[Array]:
     generator = np.random.default_rng(_seed(task.name))
     shapes = [task.region[0].input_shape, *task.side_shapes.values()]
     if isinstance(task.region[0], MaxPool):
-        return [generator.normal(-2.0, 1.0, shape).astype(np.float32) for shape in shapes]
-    return [np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0).astype(np.float32) for shape in shapes]
+        return [generator.normal(-2.0, 1.0, shape).astype(task.precision.numpy) for shape in shapes]
+    return [np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0).astype(task.precision.numpy) for shape in shapes]
 
 
 def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
@@ -35,16 +35,18 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
             continue
         assert isinstance(layer, Conv2d | Dense)
         fan_in = int(np.prod(layer.weight_shape[:-1]))
-        weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), layer.weight_shape).astype(np.float32)
-        bias = generator.normal(0.5, 1.0, layer.weight_shape[-1]).astype(np.float32)
+        weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), layer.weight_shape).astype(task.precision.numpy)
+        bias = generator.normal(0.5, 1.0, layer.weight_shape[-1]).astype(task.precision.numpy)
         parameters.append(LayerParameters(weight, bias))
     return tuple(parameters)
 
 
 def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
-    """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host."""
-    data, *others = inputs
-    for layer, constants in zip(task.region, parameters, strict=True):
+    """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host, in `Precision.reference`."""
+    wide = np.dtype(task.precision.reference)
+    data, *others = (array.astype(wide, copy=False) for array in inputs)
+    for layer, stored in zip(task.region, parameters, strict=True):
+        constants = LayerParameters(stored.weight.astype(wide, copy=False), stored.bias.astype(wide, copy=False))
         side = {name: others.pop(0) for name in layer.side_shapes} if isinstance(layer, Conv2d | MaxPool) else {}
         data = _apply(layer, data, constants, side)
     return data
@@ -118,7 +120,7 @@ def _from_nchw(data: Array, layer: Conv2d) -> Array:
 
 def _clamp(values: Array, bounds: Clamp) -> Array:
     if isinstance(bounds, str):
-        gate: Array = np.clip(values + np.float32(3), 0, 6) / np.float32(6)
+        gate: Array = np.clip(values + values.dtype.type(3), 0, 6) / values.dtype.type(6)
         return gate * values if bounds == "hswish" else gate
     low, high = bounds
     return values if low is None and high is None else np.clip(values, low, high)

@@ -14,8 +14,10 @@ import numpy as np
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.layers import Layer, LayerParameters
+from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.network import Lowered, Network, lower, read_network
 from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function
@@ -51,6 +53,7 @@ class VariantJob:
         twin: of a real board, whose modelled records its ranks are compared with.
         out: directory for the results.
         dump_dir: where to write the Relax module after each pass, or `None`.
+        machine: the device's core.
     """
 
     model: Model
@@ -62,6 +65,11 @@ class VariantJob:
     out: Path
     dump_dir: Path | None = None
     twin: Identity | None = None
+    machine: Machine = BASELINE
+
+    def task(self, region: tuple[Layer, ...]) -> Task:
+        """The task of some of the network's layers."""
+        return Task(region, self.dtype, self.threads, self.machine)
 
     @property
     def spec(self) -> ModelSpec:
@@ -114,19 +122,26 @@ class VariantJob:
 
 
 def variant_job(
-    model: Model, profile: DeviceProfile, logs: Sequence[Path], out: Path, threads: int = 1, dump_ir: Path | None = None
+    model: Model,
+    profile: DeviceProfile,
+    logs: Sequence[Path],
+    out: Path,
+    threads: int = 1,
+    dump_ir: Path | None = None,
+    precision: Precision = FLOAT32,
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity(profile.name, profile.model_hash), dump_ir / model.spec.variant if dump_ir else None
-    return VariantJob(model, "float32", threads, identity, tuple(logs), profile.target, out, dump_dir, twin_identity(profile))
+    twin = twin_identity(profile)
+    return VariantJob(model, precision.name, threads, identity, tuple(logs), profile.target, out, dump_dir, twin, profile.machine)
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
     """The tasks of a variant."""
     import tvm
 
-    network = _network(_imported(job), job.dtype, job.threads, None)
-    regions = candidate_regions(network, _taken, job.dtype, job.threads)
+    network = _network(_imported(job), job, None)
+    regions = candidate_regions(network, _taken, job.task)
     functions = {region.task: network.nodes[region.first].function for region in regions if region.first == region.last}
     sources = {task: tvm.ir.save_json(function) for task, function in functions.items() if function is not None}
     return VariantTasks(len(network.nodes), tuple(regions), sources)
@@ -140,10 +155,10 @@ def build_variant(job: VariantJob) -> Library:
     """
     compiler = linker(job.target)
     imported = _imported(job)
-    network = _network(imported, job.dtype, job.threads, job.dump_dir)
+    network = _network(imported, job, job.dump_dir)
     database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
-    regions = candidate_regions(network, _taken, job.dtype, job.threads)
+    regions = candidate_regions(network, _taken, job.task)
     basis = _basis(job, database, [region.task for region in regions])
     for region in regions:
         task = region.task
@@ -197,11 +212,8 @@ def _imported(job: VariantJob) -> Imported:
     return imported_torch(model.spec, built.module, built.weights)
 
 
-def _network(imported: Imported, dtype: str, threads: int, dump_dir: Path | None) -> Network:
-    def accepts(layer: Layer) -> bool:
-        return template_for(Task((layer,), dtype, threads)) is not None
-
-    return read_network(*prepare(imported.module, accepts, dump_dir))
+def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Network:
+    return read_network(*prepare(imported.module, lambda layer: _taken(job.task((layer,))), dump_dir, precision_named(job.dtype)))
 
 
 def _compile(
@@ -238,7 +250,7 @@ def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
 def _write_reference(imported: Imported, path: Path) -> None:
     """An input image and what the network makes of it, as `input` and `output`."""
     generator = np.random.default_rng(_REFERENCE_SEED)
-    image = generator.normal(0.0, 1.0, imported.spec.input_shape).astype(np.float32)
+    image = generator.normal(0.0, 1.0, imported.spec.input_shape).astype(FLOAT32.numpy)
     output = imported.compute(image)
     if not np.isfinite(output).all():
         raise UserError(
@@ -281,8 +293,8 @@ def _write_manifest(
         "weights": imported.weights,
         "reference": imported.judge,
         **({} if imported.macs is None else {"macs": imported.macs, "parameters": imported.parameters}),
-        "input": {"shape": job.spec.input_shape, "layout": "NCHW", "dtype": "float32"},
-        "output": {"shape": job.spec.output_shape, "dtype": "float32"},
+        "input": {"shape": job.spec.input_shape, "layout": "NCHW", "dtype": FLOAT32.name},
+        "output": {"shape": job.spec.output_shape, "dtype": FLOAT32.name},
         "dtype": job.dtype,
         "threads": job.threads,
         "device": job.identity.device,

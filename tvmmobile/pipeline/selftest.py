@@ -76,7 +76,7 @@ def check_device(file: DeviceFile) -> DeviceReport:
         DeviceUnavailable: the agent did not start, or the library does not run or computes something else.
     """
     from tvmmobile.devices.agents.rpc import LinkError, open_session
-    from tvmmobile.tuning.search.trial import TOLERANCE
+    from tvmmobile.graph.precision import FLOAT32
 
     device = HardwareDevice(file)
     with started_agents(device) as agents, tempfile.TemporaryDirectory(prefix="tvmmobile-check-") as folder:
@@ -88,7 +88,7 @@ def check_device(file: DeviceFile) -> DeviceReport:
         except (LinkError, OSError) as problem:
             raise DeviceUnavailable(f"The agent of {file.name} does not serve: {problem}.", "Run the same command again.") from problem
         error, latency_us = _run_library(agents, Path(folder))
-    if not error <= TOLERANCE:
+    if not error <= FLOAT32.tolerance:
         raise DeviceUnavailable(
             f"The test library computes something else on {file.name}: error {error:.2g} of the largest output.",
             "The board's processor may not be what it says; look at tvmmobile device list.",
@@ -115,7 +115,7 @@ def _run_library(agents: Agents, folder: Path) -> tuple[float, float]:
     compile_kernel(kernel_function(task, space.default, None), agents.profile.target, library)
     data, parameters = make_inputs(task), make_parameters(task)
     expected = expected_output(task, data, parameters)
-    arrays = [*data, *template.pack(task, space.default.values, parameters), np.full(expected.shape, np.nan, np.float32)]
+    arrays = [*data, *template.pack(task, space.default.values, parameters), np.full(expected.shape, np.nan, task.precision.numpy)]
     try:
         run = agents.measure_kernel(library, task.symbol, arrays, _RUN_TIMEOUT_S, Timing(warmup=3, repeat=5))
     except MeasureError as error:

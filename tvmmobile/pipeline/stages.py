@@ -11,6 +11,7 @@ from typing import Any
 
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile, Watch
+from tvmmobile.graph.precision import precision_named
 from tvmmobile.graph.tasks import Task, symbol_of
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.kernels.serial import schedule_from_json
@@ -30,8 +31,6 @@ from tvmmobile.tuning.plan import VariantTasks
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
 
-#: A library disagrees with PyTorch beyond this error, relative to the output's largest magnitude.
-TOLERANCE = 1e-4
 _BUILD_TIMEOUT_S = 300.0
 #: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
 #: and much less on a busy one); its worker has twice as long, so that a slow library is told from a stuck worker.
@@ -174,7 +173,7 @@ def bench_library(job: BenchJob) -> VariantResult:
     except MeasureError as error:
         raise failure_of(library, device, error) from error
     difference = relative_error(run.output, expected)
-    if not difference <= TOLERANCE:
+    if not difference <= precision_named(library.dtype).network_tolerance:
         raise Disagreement(
             f"{library.path.name} disagrees with {_judge(manifest)} on {device.name}: error {difference:.2g} of the output's largest "
             "magnitude.",
@@ -257,7 +256,7 @@ def context_of(profile: DeviceProfile, threads: int) -> Context:
         kind=profile.kind,
         timing_model=profile.model_hash,
         modelled_terms=MODELLED_TERMS if modelled else "",
-        fma_lanes_per_cycle=profile.fma_lanes_per_cycle,
+        fma_lanes_per_cycle=profile.machine.fma_lanes_per_cycle,
         threads=threads,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from tvmmobile.graph.precision import precision_named
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, read_json, validated
@@ -79,6 +80,14 @@ class Context:
     date: str
     memory_bytes_per_s: Positive | None = None
     memory_source: str = ""
+
+    def fma_lanes(self, dtype: str) -> float:
+        """Multiply-adds a core can do in a cycle in this precision.
+
+        Raises:
+            UserError: this version does not know it.
+        """
+        return self.fma_lanes_per_cycle * precision_named(dtype).fma_rate
 
 
 @dataclass(frozen=True)
@@ -196,7 +205,7 @@ class VariantResult(VariantFields):
     def peak_share(self, context: Context) -> float:
         """Multiply-adds done over those the cores' FMA units could have done in that time."""
         cycles = self.latency_us * 1e-6 * context.clock_hz
-        return self.macs / (cycles * context.fma_lanes_per_cycle * self.threads)
+        return self.macs / (cycles * context.fma_lanes(self.dtype) * self.threads)
 
 
 @dataclass(frozen=True)

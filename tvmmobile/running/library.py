@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.own import OwnSpec
 from tvmmobile.networks.models.spec import ModelSpec
@@ -72,7 +73,7 @@ class Library:
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.reference_path} cannot be read: {error}.", _AGAIN) from error
         shapes = self.spec.input_shape, self.spec.output_shape
-        if (data.shape, output.shape) != shapes or {data.dtype, output.dtype} != {np.dtype("float32")}:
+        if (data.shape, output.shape) != shapes or {data.dtype, output.dtype} != {FLOAT32.numpy}:
             raise UserError(f"{self.reference_path} does not hold the arrays of {self.spec.variant}.", _AGAIN)
         return data, output
 

@@ -258,7 +258,7 @@ class Agents:
 
         A kernel's arguments are the activation, then its weights, then the output, which other layers have used in between.
         """
-        cold = Timing(flush_bytes=4 * self.profile.l2_bytes, produce=(0,), threads=threads)
+        cold = Timing(flush_bytes=4 * self.profile.machine.l2_bytes, produce=(0,), threads=threads)
         if self.profile.kind == "modelled":
             return cold
         return replace(cold, warmup=1, repeat=10, settle=0.05, min_total_ms=20, max_total_ms=3000)

@@ -103,11 +103,12 @@ def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:
     return (blocked(blocks[0]), "NHWC") if either else (blocked(blocks[0]),)
 
 
-def candidate_regions(network: Network, takes: Callable[[Task], bool], dtype: str, threads: int) -> list[Region]:
+def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: Callable[[tuple[Layer, ...]], Task]) -> list[Region]:
     """Every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
 
     Args:
         takes: whether some template takes a task of several layers, or with channels in blocks.
+        task_of: the task of a region's layers.
 
     Returns the regions in order.
     """
@@ -119,7 +120,8 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], dtype: st
         readers = () if index + 1 in kept else tuple(nodes[reader].layer for reader in _readers(network, index))
         if readers:
             tried = edge_layouts(node.layer, readers[0])
-            known = tuple(layout for layout in tried if _all_take(node.layer, readers, layout, takes, dtype, threads)) or ("NHWC",)
+            known = tuple(layout for layout in tried if _all_take(node.layer, readers, layout, lambda region: takes(task_of(region))))
+            known = known or ("NHWC",)
             places = range(index + 1, (node.gated or index + 1) + 1)
             edges[places.start : places.stop] = [known] * len(places)
             kept.update(places[1:])
@@ -132,7 +134,7 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], dtype: st
                 if passed and before != after:
                     continue
                 read, written = "NHWC" if passed and first in kept else before, "NHWC" if passed else after
-                task = Task(_between(layers, read, written), dtype, threads)
+                task = task_of(_between(layers, read, written))
                 if task.region == layers == layers[:1] or takes(task):
                     found.append(Region(first, last, task, before, after))
             if nodes[last].alone:
@@ -148,10 +150,10 @@ def _readers(network: Network, index: int) -> tuple[int, ...]:
     return () if node.alone else (index + 1,)
 
 
-def _all_take(layer: Layer, readers: tuple[Layer, ...], layout: Layout, takes: Callable[[Task], bool], dtype: str, threads: int) -> bool:
+def _all_take(layer: Layer, readers: tuple[Layer, ...], layout: Layout, takes: Callable[[tuple[Layer, ...]], bool]) -> bool:
     """Whether a layer and those that read it can be kernels of their own with this layout between them: a plan may have to take it so."""
     regions = [_between((layer,), "NHWC", layout), *(_between((reader,), layout, "NHWC") for reader in readers)]
-    return layout == "NHWC" or all(takes(Task(region, dtype, threads)) for region in regions)
+    return layout == "NHWC" or all(map(takes, regions))
 
 
 def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:

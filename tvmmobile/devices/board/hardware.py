@@ -9,6 +9,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.agents.launch import hosted
@@ -103,9 +104,11 @@ def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
         },
         clock_hz=clock_hz,
         cores=count,
-        fma_lanes_per_cycle=part.fma_lanes_per_cycle,
-        l1d_bytes=board.facts.l1d_bytes or part.l1d_bytes,
-        l2_bytes=board.facts.l2_bytes or part.l2_bytes,
+        machine=replace(
+            part.machine,
+            l1d_bytes=board.facts.l1d_bytes or part.machine.l1d_bytes,
+            l2_bytes=board.facts.l2_bytes or part.machine.l2_bytes,
+        ),
         kind="emulated" if board.runner else "measured",
         model_hash=EMULATED if board.runner else None,
     )

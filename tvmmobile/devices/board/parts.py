@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvmmobile.devices.board.registered import LinuxCore
+from tvmmobile.graph.machine import Machine, machine_of
 
 ARM = 0x41
 
@@ -17,43 +18,44 @@ class CoreDesign:
     Attributes:
         cpu: its name.
         mcpu: LLVM's name, of the newest core not newer than it that LLVM 16 schedules for.
-        fma_lanes_per_cycle: fp32 fused multiply-adds a core can start per cycle (Arm's optimisation guides).
-        l1d_bytes, l2_bytes: usual sizes, for boards whose kernel does not show them.
+        machine: what it offers a kernel, with the usual caches.
     """
 
     cpu: str
     mcpu: str
-    fma_lanes_per_cycle: int
-    l1d_bytes: int
-    l2_bytes: int
+    machine: Machine
 
 
-_KIB, _MIB = 1 << 10, 1 << 20
+def _design(cpu: str, mcpu: str = "") -> CoreDesign:
+    mcpu = mcpu or cpu.lower().replace(" ", "-")
+    return CoreDesign(cpu, mcpu, machine_of(mcpu))
+
+
 _PARTS = {
-    0xD03: CoreDesign("Cortex-A53", "cortex-a53", 4, 32 * _KIB, 512 * _KIB),
-    0xD04: CoreDesign("Cortex-A35", "cortex-a35", 4, 32 * _KIB, 512 * _KIB),
-    0xD05: CoreDesign("Cortex-A55", "cortex-a55", 4, 32 * _KIB, 256 * _KIB),
-    0xD07: CoreDesign("Cortex-A57", "cortex-a57", 4, 32 * _KIB, 2 * _MIB),
-    0xD08: CoreDesign("Cortex-A72", "cortex-a72", 4, 32 * _KIB, 1 * _MIB),
-    0xD09: CoreDesign("Cortex-A73", "cortex-a73", 4, 64 * _KIB, 1 * _MIB),
-    0xD0A: CoreDesign("Cortex-A75", "cortex-a75", 8, 64 * _KIB, 256 * _KIB),
-    0xD0B: CoreDesign("Cortex-A76", "cortex-a76", 8, 64 * _KIB, 512 * _KIB),
-    0xD0C: CoreDesign("Neoverse N1", "neoverse-n1", 8, 64 * _KIB, 1 * _MIB),
-    0xD0D: CoreDesign("Cortex-A77", "cortex-a77", 8, 64 * _KIB, 512 * _KIB),
-    0xD41: CoreDesign("Cortex-A78", "cortex-a78", 8, 64 * _KIB, 512 * _KIB),
-    0xD44: CoreDesign("Cortex-X1", "cortex-x1", 16, 64 * _KIB, 1 * _MIB),
-    0xD46: CoreDesign("Cortex-A510", "cortex-a510", 8, 32 * _KIB, 256 * _KIB),
-    0xD47: CoreDesign("Cortex-A710", "cortex-a710", 8, 64 * _KIB, 512 * _KIB),
-    0xD48: CoreDesign("Cortex-X2", "cortex-x2", 16, 64 * _KIB, 1 * _MIB),
-    0xD4B: CoreDesign("Cortex-A78C", "cortex-a78c", 8, 64 * _KIB, 512 * _KIB),
-    0xD4D: CoreDesign("Cortex-A715", "cortex-a715", 8, 64 * _KIB, 512 * _KIB),
-    0xD4E: CoreDesign("Cortex-X3", "cortex-x3", 16, 64 * _KIB, 1 * _MIB),
-    0xD80: CoreDesign("Cortex-A520", "cortex-a510", 8, 32 * _KIB, 256 * _KIB),
-    0xD81: CoreDesign("Cortex-A720", "cortex-a715", 8, 64 * _KIB, 512 * _KIB),
-    0xD82: CoreDesign("Cortex-X4", "cortex-x3", 16, 64 * _KIB, 2 * _MIB),
+    0xD03: _design("Cortex-A53"),
+    0xD04: _design("Cortex-A35"),
+    0xD05: _design("Cortex-A55"),
+    0xD07: _design("Cortex-A57"),
+    0xD08: _design("Cortex-A72"),
+    0xD09: _design("Cortex-A73"),
+    0xD0A: _design("Cortex-A75"),
+    0xD0B: _design("Cortex-A76"),
+    0xD0C: _design("Neoverse N1"),
+    0xD0D: _design("Cortex-A77"),
+    0xD41: _design("Cortex-A78"),
+    0xD44: _design("Cortex-X1"),
+    0xD46: _design("Cortex-A510"),
+    0xD47: _design("Cortex-A710"),
+    0xD48: _design("Cortex-X2"),
+    0xD4B: _design("Cortex-A78C"),
+    0xD4D: _design("Cortex-A715"),
+    0xD4E: _design("Cortex-X3"),
+    0xD80: _design("Cortex-A520", "cortex-a510"),
+    0xD81: _design("Cortex-A720", "cortex-a715"),
+    0xD82: replace(_design("Cortex-X4", "cortex-x3"), machine=replace(machine_of("cortex-x3"), l2_bytes=2 << 20)),
 }
 #: For cores this list does not have; every AArch64 core runs what is compiled for it.
-_GENERIC = CoreDesign("AArch64 core", "generic", 4, 32 * _KIB, 512 * _KIB)
+_GENERIC = _design("AArch64 core", "generic")
 
 
 def part_of(implementer: int, part: int) -> CoreDesign:
@@ -65,7 +67,7 @@ def fastest(cores: Sequence[LinuxCore]) -> list[int]:
     """The numbers of the cores of the fastest kind, in order; the others are slower ones."""
 
     def speed(core: LinuxCore) -> tuple[float, float, int]:
-        return part_of(core.implementer, core.part).fma_lanes_per_cycle * core.max_hz, core.max_hz, core.part
+        return part_of(core.implementer, core.part).machine.fma_lanes_per_cycle * core.max_hz, core.max_hz, core.part
 
     best = max(cores, key=speed)
     return [number for number, core in enumerate(cores) if core == best]

@@ -13,6 +13,7 @@ from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, L
 from tvmmobile.graph.passes.dataflow import readers_of
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.rewriting import mutate_main
+from tvmmobile.graph.precision import Precision
 
 #: Attribute values that mark a composed layer.
 CONV2D, DENSE, POOL, MAX_POOL = "tvmmobile.conv2d", "tvmmobile.dense", "tvmmobile.pool", "tvmmobile.max_pool"
@@ -37,10 +38,11 @@ class LayerComposer:
 
     Args:
         accepts: says whether some template takes the layer; other operators stay as they are and go to the fallback.
+        precision: of the layers; what computes in another one is left to the fallback.
     """
 
-    def __init__(self, accepts: Callable[[Layer], bool]) -> None:
-        self.accepts = accepts
+    def __init__(self, accepts: Callable[[Layer], bool], precision: Precision) -> None:
+        self.accepts, self.dtype = accepts, precision.name
         #: By the name of the external function; filled when the pass runs.
         self.layers: dict[str, ComposedLayer] = {}
 
@@ -52,7 +54,7 @@ class LayerComposer:
             found = {str(name): expression for name, expression in context.annotated_expr.items()}
             if _read_outside(context):
                 return False  # a kernel has one result; of two sums, this one is what is added, and the other operand may be the sum
-            layer = _layer_of(found)
+            layer = _layer_of(found, self.dtype)
             return layer is not None and self.accepts(layer)
 
         patterns = [(name, pattern, parts, check) for name, pattern, parts in _patterns()]
@@ -65,14 +67,14 @@ class LayerComposer:
         from tvm import relax
         from tvm.relax.expr_functor import PyExprMutator, mutator
 
-        layers, accepts, readers = self.layers, self.accepts, readers_of(module["main"])
+        layers, accepts, dtype, readers = self.layers, self.accepts, self.dtype, readers_of(module["main"])
 
         @mutator
         class Rewriter(PyExprMutator):  # type: ignore[misc]
             def visit_call_(self, call: Any) -> Any:
                 if not isinstance(call.op, tvm.ir.GlobalVar):
                     return call
-                found = _composed_layer(module[call.op])
+                found = _composed_layer(module[call.op], dtype)
                 if found is None:
                     return call
                 composed, places = found
@@ -93,7 +95,7 @@ def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | MaxPool]:
     return isinstance(layer, MaxPool) or (isinstance(layer, Conv2d) and not layer.scaled)
 
 
-def _composed_layer(function: Any) -> tuple[ComposedLayer, tuple[int, ...]] | None:
+def _composed_layer(function: Any, dtype: str) -> tuple[ComposedLayer, tuple[int, ...]] | None:
     """The layer that a composed function computes, and which arguments it reads (data, gate, residual); `None` for other functions."""
     if function.attrs is None or function.attrs.get("Composite") not in (CONV2D, DENSE, POOL, MAX_POOL):
         return None
@@ -101,7 +103,7 @@ def _composed_layer(function: Any) -> tuple[ComposedLayer, tuple[int, ...]] | No
     for block in function.body.blocks:
         for binding in block.bindings:
             _annotate(binding, found)
-    layer = _layer_of(found)
+    layer = _layer_of(found, dtype)
     assert layer is not None, f"composed from an unknown pattern: {function}"
     if isinstance(layer, Pool | MaxPool):
         return ComposedLayer(layer, NO_PARAMETERS), (0,)
@@ -226,17 +228,17 @@ def _pattern(operator: str, before: str, order: str, activation: str) -> tuple[A
     return pattern, parts
 
 
-def _layer_of(found: dict[str, Any]) -> Layer | None:
+def _layer_of(found: dict[str, Any], dtype: str) -> Layer | None:
     """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape, dilation)."""
     if "mean" in found:
-        return _pool_of(found["mean"])
+        return _pool_of(found["mean"], dtype)
     if "max pool" in found:
-        return _max_pool_of(found["max pool"])
+        return _max_pool_of(found["max pool"], dtype)
     product, bias = found["product"], found["bias"]
     clamp = _clamp_of(found)
     out_shape = [int(extent) for extent in product.ty.shape]
     bias_shape = [int(extent) for extent in bias.ty.shape]
-    if str(product.ty.dtype) != "float32":
+    if str(product.ty.dtype) != dtype:
         return None
     if clamp is None or out_shape[0] != 1 or bias_shape[-1] != out_shape[-1] or any(extent != 1 for extent in bias_shape[:-1]):
         return None
@@ -275,15 +277,15 @@ def _layer_of(found: dict[str, Any]) -> Layer | None:
     )
 
 
-def _pool_of(mean: Any) -> Pool | None:
+def _pool_of(mean: Any, dtype: str) -> Pool | None:
     """The layer that a mean is, `None` where it is not over all pixels of one image."""
     shape = [int(extent) for extent in mean.args[0].ty.shape]
     over_pixels = mean.attrs.axis is not None and [int(axis) for axis in mean.attrs.axis] == [1, 2] and bool(mean.attrs.keepdims)
-    known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == "float32"
+    known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == dtype
     return Pool(shape[1], shape[2], shape[3]) if known else None
 
 
-def _max_pool_of(call: Any) -> MaxPool | None:
+def _max_pool_of(call: Any, dtype: str) -> MaxPool | None:
     """The layer that a max pool is, `None` for a batch, dilation, another layout, or windows of padding alone.
 
     Padding behind the input is what the windows reach, whether rounding up or the network asked for it.
@@ -291,7 +293,7 @@ def _max_pool_of(call: Any) -> MaxPool | None:
     attrs, shape, out_shape = call.attrs, [int(extent) for extent in call.args[0].ty.shape], [int(extent) for extent in call.ty.shape]
     if attrs.layout != "NHWC" or attrs.out_layout != "NHWC" or any(int(step) != 1 for step in attrs.dilation):
         return None
-    if shape[0] != 1 or str(call.ty.dtype) != "float32":
+    if shape[0] != 1 or str(call.ty.dtype) != dtype:
         return None
     kernel, stride = [int(extent) for extent in attrs.pool_size], [int(extent) for extent in attrs.strides]
     before = [int(extent) for extent in attrs.padding][:2]

@@ -17,8 +17,10 @@ from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.hard_activations import one_form_of_hard_activations
 from tvmmobile.graph.passes.plain_views import plain_views
 from tvmmobile.graph.passes.single_output import unwrap_single_output
+from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.passes.unit_permute import unit_permute_to_reshape
 from tvmmobile.graph.passes.zero_bias import zero_bias
+from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.system.files import write_text
 
 Pass = Callable[[Any], Any]
@@ -26,7 +28,7 @@ Pass = Callable[[Any], Any]
 _LAYOUTS = {"relax.nn.conv2d": ["NHWC", "HWIO"], "relax.nn.conv2d_transpose": ["NCHW", "IOHW"]}
 
 
-def prepare_passes(composer: LayerComposer) -> list[tuple[str, Pass]]:
+def prepare_passes(composer: LayerComposer, precision: Precision) -> list[tuple[str, Pass]]:
     """Named passes from the imported network to one call per kernel, in order."""
     from tvm import relax
 
@@ -50,6 +52,7 @@ def prepare_passes(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("unwrap_single_output", unwrap_single_output),
         ("channel_order", order_channels),
         ("remove_dead_code", transform.DeadCodeElimination()),
+        *([] if precision is FLOAT32 else [("to_precision", to_precision(precision))]),
         ("compose_layers", composer),
         ("legalize_rest", transform.LegalizeOps()),
         ("reshape_to_view", transform.RewriteDataflowReshape()),
@@ -61,19 +64,22 @@ def prepare_passes(composer: LayerComposer) -> list[tuple[str, Pass]]:
     ]
 
 
-def prepare(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None) -> tuple[Any, dict[str, ComposedLayer]]:
+def prepare(
+    module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, precision: Precision = FLOAT32
+) -> tuple[Any, dict[str, ComposedLayer]]:
     """Bring an imported network to the form the planner reads.
 
     Args:
         module: Relax module as the front end leaves it.
         accepts: whether some template takes a layer.
         dump_dir: where to write the module after each pass, as `NN_name.py`.
+        precision: what the network shall compute in.
 
     Returns:
         The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.
     """
-    composer = LayerComposer(accepts)
-    for index, (name, transform) in enumerate(prepare_passes(composer)):
+    composer = LayerComposer(accepts, precision)
+    for index, (name, transform) in enumerate(prepare_passes(composer, precision)):
         module = transform(module)
         if dump_dir is not None:
             write_text(dump_dir / f"{index:02}_{name}.py", module.script(show_meta=False))

@@ -72,7 +72,7 @@ def kernel_table(variant: VariantResult, context: Context) -> KernelTable:
     """The table of a variant's kernels."""
     within = variant.kernels_us is not None
     moved = _moved(variant.kernels)
-    roof = roof_of(context, variant.threads)
+    roof = roof_of(context, variant.dtype, variant.threads)
     total = math.fsum(kernel_us(variant, kernel) or 0.0 for kernel in variant.kernels)
     rows = tuple(_row(kernel, kernel_us(variant, kernel), total, moved, roof) for kernel in variant.kernels)
     share = variant.kernels_us / variant.latency_us if variant.kernels_us is not None else None

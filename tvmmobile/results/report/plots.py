@@ -27,15 +27,14 @@ def scaling_plot(view: View) -> Plot:
     """Latency against multiply-adds, both logarithmic: the fit, the α²ρ² law, and the least time the core's FMA units need."""
     context = view.context
     x = x_axis([row.variant.macs / 1e6 for row in view.rows])
-    lanes = context.clock_hz * context.fma_lanes_per_cycle
-    threads = {row.variant.threads for row in view.rows}
+    peaks = {context.clock_hz * context.fma_lanes(row.variant.dtype) * row.variant.threads for row in view.rows}
 
     def floor_ms(macs_m: float) -> float:
-        return macs_m * 1e6 / (lanes * max(threads)) * 1e3
+        return macs_m * 1e6 / max(peaks) * 1e3
 
     latencies = [row.variant.latency_us / 1e3 for row in view.rows]
     curves: list[tuple[str, str, Callable[[float], float]]] = []
-    if len(threads) == 1:
+    if len(peaks) == 1:
         curves.append(("floor", "least time at FMA peak", floor_ms))
     if view.fit:
         fit = view.fit

@@ -34,10 +34,10 @@ class Roof:
         return min(self.compute_gflops, intensity * self.memory_gb_per_s)
 
 
-def roof_of(context: Context, threads: int) -> Roof:
-    """The roofs for so many threads."""
+def roof_of(context: Context, dtype: str, threads: int) -> Roof:
+    """The roofs for so many threads that compute in this precision."""
     memory = context.memory_bytes_per_s
-    return Roof(2e-9 * context.clock_hz * context.fma_lanes_per_cycle * threads, memory / 1e9 if memory else None)
+    return Roof(2e-9 * context.clock_hz * context.fma_lanes(dtype) * threads, memory / 1e9 if memory else None)
 
 
 def limit_of(roof: Roof, intensity: float | None) -> Limit | None:

@@ -210,9 +210,10 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
     if sources:
         weights = "; ".join(dict.fromkeys(variant.weights for variant in results.variants))
         notes.append(f"Top-1 is the published accuracy of the network as its source trained it. The weights timed here: {weights}.")
+    peaks = " or ".join(f"{context.fma_lanes(dtype):g} {dtype}" for dtype in dict.fromkeys(variant.dtype for variant in results.variants))
     notes.append(
         "Share of FMA peak: multiply-adds over those the core could have done in that time, "
-        f"{context.fma_lanes_per_cycle} float32 a cycle and thread at {context.clock_hz / 1e9:g} GHz."
+        f"{peaks} a cycle and thread at {context.clock_hz / 1e9:g} GHz."
     )
     beyond = {limit for variant in results.variants for limit in _beyond(variant, context)}
     if "compute" in beyond:

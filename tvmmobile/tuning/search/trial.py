@@ -20,9 +20,6 @@ from tvmmobile.running.measure import Agents, MeasureError, Timing
 from tvmmobile.schedules import template_named
 from tvmmobile.system.errors import UserError
 
-#: A kernel is wrong beyond this error, relative to the output's largest magnitude; float32 sums of a thousand terms stay below 1e-5.
-TOLERANCE = 1e-4
-
 
 @dataclass(frozen=True)
 class TrialJob:
@@ -116,7 +113,7 @@ def _measure(job: TrialJob, library: Path) -> Outcome:
     except MeasureError as error:
         return Outcome(None, error=error.reason, outage=error.kind in ("link", "host"), final=error.kind == "host")
     difference = relative_error(run.outputs[0], expected)
-    if not difference <= TOLERANCE:
+    if not difference <= job.task.precision.tolerance:
         return Outcome(None, error=f"wrong values: error {difference:.2g} of the output's largest magnitude")
     samples = tuple(round(sample / 1000, 3) for sample in run.latency.samples_ns)
     return Outcome(round(run.latency.seconds * 1e6, 4), run.latency.cycles, samples)

@@ -1,0 +1,77 @@
+"""What kernels compute in: one value that templates, packing, reference, verification, logs and reports ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One kind of numbers.
+
+    A network's own input and output stay float32, whatever its kernels compute in (`graph/passes/to_precision.py`).
+
+    Attributes:
+        name: NumPy's and TVM's name of weights and activations in memory; part of the names of tasks, logs and libraries.
+        accumulator: the same of sums in registers.
+        reference: the same of what a kernel is compared with, which PyTorch computes.
+        tolerance: largest error of a kernel, relative to the largest magnitude of that.
+        network_tolerance: largest error of a network, relative to the largest magnitude of what the float32 network returns.
+        fma_rate: multiply-adds that a core can start in a cycle, as a multiple of those in float32.
+        bits: integers as wide that the vector unit has maximum and minimum of, which order positive numbers as their bits do; "" for none.
+        needs: what a core must have for it, see `Machine.has`; "" for nothing beyond ARMv8.0.
+    """
+
+    name: str
+    accumulator: str
+    reference: str
+    tolerance: float
+    network_tolerance: float
+    fma_rate: float
+    bits: str = ""
+    needs: str = ""
+
+    @property
+    def numpy(self) -> npt.DTypeLike:
+        """NumPy's type of what is stored."""
+        return np.dtype(self.name)
+
+    @property
+    def bytes(self) -> int:
+        """Of one stored element."""
+        return np.dtype(self.name).itemsize
+
+    def bits_of(self, number: float) -> int:
+        """A number's bits as an integer."""
+        return int(np.dtype(self.name).type(number).view(self.bits))
+
+
+#: Sums of a thousand terms stay below 1e-5 in float32.
+FLOAT32 = Precision("float32", "float32", "float32", tolerance=1e-4, network_tolerance=1e-4, fma_rate=1.0, bits="int32")
+_KNOWN = {FLOAT32.name: FLOAT32}
+
+
+def register(precision: Precision) -> None:
+    """Add a precision to this process; see `workers.Workers` for the others."""
+    _KNOWN[precision.name] = precision
+
+
+def is_precision(name: str) -> bool:
+    """Whether there is a precision of that name."""
+    return name in _KNOWN
+
+
+def precision_named(name: str) -> Precision:
+    """The precision that a task, a log or a library names.
+
+    Raises:
+        UserError: this version has none of that name.
+    """
+    if name not in _KNOWN:
+        raise UserError(f"precision {name!r} is not known.", f"Known: {', '.join(sorted(_KNOWN))}.")
+    return _KNOWN[name]
