@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from tvmmobile.graph.precision import precision_named
+from tvmmobile.graph.precision import is_precision, precision_named
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, read_json, validated
@@ -82,12 +82,8 @@ class Context:
     memory_source: str = ""
 
     def fma_lanes(self, dtype: str) -> float:
-        """Multiply-adds a core can do in a cycle in this precision.
-
-        Raises:
-            UserError: this version does not know it.
-        """
-        return self.fma_lanes_per_cycle * precision_named(dtype).fma_rate
+        """Multiply-adds a core can do in a cycle in this precision; those in float32 where this version does not know it."""
+        return self.fma_lanes_per_cycle * (precision_named(dtype).fma_rate if is_precision(dtype) else 1.0)
 
 
 @dataclass(frozen=True)
