@@ -19,7 +19,7 @@ from tvmmobile.schedules.image_conv import MAX_INPUT_CHANNELS
 from tvmmobile.schedules.machine import LANES, up_to
 from tvmmobile.schedules.matmul import good_tile, pack_bias, pack_panels
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, LAYERS, THREADS, Template
 
 FLOAT_BYTES = 4
 #: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.
@@ -61,9 +61,10 @@ class Chain(Template):
 
     name = "chain"
     version = 1
+    handles = ACTIVATIONS | BLOCKED | LAYERS | THREADS | {"in_layout=NCHW"}
     enough_trials = 24
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
         layers = chain_of(task)
         if layers is None:
@@ -117,7 +118,7 @@ class Chain(Template):
             memory.stages[0].rows.lead * task.threads / last.rows.pieces,
         ]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layers = chain_of(task)
         assert layers is not None
@@ -129,7 +130,7 @@ class Chain(Template):
             ChainNest(kernel, layers, knobs, task.threads, buffers).emit()
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights and bias of every layer in order."""
         layers = chain_of(task)
         assert layers is not None
@@ -142,7 +143,7 @@ class Chain(Template):
 def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
     """The region's layers, if they are a chain that is worth one kernel."""
     layers = tuple(layer for layer in task.region if isinstance(layer, Conv2d))
-    if task.dtype != "float32" or len(layers) != len(task.region) or not 2 <= len(layers) <= MOST_LAYERS:
+    if len(layers) != len(task.region) or not 2 <= len(layers) <= MOST_LAYERS:
         return None
     kinds = [_kind(layer) for layer in layers]
     joints = {("image", "depthwise"), ("depthwise", "pointwise"), ("pointwise", "depthwise")}
@@ -158,7 +159,7 @@ def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
 
 def _kind(layer: Conv2d) -> str:
     """What emits the layer."""
-    if layer.out_channels % LANES or not layer.reads_one:
+    if layer.out_channels % LANES:
         return "none"
     if layer.is_pointwise:
         return "pointwise" if layer.in_channels % LANES == 0 else "none"
@@ -175,7 +176,7 @@ def _layouts_fit(layers: Sequence[Conv2d]) -> bool:
     for one, other in itertools.pairwise(layers):
         if one.output_shape != other.input_shape or (one.out_layout, other.in_layout) != ("NHWC", "NHWC"):
             return False
-    if last.out_layout == "NCHW" or channel_block(last.out_layout, last.out_channels) % LANES:
+    if channel_block(last.out_layout, last.out_channels) % LANES:
         return False
     return _kind(first) == "image" or (first.in_layout != "NCHW" and channel_block(first.in_layout, first.in_channels) % LANES == 0)
 

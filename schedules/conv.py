@@ -17,7 +17,7 @@ from tvmmobile.schedules.inputs import input_of, pieces_of_group
 from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
 
 
 class Conv(Template):
@@ -36,14 +36,13 @@ class Conv(Template):
 
     name = "conv"
     version = 1
+    handles = ACTIVATIONS | BLOCKED | PIECES | THREADS | {"residual"}
     enough_trials = 32
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
-        if len(task.region) != 1 or task.dtype != "float32":
-            return None
         layer = task.region[0]
-        if not isinstance(layer, Conv2d) or layer.is_depthwise or "NCHW" in (layer.in_layout, layer.out_layout) or layer.scaled:
+        if not isinstance(layer, Conv2d) or layer.is_depthwise:
             return None
         if layer.groups == 1 and layer.kernel == (1, 1) and not any(layer.padding):
             return None  # one product over all pixels: `Pointwise`
@@ -88,7 +87,7 @@ class Conv(Template):
             len(layer.pieces),
         ]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = _layer(task)
         kernel = Kernel(task.symbol)
@@ -98,7 +97,7 @@ class Conv(Template):
             _Nest(kernel, layer, knobs, dict(zip(shapes, flat, strict=True))).emit(task.threads)
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights as [group][panel][K block][tap][K][channel], bias padded to whole vectors."""
         layer = _layer(task)
         depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)

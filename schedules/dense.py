@@ -12,7 +12,7 @@ from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile, pack_bias, pack_panels, packed_shapes, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template
 
 
 class DenseVector(Template):
@@ -25,10 +25,11 @@ class DenseVector(Template):
 
     name = "dense"
     version = 1
+    handles = ACTIVATIONS | THREADS
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
-        if len(task.region) != 1 or task.dtype != "float32" or not isinstance(task.region[0], Dense):
+        if not isinstance(task.region[0], Dense):
             return None
         layer = task.region[0]
         options = {
@@ -47,7 +48,7 @@ class DenseVector(Template):
         assert isinstance(layer, Dense)
         return [math.log2(layer.in_features), math.log2(layer.out_features), waste(layer.out_features, knobs["columns"])]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = task.layer
         assert isinstance(layer, Dense)
@@ -59,6 +60,6 @@ class DenseVector(Template):
             MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"]), task.threads).emit()
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`, bias padded to whole vectors."""
         return [pack_panels(parameters[0].weight, knobs["columns"]), pack_bias(parameters[0].bias)]

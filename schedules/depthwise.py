@@ -12,7 +12,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.machine import LANES, waste
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
 
@@ -29,16 +29,15 @@ class Depthwise(Template):
 
     name = "depthwise"
     version = 2
+    handles = ACTIVATIONS | BLOCKED | PIECES | THREADS
     enough_trials = 16
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
-        if len(task.region) != 1 or task.dtype != "float32":
-            return None
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and layer.is_depthwise) or layer.residual or layer.scaled:
+        if not (isinstance(layer, Conv2d) and layer.is_depthwise):
             return None
-        if "NCHW" in (layer.in_layout, layer.out_layout) or (layer.pieces and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC")):
+        if layer.pieces and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC"):
             return None
         return window_space(self.name, self.version, layer, task.threads, constants=layer.kernel[1])
 
@@ -59,7 +58,7 @@ class Depthwise(Template):
             waste(layer.out_width, knobs["columns"]),
         ]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = task.layer
         assert isinstance(layer, Conv2d)
@@ -78,7 +77,7 @@ class Depthwise(Template):
             emit_windows(layer, buffers, task.threads, nest_of)
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights as [vector of channels][tap][lane], remaining channels as [channel][tap], piece after piece; the bias as it is."""
         layer = task.layer
         assert isinstance(layer, Conv2d)

@@ -11,7 +11,7 @@ from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
 from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
 from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template
 
 MAX_INPUT_CHANNELS = 4
 #: Few taps leave little to amortise a large tile's start and end over: 2 × 8 and 5 × 8 beat tiles of 12 accumulators and more.
@@ -29,15 +29,12 @@ class ImageConv(Template):
 
     name = "image_conv"
     version = 2
+    handles = ACTIVATIONS | THREADS | {"in_layout=NCHW"}
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
-        if len(task.region) != 1 or task.dtype != "float32":
-            return None
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and (layer.in_layout, layer.out_layout) == ("NCHW", "NHWC") and layer.groups == 1):
-            return None
-        if layer.in_channels > MAX_INPUT_CHANNELS or not layer.reads_one:
+        if not (isinstance(layer, Conv2d) and layer.in_layout == "NCHW" and layer.groups == 1 and layer.in_channels <= MAX_INPUT_CHANNELS):
             return None
         options = {
             "pixels": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
@@ -70,7 +67,7 @@ class ImageConv(Template):
             waste(layer.out_channels, knobs["columns"]),
         ]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = task.layer
         assert isinstance(layer, Conv2d)
@@ -83,7 +80,7 @@ class ImageConv(Template):
             _Nest(kernel, layer, knobs, task.threads, widths, tuple(buffers)).emit()
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights as [panel][input channel][tap][column], bias padded to whole vectors."""
         layer = task.layer
         assert isinstance(layer, Conv2d)

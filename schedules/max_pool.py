@@ -12,7 +12,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.machine import waste
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import PIECES, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
 
@@ -24,12 +24,13 @@ class WindowMax(Template):
 
     name = "max_pool"
     version = 1
+    handles = PIECES | THREADS
     enough_trials = 16
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
         layer = task.region[0]
-        if len(task.region) != 1 or task.dtype != "float32" or not isinstance(layer, MaxPool):
+        if not isinstance(layer, MaxPool):
             return None
         return window_space(self.name, self.version, layer, task.threads, constants=0)
 
@@ -49,7 +50,7 @@ class WindowMax(Template):
             waste(layer.out_width, knobs["columns"]),
         ]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer, kernel = _layer(task), Kernel(task.symbol)
         shapes = {"data": layer.input_shape, **layer.side_shapes, "least": (1,), "output": layer.output_shape}
@@ -62,7 +63,7 @@ class WindowMax(Template):
             emit_windows(layer, buffers, task.threads, nest_of)
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """What is less than every value. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
         return [np.array([-np.inf], np.float32)]
 

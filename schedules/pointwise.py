@@ -17,7 +17,7 @@ from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.matmul_scaled import ScaledNest
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
 
 #: Of all combinations, those that are searched.
 MEMBERS = 160
@@ -37,16 +37,15 @@ class Pointwise(Template):
 
     name = "pointwise"
     version = 2
+    handles = ACTIVATIONS | BLOCKED | PIECES | THREADS | {"residual", "scaled"}
     enough_trials = 48
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
-        if len(task.region) != 1 or task.dtype != "float32":
-            return None
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.kernel == (1, 1) and layer.groups == 1 and not any(layer.padding)):
             return None
-        if "NCHW" in (layer.in_layout, layer.out_layout) or (layer.pieces and (layer.scaled or layer.in_layout != "NHWC")):
+        if layer.pieces and (layer.scaled or layer.in_layout != "NHWC"):
             return None
         pixels, depth, channels = _pixels(layer).count, layer.in_channels, layer.out_channels
         in_block, out_block = channel_block(layer.in_layout, depth), channel_block(layer.out_layout, channels)
@@ -91,7 +90,7 @@ class Pointwise(Template):
             len(layer.pieces),
         ]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = _layer(task)
         kernel = Kernel(task.symbol)
@@ -111,7 +110,7 @@ class Pointwise(Template):
     #: What emits the register tiles, and expects the weights as `pack` lays them out.
     tile: type[MatmulTile] = MatmulTile
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`, bias padded to whole vectors."""
         layer = _layer(task)
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)

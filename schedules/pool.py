@@ -14,7 +14,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.machine import LANES, REGISTERS, up_to, waste
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import THREADS, Template
 
 #: Vectors of a cache line. Fewer at a time would read every line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 with one);
 #: as many sums also hide the latency of an addition (Cortex-A72: 4 cycles, one load a cycle).
@@ -31,14 +31,13 @@ class PoolMean(Template):
 
     name = "pool"
     version = 1
+    handles = THREADS | {"in_layout=blocked"}
     enough_trials = 12
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
-        if len(task.region) != 1 or task.dtype != "float32":
-            return None
         layer = task.region[0]
-        if not isinstance(layer, Pool) or layer.in_layout == "NCHW":
+        if not isinstance(layer, Pool):
             return None
         options = {
             "vectors": up_to((1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24), channel_block(layer.in_layout, layer.channels) // LANES),
@@ -64,7 +63,7 @@ class PoolMean(Template):
             waste(pixels, knobs["pixels"]),
         ]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = _layer(task)
         kernel, pixels = Kernel(task.symbol), layer.height * layer.width
@@ -74,7 +73,7 @@ class PoolMean(Template):
                 _Means(kernel, source, group, knobs["pixels"], share, output).emit(task.threads)
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """A pixel's share in the mean. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
         layer = _layer(task)
         return [np.array([1 / (layer.height * layer.width)], np.float32)]

@@ -18,7 +18,7 @@ from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, p
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, LAYERS, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart
 
 FLOAT_BYTES = 4
@@ -47,8 +47,9 @@ class Separable(Template):
 
     name = "separable"
     version = 2
+    handles = ACTIVATIONS | BLOCKED | LAYERS | THREADS | {"residual"}
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
         layers = _layers(task)
         if layers is None:
@@ -59,9 +60,6 @@ class Separable(Template):
             depthwise is None
             or pointwise is None
             or not second.is_pointwise
-            or first.pieces
-            or second.pieces
-            or second.scaled
             or second.in_channels * second.out_channels * FLOAT_BYTES > MOST_WEIGHT_BYTES
         ):
             return None
@@ -114,7 +112,7 @@ class Separable(Template):
             ((knobs["strip"] - 1) * first.stride[0] + first.kernel[0]) / (knobs["strip"] * first.stride[0]),
         ]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layers = _layers(task)
         assert layers is not None
@@ -134,7 +132,7 @@ class Separable(Template):
             _Nest(kernel, first, second, knobs, task.threads, tuple(buffers)).emit()
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Both layers' constants as the single templates pack them."""
         own = (_depthwise_knobs(knobs), _pointwise_knobs(knobs))
         return [
@@ -172,14 +170,7 @@ def _depthwise_knobs(knobs: Knobs) -> Knobs:
 
 
 def _pointwise_knobs(knobs: Knobs) -> Knobs:
-    return {
-        **{name: knobs[name] for name in ("rows", "columns", "n_block", "order")},
-        "unroll": LANES,
-        "k_block": 0,
-        "m_block": 0,
-        "outer": 0,
-        "axis": 0,
-    }
+    return {**{name: knobs[name] for name in ("rows", "columns", "n_block")}, "k_block": 0, "m_block": 0, "outer": 0, "axis": 0}
 
 
 @dataclass(frozen=True)
@@ -252,7 +243,7 @@ class _Nest:
                 part = OutputPart(cut(row_run.taps, tiles["rows"]), cut(column_run.taps, tiles["columns"]), top, left, columns.size)
                 DepthwiseNest(self.kernel, self.first, tiles, part, source, (self.dw_weight, self.dw_bias), between).emit(1)
         origin = top * self.first.out_width + left
-        knobs = _pointwise_knobs(self.knobs)
+        knobs = {**_pointwise_knobs(self.knobs), "order": self.knobs["order"]}
         second, out_channels = self.second, self.second.out_channels
         c = Activation(self.output, second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
         tile = MatmulTile(self.kernel, between, self.weight, self.bias, c, LANES, second.clamp, residual=self.residual)

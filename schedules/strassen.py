@@ -16,7 +16,7 @@ from tvmmobile.schedules.matmul import MatmulTile
 from tvmmobile.schedules.seven_products import GROUPS, STEPS
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.strassen_nest import emit_strassen
-from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, THREADS, Template
 
 FLOAT_BYTES = 4
 #: Fewest input or output channels with which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
@@ -59,14 +59,13 @@ class Strassen(Template):
 
     name = "strassen"
     version = 1
+    handles = ACTIVATIONS | BLOCKED | THREADS
     enough_trials = 8
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """See the class."""
-        if len(task.region) != 1 or task.dtype != "float32":
-            return None
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and layer.is_pointwise and layer.reads_one) or "NCHW" in (layer.in_layout, layer.out_layout):
+        if not (isinstance(layer, Conv2d) and layer.is_pointwise):
             return None
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
         if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < LEAST_CHANNELS:
@@ -127,7 +126,7 @@ class Strassen(Template):
             _tail(half, knobs),
         ]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = _layer(task)
         kernel = Kernel(task.symbol)
@@ -140,7 +139,7 @@ class Strassen(Template):
             emit_strassen(MatmulTile(kernel, a, weight, bias, c, LANES, layer.clamp), knobs, task.threads)
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Sums of weight blocks, added in float64, as [group of steps][K block][step][panel][K][column]; the bias as it is."""
         layer = _layer(task)
         depth, channels, width = layer.in_channels // 2, layer.out_channels // 2, knobs["columns"]

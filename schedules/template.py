@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from tvmmobile.graph.layers import Array, LayerParameters
+from tvmmobile.graph.layers import CURVES, Array, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.space import Knobs, Space
 
@@ -13,31 +13,75 @@ if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
 
+#: Bounds and every other activation.
+ACTIVATIONS = frozenset({"clamp", *(f"clamp={curve}" for curve in CURVES)})
+#: Channels in blocks, in what is read and in what is written.
+BLOCKED = frozenset({"in_layout=blocked", "out_layout=blocked"})
+#: An input that is put together from slices of other tensors.
+PIECES = frozenset({"sources", "pieces"})
+THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
+
+
 class Template(ABC):
     """A hand-written kernel with searched knobs.
 
     A kernel takes the region's input, what else its layers read (`Task.side_shapes`), the arrays that `pack` returned, and the output, all
     as float32 tensors, in this order.
+
+    A subclass writes `_space`, `features`, `_emit` and `_pack`, and declares in `handles` which needs (`Task.needs`) they know. A task with
+    any other need never reaches them.
     """
 
     name: str
     #: Trials that are enough, whatever more is asked for: where they come within a percent of the best of the whole space.
     enough_trials: int | None = None
-    #: Raised whenever `emit` or `pack` changes what old knobs mean, so that no record is read with a new meaning.
+    #: Raised whenever `_emit` or `_pack` changes what old knobs mean, so that no record is read with a new meaning.
     version: int
+    #: The needs that the kernels meet; a plain NHWC float32 layer on one thread has none.
+    handles: frozenset[str] = frozenset()
 
-    @abstractmethod
     def space(self, task: Task) -> Space | None:
         """The schedules for `task`, or `None`: not mine."""
+        return self._space(task) if task.needs <= self.handles else None
+
+    def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
+        """The kernel as TIR with the global symbol `task.symbol`.
+
+        Raises:
+            ValueError: the template does not take the task, or has other knobs.
+        """
+        self._check(task, knobs)
+        return self._emit(task, knobs)
+
+    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """The region's constants in the order and layout the kernel reads them.
+
+        Raises:
+            ValueError: the template does not take the task, or has other knobs.
+        """
+        self._check(task, knobs)
+        return self._pack(task, knobs, parameters)
+
+    def _check(self, task: Task, knobs: Knobs) -> None:
+        space = self.space(task)
+        if space is None:
+            raise ValueError(f"{self.name} does not take {task.name}")
+        if wrong := sorted(space.options.keys() ^ knobs.keys()):
+            told = [f"{'unknown' if name in knobs else 'missing'} knob {name}" for name in wrong]
+            raise ValueError(f"{self.name}@{self.version}: {', '.join(told)}")
+
+    @abstractmethod
+    def _space(self, task: Task) -> Space | None:
+        """`space`, for tasks whose needs are all handled."""
 
     @abstractmethod
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """What a cost model should know beyond the knobs themselves, for tasks of every size; always the same number of values."""
 
     @abstractmethod
-    def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
-        """The kernel as TIR with the global symbol `task.symbol`."""
+    def _emit(self, task: Task, knobs: Knobs) -> PrimFunc:
+        """`emit`, with exactly the knobs of the space."""
 
     @abstractmethod
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """The region's constants in the order and layout the kernel reads them."""
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """`pack`, with exactly the knobs of the space."""

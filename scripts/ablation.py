@@ -72,7 +72,7 @@ class UnpackedPointwise(Pointwise):
     name = "pointwise_unpacked"
     tile = UnpackedTile
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """The weights as they are."""
         weight = parameters[0].weight.reshape(-1, parameters[0].weight.shape[-1])
         padding = round_up(weight.shape[1], LANES) - weight.shape[1]

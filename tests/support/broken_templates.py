@@ -31,7 +31,7 @@ class Broken(Template):
     name = "broken"
     version = 1
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """Every fault."""
         if task != TASK:
             return None
@@ -41,7 +41,7 @@ class Broken(Template):
         """Nothing that would tell the good one from the others."""
         return [1.0]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """A dot product for each output, and the fault."""
         layer = task.layer
         assert isinstance(layer, Dense)
@@ -67,7 +67,7 @@ class Broken(Template):
             _spoil(kernel, knobs["fault"], output)
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights and bias as they are, flat."""
         return [np.ascontiguousarray(parameters[0].weight).ravel(), parameters[0].bias]
 

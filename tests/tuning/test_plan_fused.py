@@ -20,6 +20,7 @@ from tvmmobile.kernels.reference import expected_output, make_inputs, make_param
 from tvmmobile.schedules import KnobSchedule, Space, Template, template_for, template_named
 from tvmmobile.schedules.emit import Kernel
 from tvmmobile.schedules.space import Knobs
+from tvmmobile.schedules.template import ACTIVATIONS, LAYERS
 from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.plan import Plan, candidate_regions, make_plan
@@ -32,8 +33,9 @@ class Pair(Template):
     """Takes two pointwise layers in a row; a pixel's hidden channels never leave its loop."""
 
     name, version = "pair", 1
+    handles = ACTIVATIONS | LAYERS
 
-    def space(self, task: Task) -> Space | None:
+    def _space(self, task: Task) -> Space | None:
         """One schedule."""
         pointwise = [layer for layer in task.region if isinstance(layer, Conv2d) and layer.is_pointwise and layer.in_layout == "NHWC"]
         if len(pointwise) != 2 or len(task.region) != 2:
@@ -44,7 +46,7 @@ class Pair(Template):
         """Nothing."""
         return [0.0]
 
-    def emit(self, task: Task, knobs: Knobs) -> Any:
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
         """Loops over pixels, channels unrolled."""
         first, second = task.region
         assert isinstance(first, Conv2d) and isinstance(second, Conv2d)
@@ -72,7 +74,7 @@ class Pair(Template):
                 kernel.store(output, kernel.clamp(total, second.clamp, 1), pixel * outputs + channel, 1)
         return kernel.finish()
 
-    def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """As they are, flat."""
         return [array for layer in parameters for array in (np.ascontiguousarray(layer.weight).ravel(), layer.bias)]
 

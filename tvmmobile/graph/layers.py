@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 Layout = str
 #: Other activations than bounds: x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6 (MobileNet v3, arXiv 1905.02244, section 5.2).
 Curve = Literal["hswish", "hsigmoid"]
+CURVES: tuple[Curve, ...] = ("hswish", "hsigmoid")
 #: What is applied to the output: lower and upper bound, `None` where unbounded; or another activation by its name.
 Clamp = tuple[float | None, float | None] | Curve
 NO_CLAMP: Clamp = (None, None)
@@ -147,11 +148,6 @@ class Conv2d:
         gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
         added = {"residual": activation_shape("NHWC", self.out_height, self.out_width, self.out_channels)} if self.residual else {}
         return {**others, **gate, **added}
-
-    @property
-    def reads_one(self) -> bool:
-        """Reads one tensor, whole."""
-        return not self.side_shapes and not self.pieces
 
     @property
     def weight_shape(self) -> tuple[int, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tvmmobile.graph.layers import Conv2d, Layer, MaxPool
 from tvmmobile.graph.machine import BASELINE, Machine
+from tvmmobile.graph.needs import needs_of
 from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 
 
@@ -30,6 +32,11 @@ class Task:
     def name(self) -> str:
         """Canonical name: the key of tuning logs, manifests and reports."""
         return "+".join(layer.name for layer in self.region) + f"_{self.dtype}_t{self.threads}"
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """What a template has to declare to be asked for this task: see `needs_of`; and `layers`, where there are several."""
+        return needs_of(self).union(["layers"] * (len(self.region) > 1), *map(needs_of, self.region))
 
     @property
     def precision(self) -> Precision:

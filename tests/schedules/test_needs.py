@@ -1,0 +1,134 @@
+"""Templates fail closed: what a task needs beyond its shape has to be declared, and knobs have to be those of the space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Opaque, Pool
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.reference import make_parameters
+from tvmmobile.schedules import TEMPLATES, Template
+
+RELU6 = (0.0, 6.0)
+
+
+@dataclass(frozen=True)
+class NewConv2d(Conv2d):
+    """A convolution with something that no template knows."""
+
+    dilation: int = 1
+
+
+@dataclass(frozen=True)
+class NewDense(Dense):
+    """See `NewConv2d`."""
+
+    mask: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class NewPool(Pool):
+    """See `NewConv2d`."""
+
+    squared: bool = False
+
+
+@dataclass(frozen=True)
+class NewMaxPool(MaxPool):
+    """See `NewConv2d`."""
+
+    order: str = "first"
+
+
+@dataclass(frozen=True)
+class NewTask(Task):
+    """See `NewConv2d`."""
+
+    core: str = ""
+
+
+POINTWISE = NewConv2d(14, 14, 64, 64, clamp=RELU6)
+DEPTHWISE = NewConv2d(14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), 64, RELU6)
+#: One task of every template's, each with the need that is new in its last layer.
+TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
+    "pointwise": ((POINTWISE,), {"dilation": 2}, "dilation"),
+    "depthwise": ((DEPTHWISE,), {"dilation": 2}, "dilation"),
+    "image_conv": ((NewConv2d(32, 32, 3, 8, (3, 3), in_layout="NCHW"),), {"dilation": 2}, "dilation"),
+    "dense": ((NewDense(64, 40),), {"mask": (1,)}, "mask"),
+    "separable": ((DEPTHWISE, POINTWISE), {"dilation": 2}, "dilation"),
+    "strassen": ((replace(POINTWISE, in_channels=256, out_channels=256),), {"dilation": 2}, "dilation"),
+    "chain": ((POINTWISE, DEPTHWISE), {"dilation": 2}, "dilation"),
+    "conv": ((NewConv2d(14, 14, 16, 24, (3, 3)),), {"dilation": 2}, "dilation"),
+    "pool": ((NewPool(7, 7, 64),), {"squared": True}, "squared"),
+    "max_pool": ((NewMaxPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
+}
+
+
+def test_every_template_is_tried() -> None:
+    assert sorted(TASKS) == sorted(template.name for template in TEMPLATES)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_a_new_need_of_a_layer_is_refused(template: Template) -> None:
+    """The new field costs nothing while it has its default, and every template refuses it otherwise, wherever in the region it is."""
+    region, new, need = TASKS[template.name]
+    assert template.space(Task(region)) is not None
+    for place, layer in enumerate(region):
+        changed = replace(layer, **new)
+        task = Task((*region[:place], changed, *region[place + 1 :]))
+        assert need in task.needs
+        assert [other.name for other in TEMPLATES if other.space(task) is not None] == []
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_a_new_need_of_a_task_is_refused(template: Template) -> None:
+    region = TASKS[template.name][0]
+    assert template.space(NewTask(region)) is not None
+    assert template.space(NewTask(region, core="cortex-a510")) is None
+    assert template.space(Task(region, dtype="float16")) is None
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_a_template_that_declares_nothing_takes_plain_tasks_alone(template: Template, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`handles` decides, and nothing that a template's own checks do can overrule it."""
+    task = Task(TASKS[template.name][0], threads=4)
+    assert template.space(task) is not None
+    monkeypatch.setattr(template, "handles", template.handles - {"threads"})
+    assert template.space(task) is None
+
+
+def test_needs_are_named_after_fields_and_choices() -> None:
+    layer = Conv2d(8, 8, 16, 16, clamp="hswish", in_layout="NCHW8c", out_layout="NCHW16c", residual=True, scaled=True)
+    assert Task((layer,)).needs == {"clamp=hswish", "in_layout=blocked", "out_layout=blocked", "residual", "scaled"}
+    assert Task((replace(layer, clamp=RELU6, in_layout="NCHW", out_layout="NHWC", residual=False, scaled=False),)).needs == {
+        "clamp",
+        "in_layout=NCHW",
+    }
+    assert Task((Conv2d(8, 8, 16, 16), Dense(4, 4)), "float16", 4).needs == {"layers", "dtype=float16", "threads"}
+    assert Task((Conv2d(8, 8, 6, 6, sources=(4, 4), pieces=((0, 0, 4), (1, 2, 2))),)).needs == {"sources", "pieces"}
+    assert not Task((Conv2d(8, 8, 16, 16, (3, 3), (2, 2), (1, 1, 1, 1), 2),)).needs
+
+
+def test_a_field_without_a_default_is_always_a_need() -> None:
+    assert Task((Opaque("mean", "0" * 12, (), (1,)),)).needs >= {"operator=mean", "input_shapes", "result_shape"}
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+@pytest.mark.parametrize("verb", ["emit", "pack"])
+def test_knobs_are_those_of_the_space(template: Template, verb: str) -> None:
+    task = Task(TASKS[template.name][0])
+    space = template.space(task)
+    assert space is not None
+    knobs = space.default.values
+    first = next(iter(knobs))
+    rest = (make_parameters(task),) if verb == "pack" else ()
+    call = getattr(template, verb)
+    assert call(task, knobs, *rest)
+    with pytest.raises(ValueError, match=f"^{template.name}@{template.version}: missing knob {first}$"):
+        call(task, {name: value for name, value in knobs.items() if name != first}, *rest)
+    with pytest.raises(ValueError, match=f"^{template.name}@{template.version}: unknown knob zeal$"):
+        call(task, knobs | {"zeal": 1}, *rest)
+    with pytest.raises(ValueError, match=f"^{template.name} does not take "):
+        call(Task(task.region, dtype="float16"), knobs, *rest)

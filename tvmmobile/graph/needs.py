@@ -1,0 +1,36 @@
+"""What a task asks of a template beyond a product, sum or window of some shape, derived so that nothing can be forgotten."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+#: Fields that every template reads to find out what it takes. Any other field is a need wherever it differs from its default.
+SHAPE = frozenset(
+    {
+        *("height", "width", "channels", "in_channels", "out_channels", "in_features", "out_features"),
+        *("kernel", "stride", "padding", "groups", "region"),
+    }
+)
+
+
+def needs_of(value: Any) -> frozenset[str]:
+    """The needs of a layer or task, one for each field outside `SHAPE` that has no default, or another value than its default.
+
+    Named after the field, and where its value is a choice of several also after that: `residual`, `in_layout=blocked`, `clamp=hswish`,
+    `clamp` (bounds), `dtype=float16`.
+    """
+    return frozenset([_need(name, found) for name, default in _fields(value.__class__) if (found := getattr(value, name)) != default])
+
+
+@functools.cache
+def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """Names and defaults of fields that tell values apart; the sentinel of a field without a default equals no value."""
+    return tuple((field.name, field.default) for field in dataclasses.fields(kind) if field.compare and field.name not in SHAPE)
+
+
+def _need(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        return name
+    return f"{name}={'blocked' if name.endswith('layout') and value.endswith('c') else value}"
