@@ -1,0 +1,124 @@
+"""CONTRIBUTING.md followed to the letter in a copy of the checkout: a board, a template, a pass and a command."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GUIDE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+SECTIONS = ("A virtual board", "A schedule template", "A graph pass", "A command")
+
+
+def section(title: str) -> str:
+    """The text below a heading, up to the next one."""
+    return GUIDE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def follow(title: str, checkout: Path) -> tuple[set[str], set[str]]:
+    """Do what a section says; the files it writes and edits."""
+    text = section(title)
+    made, edited = set(), set()
+    for found in BLOCK.finditer(text):
+        kind, content = found.group(2), textwrap.dedent(found.group(3))
+        before = text[: found.start()].rstrip().splitlines()[-1]
+        if kind == "python":
+            (name,) = re.findall(r"Create `([^`]+)`", before)
+            (checkout / name).write_text(content, encoding="utf-8")
+            made.add(name)
+        elif kind == "diff":
+            subprocess.run(["git", "apply", "--unidiff-zero", "-"], input=content, text=True, cwd=checkout, check=True)
+            edited.update(re.findall(r"^\+\+\+ b/(.*)$", content, re.MULTILINE))
+        elif title == "A virtual board":
+            known = set(checkout.rglob("*.toml"))
+            subprocess.run(["sh", "-ec", content], cwd=checkout, check=True)
+            made.update(path.relative_to(checkout).as_posix() for path in set(checkout.rglob("*.toml")) - known)
+    return made, edited
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which all four were added."""
+    copy = tmp_path_factory.mktemp("copy") / "checkout"
+    for name in ("tvmmobile", "schedules", "tests/support"):
+        shutil.copytree(REPOSITORY / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "tuning_logs").mkdir()
+    (copy / "docs").mkdir()
+    shutil.copy(REPOSITORY / "docs/commands.md", copy / "docs")
+    for title in SECTIONS:
+        follow(title, copy)
+    return copy
+
+
+def python(checkout: Path, *arguments: str) -> str:
+    """What a Python in the copy prints."""
+    environment = os.environ | {"PYTHONPATH": f"{checkout}:{checkout / 'tests/support'}"}
+    done = subprocess.run([sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_the_table_counts_the_files(title: str, tmp_path: Path) -> None:
+    for name in ("tvmmobile/cli", "tvmmobile/graph/passes", "tvmmobile/virtual/boards", "schedules", "docs"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.svg"))
+    made, edited = follow(title, tmp_path)
+    anchor = title.lower().replace(" ", "-")
+    (row,) = re.findall(rf"^\| \[.*\]\(#{anchor}\) \| (\d) \| (\d) \|", GUIDE, re.MULTILINE)
+    assert (str(len(made)), str(len(edited))) == row
+
+
+def test_the_board_is_a_device(checkout: Path) -> None:
+    code = "from tvmmobile.devices.registry import find_device; p = find_device('zero2w').profile; print(p.board, p.clock_hz, p.kind)"
+    assert python(checkout, "-c", code).split() == ["Raspberry", "Pi", "Zero", "2", "W", "1000000000.0", "modelled"]
+
+
+def test_the_template_takes_a_task_and_computes_what_pytorch_computes(checkout: Path, tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from host_kernels import run_on_host
+from tvmmobile.graph.layers import Pool
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import templates_for
+for number, shape in enumerate(((7, 5, 22), (1, 1, 3), (3, 3, 8))):
+    task = Task((Pool(*shape),))
+    (template,) = [one for one in templates_for(task) if one.name == "pixel_mean"]
+    for schedule in template.space(task).unpruned():
+        path = Path({str(tmp_path)!r}, f"{{number}}_{{schedule.values['pixels']}}.so")
+        print(schedule, run_on_host(task, schedule, path) <= 1e-5)
+assert not [one for one in templates_for(Task((Pool(7, 5, 22),), threads=2)) if one.name == "pixel_mean"]
+"""
+    said = python(checkout, "-c", code).splitlines()
+    assert len(said) == 4 + 1 + 4 and all(line.startswith("pixel_mean@1(pixels=") and line.endswith(" True") for line in said)
+
+
+def test_the_pass_runs_in_the_pipeline(checkout: Path, tmp_path: Path) -> None:
+    code = f"""
+import torch
+from pathlib import Path
+from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.networks.frontend import import_torch
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.ReLU()).eval()
+module = import_torch(network, (1, 3, 8, 8))
+(dumps := Path({str(tmp_path)!r})).mkdir(exist_ok=True)
+print(module.script().count("relax.op.nn.relu") + module.script().count("R.nn.relu"))
+prepare(module, lambda layer: False, dumps)
+"""
+    said = python(checkout, "-c", code).split()
+    dumped = (tmp_path / "00_single_relu.py").read_text(encoding="utf-8")
+    assert said == ["2"] and dumped.count("R.nn.relu") == 1
+
+
+def test_the_command_shows_in_the_help_and_runs(checkout: Path) -> None:
+    assert "boards    List the virtual boards." in python(checkout, "-m", "tvmmobile", "--help")
+    assert "List the virtual boards." in python(checkout, "-m", "tvmmobile", "boards", "--help")
+    assert "zero2w: Raspberry Pi Zero 2 W, 4 × Cortex-A53" in python(checkout, "-m", "tvmmobile", "boards").splitlines()
+    assert "| `tvmmobile boards` |" in (checkout / "docs/commands.md").read_text(encoding="utf-8")
