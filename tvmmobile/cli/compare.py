@@ -24,10 +24,9 @@ def compare(
     variant is slower. 4: none is known to be slower, but at least one is too
     noisy to tell.
     """
-    from tvmmobile.gate.comparison import check_threshold, compare_results
-    from tvmmobile.results.file import read_results
+    from tvmmobile.gate.comparison import check_threshold
+    from tvmmobile.gate.comparison import compare as run
 
     check_threshold(threshold / 100)
     check_targets(markdown, json_file, junit)
-    comparison = compare_results(read_results(base), read_results(new), threshold / 100)
-    return present(comparison, markdown, json_file, junit)
+    return present(run(base, new, threshold / 100), markdown, json_file, junit)

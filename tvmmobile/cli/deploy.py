@@ -49,8 +49,8 @@ def deploy(
 
 def _found(paths: Sequence[Path], file: DeviceFile) -> list[Library]:
     """The libraries, checked; a directory stands for all in it."""
-    from tvmmobile.cli.images import check_cores
     from tvmmobile.devices.board.hardware import profile_of
+    from tvmmobile.pipeline.run import check_cores
     from tvmmobile.running.library import find_libraries
     from tvmmobile.system.errors import UserError
 

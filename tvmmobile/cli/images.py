@@ -21,6 +21,7 @@ Labels = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="C
 
 def the_library(path: Path, profile: DeviceProfile) -> Library:
     """The library, if the device can run it."""
+    from tvmmobile.pipeline.run import check_cores
     from tvmmobile.running.library import find_libraries
     from tvmmobile.system.errors import UserError
 
@@ -29,17 +30,6 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
     (library,) = find_libraries([path])
     check_cores(library, profile)
     return library
-
-
-def check_cores(library: Library, profile: DeviceProfile) -> None:
-    """Raises `UserError` for a library of more threads than the device has cores."""
-    from tvmmobile.system.errors import UserError
-
-    if library.threads > profile.cores:
-        raise UserError(
-            f"{library.path.name} uses {library.threads} threads, more than the {profile.cores} cores of {profile.board}.",
-            f"Compile it for this device: tvmmobile compile --device {profile.name} --threads {profile.cores}",
-        )
 
 
 def preprocessing_for(library: Library, mean: str, std: str, no_resize: bool) -> Preprocessing:

@@ -33,37 +33,19 @@ def regress(
     On a board, a variant that looks slower is timed again, alternating with
     the baseline's library, before it is reported. Exit codes: see compare.
     """
+    from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.pipeline.regression import regression_of
-    from tvmmobile.pipeline.request import check_threads
+    from tvmmobile.pipeline.regression import regress as run
+    from tvmmobile.results.report import write_report
     from tvmmobile.running.library import find_libraries
     from tvmmobile.system.files import check_writable
 
     board = find_device(device, require_hardware, pin)
     found = find_libraries(libraries)
-    for library in found:
-        check_threads(library.threads, board.profile)
     if out is not None:
         check_writable(out, "--out")
     check_targets(markdown, json_file, junit)
-    regression = regression_of(found, board.profile, directory, threshold / 100)
-
-    from tvmmobile.cli.progress import counting, errors
-    from tvmmobile.pipeline.stages import bench_libraries
-    from tvmmobile.results.report import write_report
-    from tvmmobile.running.bench import started_bench
-    from tvmmobile.system.workers import Workers, worker_count
-
-    def again(variant: str) -> None:
-        errors().print(f"timed again: {variant}", soft_wrap=True)
-
-    with (
-        Workers(worker_count(len(found))) as workers,
-        started_bench(board, workers, repeat, warmup_runs) as bench,
-    ):
-        with counting("verifying", len(found)) as done:
-            results = bench_libraries(bench, found, done)
-        comparison = regression.compare(bench, results, again)
+    results, comparison = run(found, board, directory, threshold=threshold / 100, repeat=repeat, warmup_runs=warmup_runs, listener=Shown())
     if out is not None:
         write_report(results, out)
     return present(comparison, markdown, json_file, junit)

@@ -13,11 +13,8 @@ from tvmmobile.cli.options import Device, Json, RequireHardware
 if TYPE_CHECKING:
     from tvmmobile.accuracy.classes import Ranked
     from tvmmobile.accuracy.preprocess import Input
-    from tvmmobile.devices.protocol import DeviceProfile
+    from tvmmobile.pipeline.run import LibraryRun
     from tvmmobile.running.library import Library
-    from tvmmobile.running.measure import Agents, NetworkRun, Startup
-
-_WARMUP_RUNS = 5
 
 
 def run(
@@ -44,7 +41,7 @@ def run(
     from tvmmobile.accuracy.classes import most_likely, read_labels
     from tvmmobile.accuracy.preprocess import read_input
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.running.bench import started_agents
+    from tvmmobile.pipeline.run import run as run_library
     from tvmmobile.system.errors import UserError
     from tvmmobile.system.files import check_writable, replacing, write_bytes
 
@@ -62,8 +59,7 @@ def run(
     given = read_input(input_file, preprocessing)
     if save_input is not None:
         write_bytes(save_input, given.array.astype("<f4").tobytes())
-    with started_agents(board) as agents:
-        done, startup = _run(found, given, agents, repeat)
+    done = run_library(found, given.array, board, repeat=repeat)
     # What is no row of classes is not ranked.
     ranked = most_likely(done.output, min(top, found.spec.classes), names) if done.output.ndim == 2 else []
     if output is not None:
@@ -71,36 +67,15 @@ def run(
 
         with replacing(output) as temporary, temporary.open("wb") as stream:
             np.save(stream, done.output)
-    report = _report(found, given, board.profile, done, startup, ranked, output)
+    report = _report(found, given, done, ranked, output)
     _print_json(report) if json else _print(report)
 
 
-def _run(library: Library, given: Input, agents: Agents, repeat: int) -> tuple[NetworkRun, Startup | None]:
-    from tvmmobile.pipeline.stages import failure_of, session_timeout_s
-    from tvmmobile.running.measure import MeasureError
-
-    timing = agents.network_timing(library.threads, repeat, _WARMUP_RUNS)
-    startup, timeout_s = None, session_timeout_s(library)
-    try:
-        if agents.profile.kind != "modelled":
-            startup = agents.measure_startup(library.path, given.array, library.threads, timeout_s)
-        return agents.measure_network(library.path, given.array, timeout_s, timing), startup
-    except MeasureError as error:
-        raise failure_of(library, agents.profile, error) from error
-
-
-def _report(
-    library: Library,
-    given: Input,
-    profile: DeviceProfile,
-    done: NetworkRun,
-    startup: Startup | None,
-    ranked: list[Ranked],
-    output: Path | None,
-) -> dict[str, Any]:
+def _report(library: Library, given: Input, done: LibraryRun, ranked: list[Ranked], output: Path | None) -> dict[str, Any]:
     """Everything that is printed; times in milliseconds, None where nothing is known."""
     from dataclasses import asdict
 
+    profile, startup = done.profile, done.startup
     return {
         "library": str(library.path),
         "input": given.origin,
@@ -111,9 +86,9 @@ def _report(
         "kind": profile.kind,
         "init_ms": None if startup is None else startup.init_seconds * 1e3,
         "first_run_ms": None if startup is None else startup.first_seconds * 1e3,
-        "latency_ms": done.latency.seconds * 1e3,
-        "samples_ms": [sample / 1e6 for sample in done.latency.samples_ns],
-        "peak_memory_bytes": done.peak_memory_bytes,
+        "latency_ms": done.latency_ms,
+        "samples_ms": [sample / 1e6 for sample in done.network.latency.samples_ns],
+        "peak_memory_bytes": done.network.peak_memory_bytes,
         "output": None if output is None else str(output),
     }
 

@@ -12,6 +12,11 @@ from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names, load_board
 from tvmmobile.virtual.calibration.fit import calibrated_boards, calibration_of
 
 
+def device_names() -> list[str]:
+    """The names of all devices: those registered, and every virtual board's two."""
+    return [*registered_names(), *(name for board in sorted(calibrated_boards()) for name in (board, board + VIRTUAL_SUFFIX))]
+
+
 def find_device(name: str, require_hardware: bool = False, pin: bool = False) -> Device:
     """The device called `name`: the registered board, else the virtual one of that board; `NAME-virtual` is always virtual.
 
@@ -31,8 +36,7 @@ def find_device(name: str, require_hardware: bool = False, pin: bool = False) ->
         return HardwareDevice(registered, pin)
     board_name = name.removesuffix(VIRTUAL_SUFFIX)
     if not board_name.endswith(".toml") and board_name not in board_names():
-        names = [*registered_names(), *(n for board in sorted(calibrated_boards()) for n in (board, board + VIRTUAL_SUFFIX))]
-        raise UserError(f"There is no device {name!r}.", f"Known devices: {', '.join(names)}")
+        raise UserError(f"There is no device {name!r}.", f"Known devices: {', '.join(device_names())}")
     board = load_board(board_name)
     if require_hardware:
         raise DeviceUnavailable(

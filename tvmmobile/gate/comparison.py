@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from tvmmobile.gate.statistics import Estimate, Judgement, Pair, Verdict, check_samples, estimate_ratio, judge, judge_exact, settle
-from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult
+from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult, read_results
 from tvmmobile.results.json_schemas import schema_of
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.errors import UserError
@@ -136,6 +137,11 @@ class Comparison:
     new: Context
     variants: tuple[Compared, ...]
 
+    @property
+    def slower(self) -> tuple[Compared, ...]:
+        """The variants that have become slower."""
+        return tuple(one for one in self.variants if one.verdict == Verdict.SLOWER)
+
 
 def comparison_schema() -> dict[str, Any]:
     """The JSON Schema of a `Comparison` as it is written."""
@@ -144,6 +150,21 @@ def comparison_schema() -> dict[str, Any]:
 
 #: Runs both libraries of a variant again, the old one first if so told; `None` where that cannot be done.
 Measure = Callable[[Pairing, bool], Pair | None]
+
+
+def compare(base: Results | str | Path, new: Results | str | Path, threshold: float = DEFAULT_THRESHOLD) -> Comparison:
+    """Say of every variant whether it has become slower; see `compare_results`.
+
+    Args:
+        base, new: results, or the paths of their files.
+        threshold: a change up to this share is none.
+
+    Raises:
+        UserError: a file cannot be read, or the two do not compare.
+    """
+    check_threshold(threshold)
+    old, now = (one if isinstance(one, Results) else read_results(Path(one)) for one in (base, new))
+    return compare_results(old, now, threshold)
 
 
 def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRESHOLD, measure: Measure | None = None) -> Comparison:

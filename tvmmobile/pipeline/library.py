@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.devices.protocol import Device
+from tvmmobile.pipeline.bench import bench
+from tvmmobile.pipeline.run import Place, output_of
 from tvmmobile.pipeline.stages import kernel_results
-from tvmmobile.results.file import KernelResult
+from tvmmobile.results.file import KernelResult, Results
 from tvmmobile.running.library import Library, find_libraries
 
 
 class CompiledLibrary(Library):
-    """A compiled network, as `compile` returns it and `open_libraries` finds it on disk."""
+    """A compiled network: what `compile_models` returns, and `open_libraries` finds on disk."""
 
     @property
     def kernels(self) -> tuple[KernelResult, ...]:
         """Its kernels in order of execution, each with its layer type, multiply-adds, schedule, and latency as recorded."""
         return kernel_results(self.manifest(), ())
+
+    def run(self, image: npt.ArrayLike, device: Place = "pi4") -> npt.NDArray[np.float32]:
+        """What it returns for a float32 NCHW input on a device; `pipeline.run.run` times it as well."""
+        return output_of(self, image, device)
+
+    def bench(self, device: str | Device = "pi4", *, repeat: int = 30, warmup_runs: int = 5) -> Results:
+        """Check it against PyTorch on a device, and time it; see `pipeline.bench.bench`."""
+        return bench(self, device, repeat=repeat, warmup_runs=warmup_runs)
 
 
 def open_libraries(paths: str | Path | Sequence[str | Path]) -> list[CompiledLibrary]:

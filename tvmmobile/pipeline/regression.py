@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.gate.baselines import Baseline, baseline_name, load_baselines
-from tvmmobile.gate.comparison import Comparison, Pairing, check_comparable, check_threshold, compare_results
+from tvmmobile.gate.comparison import DEFAULT_THRESHOLD, Comparison, Pairing, check_comparable, check_threshold, compare_results
 from tvmmobile.gate.statistics import Pair, Samples
+from tvmmobile.pipeline.bench import check_libraries
+from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import Progress, bench_libraries, context_of
 from tvmmobile.results.file import Results
-from tvmmobile.running.bench import Bench
+from tvmmobile.running.bench import Bench, started_bench
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.workers import Workers, worker_count
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,43 @@ class Regression:
 
         base = Results(self.baselines[0].context, tuple(baseline.variant for baseline in self.baselines))
         return compare_results(base, new, self.threshold, measure)
+
+
+def regress(
+    libraries: Library | Sequence[Library],
+    device: str | Device = "pi4",
+    baselines: str | Path = "baselines",
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    repeat: int = 30,
+    warmup_runs: int = 5,
+    listener: Listener = QUIET,
+) -> tuple[Results, Comparison]:
+    """Time libraries, and compare them with their baselines.
+
+    Args:
+        device: its name, or what `find_device` returns.
+        baselines: the directory where they are kept.
+        threshold: a change up to this share is none.
+        repeat: timed runs on a board; a modelled latency takes one.
+        warmup_runs: untimed runs first.
+        listener: hears how it goes.
+
+    Returns:
+        What the libraries took, and the verdicts.
+
+    Raises:
+        UserError: there is no baseline, or one does not compare with what the device gives.
+        Disagreement: a library does not compute what PyTorch computes.
+        DeviceUnavailable: the device went away.
+    """
+    board, found = device_of(device), [libraries] if isinstance(libraries, Library) else list(libraries)
+    check_libraries(found, board)
+    regression = regression_of(found, board.profile, Path(baselines), threshold)
+    with Workers(worker_count(len(found))) as workers, started_bench(board, workers, repeat, warmup_runs) as started:
+        with listener.stage("verifying", len(found)) as done:
+            results = bench_libraries(started, found, done)
+        return results, regression.compare(started, results, lambda variant: listener.said(f"timed again: {variant}"))
 
 
 def regression_of(libraries: Sequence[Library], profile: DeviceProfile, directory: Path, threshold: float) -> Regression:

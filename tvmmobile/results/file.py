@@ -193,6 +193,11 @@ class VariantResult(VariantFields):
         return statistics.median(self.samples_us)
 
     @property
+    def latency_ms(self) -> float:
+        """The same in milliseconds."""
+        return self.latency_us / 1e3
+
+    @property
     def kernels_us(self) -> float | None:
         """What all kernels took within a run of the network; `None` where that was not timed."""
         times = [kernel.network_us for kernel in self.kernels]
@@ -210,6 +215,17 @@ class Results:
 
     context: Context
     variants: tuple[VariantResult, ...]
+
+    @property
+    def latency_ms(self) -> float:
+        """Of the only variant, in milliseconds; `context.kind` says whether it is modelled.
+
+        Raises:
+            UserError: there are more, or none.
+        """
+        if len(self.variants) != 1:
+            raise UserError(f"these are results of {len(self.variants)} variants, not of one.", "Take the latency of each of `variants`.")
+        return self.variants[0].latency_ms
 
 
 @dataclass(frozen=True, kw_only=True)

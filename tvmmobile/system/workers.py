@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, spawn
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,9 @@ _FULL_BYTES = 4 << 20
 #: Jobs taken from their source for each worker: one it works on, and one that waits, so that it need not.
 JOBS_EACH = 2
 _NO_MORE = object()
+#: What worker processes are called.
+_WORKER = "tvmmobile worker"
+_preparation = spawn.get_preparation_data
 
 
 class WorkerError(Exception):
@@ -164,9 +167,16 @@ class _Starts(ForkServerContext):
             process.kill()
 
 
+def _prepared(name: str) -> dict[str, Any]:
+    """What multiprocessing tells a new process of this one; ours are not told the user's program, which they would run once more."""
+    told = _preparation(name)
+    return {key: value for key, value in told.items() if not (name == _WORKER and key.startswith("init_main_from"))}
+
+
 class _Process(ForkServerProcess):
     def __init__(self, starts: _Starts, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.name = _WORKER
         self._starts: _Starts | None = starts
 
     def start(self) -> None:
@@ -180,6 +190,7 @@ class _Process(ForkServerProcess):
         with starts.lock:
             if starts.ended:
                 raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+            spawn.get_preparation_data = _prepared
             super().start()
             starts.started.append(self)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tvmmobile.results.file import Results, write_results
 from tvmmobile.results.report.beside import side_by_side
+from tvmmobile.results.report.joining import join
 from tvmmobile.results.report.markdown import markdown
 from tvmmobile.results.report.page import page
 from tvmmobile.results.report.spreadsheet import kernel_spreadsheet, spreadsheet
@@ -33,6 +34,16 @@ def write_report(results: Results, out: Path, remarks: Sequence[str] = ()) -> li
     contents = _tables([results]) | {"report.md": markdown(view), "report.html": page(view)}
     write_results(results, out / "report.json")
     return [out / "report.json", *_written(contents, out)]
+
+
+def report(results: Results | Sequence[Results], out: str | Path) -> list[Path]:
+    """Write the report of a result into `out`, or of several as one; see `write_report` and `join`.
+
+    Raises:
+        UserError: there is nothing to report, or they are not of one device.
+    """
+    joined = join([results] if isinstance(results, Results) else results)
+    return write_report(joined.results, Path(out), joined.remarks)
 
 
 def write_side_by_side(old: Results, new: Results, out: Path) -> list[Path]:

@@ -1,0 +1,177 @@
+"""Top-1 and top-5 of a compiled library over labelled images on a device, beside the network it was compiled from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.accuracy.classes import read_labels
+from tvmmobile.accuracy.evaluation import BatchJob, batches, context_for, evaluate_batches
+from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile, ImageResult, evaluation_of, write_evaluation
+from tvmmobile.accuracy.labelled import LabelledImage, evenly_spaced, read_folder
+from tvmmobile.accuracy.original import Original, original_of
+from tvmmobile.accuracy.preprocess import Preprocessing, check_image
+from tvmmobile.devices.protocol import Device
+from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.request import device_of
+from tvmmobile.pipeline.run import check_cores
+from tvmmobile.running.bench import started_bench
+from tvmmobile.running.library import Library
+from tvmmobile.system.errors import Disagreement, UserError
+from tvmmobile.system.files import check_writable
+from tvmmobile.system.workers import Workers, worker_count
+
+#: Images that a message names.
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of the images.
+
+    Attributes:
+        file: the counts, and every image.
+        paths: where it was written; none without a folder for it.
+        judge: who computed what the library is compared with, such as `PyTorch`.
+        others: files in class folders that are not called as images are.
+    """
+
+    file: EvaluationFile
+    paths: tuple[Path, ...]
+    judge: str
+    others: int
+
+    def check(self) -> None:
+        """Look whether the library computes what its original computes.
+
+        Raises:
+            Disagreement: they differ on an image by more than the tolerance.
+            UserError: an image could not be read.
+        """
+        file, context = self.file, self.file.context
+        differing = [result.image for result in file.images if result.disagrees(context.tolerance)]
+        if differing:
+            raise Disagreement(
+                f"{context.library} disagrees with {self.judge} on {len(differing)} of {file.evaluated} images, "
+                f"by more than {context.tolerance:g} of the output's largest magnitude: {_named(differing)}.",
+                "If its weights are those the manifest names, one of its kernels is wrong; please report it with the manifest.",
+            )
+        unreadable = [result for result in file.images if result.problem]
+        if unreadable:
+            raise UserError(
+                f"{len(unreadable)} of {len(file.images)} images could not be read and are not counted: "
+                f"{_named([result.image for result in unreadable])}.",
+                unreadable[0].problem,
+            )
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What all batches have in common."""
+
+    library: Library
+    original: Original
+    preprocessing: Preprocessing
+
+
+def evaluate(
+    library: Library,
+    folder: str | Path,
+    device: str | Device = "pi4",
+    *,
+    limit: int | None = None,
+    out: str | Path | None = None,
+    model: str | None = None,
+    checkpoint: str | Path | None = None,
+    labels: str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
+    listener: Listener = QUIET,
+) -> Evaluation:
+    """Run labelled images through a library on a device, and through its original on this machine.
+
+    Args:
+        folder: the images: FOLDER/CLASS/IMAGE.
+        device: its name, or what `find_device` returns.
+        limit: this many images at most, evenly spaced over the sorted list.
+        out: where to write the evaluation, also what there is of it after Ctrl-C.
+        model: the file that the library was compiled from, if it was one.
+        checkpoint: the state dict that the library was compiled with, if there was one.
+        labels: a file with the classes' names, one per line.
+        preprocessing: of images; without it, timm's for mobilenetv1_100.
+        listener: hears how it goes.
+
+    Raises:
+        UserError: an argument is wrong, or an image's header.
+        Disagreement: the library does not run on the device.
+        DeviceUnavailable: the device cannot be reached.
+    """
+    board, spec = device_of(device), library.spec
+    check_cores(library, board.profile)
+    treatment = preprocessing or Preprocessing(spec.resolution, channels=spec.input_shape[1])
+    names = read_labels(Path(labels), spec.classes) if labels else None
+    listed = read_folder(Path(folder), spec.classes, names)
+    if out is not None:
+        check_writable(Path(out), "--out")
+    chosen = evenly_spaced(listed.images, limit)
+    original = original_of(library, model, None if checkpoint is None else Path(checkpoint))
+    _check_headers(chosen, treatment, listener)
+    context = context_for(library, original, board.profile, Path(folder), listed, len(chosen), treatment)
+    results: list[ImageResult] = []
+    try:
+        _evaluate(board, _Common(library, original, treatment), chosen, results, listener)
+    finally:  # also after Ctrl-C, or when the device went away: what is there is kept, and says that it is not all
+        if results:
+            file, paths = _written(context, chosen, results, out, listener)
+    return Evaluation(file, paths, original.judge_name, listed.others)
+
+
+def _evaluate(board: Device, common: _Common, chosen: Sequence[LabelledImage], results: list[ImageResult], listener: Listener) -> None:
+    """Evaluate the images; `results` grows as they are done."""
+    parts = batches(chosen, common.library, board.profile)
+    count = worker_count(len(parts)) if board.boards is None else min(board.boards, len(parts))
+    with (
+        Workers(count) as workers,
+        started_bench(board, workers, timed=False) as bench,
+        listener.stage("evaluating", len(chosen)) as done,
+    ):
+        jobs = [BatchJob(common.library, common.original, bench.agents, common.preprocessing, part) for part in parts]
+        for batch in evaluate_batches(bench.workers, jobs):
+            results += batch
+            for result in batch:
+                done(result.image.partition("/")[0])
+
+
+def _written(
+    context: EvaluationContext, chosen: Sequence[LabelledImage], results: list[ImageResult], out: str | Path | None, listener: Listener
+) -> tuple[EvaluationFile, tuple[Path, ...]]:
+    places = {image.name: number for number, image in enumerate(chosen)}
+    file = evaluation_of(context, sorted(results, key=lambda result: places[result.image]))
+    paths = () if out is None else write_evaluation(file, Path(out))
+    if paths and not file.complete:
+        listener.said(f"partial: {len(results)} of {len(chosen)} images are in {paths[0]}")
+    return file, paths
+
+
+def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing, listener: Listener) -> None:
+    """Raises `UserError` for images whose header says that they cannot be used, all of them at once."""
+    problems: list[UserError] = []
+    names: list[str] = []
+    with listener.stage("checking", len(images)) as done:
+        for image in images:
+            try:
+                check_image(image.path, preprocessing)
+            except UserError as error:
+                problems.append(error)
+                names.append(image.name)
+            done("")
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise UserError(f"{len(problems)} images cannot be used: {_named(names)}. {problems[0].message}", "Replace them or take them away.")
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first few."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"
