@@ -15,19 +15,18 @@ import hashlib
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock
 
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.weights import single_thread
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import ExitCode, UserError
-from tvmmobile.system.files import replacing
+from tvmmobile.system.files import made_once, replacing
 from tvmmobile.system.programs import run_tool
 
 if TYPE_CHECKING:
@@ -79,16 +78,23 @@ def converters(say: Callable[[str], None] = print) -> Path:
         UserError: pip fails.
     """
     recipe = f"{sys.version_info[:2]} {REQUIREMENTS.read_text(encoding='utf-8')}"
-    folder = cache_dir() / f"converters-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            say("Installing converters in the cache (once, about a minute) …")
-            with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
-                pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-deps"]
-                command = [*pip, "--only-binary=:all:", "--target", f"{scratch}/built", "-r", str(REQUIREMENTS)]
-                run_tool(command, "Installing converters", "Check that pip reaches a package index.", INSTALL_TIMEOUT_S)
-                Path(scratch, "built").rename(folder)
+    name = f"converters-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+    return installed(name, ["-r", str(REQUIREMENTS)], "converters", say)
+
+
+def installed(name: str, packages: Sequence[str], what: str, say: Callable[[str], None]) -> Path:
+    """The folder of that name in the cache with these packages, as pip takes them; installed if they are not there yet.
+
+    Raises:
+        UserError: pip fails.
+    """
+    folder = cache_dir() / name
+    with made_once(folder) as made:
+        if made is not None:
+            say(f"Installing {what} in the cache (once, about a minute) …")
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-deps"]
+            command = [*pip, "--only-binary=:all:", "--target", str(made), *packages]
+            run_tool(command, f"Installing {what}", "Check that pip reaches a package index.", INSTALL_TIMEOUT_S)
     return folder
 
 

@@ -7,9 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from filelock import FileLock
+import export_models
 
-from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
 
@@ -37,24 +36,11 @@ def compile_onnx(model: Path, board: Board, output: Path) -> None:
     Raises:
         UserError: the compiler cannot be installed, or fails.
     """
-    packages = _compiler()
+    name = f"iree-compiler-{VERSION}-py{sys.version_info[0]}{sys.version_info[1]}"
+    packages = export_models.installed(name, [f"iree-base-compiler=={VERSION}"], "IREE's compiler", lambda _sentence: None)
     remedy = "Run it by hand to see more."
     with tempfile.TemporaryDirectory(prefix="tvmmobile-iree-") as scratch:
         imported = f"{scratch}/model.mlir"
         run_tool([sys.executable, "-c", _IMPORT, str(packages), str(model), "-o", imported], "Importing into IREE", remedy, _TIMEOUT_S)
         command = [str(packages / "iree/compiler/_mlir_libs/iree-compile"), imported, "-o", str(output)]
         run_tool([*command, *OPTIONS, f"--iree-llvmcpu-target-cpu={board.mcpu}"], "Compiling with IREE", remedy, _TIMEOUT_S)
-
-
-def _compiler() -> Path:
-    """The folder in the cache with IREE's compiler, installed if it is not there yet."""
-    folder = cache_dir() / f"iree-compiler-{VERSION}-py{sys.version_info[0]}{sys.version_info[1]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
-                pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-deps"]
-                command = [*pip, "--only-binary=:all:", "--target", f"{scratch}/built", f"iree-base-compiler=={VERSION}"]
-                run_tool(command, "Installing IREE's compiler", "Check that pip reaches a package index.", _TIMEOUT_S)
-                Path(scratch, "built").rename(folder)
-    return folder

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import export_models
-from filelock import FileLock
 
 from peers import iree_compiler
 from peers.systems import ROOT, System
@@ -22,6 +19,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build_variant, variant_job
 from tvmmobile.running.library import Library
 from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.files import made_once
 from tvmmobile.virtual.board import Board
 
 Say = Callable[[str], None]
@@ -42,7 +40,7 @@ def exported(spec: ModelSpec, say: Say) -> Path:
     sources = [scripts / name for name in ("export_models.py", "convert_model.py", "converters.txt")]
     recipe = digest_of([*sources, *sorted((ROOT / "tvmmobile/networks/models").glob("*.py"))], importlib.metadata.version("torch"))
     folder = cache_dir() / "peers" / f"{spec.variant}-{recipe}"
-    with _made_once(folder) as made:
+    with made_once(folder) as made:
         if made is not None:
             say(f"exporting {spec.variant} …")
             export_models.export(spec, made, say=lambda _step: None)
@@ -60,7 +58,7 @@ def compiled(spec: ModelSpec, threads: int, profile: DeviceProfile, logs: Path, 
     recipe = digest_of([*sources, *records], f"{profile.model_hash} {sorted(profile.target.items())}")
     folder = models / f"{profile.name}-t{threads}-{recipe}"
     job = variant_job(Model(spec), profile, (logs,), folder, threads)
-    with _made_once(folder) as made:
+    with made_once(folder) as made:
         if made is not None:
             say(f"compiling {spec.variant} for {threads} threads …" if threads > 1 else f"compiling {spec.variant} …")
             build_variant(replace(job, out=made))
@@ -78,7 +76,7 @@ def model_files(system: System, board: Board, models: Path, library: Library | N
         return (library.path,)
     if system.key == "iree":
         folder = models / f"iree-{board.mcpu}-{iree_compiler.digest(board)}"
-        with _made_once(folder) as made:
+        with made_once(folder) as made:
             if made is not None:
                 iree_compiler.compile_onnx(models / "model.onnx", board, made / "model.vmfb")
                 copy_image(models, made)
@@ -90,21 +88,6 @@ def copy_image(models: Path, folder: Path) -> None:
     """Put a variant's image and PyTorch's output for it into `folder`: programs look for them beside the network."""
     for name in ("image.npy", "logits.npy"):
         shutil.copy(models / name, folder)
-
-
-@contextmanager
-def _made_once(folder: Path) -> Iterator[Path | None]:
-    """None where the folder exists; else an empty one to fill, which becomes `folder` as a whole if the body does not raise."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if folder.exists():
-            yield None
-            return
-        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
-            made = Path(scratch, "made")
-            made.mkdir()
-            yield made
-            made.rename(folder)
 
 
 def digest_of(files: Iterable[Path], more: str = "") -> str:

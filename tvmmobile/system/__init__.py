@@ -1,1 +1,1 @@
-"""The process and the machine it runs on: errors, files, locks, signals, workers, programs."""
+"""The process and the machine it runs on: errors, files, signals, workers, programs."""

@@ -37,6 +37,26 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def made_once(folder: Path) -> Iterator[Path | None]:
+    """`None` where `folder` exists; else an empty folder to fill, which becomes `folder` as a whole if the body does not raise.
+
+    Of several processes one fills it, and the others wait. Beside what is yielded there is room for scratch files.
+    """
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if folder.exists():
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            made = Path(scratch, "made")
+            made.mkdir()
+            yield made
+            made.rename(folder)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` as a whole."""
     with replacing(path) as temporary:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
-from tvmmobile.system.locks import Held, held
 
 FORMAT = 1
 #: What reading a line, or the extents of a task that no network has, may raise.
@@ -381,15 +381,23 @@ def writing(directory: Path, device: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(path))
-        except Held as error:
+            stack.enter_context(filelock.FileLock(path, timeout=0))
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            stack.callback(path.write_text, "")
+        except filelock.Timeout as error:
             raise UserError(
-                f"{error} is writing tuning records of {device} to {directory}.",
+                f"{_owner(path)} is writing tuning records of {device} to {directory}.",
                 "Wait until it has ended, or name another directory.",
             ) from error
         except OSError as error:
             raise UserError(f"tuning records cannot be written to {directory}: {error.strerror}.", "Name another directory.") from error
         yield
+
+
+def _owner(path: Path) -> str:
+    """Who holds a writer's lock: its first line, which is empty until the owner has come to write it."""
+    lines = path.read_text(encoding="utf-8", errors="replace")[:200].splitlines()
+    return "".join(filter(str.isprintable, lines[0])) if lines else "another process"
 
 
 def usable(record: Record, known: _Known | None = None) -> bool:

@@ -7,15 +7,13 @@ import hashlib
 import json
 import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import made_once
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
 
@@ -49,16 +47,12 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     """
     recipe = json.dumps([PACKAGES, PLATFORMS, sorted(requirements), cpuinfo(board), 1])
     folder = cache_dir() / f"sysroot-{board.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
+    with made_once(folder) as made:
+        if made is not None:
             (say or (lambda _sentence: None))("Building an AArch64 Python in the cache (once, about a minute) …")
-            with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
-                built = Path(scratch, "built")
-                _unpack_debian(Path(scratch), built)
-                _unpack_wheels(Path(scratch), built, requirements)
-                _describe_cores(built, board)
-                built.rename(folder)
+            _unpack_debian(made.parent, made)
+            _unpack_wheels(made.parent, made, requirements)
+            _describe_cores(made, board)
     return folder
 
 
@@ -92,7 +86,6 @@ def _unpack_debian(scratch: Path, root: Path) -> None:
     run_tool([*apt, "update"], "Reading Debian's list of packages", remedy, DOWNLOAD_TIMEOUT_S)
     packages = [*apt, "install", "--download-only", "--no-install-recommends", *PACKAGES]
     run_tool(packages, "Downloading Python for AArch64", remedy, DOWNLOAD_TIMEOUT_S)
-    root.mkdir()
     for package in sorted((scratch / "cache/archives").glob("*.deb")):
         run_tool(["dpkg-deb", "-x", str(package), str(root)], f"Unpacking {package.name}", "Run it again.")
 

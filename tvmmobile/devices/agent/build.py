@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-
-from filelock import FileLock
 
 from tvmmobile.devices.agent.wheels import PLATFORM, WHEELS, unpack_wheel
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import made_once
 from tvmmobile.system.programs import run_tool
 
 AGENT = "tvmmobile-agent"
@@ -69,18 +67,14 @@ def build_bundle(progress: Progress | None = None) -> Path:
         raise UserError(
             f"The cache {path.parent} cannot be created: {error.strerror}.", "Set TVMMOBILE_CACHE to a folder that can be written."
         ) from error
-    with FileLock(path.with_suffix(".lock")):
-        if path.is_dir():
-            return path
-        with tempfile.TemporaryDirectory(prefix=".agent-", dir=path.parent) as scratch:
-            _fill(Path(scratch), Path(scratch) / "bundle", progress or (lambda _sentence: None))
-            (Path(scratch) / "bundle").rename(path)
+    with made_once(path) as bundle:
+        if bundle is not None:
+            _fill(bundle.parent, bundle, progress or (lambda _sentence: None))
     return path
 
 
 def _fill(scratch: Path, bundle: Path, progress: Progress) -> None:
     compiler = str(require("aarch64-linux-gnu-g++"))
-    bundle.mkdir()
     for wheel in WHEELS:
         progress(f"fetching {wheel.requirement} for AArch64")
         unpack_wheel(wheel, scratch)
