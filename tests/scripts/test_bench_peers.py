@@ -146,7 +146,7 @@ def test_systems_are_chosen_by_name() -> None:
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Job:
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.PeerRun:
     """A run of a program that does nothing, in a cache of its own."""
     monkeypatch.setattr(runs, "cache_dir", lambda: tmp_path / "cache")
     for name in ("image.npy", "logits.npy"):
@@ -154,10 +154,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Job:
     (tmp_path / "model").write_bytes(b"weights")
     (tmp_path / "program.py").write_text("pass\n", encoding="utf-8")
     system = System("ncnn", "ncnn 1", tmp_path / "program.py", (), ("model",), 1e-3)
-    return runs.Job(PI4, "pi4", system, (tmp_path / "model",), tmp_path / "sysroot-pi4-1", 1)
+    return runs.PeerRun(PI4, "pi4", system, (tmp_path / "model",), tmp_path / "sysroot-pi4-1", 1)
 
 
-def test_keys_change_with_what_decides_a_run_and_with_nothing_else(job: runs.Job, tmp_path: Path) -> None:
+def test_keys_change_with_what_decides_a_run_and_with_nothing_else(job: runs.PeerRun, tmp_path: Path) -> None:
     key = job.key()
     assert key == job.key() == replace(job, board_name="boards/pi4.toml").key()
     others = [
@@ -179,7 +179,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """QEMU's and the model's stand-ins; what was called, in order."""
     calls: list[str] = []
 
-    def count(job: runs.Job) -> tuple[bytes, str, float]:
+    def count(job: runs.PeerRun) -> tuple[bytes, str, float]:
         calls.append("qemu")
         return b"\x00counted\xff", "maps", 1e-5
 
@@ -196,7 +196,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_finished_run_is_kept_and_only_modelled_again_where_the_model_changed(
-    job: runs.Job, counted: list[str], monkeypatch: pytest.MonkeyPatch
+    job: runs.PeerRun, counted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, ran = runs.figures_of(job)
     assert ran and counted == ["qemu", "model"] and first == figures(12.5, 1e-5)
@@ -208,14 +208,14 @@ def test_a_finished_run_is_kept_and_only_modelled_again_where_the_model_changed(
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x1f\x8b torn"])
-def test_damaged_files_are_made_again(job: runs.Job, counted: list[str], tmp_path: Path, damage: bytes) -> None:
+def test_damaged_files_are_made_again(job: runs.PeerRun, counted: list[str], tmp_path: Path, damage: bytes) -> None:
     expected, _ = runs.figures_of(job)
     for path in (tmp_path / "cache/peers/runs").iterdir():
         path.write_bytes(damage)
     assert runs.figures_of(job) == (expected, True) and counted == ["qemu", "model"] * 2
 
 
-def test_a_system_that_disagrees_has_no_figures(job: runs.Job, counted: list[str]) -> None:
+def test_a_system_that_disagrees_has_no_figures(job: runs.PeerRun, counted: list[str]) -> None:
     strict = replace(job, system=replace(job.system, tolerance=1e-6))
     for _ in range(2):  # also from the cache
         with pytest.raises(Disagreement, match=r"ncnn.s output is 1\.0e-05 of its largest magnitude off"):
@@ -228,7 +228,7 @@ def profiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None
     monkeypatch.setattr(runs, "_PROFILER", path)
 
 
-def test_what_a_program_prints_is_read(job: runs.Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_a_program_prints_is_read(job: runs.PeerRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code = "folder = pathlib.Path(sys.argv[3]); (folder / 'profile').write_bytes(b'p'); (folder / 'maps').write_text('m')\n"
     code += "print('hello', sys.argv[4:], sorted(os.environ)); print('largest difference from PyTorch: 4.0e-05')"
     profiler(monkeypatch, tmp_path, code)
@@ -239,14 +239,14 @@ def test_what_a_program_prints_is_read(job: runs.Job, monkeypatch: pytest.Monkey
         runs._count(job)
 
 
-def test_a_program_that_fails_is_named_with_its_last_words(job: runs.Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_program_that_fails_is_named_with_its_last_words(job: runs.PeerRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     profiler(monkeypatch, tmp_path, "print('ImportError: no ncnn', file=sys.stderr); sys.exit('python3 ended with exit code 1.')")
     with pytest.raises(UserError, match=r"ncnn on pi4 failed: ImportError: no ncnn python3 ended with exit code 1\.") as caught:
         runs._count(job)
     assert "program.py" in caught.value.remedy
 
 
-def test_a_program_that_hangs_is_ended_with_all_it_started(job: runs.Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_program_that_hangs_is_ended_with_all_it_started(job: runs.PeerRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     profiler(monkeypatch, tmp_path, f"c = subprocess.Popen(['sleep', '600']); open({str(pid)!r}, 'w').write(str(c.pid)); c.wait()")
     monkeypatch.setattr(runs, "RUN_TIMEOUT_S", 3)
