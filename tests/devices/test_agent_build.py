@@ -71,7 +71,6 @@ def test_a_bundle_is_built_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None
 
     def fill(_scratch: Path, bundle: Path, _progress: build.Progress) -> None:
         built.append(bundle)
-        bundle.mkdir()
         (bundle / build.AGENT).write_text("agent")
 
     monkeypatch.setattr(build, "_fill", fill)
@@ -86,7 +85,7 @@ def test_a_bundle_is_built_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_an_interrupted_build_leaves_no_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(_scratch: Path, bundle: Path, _progress: build.Progress) -> None:
-        bundle.mkdir()
+        (bundle / build.AGENT).write_text("ag")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(build, "_fill", interrupted)
