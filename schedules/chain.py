@@ -16,12 +16,11 @@ from tvmmobile.schedules.chain_nest import ChainNest
 from tvmmobile.schedules.chain_product import panel_width
 from tvmmobile.schedules.emit import Kernel
 from tvmmobile.schedules.image_conv import MAX_INPUT_CHANNELS
-from tvmmobile.schedules.machine import LANES, up_to
+from tvmmobile.schedules.machine import up_to
 from tvmmobile.schedules.matmul import good_tile, pack_bias, pack_panels
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, LAYERS, THREADS, Template
 
-FLOAT_BYTES = 4
 #: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.
 MOST_LAYERS = 4
 #: Of all weights of a chain of three layers or more, which every step reads: beyond, its rings have no room beside them.
@@ -41,7 +40,7 @@ USUAL_WIDTH = 14
 
 
 class Chain(Template):
-    """Takes an image convolution, depthwise convolutions and products in turn: two to four layers, 3×3 and 1×1, channels by fours.
+    """Takes an image convolution, depthwise convolutions and products in turn: two to four layers, 3×3 and 1×1, channels by whole vectors.
 
     A product with the depthwise convolution behind it saves more than with the one before it, whose output is smaller; that pair alone
     is left to `Separable`.
@@ -69,36 +68,36 @@ class Chain(Template):
         layers = chain_of(task)
         if layers is None:
             return None
-        kinds = [_kind(layer) for layer in layers]
+        kinds = [_kind(layer, task.lanes) for layer in layers]
         products = [layer for layer in layers if layer.is_pointwise]
-        last = layers[-1]
+        last, lanes = layers[-1], task.lanes
         options = {
             "strip": up_to((1, 2, 4), last.out_height),
             "parts": tuple(parts for parts in (1, 2, 4, 8, 16) if parts == 1 or last.out_width >= 4 * parts),
-            "blocks": _blocks(layers[0]) if kinds == ["pointwise", "depthwise"] else (1,),
+            "blocks": _blocks(layers[0], task) if kinds == ["pointwise", "depthwise"] else (1,),
             "rows": (4, 5, 7) if products else (4,),
-            "columns": up_to((8, 16), max(layer.out_channels for layer in products)) if products else (8,),
+            "columns": up_to((2, 4), max(layer.out_channels for layer in products), lanes) if products else (2 * lanes,),
             "order": (0, 1) if products else (0,),
             "dw_rows": (1, 2),
             "dw_columns": (4, 5, 7, 8),
             "image_pixels": (2, 4, 8) if "image" in kinds else (2,),
-            "image_columns": up_to((8, 16, 32), layers[0].out_channels) if "image" in kinds else (8,),
+            "image_columns": up_to((2, 4, 8), layers[0].out_channels, lanes) if "image" in kinds else (2 * lanes,),
             "gather": (0, 1),
         }
         parts = min(options["parts"], key=lambda parts: abs(math.log2(max(layers, key=_macs).out_width / parts / USUAL_WIDTH)))
-        whole = (FLOAT_BYTES * products[0].in_channels * last.out_channels) if products else 0
+        whole = (task.precision.bytes * products[0].in_channels * last.out_channels) if products else 0
         blocks = min(options["blocks"], key=lambda blocks: abs(whole / blocks - SMALL_BYTES / 2))
-        usual = {"strip": 1, "parts": parts, "blocks": blocks, "rows": 7, "columns": 8, "order": 0, "dw_rows": 1, "dw_columns": 7}
-        usual |= {"image_pixels": 2, "image_columns": 32, "gather": 1}
-        return Space(self.name, self.version, options, _Fits(layers, task.threads, options), usual)
+        usual = {"strip": 1, "parts": parts, "blocks": blocks, "rows": 7, "columns": 2 * lanes, "order": 0, "dw_rows": 1, "dw_columns": 7}
+        usual |= {"image_pixels": 2, "image_columns": 8 * lanes, "gather": 1}
+        return Space(self.name, self.version, options, _Fits(layers, task, options), usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, kinds, what the cache has to hold, what tiles waste and what is read or computed again."""
         layers = chain_of(task)
         assert layers is not None
-        memory = arrange(layers, knobs, task.threads)
+        memory = arrange(layers, knobs, task)
         last, dearest = memory.stages[-1], max(layers, key=_macs)
-        kinds = [_kind(layer) for layer in layers]
+        kinds = [_kind(layer, task.lanes) for layer in layers]
         return [
             math.log2(last.layer.out_height * last.layer.out_width),
             math.log2(layers[0].in_channels),
@@ -107,10 +106,10 @@ class Chain(Template):
             *(kinds.count(kind) for kind in ("image", "depthwise", "pointwise")),
             math.prod(layer.stride[0] for layer in layers),
             math.log2(dearest.macs / sum(layer.macs for layer in layers)),
-            math.log2(_ring_bytes(memory)),
+            math.log2(_ring_bytes(memory, task)),
             math.log2(memory.resident),
             math.log2(max(dearest.in_channels * dearest.out_channels / knobs["blocks"], 1)),
-            knobs["rows"] * knobs["columns"] / LANES,
+            knobs["rows"] * knobs["columns"] / task.lanes,
             knobs["dw_rows"] * knobs["dw_columns"],
             max((_waste(stage.columns, knobs["rows"]) for stage in memory.stages if stage.layer.is_pointwise), default=1.0),
             max((_waste(stage.columns, knobs["dw_columns"]) for stage in memory.stages if stage.layer.is_depthwise), default=1.0),
@@ -122,12 +121,12 @@ class Chain(Template):
         """See `Template.emit`."""
         layers = chain_of(task)
         assert layers is not None
-        kernel = Kernel(task.symbol)
+        kernel = Kernel(task)
         shapes = {"data": layers[0].input_shape}
         for index, layer in enumerate(layers):
             shapes |= {f"weight{index}": (math.prod(layer.weight_shape),), f"bias{index}": (layer.out_channels,)}
         with kernel.body(**shapes, output=layers[-1].output_shape) as buffers:
-            ChainNest(kernel, layers, knobs, task.threads, buffers).emit()
+            ChainNest(kernel, layers, knobs, task, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -136,7 +135,7 @@ class Chain(Template):
         assert layers is not None
         packed = []
         for layer, own in zip(layers, parameters, strict=True):
-            packed += [_pack_weight(layer, knobs, own.weight), pack_bias(own.bias)]
+            packed += [_pack_weight(layer, knobs, own.weight, task.lanes), pack_bias(own.bias, task.lanes)]
         return packed
 
 
@@ -145,24 +144,24 @@ def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
     layers = tuple(layer for layer in task.region if isinstance(layer, Conv2d))
     if len(layers) != len(task.region) or not 2 <= len(layers) <= MOST_LAYERS:
         return None
-    kinds = [_kind(layer) for layer in layers]
+    kinds = [_kind(layer, task.lanes) for layer in layers]
     joints = {("image", "depthwise"), ("depthwise", "pointwise"), ("pointwise", "depthwise")}
-    if any(joint not in joints for joint in itertools.pairwise(kinds)) or not _layouts_fit(layers):
+    if any(joint not in joints for joint in itertools.pairwise(kinds)) or not _layouts_fit(layers, task.lanes):
         return None
-    sizes = [FLOAT_BYTES * math.prod(layer.weight_shape) for layer in layers]
+    sizes = [task.precision.bytes * math.prod(layer.weight_shape) for layer in layers]
     if len(layers) > 2:
         return layers if sum(sizes) <= MOST_CHAIN_BYTES else None
     if kinds[1] == "pointwise":
         return None
-    return layers if kinds[0] == "image" or 16 * layers[0].in_channels * FLOAT_BYTES <= MOST_BEFORE_BYTES else None
+    return layers if kinds[0] == "image" or 16 * layers[0].in_channels * task.precision.bytes <= MOST_BEFORE_BYTES else None
 
 
-def _kind(layer: Conv2d) -> str:
+def _kind(layer: Conv2d, lanes: int) -> str:
     """What emits the layer."""
-    if layer.out_channels % LANES:
+    if layer.out_channels % lanes:
         return "none"
     if layer.is_pointwise:
-        return "pointwise" if layer.in_channels % LANES == 0 else "none"
+        return "pointwise" if layer.in_channels % lanes == 0 else "none"
     if layer.kernel != (3, 3) or layer.stride not in ((1, 1), (2, 2)) or max(layer.padding) > 1:
         return "none"
     if layer.is_depthwise:
@@ -170,24 +169,24 @@ def _kind(layer: Conv2d) -> str:
     return "image" if layer.in_layout == "NCHW" and layer.groups == 1 and layer.in_channels <= MAX_INPUT_CHANNELS else "none"
 
 
-def _layouts_fit(layers: Sequence[Conv2d]) -> bool:
+def _layouts_fit(layers: Sequence[Conv2d], lanes: int) -> bool:
     """Whether each layer reads what the one before writes, NHWC between layers, and blocks at the ends have whole vectors."""
     first, last = layers[0], layers[-1]
     for one, other in itertools.pairwise(layers):
         if one.output_shape != other.input_shape or (one.out_layout, other.in_layout) != ("NHWC", "NHWC"):
             return False
-    if channel_block(last.out_layout, last.out_channels) % LANES:
+    if channel_block(last.out_layout, last.out_channels) % lanes:
         return False
-    return _kind(first) == "image" or (first.in_layout != "NCHW" and channel_block(first.in_layout, first.in_channels) % LANES == 0)
+    return _kind(first, lanes) == "image" or (first.in_layout != "NCHW" and channel_block(first.in_layout, first.in_channels) % lanes == 0)
 
 
-def _blocks(product: Conv2d) -> tuple[int, ...]:
-    """Numbers of blocks, of channels by eights, whose weights fill the first-level cache well; 1 where none do."""
+def _blocks(product: Conv2d, task: Task) -> tuple[int, ...]:
+    """Numbers of blocks, of channels by pairs of vectors, whose weights fill the first-level cache well; 1 where none do."""
     depth, channels = product.in_channels, product.out_channels
     found = []
     for blocks in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
-        weights = FLOAT_BYTES * depth * channels // blocks
-        if channels % (8 * blocks) == 0 and (blocks == 1 or weights >= LEAST_BLOCK_BYTES) and weights <= SMALL_BYTES:
+        weights = task.precision.bytes * depth * channels // blocks
+        if channels % (2 * task.lanes * blocks) == 0 and (blocks == 1 or weights >= LEAST_BLOCK_BYTES) and weights <= SMALL_BYTES:
             found.append(blocks)
     return tuple(found) or (1,)
 
@@ -196,8 +195,8 @@ def _macs(layer: Conv2d) -> int:
     return layer.macs
 
 
-def _ring_bytes(memory: ChainMemory) -> int:
-    return FLOAT_BYTES * sum(stage.ring * stage.row for stage in memory.stages[:-1])
+def _ring_bytes(memory: ChainMemory, task: Task) -> int:
+    return task.precision.bytes * sum(stage.ring * stage.row for stage in memory.stages[:-1])
 
 
 def _waste(axis: ChainAxis, wanted: int) -> float:
@@ -209,34 +208,35 @@ def _waste(axis: ChainAxis, wanted: int) -> float:
 class _Fits:
     """Which knobs can be fast."""
 
-    def __init__(self, layers: tuple[Conv2d, ...], threads: int, options: dict[str, tuple[int, ...]]) -> None:
-        self.layers, self.options = layers, options
-        self.arranged = cache(partial(_arranged, layers, threads))
+    def __init__(self, layers: tuple[Conv2d, ...], task: Task, options: dict[str, tuple[int, ...]]) -> None:
+        self.layers, self.task, self.options = layers, task, options
+        self.arranged = cache(partial(_arranged, layers, task))
 
     def __call__(self, knobs: Knobs) -> bool:
         return self._tiles(knobs) and self._memory(knobs) and self._wastes_little(knobs)
 
     def _tiles(self, knobs: Knobs) -> bool:
         """Tiles fill the registers, and knobs that change nothing have their first value."""
-        blocks, columns = knobs["blocks"], knobs["columns"]
+        blocks, columns, lanes = knobs["blocks"], knobs["columns"], self.task.lanes
         for layer in self.layers:
             if not layer.is_pointwise:
                 continue
-            if not good_tile(knobs["rows"], columns, layer.out_height * layer.out_width, layer.out_channels):
+            if not good_tile(self.task.machine, lanes, knobs["rows"], columns, layer.out_height * layer.out_width, layer.out_channels):
                 return False
-            if panel_width(layer.out_channels, blocks, columns) != columns and columns != self.options["columns"][0]:
+            if panel_width(layer.out_channels, blocks, columns, lanes) != columns and columns != self.options["columns"][0]:
                 return False
         wide = any(layer.is_pointwise and layer.out_channels // blocks > columns for layer in self.layers)
         if knobs["order"] and not wide:
             return False
-        if len(self.options["image_pixels"]) > 1 and knobs["image_pixels"] * knobs["image_columns"] not in (32, 64):
+        if len(self.options["image_pixels"]) > 1 and knobs["image_pixels"] * knobs["image_columns"] not in (8 * lanes, 16 * lanes):
             return False
         return knobs["dw_columns"] in ((5, 7, 8) if knobs["dw_rows"] == 1 else (4, 5))
 
     def _memory(self, knobs: Knobs) -> bool:
         """What the steps come back to stays in the cache."""
         memory = self.arranged(knobs["strip"], knobs["parts"], knobs["blocks"])
-        rings, weights = _ring_bytes(memory), FLOAT_BYTES * sum(stage.weight_elements for stage in memory.stages)
+        rings = _ring_bytes(memory, self.task)
+        weights = self.task.precision.bytes * sum(stage.weight_elements for stage in memory.stages)
         if knobs["dw_rows"] > max(stage.rows.step for stage in memory.stages if stage.layer.is_depthwise):
             return False
         if knobs["parts"] > 1 and rings < LEAST_RING_BYTES:
@@ -251,7 +251,7 @@ class _Fits:
         """Tiles divide the columns, as far as any do."""
         memory = self.arranged(knobs["strip"], knobs["parts"], knobs["blocks"])
         for kind, name in (("pointwise", "rows"), ("depthwise", "dw_columns"), ("image", "image_pixels")):
-            stages = [stage for stage in memory.stages if _kind(stage.layer) == kind]
+            stages = [stage for stage in memory.stages if _kind(stage.layer, self.task.lanes) == kind]
             macs = sum(stage.layer.macs for stage in stages)
             wastes = {
                 tile: sum(_waste(stage.columns, tile) * stage.layer.macs for stage in stages) / max(macs, 1) for tile in self.options[name]
@@ -261,15 +261,15 @@ class _Fits:
         return True
 
 
-def _arranged(layers: tuple[Conv2d, ...], threads: int, strip: int, parts: int, blocks: int) -> ChainMemory:
-    return arrange(layers, {"strip": strip, "parts": parts, "blocks": blocks, "gather": 0}, threads)
+def _arranged(layers: tuple[Conv2d, ...], task: Task, strip: int, parts: int, blocks: int) -> ChainMemory:
+    return arrange(layers, {"strip": strip, "parts": parts, "blocks": blocks, "gather": 0}, task)
 
 
-def _pack_weight(layer: Conv2d, knobs: Knobs, weight: Array) -> Array:
+def _pack_weight(layer: Conv2d, knobs: Knobs, weight: Array, lanes: int) -> Array:
     """Depthwise: [vector of channels][tap][lane]; others in panels of channels."""
     channels = layer.out_channels
     if layer.is_depthwise:
-        return weight.reshape(-1, channels // LANES, LANES).transpose(1, 0, 2).ravel()
+        return weight.reshape(-1, channels // lanes, lanes).transpose(1, 0, 2).ravel()
     if layer.is_pointwise:
-        return pack_panels(weight.reshape(-1, channels), panel_width(channels, knobs["blocks"], knobs["columns"]))
-    return pack_panels(weight.transpose(2, 0, 1, 3).reshape(-1, channels), knobs["image_columns"])
+        return pack_panels(weight.reshape(-1, channels), panel_width(channels, knobs["blocks"], knobs["columns"], lanes), lanes)
+    return pack_panels(weight.transpose(2, 0, 1, 3).reshape(-1, channels), knobs["image_columns"], lanes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tvmmobile.schedules.chain_place import Place
 from tvmmobile.schedules.emit import Expr
-from tvmmobile.schedules.machine import LANES
 
 
 def emit_borders(place: Place) -> None:
@@ -43,10 +42,12 @@ def _sides(place: Place, row: Expr, start: Expr) -> None:
 
 
 def _zeros(place: Place, start: Expr, count: int) -> None:
-    with place.kernel.loop(count // LANES) as index:
-        place.kernel.store(place.scratch, place.kernel.splat(place.kernel.T.float32(0)), start + index * LANES)
+    with place.kernel.loop(count // place.kernel.lanes) as index:
+        place.kernel.store(place.scratch, place.kernel.splat(place.kernel.number(0)), start + index * place.kernel.lanes)
 
 
 def _copy(place: Place, target: Expr, source: Expr, count: int) -> None:
-    with place.kernel.loop(count // LANES) as index:
-        place.kernel.store(place.scratch, place.kernel.load(place.scratch, source + index * LANES), target + index * LANES)
+    with place.kernel.loop(count // place.kernel.lanes) as index:
+        place.kernel.store(
+            place.scratch, place.kernel.load(place.scratch, source + index * place.kernel.lanes), target + index * place.kernel.lanes
+        )

@@ -8,7 +8,6 @@ from tvmmobile.schedules.chain_geometry import taps_of
 from tvmmobile.schedules.chain_memory import readers
 from tvmmobile.schedules.chain_place import Place, Taps
 from tvmmobile.schedules.emit import Expr, cut
-from tvmmobile.schedules.machine import LANES
 
 
 def emit_depthwise(place: Place) -> None:
@@ -46,7 +45,7 @@ def _kinds(place: Place) -> list[tuple[tuple[int, int] | None, ...]]:
 
 def _rows(place: Place, row: Expr, taps_y: Taps) -> None:
     """A row of tiles."""
-    T, layer = place.kernel.T, place.layer  # noqa: N806
+    T, layer, lanes = place.kernel.T, place.layer, place.kernel.lanes  # noqa: N806
     top = row * layer.stride[0] - layer.padding[0]
     height = (len(taps_y) - 1) * layer.stride[0] + layer.kernel[0]
     lines = [place.input(top + y) for y in range(height)]
@@ -56,10 +55,10 @@ def _rows(place: Place, row: Expr, taps_y: Taps) -> None:
         tile, columns = place.tiles(place.knobs["dw_columns"])
         kinds = [(((0, layer.kernel[1]),) * tile, lambda: columns)]
     for taps_x, loop in kinds:
-        with loop() as column, T.serial(0, place.stage.channels // LANES) as vector:
-            channel = place.first_channel + vector * LANES
+        with loop() as column, T.serial(0, place.stage.channels // lanes) as vector:
+            channel = place.first_channel + vector * lanes
             # The buffer before a layer has the channels of one block.
-            source = vector * LANES
+            source = vector * lanes
             left = column * layer.stride[1] - layer.padding[1]
             windows = [(line.buffer, line.at(first + left, source), line.block) for line, first in lines]
             outputs = [(target.buffer, target.at(first + column, channel), target.block) for target, first in targets]
@@ -81,9 +80,10 @@ def _tile(
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
     size, width = layer.kernel[0] * layer.kernel[1], len(taps_x)
     buffer, weights = place.weights
-    acc = kernel.accumulators(len(taps_y) * width * LANES)
+    lanes = kernel.lanes
+    acc = kernel.accumulators(len(taps_y) * width * lanes)
     for position in range(len(taps_y) * width):
-        kernel.store(acc, kernel.load(place.bias, channel), position * LANES)
+        kernel.store(acc, kernel.load(place.bias, channel), position * lanes)
     for y, (data, line, pitch) in enumerate(windows):
         for out_y, (low, high) in enumerate(taps_y):
             tap_y = y - out_y * layer.stride[0]
@@ -92,8 +92,8 @@ def _tile(
             for tap_x, (out_x, (first, end)) in itertools.product(range(layer.kernel[1]), enumerate(taps_x)):
                 if first <= tap_x < end:
                     value = kernel.load(data, line + (out_x * layer.stride[1] + tap_x) * pitch)
-                    tap = kernel.load(buffer, weights + channel * size + (tap_y * layer.kernel[1] + tap_x) * LANES)
-                    position = (out_y * width + out_x) * LANES
+                    tap = kernel.load(buffer, weights + channel * size + (tap_y * layer.kernel[1] + tap_x) * lanes)
+                    position = (out_y * width + out_x) * lanes
                     kernel.store(acc, kernel.load(acc, position) + value * tap, position)
     for (out_y, (data, line, pitch)), x in itertools.product(enumerate(outputs), range(width)):
-        kernel.store(data, kernel.clamp(kernel.load(acc, (out_y * width + x) * LANES), layer.clamp), line + x * pitch)
+        kernel.store(data, kernel.clamp(kernel.load(acc, (out_y * width + x) * lanes), layer.clamp), line + x * pitch)

@@ -8,7 +8,6 @@ from tvmmobile.schedules.chain_geometry import taps_of
 from tvmmobile.schedules.chain_memory import readers
 from tvmmobile.schedules.chain_place import Place, Taps
 from tvmmobile.schedules.emit import Expr
-from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.matmul import Panel, panels
 
 
@@ -17,7 +16,7 @@ def emit_image(place: Place) -> None:
     layer = place.layer
     kinds = itertools.groupby(enumerate(taps_of(readers([layer], 0)[0], layer.height)), lambda item: item[1])
     runs = [(tap, [index for index, _ in group]) for tap, group in kinds]
-    for panel in panels(place.stage.channels, place.knobs["image_columns"]):
+    for panel in panels(place.stage.channels, place.knobs["image_columns"], place.kernel.lanes):
         with place.kernel.loop(panel.count) as index, place.kernel.loop(place.stage.rows.step) as number:
             row = place.first_row + number
             for (low, high), inside in runs:
@@ -36,7 +35,7 @@ def _tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps], panel
     buffer, weights = place.weights
     target, first = place.target(row)
     acc = kernel.accumulators(pixels * width)
-    for x, j in itertools.product(range(pixels), range(0, width, LANES)):
+    for x, j in itertools.product(range(pixels), range(0, width, kernel.lanes)):
         kernel.store(acc, kernel.load(place.bias, channel + j), x * width + j)
     reached = [x * stride + tap for x, (low, high) in enumerate(taps_x) for tap in range(low, high)]
     window = (min(reached), max(reached) + 1) if reached else (0, 0)
@@ -45,7 +44,7 @@ def _tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps], panel
     with place.kernel.loop(layer.in_channels) as plane:
         for tap_y in taps_y:
             line = (plane * layer.height + row * layer.stride[0] - layer.padding[0] + tap_y) * layer.width + left
-            for tap_x, j in itertools.product(range(layer.kernel[1]), range(0, width, LANES)):
+            for tap_x, j in itertools.product(range(layer.kernel[1]), range(0, width, kernel.lanes)):
                 number = plane * size + tap_y * layer.kernel[1] + tap_x
                 values = kernel.load(buffer, weights + channel * (layer.in_channels * size) + number * width + j)
                 for x, (low, high) in enumerate(taps_x):
@@ -53,14 +52,15 @@ def _tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps], panel
                         position = x * width + j
                         pixel = _pixel(place, line, x * stride + tap_x, *window)
                         kernel.store(acc, kernel.load(acc, position) + values * pixel, position)
-    for x, j in itertools.product(range(pixels), range(0, width, LANES)):
+    for x, j in itertools.product(range(pixels), range(0, width, kernel.lanes)):
         value = kernel.clamp_bits(kernel.load(acc, x * width + j), layer.clamp)
         kernel.store(target.buffer, value, target.at(first + column + x, channel + j))
 
 
 def _pixel(place: Place, line: Expr, offset: int, low: int, high: int) -> Expr:
     """The input at `line + offset` in all lanes, out of vectors that stay within [low, high)."""
-    if high - low < LANES:
+    lanes = place.kernel.lanes
+    if high - low < lanes:
         return place.kernel.splat(place.data[line + offset])
-    vector = min(low + (offset - low) // LANES * LANES, high - LANES)
+    vector = min(low + (offset - low) // lanes * lanes, high - lanes)
     return place.kernel.lane(place.kernel.load(place.data, line + vector), offset - vector)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.chain_geometry import ChainAxis, Reader, axes
 from tvmmobile.schedules.machine import round_up
 from tvmmobile.schedules.space import Knobs
 
-#: float32 elements of a cache line, to which everything is aligned.
-LINE = 16
+#: Bytes of a cache line, to which everything is aligned.
+LINE_BYTES = 64
 
 
 def readers(layers: Sequence[Conv2d], axis: int) -> list[Reader]:
@@ -81,9 +82,9 @@ class ChainMemory:
         return sum(stage.ring * stage.row for stage in self.stages[:-1]) + sum(stage.weight_elements for stage in self.stages)
 
 
-def arrange(layers: Sequence[Conv2d], knobs: Knobs, threads: int) -> ChainMemory:
+def arrange(layers: Sequence[Conv2d], knobs: Knobs, task: Task) -> ChainMemory:
     """Cut the layers' outputs as the knobs say and place what lies between them, one after another so that it cannot displace itself."""
-    blocks = knobs["blocks"]
+    blocks, line = knobs["blocks"], LINE_BYTES // task.precision.bytes
     width = -(-layers[-1].out_width // knobs["parts"])
     dearest = max(range(len(layers)), key=lambda index: layers[index].macs)
     cut = zip(layers, axes(readers(layers, 0), knobs["strip"]), axes(readers(layers, 1), width, dearest), strict=True)
@@ -91,15 +92,15 @@ def arrange(layers: Sequence[Conv2d], knobs: Knobs, threads: int) -> ChainMemory
     end = 0
     for index, stage in enumerate(stages[:-1]):
         stages[index] = replace(stage, buffer=end)
-        end += round_up(stage.ring * stage.row, LINE)
+        end += round_up(stage.ring * stage.row, line)
     if knobs["gather"]:
         for index, stage in enumerate(stages):
             stages[index] = replace(stage, weights=end)
-            end += round_up(stage.weight_elements, LINE)
+            end += round_up(stage.weight_elements, line)
     for index, stage in enumerate(stages[:-1]):
         if stage.columns.pieces > 1 and stage.kept_row:
-            rows = (-(-stage.rows.pieces // threads) + stages[0].rows.lead) * stage.rows.step
-            block = round_up(rows * stage.kept_row, LINE)
+            rows = (-(-stage.rows.pieces // task.threads) + stages[0].rows.lead) * stage.rows.step
+            block = round_up(rows * stage.kept_row, line)
             stages[index] = replace(stage, kept=end, kept_block=block)
             end += blocks * block
     return ChainMemory(tuple(stages), end)

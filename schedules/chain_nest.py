@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.chain_borders import emit_borders
 from tvmmobile.schedules.chain_depthwise import emit_depthwise
 from tvmmobile.schedules.chain_image import emit_image
@@ -13,18 +14,17 @@ from tvmmobile.schedules.chain_memory import arrange
 from tvmmobile.schedules.chain_place import Moment, Place
 from tvmmobile.schedules.chain_product import emit_product
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
-from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.space import Knobs
 
 
 class ChainNest:
     """The whole kernel's loops. Threads share steps; each has rings of its own and begins with the rows that its first step needs."""
 
-    def __init__(self, kernel: Kernel, layers: Sequence[Conv2d], knobs: Knobs, threads: int, buffers: Sequence[Buffer]) -> None:
-        self.kernel, self.T, self.knobs, self.threads = kernel, kernel.T, knobs, threads
+    def __init__(self, kernel: Kernel, layers: Sequence[Conv2d], knobs: Knobs, task: Task, buffers: Sequence[Buffer]) -> None:
+        self.kernel, self.T, self.knobs, self.threads = kernel, kernel.T, knobs, task.threads
         self.data, *constants, self.output = buffers
         self.constants = list(zip(constants[::2], constants[1::2], strict=True))
-        self.memory = arrange(layers, knobs, threads)
+        self.memory = arrange(layers, knobs, task)
         self.stages = self.memory.stages
 
     def emit(self) -> None:
@@ -73,6 +73,6 @@ class ChainNest:
         """Copy the weights of a block of channels next to what they are used with, where neither displaces the other."""
         for stage, (weight, _) in zip(self.stages, self.constants, strict=True):
             assert stage.weights is not None
-            with self.T.serial(0, stage.weight_elements // LANES) as index:
-                value = self.kernel.load(weight, block * stage.weight_elements + index * LANES)
-                self.kernel.store(scratch, value, stage.weights + index * LANES)
+            with self.T.serial(0, stage.weight_elements // self.kernel.lanes) as index:
+                value = self.kernel.load(weight, block * stage.weight_elements + index * self.kernel.lanes)
+                self.kernel.store(scratch, value, stage.weights + index * self.kernel.lanes)

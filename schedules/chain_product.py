@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from tvmmobile.schedules.chain_place import Place
 from tvmmobile.schedules.emit import Expr
-from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 
 
-def panel_width(channels: int, blocks: int, wanted: int) -> int:
+def panel_width(channels: int, blocks: int, wanted: int, lanes: int) -> int:
     """Channels per panel: as wanted, or where channels come in blocks the most up to it that divide a block."""
     if blocks == 1:
         return wanted
-    return next(width for width in range(wanted, 0, -LANES) if channels // blocks % width == 0)
+    return next(width for width in range(wanted, 0, -lanes) if channels // blocks % width == 0)
 
 
 def emit_product(place: Place) -> None:
     """All rows of a step that lie inside the image."""
-    width = panel_width(place.layer.out_channels, place.knobs["blocks"], place.knobs["columns"])
-    widths = panels(place.stage.channels, width)
+    width = panel_width(place.layer.out_channels, place.knobs["blocks"], place.knobs["columns"], place.kernel.lanes)
+    widths = panels(place.stage.channels, width, place.kernel.lanes)
     if place.knobs["order"] == 1:
         for panel in widths:
             with place.kernel.loop(panel.count) as index, place.kernel.loop(place.stage.rows.step) as row:
@@ -37,7 +36,7 @@ def _row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]]) -> None
         c, first_c = place.target(row)
         buffer, weights = place.weights
         tile, columns = place.tiles(place.knobs["rows"])
-        matmul = MatmulTile(place.kernel, a, buffer, place.bias, c, LANES, layer.clamp)
+        matmul = MatmulTile(place.kernel, a, buffer, place.bias, c, place.kernel.lanes, layer.clamp)
         with columns as column:
             for panel, count, first in widths:
                 with place.kernel.loop(count) as number:

@@ -14,14 +14,14 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, partition, tiles
 from tvmmobile.schedules.inputs import input_of, pieces_of_group
-from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
+from tvmmobile.schedules.machine import round_up, up_to, waste
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
 
 
 class Conv(Template):
-    """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, padding and number of groups, float32,
+    """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, padding and number of groups,
     with or without a residual.
 
     Channels lie together, or in blocks where there is one group. Where the input is put together from pieces, these are NHWC, and K is one
@@ -52,27 +52,27 @@ class Conv(Template):
         in_block = channel_block(layer.in_layout, layer.in_channels)
         k_blocks = (
             [k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)]
-            if channels % LANES == 0 and not layer.pieces
+            if channels % task.lanes == 0 and not layer.pieces
             else []
         )
         options = {
             "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
-            "columns": up_to((4, 8, 16, 24), round_up(channels, LANES)),
+            "columns": up_to((1, 2, 4, 6), round_up(channels, task.lanes), task.lanes),
             "k_block": (0, *k_blocks),
             "order": (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
 
         def fits(knobs: Knobs) -> bool:
-            return good_tile(knobs["rows"], knobs["columns"], layer.out_width, channels)
+            return good_tile(task.machine, task.lanes, knobs["rows"], knobs["columns"], layer.out_width, channels)
 
-        return Space(self.name, self.version, options, fits, {"rows": 7, "columns": 8, "k_block": 64, "order": 1, "axis": 0})
+        return Space(self.name, self.version, options, fits, {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "order": 1, "axis": 0})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, taps, tile, registers used, weights that a panel comes back to, and what the tile wastes at the edges."""
         layer = _layer(task)
         depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)
-        vectors = knobs["columns"] // LANES
+        vectors = knobs["columns"] // task.lanes
         return [
             math.log2(layer.out_height * layer.out_width),
             math.log2(depth),
@@ -90,8 +90,11 @@ class Conv(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = _layer(task)
-        kernel = Kernel(task.symbol)
-        packed = {"weight": (layer.groups * _group_elements(layer, knobs),), "bias": (_bias_elements(layer),)}
+        kernel = Kernel(task)
+        packed = {
+            "weight": (layer.groups * _group_elements(layer, knobs, task.lanes),),
+            "bias": (round_up(layer.out_channels, task.lanes),),
+        }
         shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, "output": layer.output_shape}
         with kernel.body(**shapes) as flat:
             _Nest(kernel, layer, knobs, dict(zip(shapes, flat, strict=True))).emit(task.threads)
@@ -105,13 +108,13 @@ class Conv(Template):
         block = knobs["k_block"] or depth
         pieces = []
         for group in range(layer.groups):
-            for panel in panels(layer.out_channels // layer.groups, knobs["columns"]):
+            for panel in panels(layer.out_channels // layer.groups, knobs["columns"], task.lanes):
                 for index in range(panel.count):
                     first = panel.channel + index * panel.width
                     columns = weight[:, :, group, first : first + panel.columns]
                     for start in range(0, depth, block):
-                        pieces.append(pack_panels(columns[:, start : start + block].reshape(-1, panel.columns), panel.width))
-        return [np.concatenate(pieces), pack_bias(parameters[0].bias)]
+                        pieces.append(pack_panels(columns[:, start : start + block].reshape(-1, panel.columns), panel.width, task.lanes))
+        return [np.concatenate(pieces), pack_bias(parameters[0].bias, task.lanes)]
 
 
 def _layer(task: Task) -> Conv2d:
@@ -120,13 +123,9 @@ def _layer(task: Task) -> Conv2d:
     return layer
 
 
-def _group_elements(layer: Conv2d, knobs: Knobs) -> int:
+def _group_elements(layer: Conv2d, knobs: Knobs, lanes: int) -> int:
     """Elements of the packed weights of a group."""
-    return packed_elements(layer.out_channels // layer.groups, knobs["columns"], math.prod(layer.weight_shape[:3]))
-
-
-def _bias_elements(layer: Conv2d) -> int:
-    return round_up(layer.out_channels, LANES)
+    return packed_elements(layer.out_channels // layer.groups, knobs["columns"], math.prod(layer.weight_shape[:3]), lanes)
 
 
 class _Nest:
@@ -140,7 +139,7 @@ class _Nest:
         self.c = Activation(buffers["output"], pixels, layer.out_channels, channel_block(layer.out_layout, layer.out_channels))
         self.residual = Activation(buffers["residual"], pixels, layer.out_channels, layer.out_channels) if layer.residual else None
         self.bias = buffers["bias"]
-        self.tile = MatmulTile(kernel, a, buffers["weight"], self.bias, self.c, LANES, layer.clamp, layer.stride[1])
+        self.tile = MatmulTile(kernel, a, buffers["weight"], self.bias, self.c, kernel.lanes, layer.clamp, layer.stride[1])
         self.columns = partition(layer.out_width, knobs["rows"], layer.width, layer.kernel[1], layer.stride[1], layer.padding[1])
 
     def emit(self, threads: int) -> None:
@@ -159,7 +158,7 @@ class _Nest:
             return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
 
         rows = part(self.layer.out_height) if by_rows else (0, self.layer.out_height)
-        for panel in panels(self.channels, self.knobs["columns"]):
+        for panel in panels(self.channels, self.knobs["columns"], self.kernel.lanes):
             shared = not by_rows and panel.count > 1
             alone = [] if by_rows or shared or thread is None else [thread == threads - 1]
             columns = part(panel.count) if shared else (0, panel.count)
@@ -218,7 +217,8 @@ class _Nest:
         channel = group * self.channels + panel.channel + index * width
         target = row * layer.out_width + column
         acc = kernel.accumulators(run.size * width)
-        places = [(x, j, min(LANES, panel.columns - j)) for x in range(run.size) for j in range(0, width, LANES)]
+        vector = kernel.lanes
+        places = [(x, j, min(vector, panel.columns - j)) for x in range(run.size) for j in range(0, width, vector)]
         for x, j, lanes in places:
             if part.first:
                 begin = kernel.load_part(self.bias, channel + j, lanes)
@@ -229,7 +229,7 @@ class _Nest:
             kernel.store(acc, begin, x * width + j)
         top = row * layer.stride[0] - layer.padding[0]
         # Where this panel's block of K begins, all its taps.
-        weights = group * _group_elements(layer, self.knobs) + (panel.channel + index * width) * (taps_y * taps_x * self.depth)
+        weights = group * _group_elements(layer, self.knobs, vector) + (panel.channel + index * width) * (taps_y * taps_x * self.depth)
         weights = weights + part.start * (taps_y * taps_x * width)
         depth = Extent(group * self.depth + part.start, part.count, part.first, part.last)
         with self._rows_inside(top) as tap_y:

@@ -10,14 +10,14 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
-from tvmmobile.schedules.machine import LANES, waste
+from tvmmobile.schedules.machine import waste
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
 
 class Depthwise(Template):
-    """Takes one depthwise convolution of any kernel size, stride and padding, float32, channels together or in blocks. Where its
+    """Takes one depthwise convolution of any kernel size, stride and padding, channels together or in blocks. Where its
     input is put together from pieces, these and the output are NHWC.
 
     Knobs:
@@ -39,7 +39,7 @@ class Depthwise(Template):
             return None
         if layer.pieces and (layer.in_layout, layer.out_layout) != ("NHWC", "NHWC"):
             return None
-        return window_space(self.name, self.version, layer, task.threads, constants=layer.kernel[1])
+        return window_space(self.name, self.version, layer, task, constants=layer.kernel[1])
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, stride, tile, registers used, loads per output, and what the tile wastes at the edges."""
@@ -62,7 +62,7 @@ class Depthwise(Template):
         """See `Template.emit`."""
         layer = task.layer
         assert isinstance(layer, Conv2d)
-        kernel = Kernel(task.symbol)
+        kernel = Kernel(task)
         taps = layer.kernel[0] * layer.kernel[1]
         channels = layer.in_channels
         packed = {"weight": (taps * channels,), "bias": (channels,)}
@@ -85,8 +85,9 @@ class Depthwise(Template):
         weight = parameters[0].weight.reshape(taps, channels)
         parts = []
         for count in [count for _, _, count in layer.pieces] or [channels]:
-            whole = count - count % LANES
-            vectors = weight[:, :whole].reshape(taps, whole // LANES, LANES).transpose(1, 0, 2)
+            lanes = task.lanes
+            whole = count - count % lanes
+            vectors = weight[:, :whole].reshape(taps, whole // lanes, lanes).transpose(1, 0, 2)
             parts += [vectors.ravel(), weight[:, whole:count].T.ravel()]
             weight = weight[:, count:]
         return [np.concatenate(parts), parameters[0].bias]

@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from tvmmobile.graph.layers import Clamp, Curve
-from tvmmobile.schedules.machine import LANES
+from tvmmobile.graph.tasks import Task
 
 Expr = Any
 Buffer = Any
@@ -113,14 +111,18 @@ class Piece:
 
 
 class Kernel:
-    """A TIR function under construction, with flat float32 buffers."""
+    """A task's TIR function under construction, with flat buffers in its precision.
 
-    def __init__(self, symbol: str) -> None:
+    Attributes:
+        lanes: elements of a vector.
+    """
+
+    def __init__(self, task: Task) -> None:
         from tvm.script.ir_builder import IRBuilder
         from tvm.tirx.script import builder
 
         self.T = builder
-        self._symbol = symbol
+        self.lanes, self._symbol, self._precision = task.lanes, task.symbol, task.precision
         self._ir_builder = IRBuilder()
 
     @contextmanager
@@ -129,7 +131,7 @@ class Kernel:
         with self._ir_builder, self.T.prim_func(is_private=False, s_tir=True):
             self.T.func_name(self._symbol)
             self.T.func_attr({"global_symbol": self._symbol, "tirx.noalias": True})
-            arguments = [(self.T.arg(name, self.T.Buffer(shape, "float32")), shape) for name, shape in shapes.items()]
+            arguments = [(self.T.arg(name, self.T.Buffer(shape, self._precision.name)), shape) for name, shape in shapes.items()]
             flat = []
             for argument, shape in arguments:
                 if len(shape) == 1:
@@ -138,7 +140,7 @@ class Kernel:
                 size = 1
                 for extent in shape:
                     size *= extent
-                flat.append(self.T.decl_buffer((size,), "float32", data=argument.data))
+                flat.append(self.T.decl_buffer((size,), self._precision.name, data=argument.data))
             yield flat
 
     def finish(self) -> Any:
@@ -168,77 +170,85 @@ class Kernel:
 
     def accumulators(self, elements: int) -> Buffer:
         """A buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
-        return self.T.alloc_buffer((elements,), "float32", scope="local", annotations={"disable_lower_builtin": True})
+        return self.T.alloc_buffer((elements,), self._precision.accumulator, scope="local", annotations={"disable_lower_builtin": True})
 
     def scratch(self, elements: int) -> Buffer:
         """A buffer in memory: one allocation where this is called, from the workspace of the thread that gets there."""
-        return self.T.alloc_buffer((elements,), "float32")
+        return self.T.alloc_buffer((elements,), self._precision.name)
 
-    def at(self, index: Expr, lanes: int = LANES) -> Expr:
-        """Index of `lanes` consecutive elements."""
+    def number(self, value: float) -> Expr:
+        """A constant."""
+        return getattr(self.T, self._precision.accumulator)(value)
+
+    def at(self, index: Expr, lanes: int = 0) -> Expr:
+        """Index of `lanes` consecutive elements, 0 for a whole vector; so in what follows."""
+        lanes = lanes or self.lanes
         return self.T.Ramp(index, 1, lanes) if lanes > 1 else index
 
-    def load(self, buffer: Buffer, index: Expr, lanes: int = LANES) -> Expr:
+    def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
         """`lanes` consecutive elements."""
         return buffer[self.at(index, lanes)]
 
-    def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = LANES) -> None:
+    def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:
         """Store `lanes` values to consecutive elements."""
         self.T.buffer_store(buffer, value, [self.at(index, lanes)])
 
     def load_part(self, buffer: Buffer, index: Expr, lanes: int) -> Expr:
         """A whole vector of which only the first `lanes` elements exist in the buffer; the others are zeros."""
-        if lanes == LANES:
+        if lanes == self.lanes:
             return self.load(buffer, index)
-        elements = [buffer[index + lane] if lane < lanes else self.T.float32(0.0) for lane in range(LANES)]
-        return self.T.Shuffle(elements, list(range(LANES)))
+        elements = [buffer[index + lane] if lane < lanes else self.number(0.0) for lane in range(self.lanes)]
+        return self.T.Shuffle(elements, list(range(self.lanes)))
 
     def store_part(self, buffer: Buffer, vector: Expr, index: Expr, lanes: int) -> None:
         """Store the first `lanes` lanes of a whole vector."""
-        if lanes == LANES:
+        if lanes == self.lanes:
             self.store(buffer, vector, index)
             return
         for lane in range(lanes):
             self.T.buffer_store(buffer, self.T.Shuffle([vector], [lane]), [index + lane])
 
-    def lane(self, vector: Expr, lane: int, lanes: int = LANES) -> Expr:
+    def lane(self, vector: Expr, lane: int) -> Expr:
         """One lane of a vector in all lanes, which becomes the indexed operand of FMLA."""
-        return self.T.Broadcast(self.T.Shuffle([vector], [lane]), lanes)
+        return self.T.Broadcast(self.T.Shuffle([vector], [lane]), self.lanes)
 
-    def splat(self, scalar: Expr, lanes: int = LANES) -> Expr:
+    def splat(self, scalar: Expr, lanes: int = 0) -> Expr:
         """A scalar in all lanes."""
+        lanes = lanes or self.lanes
         return self.T.Broadcast(scalar, lanes) if lanes > 1 else scalar
 
     def clamp_bits(self, value: Expr, bounds: Clamp) -> Expr:
-        """A whole vector limited to `bounds`, compared as integers where 0 is the lower bound: half the cost of floats.
+        """A whole vector limited to `bounds`, compared as integers where 0 is the lower bound and the precision
+        has integers for that: half the cost of floats.
 
         Floats that are not negative order as their bits do, and negative ones are negative integers. A NaN becomes one of the bounds, as
         it does when floats are compared.
         """
         if isinstance(bounds, str):
-            return self._curve(value, bounds, LANES)
-        low, high = bounds
-        if low != 0.0:
+            return self._curve(value, bounds, self.lanes)
+        (low, high), integer = bounds, self._precision.bits
+        if low != 0.0 or not integer:
             return self.clamp(value, bounds)
-        bits = self.T.max(self.T.reinterpret(f"int32x{LANES}", value), self.T.Broadcast(self.T.int32(0), LANES))
+        number = getattr(self.T, integer)
+        bits = self.T.max(self.T.reinterpret(f"{integer}x{self.lanes}", value), self.splat(number(0)))
         if high is not None:
-            bits = self.T.min(bits, self.T.Broadcast(self.T.int32(int(np.float32(high).view(np.int32))), LANES))
-        return self.T.reinterpret(f"float32x{LANES}", bits)
+            bits = self.T.min(bits, self.splat(number(self._precision.bits_of(high))))
+        return self.T.reinterpret(f"{self._precision.accumulator}x{self.lanes}", bits)
 
-    def clamp(self, value: Expr, bounds: Clamp, lanes: int = LANES) -> Expr:
+    def clamp(self, value: Expr, bounds: Clamp, lanes: int = 0) -> Expr:
         """`value` limited to `bounds`, or through another activation."""
         if isinstance(bounds, str):
             return self._curve(value, bounds, lanes)
         low, high = bounds
         if low is not None:
-            value = self.T.max(value, self.splat(self.T.float32(low), lanes))
+            value = self.T.max(value, self.splat(self.number(low), lanes))
         if high is not None:
-            value = self.T.min(value, self.splat(self.T.float32(high), lanes))
+            value = self.T.min(value, self.splat(self.number(high), lanes))
         return value
 
     def _curve(self, value: Expr, name: Curve, lanes: int) -> Expr:
         """An activation that is more than bounds."""
-        raised = value + self.splat(self.T.float32(3.0), lanes)
-        gate = self.clamp_bits(raised, (0.0, 6.0)) if lanes == LANES else self.clamp(raised, (0.0, 6.0), lanes)
-        gate = gate * self.splat(self.T.float32(1 / 6), lanes)
+        raised = value + self.splat(self.number(3.0), lanes)
+        gate = self.clamp_bits(raised, (0.0, 6.0)) if lanes in (0, self.lanes) else self.clamp(raised, (0.0, 6.0), lanes)
+        gate = gate * self.splat(self.number(1 / 6), lanes)
         return value * gate if name == "hswish" else gate

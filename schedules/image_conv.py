@@ -8,7 +8,7 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
-from tvmmobile.schedules.machine import LANES, REGISTERS, round_up, up_to, waste
+from tvmmobile.schedules.machine import round_up, up_to, waste
 from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template
@@ -19,7 +19,7 @@ FEW_ACCUMULATORS = 4
 
 
 class ImageConv(Template):
-    """Takes one convolution with at most 4 input channels in NCHW, one group, float32.
+    """Takes one convolution with at most 4 input channels in NCHW, one group.
 
     Knobs:
         pixels, columns: register tile in output pixels of a row and output channels.
@@ -33,32 +33,32 @@ class ImageConv(Template):
 
     def _space(self, task: Task) -> Space | None:
         """See the class."""
-        layer = task.region[0]
+        layer, lanes = task.region[0], task.lanes
         if not (isinstance(layer, Conv2d) and layer.in_layout == "NCHW" and layer.groups == 1 and layer.in_channels <= MAX_INPUT_CHANNELS):
             return None
         options = {
             "pixels": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
-            "columns": up_to((4, 8, 12, 16, 24, 32), round_up(layer.out_channels, LANES)),
+            "columns": up_to((1, 2, 3, 4, 6, 8), round_up(layer.out_channels, lanes), lanes),
             "loop": (0, 1),
             "order": (0, 1),
         }
         stride, kernel = layer.stride[1], layer.kernel[1]
-        fewest = min(FEW_ACCUMULATORS, max(options["pixels"]) * max(options["columns"]) // LANES)
+        fewest = min(FEW_ACCUMULATORS, max(options["pixels"]) * max(options["columns"]) // lanes)
 
         def fits(knobs: Knobs) -> bool:
-            accumulators = knobs["pixels"] * knobs["columns"] // LANES
-            segment = -(-((knobs["pixels"] - 1) * stride + kernel) // LANES)
+            accumulators = knobs["pixels"] * knobs["columns"] // lanes
+            segment = -(-((knobs["pixels"] - 1) * stride + kernel) // lanes)
             # Unrolled input channels make LLVM spill for wide tiles (up to 18 % slower than the loop) but are the fastest for small
             # ones (2 × 32 at 224: 2.97 M cycles against 3.05 M), so both stay in the space, although some of its members spill.
-            return accumulators >= fewest and accumulators + segment + 2 <= REGISTERS
+            return accumulators >= fewest and accumulators + segment + 2 <= task.machine.registers
 
-        return Space(self.name, self.version, options, fits, {"pixels": 4, "columns": 16, "loop": 1, "order": 1})
+        return Space(self.name, self.version, options, fits, {"pixels": 4, "columns": 4 * lanes, "loop": 1, "order": 1})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, and what the tile wastes at the edges."""
         layer = task.layer
         assert isinstance(layer, Conv2d)
-        vectors = knobs["columns"] // LANES
+        vectors = knobs["columns"] // task.lanes
         return [
             math.log2(layer.out_height * layer.out_width),
             math.log2(layer.out_channels),
@@ -71,11 +71,11 @@ class ImageConv(Template):
         """See `Template.emit`."""
         layer = task.layer
         assert isinstance(layer, Conv2d)
-        kernel = Kernel(task.symbol)
+        kernel = Kernel(task)
         depth = layer.in_channels * layer.kernel[0] * layer.kernel[1]
-        widths = panels(layer.out_channels, knobs["columns"])
-        packed = packed_elements(layer.out_channels, knobs["columns"], depth)
-        bias = round_up(layer.out_channels, LANES)
+        widths = panels(layer.out_channels, knobs["columns"], task.lanes)
+        packed = packed_elements(layer.out_channels, knobs["columns"], depth, task.lanes)
+        bias = round_up(layer.out_channels, task.lanes)
         with kernel.body(data=layer.input_shape, weight=(packed,), bias=(bias,), output=layer.output_shape) as buffers:
             _Nest(kernel, layer, knobs, task.threads, widths, tuple(buffers)).emit()
         return kernel.finish()
@@ -85,7 +85,7 @@ class ImageConv(Template):
         layer = task.layer
         assert isinstance(layer, Conv2d)
         weight = parameters[0].weight.transpose(2, 0, 1, 3).reshape(-1, layer.out_channels)
-        return [pack_panels(weight, knobs["columns"]), pack_bias(parameters[0].bias)]
+        return [pack_panels(weight, knobs["columns"], task.lanes), pack_bias(parameters[0].bias, task.lanes)]
 
 
 class _Nest:
@@ -127,7 +127,7 @@ class _Nest:
         channel = panel.channel + index * width
         acc = self.kernel.accumulators(pixel_run.size * width)
         for x in range(pixel_run.size):
-            for j in range(0, width, LANES):
+            for j in range(0, width, self.kernel.lanes):
                 store(acc, load(self.bias, channel + j), x * width + j)
         weights = channel * depth
         if self.knobs["loop"]:
@@ -137,10 +137,10 @@ class _Nest:
             for plane in range(layer.in_channels):
                 self._plane(acc, row_run, row, pixel_run, pixel, width, weights, plane)
         for x in range(pixel_run.size):
-            for j in range(0, width, LANES):
+            for j in range(0, width, self.kernel.lanes):
                 value = self.kernel.clamp_bits(load(acc, x * width + j), layer.clamp)
                 target = (row * layer.out_width + pixel + x) * layer.out_channels + channel + j
-                self.kernel.store_part(self.output, value, target, min(LANES, panel.columns - j))
+                self.kernel.store_part(self.output, value, target, min(self.kernel.lanes, panel.columns - j))
 
     def _plane(self, acc: Buffer, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, width: int, weights: Expr, plane: Expr) -> None:
         """Adds one input channel."""
@@ -152,7 +152,7 @@ class _Nest:
             start = (plane * layer.height + y) * layer.width + pixel * layer.stride[1] - layer.padding[1]
             segment = _Segment(self.kernel, self.data, start, pixel_run, layer.stride[1])
             for tap_x in range(taps_x):
-                for j in range(0, width, LANES):
+                for j in range(0, width, self.kernel.lanes):
                     tap = (plane * taps_y + tap_y) * taps_x + tap_x
                     filter_tap = load(self.weight, weights + tap * width + j)
                     for x in range(pixel_run.size):
@@ -172,7 +172,8 @@ class _Segment:
 
     def broadcast(self, offset: int) -> Expr:
         """The input at `start + offset`, in all lanes."""
-        if self.high - self.low < LANES:
+        lanes = self.kernel.lanes
+        if self.high - self.low < lanes:
             return self.kernel.splat(self.data[self.start + offset])
-        vector = min(self.low + (offset - self.low) // LANES * LANES, self.high - LANES)
+        vector = min(self.low + (offset - self.low) // lanes * lanes, self.high - lanes)
         return self.kernel.lane(self.kernel.load(self.data, self.start + vector), offset - vector)

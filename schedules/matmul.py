@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Clamp
+from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece
-from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, round_up
+from tvmmobile.schedules.machine import round_up
 
 
 @dataclass(frozen=True)
@@ -20,38 +21,35 @@ class Panel:
         count: how many of them follow each other.
         columns: channels in a panel that exist.
         channel: first output channel.
+        width: channels with the padding to whole vectors.
     """
 
     count: int
     columns: int
     channel: int
-
-    @property
-    def width(self) -> int:
-        """Channels with the padding to whole vectors."""
-        return round_up(self.columns, LANES)
+    width: int
 
 
-def panels(channels: int, width: int) -> list[Panel]:
-    """Panels of `width` channels, then a narrower one for what remains."""
+def panels(channels: int, width: int, lanes: int) -> list[Panel]:
+    """Panels of `width` channels, whole vectors of `lanes`, then a narrower one for what remains."""
     whole, rest = divmod(channels, width)
-    found = [Panel(whole, width, 0)] if whole else []
+    found = [Panel(whole, width, 0, width)] if whole else []
     if rest:
-        found.append(Panel(1, rest, whole * width))
+        found.append(Panel(1, rest, whole * width, round_up(rest, lanes)))
     return found
 
 
-def packed_elements(channels: int, width: int, depth: int) -> int:
+def packed_elements(channels: int, width: int, depth: int, lanes: int) -> int:
     """Elements of (depth, channels) weights in panels of `width` channels."""
-    return depth * sum(panel.count * panel.width for panel in panels(channels, width))
+    return depth * sum(panel.count * panel.width for panel in panels(channels, width, lanes))
 
 
-def packed_shapes(depth: int, channels: int, width: int) -> dict[str, tuple[int, ...]]:
+def packed_shapes(depth: int, channels: int, width: int, lanes: int) -> dict[str, tuple[int, ...]]:
     """Shapes of what `pack_panels` and `pack_bias` return, by the kernel's argument."""
-    return {"weight": (packed_elements(channels, width, depth),), "bias": (round_up(channels, LANES),)}
+    return {"weight": (packed_elements(channels, width, depth, lanes),), "bias": (round_up(channels, lanes),)}
 
 
-def pack_panels(weight: Array, width: int, k_block: int = 0, n_block: int = 0) -> Array:
+def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block: int = 0) -> Array:
     """Pack (K, N) weights as [block of panels][K block][panel][K][width], the last panel narrower, padded with zeros to whole vectors.
 
     So what a cache block reads is in one piece, and the next block's follows it. Pieces of panels a whole K apart would displace each other
@@ -60,6 +58,7 @@ def pack_panels(weight: Array, width: int, k_block: int = 0, n_block: int = 0) -
     Args:
         weight: (K, N).
         width: channels per panel.
+        lanes: of a vector.
         k_block: K per block, the last one shorter; 0 for all of K.
         n_block: panels per block; 0 for all of them. The narrower panel is a block of its own.
 
@@ -67,29 +66,29 @@ def pack_panels(weight: Array, width: int, k_block: int = 0, n_block: int = 0) -
     """
     depth, channels = weight.shape
     pieces = []
-    for panel in panels(channels, width):
+    for panel in panels(channels, width, lanes):
         for block in range(0, panel.count, n_block or panel.count):
             for start in range(0, depth, k_block or depth):
                 part = weight[start : start + (k_block or depth)]
                 for index in range(block, min(block + (n_block or panel.count), panel.count)):
                     first = panel.channel + index * panel.width
-                    piece = np.zeros((len(part), panel.width), np.float32)
+                    piece = np.zeros((len(part), panel.width), weight.dtype)
                     piece[:, : panel.columns] = part[:, first : first + panel.columns]
                     pieces.append(piece.ravel())
     return np.concatenate(pieces)
 
 
-def pack_bias(bias: Array) -> Array:
+def pack_bias(bias: Array, lanes: int) -> Array:
     """The bias padded with zeros to whole vectors."""
-    return np.pad(bias.astype(np.float32), (0, round_up(len(bias), LANES) - len(bias)))
+    return np.pad(bias, (0, round_up(len(bias), lanes) - len(bias)))
 
 
-def good_tile(rows: int, columns: int, pixels: int, channels: int) -> bool:
+def good_tile(machine: Machine, lanes: int, rows: int, columns: int, pixels: int, channels: int) -> bool:
     """Whether a tile fits the registers and hides the latency of its multiplications, as far as so many pixels and channels allow."""
-    vectors = columns // LANES
-    most = min(pixels, REGISTERS) * round_up(channels, LANES) // LANES
+    vectors = columns // lanes
+    most = min(pixels, machine.registers) * round_up(channels, lanes) // lanes
     # Per step the tile holds its accumulators, one vector of A per row and at least one of W.
-    return min(MIN_ACCUMULATORS, most // 2) <= rows * vectors <= REGISTERS - rows - min(vectors, 2)
+    return min(machine.accumulators, most // 2) <= rows * vectors <= machine.registers - rows - min(vectors, 2)
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class MatmulTile:
     Attributes:
         a, c: with K and N channels.
         w, bias: flat buffers, packed by `pack_panels` and `pack_bias`.
-        unroll: K steps per loop iteration, a multiple of 4.
+        unroll: K steps per loop iteration, whole vectors.
         step: pixels of A from one row of the tile to the next.
         residual: R, with the pixels and channels of C; `None` for none.
         pieces: what A is put together from, K after K; empty where it is one activation.
@@ -145,33 +144,32 @@ class MatmulTile:
             part: of K, inside one of A's blocks or covering whole ones.
             weights: where this part of the panel begins in W.
         """
-        kernel, vectors = self.kernel, panel.width // LANES
+        kernel, lanes, vectors = self.kernel, self.kernel.lanes, panel.width // self.kernel.lanes
         channel = panel.channel + index * panel.width
         places = self._places(self.c, target, rows, panel, channel)
         added = self._places(self.residual, target, rows, panel, channel) if self.residual and part.first else []
         acc = kernel.accumulators(rows * panel.width)
         for i in range(rows):
             for j in range(vectors):
-                begin = kernel.load(self.bias, channel + j * LANES) if part.first else kernel.load(self.c.buffer, places[i][j])
+                begin = kernel.load(self.bias, channel + j * lanes) if part.first else kernel.load(self.c.buffer, places[i][j])
                 if added and self.residual:
-                    begin = begin + kernel.load_part(self.residual.buffer, added[i][j], min(LANES, panel.columns - j * LANES))
-                kernel.store(acc, begin, i * panel.width + j * LANES)
+                    begin = begin + kernel.load_part(self.residual.buffer, added[i][j], min(lanes, panel.columns - j * lanes))
+                kernel.store(acc, begin, i * panel.width + j * lanes)
         self.accumulate(acc, row, rows, panel.width, weights, part)
         for i in range(rows):
             for j in range(vectors):
-                value: Any = kernel.load(acc, i * panel.width + j * LANES)
+                value: Any = kernel.load(acc, i * panel.width + j * lanes)
                 if part.last:
                     value = kernel.clamp_bits(value, self.bounds)
-                kernel.store_part(self.c.buffer, value, places[i][j], min(LANES, panel.columns - j * LANES))
+                kernel.store_part(self.c.buffer, value, places[i][j], min(lanes, panel.columns - j * lanes))
 
-    @staticmethod
-    def _places(c: Activation, target: Expr, rows: int, panel: Panel, channel: Expr) -> list[list[Expr]]:
+    def _places(self, c: Activation, target: Expr, rows: int, panel: Panel, channel: Expr) -> list[list[Expr]]:
         """Where each vector of the tile is in C or in what lies like it, by row and vector."""
-        vectors = range(panel.width // LANES)
+        starts = range(0, panel.width, self.kernel.lanes)
         if c.block % panel.width == 0 and panel.channel % panel.width == 0:
             corner = c.at(target, channel)
-            return [[corner + i * c.block + j * LANES for j in vectors] for i in range(rows)]
-        return [[c.at(target + i, channel + j * LANES) for j in vectors] for i in range(rows)]
+            return [[corner + i * c.block + j for j in starts] for i in range(rows)]
+        return [[c.at(target + i, channel + j) for j in starts] for i in range(rows)]
 
     def accumulate(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int = 0) -> None:
         """acc[first .. first + rows] += A[row .. row + rows, part] · W[part].
@@ -222,19 +220,19 @@ class MatmulTile:
             self._multiply(acc, place, rows, width, first + whole * self.unroll, rest)
 
     def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int) -> None:
-        """`count` steps, unrolled; A is read four K values at a time."""
-        load, data = self.kernel.load, self.a.buffer
-        for begin in range(0, count, LANES):
-            lanes = min(LANES, count - begin)
+        """`count` steps, unrolled; A is read a vector of K values at a time."""
+        load, data, vector = self.kernel.load, self.a.buffer, self.kernel.lanes
+        for begin in range(0, count, vector):
+            lanes = min(vector, count - begin)
             source = [place.origin + i * (self.step * self.a.block) + step + begin for i in range(rows)]
             for lane in range(lanes):
                 weights = place.weights + (place.done + step + begin + lane) * self.pitch(width)
-                for j in range(width // LANES):
-                    w = load(self.w, weights + j * LANES)
+                for j in range(0, width, vector):
+                    w = load(self.w, weights + j)
                     for i in range(rows):
-                        whole = lanes == LANES
+                        whole = lanes == vector
                         a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(data[source[i] + lane])
-                        position = (place.row + i) * width + j * LANES
+                        position = (place.row + i) * width + j
                         self.kernel.store(acc, load(acc, position) + w * a, position)
 
     def pitch(self, width: int) -> int:

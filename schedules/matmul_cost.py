@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmmobile.schedules.machine import LANES, round_up
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.machine import round_up
 from tvmmobile.schedules.space import Knobs
 
-FLOAT_BYTES, LINE_FLOATS = 4, 16
+LINE_BYTES = 64
 #: What can be counted on to stay in 32 KiB of two ways.
 RESIDENT_BYTES = 26624
 #: What can be counted on to stay in the 1 MiB of the second one while other things pass.
@@ -30,12 +32,26 @@ PER_SCALED_VECTOR = 2.0
 
 @dataclass(frozen=True)
 class Product:
-    """Extents of C = A · W: pixels × K × channels; and whether W is multiplied by a gate first."""
+    """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate first; lanes of a vector and bytes of an element."""
 
     pixels: int
     depth: int
     channels: int
-    scaled: bool = False
+    scaled: bool
+    lanes: int
+    bytes: int
+
+    @classmethod
+    def of(cls, layer: Conv2d, task: Task) -> Product:
+        """A 1×1 convolution's."""
+        return cls(
+            layer.out_height * layer.out_width, layer.in_channels, layer.out_channels, layer.scaled, task.lanes, task.precision.bytes
+        )
+
+    @property
+    def line(self) -> int:
+        """Elements of a cache line."""
+        return LINE_BYTES // self.bytes
 
     def cycles(self, knobs: Knobs) -> float:
         """Estimated cycles with `Pointwise`'s knobs, on one thread."""
@@ -44,7 +60,7 @@ class Product:
     @property
     def least(self) -> float:
         """Cycles of the multiplications alone."""
-        return self.pixels * self.depth * self.channels / LANES
+        return self.pixels * self.depth * self.channels / self.lanes
 
     def multiplying(self, rows: int, columns: int, k_block: int) -> float:
         """Cycles of the multiplications, with those of the tiles at the edges, and of what begins and ends a tile."""
@@ -53,8 +69,8 @@ class Product:
         steps = -(-self.depth // (k_block or self.depth))
         cycles = 0.0
         for height, row_tiles in ((rows, tiles), (rest, 1 if rest else 0)):
-            for width, column_tiles in ((columns, panels), (round_up(narrow, LANES), 1 if narrow else 0)):
-                accumulators = height * width // LANES
+            for width, column_tiles in ((columns, panels), (round_up(narrow, self.lanes), 1 if narrow else 0)):
+                accumulators = height * width // self.lanes
                 tile = max(accumulators, LATENCY_BOUND) * self.depth + steps * PER_K_BLOCK + PER_TILE
                 cycles += tile * row_tiles * column_tiles
         return cycles
@@ -69,18 +85,18 @@ class Product:
         n = min((knobs["n_block"] * columns) or self.channels, self.channels)
         k = min(knobs["k_block"] or self.depth, self.depth)
         one_tile, one_panel = min(rows, m) * k, k * min(columns, n)
-        again_w = 1.0 if _stay(k * n, one_tile, rows * n) else max(m / rows, 1)
-        again_a = 1.0 if _stay(one_tile, one_panel) else max(n / columns, 1)
+        again_w = 1.0 if self._stay(k * n, one_tile, rows * n) else max(m / rows, 1)
+        again_a = 1.0 if self._stay(one_tile, one_panel) else max(n / columns, 1)
         # What the outer loop holds while the inner one passes stays, or is read again, from the second level if it fits there.
         blocks_a, blocks_w = self.channels / n, self.pixels / m
-        if knobs["outer"] == 0 and _stay(m * self.depth, k * n, m * n):
+        if knobs["outer"] == 0 and self._stay(m * self.depth, k * n, m * n):
             blocks_a = 1.0
-        if knobs["outer"] == 1 and _stay(n * self.depth, m * k, m * n):
+        if knobs["outer"] == 1 and self._stay(n * self.depth, m * k, m * n):
             blocks_w = 1.0
-        read_a = self.pixels * self.depth / LINE_FLOATS * again_a * blocks_a * self._line(self.pixels, knobs["outer"] == 1, blocks_a)
-        read_w = self.channels * self.depth / LINE_FLOATS * again_w * blocks_w * self._line(self.channels, knobs["outer"] == 0, blocks_w)
-        written = self.pixels * self.channels / LINE_FLOATS
-        again_c = 0.0 if _stay(m * n, m * k, k * n) else self.depth / k - 1
+        read_a = self.pixels * self.depth / self.line * again_a * blocks_a * self._line(self.pixels, knobs["outer"] == 1, blocks_a)
+        read_w = self.channels * self.depth / self.line * again_w * blocks_w * self._line(self.channels, knobs["outer"] == 0, blocks_w)
+        written = self.pixels * self.channels / self.line
+        again_c = 0.0 if self._stay(m * n, m * k, k * n) else self.depth / k - 1
         return (
             read_a + read_w + written * (again_c * LINE_READ + LINE_WRITTEN) + (self._scaling(k * n, self.pixels / m) if self.scaled else 0)
         )
@@ -88,14 +104,13 @@ class Product:
     def _scaling(self, block: float, times: float) -> float:
         """Cycles to multiply all weights by their gate so many times, block by block into a buffer."""
         weights = self.depth * self.channels
-        missed = 0.0 if _stay(block, block) else weights / LINE_FLOATS * LINE_WRITTEN
-        return times * (weights / LANES * PER_SCALED_VECTOR + missed)
+        missed = 0.0 if self._stay(block, block) else weights / self.line * LINE_WRITTEN
+        return times * (weights / self.lanes * PER_SCALED_VECTOR + missed)
 
     def _line(self, extent: int, passes: bool, times: float) -> float:
         """Cycles to read a line of A or W: from memory again where all of it passes several times and is too much for the second level."""
-        return LINE_FROM_MEMORY if passes and times > 1 and extent * self.depth * FLOAT_BYTES > SECOND_LEVEL_BYTES else LINE_READ
+        return LINE_FROM_MEMORY if passes and times > 1 and extent * self.depth * self.bytes > SECOND_LEVEL_BYTES else LINE_READ
 
-
-def _stay(*floats: float) -> bool:
-    """Whether so many elements stay in the first-level cache together."""
-    return sum(floats) * FLOAT_BYTES <= RESIDENT_BYTES
+    def _stay(self, *elements: float) -> bool:
+        """Whether so many elements stay in the first-level cache together."""
+        return sum(elements) * self.bytes <= RESIDENT_BYTES

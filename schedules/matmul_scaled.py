@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tvmmobile.schedules.emit import Buffer, Expr
-from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, Span
 from tvmmobile.schedules.space import Knobs
@@ -40,18 +39,19 @@ class ScaledNest(MatmulNest):
         return (index - columns[0]) * (panel.width * part.count)
 
     def _scale(self, source: Expr, target: Expr, width: int, part: Extent) -> None:
-        """Multiplies a part of one panel, four steps of K at a time."""
-        steps, rest = divmod(part.count, LANES)
+        """Multiplies a part of one panel, a vector of K at a time."""
+        lanes = self.kernel.lanes
+        steps, rest = divmod(part.count, lanes)
         if steps:
             with self.kernel.loop(steps) as step:
-                gate = self.kernel.load(self.gate, part.start + step * LANES)
-                for lane in range(LANES):
-                    self._scale_row(source, target, width, step * LANES + lane, self.kernel.lane(gate, lane))
-        for row in range(steps * LANES, steps * LANES + rest):
+                gate = self.kernel.load(self.gate, part.start + step * lanes)
+                for lane in range(lanes):
+                    self._scale_row(source, target, width, step * lanes + lane, self.kernel.lane(gate, lane))
+        for row in range(steps * lanes, steps * lanes + rest):
             self._scale_row(source, target, width, row, self.kernel.splat(self.gate[part.start + row]))
 
     def _scale_row(self, source: Expr, target: Expr, width: int, row: Expr, factor: Expr) -> None:
         """One step of K."""
-        for column in range(0, width, LANES):
+        for column in range(0, width, self.kernel.lanes):
             place = row * width + column
             self.kernel.store(self.tile.w, self.kernel.load(self.packed, source + place) * factor, target + place)

@@ -17,7 +17,7 @@ from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows
 
 
 class WindowMax(Template):
-    """Takes one max pool of any window, stride and padding, float32, NHWC, its input in one tensor or in pieces.
+    """Takes one max pool of any window, stride and padding, NHWC, its input in one tensor or in pieces.
 
     Knobs: those of `Depthwise`.
     """
@@ -32,7 +32,7 @@ class WindowMax(Template):
         layer = task.region[0]
         if not isinstance(layer, MaxPool):
             return None
-        return window_space(self.name, self.version, layer, task.threads, constants=0)
+        return window_space(self.name, self.version, layer, task, constants=0)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, window, stride, tile, loads per output, and what the tile wastes at the edges."""
@@ -52,7 +52,7 @@ class WindowMax(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
-        layer, kernel = _layer(task), Kernel(task.symbol)
+        layer, kernel = _layer(task), Kernel(task)
         shapes = {"data": layer.input_shape, **layer.side_shapes, "least": (1,), "output": layer.output_shape}
         with kernel.body(**shapes) as flat:
             buffers, part = dict(zip(shapes, flat, strict=True)), whole_output(layer, knobs)
@@ -65,7 +65,7 @@ class WindowMax(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """What is less than every value. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
-        return [np.array([-np.inf], np.float32)]
+        return [np.array([-np.inf], task.precision.numpy)]
 
 
 class _LargestNest(WindowNest):

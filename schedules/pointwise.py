@@ -8,10 +8,11 @@ import math
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.inputs import input_of
-from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
+from tvmmobile.schedules.machine import round_up, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_bias, pack_panels, packed_shapes, panels
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
@@ -24,7 +25,7 @@ MEMBERS = 160
 
 
 class Pointwise(Template):
-    """Takes one 1×1 convolution of any stride, no padding, one group, float32, channels together or in blocks, with or without a gate
+    """Takes one 1×1 convolution of any stride, no padding, one group, channels together or in blocks, with or without a gate
     and a residual. Where its input is put together from pieces, these are NHWC, there is no gate, and K is one cache block.
 
     Knobs:
@@ -52,30 +53,32 @@ class Pointwise(Template):
         # A block of partial sums is stored and loaded by whole vectors.
         k_blocks = (
             tuple(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0))
-            if channels % LANES == 0 and not layer.pieces
+            if channels % task.lanes == 0 and not layer.pieces
             else ()
         )
         options = {
             "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), pixels),
-            "columns": up_to((4, 8, 16, 24), round_up(channels, LANES)),
+            "columns": up_to((1, 2, 4, 6), round_up(channels, task.lanes), task.lanes),
             "k_block": (0, *k_blocks),
             "m_block": (0, *(tiles for tiles in (2, 4, 7, 10, 14, 28) if tiles * 4 < pixels)),
             "n_block": (0, *(n for n in (1, 2, 4, 8, 16) if n * 8 < channels)),
             "outer": (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
-        usual = {"rows": 7, "columns": 8, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "axis": 0}
+        usual = {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "axis": 0}
 
         def fits(knobs: Knobs) -> bool:
-            return tuple(knobs[name] for name in options) in _likely(_product(layer), out_block, tuple(options.items()))
+            return tuple(knobs[name] for name in options) in _likely(
+                Product.of(layer, task), task.machine, out_block, tuple(options.items())
+            )
 
         return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, and what the tile wastes at the edges."""
         layer = _layer(task)
-        pixels = layer.out_height * layer.out_width
-        vectors = knobs["columns"] // LANES
+        pixels, product = layer.out_height * layer.out_width, Product.of(layer, task)
+        vectors = knobs["columns"] // task.lanes
         return [
             math.log2(pixels),
             math.log2(layer.in_channels),
@@ -85,7 +88,7 @@ class Pointwise(Template):
             (knobs["rows"] + vectors) / (knobs["rows"] * vectors),
             waste(pixels, knobs["rows"]),
             waste(layer.out_channels, knobs["columns"]),
-            math.log2(_product(layer).cycles(knobs) / _product(layer).least),
+            math.log2(product.cycles(knobs) / product.least),
             float(layer.scaled),
             len(layer.pieces),
         ]
@@ -93,17 +96,17 @@ class Pointwise(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = _layer(task)
-        kernel = Kernel(task.symbol)
+        kernel = Kernel(task)
         pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
-        packed = packed_shapes(depth, channels, knobs["columns"])
+        packed = packed_shapes(depth, channels, knobs["columns"], task.lanes)
         shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, "output": layer.output_shape}
         with kernel.body(**shapes) as flat:
             buffers = dict(zip(shapes, flat, strict=True))
             a, pieces = input_of(layer, buffers)
             c = Activation(buffers["output"], pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
             residual = Activation(buffers["residual"], c.pixels, channels, channels) if layer.residual else None
-            tile = self.tile(kernel, a, buffers["weight"], buffers["bias"], c, LANES, layer.clamp, pixels.step, residual, pieces)
-            loops = (tile, knobs, pixels, panels(channels, knobs["columns"]), task.threads)
+            tile = self.tile(kernel, a, buffers["weight"], buffers["bias"], c, task.lanes, layer.clamp, pixels.step, residual, pieces)
+            loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
             (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
         return kernel.finish()
 
@@ -114,7 +117,8 @@ class Pointwise(Template):
         """Weights in panels of `columns`, bias padded to whole vectors."""
         layer = _layer(task)
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
-        return [pack_panels(weight, knobs["columns"], knobs["k_block"], knobs["n_block"]), pack_bias(parameters[0].bias)]
+        packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"])
+        return [packed, pack_bias(parameters[0].bias, task.lanes)]
 
 
 def _pixels(layer: Conv2d) -> Pixels:
@@ -125,24 +129,23 @@ def _pixels(layer: Conv2d) -> Pixels:
     return Pixels(width, layer.out_height, pitch=width, step=layer.stride[1], source_pitch=layer.stride[0] * layer.width)
 
 
-def _product(layer: Conv2d) -> Product:
-    return Product(layer.out_height * layer.out_width, layer.in_channels, layer.out_channels, layer.scaled)
-
-
 @functools.lru_cache(maxsize=256)
-def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> frozenset[tuple[int, ...]]:
+def _likely(
+    product: Product, machine: Machine, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]
+) -> frozenset[tuple[int, ...]]:
     """The combinations that cost least by counting."""
     choices = dict(options)
     tiles = [
         (rows, columns)
         for rows, columns in itertools.product(choices["rows"], choices["columns"])
         # A panel that crosses blocks of the output has its vectors' places worked out one by one.
-        if good_tile(rows, columns, product.pixels, product.channels) and (out_block == product.channels or out_block % columns == 0)
+        if good_tile(machine, product.lanes, rows, columns, product.pixels, product.channels)
+        and (out_block == product.channels or out_block % columns == 0)
     ]
     others = [name for name in choices if name not in ("rows", "columns", "axis")]
     multiplying = functools.cache(product.multiplying)
     found = []
-    for (rows, columns), values in itertools.product(tiles or [(1, LANES)], itertools.product(*(choices[name] for name in others))):
+    for (rows, columns), values in itertools.product(tiles or [(1, product.lanes)], itertools.product(*(choices[name] for name in others))):
         knobs = {"rows": rows, "columns": columns, **dict(zip(others, values, strict=True))}
         # Without blocks of both kinds, there is nothing to put outermost.
         if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):

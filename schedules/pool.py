@@ -12,17 +12,19 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, Pool, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
-from tvmmobile.schedules.machine import LANES, REGISTERS, up_to, waste
+from tvmmobile.schedules.machine import up_to, waste
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import THREADS, Template
 
 #: Vectors of a cache line. Fewer at a time would read every line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 with one);
 #: as many sums also hide the latency of an addition (Cortex-A72: 4 cycles, one load a cycle).
 LINE_VECTORS = 4
+#: Registers for what is read and multiplied by.
+OTHERS = 4
 
 
 class PoolMean(Template):
-    """Takes one average pool over all pixels, float32, channels together or in blocks. Threads share the channels.
+    """Takes one average pool over all pixels, channels together or in blocks. Threads share the channels.
 
     Knobs:
         vectors: vectors of channels that are summed together.
@@ -40,13 +42,13 @@ class PoolMean(Template):
         if not isinstance(layer, Pool):
             return None
         options = {
-            "vectors": up_to((1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24), channel_block(layer.in_layout, layer.channels) // LANES),
+            "vectors": up_to((1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24), channel_block(layer.in_layout, layer.channels) // task.lanes),
             "pixels": up_to((1, 2, 3, 4, 6, 7, 8), layer.height * layer.width),
         }
         least = min(LINE_VECTORS, max(options["vectors"]))
 
         def fits(knobs: Knobs) -> bool:
-            return knobs["vectors"] >= least and knobs["vectors"] * knobs["pixels"] <= REGISTERS - LANES
+            return knobs["vectors"] >= least and knobs["vectors"] * knobs["pixels"] <= task.machine.registers - OTHERS
 
         return Space(self.name, self.version, options, fits, {"vectors": 4, "pixels": 4})
 
@@ -59,24 +61,24 @@ class PoolMean(Template):
             math.log2(layer.channels),
             math.log2(block),
             knobs["vectors"] * knobs["pixels"],
-            waste(max(block // LANES, 1), knobs["vectors"]),
+            waste(max(block // task.lanes, 1), knobs["vectors"]),
             waste(pixels, knobs["pixels"]),
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = _layer(task)
-        kernel, pixels = Kernel(task.symbol), layer.height * layer.width
+        kernel, pixels = Kernel(task), layer.height * layer.width
         with kernel.body(data=layer.input_shape, share=(1,), output=layer.output_shape) as (data, share, output):
             source = Activation(data, pixels, layer.channels, channel_block(layer.in_layout, layer.channels))
-            for group in _groups(source, knobs["vectors"]):
+            for group in _groups(source, knobs["vectors"], task.lanes):
                 _Means(kernel, source, group, knobs["pixels"], share, output).emit(task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """A pixel's share in the mean. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
         layer = _layer(task)
-        return [np.array([1 / (layer.height * layer.width)], np.float32)]
+        return [np.array([1 / (layer.height * layer.width)], task.precision.numpy)]
 
 
 @dataclass(frozen=True)
@@ -95,16 +97,16 @@ class _Group:
     first: int
 
 
-def _groups(source: Activation, vectors: int) -> Iterator[_Group]:
+def _groups(source: Activation, vectors: int, lanes: int) -> Iterator[_Group]:
     """The channels of a block: groups of equal size, then the vectors that remain, then single channels."""
-    whole, single = divmod(source.block, LANES)
+    whole, single = divmod(source.block, lanes)
     count, rest = divmod(whole, vectors)
     if count:
-        yield _Group(LANES, vectors, count, 0)
+        yield _Group(lanes, vectors, count, 0)
     if rest:
-        yield _Group(LANES, rest, 1, count * vectors * LANES)
+        yield _Group(lanes, rest, 1, count * vectors * lanes)
     if single:
-        yield _Group(1, single, 1, whole * LANES)
+        yield _Group(1, single, 1, whole * lanes)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition
-from tvmmobile.schedules.machine import LANES, round_up, up_to, waste
+from tvmmobile.schedules.machine import round_up, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
@@ -21,7 +21,6 @@ from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, LAYERS, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart
 
-FLOAT_BYTES = 4
 #: Of what lies between the layers, per strip: half of the boards' smallest first-level cache, and what still amortises a strip's start.
 MOST_BYTES, LEAST_BYTES = 16384, 2048
 #: Weights of the 1×1 convolution, which every strip reads again: beyond, that costs more than what lies between the layers (128 × 256 at
@@ -60,18 +59,18 @@ class Separable(Template):
             depthwise is None
             or pointwise is None
             or not second.is_pointwise
-            or second.in_channels * second.out_channels * FLOAT_BYTES > MOST_WEIGHT_BYTES
+            or second.in_channels * second.out_channels * task.precision.bytes > MOST_WEIGHT_BYTES
         ):
             return None
-        height, width = first.out_height, first.out_width
+        height, width, lanes = first.out_height, first.out_width, task.lanes
         options = {
             "strip": up_to((1, 2, 4, 8), height),
             "parts": tuple(parts for parts in (1, 2, 4, 8) if parts == 1 or width >= LEAST_WIDTH * parts),
             "dw_rows": up_to((1, 2, 4), height),
             "dw_columns": up_to((2, 4, 6), width),
             "rows": up_to((4, 5, 7), width),
-            "columns": up_to((8, 16), round_up(second.out_channels, LANES)),
-            "n_block": (0, *(count for count in (2, 4) if count * 16 < second.out_channels)),
+            "columns": up_to((2, 4), round_up(second.out_channels, lanes), lanes),
+            "n_block": (0, *(count for count in (2, 4) if count * 4 * lanes < second.out_channels)),
             "order": (0, 1),
         }
 
@@ -81,17 +80,18 @@ class Separable(Template):
             # Panels one after another need no blocks, and a single panel no order.
             if (knobs["order"] == 1 and knobs["n_block"]) or (knobs["order"] == 0 and second.out_channels <= knobs["columns"]):
                 return False
-            between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels * FLOAT_BYTES
+            between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels * task.precision.bytes
             if not LEAST_BYTES <= between <= MOST_BYTES:
                 return False
             strip = knobs["strip"] * -(-width // knobs["parts"])
-            return depthwise.fits(_depthwise_knobs(knobs)) and good_tile(knobs["rows"], knobs["columns"], strip, second.out_channels)
+            good = good_tile(task.machine, lanes, knobs["rows"], knobs["columns"], strip, second.out_channels)
+            return good and depthwise.fits(_depthwise_knobs(knobs))
 
         usual = {
             "strip": _nearest(options["strip"], USUAL_PIXELS / width),
             "parts": _nearest(options["parts"], width / USUAL_PIXELS),
         }
-        tiles = {"dw_rows": min(2, usual["strip"]), "dw_columns": 4, "rows": 4, "columns": 16, "n_block": 0, "order": 1}
+        tiles = {"dw_rows": min(2, usual["strip"]), "dw_columns": 4, "rows": 4, "columns": 4 * lanes, "n_block": 0, "order": 1}
         return Space(self.name, self.version, options, fits, {**usual, **tiles})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
@@ -117,15 +117,15 @@ class Separable(Template):
         layers = _layers(task)
         assert layers is not None
         first, second = layers
-        kernel = Kernel(task.symbol)
-        packed = packed_elements(second.out_channels, knobs["columns"], second.in_channels)
+        kernel = Kernel(task)
+        packed = packed_elements(second.out_channels, knobs["columns"], second.in_channels, task.lanes)
         shapes = {
             "data": first.input_shape,
             **task.side_shapes,
             "dw_weight": (first.kernel[0] * first.kernel[1] * first.in_channels,),
             "dw_bias": (first.in_channels,),
             "weight": (packed,),
-            "bias": (round_up(second.out_channels, LANES),),
+            "bias": (round_up(second.out_channels, task.lanes),),
             "output": second.output_shape,
         }
         with kernel.body(**shapes) as buffers:
@@ -157,7 +157,7 @@ def _layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
 
 def _alone(task: Task) -> tuple[Task, Task]:
     """Each layer as a task of its own, on the one thread that a strip has."""
-    return Task(task.region[:1], task.dtype), Task(task.region[1:], task.dtype)
+    return replace(task, region=task.region[:1], threads=1), replace(task, region=task.region[1:], threads=1)
 
 
 def _nearest(options: tuple[int, ...], wanted: float) -> int:
@@ -246,12 +246,12 @@ class _Nest:
         knobs = {**_pointwise_knobs(self.knobs), "order": self.knobs["order"]}
         second, out_channels = self.second, self.second.out_channels
         c = Activation(self.output, second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
-        tile = MatmulTile(self.kernel, between, self.weight, self.bias, c, LANES, second.clamp, residual=self.residual)
+        tile = MatmulTile(self.kernel, between, self.weight, self.bias, c, self.kernel.lanes, second.clamp, residual=self.residual)
         if columns.size == self.first.out_width:
             pixels = Pixels(rows.size * columns.size, origin=origin)
         else:
             pixels = Pixels(columns.size, rows.size, origin, self.first.out_width, source_pitch=columns.size)
-        MatmulNest(tile, knobs, pixels, panels(out_channels, knobs["columns"]), 1).emit()
+        MatmulNest(tile, knobs, pixels, panels(out_channels, knobs["columns"], self.kernel.lanes), 1).emit()
 
     @contextmanager
     def _where(self, strips: _Strips, index: Expr, run: Run) -> Iterator[None]:

@@ -11,14 +11,13 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.passes.input_pieces import STRASSEN_CHANNELS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
-from tvmmobile.schedules.machine import LANES, MIN_ACCUMULATORS, REGISTERS, up_to, waste
+from tvmmobile.schedules.machine import up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile
 from tvmmobile.schedules.seven_products import GROUPS, STEPS
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.strassen_nest import emit_strassen
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, THREADS, Template
 
-FLOAT_BYTES = 4
 #: Fewest input or output channels with which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
 #: 1.11 ms so, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
 LEAST_CHANNELS = STRASSEN_CHANNELS
@@ -43,7 +42,7 @@ USUAL_K_BLOCK = 64
 
 
 class Strassen(Template):
-    """Takes one 1×1 convolution, stride 1, no padding, one group, float32, of many channels, together or in blocks.
+    """Takes one 1×1 convolution, stride 1, no padding, one group, of many channels, together or in blocks.
 
     One level of Winograd's form of Strassen's algorithm, see `seven_products`. Its rounding errors are larger than the direct
     product's: 4e-6 of the largest output with 512 input channels, 5e-6 with 1024, where the direct product has 2e-6 (against PyTorch).
@@ -71,12 +70,12 @@ class Strassen(Template):
         if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < LEAST_CHANNELS:
             return None
         in_block, out_block = channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.out_channels)
-        if any(extent % LANES for extent in (depth, channels, in_block, out_block)):
+        if any(extent % task.lanes for extent in (depth, channels, in_block, out_block)):
             return None
-        weight_bytes = len(STEPS) * depth * channels * FLOAT_BYTES
+        weight_bytes = len(STEPS) * depth * channels * task.precision.bytes
         options = {
             "rows": up_to((4, 5, 6, 7, 8), pixels // 2),
-            "columns": tuple(width for width in (8, 12, 4) if channels % width == 0)[:1],
+            "columns": tuple(vectors * task.lanes for vectors in (2, 3, 1) if channels % (vectors * task.lanes) == 0)[:1],
             "parts": tuple(parts for parts in (1, 2, 4, 8) if parts == 1 or pixels >= 96 * parts),
             "m_block": (0, 4, 5, 6, 7, 8, 10),
             "n_block": (1, 2),
@@ -85,9 +84,9 @@ class Strassen(Template):
         }
 
         def fits(knobs: Knobs) -> bool:
-            vectors = knobs["columns"] // LANES
+            vectors, machine = knobs["columns"] // task.lanes, task.machine
             accumulators = knobs["rows"] * vectors
-            if accumulators < MIN_ACCUMULATORS or accumulators + knobs["rows"] + min(vectors, 2) > REGISTERS:
+            if accumulators < machine.accumulators or accumulators + knobs["rows"] + min(vectors, 2) > machine.registers:
                 return False
             if depth % (knobs["k_block"] or depth) or (knobs["n_block"] > 1 and out_block <= SHARED_BLOCK):
                 return False
@@ -98,45 +97,45 @@ class Strassen(Template):
             # Blocks that are nearly alike, none of them the whole half by another name.
             if block and (block >= half or waste(half, block) > 0.25):
                 return False
-            size = _sum_bytes(half, depth, knobs)
+            size = _sum_bytes(task, half, depth, knobs)
             smallest = LEAST_BYTES if block or knobs["k_block"] else 0
-            return _tail(half, knobs) <= MOST_TAIL and smallest <= size <= MOST_BYTES
+            return _tail(task, half, knobs) <= MOST_TAIL and smallest <= size <= MOST_BYTES
 
         parts = 1 if weight_bytes > MOST_WEIGHT_BYTES else max(round(pixels / USUAL_PIXELS), 1)
         rows = min((7, 8, 6), key=lambda height: waste(_half(pixels, {"parts": parts}), height))
         k_block = 0 if depth <= USUAL_K_BLOCK else USUAL_K_BLOCK
-        usual = {"rows": rows, "columns": 8, "parts": parts, "m_block": 7, "n_block": 1, "k_block": k_block, "axis": 0}
+        usual = {"rows": rows, "columns": 2 * task.lanes, "parts": parts, "m_block": 7, "n_block": 1, "k_block": k_block, "axis": 0}
         return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, the blocks and how many there are, and what the tile wastes."""
         layer = _layer(task)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
-        vectors, half = knobs["columns"] // LANES, _half(pixels, knobs)
+        vectors, half = knobs["columns"] // task.lanes, _half(pixels, knobs)
         return [
             math.log2(pixels),
             math.log2(depth),
             math.log2(channels),
             knobs["rows"] * vectors,
             knobs["rows"] * vectors + knobs["rows"] + vectors,
-            math.log2(_sum_bytes(half, depth, knobs)),
+            math.log2(_sum_bytes(task, half, depth, knobs)),
             half / min(knobs["m_block"] * knobs["rows"] or half, half),
             depth / min(knobs["k_block"] or depth, depth),
             math.log2(half),
-            _tail(half, knobs),
+            _tail(task, half, knobs),
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         """See `Template.emit`."""
         layer = _layer(task)
-        kernel = Kernel(task.symbol)
+        kernel = Kernel(task)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels
         packed = len(STEPS) * (depth // 2) * (channels // 2)
         shapes = {"data": layer.input_shape, "weight": (packed,), "bias": (channels,), "output": layer.output_shape}
         with kernel.body(**shapes) as (data, weight, bias, output):
             a = Activation(data, pixels, depth, channel_block(layer.in_layout, depth))
             c = Activation(output, pixels, channels, channel_block(layer.out_layout, channels))
-            emit_strassen(MatmulTile(kernel, a, weight, bias, c, LANES, layer.clamp), knobs, task.threads)
+            emit_strassen(MatmulTile(kernel, a, weight, bias, c, task.lanes, layer.clamp), knobs, task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -150,9 +149,9 @@ class Strassen(Template):
             sums = [sum(sign * weight[row, :, column] for (row, column), sign in step.w) for step in group]
             for start in range(0, depth, block):
                 for total in sums:
-                    part = np.asarray(total, np.float32)[start : start + block]
+                    part = np.asarray(total, parameters[0].weight.dtype)[start : start + block]
                     pieces.append(part.reshape(len(part), -1, width).transpose(1, 0, 2).ravel())
-        return [np.concatenate(pieces), parameters[0].bias.astype(np.float32)]
+        return [np.concatenate(pieces), parameters[0].bias]
 
 
 def _half(pixels: int, knobs: Knobs) -> int:
@@ -161,17 +160,17 @@ def _half(pixels: int, knobs: Knobs) -> int:
     return part - part // 2
 
 
-def _sum_bytes(half: int, depth: int, knobs: Knobs) -> int:
+def _sum_bytes(task: Task, half: int, depth: int, knobs: Knobs) -> int:
     """Of a sum of blocks of A, for one block of pixels and K."""
     rows = min(knobs["m_block"] * knobs["rows"] or half, half)
-    return rows * min(knobs["k_block"] or depth, depth) * FLOAT_BYTES
+    return rows * min(knobs["k_block"] or depth, depth) * task.precision.bytes
 
 
-def _tail(half: int, knobs: Knobs) -> float:
+def _tail(task: Task, half: int, knobs: Knobs) -> float:
     """Share of the time that the tile after the whole ones wastes for want of accumulators."""
     rest = half % knobs["rows"]
-    idle = MIN_ACCUMULATORS - rest * knobs["columns"] // LANES
-    return max(idle, 0) * LANES / (half * knobs["columns"]) if rest else 0.0
+    idle = task.machine.accumulators - rest * knobs["columns"] // task.lanes
+    return max(idle, 0) * task.lanes / (half * knobs["columns"]) if rest else 0.0
 
 
 def _layer(task: Task) -> Conv2d:

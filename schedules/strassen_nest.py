@@ -7,7 +7,6 @@ from math import gcd
 from typing import Any
 
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
-from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.matmul import Extent, MatmulTile
 from tvmmobile.schedules.seven_products import GROUPS, Block, SubProduct, finishes
 from tvmmobile.schedules.space import Knobs
@@ -193,14 +192,14 @@ class StrassenNest:
         with self.kernel.loop(sums.channels // chunk) as piece, self.kernel.loop(rows.count) as row:
             place = sums.at(rows.place + row, piece * chunk)
             source = a.at(self._pixel(block, rows.start + row), self._depth(block, product) + piece * chunk) if block else 0
-            for k in range(0, chunk, LANES):
+            for k in range(0, chunk, kernel.lanes):
                 loads = ((sums.buffer, place, signs[0]), (a.buffer, source, signs[1]))
                 parts = [(kernel.load(buffer, index + k), sign) for buffer, index, sign in loads if sign]
                 kernel.store(sums.buffer, self._signed_sum(parts), place + k)
 
     def _signed_sum(self, parts: list[tuple[Any, int]]) -> Any:
         """Sum of vectors with their signs, positive ones first."""
-        total: Any = self.kernel.splat(self.kernel.T.float32(0))
+        total: Any = self.kernel.splat(self.kernel.number(0))
         for number, (value, sign) in enumerate(sorted(parts, key=lambda part: -part[1])):
             total = total - value if sign < 0 else total + value if number else value
         return total
@@ -209,10 +208,10 @@ class StrassenNest:
         """One register tile of a product, added to its blocks of C."""
         kernel, part, width, step = self.kernel, product.part, self.width, product.step
         acc = kernel.accumulators(rows.count * width)
-        vectors = [(i, j) for i in range(rows.count) for j in range(width // LANES)]
+        vectors = [(i, j) for i in range(rows.count) for j in range(0, width, kernel.lanes)]
         for i, j in vectors:
             before = self._before(product, step.base, rows, panel, i, j)
-            kernel.store(acc, kernel.splat(self.kernel.T.float32(0)) if before is None else before, i * width + j * LANES)
+            kernel.store(acc, kernel.splat(kernel.number(0)) if before is None else before, i * width + j)
         weights = product.weights + panel * (part.count * width)
         if a is self.tile.a:
             start = self._depth(step.a[0][0], product)
@@ -221,7 +220,7 @@ class StrassenNest:
         else:
             replace(self.tile, a=a).accumulate(acc, rows.place, rows.count, width, weights, Extent(0, part.count, True, True))
         for i, j in vectors:
-            value = kernel.load(acc, i * width + j * LANES)
+            value = kernel.load(acc, i * width + j)
             self._store(product, step.base, value, rows, panel, i, j)
             for block in step.copies if part.last else ():
                 before = self._before(product, block, rows, panel, i, j)
@@ -233,7 +232,7 @@ class StrassenNest:
         if block in product.known and self._exists(block, rows, i):
             parts.append(kernel.load(self.tile.c.buffer, self._place(block, rows, panel, i, j)))
         if self._is_final(product, block):
-            parts.append(kernel.load(self.tile.bias, block[1] * self.channels + panel * self.width + j * LANES))
+            parts.append(kernel.load(self.tile.bias, block[1] * self.channels + panel * self.width + j))
         return sum(parts[1:], parts[0]) if parts else None
 
     def _store(self, product: _Product, block: Block, value: Any, rows: _Rows, panel: Expr, i: int, j: int) -> None:
@@ -252,8 +251,8 @@ class StrassenNest:
         c = self.tile.c
         pixel, channel = self._pixel(block, rows.start), block[1] * self.channels + panel * self.width
         if c.block % self.width == 0:
-            return c.at(pixel, channel) + i * c.block + j * LANES
-        return c.at(pixel + i, channel + j * LANES)
+            return c.at(pixel, channel) + i * c.block + j
+        return c.at(pixel + i, channel + j)
 
     def _pixel(self, block: Block, row: Expr) -> Expr:
         """A row of a half as a pixel."""

@@ -26,7 +26,7 @@ class Template(ABC):
     """A hand-written kernel with searched knobs.
 
     A kernel takes the region's input, what else its layers read (`Task.side_shapes`), the arrays that `pack` returned, and the output, all
-    as float32 tensors, in this order.
+    as tensors of the task's precision, in this order.
 
     A subclass writes `_space`, `features`, `_emit` and `_pack`, and declares in `handles` which needs (`Task.needs`) they know. A task with
     any other need never reaches them.
@@ -37,7 +37,7 @@ class Template(ABC):
     enough_trials: int | None = None
     #: Raised whenever `_emit` or `_pack` changes what old knobs mean, so that no record is read with a new meaning.
     version: int
-    #: The needs that the kernels meet; a plain NHWC float32 layer on one thread has none.
+    #: The needs that the kernels meet; a plain NHWC layer in floating point on one thread has none.
     handles: frozenset[str] = frozenset()
 
     def space(self, task: Task) -> Space | None:

@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, MaxPool, channel_block
+from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, partition, tiles
 from tvmmobile.schedules.inputs import input_of
-from tvmmobile.schedules.machine import LANES, REGISTERS, up_to
+from tvmmobile.schedules.machine import up_to
 from tvmmobile.schedules.space import Knobs, Space
 
 #: Layers whose output channels depend on the input channel of the same number alone.
 Windowed = Conv2d | MaxPool
 
 
-def window_space(template: str, version: int, layer: Windowed, threads: int, constants: int) -> Space:
+def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int) -> Space:
     """The knobs `rows`, `columns`, `channels` and `axis`: tiles whose results fit in registers, with a row of the window they read.
 
     Args:
@@ -30,13 +31,13 @@ def window_space(template: str, version: int, layer: Windowed, threads: int, con
         "rows": up_to((1, 2, 3, 4), layer.out_height),
         "columns": up_to((1, 2, 3, 4, 5, 6, 7, 8), layer.out_width),
         "channels": (0, *(count for count in (16, 32) if count < block or count == block < layer.in_channels)),
-        "axis": (0, 1) if threads > 1 else (0,),
+        "axis": (0, 1) if task.threads > 1 else (0,),
     }
     fewest = min(4, max(options["rows"]) * max(options["columns"]))
 
     def fits(knobs: Knobs) -> bool:
         accumulators = knobs["rows"] * knobs["columns"]
-        return accumulators >= fewest and accumulators + window_width(layer, knobs) + constants <= REGISTERS
+        return accumulators >= fewest and accumulators + window_width(layer, knobs) + constants <= task.machine.registers
 
     return Space(template, version, options, fits, {"rows": 2, "columns": 4, "channels": 0, "axis": 0})
 
@@ -170,16 +171,17 @@ class WindowNest(ABC):
 
     def _groups(self, loop: Callable[[int, int], Any], span: Span) -> Iterator[AbstractContextManager[Channels]]:
         """The channels in groups: those of equal size in a loop, then what remains, then single ones."""
-        whole = span.count // LANES * LANES
+        lanes = self.kernel.lanes
+        whole = span.count // lanes * lanes
         size = min(self.knobs["channels"] or whole, whole)
         shift = span.first - span.source
         if whole:
             count, rest = divmod(whole, size)
-            yield self._group(loop, count, Channels(LANES, size // LANES, span.first, shift))
+            yield self._group(loop, count, Channels(lanes, size // lanes, span.first, shift))
             if rest:
-                yield self._group(loop, 1, Channels(LANES, rest // LANES, span.first + count * size, shift))
-        if span.count % LANES:
-            yield self._group(loop, 1, Channels(1, span.count % LANES, span.first + whole, shift))
+                yield self._group(loop, 1, Channels(lanes, rest // lanes, span.first + count * size, shift))
+        if span.count % lanes:
+            yield self._group(loop, 1, Channels(1, span.count % lanes, span.first + whole, shift))
 
     @contextmanager
     def _group(self, loop: Callable[[int, int], Any], groups: int, channels: Channels) -> Iterator[Channels]:

@@ -39,7 +39,7 @@ from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.schedules.emit import Expr
-from tvmmobile.schedules.machine import LANES, round_up
+from tvmmobile.schedules.machine import round_up
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, pack_bias
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs
@@ -58,12 +58,12 @@ class UnpackedTile(MatmulTile):
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """See `MatmulTile.emit`."""
-        channels = round_up(self.c.channels, LANES)
+        channels = round_up(self.c.channels, self.kernel.lanes)
         super().emit(row, target, rows, panel, index, part, part.start * channels + panel.channel + index * panel.width)
 
     def pitch(self, width: int) -> int:
         """All output channels."""
-        return round_up(self.c.channels, LANES)
+        return round_up(self.c.channels, self.kernel.lanes)
 
 
 class UnpackedPointwise(Pointwise):
@@ -75,8 +75,8 @@ class UnpackedPointwise(Pointwise):
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """The weights as they are."""
         weight = parameters[0].weight.reshape(-1, parameters[0].weight.shape[-1])
-        padding = round_up(weight.shape[1], LANES) - weight.shape[1]
-        return [np.pad(weight, ((0, 0), (0, padding))).ravel(), pack_bias(parameters[0].bias)]
+        padding = round_up(weight.shape[1], task.lanes) - weight.shape[1]
+        return [np.pad(weight, ((0, 0), (0, padding))).ravel(), pack_bias(parameters[0].bias, task.lanes)]
 
 
 class WithoutStrassen(Database):

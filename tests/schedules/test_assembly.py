@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from assembly import assembly_of, hottest_loop, innermost_loops
+from assembly import LANES, assembly_of, hottest_loop, innermost_loops
 
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.machine import BASELINE
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for
-from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.matmul import good_tile
 
 RELU6 = (0.0, 6.0)
@@ -56,7 +56,7 @@ def check_member(layer: Layer, knobs: Mapping[str, int]) -> Task:
     [(7, 8, 0), (7, 8, 128), (8, 8, 0), (4, 16, 0), (4, 16, 256), (5, 16, 0), (3, 24, 0), (6, 16, 64), (7, 8, 32)],
 )
 def test_pointwise(rows: int, columns: int, k_block: int) -> None:
-    assert good_tile(rows, columns, POINTWISE.height * POINTWISE.width, POINTWISE.out_channels)
+    assert good_tile(BASELINE, LANES, rows, columns, POINTWISE.height * POINTWISE.width, POINTWISE.out_channels)
     knobs = {"rows": rows, "columns": columns, "k_block": k_block, "m_block": 0, "n_block": 8, "outer": 1, "axis": 0}
     loop = hottest_loop(assembly_of(check_member(POINTWISE, knobs), knobs))
     vectors = columns // LANES

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from assembly import assembly_of, innermost_loops
+from assembly import LANES, assembly_of, innermost_loops
 from host_kernels import check_schedule, examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +22,6 @@ from tvmmobile.kernels.serial import schedule_from_json, schedule_to_json, task_
 from tvmmobile.schedules.chain import MOST_BEFORE_BYTES, MOST_CHAIN_BYTES, Chain
 from tvmmobile.schedules.chain_geometry import Reader, axes, tile_for
 from tvmmobile.schedules.chain_memory import arrange
-from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.space import Space
 
 TOLERANCE = 1e-5
@@ -222,5 +221,5 @@ def test_one_scratch_buffer_for_everything_between_the_layers(threads: int) -> N
     script = Chain().emit(task, schedule.values).script()
     before, _, after = script.partition("T.alloc_buffer((")
     assert [line.split(" in ")[1] for line in before.splitlines() if " in " in line] == (["T.parallel(4):"] if threads > 1 else [])
-    assert after.startswith(f"{arrange(layers, schedule.values, threads).elements},)")
+    assert after.startswith(f"{arrange(layers, schedule.values, task).elements},)")
     assert "T.alloc_buffer((" not in after

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from assembly import assembly_of, innermost_loops
+from assembly import LANES, assembly_of, innermost_loops
 from host_kernels import check_schedule, examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,6 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.kernels.serial import schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.schedules import Space, template_for
-from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.separable import LEAST_BYTES, MOST_BYTES, MOST_WEIGHT_BYTES, Separable
 
 TOLERANCE = 1e-5

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Opaque, Pool
+from tvmmobile.graph.machine import BASELINE
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.schedules import TEMPLATES, KnobSchedule, Space, template_for, template_named
-from tvmmobile.schedules.machine import REGISTERS
 
 POINTWISE = Conv2d(14, 14, 512, 512, clamp=(0.0, 6.0))
 DEPTHWISE = Conv2d(14, 14, 512, 512, (3, 3), (1, 1), (1, 1, 1, 1), 512, (0.0, 6.0))
@@ -124,7 +124,7 @@ def test_spaces_of_all_shapes(name: str, height: int, width: int, inputs: int, o
         features = template.features(task, schedule.values)
         assert len(features) == len(template.features(Task((LAYERS[name],)), schedule.values))
         assert all(feature == feature and abs(feature) < 1e6 for feature in features)
-        assert accumulators(schedule) < REGISTERS
+        assert accumulators(schedule) < BASELINE.registers
         mutant = space.mutate(schedule, rng)
         assert mutant in whole
         assert sum(one != other for one, other in zip(schedule.knobs, mutant.knobs, strict=True)) <= 1

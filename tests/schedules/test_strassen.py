@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from assembly import assembly_of, hottest_loop
+from assembly import LANES, assembly_of, hottest_loop
 from host_kernels import check_schedule, examples, run_on_host
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +21,6 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.kernels.serial import schedule_from_json, schedule_to_json
 from tvmmobile.schedules import Space
-from tvmmobile.schedules.machine import LANES
 from tvmmobile.schedules.seven_products import STEPS, finishes
 from tvmmobile.schedules.strassen import LEAST_CHANNELS, MOST_BYTES, Strassen
 

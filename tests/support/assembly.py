@@ -6,10 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tvmmobile.graph.machine import BASELINE
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.schedules import Template, template_for
 
+#: Of float32, whose loops the tests read.
+LANES = BASELINE.vector_bytes // FLOAT32.bytes
 TARGET = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}
 _LABEL = re.compile(r"(\.?\w+):$")
 _BRANCH = re.compile(r"(?:b\.\w+|b|cbn?z|tbn?z)\s.*?(\.L\w+)$")

@@ -51,7 +51,7 @@ class Broken(Template):
             os.kill(os.getpid(), signal.SIGSEGV)
         if knobs["fault"] == HANGS_THE_COMPILER:
             time.sleep(600)
-        kernel = Kernel(task.symbol)
+        kernel = Kernel(task)
         shapes = {
             "data": layer.input_shape,
             "weight": (layer.in_features * layer.out_features,),

@@ -50,7 +50,7 @@ class Pair(Template):
         """Loops over pixels, channels unrolled."""
         first, second = task.region
         assert isinstance(first, Conv2d) and isinstance(second, Conv2d)
-        kernel = Kernel(task.symbol)
+        kernel = Kernel(task)
         hidden, outputs = first.out_channels, second.out_channels
         shapes = {
             "data": first.input_shape,

@@ -11,6 +11,7 @@ SHAPE = frozenset(
     {
         *("height", "width", "channels", "in_channels", "out_channels", "in_features", "out_features"),
         *("kernel", "stride", "padding", "groups", "region"),
+        *("dtype", "machine"),  # `Precision.needs_on`
     }
 )
 
@@ -19,7 +20,7 @@ def needs_of(value: Any) -> frozenset[str]:
     """The needs of a layer or task, one for each field outside `SHAPE` that has no default, or another value than its default.
 
     Named after the field, and where its value is a choice of several also after that: `residual`, `in_layout=blocked`, `clamp=hswish`,
-    `clamp` (bounds), `dtype=float16`.
+    `clamp` (bounds).
     """
     return frozenset([_need(name, found) for name, default in _fields(value.__class__) if (found := getattr(value, name)) != default])
 

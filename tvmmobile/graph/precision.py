@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.machine import Machine
 from tvmmobile.system.errors import UserError
 
 
@@ -24,7 +25,8 @@ class Precision:
         network_tolerance: largest error of a network, relative to the largest magnitude of what the float32 network returns.
         fma_rate: multiply-adds that a core can start in a cycle, as a multiple of those in float32.
         bits: integers as wide that the vector unit has maximum and minimum of, which order positive numbers as their bits do; "" for none.
-        needs: what a core must have for it, see `Machine.has`; "" for nothing beyond ARMv8.0.
+        needs: what a template has to declare to be asked for it (`Task.needs`): nothing where kernels multiply and add as in float32.
+        requires: what a core must have for it, see `Machine.has`; "" for nothing beyond ARMv8.0.
     """
 
     name: str
@@ -34,7 +36,8 @@ class Precision:
     network_tolerance: float
     fma_rate: float
     bits: str = ""
-    needs: str = ""
+    needs: frozenset[str] = frozenset()
+    requires: str = ""
 
     @property
     def numpy(self) -> npt.DTypeLike:
@@ -45,6 +48,10 @@ class Precision:
     def bytes(self) -> int:
         """Of one stored element."""
         return np.dtype(self.name).itemsize
+
+    def needs_on(self, machine: Machine) -> frozenset[str]:
+        """`needs`, and what the core lacks, which no template has."""
+        return self.needs | ({f"core with {self.requires}"} if self.requires and self.requires not in machine.has else set())
 
     def bits_of(self, number: float) -> int:
         """A number's bits as an integer."""

@@ -35,8 +35,11 @@ class Task:
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """What a template has to declare to be asked for this task: see `needs_of`; and `layers`, where there are several."""
-        return needs_of(self).union(["layers"] * (len(self.region) > 1), *map(needs_of, self.region))
+        """What a template has to declare to be asked for this task: see `needs_of`; what its precision needs; and `layers`, where there are
+        several.
+        """
+        numbers = self.precision.needs_on(self.machine) if is_precision(self.dtype) else [f"dtype={self.dtype}"]
+        return needs_of(self).union(["layers"] * (len(self.region) > 1), numbers, *map(needs_of, self.region))
 
     @property
     def precision(self) -> Precision:
