@@ -11,7 +11,7 @@ SHAPE = frozenset(
     {
         *("height", "width", "channels", "in_channels", "out_channels", "in_features", "out_features"),
         *("kernel", "stride", "padding", "groups", "region"),
-        *("dtype", "machine"),  # `Precision.needs_on`
+        "dtype",  # `Precision.needs_on`
     }
 )
 
