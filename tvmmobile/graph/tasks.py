@@ -9,7 +9,7 @@ from functools import cached_property
 from tvmmobile.graph.layers import Conv2d, Layer, MaxPool
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.needs import needs_of
-from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
+from tvmmobile.graph.precision import FLOAT32, Precision, is_precision, precision_named
 
 
 @dataclass(frozen=True)
