@@ -237,7 +237,7 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    where = {"variant": f"{spec.alpha}-{spec.resolution}", "board": profile.board, "timing_model": profile.model_hash}
+    where = {"variant": f"{spec.alpha}-{spec.resolution}", "board": profile.board, "timing_model": profile.origin.model}
     content = where | {"date": datetime.now(UTC).date().isoformat(), "rows": found}
     if options.out is None:
         print(page(content), end="")

@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Markdown file to write; the trials go beside it as JSON")
     options = parser.parse_args()
     device = find_device("pi4-virtual")
-    identity = Identity(device.profile.name, device.profile.model_hash)
+    identity = Identity.of(device.profile)
     shipped = Database(identity, [SHIPPED_LOGS], None)
     with Workers(2) as workers, started_bench(device, workers) as bench:
         lab = Lab(Database(identity, [SHIPPED_LOGS], options.cache), bench)
@@ -214,7 +214,7 @@ def main() -> None:
             trials.setdefault(task.name, {})[strategy] = needed
     limits: dict[str, Any] = {"seeds": len(SEEDS), "most_trials": MOST_TRIALS, "margins": MARGINS}
     limits |= {"date": datetime.now(UTC).date().isoformat()}
-    content = {"device": identity.device, "timing_model": identity.model_hash, **limits, "trials": trials}
+    content = {"device": identity.device, "timing_model": identity.origin.model, **limits, "trials": trials}
     print(page(content))
     if options.out:
         write_text(options.out, page(content))

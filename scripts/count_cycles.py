@@ -85,7 +85,7 @@ def main() -> int:
     assert result.cycles is not None and result.instructions is not None
     least = result.macs / profile.machine.fma_lanes_per_cycle
     print("\n".join(["modelled time in cycles, all runs of a kernel together", *kernel_lines(kernels, profile)]))
-    print(f"\n{spec.variant} on {profile.name}, modelled ({profile.model_hash}):")
+    print(f"\n{spec.variant} on {profile.name}, modelled ({profile.origin.model}):")
     print(f"{result.latency_us / 1e3:>15.2f} ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in result.term_ms.items()))
     print(f"{result.cycles:>15,} core cycles at {profile.clock_hz / 1e9:g} GHz")
     print(f"{result.instructions:>15,} instructions, {result.l1d_misses:,} L1D misses, {result.dram_bytes:,} bytes to and from memory")

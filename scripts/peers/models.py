@@ -55,7 +55,7 @@ def compiled(spec: ModelSpec, threads: int, profile: DeviceProfile, logs: Path, 
     """
     sources = [path for pattern in _COMPILER for path in sorted(ROOT.glob(pattern))]
     records = sorted((logs / profile.name).glob("*.jsonl"))
-    recipe = digest_of([*sources, *records], f"{profile.model_hash} {sorted(profile.target.items())}")
+    recipe = digest_of([*sources, *records], f"{profile.origin.model} {sorted(profile.target.items())}")
     folder = models / f"{profile.name}-t{threads}-{recipe}"
     job = variant_job(Model(spec), profile, (logs,), folder, threads)
     with made_once(folder) as made:

@@ -18,7 +18,7 @@ import pytest
 from virtual_libraries import build_library
 
 from tvmmobile.devices.agents.rpc import LinkError, open_session
-from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.protocol import MEASURED, Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.running.measure import Agents, KernelRun, MeasureError, Timing
 
@@ -121,7 +121,7 @@ def test_damaged_library_is_a_load_failure(endpoint: Endpoint, library: Path, tm
 
 
 def test_the_clock_is_read_on_a_board(endpoint: Endpoint, library: Path) -> None:
-    board = replace(DEVICE.profile, kind="measured", model_hash=None)
+    board = replace(DEVICE.profile, origin=MEASURED)
     timing = Timing(warmup=1, repeat=5, number=2, min_time_ms=1, flush_bytes=1 << 20, produce=(0,))
     run = Agents(board, endpoint).measure_kernel(library, "scale", [X, np.zeros_like(X)], 10, timing, (0, 1))
     assert run.latency.kind == "measured" and run.latency.cycles is None

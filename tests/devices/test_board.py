@@ -21,6 +21,7 @@ from tvmmobile.devices.board.link import lease_path
 from tvmmobile.devices.board.pin import pinned
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard, registered_names
 from tvmmobile.devices.board.watch import BoardWatch, watching
+from tvmmobile.devices.protocol import EMULATED
 from tvmmobile.system.errors import DeviceUnavailable
 
 pytestmark = pytest.mark.virtual
@@ -51,7 +52,7 @@ def test_what_is_found(board: RegisteredBoard) -> None:
     assert (facts.system, facts.governor, facts.temperature_c) == ("Debian GNU/Linux 12 (bookworm)", "ondemand", 45.277)
     profile = profile_of("desk", board)
     assert (profile.mcpu, profile.cores, profile.clock_hz, profile.machine.fma_lanes_per_cycle) == ("cortex-a72", 4, 1.8e9, 4)
-    assert (profile.kind, profile.model_hash) == ("emulated", "emulated")
+    assert profile.origin == EMULATED and (profile.origin.kind, profile.origin.written) == ("emulated", "emulated")
 
 
 @pytest.mark.parametrize(("architecture", "said"), [("armv7l", "runs a 32-bit kernel"), ("x86_64", "is no AArch64 board but x86_64")])

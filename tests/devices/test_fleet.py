@@ -103,7 +103,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prebuilt]:
 def seconds_of_tuning(device: HardwareDevice, workers: Workers, folder: Path) -> float:
     """How long all candidates take once everything is up."""
     profile, listener = device.profile, Silent()
-    database = Database(Identity(profile.name, profile.model_hash), (), folder / "logs")
+    database = Database(Identity.of(profile), (), folder / "logs")
     with started_bench(device, workers) as bench:
         with contextlib.ExitStack() as sessions:
             for _ in range(device.boards):

@@ -52,7 +52,7 @@ def board(tmp_path: Path, home: Home) -> Iterator[SshBoard]:
 def tuned(device: HardwareDevice, logs: Path, listener: Quiet, candidates: int) -> set[str]:
     """The schedules that were measured, those that failed marked."""
     profile = device.profile
-    database = Database(Identity(profile.name, profile.model_hash), (), logs)
+    database = Database(Identity.of(profile), (), logs)
     with Workers(2) as workers, started_bench(device, workers) as bench:
         assignments = assign({TASK: None}, database, candidates, profile.target)
         tune(assignments, database, bench, listener, Search("random", 7))

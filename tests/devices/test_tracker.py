@@ -112,7 +112,7 @@ def test_nonsense_only_ends_its_own_connection(port: int, nonsense: bytes) -> No
 
 def test_devices_are_found_by_name() -> None:
     profile = find_device("pi4").profile
-    assert (profile.kind, profile.mcpu, profile.cores, profile.machine.fma_lanes_per_cycle) == ("modelled", "cortex-a72", 4, 4)
+    assert (profile.origin.kind, profile.mcpu, profile.cores, profile.machine.fma_lanes_per_cycle) == ("modelled", "cortex-a72", 4, 4)
     assert profile.target == {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72", "num-cores": 4}
     assert find_device("pi4-virtual").profile.name == "pi4-virtual"
     with pytest.raises(UserError, match=r"no device 'pi44'(.|\n)*pi4, pi4-virtual"):

@@ -164,7 +164,7 @@ def test_a_slower_library_ends_the_virtual_workflow_with_2(project: Runner, tmp_
     checkout = clone(project.checkout, tmp_path / "checkout")
     profile = find_device("pi4-virtual").profile
     logs = checkout / "tuning_logs"
-    database = Database(Identity(profile.name, profile.model_hash), (logs,), logs)
+    database = Database(Identity.of(profile), (logs,), logs)
     (task,) = [task for task in database.tasks() if task.name == KERNEL]
     best = database.best(task)
     assert best is not None and best.latency_us is not None and isinstance(best.schedule, KnobSchedule)

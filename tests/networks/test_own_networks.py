@@ -32,6 +32,7 @@ from onnx import TensorProto, helper
 from small_networks import accepted, kernels_of, run_lowered
 from torch import nn
 
+from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.network import Network, lower, read_network
 from tvmmobile.graph.passes.pipeline import prepare
@@ -674,7 +675,7 @@ def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:
     file = OwnFile(path)
     assert [each.name for each in files_of(file)] == ["net.onnx", "weights.bin"]
     (spec,) = own_specs(file, (), None, 0)
-    job = VariantJob(Model(spec, own=file), "float32", 1, Identity("nowhere", None), (), {}, tmp_path)
+    job = VariantJob(Model(spec, own=file), "float32", 1, Identity("nowhere", MEASURED), (), {}, tmp_path)
     parcel = pickle.loads(pickle.dumps(pack(variant_tasks, job)))
     path.unlink()
     (tmp_path / "there").mkdir()

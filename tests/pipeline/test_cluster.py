@@ -81,7 +81,7 @@ class Listener:
 def tuned(bench: Bench, logs: Path, trials: int, strategy: str = "climb", listener: Listener | None = None) -> list[tuple[Any, ...]]:
     """What the log holds after tuning `TASKS`, without the dates."""
     profile = bench.profile
-    identity = Identity(profile.name, profile.model_hash)
+    identity = Identity.of(profile)
     database = Database(identity, (), logs)
     tune(assign(TASKS, database, trials, profile.target), database, bench, listener or Listener(), Search(strategy, 5))
     records = [record for task in TASKS for record in Database(identity, (logs,), None).records(task)]

@@ -45,7 +45,7 @@ def variant(tmp_path: Path) -> VariantJob:
     checkpoint = tmp_path / "here" / "weights.pt"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"weights")
-    identity = Identity(PROFILE.name, PROFILE.model_hash)
+    identity = Identity.of(PROFILE)
     for name in (PROFILE.name, "another-board"):
         Database(replace(identity, device=name), (), tmp_path / "logs").append([Record(TASK, schedule(), 1.0)])
     logs = (tmp_path / "none", tmp_path / "logs")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tvmmobile.devices.protocol import MEASURED, Origin
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.tasks import Task
@@ -20,9 +21,9 @@ from tvmmobile.tuning.database import Database, Identity, Record
 
 PROFILE = find_device("pi4").profile
 #: What this version measures on the virtual Pi 4.
-PI = Identity(PROFILE.name, PROFILE.model_hash)
+PI = Identity.of(PROFILE)
 #: A board that is not registered here.
-BOARD = Identity("shelf", None)
+BOARD = Identity("shelf", MEASURED)
 
 
 def schedules(task: Task) -> list[KnobSchedule]:
@@ -88,12 +89,13 @@ def read_only(directory: Path) -> Iterator[None]:
 APPENDER = """
 import sys
 from pathlib import Path
+from tvmmobile.devices.protocol import Origin
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.schedules import template_for
 from tvmmobile.graph.tasks import Task
 folder, offset = Path(sys.argv[1]), int(sys.argv[2])
-database = Database(Identity("pi4-virtual", "0123abcd"), (), folder)
+database = Database(Identity("pi4-virtual", Origin("modelled", "0123abcd")), (), folder)
 task = Task((Dense(64, 10),))
 space = list(template_for(task).space(task).unpruned())
 for number in range(60):
@@ -113,5 +115,5 @@ def old_log(folder: Path, count: int) -> Path:
     space = template.space(SMALL_KERNEL)
     assert space is not None
     records = [Record(SMALL_KERNEL, schedule, 1.0 + place) for place, schedule in enumerate(list(space)[:count])]
-    Database(replace(Identity(profile.name, profile.model_hash), model_hash="0" * 16), (), folder).append(records)
+    Database(replace(Identity.of(profile), origin=Origin("modelled", "0" * 16)), (), folder).append(records)
     return folder / profile.name / "float32_t1.jsonl"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.network import Lowered, Network, lower, read_network
 from tvmmobile.graph.passes.pipeline import prepare
@@ -68,7 +69,7 @@ def prepared(network: nn.Module, shape: tuple[int, ...], dump_dir: Path | None =
 
 def kernels_of(network: Network, choice: int = 0, threads: int = 1) -> tuple[Lowered, ...]:
     """Every layer as a kernel of its own: a schedule of its space (the `choice`-th, modulo its size), or the fallback's first."""
-    database = Database(Identity("nowhere", None), (), None)
+    database = Database(Identity("nowhere", MEASURED), (), None)
     kernels = []
     functions: dict[Task, Any] = {}
     for index, node in enumerate(network.nodes):

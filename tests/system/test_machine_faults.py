@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from commands import Command
 
-from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.protocol import MEASURED, Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
@@ -24,7 +24,7 @@ from tvmmobile.system.workers import WorkerError, Workers
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search import trial
 
-IDENTITY = Identity("board", None)
+IDENTITY = Identity("board", MEASURED)
 TASK = Task((Dense(64, 64),))
 # Appends until it fails, in a process whose files may not grow beyond a limit: what a full disk does to a write, half of it included.
 FILL = """

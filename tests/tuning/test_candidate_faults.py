@@ -30,7 +30,7 @@ REASONS = {
 
 def test_bad_candidates_fail_alone(tmp_path: Path) -> None:
     profile = DEVICE.profile
-    identity = Identity(profile.name, profile.model_hash)
+    identity = Identity.of(profile)
     database, listener = Database(identity, (), tmp_path), Quiet()
     with Workers(2, preload=("broken_templates",)) as workers, started_bench(DEVICE, workers) as bench:
         assignments = assign({broken.TASK: None}, database, 64, profile.target)[:1]  # the good template takes the task too

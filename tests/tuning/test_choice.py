@@ -10,6 +10,7 @@ import torch
 from small_networks import HOST, prepared, seeded, unit
 from torch import nn
 
+from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.network import Node
 from tvmmobile.graph.passes.canonical_names import block_names, canonical_names
@@ -40,7 +41,7 @@ def test_a_record_fits_an_equal_function_of_another_network(tmp_path: Path) -> N
     task = Task((here.layer,))
     assert there.layer == here.layer
     (trace,) = FallbackSpace(task, here.function, HOST).members(1)
-    database = Database(Identity("nowhere", None), (), tmp_path)
+    database = Database(Identity("nowhere", MEASURED), (), tmp_path)
     database.append([Record(task, trace, 5.0)])
     choice = choose(task, there.function, database, HOST)
     assert (choice.schedule, choice.price.latency_us) == (trace, 5.0)

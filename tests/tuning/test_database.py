@@ -17,15 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_samples import APPENDER
 
+from tvmmobile.devices.protocol import EMULATED, MEASURED, Origin
 from tvmmobile.graph.layers import Conv2d, Dense, Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database, Identity, MalformedRecord, Record, read_record
 from tvmmobile.tuning.search import tuner
 
-PI = Identity("pi4-virtual", "0123abcd")
+PI = Identity("pi4-virtual", Origin("modelled", "0123abcd"))
 POINTWISE = Task((Conv2d(14, 14, 64, 64, clamp=(0.0, 6.0)),))
 CLASSIFIER = Task((Dense(64, 10),))
 POOL = Task((Opaque("mean", "0123456789ab", ((1, 7, 7, 64),), (1, 1, 1, 64)),))
@@ -197,8 +198,40 @@ def test_records_that_are_not_comparable_are_ignored(tmp_path: Path, change: Cal
 
 def test_another_device_or_model_sees_nothing(tmp_path: Path) -> None:
     Database(PI, (), tmp_path).append([record()])
-    for other in (Identity("pi4", None), Identity("pi4-virtual", "feedbeef"), Identity("pi4-virtual", None), replace(PI, tvm="0.28")):
+    for other in (
+        Identity("pi4", MEASURED),
+        Identity("pi4-virtual", Origin("modelled", "feedbeef")),
+        Identity("pi4-virtual", Origin("modelled")),
+        replace(PI, tvm="0.28"),
+    ):
         assert len(reopened(tmp_path, other)) == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "model", "origin"),
+    [
+        ("pi4-virtual", "0123abcd", Origin("modelled", "0123abcd")),
+        ("pi4-virtual", None, Origin("modelled")),
+        ("desk", None, MEASURED),
+        ("desk", "emulated", EMULATED),
+    ],
+)
+def test_where_a_records_latency_comes_from(tmp_path: Path, device: str, model: str | None, origin: Origin) -> None:
+    identity = Identity(device, origin)
+    Database(identity, (), tmp_path).append([record()])
+    (line,) = (tmp_path / device / "float32_t1.jsonl").read_bytes().splitlines()
+    assert json.loads(line)["model"] == model
+    assert read_record(line)[0] == identity and len(reopened(tmp_path, identity)) == 1
+
+
+@pytest.mark.parametrize("field", ["device", "model", "tvm"])
+def test_an_identity_is_text(tmp_path: Path, field: str) -> None:
+    Database(PI, (), tmp_path).append([record()])
+    path = tmp_path / PI.device / "float32_t1.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: [1]}))
+    with pytest.raises(MalformedRecord, match="its device, timing model or TVM version is no text"):
+        read_record(path.read_bytes())
+    assert reopened(tmp_path).ignored == 1
 
 
 def test_a_schedule_is_recorded_once(tmp_path: Path) -> None:

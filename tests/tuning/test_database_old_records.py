@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tvmmobile.devices.protocol import Origin
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
@@ -17,7 +18,7 @@ from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.tuner import assign, make_strategy
 
-PI = Identity("pi4-virtual", "0123abcd")
+PI = Identity("pi4-virtual", Origin("modelled", "0123abcd"))
 TASK = Task((Conv2d(14, 14, 64, 64, clamp=(0.0, 6.0)),))
 TARGET = {"kind": "llvm"}
 #: The fastest of all, by a version that there is no more.

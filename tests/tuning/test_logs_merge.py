@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_samples import BOARD, PI, content, read_log, read_only, some_records, unprivileged, write_log
 
+from tvmmobile.devices.protocol import EMULATED, Origin
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import task_to_json
@@ -114,7 +115,7 @@ def test_what_is_refused_is_named(tmp_path: Path, cli: CommandLine) -> None:
         f"{tmp_path}/into/pi4-virtual/float32_t1.jsonl: 3 new, 0 known\n"
         f"{path}: left out\n"
         f"  line 2: TVM 0.26.0; this is {PI.tvm}\n"
-        f"  line 3: timing model {'0' * 16}; what counts is timing model {PI.model_hash}\n"
+        f"  line 3: timing model {'0' * 16}; what counts is timing model {PI.origin.model}\n"
         "  line 4: '../../elsewhere' cannot be a device's name\n"
         "  lines 5-6: dense@1 does not take such a schedule for the kernel\n"
         "  line 9: not a record: it is no JSON object\n"
@@ -137,7 +138,7 @@ def test_a_dtype_that_is_no_name_of_a_file(tmp_path: Path) -> None:
 
 
 def test_nothing_that_could_be_taken_is_an_error(tmp_path: Path, cli: CommandLine) -> None:
-    path = write_log(tmp_path / "old", identity=replace(PI, model_hash="0" * 16))
+    path = write_log(tmp_path / "old", identity=replace(PI, origin=Origin("modelled", "0" * 16)))
     outcome = cli("logs", "merge", str(tmp_path / "old"), "--into", str(tmp_path / "into"))
     assert outcome.code == 1 and f"{path}, line 1: timing model {'0' * 16}; what counts is" in outcome.err
     assert "lines 1-8: timing model" in outcome.out and not (tmp_path / "into").exists()
@@ -168,7 +169,7 @@ def test_the_timing_model_of_an_unknown_board(tmp_path: Path) -> None:
     """What is there decides; where nothing is, several are refused."""
     real, emulated = tmp_path / "real", tmp_path / "emulated"
     write_log(real, identity=BOARD)
-    write_log(emulated, identity=replace(BOARD, model_hash="emulated"))
+    write_log(emulated, identity=replace(BOARD, origin=EMULATED))
     for order in ([real, emulated], [emulated, real]):
         with pytest.raises(UserError, match="The records of shelf are not comparable: ") as caught:
             merged(order, tmp_path / "into")
@@ -182,7 +183,7 @@ def test_the_timing_model_of_an_unknown_board(tmp_path: Path) -> None:
 
 def test_what_was_there_stays_as_it_is(tmp_path: Path) -> None:
     """Outdated records, junk and a torn line included: putting that right is for `verify --repair`."""
-    path = write_log(tmp_path / "into", some_records(2), replace(PI, model_hash="0" * 16))
+    path = write_log(tmp_path / "into", some_records(2), replace(PI, origin=Origin("modelled", "0" * 16)))
     path.open("ab").write(b"junk\n[torn")
     before = path.read_bytes()
     write_log(tmp_path / "from", some_records(3))

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_samples import APPENDER, BOARD, PI, content, read_log, read_only, some_records, unprivileged, write_log
 
+from tvmmobile.devices.protocol import EMULATED, Origin
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import append_whole, locked
@@ -132,7 +133,7 @@ def test_records_that_do_not_belong_there(tmp_path: Path, good: bytes, change: C
 def test_the_second_of_a_schedule_is_cut(tmp_path: Path, good: bytes) -> None:
     lines = good.splitlines()
     again = lines[1].replace(b'"latency_us":2.0', b'"latency_us":7.0')
-    old = lines[1].replace(str(PI.model_hash).encode(), b"0" * 16)  # another model's is another record
+    old = lines[1].replace(str(PI.origin.model).encode(), b"0" * 16)  # another model's is another record
     path = placed(tmp_path, b"\n".join([*lines, again, old, b""]))
     assert again != lines[1] and faults(path) == [(9, "an earlier line has the same schedule")]
     repair(path, PI)
@@ -143,8 +144,8 @@ def test_the_second_of_a_schedule_is_cut(tmp_path: Path, good: bytes) -> None:
     ("change", "remark"),
     [
         (_set("tvm", "0.26.0"), "TVM 0.26.0; this is "),
-        (_set("model", "0" * 16), f"timing model {'0' * 16}; now it is timing model {PI.model_hash}"),
-        (_set("model", None), f"no timing model; now it is timing model {PI.model_hash}"),
+        (_set("model", "0" * 16), f"timing model {'0' * 16}; now it is timing model {PI.origin.model}"),
+        (_set("model", None), f"no timing model; now it is timing model {PI.origin.model}"),
         (lambda entry: entry["schedule"].update(version=999), "dense@999 is a template that this version does not have"),
     ],
 )
@@ -165,7 +166,7 @@ def test_outdated_records_are_mentioned_and_stay(
 
 
 def test_the_timing_model_of_an_unknown_board_is_not_compared(tmp_path: Path, cli: CommandLine) -> None:
-    path = write_log(tmp_path, identity=replace(BOARD, model_hash="feedbeef"))
+    path = write_log(tmp_path, identity=replace(BOARD, origin=Origin("modelled", "feedbeef")))
     outcome = cli("logs", "verify", "--logs", str(tmp_path))
     assert outcome.code == 0
     assert outcome.out == f"{path}: shelf is not known here, so its timing model was not compared\n1 log, 8 records: all is well\n"
@@ -337,19 +338,19 @@ def test_what_is_appended_just_before_a_repair_stays(tmp_path: Path, good: bytes
 def test_show(tmp_path: Path, cli: CommandLine) -> None:
     write_log(tmp_path)
     write_log(tmp_path, some_records(4, threads=4))
-    old = write_log(tmp_path, some_records(2), replace(PI, model_hash="0" * 16))
+    old = write_log(tmp_path, some_records(2), replace(PI, origin=Origin("modelled", "0" * 16)))
     write_log(tmp_path, some_records(3), BOARD)
-    write_log(tmp_path, some_records(1), replace(BOARD, device="lab", model_hash="emulated"))
+    write_log(tmp_path, some_records(1), replace(BOARD, device="lab", origin=EMULATED))
     old.open("ab").write(b"torn")
     outcome = cli("logs", "show", "--logs", str(tmp_path))
     assert outcome.code == 0 and max(map(len, outcome.out.splitlines())) <= max(80, len(str(tmp_path)))
     words = " ".join(outcome.out.split())
     assert (
-        f"pi4-virtual: modelled, timing model {PI.model_hash}, TVM {PI.tvm} fastest, us log threads kernels records failed modelled"
+        f"pi4-virtual: modelled, timing model {PI.origin.model}, TVM {PI.tvm} fastest, us log threads kernels records failed modelled"
         in words
     )
     assert " float32 1 2 8 1 1.00 float32 4 2 4 0 1.00 " in words
-    assert f"timing model {'0' * 16}, TVM {PI.tvm} These do not count: now it is timing model {PI.model_hash} " in words
+    assert f"timing model {'0' * 16}, TVM {PI.tvm} These do not count: now it is timing model {PI.origin.model} " in words
     assert f"shelf: measured, no timing model, TVM {PI.tvm} fastest, us log threads kernels records failed measured" in words
     assert "lab: emulated, timing model emulated" in words and "failed emulated" in words
     assert "float32_t1.jsonl: 1 line not counted here: see tvmmobile logs verify" in words

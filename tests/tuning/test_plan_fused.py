@@ -12,6 +12,7 @@ from small_networks import prepared, run_lowered, seeded, unit
 from torch import nn
 
 from tvmmobile import schedules
+from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.network import Lowered, Network, lower
 from tvmmobile.graph.tasks import Task
@@ -83,7 +84,7 @@ class Pair(Template):
 def database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Database:
     """With `Pair` known, and no records yet."""
     monkeypatch.setattr(schedules, "_registered", [Pair()])
-    return Database(Identity("nowhere", None), (), tmp_path / "logs")
+    return Database(Identity("nowhere", MEASURED), (), tmp_path / "logs")
 
 
 def network_of_three() -> nn.Module:
@@ -146,7 +147,7 @@ def test_separable_blocks_where_they_are_measured_to_pay(
     tmp_path: Path, pairs_us: dict[int, float], expected: list[tuple[int, int]]
 ) -> None:
     blocks = seeded(*unit(3, 8, 3), *unit(8, 8, 3, groups=8), *unit(8, 12), *unit(12, 12, 3, 2, groups=12), *unit(12, 6))
-    check_plan_and_library(blocks, Database(Identity("nowhere", None), (), tmp_path / "logs"), tmp_path, pairs_us, expected)
+    check_plan_and_library(blocks, Database(Identity("nowhere", MEASURED), (), tmp_path / "logs"), tmp_path, pairs_us, expected)
 
 
 def check_plan_and_library(

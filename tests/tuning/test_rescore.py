@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.protocol import Endpoint, Origin
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, Opaque
 from tvmmobile.graph.tasks import Task
@@ -24,8 +24,8 @@ from tvmmobile.tuning.search.rescore import Rescored, rankings, replace_logs, re
 from tvmmobile.tuning.search.trial import Outcome, TrialJob
 
 PROFILE = find_device("pi4").profile
-PRESENT = Identity(PROFILE.name, PROFILE.model_hash)
-OLD, OLDER = replace(PRESENT, model_hash="0" * 16), replace(PRESENT, model_hash="1" * 16)
+PRESENT = Identity.of(PROFILE)
+OLD, OLDER = replace(PRESENT, origin=Origin("modelled", "0" * 16)), replace(PRESENT, origin=Origin("modelled", "1" * 16))
 POINTWISE, CLASSIFIER = Task((Conv2d(14, 14, 64, 64),)), Task((Dense(64, 64),))
 POOL = Task((Opaque("mean", "0123456789ab", ((1, 7, 7, 64),), (1, 1, 1, 64)),))
 
@@ -96,11 +96,11 @@ def test_the_best_are_measured_and_alone_are_left(tmp_path: Path) -> None:
     assert [one.ranks_changed for one in results] == [3, 2] and all(one.best_is_another for one in results)
     assert [(one.old_best_us, one.new_best_us) for one in results] == [(3.0, 10.0), (1.0, 10.0)]
     found = lines(path)
-    assert {line["model"] for line in found} == {PRESENT.model_hash}
+    assert {line["model"] for line in found} == {PRESENT.origin.model}
     assert [line["latency_us"] for line in found] == [11.0, 13.0, 10.0, 11.0, 10.0]  # in the old order
     assert [backup.name for backup in backups] == [path.name + ".bak"]
     kept = backups[0].read_bytes()
-    assert kept.startswith(before) and kept.count(PRESENT.model_hash.encode()) == 5  # type: ignore[union-attr]
+    assert kept.startswith(before) and kept.count(PRESENT.origin.model.encode()) == 5  # type: ignore[union-attr]
     assert len(Database(PRESENT, (tmp_path,), None)) == 5
     old = Database(OLD, (tmp_path,), None)
     assert (len(old), old.ignored, old.outdated) == (0, 5, 5)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tvmmobile.devices.protocol import Origin
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import templates_for
@@ -38,7 +39,7 @@ def test_what_no_plan_would_have_gets_no_more(tmp_path: Path) -> None:
     """Two layers of 50 us each, or one kernel of 103 us for both: it must become 2.9 % faster."""
     one, other, both = Task((FIRST,)), Task((SECOND,)), Task((FIRST, SECOND))
     unknown = Task((Conv2d(4, 4, 16, 16),))
-    database = Database(Identity("board", "model"), (), tmp_path)
+    database = Database(Identity("board", Origin("modelled", "model")), (), tmp_path)
     with database.writing():
         database.append(record(task, latency_us) for task, latency_us in ((one, 50.0), (other, 50.0), (both, 103.0)))
     variants = [VariantTasks(2, (Region(0, 0, one), Region(1, 1, other), Region(0, 1, both)), {})]

@@ -8,6 +8,7 @@ import statistics
 
 import pytest
 
+from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, template_for
@@ -39,7 +40,7 @@ def latency_us(schedule: KnobSchedule) -> float:
 def made(name: str, task: Task, seed: int = 0, seeds: list[KnobSchedule] | None = None) -> Strategy:
     template = template_for(task)
     assert template is not None
-    database = Database(Identity("board", None), (), None)
+    database = Database(Identity("board", MEASURED), (), None)
     return make_strategy(name, template, task, seeds or [], random.Random(seed), CostModels(database))
 
 
@@ -111,7 +112,7 @@ def test_failures_are_avoided() -> None:
 
 
 def test_a_new_kernel_starts_from_its_neighbours() -> None:
-    database = Database(Identity("board", None), (), None)
+    database = Database(Identity("board", MEASURED), (), None)
     near, far = Task((Conv2d(14, 14, 256, 384, clamp=(0.0, 6.0)),)), Task((Conv2d(112, 112, 16, 16, clamp=(0.0, 6.0)),))
     best = {task: min(space_of(task), key=latency_us) for task in (near, far)}
     worst = {task: max(space_of(task), key=latency_us) for task in (near, far)}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.protocol import MEASURED, DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.tasks import Task
@@ -26,7 +26,7 @@ from tvmmobile.tuning.search.tuner import DEADLINES, Assignment, Deadlines, Sear
 
 TASKS = {Task((Conv2d(14, 14, 64, 64),)): None, Task((Dense(64, 64),)): None}
 PROFILE = find_device("pi4").profile
-IDENTITY = Identity(PROFILE.name, PROFILE.model_hash)
+IDENTITY = Identity.of(PROFILE)
 
 
 class Workers:
@@ -179,7 +179,7 @@ class Watch:
 def watched(folder: Path, watch: Watch) -> tuple[Workers, Database]:
     workers, database = Workers(well), Database(IDENTITY, (), folder)
     assignments = assign(TASKS, database, 8, PROFILE.target)
-    board = replace(PROFILE, kind="measured")
+    board = replace(PROFILE, origin=MEASURED)
     tune(assignments, database, bench_of(board, workers, watch), Heard())
     return workers, database
 
@@ -230,7 +230,7 @@ class Throttling:
 
 def test_what_was_under_way_on_a_spoiled_board_never_counts(tmp_path: Path) -> None:
     board, database = Throttling(), Database(IDENTITY, (), tmp_path)
-    profile = replace(PROFILE, kind="measured")
+    profile = replace(PROFILE, origin=MEASURED)
     assignments = assign(TASKS, database, 12, PROFILE.target)
     tune(assignments, database, bench_of(profile, Ahead(board.answer), board), Heard())
     records = [record for task in TASKS for record in database.records(task)]

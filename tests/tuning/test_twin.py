@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tvmmobile.devices.protocol import MEASURED, Origin
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
@@ -19,7 +20,7 @@ from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, best_of_twin, rank_correlation, twin_database, twin_identity
 
 VIRTUAL = find_device("pi4-virtual").profile
-BOARD = replace(VIRTUAL, name="desk", kind="measured", model_hash=None)
+BOARD = replace(VIRTUAL, name="desk", origin=MEASURED)
 TASK = Task((Conv2d(14, 14, 64, 64),))
 
 
@@ -39,7 +40,7 @@ def database(folder: Path, latencies: list[float | None], identity: Identity) ->
 
 def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
     assert twin_identity(VIRTUAL) is None
-    assert twin_identity(BOARD) == Identity("pi4-virtual", VIRTUAL.model_hash)
+    assert twin_identity(BOARD) == Identity("pi4-virtual", Origin("modelled", VIRTUAL.origin.model))
     slower = twin_identity(replace(BOARD, clock_hz=1.5e9))
     assert slower is not None and slower.device == "pi4-1500-virtual"
     assert twin_identity(replace(BOARD, mcpu="cortex-x1")) is None
@@ -69,7 +70,7 @@ def test_the_best_come_first_and_failures_never(tmp_path: Path) -> None:
     assert template is not None
     latencies: list[float | None] = [float(100 - index) for index in range(12)]
     latencies[11] = None
-    best = best_of_twin(database(tmp_path, latencies, Identity("pi4-virtual", "x")), TASK, template)
+    best = best_of_twin(database(tmp_path, latencies, Identity("pi4-virtual", Origin("modelled", "x"))), TASK, template)
     assert best == [schedules(12)[index] for index in range(10, 10 - FIRST_FROM_TWIN, -1)]
 
 
@@ -84,6 +85,6 @@ def test_the_best_come_first_and_failures_never(tmp_path: Path) -> None:
     ],
 )
 def test_rank_correlation(tmp_path: Path, measured: list[float | None], expected: float | None) -> None:
-    modelled = database(tmp_path / "model", [1.0, 2.0, 3.0, 4.0, 5.0], Identity("pi4-virtual", "x"))
-    found = rank_correlation(database(tmp_path / "board", measured, Identity("desk", None)), modelled, TASK)
+    modelled = database(tmp_path / "model", [1.0, 2.0, 3.0, 4.0, 5.0], Identity("pi4-virtual", Origin("modelled", "x")))
+    found = rank_correlation(database(tmp_path / "board", measured, Identity("desk", MEASURED)), modelled, TASK)
     assert found == (None if expected is None else pytest.approx(expected))

@@ -91,6 +91,6 @@ def test_a_board_of_the_users_own_is_a_device(tmp_path: Path, monkeypatch: pytes
     profile = find_device("mine.toml").profile
     assert profile.name == "mine-virtual" and profile.clock_hz == 2.0e9
     assert load_board(profile.board_file).clock_hz == 2.0e9 and Path(profile.board_file).is_absolute()
-    assert profile.model_hash not in (None, find_device("pi4").profile.model_hash)
+    assert profile.origin.model not in (None, find_device("pi4").profile.origin.model)
     with pytest.raises(UserError, match=r"There is no board file other\.toml"):
         find_device("other.toml")

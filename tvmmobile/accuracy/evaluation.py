@@ -22,7 +22,7 @@ from tvmmobile.accuracy.evaluation_file import EvaluationContext, ImageResult
 from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, plain
 from tvmmobile.accuracy.original import Original, compute_of
 from tvmmobile.accuracy.preprocess import Preprocessing, read_input
-from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.devices.protocol import MEASURED, DeviceProfile
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, failure_of, succeeded
@@ -59,7 +59,7 @@ class BatchJob:
 def batches(images: Sequence[LabelledImage], library: Library, profile: DeviceProfile) -> list[tuple[LabelledImage, ...]]:
     """The images in batches for one session each. Each goes over the whole list, so that a part of them says something of all."""
     size = _MOST_IMAGES
-    if profile.kind != "measured":
+    if profile.origin != MEASURED:
         macs = sum(kernel["macs"] for kernel in library.manifest()["kernels"])
         size = max(1, min(size, _EMULATED_MACS // max(macs, 1)))
     count = math.ceil(len(images) / size)
@@ -125,7 +125,7 @@ def context_for(
         judge=original.judge,
         device=profile.name,
         board=profile.board,
-        kind=_KINDS[profile.kind],
+        kind=_KINDS[profile.origin.kind],
         folder=plain(str(place)),
         class_folders=folder.class_folders,
         images_found=len(folder.images),

@@ -79,7 +79,7 @@ def verify(
         log = (run if repair else inspect)(path, now)
         _print_log(console, log, repaired=repair)
         found.append(log)
-        if now is None and any(line.identity is not None and line.identity.model_hash is not None for line in log.lines):
+        if now is None and any(line.identity is not None and line.identity.origin.written for line in log.lines):
             console.print(f"{path}: {log.device} is not known here, so its timing model was not compared", soft_wrap=True)
     _conclude(console, found, repair, [*(["--device", device] if device else []), *(["--logs", str(directory)] if directory else [])])
 
@@ -120,11 +120,10 @@ def _print_device(console: Console, logs: list[Log], present: Identity | None) -
     from tvmmobile.system.console import table_of
     from tvmmobile.tuning.logs.inspection import model_name, short
     from tvmmobile.tuning.logs.overview import shares
-    from tvmmobile.tuning.logs.present import origin_of
 
     found = [share for log in logs for share in shares(log)]
     for identity in dict.fromkeys(share.identity for share in found):
-        origin = origin_of(identity)
+        origin = identity.origin.kind
         heading = f"{identity.device}: {origin}, {model_name(identity)}, TVM {short(identity.tvm)}"
         if present is not None and identity != present:
             heading += "\nThese do not count: " + ", ".join(_differences(identity, present))
@@ -144,7 +143,7 @@ def _print_device(console: Console, logs: list[Log], present: Identity | None) -
 def _differences(identity: Identity, present: Identity) -> list[str]:
     from tvmmobile.tuning.logs.inspection import model_name
 
-    different = [model_name(present)] if identity.model_hash != present.model_hash else []
+    different = [model_name(present)] if identity.origin != present.origin else []
     return [f"now it is {what}" for what in [*different, *([f"TVM {present.tvm}"] if identity.tvm != present.tvm else [])]]
 
 

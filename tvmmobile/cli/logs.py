@@ -64,7 +64,7 @@ def rescore(
     board = find_device(device)
     profile = board.profile
     directory = directory or own_logs()
-    identity = Identity(profile.name, profile.model_hash)
+    identity = Identity.of(profile)
     ranked = _ranked(rankings(directory, identity, keep), profile, directory)
     check_writable(directory, "--logs")
     with writing(directory, profile.name), Workers(jobs or worker_count(BATCH)) as workers:
@@ -74,11 +74,12 @@ def rescore(
         assignments = unmeasured(found, database, sources)
         missing = sum(assignment.missing for assignment in assignments)
         errors().print(
-            f"{profile.name}: timing model {profile.model_hash}\n{plural(len(found), 'kernel')}, {plural(missing, 'schedule')} to measure",
+            f"{profile.name}: timing model {profile.origin.model}\n"
+            f"{plural(len(found), 'kernel')}, {plural(missing, 'schedule')} to measure",
             soft_wrap=True,
         )
         if missing:
-            with started_bench(board, workers) as bench, TuningProgress(assignments, profile.kind) as progress:
+            with started_bench(board, workers) as bench, TuningProgress(assignments, profile.origin.kind) as progress:
                 run(found, assignments, database, bench, progress)
         rescored, backups = replace_logs(found, database)
     _report(rescored, [ranking.task for ranking in ranked if ranking not in found], backups)
@@ -87,7 +88,7 @@ def rescore(
 def _ranked(ranked: list[Ranking], profile: DeviceProfile, directory: Path) -> list[Ranking]:
     from tvmmobile.system.errors import UserError
 
-    if profile.kind != "modelled":
+    if not profile.origin.modelled:
         raise UserError(f"{profile.name} is a real board: its logs rest on no timing model.", "Tune it again: tvmmobile tune")
     if not ranked:
         raise UserError(

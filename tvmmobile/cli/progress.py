@@ -43,10 +43,8 @@ class Shown(Listener):
 
     def planned(self, plan: TuningPlan) -> None:
         """See `pipeline.listener.Listener`."""
-        profile = plan.profile
-        face = (
-            f"the virtual {profile.board} (latencies are modelled)" if profile.kind == "modelled" else f"{profile.board} ({profile.kind})"
-        )
+        profile, origin = plan.profile, plan.profile.origin
+        face = f"the virtual {profile.board} (latencies are modelled)" if origin.modelled else f"{profile.board} ({origin.kind})"
         self.said(
             f"{profile.name}: {face}\n{plan.variants} variants, {plan.kernels} distinct kernels, "
             f"{sum(assignment.done for assignment in plan.assignments)} records, {plan.missing} trials to run"

@@ -83,7 +83,7 @@ def _report(library: Library, given: Input, done: LibraryRun, ranked: list[Ranke
         "board": profile.board,
         "threads": library.threads,
         "top": [asdict(entry) for entry in ranked],
-        "kind": profile.kind,
+        "kind": profile.origin.kind,
         "init_ms": None if startup is None else startup.init_seconds * 1e3,
         "first_run_ms": None if startup is None else startup.first_seconds * 1e3,
         "latency_ms": done.latency_ms,

@@ -8,6 +8,34 @@ from typing import Any, Literal, Protocol
 
 from tvmmobile.graph.machine import Machine
 
+Kind = Literal["modelled", "measured", "emulated"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where latencies come from. Whatever else says so, has it from here.
+
+    Attributes:
+        kind: a timing model, the board's clock, or the clock of a machine that emulates the board.
+        model: the timing model's hash; `None` where there is none.
+    """
+
+    kind: Kind
+    model: str | None = None
+
+    @property
+    def modelled(self) -> bool:
+        """Whether a model gives them, and no clock."""
+        return self.kind == "modelled"
+
+    @property
+    def written(self) -> str | None:
+        """As files have it that name a timing model: its hash, `emulated`, or `None` for measured latencies."""
+        return self.kind if self.kind == "emulated" else self.model
+
+
+MEASURED, EMULATED = Origin("measured"), Origin("emulated")
+
 
 @dataclass(frozen=True)
 class DeviceProfile:
@@ -22,8 +50,7 @@ class DeviceProfile:
         clock_hz: the clock numbers are stated at.
         cores: how many there are.
         machine: what a core offers a kernel.
-        kind: whether latencies come from a model, from the board's clock, or from the clock of a machine that emulates the board.
-        model_hash: identifies the timing model; `emulated` for an emulated board, `None` for a real one.
+        origin: where its latencies come from.
         board_file: the virtual board's name, or the path of its file, for `load_board`; empty for a real board.
     """
 
@@ -35,8 +62,7 @@ class DeviceProfile:
     clock_hz: float
     cores: int
     machine: Machine
-    kind: Literal["modelled", "measured", "emulated"]
-    model_hash: str | None = None
+    origin: Origin
     board_file: str = ""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tvmmobile.devices.agent.build import agent_command, build_bundle
 from tvmmobile.devices.agents.host import BUNDLE, HostConfig
 from tvmmobile.devices.agents.launch import hosted
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Origin, Watch
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import run_hash
@@ -44,7 +44,7 @@ class VirtualDevice:
 
     @property
     def profile(self) -> DeviceProfile:
-        """What the board is; `kind` is `modelled`."""
+        """What the board is; its latencies are modelled."""
         board = self.board
         return DeviceProfile(
             name=self._name,
@@ -60,8 +60,7 @@ class VirtualDevice:
                 l1d_bytes=board.caches.l1d_bytes,
                 l2_bytes=board.caches.l2_bytes,
             ),
-            kind="modelled",
-            model_hash=run_hash(board),
+            origin=Origin("modelled", run_hash(board)),
             board_file=self._board_file,
         )
 

@@ -131,7 +131,7 @@ def variant_job(
     precision: Precision = FLOAT32,
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
-    identity, dump_dir = Identity(profile.name, profile.model_hash), dump_ir / model.spec.variant if dump_ir else None
+    identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
     twin = twin_identity(profile)
     return VariantJob(model, precision.name, threads, identity, tuple(logs), profile.target, out, dump_dir, twin, profile.machine)
 
@@ -298,8 +298,8 @@ def _write_manifest(
         "dtype": job.dtype,
         "threads": job.threads,
         "device": job.identity.device,
-        "timing_model": job.identity.model_hash,
-        "kind": {None: "measured", "emulated": "emulated"}.get(job.identity.model_hash, "modelled"),
+        "timing_model": job.identity.origin.written,
+        "kind": job.identity.origin.kind,
         "target": dict(job.target),
         "versions": {"tvmmobile": __version__, "tvm": TVM_VERSION, "tvm_ffi": TVM_FFI_VERSION, "torch": _torch_version()},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -43,7 +43,7 @@ class LibraryRun:
 
     @property
     def latency_ms(self) -> float:
-        """Modelled, or the samples' median: `profile.kind` says which."""
+        """Modelled, or the samples' median: `profile.origin` says which."""
         return self.network.latency.seconds * 1e3
 
 
@@ -117,7 +117,7 @@ def run(library: Library, image: npt.ArrayLike, device: Place = "pi4", *, repeat
         timing = agents.network_timing(library.threads, repeat, warmup_runs)
         startup, timeout_s = None, session_timeout_s(library)
         try:
-            if agents.profile.kind != "modelled":
+            if not agents.profile.origin.modelled:
                 startup = agents.measure_startup(library.path, array, library.threads, timeout_s)
             return LibraryRun(agents.profile, agents.measure_network(library.path, array, timeout_s, timing), startup)
         except MeasureError as error:

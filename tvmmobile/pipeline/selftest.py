@@ -93,7 +93,7 @@ def check_device(file: DeviceFile) -> DeviceReport:
             f"The test library computes something else on {file.name}: error {error:.2g} of the largest output.",
             "The board's processor may not be what it says; look at tvmmobile device list.",
         )
-    return DeviceReport(rate, f"{latency_us:.1f} us {device.profile.kind}")
+    return DeviceReport(rate, f"{latency_us:.1f} us {device.profile.origin.kind}")
 
 
 def _run_library(agents: Agents, folder: Path) -> tuple[float, float]:

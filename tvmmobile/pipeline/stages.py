@@ -136,7 +136,7 @@ def session_timeout_s(library: Library) -> float:
 def _memory(agents: Agents, threads: int) -> tuple[float, str]:
     """What memory delivers, in bytes a second, and where that figure is from."""
     profile = agents.profile
-    if profile.kind == "modelled":
+    if profile.origin.modelled:
         return memory_bytes_per_s(load_board(profile.board_file), threads), "the virtual board's, docs/virtual-boards.md"
     try:
         return agents.copy_rate(_BENCH_TIMEOUT_S), "a copy of 32 MiB by one core, measured with the networks"
@@ -247,14 +247,14 @@ def _judge(manifest: Mapping[str, Any]) -> str:
 
 def context_of(profile: DeviceProfile, threads: int) -> Context:
     """Where and how numbers of this device are got."""
-    modelled = profile.kind == "modelled"
+    modelled = profile.origin.modelled
     return Context(
         device=profile.name,
         board=profile.board,
         cpu=profile.cpu,
         clock_hz=profile.clock_hz,
-        kind=profile.kind,
-        timing_model=profile.model_hash,
+        kind=profile.origin.kind,
+        timing_model=profile.origin.written,
         modelled_terms=MODELLED_TERMS if modelled else "",
         fma_lanes_per_cycle=profile.machine.fma_lanes_per_cycle,
         threads=threads,
@@ -268,7 +268,7 @@ def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) ->
     if error.kind in ("link", "host"):
         return _gone(profile, error)
     if error.kind == "timeout":
-        busy = "this machine" if profile.kind == "modelled" else "the device"
+        busy = "this machine" if profile.origin.modelled else "the device"
         return Disagreement(
             f"{library.path.name} does not end on {profile.name}: {error.reason}.",
             f"Run it again while nothing else keeps {busy} busy, with fewer runs if you asked for many.",

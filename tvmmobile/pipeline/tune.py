@@ -194,7 +194,7 @@ def tune(
 
             def searched(assignments: Sequence[Assignment]) -> None:
                 if missing_trials(assignments):
-                    with listener.searching(assignments, board.profile.kind) as progress:
+                    with listener.searching(assignments, board.profile.origin.kind) as progress:
                         search(assignments, needs.database, bench, progress, Search(strategy, seed, needs.twin))
 
             searched(needs.plan.assignments)

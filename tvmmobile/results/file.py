@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from tvmmobile.devices.protocol import Kind
 from tvmmobile.graph.precision import is_precision, precision_named
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
@@ -71,7 +72,7 @@ class Context:
     board: str
     cpu: str
     clock_hz: Annotated[float, Field(ge=1, le=1e12)]
-    kind: Literal["modelled", "measured", "emulated"]
+    kind: Kind
     timing_model: str | None
     modelled_terms: str
     fma_lanes_per_cycle: PositiveCount

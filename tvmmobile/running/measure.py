@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from tvmmobile.devices.agents.rpc import HostGone, LinkError, open_session
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Kind
 from tvmmobile.system.clock import ClockPlan, sample_clock
 from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.cores.core_model import HOTTEST, BlockCost
@@ -92,7 +92,7 @@ class Latency:
     """How long one run took.
 
     Attributes:
-        kind: whether the rest is a model's or a clock's.
+        kind: of the device's `Origin`.
         seconds: modelled seconds, or the samples' median.
         cycles: modelled core cycles, without what misses cost; None when measured.
         instructions: executed instructions, exact; None when measured.
@@ -105,7 +105,7 @@ class Latency:
         unknown_instructions: executed instructions the model knows only a lower bound for.
     """
 
-    kind: Literal["modelled", "measured"]
+    kind: Kind
     seconds: float
     cycles: int | None = None
     instructions: int | None = None
@@ -249,7 +249,7 @@ class Agents:
 
     def network_timing(self, threads: int, repeat: int, warmup: int) -> Timing:
         """How a whole network is timed; `repeat` and `warmup` are a clock's, a model needs one run after one."""
-        if self.profile.kind == "modelled":
+        if self.profile.origin.modelled:
             return Timing(warmup=1, threads=threads)
         return Timing(warmup, repeat, threads=threads, settle=0.02, min_total_ms=500, max_total_ms=20_000)
 
@@ -259,7 +259,7 @@ class Agents:
         A kernel's arguments are the activation, then its weights, then the output, which other layers have used in between.
         """
         cold = Timing(flush_bytes=4 * self.profile.machine.l2_bytes, produce=(0,), threads=threads)
-        if self.profile.kind == "modelled":
+        if self.profile.origin.modelled:
             return cold
         return replace(cold, warmup=1, repeat=10, settle=0.05, min_total_ms=20, max_total_ms=3000)
 
@@ -278,7 +278,7 @@ class Agents:
 
     def _timed(self, session: Any, module: Any, function: str, timing: Timing, arguments: Sequence[Any]) -> Latency:
         """Run a function as `timing` says; on a board as often as its clock needs."""
-        if self.profile.kind == "modelled":
+        if self.profile.origin.modelled:
             answer = _evaluator(session, module, function, timing, "model")(*arguments)
             return _modelled(bytes(answer), load_board(self.profile.board_file), timing.threads)
         if timing.warmup:
@@ -291,11 +291,12 @@ class Agents:
             return [float(sample) for sample in json.loads(bytes(answer))["samples_ns"]]
 
         sampled = sample_clock(run, ClockPlan(timing.settle, timing.repeat, timing.min_total_ms, timing.max_total_ms))
-        return Latency("measured", statistics.median(sampled.samples_ns) * 1e-9, samples_ns=sampled.samples_ns, steady=sampled.steady)
+        seconds = statistics.median(sampled.samples_ns) * 1e-9
+        return Latency(self.profile.origin.kind, seconds, samples_ns=sampled.samples_ns, steady=sampled.steady)
 
     def _timed_calls(self, session: Any, machine: Any, timing: Timing) -> tuple[KernelCall, ...]:
         """Run a network further times, and time each kernel by itself. What that costs between kernels is in no kernel's time."""
-        mode = "model" if self.profile.kind == "modelled" else "clock"
+        mode = "model" if self.profile.origin.modelled else "clock"
         answer = json.loads(bytes(_evaluator(session, machine, "invoke_stateful", timing, mode, calls=True)(NETWORK_FUNCTION)))
         if mode == "clock":
             medians = (statistics.median(samples) * 1e-9 for samples in zip(*answer["samples_ns"], strict=True))

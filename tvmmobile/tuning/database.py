@@ -20,6 +20,7 @@ from typing import Any
 
 import filelock
 
+from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Origin
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
@@ -27,6 +28,7 @@ from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 FORMAT = 1
 #: What reading a line, or the extents of a task that no network has, may raise.
@@ -43,13 +45,18 @@ class Identity:
 
     Attributes:
         device: name of the device, e.g. `pi4-virtual`.
-        model_hash: hash of the timing model for modelled latencies, `None` for measured ones.
+        origin: where the latencies come from.
         tvm: TVM's version.
     """
 
     device: str
-    model_hash: str | None
+    origin: Origin
     tvm: str = TVM_VERSION
+
+    @classmethod
+    def of(cls, profile: DeviceProfile) -> Identity:
+        """That of what a device gives now."""
+        return cls(profile.name, profile.origin)
 
 
 @dataclass(frozen=True)
@@ -202,7 +209,7 @@ class Database:
             "schedule": schedule_to_json(record.schedule),
             "latency_us": record.latency_us,
             "device": self.identity.device,
-            "model": self.identity.model_hash,
+            "model": self.identity.origin.written,
             "tvm": self.identity.tvm,
             "when": record.when or datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -251,8 +258,6 @@ def read_record(line: bytes) -> tuple[Identity, Record]:
         if not isinstance(value, dict):
             raise ValueError("it is no JSON object")
         identity = _identity_of(value)
-        if not all(isinstance(name, str) for name in (identity.device, identity.tvm, identity.model_hash or "")):
-            raise ValueError("its device, timing model or TVM version is no text")
         record = _decode(value, _Known())
         usable(record)  # shapes that no layer has come up here
     except _MALFORMED as error:
@@ -290,11 +295,18 @@ def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str |
         except MalformedRecord:
             continue
         if (found.device, found.tvm) == (identity.device, identity.tvm) and usable(record):
-            yield found.model_hash, record
+            yield found.origin.model, record
 
 
 def _identity_of(value: dict[str, Any]) -> Identity:
-    return Identity(value["device"], value.get("model"), value["tvm"])
+    """Raises `KeyError` or `ValueError`."""
+    device, model, tvm = value["device"], value.get("model"), value["tvm"]
+    if not all(isinstance(name, str) for name in (device, tvm, model or "")):
+        raise ValueError("its device, timing model or TVM version is no text")
+    if model == EMULATED.written:
+        return Identity(device, EMULATED, tvm)
+    modelled = model is not None or device.endswith(VIRTUAL_SUFFIX)
+    return Identity(device, Origin("modelled", model) if modelled else MEASURED, tvm)
 
 
 class _Known:

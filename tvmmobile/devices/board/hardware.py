@@ -17,10 +17,8 @@ from tvmmobile.devices.board.link_host import LinkConfig
 from tvmmobile.devices.board.parts import CoreDesign, fastest, part_of
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.watch import watching
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Watch
+from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Endpoint, Watch
 
-#: What stands for a timing model where times are an emulator's: they must not be taken for the board's.
-EMULATED = "emulated"
 #: How long first contact may take, the agent's installation apart.
 CONTACT_S = 30.0
 
@@ -109,6 +107,5 @@ def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
             l1d_bytes=board.facts.l1d_bytes or part.machine.l1d_bytes,
             l2_bytes=board.facts.l2_bytes or part.machine.l2_bytes,
         ),
-        kind="emulated" if board.runner else "measured",
-        model_hash=EMULATED if board.runner else None,
+        origin=EMULATED if board.runner else MEASURED,
     )

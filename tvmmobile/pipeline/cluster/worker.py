@@ -155,7 +155,7 @@ class _Bench:
     def _start(self, profile: DeviceProfile, board_file: tuple[str, str] | None) -> _Place:
         name = profile.name
         if board_file is not None:
-            path = self.folder / (profile.model_hash or "") / board_file[0]
+            path = self.folder / (profile.origin.model or "") / board_file[0]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(board_file[1], encoding="utf-8")
             name = str(path)
@@ -163,7 +163,7 @@ class _Bench:
         here = board.profile
         if replace(here, board_file="") != replace(profile, board_file=""):
             raise UserError(
-                f"{profile.name} has timing model {here.model_hash}, not {profile.model_hash}.",
+                f"{profile.name} has timing model {here.origin.model}, not {profile.origin.model}.",
                 "Install the same tvmmobile and the same llvm-mca on every machine of the cluster, and start its workers again.",
             )
         held = contextlib.ExitStack()

@@ -175,7 +175,7 @@ def _misplaced(path: Path, identity: Identity, record: Record) -> str:
 def _outdated(identity: Identity, record: Record, present: Identity | None) -> str:
     if identity.tvm != TVM_VERSION:
         return f"TVM {short(identity.tvm)}; this is {TVM_VERSION}"
-    if present is not None and identity.model_hash != present.model_hash:
+    if present is not None and identity.origin != present.origin:
         return f"{model_name(identity)}; now it is {model_name(present)}"
     if isinstance(record.schedule, KnobSchedule) and _retired(record):
         return f"{short(record.schedule.template)}@{record.schedule.version} is a template that this version does not have"
@@ -184,7 +184,8 @@ def _outdated(identity: Identity, record: Record, present: Identity | None) -> s
 
 def model_name(identity: Identity) -> str:
     """How the timing model that latencies rest on is called in messages."""
-    return "no timing model" if identity.model_hash is None else f"timing model {short(identity.model_hash)}"
+    name = identity.origin.written
+    return "no timing model" if name is None else f"timing model {short(name)}"
 
 
 def short(text: str) -> str:

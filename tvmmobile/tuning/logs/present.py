@@ -1,4 +1,4 @@
-"""What a device would be measured as now, and what to call where a latency came from."""
+"""What a device would be measured as now."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from tvmmobile.devices.registry import find_device
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Identity
-from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 #: The present identity of the device that a folder is called after; `None` where no such device is known here.
 Present = Callable[[str], Identity | None]
@@ -20,8 +19,7 @@ def identity_of(name: str) -> Identity:
     Raises:
         UserError: there is no such device.
     """
-    profile = find_device(name).profile
-    return Identity(profile.name, profile.model_hash)
+    return Identity.of(find_device(name).profile)
 
 
 def present_identity(device: str) -> Identity | None:
@@ -45,10 +43,3 @@ def chosen_device(name: str, directories: list[Path]) -> tuple[str, Present]:
         return name, present_identity
     identity = identity_of(name)
     return identity.device, lambda device: identity if device == identity.device else present_identity(device)
-
-
-def origin_of(identity: Identity) -> str:
-    """`modelled`, `measured` or `emulated`."""
-    if identity.model_hash == "emulated":
-        return "emulated"
-    return "modelled" if identity.model_hash is not None or identity.device.endswith(VIRTUAL_SUFFIX) else "measured"

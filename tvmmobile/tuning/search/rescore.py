@@ -83,7 +83,7 @@ def rankings(directory: Path, identity: Identity, keep: int) -> list[Ranking]:
     for path in sorted((directory / identity.device).glob("*.jsonl")):
         by_task: dict[Task, dict[str | None, list[Record]]] = {}
         for model, record in records_of_any_model(path, identity):
-            if model != identity.model_hash and record.latency_us is not None:
+            if model != identity.origin.model and record.latency_us is not None:
                 by_task.setdefault(record.task, {}).setdefault(model, []).append(record)
         found += [Ranking(task, path, _best(list(models.values()), keep)) for task, models in by_task.items()]
     return found

@@ -151,7 +151,7 @@ def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, li
     """
     models, runner = CostModels(database), _Runner(bench, search.deadlines)
     tunings = (_Tuning(assignment, models, search, listener) for assignment in assignments if assignment.missing)
-    if bench.profile.kind == "modelled":
+    if bench.profile.origin.modelled:
         for tuning in tunings:
             _in_batches(tuning, runner)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.devices.protocol import DeviceProfile, Origin
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Template
 from tvmmobile.system.environment import SHIPPED_LOGS
@@ -22,13 +22,13 @@ def twin_identity(profile: DeviceProfile) -> Identity | None:
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
     from tvmmobile.virtual.calibration.fit import calibrated_boards, run_hash
 
-    if profile.kind == "modelled":
+    if profile.origin.modelled:
         return None
     boards = [board for name in sorted(calibrated_boards()) if (board := load_board(name)).mcpu == profile.mcpu]
     if not boards:
         return None
     nearest = min(boards, key=lambda board: (abs(board.clock_hz - profile.clock_hz), board.name))
-    return Identity(nearest.name + VIRTUAL_SUFFIX, run_hash(nearest))
+    return Identity(nearest.name + VIRTUAL_SUFFIX, Origin("modelled", run_hash(nearest)))
 
 
 def twin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
