@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmmobile.accuracy.classes import read_labels
-from tvmmobile.accuracy.evaluation import BatchJob, batches, context_for, evaluate_batches
+from tvmmobile.accuracy.evaluation import Subject, batches, context_for, evaluate_batches
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile, ImageResult, evaluation_of, write_evaluation
 from tvmmobile.accuracy.labelled import LabelledImage, evenly_spaced, read_folder
-from tvmmobile.accuracy.original import Original, original_of
+from tvmmobile.accuracy.original import original_of
 from tvmmobile.accuracy.preprocess import Preprocessing, check_image
 from tvmmobile.devices.protocol import Device
 from tvmmobile.pipeline.listener import QUIET, Listener
@@ -66,15 +66,6 @@ class Evaluation:
             )
 
 
-@dataclass(frozen=True)
-class _Common:
-    """What all batches have in common."""
-
-    library: Library
-    original: Original
-    preprocessing: Preprocessing
-
-
 def evaluate(
     library: Library,
     folder: str | Path,
@@ -116,27 +107,27 @@ def evaluate(
     chosen = evenly_spaced(listed.images, limit)
     original = original_of(library, model, None if checkpoint is None else Path(checkpoint))
     _check_headers(chosen, treatment, listener)
-    context = context_for(library, original, board.profile, Path(folder), listed, len(chosen), treatment)
+    subject = Subject(library, original, treatment)
+    context = context_for(subject, board.profile, listed, len(chosen))
     results: list[ImageResult] = []
     try:
-        _evaluate(board, _Common(library, original, treatment), chosen, results, listener)
+        _evaluate(board, subject, chosen, results, listener)
     finally:  # also after Ctrl-C, or when the device went away: what is there is kept, and says that it is not all
         if results:
             file, paths = _written(context, chosen, results, out, listener)
     return Evaluation(file, paths, original.judge_name, listed.others)
 
 
-def _evaluate(board: Device, common: _Common, chosen: Sequence[LabelledImage], results: list[ImageResult], listener: Listener) -> None:
+def _evaluate(board: Device, subject: Subject, chosen: Sequence[LabelledImage], results: list[ImageResult], listener: Listener) -> None:
     """Evaluate the images; `results` grows as they are done."""
-    parts = batches(chosen, common.library, board.profile)
+    parts = batches(chosen, subject.library, board.profile)
     count = worker_count(len(parts)) if board.boards is None else min(board.boards, len(parts))
     with (
         Workers(count) as workers,
         started_bench(board, workers, timed=False) as bench,
         listener.stage("evaluating", len(chosen)) as done,
     ):
-        jobs = [BatchJob(common.library, common.original, bench.agents, common.preprocessing, part) for part in parts]
-        for batch in evaluate_batches(bench.workers, jobs):
+        for batch in evaluate_batches(bench, subject, parts):
             results += batch
             for result in batch:
                 done(result.image.partition("/")[0])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,12 @@ from tvmmobile.devices.protocol import MEASURED, DeviceProfile
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, failure_of, succeeded
+from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, Array, MeasureError
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
-from tvmmobile.system.workers import WorkerPool
 
 _TOP = 5
 #: As long as the agent lets a session last.
@@ -46,13 +45,20 @@ _KINDS: Mapping[str, Any] = {"modelled": "virtual", "measured": "hardware", "emu
 
 
 @dataclass(frozen=True)
-class BatchJob:
-    """What a worker needs to evaluate some images."""
+class Subject:
+    """What is evaluated: a library, beside the network it was compiled from, on images prepared in one way."""
 
     library: Library
     original: Original
-    agents: Agents
     preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """What a worker needs to evaluate some images."""
+
+    subject: Subject
+    agents: Agents
     images: tuple[LabelledImage, ...]
 
 
@@ -66,15 +72,16 @@ def batches(images: Sequence[LabelledImage], library: Library, profile: DevicePr
     return [tuple(images[number::count]) for number in range(count)]
 
 
-def evaluate_batches(workers: WorkerPool, jobs: Sequence[BatchJob]) -> Iterator[tuple[ImageResult, ...]]:
-    """What became of the images of each job, as soon as it is there.
+def evaluate_batches(bench: Bench, subject: Subject, parts: Sequence[tuple[LabelledImage, ...]]) -> Iterator[tuple[ImageResult, ...]]:
+    """What became of the images of each batch, as soon as it is there.
 
     Raises:
         Disagreement: the library does not run on the device.
         DeviceUnavailable: the device went away.
     """
-    for job, results in workers.run(evaluate_batch, jobs, _BATCH_TIMEOUT_S):
-        yield succeeded(results, f"running {job.library.path.name}")
+    jobs = [BatchJob(subject, bench.agents, part) for part in parts]
+    for _, results in bench.workers.run(evaluate_batch, jobs, _BATCH_TIMEOUT_S):
+        yield succeeded(results, f"running {subject.library.path.name}")
 
 
 def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
@@ -83,35 +90,21 @@ def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
     problems: dict[LabelledImage, str] = {}
     for image in job.images:
         try:
-            inputs[image] = read_input(image.path, job.preprocessing).array
+            inputs[image] = read_input(image.path, job.subject.preprocessing).array
         except UserError as error:
             problems[image] = plain(error.message)
     outputs = dict(zip(inputs, _on_device(job, list(inputs.values())), strict=True))
     return tuple(
         ImageResult(image.name, image.label, (), (), None, problems[image])
         if image in problems
-        else _compared(image, outputs[image], _computed(job.original)(inputs[image]))
+        else _compared(image, outputs[image], _computed(job.subject.original)(inputs[image]))
         for image in job.images
     )
 
 
-def context_for(
-    library: Library,
-    original: Original,
-    profile: DeviceProfile,
-    place: Path,
-    folder: LabelledFolder,
-    chosen: int,
-    preprocessing: Preprocessing,
-) -> EvaluationContext:
-    """What is evaluated, where, on which images and how.
-
-    Args:
-        place: of the folder.
-        folder: what is in it.
-        chosen: how many of its images are evaluated.
-    """
-    spec = library.spec
+def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder, chosen: int) -> EvaluationContext:
+    """What is evaluated, where, on which images and how; `chosen` is how many of the folder's images are."""
+    library, spec = subject.library, subject.library.spec
     return EvaluationContext(
         library=library.path.name,
         library_sha256=sha256_of(library.path),
@@ -122,16 +115,16 @@ def context_for(
         dtype=library.dtype,
         threads=library.threads,
         weights=library.weights,
-        judge=original.judge,
+        judge=subject.original.judge,
         device=profile.name,
         board=profile.board,
         kind=_KINDS[profile.origin.kind],
-        folder=plain(str(place)),
+        folder=plain(str(folder.path)),
         class_folders=folder.class_folders,
         images_found=len(folder.images),
         images_chosen=chosen,
         labels=folder.how,
-        preprocessing=str(preprocessing),
+        preprocessing=str(subject.preprocessing),
         tolerance=precision_named(library.dtype).network_tolerance,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -142,7 +135,7 @@ def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
     """The library's outputs; tried again where the way to the device broke."""
     if not inputs:
         return []
-    library = job.library
+    library = job.subject.library
     for attempt in range(1, MOST_ATTEMPTS + 1):
         try:
             return job.agents.outputs(library.path, inputs, library.threads, _SESSION_TIMEOUT_S)

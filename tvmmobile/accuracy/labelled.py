@@ -37,12 +37,14 @@ class LabelledFolder:
     """The images of a folder.
 
     Attributes:
+        path: its own.
         images: sorted by class folder, then by name.
         class_folders: how many there are.
         how: how class folders became labels, for people, in one line.
         others: files in class folders that are not called as images are, and were left alone.
     """
 
+    path: Path
     images: tuple[LabelledImage, ...]
     class_folders: int
     how: str
@@ -78,7 +80,7 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
     )
     if not images:
         raise UserError(f"{folder} has {len(found)} class folders and no image in them.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
-    return LabelledFolder(images, len(found), how, len(files) - len(images))
+    return LabelledFolder(folder, images, len(found), how, len(files) - len(images))
 
 
 def evenly_spaced(images: Sequence[LabelledImage], limit: int | None) -> tuple[LabelledImage, ...]:
