@@ -1,0 +1,39 @@
+# What `import tvmmobile as tm` offers: read by type checkers, and by __init__.py, which imports each name when it is first used.
+from tvmmobile.accuracy.evaluate import Evaluation as Evaluation
+from tvmmobile.accuracy.evaluate import evaluate as evaluate
+from tvmmobile.accuracy.preprocess import Preprocessing as Preprocessing
+from tvmmobile.devices.registry import device_names as device_names
+from tvmmobile.devices.registry import find_device as find_device
+from tvmmobile.gate.baselines import Baseline as Baseline
+from tvmmobile.gate.baselines import load_baselines as load_baselines
+from tvmmobile.gate.baselines import save_baselines as save_baselines
+from tvmmobile.gate.comparison import Comparison as Comparison
+from tvmmobile.gate.comparison import compare as compare
+from tvmmobile.networks.model import Model as Model
+from tvmmobile.networks.model import load as load
+from tvmmobile.networks.model import variants as variants
+from tvmmobile.pipeline.bench import bench as bench
+from tvmmobile.pipeline.compile import compile_models as compile  # noqa: A004
+from tvmmobile.pipeline.library import CompiledLibrary as CompiledLibrary
+from tvmmobile.pipeline.library import open_libraries as open_libraries
+from tvmmobile.pipeline.listener import Listener as Listener
+from tvmmobile.pipeline.regression import regress as regress
+from tvmmobile.pipeline.run import LibraryRun as LibraryRun
+from tvmmobile.pipeline.run import run as run
+from tvmmobile.pipeline.run import start as start
+from tvmmobile.pipeline.tune import TuningPlan as TuningPlan
+from tvmmobile.pipeline.tune import plan_tuning as plan_tuning
+from tvmmobile.pipeline.tune import tune as tune
+from tvmmobile.results.file import Results as Results
+from tvmmobile.results.file import VariantResult as VariantResult
+from tvmmobile.results.file import read_results as read_results
+from tvmmobile.results.report.render import report as report
+from tvmmobile.system.doctor import diagnose as diagnose
+from tvmmobile.system.errors import DeviceUnavailable as DeviceUnavailable
+from tvmmobile.system.errors import Disagreement as Disagreement
+from tvmmobile.system.errors import UserError as UserError
+from tvmmobile.virtual.board import load_board as load_board
+from tvmmobile.virtual.program import run_program as run_program
+
+__all__ = ["compile"]  # the others are exported by their aliases
+__version__: str
