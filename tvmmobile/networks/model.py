@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tvmmobile.networks.models.costs import ModelCost, count
 from tvmmobile.networks.models.published import IMAGENET_CLASSES
 from tvmmobile.networks.models.registry import family, grid
 from tvmmobile.networks.models.spec import ModelSpec
@@ -36,6 +37,19 @@ class Model:
 
     def __str__(self) -> str:
         return self.spec.variant
+
+    @property
+    def cost(self) -> ModelCost:
+        """Multiply-adds and parameters, by layer and layer type.
+
+        Raises:
+            UserError: it is a network of the user's own; its library's results have both.
+        """
+        if self.own is not None:
+            raise UserError(
+                f"{self} is from a file, and costs are counted of built-in networks.", "Compile it: bench() returns macs and parameters."
+            )
+        return count(self.spec)
 
 
 def load(

@@ -1,0 +1,63 @@
+"""The programs and the notebook in examples/python, and every block of docs/api.md."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.virtual
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "python"
+DOCUMENT = EXAMPLES.parents[1] / "docs" / "api.md"
+#: What each prints, and how it ends.
+PROGRAMS = {
+    "compile_and_run.py": (r"class \d+ of 1000\n\d\.\d\d ms modelled on Raspberry Pi 4 Model B\nslowest of 20 kernels: ", 0),
+    "gate.py": (r"\d\.\d\d ms, now \d\.\d\d ms modelled\n  \w+: \d+ us, now \d+ us\n", 2),
+    "tune_own_module.py": (
+        r"dw_16x16_16_k3x3.*: \d+\.\d us modelled, .*\n(.*\n)+Gray 1\.0-32: \d+ us before, \d+ us now: (same|faster)\n",
+        0,
+    ),
+}
+
+
+def executed(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_every_program_is_run() -> None:
+    assert PROGRAMS.keys() == {path.name for path in EXAMPLES.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program(name: str, tmp_path: Path) -> None:
+    printed, code = PROGRAMS[name]
+    done = executed(EXAMPLES / name, folder=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert re.search(printed, done.stdout), done.stdout
+    assert done.stderr == ""  # nothing prints unless asked
+
+
+def test_the_notebook_compiles_a_module_that_it_defines(tmp_path: Path) -> None:
+    words = ("--to", "notebook", "--execute", "--output-dir", tmp_path, EXAMPLES / "own_network.ipynb")
+    done = executed("-m", "jupyter", "nbconvert", *words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((tmp_path / "own_network.ipynb").read_text())["cells"]
+    printed = [output for cell in cells for output in cell.get("outputs", [])]
+    assert not any(output.get("name") == "stderr" for output in printed)
+    lines = "".join(printed[-1]["text"]).splitlines()
+    assert re.fullmatch(r"\d\.\d{3} ms modelled, Raspberry Pi 4 Model B", lines[0]) and len(lines) == 8
+
+
+def test_the_blocks_of_the_document(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 7
+    (tmp_path / "blocks.py").write_text("\n".join(blocks))
+    done = executed("blocks.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for said in re.findall(r"# (width .*|Give .*)", DOCUMENT.read_text(encoding="utf-8")):
+        assert said in done.stdout
+    assert {path.name for path in (tmp_path / "out").glob("report.*")} == {f"report.{kind}" for kind in ("json", "csv", "md", "html")}

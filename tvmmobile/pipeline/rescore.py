@@ -1,0 +1,119 @@
+"""Logs that rest on another timing model → the best schedules of every kernel, scored again with the present one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.devices.protocol import Device, DeviceProfile
+from tvmmobile.graph.layers import Opaque
+from tvmmobile.graph.precision import precision_named
+from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.model import variants
+from tvmmobile.networks.models.registry import FAMILIES
+from tvmmobile.pipeline.build import VariantJob, variant_job
+from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.request import device_of
+from tvmmobile.pipeline.stages import collect_variants, distinct_tasks
+from tvmmobile.pipeline.tune import missing_trials
+from tvmmobile.results.report.wording import plural
+from tvmmobile.running.bench import started_bench
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import check_writable
+from tvmmobile.system.workers import Workers, worker_count
+from tvmmobile.tuning.database import Database, Identity, writing
+from tvmmobile.tuning.logs.directories import own_logs
+from tvmmobile.tuning.search.rescore import Ranking, Rescored, rankings, replace_logs, rescore, unmeasured
+from tvmmobile.tuning.search.tuner import BATCH
+
+
+@dataclass(frozen=True)
+class RescoredLogs:
+    """What came of it.
+
+    Attributes:
+        kernels: each with its old and new records.
+        left_out: kernels of networks that are not built in, whose functions the logs lack.
+        backups: the logs as they were.
+    """
+
+    kernels: tuple[Rescored, ...]
+    left_out: tuple[Task, ...]
+    backups: tuple[Path, ...]
+
+
+def rescore_logs(
+    device: str | Device = "pi4",
+    logs: str | Path | None = None,
+    *,
+    keep: int = 8,
+    workers: int | None = None,
+    listener: Listener = QUIET,
+) -> RescoredLogs:
+    """Score the best schedules of every kernel again; the logs then hold the new records alone, and the old ones lie beside them.
+
+    Interrupt it at any time: what is scored is kept, and the same call goes on from there.
+
+    Args:
+        device: a virtual board's name, or what `find_device` returns.
+        logs: the directory to rewrite; without it, the user's own logs.
+        keep: schedules per kernel, the best by the old scores.
+        workers: processes; without it, one per core.
+        listener: hears how it goes.
+
+    Raises:
+        UserError: the device is a real board, or the logs have nothing to score again.
+        DeviceUnavailable: the board could not be started.
+    """
+    board, directory = device_of(device), own_logs() if logs is None else Path(logs)
+    profile = board.profile
+    identity = Identity.of(profile)
+    ranked = _checked(rankings(directory, identity, keep), profile, directory)
+    check_writable(directory, "--logs")
+    with writing(directory, profile.name), Workers(workers or worker_count(BATCH)) as pool:
+        database = Database(identity, (), directory)
+        sources = _sources(pool, [ranking.task for ranking in ranked], profile, listener)
+        found = [ranking for ranking in ranked if not _is_opaque(ranking.task) or ranking.task in sources]
+        assignments = unmeasured(found, database, sources)
+        missing = missing_trials(assignments)
+        kernels = plural(len(found), "kernel")
+        listener.said(f"{profile.name}: timing model {profile.origin.model}\n{kernels}, {plural(missing, 'schedule')} to measure")
+        if missing:
+            with started_bench(board, pool) as bench, listener.searching(assignments, profile.origin.kind) as progress:
+                rescore(found, assignments, database, bench, progress)
+        done, backups = replace_logs(found, database)
+    return RescoredLogs(tuple(done), tuple(ranking.task for ranking in ranked if ranking not in found), tuple(backups))
+
+
+def _checked(ranked: list[Ranking], profile: DeviceProfile, directory: Path) -> list[Ranking]:
+    if not profile.origin.modelled:
+        raise UserError(f"{profile.name} is a real board: its logs rest on no timing model.", "Tune it again: tvmmobile tune")
+    if not ranked:
+        raise UserError(
+            f"{directory} has no records of {profile.name} that rest on another timing model than the present one.",
+            "Name another directory with --logs DIR.",
+        )
+    return ranked
+
+
+def _is_opaque(task: Task) -> bool:
+    return any(isinstance(layer, Opaque) for layer in task.region)
+
+
+def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile, listener: Listener) -> dict[Task, str]:
+    """The TIR functions, as JSON text, of tasks that no template takes; logs lack them: networks are imported until all are found."""
+    wanted = {task for task in tasks if _is_opaque(task)}
+    found: dict[Task, str] = {}
+    for family in FAMILIES:
+        jobs = [job for setting in sorted({(task.dtype, task.threads) for task in wanted}) for job in _imports(family, *setting, profile)]
+        if not jobs:
+            break
+        with listener.stage(f"importing {family}", len(jobs)) as done:
+            found |= {task: source for task, source in distinct_tasks(collect_variants(workers, jobs, done)).items() if source is not None}
+        wanted -= found.keys()
+    return found
+
+
+def _imports(family: str, dtype: str, threads: int, profile: DeviceProfile) -> list[VariantJob]:
+    return [variant_job(model, profile, (), Path(), threads, precision=precision_named(dtype)) for model in variants(family)]
