@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmmobile.networks.model import Model
-from tvmmobile.networks.models.comparison import COMPARED
-from tvmmobile.networks.models.published import figures
+from tvmmobile.networks.models.published import COMPARED, figures
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.bench import bench
 from tvmmobile.pipeline.compile import compile_models

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tvmmobile.networks.models.comparison import COMPARED
 from tvmmobile.networks.models.costs import count
-from tvmmobile.networks.models.published import NOTES, Published, figures, paper_figures, paper_type_shares, slim_figures
+from tvmmobile.networks.models.published import COMPARED, NOTES, Published, figures, paper_figures, paper_type_shares, slim_figures
 from tvmmobile.networks.models.registry import FAMILIES, grid
 from tvmmobile.networks.models.separable import reduction, scaled, ways
 from tvmmobile.networks.models.spec import ModelSpec

@@ -11,9 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from tvmmobile.cli.options import Alphas, Json, Resolutions
-from tvmmobile.networks.models.comparison import COMPARED
 from tvmmobile.networks.models.costs import ModelCost, count
-from tvmmobile.networks.models.published import NOTES, figures, paper_type_shares
+from tvmmobile.networks.models.published import COMPARED, NOTES, figures, paper_type_shares
 from tvmmobile.networks.models.registry import family, grid
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS

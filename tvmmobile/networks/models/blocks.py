@@ -7,7 +7,7 @@ checkpoints fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tvmmobile.networks.models.layers import Kind, Layer
@@ -174,12 +174,36 @@ class PlacedLeaf:
     gated: bool
 
 
+def chain(*parts: Part) -> Sequential:
+    """These parts one after another."""
+    return Sequential(parts)
+
+
+def relu(name: str) -> ActivationFunction:
+    """A ReLU of that name."""
+    return ActivationFunction(name, "relu")
+
+
+def classified(parts: Iterable[Part], pool: str, classifier: Linear) -> Sequential:
+    """Parts, then the mean of every channel, called `pool`, and a fully connected layer."""
+    return chain(*parts, GlobalPool(pool), Flatten("flatten"), classifier)
+
+
 def unit(
     conv: Convolution, norm: str, activation: str, function: str | None, *, eps: float = 1e-5, timm: str = "", timm_eps: float | None = None
 ) -> Sequential:
     """A convolution with its batch norm, called `norm`, and activation, called `activation`, if it has one."""
     parts: tuple[Part, ...] = (conv, Norm(norm, eps, timm, timm_eps))
     return Sequential((*parts, ActivationFunction(activation, function)) if function else parts)
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """Rounded channels: the multiple of `divisor` nearest to `channels`, at least one of it, and at least 90 % of `channels`.
+
+    As in tensorflow/models `research/slim/nets/mobilenet/mobilenet.py` (`_make_divisible`), torchvision and timm.
+    """
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 def placed(body: Part, side: int) -> list[PlacedLeaf]:
@@ -203,20 +227,6 @@ def layers_of(body: Part, side: int) -> tuple[Layer, ...]:
             case _:
                 pass
     return tuple(found)
-
-
-def leaves(part: Part) -> Iterator[Leaf]:
-    """Every leaf in order of execution."""
-    match part:
-        case Sequential(parts) | Sum(parts) | Concat(parts):
-            for inner in parts:
-                yield from leaves(inner)
-        case Gate(branch) | KeepHalf(_, branch):
-            yield from leaves(branch)
-        case Shuffle():
-            return
-        case leaf:
-            yield leaf
 
 
 def _conv_layer(conv: Convolution, given: Shape, gated: bool) -> Layer:

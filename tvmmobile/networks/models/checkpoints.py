@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmmobile.networks.models.blocks import Linear, Norm, Part, leaves
+from tvmmobile.networks.models.blocks import Linear, Norm, Part, placed
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 
@@ -91,7 +91,7 @@ def _namings(body: Part, expected: Mapping[str, Any]) -> list[_Naming]:
     names: dict[str, str] = {}
     as_conv: set[str] = set()
     eps: dict[str, float] = {}
-    for leaf in leaves(body):
+    for leaf in (place.leaf for place in placed(body, 224)):  # names are the same for every side
         timm = getattr(leaf, "timm", "")
         for kind in _PARAMETERS if timm else ():
             if f"{leaf.name}.{kind}" in expected:

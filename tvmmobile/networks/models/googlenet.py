@@ -6,7 +6,7 @@ expect images normalised with a mean and a deviation of 0.5 (its `transform_inpu
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import Concat, Convolution, Flatten, GlobalPool, Linear, Part, Pooling, Sequential, unit
+from tvmmobile.networks.models.blocks import Concat, Convolution, Linear, Part, Pooling, Sequential, chain, classified, unit
 from tvmmobile.networks.models.spec import ModelSpec
 
 EPS = 1e-3
@@ -37,7 +37,7 @@ def body(spec: ModelSpec) -> Sequential:
         Pooling("maxpool2", 3, 2, ceil=True),
     ]
     parts += [Pooling(path, row, 2, ceil=True) if isinstance(row, int) else _inception(path, *row) for path, row in TABLE]
-    return Sequential((*parts, GlobalPool("avgpool"), Flatten("flatten"), Linear("fc", spec.classes)))
+    return classified(parts, "avgpool", Linear("fc", spec.classes))
 
 
 def _unit(path: str, out: int, kernel: int = 1, stride: int = 1) -> Sequential:
@@ -48,8 +48,8 @@ def _inception(path: str, one: int, reduced_three: int, three: int, reduced_five
     return Concat(
         (
             _unit(f"{path}.branch1", one),
-            Sequential((_unit(f"{path}.branch2.0", reduced_three), _unit(f"{path}.branch2.1", three, 3))),
-            Sequential((_unit(f"{path}.branch3.0", reduced_five), _unit(f"{path}.branch3.1", five, 3))),
-            Sequential((Pooling(f"{path}.branch4.0", 3, 1, 1, ceil=True), _unit(f"{path}.branch4.1", pooled))),
+            chain(_unit(f"{path}.branch2.0", reduced_three), _unit(f"{path}.branch2.1", three, 3)),
+            chain(_unit(f"{path}.branch3.0", reduced_five), _unit(f"{path}.branch3.1", five, 3)),
+            chain(Pooling(f"{path}.branch4.0", 3, 1, 1, ceil=True), _unit(f"{path}.branch4.1", pooled)),
         )
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tvmmobile.networks.models.blocks import Convolution, Flatten, GlobalPool, Linear, Part, Sequential, unit
+from tvmmobile.networks.models.blocks import Convolution, Linear, Part, Sequential, chain, classified, unit
 from tvmmobile.networks.models.spec import ModelSpec
 
 STEM_CHANNELS = 32
@@ -53,18 +53,13 @@ def _network(spec: ModelSpec, stages: tuple[tuple[int, int, int], ...], block_of
         for block in range(blocks):
             parts.append(block_of(f"blocks.{stage}.{block}", first_stride if block == 0 else 1, width, outputs, spec.activation))
             width = outputs
-    return Sequential((*parts, GlobalPool("pool"), Flatten("flatten"), Linear("classifier", spec.classes)))
+    return classified(parts, "pool", Linear("classifier", spec.classes))
 
 
 def _separable(path: str, stride: int, inputs: int, outputs: int, activation: str) -> Sequential:
     depthwise = Convolution(f"{path}.conv_dw", inputs, 3, stride, groups=inputs)
     pointwise = Convolution(f"{path}.conv_pw", outputs)
-    return Sequential(
-        (
-            unit(depthwise, f"{path}.bn1", f"{path}.act1", activation),
-            unit(pointwise, f"{path}.bn2", f"{path}.act2", activation),
-        )
-    )
+    return chain(unit(depthwise, f"{path}.bn1", f"{path}.act1", activation), unit(pointwise, f"{path}.bn2", f"{path}.act2", activation))
 
 
 def _full(path: str, stride: int, _inputs: int, outputs: int, activation: str) -> Sequential:

@@ -5,8 +5,7 @@ Names are torchvision's `mobilenet_v2`, and for checkpoints also those of timm's
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import SAME, Convolution, Flatten, GlobalPool, Linear, Part, Sequential, Sum, unit
-from tvmmobile.networks.models.rounding import make_divisible
+from tvmmobile.networks.models.blocks import SAME, Convolution, Linear, Part, Sequential, Sum, chain, classified, make_divisible, unit
 from tvmmobile.networks.models.spec import ModelSpec
 
 STEM_CHANNELS = 32
@@ -29,7 +28,7 @@ def body(spec: ModelSpec) -> Sequential:
             width = outputs
     last = f"features.{len(parts)}"
     parts.append(unit(Convolution(f"{last}.0", head, timm="conv_head"), f"{last}.1", f"{last}.2", act, timm="bn2"))
-    return Sequential((*parts, GlobalPool("pool"), Flatten("flatten"), Linear("classifier.1", spec.classes, timm="classifier")))
+    return classified(parts, "pool", Linear("classifier.1", spec.classes, timm="classifier"))
 
 
 def _block(path: str, timm: str, expansion: int, stride: int, inputs: int, outputs: int, act: str) -> Part:
@@ -47,4 +46,4 @@ def _block(path: str, timm: str, expansion: int, stride: int, inputs: int, outpu
     number = len(parts)
     project = Convolution(f"{path}.{number}", outputs, timm=f"{timm}.{names[-1]}")
     parts.append(unit(project, f"{path}.{number + 1}", "", None, timm=f"{timm}.bn{number + 1}"))
-    return Sum((SAME, Sequential(tuple(parts)))) if stride == 1 and inputs == outputs else Sequential(tuple(parts))
+    return Sum((SAME, chain(*parts))) if stride == 1 and inputs == outputs else chain(*parts)

@@ -20,11 +20,11 @@ from tvmmobile.networks.models.blocks import (
     GlobalPool,
     Linear,
     Part,
-    Sequential,
     Sum,
+    chain,
+    make_divisible,
     unit,
 )
-from tvmmobile.networks.models.rounding import make_divisible
 from tvmmobile.networks.models.spec import ModelSpec
 
 STEM_CHANNELS = 16
@@ -69,17 +69,17 @@ SMALL = (
 LARGE_HEAD, SMALL_HEAD = 1280, 1024
 
 
-def large_body(spec: ModelSpec) -> Sequential:
+def large_body(spec: ModelSpec) -> Part:
     """MobileNet v3 Large."""
     return _network(spec, LARGE, LARGE_HEAD)
 
 
-def small_body(spec: ModelSpec) -> Sequential:
+def small_body(spec: ModelSpec) -> Part:
     """MobileNet v3 Small."""
     return _network(spec, SMALL, SMALL_HEAD)
 
 
-def _network(spec: ModelSpec, stages: tuple[tuple[InvertedResidual, ...], ...], head: int) -> Sequential:
+def _network(spec: ModelSpec, stages: tuple[tuple[InvertedResidual, ...], ...], head: int) -> Part:
     alpha = spec.alpha
     width = STEM_CHANNELS if alpha < STEM_ALPHA else make_divisible(STEM_CHANNELS * alpha)
     parts: list[Part] = [_unit(Convolution("features.0.0", width, 3, 2, timm="conv_stem"), "features.0", SWISH, "bn1")]
@@ -93,7 +93,7 @@ def _network(spec: ModelSpec, stages: tuple[tuple[InvertedResidual, ...], ...], 
     parts.append(_unit(Convolution(f"{last}.0", 6 * width, timm=f"{timm}.conv"), last, SWISH, f"{timm}.bn1"))
     before = Linear("classifier.0", make_divisible(head * max(1.0, alpha)), timm="conv_head", timm_conv=True)
     classifier = Linear("classifier.3", spec.classes, timm="classifier")
-    return Sequential((*parts, GlobalPool("avgpool"), Flatten("flatten"), before, ActivationFunction("classifier.1", SWISH), classifier))
+    return chain(*parts, GlobalPool("avgpool"), Flatten("flatten"), before, ActivationFunction("classifier.1", SWISH), classifier)
 
 
 def _block(block: InvertedResidual, path: str, timm: str, inputs: int, outputs: int) -> Part:
@@ -111,10 +111,10 @@ def _block(block: InvertedResidual, path: str, timm: str, inputs: int, outputs: 
     at = f"{path}.{len(parts)}"
     project = Convolution(f"{at}.0", outputs, timm=f"{timm}.{'conv_pwl' if expands else 'conv_pw'}")
     parts.append(_unit(project, at, None, f"{timm}.bn{2 + expands}"))
-    return Sum((Sequential(tuple(parts)), SAME)) if block.stride == 1 and inputs == outputs else Sequential(tuple(parts))
+    return Sum((chain(*parts), SAME)) if block.stride == 1 and inputs == outputs else chain(*parts)
 
 
-def _unit(conv: Convolution, path: str, activation: str | None, timm: str) -> Sequential:
+def _unit(conv: Convolution, path: str, activation: str | None, timm: str) -> Part:
     return unit(conv, f"{path}.1", f"{path}.2", activation, eps=EPS, timm=timm, timm_eps=TIMM_EPS)
 
 
@@ -122,14 +122,5 @@ def _gate(path: str, timm: str, channels: int) -> Gate:
     """A factor for each channel, between 0 and 1, from the means of all of them."""
     reduce = Convolution(f"{path}.fc1", make_divisible(channels // 4), bias=True, timm=f"{timm}.conv_reduce")
     expand = Convolution(f"{path}.fc2", channels, bias=True, timm=f"{timm}.conv_expand")
-    return Gate(
-        Sequential(
-            (
-                GlobalPool(f"{path}.avgpool"),
-                reduce,
-                ActivationFunction(f"{path}.activation", RELU),
-                expand,
-                ActivationFunction(f"{path}.scale_activation", "hardsigmoid"),
-            )
-        )
-    )
+    squeezed, factor = ActivationFunction(f"{path}.activation", RELU), ActivationFunction(f"{path}.scale_activation", "hardsigmoid")
+    return Gate(chain(GlobalPool(f"{path}.avgpool"), reduce, squeezed, expand, factor))

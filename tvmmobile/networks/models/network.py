@@ -5,25 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tvmmobile.networks.models.blocks import (
-    ActivationFunction,
-    Concat,
-    Convolution,
-    Flatten,
-    Gate,
-    GlobalPool,
-    KeepHalf,
-    Leaf,
-    Linear,
-    Norm,
-    Part,
-    PlacedLeaf,
-    Pooling,
-    Sequential,
-    Shuffle,
-    Sum,
-    placed,
-)
+from tvmmobile.networks.models import blocks
 
 _ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish, "hardsigmoid": nn.Hardsigmoid}
 
@@ -38,10 +20,10 @@ class TorchNetwork(nn.Module):  # type: ignore[misc]  # PyTorch counts as untype
         side: of the images, in pixels. Only the size of a dense layer behind a flattened image depends on it.
     """
 
-    def __init__(self, body: Part, side: int) -> None:
+    def __init__(self, body: blocks.Part, side: int) -> None:
         super().__init__()
         self.body = body
-        for place in placed(body, side):
+        for place in blocks.placed(body, side):
             self._register(place.leaf.name, _module(place))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -57,25 +39,25 @@ class TorchNetwork(nn.Module):  # type: ignore[misc]  # PyTorch counts as untype
             holder = getattr(holder, folder)
         holder.add_module(name, module)
 
-    def _run(self, part: Part, data: torch.Tensor) -> torch.Tensor:
+    def _run(self, part: blocks.Part, data: torch.Tensor) -> torch.Tensor:
         match part:
-            case Sequential(parts):
+            case blocks.Sequential(parts):
                 for inner in parts:
                     data = self._run(inner, data)
                 return data
-            case Sum(branches):
+            case blocks.Sum(branches):
                 first, *others = (self._run(branch, data) for branch in branches)
                 for other in others:
                     first = first + other
                 return first
-            case Concat(branches):
+            case blocks.Concat(branches):
                 return torch.cat([self._run(branch, data) for branch in branches], 1)
-            case Gate(branch):
+            case blocks.Gate(branch):
                 return self._run(branch, data) * data
-            case KeepHalf(half, branch):
+            case blocks.KeepHalf(half, branch):
                 kept, rest = data.split(half, 1)
                 return torch.cat([kept, self._run(branch, rest)], 1)
-            case Shuffle(groups):
+            case blocks.Shuffle(groups):
                 batch, channels, height, width = data.shape
                 grouped = data.reshape(batch, groups, channels // groups, height, width)
                 return grouped.transpose(1, 2).reshape(batch, channels, height, width)
@@ -84,23 +66,23 @@ class TorchNetwork(nn.Module):  # type: ignore[misc]  # PyTorch counts as untype
                 return result
 
 
-def _module(place: PlacedLeaf) -> nn.Module:
-    leaf: Leaf = place.leaf
+def _module(place: blocks.PlacedLeaf) -> nn.Module:
+    leaf = place.leaf
     channels = place.given.channels
     match leaf:
-        case Convolution():
+        case blocks.Convolution():
             return nn.Conv2d(channels, leaf.out, leaf.kernel, leaf.stride, leaf.zeros, groups=leaf.groups, bias=leaf.bias)
-        case Norm():
+        case blocks.Norm():
             return nn.BatchNorm2d(channels, eps=leaf.eps)
-        case Linear():
+        case blocks.Linear():
             return nn.Linear(channels, leaf.out, bias=leaf.bias)
-        case ActivationFunction():
+        case blocks.ActivationFunction():
             return _ACTIVATIONS[leaf.function]()
-        case Pooling() if leaf.mean:
+        case blocks.Pooling() if leaf.mean:
             return nn.AvgPool2d(leaf.kernel, leaf.stride, leaf.padding, leaf.ceil)
-        case Pooling():
+        case blocks.Pooling():
             return nn.MaxPool2d(leaf.kernel, leaf.stride, leaf.padding, ceil_mode=leaf.ceil)
-        case GlobalPool():
+        case blocks.GlobalPool():
             return nn.AdaptiveAvgPool2d(1)
-        case Flatten():
+        case blocks.Flatten():
             return nn.Flatten(1)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmmobile.networks.models.spec import ModelSpec
+
 _FILE = tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
 #: The MobileNets paper.
 PAPER = "arXiv 1704.04861"
@@ -21,6 +23,8 @@ IMAGENET_CLASSES = 1000
 REMARKS: Mapping[str, str] = {source["name"]: source["remark"] for source in _FILE["sources"] if "remark" in source}
 #: Where a count differs from what is printed, and why.
 NOTES: Mapping[str, str] = _FILE["notes"]
+#: The networks that stand beside each other in one table.
+COMPARED = tuple(ModelSpec(*row) for row in _FILE["compared"])
 
 
 @dataclass(frozen=True)

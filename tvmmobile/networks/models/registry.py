@@ -18,7 +18,7 @@ from tvmmobile.networks.models import (
     vgg,
     xception,
 )
-from tvmmobile.networks.models.blocks import Sequential, layers_of
+from tvmmobile.networks.models.blocks import Part, layers_of
 from tvmmobile.networks.models.layers import Layer
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
@@ -39,7 +39,7 @@ class Family:
     """
 
     name: str
-    body: Callable[[ModelSpec], Sequential]
+    body: Callable[[ModelSpec], Part]
     spare: tuple[str, ...] = ()
 
     def layers(self, spec: ModelSpec) -> tuple[Layer, ...]:

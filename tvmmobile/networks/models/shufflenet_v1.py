@@ -6,21 +6,7 @@ Names, and the channels of the first convolution, are those of the authors' PyTo
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import (
-    SAME,
-    ActivationFunction,
-    Concat,
-    Convolution,
-    Flatten,
-    GlobalPool,
-    Linear,
-    Part,
-    Pooling,
-    Sequential,
-    Shuffle,
-    Sum,
-    unit,
-)
+from tvmmobile.networks.models.blocks import SAME, Concat, Convolution, Linear, Part, Pooling, Shuffle, Sum, chain, classified, relu, unit
 from tvmmobile.networks.models.spec import ModelSpec
 
 GROUPS = 3
@@ -30,7 +16,7 @@ STEM_CHANNELS = {0.5: 12, 1.0: 24, 1.5: 24, 2.0: 48}
 STAGES = ((4, 240), (8, 480), (4, 960))
 
 
-def body(spec: ModelSpec) -> Sequential:
+def body(spec: ModelSpec) -> Part:
     """The network."""
     width = STEM_CHANNELS[spec.alpha]
     parts: list[Part] = [
@@ -43,26 +29,24 @@ def body(spec: ModelSpec) -> Sequential:
             first_groups = 1 if len(parts) == 2 else GROUPS
             parts.append(_block(f"features.{len(parts) - 2}", 2 if block == 0 else 1, width, outputs, first_groups))
             width = outputs
-    return Sequential((*parts, GlobalPool("globalpool"), Flatten("flatten"), Linear("classifier.0", spec.classes, bias=False)))
+    return classified(parts, "globalpool", Linear("classifier.0", spec.classes, bias=False))
 
 
-def _block(path: str, stride: int, inputs: int, outputs: int, first_groups: int) -> Sequential:
+def _block(path: str, stride: int, inputs: int, outputs: int, first_groups: int) -> Part:
     """Grouped 1×1, depthwise, shuffle, grouped 1×1; added to the input, or beside the pooled input where it halves the side.
 
     The paper shuffles before the depthwise convolution, and from groups to channels in turn; the authors' networks behind it, and the
     other way round. Every group still sees as many channels of every other one, and their weights are for the latter.
     """
     inner = outputs // 4
-    one, two, relu = f"{path}.branch_main_1", f"{path}.branch_main_2", ActivationFunction(f"{path}.act", "relu")
+    one, two, act = f"{path}.branch_main_1", f"{path}.branch_main_2", relu(f"{path}.act")
     made = outputs if stride == 1 else outputs - inputs
-    main = Sequential(
-        (
-            unit(Convolution(f"{one}.0", inner, groups=first_groups), f"{one}.1", f"{one}.2", "relu"),
-            unit(Convolution(f"{one}.3", inner, 3, stride, groups=inner), f"{one}.4", "", None),
-            Shuffle(inner // GROUPS),
-            unit(Convolution(f"{two}.0", made, groups=GROUPS), f"{two}.1", "", None),
-        )
+    main = chain(
+        unit(Convolution(f"{one}.0", inner, groups=first_groups), f"{one}.1", f"{one}.2", "relu"),
+        unit(Convolution(f"{one}.3", inner, 3, stride, groups=inner), f"{one}.4", "", None),
+        Shuffle(inner // GROUPS),
+        unit(Convolution(f"{two}.0", made, groups=GROUPS), f"{two}.1", "", None),
     )
     if stride == 1:
-        return Sequential((Sum((main, SAME)), relu))
-    return Sequential((Concat((Pooling(f"{path}.branch_proj", 3, 2, 1, mean=True), Sequential((main, relu)))),))
+        return chain(Sum((main, SAME)), act)
+    return chain(Concat((Pooling(f"{path}.branch_proj", 3, 2, 1, mean=True), chain(main, act))))

@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import (
-    Concat,
-    Convolution,
-    Flatten,
-    GlobalPool,
-    KeepHalf,
-    Linear,
-    Part,
-    Pooling,
-    Sequential,
-    Shuffle,
-    unit,
-)
+from tvmmobile.networks.models.blocks import Concat, Convolution, KeepHalf, Linear, Part, Pooling, Shuffle, chain, classified, unit
 from tvmmobile.networks.models.spec import ModelSpec
 
 STEM_CHANNELS = 24
@@ -24,7 +12,7 @@ CHANNELS = {0.5: (48, 96, 192, 1024), 1.0: (116, 232, 464, 1024), 1.5: (176, 352
 BLOCKS = (4, 8, 4)
 
 
-def body(spec: ModelSpec) -> Sequential:
+def body(spec: ModelSpec) -> Part:
     """The network."""
     *stages, head = CHANNELS[spec.alpha]
     width = STEM_CHANNELS
@@ -32,25 +20,23 @@ def body(spec: ModelSpec) -> Sequential:
     for number, (blocks, outputs) in enumerate(zip(BLOCKS, stages, strict=True), start=2):
         parts.append(_halving(f"stage{number}.0", width, outputs // 2))
         for block in range(1, blocks):
-            parts.append(Sequential((KeepHalf(outputs // 2, _branch(f"stage{number}.{block}.branch2", 1, outputs // 2)), Shuffle(2))))
+            parts.append(chain(KeepHalf(outputs // 2, _branch(f"stage{number}.{block}.branch2", 1, outputs // 2)), Shuffle(2)))
         width = outputs
     last = unit(Convolution("conv5.0", head), "conv5.1", "conv5.2", "relu")
-    return Sequential((*parts, last, GlobalPool("pool"), Flatten("flatten"), Linear("fc", spec.classes)))
+    return classified((*parts, last), "pool", Linear("fc", spec.classes))
 
 
-def _halving(path: str, inputs: int, half: int) -> Sequential:
+def _halving(path: str, inputs: int, half: int) -> Part:
     """The block that halves the side: two branches of all channels, each with half of the output's."""
     left = f"{path}.branch1"
     depthwise = unit(Convolution(f"{left}.0", inputs, 3, 2, groups=inputs), f"{left}.1", "", None)
     pointwise = unit(Convolution(f"{left}.2", half), f"{left}.3", f"{left}.4", "relu")
-    return Sequential((Concat((Sequential((depthwise, pointwise)), _branch(f"{path}.branch2", 2, half))), Shuffle(2)))
+    return chain(Concat((chain(depthwise, pointwise), _branch(f"{path}.branch2", 2, half))), Shuffle(2))
 
 
-def _branch(path: str, stride: int, half: int) -> Sequential:
-    return Sequential(
-        (
-            unit(Convolution(f"{path}.0", half), f"{path}.1", f"{path}.2", "relu"),
-            unit(Convolution(f"{path}.3", half, 3, stride, groups=half), f"{path}.4", "", None),
-            unit(Convolution(f"{path}.5", half), f"{path}.6", f"{path}.7", "relu"),
-        )
+def _branch(path: str, stride: int, half: int) -> Part:
+    return chain(
+        unit(Convolution(f"{path}.0", half), f"{path}.1", f"{path}.2", "relu"),
+        unit(Convolution(f"{path}.3", half, 3, stride, groups=half), f"{path}.4", "", None),
+        unit(Convolution(f"{path}.5", half), f"{path}.6", f"{path}.7", "relu"),
     )

@@ -5,7 +5,7 @@ Names are torchvision's `squeezenet1_0` and `squeezenet1_1`; as there, the first
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import ActivationFunction, Concat, Convolution, Flatten, GlobalPool, Part, Pooling, Sequential
+from tvmmobile.networks.models.blocks import Concat, Convolution, Flatten, GlobalPool, Part, Pooling, chain, relu
 from tvmmobile.networks.models.spec import ModelSpec
 
 #: Fire modules: channels that they squeeze to, and those of either expanding layer. `None` is a pooling.
@@ -15,43 +15,30 @@ V1_1 = (None, (16, 64), (16, 64), None, (32, 128), (32, 128), None, (48, 192), (
 _Table = tuple[tuple[int, int] | None, ...]
 
 
-def body_1_0(spec: ModelSpec) -> Sequential:
+def body_1_0(spec: ModelSpec) -> Part:
     """SqueezeNet 1.0."""
     return _network(spec, Convolution("features.0", 96, 7, 2, padding=0, bias=True), V1_0)
 
 
-def body_1_1(spec: ModelSpec) -> Sequential:
+def body_1_1(spec: ModelSpec) -> Part:
     """SqueezeNet 1.1: as accurate, with less than half of the multiply-adds."""
     return _network(spec, Convolution("features.0", 64, 3, 2, padding=0, bias=True), V1_1)
 
 
-def _network(spec: ModelSpec, stem: Convolution, table: _Table) -> Sequential:
-    parts: list[Part] = [stem, ActivationFunction("features.1", "relu")]
+def _network(spec: ModelSpec, stem: Convolution, table: _Table) -> Part:
+    parts: list[Part] = [stem, relu("features.1")]
     for row in table:
         path = f"features.{len(parts)}"
         parts.append(Pooling(path, 3, 2, ceil=True) if row is None else _fire(path, *row))
     classifier = Convolution("classifier.1", spec.classes, bias=True)
-    return Sequential((*parts, classifier, ActivationFunction("classifier.2", "relu"), GlobalPool("classifier.3"), Flatten("flatten")))
+    return chain(*parts, classifier, relu("classifier.2"), GlobalPool("classifier.3"), Flatten("flatten"))
 
 
-def _fire(path: str, squeezed: int, expanded: int) -> Sequential:
+def _fire(path: str, squeezed: int, expanded: int) -> Part:
     """1×1 to few channels, then 1×1 and 3×3 side by side."""
-    return Sequential(
-        (
-            Convolution(f"{path}.squeeze", squeezed, bias=True),
-            ActivationFunction(f"{path}.squeeze_activation", "relu"),
-            Concat(
-                (
-                    Sequential(
-                        (Convolution(f"{path}.expand1x1", expanded, bias=True), ActivationFunction(f"{path}.expand1x1_activation", "relu"))
-                    ),
-                    Sequential(
-                        (
-                            Convolution(f"{path}.expand3x3", expanded, 3, bias=True),
-                            ActivationFunction(f"{path}.expand3x3_activation", "relu"),
-                        )
-                    ),
-                )
-            ),
-        )
-    )
+    expansions = Concat((chain(*_activated(f"{path}.expand1x1", expanded)), chain(*_activated(f"{path}.expand3x3", expanded, 3))))
+    return chain(*_activated(f"{path}.squeeze", squeezed), expansions)
+
+
+def _activated(path: str, out: int, kernel: int = 1) -> tuple[Part, Part]:
+    return Convolution(path, out, kernel, bias=True), relu(f"{path}_activation")

@@ -5,7 +5,7 @@ Names are torchvision's. Both end in fully connected layers that take the featur
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import ActivationFunction, Convolution, Flatten, Linear, Part, Pooling, Sequential
+from tvmmobile.networks.models.blocks import Convolution, Flatten, Linear, Part, Pooling, chain, relu
 from tvmmobile.networks.models.spec import ModelSpec
 
 #: Output channels of 3×3 convolutions; 0 is a pooling.
@@ -15,37 +15,31 @@ ALEXNET = ((64, 11, 4, 2), None, (192, 5, 1, 2), None, (384, 3, 1, 1), (256, 3, 
 _HIDDEN = 4096
 
 
-def vgg16_body(spec: ModelSpec) -> Sequential:
+def vgg16_body(spec: ModelSpec) -> Part:
     """VGG-16, without batch norms."""
     parts: list[Part] = []
     for channels in VGG16:
         parts += [Pooling(f"features.{len(parts)}", 2, 2)] if channels == 0 else _conv(parts, channels, 3, 1, 1)
-    return Sequential((*parts, Flatten("flatten"), *_classifier((0, 3, 6), spec.classes)))
+    return chain(*parts, Flatten("flatten"), *_classifier((0, 3, 6), spec.classes))
 
 
-def alexnet_body(spec: ModelSpec) -> Sequential:
+def alexnet_body(spec: ModelSpec) -> Part:
     """AlexNet in one column, without groups and without response normalisation."""
     parts: list[Part] = []
     for row in ALEXNET:
         parts += [Pooling(f"features.{len(parts)}", 3, 2)] if row is None else _conv(parts, *row)
-    return Sequential((*parts, Flatten("flatten"), *_classifier((1, 4, 6), spec.classes)))
+    return chain(*parts, Flatten("flatten"), *_classifier((1, 4, 6), spec.classes))
 
 
 def _conv(before: list[Part], channels: int, kernel: int, stride: int, padding: int) -> list[Part]:
     at = len(before)
-    return [
-        Convolution(f"features.{at}", channels, kernel, stride, padding=padding, bias=True),
-        ActivationFunction(f"features.{at + 1}", "relu"),
-    ]
+    return [Convolution(f"features.{at}", channels, kernel, stride, padding=padding, bias=True), relu(f"features.{at + 1}")]
 
 
 def _classifier(positions: tuple[int, int, int], classes: int) -> list[Part]:
     """Three fully connected layers at these places of torchvision's classifier; the others are activations and dropout."""
-    first, second, last = positions
-    return [
-        Linear(f"classifier.{first}", _HIDDEN),
-        ActivationFunction(f"classifier.{first + 1}", "relu"),
-        Linear(f"classifier.{second}", _HIDDEN),
-        ActivationFunction(f"classifier.{second + 1}", "relu"),
-        Linear(f"classifier.{last}", classes),
-    ]
+    *hidden, last = positions
+    parts: list[Part] = []
+    for place in hidden:
+        parts += [Linear(f"classifier.{place}", _HIDDEN), relu(f"classifier.{place + 1}")]
+    return [*parts, Linear(f"classifier.{last}", classes)]

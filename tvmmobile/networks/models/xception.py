@@ -5,29 +5,11 @@ Names are those of timm's `legacy_xception`. No activation and no batch norm lie
 
 from __future__ import annotations
 
-from tvmmobile.networks.models.blocks import (
-    SAME,
-    ActivationFunction,
-    Convolution,
-    Flatten,
-    GlobalPool,
-    Linear,
-    Part,
-    Pooling,
-    Sequential,
-    Sum,
-    unit,
-)
+from tvmmobile.networks.models.blocks import SAME, Convolution, Linear, Part, Pooling, Sequential, Sum, chain, classified, relu, unit
 from tvmmobile.networks.models.spec import ModelSpec
 
 #: Blocks: output channels of their separable convolutions, and stride; the last convolution's are those of the block.
-BLOCKS = (
-    ((128, 128), 2),
-    ((256, 256), 2),
-    ((728, 728), 2),
-    *[((728, 728, 728), 1)] * 8,
-    ((728, 1024), 2),
-)
+BLOCKS = (((128, 128), 2), ((256, 256), 2), ((728, 728), 2), *[((728, 728, 728), 1)] * 8, ((728, 1024), 2))
 _STEM = 64
 
 
@@ -41,18 +23,8 @@ def body(spec: ModelSpec) -> Sequential:
     for number, (outputs, stride) in enumerate(BLOCKS, start=1):
         parts.append(_block(f"block{number}", width, outputs, stride, activated=number == 1))
         width = outputs[-1]
-    return Sequential(
-        (
-            *parts,
-            _separable("conv3", width, 1536, "bn3"),
-            ActivationFunction("act3", "relu"),
-            _separable("conv4", 1536, 2048, "bn4"),
-            ActivationFunction("act4", "relu"),
-            GlobalPool("global_pool"),
-            Flatten("flatten"),
-            Linear("fc", spec.classes),
-        )
-    )
+    parts += [_separable("conv3", width, 1536, "bn3"), relu("act3"), _separable("conv4", 1536, 2048, "bn4"), relu("act4")]
+    return classified(parts, "global_pool", Linear("fc", spec.classes))
 
 
 def _block(path: str, inputs: int, outputs: tuple[int, ...], stride: int, *, activated: bool) -> Sum:
@@ -61,14 +33,14 @@ def _block(path: str, inputs: int, outputs: tuple[int, ...], stride: int, *, act
     width = inputs
     for number, channels in enumerate(outputs):
         if number or not activated:
-            parts.append(ActivationFunction(f"{path}.rep.{_position(number, activated) - 1}", "relu"))
+            parts.append(relu(f"{path}.rep.{_position(number, activated) - 1}"))
         at = _position(number, activated)
         parts.append(_separable(f"{path}.rep.{at}", width, channels, f"{path}.rep.{at + 1}"))
         width = channels
     if stride == 1:
-        return Sum((Sequential(tuple(parts)), SAME))
+        return Sum((chain(*parts), SAME))
     parts.append(Pooling(f"{path}.rep.{_position(len(outputs), activated) - 1}", 3, stride, 1))
-    return Sum((Sequential(tuple(parts)), unit(Convolution(f"{path}.skip", width, 1, stride), f"{path}.skipbn", "", None)))
+    return Sum((chain(*parts), unit(Convolution(f"{path}.skip", width, 1, stride), f"{path}.skipbn", "", None)))
 
 
 def _position(number: int, activated: bool) -> int:
@@ -77,6 +49,5 @@ def _position(number: int, activated: bool) -> int:
 
 
 def _separable(path: str, inputs: int, outputs: int, norm: str) -> Sequential:
-    return Sequential(
-        (Convolution(f"{path}.conv1", inputs, 3, groups=inputs), unit(Convolution(f"{path}.pointwise", outputs), norm, "", None))
-    )
+    depthwise = Convolution(f"{path}.conv1", inputs, 3, groups=inputs)
+    return chain(depthwise, unit(Convolution(f"{path}.pointwise", outputs), norm, "", None))
