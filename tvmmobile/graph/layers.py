@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,9 +66,24 @@ def clamp_name(clamp: Clamp) -> str:
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
 
 
-def _outputs(extent: int, before: int, after: int, kernel: int, stride: int) -> int:
-    """Positions of a window along an axis with so many padded places before and after it."""
-    return (extent + before + after - kernel) // stride + 1
+class WindowLayer:
+    """A layer that sees its input through a window."""
+
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+    @property
+    def out_height(self) -> int:
+        """Output rows."""
+        return (self.height + self.padding[0] + self.padding[2] - self.kernel[0]) // self.stride[0] + 1
+
+    @property
+    def out_width(self) -> int:
+        """Output columns."""
+        return (self.width + self.padding[1] + self.padding[3] - self.kernel[1]) // self.stride[1] + 1
 
 
 def _window_name(kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int, int, int]) -> str:
@@ -87,7 +102,7 @@ def _other_sources(height: int, width: int, sources: tuple[int, ...]) -> dict[st
 
 
 @dataclass(frozen=True)
-class Conv2d:
+class Conv2d(WindowLayer):
     """A 2-D convolution with bias and clamp, and perhaps factors for its input and another tensor added to its output.
 
     Attributes:
@@ -118,16 +133,6 @@ class Conv2d:
     scaled: bool = False
     sources: tuple[int, ...] = ()
     pieces: tuple[tuple[int, int, int], ...] = ()
-
-    @property
-    def out_height(self) -> int:
-        """Output rows."""
-        return _outputs(self.height, self.padding[0], self.padding[2], self.kernel[0], self.stride[0])
-
-    @property
-    def out_width(self) -> int:
-        """Output columns."""
-        return _outputs(self.width, self.padding[1], self.padding[3], self.kernel[1], self.stride[1])
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -212,6 +217,7 @@ class Dense:
     in_features: int
     out_features: int
     clamp: Clamp = NO_CLAMP
+    kind: ClassVar[str] = "fully connected"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -227,11 +233,6 @@ class Dense:
     def weight_shape(self) -> tuple[int, ...]:
         """(in_features, out_features)."""
         return (self.in_features, self.out_features)
-
-    @property
-    def kind(self) -> str:
-        """The layer type as the paper's table 2 names it."""
-        return "fully connected"
 
     @property
     def macs(self) -> int:
@@ -262,6 +263,9 @@ class Pool:
     width: int
     channels: int
     in_layout: Layout = "NHWC"
+    kind: ClassVar[str] = "average pool"
+    macs: ClassVar[int] = 0  # it multiplies nothing by a weight
+    constants: ClassVar[int] = 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -274,21 +278,6 @@ class Pool:
         return (1, 1, 1, self.channels)
 
     @property
-    def kind(self) -> str:
-        """The layer type as the paper's table 2 names it."""
-        return "average pool"
-
-    @property
-    def macs(self) -> int:
-        """Not counted: it multiplies nothing by a weight."""
-        return 0
-
-    @property
-    def constants(self) -> int:
-        """None."""
-        return 0
-
-    @property
     def name(self) -> str:
         """Canonical name."""
         layout = [] if self.in_layout == "NHWC" else [_short(self.in_layout)]
@@ -296,7 +285,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(WindowLayer):
     """The largest of every channel in a window, NHWC; padded places do not count, and every window has others.
 
     Attributes:
@@ -314,31 +303,15 @@ class MaxPool:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     sources: tuple[int, ...] = ()
     pieces: tuple[tuple[int, int, int], ...] = ()
+    in_layout: ClassVar[Layout] = "NHWC"
+    out_layout: ClassVar[Layout] = "NHWC"
+    macs: ClassVar[int] = 0
+    constants: ClassVar[int] = 0
 
     @property
     def in_channels(self) -> int:
         """The same as of the output."""
         return self.channels
-
-    @property
-    def in_layout(self) -> Layout:
-        """The only one that is known."""
-        return "NHWC"
-
-    @property
-    def out_layout(self) -> Layout:
-        """The only one that is known."""
-        return "NHWC"
-
-    @property
-    def out_height(self) -> int:
-        """Output rows."""
-        return _outputs(self.height, self.padding[0], self.padding[2], self.kernel[0], self.stride[0])
-
-    @property
-    def out_width(self) -> int:
-        """Output columns."""
-        return _outputs(self.width, self.padding[1], self.padding[3], self.kernel[1], self.stride[1])
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -359,16 +332,6 @@ class MaxPool:
     def kind(self) -> str:
         """The layer type as reports name it."""
         return f"max pool {self.kernel[0]}x{self.kernel[1]}"
-
-    @property
-    def macs(self) -> int:
-        """None: it multiplies nothing."""
-        return 0
-
-    @property
-    def constants(self) -> int:
-        """None."""
-        return 0
 
     @property
     def name(self) -> str:
@@ -392,6 +355,8 @@ class Opaque:
     fingerprint: str
     input_shapes: tuple[tuple[int, ...], ...]
     result_shape: tuple[int, ...]
+    kind: ClassVar[str] = "other"
+    macs: ClassVar[int] = 0  # the paper counts convolutions and the classifier only
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -402,16 +367,6 @@ class Opaque:
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the result."""
         return self.result_shape
-
-    @property
-    def kind(self) -> str:
-        """Type shown in reports."""
-        return "other"
-
-    @property
-    def macs(self) -> int:
-        """Not counted: the paper counts convolutions and the classifier only."""
-        return 0
 
     @property
     def constants(self) -> int:
