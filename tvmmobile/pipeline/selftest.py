@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tvmmobile.devices.board.connect import connected, described
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.health import disturbances, read_health
-from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
+from tvmmobile.devices.board.manage import registered
+from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
@@ -28,11 +31,13 @@ class BoardReport:
     """What one board says.
 
     Attributes:
+        place: its address, in words.
         round_trip_ms: of a command that does nothing, the median.
         state: clock, temperature and governor in a phrase.
         disturbances: what will disturb measurements, a sentence each.
     """
 
+    place: str
     round_trip_ms: float
     state: str
     disturbances: tuple[str, ...]
@@ -40,23 +45,20 @@ class BoardReport:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """What the agent did.
+    """What its boards say, and what the agent did.
 
     Attributes:
         megabytes_per_s: of an upload to the board.
         latency: of the test library, with the word for how it was got.
     """
 
+    boards: tuple[BoardReport, ...]
     megabytes_per_s: float
     latency: str
 
 
-def check_board(remote: Remote, board: RegisteredBoard) -> BoardReport:
-    """Ask one board.
-
-    Raises:
-        LinkLost: the connection is gone.
-    """
+def _ask(remote: Remote, board: RegisteredBoard) -> BoardReport:
+    """Ask one board."""
     times = []
     for _ in range(_ROUND_TRIPS):
         begin = time.monotonic()
@@ -66,18 +68,28 @@ def check_board(remote: Remote, board: RegisteredBoard) -> BoardReport:
     clock = f"{max(health.clocks_hz, default=0) / 1e9:g} GHz now" if any(health.clocks_hz) else "clock not told"
     temperature = "temperature not told" if health.temperature_c is None else f"{health.temperature_c:.0f} °C"
     state = f"{clock}, {temperature}, governor {health.governor or 'not told'}"
-    return BoardReport(statistics.median(times) * 1e3, state, tuple(disturbances(health, board)))
+    return BoardReport(described(board.address), statistics.median(times) * 1e3, state, tuple(disturbances(health, board)))
 
 
-def check_device(file: DeviceFile) -> DeviceReport:
-    """Start the device's agents, upload an array, and run a pointwise convolution compiled for it.
+def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report: None) -> DeviceReport:
+    """Ask every board of a device, then start its agents, upload an array, and run a pointwise convolution compiled for it.
+
+    Args:
+        name: of a registered device.
+        said: is told of each board at once.
 
     Raises:
+        UserError: there is no such device.
         DeviceUnavailable: the agent did not start, or the library does not run or computes something else.
     """
     from tvmmobile.devices.agents.rpc import LinkError, open_session
     from tvmmobile.graph.precision import FLOAT32
 
+    file, boards = registered(name), []
+    for board in file.boards:
+        with connected(board.address) as remote:
+            boards.append(_ask(remote, board))
+        said(boards[-1])
     device = HardwareDevice(file)
     with started_agents(device) as agents, tempfile.TemporaryDirectory(prefix="tvmmobile-check-") as folder:
         try:
@@ -93,7 +105,7 @@ def check_device(file: DeviceFile) -> DeviceReport:
             f"The test library computes something else on {file.name}: error {error:.2g} of the largest output.",
             "The board's processor may not be what it says; look at tvmmobile device list.",
         )
-    return DeviceReport(rate, f"{latency_us:.1f} us {device.profile.origin.kind}")
+    return DeviceReport(tuple(boards), rate, f"{latency_us:.1f} us {device.profile.origin.kind}")
 
 
 def _run_library(agents: Agents, folder: Path) -> tuple[float, float]:

@@ -1,0 +1,150 @@
+"""Registers boards and phones under a name, and takes them away again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tvmmobile.devices.agent.build import build_bundle
+from tvmmobile.devices.board.connect import CONNECT_TIMEOUT_S, connected, described
+from tvmmobile.devices.board.install import home_directory, install_agent, remove_folder
+from tvmmobile.devices.board.probe import probe
+from tvmmobile.devices.board.registered import (
+    AdbAddress,
+    DeviceFile,
+    RegisteredBoard,
+    SshAddress,
+    check_name,
+    forget_device,
+    load_device,
+    registered_names,
+    save_device,
+)
+from tvmmobile.devices.ssh.keys import host_key_of
+from tvmmobile.system.errors import DeviceUnavailable, UserError
+
+Said = Callable[[str], None]
+
+
+def add_device(
+    name: str,
+    *,
+    ssh: str | None = None,
+    adb: str | None = None,
+    port: int | None = None,
+    fingerprint: str | None = None,
+    directory: str | None = None,
+    runner: str = "",
+    root: str = "/",
+    clock_ghz: float | None = None,
+    join: bool = False,
+    agreed: Callable[[str, str], bool] = lambda _destination, _fingerprint: False,
+    said: Said = lambda _sentence: None,
+) -> tuple[RegisteredBoard, Path]:
+    """Look at a board, put the agent there, and keep its address.
+
+    Args:
+        name: of the device, such as `pi4`.
+        ssh: `[USER@]HOST` of a board; or else `adb`.
+        adb: serial number of a phone, or its `HOST:PORT`.
+        port: of the SSH server.
+        fingerprint: of the host key that is expected, `SHA256:…`.
+        directory: for the agent, on the board.
+        runner: words before the agent's command, such as an emulator.
+        root: of the tree on the board whose proc and sys describe it.
+        clock_ghz: the highest clock, where the board does not tell.
+        join: another board of a name that is there: they share the work.
+        agreed: is asked whether an unknown host key, of this destination and fingerprint, is the board's.
+        said: is told what takes long.
+
+    Returns:
+        The board, and the file that keeps it.
+
+    Raises:
+        UserError: an argument is wrong, or the board is not like the others of its name.
+        DeviceUnavailable: the board cannot be reached, or its host key is not to be trusted.
+    """
+    check_name(name)
+    if (ssh is None) == (adb is None):
+        raise UserError("Give one of --ssh and --adb.", "Such as: tvmmobile device add pi4 --ssh pi@raspberrypi.local")
+    known = load_device(name)
+    if known is not None and not join:
+        raise UserError(f"{name} is registered already.", f"tvmmobile device remove {name}, or --join for another board of that name.")
+    if known is None and join:
+        raise UserError(f"{name} is not registered yet.", "Leave out --join.")
+    address = AdbAddress(serial=str(adb)) if ssh is None else _ssh_address(ssh, port, fingerprint, agreed)
+    board = _board(address, directory, tuple(shlex.split(runner)), root, clock_ghz, said)
+    if known is not None and (known.boards[0].facts.cores, known.boards[0].runner) != (board.facts.cores, board.runner):
+        raise UserError(f"This board's cores are not those of {name}.", "Boards of one name must be alike; give it a name of its own.")
+    return board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
+
+
+def remove_device(name: str, keep_files: bool = False, said: Said = lambda _sentence: None) -> None:
+    """Remove the agent from a device's boards, and forget them.
+
+    Args:
+        keep_files: leave the agent on the boards, which then need not answer.
+        said: is told of each board.
+
+    Raises:
+        UserError: there is no such device.
+        DeviceUnavailable: a board cannot be reached.
+    """
+    found = registered(name)
+    for board in found.boards if not keep_files else ():
+        with connected(board.address) as remote:
+            remove_folder(remote, board.directory)
+        said(f"Removed {board.directory} from {described(board.address)}.")
+    forget_device(name)
+
+
+def registered(name: str) -> DeviceFile:
+    """The boards of a device; raises `UserError` where it is not registered."""
+    found = load_device(name)
+    if found is None:
+        known = ", ".join(registered_names()) or "none"
+        raise UserError(f"{name} is not registered.", f"Registered: {known}. Add it: tvmmobile device add {name} --ssh USER@HOST")
+    return found
+
+
+def _ssh_address(destination: str, port: int | None, fingerprint: str | None, agreed: Callable[[str, str], bool]) -> SshAddress:
+    """The address, once its host key is agreed to."""
+    key = host_key_of(destination, port, CONNECT_TIMEOUT_S)
+    if fingerprint is not None and fingerprint != key.fingerprint:
+        raise DeviceUnavailable(
+            f"{destination} has the host key {key.fingerprint}, not {fingerprint}.",
+            "Ask whoever set it up; on the board: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+        )
+    if key.known == "changed":
+        raise DeviceUnavailable(
+            f"The host key of {destination} is not the one in your known_hosts; it is now {key.fingerprint}.",
+            "If the board was set up anew, remove the old key: ssh-keygen -R HOST",
+        )
+    if key.known == "unknown" and fingerprint is None and not agreed(destination, key.fingerprint):
+        raise DeviceUnavailable(
+            f"The host key of {destination} is not known, and nobody agreed to it: {key.fingerprint}.",
+            f"If it is the board's, give --fingerprint {key.fingerprint}",
+        )
+    return SshAddress(destination=destination, port=port, host_key=key.text)
+
+
+def _board(
+    address: SshAddress | AdbAddress, directory: str | None, runner: tuple[str, ...], root: str, clock_ghz: float | None, said: Said
+) -> RegisteredBoard:
+    """Look at the board and put the agent there."""
+    if directory is not None and not directory.startswith("/"):
+        raise UserError(f"--directory {directory} is not absolute.", "Give a path that begins with a slash.")
+    bundle = build_bundle(said)
+    with connected(address) as remote:
+        facts = probe(remote, root, emulated=bool(runner))
+        if clock_ghz is not None:
+            cores = tuple(core if core.max_hz else core.model_copy(update={"max_hz": clock_ghz * 1e9}) for core in facts.cores)
+            facts = facts.model_copy(update={"cores": cores})
+        if not all(core.max_hz for core in facts.cores):
+            raise UserError("The board does not tell how fast its cores can be.", "Give their highest clock: --clock 1.8")
+        directory = directory or home_directory(remote)
+        install_agent(remote, directory, bundle, said)
+    added = datetime.now(UTC).isoformat(timespec="seconds")
+    return RegisteredBoard(address=address, directory=directory, runner=runner, root=root, facts=facts, added=added)
