@@ -72,26 +72,26 @@ def serve(order: Order) -> Delivery:
     Raises:
         UserError: this worker cannot do it; what the job itself raises comes out too.
     """
-    where, bench = _own_bench()
+    where, site = _own_site()
     check_versions(order.versions, versions_here(), where)
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-job-", dir=bench.folder) as name:
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-job-", dir=site.folder) as name:
         folder = Path(name)
         job = unpack(order.parcel, folder)
         profile = order.parcel.profile
         if profile is not None:
             try:
-                place = bench.place(profile, order.parcel.board_file)
+                place = site.place(profile, order.parcel.board_file)
             except UserError as error:
                 raise UserError(f"On the Dask worker {where}: {error.message}", error.remedy, error.exit_code) from error
             job = replace(job, agents=place.agents)
         try:
-            ((_, result),) = bench.processes.run(order.parcel.function, [job], order.timeout_s)
+            ((_, result),) = site.processes.run(order.parcel.function, [job], order.timeout_s)
         except DeviceUnavailable:
             if profile is not None:
-                bench.give_up(profile)
+                site.give_up(profile)
             raise
         if profile is not None and isinstance(result, Outcome) and result.final:
-            bench.give_up(profile)  # its host process is gone; the next job starts another, so nothing is final
+            site.give_up(profile)  # its host process is gone; the next job starts another, so nothing is final
             result = replace(result, final=False)
         return delivery(job, result)
 
@@ -109,7 +109,7 @@ class _Place:
     held: contextlib.ExitStack = field(repr=False)
 
 
-class _Bench:
+class _Site:
     """The processes and boards of this worker.
 
     Args:
@@ -170,21 +170,21 @@ class _Bench:
         return _Place(Agents(here, held.enter_context(board.started(self._slots))), held)
 
 
-_BENCH_LOCK = threading.Lock()
+_SITE_LOCK = threading.Lock()
 
 
-def _own_bench() -> tuple[str, _Bench]:
-    """The address of the Dask worker that this runs in, and its bench."""
+def _own_site() -> tuple[str, _Site]:
+    """The address of the Dask worker that this runs in, and its site."""
     from distributed import get_worker
 
     worker: Any = get_worker()
-    with _BENCH_LOCK:
-        return str(worker.address), _only_bench(int(worker.state.nthreads), Path(worker.local_directory))
+    with _SITE_LOCK:
+        return str(worker.address), _only_site(int(worker.state.nthreads), Path(worker.local_directory))
 
 
 @functools.lru_cache(maxsize=1)
-def _only_bench(slots: int, folder: Path) -> _Bench:
-    return _Bench(slots, folder)
+def _only_site(slots: int, folder: Path) -> _Site:
+    return _Site(slots, folder)
 
 
 def _may_have_children() -> None:
