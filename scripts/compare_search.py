@@ -87,8 +87,7 @@ class Lab:
     def measure(self, task: Task, schedules: Sequence[KnobSchedule]) -> list[Record]:
         """Their records, in order."""
         missing = [schedule for schedule in schedules if (task, schedule) not in self.known]
-        agents = self.bench.agents
-        jobs = [TrialJob(task, schedule, None, agents, agents.kernel_timing(1)) for schedule in missing]
+        jobs = [TrialJob(task, schedule, None, self.bench.agents) for schedule in missing]
         for job, result in self.bench.workers.run(run_trial, jobs, TRIAL_TIMEOUT_S):
             if isinstance(result, WorkerError):
                 record = Record(task, job.schedule, None, error=str(result))

@@ -97,7 +97,7 @@ def test_a_library_travels_with_its_companions(tmp_path: Path) -> None:
 
 
 def test_a_candidate_needs_a_board_unless_it_is_only_built(tmp_path: Path) -> None:
-    job = TrialJob(TASK, schedule(), None, AGENTS, Timing())
+    job = TrialJob(TASK, schedule(), None, AGENTS)
     assert isinstance(job, UsesBoard) and not isinstance(job, UsesFiles)
     assert pack(done, job).profile == PROFILE and pack(done, job, builds=True).profile is None
     for builds in (False, True):
@@ -109,8 +109,8 @@ def test_a_board_of_the_users_own_travels_with_its_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("a board")
     agents = replace(AGENTS, profile=replace(PROFILE, board_file=str(file)))
-    assert pack(done, TrialJob(TASK, schedule(), None, agents, Timing())).board_file == ("mine.toml", "a board")
-    assert pack(done, TrialJob(TASK, schedule(), None, AGENTS, Timing())).board_file is None
+    assert pack(done, TrialJob(TASK, schedule(), None, agents)).board_file == ("mine.toml", "a board")
+    assert pack(done, TrialJob(TASK, schedule(), None, AGENTS)).board_file is None
 
 
 def test_any_other_job_travels_as_it_is(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tvmmobile.devices.protocol import MEASURED, Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
-from tvmmobile.running.measure import Agents, Timing
+from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import template_for
 from tvmmobile.system.workers import WorkerError, Workers
 from tvmmobile.tuning.database import Database, Identity, Record
@@ -75,9 +75,7 @@ def test_a_full_disk_is_not_the_candidates_fault(monkeypatch: pytest.MonkeyPatch
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    job = trial.TrialJob(
-        TASK, some_records()[0].schedule, None, Agents(find_device("pi4").profile, Endpoint("127.0.0.1", 1, "pi4")), Timing()
-    )
+    job = trial.TrialJob(TASK, some_records()[0].schedule, None, Agents(find_device("pi4").profile, Endpoint("127.0.0.1", 1, "pi4")))
     monkeypatch.setattr(trial, "compile_kernel", full)
     monkeypatch.setattr(trial, "kernel_function", lambda *_: None)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):

@@ -16,7 +16,7 @@ from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
-from tvmmobile.running.measure import Agents, MeasureError, Timing
+from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.schedules import template_named
 from tvmmobile.system.errors import UserError
 
@@ -34,7 +34,6 @@ class TrialJob:
     schedule: Schedule
     source: str | None
     agents: Agents
-    timing: Timing
     timeout_s: float = 20.0
 
 
@@ -71,16 +70,20 @@ class Built:
 
 def run_trial(job: TrialJob) -> Outcome:
     """Build, run and check one candidate; a failure of the candidate is an outcome, not an exception."""
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
-        library = Path(folder) / "kernel.so"
-        return _build(job, library) or _measure(job, library)
+    return measure_trial(Built(job, build_trial(job)))
 
 
 def build_trial(job: TrialJob) -> bytes | Outcome:
     """The first half of `run_trial`: the library, or how it failed to build."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
         library = Path(folder) / "kernel.so"
-        return _build(job, library) or library.read_bytes()
+        try:
+            compile_kernel(kernel_function(job.task, job.schedule, _load_function(job.source)), job.agents.profile.target, library)
+        except (OSError, UserError):  # this machine's fault, not the candidate's
+            raise
+        except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
+            return Outcome(None, error=f"does not build: {_first_line(error)}")
+        return library.read_bytes()
 
 
 def measure_trial(built: Built) -> Outcome:
@@ -93,23 +96,13 @@ def measure_trial(built: Built) -> Outcome:
         return _measure(built.job, library)
 
 
-def _build(job: TrialJob, library: Path) -> Outcome | None:
-    try:
-        function = kernel_function(job.task, job.schedule, _load_function(job.source))
-        compile_kernel(function, job.agents.profile.target, library)
-    except (OSError, UserError):  # this machine's fault, not the candidate's
-        raise
-    except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
-        return Outcome(None, error=f"does not build: {_first_line(error)}")
-    return None
-
-
 def _measure(job: TrialJob, library: Path) -> Outcome:
     data, parameters, expected = _workload(job.task, job.source)
     blank = np.full(expected.shape, np.nan if expected.dtype.kind == "f" else 0, expected.dtype)
     arrays = [*data, *_packed(job, parameters), blank]
+    timing = job.agents.kernel_timing(job.task.threads)
     try:
-        run = job.agents.measure_kernel(library, job.task.symbol, arrays, job.timeout_s, job.timing)
+        run = job.agents.measure_kernel(library, job.task.symbol, arrays, job.timeout_s, timing)
     except MeasureError as error:
         return Outcome(None, error=error.reason, outage=error.kind in ("link", "host"), final=error.kind == "host")
     difference = relative_error(run.outputs[0], expected)

@@ -215,8 +215,8 @@ class _Runner:
 
     def jobs(self, assignment: Assignment, schedules: Sequence[Schedule]) -> list[TrialJob]:
         """A task's schedules as candidates."""
-        task, source, timing = assignment.task, assignment.source, self._bench.agents.kernel_timing(assignment.task.threads)
-        return [TrialJob(task, schedule, source, self._bench.agents, timing, self._deadlines.run_s) for schedule in schedules]
+        agents, deadline_s = self._bench.agents, self._deadlines.run_s
+        return [TrialJob(assignment.task, schedule, assignment.source, agents, deadline_s) for schedule in schedules]
 
     def outcomes(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
         """Outcomes as they come; under a watch a batch together, once it is known that nothing spoiled them.
