@@ -16,13 +16,14 @@ import torch
 from commands import Command
 from conftest import CommandLine
 from deployed import CLASSES, SIDE, make_library
+from json_schemas import evaluation_schema
 from jsonschema import Draft202012Validator
 from labelled_images import write_image
 from network_files import SIDE as NET_SIDE
 from network_files import module_of, write_onnx, write_python
 from registered_boards import make_board, make_home, register
 
-from tvmmobile.accuracy.evaluation_file import ImageResult, evaluation_schema
+from tvmmobile.accuracy.evaluation_file import ImageResult
 from tvmmobile.accuracy.labelled import LabelledFolder, evenly_spaced, read_folder
 from tvmmobile.accuracy.preprocess import Preprocessing, read_input
 from tvmmobile.cli import run

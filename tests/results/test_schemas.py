@@ -14,24 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from json_schemas import SCHEMAS, comparison_schema, report_schema
 from jsonschema import Draft202012Validator
 from report_samples import sample_results
 
-from tvmmobile.accuracy import evaluation_file
-from tvmmobile.gate import comparison as comparison_file
 from tvmmobile.gate.comparison import Comparison, compare_results
 from tvmmobile.gate.report import comparison_json
 from tvmmobile.results import file as result_module
 from tvmmobile.results.file import Context, KernelResult, Results, VariantResult, read_results, write_results
-from tvmmobile.results.json_schemas import report_schema
 from tvmmobile.system.errors import UserError
 
-comparison_schema = comparison_file.comparison_schema
-SCHEMAS = {
-    f"report-{result_module.FORMAT}.schema.json": report_schema,
-    f"comparison-{comparison_file.FORMAT}.schema.json": comparison_schema,
-    f"evaluation-{evaluation_file.FORMAT}.schema.json": evaluation_file.evaluation_schema,
-}
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 UPDATE = bool(os.environ.get("TVMMOBILE_UPDATE_GOLDEN"))
 

@@ -1,6 +1,6 @@
 """What a library and its original made of labelled images, and the files that keep it: `evaluation.json`, versioned, and `evaluation.csv`.
 
-The JSON Schema is made of the dataclasses here (`json_schemas.py`), docstrings and ranges included; docs/schemas holds it.
+The JSON Schema in docs/schemas is made of the dataclasses here, docstrings and ranges included (`tests/results/test_schemas.py`).
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tvmmobile.results.file import Count, NotNegative, Positive, PositiveCount
-from tvmmobile.results.json_schemas import schema_of
 from tvmmobile.results.report.spreadsheet import csv_text
 from tvmmobile.system.files import write_text
 
@@ -216,8 +215,3 @@ def _line(result: ImageResult) -> dict[str, object]:
         line[f"{name}_hit1"] = int(result.label in classes[:1])
         line[f"{name}_hit5"] = int(result.label in classes)
     return line | {"same_top1": int(result.same_top1), "same_top5": int(result.same_top5), "deviation": result.deviation}
-
-
-def evaluation_schema() -> dict[str, Any]:
-    """The JSON Schema of `evaluation.json`."""
-    return schema_of("evaluation", FORMAT, EvaluationFile, (EvaluationContext, Accuracy, ImageResult))

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from tvmmobile.gate.statistics import Estimate, Judgement, Pair, Verdict, check_samples, estimate_ratio, judge, judge_exact, settle
 from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult, read_results
-from tvmmobile.results.json_schemas import schema_of
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.errors import UserError
 
@@ -141,11 +140,6 @@ class Comparison:
     def slower(self) -> tuple[Compared, ...]:
         """The variants that have become slower."""
         return tuple(one for one in self.variants if one.verdict == Verdict.SLOWER)
-
-
-def comparison_schema() -> dict[str, Any]:
-    """The JSON Schema of a `Comparison` as it is written."""
-    return schema_of("comparison", FORMAT, Comparison, (Context, Compared, KernelChange))
 
 
 #: Runs both libraries of a variant again, the old one first if so told; `None` where that cannot be done.

@@ -1,7 +1,7 @@
 """Results of timing libraries on a device, and the versioned file that keeps them: `report.json`, shaped like Google Benchmark's.
 
 `context` says where and how the numbers were got; `benchmarks` has one entry per variant, with every raw sample. The JSON Schema is made of
-the dataclasses here (`json_schemas.py`), docstrings and ranges included; docs/schemas holds it.
+the dataclasses here (`tests/results/test_schemas.py`), docstrings and ranges included; docs/schemas holds it.
 """
 
 from __future__ import annotations

@@ -6,14 +6,19 @@ docs/schemas holds them as files; `tests/results/test_schemas.py` says when they
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from inspect import cleandoc
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from tvmmobile.results.file import FORMAT, Benchmark, Context, KernelResult, ResultFile
+from tvmmobile.accuracy import evaluation_file
+from tvmmobile.accuracy.evaluation_file import Accuracy, EvaluationContext, EvaluationFile, ImageResult
+from tvmmobile.gate import comparison
+from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
+from tvmmobile.results import file as result_file
+from tvmmobile.results.file import Benchmark, Context, KernelResult, ResultFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ATTRIBUTES = "Attributes:\n"
@@ -23,10 +28,28 @@ _FIELDS = re.compile(r"    ([a-z_0-9]+(?:, [a-z_0-9]+)*): ")
 
 def report_schema() -> dict[str, Any]:
     """Of `report.json`, in the version that is written."""
-    return schema_of("report", FORMAT, ResultFile, (Context, Benchmark, KernelResult))
+    return _schema("report", result_file.FORMAT, ResultFile, (Context, Benchmark, KernelResult))
 
 
-def schema_of(name: str, version: int, root: type, parts: Iterable[type]) -> dict[str, Any]:
+def comparison_schema() -> dict[str, Any]:
+    """Of what `compare` and `regress` write with `--json`."""
+    return _schema("comparison", comparison.FORMAT, Comparison, (Context, Compared, KernelChange))
+
+
+def evaluation_schema() -> dict[str, Any]:
+    """Of `evaluation.json`."""
+    return _schema("evaluation", evaluation_file.FORMAT, EvaluationFile, (EvaluationContext, Accuracy, ImageResult))
+
+
+#: File name in docs/schemas → what makes it.
+SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    f"report-{result_file.FORMAT}.schema.json": report_schema,
+    f"comparison-{comparison.FORMAT}.schema.json": comparison_schema,
+    f"evaluation-{evaluation_file.FORMAT}.schema.json": evaluation_schema,
+}
+
+
+def _schema(name: str, version: int, root: type, parts: Iterable[type]) -> dict[str, Any]:
     """The schema of a file whose content is a `root`; `parts` are the dataclasses inside whose fields are described too."""
     content = TypeAdapter(root).json_schema()
     _describe(content, root)
