@@ -162,11 +162,7 @@ ROWS = (
 
 
 def measured(job: VariantJob, changes: Mapping[str, Any], agents: Agents) -> VariantResult:
-    """Build a library and run it.
-
-    Raises:
-        UserError: it cannot be built, run, or disagrees with PyTorch.
-    """
+    """Build a library and run it."""
     with contextlib.ExitStack() as stack:
         for name, other in changes.items():
             stack.enter_context(mock.patch.object(build, name, other))
@@ -181,11 +177,7 @@ def entry(row: AblationRow, result: VariantResult) -> dict[str, Any]:
 
 
 def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
-    """The rows, measured one after another; with more than one thread, the last one is the whole library on so many.
-
-    Raises:
-        UserError: a library cannot be built, run, or disagrees with PyTorch.
-    """
+    """The rows, measured one after another; with more than one thread, the last one is the whole library on so many."""
     board = find_device(DEVICE)
     found = []
     with started_agents(board) as agents:

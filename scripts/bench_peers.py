@@ -65,11 +65,7 @@ def say(sentence: str) -> None:
 
 
 def variants(model: str, alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[ModelSpec]:
-    """What is compared on so many threads: of MobileNet v1 the diagonal first, then the rest of the grid.
-
-    Raises:
-        UserError: a value is out of range.
-    """
+    """What is compared on so many threads: of MobileNet v1 the diagonal first, then the rest of the grid."""
     found = grid(model, alphas, resolutions)
     if model != NETWORK:
         return list(found)
@@ -80,11 +76,7 @@ def variants(model: str, alphas: Sequence[float], resolutions: Sequence[int], di
 
 
 def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> ReadyBoard:
-    """Load a board and make its sysroots.
-
-    Raises:
-        UserError: there is no such board, it has fewer cores, or a sysroot cannot be made.
-    """
+    """Load a board and make its sysroots."""
     board = load_board(name)
     if max(threads) > board.cores:
         raise UserError(f"{board.board} has {board.cores} cores, not {max(threads)}.", f"Give --threads {board.cores} or less.")
@@ -154,11 +146,7 @@ def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Pa
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Run everything, and write the three files; returns the exit code.
-
-    Raises:
-        UserError: an option is wrong, a tool is missing, or nothing can be run.
-    """
+    """Run everything, and write the three files; returns the exit code."""
     systems = chosen_systems([key for word in options.only for key in word.split(",") if key])
     threads = sorted(set(options.threads))
     if threads[0] < 1:

@@ -61,11 +61,7 @@ libc.prctl(0x7A110002, 0, 0, 0, 0)
 
 
 def network_file(folder: Path, network: str) -> Path:
-    """The network's .param file.
-
-    Raises:
-        UserError: it is not there, or is no such file.
-    """
+    """The network's .param file."""
     path = folder / f"{network}.param"
     if not path.is_file():
         raise UserError(f"There is no {path}.", "Take benchmark/models from https://github.com/Tencent/ncnn, and name that folder.")
@@ -75,11 +71,7 @@ def network_file(folder: Path, network: str) -> Path:
 
 
 def profiled(board: Board, network: str, path: Path, threads: int, cache: Path) -> Profile:
-    """What one network does on the virtual board, from the cache if it is known.
-
-    Raises:
-        UserError: it cannot be run.
-    """
+    """What one network does on the virtual board, from the cache if it is known."""
     side = published()["input_side"][network]
     told = (WHEEL, PROGRAM, path.read_text(encoding="utf-8"), side, threads, qemu_words(board, "")[1:])
     kept = cache / f"{board.mcpu}-{network}-t{threads}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.json.gz"
@@ -95,11 +87,7 @@ def profiled(board: Board, network: str, path: Path, threads: int, cache: Path) 
 
 
 def in_one_thread(board: Board, networks: Path, cache: Path) -> list[Observation]:
-    """What the published networks do on the virtual board, beside what they took on the real one.
-
-    Raises:
-        UserError: one cannot be run.
-    """
+    """What the published networks do on the virtual board, beside what they took on the real one."""
     observations = []
     for network, measured_ms in published()["boards"][board.name]["threads_1"].items():
         run = modelled_run(profiled(board, network, network_file(networks, network), 1, cache), board)
@@ -108,11 +96,7 @@ def in_one_thread(board: Board, networks: Path, cache: Path) -> list[Observation
 
 
 def in_several_threads(board: Board, networks: Path, cache: Path, parameters: Sequence[Parameter]) -> list[SeveralThreads]:
-    """The same in several threads, for any bandwidth.
-
-    Raises:
-        UserError: one cannot be run.
-    """
+    """The same in several threads, for any bandwidth."""
     runs = []
     for network, measured_ms in published()["boards"][board.name][f"threads_{SEVERAL}"].items():
         profile = profiled(board, network, network_file(networks, network), SEVERAL, cache)
@@ -122,11 +106,7 @@ def in_several_threads(board: Board, networks: Path, cache: Path, parameters: Se
 
 
 def checks_elsewhere(fit: Fit, networks: Path, cache: Path) -> list[Check]:
-    """What the fit models of the other published boards with the core, in one thread.
-
-    Raises:
-        UserError: a network cannot be run.
-    """
+    """What the fit models of the other published boards with the core, in one thread."""
     checks = []
     for name in published()["boards"]:
         board = load_board(name)
@@ -165,11 +145,7 @@ def table(fit: Fit) -> list[str]:
 
 
 def calibrate(name: str, networks: Path, cache: Path, output: Path) -> Fit:
-    """Run the published networks, fit, check, and write `output`/CORE.json.
-
-    Raises:
-        UserError: the board has no published latencies, or something cannot be run.
-    """
+    """Run the published networks, fit, check, and write `output`/CORE.json."""
     board, figures = load_board(name), published()["boards"]
     if f"threads_{SEVERAL}" not in figures.get(name, {}):
         what = f"published figures of {SEVERAL} threads" if name in figures else "published figures"

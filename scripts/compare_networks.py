@@ -57,21 +57,13 @@ STATEMENTS = (
 
 
 def run(specs: Sequence[ModelSpec], logs: Path, threads: int) -> Results:
-    """Compile, check and time the networks.
-
-    Raises:
-        UserError: one cannot be built, or disagrees with PyTorch.
-    """
+    """Compile, check and time the networks."""
     libraries = compile_models([Model(spec) for spec in specs], DEVICE, threads=threads, logs=logs)
     return bench(libraries, DEVICE, repeat=1, warmup_runs=1)
 
 
 def completed(known: list[Results], logs: Path, threads: int) -> Results:
-    """All networks: those of `known` as they are, the others compiled, checked and timed now.
-
-    Raises:
-        UserError: one cannot be built, or disagrees with PyTorch, or the known results are of another context.
-    """
+    """All networks: those of `known` as they are, the others compiled, checked and timed now."""
     found = {(variant.model, variant.alpha, variant.resolution) for one in known for variant in one.variants}
     missing = [spec for spec in COMPARED if (spec.name, spec.alpha, spec.resolution) not in found]
     return join([*known, *([run(missing, logs, threads)] if missing else [])]).results

@@ -54,11 +54,7 @@ def kernel_lines(kernels: Sequence[Mapping[str, Any]], profile: DeviceProfile) -
 
 
 def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResult, DeviceProfile]:
-    """Compile the variant into `folder`, check it against PyTorch on the virtual board, and time it.
-
-    Raises:
-        UserError: it cannot be built, run, or disagrees.
-    """
+    """Compile the variant into `folder`, check it against PyTorch on the virtual board, and time it."""
     device = find_device(DEVICE)
     profile = device.profile
     library = build_variant(variant_job(Model(spec), profile, (logs,), folder))

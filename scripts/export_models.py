@@ -45,9 +45,6 @@ def export(spec: ModelSpec, folder: Path, seed: int = 0, say: Callable[[str], No
         folder: where to; made if it is missing, files in it replaced.
         seed: of the weights and the image.
         say: called with a sentence about each thing to wait for.
-
-    Raises:
-        UserError: a converter cannot be installed, or fails.
     """
     import torch
 
@@ -72,22 +69,14 @@ def export(spec: ModelSpec, folder: Path, seed: int = 0, say: Callable[[str], No
 
 
 def converters(say: Callable[[str], None] = print) -> Path:
-    """The folder in the cache with the packages of converters.txt, installed if they are not there yet.
-
-    Raises:
-        UserError: pip fails.
-    """
+    """The folder in the cache with the packages of converters.txt, installed if they are not there yet."""
     recipe = f"{sys.version_info[:2]} {REQUIREMENTS.read_text(encoding='utf-8')}"
     name = f"converters-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     return installed(name, ["-r", str(REQUIREMENTS)], "converters", say)
 
 
 def installed(name: str, packages: Sequence[str], what: str, say: Callable[[str], None]) -> Path:
-    """The folder of that name in the cache with these packages, as pip takes them; installed if they are not there yet.
-
-    Raises:
-        UserError: pip fails.
-    """
+    """The folder of that name in the cache with these packages, as pip takes them; installed if they are not there yet."""
     folder = cache_dir() / name
     with made_once(folder) as made:
         if made is not None:

@@ -37,11 +37,7 @@ RUN_TIMEOUT_S = 1200
 
 
 def verify(libraries: list[Library]) -> dict[Path, float | str]:
-    """Each library's error relative to its output's largest magnitude, or what went wrong.
-
-    Raises:
-        UserError: the AArch64 Python cannot be built.
-    """
+    """Each library's error relative to its output's largest magnitude, or what went wrong."""
     qemu = require("qemu-aarch64")
     sysroot = python_sysroot(load_board("pi4"), REQUIREMENTS, lambda sentence: print(sentence, file=sys.stderr))
     environment = {"PATH": os.defpath, "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}

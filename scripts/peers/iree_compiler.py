@@ -31,11 +31,7 @@ def digest(board: Board) -> str:
 
 
 def compile_onnx(model: Path, board: Board, output: Path) -> None:
-    """Compile an ONNX network for a board's core.
-
-    Raises:
-        UserError: the compiler cannot be installed, or fails.
-    """
+    """Compile an ONNX network for a board's core."""
     name = f"iree-compiler-{VERSION}-py{sys.version_info[0]}{sys.version_info[1]}"
     packages = export_models.installed(name, [f"iree-base-compiler=={VERSION}"], "IREE's compiler", lambda _sentence: None)
     remedy = "Run it by hand to see more."

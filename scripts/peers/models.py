@@ -31,11 +31,7 @@ _COMPILER = (
 
 
 def exported(spec: ModelSpec, say: Say) -> Path:
-    """The folder with a variant in the peers' formats, an image and PyTorch's output for it; exported if it is not there yet.
-
-    Raises:
-        UserError: a converter cannot be installed, or fails.
-    """
+    """The folder with a variant in the peers' formats, an image and PyTorch's output for it; exported if it is not there yet."""
     scripts = ROOT / "scripts"
     sources = [scripts / name for name in ("export_models.py", "convert_model.py", "converters.txt")]
     recipe = digest_of([*sources, *sorted((ROOT / "tvmmobile/networks/models").glob("*.py"))], importlib.metadata.version("torch"))
@@ -48,11 +44,7 @@ def exported(spec: ModelSpec, say: Say) -> Path:
 
 
 def compiled(spec: ModelSpec, threads: int, profile: DeviceProfile, logs: Path, models: Path, say: Say) -> Library:
-    """Our library of a variant, compiled from the tuning logs if it is not there yet, with image and output of `models` beside it.
-
-    Raises:
-        UserError: it cannot be built.
-    """
+    """Our library of a variant, compiled from the tuning logs if it is not there yet, with image and output of `models` beside it."""
     sources = [path for pattern in _COMPILER for path in sorted(ROOT.glob(pattern))]
     records = sorted((logs / profile.name).glob("*.jsonl"))
     recipe = digest_of([*sources, *records], f"{profile.origin.model} {sorted(profile.target.items())}")
@@ -67,11 +59,7 @@ def compiled(spec: ModelSpec, threads: int, profile: DeviceProfile, logs: Path, 
 
 
 def model_files(system: System, board: Board, models: Path, library: Library | None) -> tuple[Path, ...]:
-    """The files that a system runs, the one to name first.
-
-    Raises:
-        UserError: IREE's compiler cannot be installed, or fails.
-    """
+    """The files that a system runs, the one to name first."""
     if library is not None:
         return (library.path,)
     if system.key == "iree":

@@ -151,11 +151,7 @@ def to_json(context: BenchmarkContext, rows: Sequence[PeerRow]) -> dict[str, Any
 
 
 def from_json(path: Path) -> tuple[BenchmarkContext, list[PeerRow]]:
-    """What `to_json` made, the rows that failed left out.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """What `to_json` made, the rows that failed left out."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         context = BenchmarkContext(

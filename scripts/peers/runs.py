@@ -61,11 +61,7 @@ class PeerRun:
     attempt: int = 0
 
     def key(self) -> str:
-        """Identifies all that decides what QEMU counts: board, plugin, wheels, program, network, input, threads; 16 hex digits.
-
-        Raises:
-            UserError: QEMU, or what the plugin is built with, is not installed.
-        """
+        """Identifies all that decides what QEMU counts: board, plugin, wheels, program, network, input, threads; 16 hex digits."""
         image = self.files[0].parent
         programs = [self.system.program, EXAMPLES / "region.py", _PROFILER]
         files = digest_of([*self.files, image / "image.npy", image / "logits.npy", *programs])

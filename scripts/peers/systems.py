@@ -80,11 +80,7 @@ def _same(*names: str) -> tuple[str, ...]:
 
 
 def chosen_systems(only: Sequence[str]) -> tuple[System, ...]:
-    """Those that `--only` names, in the table's order; all of them if it names none.
-
-    Raises:
-        UserError: one is not known.
-    """
+    """Those that `--only` names, in the table's order; all of them if it names none."""
     known = systems()
     unknown = sorted(set(only) - {system.key for system in known})
     if unknown:

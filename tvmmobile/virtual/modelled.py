@@ -61,9 +61,6 @@ def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int 
         threads: 1 models the thread that opened the region, more all of them, each on a core of its own.
         hottest: how many blocks to show.
         fit: another calibration than the board's core has.
-
-    Raises:
-        UserError: llvm-mca or llvm-mc is not installed.
     """
     fit = fit or calibration_of(board)
     parameters = fit.parameters if fit else ()
@@ -87,11 +84,7 @@ def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int 
 
 
 def modelled_regions(profile: Profile, board: Board, threads: int = 1) -> list[RegionTime]:
-    """Model each region of a run by itself, in the order they were opened; the arguments are those of `modelled_run`.
-
-    Raises:
-        UserError: llvm-mca or llvm-mc is not installed.
-    """
+    """Model each region of a run by itself, in the order they were opened; the arguments are those of `modelled_run`."""
     fit = calibration_of(board)
     parameters, bandwidth = (fit.parameters, fit.bandwidth.value) if fit else ((), 1.0)
     seen = profile.of_thread(profile.thread) if threads == 1 else profile
@@ -106,11 +99,7 @@ def modelled_regions(profile: Profile, board: Board, threads: int = 1) -> list[R
 
 
 def modelled_course(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> Course:
-    """The course of a run in several threads, with what these parameters make misses cost.
-
-    Raises:
-        UserError: llvm-mca or llvm-mc is not installed.
-    """
+    """The course of a run in several threads, with what these parameters make misses cost."""
     return course_of(profile, board, _worked(profile, board, parameters))
 
 

@@ -88,11 +88,7 @@ def profile_program(board: Board, command: Sequence[str], sysroot: Path | None =
 
 
 def model_program(profile: Profile, maps: str, board: Board, hottest: int = 0, threads: int = 1) -> ProgramRun:
-    """What `run_program` makes of what the plugin wrote.
-
-    Raises:
-        UserError: llvm-mca or llvm-mc is not installed.
-    """
+    """What `run_program` makes of what the plugin wrote."""
     own = profile.of_thread(profile.thread)
     blocks = (own if threads == 1 else profile).executed()
     core = core_time(blocks, board, 0)

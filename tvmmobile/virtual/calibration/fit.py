@@ -166,11 +166,7 @@ def calibrated_boards() -> frozenset[str]:
 
 
 def run_hash(board: Board) -> str:
-    """Identifies what a modelled time of all terms rests on (16 hex digits).
-
-    Raises:
-        UserError: llvm-mca is not installed.
-    """
+    """Identifies what a modelled time of all terms rests on (16 hex digits)."""
     fit = calibration_of(board)
     return hashlib.sha256(f"{versions()}\0{corrected_hash(board)}\0{fit.digest if fit else ''}".encode()).hexdigest()[:16]
 

@@ -74,11 +74,7 @@ def _hash_of(board_digest: str, version: str) -> str:
 
 
 def model_hash(board: Board) -> str:
-    """Identifies what a modelled number rests on: the board's values, this model's version and llvm-mca's version (16 hex digits).
-
-    Raises:
-        UserError: llvm-mca is not installed.
-    """
+    """Identifies what a modelled number rests on: the board's values, this model's version and llvm-mca's version (16 hex digits)."""
     return _hash_of(board.digest, mca_version())
 
 
@@ -92,9 +88,6 @@ def core_time(
         board: the board.
         hottest: how many blocks to show.
         costs_of: another model of a block's cycles than this one, such as `corrected.corrected_costs`.
-
-    Raises:
-        UserError: llvm-mca or llvm-mc is not installed.
     """
     pieces = basic_blocks(blocks)
     codes = [words_of(piece.code) for piece in pieces]
@@ -119,11 +112,7 @@ def core_time(
 def block_cycles(
     blocks: Sequence[Block], board: Board, costs_of: Callable[[set[Code], Board], dict[Code, Cost]] | None = None
 ) -> list[float]:
-    """Cycles per execution of each translation block, such that they add up to `core_time`'s cycles.
-
-    Raises:
-        UserError: llvm-mca or llvm-mc is not installed.
-    """
+    """Cycles per execution of each translation block, such that they add up to `core_time`'s cycles."""
     pieces, shares = basic_blocks_of(blocks)
     codes = [words_of(piece.code) for piece in pieces]
     costs = (costs_of or _costs)(set(codes), board)
@@ -135,11 +124,7 @@ def _cache(board: Board) -> CostCache:
 
 
 def texts_of(words: set[int], board: Board) -> dict[int, str]:
-    """Each instruction word as `name<TAB>operands`; "" for one that is no instruction.
-
-    Raises:
-        UserError: llvm-mc is not installed.
-    """
+    """Each instruction word as `name<TAB>operands`; "" for one that is no instruction."""
     cache = _cache(board)
     known = cache.texts(words)
     missing = sorted(words - known.keys())

@@ -51,20 +51,12 @@ _PRE_INDEXED = re.compile(r"^(.*)\[(x\d+|sp), (#-?\d+)\]!$")
 
 
 def corrected_hash(board: Board) -> str:
-    """Identifies what these core cycles rest on: the board, both models' versions and llvm-mca's (16 hex digits).
-
-    Raises:
-        UserError: llvm-mca is not installed.
-    """
+    """Identifies what these core cycles rest on: the board, both models' versions and llvm-mca's (16 hex digits)."""
     return hashlib.sha256(f"{CORRECTED_VERSION}\0{model_hash(board)}".encode()).hexdigest()[:16]
 
 
 def corrected_time(blocks: Sequence[Block], board: Board, hottest: int = 0) -> CoreTime:
-    """As `core_time`, with the corrected cost of each block.
-
-    Raises:
-        UserError: llvm-mca or llvm-mc is not installed.
-    """
+    """As `core_time`, with the corrected cost of each block."""
     return core_time(blocks, board, hottest, costs_for(board))
 
 
@@ -74,11 +66,7 @@ def costs_for(board: Board) -> Callable[[set[Code], Board], dict[Code, Cost]] | 
 
 
 def corrected_costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
-    """Cycles per execution, and whether they are the bound alone, for each block of one of the `CORES`.
-
-    Raises:
-        UserError: llvm-mca or llvm-mc is not installed.
-    """
+    """Cycles per execution, and whether they are the bound alone, for each block of one of the `CORES`."""
     cache = CostCache.at(cache_dir() / f"corrected-{corrected_hash(board)}.sqlite")
     return costs_by(cache, codes, board, lambda listings, least: _scheduled(listings, least, board.mcpu))
 

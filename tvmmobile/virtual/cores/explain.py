@@ -35,11 +35,7 @@ class HotBlock:
 
 
 def hot_blocks(run: ProgramRun, board: Board) -> list[HotBlock]:
-    """The hottest blocks of a run, costliest first, each with its reason.
-
-    Raises:
-        UserError: llvm-mca is not installed.
-    """
+    """The hottest blocks of a run, costliest first, each with its reason."""
     total = max(run.modelled.core.cycles, 1)
     hottest = run.modelled.core.hottest
     return [HotBlock(cost, cost.cycles / total, place_of(cost.address, run.mappings), limit_of(cost, board)) for cost in hottest]

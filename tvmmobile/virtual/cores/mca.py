@@ -30,21 +30,13 @@ def _mc() -> str:
 
 @functools.cache
 def mca_version() -> str:
-    """The installed llvm-mca's version line; part of what identifies a timing model.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """The installed llvm-mca's version line; part of what identifies a timing model."""
     text = run_tool([_mca(), "--version"], "llvm-mca", f"Run: apt-get install -y {PACKAGE}", TIMEOUT_S)
     return next((line.strip() for line in text.splitlines() if "version" in line), text.strip())
 
 
 def disassemble(words: Sequence[int]) -> list[str]:
-    """Each word as `name<TAB>operands`; "" for one that is no instruction.
-
-    Raises:
-        UserError: llvm-mc is not installed or does not do its work.
-    """
+    """Each word as `name<TAB>operands`; "" for one that is no instruction."""
     if not words:
         return []
     # A label between the words would be kept, too: one line of text per decoded word is all there is, so bad words are found by their
@@ -65,9 +57,6 @@ def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
     Args:
         blocks: instructions as `disassemble` gives them.
         mcpu: LLVM's name of the core.
-
-    Raises:
-        UserError: llvm-mca is not installed.
     """
     if not blocks:
         return []
@@ -89,11 +78,7 @@ def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
 
 
 def pressures_of(block: Sequence[str], mcpu: str) -> dict[str, float]:
-    """What llvm-mca sees a block wait for, in percent of its cycles: `resources`, `registers`, `memory`; empty if it cannot say.
-
-    Raises:
-        UserError: llvm-mca is not installed.
-    """
+    """What llvm-mca sees a block wait for, in percent of its cycles: `resources`, `registers`, `memory`; empty if it cannot say."""
     flags = [f"--mcpu={mcpu}", f"--iterations={ITERATIONS}", "--bottleneck-analysis", *_FLAGS]
     done = _run([_mca(), "--mtriple=aarch64-linux-gnu", *flags], "\n".join(block) + "\n")
     return {_PRESSURES[name]: float(share) for name, share in _PRESSURE.findall(done.stdout)}
