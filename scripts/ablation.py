@@ -23,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from sharing import markdown_table, progress, telling
 
 from tvmmobile import schedules
 from tvmmobile.devices.registry import find_device
@@ -44,7 +45,6 @@ from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, pack_bias
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.system.environment import SHIPPED_LOGS
-from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database, Record
@@ -183,7 +183,7 @@ def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
     with started_agents(board) as agents:
         for row in ROWS:
             found.append(entry(row, measured(job, row.changes, agents)))
-            print(f"{row.left_out}: {found[-1]['ms']:.2f} ms modelled", file=sys.stderr, flush=True)
+            progress(f"{row.left_out}: {found[-1]['ms']:.2f} ms modelled")
         if threads > 1:
             last = AblationRow("one thread", f"{threads} threads", {})
             found.append(entry(last, measured(replace(job, threads=threads), {}, agents)))
@@ -193,12 +193,13 @@ def rows(job: VariantJob, threads: int) -> list[dict[str, Any]]:
 def page(content: Mapping[str, Any]) -> str:
     """The page, from what the JSON file holds."""
     ms = {row["left_out"]: row["ms"] for row in content["rows"]}
-    lines = ["| left out | instead | ms | change | core cycles, M | L1D misses, M | DRAM, MB |", "| --- | --- |" + " ---: |" * 5]
+    rows = []
     for row in content["rows"]:
         usual = ms.get(row["against"])
         change = f"{row['ms'] - usual:+.2f} ms ({row['ms'] / usual - 1:+.1%})" if usual else ""
-        counts = f"{row['core_cycles'] / 1e6:.1f} | {row['l1d_misses'] / 1e6:.2f} | {row['dram_bytes'] / 1e6:.1f}"
-        lines.append(f"| {row['left_out']} | {row['instead']} | {row['ms']:.2f} | {change} | {counts} |")
+        counts = f"{row['core_cycles'] / 1e6:.1f}", f"{row['l1d_misses'] / 1e6:.2f}", f"{row['dram_bytes'] / 1e6:.1f}"
+        rows.append((row["left_out"], row["instead"], f"{row['ms']:.2f}", change, *counts))
+    headings = "left out", "instead", "ms", "change", "core cycles, M", "L1D misses, M", "DRAM, MB"
     return f"""# What each step is worth
 
 MobileNet v1 {content["variant"]}, float32, one thread, **modelled** on the virtual {content["board"]}
@@ -208,9 +209,10 @@ library without it. The steps inside the matrix product are left out of direct k
 
 `./scripts/ablation` wrote this page and [ablation.json](ablation.json); [kernels.md](kernels.md) explains the steps.
 
-""" + "\n".join([*lines, ""])
+""" + "\n".join([*markdown_table(headings, rows, 2), ""])
 
 
+@telling
 def main() -> int:
     """Run the comparison; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -222,13 +224,9 @@ def main() -> int:
     options = parser.parse_args()
     schedules.register(UnpackedPointwise())
     profile = find_device(DEVICE).profile
-    try:
-        spec = ModelSpec("mobilenet_v1", options.alpha, options.resolution)
-        with tempfile.TemporaryDirectory(prefix="tvmmobile-ablation-") as folder:
-            found = rows(variant_job(Model(spec), profile, (options.logs,), Path(folder)), options.threads)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    spec = ModelSpec("mobilenet_v1", options.alpha, options.resolution)
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-ablation-") as folder:
+        found = rows(variant_job(Model(spec), profile, (options.logs,), Path(folder)), options.threads)
     where = {"variant": f"{spec.alpha}-{spec.resolution}", "board": profile.board, "timing_model": profile.origin.model}
     content = where | {"date": datetime.now(UTC).date().isoformat(), "rows": found}
     if options.out is None:

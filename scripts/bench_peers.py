@@ -28,6 +28,8 @@ from peers.results import BenchmarkContext, BoardFacts, Cell, PeerRow, from_json
 from peers.runs import PeerRun, figures_of
 from peers.systems import OURS, System, chosen_systems
 from peers.tables import markdown
+from sharing import progress as say
+from sharing import telling
 
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile
@@ -57,11 +59,6 @@ class ReadyBoard:
     board: Board
     profile: DeviceProfile
     sysroots: dict[str, Path]
-
-
-def say(sentence: str) -> None:
-    """Progress, on stderr."""
-    print(sentence, file=sys.stderr, flush=True)
 
 
 def variants(model: str, alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[ModelSpec]:
@@ -139,10 +136,9 @@ def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Pa
         **tools,
         "plugin": build_plugin().stem.removeprefix("program-"),
     }
-    digest = digest_of(sorted(logs.glob("*/*.jsonl")))
-    return BenchmarkContext(
-        facts, {system.key: system.title for system in systems}, versions, digest, datetime.now(UTC).isoformat(timespec="seconds")
-    )
+    titles = {system.key: system.title for system in systems}
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return BenchmarkContext(facts, titles, versions, digest_of(sorted(logs.glob("*/*.jsonl"))), date)
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -180,15 +176,9 @@ def compare(options: argparse.Namespace) -> int:
     if earlier and any((row.cell, row.system) in known for row in rows):
         context = replace(context, known=earlier[0].known or earlier[0].date)
     report = to_json(context, rows)
-    rows.sort(
-        key=lambda row: (
-            list(context.boards).index(row.cell.board),
-            row.cell.threads,
-            options.models.index(row.cell.model),
-            -row.cell.alpha,
-            -row.cell.resolution,
-        )
-    )
+    boards, models = list(context.boards), options.models
+    rows.sort(key=lambda row: (row.cell.alpha, row.cell.resolution), reverse=True)
+    rows.sort(key=lambda row: (boards.index(row.cell.board), row.cell.threads, models.index(row.cell.model)))
     stem = options.name
     write_text(options.out / f"{stem}.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     draw(context, rows, options.out / f"{stem}.svg")
@@ -214,15 +204,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@telling
 def main() -> int:
     """Entry point; returns the exit code."""
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     options = _parser().parse_args()
     try:
         return compare(options)
-    except UserError as error:
-        print(f"bench_peers: error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         print("\nbench_peers: interrupted; what is finished is kept, and the same command goes on.", file=sys.stderr)
         return ExitCode.INTERRUPTED

@@ -20,6 +20,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from sharing import markdown_table, progress, telling
+
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import write_bytes
@@ -76,8 +78,8 @@ def profiled(board: Board, network: str, path: Path, threads: int, cache: Path) 
     told = (WHEEL, PROGRAM, path.read_text(encoding="utf-8"), side, threads, qemu_words(board, "")[1:])
     kept = cache / f"{board.mcpu}-{network}-t{threads}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.json.gz"
     if not kept.exists():
-        print(f"{network} on {board.name}, {threads} threads …", file=sys.stderr)
-        sysroot = python_sysroot(board, REQUIREMENTS, lambda sentence: print(sentence, file=sys.stderr))
+        progress(f"{network} on {board.name}, {threads} threads …")
+        sysroot = python_sysroot(board, REQUIREMENTS, progress)
         with tempfile.TemporaryDirectory(prefix="tvmmobile-calibrate-") as folder:
             program = Path(folder, "program.py")
             program.write_text(PROGRAM, encoding="utf-8")
@@ -120,28 +122,24 @@ def checks_elsewhere(fit: Fit, networks: Path, cache: Path) -> list[Check]:
 def table(fit: Fit) -> list[str]:
     """The fit in Markdown: parameters with their bounds, and each network."""
     parameters = (*fit.parameters, fit.bandwidth)
-    lines = [f"## {fit.core}, fitted on {fit.board}", "", "| parameter | value | bounds | without bounds |", "| --- | --- | --- | --- |"]
-    for p in parameters:
-        lines.append(f"| {p.name} | {p.value:.4g} | {p.low:.4g} to {p.high:.4g} | {p.unbounded:.4g} |")
+    values = [(p.name, f"{p.value:.4g}", f"{p.low:.4g} to {p.high:.4g}", f"{p.unbounded:.4g}") for p in parameters]
+    lines = [f"## {fit.core}, fitted on {fit.board}", "", *markdown_table(("parameter", "value", "bounds", "without bounds"), values)]
     for p in parameters:
         lines.append(f"\n{p.name}: {p.what}. From {p.low:.4g}: {p.low_source}; to {p.high:.4g}: {p.high_source}.")
         lines += [f"It lies {p.note}."] if p.note else []
-    lines += ["", "| network | measured (ms) | modelled (ms) | error | left out |", "| --- | --- | --- | --- | --- |"]
-    rows = zip(fit.observations, fit.modelled_ms, fit.errors, fit.left_out_errors, strict=True)
-    lines += [f"| {seen.network} | {seen.measured_ms:.2f} | {ms:.2f} | {error:+.1%} | {out:+.1%} |" for seen, ms, error, out in rows]
-    lines += [
-        "",
-        "| board, threads | network | measured (ms) | modelled (ms) | error | left out |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in fit.checks:
-        error, out = (None if ms is None else ms / row.measured_ms - 1 for ms in (row.modelled_ms, row.left_out_ms))
-        told = f"{error:+.1%} | " + ("" if out is None else f"{out:+.1%}")
-        lines.append(f"| {row.board}, {row.threads} | {row.network} | {row.measured_ms:.2f} | {row.modelled_ms:.2f} | {told} |")
-    lines.append("")
+    headings = "network", "measured (ms)", "modelled (ms)", "error", "left out"
+    fitted = zip(fit.observations, fit.modelled_ms, fit.left_out_ms, strict=True)
+    rows = [(seen.network, *_errors(seen.measured_ms, ms, left_out_ms)) for seen, ms, left_out_ms in fitted]
+    checks = [(f"{c.board}, {c.threads}", c.network, *_errors(c.measured_ms, c.modelled_ms, c.left_out_ms)) for c in fit.checks]
+    lines += ["", *markdown_table(headings, rows), "", *markdown_table(("board, threads", *headings), checks, 2), ""]
     for name, errors in (("fit", fit.errors), ("leave-one-out", fit.left_out_errors), *fit.check_errors().items()):
         lines.append(f"- {name}: mean {mean_error(errors):.1%}, worst {worst_error(errors):.1%}")
     return lines
+
+
+def _errors(measured_ms: float, modelled_ms: float, left_out_ms: float | None) -> tuple[str, ...]:
+    error, left_out = ("" if ms is None else f"{ms / measured_ms - 1:+.1%}" for ms in (modelled_ms, left_out_ms))
+    return f"{measured_ms:.2f}", f"{modelled_ms:.2f}", error, left_out
 
 
 def calibrate(name: str, networks: Path, cache: Path, output: Path) -> Fit:
@@ -156,21 +154,18 @@ def calibrate(name: str, networks: Path, cache: Path, output: Path) -> Fit:
     return fit
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@telling
+def main() -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=Path, required=True, metavar="DIR", help="where the .param files are")
     parser.add_argument("--boards", nargs="+", default=FITTED, metavar="NAME", help=f"default: {' '.join(FITTED)}")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where runs are kept")
     parser.add_argument("--output", type=Path, default=CALIBRATED, metavar="DIR", help="where the fits are written")
-    parsed = parser.parse_args(arguments)
-    try:
-        for name in parsed.boards:
-            fit = calibrate(name, parsed.networks, parsed.cache or cache_dir() / "calibration", parsed.output)
-            print("\n".join(table(fit)))
-    except UserError as error:
-        print(f"calibrate: error: {error}", file=sys.stderr)
-        return error.exit_code
+    parsed = parser.parse_args()
+    for name in parsed.boards:
+        fit = calibrate(name, parsed.networks, parsed.cache or cache_dir() / "calibration", parsed.output)
+        print("\n".join(table(fit)))
     return ExitCode.DONE
 
 

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sharing import markdown_table, telling
+
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.published import COMPARED, figures
 from tvmmobile.networks.models.spec import ModelSpec
@@ -26,7 +28,6 @@ from tvmmobile.results.file import Results, VariantResult, read_results, write_r
 from tvmmobile.results.report.joining import join
 from tvmmobile.results.report.wording import latency_ms, millions, scientific, signed
 from tvmmobile.system.environment import SHIPPED_LOGS
-from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 
 DEVICE = "pi4-virtual"
@@ -89,46 +90,41 @@ def table(specs: Sequence[ModelSpec], results: Mapping[ModelSpec, VariantResult]
         "untuned",
         "error",
     )
-    lines = ["| " + " | ".join(headings) + " |", "| --- | --- |" + " ---: |" * (len(headings) - 2)]
+    rows = []
     for spec in specs:
         result = results[spec]
         top1, source = top1_of(spec)
         distinct = {kernel.name: kernel.latency_us for kernel in result.kernels}
         unmeasured = sum(latency is None for latency in distinct.values())
-        cells = [
-            spec.name,
-            f"{spec.alpha}-{spec.resolution}",
-            millions(result.macs),
-            millions(result.parameters),
-            f"{top1} [{sources.index(source) + 1}]" if top1 is not None else "–",
-            latency_ms(result.latency_us),
-            f"{result.macs / result.latency_us:.0f}",
-            f"{unmeasured} of {len(distinct)}" if unmeasured else "",
-            scientific(result.max_error, 0),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", *(f"{number}. {source}" for number, source in enumerate(sources, start=1))]
+        rows.append(
+            (
+                spec.name,
+                f"{spec.alpha}-{spec.resolution}",
+                millions(result.macs),
+                millions(result.parameters),
+                f"{top1} [{sources.index(source) + 1}]" if top1 is not None else "–",
+                latency_ms(result.latency_us),
+                f"{result.macs / result.latency_us:.0f}",
+                f"{unmeasured} of {len(distinct)}" if unmeasured else "",
+                scientific(result.max_error, 0),
+            )
+        )
+    return [*markdown_table(headings, rows, 2), "", *(f"{number}. {source}" for number, source in enumerate(sources, start=1))]
 
 
 def comparison(statement: Statement, results: Mapping[ModelSpec, VariantResult]) -> list[str]:
     """A statement of the paper, with latencies beside what it counts."""
     first, second = results[statement.first], results[statement.second]
-    lines = [f"## {statement.title}", ""]
-    lines += ["| network | multiply-adds, M | parameters, M | top-1, % | modelled ms |", "| --- | ---: | ---: | ---: | ---: |"]
+    rows: list[tuple[object, ...]] = []
     accuracies = [top1_of(spec)[0] or 0.0 for spec in (statement.first, statement.second)]
     for spec, result, top1 in zip((statement.first, statement.second), (first, second), accuracies, strict=True):
-        lines.append(
-            f"| {spec.name} {spec.alpha}-{spec.resolution} | {millions(result.macs)} | {millions(result.parameters)} | {top1} | "
-            f"{latency_ms(result.latency_us)} |"
-        )
-    changes = (
-        signed(first.macs / second.macs - 1),
-        signed(first.parameters / second.parameters - 1),
-        f"{accuracies[0] - accuracies[1]:+.1f} points",
-        f"**{signed(first.latency_us / second.latency_us - 1)}**",
-    )
-    lines.append("| first relative to second | " + " | ".join(changes) + " |")
-    return [*lines, "", f"Table {statement.table} of arXiv 1704.04861.", ""]
+        name = f"{spec.name} {spec.alpha}-{spec.resolution}"
+        rows.append((name, millions(result.macs), millions(result.parameters), top1, latency_ms(result.latency_us)))
+    counts = signed(first.macs / second.macs - 1), signed(first.parameters / second.parameters - 1)
+    changes = *counts, f"{accuracies[0] - accuracies[1]:+.1f} points", f"**{signed(first.latency_us / second.latency_us - 1)}**"
+    headings = "network", "multiply-adds, M", "parameters, M", "top-1, %", "modelled ms"
+    lines = markdown_table(headings, [*rows, ("first relative to second", *changes)])
+    return [f"## {statement.title}", "", *lines, "", f"Table {statement.table} of arXiv 1704.04861.", ""]
 
 
 def page(specs: Sequence[ModelSpec], results: Results) -> str:
@@ -152,6 +148,7 @@ shape's schedule or a template's default knobs; such networks can still become f
     return "\n".join([intro, *table(specs, found), "", *statements, f"{versions}; {context.date}"]) + "\n"
 
 
+@telling
 def main() -> int:
     """Run the comparison; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,11 +157,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="(default: 1)")
     parser.add_argument("--out", type=Path, metavar="PAGE.md", help="write the page there, and the results beside it as JSON")
     options = parser.parse_args()
-    try:
-        results = completed([read_results(path) for path in options.results], options.logs, options.threads)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    results = completed([read_results(path) for path in options.results], options.logs, options.threads)
     text = page(COMPARED, results)
     if options.out is None:
         print(text, end="")

@@ -13,12 +13,13 @@ import argparse
 import json
 import random
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from sharing import markdown_table, progress
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, Layer
@@ -165,7 +166,7 @@ def compare(lab: Lab, shipped: Database) -> dict[tuple[str, Task], list[list[int
                 table[name, task] = [trials_needed(name, task, seed, lab, shipped) for seed in SEEDS]
             if lab.best_us(task) == before:
                 break
-        print(f"{task.name}: best {lab.best_us(task):.1f} us modelled, {lab.measured} measured so far", file=sys.stderr)
+        progress(f"{task.name}: best {lab.best_us(task):.1f} us modelled, {lab.measured} measured so far")
     return table
 
 
@@ -184,16 +185,15 @@ def page(content: Mapping[str, Any]) -> str:
         "shape. `tune` uses the last column's strategy.",
     ]
     for number, margin in enumerate(content["margins"]):
-        lines += ["", f"## Within {margin:.0%}", "", "| kernel | " + " | ".join(STRATEGIES) + " |"]
-        lines.append("| --- |" + " ---: |" * len(STRATEGIES))
         means = {
             kernel: [statistics.mean(seed[number] for seed in row[name]) for name in STRATEGIES]
             for kernel, row in content["trials"].items()
         }
-        lines += [f"| {kernel} | " + " | ".join(f"{mean:.1f}" for mean in row) + " |" for kernel, row in means.items()]
+        rows = [[kernel, *(f"{mean:.1f}" for mean in row)] for kernel, row in means.items()]
         totals = [statistics.mean(column) for column in zip(*means.values(), strict=True)]
-        lines.append("| **mean** | " + " | ".join(f"**{total:.1f}**" for total in totals) + " |")
-        lines.append("| **relative to random, unpruned** | " + " | ".join(f"{total / totals[0]:.2f}" for total in totals) + " |")
+        rows.append(["**mean**", *(f"**{total:.1f}**" for total in totals)])
+        rows.append(["**relative to random, unpruned**", *(f"{total / totals[0]:.2f}" for total in totals)])
+        lines += ["", f"## Within {margin:.0%}", "", *markdown_table(("kernel", *STRATEGIES), rows)]
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sharing import telling
+
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
@@ -26,7 +28,7 @@ from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library
 from tvmmobile.system.environment import SHIPPED_LOGS
-from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.system.errors import ExitCode
 
 DEVICE = "pi4-virtual"
 
@@ -62,6 +64,7 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
         return library, bench_library(BenchJob(library, agents, agents.network_timing(1, 1, 1))), profile
 
 
+@telling
 def main() -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,14 +73,10 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="tuning logs; default: the shipped ones")
     parser.add_argument("--limit", type=float, metavar="CYCLES", help="most modelled core cycles the network may take")
     arguments = parser.parse_args()
-    try:
-        spec = ModelSpec(alpha=arguments.alpha, resolution=arguments.resolution)
-        with tempfile.TemporaryDirectory(prefix="tvmmobile-cycles-") as folder:
-            library, result, profile = run(spec, arguments.logs, Path(folder))
-            kernels = library.manifest()["kernels"]
-    except UserError as error:
-        print(f"count_cycles: error: {error}", file=sys.stderr)
-        return error.exit_code
+    spec = ModelSpec(alpha=arguments.alpha, resolution=arguments.resolution)
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-cycles-") as folder:
+        library, result, profile = run(spec, arguments.logs, Path(folder))
+        kernels = library.manifest()["kernels"]
     assert result.cycles is not None and result.instructions is not None
     least = result.macs / profile.machine.fma_lanes_per_cycle
     print("\n".join(["modelled time in cycles, all runs of a kernel together", *kernel_lines(kernels, profile)]))

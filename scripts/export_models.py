@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sharing import progress, telling
 
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
@@ -128,6 +129,7 @@ def _convert(packages: Path, *arguments: str) -> None:
         raise UserError(f"The converter for {arguments[0]} wrote nothing.", "Run it by hand: scripts/convert_model.py says how.")
 
 
+@telling
 def main() -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,11 +139,7 @@ def main() -> int:
     parser.add_argument("--resolution", type=int, default=224, metavar="SIDE", help="input side in pixels (default: 224)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and image (default: 0)")
     given = parser.parse_args()
-    try:
-        export(ModelSpec(given.model, given.alpha, given.resolution), given.folder, given.seed, lambda text: print(text, file=sys.stderr))
-    except UserError as error:
-        print(f"export_models: error: {error}", file=sys.stderr)
-        return error.exit_code
+    export(ModelSpec(given.model, given.alpha, given.resolution), given.folder, given.seed, progress)
     return ExitCode.DONE
 
 

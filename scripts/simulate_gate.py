@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from scipy import signal, stats
+from sharing import markdown_table
 
 from tvmmobile.gate.statistics import Estimate, Pair, Verdict, estimate_ratio, judge, settle
 from tvmmobile.system.files import write_text
@@ -115,20 +116,16 @@ def rate(found: Mapping[str, float], name: str) -> str:
 def report(equal: Mapping[str, float], slowed: Mapping[str, float]) -> str:
     """A table of rates, and what the repeats cost, in Markdown."""
     extent = f"{equal['comparisons']} comparisons of equal code and {slowed['comparisons']} with one variant {SLOWDOWN:.0%} slower"
-    lines = [
-        f"{extent}; {VARIANTS} variants, {SAMPLES} samples a side.",
-        "",
-        "| share of comparisons (95 % confidence) | one run a side | with repeats |",
-        "| --- | ---: | ---: |",
-    ]
+    rows = []
     for title, found, names in (
         ("equal code: false alarm on any variant", equal, ("at_once", "repeated")),
         ("slowdown caught", slowed, ("at_once", "repeated")),
         ("equal code: some variant too noisy", equal, ("undecided_at_once", "undecided")),
         ("slowdown: some variant too noisy", slowed, ("undecided_at_once", "undecided")),
     ):
-        lines.append(f"| {title} | {rate(found, names[0])} | {rate(found, names[1])} |")
-    lines.append("")
+        rows.append((title, rate(found, names[0]), rate(found, names[1])))
+    table = markdown_table(("share of comparisons (95 % confidence)", "one run a side", "with repeats"), rows)
+    lines = [f"{extent}; {VARIANTS} variants, {SAMPLES} samples a side.", "", *table, ""]
     for title, found in (("Equal code", equal), ("With a slowdown", slowed)):
         lines.append(
             f"{title}: {found['suspicious']:.1f} of {VARIANTS} variants run again, {found['pairs']:.1f} pairs of runs on average "

@@ -12,22 +12,21 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tvmmobile.system.errors import ExitCode, UserError
+from sharing import progress, telling
+
+from tvmmobile.system.errors import ExitCode
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.sysroot import python_sysroot
 
 
+@telling
 def main() -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("requirements", nargs="*", metavar="REQUIREMENT", help="wheels, as pip takes them")
     parser.add_argument("--board", default="pi4", metavar="NAME", help="whose core programs shall find (default: pi4)")
     arguments = parser.parse_args()
-    try:
-        print(python_sysroot(load_board(arguments.board), arguments.requirements, lambda sentence: print(sentence, file=sys.stderr)))
-    except UserError as error:
-        print(f"sysroot: error: {error}", file=sys.stderr)
-        return error.exit_code
+    print(python_sysroot(load_board(arguments.board), arguments.requirements, progress))
     return ExitCode.DONE
 
 

@@ -18,11 +18,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sharing import progress, telling
+
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
-from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.system.errors import ExitCode
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.sysroot import python_sysroot
 
@@ -39,7 +41,7 @@ RUN_TIMEOUT_S = 1200
 def verify(libraries: list[Library]) -> dict[Path, float | str]:
     """Each library's error relative to its output's largest magnitude, or what went wrong."""
     qemu = require("qemu-aarch64")
-    sysroot = python_sysroot(load_board("pi4"), REQUIREMENTS, lambda sentence: print(sentence, file=sys.stderr))
+    sysroot = python_sysroot(load_board("pi4"), REQUIREMENTS, progress)
     environment = {"PATH": os.defpath, "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}
     command = [str(qemu), "-L", str(sysroot), str(sysroot / "usr/bin/python3"), str(PROGRAM)]
     paths = [library.path.resolve() for library in libraries]
@@ -63,16 +65,13 @@ def _text(output: str | bytes | None) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
+@telling
 def main() -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("libraries", nargs="+", type=Path, metavar="LIBRARY", help="compiled libraries, or directories of them")
-    try:
-        libraries = find_libraries(parser.parse_args().libraries)
-        found = verify(libraries)
-    except UserError as error:
-        print(f"verify_in_python: error: {error}", file=sys.stderr)
-        return error.exit_code
+    libraries = find_libraries(parser.parse_args().libraries)
+    found = verify(libraries)
     wrong = 0
     for library, (path, result) in zip(libraries, found.items(), strict=True):
         tolerance = precision_named(library.dtype).network_tolerance

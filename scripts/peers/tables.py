@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sharing import markdown_table
+
 from peers.results import BenchmarkContext, BoardFacts, PeerRow, best_peer, by_cell, ratio
 from peers.systems import OURS
 
@@ -79,22 +81,20 @@ def _section(context: BenchmarkContext, board: BoardFacts, threads: int, rows: S
     yield f"Modelled milliseconds (`{board.name}`, timing model `{board.timing_model}`{calibrated}):"
     yield ""
     compared = OURS in keys and len(keys) > 1
-    yield _line(["variant", *(_short(context.titles[key]) for key in keys), *(["ours ÷ best peer"] if compared else [])])
-    yield _line(["---", *("---:" for _ in keys), *(["---:"] if compared else [])])
+    latencies, details = [], []
     for cell, members in by_cell(rows).items():
         best = best_peer(members)
         found = {row.system: row for row in members}
         values = [_ms(found.get(key), best) for key in keys]
         ours = found.get(OURS)
-        yield _line([cell.variant, *values, *([_ratio(ratio(ours, best) if ours else None)] if compared else [])])
+        latencies.append([cell.variant, *values, *([_ratio(ratio(ours, best) if ours else None)] if compared else [])])
+        details += [(cell.variant, _short(context.titles[row.system]), *_details(row, best)) for row in members]
+    systems = [_short(context.titles[key]) for key in keys]
+    yield from markdown_table(["variant", *systems, *(["ours ÷ best peer"] if compared else [])], latencies)
     yield ""
     yield from _remarks(rows)
-    yield _line(["variant", "system", "ms", "÷ best peer", "core cycles, M", "instructions, M", "L1D misses, M", "DRAM, MB", "error"])
-    yield _line(["---", "---", *["---:"] * 7])
-    for cell, members in by_cell(rows).items():
-        best = best_peer(members)
-        for row in members:
-            yield _line([cell.variant, _short(context.titles[row.system]), *_details(row, best)])
+    figures = "ms", "÷ best peer", "core cycles, M", "instructions, M", "L1D misses, M", "DRAM, MB", "error"
+    yield from markdown_table(("variant", "system", *figures), details, 2)
     yield ""
 
 
@@ -146,7 +146,3 @@ def _millions(value: float) -> str:
 def _short(title: str) -> str:
     """A system's title without its version."""
     return "ours" if title.startswith("tvmmobile") else title.rsplit(" ", 1)[0]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

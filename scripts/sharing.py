@@ -1,0 +1,35 @@
+"""What the scripts share: how their errors are told, and Markdown tables."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from tvmmobile.system.errors import UserError
+
+
+def telling(main: Callable[[], int]) -> Callable[[], int]:
+    """`main`, which tells a `UserError` of any function of the script as `SCRIPT: error: …`, and returns its exit code."""
+
+    @functools.wraps(main)
+    def told() -> int:
+        try:
+            return main()
+        except UserError as error:
+            print(f"{Path(sys.argv[0]).stem}: error: {error}", file=sys.stderr)
+            return error.exit_code
+
+    return told
+
+
+def progress(sentence: str) -> None:
+    """Tell what takes its time, on stderr."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[object]], texts: int = 1) -> list[str]:
+    """The lines of a Markdown table; the columns after the first `texts` are flushed right."""
+    rule = ["---"] * texts + ["---:"] * (len(headings) - texts)
+    return [f"| {' | '.join(map(str, cells))} |" for cells in (headings, rule, *rows)]
