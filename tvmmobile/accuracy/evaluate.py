@@ -122,11 +122,7 @@ def _evaluate(board: Device, subject: Subject, chosen: Sequence[LabelledImage], 
     """Evaluate the images; `results` grows as they are done."""
     parts = batches(chosen, subject.library, board.profile)
     count = worker_count(len(parts)) if board.boards is None else min(board.boards, len(parts))
-    with (
-        Workers(count) as workers,
-        started_bench(board, workers, timed=False) as bench,
-        listener.stage("evaluating", len(chosen)) as done,
-    ):
+    with Workers(count) as workers, started_bench(board, workers, timed=False) as bench, listener.stage("evaluating", len(chosen)) as done:
         for batch in evaluate_batches(bench, subject, parts):
             results += batch
             for result in batch:

@@ -106,15 +106,7 @@ class VirtualDevice:
 
 def _qemu_command(board: Board, timed: bool) -> tuple[str, ...]:
     # In its work directory, by paths of one length: the lengths of others would move what is allocated after them, and so be modelled.
-    agent = [
-        *agent_command(Path("/proc/self/cwd", BUNDLE)),
-        "--tracker",
-        "{tracker}",
-        "--key",
-        board.name,
-        "--work-dir",
-        ".",
-    ]
+    agent = [*agent_command(Path("/proc/self/cwd", BUNDLE)), "--tracker", "{tracker}", "--key", board.name, "--work-dir", "."]
     if not timed:
         return (*plain_qemu_words(board), *agent)
     return (*qemu_words(board, "{work}"), *agent, "--session-timeout", str(_LONGEST_SESSION_S), "--profile-dir", "..")

@@ -74,11 +74,7 @@ class AdbProcess:
                 raise self._lost()
 
     def end_input(self) -> None:
-        """Tell the program that there is no more to read.
-
-        Raises:
-            LinkLost: the connection or the program is gone.
-        """
+        """Tell the program that there is no more to read."""
         with self._writing:
             try:
                 self._connection.sendall(struct.pack("<BI", _CLOSE_STDIN, 0))
@@ -102,9 +98,6 @@ class AdbProcess:
             stdin: the input.
             timeout_s: how long the program had in all, for the message.
             deadline: when that is over, as `time.monotonic` counts.
-
-        Raises:
-            LinkLost: the connection is gone, or the program did not end in time.
         """
         self._limit_writes(max(0.1, deadline - time.monotonic()))
         with contextlib.suppress(LinkLost):  # it may end without having read its input

@@ -38,7 +38,6 @@ def push_files(
         prepare: called with what will be pushed; makes the folders, which is all that is done without it.
 
     Raises:
-        LinkLost: the connection is gone.
         DeviceUnavailable: the board cannot store them, or what it stored is not what was sent.
     """
     wanted = {name: sha256_of(path) for name, path in files.items()}

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.agents.launch import hosted
+from tvmmobile.devices.board.link import AgentPlan
 from tvmmobile.devices.board.link_host import LinkConfig
 from tvmmobile.devices.board.parts import CoreDesign, fastest, part_of
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
@@ -55,17 +56,9 @@ class HardwareDevice:
             UserError: the agent cannot be built.
         """
         token = secrets.token_hex(16)
-        config = LinkConfig(
-            key=self.file.name,
-            boards=self.file.boards,
-            bundle=build_bundle(),
-            token=token,
-            owner=f"{getpass.getuser()}@{socket.gethostname()}",
-            run=secrets.token_hex(8),
-            parent=os.getpid(),
-            deadline_s=CONTACT_S,
-            pin=self.pin,
-        )
+        owner = f"{getpass.getuser()}@{socket.gethostname()}"
+        plan = AgentPlan(self.file.name, build_bundle(), token, owner, secrets.token_hex(8), self.pin)
+        config = LinkConfig(plan=plan, boards=self.file.boards, parent=os.getpid(), deadline_s=CONTACT_S)
         words = [sys.executable, "-P", "-m", "tvmmobile.devices.board.link_host"]
         remedy = f"Run: tvmmobile device check {self.file.name}"
         with hosted(words, config.model_dump_json() + "\n", config.deadline_s, self.file.name, remedy) as port:
@@ -88,24 +81,17 @@ def fastest_cores(board: RegisteredBoard) -> tuple[CoreDesign, int, float]:
 def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
     """What the rest of the program needs to know of a registered board."""
     part, count, clock_hz = fastest_cores(board)
-    android = board.facts.api_level is not None
+    system = "gnu" if board.facts.api_level is None else "android"
     return DeviceProfile(
         name=name,
         board=board.facts.model or name,
         cpu=part.cpu,
         mcpu=part.mcpu,
-        target={
-            "kind": "llvm",
-            "mtriple": "aarch64-linux-android" if android else "aarch64-linux-gnu",
-            "mcpu": part.mcpu,
-            "num-cores": count,
-        },
+        target={"kind": "llvm", "mtriple": f"aarch64-linux-{system}", "mcpu": part.mcpu, "num-cores": count},
         clock_hz=clock_hz,
         cores=count,
         machine=replace(
-            part.machine,
-            l1d_bytes=board.facts.l1d_bytes or part.machine.l1d_bytes,
-            l2_bytes=board.facts.l2_bytes or part.machine.l2_bytes,
+            part.machine, l1d_bytes=board.facts.l1d_bytes or part.machine.l1d_bytes, l2_bytes=board.facts.l2_bytes or part.machine.l2_bytes
         ),
         origin=EMULATED if board.runner else MEASURED,
     )

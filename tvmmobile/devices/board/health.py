@@ -43,11 +43,7 @@ class Health:
 
 
 def read_health(remote: Remote, board: RegisteredBoard) -> Health:
-    """How the board is now.
-
-    Raises:
-        LinkLost: the connection is gone.
-    """
+    """How the board is now."""
     root = board.root.rstrip("/")
     cpu = f"{root}/sys/devices/system/cpu"
     clocks = [f"{cpu}/cpu{index}/cpufreq/scaling_cur_freq" for index in range(len(board.facts.cores))]

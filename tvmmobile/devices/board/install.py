@@ -26,7 +26,6 @@ def home_directory(remote: Remote) -> str:
     """Where the user's own folder for this program belongs on a board.
 
     Raises:
-        LinkLost: the connection is gone.
         DeviceUnavailable: there is no place that can be written.
     """
     script = (
@@ -43,7 +42,6 @@ def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progre
     """Make sure the agent is on the board as it is here; agents of other versions are removed. Returns its folder there.
 
     Raises:
-        LinkLost: the connection is gone.
         DeviceUnavailable: the board cannot store it, or what it stored is not what was sent.
     """
     folder = f"{directory}/{bundle.name}"
@@ -63,7 +61,6 @@ def remove_folder(remote: Remote, directory: str) -> None:
     """Remove everything of ours from the board.
 
     Raises:
-        LinkLost: the connection is gone.
         UserError: the folder is not one that this program made, or cannot be removed.
     """
     script = '[ -e "$1" ] || exit 0; [ -f "$1/$2" ] || exit 9; rm -rf "$1"'

@@ -64,7 +64,6 @@ class BoardLease:
 
         Raises:
             BoardBusy: somebody else has the board.
-            LinkLost: the connection is gone.
         """
         held, boot, uptime_s = self._state(remote)
         if held is not None and held.run != self.run and held.boot == boot and held.until_s > uptime_s:
@@ -78,11 +77,7 @@ class BoardLease:
             raise BoardBusy(f"{now_held.owner} took the board at the same moment")
 
     def release(self, remote: Remote) -> None:
-        """Give it back, if it is this run's.
-
-        Raises:
-            LinkLost: the connection is gone.
-        """
+        """Give it back, if it is this run's."""
         held, boot, _ = self._state(remote)
         if held is not None and held.run == self.run:
             ended = Lease(self.owner, self.run, boot, 0.0)

@@ -131,7 +131,6 @@ class BoardLink:
         """Take the board, run its agent until this link is stopped, and give it back.
 
         Raises:
-            LinkLost: the connection is gone.
             BoardBusy, DeviceUnavailable: the board cannot be used.
         """
         lease = BoardLease(lease_path(self.board), self.board.root, self.plan.owner, self.plan.run)
@@ -161,7 +160,6 @@ class BoardLink:
         """Run one agent until it ends or this link is stopped; what it wrote to standard error.
 
         Raises:
-            LinkLost: the connection is gone.
             DeviceUnavailable: it did not register.
         """
         work = f"{self.board.directory}/work-{self.plan.run}"
@@ -225,9 +223,6 @@ def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
     """What to put before the agent's command so that it runs on the board's fastest cores alone.
 
     Nothing where all cores are alike, or where the board cannot do that: it has no taskset, or its user may not use those cores.
-
-    Raises:
-        LinkLost: the connection is gone.
     """
     numbers = fastest(board.facts.cores)
     if len(numbers) == len(board.facts.cores):

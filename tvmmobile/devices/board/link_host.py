@@ -12,7 +12,6 @@ import os
 import selectors
 import sys
 import time
-from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -26,25 +25,19 @@ _STOP_ALL_S = 2 * STOP_S
 
 
 class LinkConfig(BaseModel):
-    """What to run: see `AgentPlan`; `parent` is the process this one must not outlive, `deadline_s` how long first contact may take."""
+    """What to run where; `parent` is the process this one must not outlive, `deadline_s` how long first contact may take."""
 
-    key: str
+    plan: AgentPlan
     boards: tuple[RegisteredBoard, ...]
-    bundle: Path
-    token: str
-    owner: str
-    run: str
     parent: int
     deadline_s: float
-    pin: bool = False
 
 
 def _serve(config: LinkConfig) -> None:
     selector = selectors.DefaultSelector()
     tracker = Tracker(selector)
     selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "stdin")
-    plan = AgentPlan(config.key, config.bundle, config.token, config.owner, config.run, config.pin)
-    links = [BoardLink(board, plan, tracker) for board in config.boards]
+    links = [BoardLink(board, config.plan, tracker) for board in config.boards]
     deadline, announced = time.monotonic() + config.deadline_s, False
     for link in links:
         link.start()
@@ -63,7 +56,7 @@ def _serve(config: LinkConfig) -> None:
                 announced = True
                 say({"port": tracker.port, "missing": [problem[0] for problem in problems]})
             if not announced and late:
-                say({"error": f"no board of {config.key} was ready within {config.deadline_s:g} s.", "remedy": ""})
+                say({"error": f"no board of {config.plan.key} was ready within {config.deadline_s:g} s.", "remedy": ""})
                 return
     finally:
         until = time.monotonic() + _STOP_ALL_S

@@ -1,9 +1,11 @@
-"""Arm's cores by the part numbers that Linux shows in /proc/cpuinfo, and what the compiler and reports need to know of them."""
+"""Arm's cores by their part numbers (`parts.toml`), and what the compiler and reports need to know of them."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tvmmobile.devices.board.registered import LinuxCore
 from tvmmobile.graph.machine import Machine, machine_of
@@ -26,34 +28,13 @@ class CoreDesign:
     machine: Machine
 
 
-def _design(cpu: str, mcpu: str = "") -> CoreDesign:
+def _design(cpu: str, mcpu: str = "", **caches: int) -> CoreDesign:
     mcpu = mcpu or cpu.lower().replace(" ", "-")
-    return CoreDesign(cpu, mcpu, machine_of(mcpu))
+    return CoreDesign(cpu, mcpu, replace(machine_of(mcpu), **caches))
 
 
-_PARTS = {
-    0xD03: _design("Cortex-A53"),
-    0xD04: _design("Cortex-A35"),
-    0xD05: _design("Cortex-A55"),
-    0xD07: _design("Cortex-A57"),
-    0xD08: _design("Cortex-A72"),
-    0xD09: _design("Cortex-A73"),
-    0xD0A: _design("Cortex-A75"),
-    0xD0B: _design("Cortex-A76"),
-    0xD0C: _design("Neoverse N1"),
-    0xD0D: _design("Cortex-A77"),
-    0xD41: _design("Cortex-A78"),
-    0xD44: _design("Cortex-X1"),
-    0xD46: _design("Cortex-A510"),
-    0xD47: _design("Cortex-A710"),
-    0xD48: _design("Cortex-X2"),
-    0xD4B: _design("Cortex-A78C"),
-    0xD4D: _design("Cortex-A715"),
-    0xD4E: _design("Cortex-X3"),
-    0xD80: _design("Cortex-A520", "cortex-a510"),
-    0xD81: _design("Cortex-A720", "cortex-a715"),
-    0xD82: replace(_design("Cortex-X4", "cortex-x3"), machine=replace(machine_of("cortex-x3"), l2_bytes=2 << 20)),
-}
+_FILE = Path(__file__).with_name("parts.toml")
+_PARTS = {int(part, 16): _design(**core) for part, core in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()}
 #: For cores this list does not have; every AArch64 core runs what is compiled for it.
 _GENERIC = _design("AArch64 core", "generic")
 

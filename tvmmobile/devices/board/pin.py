@@ -36,7 +36,6 @@ def pinned(remote: Remote, board: RegisteredBoard) -> Iterator[None]:
     """Governor `performance` on all cores of a board until the context or the connection ends.
 
     Raises:
-        LinkLost: the connection is gone.
         DeviceUnavailable: the board's user may not set it, or it has none.
     """
     guard = remote.start(["sh", "-c", _GUARD, "sh", board.root.rstrip("/")])

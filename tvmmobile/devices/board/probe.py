@@ -19,11 +19,7 @@ _ANDROID_ABI = "arm64-v8a"
 
 
 def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
-    """The content of files of the board, stripped, in one round trip; those that cannot be read are empty.
-
-    Raises:
-        LinkLost: the connection is gone.
-    """
+    """The content of files of the board, stripped, in one round trip; those that cannot be read are empty."""
     text = remote.run(["sh", "-c", _CAT, "sh", *paths]).stdout
     found = dict.fromkeys(paths, "")
     for section in text.split("\n@@ ")[1:]:
@@ -40,7 +36,6 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
         emulated: its programs run in an emulator: what its own programs say about the machine below is not about the board.
 
     Raises:
-        LinkLost: the connection is gone.
         DeviceUnavailable: it is no 64-bit Arm board.
     """
     prefix = root.rstrip("/")

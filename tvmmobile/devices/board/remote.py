@@ -12,7 +12,10 @@ RUN_TIMEOUT_S = 30.0
 
 
 class LinkLost(Exception):
-    """The connection to the board is gone, or did not answer in time; nothing is known about what ran there. The message says which."""
+    """The connection to the board is gone, or did not answer in time; nothing is known about what ran there. The message says which.
+
+    Whatever uses a `Remote` or a `RemoteProcess` may raise it, `poll`, `alive`, `stop` and `close` apart.
+    """
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,11 @@ class RemoteProcess(Protocol):
     """A program that runs on the board. It ends, at the latest, when the connection does."""
 
     def read_line(self, timeout_s: float) -> str:
-        """The next line of its standard output, without the newline; "" once that has ended.
-
-        Raises:
-            LinkLost: the connection is gone, or no line came in time.
-        """
+        """The next line of its standard output, without the newline; "" once that has ended."""
         ...
 
     def write(self, content: bytes) -> None:
-        """Write to its standard input.
-
-        Raises:
-            LinkLost: the connection or the program is gone.
-        """
+        """Write to its standard input; a program that has ended is `LinkLost` too."""
         ...
 
     def poll(self) -> int | None:
@@ -68,26 +63,17 @@ class Remote(Protocol):
     """
 
     def run(self, words: Sequence[str], stdin: bytes = b"", timeout_s: float = RUN_TIMEOUT_S) -> Completed:
-        """Run a program to its end.
-
-        Raises:
-            LinkLost: the connection is gone, or the program did not end in time.
-        """
+        """Run a program to its end."""
         ...
 
     def start(self, words: Sequence[str]) -> RemoteProcess:
-        """Start a program and leave it running.
-
-        Raises:
-            LinkLost: the connection is gone.
-        """
+        """Start a program and leave it running."""
         ...
 
     def push(self, source: Path, target: str) -> None:
         """Copy a file to the board, with its permission bits; `target` is absolute and whole at any time, its folder exists.
 
         Raises:
-            LinkLost: the connection is gone.
             OSError: the file cannot be read here, or cannot be written there (ENOSPC where its disk is full).
         """
         ...
@@ -96,24 +82,18 @@ class Remote(Protocol):
         """Copy a file from the board; `target` is whole at any time.
 
         Raises:
-            LinkLost: the connection is gone.
             OSError: it cannot be read there, or cannot be written here.
         """
         ...
 
     def forward(self, port: int) -> int:
-        """Open a port on this machine's 127.0.0.1 that leads to `port` of the board's 127.0.0.1, until the connection ends; returns it.
-
-        Raises:
-            LinkLost: the connection is gone.
-        """
+        """Open a port on this machine's 127.0.0.1 that leads to `port` of the board's 127.0.0.1, until the connection ends; returns it."""
         ...
 
     def reverse(self, port: int) -> int:
         """Open a port on the board's 127.0.0.1 that leads to `port` of this machine's 127.0.0.1, until the connection ends; returns it.
 
-        Raises:
-            LinkLost: the connection is gone, or the board refuses to forward ports.
+        A board that refuses to forward ports is `LinkLost` too.
         """
         ...
 

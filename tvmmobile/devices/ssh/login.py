@@ -137,8 +137,7 @@ def _refused(route: Route, tried: _Tried) -> DeviceUnavailable:
     if tried.locked:
         names = ", ".join(_short(path) for path in tried.locked)
         return DeviceUnavailable(
-            f"{said}; {names} needs a passphrase and the ssh agent does not hold it.",
-            f"Run: ssh-add {shlex.quote(str(tried.locked[0]))}",
+            f"{said}; {names} needs a passphrase and the ssh agent does not hold it.", f"Run: ssh-add {shlex.quote(str(tried.locked[0]))}"
         )
     if used:
         return DeviceUnavailable(f"{said}.", f"Run: ssh-copy-id {route.ssh_arguments} (or give another user: USER@{route.host}).")

@@ -14,13 +14,7 @@ from typing import Any
 def new_transport(sock: socket.socket) -> Any:
     """A `paramiko.Transport` over `sock`, not negotiated yet."""
     import paramiko
-    from paramiko.common import (
-        MSG_CHANNEL_DATA,
-        MSG_CHANNEL_EOF,
-        MSG_CHANNEL_EXTENDED_DATA,
-        MSG_CHANNEL_REQUEST,
-        MSG_CHANNEL_WINDOW_ADJUST,
-    )
+    from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_REQUEST, MSG_CHANNEL_WINDOW_ADJUST
 
     of_open_channels = {MSG_CHANNEL_WINDOW_ADJUST, MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_REQUEST}
 

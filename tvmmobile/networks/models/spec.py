@@ -54,8 +54,7 @@ class ModelSpec:
             raise UserError(f"{self.name} has no width multiplier, and --alpha is {self.alpha}.", "Leave --alpha away, or give 1.0.")
         elif self.alpha not in traits.alphas:
             raise UserError(
-                f"width multiplier {self.alpha} is not one of {self.name}'s.",
-                f"Give --alpha one of: {', '.join(map(str, traits.alphas))}.",
+                f"width multiplier {self.alpha} is not one of {self.name}'s.", f"Give --alpha one of: {', '.join(map(str, traits.alphas))}."
             )
 
     def _check_resolution(self, traits: Traits) -> None:
