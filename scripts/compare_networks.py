@@ -25,7 +25,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.bench import bench
 from tvmmobile.pipeline.compile import compile_models
 from tvmmobile.results.file import Results, VariantResult, read_results, write_results
-from tvmmobile.results.report.joining import join
+from tvmmobile.results.report.beside import join
 from tvmmobile.results.report.wording import latency_ms, millions, scientific, signed
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text

@@ -11,15 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_samples import MODELLED, sample_results
 
-from tvmmobile.results.report.analysis import fit_power_law, pareto_front
-from tvmmobile.results.report.axes import axis_of
-from tvmmobile.results.report.course import search_course
-from tvmmobile.results.report.joining import join
-from tvmmobile.results.report.kernel_rows import kernel_table, kind_rows
-from tvmmobile.results.report.labels import Box, place_labels
-from tvmmobile.results.report.law import departures
-from tvmmobile.results.report.roofline import Roof, limit_of
-from tvmmobile.results.report.view import view_of
+from tvmmobile.results.report.beside import join
+from tvmmobile.results.report.figures import Box, axis_of, place_labels
+from tvmmobile.results.report.kernel_rows import Roof, kernel_table, kind_rows, limit_of
+from tvmmobile.results.report.law import departures, fit_power_law
+from tvmmobile.results.report.plots import search_course
+from tvmmobile.results.report.view import pareto_front, view_of
 from tvmmobile.results.report.wording import latency_ms
 from tvmmobile.system.errors import UserError
 

@@ -3,7 +3,7 @@
 Every shape is filled from one `view.View`, so that the same number reads the same everywhere.
 """
 
-from tvmmobile.results.report.joining import join
+from tvmmobile.results.report.beside import join
 from tvmmobile.results.report.render import write_report, write_side_by_side
 from tvmmobile.results.report.terminal import print_side_by_side, print_table
 

@@ -1,16 +1,29 @@
-"""Two results side by side: each variant in both, and what became of its latency."""
+"""Several results at once: joined as one where their contexts are the same, or two of them side by side."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from tvmmobile.results.file import Context
-from tvmmobile.results.report.joining import differences
+from tvmmobile.results.file import Context, Results, VariantResult
 from tvmmobile.results.report.view import VariantRow, View
-from tvmmobile.results.report.wording import label_of
+from tvmmobile.results.report.wording import clean, label_of
+from tvmmobile.system.errors import UserError
 
 #: Smaller changes than this do not fill a bar.
 _FULL_BAR = 0.1
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several results as one.
+
+    Attributes:
+        remarks: what a reader should know of it, a sentence each: which variants were there twice, which versions differ.
+    """
+
+    results: Results
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,9 +73,58 @@ class Beside:
         return any(pair.change is not None for pair in self.pairs)
 
 
+def differences(first: Context, second: Context) -> list[str]:
+    """What sets numbers got in these two places apart, a clause each; empty for one and the same context."""
+    pairs = (
+        ("device", first.device, second.device),
+        ("board", first.board, second.board),
+        ("kind of latency", first.kind, second.kind),
+        ("CPU", first.cpu, second.cpu),
+        ("clock", f"{first.clock_hz / 1e9:g} GHz", f"{second.clock_hz / 1e9:g} GHz"),
+        ("float32 multiply-adds a cycle", first.fma_lanes_per_cycle, second.fma_lanes_per_cycle),
+        ("threads", first.threads, second.threads),
+        ("timing model", first.timing_model or "none", second.timing_model or "none"),
+    )
+    return [f"{name} {clean(str(mine))} and {clean(str(theirs))}" for name, mine, theirs in pairs if mine != theirs]
+
+
+def join(results: Sequence[Results]) -> Joined:
+    """All variants of the results; one that is there more than once counts as the latest of them has it.
+
+    Raises:
+        UserError: they are of more than one context.
+    """
+    ordered = sorted(results, key=lambda one: one.context.date)
+    latest = ordered[-1].context
+    for one in ordered[:-1]:
+        apart = differences(one.context, latest)
+        if apart:
+            raise UserError(
+                f"these results are of two contexts and cannot be joined: {'; '.join(apart)}.",
+                "Leave out --join to see two results side by side, or join files of one device.",
+            )
+    found: dict[tuple[object, ...], VariantResult] = {}
+    dates: dict[tuple[object, ...], list[str]] = {}
+    for one in ordered:
+        for variant in one.variants:
+            key = _key(variant)
+            found[key] = variant
+            dates.setdefault(key, []).append(one.context.date)
+    remarks = [
+        f"{found[key].name} is there {len(when)} times, from {', '.join(when)}; the latest counts."
+        for key, when in dates.items()
+        if len(when) > 1
+    ]
+    versions = {name: _versions_of(ordered, name) for one in ordered for name in one.context.versions}
+    remarks += [f"The version of {name} differs: {text}." for name, text in versions.items() if ", " in text]
+    known = [one.context for one in ordered if one.context.memory_bytes_per_s is not None] or [latest]
+    context = replace(latest, versions=versions, memory_bytes_per_s=known[-1].memory_bytes_per_s, memory_source=known[-1].memory_source)
+    return Joined(Results(context, tuple(found.values())), tuple(remarks))
+
+
 def side_by_side(old: View, new: View) -> Beside:
     """The variants of the new result first, in its order."""
-    mine, theirs = ({_key(row): row for row in view.rows} for view in (old, new))
+    mine, theirs = ({_key(row.variant): row for row in view.rows} for view in (old, new))
     same_kind = old.context.kind == new.context.kind
     pairs = []
     for key in dict.fromkeys((*theirs, *mine)):
@@ -87,8 +149,7 @@ def _headings(old: Context, new: Context) -> tuple[str, str]:
     return f"{names[0]}, ms {old.kind}", f"{names[1]}, ms {new.kind}"
 
 
-def _key(row: VariantRow) -> tuple[object, ...]:
-    variant = row.variant
+def _key(variant: VariantResult) -> tuple[object, ...]:
     return variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads
 
 
@@ -104,3 +165,7 @@ def _versions(old: View, new: View) -> str:
         for name in dict.fromkeys((*mine, *theirs))
         if mine.get(name) != theirs.get(name)
     )
+
+
+def _versions_of(results: Sequence[Results], name: str) -> str:
+    return ", ".join(dict.fromkeys(one.context.versions[name] for one in results if name in one.context.versions))

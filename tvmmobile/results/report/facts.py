@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tvmmobile.results.file import Context, VariantResult
-from tvmmobile.results.report.analysis import PowerLaw
 from tvmmobile.results.report.kernel_rows import KernelTable, kernel_table
-from tvmmobile.results.report.law import TOLERANCE
+from tvmmobile.results.report.law import TOLERANCE, PowerLaw
 from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import label_of, latency_ms, percent, plural
 

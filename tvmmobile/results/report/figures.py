@@ -1,20 +1,103 @@
-"""What a plot consists of, as geometry; `templates/plot.svg.j2` draws it."""
+"""What a plot consists of, as geometry: axes with round ticks, marks, and labels that cover neither one another nor the marks.
+
+`templates/plot.svg.j2` draws it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvmmobile.results.report.axes import Axis, axis_of
-from tvmmobile.results.report.labels import Box, PlacedLabel
-
 #: In units of the drawing; the page scales it to the width there is.
 WIDTH, HEIGHT = 440, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 44
-FRAME = Box(_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM)
 FONT, RADIUS = 11, 4.5
 #: Colours and shapes of series the page's style knows; further series begin again.
 STYLES = 6
+_MAX_TICKS = 8
+#: Width of a character and height of a line, in font sizes; on the generous side, since the reader's font is not known.
+_CHARACTER, _LINE = 0.6, 1.0
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle; y grows downwards."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlap(self, other: Box) -> float:
+        """The area both cover."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return width * height if width > 0 and height > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class PlacedLabel:
+    """A label's middle, on its baseline."""
+
+    x: float
+    y: float
+
+
+#: Where the plot is; numbers and titles of axes are around it.
+FRAME = Box(54, 12, WIDTH - 12, HEIGHT - 44)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis.
+
+    Attributes:
+        low, high: the values at its ends.
+        start, end: their coordinates.
+        logarithmic: whether equal distances are equal ratios.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool
+
+    def at(self, value: float) -> float:
+        """The coordinate of a value."""
+        low, high, place = (math.log(each) if self.logarithmic else each for each in (self.low, self.high, value))
+        return self.start + (place - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """At most eight round values, at least three where round values fall that close."""
+        if self.logarithmic:
+            for digits in ((1, 2, 5), (1, 2, 3, 5, 7), range(1, 10), (1, 3), (1,)):
+                found = self._decades(digits)
+                if 3 <= len(found) <= _MAX_TICKS:
+                    return found
+        return self._even()
+
+    def _decades(self, digits: Sequence[int]) -> list[float]:
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        values = [digit * 10.0**power for power in powers for digit in digits]
+        return [value for value in values if self.low <= value <= self.high]
+
+    def _even(self) -> list[float]:
+        rough = (self.high - self.low) / (_MAX_TICKS - 2)
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= rough)
+        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        return [float(f"{count * step:.12g}") for count in range(first, last + 1)]
+
+
+def axis_of(values: Sequence[float], start: float, end: float, *, logarithmic: bool = False, margin: float = 0.08) -> Axis:
+    """An axis around `values` with a margin at both ends, as a share of their range; positive values only if logarithmic."""
+    low, high = min(values), max(values)
+    if logarithmic:
+        ratio = (high / low) ** margin if high > low else 2.0
+        return Axis(low / ratio, high * ratio, start, end, True)
+    room = (high - low) * margin if high > low else max(abs(high) * margin, 1.0)
+    return Axis(low - room, high + room, start, end, False)
 
 
 @dataclass(frozen=True)
@@ -106,3 +189,40 @@ def y_axis(values: Sequence[float], *, logarithmic: bool = True, margin: float =
 def ticks(axis: Axis) -> tuple[Tick, ...]:
     """Its ticks with their numbers."""
     return tuple(Tick(axis.at(value), f"{value:.5g}") for value in axis.ticks())
+
+
+def place_labels(points: Sequence[tuple[float, float]], texts: Sequence[str], size: float, radius: float, frame: Box) -> list[PlacedLabel]:
+    """For each point the one of eight places around it where its text covers least; places further up the list win a tie.
+
+    Args:
+        points: coordinates.
+        texts: one for each point.
+        size: font size.
+        radius: of the points' marks.
+        frame: where text may be.
+    """
+    taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
+    placed = []
+    for (x, y), text in zip(points, texts, strict=True):
+        options = [_box(x + dx, y + dy, text, size) for dx, dy in _offsets(text, size, radius)]
+        best = min(options, key=lambda box: sum(box.overlap(other) for other in taken) + 4 * _outside(box, frame))
+        taken.append(best)
+        placed.append(PlacedLabel((best.left + best.right) / 2, best.bottom - 0.2 * size))
+    return placed
+
+
+def _offsets(text: str, size: float, radius: float) -> list[tuple[float, float]]:
+    """Middles of a label around its point."""
+    across = len(text) * _CHARACTER * size / 2 + radius + 1
+    along = _LINE * size / 2 + radius + 1
+    return [(0, -along), (0, along), (across, 0), (-across, 0), (across, -along), (-across, -along), (across, along), (-across, along)]
+
+
+def _box(x: float, y: float, text: str, size: float) -> Box:
+    half, height = len(text) * _CHARACTER * size / 2, _LINE * size / 2
+    return Box(x - half, y - height, x + half, y + height)
+
+
+def _outside(box: Box, frame: Box) -> float:
+    area = (box.right - box.left) * (box.bottom - box.top)
+    return area - box.overlap(frame)

@@ -8,10 +8,34 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tvmmobile.results.file import Context, KernelResult, VariantResult
-from tvmmobile.results.report.roofline import Limit, Roof, limit_of, roof_of
 
 #: Of kernels whose type is not known.
 OTHER = "other"
+Limit = Literal["compute", "memory"]
+
+
+@dataclass(frozen=True)
+class Roof:
+    """What the cores and the memory allow a kernel (Williams, Waterman, Patterson 2009, Roofline: an insightful visual performance model).
+
+    Attributes:
+        compute_gflops: the FMA units of the threads' cores, two operations for each multiply-add.
+        memory_gb_per_s: what memory delivers, read and written; `None` where it is not known.
+    """
+
+    compute_gflops: float
+    memory_gb_per_s: float | None
+
+    @property
+    def ridge(self) -> float | None:
+        """Operations for each byte from which on memory is fast enough for the FMA units."""
+        return self.compute_gflops / self.memory_gb_per_s if self.memory_gb_per_s else None
+
+    def attainable_gflops(self, intensity: float | None) -> float:
+        """The most that a kernel with so many operations for each byte can do; `None` moves nothing."""
+        if intensity is None or self.memory_gb_per_s is None:
+            return self.compute_gflops
+        return min(self.compute_gflops, intensity * self.memory_gb_per_s)
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,9 @@ def kernel_table(variant: VariantResult, context: Context) -> KernelTable:
     """The table of a variant's kernels."""
     within = variant.kernels_us is not None
     moved = _moved(variant.kernels)
-    roof = roof_of(context, variant.dtype, variant.threads)
+    memory = context.memory_bytes_per_s
+    peak_gflops = 2e-9 * context.clock_hz * context.fma_lanes(variant.dtype) * variant.threads
+    roof = Roof(peak_gflops, memory / 1e9 if memory else None)
     total = math.fsum(kernel_us(variant, kernel) or 0.0 for kernel in variant.kernels)
     rows = tuple(_row(kernel, kernel_us(variant, kernel), total, moved, roof) for kernel in variant.kernels)
     share = variant.kernels_us / variant.latency_us if variant.kernels_us is not None else None
@@ -105,6 +131,13 @@ def kind_rows(variant: VariantResult) -> list[KindRow]:
         for kind, members in kinds.items()
     ]
     return sorted(rows, key=lambda row: -(row.time_share or 0.0))
+
+
+def limit_of(roof: Roof, intensity: float | None) -> Limit | None:
+    """Which roof is lower for a kernel; `None` where that of memory is not known."""
+    if roof.ridge is None:
+        return None
+    return "memory" if intensity is not None and intensity < roof.ridge else "compute"
 
 
 def _row(kernel: KernelResult, latency_us: float | None, total_us: float, moved: str | None, roof: Roof) -> KernelRow:

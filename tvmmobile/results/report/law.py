@@ -1,4 +1,4 @@
-"""Which variants depart from the law that cost falls as α²ρ², and why, as far as the numbers tell.
+"""How latency grows with multiply-adds, and which variants depart from the law that cost falls as α²ρ², as far as the numbers tell.
 
 The law starts at the largest variant of a network. A variant departs from it in two ways: its multiply-adds themselves do not fall as α²ρ²
 (Howard et al. 2017, MobileNets, section 3.3, has depthwise and first layers fall as α only), or each of them takes longer. The first
@@ -7,6 +7,8 @@ follows from the layers; of the second, the terms of a modelled latency and the 
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +20,38 @@ TOLERANCE = 0.05
 _SMALLEST_PART = 0.01
 _MOST_PARTS = 2
 _TERMS = {"core": "core cycles", "cache_hits": "loads from outer caches", "loads_from_memory": "loads from memory", "stores": "stores"}
+#: Fewer points than this make a fitted exponent meaningless.
+MIN_FIT_POINTS = 3
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """latency_us ≈ factor · macs ^ exponent.
+
+    Attributes:
+        r_squared: share of the logarithms' variance it explains.
+        points: how many variants it was fitted to.
+    """
+
+    factor: float
+    exponent: float
+    r_squared: float
+    points: int
+
+    def latency_us(self, macs: float) -> float:
+        """The fitted latency in microseconds."""
+        return float(self.factor * macs**self.exponent)
+
+
+def fit_power_law(macs: Sequence[float], latencies_us: Sequence[float]) -> PowerLaw | None:
+    """Least squares on logarithms; `None` with fewer than `MIN_FIT_POINTS` different counts, or where a value has no logarithm."""
+    pairs = list(zip(macs, latencies_us, strict=True))
+    if len(set(macs)) < MIN_FIT_POINTS or not all(0 < value < math.inf for pair in pairs for value in pair):
+        return None
+    x, y = [math.log(first) for first, _ in pairs], [math.log(second) for _, second in pairs]
+    slope, intercept = statistics.linear_regression(x, y)
+    r_squared = statistics.correlation(x, y) ** 2 if len(set(y)) > 1 else 1.0
+    return PowerLaw(math.exp(intercept), slope, r_squared, len(pairs))
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from tvmmobile.results.report.axes import Axis
-from tvmmobile.results.report.course import search_course
-from tvmmobile.results.report.figures import FONT, FRAME, RADIUS, STYLES, Mark, Plot, PlotLine, ticks, x_axis, y_axis
-from tvmmobile.results.report.labels import place_labels
+from tvmmobile.results.file import KernelResult, VariantResult
+from tvmmobile.results.report.figures import FONT, FRAME, RADIUS, STYLES, Axis, Mark, Plot, PlotLine, place_labels, ticks, x_axis, y_axis
 from tvmmobile.results.report.law import reference_of
 from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import label_of, latency_ms, millions, origin, plural
@@ -91,6 +90,26 @@ def course_plot(view: View) -> Plot | None:
         tuple(marks),
         tuple((name, styles[name]) for name in used),
     )
+
+
+def search_course(variant: VariantResult) -> list[tuple[int, float]]:
+    """(Trials per kernel, sum of the kernels' best latencies by then in microseconds), where that improved and at the end.
+
+    Begins where every searched kernel has a first latency. A kernel that was not searched counts with its record's latency all along; empty
+    where none was searched, or where a kernel has neither.
+    """
+    searched = [kernel for kernel in variant.kernels if kernel.course]
+    if not searched or any(not kernel.course and kernel.latency_us is None for kernel in variant.kernels if kernel.macs):
+        return []
+    constant = math.fsum(kernel.latency_us or 0.0 for kernel in variant.kernels if not kernel.course)
+    first = max(kernel.course[0][0] for kernel in searched)
+    trials = sorted({first} | {point[0] for kernel in searched for point in kernel.course if point[0] > first})
+    sums = [(count, constant + math.fsum(_best(kernel, count) for kernel in searched)) for count in trials]
+    return [point for place, point in enumerate(sums) if place in (0, len(sums) - 1) or point[1] != sums[place - 1][1]]
+
+
+def _best(kernel: KernelResult, trials: int) -> float:
+    return min(latency for count, latency in kernel.course if count <= trials)
 
 
 def _accuracy_plot(view: View, source: int) -> Plot:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvmmobile.results.file import Results, write_results
-from tvmmobile.results.report.beside import side_by_side
-from tvmmobile.results.report.joining import join
+from tvmmobile.results.report.beside import join, side_by_side
 from tvmmobile.results.report.markdown import markdown
 from tvmmobile.results.report.page import page
 from tvmmobile.results.report.spreadsheet import kernel_spreadsheet, spreadsheet

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmmobile.results.file import Context, Results, VariantResult
-from tvmmobile.results.report.analysis import PowerLaw, fit_power_law, pareto_front
 from tvmmobile.results.report.kernel_rows import kernel_table
-from tvmmobile.results.report.law import Departure, departures
+from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_power_law
 from tvmmobile.results.report.wording import fallback_sentence, plural
 
 
@@ -148,6 +147,21 @@ def fallback_note(results: Results) -> str:
     """Which kernels of these variants no template takes; "" for none."""
     kernels = {kernel.name: kernel.fallback for variant in results.variants for kernel in variant.kernels}
     return fallback_sentence([name for name, fallback in kernels.items() if fallback], len(kernels))
+
+
+def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
+    """Indices of the points that no other point beats: none costs at most as much, gains at least as much, and betters it in one of them.
+
+    Returns:
+        By ascending cost.
+    """
+    order = sorted(range(len(costs)), key=lambda index: (costs[index], -gains[index]))
+    front: list[int] = []
+    for index in order:
+        same = bool(front) and (costs[front[-1]], gains[front[-1]]) == (costs[index], gains[index])
+        if not front or same or gains[index] > gains[front[-1]]:
+            front.append(index)
+    return front
 
 
 def _group(variant: VariantResult) -> tuple[str, str, int]:
