@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tvmmobile.devices.board.registered import LinuxCore
 from tvmmobile.graph.machine import Machine, machine_of
@@ -28,7 +29,7 @@ class CoreDesign:
     machine: Machine
 
 
-def _design(cpu: str, mcpu: str = "", **caches: int) -> CoreDesign:
+def _design(cpu: str, mcpu: str = "", **caches: Any) -> CoreDesign:
     mcpu = mcpu or cpu.lower().replace(" ", "-")
     return CoreDesign(cpu, mcpu, replace(machine_of(mcpu), **caches))
 
