@@ -2,6 +2,8 @@
 from tvmmobile.accuracy.evaluate import Evaluation as Evaluation
 from tvmmobile.accuracy.evaluate import evaluate as evaluate
 from tvmmobile.accuracy.preprocess import Preprocessing as Preprocessing
+from tvmmobile.devices.board.manage import add_device as add_device
+from tvmmobile.devices.board.manage import remove_device as remove_device
 from tvmmobile.devices.registry import device_names as device_names
 from tvmmobile.devices.registry import find_device as find_device
 from tvmmobile.gate.baselines import Baseline as Baseline
@@ -14,13 +16,17 @@ from tvmmobile.networks.model import load as load
 from tvmmobile.networks.model import variants as variants
 from tvmmobile.pipeline.bench import bench as bench
 from tvmmobile.pipeline.compile import compile_models as compile  # noqa: A004
+from tvmmobile.pipeline.deploy import Deployment as Deployment
+from tvmmobile.pipeline.deploy import deploy as deploy
 from tvmmobile.pipeline.library import CompiledLibrary as CompiledLibrary
 from tvmmobile.pipeline.library import open_libraries as open_libraries
 from tvmmobile.pipeline.listener import Listener as Listener
 from tvmmobile.pipeline.regression import regress as regress
+from tvmmobile.pipeline.rescore import rescore_logs as rescore_logs
 from tvmmobile.pipeline.run import LibraryRun as LibraryRun
 from tvmmobile.pipeline.run import run as run
 from tvmmobile.pipeline.run import start as start
+from tvmmobile.pipeline.selftest import check_device as check_device
 from tvmmobile.pipeline.tune import TuningPlan as TuningPlan
 from tvmmobile.pipeline.tune import plan_tuning as plan_tuning
 from tvmmobile.pipeline.tune import tune as tune
@@ -32,6 +38,8 @@ from tvmmobile.system.doctor import diagnose as diagnose
 from tvmmobile.system.errors import DeviceUnavailable as DeviceUnavailable
 from tvmmobile.system.errors import Disagreement as Disagreement
 from tvmmobile.system.errors import UserError as UserError
+from tvmmobile.tuning.logs.merge import merge_logs as merge_logs
+from tvmmobile.tuning.logs.verify import verify_logs as verify_logs
 from tvmmobile.virtual.board import load_board as load_board
 from tvmmobile.virtual.program import run_program as run_program
 

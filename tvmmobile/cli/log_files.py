@@ -65,22 +65,15 @@ def verify(
     listed but kept; see tvmmobile logs rescore.
     """
     from tvmmobile.system.console import output
-    from tvmmobile.tuning.logs.directories import own_logs
-    from tvmmobile.tuning.logs.inspection import inspect, logs_in
-    from tvmmobile.tuning.logs.present import chosen_device, present_identity
-    from tvmmobile.tuning.logs.repair import repair as run
+    from tvmmobile.tuning.logs.verify import looked_through
 
-    place = directory or own_logs()
-    folder, present = chosen_device(device, [place]) if device is not None else (None, present_identity)
     console = output()
     found = []
-    for path in logs_in(place, folder):
-        now = present(path.parent.name)
-        log = (run if repair else inspect)(path, now)
+    for log, now in looked_through(directory, device, repair):
         _print_log(console, log, repaired=repair)
         found.append(log)
         if now is None and any(line.identity is not None and line.identity.origin.written for line in log.lines):
-            console.print(f"{path}: {log.device} is not known here, so its timing model was not compared", soft_wrap=True)
+            console.print(f"{log.path}: {log.device} is not known here, so its timing model was not compared", soft_wrap=True)
     _conclude(console, found, repair, [*(["--device", device] if device else []), *(["--logs", str(directory)] if directory else [])])
 
 
@@ -96,10 +89,9 @@ def merge(
     from tvmmobile.results.report.wording import plural
     from tvmmobile.system.console import output
     from tvmmobile.system.errors import UserError
-    from tvmmobile.tuning.logs.merge import merge as run
-    from tvmmobile.tuning.logs.present import present_identity
+    from tvmmobile.tuning.logs.merge import merge_logs
 
-    merged = run(sources, into, present_identity)
+    merged = merge_logs(sources, into)
     console = output()
     for joined in merged.joined:
         console.print(f"{joined.path}: {joined.new} new, {joined.known} known", soft_wrap=True)

@@ -15,7 +15,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 from tvmmobile.tuning.database import Identity, Record, content_of, file_name, locked, log_paths, writing
 from tvmmobile.tuning.logs.inspection import LogLine, is_log_name, logs_in, model_name, read_lines, settled_content, short
-from tvmmobile.tuning.logs.present import Present
+from tvmmobile.tuning.logs.present import Present, present_identity
 
 #: Devices' names become folders.
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -66,6 +66,15 @@ class _Found:
     @property
     def key(self) -> Key:
         return self.identity, self.record.task, self.record.schedule
+
+
+def merge_logs(sources: Sequence[str | Path], into: str | Path) -> Merged:
+    """Add the records of other logs to those of a directory, by the timing models of the devices that are known here; see `merge`.
+
+    Raises:
+        UserError: as of `merge`.
+    """
+    return merge([Path(source) for source in sources], Path(into), present_identity)
 
 
 def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
