@@ -18,8 +18,8 @@ from tvmmobile.schedules import KnobSchedule, Space, template_for, template_name
 HOST = {"kind": "llvm"}
 #: Elements before and after each array; a multiple of TVM's alignment of 64 bytes.
 GUARD = 256
-#: A NaN with a payload of its own: arithmetic on it gives NaN, and a store over it is seen whatever the value.
-SENTINEL = np.uint32(0x7FC0BEEF)
+#: NaNs with a payload of their own, by bytes of an element: arithmetic on them gives NaN, and a store over them is seen whatever the value.
+SENTINELS = {4: np.uint32(0x7FC0BEEF), 8: np.uint64(0x7FF800000000BEEF)}
 _NUMBER = itertools.count()
 
 
@@ -30,35 +30,43 @@ def examples(count: int) -> settings:
 
 
 class Guarded:
-    """A float32 array in the middle of a larger one that is filled with NaN."""
+    """An array in the middle of a larger one that is filled with NaN."""
 
     def __init__(self, content: Array) -> None:
-        size = content.size
-        self._whole = np.empty(2 * GUARD + size + 16, np.float32)
-        self._whole.view(np.uint32)[:] = SENTINEL
-        aligned = GUARD + (-(self._whole.ctypes.data // 4 + GUARD)) % 16
+        size, line = content.size, 64 // content.itemsize
+        self._sentinel = SENTINELS[content.itemsize]
+        self._whole = np.empty(2 * GUARD + size + line, content.dtype)
+        self._bits(self._whole)[:] = self._sentinel
+        aligned = GUARD + (-(self._whole.ctypes.data // content.itemsize + GUARD)) % line
         self._inner = slice(aligned, aligned + size)
         self.array = self._whole[self._inner].reshape(content.shape)
         self.array[...] = content
         self._before = self._whole.copy()
+
+    def _bits(self, array: Array) -> Array:
+        return array.view(self._sentinel.dtype)
+
+    def clear(self) -> None:
+        """Fill the array itself with the guard's value."""
+        self._bits(self.array)[...] = self._sentinel
 
     @property
     def untouched(self) -> bool:
         """Whether the guard bands hold what they held."""
         inside = np.zeros(self._whole.shape, bool)
         inside[self._inner] = True
-        same = self._whole.view(np.uint32) == self._before.view(np.uint32)
+        same = self._bits(self._whole) == self._bits(self._before)
         return bool((same | inside).all())
 
     @property
     def unwritten(self) -> int:
         """Elements of the array itself that still hold the guard's value."""
-        return int((self._whole[self._inner].view(np.uint32) == SENTINEL).sum())
+        return int((self._bits(self._whole[self._inner]) == self._sentinel).sum())
 
     @property
     def unchanged(self) -> bool:
         """Whether nothing at all was written."""
-        return bool((self._whole.view(np.uint32) == self._before.view(np.uint32)).all())
+        return bool((self._bits(self._whole) == self._bits(self._before)).all())
 
 
 def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
@@ -73,8 +81,8 @@ def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
     data, parameters = make_inputs(task), make_parameters(task)
     compile_kernel(kernel_function(task, schedule, None), HOST, path)
     inputs = [Guarded(array) for array in (*data, *template.pack(task, schedule.values, parameters))]
-    output = Guarded(np.empty(task.region[-1].output_shape, np.float32))
-    output.array.view(np.uint32)[...] = SENTINEL
+    output = Guarded(np.empty(task.region[-1].output_shape, task.precision.numpy))
+    output.clear()
     tensors = [tvm.runtime.from_dlpack(guarded.array) for guarded in (*inputs, output)]
     tvm.runtime.load_module(str(path))[task.symbol](*tensors)
     assert output.unwritten == 0, f"{output.unwritten} of {output.array.size} outputs are not written"

@@ -13,6 +13,7 @@ from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.network import Lowered, Network, lower, read_network
 from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function
@@ -57,23 +58,23 @@ def two_blocks() -> nn.Module:
     return seeded(*unit(3, 8, 3, 2), *unit(8, 8, 3, groups=8), *unit(8, 12), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(12, 5))
 
 
-def accepted(layer: Layer) -> bool:
+def accepted(layer: Layer, precision: Precision = FLOAT32) -> bool:
     """Whether some template takes a layer."""
-    return template_for(Task((layer,))) is not None
+    return template_for(Task((layer,), precision.name)) is not None
 
 
-def prepared(network: nn.Module, shape: tuple[int, ...], dump_dir: Path | None = None) -> Network:
+def prepared(network: nn.Module, shape: tuple[int, ...], dump_dir: Path | None = None, precision: Precision = FLOAT32) -> Network:
     """The network as the planner reads it."""
-    return read_network(*prepare(import_torch(network, shape), accepted, dump_dir))
+    return read_network(*prepare(import_torch(network, shape), lambda layer: accepted(layer, precision), dump_dir, precision))
 
 
-def kernels_of(network: Network, choice: int = 0, threads: int = 1) -> tuple[Lowered, ...]:
+def kernels_of(network: Network, choice: int = 0, threads: int = 1, precision: Precision = FLOAT32) -> tuple[Lowered, ...]:
     """Every layer as a kernel of its own: a schedule of its space (the `choice`-th, modulo its size), or the fallback's first."""
     database = Database(Identity("nowhere", MEASURED), (), None)
     kernels = []
     functions: dict[Task, Any] = {}
     for index, node in enumerate(network.nodes):
-        task = Task((node.layer,), threads=threads)
+        task = Task((node.layer,), precision.name, threads)
         template = template_for(task)
         constants: list[Any] = []
         if template is None:

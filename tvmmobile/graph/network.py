@@ -144,7 +144,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
                     if kernel is None:
                         continue
                     variable = builder.add_func(kernel.function, kernel.task.symbol)
-                    arguments = [*data, *(relax.const(constant) for constant in kernel.constants)]
+                    arguments = [*data, *(relax.const(constant, str(constant.dtype)) for constant in kernel.constants)]
                     # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
                     output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
                     replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))

@@ -42,11 +42,24 @@ def _converted(value: Any, replaced: dict[Any, Any], precision: Precision) -> An
         return replaced[value]
     if isinstance(value, tvm.ir.GenericConst):
         array = value.value.numpy()
-        return relax.const(array.astype(precision.numpy)) if str(array.dtype) == FLOAT32.name else value
+        return relax.const(array, precision.name) if str(array.dtype) == FLOAT32.name else value
     if isinstance(value, relax.Tuple):
         return relax.Tuple([_converted(field, replaced, precision) for field in value.fields])
     if isinstance(value, relax.TupleGetItem):
         return relax.TupleGetItem(_converted(value.tuple_value, replaced, precision), value.index)
     if isinstance(value, relax.Call):
-        return relax.Call(value.op, [_converted(argument, replaced, precision) for argument in value.args], value.attrs, value.ty_args)
+        arguments = [_converted(argument, replaced, precision) for argument in value.args]
+        return relax.Call(value.op, arguments, _attributes(value.attrs, precision), value.ty_args)
     return value
+
+
+def _attributes(attrs: Any, precision: Precision) -> Any:
+    """An operator's attributes, with `precision` for float32 in those that name a type."""
+    import tvm
+
+    types = {name: str(getattr(attrs, name, "")) for name in ("dtype", "out_dtype")}
+    if FLOAT32.name not in types.values():
+        return attrs
+    kind = type(attrs).__tvm_ffi_type_info__
+    fields = {entry.name: getattr(attrs, entry.name) for entry in kind.fields}
+    return tvm.ir.make_node(kind.type_key, **fields | {name: precision.name for name, named in types.items() if named == FLOAT32.name})

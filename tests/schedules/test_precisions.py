@@ -1,0 +1,135 @@
+"""Another precision than float32 through every template, with nothing added but its one value: `float64.FLOAT64`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from assembly import assembly_of, hottest_loop
+from float64 import FLOAT64
+from host_kernels import check_schedule
+
+from tvmmobile.graph.layers import Clamp, Conv2d, Dense, Layer, MaxPool, Pool
+from tvmmobile.graph.machine import BASELINE, machine_of
+from tvmmobile.graph.precision import FLOAT32, Precision, register
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.reference import make_inputs, make_parameters
+from tvmmobile.schedules import TEMPLATES, Template, templates_for
+
+RELU6: Clamp = (0.0, 6.0)
+PADDED = (1, 1, 1, 1)
+#: Channels that are odd, fewer than a vector of float32, and not whole vectors; every activation; pieces, gates and residuals.
+REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
+    "pointwise": (
+        (Conv2d(5, 7, 17, 13, clamp=RELU6),),
+        (Conv2d(6, 6, 10, 6, clamp="hswish", residual=True, scaled=True),),
+        (Conv2d(7, 5, 96, 64, clamp=(-1.0, 1.0), in_layout="NCHW32c", out_layout="NCHW16c"),),
+        (Conv2d(5, 4, 7, 9, sources=(6, 5), pieces=((1, 1, 3), (0, 2, 4))),),
+    ),
+    "depthwise": (
+        (Conv2d(6, 5, 7, 7, (3, 5), (2, 1), (1, 0, 0, 2), 7, RELU6),),
+        (Conv2d(8, 9, 32, 32, (3, 3), (1, 1), PADDED, 32, "hswish", "NCHW16c", "NCHW32c"),),
+    ),
+    "image_conv": (
+        (Conv2d(9, 8, 3, 9, (3, 3), (2, 2), PADDED, 1, RELU6, "NCHW"),),
+        (Conv2d(4, 2, 1, 6, (3, 3), (1, 1), PADDED, 1, "hsigmoid", "NCHW"),),
+    ),
+    "dense": ((Dense(19, 13),), (Dense(64, 30, RELU6),)),
+    "separable": (
+        (Conv2d(14, 14, 32, 32, (3, 3), (1, 1), PADDED, 32, RELU6), Conv2d(14, 14, 32, 22, clamp=RELU6, residual=True)),
+        (Conv2d(15, 16, 24, 24, (3, 3), (2, 2), PADDED, 24, RELU6), Conv2d(8, 8, 24, 48, clamp="hswish")),
+    ),
+    "strassen": ((Conv2d(5, 5, 128, 128, clamp=RELU6),), (Conv2d(8, 7, 128, 160, in_layout="NCHW32c", out_layout="NCHW16c"),)),
+    "chain": (
+        (
+            Conv2d(32, 32, 3, 6, (3, 3), (2, 2), PADDED, 1, RELU6, "NCHW"),
+            Conv2d(16, 16, 6, 6, (3, 3), (1, 1), PADDED, 6, RELU6),
+            Conv2d(16, 16, 6, 10, clamp=RELU6),
+        ),
+        (Conv2d(14, 12, 8, 24, clamp=RELU6), Conv2d(14, 12, 24, 24, (3, 3), (2, 2), PADDED, 24, RELU6)),
+    ),
+    "conv": (
+        (Conv2d(7, 8, 6, 9, (3, 3), (2, 2), PADDED, 3, RELU6),),
+        (Conv2d(6, 6, 64, 34, (3, 3), (1, 1), PADDED, residual=True, in_layout="NCHW32c"),),
+    ),
+    "pool": ((Pool(7, 5, 22),), (Pool(6, 6, 32, "NCHW16c"),), (Pool(3, 3, 1),)),
+    "max_pool": ((MaxPool(9, 8, 7, (3, 3), (2, 2), PADDED),), (MaxPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),)),
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_every_template_computes_in_it(tmp_path: Path, template: Template) -> None:
+    """To the last digits of a double, over the whole space of knobs; threads as well."""
+    for number, region in enumerate(REGIONS[template.name]):
+        task = Task(region, FLOAT64.name, 1 + number % 2)
+        space = template.space(task)
+        assert space is not None
+        for choice in (0, 1009, -1):
+            check_schedule(task, space, choice, 1e-13, tmp_path)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_tiles_are_as_many_vectors(template: Template) -> None:
+    """A knob counts channels by whole vectors of the precision, and the tile that a search starts with has as many as in float32."""
+    for region in REGIONS[template.name]:
+        double, single = (template.space(Task(region, dtype)) for dtype in (FLOAT64.name, FLOAT32.name))
+        assert double is not None
+        for name in ("columns", "image_columns"):
+            if name in double.options and template.name not in ("depthwise", "max_pool"):
+                assert all(value % 2 == 0 for value in double.options[name])
+                assert single is None or double.usual[name] * 2 == single.usual[name]
+
+
+def test_the_product_is_fmla_by_lane_without_spills() -> None:
+    task = Task((Conv2d(14, 14, 256, 256, clamp=RELU6),), FLOAT64.name)
+    (template, *_) = templates_for(task)
+    space = template.space(task)
+    assert space is not None and template.name == "pointwise"
+    loop = hottest_loop(assembly_of(task, space.default.values))
+    products = [text for text in loop.instructions if text.startswith("fmla")]
+    assert len(products) == space.default.values["rows"] * space.default.values["columns"]  # two steps of K, two lanes
+    assert all(".2d" in text and ".d[" in text for text in products) and loop.stack_accesses == []
+
+
+def test_inputs_and_weights_are_stored_in_it() -> None:
+    task = Task(REGIONS["pointwise"][0], FLOAT64.name)
+    assert (
+        {array.dtype.name for array in make_inputs(task)}
+        == {parameter.weight.dtype.name for parameter in make_parameters(task)}
+        == {"float64"}
+    )
+    assert task.least_bytes == 2 * replace(task, dtype=FLOAT32.name).least_bytes and task.lanes == 2
+
+
+def test_what_a_core_lacks_is_refused_by_every_template() -> None:
+    """And what a template has to declare, it has to declare."""
+    half = Precision("float16", "float16", "float32", 1e-2, 1e-2, 2.0, "int16", requires="half")
+    registered = [replace(half, name="half_test"), replace(FLOAT64, name="needy_test", needs=frozenset({"scales"}))]
+    for precision in registered:
+        register(precision)
+    layer = REGIONS["pool"][0]
+    assert not templates_for(Task(layer, "half_test", machine=BASELINE)) and not templates_for(Task(layer, "needy_test"))
+    assert Task(layer, "half_test").needs == {"core with half"} and Task(layer, "needy_test").needs == {"scales"}
+    assert not Task(layer, "half_test", machine=machine_of("cortex-a76")).needs
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv2d(14, 14, 64, 64),
+        Conv2d(14, 14, 64, 64, (3, 3)),
+        Conv2d(14, 14, 64, 64, (3, 3), (1, 1), PADDED, 64),
+        Conv2d(28, 28, 3, 32, (3, 3), (2, 2), PADDED, in_layout="NCHW"),
+        Conv2d(14, 14, 256, 256, clamp=RELU6),
+        Dense(64, 96),
+        Pool(7, 7, 96),
+    ],
+)
+def test_tiles_fill_the_registers_of_the_machine(layer: Layer) -> None:
+    """Fewer registers or accumulators leave other tiles; tasks are told apart by what they compute alone."""
+    usual, small = Task((layer,)), Task((layer,), machine=replace(BASELINE, registers=16, accumulators=6))
+    assert usual == small
+    spaces = [[template.space(task) for template in templates_for(task)] for task in (usual, small)]
+    for one, other in zip(*spaces, strict=True):
+        assert one is not None and other is not None and one.options == other.options and set(one) != set(other)
