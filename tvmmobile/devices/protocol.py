@@ -88,15 +88,12 @@ class Watch(Protocol):
 
     def wait_until_cool(self) -> Any:
         """The boards' state once they are cool."""
-        ...
 
     def read(self) -> Any:
         """The boards' state."""
-        ...
 
     def spoiled(self, before: Any, after: Any) -> str:
         """Why what was measured between two states does not count; "" where it does."""
-        ...
 
 
 class Device(Protocol):
@@ -105,12 +102,10 @@ class Device(Protocol):
     @property
     def profile(self) -> DeviceProfile:
         """What the board is."""
-        ...
 
     @property
     def boards(self) -> int | None:
         """How many boards measure at the same time; `None` where it is as many agents as are asked for."""
-        ...
 
     def started(self, agents: int = 1, timed: bool = True) -> AbstractContextManager[Endpoint]:
         """Run `agents` agents and a tracker while the context lasts; nothing is left behind after it.
@@ -123,8 +118,6 @@ class Device(Protocol):
             DeviceUnavailable: the agents did not come up.
             UserError: a program that is needed is not installed.
         """
-        ...
 
     def watched(self) -> AbstractContextManager[Watch | None]:
         """A watch over the board while the context lasts; `None` for a board whose state is always the same."""
-        ...

@@ -49,7 +49,6 @@ class WorkerPool(Protocol):
     @property
     def count(self) -> int:
         """Jobs that are worked on at the same time."""
-        ...
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
         """Apply a module-level function to all jobs; yields each job with its result as soon as it is there.
@@ -59,7 +58,6 @@ class WorkerPool(Protocol):
         Args:
             jobs: taken only as far as there are workers for them, so that what has been yielded may decide what comes next.
         """
-        ...
 
 
 class Workers:

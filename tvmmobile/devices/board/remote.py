@@ -37,23 +37,18 @@ class RemoteProcess(Protocol):
 
     def read_line(self, timeout_s: float) -> str:
         """The next line of its standard output, without the newline; "" once that has ended."""
-        ...
 
     def write(self, content: bytes) -> None:
         """Write to its standard input; a program that has ended is `LinkLost` too."""
-        ...
 
     def poll(self) -> int | None:
         """Its exit status; `None` while it runs. A connection that is gone counts as -1."""
-        ...
 
     def last_words(self) -> str:
         """The end of what it wrote to standard error, at most 600 characters."""
-        ...
 
     def stop(self) -> None:
         """Close its standard input and output; never raises."""
-        ...
 
 
 class Remote(Protocol):
@@ -64,11 +59,9 @@ class Remote(Protocol):
 
     def run(self, words: Sequence[str], stdin: bytes = b"", timeout_s: float = RUN_TIMEOUT_S) -> Completed:
         """Run a program to its end."""
-        ...
 
     def start(self, words: Sequence[str]) -> RemoteProcess:
         """Start a program and leave it running."""
-        ...
 
     def push(self, source: Path, target: str) -> None:
         """Copy a file to the board, with its permission bits; `target` is absolute and whole at any time, its folder exists.
@@ -76,7 +69,6 @@ class Remote(Protocol):
         Raises:
             OSError: the file cannot be read here, or cannot be written there (ENOSPC where its disk is full).
         """
-        ...
 
     def pull(self, source: str, target: Path) -> None:
         """Copy a file from the board; `target` is whole at any time.
@@ -84,23 +76,18 @@ class Remote(Protocol):
         Raises:
             OSError: it cannot be read there, or cannot be written here.
         """
-        ...
 
     def forward(self, port: int) -> int:
         """Open a port on this machine's 127.0.0.1 that leads to `port` of the board's 127.0.0.1, until the connection ends; returns it."""
-        ...
 
     def reverse(self, port: int) -> int:
         """Open a port on the board's 127.0.0.1 that leads to `port` of this machine's 127.0.0.1, until the connection ends; returns it.
 
         A board that refuses to forward ports is `LinkLost` too.
         """
-        ...
 
     def alive(self) -> bool:
         """Whether the board still answers; takes at most a few seconds."""
-        ...
 
     def close(self) -> None:
         """End the connection and everything that runs over it; never raises."""
-        ...

@@ -107,7 +107,7 @@ class Forwards:
         except OSError:
             sock = None
         if sock is None:
-            _close(channel)
+            close_channel(channel)
             return
         sock.settimeout(None)
         with self._lock:
@@ -128,7 +128,7 @@ class Forwards:
         outward.start()
         _to_socket(channel, sock)
         outward.join()
-        _close(channel)
+        close_channel(channel)
 
 
 def _to_channel(sock: socket.socket, channel: Any) -> None:
@@ -137,7 +137,7 @@ def _to_channel(sock: socket.socket, channel: Any) -> None:
             send_all(channel, chunk)
         channel.shutdown_write()
     except Exception:  # one side is gone, which paramiko says in many ways: the other side must learn of it
-        _close(channel)
+        close_channel(channel)
         _shut(sock, socket.SHUT_RD)
 
 
@@ -146,7 +146,7 @@ def _to_socket(channel: Any, sock: socket.socket) -> None:
         while chunk := channel.recv(PACKET_BYTES * 8):
             sock.sendall(chunk)
     except Exception:  # as above
-        _close(channel)
+        close_channel(channel)
     # An end that came with the channel's is the end of the connection: nobody is left to read what the other way carries.
     _shut(sock, socket.SHUT_RDWR if channel.closed else socket.SHUT_WR)
 
@@ -164,8 +164,9 @@ def send_all(channel: Any, content: bytes) -> None:
         content = content[sent:]
 
 
-def _close(channel: Any) -> None:
-    with contextlib.suppress(Exception):  # the transport may be gone
+def close_channel(channel: Any) -> None:
+    """Close it, whatever became of its transport."""
+    with contextlib.suppress(Exception):
         channel.close()
 
 

@@ -30,10 +30,8 @@ class _Tried:
     unusable: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    key: Any
-    file: Path | None
+#: A key, and its file unless it is the agent's.
+_Candidate = tuple[Any, Path | None]
 
 
 def log_in(route: Route, host_key: str, timeout_s: float) -> Link:
@@ -87,16 +85,16 @@ def _authenticate(route: Route, transport: Any, candidates: Iterator[_Candidate]
         except (paramiko.SSHException, EOFError, OSError):
             pass
     while not transport.is_authenticated() and transport.is_active():
-        candidate = next(candidates, None)
-        if candidate is None:
+        key, file = next(candidates, (None, None))
+        if key is None:
             break
-        if candidate.file is None:
+        if file is None:
             tried.agent_keys += 1
         else:
-            tried.files.append(_short(candidate.file))
+            tried.files.append(_short(file))
         try:
             _limit(route, transport, deadline)
-            more = transport.auth_publickey(route.user, candidate.key)
+            more = transport.auth_publickey(route.user, key)
         except paramiko.BadAuthenticationType as error:
             _check_methods(route, error.allowed_types)
         except (paramiko.SSHException, EOFError, OSError):
@@ -169,14 +167,13 @@ def _candidates(route: Route, agent_keys: list[Any], tried: _Tried) -> Iterator[
     ordered = [held[blob] for blob in configured if blob in held]
     if not route.only_these_keys:
         ordered += [key for blob, key in held.items() if blob not in configured]
-    for key in ordered:
-        yield _Candidate(key, None)
+    yield from ((key, None) for key in ordered)
     for path in route.key_files:
         if path.suffix == ".pub" or _public_blob(path) in held:
             continue
         key = _load(path, tried)
         if key is not None and key.asbytes() not in held:
-            yield _Candidate(key, path)
+            yield key, path
 
 
 def _load(path: Path, tried: _Tried) -> Any:

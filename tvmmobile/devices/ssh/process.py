@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from tvmmobile.devices.board.remote import LinkLost
-from tvmmobile.devices.ssh.forward import PACKET_BYTES, send_all
+from tvmmobile.devices.ssh.forward import PACKET_BYTES, close_channel, send_all
 
 #: Reported for a program that a signal ended; paramiko does not say which.
 ENDED_BY_SIGNAL = 128
@@ -122,7 +122,7 @@ def execute(
         try:
             for thread in threads:
                 thread.start()
-            for chunk in _chunks(channel):
+            while chunk := channel.recv(_CHUNK_BYTES):
                 moved()
                 if take is not None:
                     take(chunk)
@@ -258,19 +258,8 @@ def lost(transport: Any, where: str) -> LinkLost:
     return LinkLost(f"{where} did not answer, or refuses to run programs")
 
 
-def close_channel(channel: Any) -> None:
-    """Close it, whatever became of its transport."""
-    with contextlib.suppress(Exception):
-        channel.close()
-
-
 def _overdue(where: str, words: Sequence[str], timeout_s: float) -> LinkLost:
     return LinkLost(f"{words[0]} on {where} did not end within {timeout_s:g} s")
-
-
-def _chunks(channel: Any) -> Iterator[bytes]:
-    while chunk := channel.recv(_CHUNK_BYTES):
-        yield chunk
 
 
 def _drain_errors(channel: Any, keep: Callable[[bytes], object]) -> None:

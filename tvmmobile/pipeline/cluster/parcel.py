@@ -22,15 +22,12 @@ class UsesFiles(Protocol):
 
     def reads(self) -> Mapping[str, Path]:
         """The files it reads, by their place below the folder that `moved` is given."""
-        ...
 
     def writes(self) -> Mapping[str, Path]:
         """The folders it writes files to, by their names below the folder that `moved` is given."""
-        ...
 
     def moved(self, folder: Path) -> Self:
         """The same job with all of its paths below `folder`."""
-        ...
 
 
 @runtime_checkable
