@@ -157,7 +157,7 @@ def compare(options: argparse.Namespace) -> int:
     if not cells:
         raise UserError("Nothing is left to compare: the diagonal is 1.0-224, 0.75-192, 0.5-160 and 0.25-128.", "Leave --diagonal out.")
     if OURS in {system.key for system in systems} and not options.logs.is_dir():
-        raise UserError(f"--logs {options.logs} is not there, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
+        raise UserError(f"--logs {options.logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     check_writable(options.out, "--out")
     for tool in ("qemu-aarch64", "llvm-mca", "llvm-mc", "cc"):
         require(tool)
@@ -212,7 +212,7 @@ def main() -> int:
     try:
         return compare(options)
     except KeyboardInterrupt:
-        print("\nbench_peers: interrupted; what is finished is kept, and the same command goes on.", file=sys.stderr)
+        print("\nbench_peers: interrupted; finished runs are kept, and the same command resumes.", file=sys.stderr)
         return ExitCode.INTERRUPTED
 
 

@@ -68,7 +68,7 @@ def network_file(folder: Path, network: str) -> Path:
     if not path.is_file():
         raise UserError(f"There is no {path}.", "Take benchmark/models from https://github.com/Tencent/ncnn, and name that folder.")
     if not path.read_text(encoding="utf-8", errors="replace").startswith("7767517"):
-        raise UserError(f"{path} is no ncnn network.", "It begins with the number 7767517.")
+        raise UserError(f"{path} is not an ncnn network.", "Such a file begins with 7767517.")
     return path
 
 

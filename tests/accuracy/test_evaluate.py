@@ -274,7 +274,7 @@ def test_networks_from_files(cli: CommandLine, tmp_path: Path, name: str, judge:
     code, _, said = evaluate("--model", model, "--checkpoint", str(tmp_path / "net.py"))
     assert code == 1 and "was compiled with " in said and "Leave out --checkpoint" in said
     code, _, said = evaluate("--model", "mobilenet_v1")
-    assert code == 1 and "--model mobilenet_v1 is no file" in said
+    assert code == 1 and "--model mobilenet_v1 is not a file" in said
     code, _, said = evaluate("--model", str(write_onnx(module_of(tmp_path / "net.py", "separable", seed=4), tmp_path / "other.onnx")))
     assert code == 1 and "other.onnx is not the network that" in said and "SHA-256" in said
 
@@ -297,7 +297,7 @@ def test_how_class_folders_become_labels(tmp_path: Path) -> None:
     assert labels_of(found) == {f"n{number:08}": number for number in range(5)} and "5 synsets, sorted" in found.how
     some = class_folders(tmp_path / "some", "n00000003", "n00000001")
     assert labels_of(read_folder(some, 5, names)) == {"n00000001": 1, "n00000003": 3}
-    with pytest.raises(UserError, match="has 2 synsets, and the network 5 classes") as caught:
+    with pytest.raises(UserError, match="has 2 synsets but the network 5 classes") as caught:
         read_folder(some, 5)
     assert "--labels" in caught.value.remedy
     whole = class_folders(tmp_path / "whole", "great owl", "shark")
@@ -336,8 +336,8 @@ def test_evenly_spaced(tmp_path: Path) -> None:
         ([], "has no class folders"),
         ([f"c{number}" for number in range(CLASSES + 1)], f"has 11 class folders, more than the network's {CLASSES} classes"),
         (["1", "10"], "has 10, and the network has the classes 0 to 9"),
-        (["7", "07"], "which is there twice"),
-        (["n01440764", "n01443537"], "has 2 synsets, and the network 10 classes"),
+        (["7", "07"], "which appears twice"),
+        (["n01440764", "n01443537"], "has 2 synsets but the network 10 classes"),
     ],
 )
 def test_folders_that_are_refused(cli: CommandLine, tmp_path: Path, names: list[str], complaint: str) -> None:
@@ -361,7 +361,7 @@ def test_folders_that_are_refused(cli: CommandLine, tmp_path: Path, names: list[
         (SEEDED, ("--device", "nowhere"), "There is no device 'nowhere'"),
         (SEEDED, ("--no-resize",), "48×40; the network takes 32×32"),
         ("checkpoint sha256 " + "0" * 64, (), "was compiled from a checkpoint"),
-        ("found in the street", (), "says nothing of its weights that is known here: 'found in the street'"),
+        ("found in the street", (), "has unknown weights: 'found in the street'"),
     ],
 )
 def test_bad_options_are_refused(cli: CommandLine, tmp_path: Path, weights: str, options: tuple[str, ...], complaint: str) -> None:

@@ -19,7 +19,7 @@ from tvmmobile.devices.registry import find_device
         (["--device", "toaster"], 1, "no device 'toaster'"),
         (["--keep", "0"], 1, "Invalid value for '--keep'"),
         (["--jobs", "0"], 1, "Invalid value for '--jobs'"),
-        ([], 1, "has no records of pi4-virtual that rest on another timing model"),
+        ([], 1, "has no records of pi4-virtual of another timing model"),
         (["--logs", "nowhere"], 1, "nowhere has no records of pi4-virtual"),
     ],
 )
@@ -47,4 +47,4 @@ def test_a_log_is_scored_again(cli: CommandLine, tmp_path: Path) -> None:
     assert all(record["latency_us"] > record["cycles"] / 1.8e3 for record in records)  # misses are in it
     assert len(path.with_name(path.name + ".bak").read_text().splitlines()) == 5
     again = cli("logs", "rescore", "--logs", str(tmp_path / "logs"))
-    assert again.code == 1 and "rest on another timing model than the present one" in again.err
+    assert again.code == 1 and "of another timing model than the current one" in again.err

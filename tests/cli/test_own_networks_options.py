@@ -31,7 +31,7 @@ STEM = f"small_1.0_{SIDE}_float32_t1"
         (["--model", "net.py:small", "--alpha", "0.5"], "--alpha is for built-in networks"),
         (["--model", "net.py:small", "--activation", "relu"], "--activation is for built-in networks"),
         (["--model", "net.onnx", "--classes", "10"], "--classes is for built-in networks"),
-        (["--model", "net.onnx", "--resolution", "9"], "net.onnx takes images of side 8 alone, not 9"),
+        (["--model", "net.onnx", "--resolution", "9"], "net.onnx takes only images of side 8, not 9"),
         (["--model", "net.py:small", "--resolution", "-1"], "resolution -1 is not positive"),
         (["--model", "net.onnx", "--checkpoint", "net.py"], "net.onnx holds its own weights"),
         (["--model", "net.py:small", "--checkpoint", "gone.pt"], "checkpoint gone.pt is not a file"),
@@ -167,7 +167,7 @@ def test_an_output_that_is_no_row_of_classes(story: Story) -> None:
     np.save(story.folder / "gray.npy", np.zeros((1, 1, 24, 24), np.float32))
     command = Command(story.folder, "run", str(out / "gray_1.0_24_float32_t1.so"), "gray.npy")
     code, printed = command.wait()
-    assert code == 0 and "The output is no row of classes" in printed, command.errors
+    assert code == 0 and "The output is not a vector of classes" in printed, command.errors
 
 
 @pytest.mark.long

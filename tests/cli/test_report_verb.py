@@ -54,10 +54,10 @@ def test_two_files_go_side_by_side(cli: CommandLine, tmp_path: Path, written: li
 
 def test_joined_files_are_one_result(cli: CommandLine, tmp_path: Path, written: list[Path]) -> None:
     outcome = cli("report", "--join", *map(str, written[:2]), "--out", str(tmp_path / "out"))
-    assert outcome.code == 0 and "mobilenet_v1_1.0_192_float32_t1 is there 2 times" in outcome.err
+    assert outcome.code == 0 and "mobilenet_v1_1.0_192_float32_t1 appears 2 times" in outcome.err
     joined = read_results(tmp_path / "out" / "report.json")
     assert len(joined.variants) == 4 and joined.context.date == "2026-11-21T08:00:00+00:00"
-    assert "is there 2 times" in (tmp_path / "out" / "report.html").read_text()
+    assert "appears 2 times" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_two_contexts_are_not_joined(cli: CommandLine, tmp_path: Path, written: list[Path]) -> None:
@@ -68,7 +68,7 @@ def test_two_contexts_are_not_joined(cli: CommandLine, tmp_path: Path, written: 
 
 def test_three_do_not_go_side_by_side(cli: CommandLine, written: list[Path]) -> None:
     outcome = cli("report", *map(str, written))
-    assert outcome.code == 1 and "3 results do not go side by side" in outcome.err and "--join" in outcome.err
+    assert outcome.code == 1 and "3 results cannot be shown side by side" in outcome.err and "--join" in outcome.err
 
 
 def test_joining_replaces_none_of_its_files(cli: CommandLine, tmp_path: Path, written: list[Path]) -> None:

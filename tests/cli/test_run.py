@@ -98,7 +98,7 @@ def bad_inputs(folder: Path) -> dict[str, str]:
     with (folder / "archive.npy").open("wb") as stream:
         np.savez(stream, array)
     return {
-        "absent.png": "is not there",
+        "absent.png": "does not exist",
         "cut.png": "cannot be read as an image",
         "torn.png": "cannot be read as an image",
         "text.png": "is not an image",
@@ -139,20 +139,20 @@ def test_bad_libraries_are_refused(cli: CommandLine, tmp_path: Path) -> None:
     assert "16 threads, more than the 4 cores of Raspberry Pi 4 Model B" in complaint(make_library(tmp_path / "many", threads=16))
     assert "is not the library its manifest describes" in complaint(make_library(tmp_path / "other", sha256="0" * 64))
     assert "is a directory" in complaint(tmp_path / "many")
-    assert "is not there" in complaint(tmp_path / "absent.so")
+    assert "does not exist" in complaint(tmp_path / "absent.so")
     lonely = make_library(tmp_path / "lonely")
     lonely.with_suffix(".json").unlink()
-    assert f"{lonely.with_suffix('.json')} is not there" in complaint(lonely)
+    assert f"{lonely.with_suffix('.json')} does not exist" in complaint(lonely)
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--mean", "0.5,0.5"), "--mean 0.5,0.5 is not a number or three"),
+        (("--mean", "0.5,0.5"), "--mean 0.5,0.5 is not one number or three"),
         (("--mean", "a"), "--mean a is not"),
         (("--std", "nan"), "--std nan is not"),
         (("--std", "0.5,0,0.5"), "divides by zero"),
-        (("--output", "logits.txt"), "is not called .npy"),
+        (("--output", "logits.txt"), "does not end in .npy"),
         (("--output", "/proc/nowhere/x.npy"), "--output /proc/nowhere"),
         (("--save-input", "/proc"), "--save-input /proc is a directory"),
         (("--top", "0"), "--top"),
@@ -198,8 +198,8 @@ def test_what_does_not_end_is_not_blamed_on_the_core(tmp_path: Path) -> None:
     (library,) = find_libraries([make_library(tmp_path)])
     board = find_device("pi4").profile
     late = failure_of(library, board, MeasureError("did not finish within 177 s", "timeout"))
-    assert late.exit_code == 5 and late.message.endswith(".so does not end on pi4-virtual: did not finish within 177 s.")
-    assert "nothing else keeps this machine busy" in late.remedy and "compile" not in late.remedy
+    assert late.exit_code == 5 and late.message.endswith(".so does not finish on pi4-virtual: did not finish within 177 s.")
+    assert "nothing else uses this machine" in late.remedy and "compile" not in late.remedy
 
 
 @pytest.mark.virtual

@@ -39,7 +39,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--model", "resnet"], "model 'resnet' is not known"),
         (["--target", "riscv"], "target 'riscv' is not known"),
         (["--threads", "0"], "Invalid value for '--threads'"),
-        (["--threads", "9"], "9 threads are more than the 4 cores of Raspberry Pi 4 Model B"),
+        (["--threads", "9"], "9 threads exceed the 4 cores of Raspberry Pi 4 Model B"),
         (["--seed", "-1"], "Invalid value for '--seed'"),
         (["--seed", str(2**63)], "Invalid value for '--seed'"),
     ],
@@ -117,9 +117,9 @@ def test_a_bad_checkpoint(cli: CommandLine, tmp_path: Path, damage: str) -> None
 @pytest.mark.parametrize(
     ("content", "argument", "complaint"),
     [
-        ({}, "missing", "missing is not there"),
-        ({"net.so": "x"}, "net.so", "net.json is not there"),
-        ({}, ".", "there is no library in ."),
+        ({}, "missing", "missing does not exist"),
+        ({"net.so": "x"}, "net.so", "net.json does not exist"),
+        ({}, ".", "no library in ."),
         ({"net.so": "x", "net.json": "{}", "net.reference.npz": ""}, ".", "net.json is not a manifest of tvmmobile"),
         ({"net.so": "x", "net.json": "\x00", "net.reference.npz": ""}, "net.so", "net.json is not a manifest of tvmmobile"),
     ],
@@ -132,13 +132,13 @@ def test_bench_wants_whole_libraries(cli: CommandLine, tmp_path: Path, content: 
 
 
 def test_compile_wants_records(cli: CommandLine, tmp_path: Path) -> None:
-    refused(cli("compile", *SMALL, "--out", "results", "--logs", "logz"), 1, "--logs logz is not there")
+    refused(cli("compile", *SMALL, "--out", "results", "--logs", "logz"), 1, "--logs logz does not exist")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_writes_nothing(cli: CommandLine, tmp_path: Path) -> None:
     outcome = cli("tune", *SMALL, "--trials", "0", "--logs", "logs", "--out", "results", "--dry-run")
-    assert outcome.code == 0 and "nothing was done" in outcome.out
+    assert outcome.code == 0 and "nothing was run" in outcome.out
     kernels = re.search(r"(\d+) distinct kernels", outcome.err)
     # Names of more than a line are broken anywhere.
     assert kernels and re.sub(r"\s", "", outcome.out).count("_float32_t1") == int(kernels[1]) >= 28

@@ -410,7 +410,7 @@ def test_unknown_devices(remote: AdbRemote, phone: Phone) -> None:
         connect_adb(AdbAddress(serial="R58M123"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = free.getsockname()[1]
-    with pytest.raises(DeviceUnavailable, match=r"cannot be connected to: .*refused"):
+    with pytest.raises(DeviceUnavailable, match=r"cannot be reached: .*refused"):
         connect_adb(AdbAddress(serial=f"127.0.0.1:{closed}"))
 
 
@@ -449,7 +449,7 @@ def test_a_transfer_that_stands_still(remote: AdbRemote, phone: Phone, tmp_path:
 def test_no_adb_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with private_adb_server(tmp_path):
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(DeviceUnavailable, match=r"no adb program on this machine\.\nRun: apt-get install -y adb"):
+        with pytest.raises(DeviceUnavailable, match=r"adb is not installed on this machine\.\nRun: apt-get install -y adb"):
             devices()
         (tmp_path / "adb").write_text("#!/bin/sh\necho 'adb: no luck' >&2\nexit 1\n")
         (tmp_path / "adb").chmod(0o755)

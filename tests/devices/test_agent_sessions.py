@@ -109,7 +109,7 @@ def busy_agents() -> list[psutil.Process]:
 def test_wrong_architecture_is_a_load_failure(endpoint: Endpoint, tmp_path: Path) -> None:
     error = failure(endpoint, build_library(tmp_path, "gcc"), "scale")
     assert error.kind == "load"
-    assert "is no AArch64 library" in error.reason
+    assert "is not an AArch64 library" in error.reason
 
 
 def test_damaged_library_is_a_load_failure(endpoint: Endpoint, library: Path, tmp_path: Path) -> None:

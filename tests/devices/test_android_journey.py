@@ -124,7 +124,7 @@ def test_journey(phone: Phone, cli: CommandLine, tmp_path: Path) -> None:
     assert (facts.architecture, facts.governor, facts.temperature_c) == ("aarch64", "schedutil", 33.5)
     listed = cli("device", "list").out
     assert "Google Pixel 6 (Tensor)" in listed and "4 × Cortex-A78 at 2.4 GHz and 4 slower cores" in listed
-    assert "Android 14 (API 34)" in listed and "bionic" in listed and "times are emulated" in listed
+    assert "Android 14 (API 34)" in listed and "bionic" in listed and "latencies are emulated" in listed
     checked = cli("device", "check", "phone")
     assert checked.code == 0 and "phone is ready." in checked.out and "us emulated" in checked.out, checked.err
     nothing_left(phone)
@@ -163,7 +163,7 @@ def test_refused_in_one_sentence(phone: Phone, cli: CommandLine, tmp_path: Path,
     assert "knows no device R58M123" in refusal(*add_words(phone, "R58M123"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = f"127.0.0.1:{free.getsockname()[1]}"
-    assert f"{closed} cannot be connected to" in refusal(*add_words(phone, closed))
+    assert f"{closed} cannot be reached" in refusal(*add_words(phone, closed))
     with switched_on(tmp_path / "other", "--authorize") as other:
         said = refusal(*add_words(other))
         assert "does not trust this computer" in said and "accept this computer's key" in said
@@ -182,7 +182,7 @@ def test_refused_in_one_sentence(phone: Phone, cli: CommandLine, tmp_path: Path,
     wait_until(lambda: not adb_servers(adb_server_port()), "the server to end")
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
-        assert "no adb program on this machine.\nRun: apt-get install -y adb" in refusal("device", "check", "phone")
+        assert "adb is not installed on this machine.\nRun: apt-get install -y adb" in refusal("device", "check", "phone")
     assert cli("device", "remove", "phone").code == 0
 
 

@@ -55,7 +55,7 @@ def test_what_is_found(board: RegisteredBoard) -> None:
     assert profile.origin == EMULATED and (profile.origin.kind, profile.origin.written) == ("emulated", "emulated")
 
 
-@pytest.mark.parametrize(("architecture", "said"), [("armv7l", "runs a 32-bit kernel"), ("x86_64", "is no AArch64 board but x86_64")])
+@pytest.mark.parametrize(("architecture", "said"), [("armv7l", "runs a 32-bit kernel"), ("x86_64", "is not an AArch64 board but x86_64")])
 def test_other_processors_are_refused(ssh_board: SshBoard, cli: CommandLine, architecture: str, said: str) -> None:
     (ssh_board.root / "proc/sys/kernel/arch").write_text(f"{architecture}\n")
     outcome = cli(*ssh_board.add_words("desk"))
@@ -77,7 +77,7 @@ def test_a_known_name_needs_join_and_boards_that_are_alike(ssh_board: SshBoard, 
     cpuinfo = ssh_board.root / "proc/cpuinfo"
     cpuinfo.write_text(cpuinfo.read_text().replace("0xd08", "0xd03"))
     outcome = cli(*ssh_board.add_words("desk"), "--join")
-    assert outcome.code == 1 and "cores are not those of desk" in outcome.err
+    assert outcome.code == 1 and "cores differ from those of desk" in outcome.err
 
 
 def test_the_agent_is_pushed_once_and_again_where_it_differs(ssh_board: SshBoard, board: RegisteredBoard, cli: CommandLine) -> None:

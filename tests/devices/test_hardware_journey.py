@@ -64,7 +64,7 @@ def test_journey(board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:
     checked = cli("device", "check", "desk")
     assert checked.code == 0 and "desk is ready." in checked.out and "us emulated" in checked.out, checked.err
     listed = cli("device", "list").out
-    assert "4 × Cortex-A72 at 1.8 GHz" in listed and "times are emulated" in listed
+    assert "4 × Cortex-A72 at 1.8 GHz" in listed and "latencies are emulated" in listed
     out = tmp_path / "out"
     compiled = cli("compile", "--device", "desk", *SMALL, "--out", str(out))
     assert compiled.code == 0, compiled.err
@@ -107,7 +107,7 @@ def test_refused_in_one_sentence(board: SshBoard, home: Home, cli: CommandLine, 
         assert message.startswith("tvmmobile: error: ") and remedy
         return message
 
-    assert "not known, and nobody agreed" in refusal(*words[:-2])
+    assert "not known and was not confirmed" in refusal(*words[:-2])
     assert "not SHA256:other" in refusal(*words[:-1], "SHA256:other")
     register(cli, board)
     board.server.stop()

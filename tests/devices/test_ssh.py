@@ -679,13 +679,13 @@ def test_an_alias(shared: Server, home: Home) -> None:
 
 @pytest.mark.parametrize("destination", ["", "user@", "@host", "-oProxyCommand=id", "a b", "$(id)", "-l@host", "a;b@host", "host;id"])
 def test_what_is_no_destination(home: Home, destination: str) -> None:
-    with pytest.raises(DeviceUnavailable, match="no SSH destination"):
+    with pytest.raises(DeviceUnavailable, match="not an SSH destination"):
         route_to(destination, None)
 
 
 def test_a_configuration_that_cannot_be_understood(home: Home) -> None:
     home.config("Match nonsense\n")
-    with pytest.raises(DeviceUnavailable, match="configuration cannot be understood for board"):
+    with pytest.raises(DeviceUnavailable, match="configuration of board cannot be parsed"):
         route_to("board", None)
 
 

@@ -14,8 +14,8 @@ from tvmmobile.cli import VERBS, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(path.relative_to(REPOSITORY).as_posix() for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")))
-#: Words of prose, at most: what a reader has patience for.
-WORDS = {"README.md": 750, "ARCHITECTURE.md": 1900}
+#: Words at most, glossary aside: what a reader has patience for.
+WORDS = {"README.md": 750, "ARCHITECTURE.md": 1650}
 #: What documents name that a run, a board, another project or the reader makes.
 ELSEWHERE = re.compile(
     r"^(~|/|out/|page/|old/|new/|baselines|val/|https?:|\.github|\.tvmmobile|\.ssh|\.venv|known_hosts|models/|runtime/)|[A-Z]{4}|"
@@ -116,7 +116,7 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 
 @pytest.mark.parametrize("document", WORDS)
 def test_length(document: str) -> None:
-    assert len(text_of(document).split()) <= WORDS[document]
+    assert len(text_of(document).split("## Glossary")[0].split()) <= WORDS[document]
 
 
 def test_documented_verbs_are_all_verbs() -> None:

@@ -145,7 +145,7 @@ def _governed(governor: str) -> Any:
         (_context(timing_model="ffff"), "the timing models differ, '3f1c9a7e2b40' and 'ffff'"),
         (_variants(dtype="int8"), "the dtypes of mobilenet_v1 1.0-224 differ, float32 and int8"),
         (_variants(threads=4), "the thread counts of mobilenet_v1 1.0-224 differ, 1 and 4"),
-        (lambda results: replace(results, variants=results.variants * 2), "is there twice"),
+        (lambda results: replace(results, variants=results.variants * 2), "appears twice"),
     ],
 )
 def test_what_does_not_compare_is_refused(compare: Files, tmp_path: Path, change: Any, said: str) -> None:
@@ -168,7 +168,7 @@ def test_clocks_must_be_governed_alike(compare: Files) -> None:
 def test_samples_that_are_no_latency_are_refused(cli: CommandLine, tmp_path: Path, wrong: float) -> None:
     base = measured(1)
     broken = replace(base, variants=(replace(base.variants[0], samples_us=(*base.variants[0].samples_us, wrong)),))
-    with pytest.raises(UserError, match="no latency"):
+    with pytest.raises(UserError, match="not a latency"):
         compare_results(base, broken)
     write_results(base, tmp_path / "base.json")
     content = json.loads((tmp_path / "base.json").read_text())
@@ -354,7 +354,7 @@ def test_baselines_that_are_not_there(
 
 
 def test_a_spoiled_run_is_no_baseline(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not count: throttled"):
+    with pytest.raises(UserError, match="is not valid: throttled"):
         save_baselines(_variants(invalid="throttled")(measured()), tmp_path, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 
@@ -362,6 +362,6 @@ def test_a_spoiled_run_is_no_baseline(tmp_path: Path) -> None:
 def test_a_baseline_in_another_ones_place_is_noticed(tmp_path: Path) -> None:
     first, second = save_baselines(sample_results(2), tmp_path, tmp_path)
     second.path.write_bytes(first.path.read_bytes())
-    with pytest.raises(UserError, match="not the baseline that its place says"):
+    with pytest.raises(UserError, match="not a baseline of its device and variant"):
         load_baselines(tmp_path, "pi4-virtual")
     assert devices_in(tmp_path) == ["pi4-virtual"]

@@ -199,9 +199,9 @@ def test_names_of_networks_are_no_files(model: str) -> None:
         ("net.py", "does not say which function"),
         ("net.py:", "does not say which function"),
         ("net.py:a.b", "does not say which function"),
-        ("net.pth", "no file that a network can be read from"),
-        ("nets/mobilenet", "no file that a network can be read from"),
-        ("model.tflite", "no file that a network can be read from"),
+        ("net.pth", "is not a network file"),
+        ("nets/mobilenet", "is not a network file"),
+        ("model.tflite", "is not a network file"),
     ],
 )
 def test_other_files(model: str, complaint: str) -> None:
@@ -220,7 +220,7 @@ def test_a_python_file_is_asked_for_any_side(files: Files) -> None:
 @pytest.mark.parametrize("form", [1, 2])
 def test_a_file_of_one_side_is_asked_for_no_other(files: Files, form: int) -> None:
     assert load(files.all[form], SIDE).spec.resolution == SIDE
-    with pytest.raises(UserError, match=f"takes images of side {SIDE} alone, not 32"):
+    with pytest.raises(UserError, match=f"takes only images of side {SIDE}, not 32"):
         load(files.all[form], 32)
 
 
@@ -336,13 +336,13 @@ def test_a_python_file_that_will_not_do(tmp_path: Path, text: str, complaint: st
 
 @pytest.mark.parametrize("model", ["gone.py:small", "gone.pt2", "gone.onnx", "."])
 def test_a_file_that_is_not_there(tmp_path: Path, model: str) -> None:
-    with pytest.raises(UserError, match=r"gone\.\w+ cannot be read: No such file|no file that a network"):
+    with pytest.raises(UserError, match=r"gone\.\w+ cannot be read: No such file|is not a network file"):
         load(tmp_path / model)
 
 
 def test_operators_without_a_kernel_are_named(tmp_path: Path) -> None:
     path = write_python(tmp_path, _module("return self.conv(x).flatten(2).topk(4).values.flatten(1)"))
-    with pytest.raises(UserError, match=r"no kernel can be made of topk\."):
+    with pytest.raises(UserError, match=r"no kernel can be compiled for topk\."):
         network_of(load(f"{path}:small", 8))
 
 
@@ -481,7 +481,7 @@ def test_compiled_code_in_a_pt2(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 10, 1000, -100])
 def test_a_torn_pt2(files: Files, tmp_path: Path, size: int) -> None:
     (tmp_path / "net.pt2").write_bytes(files.pt2.read_bytes()[: size or None] if size else b"")
-    with pytest.raises(UserError, match=r"net\.pt2 is damaged, or no file of torch\.export\.save"):
+    with pytest.raises(UserError, match=r"net\.pt2 is damaged or was not written by torch\.export\.save"):
         load(tmp_path / "net.pt2")
 
 
@@ -529,7 +529,7 @@ def node(operator: str, inputs: Sequence[str], output: str = "y", **attributes: 
             {"domains": ("own.ops",)},
             r"operators that cannot be imported: Bernoulli, Celu, own\.ops\.Mine",
         ),
-        (convolution([node("Relu", "q")]), {}, "is no sound ONNX model"),
+        (convolution([node("Relu", "q")]), {}, "is not a valid ONNX model"),
         (Graph([node("Relu", "x")], {}), {}, "has no convolution or matrix product with weights"),
     ],
     ids=["batch", "height", "a batch of 2", "not square", "opset", "IR version", "inputs", "outputs", "operators", "unsound", "no layer"],
@@ -550,7 +550,7 @@ def test_an_onnx_model_of_another_dtype(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"not a model, but text", None])
 def test_a_torn_onnx_model(files: Files, tmp_path: Path, content: bytes | None) -> None:
     (tmp_path / "net.onnx").write_bytes(files.onnx.read_bytes()[:2000] if content is None else content)
-    with pytest.raises(UserError, match=r"net\.onnx is damaged, or no ONNX file"):
+    with pytest.raises(UserError, match=r"net\.onnx is damaged or not an ONNX file"):
         load(tmp_path / "net.onnx")
 
 
@@ -577,7 +577,7 @@ def test_weights_elsewhere_are_not_read(tmp_path: Path, location: str) -> None:
     for tensor in model.graph.initializer:
         next(entry for entry in tensor.external_data if entry.key == "location").value = location
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match="which is not beside it"):
+    with pytest.raises(UserError, match="which is not in the same folder"):
         load(path)
 
 
@@ -639,7 +639,7 @@ def test_kernels_that_no_template_takes_are_named() -> None:
 
     few, many = ["mean_1x7x7x8_0123456789ab_float32_t1"], [f"mean_1x{n}x7x8_0123456789ab_float32_t1" for n in range(9)]
     assert fallback_sentence([], 3) == ""
-    assert fallback_sentence(few, 3) == f"No template takes 1 of 3 kernels, which have schedules of MetaSchedule's: {few[0]}."
+    assert fallback_sentence(few, 3) == f"No template takes 1 of 3 kernels, which use MetaSchedule's schedules: {few[0]}."
     assert fallback_sentence(many, 30).endswith(": mean (9).")
 
 

@@ -226,7 +226,7 @@ def test_nothing_listens_beyond_loopback(cluster: Any, address: str) -> None:
 @pytest.mark.parametrize("wrong", ["here", "localhost:8786", "http://localhost:8786", "tcp://:8786", "tcp://host:0", "tcp://host:99999"])
 def test_what_is_no_address(wrong: str, cli: CommandLine) -> None:
     outcome = cli("compile", "--dask", wrong)
-    assert outcome.code == 1 and f"--dask {wrong} is no address of a Dask scheduler." in outcome.err
+    assert outcome.code == 1 and f"--dask {wrong} is not the address of a Dask scheduler." in outcome.err
 
 
 def test_a_scheduler_that_does_not_answer() -> None:
@@ -271,7 +271,7 @@ def test_versions_are_looked_at_again_by_the_worker() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("victim", "said"), [("scheduler", "went away"), ("worker", "has had no worker for 1 s")])
+@pytest.mark.parametrize(("victim", "said"), [("scheduler", "went away"), ("worker", "has had no workers for 1 s")])
 def test_a_cluster_that_goes_away_ends_the_run(victim: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "WITHOUT_WORKERS_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -177,10 +177,10 @@ def test_layers_fused_in_one_variant_alone_are_not_told_apart() -> None:
 @pytest.mark.parametrize(("factor", "kind", "words"), [(0.5, "conv 1x1", "Strassen"), (0.35, "fully connected", "what memory allows")])
 def test_a_kernel_beyond_its_roof_is_explained(factor: float, kind: str, words: str) -> None:
     results = sample_results(1)
-    assert not [note for note in view_of(results).notes if "More than 100 %" in note]
+    assert not [note for note in view_of(results).notes if "Above 100 %" in note]
     (variant,) = results.variants
     kernels = tuple(replace(one, network_us=factor * (one.network_us or 0)) if one.kind == kind else one for one in variant.kernels)
-    notes = [note for note in view_of(replace(results, variants=(replace(variant, kernels=kernels),))).notes if "More than 100 %" in note]
+    notes = [note for note in view_of(replace(results, variants=(replace(variant, kernels=kernels),))).notes if "Above 100 %" in note]
     assert len(notes) == 1 and words in notes[0]
 
 
@@ -211,7 +211,7 @@ def test_joining_keeps_the_latest_and_says_so() -> None:
         assert [one.latency_us for one in joined.results.variants] == [1234.0, *(one.latency_us for one in results.variants[1:])]
         assert joined.results.context.date == later.date and joined.results.context.versions["tvmmobile"] == "0.1.0, 0.2.0"
         twice, versions = joined.remarks
-        assert twice.startswith("mobilenet_v1_1.0_224_float32_t1 is there 2 times") and "the latest counts" in twice
+        assert twice.startswith("mobilenet_v1_1.0_224_float32_t1 appears 2 times") and "the latest counts" in twice
         assert versions == "The version of tvmmobile differs: 0.1.0, 0.2.0."
 
 

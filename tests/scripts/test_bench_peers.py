@@ -72,7 +72,7 @@ def test_several_attempts_have_a_mean_and_a_spread() -> None:
 
 def test_tables() -> None:
     rows = [row("ncnn", 120.0), row("mnn", 100.0), row(OURS, 80.0, untuned=(3, 29))]
-    rows += [row("ncnn", 60.0, 61.2, cell=FOUR), row("mnn", failure="It was ended by SIGSEGV.", cell=FOUR), row(OURS, 9.0, 9.0, cell=FOUR)]
+    rows += [row("ncnn", 60.0, 61.2, cell=FOUR), row("mnn", failure="It was killed by SIGSEGV.", cell=FOUR), row(OURS, 9.0, 9.0, cell=FOUR)]
     text = markdown(CONTEXT, rows, "benchmarks")
     summary, *details = lines_of(text, "1.0-224")[:4]
     assert summary == ["1.0-224", "120.0", "**100.0**", "80.0", "0.80"]
@@ -80,7 +80,7 @@ def test_tables() -> None:
     assert [words[1] for words in details] == ["ncnn", "MNN", "ours"]
     threaded, *failures = lines_of(text, "1.0-224")[4:]
     assert threaded == ["1.0-224", "**60.6 ± 1.0 %**", "failed", "9.00 ± 0.0 %", "0.15"]
-    assert failures[1][2] == "failed: It was ended by SIGSEGV."
+    assert failures[1][2] == "failed: It was killed by SIGSEGV."
     assert "3 of 29 kernels of a variant have no record" in text
     for what in ("Raspberry Pi 4, Cortex-A72 at 1.8 GHz, 1 thread\n", ", 4 threads\n", "`feedc0de`", "**modelled**", "ncnn 1.0.2", "abcd"):
         assert what in text

@@ -41,7 +41,7 @@ def test_tvms_own_machine_in_an_aarch64_python_agrees(cli: CommandLine, tmp_path
 def test_there_must_be_something_to_verify(tmp_path: Path) -> None:
     done = script("verify_in_python.py", str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("verify_in_python: error: there is no library in ")
+    assert done.stderr.startswith("verify_in_python: error: no library in ")
 
 
 @pytest.mark.long

@@ -229,7 +229,7 @@ def test_an_identity_is_text(tmp_path: Path, field: str) -> None:
     Database(PI, (), tmp_path).append([record()])
     path = tmp_path / PI.device / "float32_t1.jsonl"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: [1]}))
-    with pytest.raises(MalformedRecord, match="its device, timing model or TVM version is no text"):
+    with pytest.raises(MalformedRecord, match="its device, timing model or TVM version is not text"):
         read_record(path.read_bytes())
     assert reopened(tmp_path).ignored == 1
 

@@ -118,7 +118,7 @@ def test_what_is_refused_is_named(tmp_path: Path, cli: CommandLine) -> None:
         f"  line 3: timing model {'0' * 16}; what counts is timing model {PI.origin.model}\n"
         "  line 4: '../../elsewhere' cannot be a device's name\n"
         "  lines 5-6: dense@1 does not take such a schedule for the kernel\n"
-        "  line 9: not a record: it is no JSON object\n"
+        "  line 9: not a record: it is not a JSON object\n"
         "  line 10: the last line is unfinished\n"
     )
     assert list(content(tmp_path / "into")) == ["pi4-virtual/float32_t1.jsonl"] and not (tmp_path / "elsewhere").exists()
@@ -149,7 +149,7 @@ def test_nothing_that_could_be_taken_is_an_error(tmp_path: Path, cli: CommandLin
     [
         (["--into", "x"], "Missing argument 'FROM...'"),
         (["logs"], "Missing option '--into'"),
-        (["missing", "--into", "x"], "missing is not there"),
+        (["missing", "--into", "x"], "missing does not exist"),
         (["empty", "--into", "x"], "empty has no tuning logs"),
         (["logs", "--into", "logs/pi4-virtual/float32_t1.jsonl"], "is a file"),
         (["logs", "--into", "/proc/x"], "tuning records cannot be written to /proc/x"),

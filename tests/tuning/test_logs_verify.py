@@ -106,7 +106,7 @@ def _knob(entry: dict[str, Any]) -> None:
     ("change", "fault"),
     [
         (_set("device", "pi5"), "a record of pi5, in the folder of pi4-virtual"),
-        (_set("device", ["pi4"]), "not a record: its device, timing model or TVM version is no text"),
+        (_set("device", ["pi4"]), "not a record: its device, timing model or TVM version is not text"),
         (_threads(4), "a record for float32_t4.jsonl, in float32_t1.jsonl"),
         (_set("name", "dense_1"), "not a record: dense_1 is not the name of "),
         (_set("v", 2), "not a record: format 2"),
@@ -169,7 +169,9 @@ def test_the_timing_model_of_an_unknown_board_is_not_compared(tmp_path: Path, cl
     path = write_log(tmp_path, identity=replace(BOARD, origin=Origin("modelled", "feedbeef")))
     outcome = cli("logs", "verify", "--logs", str(tmp_path))
     assert outcome.code == 0
-    assert outcome.out == f"{path}: shelf is not known here, so its timing model was not compared\n1 log, 8 records: all is well\n"
+    assert (
+        outcome.out == f"{path}: shelf is not known on this machine, so its timing model was not checked\n1 log, 8 records: all is well\n"
+    )
     assert present_identity("shelf") is None and present_identity("pi4") is None  # pi4 would be the virtual one
     assert present_identity("pi4-virtual") == PI
 
@@ -182,12 +184,12 @@ def test_what_verify_says(tmp_path: Path, cli: CommandLine, good: bytes) -> None
     assert outcome.code == 1
     assert outcome.out == (
         f"{path}\n"
-        "  lines 1, 3, 5, 7, 9, 11, 13, 15 and 3 more: not a record: it is no JSON object\n"
+        "  lines 1, 3, 5, 7, 9, 11, 13, 15 and 3 more: not a record: it is not a JSON object\n"
         "  line 20: not a record: it is not JSON\n"
         "  line 21: the last line is unfinished\n"
     )
     assert outcome.err == (
-        f"tvmmobile: error: 13 lines in 1 log do not belong there. The first: {path}, line 1: not a record: it is no JSON object.\n"
+        f"tvmmobile: error: 13 lines in 1 log are bad. The first: {path}, line 1: not a record: it is not a JSON object.\n"
         f"Run: tvmmobile logs verify --repair --logs {tmp_path}\n"
     )
     repaired = cli("logs", "verify", "--repair", "--logs", str(tmp_path), "--device", "pi4")
@@ -237,7 +239,7 @@ def test_foreign_files_are_left_alone(tmp_path: Path, cli: CommandLine, good: by
     path.with_name("measurements.jsonl").write_text("{}")
     before = content(tmp_path)
     outcome = cli("logs", "verify", "--logs", str(tmp_path), "--repair")
-    assert outcome.code == 1 and "measurements.jsonl is no tuning log: its name is not that of a log" in outcome.err
+    assert outcome.code == 1 and "measurements.jsonl is not a tuning log: its name is not that of a log" in outcome.err
     assert content(tmp_path) == before
 
 

@@ -132,7 +132,7 @@ def test_the_lock_follows_no_link(tmp_path: Path, logs: Path) -> None:
 def test_tune_beside_a_writer(tmp_path: Path, logs: Path, holder: Holder) -> None:
     command = Command(tmp_path, "tune", *SMALL, "--logs", str(logs), "--out", str(tmp_path / "out"))
     assert command.wait()[0] == 1
-    assert command.errors == (f"tvmmobile: error: {holder.complaint}{logs}.\nWait until it has ended, or name another directory.\n")
+    assert command.errors == (f"tvmmobile: error: {holder.complaint}{logs}.\nWait for it to finish, or name another directory.\n")
     assert content(logs) == {} and command.leftovers() == []
 
 

@@ -47,7 +47,7 @@ def test_boards_that_differ_in_their_clock() -> None:
         ("cores = 4", "cores = 4.5", "cores: input should be a valid integer (it is 4.5)"),
         ("load_ports = 1 ", "load_ports = -1 ", "core.load_ports: input should be greater than 0 (it is -1)"),
         ("load_ports = 1 ", "load_ports = 100 ", "core.load_ports: input should be less than or equal to 16 (it is 100)"),
-        ("l1d_bytes = 32768", "l1d_bytes = 32000", "caches: l1d_bytes = 32000 are no power of two of sets"),
+        ("l1d_bytes = 32768", "l1d_bytes = 32000", "caches: l1d_bytes = 32000 do not give a power of two of sets"),
         (
             "l2_bytes = 1048576",
             "l2_kib = 1024",
@@ -59,7 +59,7 @@ def test_boards_that_differ_in_their_clock() -> None:
         ("l2_cycles = 16 ", "l3_bytes = 2097152\nl2_cycles = 16 ", "caches: a third level needs l3_bytes, l3_ways and l3_cycles"),
         ('mcpu = "cortex-a72"', 'mcpu = ""', "mcpu: string should have at least 1 character"),
         ('name = "pi4"', 'name = "pi5"', "name is 'pi5'"),
-        ("[caches]", "[caches", "is no TOML file"),
+        ("[caches]", "[caches", "is not a TOML file"),
     ],
 )
 def test_an_absurd_figure_is_refused_by_file_and_field(tmp_path: Path, figure: str, instead: str, complaint: str) -> None:
@@ -73,7 +73,7 @@ def test_an_absurd_figure_is_refused_by_file_and_field(tmp_path: Path, figure: s
 
 
 def test_uncalibrated_boards_are_no_devices(tmp_path: Path) -> None:
-    with pytest.raises(DeviceUnavailable, match="mine is uncalibrated") as caught:
+    with pytest.raises(DeviceUnavailable, match="mine is not calibrated") as caught:
         find_device(own_board(tmp_path, mcpu='"cortex-a55"'))
     assert caught.value.exit_code is ExitCode.DEVICE_UNAVAILABLE and "virtual run --board" in caught.value.remedy
 

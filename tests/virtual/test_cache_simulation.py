@@ -190,10 +190,10 @@ def test_what_one_core_writes_the_other_reads(library: ctypes.CDLL, geometry: tu
 @pytest.mark.parametrize(
     ("figures", "complaint"),
     [
-        ({"l1d_ways": 3}, "l1d_bytes = 32768 are no power of two of sets"),
-        ({"l2_bytes": 1000000}, "l2_bytes = 1000000 are no power of two of sets"),
-        ({"l1d_bytes": 64}, "l1d_bytes = 64 are no power of two of sets"),
-        ({"line_bytes": 8}, "line_bytes = 8 is no power of two of at least 16"),
+        ({"l1d_ways": 3}, "l1d_bytes = 32768 do not give a power of two of sets"),
+        ({"l2_bytes": 1000000}, "l2_bytes = 1000000 do not give a power of two of sets"),
+        ({"l1d_bytes": 64}, "l1d_bytes = 64 do not give a power of two of sets"),
+        ({"line_bytes": 8}, "line_bytes = 8 is not a power of two of at least 16"),
         ({"l2_ways": 0}, "greater than 0"),
     ],
 )

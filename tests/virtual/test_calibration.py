@@ -164,7 +164,7 @@ def test_files_are_read_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"errors": {}, "observations": [{}], "parameters": []}'])
 def test_files_that_are_no_calibration(tmp_path: Path, text: str) -> None:
     (tmp_path / "pi4.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"pi4\.json is no calibration") as caught:
+    with pytest.raises(UserError, match=r"pi4\.json is not a calibration") as caught:
         read_fit(tmp_path / "pi4.json")
     assert "scripts/calibrate" in caught.value.remedy
 
@@ -176,7 +176,7 @@ def test_files_that_are_no_calibration(tmp_path: Path, text: str) -> None:
         (["--networks", "EMPTY", "--boards", "pi3000"], "There is no virtual board 'pi3000'."),
         (["--networks", "EMPTY", "--boards", "pi4-1500"], "no published figures to calibrate pi4-1500 with"),
         (["--networks", "EMPTY", "--boards", "rk3399-a72"], "no published figures of 4 threads to calibrate rk3399-a72 with"),
-        (["--networks", "BAD"], "is no ncnn network"),
+        (["--networks", "BAD"], "is not an ncnn network"),
     ],
 )
 def test_the_script_says_what_is_missing(repository: Path, tmp_path: Path, arguments: list[str], complaint: str) -> None:

@@ -67,7 +67,7 @@ def test_an_uncalibrated_board_says_so(program: str, tmp_path: Path) -> None:
     assert found["calibrated"] is False and found["modelled_terms"] == ["core"]
     assert found["modelled_ms"] == pytest.approx(found["scheduled_core_cycles"] / 1.8e6)
     done = start("--board", own, "--", program, "region", "100000")
-    assert "mine is uncalibrated" in done.stdout and "core's alone" in done.stdout
+    assert "mine is not calibrated" in done.stdout and "core's alone" in done.stdout
 
 
 @pytest.mark.virtual
@@ -145,8 +145,8 @@ def test_top_shows_blocks_with_place_and_reason(program: str) -> None:
 @pytest.mark.parametrize(
     ("what", "complaint"),
     [
-        ("crash", "was ended by SIGSEGV."),
-        ("code", "ended with exit code 3."),
+        ("crash", "was killed by SIGSEGV."),
+        ("code", "exited with code 3."),
         ("unclosed", "a region was begun and never ended."),
         ("leave", "a region was begun and never ended."),
         ("unopened", "a region ends that was not begun."),
@@ -173,8 +173,8 @@ def test_programs_that_cannot_run(cli: CommandLine, tmp_path: Path) -> None:
         (["--", str(tmp_path / "none")], "There is no program", "--sysroot"),
         (["--", "no-such-program"], "There is no program 'no-such-program'.", "--sysroot"),
         (["--", str(script)], "is a script.", "interprets it"),
-        (["--", str(text)], "is no program that Linux can run.", "AArch64"),
-        (["--", str(torn)], "is no program that Linux can run.", "AArch64"),
+        (["--", str(text)], "is not an executable that Linux can run.", "AArch64"),
+        (["--", str(torn)], "is not an executable that Linux can run.", "AArch64"),
         (["--board", "pi3000", "--", "x"], "There is no virtual board 'pi3000'.", "pi4"),
         (["--threads", "5", "--", "x"], "has 4 cores, not 5.", "--threads 4"),
         (["--sysroot", str(tmp_path / "none"), "--", "x"], "is not a folder.", "scripts/sysroot"),

@@ -37,7 +37,7 @@ def read_labels(path: Path, classes: int) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}.", "Give a UTF-8 file with a class a line.") from error
+        raise UserError(f"{path} cannot be read as text: {error}.", "Give a UTF-8 file with one class per line.") from error
     if len(lines) != classes:
         hint = "Its first line may be a background class, which this network does not have." if len(lines) == classes + 1 else ""
         raise UserError(f"{path} has {len(lines)} lines; the network has {classes} classes.", hint or "Give one line for each class.")

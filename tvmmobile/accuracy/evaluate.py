@@ -55,7 +55,7 @@ class Evaluation:
             raise Disagreement(
                 f"{context.library} disagrees with {self.judge} on {len(differing)} of {file.evaluated} images, "
                 f"by more than {context.tolerance:g} of the output's largest magnitude: {_named(differing)}.",
-                "If its weights are those the manifest names, one of its kernels is wrong; please report it with the manifest.",
+                "If its weights are those the manifest names, one of its kernels is wrong; please report this with the manifest.",
             )
         unreadable = [result for result in file.images if result.problem]
         if unreadable:
@@ -155,7 +155,7 @@ def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise UserError(f"{len(problems)} images cannot be used: {_named(names)}. {problems[0].message}", "Replace them or take them away.")
+        raise UserError(f"{len(problems)} images cannot be used: {_named(names)}. {problems[0].message}", "Replace or remove them.")
 
 
 def _named(names: Sequence[str]) -> str:

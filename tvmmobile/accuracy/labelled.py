@@ -60,7 +60,7 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
         names: of the classes in the network's order; where given, a class folder's name must be one of them, or the first word of one.
 
     Raises:
-        UserError: there is no such folder or no image in it, there are more class folders than classes, or what class a folder is of
+        UserError: there is no such folder or no image in it, there are more class folders than classes, or the class of a folder
             cannot be told.
     """
     if not folder.is_dir():
@@ -79,7 +79,7 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
         LabelledImage(path, plain(f"{name}/{path.name}"), labels[name]) for name, path in files if path.suffix.lower() in SUFFIXES
     )
     if not images:
-        raise UserError(f"{folder} has {len(found)} class folders and no image in them.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
+        raise UserError(f"{folder} has {len(found)} class folders but no images.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
     return LabelledFolder(folder, images, len(found), how, len(files) - len(images))
 
 
@@ -93,7 +93,7 @@ def _visible(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}.", "Give yourself access to it.") from error
+        raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
 
 
 def _labels(folder: Path, found: Sequence[str], classes: int, names: Sequence[str] | None) -> tuple[dict[str, int], str]:
@@ -106,7 +106,7 @@ def _labels(folder: Path, found: Sequence[str], classes: int, names: Sequence[st
     if all(_SYNSET.fullmatch(name) for name in found):
         if len(found) < classes:
             raise UserError(
-                f"{folder} has {len(found)} synsets, and the network {classes} classes: which of them these are cannot be told.",
+                f"{folder} has {len(found)} synsets but the network {classes} classes: which classes they are is ambiguous.",
                 "Give --labels FILE with a line for each class that begins with its synset, such as: n01440764 tench",
             )
         return in_order, f"{classes} synsets, sorted, are the classes 0 to {classes - 1}"
@@ -132,7 +132,7 @@ def _numbered(folder: Path, found: Sequence[str], classes: int) -> dict[str, int
     beyond = [name for name in found if labels[name] >= classes]
     _refuse(beyond, folder, f"and the network has the classes 0 to {classes - 1}", "A folder's number is the index of its class, from 0.")
     last = {label: name for name, label in labels.items()}
-    _refuse([name for name in found if last[labels[name]] != name], folder, "which is there twice", "Join the folders of one class.")
+    _refuse([name for name in found if last[labels[name]] != name], folder, "which appears twice", "Merge the folders of one class.")
     return labels
 
 

@@ -103,7 +103,7 @@ def _file(library: Library, model: str | None) -> OwnFile | None:
         raise UserError(f"{library.path.name} is the built-in network {library.spec.name}.", "Leave out --model.")
     file = own_file(model)
     if file is None:
-        raise UserError(f"--model {model} is no file, and {library.path.name} was compiled from one.", f"Give {FORMS}.")
+        raise UserError(f"--model {model} is not a file, but {library.path.name} was compiled from one.", f"Give {FORMS}.")
     return file
 
 
@@ -115,7 +115,7 @@ def _seed(library: Library, checkpoint: Path | None) -> int:
         own = isinstance(library.spec, OwnSpec)
         seeded = (_FACTORY if own else _SEEDED).fullmatch(weights)
         if not (seeded or own):
-            raise UserError(f"{library.manifest_path} says nothing of its weights that is known here: {weights!r}.", "Compile it again.")
+            raise UserError(f"{library.manifest_path} has unknown weights: {weights!r}.", "Compile it again.")
         if checkpoint is not None:
             whose = "generated weights" if seeded else "those of its file"
             raise UserError(f"{library.path.name} was compiled with {whose} ({weights}).", "Leave out --checkpoint.")

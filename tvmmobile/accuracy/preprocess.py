@@ -81,10 +81,10 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
         UserError: the file is missing, damaged or something else, has another shape, or holds values that are not finite.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not there.", "Give an image, or an array in a .npy file.")
+        raise UserError(f"{path} does not exist.", "Give an image or a .npy file.")
     if preprocessing.channels != _IMAGE_CHANNELS and path.suffix.lower() != ".npy":
         raise UserError(
-            f"{path} is no array, and the network takes {preprocessing.channels} channels.", "Give a .npy: float32, NCHW, normalised."
+            f"{path} is not an array, and the network takes {preprocessing.channels} channels.", "Give a .npy: float32, NCHW, normalised."
         )
     if path.suffix.lower() != ".npy":
         return _from_image(_open_image(path), str(path), preprocessing)
@@ -92,7 +92,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     expected = (1, preprocessing.channels, preprocessing.side, preprocessing.side)
     if array.dtype == np.float32 and array.shape == expected:
         if not np.isfinite(array).all():
-            raise UserError(f"{path} holds values that are not finite (NaN or infinity).", "Look at how it was made.")
+            raise UserError(f"{path} holds values that are not finite (NaN or infinity).", "Check how it was made.")
         return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, expected))} as it is")
     image = preprocessing.channels == _IMAGE_CHANNELS
     if image and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:
@@ -147,7 +147,7 @@ def _pillow_reads(path: Path) -> Iterator[Image]:
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image.", "Give an image such as PNG or JPEG, or an array in a .npy file.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image: {_line(error)}.", "Is it whole? Open it with another program.") from error
+        raise UserError(f"{path} cannot be read as an image: {_line(error)}.", "Check that it is complete.") from error
 
 
 def _check_kind(image: Image, source: str, preprocessing: Preprocessing) -> None:
@@ -157,7 +157,7 @@ def _check_kind(image: Image, source: str, preprocessing: Preprocessing) -> None
     width, height = image.size
     side = preprocessing.side
     if preprocessing.resize and max(_scaled(image, preprocessing)) > 100 * preprocessing.shorter_side:
-        raise UserError(f"{source} is {width}×{height}: a strip, not a picture.", "Cut out the part you mean.")
+        raise UserError(f"{source} is {width}×{height}: a strip, not a picture.", "Crop it.")
     if not preprocessing.resize and (width, height) != (side, side):
         raise UserError(f"{source} is {width}×{height}; the network takes {side}×{side}.", "Leave out --no-resize.")
 

@@ -30,8 +30,8 @@ def deploy(
         sent = f"{len(done.pushed)} files pushed ({done.pushed_bytes / 1e6:.1f} MB)" if done.pushed else "nothing has changed"
         typer.echo(f"{done.board}: {sent}")
         for library in done.libraries:
-            typer.echo(f"  {done.folder}/{library.path.name}" + ("" if library.path.name in done.pushed else " (was there)"))
+            typer.echo(f"  {done.folder}/{library.path.name}" + ("" if library.path.name in done.pushed else " (unchanged)"))
         first = done.libraries[0].path
         command = shlex.join([*done.program, "./classify", f"{done.folder}/{first.name}", "INPUT.f32"])
-        typer.echo(f"There, with a program of your own, such as examples/deploy/classify.cc:\n  {command}")
-    typer.echo(f"From here, with an image:\n  {shlex.join(['tvmmobile', 'run', str(first), 'IMAGE', '--device', device])}")
+        typer.echo(f"On the board, with your own program, such as examples/deploy/classify.cc:\n  {command}")
+    typer.echo(f"From this machine, with an image:\n  {shlex.join(['tvmmobile', 'run', str(first), 'IMAGE', '--device', device])}")

@@ -39,7 +39,7 @@ def add(
     ] = None,
     join: Annotated[bool, typer.Option("--join", help="Add another board to an existing device; they share the work.")] = False,
 ) -> None:
-    """Register a board or a phone: probe it, install the agent, save its address.
+    """Register a board or phone: probe it and install the agent.
 
     The board needs an SSH server (or adb), sh and sha256sum; no root, Python
     or internet.
@@ -85,7 +85,7 @@ def _print_board(name: str, board: RegisteredBoard) -> None:
         f"  {facts.memory_bytes / 2**30:.1f} GiB of memory, {', '.join(filter(None, (system, f'Linux {facts.kernel}', facts.libc)))}",
     ]
     if board.runner:
-        lines.append(f"  its programs run through {shlex.join(board.runner)}: times are emulated")
+        lines.append(f"  programs run through {shlex.join(board.runner)}, so latencies are emulated")
     typer.echo("\n".join(lines))
 
 
@@ -105,7 +105,7 @@ def list_devices() -> None:
 
 @device.command("check")
 def check(name: _Name) -> None:
-    """Check that a device works: link, agent, a small library, sources of noise."""
+    """Check a device: link, agent, a small library, sources of noise."""
     from tvmmobile.pipeline.selftest import BoardReport, check_device
 
     def said(board: BoardReport) -> None:
@@ -128,4 +128,4 @@ def remove(
     from tvmmobile.devices.board.manage import remove_device
 
     remove_device(name, keep_files, typer.echo)
-    typer.echo(f"{name} is forgotten; its tuning logs stay.")
+    typer.echo(f"{name} is removed; its tuning logs are kept.")

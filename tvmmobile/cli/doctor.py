@@ -20,7 +20,7 @@ def doctor() -> ExitCode:
     console = output()
     console.print(table)
     if diagnosis.ok:
-        console.print("Everything is there.")
+        console.print("Nothing is missing.")
         return ExitCode.DONE
     missing = sum(not check.ok for check in diagnosis.checks)
     console.print(f"{missing} {'thing is' if missing == 1 else 'things are'} missing. To fix this, run:")

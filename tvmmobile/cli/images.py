@@ -26,7 +26,7 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
     from tvmmobile.system.errors import UserError
 
     if path.is_dir():
-        raise UserError(f"{path} is a directory.", "Name one library, a .so in it.")
+        raise UserError(f"{path} is a directory.", "Name one library (.so) in it.")
     (library,) = find_libraries([path])
     check_cores(library, profile)
     return library
@@ -44,7 +44,7 @@ def preprocessing_for(library: Library, mean: str, std: str, no_resize: bool) ->
     spec = library.spec
     preprocessing = Preprocessing(spec.resolution, _triple("--mean", mean), _triple("--std", std), not no_resize, spec.input_shape[1])
     if 0.0 in preprocessing.std:
-        raise UserError(f"--std {std} divides by zero.", "Give the spread of the channels, such as 0.5.")
+        raise UserError(f"--std {std} divides by zero.", "Give the channels' standard deviation, such as 0.5.")
     return preprocessing
 
 
@@ -61,5 +61,5 @@ def _triple(option: str, text: str) -> Triple:
     if len(values) == 1:
         values *= 3
     if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise UserError(f"{option} {text} is not a number or three.", f"Such as: {option} 0.485,0.456,0.406")
+        raise UserError(f"{option} {text} is not one number or three.", f"For example: {option} 0.485,0.456,0.406")
     return values[0], values[1], values[2]

@@ -27,7 +27,7 @@ def show(
         Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="Log directory; default: the shipped logs and your own.")
     ] = None,
 ) -> None:
-    """Show what the logs hold: kernels, records, failures, lowest latency."""
+    """Show kernels, records, failures and lowest latencies."""
     from tvmmobile.system.console import output
     from tvmmobile.system.environment import SHIPPED_LOGS
     from tvmmobile.system.errors import UserError
@@ -73,7 +73,7 @@ def verify(
         _print_log(console, log, repaired=repair)
         found.append(log)
         if now is None and any(line.identity is not None and line.identity.origin.written for line in log.lines):
-            console.print(f"{log.path}: {log.device} is not known here, so its timing model was not compared", soft_wrap=True)
+            console.print(f"{log.path}: {log.device} is not known on this machine, so its timing model was not checked", soft_wrap=True)
     _conclude(console, found, repair, [*(["--device", device] if device else []), *(["--logs", str(directory)] if directory else [])])
 
 
@@ -101,7 +101,7 @@ def merge(
     if merged.refused and not merged.joined:
         first, count = merged.refused[0], plural(len(merged.refused), "line")
         raise UserError(
-            f"There was nothing to merge: of {count} none could be taken. {first.path}, line {first.number}: {first.why}.",
+            f"There was nothing to merge: none of {count} could be used. {first.path}, line {first.number}: {first.why}.",
             "See what the logs hold: tvmmobile logs show --logs DIR",
         )
 
@@ -145,7 +145,7 @@ def _print_log(console: Console, log: Log, *, repaired: bool) -> None:
     from tvmmobile.tuning.logs.repair import cut_file
 
     if log.foreign:
-        console.print(f"{log.path}: {log.foreign}; its lines were not looked at", soft_wrap=True)
+        console.print(f"{log.path}: {log.foreign}; its lines were not checked", soft_wrap=True)
     if log.faults:
         done = f": {plural(len(log.faults), 'line')} cut, kept in {cut_file(log.path).name}" if repaired else ""
         console.print(f"{log.path}{done}", soft_wrap=True)
@@ -186,13 +186,13 @@ def _conclude(console: Console, logs: list[Log], repaired: bool, options: list[s
     if faulty and not repaired:
         first = faulty[0]
         raise UserError(
-            f"{plural(faults, 'line')} in {plural(len(faulty), 'log')} {'does' if faults == 1 else 'do'} not belong there. "
+            f"{plural(faults, 'line')} in {plural(len(faulty), 'log')} {'is' if faults == 1 else 'are'} bad. "
             f"The first: {first.path}, line {first.faults[0].number}: {first.faults[0].fault}.",
             f"Run: tvmmobile logs verify --repair {shlex.join(options)}".rstrip(),
         )
     foreign = [log for log in logs if log.foreign]
     if foreign:
-        raise UserError(f"{foreign[0].path} is no tuning log: {foreign[0].foreign}.", "Move it away, or give it its name.")
+        raise UserError(f"{foreign[0].path} is not a tuning log: {foreign[0].foreign}.", "Move it away, or rename it.")
     records = sum(len(log.lines) - len(log.faults) for log in logs)
     unused = sum(bool(line.remark) for log in logs for line in log.lines)
     state = f"{plural(faults, 'line')} cut" if faults else "all is well"

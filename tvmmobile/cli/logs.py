@@ -37,7 +37,7 @@ def rescore(
         int | None, typer.Option("--jobs", metavar="N", min=1, help="Number of worker processes; default: one per core.")
     ] = None,
 ) -> None:
-    """Score the best schedules of every kernel again with the current timing model.
+    """Score each kernel's best schedules again with the current model.
 
     The logs then hold only the new records; the old ones are kept beside them
     as .bak. Interrupt it at any time: finished scores are kept, and the same
@@ -68,7 +68,7 @@ def _report(done: RescoredLogs) -> None:
         soft_wrap=True,
     )
     for task in done.left_out:
-        console.print(f"left out: {task.name} (in none of the variants that tvmmobile knows)", soft_wrap=True)
+        console.print(f"left out: {task.name} (not in any variant that tvmmobile knows)", soft_wrap=True)
     for backup in done.backups:
         console.print(f"Written: {backup.with_suffix('')} (before: {backup.name})", soft_wrap=True)
 

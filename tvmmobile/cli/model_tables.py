@@ -125,9 +125,9 @@ def latencies_of(paths: Sequence[Path]) -> Latencies:
         found.setdefault(way, (context, {}))[1].update(variants)
     if len(found) > _MOST_COLUMNS:
         raise UserError(
-            f"the results were got in {len(found)} ways, by device, thread count or timing model: "
-            f"there is room for {_MOST_COLUMNS} columns of latencies.",
-            "Give --results files of fewer ways.",
+            f"the results differ in device, thread count or timing model in {len(found)} ways: "
+            f"only {_MOST_COLUMNS} columns of latencies fit.",
+            "Give fewer kinds of --results.",
         )
     marks = [f" [{letter}]" for letter in "ab"] if len(found) > 1 else [""]
     return Latencies(tuple(Column(*column, mark) for column, mark in zip(found.values(), marks, strict=False)))
@@ -156,7 +156,7 @@ def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
     console = output()
     console.print(table)
     console.print(_COUNTED)
-    console.print(f"top-1 of ImageNet{' and what is printed' if printed else ''}: from [n], as published. {UNKNOWN}: not there.")
+    console.print(f"ImageNet top-1{' and printed counts' if printed else ''}: as published, from [n]. {UNKNOWN}: unknown.")
     for number, source in enumerate(sources, start=1):
         console.print(f"[{number}] {source}")
     _print_end({cost.spec.name for cost in costs}, latencies)

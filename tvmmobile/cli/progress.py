@@ -51,7 +51,7 @@ class Shown(Listener):
             + (f", then up to {plan.trials} for each kernel a plan may use" if plan.trials > plan.first else "")
         )
         if plan.outdated:
-            self.said(f"{plan.outdated} records rest on another timing model and do not count: see tvmmobile logs rescore --help")
+            self.said(f"{plan.outdated} records of another timing model do not count: see tvmmobile logs rescore --help")
 
     def searching(self, assignments: Sequence[Assignment], kind: str) -> AbstractContextManager[SearchListener]:
         """See `pipeline.listener.Listener`."""

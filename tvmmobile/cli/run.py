@@ -60,7 +60,7 @@ def run(
     if save_input is not None:
         write_bytes(save_input, given.array.astype("<f4").tobytes())
     done = run_library(found, given.array, board, repeat=repeat)
-    # What is no row of classes is not ranked.
+    # Only a vector of classes is ranked.
     ranked = most_likely(done.output, min(top, found.spec.classes), names) if done.output.ndim == 2 else []
     if output is not None:
         import numpy as np
@@ -110,7 +110,7 @@ def _print(report: dict[str, Any]) -> None:
         table.add_row(str(entry["index"]), *([clean(entry["label"])] if named else []), share)
     console = output()
     console.print(f"input: {clean(report['input'])}", soft_wrap=True)
-    console.print(table if report["top"] else "The output is no row of classes; --output FILE.npy keeps it.")
+    console.print(table if report["top"] else "The output is not a vector of classes; save it with --output FILE.npy.")
     for line in _timing_lines(report):
         console.print(line, soft_wrap=True)
     threads = plural(report["threads"], "thread")

@@ -104,4 +104,4 @@ def _print_plan(plan: TuningPlan) -> None:
     if remark:
         output().print(remark)
     minutes = plan.missing / _TRIALS_PER_SECOND / 60
-    output().print(f"About {minutes:.0f} minutes of tuning on two cores of a desktop; nothing was done.")
+    output().print(f"About {minutes:.0f} minutes of tuning on two desktop cores; nothing was run.")

@@ -40,12 +40,12 @@ def find_device(name: str, require_hardware: bool = False, pin: bool = False) ->
     board = load_board(board_name)
     if require_hardware:
         raise DeviceUnavailable(
-            f"No board is registered as {name!r}, and --require-hardware rules the virtual one out.",
+            f"No board is registered as {name!r}, and --require-hardware excludes the virtual one.",
             f"Run: tvmmobile device add {board_name} --ssh USER@HOST; or leave out --require-hardware to use the virtual board (modelled).",
         )
     if calibration_of(board) is None:
         raise DeviceUnavailable(
-            f"The model of {board.name} is uncalibrated: no measurement has confirmed its core, so nothing can be tuned or timed with it.",
-            f"Programs run on it: tvmmobile virtual run --board {board_name} -- PROGRAM",
+            f"The model of {board.name} is not calibrated for its core, so it cannot tune or time.",
+            f"Model programs on it: tvmmobile virtual run --board {board_name} -- PROGRAM",
         )
     return VirtualDevice(board.name + VIRTUAL_SUFFIX, board, str(Path(board_name).resolve()) if board_name.endswith(".toml") else "")

@@ -67,14 +67,14 @@ def save_baselines(results: Results, libraries: Path, directory: Path) -> list[B
     """Make every variant the baseline of its device, in place of an older one; with its library where `libraries` holds it.
 
     Raises:
-        UserError: there is no variant, one of them does not count, or a name cannot be a file's; nothing is written then.
+        UserError: there is no variant, one of them does not count, or a name cannot be a file name; nothing is written then.
     """
     if not results.variants:
-        raise UserError("there is no variant to keep.", "Time one with tvmmobile bench.")
+        raise UserError("there are no variants to save.", "Time one with tvmmobile bench.")
     folder = device_folder(directory, results.context.device)
     for variant in results.variants:
         if variant.invalid:
-            raise UserError(f"the run of {variant.name} does not count: {variant.invalid}.", "Time it again with tvmmobile bench.")
+            raise UserError(f"the run of {variant.name} is not valid: {variant.invalid}.", "Time it again with tvmmobile bench.")
         _check_name(baseline_name(variant), "variant")
     found = [_library(libraries, variant) for variant in results.variants]
     return [_save(results.context, variant, library, folder) for variant, library in zip(results.variants, found, strict=True)]
@@ -107,7 +107,7 @@ def device_folder(directory: Path, device: str) -> Path:
 
 def _check_name(name: str, what: str) -> str:
     if not _SAFE_NAME.fullmatch(name):
-        raise UserError(f"{name!r} cannot be the file name of a {what}.", "Names have letters, digits, points, dashes and underscores.")
+        raise UserError(f"{name!r} cannot be the file name of a {what}.", "Use letters, digits, dots, hyphens and underscores.")
     return name
 
 
@@ -140,5 +140,5 @@ def _load(path: Path) -> Baseline:
     results = read_results(path)
     variants: Sequence[VariantResult] = results.variants
     if len(variants) != 1 or (results.context.device, baseline_name(variants[0]) + _SUFFIX) != (path.parent.name, path.name):
-        raise UserError(f"{path} is not the baseline that its place says.", "Save it again: tvmmobile baseline save")
+        raise UserError(f"{path} is not a baseline of its device and variant.", "Save it again: tvmmobile baseline save")
     return Baseline(path, results.context, variants[0])

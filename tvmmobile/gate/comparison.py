@@ -169,8 +169,8 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
         measure: with it, variants that look slower are repeated before they are judged; modelled ones need none of it.
 
     Raises:
-        UserError: the two do not compare: device, kind, clock, threads, dtype or timing model differ, a sample is no latency, a variant is
-            there twice, or they have none in common.
+        UserError: the two are not comparable: device, kind, clock, threads, dtype or timing model differ, a sample is not a latency, a
+            variant appears twice, or they have none in common.
     """
     check_threshold(threshold)
     check_comparable(base.context, new.context)
@@ -331,7 +331,7 @@ def _by_key(results: Results) -> dict[Key, VariantResult]:
     for variant in results.variants:
         key = (variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads)
         if key in found:
-            raise _refusal(f"{variant.name} is there twice")
+            raise _refusal(f"{variant.name} appears twice")
         try:
             check_samples(variant.samples_us)
         except (ValueError, TypeError) as error:

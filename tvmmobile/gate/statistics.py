@@ -114,10 +114,10 @@ class Judgement:
 def check_samples(samples: Samples) -> None:
     """Raises `ValueError` unless there are samples, and all are positive finite numbers."""
     if not len(samples):
-        raise ValueError("there are no samples")
+        raise ValueError("no samples")
     for value in samples:
         if not 0 < value < math.inf:
-            raise ValueError(f"{value!r} is no latency")
+            raise ValueError(f"{value!r} is not a latency")
 
 
 def judge_exact(base: float, new: float, threshold: float) -> Judgement:
@@ -174,7 +174,7 @@ def estimate_ratio(pairs: Sequence[Pair]) -> Estimate:
         ValueError: there is no pair, or a sample is not a positive finite number.
     """
     if not pairs:
-        raise ValueError("there are no runs")
+        raise ValueError("no runs")
     for pair in pairs:
         check_samples(pair.base)
         check_samples(pair.new)

@@ -184,8 +184,8 @@ def _refuse_others(module: Any) -> None:
                 found.add(str(getattr(value.op, "name", value.op)).removeprefix("relax."))
     if found:
         raise UserError(
-            f"no kernel can be made of {', '.join(sorted(found))}.",
-            "Express it in other operators, or leave that part out of what is compiled.",
+            f"no kernel can be compiled for {', '.join(sorted(found))}.",
+            "Express it with other operators, or leave that part out.",
         )
 
 

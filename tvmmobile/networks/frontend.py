@@ -140,14 +140,14 @@ def refuse_operators(unknown: Iterable[str]) -> None:
     if names:
         raise UserError(
             f"the network has {'an operator' if len(names) == 1 else 'operators'} that cannot be imported: {', '.join(names)}.",
-            "Express it in others, or leave that part out of what is compiled.",
+            "Express it with others, or leave that part out.",
         )
 
 
 def not_imported(error: Exception) -> UserError:
     """What to say where Relax' importer fails over an operator that it has."""
     return UserError(
-        f"the network cannot be imported into Relax: {first_line(error)}", "Find the operator it means, and express it in others."
+        f"the network cannot be imported into Relax: {first_line(error)}", "Find the operator it names, and express it with others."
     )
 
 

@@ -122,6 +122,6 @@ def variants(
             ("--classes", classes != IMAGENET_CLASSES),
         ):
             if given:
-                raise UserError(f"{option} is for built-in networks; {file} is as it is.", f"Leave {option} away, or change the file.")
+                raise UserError(f"{option} is for built-in networks and cannot change {file}.", f"Leave out {option}, or change the file.")
         specs = own_specs(file, resolutions, weights, seed)
     return [Model(spec, weights, seed, file) for spec in specs]

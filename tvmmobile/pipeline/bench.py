@@ -55,7 +55,7 @@ def check_libraries(libraries: Sequence[Library], board: Device) -> None:
     """Raises `UserError` unless there are some, all for one thread count that the device has."""
     threads = {library.threads for library in libraries}
     if not threads:
-        raise UserError("there is no library.", "Give one that tvmmobile.compile returns, or several.")
+        raise UserError("no library was given.", "Give one that tvmmobile.compile returns, or several.")
     if len(threads) > 1:
         raise UserError(f"libraries for {sorted(threads)} threads cannot share a report.", "Time them one thread count at a time.")
     check_threads(threads.pop(), board.profile)

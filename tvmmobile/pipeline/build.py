@@ -89,7 +89,7 @@ class VariantJob:
     def reads(self) -> Mapping[str, Path]:
         """The files it reads, by their place below the folder that `moved` is given."""
         found: dict[str, Path] = {}
-        # A checkpoint that is no file is the job's to complain of: every path then stays what it is, but for the folder.
+        # The job complains of a checkpoint that is not a file; every other path stays as it is.
         checkpoint, own = self.model.checkpoint, self.model.own
         if checkpoint is not None and checkpoint.is_file():
             found[f"checkpoint/{checkpoint.name}"] = checkpoint

@@ -76,7 +76,7 @@ def compile_models(
         UserError: an argument is wrong, or a network cannot be compiled.
     """
     if logs is not None and not Path(logs).is_dir():
-        raise UserError(f"--logs {logs} is not there, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
+        raise UserError(f"--logs {logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     folder = scratch_folder("libraries") if out is None else Path(out)
     request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), None if dump_ir is None else Path(dump_ir))
     jobs = request.jobs(models, device_of(device).profile)

@@ -90,7 +90,7 @@ def regress(
         What the libraries took, and the verdicts.
 
     Raises:
-        UserError: there is no baseline, or one does not compare with what the device gives.
+        UserError: there is no baseline, or one is not comparable with what the device gives.
         Disagreement: a library does not compute what PyTorch computes.
         DeviceUnavailable: the device went away.
     """
@@ -107,7 +107,7 @@ def regression_of(libraries: Sequence[Library], profile: DeviceProfile, director
     """What these libraries will be compared with; checked before anything is timed.
 
     Raises:
-        UserError: there is no baseline, or one does not compare with what this device would give now.
+        UserError: there is no baseline, or one is not comparable with what this device would give now.
     """
     check_threshold(threshold)
     wanted = {_identity(library) for library in libraries}

@@ -27,7 +27,7 @@ def models_of(models: Models) -> list[Model]:
     """
     found = [models] if isinstance(models, Model) else list(models() if callable(models) else models)
     if not found:
-        raise UserError("there is no network.", "Give one that tvmmobile.load returns, or several.")
+        raise UserError("no network was given.", "Give one that tvmmobile.load returns, or several.")
     return found
 
 
@@ -69,4 +69,4 @@ class Request:
 def check_threads(threads: int, profile: DeviceProfile) -> None:
     """Raises `UserError` for a thread count the device cannot run."""
     if threads > profile.cores:
-        raise UserError(f"{threads} threads are more than the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")
+        raise UserError(f"{threads} threads exceed the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")

@@ -88,10 +88,10 @@ def rescore_logs(
 
 def _checked(ranked: list[Ranking], profile: DeviceProfile, directory: Path) -> list[Ranking]:
     if not profile.origin.modelled:
-        raise UserError(f"{profile.name} is a real board: its logs rest on no timing model.", "Tune it again: tvmmobile tune")
+        raise UserError(f"{profile.name} is a real board: its records do not depend on a timing model.", "Tune it again: tvmmobile tune")
     if not ranked:
         raise UserError(
-            f"{directory} has no records of {profile.name} that rest on another timing model than the present one.",
+            f"{directory} has no records of {profile.name} of another timing model than the current one.",
             "Name another directory with --logs DIR.",
         )
     return ranked

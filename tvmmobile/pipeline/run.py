@@ -128,7 +128,7 @@ def _input(library: Library, image: npt.ArrayLike) -> npt.NDArray[np.float32]:
     try:
         array = np.ascontiguousarray(image, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # a tensor of PyTorch's says by itself what it lacks
-        raise UserError(f"the input is no array of numbers: {error}.", "Give an array of NumPy's, or a detached tensor.") from error
+        raise UserError(f"the input is not an array of numbers: {error}.", "Give a NumPy array or a detached tensor.") from error
     if array.shape != library.spec.input_shape:
         given, wanted = (list(shape) for shape in (array.shape, library.spec.input_shape))
         raise UserError(f"the input is {given}, and {library.path.name} takes {wanted}.", "Give it in that shape, as NCHW.")

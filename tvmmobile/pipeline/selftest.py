@@ -102,8 +102,8 @@ def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report
         error, latency_us = _run_library(agents, Path(folder))
     if not error <= FLOAT32.tolerance:
         raise DeviceUnavailable(
-            f"The test library computes something else on {file.name}: error {error:.2g} of the largest output.",
-            "The board's processor may not be what it says; look at tvmmobile device list.",
+            f"The test library computes wrong values on {file.name}: error {error:.2g} of the largest output.",
+            "The board's processor may not be what it reports; see: tvmmobile device list",
         )
     return DeviceReport(tuple(boards), rate, f"{latency_us:.1f} us {device.profile.origin.kind}")
 

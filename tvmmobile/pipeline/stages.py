@@ -177,7 +177,7 @@ def bench_library(job: BenchJob) -> VariantResult:
         raise Disagreement(
             f"{library.path.name} disagrees with {_judge(manifest)} on {device.name}: error {difference:.2g} of the output's largest "
             "magnitude.",
-            "One of its kernels is wrong for this input; please report it with the manifest.",
+            "One of its kernels is wrong for this input; please report this with the manifest.",
         )
     return _result(library, manifest, run, difference)
 
@@ -270,8 +270,8 @@ def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) ->
     if error.kind == "timeout":
         busy = "this machine" if profile.origin.modelled else "the device"
         return Disagreement(
-            f"{library.path.name} does not end on {profile.name}: {error.reason}.",
-            f"Run it again while nothing else keeps {busy} busy, with fewer runs if you asked for many.",
+            f"{library.path.name} does not finish on {profile.name}: {error.reason}.",
+            f"Run it again while nothing else uses {busy}, with fewer runs if you asked for many.",
         )
     core = library.manifest().get("target", {}).get("mcpu", "another core")
     return Disagreement(

@@ -29,7 +29,7 @@ READABLE = (2, 3)
 #: Who computed the output that a library is compared with, where nothing else is said.
 REFERENCE = "PyTorch"
 _KIND = FileKind("a result file of tvmmobile", "Name a report.json that tvmmobile wrote, or make one: tvmmobile bench LIBRARIES --out DIR")
-#: Of every dataclass that a file holds: text is no number, and nothing is there that this version does not know.
+#: For every dataclass in a file: text does not count as a number, and unknown fields are errors.
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
 #: What a file may hold, wider than what any board gives, so that everything computed from it is a number as well.
@@ -225,7 +225,7 @@ class Results:
             UserError: there are more, or none.
         """
         if len(self.variants) != 1:
-            raise UserError(f"these are results of {len(self.variants)} variants, not of one.", "Take the latency of each of `variants`.")
+            raise UserError(f"these results have {len(self.variants)} variants, not one.", "Take the latency of each of `variants`.")
         return self.variants[0].latency_ms
 
 
@@ -323,7 +323,7 @@ def read_results(path: Path) -> Results:
     for index, entry in enumerate(file.benchmarks):
         first = names.setdefault(entry.name, index)
         if first != index:
-            raise _KIND.refusal(path, f"{entry.name!a} is there twice, as benchmarks[{first}] and benchmarks[{index}]")
+            raise _KIND.refusal(path, f"{entry.name!a} appears twice, as benchmarks[{first}] and benchmarks[{index}]")
     kept = [item.name for item in fields(VariantResult)]
     return Results(file.context, tuple(VariantResult(**{name: getattr(entry, name) for name in kept}) for entry in file.benchmarks))
 
@@ -352,6 +352,6 @@ def _check_format(path: Path, content: Any) -> None:
         )
     if version not in READABLE:
         raise UserError(
-            f"{path} has format {version}, which is no longer read; this version reads {READABLE[0]} to {FORMAT}.",
+            f"{path} has format {version}, which is no longer supported; this version reads {READABLE[0]} to {FORMAT}.",
             "Run the benchmark again: tvmmobile bench LIBRARIES --out DIR",
         )

@@ -90,7 +90,7 @@ def find_libraries(paths: Sequence[Path]) -> list[Library]:
         files += sorted(path.glob("*.so")) if path.is_dir() else [path]
     libraries = [_described(path) for path in dict.fromkeys(files)]
     if not libraries:
-        raise UserError(f"there is no library in {', '.join(map(str, paths))}.", "Compile some with tvmmobile compile.")
+        raise UserError(f"no library in {', '.join(map(str, paths))}.", "Compile some with tvmmobile compile.")
     names: dict[str, Path] = {}
     for library in libraries:
         other = names.setdefault(library.path.stem, library.path)
@@ -109,7 +109,7 @@ def _described(path: Path) -> Library:
     for needed in (path, path.with_suffix(".json"), path.with_suffix(".reference.npz")):
         if not needed.is_file():
             raise UserError(
-                f"{needed} is not there.", "A library needs its manifest and reference beside it: tvmmobile compile writes all three."
+                f"{needed} does not exist.", "A library needs its manifest and reference beside it: tvmmobile compile writes all three."
             )
     try:
         manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -355,7 +355,7 @@ def _load(session: Any, library: Path) -> Any:
         header = stream.read(20)
     # The device's loader says "no such file" of a library for another processor.
     if header[:4] != b"\x7fELF" or int.from_bytes(header[18:20], "little") != ELF_AARCH64:
-        raise MeasureError(f"{library.name} is no AArch64 library", "load")
+        raise MeasureError(f"{library.name} is not an AArch64 library", "load")
     session.upload_file(library)
     with _loading(library.name):
         return session.load_module(library.name)

@@ -36,12 +36,12 @@ def adb_server_port() -> int:
     """Where adb's server listens on this machine: `ANDROID_ADB_SERVER_PORT`, which adb itself reads too; 5037 without it.
 
     Raises:
-        UserError: it is no port.
+        UserError: it is not a port.
     """
     text = os.environ.get("ANDROID_ADB_SERVER_PORT") or "5037"
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise UserError(
-            f"ANDROID_ADB_SERVER_PORT is {text!r}, which is no port.", "Set it to a number from 1 to 65535, or unset it for 5037."
+            f"ANDROID_ADB_SERVER_PORT is {text!r}, which is not a port.", "Set it to a number from 1 to 65535, or unset it for 5037."
         )
     return int(text)
 

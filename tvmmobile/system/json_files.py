@@ -36,7 +36,7 @@ class FileKind:
     remedy: str
 
     def refusal(self, path: Path, problem: str) -> UserError:
-        """The error that says that `path` is no such file."""
+        """The error for a `path` that is not such a file."""
         return UserError(f"{path} is not {self.name}: {problem}.", self.remedy)
 
 
@@ -57,7 +57,7 @@ def read_json(path: Path, kind: FileKind) -> tuple[str, Any]:
             raise UserError(f"{path} was cut off: {problem}.", kind.remedy) from error
         if problem.startswith("recursion limit"):
             raise kind.refusal(path, "it is nested too deeply") from error
-        raise kind.refusal(path, f"it is no JSON, {problem}") from error
+        raise kind.refusal(path, f"it is not JSON, {problem}") from error
     _check_values(path, kind, content)
     return text, content
 
@@ -107,7 +107,7 @@ def _check_values(path: Path, kind: FileKind, content: Any) -> None:
     while waiting:
         where, value = waiting.pop()
         if isinstance(value, float) and not math.isfinite(value):
-            raise kind.refusal(path, f"{place(where)} is {value}, which is no number")
+            raise kind.refusal(path, f"{place(where)} is {value}, which is not a number")
         if len(where) > MOST_LEVELS:
             raise kind.refusal(path, f"{place(where[:3])} is nested too deeply")
         if isinstance(value, dict):

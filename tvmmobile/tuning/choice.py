@@ -46,5 +46,5 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
         return Choice(space.default, Price(None, "nothing alike was tuned: the template's usual knobs"))
     sampled = FallbackSpace(task, source, target).members(1)
     if not sampled:
-        raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", "Please report it with the network.")
+        raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", "Please report this with the network.")
     return Choice(sampled[0], Price(None, "not tuned: MetaSchedule's first sample"))

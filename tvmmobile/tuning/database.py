@@ -36,7 +36,7 @@ _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, Arith
 
 
 class MalformedRecord(ValueError):
-    """A line that is no record; the message says why, in a few words."""
+    """A line that is not a record; the message says why, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def read_record(line: bytes) -> tuple[Identity, Record]:
     try:
         value = json.loads(line.decode())
         if not isinstance(value, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         identity = _identity_of(value)
         record = _decode(value, _Known())
         usable(record)  # shapes that no layer has come up here
@@ -302,7 +302,7 @@ def _identity_of(value: dict[str, Any]) -> Identity:
     """Raises `KeyError` or `ValueError`."""
     device, model, tvm = value["device"], value.get("model"), value["tvm"]
     if not all(isinstance(name, str) for name in (device, tvm, model or "")):
-        raise ValueError("its device, timing model or TVM version is no text")
+        raise ValueError("its device, timing model or TVM version is not text")
     if model == EMULATED.written:
         return Identity(device, EMULATED, tvm)
     modelled = model is not None or device.endswith(VIRTUAL_SUFFIX)
@@ -399,7 +399,7 @@ def writing(directory: Path, device: str) -> Iterator[None]:
         except filelock.Timeout as error:
             raise UserError(
                 f"{_owner(path)} is writing tuning records of {device} to {directory}.",
-                "Wait until it has ended, or name another directory.",
+                "Wait for it to finish, or name another directory.",
             ) from error
         except OSError as error:
             raise UserError(f"tuning records cannot be written to {directory}: {error.strerror}.", "Name another directory.") from error

@@ -58,14 +58,14 @@ class Caches(_Strict):
     def _sets_are_a_power_of_two(self) -> Caches:
         # An address's bits choose the line's set.
         if self.line_bytes < _LEAST_LINE_BYTES or self.line_bytes & (self.line_bytes - 1):
-            raise ValueError(f"line_bytes = {self.line_bytes} is no power of two of at least {_LEAST_LINE_BYTES}")
+            raise ValueError(f"line_bytes = {self.line_bytes} is not a power of two of at least {_LEAST_LINE_BYTES}")
         levels = [("l1d", self.l1d_bytes, self.l1d_ways), ("l2", self.l2_bytes, self.l2_ways)]
         if self.has_l3:
             levels.append(("l3", self.l3_bytes, self.l3_ways))
         for name, size, ways in levels:
             sets, rest = divmod(size, self.line_bytes * max(ways, 1))
             if rest or not sets or sets & (sets - 1):
-                raise ValueError(f"{name}_bytes = {size} are no power of two of sets with {ways} lines of {self.line_bytes} bytes")
+                raise ValueError(f"{name}_bytes = {size} do not give a power of two of sets with {ways} lines of {self.line_bytes} bytes")
         return self
 
     @model_validator(mode="after")
@@ -171,12 +171,12 @@ def read_board(path: Path) -> Board:
     try:
         board = Board.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name} is no TOML file: {error}.", _REPAIR) from error
+        raise UserError(f"{path.name} is not a TOML file: {error}.", _REPAIR) from error
     except ValidationError as error:
         found = "; ".join(_complaint(list(problem["loc"]), problem["msg"], problem["input"]) for problem in error.errors())
         raise UserError(f"{path.name} does not describe a board: {found}.", _REPAIR) from error
     if board.name != path.stem:
-        raise UserError(f"{path.name} does not describe a board: name is {board.name!r}.", f"Call it {path.stem!r}, as the file is called.")
+        raise UserError(f"{path.name} does not describe a board: name is {board.name!r}.", f"Set name to {path.stem!r}, like the file.")
     return board
 
 

@@ -68,7 +68,7 @@ def read_elf(path: Path) -> Elf:
     """
     data = path.read_bytes()
     if data[:4] != _IDENT or len(data) < 64:
-        raise NotElf(f"{path} is no ELF file")
+        raise NotElf(f"{path} is not an ELF file")
     if data[4:6] != b"\x02\x01":
         machine = int.from_bytes(data[18:20], "little")
         return Elf(_MACHINES.get(machine, "another architecture"), False, "", (), ())

@@ -169,9 +169,9 @@ def _problem_of(path: Path) -> tuple[str, str] | None:
             script = stream.read(2) == b"#!"
         if script:
             return f"{path} is a script.", "Name the program that interprets it first, then the script."
-        return f"{path} is no program that Linux can run.", "Give an AArch64 program."
+        return f"{path} is not an executable that Linux can run.", "Give an AArch64 program."
     except OSError as error:
-        return f"{path} cannot be read: {error.strerror}.", "Give yourself access to it."
+        return f"{path} cannot be read: {error.strerror}.", "Check its permissions."
     if elf.machine != "AArch64":
         return f"{path} is a program for {elf.machine}, not for AArch64.", "Build it for aarch64-linux-gnu, or name one from a --sysroot."
     return None if elf.runs else (f"{path} is an object file, not a program.", "Link it first.")
@@ -190,9 +190,9 @@ def _run_to_the_end(words: list[str]) -> subprocess.Popen[bytes]:
 
 def _check_end(code: int, name: str) -> None:
     if code < 0:
-        raise UserError(f"{name} was ended by {signal.Signals(-code).name}.", "Run it on a board or under qemu-aarch64 to see why.")
+        raise UserError(f"{name} was killed by {signal.Signals(-code).name}.", "Run it on a board or under qemu-aarch64 to see why.")
     if code:
-        raise UserError(f"{name} ended with exit code {code}.", "A program is modelled when it ends with 0; what it printed may say more.")
+        raise UserError(f"{name} exited with code {code}.", "Only a run that exits with 0 is modelled; see the program's own output.")
 
 
 def _read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
@@ -204,7 +204,7 @@ def _read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
         raise UserError(f"{len(marked)} processes of {name} have regions.", "Mark the region in one process only.")
     pid = marked[0] if marked else process
     if pid not in profiles:
-        raise UserError(f"{name} left nothing to model: it has become another program (exec).", "Name that program instead.")
+        raise UserError(f"{name} left nothing to model: it became another program (exec).", "Name that program instead.")
     if profiles[pid].problem:
         raise UserError(f"{name} cannot be modelled: {profiles[pid].problem}.", _MARKERS)
     return texts[pid], (folder / f"{pid}.maps").read_text(encoding="utf-8", errors="replace")

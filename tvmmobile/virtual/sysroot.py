@@ -75,7 +75,7 @@ def _unpack_debian(scratch: Path, root: Path) -> None:
     """Debian's Python with all it depends on, by an apt-get that knows of no installed package and keeps its state in `scratch`."""
     for name in ("apt-get", "dpkg-deb"):
         if shutil.which(name) is None:
-            raise UserError(f"{name} is missing; an AArch64 Python is put together with it.", "Run this on Debian, Ubuntu or the like.")
+            raise UserError(f"{name} is missing; it is needed to build an AArch64 Python.", "Run this on Debian or Ubuntu.")
     for name in ("state/lists/partial", "cache/archives/partial"):
         (scratch / name).mkdir(parents=True)
     (scratch / "status").touch()

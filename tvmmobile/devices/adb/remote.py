@@ -59,7 +59,7 @@ def connect_adb(address: AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Ad
     try:
         transport = _transport_of(server, serial, deadline)
         if "shell_v2" not in server.ask(f"host-transport-id:{transport}:features", timeout_s=_left(deadline)).split(","):
-            raise DeviceUnavailable(f"{serial} runs an Android older than 7, which does not tell exit codes.", "Use a newer device.")
+            raise DeviceUnavailable(f"{serial} runs an Android older than 7, which does not report exit codes.", "Use a newer device.")
         remote = AdbRemote(server, serial, transport)
         remote.run(["true"], timeout_s=_left(deadline))
     except NoAnswer as error:
@@ -67,9 +67,7 @@ def connect_adb(address: AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Ad
     except (AdbRefused, Gone, LinkLost) as error:
         if time.monotonic() >= deadline:
             raise _silent(serial, timeout_s) from error
-        raise DeviceUnavailable(
-            f"{serial} was there and is gone again: {error}.", f"Check its cable, then run: adb -s {serial} shell"
-        ) from error
+        raise DeviceUnavailable(f"{serial} disconnected: {error}.", f"Check its cable, then run: adb -s {serial} shell") from error
     return remote
 
 
@@ -110,7 +108,7 @@ def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s
         if not state:
             raise _unknown(serial, listed, said)
         if state not in ("offline", "connecting", "authorizing"):
-            raise DeviceUnavailable(f"{serial} is in state {state}.", f"Boot Android on it; adb -s {serial} reboot may do.")
+            raise DeviceUnavailable(f"{serial} is in state {state}.", f"Boot Android on it: adb -s {serial} reboot")
         if time.monotonic() >= deadline:
             if state == "offline":
                 raise DeviceUnavailable(f"{serial} is offline.", f"Check its cable or network, then run: adb -s {serial} reconnect")
@@ -135,7 +133,7 @@ def _connect(server: AdbServer, serial: str, deadline: float) -> str:
 def _unknown(serial: str, listed: dict[str, str], said: str) -> DeviceUnavailable:
     if said:
         return DeviceUnavailable(
-            f"{serial} cannot be connected to: {said}.", f"Check the address, and turn on network debugging: adb connect {serial}"
+            f"{serial} cannot be reached: {said}.", f"Check the address, and turn on network debugging: adb connect {serial}"
         )
     there = ", ".join(f"{other} ({state})" for other, state in sorted(listed.items())) or "none at all"
     return DeviceUnavailable(

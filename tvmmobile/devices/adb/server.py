@@ -145,7 +145,7 @@ def _check_okay(connection: socket.socket) -> None:
     if said == b"FAIL":
         raise AdbRefused(_text(connection).partition("\n")[0])
     if said != b"OKAY":
-        raise Gone(f"{said!r} is not how adb answers")
+        raise Gone(f"unexpected answer from adb: {said!r}")
 
 
 def running_server() -> AdbServer:
@@ -168,7 +168,7 @@ def running_server() -> AdbServer:
 def _start(port: int) -> None:
     program = shutil.which("adb")
     if program is None:
-        raise DeviceUnavailable("There is no adb program on this machine.", _INSTALL)
+        raise DeviceUnavailable("adb is not installed on this machine.", _INSTALL)
     try:
         command = [program, "-P", str(port), "start-server"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)

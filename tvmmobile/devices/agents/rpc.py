@@ -90,7 +90,7 @@ def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
                 raise LinkError(f"there is no tracker at {endpoint.host}:{endpoint.port}")
             size = struct.unpack("<i", _receive(tracker, 4, deadline))[0]
             if not 0 < size <= MAX_MESSAGE_BYTES:
-                raise LinkError("the tracker's answer makes no sense")
+                raise LinkError("the tracker's answer is invalid")
             code, place = json.loads(_receive(tracker, size, deadline))
     except TimeoutError:
         raise LinkError(f"no agent of {endpoint.key!r} was free within {wait_s:g} s") from None

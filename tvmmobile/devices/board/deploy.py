@@ -61,7 +61,9 @@ def push_files(
     stored = _hashes(remote, folder, missing)
     wrong = next((name for name in missing if stored.get(name) != wanted[name]), None)
     if wrong is not None:
-        raise DeviceUnavailable(f"{folder}/{wrong} on the board is not what was sent.", "Its storage may be failing; check with df -h.")
+        raise DeviceUnavailable(
+            f"{folder}/{wrong} on the board differs from what was sent.", "Its storage may be failing; check with df -h."
+        )
     return missing
 
 

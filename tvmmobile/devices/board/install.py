@@ -34,7 +34,7 @@ def home_directory(remote: Remote) -> str:
     )
     done = remote.run(["sh", "-c", script])
     if done.status != 0 or not done.stdout.startswith("/"):
-        raise DeviceUnavailable("The board's user has no home directory that can be written.", "Name another folder with --directory.")
+        raise DeviceUnavailable("The board's user has no writable home directory.", "Name another folder with --directory.")
     return done.stdout.strip()
 
 
@@ -66,7 +66,7 @@ def remove_folder(remote: Remote, directory: str) -> None:
     script = '[ -e "$1" ] || exit 0; [ -f "$1/$2" ] || exit 9; rm -rf "$1"'
     done = remote.run(["sh", "-c", script, "sh", directory, MARK], timeout_s=_REMOVE_TIMEOUT_S)
     if done.status == 9:
-        raise UserError(f"{directory} on the board was not made by tvmmobile and stays as it is.", "Look at it yourself.")
+        raise UserError(f"{directory} on the board was not made by tvmmobile and is kept.", "Remove it by hand if it is not needed.")
     if done.status != 0:
         raise UserError(f"{directory} cannot be removed from the board: {done.stderr.strip()}.", "Remove it there by hand.")
 

@@ -154,7 +154,7 @@ class BoardLink:
             now = time.monotonic()
             ended = [then for then in ended if now - then < RESTART_WINDOW_S] + [now]
             if len(ended) > MOST_RESTARTS:
-                raise DeviceUnavailable(f"The agent on {described(self.board.address)} keeps ending: {words or 'it says nothing'}.")
+                raise DeviceUnavailable(f"The agent on {described(self.board.address)} keeps exiting: {words or 'no output'}.")
 
     def _run_agent(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> str:
         """Run one agent until it ends or this link is stopped; what it wrote to standard error.
@@ -183,7 +183,7 @@ class BoardLink:
             if time.monotonic() > deadline:
                 where = described(self.board.address)
                 raise DeviceUnavailable(
-                    f"The agent on {where} did not register within {REGISTER_S:g} s: {process.last_words() or 'it says nothing'}.",
+                    f"The agent on {where} did not register within {REGISTER_S:g} s: {process.last_words() or 'no output'}.",
                     "Its SSH server must allow port forwarding (AllowTcpForwarding yes)."
                     if isinstance(self.board.address, SshAddress)
                     else "Run: adb reconnect",

@@ -68,16 +68,16 @@ def add_device(
     """
     check_name(name)
     if (ssh is None) == (adb is None):
-        raise UserError("Give one of --ssh and --adb.", "Such as: tvmmobile device add pi4 --ssh pi@raspberrypi.local")
+        raise UserError("Give either --ssh or --adb.", "For example: tvmmobile device add pi4 --ssh pi@raspberrypi.local")
     known = load_device(name)
     if known is not None and not join:
-        raise UserError(f"{name} is registered already.", f"tvmmobile device remove {name}, or --join for another board of that name.")
+        raise UserError(f"{name} is already registered.", f"tvmmobile device remove {name}, or add --join for another board of that name.")
     if known is None and join:
         raise UserError(f"{name} is not registered yet.", "Leave out --join.")
     address = AdbAddress(serial=str(adb)) if ssh is None else _ssh_address(ssh, port, fingerprint, agreed)
     board = _board(address, directory, tuple(shlex.split(runner)), root, clock_ghz, said)
     if known is not None and (known.boards[0].facts.cores, known.boards[0].runner) != (board.facts.cores, board.runner):
-        raise UserError(f"This board's cores are not those of {name}.", "Boards of one name must be alike; give it a name of its own.")
+        raise UserError(f"This board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
     return board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
 
 
@@ -115,7 +115,7 @@ def _ssh_address(destination: str, port: int | None, fingerprint: str | None, ag
     if fingerprint is not None and fingerprint != key.fingerprint:
         raise DeviceUnavailable(
             f"{destination} has the host key {key.fingerprint}, not {fingerprint}.",
-            "Ask whoever set it up; on the board: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+            "Check it on the board: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
         )
     if key.known == "changed":
         raise DeviceUnavailable(
@@ -124,7 +124,7 @@ def _ssh_address(destination: str, port: int | None, fingerprint: str | None, ag
         )
     if key.known == "unknown" and fingerprint is None and not agreed(destination, key.fingerprint):
         raise DeviceUnavailable(
-            f"The host key of {destination} is not known, and nobody agreed to it: {key.fingerprint}.",
+            f"The host key of {destination} is not known and was not confirmed: {key.fingerprint}.",
             f"If it is the board's, give --fingerprint {key.fingerprint}",
         )
     return SshAddress(destination=destination, port=port, host_key=key.text)
@@ -143,7 +143,7 @@ def _board(
             cores = tuple(core if core.max_hz else core.model_copy(update={"max_hz": clock_ghz * 1e9}) for core in facts.cores)
             facts = facts.model_copy(update={"cores": cores})
         if not all(core.max_hz for core in facts.cores):
-            raise UserError("The board does not tell how fast its cores can be.", "Give their highest clock: --clock 1.8")
+            raise UserError("The board does not report its maximum clock.", "Give it: --clock 1.8")
         directory = directory or home_directory(remote)
         install_agent(remote, directory, bundle, said)
     added = datetime.now(UTC).isoformat(timespec="seconds")

@@ -119,7 +119,7 @@ def _check_architecture(architecture: str, model: str) -> None:
             f"{board} runs a 32-bit kernel ({architecture}); libraries are made for AArch64.",
             "Install the 64-bit system; on a Raspberry Pi, arm_64bit=1 in config.txt gives a 64-bit kernel.",
         )
-    raise DeviceUnavailable(f"{board} is no AArch64 board but {architecture or 'unknown'}.", "tvmmobile compiles for 64-bit Arm alone.")
+    raise DeviceUnavailable(f"{board} is not an AArch64 board but {architecture or 'unknown'}.", "tvmmobile compiles only for 64-bit Arm.")
 
 
 def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:

@@ -73,14 +73,14 @@ def route_to(destination: str, port: int | None) -> Route:
     """
     user, _, name = destination.rpartition("@")
     if not _HOST.fullmatch(name) or (user and not _USER.fullmatch(user)) or (destination.startswith("@")):
-        raise DeviceUnavailable(f"{destination!r} is no SSH destination.", "Give [user@]host, such as pi@raspberrypi.local.")
+        raise DeviceUnavailable(f"{destination!r} is not an SSH destination.", "Give [user@]host, such as pi@raspberrypi.local.")
     options = _options(name, user, port)
     try:
         number = int(options.get("port", DEFAULT_PORT))
         limit = options.get("connecttimeout")
         timeout_s = float(limit) if limit is not None and limit != "none" else None
     except ValueError as error:
-        raise DeviceUnavailable(f"The SSH configuration of {name} has a port or timeout that is no number: {error}.") from error
+        raise DeviceUnavailable(f"The SSH configuration of {name} has a port or timeout that is not a number: {error}.") from error
     host = options.get("hostname", name)
     alias = options.get("hostkeyalias")
     return Route(
@@ -108,7 +108,7 @@ def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
         found: Mapping[str, str] = paramiko.SSHConfig.from_text("\n".join(lines) + "\n").lookup(name)
     except (paramiko.SSHException, ImportError, LookupError, ValueError) as error:
         raise DeviceUnavailable(
-            f"The SSH configuration cannot be understood for {name}: {error}.",
+            f"The SSH configuration of {name} cannot be parsed: {error}.",
             f"Run: ssh -G {shlex.quote(name)} (and repair ~/.ssh/config).",
         ) from error
     return found
@@ -121,7 +121,7 @@ def _config_lines(path: Path, depth: int, section: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise DeviceUnavailable(f"{path} cannot be read: {error.strerror}.", "Let yourself read it, or remove it.") from error
+        raise DeviceUnavailable(f"{path} cannot be read: {error.strerror}.", "Make it readable, or remove it.") from error
     lines = [section]
     for line in text.splitlines():
         keyword, values = [*line.replace("=", " ", 1).split(None, 1), "", ""][:2]

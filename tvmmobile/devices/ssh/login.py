@@ -67,7 +67,7 @@ def log_in(route: Route, host_key: str, timeout_s: float) -> Link:
 def _check_host_key(route: Route, expected: str, found: str) -> None:
     if expected != found:
         raise DeviceUnavailable(
-            f"The host key of {route.where} has changed: it was {fingerprint_of(expected)}, and is {fingerprint_of(found)} now.",
+            f"The host key of {route.where} has changed: it was {fingerprint_of(expected)}, and is now {fingerprint_of(found)}.",
             "If the board was reinstalled, run: tvmmobile device remove NAME, and add it again. If not, someone may be posing as it.",
         )
 
@@ -109,7 +109,7 @@ def _limit(route: Route, transport: Any, deadline: float) -> None:
     left = deadline - time.monotonic()
     if left <= 0.0:
         raise DeviceUnavailable(
-            f"{route.where} did not log {route.user} in in time.", "Check that the board is not overloaded, and try again."
+            f"{route.where} did not log {route.user} in within the time limit.", "Check that the board is not overloaded, and try again."
         )
     transport.auth_timeout = left
 

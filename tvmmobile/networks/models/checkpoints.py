@@ -137,4 +137,4 @@ def _check_tensor(path: Path, name: str, value: Any, wanted: torch.Tensor, remed
         given, needed = ("×".join(map(str, tensor.shape)) for tensor in (value, wanted))
         raise UserError(f"checkpoint {path}: {name} is {given}, but this variant needs {needed}.", remedy)
     if not torch.isfinite(value).all():
-        raise UserError(f"checkpoint {path}: {name} holds NaN or infinity.", "Save the checkpoint again from a sound model.")
+        raise UserError(f"checkpoint {path}: {name} holds NaN or infinity.", "Save the checkpoint again from a valid model.")

@@ -51,7 +51,7 @@ class ModelSpec:
                     "Give --alpha a value such as 0.25, 0.5, 0.75 or 1.0.",
                 )
         elif traits.alphas == (1.0,) != (self.alpha,):
-            raise UserError(f"{self.name} has no width multiplier, and --alpha is {self.alpha}.", "Leave --alpha away, or give 1.0.")
+            raise UserError(f"{self.name} has no width multiplier, but --alpha is {self.alpha}.", "Leave out --alpha, or give 1.0.")
         elif self.alpha not in traits.alphas:
             raise UserError(
                 f"width multiplier {self.alpha} is not one of {self.name}'s.", f"Give --alpha one of: {', '.join(map(str, traits.alphas))}."
@@ -60,7 +60,7 @@ class ModelSpec:
     def _check_resolution(self, traits: Traits) -> None:
         least, most = traits.sides
         if least == most != self.resolution:
-            raise UserError(f"{self.name} takes images of side {least} alone, not {self.resolution}.", f"Give --resolution {least}.")
+            raise UserError(f"{self.name} takes only images of side {least}, not {self.resolution}.", f"Give --resolution {least}.")
         if not least <= self.resolution <= most:
             raise UserError(
                 f"resolution {self.resolution} is outside {least} to {most} of {self.name}.",

@@ -67,7 +67,7 @@ def imported_program(
     program = decomposed(program)
     changed = [*program.graph_signature.buffers_to_mutate.values()]
     if changed:
-        raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before it is exported, and keep no state in buffers.")
+        raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before exporting, and keep no state in buffers.")
     spec = spec_of(file, contents, list(_inputs(program)), list(_outputs(program)), side, fix)
     module = import_program(program)
     parameters = sum(parameter.numel() for parameter in program.parameters())
@@ -87,7 +87,7 @@ def _outputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
 
 
 def _tensor(name: str, value: Any) -> Tensor:
-    """What a value of the graph is like; what is no tensor, such as a number, has no shape."""
+    """What a value of the graph is like; a value that is not a tensor, such as a number, has no shape."""
     import torch
 
     if not isinstance(value, torch.Tensor):

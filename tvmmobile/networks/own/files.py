@@ -77,7 +77,7 @@ def own_file(model: str) -> OwnFile | None:
     if path.suffix.lower() in SUFFIXES:
         return OwnFile(path)
     if path.suffix or len(path.parts) > 1:
-        raise UserError(f"--model {model} is no file that a network can be read from.", f"Give a built-in network's name, {FORMS}.")
+        raise UserError(f"--model {model} is not a network file.", f"Give a built-in network's name, {FORMS}.")
     return None
 
 
@@ -106,14 +106,16 @@ def spec_of(file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Seq
     if len(given) != 4 or given[2] != given[3]:
         raise UserError(f"{file}: the input {image.name!r} is {_words(given)}, not [1, channels, side, side].", fix)
     if len(returned) < 2:
-        raise UserError(f"{file}: the output {result.name!r} is {_words(returned)}, not [1, …].", "Return it with the batch in front.")
+        raise UserError(
+            f"{file}: the output {result.name!r} is {_words(returned)}, not [1, …].", "Return it with the batch dimension first."
+        )
     for tensor, shape, kind in ((image, given, "input"), (result, returned, "output")):
         if shape[0] != 1:
             raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}: a batch of {shape[0]}, not of 1.", fix)
         if not math.prod(shape):
-            raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}, which holds nothing.", fix)
+            raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}, which is empty.", fix)
     if side is not None and side != given[2]:
-        raise UserError(f"{file} takes images of side {given[2]} alone, not {side}.", f"Leave --resolution away, or give {given[2]}.")
+        raise UserError(f"{file} takes only images of side {given[2]}, not {side}.", f"Leave out --resolution, or give {given[2]}.")
     return OwnSpec(file.name, 1.0, given[2], contents=contents, channels=given[1], output=returned)
 
 

@@ -43,7 +43,7 @@ def load_own(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int
     with insisted():  # torch.export has weak references with callbacks
         imported = _imported(file, side, checkpoint, seed)
     if not imported.macs or not imported.parameters:
-        raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing in it to find schedules for.")
+        raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing to find schedules for.")
     return imported
 
 
@@ -51,7 +51,7 @@ def _imported(file: OwnFile, side: int | None, checkpoint: Path | None, seed: in
     if file.factory:
         return load_python(file, side, checkpoint, seed)
     if checkpoint is not None:
-        raise UserError(f"{file} holds its own weights, and --checkpoint gives others.", "Leave --checkpoint away.")
+        raise UserError(f"{file} holds its own weights, so --checkpoint does not apply.", "Leave out --checkpoint.")
     return load_onnx(file, side) if file.path.suffix.lower() == ".onnx" else load_exported_program(file, side)
 
 
@@ -69,5 +69,7 @@ def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: in
     """
     imported = load_own(file, spec.resolution, checkpoint, seed)
     if imported.spec != spec:
-        raise UserError(f"{file} is not the network it was when this run began.", "Leave it alone, and run the same command again.")
+        raise UserError(
+            f"{file} is not the network it was when this run began.", "Do not change it during a run; run the same command again."
+        )
     return imported

@@ -55,7 +55,7 @@ def load_onnx(file: OwnFile, side: int | None) -> Imported:
             result: Array = evaluator.run(None, {inputs[0].name: image})[0]
         except Exception as error:  # whatever its operators meet
             raise UserError(
-                f"ONNX' reference evaluator fails at {file}: {first_line(error)}", "Without it there is nothing to compare with."
+                f"ONNX's reference evaluator fails on {file}: {first_line(error)}", "The output cannot be checked without it."
             ) from error
         return result
 
@@ -77,10 +77,10 @@ def _parsed(file: OwnFile, content: bytes) -> Any:
 
     try:
         model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf's, which is no class of Python's own
-        raise UserError(f"{file} is damaged, or no ONNX file.", "Export it again.") from error
+    except Exception as error:  # protobuf's own class, not Python's
+        raise UserError(f"{file} is damaged or not an ONNX file.", "Export it again.") from error
     if not model.graph.node:
-        raise UserError(f"{file} is damaged, or no ONNX file: it has no operators.", "Export it again.")
+        raise UserError(f"{file} is damaged or not an ONNX file: it has no operators.", "Export it again.")
     return model
 
 
@@ -110,7 +110,7 @@ def _location(file: OwnFile, tensor: Any) -> str:
     location = next((str(entry.value) for entry in tensor.external_data if entry.key == "location"), "")
     path = PurePosixPath(location)
     if not location or path.is_absolute() or ".." in path.parts:
-        raise UserError(f"{file}: the data of {tensor.name} is in {location!r}, which is not beside it.", "Export it again.")
+        raise UserError(f"{file}: the data of {tensor.name} is in {location!r}, which is not in the same folder.", "Export it again.")
     return location
 
 
@@ -142,7 +142,7 @@ def _checked(file: OwnFile, model: Any) -> Any:
         model = inline_local_functions(model) if model.functions else model
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:
-        raise UserError(f"{file} is no sound ONNX model: {first_line(error)}", "Export it again.") from error
+        raise UserError(f"{file} is not a valid ONNX model: {first_line(error)}", "Export it again.") from error
 
 
 def _unknown(model: Any) -> list[str]:

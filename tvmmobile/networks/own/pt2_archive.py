@@ -46,7 +46,7 @@ def check_archive(file: OwnFile, content: bytes, fix: str) -> None:
         payloads = [payload for name in parts if name.endswith(_CONFIG) for payload in json.loads(parts[name])["config"].values()]
         pickled = any(payload["use_pickle"] for payload in payloads)
     except Exception as error:  # whatever its zip and JSON readers meet
-        raise UserError(f"{file} is damaged, or no file of torch.export.save.", fix) from error
+        raise UserError(f"{file} is damaged or was not written by torch.export.save.", fix) from error
     if any(name.startswith(_COMPILED) for name in names):
         raise _refusal(file, "holds compiled code", fix)
     if pickled or not all(_only_tensors(content) for name, content in parts.items() if name.endswith(".pt")):

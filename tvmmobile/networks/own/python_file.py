@@ -66,7 +66,7 @@ def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
     except Terminated:
         raise
     except (Exception, SystemExit) as error:  # it is the user's program, and may raise what it likes
-        raise UserError(f"{file.path} cannot be imported: {_said(file, error)}", "Run it with Python to see more.") from error
+        raise UserError(f"{file.path} cannot be imported: {_said(file, error)}", "Run it with Python for details.") from error
     factory = getattr(module, file.factory, None)
     if not callable(factory):
         functions = [name for name, value in vars(module).items() if isinstance(value, types.FunctionType) and not name.startswith("_")]
@@ -85,7 +85,7 @@ def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, t
     except Terminated:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{file} fails: {_said(file, error)}", "It is called without arguments, and returns the network.") from error
+        raise UserError(f"{file} fails: {_said(file, error)}", "It is called without arguments and must return the network.") from error
     parts = made if isinstance(made, tuple) else (made, None)
     if len(parts) != 2 or not isinstance(parts[0], torch.nn.Module) or not isinstance(parts[1], torch.Tensor | None):
         given = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else type(made).__name__

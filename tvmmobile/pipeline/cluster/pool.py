@@ -146,7 +146,7 @@ class ClusterWorkers:
             self._seen_at = self._looked_at
         if self._looked_at - self._seen_at > WITHOUT_WORKERS_S:
             raise DeviceUnavailable(
-                f"The Dask scheduler {self.address} has had no worker for {WITHOUT_WORKERS_S:g} s.",
+                f"The Dask scheduler {self.address} has had no workers for {WITHOUT_WORKERS_S:g} s.",
                 f"Start some with: dask worker {self.address} --nthreads 1; then run the same command again, finished work is kept.",
             )
 
@@ -161,8 +161,8 @@ class ClusterWorkers:
             raise self._gone() from error
         except KilledWorker as error:
             raise DeviceUnavailable(
-                f"The Dask workers that were given a job died one after another, the last of them {error.last_worker.address}.",
-                "Look at their logs (memory is the usual reason); then run the same command again, finished work is kept.",
+                f"The Dask workers that were given one job died one after another; the last was {error.last_worker.address}.",
+                "Look at their logs (they usually ran out of memory), then run the same command again; finished work is kept.",
             ) from error
         except ModuleNotFoundError as error:
             raise UserError(
@@ -212,11 +212,11 @@ def _carrier() -> Callable[[bytes], Delivery]:
 
 
 def check_address(address: str) -> None:
-    """Raises `UserError` for what is no address of a scheduler."""
+    """Raises `UserError` unless it is the address of a scheduler."""
     found = _ADDRESS.fullmatch(address)
     if found is None or not 0 < int(found.group(3)) < 65536:
         raise UserError(
-            f"--dask {address} is no address of a Dask scheduler.", "Give it as dask prints it: tcp://HOST:PORT, or tls://HOST:PORT."
+            f"--dask {address} is not the address of a Dask scheduler.", "Give it as Dask prints it: tcp://HOST:PORT, or tls://HOST:PORT."
         )
 
 
@@ -246,11 +246,11 @@ def _connected(address: str, connect_s: float) -> Any:
     except OSError as error:
         raise DeviceUnavailable(
             f"The Dask scheduler {address} did not answer within {connect_s:g} s.",
-            "Start one with: dask scheduler --host ADDRESS; or leave out --dask to work on this machine alone.",
+            "Start one with: dask scheduler --host ADDRESS; or leave out --dask to use only this machine.",
         ) from error
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"The Dask scheduler {address} cannot be spoken to: {reason}.",
+            f"The Dask scheduler {address} cannot be reached: {reason}.",
             "For tls://, name its certificates in Dask's own configuration (distributed.comm.tls); see its documentation.",
         ) from error

@@ -100,7 +100,7 @@ def join(results: Sequence[Results]) -> Joined:
         apart = differences(one.context, latest)
         if apart:
             raise UserError(
-                f"these results are of two contexts and cannot be joined: {'; '.join(apart)}.",
+                f"these results have different contexts and cannot be joined: {'; '.join(apart)}.",
                 "Leave out --join to see two results side by side, or join files of one device.",
             )
     found: dict[tuple[object, ...], VariantResult] = {}
@@ -111,7 +111,7 @@ def join(results: Sequence[Results]) -> Joined:
             found[key] = variant
             dates.setdefault(key, []).append(one.context.date)
     remarks = [
-        f"{found[key].name} is there {len(when)} times, from {', '.join(when)}; the latest counts."
+        f"{found[key].name} appears {len(when)} times, from {', '.join(when)}; the latest counts."
         for key, when in dates.items()
         if len(when) > 1
     ]
@@ -140,7 +140,7 @@ def side_by_side(old: View, new: View) -> Beside:
     remarks += [f"Versions: {versions}."] if versions else []
     remarks += [] if same_kind else ["Modelled and measured latencies are not compared with one another."]
     if same_kind and not apart:
-        remarks.append("Whether a change is more than noise, tvmmobile compare says.")
+        remarks.append("Run tvmmobile compare to tell changes from noise.")
     return Beside(old, new, _headings(old.context, new.context), tuple(pairs), tuple(remarks))
 
 

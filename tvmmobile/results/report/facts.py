@@ -52,14 +52,14 @@ def sum_sentence(table: KernelTable, variant: VariantResult, context: Context) -
         if table.sum_share <= 1:
             rest = "the rest is the virtual machine between them"
         else:
-            rest = "what goes on at once counts twice" if variant.threads > 1 else "timing each of them costs a little"
+            rest = "concurrent work counts twice" if variant.threads > 1 else "timing each one costs a little"
         return f"Within the network ({context.kind}) its kernels add up to {_part(table.sum_share)} % of its latency; {rest}."
     timed = [row.latency_us for row in table.rows if row.latency_us is not None]
     if not timed:
         return ""
     share = sum(timed) / variant.latency_us
     return (
-        f"Kernels as their tuning records have them ({context.kind}), each alone and with cold caches: together {percent(share)} % of the "
+        f"Kernels as in their tuning records ({context.kind}), each alone and with cold caches, add up to {percent(share)} % of the "
         "network's latency. They were not timed within the network."
     )
 

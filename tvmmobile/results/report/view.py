@@ -231,16 +231,16 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
     )
     beyond = {limit for variant in results.variants for limit in _beyond(variant, context)}
     if "compute" in beyond:
-        notes.append("More than 100 % of it: Strassen's algorithm needs fewer multiply-adds than are counted for a layer.")
+        notes.append("Above 100 % of it: Strassen's algorithm needs fewer multiply-adds than are counted for a layer.")
     if "memory" in beyond:
         notes.append(
-            "More than 100 % of what memory allows: that is for reading and writing in turns; a kernel that mostly reads may get more."
+            "Above 100 % of what memory allows: the limit is for alternating reads and writes; a kernel that mostly reads may get more."
         )
     if context.kind == "modelled":
-        notes.append("Core cycles: without what misses cost. DRAM: lines read from memory and written back to it.")
+        notes.append("Core cycles exclude the cost of misses. DRAM: lines read from memory and written back to it.")
     emulator = "; on a virtual board the code that QEMU translated is part of it" if context.kind == "modelled" else ""
-    notes.append(f"Peak memory: how far the process's resident memory rose: library, weights, activations{emulator}.")
+    notes.append(f"Peak memory: increase of the process's resident memory: library, weights, activations{emulator}.")
     judges = " or ".join(dict.fromkeys(variant.reference for variant in results.variants))
-    notes.append(f"Max error: against the output of {judges}, relative to its largest magnitude.")
+    notes.append(f"Max error: largest difference from the output of {judges}, relative to its largest magnitude.")
     fallback = fallback_note(results)
     return (*notes, fallback) if fallback else tuple(notes)

@@ -87,7 +87,7 @@ def fallback_sentence(names: Collection[str], kernels: int) -> str:
     if len(listed) > _MOST_NAMES:
         operators = Counter(_OPERATOR.sub("", name) for name in listed)
         listed = [f"{operator} ({count})" for operator, count in operators.most_common()]
-    return f"No template takes {len(names)} of {plural(kernels, 'kernel')}, which have schedules of MetaSchedule's: {', '.join(listed)}."
+    return f"No template takes {len(names)} of {plural(kernels, 'kernel')}, which use MetaSchedule's schedules: {', '.join(listed)}."
 
 
 def label_of(variant: VariantResult) -> str:

@@ -59,7 +59,7 @@ class Log:
     """A log as it was found.
 
     Attributes:
-        foreign: why this is no log of ours, so that its lines were not looked at; "" where it is one.
+        foreign: why this is not one of our logs, so its lines were not checked; "" where it is one.
     """
 
     path: Path

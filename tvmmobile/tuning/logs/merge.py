@@ -116,7 +116,7 @@ def _files_of(sources: Sequence[Path]) -> list[Path]:
     files: dict[Path, Path] = {}
     for source in sources:
         if not source.exists():
-            raise UserError(f"{source} is not there.", "Name directories with tuning logs, or logs.")
+            raise UserError(f"{source} does not exist.", "Give log files, or directories that hold them.")
         # A directory is a device's folder, or has such folders.
         for path in (log_paths(source, "") or logs_in(source)) if source.is_dir() else [source]:
             files.setdefault(path.resolve(), path)
@@ -162,8 +162,8 @@ def _models(device: str, found: Sequence[_Found], into: Path, present: Present) 
     if len(first) > 1:
         listed = " and ".join(f"{model_name(identity)} ({path})" for identity, path in first.items())
         raise UserError(
-            f"The records of {device} are not comparable: {listed}. Which of them count is not known here, for there is no such device.",
-            "Merge one kind first; then the others are left out.",
+            f"The records of {device} are not comparable: {listed}. The device is not known here, so neither is which of them count.",
+            "Merge one kind first; the others are then left out.",
         )
     return frozenset(first)
 

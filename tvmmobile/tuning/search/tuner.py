@@ -261,7 +261,7 @@ class _Runner:
         if held.spoiled >= MOST_ATTEMPTS:
             raise DeviceUnavailable(
                 f"{self._bench.profile.name} cannot be measured: {held.reason}, {MOST_ATTEMPTS} times in a row.",
-                "Cool it and give it enough power; finished measurements are kept.",
+                "Improve its cooling and power supply; finished measurements are kept.",
             )
 
 

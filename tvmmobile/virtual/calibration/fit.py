@@ -198,7 +198,7 @@ def read_fit(path: Path) -> Fit:
         found |= {name: tuple(found[name]) for name in ("versions", "modelled_ms", "left_out_ms")}
         return Fit(observations=observations, parameters=parameters, **found)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path.name} is no calibration: {error!r}.", _REMEDY) from error
+        raise UserError(f"{path.name} is not a calibration: {error!r}.", _REMEDY) from error
 
 
 def write_fit(fit: Fit, path: Path) -> None:
