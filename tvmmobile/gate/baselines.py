@@ -16,7 +16,6 @@ from tvmmobile.running.library import Library, find_libraries, stem_of
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing
 
-DEFAULT_DIR = Path("baselines")
 _SUFFIX = ".result.json"
 #: Devices and networks are named in files; such names cannot lead out of a folder, nor be hidden in it.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
