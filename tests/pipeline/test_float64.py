@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from float64 import FLOAT64
 from quiet_listener import Quiet
+from tvmmobile.results.report.roofline import roof_of
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import variant_job
 from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
-from tvmmobile.results.report.roofline import roof_of
 from tvmmobile.running.bench import started_bench
 from tvmmobile.system.workers import Workers
 from tvmmobile.tuning.database import Database
