@@ -13,7 +13,7 @@ from commands import Command
 from conftest import CommandLine
 from network_files import SIDE, SOURCE, convolution, module_of, write_model, write_onnx, write_pt2, write_python
 
-from tvmmobile.networks.models.own import OwnSpec
+from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.results.file import read_results
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.files import sha256_of

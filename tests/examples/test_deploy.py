@@ -21,7 +21,7 @@ from ssh_server import Home, Server, new_key, require_sshd
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import connected
-from tvmmobile.devices.board.deploy import push_files
+from tvmmobile.devices.board.install import push_files
 from tvmmobile.devices.board.registered import DeviceFile, Facts, LinuxCore, RegisteredBoard, save_device
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.system.environment import cache_dir

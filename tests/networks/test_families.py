@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from tvmmobile.networks.models.blocks import Kind
 from tvmmobile.networks.models.costs import count
-from tvmmobile.networks.models.layers import Kind
 from tvmmobile.networks.models.registry import FAMILIES, build_torch_model, family, grid
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmmobile.networks.models.layers import Kind
+from tvmmobile.networks.models.blocks import Kind
 from tvmmobile.networks.models.mobilenet_v1 import channels
 from tvmmobile.networks.models.registry import FAMILIES, build_torch_model, family, grid
 from tvmmobile.networks.models.spec import ModelSpec

@@ -14,7 +14,7 @@ from network_files import SIDE, module_of, write_pt2, write_python
 from torch import nn
 
 import tvmmobile as tm
-from tvmmobile.networks.models.own import OwnSpec
+from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.own.loading import load_again
 
 IMAGE = torch.zeros(1, 3, SIDE, SIDE)

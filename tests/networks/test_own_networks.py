@@ -39,9 +39,8 @@ from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.model import Model
-from tvmmobile.networks.models.own import OwnSpec
 from tvmmobile.networks.models.registry import build_torch_model
-from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.files import OwnFile, own_file
 from tvmmobile.networks.own.loading import files_of, load_again, load_own, own_specs
 from tvmmobile.system.errors import UserError

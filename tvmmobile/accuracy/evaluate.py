@@ -18,12 +18,9 @@ from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
 from tvmmobile.running.bench import started_bench
 from tvmmobile.running.library import Library
-from tvmmobile.system.errors import Disagreement, UserError
+from tvmmobile.system.errors import Disagreement, UserError, some_of
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
-
-#: Images that a message names.
-_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,14 @@ class Evaluation:
         if differing:
             raise Disagreement(
                 f"{context.library} disagrees with {self.judge} on {len(differing)} of {file.evaluated} images, "
-                f"by more than {context.tolerance:g} of the output's largest magnitude: {_named(differing)}.",
+                f"by more than {context.tolerance:g} of the output's largest magnitude: {some_of(differing)}.",
                 "If its weights are those the manifest names, one of its kernels is wrong; please report this with the manifest.",
             )
         unreadable = [result for result in file.images if result.problem]
         if unreadable:
             raise UserError(
                 f"{len(unreadable)} of {len(file.images)} images could not be read and are not counted: "
-                f"{_named([result.image for result in unreadable])}.",
+                f"{some_of([result.image for result in unreadable])}.",
                 unreadable[0].problem,
             )
 
@@ -155,10 +152,4 @@ def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise UserError(f"{len(problems)} images cannot be used: {_named(names)}. {problems[0].message}", "Replace or remove them.")
-
-
-def _named(names: Sequence[str]) -> str:
-    """The first few."""
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return f"{', '.join(names[:_MOST_NAMED])}{more}"
+        raise UserError(f"{len(problems)} images cannot be used: {some_of(names)}. {problems[0].message}", "Replace or remove them.")

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, some_of
 
 #: What images are called, as torchvision's ImageFolder has it.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 #: WordNet's number of a noun, which ImageNet names its classes with.
 _SYNSET = re.compile(r"n\d{8}")
-#: Folders that a message names.
-_MOST_NAMED = 3
 _LAYOUT = "Give a folder with a folder for each class: FOLDER/CLASS/IMAGE."
 
 
@@ -139,8 +137,7 @@ def _numbered(folder: Path, found: Sequence[str], classes: int) -> dict[str, int
 def _refuse(names: Sequence[str], folder: Path, why: str, remedy: str) -> None:
     """Raises `UserError` if there are `names` of class folders that cannot be used."""
     if names:
-        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-        raise UserError(f"{folder} has {', '.join(names[:_MOST_NAMED])}{more}, {why}.", remedy)
+        raise UserError(f"{folder} has {some_of(names)}, {why}.", remedy)
 
 
 def plain(text: str) -> str:

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tvmmobile.networks.models.own import OwnSpec
-from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.files import FORMS, OwnFile, own_file
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError

@@ -1,9 +1,10 @@
-"""A network → Relax: one function `main` from the NCHW float32 input to one tensor; here from PyTorch."""
+"""A network → Relax: one function `main` from the NCHW float32 input to one tensor; here from PyTorch. And what it costs there."""
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -168,3 +169,35 @@ def first_line(error: BaseException) -> str:
     """What an error says in its first line, with its type."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def count_macs(module: Any) -> int:
+    """Multiply-adds of convolutions and matrix products for one image, as `models.costs` counts them.
+
+    Args:
+        module: a Relax module as an importer leaves it: NCHW, weights OIHW, or IOHW where the convolution is transposed.
+    """
+    return sum(_macs(call) for call in _calls(module))
+
+
+def _calls(module: Any) -> Iterator[Any]:
+    from tvm import relax
+
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            if isinstance(binding.value, relax.Call):
+                yield binding.value
+
+
+def _macs(call: Any) -> int:
+    name = getattr(call.op, "name", "")
+    if name == "relax.matmul":
+        return _elements(call) * int(call.args[0].ty.shape[-1])
+    if not name.startswith("relax.nn.conv"):
+        return 0
+    image, weight = call.args[0], call.args[1]
+    return _elements(image if name.endswith("_transpose") else call) * math.prod(int(extent) for extent in list(weight.ty.shape)[1:])
+
+
+def _elements(tensor: Any) -> int:
+    return math.prod(int(extent) for extent in tensor.ty.shape)

@@ -24,9 +24,8 @@ from tvmmobile.kernels.function import kernel_function
 from tvmmobile.kernels.serial import TraceSchedule, schedule_to_json
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.model import Model
-from tvmmobile.networks.models.own import OwnSpec
 from tvmmobile.networks.models.registry import build_torch_model
-from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.loading import files_of, load_again
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.schedules import template_for, template_named

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import connected, described
-from tvmmobile.devices.board.deploy import program_words, push_files, runtime_files
 from tvmmobile.devices.board.hardware import profile_of
+from tvmmobile.devices.board.install import program_words, push_files, runtime_files
 from tvmmobile.devices.board.registered import DeviceFile
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of

@@ -16,9 +16,8 @@ from tvmmobile.graph.tasks import Task, symbol_of
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.costs import count
-from tvmmobile.networks.models.own import OwnSpec
 from tvmmobile.networks.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
-from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.pipeline.build import VariantJob, build_variant, variant_tasks
 from tvmmobile.results.file import REFERENCE, Context, KernelResult, Results, VariantResult
 from tvmmobile.running.bench import Bench

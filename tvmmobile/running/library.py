@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.serial import schedule_from_json
-from tvmmobile.networks.models.own import OwnSpec
-from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -54,3 +55,9 @@ class Disagreement(UserError):
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message, remedy, ExitCode.DISAGREES)
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """The first few names for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

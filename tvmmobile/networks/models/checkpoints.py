@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.networks.models.blocks import Linear, Norm, Part, placed
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, some_of
 from tvmmobile.system.files import sha256_of
 
 if TYPE_CHECKING:
@@ -123,8 +123,7 @@ def _check_names(path: Path, wanted: Collection[str], given: Collection[str], re
     """Raises `UserError` naming what is missing, or what there is besides."""
     for verb, names in (("lacks", sorted(set(wanted) - set(given))), ("has unknown", sorted(set(given) - set(wanted)))):
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise UserError(f"checkpoint {path} {verb} {', '.join(names[:3])}{more}.", remedy)
+            raise UserError(f"checkpoint {path} {verb} {some_of(names)}.", remedy)
 
 
 def _check_tensor(path: Path, name: str, value: Any, wanted: torch.Tensor, remedy: str) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvmmobile.networks.models.layers import Layer
+from tvmmobile.networks.models.blocks import Layer
 from tvmmobile.networks.models.registry import family
 from tvmmobile.networks.models.spec import ModelSpec
 

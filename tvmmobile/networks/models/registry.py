@@ -18,8 +18,7 @@ from tvmmobile.networks.models import (
     vgg,
     xception,
 )
-from tvmmobile.networks.models.blocks import Part, layers_of
-from tvmmobile.networks.models.layers import Layer
+from tvmmobile.networks.models.blocks import Layer, Part, layers_of
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.system.errors import UserError

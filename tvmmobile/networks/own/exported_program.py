@@ -7,8 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tvmmobile.networks.frontend import Array, Imported, by_torch, decomposed, first_line, import_program, quiet, torch_judge
-from tvmmobile.networks.own.costs import count_macs
+from tvmmobile.networks.frontend import Array, Imported, by_torch, count_macs, decomposed, first_line, import_program, quiet, torch_judge
 from tvmmobile.networks.own.files import OwnFile, Tensor, read_whole, spec_of
 from tvmmobile.networks.own.pt2_archive import check_archive
 from tvmmobile.system.errors import UserError

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.networks.models.own import OwnSpec
+from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.system.errors import UserError
 
