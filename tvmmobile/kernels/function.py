@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.schedules import template_named
@@ -26,6 +27,15 @@ def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
     if template is None or template.space(task) is None:
         raise UserError(f"no template {schedule.template}@{schedule.version} takes {task.name}.", "Tune it again with this version.")
     return template.emit(task, schedule.values)
+
+
+def packed_constants(task: Task, schedule: Schedule, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+    """What the kernel reads besides activations, as it reads it; nothing for a trace, whose function has its constants inside."""
+    if isinstance(schedule, TraceSchedule):
+        return []
+    template = template_named(schedule.template, schedule.version)
+    assert template is not None
+    return template.pack(task, schedule.values, parameters)
 
 
 def apply_trace(schedule: TraceSchedule, source: Any) -> Any:

@@ -20,15 +20,15 @@ from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
-from tvmmobile.kernels.function import kernel_function
-from tvmmobile.kernels.serial import TraceSchedule, schedule_to_json
+from tvmmobile.kernels.function import kernel_function, packed_constants
+from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.loading import files_of, load_again
 from tvmmobile.running.library import Library, stem_of
-from tvmmobile.schedules import template_for, template_named
+from tvmmobile.schedules import template_for
 from tvmmobile.system.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing, sha256_of, write_text
@@ -167,10 +167,11 @@ def build_variant(job: VariantJob) -> Library:
     plan = make_plan(network, regions, lambda task: choices[task].price)
     library = job.library
     with pass_context():
-        _compile(network, plan.steps, choices, job.target, library.path, compiler)
+        export(_compiled(network, plan.steps, choices, job.target), library.path, compiler)
     _write_reference(imported, library.reference_path)
     steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)
-    _write_manifest(job, imported, library, steps, choices, _ranks(job, database, plan.steps), basis)
+    ranks = _ranks(job, database, plan.steps)
+    _write_manifest(job, imported, [_kernel(step, choices[step.task].schedule, ranks, basis) for step in steps])
     return library
 
 
@@ -215,10 +216,8 @@ def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Netw
     return read_network(*prepare(imported.module, lambda layer: _taken(job.task((layer,))), dump_dir, precision_named(job.dtype)))
 
 
-def _compile(
-    network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], target: Mapping[str, Any], path: Path, compiler: str
-) -> None:
-    """Lower the network by its plan and link it, in a pass context; every distinct kernel is in the library once."""
+def _compiled(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], target: Mapping[str, Any]) -> Any:
+    """The network lowered by its plan and built, in a pass context; every distinct kernel is in the library once."""
     from tvm import relax
 
     functions: dict[Task, Any] = {}
@@ -228,14 +227,9 @@ def _compile(
         node = network.nodes[step.first]
         if step.task not in functions:
             functions[step.task] = kernel_function(step.task, schedule, node.function)
-        constants: list[Any] = []
-        if not isinstance(schedule, TraceSchedule):
-            template = template_named(schedule.template, schedule.version)
-            assert template is not None
-            constants = template.pack(step.task, schedule.values, _parameters(network, step))
+        constants = () if isinstance(schedule, TraceSchedule) else packed_constants(step.task, schedule, _parameters(network, step))
         kernels.append(Lowered(step.first, step.last, step.task, functions[step.task], tuple(constants)))
-    executable = relax.build(lower(network, tuple(kernels)), target=make_target(target))
-    export(executable, path, compiler)
+    return relax.build(lower(network, tuple(kernels)), target=make_target(target))
 
 
 def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
@@ -259,31 +253,25 @@ def _write_reference(imported: Imported, path: Path) -> None:
         np.savez(stream, input=image, output=output)
 
 
-def _write_manifest(
-    job: VariantJob,
-    imported: Imported,
-    library: Library,
-    steps: tuple[Step, ...],
-    choices: Mapping[Task, Choice],
-    ranks: Mapping[Task, float | None],
-    basis: Database,
-) -> None:
-    kernels = [
-        {
-            "name": step.task.name,
-            "kind": " + ".join(layer.kind for layer in step.task.region),
-            "nodes": [step.first, step.last],
-            "macs": step.task.macs,
-            "schedule": schedule_to_json(choices[step.task].schedule),
-            "latency_us": step.price.latency_us,
-            "record": step.price.source,
-            "why": step.reason,
-            "least_bytes": step.task.least_bytes,
-            "course": basis.course(step.task),
-            **({"rank_correlation": ranks[step.task]} if step.task in ranks else {}),
-        }
-        for step in steps
-    ]
+def _kernel(step: Step, schedule: Schedule, ranks: Mapping[Task, float | None], basis: Database) -> dict[str, Any]:
+    """What the manifest says of a kernel."""
+    return {
+        "name": step.task.name,
+        "kind": " + ".join(layer.kind for layer in step.task.region),
+        "nodes": [step.first, step.last],
+        "macs": step.task.macs,
+        "schedule": schedule_to_json(schedule),
+        "latency_us": step.price.latency_us,
+        "record": step.price.source,
+        "why": step.reason,
+        "least_bytes": step.task.least_bytes,
+        "course": basis.course(step.task),
+        **({"rank_correlation": ranks[step.task]} if step.task in ranks else {}),
+    }
+
+
+def _write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str, Any]]) -> None:
+    library = job.library
     manifest = {
         "version": MANIFEST_VERSION,
         "library": library.path.name,

@@ -13,11 +13,10 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
-from tvmmobile.kernels.function import kernel_function
+from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
-from tvmmobile.kernels.serial import Schedule, TraceSchedule
+from tvmmobile.kernels.serial import Schedule
 from tvmmobile.running.measure import Agents, MeasureError
-from tvmmobile.schedules import template_named
 from tvmmobile.system.errors import UserError
 
 
@@ -99,7 +98,7 @@ def measure_trial(built: Built) -> Outcome:
 def _measure(job: TrialJob, library: Path) -> Outcome:
     data, parameters, expected = _workload(job.task, job.source)
     blank = np.full(expected.shape, np.nan if expected.dtype.kind == "f" else 0, expected.dtype)
-    arrays = [*data, *_packed(job, parameters), blank]
+    arrays = [*data, *packed_constants(job.task, job.schedule, parameters), blank]
     timing = job.agents.kernel_timing(job.task.threads)
     try:
         run = job.agents.measure_kernel(library, job.task.symbol, arrays, job.timeout_s, timing)
@@ -110,14 +109,6 @@ def _measure(job: TrialJob, library: Path) -> Outcome:
         return Outcome(None, error=f"wrong values: error {difference:.2g} of the output's largest magnitude")
     samples = tuple(round(sample / 1000, 3) for sample in run.latency.samples_ns)
     return Outcome(round(run.latency.seconds * 1e6, 4), run.latency.cycles, samples)
-
-
-def _packed(job: TrialJob, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-    if isinstance(job.schedule, TraceSchedule):
-        return []
-    template = template_named(job.schedule.template, job.schedule.version)
-    assert template is not None
-    return template.pack(job.task, job.schedule.values, parameters)
 
 
 @functools.lru_cache(maxsize=4)
