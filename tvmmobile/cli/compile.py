@@ -4,41 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tvmmobile.cli.options import (
-    Activation,
-    Alphas,
-    Checkpoint,
-    Classes,
-    Dask,
-    Device,
-    DumpIr,
-    Logs,
-    Model,
-    Out,
-    Resolutions,
-    Seed,
-    Target,
-    Threads,
-    asked_for,
-    check_target,
-)
+from tvmmobile.cli import options
 
 
 def compile_libraries(
-    target: Target = "arm",
-    device: Device = "pi4",
-    model: Model = "mobilenet_v1",
-    alpha: Alphas = None,
-    resolution: Resolutions = None,
-    activation: Activation = None,
-    classes: Classes = 1000,
-    threads: Threads = 1,
-    out: Out = Path("out"),
-    checkpoint: Checkpoint = None,
-    seed: Seed = 0,
-    logs: Logs = None,
-    dask: Dask = None,
-    dump_ir: DumpIr = None,
+    target: options.Target = "arm",
+    device: options.Device = "pi4",
+    model: options.Model = "mobilenet_v1",
+    alpha: options.Alphas = None,
+    resolution: options.Resolutions = None,
+    activation: options.Activation = None,
+    classes: options.Classes = 1000,
+    threads: options.Threads = 1,
+    out: options.Out = Path("out"),
+    checkpoint: options.Checkpoint = None,
+    seed: options.Seed = 0,
+    logs: options.Logs = None,
+    dask: options.Dask = None,
+    dump_ir: options.DumpIr = None,
 ) -> None:
     """Compile a network for a device from its tuning logs, without the device.
 
@@ -50,8 +33,8 @@ def compile_libraries(
     from tvmmobile.results.report.wording import fallback_sentence
     from tvmmobile.system.console import output
 
-    check_target(target)
-    models = asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
+    options.check_target(target)
+    models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
     libraries = compile_models(models, device, threads=threads, out=out, logs=logs, dump_ir=dump_ir, dask=dask, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)

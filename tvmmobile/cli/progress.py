@@ -24,22 +24,17 @@ def errors() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-@contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Progress over `total` items; yields what is called after each of them."""
-    console = errors()
-    columns = (TextColumn("{task.description:<10}"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[item]}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(what, total=total, item="")
-        yield lambda item: progress.update(bar, advance=1, item=item)
-
-
 class Shown(Listener):
     """Shows the course of a run on stderr."""
 
-    def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
+    @contextmanager
+    def stage(self, what: str, total: int) -> Iterator[Callable[[str], None]]:
         """See `pipeline.listener.Listener`."""
-        return counting(what, total)
+        console = errors()
+        columns = (TextColumn("{task.description:<10}"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[item]}"))
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task(what, total=total, item="")
+            yield lambda item: progress.update(bar, advance=1, item=item)
 
     def planned(self, plan: TuningPlan) -> None:
         """See `pipeline.listener.Listener`."""

@@ -7,26 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tvmmobile.cli.options import (
-    Activation,
-    Alphas,
-    Checkpoint,
-    Classes,
-    Dask,
-    Device,
-    DumpIr,
-    Logs,
-    Model,
-    Out,
-    Pin,
-    RequireHardware,
-    Resolutions,
-    Seed,
-    Target,
-    Threads,
-    asked_for,
-    check_target,
-)
+from tvmmobile.cli import options
 
 if TYPE_CHECKING:
     from tvmmobile.pipeline.tune import TuningPlan
@@ -36,13 +17,13 @@ _TRIALS_PER_SECOND = 2.5
 
 
 def tune(
-    target: Target = "arm",
-    device: Device = "pi4",
-    model: Model = "mobilenet_v1",
-    alpha: Alphas = None,
-    resolution: Resolutions = None,
-    activation: Activation = None,
-    classes: Classes = 1000,
+    target: options.Target = "arm",
+    device: options.Device = "pi4",
+    model: options.Model = "mobilenet_v1",
+    alpha: options.Alphas = None,
+    resolution: options.Resolutions = None,
+    activation: options.Activation = None,
+    classes: options.Classes = 1000,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -52,17 +33,17 @@ def tune(
             help="Trials per kernel, logged ones included; above 4, promising kernels only. Default: 8; 0 where shipped logs have any.",
         ),
     ] = None,
-    threads: Threads = 1,
-    out: Out = Path("out"),
-    checkpoint: Checkpoint = None,
-    seed: Seed = 0,
-    logs: Logs = None,
+    threads: options.Threads = 1,
+    out: options.Out = Path("out"),
+    checkpoint: options.Checkpoint = None,
+    seed: options.Seed = 0,
+    logs: options.Logs = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore all logs; start an empty one under --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print kernels, trials and a time estimate, then exit.")] = False,
-    require_hardware: RequireHardware = False,
-    pin: Pin = False,
-    dask: Dask = None,
-    dump_ir: DumpIr = None,
+    require_hardware: options.RequireHardware = False,
+    pin: options.Pin = False,
+    dask: options.Dask = None,
+    dump_ir: options.DumpIr = None,
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Search strategy: evolution, climb or random.")] = "evolution",
 ) -> None:
     """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
@@ -79,13 +60,13 @@ def tune(
 
     board = find_device(device, require_hardware, pin)
     check_strategy(strategy)
-    check_target(target)
-    models = asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
-    options: Any = {"trials": trials, "threads": threads, "out": out, "logs": logs, "fresh": fresh, "dump_ir": dump_ir, "dask": dask}
+    options.check_target(target)
+    models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
+    chosen: Any = {"trials": trials, "threads": threads, "out": out, "logs": logs, "fresh": fresh, "dump_ir": dump_ir, "dask": dask}
     if dry_run:
-        _print_plan(plan_tuning(models, board, **options, listener=Shown()))
+        _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
         return
-    results = run(models, board, **options, strategy=strategy, seed=seed, listener=Shown())
+    results = run(models, board, **chosen, strategy=strategy, seed=seed, listener=Shown())
     paths = write_report(results, out)
     print_table(results)
     output().print(f"Written to {out}: {len(results.variants)} libraries, {', '.join(path.name for path in paths)}", soft_wrap=True)
