@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from tvmmobile.graph.machine import Machine
 from tvmmobile.system.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,16 @@ class Precision:
     requires: str = ""
 
     @property
-    def numpy(self) -> npt.DTypeLike:
+    def numpy(self) -> np.dtype[Any]:
         """NumPy's type of what is stored."""
+        import numpy as np  # `tvmmobile models` knows precisions without it
+
         return np.dtype(self.name)
 
     @property
     def bytes(self) -> int:
         """Of one stored element."""
-        return np.dtype(self.name).itemsize
+        return self.numpy.itemsize
 
     def needs_on(self, machine: Machine) -> frozenset[str]:
         """`needs`, and what the core lacks, which no template has."""
@@ -55,7 +58,7 @@ class Precision:
 
     def bits_of(self, number: float) -> int:
         """A number's bits as an integer."""
-        return int(np.dtype(self.name).type(number).view(self.bits))
+        return int(self.numpy.type(number).view(self.bits))
 
 
 #: Sums of a thousand terms stay below 1e-5 in float32.
