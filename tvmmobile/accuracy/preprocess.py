@@ -106,11 +106,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
 
 
 def check_image(path: Path, preprocessing: Preprocessing) -> None:
-    """Read an image's header, as far as that tells whether `read_input` will take the file.
-
-    Raises:
-        UserError: the file is missing, no image, or one of a kind or size that the network does not take.
-    """
+    """Read an image's header; raises `UserError` where that tells that `read_input` will refuse the file."""
     with _pillow_reads(path) as image:
         _check_kind(image, str(path), preprocessing)
 

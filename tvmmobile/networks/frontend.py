@@ -75,14 +75,7 @@ def by_torch(module: Callable[..., Any]) -> Callable[[Array], Array]:
 
 
 def import_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Any:
-    """Export an eval-mode `torch.nn.Module` and import it with its weights as constants.
-
-    Args:
-        module: the network; its output is one tensor.
-        input_shape: static NCHW shape with a batch of 1.
-
-    Returns:
-        A Relax IRModule.
+    """Export an eval-mode module for a static NCHW shape, batch 1, and import it as a Relax IRModule with its weights as constants.
 
     Raises:
         UserError: PyTorch cannot export the network, or Relax cannot import it.
@@ -93,11 +86,7 @@ def import_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Any:
 
 
 def export_torch(module: torch.nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram:
-    """What `torch.export` makes of an eval-mode module for inputs like this one.
-
-    Raises:
-        UserError: it cannot be traced.
-    """
+    """What `torch.export` makes of an eval-mode module for inputs like this one; raises `UserError` if it cannot be traced."""
     import torch
 
     keep_torch_cache()
@@ -117,11 +106,7 @@ def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 
 def import_program(program: torch.export.ExportedProgram) -> Any:
-    """Import a decomposed program, with its weights as constants; returns a Relax IRModule.
-
-    Raises:
-        UserError: Relax lacks operators of it, or cannot import it.
-    """
+    """A decomposed program as a Relax IRModule, with its weights as constants; raises `UserError` if Relax cannot import it."""
     from tvm.relax.frontend.torch import from_exported_program
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
@@ -174,8 +159,7 @@ def first_line(error: BaseException) -> str:
 def count_macs(module: Any) -> int:
     """Multiply-adds of convolutions and matrix products for one image, as `models.costs` counts them.
 
-    Args:
-        module: a Relax module as an importer leaves it: NCHW, weights OIHW, or IOHW where the convolution is transposed.
+    The module is as an importer leaves it: NCHW, weights OIHW, or IOHW where the convolution is transposed.
     """
     return sum(_macs(call) for call in _calls(module))
 

@@ -281,11 +281,7 @@ class ResultFile:
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write `report.json` whole.
-
-    Raises:
-        ValueError: a number is not finite; JSON has no such numbers, and nothing is written.
-    """
+    """Write `report.json` whole; raises `ValueError`, and writes nothing, if a number is not finite: JSON has no such numbers."""
     benchmarks = []
     for index, variant in enumerate(results.variants):
         entry = asdict(variant)

@@ -35,11 +35,7 @@ _AUTHORIZE = "Unlock its screen, accept this computer's key there, and run the s
 
 
 def devices() -> list[tuple[str, str]]:
-    """Serial and state of every device that adb knows; one that can be used is in state `device`.
-
-    Raises:
-        DeviceUnavailable: there is no adb program, or its server does not answer.
-    """
+    """Serial and state of every device that adb knows, `device` for one that can be used; raises `DeviceUnavailable` without adb."""
     server = running_server()
     with _server_answers(server):
         return server.devices()

@@ -94,10 +94,7 @@ class AdbProcess:
     def outcome(self, stdin: bytes, timeout_s: float, deadline: float) -> tuple[int, str, str]:
         """Give it all its input and wait for its end; returns its status and what it wrote to standard output and error.
 
-        Args:
-            stdin: the input.
-            timeout_s: how long the program had in all, for the message.
-            deadline: when that is over, as `time.monotonic` counts.
+        The `deadline` is one of `time.monotonic`; `timeout_s`, which led to it, is for messages.
         """
         self._limit_writes(max(0.1, deadline - time.monotonic()))
         with contextlib.suppress(LinkLost):  # it may end without having read its input

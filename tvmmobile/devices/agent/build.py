@@ -50,10 +50,7 @@ def agent_command(bundle: Path) -> list[str]:
 
 
 def build_bundle(progress: Progress | None = None) -> Path:
-    """The bundle's folder, built if it is not there yet (about 20 s, once; needs pip and the cross compiler).
-
-    Args:
-        progress: called with a short sentence before each long step.
+    """The bundle's folder, built if needed (about 20 s, once, with pip and the cross compiler); `progress` hears of each long step.
 
     Raises:
         UserError: the cross compiler is missing, the cache cannot be created, or pip cannot fetch TVM's AArch64 wheels.

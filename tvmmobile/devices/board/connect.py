@@ -14,11 +14,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 @contextmanager
 def connected(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Remote]:
-    """A connection that is closed when the context ends; losing it is said as `DeviceUnavailable`.
-
-    Raises:
-        DeviceUnavailable: it cannot be made, or is lost.
-    """
+    """A connection that is closed when the context ends; raises `DeviceUnavailable` if it cannot be made, or is lost."""
     remote = connect(address, timeout_s)
     try:
         yield remote
@@ -32,11 +28,7 @@ def connected(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEO
 
 
 def connect(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Remote:
-    """A connection to the board at `address`; close it when done.
-
-    Raises:
-        DeviceUnavailable: it cannot be made; the message says why and what to do.
-    """
+    """A connection to the board at `address`, to be closed; raises `DeviceUnavailable` with the reason and what to do."""
     if isinstance(address, SshAddress):
         from tvmmobile.devices.ssh.remote import connect_ssh
 

@@ -24,11 +24,7 @@ def agent_words(folder: str) -> list[str]:
 
 
 def home_directory(remote: Remote) -> str:
-    """Where the user's own folder for this program belongs on a board.
-
-    Raises:
-        DeviceUnavailable: there is no place that can be written.
-    """
+    """The user's own folder for this program on a board; raises `DeviceUnavailable` where none can be written."""
     script = (
         "if [ -d /data/local/tmp ] && [ -w /data/local/tmp ]; then echo /data/local/tmp/tvmmobile; "
         'elif [ -n "$HOME" ] && [ -w "$HOME" ]; then echo "$HOME/.tvmmobile"; else exit 1; fi'
@@ -59,11 +55,7 @@ def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progre
 
 
 def remove_folder(remote: Remote, directory: str) -> None:
-    """Remove everything of ours from the board.
-
-    Raises:
-        UserError: the folder is not one that this program made, or cannot be removed.
-    """
+    """Remove everything of ours from the board; raises `UserError` if the folder is not ours, or cannot be removed."""
     script = '[ -e "$1" ] || exit 0; [ -f "$1/$2" ] || exit 9; rm -rf "$1"'
     done = remote.run(["sh", "-c", script, "sh", directory, MARK], timeout_s=_REMOVE_TIMEOUT_S)
     if done.status == 9:

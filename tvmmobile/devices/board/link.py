@@ -128,11 +128,7 @@ class BoardLink:
         return f"{place} does not answer: {error}.", "Check its power and network; then run the same command again."
 
     def _use(self, remote: Remote) -> None:
-        """Take the board, run its agent until this link is stopped, and give it back.
-
-        Raises:
-            BoardBusy, DeviceUnavailable: the board cannot be used.
-        """
+        """Take the board, run its agent until this link is stopped, and give it back."""
         lease = BoardLease(lease_path(self.board), self.board.root, self.plan.owner, self.plan.run)
         lease.take(remote)
         try:
@@ -157,11 +153,7 @@ class BoardLink:
                 raise DeviceUnavailable(f"The agent on {described(self.board.address)} keeps exiting: {words or 'no output'}.")
 
     def _run_agent(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> str:
-        """Run one agent until it ends or this link is stopped; what it wrote to standard error.
-
-        Raises:
-            DeviceUnavailable: it did not register.
-        """
+        """Run one agent until it ends or this link is stopped; what it wrote to standard error."""
         work = f"{self.board.directory}/work-{self.plan.run}"
         # While this run has the board, folders of others are what outages have left.
         remote.run(["sh", "-c", 'rm -rf "$1"/work-*', "sh", self.board.directory])

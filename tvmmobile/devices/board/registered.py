@@ -155,11 +155,7 @@ def load_device(name: str) -> DeviceFile | None:
 
 
 def save_device(device: DeviceFile) -> Path:
-    """Write a device's file; returns where.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a device's file; returns where. Raises `OSError` if it cannot be written."""
     path = devices_dir() / f"{device.name}.json"
     write_text(path, device.model_dump_json(indent=1) + "\n")
     return path

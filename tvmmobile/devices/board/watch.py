@@ -31,19 +31,11 @@ class BoardWatch:
         self._remotes: dict[int, Remote] = {}
 
     def read(self) -> tuple[Health, ...]:
-        """The boards' state, in their order.
-
-        Raises:
-            DeviceUnavailable: a board is away, and stays so.
-        """
+        """The boards' state, in their order; raises `DeviceUnavailable` if one is away, and stays so."""
         return tuple(self._read(index, board) for index, board in enumerate(self._boards))
 
     def wait_until_cool(self, limit_s: float = COOL_S, poll_s: float = COOL_POLL_S) -> tuple[Health, ...]:
-        """The boards' state once they are cool and nothing holds their clocks down, or `limit_s` have passed.
-
-        Raises:
-            DeviceUnavailable: a board is away, and stays so.
-        """
+        """The boards' state once they are cool and nothing holds their clocks down, or `limit_s` have passed; see `read`."""
         deadline = time.monotonic() + limit_s
         while True:
             now = self.read()

@@ -37,10 +37,7 @@ class HostKey:
 def host_key_of(destination: str, port: int | None = None, timeout_s: float = 10.0) -> HostKey:
     """The key a server presents, of the type that known_hosts has if it has one. Nobody logs in for that.
 
-    Args:
-        destination: `[user@]host`, or a name of `~/.ssh/config`.
-        port: `None` for what `~/.ssh/config` says, else 22.
-        timeout_s: for all of it, from looking up the name.
+    Destination and port are as in `SshAddress`; `timeout_s` is for all of it, from looking up the name.
 
     Raises:
         DeviceUnavailable: the server cannot be reached, or speaks no SSH.

@@ -65,11 +65,7 @@ class Link:
 
 
 def open_link(route: Route, deadline: float, key_types: Sequence[str]) -> Link:
-    """Connect and exchange keys.
-
-    Args:
-        deadline: of `time.monotonic()`; ConnectTimeout makes it earlier.
-        key_types: of host keys, to ask for before all others.
+    """Connect and exchange keys by the deadline, of `time.monotonic()`, or ConnectTimeout; `key_types` of host keys are asked for first.
 
     Raises:
         DeviceUnavailable: whatever the reason, in one sentence.

@@ -35,11 +35,7 @@ _Candidate = tuple[Any, Path | None]
 
 
 def log_in(route: Route, host_key: str, timeout_s: float) -> Link:
-    """A connection to the route's server, which has that host key, with the user logged in.
-
-    Args:
-        host_key: `<type> <base64>`.
-        timeout_s: for all of it.
+    """A connection within `timeout_s` to the route's server, which has that host key (`<type> <base64>`), with the user logged in.
 
     Raises:
         DeviceUnavailable: the server cannot be reached, has another key, or does not let the user in.

@@ -100,23 +100,17 @@ def grid(
 ) -> tuple[ModelSpec, ...]:
     """Every α with every resolution, in the order given and each once; see `Traits.variants` for an empty list.
 
-    Args:
-        activation: `None` for the family's own.
-
-    Raises:
-        UserError: the family is not known, or has no such variant.
+    An `activation` of `None` is the family's own. Raises `UserError` if the family is not known, or has no such variant.
     """
     wanted = TRAITS[family(name).name].variants(alphas, resolutions)
     return tuple(ModelSpec(name, alpha, side, activation or "", classes) for alpha, side in wanted)
 
 
 def build_torch_model(spec: ModelSpec, checkpoint: Path | None = None, seed: int = 0) -> TorchModel:
-    """The PyTorch model of a variant, with the weights of `checkpoint` if given, else seeded ones.
+    """The PyTorch model of a variant, with the weights of `checkpoint` if given, else generated ones, the same for every resolution.
 
     Args:
-        spec: the variant.
         checkpoint: a state dict saved with `torch.save`, with the names that torchvision or timm give the network.
-        seed: of the generated weights; unused with a checkpoint. The same weights serve every resolution.
 
     Raises:
         UserError: the family is not known, or the checkpoint cannot be read or does not fit.

@@ -19,13 +19,10 @@ _FIX = "Export it so: torch.export.save(torch.export.export(module.eval(), (torc
 
 
 def load_exported_program(file: OwnFile, side: int | None) -> Imported:
-    """The network in a `.pt2`. Nothing in it is executed: what would have to be is refused, see `pt2_archive`.
-
-    Args:
-        side: what is asked for, if anything; the file has only one.
+    """The network in a `.pt2`, which has one input side. Nothing in the file is executed: see `pt2_archive`.
 
     Raises:
-        UserError: it is damaged or no such file, PyTorch cannot read it, or the network is none that can be compiled.
+        UserError: it is damaged or of another kind, it has another side, or PyTorch cannot read or we cannot compile the network.
     """
     import torch
     from torch.export.pt2_archive._package import load_pt2  # `torch.export.load` goes on to an older format where this fails

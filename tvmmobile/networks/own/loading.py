@@ -16,10 +16,7 @@ from tvmmobile.system.interrupts import insisted
 
 
 def own_specs(file: OwnFile, sides: Sequence[int], checkpoint: Path | None, seed: int) -> list[ModelSpec]:
-    """The identity of the network for each side, after it was loaded and imported once: everything that it can fail at is found here.
-
-    Args:
-        sides: that are asked for; none for what the file says.
+    """The network's identity for each side, or for what the file says without one. It is loaded and imported here, to fail early.
 
     Raises:
         UserError: see `load_own`.
@@ -28,12 +25,7 @@ def own_specs(file: OwnFile, sides: Sequence[int], checkpoint: Path | None, seed
 
 
 def load_own(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int) -> Imported:
-    """The network, imported.
-
-    Args:
-        side: that is asked for, if any.
-        checkpoint: weights for the network of a Python file.
-        seed: for what a Python file draws.
+    """The network, imported, for a side if one is asked for; `checkpoint` and `seed` are for Python files.
 
     Raises:
         UserError: the file cannot be read, or the network cannot be compiled.
@@ -62,11 +54,7 @@ def files_of(file: OwnFile) -> list[Path]:
 
 
 def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: int) -> Imported:
-    """The same network as before, in another process.
-
-    Raises:
-        UserError: it is another one now.
-    """
+    """The same network as before, in another process; raises `UserError` if it is another one now."""
     imported = load_own(file, spec.resolution, checkpoint, seed)
     if imported.spec != spec:
         raise UserError(

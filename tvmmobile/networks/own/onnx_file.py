@@ -23,13 +23,10 @@ _NOT_STRAIGHT = {"If"}
 
 
 def load_onnx(file: OwnFile, side: int | None) -> Imported:
-    """The network in an ONNX file, with the weights that are in files beside it.
-
-    Args:
-        side: what is asked for, if anything; the file has only one.
+    """The network in an ONNX file, which has one input side, with the weights that are in files beside it.
 
     Raises:
-        UserError: it is damaged or no such file, newer than the `onnx` here, or the network is none that can be compiled.
+        UserError: it is damaged or of another kind, newer than the `onnx` here, has another side, or cannot be compiled.
     """
     import onnx
     from onnx.reference import ReferenceEvaluator
@@ -181,11 +178,7 @@ _Converter = Callable[[Sequence[Any], dict[str, Any], int], Any]
 
 
 def import_onnx(model: Any, opset: int) -> Any:
-    """An ONNX model as a Relax module with its weights as constants.
-
-    Args:
-        model: a `ModelProto` that holds all its weights; every shape is static.
-        opset: version of the standard operators.
+    """A `ModelProto` that holds all its weights, with static shapes, as a Relax module with its weights as constants.
 
     Raises:
         Exception: whatever a converter meets that it does not know.

@@ -28,13 +28,10 @@ _Entry = tuple[str, Any]
 
 
 def check_archive(file: OwnFile, content: bytes, fix: str) -> None:
-    """Look through a `.pt2`.
-
-    Args:
-        fix: how to make one that can be taken.
+    """Look through a `.pt2`; `fix` says how to make one that can be read.
 
     Raises:
-        UserError: it is damaged or none, a dimension is dynamic, or loading it would execute something of it.
+        UserError: it is damaged or of another kind, a dimension is dynamic, or loading it would execute something of it.
     """
     from torch.export.pt2_archive import PT2ArchiveReader
 

@@ -18,14 +18,7 @@ from tvmmobile.system.files import write_text
 def write_report(results: Results, out: Path, remarks: Sequence[str] = ()) -> list[Path]:
     """Write `report.json`, `report.csv`, `report-kernels.csv`, `report.md` and `report.html` into `out`, each whole.
 
-    Args:
-        remarks: what to know about the results besides what they say themselves, a sentence each.
-
-    Returns:
-        Their paths in this order.
-
-    Raises:
-        UserError: there is no variant to report.
+    Returns their paths in this order; `remarks` are sentences to print. Raises `UserError` if there is no variant to report.
     """
     _check(results)
     view = view_of(results, remarks)
@@ -48,11 +41,7 @@ def report(results: Results | Sequence[Results], out: str | Path) -> list[Path]:
 def write_side_by_side(old: Results, new: Results, out: Path) -> list[Path]:
     """Write `report.csv`, `report-kernels.csv` (lines of both results), `report.md` and `report.html` into `out`, each whole.
 
-    Returns:
-        Their paths in this order. There is no `report.json`: each result has its own.
-
-    Raises:
-        UserError: one of them has no variant.
+    Returns their paths in this order; each result has a `report.json` of its own. Raises `UserError` if one of them has no variant.
     """
     for one in (old, new):
         _check(one)

@@ -109,11 +109,7 @@ class View:
 
 
 def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
-    """Work out what a report of `results` shows; it has at least one variant.
-
-    Args:
-        remarks: what to know about these results besides what they say themselves, a sentence each.
-    """
+    """What a report of `results`, at least one variant, shows; `remarks` are sentences to print besides."""
     groups: dict[tuple[str, str, int], list[VariantResult]] = {}
     for variant in results.variants:
         groups.setdefault((variant.model, variant.dtype, variant.threads), []).append(variant)
@@ -150,11 +146,7 @@ def fallback_note(results: Results) -> str:
 
 
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
-    """Indices of the points that no other point beats: none costs at most as much, gains at least as much, and betters it in one of them.
-
-    Returns:
-        By ascending cost.
-    """
+    """The points that no other beats (costs at most as much, gains at least as much, and one of them better): indices by ascending cost."""
     order = sorted(range(len(costs)), key=lambda index: (costs[index], -gains[index]))
     front: list[int] = []
     for index in order:

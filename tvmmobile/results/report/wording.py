@@ -75,12 +75,7 @@ def plural(count: int, thing: str) -> str:
 
 
 def fallback_sentence(names: Collection[str], kernels: int) -> str:
-    """Which kernels no template takes, so that MetaSchedule's rules made their schedules; "" for none.
-
-    Args:
-        names: of these kernels, each once.
-        kernels: how many there are altogether.
-    """
+    """Which kernels, each named once, no template takes, so that MetaSchedule's rules made their schedules; "" for none of `kernels`."""
     if not names:
         return ""
     listed = list(names)
