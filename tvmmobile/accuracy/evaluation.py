@@ -73,12 +73,7 @@ def batches(images: Sequence[LabelledImage], library: Library, profile: DevicePr
 
 
 def evaluate_batches(bench: Bench, subject: Subject, parts: Sequence[tuple[LabelledImage, ...]]) -> Iterator[tuple[ImageResult, ...]]:
-    """What became of the images of each batch, as soon as it is there.
-
-    Raises:
-        Disagreement: the library does not run on the device.
-        DeviceUnavailable: the device went away.
-    """
+    """What became of each batch's images, as soon as it is there; raises `Disagreement` or `DeviceUnavailable` where it fails."""
     jobs = [BatchJob(subject, bench.agents, part) for part in parts]
     for _, results in bench.workers.run(evaluate_batch, jobs, _BATCH_TIMEOUT_S):
         yield succeeded(results, f"running {subject.library.path.name}")

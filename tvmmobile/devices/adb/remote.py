@@ -42,12 +42,7 @@ def devices() -> list[tuple[str, str]]:
 
 
 def connect_adb(address: AdbAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> AdbRemote:
-    """Connect to a board behind adb; one on the network is connected to first.
-
-    Raises:
-        DeviceUnavailable: there is no adb program, no such device, it does not trust this computer, is offline, too old, or does not
-            answer in time; each with what to do about it.
-    """
+    """Connect to a board behind adb, on the network or not; raises `DeviceUnavailable` with the reason and what to do about it."""
     deadline = time.monotonic() + timeout_s
     server, serial = running_server(), address.serial
     with _server_answers(server):

@@ -67,22 +67,14 @@ class AdbServer:
         return connection
 
     def ask(self, *requests: str, timeout_s: float = ASK_TIMEOUT_S, confirmed: bool = False) -> str:
-        """What is answered to the last of the requests; `confirmed` where a second OKAY precedes it.
-
-        Raises:
-            AdbRefused, NoAnswer, Gone: nothing is.
-        """
+        """What is answered to the last request; `confirmed` where a second OKAY precedes it. Raises `AdbRefused`, `NoAnswer` or `Gone`."""
         with self.open(*requests, timeout_s=timeout_s) as connection:
             if confirmed:
                 _check_okay(connection)
             return _text(connection)
 
     def order(self, *requests: str, timeout_s: float = ASK_TIMEOUT_S) -> None:
-        """Give an order, the last of the requests, and see it carried out.
-
-        Raises:
-            AdbRefused, NoAnswer, Gone: it is not.
-        """
+        """Give an order, the last of the requests, and see it carried out; raises `AdbRefused`, `NoAnswer` or `Gone` if it is not."""
         with self.open(*requests, timeout_s=timeout_s) as connection:
             _check_okay(connection)
 
@@ -97,21 +89,13 @@ class AdbServer:
 
 
 def send(connection: socket.socket, content: bytes) -> None:
-    """Send all of it.
-
-    Raises:
-        NoAnswer, Gone: it does not get there.
-    """
+    """Send all of it; raises `NoAnswer` or `Gone` where it does not get there."""
     with _answers():
         connection.sendall(content)
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
-    """So many bytes.
-
-    Raises:
-        NoAnswer, Gone: they do not come.
-    """
+    """So many bytes; raises `NoAnswer` or `Gone` where they do not come."""
     content = bytearray()
     while len(content) < size:
         with _answers():
@@ -149,11 +133,7 @@ def _check_okay(connection: socket.socket) -> None:
 
 
 def running_server() -> AdbServer:
-    """The server, started where none runs.
-
-    Raises:
-        DeviceUnavailable: there is no adb program, it starts no server, or the server takes connections from other machines.
-    """
+    """The server, started where none runs; raises `DeviceUnavailable` where that fails or it takes connections from other machines."""
     port = adb_server_port()
     if not _listens(port):
         _start(port)

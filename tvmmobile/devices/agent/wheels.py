@@ -49,11 +49,7 @@ WHEELS = (
 
 
 def unpack_wheel(wheel: Wheel, scratch: Path) -> None:
-    """Fetch `wheel` with pip and unpack its libraries and headers under `scratch/unpacked`.
-
-    Raises:
-        UserError: pip cannot get it, or it is not the file whose SHA-256 is pinned here.
-    """
+    """Fetch `wheel` with pip and unpack its libraries and headers under `scratch/unpacked`; raises `UserError` for any other file."""
     folder = scratch / wheel.requirement
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
     command += ["--platform", PLATFORM, "--python-version", "3.11", "--dest", str(folder), wheel.requirement]

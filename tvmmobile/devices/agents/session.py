@@ -31,11 +31,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         self._address = self.get_function("tvmmobile.address")
 
     def upload_file(self, path: Path) -> None:
-        """Copy a file into the session's directory on the device, under its own name.
-
-        Raises:
-            OSError: the file cannot be read, the device cannot store it, or the connection is gone.
-        """
+        """Copy a file into the session's directory on the device, under its own name; raises `OSError` where that fails."""
         content, name = path.read_bytes(), path.name.encode()
         self._request(_FILE, 0, len(content), name)
         self._connection.sendall(content)

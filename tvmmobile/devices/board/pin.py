@@ -33,11 +33,7 @@ while read -r _; do :; done
 
 @contextlib.contextmanager
 def pinned(remote: Remote, board: RegisteredBoard) -> Iterator[None]:
-    """Governor `performance` on all cores of a board until the context or the connection ends.
-
-    Raises:
-        DeviceUnavailable: the board's user may not set it, or it has none.
-    """
+    """Governor `performance` on all cores until the context or the connection ends; raises `DeviceUnavailable` where it cannot be set."""
     guard = remote.start(["sh", "-c", _GUARD, "sh", board.root.rstrip("/")])
     try:
         answer = guard.read_line(_PIN_S)

@@ -133,11 +133,7 @@ def check_name(name: str) -> None:
 
 
 def load_device(name: str) -> DeviceFile | None:
-    """The registered device of that name, if there is one.
-
-    Raises:
-        UserError: its file is damaged or made by another version; the message says what is wrong with it.
-    """
+    """The registered device of that name, if there is one; raises `UserError` if its file is damaged or of another version."""
     path = devices_dir() / f"{name}.json"
     if not _NAME.fullmatch(name) or not path.is_file():
         return None

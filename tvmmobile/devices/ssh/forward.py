@@ -152,11 +152,7 @@ def _to_socket(channel: Any, sock: socket.socket) -> None:
 
 
 def send_all(channel: Any, content: bytes) -> None:
-    """Send all of it; paramiko's own loops for ever on a channel that was shut.
-
-    Raises:
-        OSError: the channel is closed. Whatever else paramiko raises.
-    """
+    """Send all of it, or raise `OSError` or what paramiko raises; its own loops for ever on a channel that was shut."""
     while content:
         sent = channel.send(content)
         if sent == 0:

@@ -64,11 +64,7 @@ class IdleWatch:
 
 @contextlib.contextmanager
 def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, IdleWatch]]:
-    """A session channel that is closed after `idle_s` seconds without `IdleWatch.again`, and at the end.
-
-    Raises:
-        LinkLost: the connection is gone, or did not open it in time.
-    """
+    """A session channel that is closed after `idle_s` seconds without `IdleWatch.again`, and at the end; raises `LinkLost`."""
     import paramiko
 
     try:

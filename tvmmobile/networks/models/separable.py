@@ -45,10 +45,9 @@ class Way:
 
 
 def scaled(kernel: int, inputs: int, outputs: int, side: int, alpha: float = 1.0, rho: float = 1.0, groups: int = 1) -> ConvShape:
-    """The layer with the width multiplier α and the resolution multiplier ρ applied, both rounded to the nearest integer.
+    """The layer with the multipliers α and ρ applied, both rounded to the nearest integer.
 
-    Raises:
-        UserError: a number is not positive, or the channels cannot be divided into the groups.
+    Raises `UserError` if a number is not positive, or the channels cannot be divided into the groups.
     """
     for option, value in (
         ("--kernel", kernel),

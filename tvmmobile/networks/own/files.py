@@ -62,11 +62,7 @@ class Tensor:
 
 
 def own_file(model: str) -> OwnFile | None:
-    """The file that `--model` names; `None` for what can only be the name of a built-in network.
-
-    Raises:
-        UserError: it is a file of another format, or a Python file without a factory.
-    """
+    """The file that `--model` names, `None` for what can only be a built-in network; raises `UserError` for files of other kinds."""
     path = Path(model)
     if match := _PYTHON.fullmatch(model):
         if not (match["factory"] or "").isidentifier():

@@ -94,14 +94,10 @@ def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, t
 
 
 def check_module(file: OwnFile, module: torch.nn.Module, image: torch.Tensor, remedy: str) -> None:
-    """Look at its weights, and run it once, so that what its own code raises is not mistaken for an error of the export.
-
-    Args:
-        file: what it is called in messages.
-        remedy: what to do where it fails.
+    """Look at its weights and run it once, so that what its own code raises is not mistaken for an error of the export.
 
     Raises:
-        UserError: they are not float32, or it fails.
+        UserError: a weight is not float32, or it fails; `file` is what it is called there, `remedy` what to do.
     """
     import torch
 

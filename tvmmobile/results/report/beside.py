@@ -89,11 +89,7 @@ def differences(first: Context, second: Context) -> list[str]:
 
 
 def join(results: Sequence[Results]) -> Joined:
-    """All variants of the results; one that is there more than once counts as the latest of them has it.
-
-    Raises:
-        UserError: they are of more than one context.
-    """
+    """All variants of the results, each as the latest of them has it; raises `UserError` if they are of more than one context."""
     ordered = sorted(results, key=lambda one: one.context.date)
     latest = ordered[-1].context
     for one in ordered[:-1]:

@@ -194,12 +194,7 @@ def ticks(axis: Axis) -> tuple[Tick, ...]:
 def place_labels(points: Sequence[tuple[float, float]], texts: Sequence[str], size: float, radius: float, frame: Box) -> list[PlacedLabel]:
     """For each point the one of eight places around it where its text covers least; places further up the list win a tie.
 
-    Args:
-        points: coordinates.
-        texts: one for each point.
-        size: font size.
-        radius: of the points' marks.
-        frame: where text may be.
+    Texts have that font size and stay inside `frame`; points have marks of that radius.
     """
     taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     placed = []

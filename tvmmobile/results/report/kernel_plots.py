@@ -70,11 +70,7 @@ def kind_bars(view: View) -> KindBars | None:
 
 
 def roofline_plot(view: View, row: VariantRow, table: KernelTable, styles: Mapping[str, int]) -> Plot | None:
-    """Speed against operations for each byte, with both roofs; `None` where bytes are not known.
-
-    Args:
-        styles: of `kind_styles`.
-    """
+    """Speed against operations for each byte, with both roofs; `None` where bytes are not known. `styles` are of `kind_styles`."""
     shown = [line for line in table.rows if line.gflops is not None and line.intensity is not None]
     if not shown:
         return None

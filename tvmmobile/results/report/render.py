@@ -29,11 +29,7 @@ def write_report(results: Results, out: Path, remarks: Sequence[str] = ()) -> li
 
 
 def report(results: Results | Sequence[Results], out: str | Path) -> list[Path]:
-    """Write the report of a result into `out`, or of several as one; see `write_report` and `join`.
-
-    Raises:
-        UserError: there is nothing to report, or they are not of one device.
-    """
+    """Write the report of a result into `out`, or of several as one; see `write_report` and `join`, also for what is raised."""
     joined = join([results] if isinstance(results, Results) else results)
     return write_report(joined.results, Path(out), joined.remarks)
 
