@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tvmmobile.graph.precision import FLOAT32
+
 
 def clamp_to_min_max(module: Any) -> Any:
     """Rewrite `relax.clip(x, lo, hi)` and `relax.nn.relu(x)` in every function."""
@@ -33,7 +35,7 @@ def clamp_to_min_max(module: Any) -> Any:
             bounds += [(relax.op.minimum, high)] if high is not None and high < math.inf else []
             for number, (operator, bound) in enumerate(bounds):
                 # The last operator becomes the value of the binding that is visited: a variable there would stop layouts.
-                data = operator(self.builder_.emit(data) if number else data, relax.const(bound, "float32"))
+                data = operator(self.builder_.emit(data) if number else data, relax.const(bound, FLOAT32.name))
             return data
 
     rewriter = Rewriter(module)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tvmmobile.graph.passes.rewriting import rewrite_main
+from tvmmobile.graph.precision import FLOAT32
 
 #: A pattern's constants with the numbers they must be, and what takes its place, made of what the pattern's parts matched.
 _Rule = tuple[Any, Mapping[Any, float], Any]
@@ -41,7 +42,7 @@ def _rules() -> Iterator[_Rule]:
         return multiply(left, right) | multiply(right, left)
 
     def number(value: float) -> Any:
-        return relax.const(value, "float32")
+        return relax.const(value, FLOAT32.name)
 
     def clipped(matched: Any) -> Any:
         return relax.op.minimum(relax.op.maximum(relax.op.add(matched[image], number(3)), number(0)), number(6))

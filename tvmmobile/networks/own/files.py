@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.system.errors import UserError
@@ -132,7 +133,7 @@ def _only(file: OwnFile, tensors: Sequence[Tensor], verb: str) -> Tensor:
 
 def _static(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> tuple[int, ...]:
     """Its shape, every dimension of which is a number."""
-    if tensor.dtype != "float32":
+    if tensor.dtype != FLOAT32.name:
         raise UserError(f"{file}: the {kind} {tensor.name!r} is {tensor.dtype}, not float32.", "Convert it within the network.")
     if tensor.shape is None:
         raise UserError(f"{file}: the {kind} {tensor.name!r} has no shape.", fix)

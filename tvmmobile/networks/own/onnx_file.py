@@ -12,6 +12,7 @@ from functools import cache, reduce
 from pathlib import PurePosixPath
 from typing import Any
 
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators
 from tvmmobile.networks.own.files import OwnFile, Tensor, read_whole, spec_of
 from tvmmobile.system.errors import UserError
@@ -184,7 +185,7 @@ def import_onnx(model: Any, opset: int) -> Any:
         Exception: whatever a converter meets that it does not know.
     """
     with quiet():
-        return _importer()(None, "float32").from_onnx(model.graph, opset)
+        return _importer()(None, FLOAT32.name).from_onnx(model.graph, opset)
 
 
 @cache
@@ -251,7 +252,7 @@ def _pairwise(operator: str) -> _Converter:
 def _is_float(value: Any) -> bool:
     from tvm import relax
 
-    return isinstance(value.ty, relax.TensorType) and str(value.ty.dtype) == "float32"
+    return isinstance(value.ty, relax.TensorType) and str(value.ty.dtype) == FLOAT32.name
 
 
 _CONVERTERS: dict[str, _Converter] = {"Clip": _clip, "Conv": _explicit_padding, "Max": _pairwise("maximum"), "Min": _pairwise("minimum")}

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own.files import OwnFile, Tensor, refuse_dynamic
 from tvmmobile.system.errors import UserError
@@ -83,7 +84,7 @@ def _inputs(program: Any) -> Iterator[Tensor]:
     for spec in signature["input_specs"]:
         for tensor in (value["name"] for name, value in _entries(spec.get("user_input")) if name == "as_tensor"):
             sizes = graph["tensor_values"][tensor]["sizes"]
-            yield Tensor(tensor, tuple(size.get("as_int", _symbol(size)) for size in sizes), "float32")
+            yield Tensor(tensor, tuple(size.get("as_int", _symbol(size)) for size in sizes), FLOAT32.name)
 
 
 def _symbol(size: Any) -> str:

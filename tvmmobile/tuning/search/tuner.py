@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmmobile.devices.protocol import Watch
@@ -214,9 +214,10 @@ class _Runner:
         self._bench, self._deadlines = bench, deadlines
 
     def jobs(self, assignment: Assignment, schedules: Sequence[Schedule]) -> list[TrialJob]:
-        """A task's schedules as candidates."""
+        """A task's schedules as candidates; one that was read from a log is of no core yet."""
         agents, deadline_s = self._bench.agents, self._deadlines.run_s
-        return [TrialJob(assignment.task, schedule, assignment.source, agents, deadline_s) for schedule in schedules]
+        task = replace(assignment.task, machine=agents.profile.machine)
+        return [TrialJob(task, schedule, assignment.source, agents, deadline_s) for schedule in schedules]
 
     def outcomes(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
         """Outcomes as they come; under a watch a batch together, once it is known that nothing spoiled them.
