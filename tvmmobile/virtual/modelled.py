@@ -53,14 +53,10 @@ class RegionTime:
 
 
 def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int = 0, fit: Fit | None = None) -> ModelledRun:
-    """Model a region.
+    """Model a region, with another calibration than the board's core has if `fit` is given.
 
-    Args:
-        profile: what the plugin wrote.
-        board: the board; its caches must be those that the plugin simulated.
-        threads: 1 models the thread that opened the region, more all of them, each on a core of its own.
-        hottest: how many blocks to show.
-        fit: another calibration than the board's core has.
+    The board's caches must be those that the plugin simulated. With `threads=1` the thread that opened the region is modelled, with more
+    all of them, each on a core of its own.
     """
     fit = fit or calibration_of(board)
     parameters = fit.parameters if fit else ()

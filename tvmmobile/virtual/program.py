@@ -19,9 +19,7 @@ from tvmmobile.system.doctor import require
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.cores.core_model import CoreTime, core_time
-from tvmmobile.virtual.elf import NotElf, read_elf
-from tvmmobile.virtual.mappings import Mapping as FileMapping
-from tvmmobile.virtual.mappings import parse_maps
+from tvmmobile.virtual.elf import Mapping, NotElf, parse_maps, read_elf
 from tvmmobile.virtual.modelled import ModelledRun, modelled_run
 from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.profile import INSTRUCTION_BYTES, Block, Profile, parse_profile
@@ -51,7 +49,7 @@ class ProgramRun:
     zeroed_lines: int
     regions: int
     other_instructions: int
-    mappings: tuple[FileMapping, ...]
+    mappings: tuple[Mapping, ...]
 
 
 def run_program(board: Board, command: Sequence[str], sysroot: Path | None = None, hottest: int = 0, threads: int = 1) -> ProgramRun:

@@ -48,13 +48,9 @@ class Course:
 
 
 def course_of(profile: Profile, board: Board, worked: Sequence[Mapping[str, float]], region: int | None = None) -> Course:
-    """Put segments on a time axis.
+    """Put the segments of a region on a time axis, by default those of all regions, one after the other.
 
-    Args:
-        profile: of the run.
-        board: the board.
-        worked: the terms of each segment's time in milliseconds, without waiting.
-        region: of this region alone; by default of all, one after the other.
+    `worked` has the terms of each segment's time in milliseconds, without waiting.
     """
     terms: defaultdict[str, float] = defaultdict(float)
     busy: defaultdict[int, float] = defaultdict(float)

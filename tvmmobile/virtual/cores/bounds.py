@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 
 from tvmmobile.virtual.board import Core
+from tvmmobile.virtual.cores.operands import BRANCHES
 
 _QUAD = re.compile(r"\bv\d+\.(?:16b|8h|4s|2d)\b")
 _VECTOR = re.compile(r"\b(?:v\d+\.|[bhsdq]\d+\b)")
@@ -23,7 +24,6 @@ _BOTH_HALVES = frozenset(
     {"fmla", "fmls", "fmul", "fmulx", "fadd", "fsub", "fabd", "fmax", "fmin", "fmaxnm", "fminnm", "faddp", "fmaxp", "fminp"}
     | {"fcmeq", "fcmge", "fcmgt", "fcmle", "fcmlt", "facge", "facgt"}
 )
-_BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbnz"})
 
 
 def least_cycles(instructions: Iterable[str], core: Core) -> float:
@@ -42,7 +42,7 @@ def port_cycles(instructions: Iterable[str], core: Core) -> dict[str, float]:
             loads += _transfers(operands)
         elif name.startswith("st"):
             stores += _transfers(operands)
-        elif name in _BRANCHES or name.startswith("b."):
+        elif name in BRANCHES or name.startswith("b."):
             branches += 1
         elif _VECTOR.search(operands):
             vector += quad_ports if name in _BOTH_HALVES and _QUAD.search(operands) else 1

@@ -6,7 +6,6 @@ Caches are not modelled here: every access hits the first level.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from tvmmobile.virtual.cores.mca import cycles_of, disassemble, mca_version
 from tvmmobile.virtual.profile import Block, basic_blocks, basic_blocks_of
 
 HOTTEST = 8
+#: Cycles per execution of each block, and whether they are the ports' bound alone.
+CostsOf = Callable[[set[Code], Board], dict[Code, Cost]]
 #: Raise this with every change that changes a modelled number: it parts the new numbers from the old in logs, caches and the gate.
 #: tests/virtual/test_core_model.py pins numbers, and fails when they change under the same version.
 MODEL_VERSION = 1
@@ -68,26 +69,15 @@ class CoreTime:
     unknown_instructions: int
 
 
-@functools.cache
-def _hash_of(board_digest: str, version: str) -> str:
-    return hashlib.sha256(f"{MODEL_VERSION}\0{board_digest}\0{version}".encode()).hexdigest()[:16]
-
-
 def model_hash(board: Board) -> str:
     """Identifies what a modelled number rests on: the board's values, this model's version and llvm-mca's version (16 hex digits)."""
-    return _hash_of(board.digest, mca_version())
+    return hashlib.sha256(f"{MODEL_VERSION}\0{board.digest}\0{mca_version()}".encode()).hexdigest()[:16]
 
 
-def core_time(
-    blocks: Iterable[Block], board: Board, hottest: int = HOTTEST, costs_of: Callable[[set[Code], Board], dict[Code, Cost]] | None = None
-) -> CoreTime:
+def core_time(blocks: Iterable[Block], board: Board, hottest: int = HOTTEST, costs_of: CostsOf | None = None) -> CoreTime:
     """Model one run from its executed translation blocks, and show the `hottest` of them.
 
-    Args:
-        blocks: of the run, as the plugin counted them.
-        board: the board.
-        hottest: how many blocks to show.
-        costs_of: another model of a block's cycles than this one, such as `corrected.corrected_costs`.
+    `costs_of` is another model of a block's cycles than this one, such as `corrected.corrected_costs`.
     """
     pieces = basic_blocks(blocks)
     codes = [words_of(piece.code) for piece in pieces]
@@ -109,9 +99,7 @@ def core_time(
     )
 
 
-def block_cycles(
-    blocks: Sequence[Block], board: Board, costs_of: Callable[[set[Code], Board], dict[Code, Cost]] | None = None
-) -> list[float]:
+def block_cycles(blocks: Sequence[Block], board: Board, costs_of: CostsOf | None = None) -> list[float]:
     """Cycles per execution of each translation block, such that they add up to `core_time`'s cycles."""
     pieces, shares = basic_blocks_of(blocks)
     codes = [words_of(piece.code) for piece in pieces]
@@ -134,7 +122,6 @@ def texts_of(words: set[int], board: Board) -> dict[int, str]:
 
 
 def _costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
-    """Cycles per execution, and whether they are the bound alone, for each block."""
     return costs_by(_cache(board), codes, board, lambda listings, _least: cycles_of(listings, board.mcpu))
 
 
@@ -146,11 +133,7 @@ def costs_by(
 ) -> dict[Code, Cost]:
     """Costs by some schedule, never less than the ports' bounds; those that `cache` does not know are computed and put there.
 
-    Args:
-        cache: of this board and this schedule.
-        codes: the blocks.
-        board: the board.
-        schedule: cycles of each listing, given these and their bounds; None for one that it does not know.
+    `schedule` gives the cycles of each listing from these and their bounds; None for one that it does not know.
     """
     known = cache.costs(codes)
     missing = sorted(codes - known.keys())

@@ -20,7 +20,7 @@ from functools import partial
 
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.cores.core_model import CoreTime, core_time, costs_by, model_hash
+from tvmmobile.virtual.cores.core_model import CoreTime, CostsOf, core_time, costs_by, model_hash
 from tvmmobile.virtual.cores.cortex_a53 import steady_cycles as cortex_a53_cycles
 from tvmmobile.virtual.cores.cortex_a53 import waits_of as cortex_a53_waits
 from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72
@@ -60,7 +60,7 @@ def corrected_time(blocks: Sequence[Block], board: Board, hottest: int = 0) -> C
     return core_time(blocks, board, hottest, costs_for(board))
 
 
-def costs_for(board: Board) -> Callable[[set[Code], Board], dict[Code, Cost]] | None:
+def costs_for(board: Board) -> CostsOf | None:
     """The best model there is of this board's blocks: None for llvm-mca alone."""
     return corrected_costs if board.mcpu in CORES else None
 

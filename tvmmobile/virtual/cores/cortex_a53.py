@@ -54,20 +54,12 @@ _FIRST_BEAT, _LANE_LOADED = 2, 4
 
 
 def steady_cycles(block: Sequence[str]) -> float:
-    """Cycles per execution of a block that runs over and over on a Cortex-A53, on average; no cache misses.
-
-    Args:
-        block: instructions as `disassemble` gives them.
-    """
+    """Cycles per execution of a block, as `disassemble` gives it, that runs over and over on a Cortex-A53; no cache misses."""
     return steady_issue([step_of(text) for text in block if text])
 
 
 def waits_of(block: Sequence[str]) -> dict[str, float]:
-    """What a block waits for on a Cortex-A53, in percent of its cycles: `registers` and `resources`, as `mca.pressures_of` names them.
-
-    Args:
-        block: instructions as `disassemble` gives them.
-    """
+    """What a block waits for on a Cortex-A53, in percent of its cycles: `registers` and `resources`, as `mca.pressures_of` names them."""
     return issue_waits([step_of(text) for text in block if text])
 
 

@@ -35,20 +35,9 @@ _V0: _Ports = (("v0", 1),)
 _V1: _Ports = (("v1", 1),)
 
 #: Families of accumulations, and how long the next one of the family waits for the accumulator (the guides' figures in parentheses).
-_CHAINS = {
-    "fmla": ("fmla", 2),
-    "fmls": ("fmla", 2),
-    "fmlal": ("fmlal", 2),
-    "fmlal2": ("fmlal", 2),
-    "mla": ("mla", 2),
-    "mls": ("mla", 2),
-    "smlal": ("mlal", 1),
-    "smlal2": ("mlal", 1),
-    "umlal": ("mlal", 1),
-    "umlal2": ("mlal", 1),
-    "sdot": ("dot", 1),
-    "udot": ("dot", 1),
-}
+_CHAINS = dict.fromkeys(("fmla", "fmls"), ("fmla", 2)) | dict.fromkeys(("fmlal", "fmlal2"), ("fmlal", 2))
+_CHAINS |= dict.fromkeys(("mla", "mls"), ("mla", 2)) | dict.fromkeys(("smlal", "smlal2", "umlal", "umlal2"), ("mlal", 1))
+_CHAINS |= dict.fromkeys(("sdot", "udot"), ("dot", 1))
 #: Either vector pipeline, in every shape.
 _EITHER: dict[str, int] = {}
 _EITHER |= dict.fromkeys(("fmla", "fmls", "fmadd", "fmsub", "fnmadd", "fnmsub", "frecps", "frsqrts"), 4)

@@ -9,7 +9,7 @@ from tvmmobile.virtual.cores.bounds import port_cycles
 from tvmmobile.virtual.cores.core_model import BlockCost
 from tvmmobile.virtual.cores.corrected import WAITS
 from tvmmobile.virtual.cores.mca import pressures_of
-from tvmmobile.virtual.mappings import place_of
+from tvmmobile.virtual.elf import place_of
 from tvmmobile.virtual.program import ProgramRun
 
 #: llvm-mca's 50 iterations include filling and draining the pipeline, some ten cycles: this near to a bound, the bound is the reason.

@@ -14,24 +14,16 @@ from tvmmobile.system.programs import run_tool
 PACKAGE = "llvm-16"
 ITERATIONS = 50
 TIMEOUT_S = 120.0
-_FLAGS = ("--resource-pressure=0", "--instruction-info=0")
+_FLAGS = ("--mtriple=aarch64-linux-gnu", f"--iterations={ITERATIONS}", "--resource-pressure=0", "--instruction-info=0")
 _TOTAL = re.compile(r"^\[\d+\] Code Region - b(\d+)\n|^Total Cycles:\s+(\d+)", re.MULTILINE)
 _PRESSURE = re.compile(r"^ *(?:- )?(Resource Pressure|Register Dependencies|Memory Dependencies) +\[ ([\d.]+)% \]", re.MULTILINE)
 _PRESSURES = {"Resource Pressure": "resources", "Register Dependencies": "registers", "Memory Dependencies": "memory"}
 
 
-def _mca() -> str:
-    return str(require("llvm-mca"))
-
-
-def _mc() -> str:
-    return str(require("llvm-mc"))
-
-
 @functools.cache
 def mca_version() -> str:
     """The installed llvm-mca's version line; part of what identifies a timing model."""
-    text = run_tool([_mca(), "--version"], "llvm-mca", f"Run: apt-get install -y {PACKAGE}", TIMEOUT_S)
+    text = run_tool([str(require("llvm-mca")), "--version"], "llvm-mca", f"Run: apt-get install -y {PACKAGE}", TIMEOUT_S)
     return next((line.strip() for line in text.splitlines() if "version" in line), text.strip())
 
 
@@ -42,7 +34,7 @@ def disassemble(words: Sequence[int]) -> list[str]:
     # A label between the words would be kept, too: one line of text per decoded word is all there is, so bad words are found by their
     # warnings (`<stdin>:LINE:…: warning: invalid instruction encoding`) and left out of the count.
     source = "".join(" ".join(f"0x{byte:02x}" for byte in word.to_bytes(4, "little")) + "\n" for word in words)
-    done = _run([_mc(), "--disassemble", "--triple=aarch64-linux-gnu", "--mattr=+all"], source)
+    done = _run("llvm-mc", ["--disassemble", "--triple=aarch64-linux-gnu", "--mattr=+all"], source)
     bad = {int(line) - 1 for line in re.findall(r"^<stdin>:(\d+):\d+: warning: invalid", done.stderr, re.MULTILINE)}
     texts = iter([line.strip() for line in done.stdout.splitlines() if line.startswith("\t") and not line.startswith("\t.")])
     decoded = ["" if index in bad else next(texts, "") for index in range(len(words))]
@@ -52,25 +44,18 @@ def disassemble(words: Sequence[int]) -> list[str]:
 
 
 def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
-    """Cycles per execution of each block when it runs over and over; None where llvm-mca cannot say.
-
-    Args:
-        blocks: instructions as `disassemble` gives them.
-        mcpu: LLVM's name of the core.
-    """
+    """Cycles per execution of each block, as `disassemble` gives it, when it runs over and over; None where llvm-mca cannot say."""
     if not blocks:
         return []
     regions = [f"# LLVM-MCA-BEGIN b{i}\n" + "\n".join(block) + f"\n# LLVM-MCA-END b{i}\n" for i, block in enumerate(blocks)]
-    done = _run([_mca(), "--mtriple=aarch64-linux-gnu", f"--mcpu={mcpu}", f"--iterations={ITERATIONS}", *_FLAGS], "".join(regions))
+    done = _run("llvm-mca", [f"--mcpu={mcpu}", *_FLAGS], "".join(regions))
     if done.returncode == 0:
-        found: dict[int, float] = {}
-        region = -1
+        found, region = {}, ""
         for name, total in _TOTAL.findall(done.stdout):
-            if name:
-                region = int(name)
-            else:
+            region = name or region
+            if total:
                 found[region] = int(total) / ITERATIONS
-        return [found.get(index) for index in range(len(blocks))]
+        return [found.get(str(index)) for index in range(len(blocks))]
     if len(blocks) == 1:
         return [None]
     middle = len(blocks) // 2  # one bad instruction spoils a whole call: halving finds it in a few more
@@ -79,12 +64,12 @@ def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
 
 def pressures_of(block: Sequence[str], mcpu: str) -> dict[str, float]:
     """What llvm-mca sees a block wait for, in percent of its cycles: `resources`, `registers`, `memory`; empty if it cannot say."""
-    flags = [f"--mcpu={mcpu}", f"--iterations={ITERATIONS}", "--bottleneck-analysis", *_FLAGS]
-    done = _run([_mca(), "--mtriple=aarch64-linux-gnu", *flags], "\n".join(block) + "\n")
+    done = _run("llvm-mca", [f"--mcpu={mcpu}", "--bottleneck-analysis", *_FLAGS], "\n".join(block) + "\n")
     return {_PRESSURES[name]: float(share) for name, share in _PRESSURE.findall(done.stdout)}
 
 
-def _run(command: list[str], source: str) -> subprocess.CompletedProcess[str]:
+def _run(tool: str, flags: list[str], source: str) -> subprocess.CompletedProcess[str]:
+    command = [str(require(tool)), *flags]
     try:
         return subprocess.run(command, input=source, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -23,7 +23,7 @@ _READ_FLAGS = frozenset(
 _NO_RESULT = frozenset(
     {"cmp", "cmn", "tst", "ccmp", "ccmn", "fcmp", "fcmpe", "fccmp", "nop", "cbz", "cbnz", "tbz", "tbnz", "b", "br", "ret"}
 )
-_BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbnz"})
+BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbnz"})
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def instruction_of(text: str) -> Instruction:
     """Take an instruction apart that `disassemble` gave."""
     name, _, operands = text.partition("\t")
     shape = _SHAPE.search(operands)
-    if name in _BRANCHES or name.startswith("b."):
+    if name in BRANCHES or name.startswith("b."):
         reads = registers_of(operands)
         return Instruction(name, operands, "branch", (*reads, "flags") if "." in name else reads, ())
     if name.startswith(("ld", "st", "prfm")):

@@ -110,12 +110,7 @@ def operation_of(text: str, tables: CoreTables) -> Operation:
 
 
 def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
-    """Cycles per execution of a block that runs over and over, on average.
-
-    Args:
-        block: instructions as `disassemble` gives them.
-        tables: the core's.
-    """
+    """Cycles per execution of a block, as `disassemble` gives it, that runs over and over, on average."""
     operations = [operation_of(text, tables) for text in block if text]
     if not operations:
         return 0.0

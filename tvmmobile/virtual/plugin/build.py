@@ -16,31 +16,24 @@ FOLDER = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 
 
-def build_plugin(name: str = "program") -> Path:
-    """A plugin's shared library, compiled if it is not there yet.
-
-    Args:
-        name: of the source file.
+def build_plugin() -> Path:
+    """The plugin's shared library, compiled if it is not there yet.
 
     Raises:
         UserError: there is no C compiler, or it fails.
     """
-    source = FOLDER / f"{name}.c"
+    source = FOLDER / "program.c"
     digest = hashlib.sha256(repr(FLAGS).encode())
     for file in (source, *sorted(FOLDER.glob("*.h"))):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    path = cache_dir() / f"{name}-{digest.hexdigest()[:16]}.so"
+    path = cache_dir() / f"program-{digest.hexdigest()[:16]}.so"
     if path.exists():
         return path
-    compiler = str(require("cc"))
+    command = [str(require("cc")), *FLAGS, str(source), "-o"]
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             with replacing(path) as temporary:
-                run_tool(
-                    [compiler, *FLAGS, str(source), "-o", str(temporary)],
-                    "Compiling a plugin for QEMU",
-                    "Run: apt-get install -y gcc libc6-dev",
-                )
+                run_tool([*command, str(temporary)], "Compiling a plugin for QEMU", "Run: apt-get install -y gcc libc6-dev")
                 temporary.chmod(0o755)
     return path
