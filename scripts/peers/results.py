@@ -7,16 +7,64 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from peers.figures import Figures
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
+
 from peers.systems import OURS
 from tvmmobile.system.errors import UserError
+from tvmmobile.virtual.program import ProgramRun
 
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class Figures:
+    """The figures of one run, from the caller's array to an array of the logits; all modelled or counted, none measured.
+
+    Attributes:
+        modelled_ms: milliseconds.
+        term_ms: its terms by name.
+        core_cycles: of the schedule that `modelled_ms` rests on, of all threads together.
+        llvm_mca_cycles: the same by llvm-mca alone.
+        instructions: executed, of all threads together.
+        l1d_misses, l2_misses: of the simulated caches.
+        dram_bytes: read from memory and written back to it.
+        other_instructions: what threads executed that the figures leave out.
+        difference: from PyTorch, relative to the output's largest magnitude.
+    """
+
+    modelled_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    term_ms: Mapping[str, float]
+    core_cycles: int
+    llvm_mca_cycles: int
+    instructions: int
+    l1d_misses: int
+    l2_misses: int
+    dram_bytes: int
+    other_instructions: int
+    difference: float
+
+    @classmethod
+    def of(cls, run: ProgramRun, difference: float) -> Figures:
+        """The figures of a modelled run."""
+        modelled = run.modelled
+        return cls(
+            modelled_ms=modelled.modelled_ms,
+            term_ms=dict(modelled.term_ms),
+            core_cycles=modelled.core.cycles,
+            llvm_mca_cycles=run.core.cycles,
+            instructions=run.core.instructions,
+            l1d_misses=modelled.misses.l1d,
+            l2_misses=modelled.misses.l2,
+            dram_bytes=modelled.dram_bytes,
+            other_instructions=run.other_instructions,
+            difference=difference,
+        )
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
 class BoardFacts:
     """A virtual board: `timing_model` is the hash behind modelled milliseconds, `core_model` that of llvm-mca's cycles alone."""
 
@@ -29,7 +77,7 @@ class BoardFacts:
     calibrated: bool
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
 class BenchmarkContext:
     """Where and how the figures were got.
 
@@ -154,14 +202,12 @@ def from_json(path: Path) -> tuple[BenchmarkContext, list[PeerRow]]:
     """What `to_json` made, the rows that failed left out."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        context = BenchmarkContext(
-            **report["context"] | {"boards": {name: BoardFacts(**facts) for name, facts in report["context"]["boards"].items()}}
-        )
+        context = BenchmarkContext(**report["context"])
         rows = [
             PeerRow(
                 Cell(*(entry[name] for name in ("board", "threads", "alpha", "resolution")), entry.get("model", Cell.model)),
                 entry["system"],
-                tuple(Figures.from_json(json.dumps(run)) for run in entry["runs"]),
+                tuple(Figures(**run) for run in entry["runs"]),
             )
             for entry in report["benchmarks"]
             if not entry["failure"]

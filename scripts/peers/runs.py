@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from peers.figures import Figures
 from peers.models import digest_of
+from peers.results import Figures
 from peers.systems import EXAMPLES, System
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import cache_dir
@@ -82,8 +82,8 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
     models = f"{run_hash(job.board)}-{model_hash(job.board)}"
     known = place.with_name(f"{place.name}-{models}.json")
     try:
-        return _checked(Figures.from_json(known.read_text(encoding="utf-8")), job), False
-    except (OSError, ValueError):
+        return _checked(Figures(**json.loads(known.read_text(encoding="utf-8"))), job), False
+    except (OSError, TypeError, ValueError):
         pass  # never made, or damaged
     kept = place.with_suffix(".gz")
     try:
@@ -95,7 +95,7 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
         write_bytes(kept, gzip.compress(json.dumps(content).encode(), compresslevel=3, mtime=0))
         ran = True
     figures = Figures.of(model_program(parse_profile(profile), maps, job.board, threads=job.threads), difference)
-    write_text(known, figures.to_json())
+    write_text(known, json.dumps(asdict(figures), allow_nan=False))
     return _checked(figures, job), ran
 
 

@@ -25,9 +25,8 @@ sys.path.insert(0, str(SCRIPTS))  # scripts import each other
 
 import bench_peers  # noqa: E402
 from peers import runs  # noqa: E402
-from peers.figures import Figures  # noqa: E402
 from peers.plot import draw  # noqa: E402
-from peers.results import BenchmarkContext, BoardFacts, Cell, PeerRow, best_peer, from_json, ratio, to_json  # noqa: E402
+from peers.results import BenchmarkContext, BoardFacts, Cell, Figures, PeerRow, best_peer, from_json, ratio, to_json  # noqa: E402
 from peers.systems import EXAMPLES, OURS, System, chosen_systems, systems  # noqa: E402
 from peers.tables import markdown  # noqa: E402
 
