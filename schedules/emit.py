@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Clamp, Curve
+from tvmmobile.graph.curves import CURVES
+from tvmmobile.graph.layers import Clamp
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.vectors import Vectors
 
 Expr = Any
 Buffer = Any
@@ -246,9 +248,11 @@ class Kernel:
             value = self.T.min(value, self.splat(self.number(high), lanes))
         return value
 
-    def _curve(self, value: Expr, name: Curve, lanes: int) -> Expr:
+    def _curve(self, value: Expr, name: str, lanes: int) -> Expr:
         """An activation that is more than bounds."""
-        raised = value + self.splat(self.number(3.0), lanes)
-        gate = self.clamp_bits(raised, (0.0, 6.0)) if lanes in (0, self.lanes) else self.clamp(raised, (0.0, 6.0), lanes)
-        gate = gate * self.splat(self.number(1 / 6), lanes)
-        return value * gate if name == "hswish" else gate
+        lanes = lanes or self.lanes
+
+        def bounded(value: Expr, low: float, high: float) -> Expr:
+            return self.clamp_bits(value, (low, high)) if lanes == self.lanes else self.clamp(value, (low, high), lanes)
+
+        return CURVES[name].emit(Vectors(self._precision.accumulator, lanes, self.T.bind, bounded), value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from tvmmobile.graph.layers import CURVES, Array, LayerParameters
+from tvmmobile.graph.curves import CURVES
+from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.space import Knobs, Space
 

@@ -71,6 +71,9 @@ def test_batch_norm_is_folded_into_weights_and_bias() -> None:
         (nn.Hardtanh(-1.0, 2.0), (-1.0, 2.0)),
         (nn.Hardswish(), "hswish"),
         (nn.Hardsigmoid(), "hsigmoid"),
+        (nn.SiLU(), "silu"),
+        (nn.Sigmoid(), "sigmoid"),
+        (nn.Tanh(), "tanh"),
         (nn.Identity(), NO_CLAMP),
     ],
 )
@@ -194,11 +197,12 @@ def test_what_is_broadcast_is_not_added_by_a_kernel(tmp_path: Path) -> None:
 class Excited(nn.Module):
     """The input times a gate for each of its 8 channels, which a branch makes of their means."""
 
-    def __init__(self, gate_first: bool, read_again: bool = False) -> None:
+    def __init__(self, gate_first: bool, read_again: bool = False, *, smooth: bool = False) -> None:
         super().__init__()
         self.gate_first, self.read_again = gate_first, read_again
         convolutions = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
-        self.branch = nn.Sequential(nn.AdaptiveAvgPool2d(1), convolutions[0], nn.ReLU(), convolutions[1], nn.Hardsigmoid())
+        between, last = (nn.SiLU(), nn.Sigmoid()) if smooth else (nn.ReLU(), nn.Hardsigmoid())
+        self.branch = nn.Sequential(nn.AdaptiveAvgPool2d(1), convolutions[0], between, convolutions[1], last)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         gate = self.branch(image)
@@ -206,10 +210,11 @@ class Excited(nn.Module):
         return torch.cat([product, product], 1) if self.read_again else product
 
 
+@pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("gate_first", [False, True])
-def test_squeeze_and_excite(tmp_path: Path, gate_first: bool) -> None:
+def test_squeeze_and_excite(tmp_path: Path, gate_first: bool, smooth: bool) -> None:
     """The gate multiplies what the next 1×1 convolution reads; other layers may add to its output."""
-    block = nn.Sequential(*unit(8, 8, 3, groups=8), Excited(gate_first), *unit(8, 8, activation=nn.Identity()))
+    block = nn.Sequential(*unit(8, 8, 3, groups=8), Excited(gate_first, smooth=smooth), *unit(8, 8, activation=nn.Identity()))
     network = seeded(*unit(3, 8, 3, 2), Residual(block), *unit(8, 5))
     read = prepared(network, IMAGE)
     kinds = [layer.kind for layer in layers_of(read)]

@@ -11,6 +11,7 @@ from small_networks import error_against_torch, prepared, seeded, unit
 from torch import nn
 from torch.nn import functional
 
+from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Conv2d, Opaque
 
 TOLERANCE = 1e-5
@@ -43,9 +44,11 @@ def convolutions(network: nn.Module) -> list[Conv2d]:
         pytest.param(lambda x: x * torch.clamp(x / 6 + 0.5, 0, 1), "hswish", id="by another hsigmoid"),
         pytest.param(lambda x: functional.relu6(x + 3) * 0.16666667, "hsigmoid", id="hsigmoid by a factor"),
         pytest.param(lambda x: torch.clamp(x * (1 / 6) + 0.5, 0, 1), "hsigmoid", id="hsigmoid of a sixth"),
+        pytest.param(lambda x: x * torch.sigmoid(x), "silu", id="silu by sigmoid"),
+        pytest.param(lambda x: torch.sigmoid(x) * x, "silu", id="silu, sigmoid first"),
     ],
 )
-def test_forms_of_h_swish_and_h_sigmoid(tmp_path: Path, function: Function, name: str) -> None:
+def test_forms_of_curves(tmp_path: Path, function: Function, name: str) -> None:
     network = seeded(*unit(3, 8, 3, activation=Lambda(function)), *unit(8, 9))
     assert [layer.clamp for layer in convolutions(network)] == [name, (0.0, 6.0)]
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
@@ -59,11 +62,12 @@ def test_forms_of_h_swish_and_h_sigmoid(tmp_path: Path, function: Function, name
         pytest.param(lambda x: x * functional.relu6(x + 3) * (1 / 7), id="a seventh"),
         pytest.param(lambda x: torch.clamp(x / 6 + 0.4, 0, 1), id="from 0.4"),
         pytest.param(lambda x: (x + 1) * (functional.relu6(x + 3) / 6), id="of something else"),
+        pytest.param(lambda x: (x + 1) * torch.sigmoid(x), id="another sigmoid's"),
     ],
 )
 def test_what_only_looks_like_it(tmp_path: Path, function: Function) -> None:
     network = seeded(*unit(3, 8, 3, activation=Lambda(function)), *unit(8, 9))
-    assert not {"hswish", "hsigmoid"} & {layer.clamp for layer in convolutions(network)}
+    assert not CURVES.keys() & {layer.clamp for layer in convolutions(network)}
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 

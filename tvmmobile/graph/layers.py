@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 #: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels.
 Layout = str
-#: Other activations than bounds: x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6 (MobileNet v3, arXiv 1905.02244, section 5.2).
-Curve = Literal["hswish", "hsigmoid"]
-CURVES: tuple[Curve, ...] = ("hswish", "hsigmoid")
-#: What is applied to the output: lower and upper bound, `None` where unbounded; or another activation by its name.
-Clamp = tuple[float | None, float | None] | Curve
+#: What is applied to the output: lower and upper bound, `None` where unbounded; or the name of one of `curves.CURVES`.
+Clamp = tuple[float | None, float | None] | str
 NO_CLAMP: Clamp = (None, None)
 
 _CLAMP_NAMES: dict[Clamp, str] = {(None, None): "linear", (0.0, None): "relu", (0.0, 6.0): "relu6"}
@@ -59,7 +56,7 @@ def _short(layout: Layout) -> str:
 
 
 def clamp_name(clamp: Clamp) -> str:
-    """`relu6` for (0, 6), `relu`, `linear`, `hswish`, `hsigmoid`, else both bounds."""
+    """`relu6` for (0, 6), `relu`, `linear`, the name of a curve, else both bounds."""
     if isinstance(clamp, str):
         return clamp
     known = _CLAMP_NAMES.get(clamp)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Clamp, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool
 from tvmmobile.graph.tasks import Task
 
@@ -120,7 +121,6 @@ def _from_nchw(data: Array, layer: Conv2d) -> Array:
 
 def _clamp(values: Array, bounds: Clamp) -> Array:
     if isinstance(bounds, str):
-        gate: Array = np.clip(values + values.dtype.type(3), 0, 6) / values.dtype.type(6)
-        return gate * values if bounds == "hswish" else gate
+        return CURVES[bounds].exact(values.astype(np.float64)).astype(values.dtype)
     low, high = bounds
     return values if low is None and high is None else np.clip(values, low, high)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
 
+from tvmmobile.graph.curves import CURVES, Spelling
 from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool
 from tvmmobile.graph.passes.dataflow import readers_of
 from tvmmobile.graph.passes.input_pieces import reading_pieces
-from tvmmobile.graph.passes.rewriting import mutate_main
+from tvmmobile.graph.passes.rewriting import holds, mutate_main
 from tvmmobile.graph.precision import Precision
 
 #: Attribute values that mark a composed layer.
 CONV2D, DENSE, POOL, MAX_POOL = "tvmmobile.conv2d", "tvmmobile.dense", "tvmmobile.pool", "tvmmobile.max_pool"
+#: Between one of these and the name of a layer's curve.
+CURVE_MARK = ":"
+#: A pattern and its annotated parts.
+_Sum = tuple[Any, dict[str, Any]]
 #: Names of the external functions that stand for composed layers in `main`.
 EXTERNAL_PREFIX = "tvmmobile.layer."
 
@@ -50,14 +56,16 @@ class LayerComposer:
         """Run the pass."""
         from tvm import relax
 
-        def check(context: Any) -> bool:
+        def check(context: Any, form: _Form) -> bool:
             found = {str(name): expression for name, expression in context.annotated_expr.items()}
             if _read_outside(context):
                 return False  # a kernel has one result; of two sums, this one is what is added, and the other operand may be the sum
-            layer = _layer_of(found, self.dtype)
+            if any(not holds(found[name], value) for name, value in form.numbers.items()):
+                return False
+            layer = _layer_of(found, self.dtype, form.curve)
             return layer is not None and self.accepts(layer)
 
-        patterns = [(name, pattern, parts, check) for name, pattern, parts in _patterns()]
+        patterns = [(form.name, form.pattern, form.parts, partial(check, form=form)) for form in _forms()]
         module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(module)
         return relax.transform.DeadCodeElimination()(self._externalize(module))
 
@@ -97,13 +105,14 @@ def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | MaxPool]:
 
 def _composed_layer(function: Any, dtype: str) -> tuple[ComposedLayer, tuple[int, ...]] | None:
     """The layer that a composed function computes, and which arguments it reads (data, gate, residual); `None` for other functions."""
-    if function.attrs is None or function.attrs.get("Composite") not in (CONV2D, DENSE, POOL, MAX_POOL):
+    kind, _, curve = str((function.attrs or {}).get("Composite", "")).partition(CURVE_MARK)
+    if kind not in (CONV2D, DENSE, POOL, MAX_POOL):
         return None
     found: dict[str, Any] = {}
     for block in function.body.blocks:
         for binding in block.bindings:
             _annotate(binding, found)
-    layer = _layer_of(found, dtype)
+    layer = _layer_of(found, dtype, curve)
     assert layer is not None, f"composed from an unknown pattern: {function}"
     if isinstance(layer, Pool | MaxPool):
         return ComposedLayer(layer, NO_PARAMETERS), (0,)
@@ -154,27 +163,50 @@ def _annotate(binding: Any, found: dict[str, Any]) -> None:
     elif name in ("relax.nn.conv2d", "relax.matmul"):
         found["product"], found["weight"] = call, call.args[1]
     elif name == "relax.add" and constant is not None:
-        found["shift" if "bias" in found else "bias"] = constant
+        found.setdefault("bias", constant)
     elif name == "relax.add":
         found["residual"] = next(argument for argument in call.args if not argument.same_as(found["sum"]))
-    elif name == "relax.multiply":
-        found["gate" if "product" in found else "scaled"] = call
-    elif name in _CONSTANT_PARTS:
-        found[_CONSTANT_PARTS[name]] = constant
-    if name == "relax.add" and "shift" not in found:
-        found["sum"] = binding.var
+    elif name == "relax.multiply" and "product" not in found:
+        found["scaled"] = call
+    elif name in _BOUNDS:
+        found[_BOUNDS[name]] = constant
+    if name == "relax.add":
+        found.setdefault("sum", binding.var)
 
 
 _POOLS = {"relax.mean": "mean", "relax.nn.max_pool2d": "max pool"}
-_CONSTANT_PARTS = {"relax.maximum": "low", "relax.minimum": "high", "relax.divide": "scale"}
+_BOUNDS = {"relax.maximum": "low", "relax.minimum": "high"}
 
 
-def _patterns() -> list[tuple[str, Any, dict[str, Any]]]:
-    """(name, pattern, annotated parts), most specific first."""
+@dataclass(frozen=True)
+class _Form:
+    """One way in which a network has a layer.
+
+    Attributes:
+        kind: attribute value of the composed function, before the curve's.
+        parts: of the pattern, which are looked at once it is found.
+        curve: name of the activation, "" where it is bounds.
+        numbers: what constants of the curve have to be, by the name of their part.
+    """
+
+    kind: str
+    pattern: Any
+    parts: dict[str, Any]
+    curve: str = ""
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Attribute value of the composed function."""
+        return self.kind + (CURVE_MARK + self.curve if self.curve else "")
+
+
+def _forms() -> list[_Form]:
+    """The most specific first."""
     from tvm.relax.dpl import is_op, wildcard
 
     mean, largest = is_op("relax.mean")(wildcard()), is_op("relax.nn.max_pool2d")(wildcard())
-    found = [(POOL, mean, {"mean": mean}), (MAX_POOL, largest, {"max pool": largest})]
+    found = [_Form(POOL, mean, {"mean": mean}), _Form(MAX_POOL, largest, {"max pool": largest})]
     for name, operator, before in (
         (CONV2D, "relax.nn.conv2d", "permuted"),
         (CONV2D, "relax.nn.conv2d", "scaled"),
@@ -182,13 +214,38 @@ def _patterns() -> list[tuple[str, Any, dict[str, Any]]]:
         (DENSE, "relax.matmul", ""),
     ):
         for order in ("sum, residual", "residual, sum", "product, bias") if name == CONV2D else ("product, bias", "bias, product"):
-            for activation in ("hswish", "hswish, gate first", "hsigmoid", "both bounds", "lower bound", "none"):
-                found.append((name, *_pattern(operator, before, order, activation)))
+            for curve, entry in CURVES.items():
+                found += [_curve_form(name, _sum(operator, before, order), curve, spelling) for spelling in entry.spellings]
+            found += [_Form(name, *_bounded(_sum(operator, before, order), bounds)) for bounds in (("low", "high"), ("low",), ())]
     return found
 
 
-def _pattern(operator: str, before: str, order: str, activation: str) -> tuple[Any, dict[str, Any]]:
-    """One pattern and its annotated parts.
+def _curve_form(kind: str, layer: _Sum, curve: str, spelling: Spelling) -> _Form:
+    from tvm.relax.dpl import is_const
+
+    total, parts = layer
+    numbers: dict[str, float] = {}
+
+    def number(value: float) -> Any:
+        name = f"number {len(numbers)}"
+        numbers[name], parts[name] = value, is_const()
+        return parts[name]
+
+    return _Form(kind, spelling(total, number), parts, curve, numbers)
+
+
+def _bounded(layer: _Sum, bounds: tuple[str, ...]) -> _Sum:
+    from tvm.relax.dpl import is_const, is_op
+
+    pattern, parts = layer
+    for bound in bounds:
+        parts[bound] = is_const()
+        pattern = is_op("relax.maximum" if bound == "low" else "relax.minimum")(pattern, parts[bound])
+    return pattern, parts
+
+
+def _sum(operator: str, before: str, order: str) -> _Sum:
+    """The pattern of a layer without its activation, and its annotated parts.
 
     Args:
         before: what happens to the data: it is `permuted` from NCHW to NHWC, or `scaled` by a gate, or nothing.
@@ -208,34 +265,17 @@ def _pattern(operator: str, before: str, order: str, activation: str) -> tuple[A
     if "residual" in order:
         parts["sum"], parts["residual"] = pattern, wildcard()
         pattern = add(pattern, parts["residual"]) if order == "sum, residual" else add(parts["residual"], pattern)
-    if activation == "none":
-        return pattern, parts
-    total = pattern
-    if activation.startswith("h"):
-        parts["shift"] = is_const()
-        pattern = add(total, parts["shift"])
-    parts["low"] = is_const()
-    pattern = is_op("relax.maximum")(pattern, parts["low"])
-    if activation != "lower bound":
-        parts["high"] = is_const()
-        pattern = is_op("relax.minimum")(pattern, parts["high"])
-    if activation.startswith("hswish"):
-        factors = (pattern, total) if "gate first" in activation else (total, pattern)
-        pattern = parts["gate"] = is_op("relax.multiply")(*factors)
-    if activation.startswith("h"):
-        parts["scale"] = is_const()
-        pattern = is_op("relax.divide")(pattern, parts["scale"])
     return pattern, parts
 
 
-def _layer_of(found: dict[str, Any], dtype: str) -> Layer | None:
+def _layer_of(found: dict[str, Any], dtype: str, curve: str) -> Layer | None:
     """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape, dilation)."""
     if "mean" in found:
         return _pool_of(found["mean"], dtype)
     if "max pool" in found:
         return _max_pool_of(found["max pool"], dtype)
     product, bias = found["product"], found["bias"]
-    clamp = _clamp_of(found)
+    clamp = curve or _bounds_of(found)
     out_shape = [int(extent) for extent in product.ty.shape]
     bias_shape = [int(extent) for extent in bias.ty.shape]
     if str(product.ty.dtype) != dtype:
@@ -307,16 +347,10 @@ def _max_pool_of(call: Any, dtype: str) -> MaxPool | None:
     return MaxPool(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
 
 
-def _clamp_of(found: dict[str, Any]) -> Clamp | None:
-    """The activation that the parts are, `None` where it is none that kernels know."""
-    numbers: dict[str, float | None] = {"low": None, "high": None}
-    for part in ("shift", "low", "high", "scale"):
-        if part in found:
-            value = found[part].value.numpy()
-            if value.size != 1:
-                return None
-            numbers[part] = float(value.item())
-    if "scale" not in found:
-        return numbers["low"], numbers["high"]
-    known = numbers == {"low": 0.0, "high": 6.0, "shift": 3.0, "scale": 6.0}
-    return ("hswish" if "gate" in found else "hsigmoid") if known else None
+def _bounds_of(found: dict[str, Any]) -> Clamp | None:
+    """Lower and upper bound, `None` where one is not the same for all."""
+    values = [found[part].value.numpy() if part in found else None for part in ("low", "high")]
+    if any(value is not None and value.size != 1 for value in values):
+        return None
+    low, high = (None if value is None else float(value.item()) for value in values)
+    return low, high

@@ -1,4 +1,4 @@
-"""h-swish and h-sigmoid in the one form that `compose_layers` knows, PyTorch's: x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6.
+"""h-swish, h-sigmoid and SiLU in the one form that `compose_layers` knows, PyTorch's: x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6.
 
 Networks also have x · (clip(x + 3, 0, 6) / 6), a factor of 1/6 instead of the division, and clip(x / 6 + 1/2, 0, 1); ONNX' HardSwish and
 HardSigmoid are imported so.
@@ -6,11 +6,10 @@ HardSigmoid are imported so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tvmmobile.graph.passes.rewriting import rewrite_main
+from tvmmobile.graph.passes.rewriting import holds, rewrite_main
 from tvmmobile.graph.precision import FLOAT32
 
 #: A pattern's constants with the numbers they must be, and what takes its place, made of what the pattern's parts matched.
@@ -22,7 +21,7 @@ def one_form_of_hard_activations(module: Any) -> Any:
     for pattern, numbers, replacement in _rules():
 
         def rewrite(call: Any, matched: Any, numbers: Any = numbers, replacement: Any = replacement) -> Any:
-            fits = all(_is(matched[constant], number) for constant, number in numbers.items())
+            fits = all(holds(matched[constant], number) for constant, number in numbers.items())
             return replacement(matched) if fits else call
 
         module = rewrite_main(module, pattern, rewrite)
@@ -60,8 +59,4 @@ def _rules() -> Iterator[_Rule]:
     yield product(clip, scale), bounds | {scale: 1 / 6}, hsigmoid
     yield product(product(image, clip), scale), bounds | {scale: 1 / 6}, hswish
     yield product(image, divide(clip, scale)), bounds | {scale: 6.0}, hswish
-
-
-def _is(constant: Any, number: float) -> bool:
-    value = constant.value.numpy()
-    return value.size == 1 and math.isclose(float(value.item()), number, rel_tol=1e-6, abs_tol=0.0 if number else 1e-12)
+    yield product(image, is_op("relax.sigmoid")(image)), {}, lambda matched: relax.op.nn.silu(matched[image])

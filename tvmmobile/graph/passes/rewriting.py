@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,3 +26,9 @@ def mutate_main(module: Any, mutator: Any) -> Any:
     name = next(variable for variable in module.get_global_vars() if variable.name_hint == "main")
     mutator.builder_.update_func(name, mutator.visit_expr(module[name]))
     return mutator.builder_.get()
+
+
+def holds(constant: Any, number: float) -> bool:
+    """Whether a constant is that number and nothing else."""
+    value = constant.value.numpy()
+    return value.size == 1 and math.isclose(float(value.item()), number, rel_tol=1e-6, abs_tol=0.0 if number else 1e-12)

@@ -1,0 +1,110 @@
+"""Every activation that is no bound: its error over all of float32's range, in vectors and single numbers, and in every template."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.host_kernels import HOST, check_schedule, examples
+
+from tvmmobile.graph.curves import CURVES
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import compile_kernel
+from tvmmobile.schedules import template_named
+from tvmmobile.schedules.emit import Kernel
+
+COUNT = 1 << 16
+
+
+def values_of(curve: str, lanes: int, inputs: Array, folder: Path) -> Array:
+    """What a kernel computes that does nothing else."""
+    import tvm
+
+    task = Task((Dense(lanes, 1, curve),))
+    kernel = Kernel(task)
+    with kernel.body(data=inputs.shape, output=inputs.shape) as (data, output), kernel.loop(inputs.size // lanes) as step:
+        kernel.store(output, kernel.clamp(kernel.load(data, step * lanes, lanes), curve, lanes), step * lanes, lanes)
+    path = folder / f"{task.symbol}.so"
+    compile_kernel(kernel.finish(), HOST, path)
+    tensors = [tvm.runtime.tensor(array) for array in (inputs, np.zeros_like(inputs))]
+    tvm.runtime.load_module(str(path))[task.symbol](*tensors)
+    result: Array = tensors[1].numpy()
+    return result
+
+
+@pytest.mark.parametrize("lanes", [4, 1])
+@pytest.mark.parametrize("curve", CURVES)
+def test_the_error_is_as_stated(tmp_path: Path, curve: str, lanes: int) -> None:
+    """Against float64: where the function bends, far out, and over all magnitudes of both signs."""
+    magnitudes = np.logspace(-44, 38, COUNT // 4)
+    inputs = np.concatenate([np.linspace(-9, 9, COUNT // 4), np.linspace(-120, 120, COUNT // 4), magnitudes, -magnitudes]).astype(
+        np.float32
+    )
+    actual = values_of(curve, lanes, inputs, tmp_path).astype(np.float64)
+    exact = inputs.astype(np.float64)
+    error = np.abs(actual - CURVES[curve].exact(exact)) / np.maximum(1, np.abs(exact))
+    assert error.max() <= CURVES[curve].max_error
+    assert error.max() > CURVES[curve].max_error / 8  # what is stated is not far from what is
+
+
+@pytest.mark.parametrize("curve", ["silu", "sigmoid", "tanh"])
+def test_infinities_and_numbers_that_are_none(tmp_path: Path, curve: str) -> None:
+    """Limits at both ends; a NaN traps nothing, and a bounded function of it stays within its bounds."""
+    inputs = np.array([np.inf, -np.inf, np.nan, -np.nan], np.float32)
+    above, below, *rest = values_of(curve, 4, inputs, tmp_path)
+    assert above == (np.inf if curve == "silu" else pytest.approx(1, abs=1e-6))
+    assert below == pytest.approx(-1 if curve == "tanh" else 0, abs=1e-6)
+    if curve != "silu":
+        assert np.abs(rest).max() <= 1 + 1e-6
+
+
+LAYERS: dict[str, Layer] = {
+    "pointwise": Conv2d(5, 7, 12, 10),
+    "depthwise": Conv2d(6, 9, 10, 10, (3, 3), (1, 1), (1, 1, 1, 1), 10),
+    "image_conv": Conv2d(12, 11, 3, 6, (3, 3), (2, 2), (1, 1, 1, 1), 1, in_layout="NCHW"),
+    "conv": Conv2d(7, 6, 5, 9, (3, 3), (1, 1), (1, 1, 1, 1)),
+    "dense": Dense(30, 21),
+}
+
+
+@examples(12)
+@given(
+    st.sampled_from(sorted(LAYERS)),
+    st.sampled_from(sorted(CURVES)),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.sampled_from((1, 3)),
+    st.integers(0, 1 << 16),
+)
+def test_values_in_templates(tmp_path: Path, name: str, curve: str, height: int, width: int, threads: int, choice: int) -> None:
+    sizes = {} if name == "dense" else {"height": height, "width": width}
+    task = Task((replace(LAYERS[name], clamp=curve, **sizes),), threads=threads)
+    check(task, name, choice, tmp_path)
+
+
+DEPTHWISE = Conv2d(14, 15, 8, 8, (3, 3), (1, 1), (1, 1, 1, 1), 8, "silu")
+
+
+@pytest.mark.parametrize(
+    ("name", "region"),
+    [
+        ("separable", (DEPTHWISE, Conv2d(14, 15, 8, 12, clamp="tanh"))),
+        ("chain", (Conv2d(14, 15, 16, 8, clamp="sigmoid"), DEPTHWISE)),
+        ("strassen", (Conv2d(4, 5, 128, 128, clamp="silu"),)),
+    ],
+)
+def test_values_in_templates_of_several_products(tmp_path: Path, name: str, region: tuple[Layer, ...]) -> None:
+    check(Task(region), name, -1, tmp_path)
+
+
+def check(task: Task, name: str, choice: int, folder: Path) -> None:
+    """One schedule of the template's."""
+    template = next(found for version in range(1, 9) if (found := template_named(name, version)))
+    space = template.space(task)
+    assert space is not None
+    check_schedule(task, space, choice, 1e-5, folder)

@@ -1,0 +1,83 @@
+"""Element-wise functions that a kernel applies to its results, other than bounds: one entry of `CURVES` is all that one of them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+#: From a pattern of Relax, and what makes the pattern of a constant with that value, to the pattern of a form in which networks have it.
+Spelling = Callable[[Any, Callable[[float], Any]], Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A function of one number.
+
+    Attributes:
+        exact: its values, from float64 to float64.
+        emit: from vector arithmetic (`schedules.vectors.Vectors`) and a vector to the vector of the function's values.
+        max_error: of what is emitted in float32, over max(1, |x|), for every finite x.
+        spellings: in which `compose_layers` looks for it; passes before it may bring other forms to these.
+    """
+
+    exact: Callable[[Float64], Float64]
+    emit: Callable[[Any, Any], Any]
+    max_error: float
+    spellings: tuple[Spelling, ...]
+
+
+def _sigmoid(x: Float64) -> Float64:
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x))
+
+
+def _hsigmoid(x: Float64) -> Float64:
+    return np.clip(x + 3, 0, 6) / 6
+
+
+def _emit_hsigmoid(v: Any, x: Any) -> Any:
+    return v.bounded(x + v.number(3.0), 0.0, 6.0) * v.number(1 / 6)
+
+
+def _op(name: str) -> Any:
+    from tvm.relax.dpl import is_op
+
+    return is_op(f"relax.{name}")
+
+
+def _clipped(x: Any, number: Callable[[float], Any]) -> Any:
+    """clip(x + 3, 0, 6)."""
+    return _op("minimum")(_op("maximum")(_op("add")(x, number(3.0)), number(0.0)), number(6.0))
+
+
+#: By name, in the order in which they are looked for; h-swish and h-sigmoid are MobileNet v3's (arXiv 1905.02244, section 5.2).
+CURVES: dict[str, Curve] = {
+    "hswish": Curve(
+        lambda x: x * _hsigmoid(x),
+        lambda v, x: x * _emit_hsigmoid(v, x),
+        2e-7,
+        (
+            lambda x, number: _op("divide")(_op("multiply")(x, _clipped(x, number)), number(6.0)),
+            lambda x, number: _op("divide")(_op("multiply")(_clipped(x, number), x), number(6.0)),
+        ),
+    ),
+    "hsigmoid": Curve(_hsigmoid, _emit_hsigmoid, 2e-7, (lambda x, number: _op("divide")(_clipped(x, number), number(6.0)),)),
+    # Below -85 the other factor no longer shrinks, so that x must not grow.
+    "silu": Curve(
+        lambda x: x * _sigmoid(x),
+        lambda v, x: v.at_least(x, -85.0) * v.sigmoid(x),
+        3e-7,
+        (lambda x, number: _op("nn.silu")(x),),
+    ),
+    "sigmoid": Curve(_sigmoid, lambda v, x: v.sigmoid(x), 2e-7, (lambda x, number: _op("sigmoid")(x),)),
+    "tanh": Curve(
+        lambda x: np.asarray(np.tanh(x)),
+        lambda v, x: v.sigmoid(x + x) * v.number(2.0) - v.number(1.0),
+        4e-7,
+        (lambda x, number: _op("tanh")(x),),
+    ),
+}
