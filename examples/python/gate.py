@@ -17,6 +17,6 @@ comparison = tm.compare(before, after)
 print(comparison.summary)
 for variant in comparison.slower:
     print(f"{variant.label}: {variant.base_us / 1e3:.2f} ms, now {variant.new_us / 1e3:.2f} ms {after.context.kind}")
-    for kernel in variant.kernels[:3]:
-        print(f"  {kernel.name}: {kernel.base_us:.0f} us, now {kernel.new_us:.0f} us")
+    for kernel in variant.kernels[:3]:  # a library may have a kernel that the other lacks
+        print(f"  {kernel.name}: {kernel.base_us or 0:.0f} us, now {kernel.new_us or 0:.0f} us")
 sys.exit(comparison.exit_code)

@@ -16,7 +16,7 @@ DOCUMENT = EXAMPLES.parents[1] / "docs" / "api.md"
 #: What each prints, and how it ends.
 PROGRAMS = {
     "compile_and_run.py": (r"class \d+ of 1000\n\d\.\d\d ms modelled on Raspberry Pi 4 Model B\nslowest of 20 kernels: ", 0),
-    "gate.py": (r"\d\.\d\d ms, now \d\.\d\d ms modelled\n  \w+: \d+ us, now \d+ us\n", 2),
+    "gate.py": (r"\d\.\d\d ms, now \d\.\d\d ms modelled\n  \S+: \d+ us, now \d+ us\n", 2),
     "tune_own_module.py": (
         r"dw_16x16_16_k3x3.*: \d+\.\d us modelled, .*\n(.*\n)+Gray 1\.0-32: \d+ us before, \d+ us now: (same|faster)\n",
         0,
