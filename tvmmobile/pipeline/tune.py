@@ -15,6 +15,7 @@ from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import Models, Request, device_of
 from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
 from tvmmobile.results.file import Results
+from tvmmobile.running.bench import Bench
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable, scratch_folder, set_aside
@@ -191,15 +192,7 @@ def tune(
             held.enter_context(needs.writing())
         listener.planned(needs.plan)
         with bench_of(board, workers, dask, _REPEAT, _WARMUP) as bench:
-
-            def searched(assignments: Sequence[Assignment]) -> None:
-                if missing_trials(assignments):
-                    with listener.searching(assignments, board.profile.origin.kind) as progress:
-                        search(assignments, needs.database, bench, progress, Search(strategy, seed, needs.twin))
-
-            searched(needs.plan.assignments)
-            for each in needs.later:
-                searched(needs.further(*each))
+            _try(needs, bench, Search(strategy, seed, needs.twin), listener)
             with listener.stage("compiling", len(jobs)) as done:
                 libraries = build_libraries(workers, jobs, done)
             with listener.stage("verifying", len(jobs)) as done:
@@ -231,6 +224,15 @@ def plan_tuning(
     plan = _Needs(jobs, variants, request.logs, board.profile, trials).plan
     listener.planned(plan)
     return plan
+
+
+def _try(needs: _Needs, bench: Bench, how: Search, listener: Listener) -> None:
+    """Run the trials of every round; which a later one has depends on what came of those before."""
+    for each in (None, *needs.later):
+        assignments = needs.plan.assignments if each is None else needs.further(*each)
+        if missing_trials(assignments):
+            with listener.searching(assignments, bench.profile.origin.kind) as progress:
+                search(assignments, needs.database, bench, progress, how)
 
 
 def check_strategy(name: str) -> None:
