@@ -59,7 +59,7 @@ def sum_sentence(table: KernelTable, variant: VariantResult, context: Context) -
         return ""
     share = sum(timed) / variant.latency_us
     return (
-        f"Kernels as in their tuning records ({context.kind}), each alone and with cold caches, add up to {percent(share)} % of the "
+        f"Kernels as in their tuning records ({context.kind}), each alone and with cold caches: together {percent(share)} % of the "
         "network's latency. They were not timed within the network."
     )
 
