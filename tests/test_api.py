@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from report_samples import sample_results
 
 import tvmmobile
 
@@ -60,3 +61,21 @@ def test_scripts_do_without_the_command_line(script: str) -> None:
         )
         assert not any(name.startswith("tvmmobile.cli") for name in names)
         assert not (names == ["tvmmobile"] and isinstance(node, ast.ImportFrom) and "cli" in {alias.name for alias in node.names})
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    """Wherever a call takes the place of a file or folder."""
+    results = sample_results(2)
+    tvmmobile.report(results, str(tmp_path / "out"))
+    read = tvmmobile.read_results(str(tmp_path / "out" / "report.json"))
+    assert read == results and not tvmmobile.compare(str(tmp_path / "out" / "report.json"), read).slower
+    saved = tvmmobile.save_baselines(read, str(tmp_path), str(tmp_path / "kept"))
+    assert [one.name for one in tvmmobile.load_baselines(str(tmp_path / "kept"), read.context.device)] == sorted(one.name for one in saved)
+
+
+def test_a_latency_is_of_one_variant() -> None:
+    results = sample_results(2)
+    with pytest.raises(tvmmobile.UserError, match="these results have 2 variants"):
+        _ = results.latency_ms
+    one = tvmmobile.Results(results.context, results.variants[:1])
+    assert one.latency_ms == one.variants[0].latency_us / 1e3

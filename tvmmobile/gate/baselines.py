@@ -62,7 +62,7 @@ def baseline_name(variant: VariantResult) -> str:
     return stem_of(f"{variant.model}_{variant.alpha}_{variant.resolution}", variant.dtype, variant.threads)
 
 
-def save_baselines(results: Results, libraries: Path, directory: Path) -> list[Baseline]:
+def save_baselines(results: Results, libraries: str | Path, directory: str | Path) -> list[Baseline]:
     """Make every variant the baseline of its device, in place of an older one; with its library where `libraries` holds it.
 
     Raises:
@@ -70,22 +70,22 @@ def save_baselines(results: Results, libraries: Path, directory: Path) -> list[B
     """
     if not results.variants:
         raise UserError("there are no variants to save.", "Time one with tvmmobile bench.")
-    folder = device_folder(directory, results.context.device)
+    folder = device_folder(Path(directory), results.context.device)
     for variant in results.variants:
         if variant.invalid:
             raise UserError(f"the run of {variant.name} is not valid: {variant.invalid}.", "Time it again with tvmmobile bench.")
         _check_name(baseline_name(variant), "variant")
-    found = [_library(libraries, variant) for variant in results.variants]
+    found = [_library(Path(libraries), variant) for variant in results.variants]
     return [_save(results.context, variant, library, folder) for variant, library in zip(results.variants, found, strict=True)]
 
 
-def load_baselines(directory: Path, device: str) -> list[Baseline]:
+def load_baselines(directory: str | Path, device: str) -> list[Baseline]:
     """The baselines of a device, by name; none where there is no folder of it.
 
     Raises:
         UserError: a file is damaged, or not the one its place says.
     """
-    folder = device_folder(directory, device)
+    folder = device_folder(Path(directory), device)
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
 

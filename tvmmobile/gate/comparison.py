@@ -157,7 +157,7 @@ def compare(base: Results | str | Path, new: Results | str | Path, threshold: fl
         UserError: a file cannot be read, or the two do not compare.
     """
     check_threshold(threshold)
-    old, now = (one if isinstance(one, Results) else read_results(Path(one)) for one in (base, new))
+    old, now = (one if isinstance(one, Results) else read_results(one) for one in (base, new))
     return compare_results(old, now, threshold)
 
 

@@ -306,12 +306,13 @@ def write_results(results: Results, path: Path) -> None:
     write_text(path, json.dumps(whole, indent=1) + "\n")
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: str | Path) -> Results:
     """Read a file that `write_results` wrote.
 
     Raises:
         UserError: it cannot be read, is damaged or not such a file, is of another version, or has a variant twice; said with the place.
     """
+    path = Path(path)
     text, content = read_json(path, _KIND)
     _check_format(path, content)
     file = validated(path, _KIND, text, _file_reader())
