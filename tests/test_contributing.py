@@ -77,7 +77,7 @@ def test_the_table_counts_the_files(title: str, tmp_path: Path) -> None:
 
 
 def test_the_board_is_a_device(checkout: Path) -> None:
-    code = "from tvmmobile.devices.registry import find_device; p = find_device('zero2w').profile; print(p.board, p.clock_hz, p.kind)"
+    code = "from tvmmobile.devices.registry import find_device as f; p = f('zero2w').profile; print(p.board, p.clock_hz, p.origin.kind)"
     assert python(checkout, "-c", code).split() == ["Raspberry", "Pi", "Zero", "2", "W", "1000000000.0", "modelled"]
 
 
