@@ -33,11 +33,7 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
 
 
 def preprocessing_for(library: Library, mean: str, std: str, no_resize: bool) -> Preprocessing:
-    """What is done to an image before the library gets it, as the options say.
-
-    Raises:
-        UserError: --mean or --std is not a number or three, or would divide by zero.
-    """
+    """What is done to an image before the library gets it; raises `UserError` for a --mean or --std that is neither a number nor three."""
     from tvmmobile.accuracy.preprocess import Preprocessing
     from tvmmobile.system.errors import UserError
 

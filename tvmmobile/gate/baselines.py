@@ -23,11 +23,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 @dataclass(frozen=True)
 class Baseline:
-    """One variant on one device.
-
-    Attributes:
-        path: its result file.
-    """
+    """One variant on one device; `path` is its result file."""
 
     path: Path
     context: Context
@@ -44,11 +40,7 @@ class Baseline:
         return self.path.with_name(f"{self.name}.so")
 
     def library(self) -> Library | None:
-        """The library that was timed, `None` where it was not kept.
-
-        Raises:
-            UserError: what was kept is damaged, or another library.
-        """
+        """The library that was timed, `None` where it was not kept; raises `UserError` where it is damaged, or another library."""
         if not self.library_path.is_file():
             return None
         (library,) = find_libraries([self.library_path])
@@ -63,11 +55,7 @@ def baseline_name(variant: VariantResult) -> str:
 
 
 def save_baselines(results: Results, libraries: str | Path, directory: str | Path) -> list[Baseline]:
-    """Make every variant the baseline of its device, in place of an older one; with its library where `libraries` holds it.
-
-    Raises:
-        UserError: there is no variant, one of them does not count, or a name cannot be a file name; nothing is written then.
-    """
+    """Make variants the baselines of their device, with the `libraries` given; raises `UserError` before anything is written."""
     if not results.variants:
         raise UserError("there are no variants to save.", "Time one with tvmmobile bench.")
     folder = device_folder(Path(directory), results.context.device)
@@ -80,11 +68,7 @@ def save_baselines(results: Results, libraries: str | Path, directory: str | Pat
 
 
 def load_baselines(directory: str | Path, device: str) -> list[Baseline]:
-    """The baselines of a device, by name; none where there is no folder of it.
-
-    Raises:
-        UserError: a file is damaged, or not the one its place says.
-    """
+    """A device's baselines by name, none where it has no folder; raises `UserError` for a file that is damaged or in the wrong place."""
     folder = device_folder(Path(directory), device)
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
@@ -96,11 +80,7 @@ def devices_in(directory: Path) -> list[str]:
 
 
 def device_folder(directory: Path, device: str) -> Path:
-    """Where a device's baselines are.
-
-    Raises:
-        UserError: its name cannot be a folder's.
-    """
+    """Where a device's baselines are; raises `UserError` where its name cannot be a folder's."""
     return directory / _check_name(device, "device")
 
 

@@ -47,12 +47,7 @@ class KernelChange:
 
 @dataclass(frozen=True)
 class Pairing:
-    """A variant of either file or both, and why it is not compared.
-
-    Attributes:
-        note: why there is no verdict; "" where there will be one.
-        undecided: the reason leaves open whether it is slower.
-    """
+    """A variant of either file or both; `note` says why there is no verdict ("" with one), `undecided` that it may yet be slower."""
 
     base: VariantResult | None
     new: VariantResult | None
@@ -147,15 +142,7 @@ Measure = Callable[[Pairing, bool], Pair | None]
 
 
 def compare(base: Results | str | Path, new: Results | str | Path, threshold: float = DEFAULT_THRESHOLD) -> Comparison:
-    """Say of every variant whether it has become slower; see `compare_results`.
-
-    Args:
-        base, new: results, or the paths of their files.
-        threshold: a change up to this share is none.
-
-    Raises:
-        UserError: a file cannot be read, or the two do not compare.
-    """
+    """Say of every variant in two results, or files of them, whether it is slower by more than `threshold`; see `compare_results`."""
     check_threshold(threshold)
     old, now = (one if isinstance(one, Results) else read_results(one) for one in (base, new))
     return compare_results(old, now, threshold)
@@ -223,11 +210,7 @@ def check_comparable(base: Context, new: Context) -> None:
 
 
 def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
-    """The variants of both, those of the new file first, each with the reason where it will not be compared.
-
-    Raises:
-        UserError: see `compare_results`.
-    """
+    """The variants of both, the new file's first, each with the reason where it is not compared; raises as `compare_results`."""
     old, young = (_by_key(results) for results in (base, new))
     _check_settings(old, young)
     keys = [*young, *(key for key in old if key not in young)]

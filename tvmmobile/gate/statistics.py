@@ -121,11 +121,7 @@ def check_samples(samples: Samples) -> None:
 
 
 def judge_exact(base: float, new: float, threshold: float) -> Judgement:
-    """The verdict on two latencies that have no noise: the threshold alone decides.
-
-    Raises:
-        ValueError: a latency is not a positive finite number.
-    """
+    """The verdict on two latencies without noise: the threshold alone decides. Raises `ValueError` unless both are positive and finite."""
     check_samples((base, new))
     change = new / base - 1
     verdict = Verdict.SLOWER if change > threshold else Verdict.FASTER if change < -threshold else Verdict.SAME
@@ -133,11 +129,7 @@ def judge_exact(base: float, new: float, threshold: float) -> Judgement:
 
 
 def judge(estimates: Sequence[Estimate], threshold: float) -> list[Judgement]:
-    """The verdicts on variants that are compared together, in their order.
-
-    Args:
-        threshold: a slowdown or speed-up up to this share is none.
-    """
+    """The verdicts, in order, on variants that are compared together; a change up to `threshold` is none."""
     slower = holm([estimate.p_value(1) for estimate in estimates])
     faster = holm([estimate.p_value(-1) for estimate in estimates])
     found = []
@@ -168,11 +160,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def estimate_ratio(pairs: Sequence[Pair]) -> Estimate:
-    """How much slower the new library is, from one pair of runs or several.
-
-    Raises:
-        ValueError: there is no pair, or a sample is not a positive finite number.
-    """
+    """How much slower the new library is, from pairs of runs; raises `ValueError` without a pair, or for a bad sample."""
     if not pairs:
         raise ValueError("no runs")
     for pair in pairs:

@@ -41,20 +41,12 @@ def make_target(target: Mapping[str, Any]) -> Any:
 
 
 def linker(target: Mapping[str, Any]) -> str:
-    """The compiler that links for `target`: the host's own, or the AArch64 cross-compiler.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """The compiler that links for `target`: the host's own, or the AArch64 cross-compiler; raises `UserError` if it is not installed."""
     return str(require(CROSS_COMPILER if "aarch64" in str(target.get("mtriple", "")) else "cc"))
 
 
 def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None:
-    """Build one TIR function into a shared library at `path`, written whole.
-
-    Raises:
-        UserError: the cross-compiler is missing.
-    """
+    """Build one TIR function into a shared library at `path`, written whole; raises `UserError` without the cross-compiler."""
     import tvm
 
     compiler = linker(target)
@@ -84,11 +76,7 @@ def _freestanding_object(compiler: str) -> Path:
 
 
 def export(library: Any, path: Path, compiler: str) -> None:
-    """Link a built module to `path`, without debug information; next to `path` there is never a half-linked one.
-
-    Raises:
-        OSError: the disk is full, and the like.
-    """
+    """Link a built module to `path`, whole or not at all, without debug information; raises `OSError` for a full disk and the like."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as folder:
         linked = Path(folder, path.name)
         try:

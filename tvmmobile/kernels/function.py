@@ -13,14 +13,7 @@ from tvmmobile.system.errors import UserError
 
 
 def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
-    """The kernel with the global symbol `task.symbol`.
-
-    Args:
-        source: the unscheduled TIR function of an opaque task, else `None`.
-
-    Raises:
-        UserError: the schedule was made by a template this version does not have.
-    """
+    """The kernel `task.symbol`, from the unscheduled `source` if it is opaque; raises `UserError` for a template this version lacks."""
     if isinstance(schedule, TraceSchedule):
         return apply_trace(schedule, source).with_attr("global_symbol", task.symbol)
     template = template_named(schedule.template, schedule.version)

@@ -15,11 +15,7 @@ _LAYERS: dict[str, type[Layer]] = {"conv2d": Conv2d, "dense": Dense, "pool": Poo
 
 @dataclass(frozen=True)
 class TraceSchedule:
-    """A MetaSchedule trace, for layers no template takes.
-
-    Attributes:
-        trace: the trace as `Trace.as_json` gives it, in JSON text.
-    """
+    """A MetaSchedule trace, for layers no template takes; `trace` is the JSON text of `Trace.as_json`."""
 
     trace: str
 
@@ -44,11 +40,7 @@ def task_to_json(task: Task) -> dict[str, Any]:
 
 
 def task_from_json(value: dict[str, Any]) -> Task:
-    """The task that `task_to_json` wrote.
-
-    Raises:
-        KeyError, TypeError, ValueError: it did not.
-    """
+    """The task that `task_to_json` wrote; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
     region = []
     for entry in value["region"]:
         fields = {name: _tuples(field) for name, field in entry.items() if name != "kind"}
@@ -64,11 +56,7 @@ def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
 
 
 def schedule_from_json(value: dict[str, Any]) -> Schedule:
-    """The schedule that `schedule_to_json` wrote.
-
-    Raises:
-        KeyError, TypeError, ValueError: it did not.
-    """
+    """The schedule that `schedule_to_json` wrote; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
     if "trace" in value:
         return TraceSchedule(str(value["trace"]))
     knobs = tuple((str(name), int(knob)) for name, knob in value["knobs"].items())

@@ -147,11 +147,7 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
 
 
 def build_variant(job: VariantJob) -> Library:
-    """Compile one variant and write its library, manifest and reference, each whole.
-
-    Raises:
-        UserError: the checkpoint, the network or the toolchain does not allow it.
-    """
+    """Compile a variant; write library, manifest and reference, each whole. Raises `UserError` where network or toolchain rule it out."""
     compiler = linker(job.target)
     imported = _imported(job)
     network = _network(imported, job, job.dump_dir)

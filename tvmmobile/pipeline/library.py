@@ -34,10 +34,6 @@ class CompiledLibrary(Library):
 
 
 def open_libraries(paths: str | Path | Sequence[str | Path]) -> list[CompiledLibrary]:
-    """Libraries by path, those of a directory by name; see `find_libraries`.
-
-    Raises:
-        UserError: there is none, one is damaged, or they are not for one thread count.
-    """
+    """Libraries by path, those of a directory by name; raises `UserError` for none, a damaged one, or several thread counts."""
     places = [paths] if isinstance(paths, str | Path) else paths
     return [CompiledLibrary(**vars(library)) for library in find_libraries([Path(place) for place in places])]

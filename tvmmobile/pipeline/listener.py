@@ -16,26 +16,14 @@ class Listener(SearchListener):
     """Hears how a run goes, and does nothing: derive from it what you need. Every call comes from the thread that started the run."""
 
     def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
-        """A stage lasts as long as the context.
-
-        Args:
-            what: `importing`, `compiling` or `verifying`.
-            total: of items.
-
-        Returns:
-            What is called with an item's name after each of them.
-        """
+        """A stage (`importing`, `compiling` or `verifying`) while the context lasts; call what it yields with each finished item's name."""
         return nullcontext(lambda _item: None)
 
     def planned(self, plan: TuningPlan) -> None:
         """Networks are imported, and it is known what the logs lack."""
 
     def searching(self, assignments: Sequence[Assignment], kind: str) -> AbstractContextManager[SearchListener]:
-        """A search lasts as long as the context; `kind` is that of its latencies, such as `modelled`.
-
-        Returns:
-            Who hears of every kernel and trial.
-        """
+        """A search while the context lasts, with latencies of that kind, e.g. `modelled`; what it yields hears of kernels and trials."""
         return nullcontext(self)
 
     def said(self, remark: str) -> None:

@@ -23,28 +23,14 @@ from tvmmobile.system.workers import Workers, worker_count
 
 @dataclass(frozen=True)
 class Regression:
-    """Libraries and the baselines that they are compared with.
-
-    Attributes:
-        threshold: the change that counts, as a fraction.
-    """
+    """Libraries and the baselines they are compared with; `threshold` is the change that counts, as a fraction."""
 
     libraries: Sequence[Library]
     baselines: Sequence[Baseline]
     threshold: float
 
     def compare(self, bench: Bench, new: Results, progress: Progress) -> Comparison:
-        """Compare what the libraries took now with their baselines.
-
-        Args:
-            new: what they took.
-            progress: is told each run that is repeated.
-
-        Raises:
-            UserError: the two do not compare, see `compare_results`.
-            Disagreement: a library does not compute what PyTorch computes.
-            DeviceUnavailable: the device went away.
-        """
+        """Compare what the libraries took now with their baselines, telling `progress` of each repeated run; raises as `regress`."""
         kept = {baseline.name: baseline.library() for baseline in self.baselines}
         now: Mapping[str, Library] = {_identity(library): library for library in self.libraries}
 
@@ -104,11 +90,7 @@ def regress(
 
 
 def regression_of(libraries: Sequence[Library], profile: DeviceProfile, directory: Path, threshold: float) -> Regression:
-    """What these libraries will be compared with; checked before anything is timed.
-
-    Raises:
-        UserError: there is no baseline, or one is not comparable with what this device would give now.
-    """
+    """What these libraries will be compared with, checked before anything is timed; raises `UserError` if a baseline does not do."""
     check_threshold(threshold)
     wanted = {_identity(library) for library in libraries}
     found = [baseline for baseline in load_baselines(directory, profile.name) if baseline.name in wanted]

@@ -20,11 +20,7 @@ Models = Model | Sequence[Model] | Callable[[], Sequence[Model]]
 
 
 def models_of(models: Models) -> list[Model]:
-    """All of them, loaded.
-
-    Raises:
-        UserError: there is none, or one cannot be loaded.
-    """
+    """All of them, loaded; raises `UserError` if there is none, or one cannot be loaded."""
     found = [models] if isinstance(models, Model) else list(models() if callable(models) else models)
     if not found:
         raise UserError("no network was given.", "Give one that tvmmobile.load returns, or several.")
@@ -53,11 +49,7 @@ class Request:
     dump_ir: Path | None = None
 
     def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
-        """One job per network, after checking everything that can be checked before any work.
-
-        Raises:
-            UserError: an option is wrong, a directory cannot be written, the linker is missing, or a network cannot be loaded.
-        """
+        """One job per network; raises `UserError` for all that can be seen to be wrong before any work."""
         check_threads(self.threads, profile)
         check_writable(self.out, "--out")
         if self.dump_ir is not None:

@@ -24,13 +24,7 @@ Place = str | Device | Agents
 
 @dataclass(frozen=True)
 class LibraryRun:
-    """A library that was run and timed.
-
-    Attributes:
-        profile: of the device.
-        network: its output, latency and memory.
-        startup: what it took to get there; `None` where modelled.
-    """
+    """A library that was run and timed on the device of that profile; `startup` is `None` where modelled."""
 
     profile: DeviceProfile
     network: NetworkRun
@@ -63,11 +57,7 @@ def start(device: str | Device = "pi4", timed: bool = True) -> Iterator[Agents]:
 
 @contextmanager
 def agents_on(place: Place, library: Library, timed: bool) -> Iterator[Agents]:
-    """The agents of a device that can run `library`, started unless they are.
-
-    Raises:
-        UserError: the device has fewer cores than the library threads.
-    """
+    """The agents of a device, started if need be; raises `UserError` where it has fewer cores than the library threads."""
     if isinstance(place, Agents):
         check_cores(library, place.profile)
         yield place

@@ -65,11 +65,7 @@ class BenchJob:
 
 
 def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
-    """What may become kernels, of every variant; in the order of `jobs`.
-
-    Raises:
-        UserError: a variant cannot be built or imported.
-    """
+    """What may become kernels, of every variant, in the order of `jobs`; raises `UserError` where one cannot be built or imported."""
     found: dict[ModelSpec, VariantTasks] = {}
     without_logs = [replace(job, logs=()) for job in jobs]  # they need not travel
     for job, tasks in workers.run(variant_tasks, without_logs, _BUILD_TIMEOUT_S):
@@ -88,11 +84,7 @@ def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
 
 
 def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[Library]:
-    """Compile every variant; in the order of `jobs`.
-
-    Raises:
-        UserError: a variant cannot be built.
-    """
+    """Compile every variant, in the order of `jobs`; raises `UserError` where one cannot be built."""
     for job, library in workers.run(build_variant, jobs, _BUILD_TIMEOUT_S):
         succeeded(library, f"building {job.spec.variant}")
         progress(job.spec.variant)
@@ -284,11 +276,7 @@ def _gone(profile: DeviceProfile, error: MeasureError) -> DeviceUnavailable:
 
 
 def succeeded(result: Any, what: str) -> Any:
-    """What a worker's job returned.
-
-    Raises:
-        UserError: the job came to no end; `what` says what it was about.
-    """
+    """What a worker's job returned; raises `UserError`, naming `what` it was about, where it came to no end."""
     if isinstance(result, WorkerError):
         raise UserError(f"{what} failed: {result}.", "Set TVMMOBILE_DEBUG=1 and run it again.", ExitCode.INTERNAL)
     return result

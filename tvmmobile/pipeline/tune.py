@@ -212,11 +212,7 @@ def plan_tuning(
     dask: str | None = None,
     listener: Listener = QUIET,
 ) -> TuningPlan:
-    """What `tune` would do, with the same arguments; nothing is tried or written.
-
-    Raises:
-        UserError: as of `tune`.
-    """
+    """What `tune` would do and raise with the same arguments; nothing is tried or written."""
     board, request = device_of(device), _request(threads, Path(out), logs, fresh, dump_ir)
     jobs = request.jobs(models, board.profile)
     with _workers(jobs, board, DEFAULT_TRIALS if trials is None else trials, dask) as workers:

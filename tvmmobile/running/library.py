@@ -29,11 +29,7 @@ def stem_of(variant: str, dtype: str, threads: int) -> str:
 
 @dataclass(frozen=True)
 class Library:
-    """A compiled variant on disk.
-
-    Attributes:
-        path: the `.so`; the manifest and `.reference.npz` lie beside it under the same stem.
-    """
+    """A compiled variant: `path` is the `.so`; its manifest and `.reference.npz` lie beside it under the same stem."""
 
     spec: ModelSpec
     dtype: str
@@ -61,11 +57,7 @@ class Library:
         return str(self.manifest()["weights"])
 
     def reference(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The reference input, NCHW, and the output that PyTorch, or whoever the manifest names, has for it; no code in the file is run.
-
-        Raises:
-            UserError: the file is damaged, or not this variant's.
-        """
+        """The reference input, NCHW, and the output PyTorch or another gave; runs no code. Raises `UserError` for a bad file."""
         try:
             with np.load(self.reference_path, allow_pickle=False) as arrays:
                 data, output = arrays["input"], arrays["output"]
@@ -78,12 +70,7 @@ class Library:
 
 
 def find_libraries(paths: Sequence[Path]) -> list[Library]:
-    """Libraries by path, those of a directory by name; all must have the same thread count, so that one table can hold them.
-
-    Raises:
-        UserError: there is none, a manifest or reference is missing or damaged, the file is not the one its manifest describes, two have
-            one name, or threads differ.
-    """
+    """Libraries of one thread count, a directory's by name; raises `UserError` for none, a damaged or foreign one, or a name twice."""
     files: list[Path] = []
     for path in paths:
         files += sorted(path.glob("*.so")) if path.is_dir() else [path]

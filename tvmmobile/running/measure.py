@@ -120,12 +120,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class KernelRun:
-    """One kernel's run.
-
-    Attributes:
-        latency: how long it took.
-        outputs: the arrays asked for, as the timed run left them.
-    """
+    """One kernel's run: how long it took, and the arrays asked for, as the timed run left them."""
 
     latency: Latency
     outputs: tuple[Array, ...]
@@ -197,12 +192,7 @@ class Agents:
     def measure_kernel(
         self, library: Path, function: str, arrays: Sequence[Array], timeout_s: float, timing: Timing = ONCE, outputs: Sequence[int] = (-1,)
     ) -> KernelRun:
-        """Run one packed function of a shared library.
-
-        Args:
-            arrays: its arguments, C-contiguous; each becomes a tensor on the device.
-            outputs: indices of those that come back.
-        """
+        """Run a packed function of a library with C-contiguous `arrays`; those whose indices are in `outputs` come back."""
         with self._session(timeout_s) as session:
             module = _load(session, library)
             tensors = [session.put(array) for array in arrays]
@@ -346,11 +336,7 @@ def _loading(name: str) -> Iterator[None]:
 
 
 def _load(session: Any, library: Path) -> Any:
-    """Upload and load a library.
-
-    Raises:
-        MeasureError: of kind `load` when it is not for the device or the device's loader refuses it.
-    """
+    """Upload and load a library; raises a `load` `MeasureError` when the device's loader refuses it."""
     with library.open("rb") as stream:
         header = stream.read(20)
     # The device's loader says "no such file" of a library for another processor.

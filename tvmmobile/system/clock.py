@@ -40,11 +40,7 @@ class Sampled:
 
 
 def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Sampled:
-    """Warm up until times are steady, then take samples.
-
-    Args:
-        run: runs so many times in one go and returns each one's time in ns.
-    """
+    """Warm up until times are steady, then take samples; `run` does so many runs in one go and returns each one's time in ns."""
     limit_ns = plan.max_total_ms * NS_PER_MS if plan.max_total_ms else math.inf
     steady = plan.settle == 0.0 or _warm_up(run, plan.settle, limit_ns * _WARMUP_SHARE)
     samples = list(run(1))

@@ -82,11 +82,7 @@ class Diagnosis:
 
 
 def require(name: str) -> Path:
-    """The path of a program of `TOOLS`, e.g. `require("llvm-mca")`.
-
-    Raises:
-        UserError: it is missing or too old; the remedy is the command that installs it.
-    """
+    """The path of a program of `TOOLS`, e.g. `require("llvm-mca")`; raises `UserError`, with the remedy, if it is missing or too old."""
     tool = next(tool for tool in TOOLS if tool.name == name)
     path, problem = _find(tool)
     if path is None:

@@ -33,11 +33,7 @@ def user_data_dir() -> Path:
 
 
 def adb_server_port() -> int:
-    """Where adb's server listens on this machine: `ANDROID_ADB_SERVER_PORT`, which adb itself reads too; 5037 without it.
-
-    Raises:
-        UserError: it is not a port.
-    """
+    """adb's port on this machine: `ANDROID_ADB_SERVER_PORT`, which adb reads too, or 5037; raises `UserError` if it is not a port."""
     text = os.environ.get("ANDROID_ADB_SERVER_PORT") or "5037"
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise UserError(

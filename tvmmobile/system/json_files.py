@@ -25,12 +25,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a file should be.
-
-    Attributes:
-        name: with its article, e.g. `a result file of tvmmobile`.
-        remedy: what to do about one that is not.
-    """
+    """What a file should be, e.g. `a result file of tvmmobile`, and what to do about one that is not."""
 
     name: str
     remedy: str
@@ -41,11 +36,7 @@ class FileKind:
 
 
 def read_json(path: Path, kind: FileKind) -> tuple[str, Any]:
-    """The text of a JSON file and what it holds; every number in it is finite.
-
-    Raises:
-        UserError: it cannot be read, is empty, cut off, too large or no JSON, or holds a number that JSON does not have.
-    """
+    """The text of a JSON file and what it holds; raises `UserError` if it is unreadable, too large, not JSON, or has a NaN or infinity."""
     text = _text(path, kind)
     if not text.strip():
         raise UserError(f"{path} is empty.", kind.remedy)
@@ -63,11 +54,7 @@ def read_json(path: Path, kind: FileKind) -> tuple[str, Any]:
 
 
 def validated(path: Path, kind: FileKind, text: str, adapter: TypeAdapter[Value]) -> Value:
-    """What the text of `path` holds, as `adapter` reads it.
-
-    Raises:
-        UserError: a field is missing, unknown, or has a value that it cannot have; the first one is named.
-    """
+    """What the text of `path` holds, as `adapter` reads it; raises `UserError` with the first field that is missing, unknown or wrong."""
     try:
         return adapter.validate_json(text)
     except ValidationError as error:

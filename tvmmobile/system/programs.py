@@ -8,11 +8,7 @@ from tvmmobile.system.errors import UserError
 
 
 def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600) -> str:
-    """Run a program to its end and return what it wrote to standard output.
-
-    Raises:
-        UserError: it failed or did not end in time; the message carries the end of what it wrote.
-    """
+    """Run a program to its end and return its standard output; raises `UserError`, with the end of that, if it fails or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:

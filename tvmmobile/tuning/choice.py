@@ -25,15 +25,7 @@ class Choice:
 
 
 def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any]) -> Choice:
-    """The schedule for `task`.
-
-    Args:
-        source: an opaque task's unscheduled TIR function, else `None`.
-        target: the device's target, for sampling a fallback schedule that was never measured.
-
-    Raises:
-        UserError: no schedule exists at all.
-    """
+    """The schedule for `task`, sampled for `target` where none was measured; raises `UserError` where no schedule exists at all."""
     best = database.best(task)
     if best is not None:
         return Choice(best.schedule, Price(best.latency_us, f"best of {len(database.records(task))} records"))

@@ -169,11 +169,7 @@ class Database:
             self.ignored += 1
 
     def replace(self, path: Path, records: Iterable[Record]) -> Path:
-        """Write a file of this device anew, whole, with these records alone; returns where its old content is kept, `<path>.bak`.
-
-        Raises:
-            UserError: the directory cannot be written.
-        """
+        """Write a file anew, whole, with these records alone; returns the old one's copy, `<path>.bak`. Raises `UserError` if it cannot."""
         backup = path.with_name(path.name + ".bak")
         with locked(path):
             write_bytes(backup, path.read_bytes())
@@ -230,11 +226,7 @@ def file_name(task: Task) -> str:
 
 
 def content_of(path: Path) -> bytes:
-    """What a log holds.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """What a log holds; raises `UserError` where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -248,11 +240,7 @@ def lines_in(content: bytes) -> list[bytes]:
 
 
 def read_record(line: bytes) -> tuple[Identity, Record]:
-    """A record, and the identity of what measured it.
-
-    Raises:
-        MalformedRecord: the line holds none.
-    """
+    """A record, and the identity of what measured it; raises `MalformedRecord` where the line holds none."""
     try:
         value = json.loads(line.decode())
         if not isinstance(value, dict):

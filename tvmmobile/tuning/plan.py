@@ -23,12 +23,7 @@ MOST_FUSED = 256
 
 @dataclass(frozen=True)
 class Price:
-    """What is known of a task.
-
-    Attributes:
-        latency_us: of its best schedule; `None` where it was never measured.
-        source: where that comes from, for the manifest, e.g. `best of 64 records`.
-    """
+    """What is known of a task: its best latency (`None` if never measured) and where it comes from, e.g. `best of 64 records`."""
 
     latency_us: float | None
     source: str
@@ -167,13 +162,7 @@ def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[
 
 
 def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], float | None]) -> dict[Region, float]:
-    """By how much the best plan that has a region is slower than the best plan of all, in microseconds; 0 where it is part of that.
-
-    Args:
-        count: nodes of the network.
-        regions: as `candidate_regions` lists them; those never measured are left out.
-        latency_us: of a task's best schedule, `None` where it was never measured.
-    """
+    """By how many microseconds the best plan with a region is slower than the best of all; regions whose latency is `None` are left out."""
     known = [(region, latency) for region in regions if (latency := latency_us(region.task)) is not None]
     before: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
     after: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
@@ -195,8 +184,8 @@ def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], 
 def make_plan(network: Network, regions: Sequence[Region], price: Callable[[Task], Price]) -> Plan:
     """Choose regions and the layouts between them such that the sum of their latencies is least.
 
-    A region of several layers must have been measured to be chosen; a single layer without a measurement is taken where nothing else covers
-    it, at no claimed cost, and of its layouts the first that `edge_layouts` names.
+    A region of several layers must have been measured; a single layer that nothing else covers is taken unmeasured, at no claimed cost and
+    in the first layout that `edge_layouts` names.
     """
     count = len(network.nodes)
     prices = {region.task: price(region.task) for region in regions}

@@ -56,25 +56,14 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of a job.
-
-    Attributes:
-        files: compressed contents of what the job wrote, by path.
-    """
+    """What came of a job; `files` holds the compressed contents of what it wrote, by path."""
 
     result: Any
     files: Mapping[str, bytes] = field(repr=False)
 
 
 def pack(function: Callable[[Any], Any], job: Any, builds: bool = False) -> Parcel:
-    """A job as it can be sent.
-
-    Args:
-        builds: that is all that `function` does of it: no board is needed.
-
-    Raises:
-        OSError: a file it needs cannot be read.
-    """
+    """A job as it can be sent; `builds`: it needs no board. Raises `OSError` where a file it needs cannot be read."""
     paths = job.reads() if isinstance(job, UsesFiles) else {}
     files = {name: zlib.compress(path.read_bytes(), 1) for name, path in paths.items()}
     if not isinstance(job, UsesBoard):
@@ -87,11 +76,7 @@ def pack(function: Callable[[Any], Any], job: Any, builds: bool = False) -> Parc
 
 
 def unpack(parcel: Parcel, folder: Path) -> Any:
-    """Write a parcel's files below `folder`; returns the job with the paths it has there.
-
-    Raises:
-        OSError: they cannot be written.
-    """
+    """Write a parcel's files below `folder` and return the job with the paths it has there; raises `OSError` where that fails."""
     for name, content in parcel.files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,11 +92,7 @@ def delivery(job: Any, result: Any) -> Delivery:
 
 
 def accept(job: Any, delivered: Delivery) -> Any:
-    """Write what came back where the job as it was sent wants it; returns the result.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write what came back where the job as it was sent wants it, and return the result; raises `OSError` where that fails."""
     for name, content in delivered.files.items():
         top, _, plain = name.partition("/")
         write_bytes(job.writes()[top] / Path(plain).name, zlib.decompress(content))

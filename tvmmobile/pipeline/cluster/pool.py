@@ -78,11 +78,7 @@ class ClusterWorkers:
             self._client.close(_CLOSE_S)
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        """See `workers.Pool.run`. A Dask worker that dies is no `WorkerError`: another does its job.
-
-        Raises:
-            DeviceUnavailable: the scheduler went away, or no worker is left.
-        """
+        """See `workers.Pool.run`; a dead worker's job is another's. Raises `DeviceUnavailable` when the scheduler or all workers end."""
         if self._here is None:
             return self._run_there(function, jobs, timeout_s)
         chosen: Any = function

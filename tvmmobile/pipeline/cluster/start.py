@@ -36,11 +36,7 @@ def started_workers(count: int, boards: int | None = None, dask: str | None = No
 
 @contextmanager
 def bench_of(device: Device, workers: WorkerPool, dask: str | None, repeat: int, warmup: int) -> Iterator[Bench]:
-    """The device's bench while the context lasts; a virtual board that a Dask cluster works with is started there.
-
-    Raises:
-        DeviceUnavailable, UserError: see `Device.started`.
-    """
+    """The device's bench while the context lasts; a Dask cluster's virtual board is started there. Raises as `Device.started`."""
     if dask is not None and device.boards is None:
         from tvmmobile.pipeline.cluster.parcel import elsewhere
 

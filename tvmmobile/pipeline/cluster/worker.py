@@ -32,12 +32,7 @@ PACKAGES = ("tvmmobile", "apache-tvm", "apache-tvm-ffi", "torch", "numpy")
 
 @dataclass(frozen=True)
 class Order:
-    """A parcel with its conditions.
-
-    Attributes:
-        timeout_s: for the job itself.
-        versions: of `PACKAGES`, on the machine that ordered it.
-    """
+    """A parcel with its conditions: the job's own timeout, and the versions of `PACKAGES` on the machine that ordered it."""
 
     parcel: Parcel
     timeout_s: float
@@ -67,11 +62,7 @@ def check_versions(here: Mapping[str, str], there: Mapping[str, str], where: str
 
 
 def serve(order: Order) -> Delivery:
-    """Do one job; returns what came of it, a `WorkerError` among others.
-
-    Raises:
-        UserError: this worker cannot do it; what the job itself raises comes out too.
-    """
+    """Do one job; returns what came of it, maybe a `WorkerError`. Raises `UserError` if this worker cannot, and what the job raises."""
     where, site = _own_site()
     check_versions(order.versions, versions_here(), where)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-job-", dir=site.folder) as name:
@@ -98,12 +89,7 @@ def serve(order: Order) -> Delivery:
 
 @dataclass(frozen=True)
 class _Place:
-    """A board of this worker's.
-
-    Attributes:
-        agents: with the profile that this machine has for it.
-        held: what ends it.
-    """
+    """A board of this worker's: agents with the profile that this machine has for it, and what ends it."""
 
     agents: Agents
     held: contextlib.ExitStack = field(repr=False)
@@ -127,11 +113,7 @@ class _Site:
         atexit.register(self.close)
 
     def place(self, profile: DeviceProfile, board_file: tuple[str, str] | None) -> _Place:
-        """The board of that profile, started if it is not yet.
-
-        Raises:
-            UserError: it is another board here, or it cannot be started.
-        """
+        """The board of that profile, started if need be; raises `UserError` if it is another board here, or cannot be started."""
         with self._lock:
             if profile not in self._places:
                 self._places[profile] = self._start(profile, board_file)

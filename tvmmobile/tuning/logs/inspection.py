@@ -56,11 +56,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Log:
-    """A log as it was found.
-
-    Attributes:
-        foreign: why this is not one of our logs, so its lines were not checked; "" where it is one.
-    """
+    """A log as it was found; `foreign` says why it is not one of ours and was not checked, "" where it is."""
 
     path: Path
     lines: tuple[LogLine, ...]
@@ -78,11 +74,7 @@ class Log:
 
 
 def logs_in(directory: Path, device: str | None = None) -> list[Path]:
-    """The logs of a directory, of one device or of all, sorted.
-
-    Raises:
-        UserError: there are none.
-    """
+    """The logs of a directory, of one device or of all, sorted; raises `UserError` where there are none."""
     folders = [directory / device] if device is not None else sorted(path for path in directory.glob("*") if path.is_dir())
     paths = [path for folder in folders for path in log_paths(directory, folder.name)]
     if not paths:
@@ -138,11 +130,7 @@ def read_lines(content: bytes) -> Iterator[LogLine]:
 
 
 def settled_content(path: Path) -> bytes:
-    """What a log holds; where it ends in the middle of a line, once nobody is writing to it.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """What a log holds; where it ends within a line, once nobody is writing to it. Raises `UserError` where it cannot be read."""
     content = content_of(path)
     lock = append_lock(path)
     if content and not content.endswith(b"\n") and lock.exists():

@@ -33,13 +33,7 @@ class RefusedLine:
 
 @dataclass(frozen=True)
 class MergedLog:
-    """What became of one log.
-
-    Attributes:
-        path: the log that was written, or needed not be.
-        new: records that it did not have.
-        known: records that it had, or that came twice.
-    """
+    """A log that was written, or had no need: how many records are `new` to it, and `known` to it before or given twice."""
 
     path: Path
     new: int
@@ -69,11 +63,7 @@ class _Found:
 
 
 def merge_logs(sources: Sequence[str | Path], into: str | Path) -> Merged:
-    """Add the records of other logs to those of a directory, by the timing models of the devices that are known here; see `merge`.
-
-    Raises:
-        UserError: as of `merge`.
-    """
+    """Add the records of other logs to a directory's, by the timing models of the devices known here; does and raises what `merge` does."""
     return merge([Path(source) for source in sources], Path(into), present_identity)
 
 

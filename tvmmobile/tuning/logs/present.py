@@ -14,11 +14,7 @@ Present = Callable[[str], Identity | None]
 
 
 def identity_of(name: str) -> Identity:
-    """The identity that measurements on a device have now; `name` is as users give it.
-
-    Raises:
-        UserError: there is no such device.
-    """
+    """The identity that measurements on a device have now; `name` is as users give it. Raises `UserError` where there is no such device."""
     return Identity.of(find_device(name).profile)
 
 

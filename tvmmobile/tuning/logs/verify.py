@@ -22,14 +22,8 @@ def looked_through(logs: Path | None, device: str | None, repairing: bool) -> It
 
 
 def verify_logs(logs: str | Path | None = None, device: str | None = None, *, repair: bool = False) -> list[Log]:
-    """Look through tuning logs: `Log.faults` are the lines that do not belong there.
+    """Look through the user's own logs, or those in `logs`; `repair` cuts faulty lines, which are kept in a file beside the log.
 
-    Args:
-        logs: the directory; without it, the user's own logs.
-        device: whose logs alone.
-        repair: cut those lines; they are kept in a file beside the log.
-
-    Raises:
-        UserError: there is no such directory or device, or no log.
+    Raises `UserError` where there is no such directory or device, or no log.
     """
     return [log for log, _ in looked_through(None if logs is None else Path(logs), device, repair)]

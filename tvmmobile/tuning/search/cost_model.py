@@ -23,11 +23,7 @@ _FAILURE_FACTOR = 2.0
 
 
 class CostModel:
-    """Predicts which schedules of a template are fast.
-
-    Args:
-        template, version: whose schedules it learns; records of others are ignored.
-    """
+    """Predicts which schedules of one template and version are fast; records of others are ignored."""
 
     def __init__(self, template: str, version: int) -> None:
         found = template_named(template, version)

@@ -19,13 +19,7 @@ _DRAWS = 8
 
 
 class FallbackSpace:
-    """The space MetaSchedule's ARM rules span for one opaque task.
-
-    Args:
-        task: a task whose only layer is opaque.
-        source: its TIR function as Relax fused it.
-        target: the device's target, with `num-cores`.
-    """
+    """The space MetaSchedule's ARM rules span for one opaque task, from its TIR function as Relax fused it."""
 
     def __init__(self, task: Task, source: Any, target: Mapping[str, Any]) -> None:
         import tvm

@@ -19,12 +19,7 @@ from tvmmobile.tuning.search.tuner import Assignment, SearchListener, measured, 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A kernel's best schedules by an earlier model.
-
-    Attributes:
-        file: the log that they are in.
-        old: their records, fastest first, each schedule once.
-    """
+    """A kernel's best schedules by an earlier model: their log, and their records, fastest first, each schedule once."""
 
     task: Task
     file: Path
@@ -33,11 +28,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Rescored:
-    """What the present model says of a ranking.
-
-    Attributes:
-        new: records under the present model, in the order of `ranking.old`; failed ones are among them.
-    """
+    """What the present model says of a ranking: `new` follows the order of `ranking.old`, failed records included."""
 
     ranking: Ranking
     new: tuple[Record, ...]
@@ -71,13 +62,7 @@ class Rescored:
 def rankings(directory: Path, identity: Identity, keep: int) -> list[Ranking]:
     """For each kernel in a device's logs, the best `keep` schedules by the latest earlier model, filled up from those before it.
 
-    Args:
-        directory: with a folder of logs per device.
-        identity: the device, and the present model, whose own records are not ranked.
-        keep: schedules per kernel, at least 1.
-
-    Raises:
-        UserError: a log cannot be read.
+    Records of `identity` itself are not ranked. Raises `UserError` where a log cannot be read.
     """
     found = []
     for path in sorted((directory / identity.device).glob("*.jsonl")):
@@ -99,13 +84,7 @@ def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
 
 
 def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[Task, str]) -> list[Assignment]:
-    """What is still to be measured: an interrupted run's records count.
-
-    Args:
-        ranked: what `rankings` found.
-        database: the same directory under the present identity.
-        sources: the TIR functions of opaque tasks, as JSON text.
-    """
+    """What is still to be measured: the database's records, an interrupted run's, count. `sources`: opaque tasks' TIR as JSON text."""
     assignments = []
     for ranking in ranked:
         done = len(ranking.old) - len(_missing(ranking, database))
@@ -116,11 +95,7 @@ def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[T
 def rescore(
     ranked: Sequence[Ranking], assignments: Sequence[Assignment], database: Database, bench: Bench, listener: SearchListener
 ) -> None:
-    """Measure what is missing; every finished measurement is in the log, beside the old ones, before the next is awaited.
-
-    Raises:
-        DeviceUnavailable: the device went away and did not come back.
-    """
+    """Measure what is missing, each logged beside the old ones before the next is awaited; raises `DeviceUnavailable` if it stays away."""
     for ranking, assignment in zip(ranked, assignments, strict=True):
         missing = _missing(ranking, database)
         if not missing:
@@ -134,11 +109,7 @@ def rescore(
 
 
 def replace_logs(ranked: Sequence[Ranking], database: Database) -> tuple[list[Rescored], list[Path]]:
-    """Write each log anew with the present model's records alone, in the old order; returns those, and where the old logs are kept.
-
-    Raises:
-        UserError: a log cannot be written.
-    """
+    """Write each log anew with the present model's records alone, in the old order; returns those, and where the old logs are."""
     rescored = [Rescored(ranking, tuple(_records(ranking, database))) for ranking in ranked]
     written: dict[Path, dict[tuple[Task, Schedule], Record]] = {}
     for one in rescored:

@@ -18,12 +18,7 @@ _LATER = ((12, 0.02), (24, 0.01), (sys.maxsize, 0.005))
 
 
 def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
-    """What follows the first trials: up to how many, and `promising`'s share.
-
-    Args:
-        first: trials that every kernel has.
-        trials: asked for.
-    """
+    """What follows the first trials per kernel, of `trials` asked for: up to how many, and `promising`'s share."""
     found: list[tuple[int, float]] = []
     for most, share in _LATER:
         if min(most, trials) > max([first, *(done for done, _ in found)]):

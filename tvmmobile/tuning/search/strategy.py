@@ -12,13 +12,7 @@ from tvmmobile.tuning.search.cost_model import CostModel
 
 
 class Strategy(ABC):
-    """Chooses what to try next for one task.
-
-    Args:
-        task, space: whose schedules.
-        seeds: schedules to try first, best guess first.
-        rng: the source of all randomness.
-    """
+    """Chooses what to try next for one task: first `seeds`, best guess first, then by `rng`, the source of all randomness."""
 
     def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random) -> None:
         self.task, self.space, self.rng = task, space, rng
@@ -84,11 +78,7 @@ class HillClimbing(Strategy):
 
 
 class GuidedEvolution(Strategy):
-    """Mutants and crossings of the best, and random newcomers, ranked by the cost model; some places stay random.
-
-    Args:
-        model: shared by all tasks of the template; records are added by whoever owns it.
-    """
+    """Mutants and crossings of the best, and newcomers, ranked by a cost model that its owner feeds; some places stay random."""
 
     #: Candidates ranked per proposal, best parents used, and the share of proposals chosen blindly.
     POOL, PARENTS, BLIND = 256, 8, 0.125

@@ -22,12 +22,7 @@ from tvmmobile.system.errors import UserError
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What a worker needs for one trial.
-
-    Attributes:
-        source: an opaque task's TIR function as JSON text, else `None`.
-        timeout_s: for running it on the device.
-    """
+    """What a worker needs for one trial; `source` is an opaque task's TIR function as JSON text, `timeout_s` for running on the device."""
 
     task: Task
     schedule: Schedule
@@ -57,11 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate that is built, perhaps on another machine than the one that measures it.
-
-    Attributes:
-        result: the library's content; or, where it could not be built, what the log keeps of it.
-    """
+    """A candidate, built perhaps on another machine: the library's content or, where it could not be built, what the log keeps of it."""
 
     job: TrialJob
     result: bytes | Outcome = field(repr=False)

@@ -80,13 +80,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Search:
-    """How schedules are looked for.
-
-    Attributes:
-        strategy: `evolution`, `random` or `climb`.
-        seed: of its random choices.
-        twin: records of the virtual board that is like this one; its best are tried first.
-    """
+    """How schedules are looked for: `evolution`, `random` or `climb`; `twin`: records of a like virtual board, the best tried first."""
 
     strategy: str = "evolution"
     seed: int = 0
@@ -108,13 +102,7 @@ class SearchListener:
 
 
 def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[Assignment]:
-    """What is still to do for `trials` records per task.
-
-    Args:
-        tasks: each with the TIR function of an opaque task as JSON text, or `None`.
-        trials: wanted per task and template; records that exist count, and a space that is smaller is enough.
-        target: the device's target.
-    """
+    """What is still to do for `trials` records per task and template; existing ones count, and a smaller space is enough."""
     assignments = []
     for task, source in tasks.items():
         records = database.records(task)
@@ -159,23 +147,13 @@ def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, li
 
 
 def measured(assignment: Assignment, schedules: Sequence[Schedule], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
-    """Outcomes of a task's schedules as they come; one that met an outage is tried again.
-
-    Raises:
-        DeviceUnavailable: the device went away and did not come back.
-    """
+    """Outcomes of a task's schedules as they come; one that met an outage is tried again. Raises `DeviceUnavailable` if it lasts."""
     runner = _Runner(bench, DEADLINES)
     return runner.outcomes(runner.jobs(assignment, schedules))
 
 
 class _Held:
-    """Outcomes that do not count until it is known that nothing spoiled them; without a watch nothing does.
-
-    Attributes:
-        outcomes: those that wait.
-        reason: what spoiled them; "" while nothing is known to have.
-        spoiled: how often in a row that happened.
-    """
+    """Outcomes that wait until it is known that nothing spoiled them (`reason` else); `spoiled` is how often in a row that happened."""
 
     def __init__(self, watch: Watch | None) -> None:
         self._watch = watch
@@ -330,12 +308,7 @@ def make_strategy(
 
 
 class _Tuning:
-    """The tuning of one task.
-
-    Attributes:
-        left: trials that are still to be proposed.
-        exhausted: nothing more is going to be proposed.
-    """
+    """The tuning of one task; `left` trials are still to be proposed, none once `exhausted`."""
 
     def __init__(self, assignment: Assignment, models: CostModels, search: Search, listener: SearchListener) -> None:
         self.assignment, self.models, self.listener = assignment, models, listener
