@@ -41,8 +41,8 @@ def test_machines_are_found_by_the_compilers_name() -> None:
 
 
 def test_cores_of_boards_have_their_machines() -> None:
-    assert part_of(ARM, 0xD08).machine is machine_of("cortex-a72")
-    assert part_of(ARM, 0xD82).machine.l2_bytes == 2 << 20 and part_of(0, 0).machine is BASELINE
+    assert part_of(ARM, 0xD08).machine == machine_of("cortex-a72")
+    assert part_of(ARM, 0xD82).machine.l2_bytes == 2 << 20 and part_of(0, 0).machine == BASELINE
 
 
 class Halves(nn.Module):

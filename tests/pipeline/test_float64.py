@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from float64 import FLOAT64
 from quiet_listener import Quiet
-from tvmmobile.results.report.roofline import roof_of
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
@@ -56,4 +55,4 @@ def test_a_network_in_double_precision(tmp_path: Path) -> None:
     made = [name for name, kernel in kernels.items() if "trace" in kernel["schedule"]]
     assert sorted(name.split("_")[0] for name in made) == ["cast", "cast"], made  # the input and the output
     assert {array.dtype for array in library.reference()} == {np.dtype("float32")}
-    assert roof_of(results.context, result.dtype, 1).compute_gflops * 2 == roof_of(results.context, "float32", 1).compute_gflops
+    assert result.peak_share(results.context) == 2 * replace(result, dtype="float32").peak_share(results.context)
