@@ -39,11 +39,7 @@ def _key(spec: ModelSpec) -> _Key:
 
 @dataclass(frozen=True)
 class Column:
-    """Latencies of variants, all got in the same way.
-
-    Attributes:
-        mark: tells it from other columns, such as ` [a]`; "" for the only one.
-    """
+    """Latencies of variants, all got in the same way; `mark` tells it from other columns, such as ` [a]`, "" for the only one."""
 
     context: Context
     variants: Mapping[_Key, VariantResult]
@@ -105,13 +101,10 @@ class Latencies:
 
 
 def latencies_of(paths: Sequence[Path]) -> Latencies:
-    """The latencies in result files, or in directories with a `report.json`; those that the board's state spoiled are left out, and those
-    of networks from files.
+    """The latencies in result files, or in directories with a `report.json`, without networks from files and what a board's state spoiled.
 
-    Files that were got on the same device in the same way share a column; where two of them have a variant, the last one counts.
-
-    Raises:
-        UserError: a file cannot be read, or they were got in more ways than there is room for.
+    Files that were got on the same device in the same way share a column; where two of them have a variant, the last one counts. Raises
+    `UserError` where a file cannot be read, or they were got in more ways than there is room for.
     """
     from tvmmobile.results.file import read_results
 

@@ -58,12 +58,7 @@ class Shown(Listener):
 
 
 class TuningProgress(SearchListener):
-    """Shows the course of a tuning run: kernel, trials, time left, best latency, failures.
-
-    Args:
-        assignments: all of them, finished ones included.
-        kind: `modelled` or `measured`; said with every latency.
-    """
+    """Shows the course of a tuning run, finished assignments included: kernel, trials, time left, best latency and failures."""
 
     def __init__(self, assignments: Sequence[Assignment], kind: str) -> None:
         self._kind = kind

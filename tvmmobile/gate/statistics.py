@@ -61,13 +61,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How much slower the new library is.
-
-    Attributes:
-        log_ratio: logarithm of new over old latency.
-        error: its standard error; infinite where nothing is known of it.
-        freedom: degrees of freedom of the error.
-        pairs: runs of each side that it rests on.
+    """How much slower the new library is: logarithm of new over old latency, its standard error (infinite if unknown) with degrees of
+    freedom, and the pairs of runs it rests on.
     """
 
     log_ratio: float

@@ -62,23 +62,10 @@ def regress(
     warmup_runs: int = 5,
     listener: Listener = QUIET,
 ) -> tuple[Results, Comparison]:
-    """Time libraries, and compare them with their baselines.
+    """Time libraries, and compare them with their baselines in a directory; returns what they took, and the verdicts.
 
-    Args:
-        device: its name, or what `find_device` returns.
-        baselines: the directory where they are kept.
-        threshold: a change up to this share is none.
-        repeat: timed runs on a board; a modelled latency takes one.
-        warmup_runs: untimed runs first.
-        listener: hears how it goes.
-
-    Returns:
-        What the libraries took, and the verdicts.
-
-    Raises:
-        UserError: there is no baseline, or one is not comparable with what the device gives.
-        Disagreement: a library does not compute what PyTorch computes.
-        DeviceUnavailable: the device went away.
+    The other arguments are those of `bench`, and so is what is raised; also `UserError` where there is no baseline, or one does not compare
+    with what the device gives. A change up to `threshold` is none.
     """
     board, found = device_of(device), [libraries] if isinstance(libraries, Library) else list(libraries)
     check_libraries(found, board)

@@ -34,14 +34,7 @@ def device_of(device: str | Device) -> Device:
 
 @dataclass(frozen=True)
 class Request:
-    """What to compile for and where: what `tune` and `compile_models` share.
-
-    Attributes:
-        threads: of the libraries.
-        out: where they go.
-        logs: whose records count.
-        dump_ir: where to write the module after each graph pass; `None` for nowhere.
-    """
+    """What `tune` and `compile_models` share: threads of the libraries, where they go, whose records count, and where to dump modules."""
 
     threads: int
     out: Path

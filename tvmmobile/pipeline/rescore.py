@@ -30,13 +30,7 @@ from tvmmobile.tuning.search.tuner import BATCH
 
 @dataclass(frozen=True)
 class RescoredLogs:
-    """What came of it.
-
-    Attributes:
-        kernels: each with its old and new records.
-        left_out: kernels of networks that are not built in, whose functions the logs lack.
-        backups: the logs as they were.
-    """
+    """What came of it: kernels with old and new records, those of networks not built in, which are left out, and the old logs."""
 
     kernels: tuple[Rescored, ...]
     left_out: tuple[Task, ...]

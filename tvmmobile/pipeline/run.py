@@ -45,11 +45,7 @@ class LibraryRun:
 def start(device: str | Device = "pi4", timed: bool = True) -> Iterator[Agents]:
     """A started device while the context lasts, for several runs of libraries; starting it takes about a second.
 
-    Args:
-        timed: whether latencies are wanted; a virtual board without them is faster.
-
-    Raises:
-        DeviceUnavailable, UserError: see `Device.started`.
+    Unless they are `timed`, a virtual board is faster. Raises `DeviceUnavailable` or `UserError`, see `Device.started`.
     """
     with started_agents(device_of(device), timed=timed) as agents:
         yield agents
@@ -89,18 +85,14 @@ def output_of(library: Library, image: npt.ArrayLike, device: Place = "pi4") -> 
 
 
 def run(library: Library, image: npt.ArrayLike, device: Place = "pi4", *, repeat: int = 30, warmup_runs: int = 5) -> LibraryRun:
-    """Run a library on a device, and time it.
+    """Run a library on a device, and time it; `repeat` and `warmup_runs` are as of `bench`.
+
+    Raises `DeviceUnavailable`, `Disagreement` where the library does not run there, and `UserError` for an input of another shape or a
+    device with fewer cores than the library threads.
 
     Args:
         image: what NumPy makes a float32 array of, in the shape of the library's input, `[1, channels, side, side]`.
         device: its name, what `find_device` returns, or what `start` yields.
-        repeat: timed runs on a board; a modelled latency takes one.
-        warmup_runs: untimed runs first.
-
-    Raises:
-        UserError: the input has another shape, or the device fewer cores than the library threads.
-        DeviceUnavailable: the device cannot be reached.
-        Disagreement: the library does not run on the device.
     """
     array = _input(library, image)
     with agents_on(device, library, timed=True) as agents:

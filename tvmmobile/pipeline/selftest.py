@@ -28,14 +28,7 @@ _RUN_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class BoardReport:
-    """What one board says.
-
-    Attributes:
-        place: its address, in words.
-        round_trip_ms: of a command that does nothing, the median.
-        state: clock, temperature and governor in a phrase.
-        disturbances: what will disturb measurements, a sentence each.
-    """
+    """What one board says: its address, a command's median round trip, clock, temperature and governor, and what will disturb it."""
 
     place: str
     round_trip_ms: float
@@ -45,12 +38,7 @@ class BoardReport:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """What its boards say, and what the agent did.
-
-    Attributes:
-        megabytes_per_s: of an upload to the board.
-        latency: of the test library, with the word for how it was got.
-    """
+    """What its boards say, how fast an upload to its agent is, and the test library's latency, with the word for how it was got."""
 
     boards: tuple[BoardReport, ...]
     megabytes_per_s: float
@@ -72,15 +60,9 @@ def _ask(remote: Remote, board: RegisteredBoard) -> BoardReport:
 
 
 def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report: None) -> DeviceReport:
-    """Ask every board of a device, then start its agents, upload an array, and run a pointwise convolution compiled for it.
+    """Ask every board of a device (`said` hears of each at once), then upload an array and run a pointwise convolution compiled for it.
 
-    Args:
-        name: of a registered device.
-        said: is told of each board at once.
-
-    Raises:
-        UserError: there is no such device.
-        DeviceUnavailable: the agent did not start, or the library does not run or computes something else.
+    Raises `UserError` where there is no such device, `DeviceUnavailable` where its agent does not start or compute the right values.
     """
     from tvmmobile.devices.agents.rpc import LinkError, open_session
     from tvmmobile.graph.precision import FLOAT32

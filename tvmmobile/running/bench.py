@@ -44,12 +44,7 @@ def started_agents(device: Device, count: int = 1, timed: bool = True) -> Iterat
 def started_bench(device: Device, workers: WorkerPool, repeat: int = 1, warmup: int = 1, timed: bool = True) -> Iterator[Bench]:
     """A bench of `device` while the context lasts, with an agent for each worker where their number can be chosen.
 
-    Args:
-        repeat, warmup: see `Bench`.
-        timed: whether latencies are wanted; without them nobody watches the boards, and a virtual one need not count what it executes.
-
-    Raises:
-        DeviceUnavailable, UserError: see `Device.started`.
+    Unless `timed`, nobody watches the boards, and a virtual one does not count what it executes. Raises as `Device.started`.
     """
     with started_agents(device, workers.count, timed) as agents, device.watched() if timed else nullcontext() as watch:
         yield Bench(agents, workers, watch, repeat, warmup)

@@ -128,13 +128,7 @@ class KernelRun:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One call of a kernel within a run of its network.
-
-    Attributes:
-        symbol: the function's name in the library.
-        seconds: modelled, or the median over the runs.
-        l1d_misses, dram_bytes: as of `Latency`; None when measured.
-    """
+    """One call of a kernel in its network: seconds modelled or the runs' median; misses and bytes as of `Latency`, `None` if measured."""
 
     symbol: str
     seconds: float

@@ -53,14 +53,7 @@ TOOLS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding.
-
-    Attributes:
-        name: of the tool, package or resource.
-        ok: nothing to do.
-        found: what was found: a version, a path, a size, or what is wrong with it.
-        purpose: what it is needed for.
-    """
+    """What was found of a tool, package or resource: a version, a path, a size, or what is wrong with it; and what it is needed for."""
 
     name: str
     ok: bool

@@ -20,13 +20,7 @@ class ExitCode(IntEnum):
 
 
 class UserError(Exception):
-    """A failure the user can repair: one sentence of what was wrong and where, and what to do about it.
-
-    Args:
-        message: what was wrong, naming the offending item.
-        remedy: what to do; a command where there is one.
-        exit_code: the code the process ends with.
-    """
+    """A failure the user can repair: what was wrong and where, what to do about it (a command where there is one), and the exit code."""
 
     def __init__(self, message: str, remedy: str = "", exit_code: ExitCode = ExitCode.USAGE) -> None:
         super().__init__(message)

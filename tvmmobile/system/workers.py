@@ -178,11 +178,7 @@ class _Process(ForkServerProcess):
         self._starts: _Starts | None = starts
 
     def start(self) -> None:
-        """See `multiprocessing.Process`.
-
-        Raises:
-            OSError: the pool is ending.
-        """
+        """See `multiprocessing.Process`; raises `OSError` where the pool is ending."""
         starts, self._starts = self._starts, None  # it does not go along to the process
         assert starts is not None
         with starts.lock:
@@ -219,11 +215,7 @@ def _deaf_to_terminal() -> Iterator[None]:
 
 
 def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[str]) -> None:
-    """Leave Ctrl-C to the parent, die with it, and load the compiler before the first job.
-
-    Args:
-        inherited: the environment of the parent's, which may be another one than when the process that this one was forked from began.
-    """
+    """Leave Ctrl-C to the parent, die with it, take over its environment, and load the compiler before the first job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     take_over({**inherited, "TMPDIR": scratch})

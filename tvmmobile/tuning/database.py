@@ -41,13 +41,7 @@ class MalformedRecord(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """What must agree for two records to be comparable, besides the task.
-
-    Attributes:
-        device: name of the device, e.g. `pi4-virtual`.
-        origin: where the latencies come from.
-        tvm: TVM's version.
-    """
+    """What must agree for two records to be comparable, besides the task: the device, where latencies come from, and TVM's version."""
 
     device: str
     origin: Origin
@@ -131,12 +125,9 @@ class Database:
         return [*found, (end, found[-1][1])] if found and found[-1][0] < end else found
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records to the end of their files, flushed to disk before this returns, under a lock.
+        """Write records to the end of their files, flushed to disk before this returns, under a lock; raises `UserError` where it cannot.
 
         A schedule that is there already is left out. A line that a crash left unfinished is closed first: it must not swallow a new one.
-
-        Raises:
-            UserError: the directory cannot be written.
         """
         assert self.target is not None, "this database is only read"
         fresh: dict[tuple[Task, Schedule], Record] = {}
@@ -272,10 +263,7 @@ def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str |
     """The records of a file whatever timing model they rest on, each with that model's hash, in the order they were made.
 
     Their latencies are not comparable with each other. Those of other devices and TVM versions, and schedules that this version cannot
-    build, are left out.
-
-    Raises:
-        UserError: the file cannot be read.
+    build, are left out. Raises `UserError` where the file cannot be read.
     """
     for line in lines_in(content_of(path)):
         try:
@@ -305,11 +293,7 @@ class _Known:
         self._spaces: dict[tuple[str, int, Task], Space | None] = {}
 
     def task(self, name: str, value: dict[str, Any]) -> Task:
-        """The task that `value` describes.
-
-        Raises:
-            ValueError: that is not its name.
-        """
+        """The task that `value` describes; raises `ValueError` where that is not its name."""
         key = name, repr(value)  # as text: 1, 1.0 and true are equal, and not all of them describe a task
         if key not in self._tasks:
             task = task_from_json(value)
@@ -348,12 +332,7 @@ def _decode(value: dict[str, Any], known: _Known) -> Record:
 
 @contextmanager
 def locked(path: Path, wrong: str = "", remedy: str = "Name another directory with --logs DIR.") -> Iterator[None]:
-    """The lock of a log that is about to change, its folder created; whatever the disk objects to becomes a `UserError`.
-
-    Args:
-        wrong: what cannot be done then; that records cannot be written, unless given.
-        remedy: what to do about it.
-    """
+    """The lock of a log that is about to change, its folder created; a disk error becomes a `UserError`, `wrong` and `remedy` its words."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(append_lock(path)):
@@ -372,10 +351,8 @@ def append_lock(path: Path) -> Path:
 def writing(directory: Path, device: str) -> Iterator[None]:
     """The right to measure for a log directory and a device, which one process has at a time: two would measure everything twice.
 
-    It is for whole runs; records can be read meanwhile. It ends with the process, however that ends.
-
-    Raises:
-        UserError: another process has it; the message says which, and where. Or the directory cannot be written.
+    It is for whole runs; records can be read meanwhile. It ends with the process, however that ends. Raises `UserError` where another
+    process has it, saying which and where, or the directory cannot be written.
     """
     path = directory / device / "writer.lock"
     with ExitStack() as stack:

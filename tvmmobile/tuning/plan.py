@@ -66,13 +66,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class VariantTasks:
-    """What of a variant may become one kernel.
-
-    Attributes:
-        nodes: of its network.
-        regions: in order.
-        sources: the opaque tasks' TIR functions as JSON text.
-    """
+    """What of a variant may become one kernel: regions in order among its network's nodes, and opaque tasks' TIR functions as JSON text."""
 
     nodes: int
     regions: tuple[Region, ...]

@@ -39,12 +39,8 @@ class UsesBoard(Protocol):
 
 @dataclass(frozen=True)
 class Parcel:
-    """A job and what it reads.
-
-    Attributes:
-        files: compressed contents by path, relative to wherever they are unpacked.
-        profile: of the board that the job runs something on; `None` for one that only builds.
-        board_file: name and text of the file that describes the virtual board, where it is the user's own.
+    """A job and what it reads: compressed contents by relative path, the profile of the board it runs on (`None` if it only builds), and
+    name and text of the file of a virtual board of the user's own.
     """
 
     function: Callable[[Any], Any]

@@ -28,14 +28,9 @@ def own_logs() -> Path:
 
 
 def log_dirs(logs: Path | None, fresh: Path | None = None) -> LogDirs:
-    """The directories that a run is asked to use: the shipped logs are read and the user's own read and written, unless told otherwise.
+    """The directories of a run: it reads the shipped logs, and reads and writes the user's own, or `logs` alone.
 
-    Args:
-        logs: this directory alone.
-        fresh: where to begin an empty one, `tuning_logs` below it; an older one is set aside.
-
-    Raises:
-        UserError: both are given.
+    With `fresh`, it begins an empty one, `tuning_logs` below that. Raises `UserError` where both are given.
     """
     if fresh is not None and logs is not None:
         raise UserError("--fresh and --logs exclude each other.", "Give one of them.")

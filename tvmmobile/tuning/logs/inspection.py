@@ -89,14 +89,11 @@ def is_log_name(name: str) -> bool:
 
 
 def inspect(path: Path, present: Identity | None, content: bytes | None = None) -> Log:
-    """Look at every line of a log.
+    """Look at every line of a log; raises `UserError` where it cannot be read.
 
     Args:
         present: what its device is measured as now; `None` where that is not known, and timing models cannot be compared.
         content: what it holds, for a caller that has its lock; read from the file unless given.
-
-    Raises:
-        UserError: it cannot be read.
     """
     if not is_log_name(path.name):
         return Log(path, (), f"its name is not that of a log, DTYPE_tTHREADS{path.suffix}")

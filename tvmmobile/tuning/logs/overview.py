@@ -10,13 +10,8 @@ from tvmmobile.tuning.logs.inspection import Log
 
 @dataclass(frozen=True)
 class Share:
-    """The records of a log that are comparable: of one device, timing model and TVM version.
-
-    Attributes:
-        dtype, threads: of all its kernels.
-        kernels: with a record, failed or not.
-        records: failed ones included.
-        best_us: the lowest latency in microseconds; `None` where every record failed.
+    """The records of a log that are comparable, of one device, timing model and TVM version: how many there are, failed ones included,
+    of how many kernels, and the lowest latency in microseconds, `None` where every record failed.
     """
 
     identity: Identity

@@ -28,12 +28,9 @@ def present_identity(device: str) -> Identity | None:
 
 
 def chosen_device(name: str, directories: list[Path]) -> tuple[str, Present]:
-    """The folder that `--device NAME` means, and where to look up present identities.
+    """The folder that `--device NAME` means, and where to look up present identities; raises `UserError` where there is neither.
 
     A folder of that name is meant before the device is asked for: boards are forgotten, and their logs stay.
-
-    Raises:
-        UserError: there is neither.
     """
     if name not in ("", ".", "..") and "/" not in name and any((directory / name).is_dir() for directory in directories):
         return name, present_identity

@@ -17,13 +17,8 @@ def cut_file(path: Path) -> Path:
 def repair(path: Path, present: Identity | None) -> Log:
     """Write a log anew, whole, without its faulty lines, which are appended to `<file>.cut`; returns the log as it was.
 
-    Outdated records stay. Records may be appended by others meanwhile; they wait.
-
-    Args:
-        present: see `inspect`.
-
-    Raises:
-        UserError: the log cannot be read or written; it is then as it was.
+    Outdated records stay. Records may be appended by others meanwhile; they wait. Raises `UserError`, the log being as it was, where it
+    cannot be read or written.
     """
     found = inspect(path, present)
     if not found.faults:

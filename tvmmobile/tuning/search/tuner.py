@@ -36,12 +36,8 @@ TRIAL_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True)
 class Deadlines:
-    """How long one candidate may take, in seconds.
-
-    Attributes:
-        run_s: on the device, loading included.
-        trial_s: altogether.
-        outage_s: how long the device may be away, from the first candidate that met an outage with none measured since.
+    """Seconds that a candidate may take on the device, loading included, and altogether; and how long the device may be away, from the
+    first candidate that met an outage with none measured since.
     """
 
     run_s: float = 20.0
@@ -132,10 +128,7 @@ def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, li
     """Run the missing trials; every finished measurement is in the database before the next is awaited.
 
     Candidates of a board that is watched are measured when it is cool, and again where its state spoiled them; they count a batch at a
-    time, once that is known.
-
-    Raises:
-        DeviceUnavailable: the device went away and did not come back.
+    time, once that is known. Raises `DeviceUnavailable` where the device went away and did not come back.
     """
     models, runner = CostModels(database), _Runner(bench, search.deadlines)
     tunings = (_Tuning(assignment, models, search, listener) for assignment in assignments if assignment.missing)
