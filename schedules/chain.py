@@ -10,15 +10,12 @@ from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.chain_geometry import ChainAxis, tile_for
-from tvmmobile.schedules.chain_memory import ChainMemory, arrange
-from tvmmobile.schedules.chain_nest import ChainNest
-from tvmmobile.schedules.chain_product import panel_width
+from tvmmobile.schedules.chain_memory import ChainAxis, ChainMemory, arrange, tile_for
+from tvmmobile.schedules.chain_nest import ChainNest, panel_width
 from tvmmobile.schedules.emit import Kernel
 from tvmmobile.schedules.image_conv import MAX_INPUT_CHANNELS
-from tvmmobile.schedules.machine import up_to
 from tvmmobile.schedules.matmul import good_tile, pack_bias, pack_panels
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.space import Knobs, Space, up_to
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, LAYERS, THREADS, Template
 
 #: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.
@@ -64,7 +61,6 @@ class Chain(Template):
     enough_trials = 24
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         layers = chain_of(task)
         if layers is None:
             return None
@@ -118,7 +114,6 @@ class Chain(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layers = chain_of(task)
         assert layers is not None
         kernel = Kernel(task)

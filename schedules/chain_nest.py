@@ -1,20 +1,253 @@
-"""The loops of a chain: parts of columns, blocks of channels, steps of rows, and in each step every layer in turn."""
+"""The loops of a chain: parts of columns, blocks of channels, steps of rows, and in each step what every layer does in turn."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.chain_borders import emit_borders
-from tvmmobile.schedules.chain_depthwise import emit_depthwise
-from tvmmobile.schedules.chain_image import emit_image
-from tvmmobile.schedules.chain_memory import arrange
-from tvmmobile.schedules.chain_place import Moment, Place
-from tvmmobile.schedules.chain_product import emit_product
-from tvmmobile.schedules.emit import Buffer, Expr, Kernel
+from tvmmobile.schedules.chain_memory import arrange, readers_along, taps_of
+from tvmmobile.schedules.chain_place import Moment, Place, Taps
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, cut
+from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
+
+
+def panel_width(channels: int, blocks: int, wanted: int, lanes: int) -> int:
+    """Channels per panel: as wanted, or where channels come in blocks the most up to it that divide a block."""
+    if blocks == 1:
+        return wanted
+    return next(width for width in range(wanted, 0, -lanes) if channels // blocks % width == 0)
+
+
+def emit_product(place: Place) -> None:
+    """All rows of a step that lie inside the image."""
+    width = panel_width(place.layer.out_channels, place.knobs["blocks"], place.knobs["columns"], place.kernel.lanes)
+    widths = panels(place.stage.channels, width, place.kernel.lanes)
+    if place.knobs["order"] == 1:
+        for panel in widths:
+            with place.kernel.loop(panel.count) as index, place.kernel.loop(place.stage.rows.step) as row:
+                _product_row(place, place.first_row + row, [(panel, 1, index)])
+    else:
+        with place.kernel.loop(place.stage.rows.step) as row:
+            _product_row(place, place.first_row + row, [(panel, panel.count, 0) for panel in widths])
+
+
+def _product_row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]]) -> None:
+    """One row: (panel, how many, number of the first one) for each kind of panel."""
+    rows, layer = place.stage.rows, place.layer
+    inside = [] if _always_inside(place) else [row >= 0, row < rows.size]
+    with place.kernel.where(*inside):
+        a, first_a = place.input(row)
+        c, first_c = place.target(row)
+        buffer, weights = place.weights
+        tile, columns = place.tiles(place.knobs["rows"])
+        matmul = MatmulTile(place.kernel, a, buffer, place.bias, c, place.kernel.lanes, layer.clamp)
+        with columns as column:
+            for panel, count, first in widths:
+                with place.kernel.loop(count) as number:
+                    index = place.moment.block * (place.stage.channels // panel.width) + first + number
+                    at = weights + (panel.channel + index * panel.width) * layer.in_channels
+                    part = Extent(0, layer.in_channels, True, True)
+                    matmul.emit(first_a + column, first_c + column, tile, panel, index, part, at)
+
+
+def _always_inside(place: Place) -> bool:
+    rows = place.stage.rows
+    return rows.offset == 0 and rows.lead == 0 and rows.size % rows.step == 0
+
+
+def emit_image(place: Place) -> None:
+    """All rows of a step that lie inside the image."""
+    layer = place.layer
+    kinds = itertools.groupby(enumerate(taps_of(readers_along([layer], 0)[0], layer.height)), lambda item: item[1])
+    runs = [(tap, [index for index, _ in group]) for tap, group in kinds]
+    for panel in panels(place.stage.channels, place.knobs["image_columns"], place.kernel.lanes):
+        with place.kernel.loop(panel.count) as index, place.kernel.loop(place.stage.rows.step) as number:
+            row = place.first_row + number
+            for (low, high), inside in runs:
+                with place.kernel.where(row >= inside[0], row <= inside[-1]):
+                    for taps, columns in place.bordered_tiles(place.knobs["image_pixels"]):
+                        with columns() as column:
+                            _image_tile(place, row, column, (range(low, high), taps), panel, index)
+
+
+def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps], panel: Panel, index: Expr) -> None:
+    """Pixels of a row × a panel of channels."""
+    kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
+    width, pixels = panel.width, len(taps_x)
+    channel = panel.channel + index * width
+    size, stride = layer.kernel[0] * layer.kernel[1], layer.stride[1]
+    buffer, weights = place.weights
+    target, first = place.target(row)
+    acc = kernel.accumulators(pixels * width)
+    for x, j in itertools.product(range(pixels), range(0, width, kernel.lanes)):
+        kernel.store(acc, kernel.load(place.bias, channel + j), x * width + j)
+    reached = [x * stride + tap for x, (low, high) in enumerate(taps_x) for tap in range(low, high)]
+    window = (min(reached), max(reached) + 1) if reached else (0, 0)
+    left = column * stride - layer.padding[1]
+    # With all input channels unrolled LLVM hoists weights out of the loop over pixels, and spills them.
+    with place.kernel.loop(layer.in_channels) as plane:
+        for tap_y in taps_y:
+            line = (plane * layer.height + row * layer.stride[0] - layer.padding[0] + tap_y) * layer.width + left
+            for tap_x, j in itertools.product(range(layer.kernel[1]), range(0, width, kernel.lanes)):
+                number = plane * size + tap_y * layer.kernel[1] + tap_x
+                values = kernel.load(buffer, weights + channel * (layer.in_channels * size) + number * width + j)
+                for x, (low, high) in enumerate(taps_x):
+                    if low <= tap_x < high:
+                        position = x * width + j
+                        pixel = _pixel(place, line, x * stride + tap_x, *window)
+                        kernel.store(acc, kernel.load(acc, position) + values * pixel, position)
+    for x, j in itertools.product(range(pixels), range(0, width, kernel.lanes)):
+        value = kernel.clamp_bits(kernel.load(acc, x * width + j), layer.clamp)
+        kernel.store(target.buffer, value, target.at(first + column + x, channel + j))
+
+
+def _pixel(place: Place, line: Expr, offset: int, low: int, high: int) -> Expr:
+    """The input at `line + offset` in all lanes, out of vectors that stay within [low, high)."""
+    lanes = place.kernel.lanes
+    if high - low < lanes:
+        return place.kernel.splat(place.data[line + offset])
+    vector = min(low + (offset - low) // lanes * lanes, high - lanes)
+    return place.kernel.lane(place.kernel.load(place.data, line + vector), offset - vector)
+
+
+def emit_depthwise(place: Place) -> None:
+    """All rows of a step; steps whose rows need other taps than those of the steps before them are told apart at run time."""
+    rows, step = place.stage.rows, place.moment.step
+    position = -rows.lead
+    for kind, group in itertools.groupby(_row_kinds(place)):
+        count = len(list(group))
+        conditions = []
+        if position > -rows.lead:
+            conditions.append(step >= position)
+        if position + count < rows.pieces:
+            conditions.append(step < position + count)
+        position += count
+        inside = [index for index, taps in enumerate(kind) if taps is not None]
+        if not inside:
+            continue
+        with place.kernel.where(*conditions):
+            for run in cut([taps for taps in kind if taps is not None], place.knobs["dw_rows"]):
+                with place.kernel.loop(run.count) as number:
+                    _depthwise_rows(place, place.first_row + (inside[0] + run.start + number * run.size), run.taps)
+
+
+def _row_kinds(place: Place) -> list[tuple[tuple[int, int] | None, ...]]:
+    """For every step the taps of its rows, `None` for rows outside the image."""
+    rows, layer = place.stage.rows, place.layer
+    whole = (0, layer.kernel[0])
+    if place.source is not None and not place.last:
+        # Rows outside are computed from whatever the buffer holds: nobody reads them.
+        return [(whole,) * rows.step] * (rows.lead + rows.pieces)
+    taps = [whole] * rows.size if place.source is not None else taps_of(readers_along([layer], 0)[0], layer.height)
+    firsts = [step * rows.step + rows.offset for step in range(-rows.lead, rows.pieces)]
+    return [tuple(taps[row] if 0 <= row < rows.size else None for row in range(first, first + rows.step)) for first in firsts]
+
+
+def _depthwise_rows(place: Place, row: Expr, taps_y: Taps) -> None:
+    """A row of tiles."""
+    T, layer, lanes = place.kernel.T, place.layer, place.kernel.lanes  # noqa: N806
+    top = row * layer.stride[0] - layer.padding[0]
+    height = (len(taps_y) - 1) * layer.stride[0] + layer.kernel[0]
+    lines = [place.input(top + y) for y in range(height)]
+    targets = [place.target(row + y) for y in range(len(taps_y))]
+    kinds = list(place.bordered_tiles(place.knobs["dw_columns"])) if place.source is None else []
+    if place.source is not None:
+        tile, columns = place.tiles(place.knobs["dw_columns"])
+        kinds = [(((0, layer.kernel[1]),) * tile, lambda: columns)]
+    for taps_x, loop in kinds:
+        with loop() as column, T.serial(0, place.stage.channels // lanes) as vector:
+            channel = place.first_channel + vector * lanes
+            # The buffer before a layer has the channels of one block.
+            source = vector * lanes
+            left = column * layer.stride[1] - layer.padding[1]
+            windows = [(line.buffer, line.at(first + left, source), line.block) for line, first in lines]
+            outputs = [(target.buffer, target.at(first + column, channel), target.block) for target, first in targets]
+            _depthwise_tile(place, windows, outputs, (taps_y, taps_x), channel)
+
+
+def _depthwise_tile(
+    place: Place,
+    windows: list[tuple[object, Expr, int]],
+    outputs: list[tuple[object, Expr, int]],
+    taps: tuple[Taps, Taps],
+    channel: Expr,
+) -> None:
+    """One tile of one vector of channels.
+
+    Args:
+        windows, outputs: for each row the buffer, the element of the tile's first column, and the elements from column to column.
+    """
+    kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
+    size, width = layer.kernel[0] * layer.kernel[1], len(taps_x)
+    buffer, weights = place.weights
+    lanes = kernel.lanes
+    acc = kernel.accumulators(len(taps_y) * width * lanes)
+    for position in range(len(taps_y) * width):
+        kernel.store(acc, kernel.load(place.bias, channel), position * lanes)
+    for y, (data, line, pitch) in enumerate(windows):
+        for out_y, (low, high) in enumerate(taps_y):
+            tap_y = y - out_y * layer.stride[0]
+            if not low <= tap_y < high:
+                continue
+            for tap_x, (out_x, (first, end)) in itertools.product(range(layer.kernel[1]), enumerate(taps_x)):
+                if first <= tap_x < end:
+                    value = kernel.load(data, line + (out_x * layer.stride[1] + tap_x) * pitch)
+                    tap = kernel.load(buffer, weights + channel * size + (tap_y * layer.kernel[1] + tap_x) * lanes)
+                    position = (out_y * width + out_x) * lanes
+                    kernel.store(acc, kernel.load(acc, position) + value * tap, position)
+    for (out_y, (data, line, pitch)), x in itertools.product(enumerate(outputs), range(width)):
+        kernel.store(data, kernel.clamp(kernel.load(acc, (out_y * width + x) * lanes), layer.clamp), line + x * pitch)
+
+
+def emit_borders(place: Place) -> None:
+    """Complete the rows that a layer has written in a step: those outside the image are zeros altogether."""
+    T, stage = place.kernel.T, place.stage  # noqa: N806
+    with place.kernel.loop(stage.rows.step) as number:
+        row = place.first_row + number
+        start = T.bind(place.row_at(stage, row))
+        with T.If(T.And(row >= 0, row < stage.rows.size)):
+            with T.Then():
+                _sides(place, row, start)
+            with T.Else():
+                _zeros(place, start, stage.row)
+
+
+def _sides(place: Place, row: Expr, start: Expr) -> None:
+    """Columns before and behind those that were computed."""
+    stage, axis, part = place.stage, place.stage.columns, place.moment.part
+    if axis.padding:
+        with place.kernel.where(*([part == 0] if axis.pieces > 1 else [])):
+            _zeros(place, start, axis.padding * stage.channels)
+    for piece in range(axis.pieces):
+        missing = axis.needed(piece) - axis.size
+        if missing > 0:
+            with place.kernel.where(*([part == piece] if axis.pieces > 1 else [])):
+                _zeros(place, start + (axis.size - axis.base(piece)) * stage.channels, missing * stage.channels)
+    if not stage.kept:
+        return
+    kept = stage.kept + place.moment.block * stage.kept_block
+    kept = kept + (row - place.moment.first * stage.rows.step - stage.rows.offset) * stage.kept_row
+    with place.kernel.where(part > 0):
+        _copy(place, start, kept, stage.kept_row)
+    with place.kernel.where(part < axis.pieces - 1):
+        following = (part + 1) * axis.step + axis.offset - axis.halo
+        _copy(place, kept, start + (following - place.base(axis)) * stage.channels, stage.kept_row)
+
+
+def _zeros(place: Place, start: Expr, count: int) -> None:
+    with place.kernel.loop(count // place.kernel.lanes) as index:
+        place.kernel.store(place.scratch, place.kernel.splat(place.kernel.number(0)), start + index * place.kernel.lanes)
+
+
+def _copy(place: Place, target: Expr, source: Expr, count: int) -> None:
+    with place.kernel.loop(count // place.kernel.lanes) as index:
+        place.kernel.store(
+            place.scratch, place.kernel.load(place.scratch, source + index * place.kernel.lanes), target + index * place.kernel.lanes
+        )
 
 
 class ChainNest:

@@ -12,11 +12,9 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, partition, tiles
-from tvmmobile.schedules.inputs import input_of, pieces_of_group
-from tvmmobile.schedules.machine import round_up, up_to, waste
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, input_of, partition, pieces_of_group, tiles
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_bias, pack_panels, packed_elements, panels
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
 
 
@@ -40,7 +38,6 @@ class Conv(Template):
     enough_trials = 32
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         layer = task.region[0]
         if not isinstance(layer, Conv2d) or layer.is_depthwise:
             return None
@@ -88,7 +85,6 @@ class Conv(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layer = _layer(task)
         kernel = Kernel(task)
         packed = {

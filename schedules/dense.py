@@ -8,10 +8,9 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
-from tvmmobile.schedules.machine import round_up, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile, pack_bias, pack_panels, packed_shapes, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template
 
 
@@ -28,7 +27,6 @@ class DenseVector(Template):
     handles = ACTIVATIONS | THREADS
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         if not isinstance(task.region[0], Dense):
             return None
         layer, lanes = task.region[0], task.lanes
@@ -50,7 +48,6 @@ class DenseVector(Template):
         return [math.log2(layer.in_features), math.log2(layer.out_features), waste(layer.out_features, knobs["columns"])]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layer = task.layer
         assert isinstance(layer, Dense)
         kernel, depth, channels = Kernel(task), layer.in_features, layer.out_features

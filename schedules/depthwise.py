@@ -10,8 +10,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
-from tvmmobile.schedules.machine import waste
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
@@ -33,7 +32,6 @@ class Depthwise(Template):
     enough_trials = 16
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.is_depthwise):
             return None
@@ -59,7 +57,6 @@ class Depthwise(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layer = task.layer
         assert isinstance(layer, Conv2d)
         kernel = Kernel(task)

@@ -8,9 +8,8 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
-from tvmmobile.schedules.machine import round_up, up_to, waste
 from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, packed_elements, panels
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template
 
 MAX_INPUT_CHANNELS = 4
@@ -32,7 +31,6 @@ class ImageConv(Template):
     handles = ACTIVATIONS | THREADS | {"in_layout=NCHW"}
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         layer, lanes = task.region[0], task.lanes
         if not (isinstance(layer, Conv2d) and layer.in_layout == "NCHW" and layer.groups == 1 and layer.in_channels <= MAX_INPUT_CHANNELS):
             return None
@@ -68,7 +66,6 @@ class ImageConv(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layer = task.layer
         assert isinstance(layer, Conv2d)
         kernel = Kernel(task)

@@ -10,7 +10,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Clamp
 from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece
-from tvmmobile.schedules.machine import round_up
+from tvmmobile.schedules.space import round_up
 
 
 @dataclass(frozen=True)

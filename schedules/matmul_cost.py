@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.machine import round_up
-from tvmmobile.schedules.space import Knobs
+from tvmmobile.schedules.space import Knobs, round_up
 
 LINE_BYTES = 64
 #: What can be counted on to stay in 32 KiB of two ways.

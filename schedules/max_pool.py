@@ -10,8 +10,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, MaxPool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
-from tvmmobile.schedules.machine import waste
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import PIECES, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
@@ -28,7 +27,6 @@ class WindowMax(Template):
     enough_trials = 16
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         layer = task.region[0]
         if not isinstance(layer, MaxPool):
             return None
@@ -51,7 +49,6 @@ class WindowMax(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layer, kernel = _layer(task), Kernel(task)
         shapes = {"data": layer.input_shape, **layer.side_shapes, "least": (1,), "output": layer.output_shape}
         with kernel.body(**shapes) as flat:

@@ -10,14 +10,11 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Kernel
-from tvmmobile.schedules.inputs import input_of
-from tvmmobile.schedules.machine import round_up, up_to, waste
+from tvmmobile.schedules.emit import Activation, Kernel, input_of
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_bias, pack_panels, packed_shapes, panels
 from tvmmobile.schedules.matmul_cost import Product
-from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.matmul_scaled import ScaledNest
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, ScaledNest
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
 
 #: Of all combinations, those that are searched.
@@ -42,7 +39,6 @@ class Pointwise(Template):
     enough_trials = 48
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.kernel == (1, 1) and layer.groups == 1 and not any(layer.padding)):
             return None
@@ -94,7 +90,6 @@ class Pointwise(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layer = _layer(task)
         kernel = Kernel(task)
         pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels

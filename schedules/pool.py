@@ -12,8 +12,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, Pool, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
-from tvmmobile.schedules.machine import up_to, waste
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import THREADS, Template
 
 #: Vectors of a cache line. Fewer at a time would read every line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 with one);
@@ -37,7 +36,6 @@ class PoolMean(Template):
     enough_trials = 12
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         layer = task.region[0]
         if not isinstance(layer, Pool):
             return None
@@ -66,7 +64,6 @@ class PoolMean(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layer = _layer(task)
         kernel, pixels = Kernel(task), layer.height * layer.width
         with kernel.body(data=layer.input_shape, share=(1,), output=layer.output_shape) as (data, share, output):

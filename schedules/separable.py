@@ -13,11 +13,10 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition
-from tvmmobile.schedules.machine import round_up, up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, LAYERS, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart
 
@@ -49,7 +48,6 @@ class Separable(Template):
     handles = ACTIVATIONS | BLOCKED | LAYERS | THREADS | {"residual"}
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         layers = _layers(task)
         if layers is None:
             return None
@@ -113,7 +111,6 @@ class Separable(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layers = _layers(task)
         assert layers is not None
         first, second = layers

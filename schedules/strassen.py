@@ -11,11 +11,9 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.passes.input_pieces import STRASSEN_CHANNELS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
-from tvmmobile.schedules.machine import up_to, waste
 from tvmmobile.schedules.matmul import MatmulTile
-from tvmmobile.schedules.seven_products import GROUPS, STEPS
-from tvmmobile.schedules.space import Knobs, Space
-from tvmmobile.schedules.strassen_nest import emit_strassen
+from tvmmobile.schedules.space import Knobs, Space, up_to, waste
+from tvmmobile.schedules.strassen_nest import GROUPS, STEPS, emit_strassen
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, THREADS, Template
 
 #: Fewest input or output channels with which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
@@ -44,7 +42,7 @@ USUAL_K_BLOCK = 64
 class Strassen(Template):
     """Takes one 1×1 convolution, stride 1, no padding, one group, of many channels, together or in blocks.
 
-    One level of Winograd's form of Strassen's algorithm, see `seven_products`. Its rounding errors are larger than the direct
+    One level of Winograd's form of Strassen's algorithm, see `strassen_nest`. Its rounding errors are larger than the direct
     product's: 4e-6 of the largest output with 512 input channels, 5e-6 with 1024, where the direct product has 2e-6 (against PyTorch).
 
     Knobs:
@@ -62,7 +60,6 @@ class Strassen(Template):
     enough_trials = 8
 
     def _space(self, task: Task) -> Space | None:
-        """See the class."""
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.is_pointwise):
             return None
@@ -126,7 +123,6 @@ class Strassen(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """See `Template.emit`."""
         layer = _layer(task)
         kernel = Kernel(task)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels

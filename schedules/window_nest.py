@@ -11,10 +11,8 @@ from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, MaxPool, channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, partition, tiles
-from tvmmobile.schedules.inputs import input_of
-from tvmmobile.schedules.machine import up_to
-from tvmmobile.schedules.space import Knobs, Space
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, input_of, partition, tiles
+from tvmmobile.schedules.space import Knobs, Space, up_to
 
 #: Layers whose output channels depend on the input channel of the same number alone.
 Windowed = Conv2d | MaxPool

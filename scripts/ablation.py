@@ -40,10 +40,9 @@ from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.schedules.emit import Expr
-from tvmmobile.schedules.machine import round_up
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, pack_bias
 from tvmmobile.schedules.pointwise import Pointwise
-from tvmmobile.schedules.space import Knobs
+from tvmmobile.schedules.space import Knobs, round_up
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 from tvmmobile.tuning.choice import Choice, choose

@@ -20,8 +20,7 @@ from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.schedules.chain import MOST_BEFORE_BYTES, MOST_CHAIN_BYTES, Chain
-from tvmmobile.schedules.chain_geometry import Reader, axes, tile_for
-from tvmmobile.schedules.chain_memory import arrange
+from tvmmobile.schedules.chain_memory import Reader, arrange, axes, tile_for
 from tvmmobile.schedules.space import Space
 
 TOLERANCE = 1e-5

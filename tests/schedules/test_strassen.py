@@ -21,8 +21,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.kernels.serial import schedule_from_json, schedule_to_json
 from tvmmobile.schedules import Space
-from tvmmobile.schedules.seven_products import STEPS, finishes
 from tvmmobile.schedules.strassen import LEAST_CHANNELS, MOST_BYTES, Strassen
+from tvmmobile.schedules.strassen_nest import STEPS, finishes
 
 #: The direct product's errors stay below 1e-5.
 TOLERANCE = 2e-5

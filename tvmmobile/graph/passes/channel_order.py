@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.passes.channel_trace import NHWC, Moved, Trace
-from tvmmobile.graph.passes.dataflow import bindings_of, readers_of
+from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
 
 Order = npt.NDArray[np.int64]
 #: Pieces that one convolution reads; more would be slower than moving the channels.

@@ -12,9 +12,8 @@ import numpy as np
 
 from tvmmobile.graph.curves import CURVES, Spelling
 from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool
-from tvmmobile.graph.passes.dataflow import readers_of
 from tvmmobile.graph.passes.input_pieces import reading_pieces
-from tvmmobile.graph.passes.rewriting import holds, mutate_main
+from tvmmobile.graph.passes.rewriting import holds, mutate_main, readers_of
 from tvmmobile.graph.precision import Precision
 
 #: Attribute values that mark a composed layer.

@@ -8,7 +8,7 @@ from typing import Any
 
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.average_pools import average_pools
-from tvmmobile.graph.passes.bias_before_norm import bias_into_batch_norm
+from tvmmobile.graph.passes.biases import bias_into_batch_norm, zero_bias
 from tvmmobile.graph.passes.canonical_names import canonical_names
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.clamp import clamp_to_min_max
@@ -19,7 +19,6 @@ from tvmmobile.graph.passes.plain_views import plain_views
 from tvmmobile.graph.passes.single_output import unwrap_single_output
 from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.passes.unit_permute import unit_permute_to_reshape
-from tvmmobile.graph.passes.zero_bias import zero_bias
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.system.files import write_text
 
