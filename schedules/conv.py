@@ -15,7 +15,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, input_of, partition, pieces_of_group, tiles
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template, layer_of
 
 
 class Conv(Template):
@@ -67,7 +67,7 @@ class Conv(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, taps, tile, registers used, weights that a panel comes back to, and what the tile wastes at the edges."""
-        layer = _layer(task)
+        layer = layer_of(task, Conv2d)
         depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)
         vectors = knobs["columns"] // task.lanes
         return [
@@ -85,7 +85,7 @@ class Conv(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layer = _layer(task)
+        layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         packed = {
             "weight": (layer.groups * _group_elements(layer, knobs, task.lanes),),
@@ -98,7 +98,7 @@ class Conv(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights as [group][panel][K block][tap][K][channel], bias padded to whole vectors."""
-        layer = _layer(task)
+        layer = layer_of(task, Conv2d)
         depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)
         weight = parameters[0].weight.reshape(taps, depth, layer.groups, -1)
         block = knobs["k_block"] or depth
@@ -111,12 +111,6 @@ class Conv(Template):
                     for start in range(0, depth, block):
                         pieces.append(pack_panels(columns[:, start : start + block].reshape(-1, panel.columns), panel.width, task.lanes))
         return [np.concatenate(pieces), pack_bias(parameters[0].bias, task.lanes)]
-
-
-def _layer(task: Task) -> Conv2d:
-    layer = task.layer
-    assert isinstance(layer, Conv2d)
-    return layer
 
 
 def _group_elements(layer: Conv2d, knobs: Knobs, lanes: int) -> int:

@@ -11,7 +11,7 @@ from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.matmul import MatmulTile, pack_bias, pack_panels, packed_shapes, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template
+from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template, layer_of
 
 
 class DenseVector(Template):
@@ -43,13 +43,11 @@ class DenseVector(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size and what the last panel wastes."""
-        layer = task.layer
-        assert isinstance(layer, Dense)
+        layer = layer_of(task, Dense)
         return [math.log2(layer.in_features), math.log2(layer.out_features), waste(layer.out_features, knobs["columns"])]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layer = task.layer
-        assert isinstance(layer, Dense)
+        layer = layer_of(task, Dense)
         kernel, depth, channels = Kernel(task), layer.in_features, layer.out_features
         packed = packed_shapes(depth, channels, knobs["columns"], task.lanes)
         with kernel.body(data=layer.input_shape, **packed, output=layer.output_shape) as (data, weight, bias, output):

@@ -11,7 +11,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.space import Knobs, Space, waste
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template, layer_of
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
 
@@ -41,8 +41,7 @@ class Depthwise(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, stride, tile, registers used, loads per output, and what the tile wastes at the edges."""
-        layer = task.layer
-        assert isinstance(layer, Conv2d)
+        layer = layer_of(task, Conv2d)
         kernel, stride = layer.kernel[1], layer.stride[1]
         outputs, window = knobs["rows"] * knobs["columns"], window_width(layer, knobs)
         return [
@@ -57,8 +56,7 @@ class Depthwise(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layer = task.layer
-        assert isinstance(layer, Conv2d)
+        layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         taps = layer.kernel[0] * layer.kernel[1]
         channels = layer.in_channels
@@ -76,8 +74,7 @@ class Depthwise(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights as [vector of channels][tap][lane], remaining channels as [channel][tap], piece after piece; the bias as it is."""
-        layer = task.layer
-        assert isinstance(layer, Conv2d)
+        layer = layer_of(task, Conv2d)
         taps, channels = layer.kernel[0] * layer.kernel[1], layer.in_channels
         weight = parameters[0].weight.reshape(taps, channels)
         parts = []

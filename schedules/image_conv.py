@@ -10,7 +10,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
 from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template
+from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template, layer_of
 
 MAX_INPUT_CHANNELS = 4
 #: Few taps leave little to amortise a large tile's start and end over: 2 × 8 and 5 × 8 beat tiles of 12 accumulators and more.
@@ -54,8 +54,7 @@ class ImageConv(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, and what the tile wastes at the edges."""
-        layer = task.layer
-        assert isinstance(layer, Conv2d)
+        layer = layer_of(task, Conv2d)
         vectors = knobs["columns"] // task.lanes
         return [
             math.log2(layer.out_height * layer.out_width),
@@ -66,8 +65,7 @@ class ImageConv(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layer = task.layer
-        assert isinstance(layer, Conv2d)
+        layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         depth = layer.in_channels * layer.kernel[0] * layer.kernel[1]
         widths = panels(layer.out_channels, knobs["columns"], task.lanes)
@@ -79,8 +77,7 @@ class ImageConv(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights as [panel][input channel][tap][column], bias padded to whole vectors."""
-        layer = task.layer
-        assert isinstance(layer, Conv2d)
+        layer = layer_of(task, Conv2d)
         weight = parameters[0].weight.transpose(2, 0, 1, 3).reshape(-1, layer.out_channels)
         return [pack_panels(weight, knobs["columns"], task.lanes), pack_bias(parameters[0].bias, task.lanes)]
 

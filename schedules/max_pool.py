@@ -11,7 +11,7 @@ from tvmmobile.graph.layers import Array, LayerParameters, MaxPool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.space import Knobs, Space, waste
-from tvmmobile.schedules.template import PIECES, THREADS, Template
+from tvmmobile.schedules.template import PIECES, THREADS, Template, layer_of
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
 
@@ -34,7 +34,7 @@ class WindowMax(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, window, stride, tile, loads per output, and what the tile wastes at the edges."""
-        layer = _layer(task)
+        layer = layer_of(task, MaxPool)
         kernel, stride = layer.kernel[0], layer.stride[0]
         outputs, window = knobs["rows"] * knobs["columns"], window_width(layer, knobs)
         return [
@@ -49,7 +49,7 @@ class WindowMax(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layer, kernel = _layer(task), Kernel(task)
+        layer, kernel = layer_of(task, MaxPool), Kernel(task)
         shapes = {"data": layer.input_shape, **layer.side_shapes, "least": (1,), "output": layer.output_shape}
         with kernel.body(**shapes) as flat:
             buffers, part = dict(zip(shapes, flat, strict=True)), whole_output(layer, knobs)
@@ -85,9 +85,3 @@ class _LargestNest(WindowNest):
     def finish(self, result: Expr, lanes: int) -> Expr:
         """As it is."""
         return result
-
-
-def _layer(task: Task) -> MaxPool:
-    layer = task.layer
-    assert isinstance(layer, MaxPool)
-    return layer

@@ -15,7 +15,7 @@ from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_bias, pack_pa
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template, layer_of
 
 #: Of all combinations, those that are searched.
 MEMBERS = 160
@@ -72,7 +72,7 @@ class Pointwise(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, and what the tile wastes at the edges."""
-        layer = _layer(task)
+        layer = layer_of(task, Conv2d)
         pixels, product = layer.out_height * layer.out_width, Product.of(layer, task)
         vectors = knobs["columns"] // task.lanes
         return [
@@ -90,7 +90,7 @@ class Pointwise(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layer = _layer(task)
+        layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
         packed = packed_shapes(depth, channels, knobs["columns"], task.lanes)
@@ -110,7 +110,7 @@ class Pointwise(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`, bias padded to whole vectors."""
-        layer = _layer(task)
+        layer = layer_of(task, Conv2d)
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
         packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"])
         return [packed, pack_bias(parameters[0].bias, task.lanes)]
@@ -146,9 +146,3 @@ def _likely(
         if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
             found.append((multiplying(rows, columns, knobs["k_block"]) + product.moving(knobs), tuple(knobs.values())))
     return frozenset((*values, axis) for _, values in sorted(found)[:MEMBERS] for axis in choices["axis"])
-
-
-def _layer(task: Task) -> Conv2d:
-    layer = task.layer
-    assert isinstance(layer, Conv2d)
-    return layer

@@ -13,7 +13,7 @@ from tvmmobile.graph.layers import Array, LayerParameters, Pool, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
-from tvmmobile.schedules.template import THREADS, Template
+from tvmmobile.schedules.template import THREADS, Template, layer_of
 
 #: Vectors of a cache line. Fewer at a time would read every line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 with one);
 #: as many sums also hide the latency of an addition (Cortex-A72: 4 cycles, one load a cycle).
@@ -52,7 +52,7 @@ class PoolMean(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, block of channels, sums, and what the last group of vectors and the last step of pixels waste."""
-        layer = _layer(task)
+        layer = layer_of(task, Pool)
         pixels, block = layer.height * layer.width, channel_block(layer.in_layout, layer.channels)
         return [
             math.log2(pixels),
@@ -64,7 +64,7 @@ class PoolMean(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layer = _layer(task)
+        layer = layer_of(task, Pool)
         kernel, pixels = Kernel(task), layer.height * layer.width
         with kernel.body(data=layer.input_shape, share=(1,), output=layer.output_shape) as (data, share, output):
             source = Activation(data, pixels, layer.channels, channel_block(layer.in_layout, layer.channels))
@@ -74,7 +74,7 @@ class PoolMean(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """A pixel's share in the mean. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
-        layer = _layer(task)
+        layer = layer_of(task, Pool)
         return [np.array([1 / (layer.height * layer.width)], task.precision.numpy)]
 
 
@@ -160,9 +160,3 @@ def _sum(terms: list[Expr]) -> Expr:
     if len(terms) == 1:
         return terms[0]
     return _sum(terms[: len(terms) // 2]) + _sum(terms[len(terms) // 2 :])
-
-
-def _layer(task: Task) -> Pool:
-    layer = task.layer
-    assert isinstance(layer, Pool)
-    return layer

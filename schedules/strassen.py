@@ -14,7 +14,7 @@ from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.matmul import MatmulTile
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.strassen_nest import GROUPS, STEPS, emit_strassen
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, THREADS, Template
+from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, THREADS, Template, layer_of
 
 #: Fewest input or output channels with which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
 #: 1.11 ms so, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
@@ -106,7 +106,7 @@ class Strassen(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, the blocks and how many there are, and what the tile wastes."""
-        layer = _layer(task)
+        layer = layer_of(task, Conv2d)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
         vectors, half = knobs["columns"] // task.lanes, _half(pixels, knobs)
         return [
@@ -123,7 +123,7 @@ class Strassen(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layer = _layer(task)
+        layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels
         packed = len(STEPS) * (depth // 2) * (channels // 2)
@@ -136,7 +136,7 @@ class Strassen(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Sums of weight blocks, added in float64, as [group of steps][K block][step][panel][K][column]; the bias as it is."""
-        layer = _layer(task)
+        layer = layer_of(task, Conv2d)
         depth, channels, width = layer.in_channels // 2, layer.out_channels // 2, knobs["columns"]
         weight = parameters[0].weight.reshape(2, depth, 2, channels).astype(np.float64)
         block = min(knobs["k_block"] or depth, depth)
@@ -167,9 +167,3 @@ def _tail(task: Task, half: int, knobs: Knobs) -> float:
     rest = half % knobs["rows"]
     idle = task.machine.accumulators - rest * knobs["columns"] // task.lanes
     return max(idle, 0) * task.lanes / (half * knobs["columns"]) if rest else 0.0
-
-
-def _layer(task: Task) -> Conv2d:
-    layer = task.layer
-    assert isinstance(layer, Conv2d)
-    return layer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, LayerParameters
@@ -21,6 +21,13 @@ BLOCKED = frozenset({"in_layout=blocked", "out_layout=blocked"})
 #: An input that is put together from slices of other tensors.
 PIECES = frozenset({"sources", "pieces"})
 THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
+_Kind = TypeVar("_Kind")
+
+
+def layer_of(task: Task, kind: type[_Kind]) -> _Kind:
+    """The only layer of a task that a template's space has taken for one of this kind."""
+    assert isinstance(task.layer, kind)
+    return task.layer
 
 
 class Template(ABC):
