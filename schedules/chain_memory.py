@@ -94,11 +94,8 @@ class ChainAxis:
 
 
 def axes(readers: Sequence[Reader], step: int, aligned: int | None = None) -> list[ChainAxis]:
-    """One axis per layer, in order; `step` outputs of the last layer per piece.
-
-    Args:
-        aligned: the layer whose pieces begin at multiples of their length, as far as strides allow, so that tiles divide them.
-    """
+    """One axis per layer; `step` outputs of the last layer per piece; so that tiles divide them, pieces of layer `aligned` begin at
+    multiples of their length, as far as strides allow."""
     found = _axes(readers, step, 0)
     if aligned is None or found[aligned].offset == 0:
         return found
@@ -121,11 +118,7 @@ def _axes(readers: Sequence[Reader], step: int, offset: int) -> list[ChainAxis]:
 
 
 def tile_for(axis: ChainAxis, wanted: int, *, borders: bool = False) -> int:
-    """The longest tile up to `wanted` that fits every piece.
-
-    Args:
-        borders: whether the first and the last tile are of another kind: a piece must then be one tile or at least two.
-    """
+    """The longest tile up to `wanted` that fits every piece; with `borders`, which need tiles of their own, one or at least two of it."""
     lengths = [length for length in axis.lengths if length]
     for tile in range(min(wanted, *lengths), 1, -1):
         if not borders or all(length == tile or length >= 2 * tile for length in lengths):

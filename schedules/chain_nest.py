@@ -176,11 +176,7 @@ def _depthwise_tile(
     taps: tuple[Taps, Taps],
     channel: Expr,
 ) -> None:
-    """One tile of one vector of channels.
-
-    Args:
-        windows, outputs: for each row the buffer, the element of the tile's first column, and the elements from column to column.
-    """
+    """One tile of one vector of channels; of each row the buffer, the tile's first element, and elements from column to column."""
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
     size, width = layer.kernel[0] * layer.kernel[1], len(taps_x)
     buffer, weights = place.weights

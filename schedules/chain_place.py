@@ -187,11 +187,7 @@ class Place:
 
     @contextmanager
     def _tiles(self, begin: Expr, end: Expr, tile: int, lengths: list[int]) -> Iterator[Expr]:
-        """A loop from `begin` to `end`; the last tile begins earlier where tiles do not divide the range.
-
-        Args:
-            lengths: of the range in every part.
-        """
+        """A loop from `begin` to `end`, of these lengths in the parts; the last tile begins earlier where tiles do not divide it."""
         T = self.kernel.T  # noqa: N806
         exact = all(length % tile == 0 for length in lengths)
         counts = {-(-max(length, 0) // tile) for length in lengths}

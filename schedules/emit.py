@@ -259,11 +259,7 @@ class Kernel:
 
 
 def input_of(layer: Conv2d | MaxPool, buffers: Mapping[str, Buffer]) -> tuple[Activation, tuple[Piece, ...]]:
-    """A layer's input, and what it is put together from: no pieces where it is one tensor, else the first source stands for it.
-
-    Args:
-        buffers: by the kernel's argument: `data`, and `source1` and so on.
-    """
+    """A layer's input and pieces, in the buffers `data`, `source1` and so on: none where it is one tensor, else `data` stands for it."""
     pixels = layer.height * layer.width
     if not layer.pieces:
         return Activation(buffers["data"], pixels, layer.in_channels, channel_block(layer.in_layout, layer.in_channels)), ()

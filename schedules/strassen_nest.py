@@ -103,11 +103,7 @@ class _Product:
 
 
 def emit_strassen(tile: MatmulTile, knobs: Knobs, threads: int) -> None:
-    """The whole product, with the knobs that `Strassen` describes.
-
-    Args:
-        tile: the product's; its `a` is the input.
-    """
+    """The whole product, from the tile's `a` to its `c`, with the knobs that `Strassen` describes."""
     if threads == 1:
         _emit_share(tile, knobs, None, 1)
         return

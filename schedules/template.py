@@ -53,20 +53,12 @@ class Template(ABC):
         return self._space(task) if task.needs <= self.handles else None
 
     def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
-        """The kernel as TIR with the global symbol `task.symbol`.
-
-        Raises:
-            ValueError: the template does not take the task, or has other knobs.
-        """
+        """The kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs."""
         self._check(task, knobs)
         return self._emit(task, knobs)
 
     def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """The region's constants in the order and layout the kernel reads them.
-
-        Raises:
-            ValueError: the template does not take the task, or has other knobs.
-        """
+        """The region's constants in the order and layout the kernel reads them; `ValueError` for another's task or knobs."""
         self._check(task, knobs)
         return self._pack(task, knobs, parameters)
 

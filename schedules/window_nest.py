@@ -19,11 +19,8 @@ Windowed = Conv2d | MaxPool
 
 
 def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int) -> Space:
-    """The knobs `rows`, `columns`, `channels` and `axis`: tiles whose results fit in registers, with a row of the window they read.
-
-    Args:
-        constants: registers that a row of the window needs besides.
-    """
+    """The knobs `rows`, `columns`, `channels` and `axis`: tiles whose results fit in registers, with a row of the window they read and
+    `constants` registers that it needs besides."""
     block = min(channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.in_channels))
     options = {
         "rows": up_to((1, 2, 3, 4), layer.out_height),
@@ -134,11 +131,7 @@ class WindowNest(ABC):
 
     @abstractmethod
     def add(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
-        """The result with one more value of the window.
-
-        Args:
-            tap: place in the window, counted row by row.
-        """
+        """The result with one more value of the window, whose places `tap` counts row by row."""
 
     @abstractmethod
     def finish(self, result: Expr, lanes: int) -> Expr:

@@ -27,11 +27,7 @@ def blocked(channels: int) -> Layout:
 
 
 def channel_block(layout: Layout, channels: int) -> int:
-    """Channels that lie together for each pixel of an activation with `channels` of them.
-
-    Raises:
-        ValueError: there is no such layout, or its blocks do not divide the channels.
-    """
+    """Channels that lie together for each pixel, of `channels`; `ValueError` for other layouts, or blocks that do not divide them."""
     if layout in ("NHWC", "NCHW"):
         return channels if layout == "NHWC" else 1
     found = re.fullmatch(r"NCHW([1-9][0-9]*)c", layout)

@@ -11,6 +11,7 @@ from typing import Any
 from tvmmobile.graph.layers import Conv2d, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.passes.canonical_names import block_names
 from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
+from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.system.errors import UserError
 
@@ -59,11 +60,7 @@ class Lowered:
 
 
 def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
-    """Read `main` of a prepared module (see `passes.pipeline.prepare`).
-
-    Raises:
-        UserError: an operator of it has become no kernel, or a kernel with several results.
-    """
+    """Read `main` of a prepared module (see `passes.pipeline.prepare`); `UserError` for operators that are not a kernel with one result."""
     _refuse_others(module)
     bindings = _kernel_bindings(module)
     position = {binding.var: index for index, binding in enumerate(bindings)}
@@ -103,11 +100,7 @@ def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, 
 
 
 def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
-    """The network's Relax module with every region computed by its kernel.
-
-    Args:
-        kernels: in execution order, covering every node exactly once.
-    """
+    """The network's Relax module computed by these kernels, which cover every node once, in execution order."""
     from tvm import relax
 
     module = network.module
@@ -125,29 +118,28 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
 
     with builder.function("main", list(main.params)):
         with builder.dataflow():
-            for block in main.body.blocks:
-                for binding in block.bindings:
-                    index = index_of.get(binding.var)
-                    if index is None:
-                        value = binding.value
-                        if isinstance(value, relax.Call):
-                            value = relax.Call(value.op, [current(argument) for argument in value.args], value.attrs, value.ty_args)
-                        replaced[binding.var] = builder.emit(current(value))
-                        continue
-                    inputs = [current(argument) for argument in binding.value.args[1].fields]
-                    if index in starts:
-                        data.clear()
-                        data.extend(inputs)
-                    else:
-                        data.extend(inputs[1:])  # what the layer multiplies by and adds
-                    kernel = ends.get(index)
-                    if kernel is None:
-                        continue
-                    variable = builder.add_func(kernel.function, kernel.task.symbol)
-                    arguments = [*data, *(relax.const(constant, str(constant.dtype)) for constant in kernel.constants)]
-                    # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
-                    output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
-                    replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))
+            for binding in bindings_of(main):
+                index = index_of.get(binding.var)
+                if index is None:
+                    value = binding.value
+                    if isinstance(value, relax.Call):
+                        value = relax.Call(value.op, [current(argument) for argument in value.args], value.attrs, value.ty_args)
+                    replaced[binding.var] = builder.emit(current(value))
+                    continue
+                inputs = [current(argument) for argument in binding.value.args[1].fields]
+                if index in starts:
+                    data.clear()
+                    data.extend(inputs)
+                else:
+                    data.extend(inputs[1:])  # what the layer multiplies by and adds
+                kernel = ends.get(index)
+                if kernel is None:
+                    continue
+                variable = builder.add_func(kernel.function, kernel.task.symbol)
+                arguments = [*data, *(relax.const(constant, str(constant.dtype)) for constant in kernel.constants)]
+                # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
+                output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
+                replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))
             output = builder.emit_output(current(main.body.body))
         builder.emit_func_output(output)
     return builder.get()
@@ -157,15 +149,10 @@ def _kernel_bindings(module: Any) -> list[Any]:
     """Bindings of `main` that run a kernel: external layers and TIR functions. Views such as reshape are not among them."""
     from tvm import relax
 
-    found = []
-    for block in module["main"].body.blocks:
-        for binding in block.bindings:
-            if isinstance(binding.value, relax.Call) and getattr(binding.value.op, "name", "") in (
-                "relax.call_tir",
-                "relax.call_dps_packed",
-            ):
-                found.append(binding)
-    return found
+    def is_kernel(value: Any) -> bool:
+        return isinstance(value, relax.Call) and getattr(value.op, "name", "") in ("relax.call_tir", "relax.call_dps_packed")
+
+    return [binding for binding in bindings_of(module["main"]) if is_kernel(binding.value)]
 
 
 def _refuse_others(module: Any) -> None:
@@ -174,14 +161,13 @@ def _refuse_others(module: Any) -> None:
     from tvm import relax
 
     kernels, found = set(_kernel_bindings(module)), set()
-    for block in module["main"].body.blocks:
-        for binding in block.bindings:
-            value = binding.value
-            if binding in kernels:
-                if not isinstance(value.ty, relax.TensorType):
-                    found.add(value.args[0].name_hint)
-            elif isinstance(value, relax.Call) and not (isinstance(value.op, tvm.ir.Op) and value.op.name in _VIEWS):
-                found.add(str(getattr(value.op, "name", value.op)).removeprefix("relax."))
+    for binding in bindings_of(module["main"]):
+        value = binding.value
+        if binding in kernels:
+            if not isinstance(value.ty, relax.TensorType):
+                found.add(value.args[0].name_hint)
+        elif isinstance(value, relax.Call) and not (isinstance(value.op, tvm.ir.Op) and value.op.name in _VIEWS):
+            found.add(str(getattr(value.op, "name", value.op)).removeprefix("relax."))
     if found:
         raise UserError(
             f"no kernel can be compiled for {', '.join(sorted(found))}.",
@@ -195,16 +181,13 @@ def _sources(module: Any, position: Mapping[Any, int]) -> list[list[int]]:
 
     origin: dict[Any, int] = {}
     found: list[list[int]] = []
-    for block in module["main"].body.blocks:
-        for binding in block.bindings:
-            value = binding.value
-            if binding.var in position:
-                origin[binding.var] = position[binding.var]
-                found.append([origin.get(argument, -1) for argument in value.args[1].fields if isinstance(argument, relax.Var)])
-            elif isinstance(value, relax.Call):
-                origin[binding.var] = origin.get(value.args[0], -1)
-            else:
-                origin[binding.var] = origin.get(value, -1)
+    for binding in bindings_of(module["main"]):
+        value = binding.value
+        if binding.var in position:
+            origin[binding.var] = position[binding.var]
+            found.append([origin.get(argument, -1) for argument in value.args[1].fields if isinstance(argument, relax.Var)])
+        else:
+            origin[binding.var] = origin.get(value.args[0] if isinstance(value, relax.Call) else value, -1)
     return found
 
 

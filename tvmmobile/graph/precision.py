@@ -77,11 +77,7 @@ def is_precision(name: str) -> bool:
 
 
 def precision_named(name: str) -> Precision:
-    """The precision that a task, a log or a library names.
-
-    Raises:
-        UserError: this version has none of that name.
-    """
+    """The precision that a task, a log or a library names; `UserError` if this version has none of that name."""
     if name not in _KNOWN:
         raise UserError(f"precision {name!r} is not known.", f"Known: {', '.join(sorted(_KNOWN))}.")
     return _KNOWN[name]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.passes.channel_trace import NHWC, Moved, Trace
-from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
+from tvmmobile.graph.passes.rewriting import bindings_of, readers_of, rebind_main
 
 Order = npt.NDArray[np.int64]
 #: Pieces that one convolution reads; more would be slower than moving the channels.
@@ -34,7 +34,12 @@ def order_channels(module: Any) -> Any:
     for family in graph.families():
         for variable, edit in _edits(graph, family).items():
             edits[variable].add(edit)
-    return _rewritten(module, edits) if edits else module
+
+    def value_of(builder: Any, binding: Any) -> Any:
+        edit = edits.get(binding.var)
+        return builder.normalize(_edited(builder, binding.value, edit)) if edit else binding.value
+
+    return rebind_main(module, value_of) if edits else module
 
 
 @dataclass
@@ -264,30 +269,6 @@ def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
         else:
             found.append((number, channel, 1))
     return found
-
-
-def _rewritten(module: Any, edits: dict[Any, _Edit]) -> Any:
-    """The module with `main` as edited; every variable keeps its name and type."""
-    import tvm
-    from tvm import relax
-
-    main = module["main"]
-    builder = relax.BlockBuilder()
-    with builder.function("main", list(main.params)):
-        with builder.dataflow():
-            for block in main.body.blocks:
-                for binding in block.bindings:
-                    value = binding.value
-                    if binding.var in edits:
-                        value = builder.normalize(_edited(builder, value, edits[binding.var]))
-                    if binding.var.same_as(main.body.body):
-                        output = builder.emit_output(value)
-                    else:
-                        builder.emit_normalized(relax.VarBinding(binding.var, value))
-        builder.emit_func_output(output)
-    module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
-    module["main"] = builder.get()["main"]
-    return module
 
 
 def _edited(builder: Any, call: Any, edit: _Edit) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tvmmobile.graph.passes.rewriting import mutate_functions
 from tvmmobile.graph.precision import FLOAT32
 
 
@@ -38,11 +39,7 @@ def clamp_to_min_max(module: Any) -> Any:
                 data = operator(self.builder_.emit(data) if number else data, relax.const(bound, FLOAT32.name))
             return data
 
-    rewriter = Rewriter(module)
-    for variable, function in module.functions_items():
-        if isinstance(function, relax.Function):
-            rewriter.builder_.update_func(variable, rewriter.visit_expr(function))
-    return rewriter.builder_.get()
+    return mutate_functions(module, Rewriter(module))
 
 
 def _number(value: Any) -> float:

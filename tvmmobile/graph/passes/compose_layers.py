@@ -13,7 +13,7 @@ import numpy as np
 from tvmmobile.graph.curves import CURVES, Spelling
 from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool
 from tvmmobile.graph.passes.input_pieces import reading_pieces
-from tvmmobile.graph.passes.rewriting import holds, mutate_main, readers_of
+from tvmmobile.graph.passes.rewriting import bindings_of, holds, mutate_main, readers_of
 from tvmmobile.graph.precision import Precision
 
 #: Attribute values that mark a composed layer.
@@ -108,9 +108,8 @@ def _composed_layer(function: Any, dtype: str) -> tuple[ComposedLayer, tuple[int
     if kind not in (CONV2D, DENSE, POOL, MAX_POOL):
         return None
     found: dict[str, Any] = {}
-    for block in function.body.blocks:
-        for binding in block.bindings:
-            _annotate(binding, found)
+    for binding in bindings_of(function):
+        _annotate(binding, found)
     layer = _layer_of(found, dtype, curve)
     assert layer is not None, f"composed from an unknown pattern: {function}"
     if isinstance(layer, Pool | MaxPool):
@@ -300,20 +299,9 @@ def _layer_of(found: dict[str, Any], dtype: str, curve: str) -> Layer | None:
     top, left, bottom, right = (int(extent) for extent in attrs.padding)
     stride = tuple(int(extent) for extent in attrs.strides)
     layout: Layout = "NCHW" if "permute" in found else "NHWC"
-    return Conv2d(
-        height,
-        width,
-        channels,
-        out_shape[3],
-        (kernel[0], kernel[1]),
-        (stride[0], stride[1]),
-        (top, left, bottom, right),
-        int(attrs.groups),
-        clamp,
-        layout,
-        residual="residual" in found,
-        scaled="scaled" in found,
-    )
+    window = (kernel[0], kernel[1]), (stride[0], stride[1]), (top, left, bottom, right)
+    residual, scaled = "residual" in found, "scaled" in found
+    return Conv2d(height, width, channels, out_shape[3], *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
 
 
 def _pool_of(mean: Any, dtype: str) -> Pool | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.passes.rewriting import mutate_functions
+
 
 def fold_constants(module: Any) -> Any:
     """Replace constant arithmetic and reshaping by its value."""
@@ -40,11 +42,7 @@ def fold_constants(module: Any) -> Any:
                     return call
             return relax.const(np.ascontiguousarray(evaluate(arguments, call.attrs)))
 
-    folder = Folder(module)
-    for variable, function in module.functions_items():
-        if isinstance(function, relax.Function):
-            folder.builder_.update_func(variable, folder.visit_expr(function))
-    return folder.builder_.get()
+    return mutate_functions(module, Folder(module))
 
 
 def _axes(attrs: Any) -> list[int] | None:

@@ -38,12 +38,7 @@ def _variables(value: Any) -> Iterator[Any]:
 
 
 def rewrite_main(module: Any, pattern: Any, replacement: Callable[[Any, Any], Any]) -> Any:
-    """The module with `main` rewritten.
-
-    Args:
-        pattern: of `tvm.relax.dpl`.
-        replacement: from a matched expression, and what each part of the pattern matched, to what takes its place; or to it itself.
-    """
+    """The module with `main` rewritten; `replacement` makes what takes its place of a match and the matches of the pattern's parts."""
     from tvm.relax.dpl import rewrite_call
 
     module = module.clone()
@@ -56,6 +51,36 @@ def mutate_main(module: Any, mutator: Any) -> Any:
     name = next(variable for variable in module.get_global_vars() if variable.name_hint == "main")
     mutator.builder_.update_func(name, mutator.visit_expr(module[name]))
     return mutator.builder_.get()
+
+
+def mutate_functions(module: Any, mutator: Any) -> Any:
+    """The module with every Relax function as a `PyExprMutator` made for this module leaves it."""
+    from tvm import relax
+
+    for variable, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            mutator.builder_.update_func(variable, mutator.visit_expr(function))
+    return mutator.builder_.get()
+
+
+def rebind_main(module: Any, value_of: Callable[[Any, Any], Any]) -> Any:
+    """The module whose `main` gives each variable what `value_of` makes of the block builder and the binding."""
+    import tvm
+    from tvm import relax
+
+    main, builder = module["main"], relax.BlockBuilder()
+    with builder.function("main", list(main.params)):
+        with builder.dataflow():
+            for binding in bindings_of(main):
+                value = value_of(builder, binding)
+                if binding.var.same_as(main.body.body):
+                    output = builder.emit_output(value)
+                else:
+                    builder.emit_normalized(relax.VarBinding(binding.var, value))
+        builder.emit_func_output(output)
+    module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
+    module["main"] = builder.get()["main"]
+    return module
 
 
 def holds(constant: Any, number: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.precision import FLOAT32, Precision
 
 
@@ -21,9 +22,8 @@ def to_precision(precision: Precision) -> Callable[[Any], Any]:
             with builder.dataflow():
                 for parameter in main.params:
                     replaced[parameter] = builder.emit(relax.op.astype(parameter, precision.name))
-                for block in main.body.blocks:
-                    for binding in block.bindings:
-                        replaced[binding.var] = builder.emit(_converted(binding.value, replaced, precision))
+                for binding in bindings_of(main):
+                    replaced[binding.var] = builder.emit(_converted(binding.value, replaced, precision))
                 output = builder.emit_output(relax.op.astype(replaced[main.body.body], FLOAT32.name))
             builder.emit_func_output(output)
         module = module.clone()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmmobile.graph.passes.rewriting import mutate_functions
+
 
 def unit_permute_to_reshape(module: Any) -> Any:
     """Rewrite such `permute_dims`, for instance the one between the global pool and the classifier."""
@@ -30,8 +32,4 @@ def unit_permute_to_reshape(module: Any) -> Any:
                 return call
             return relax.op.reshape(call.args[0], [shape[axis] for axis in axes])
 
-    rewriter = Rewriter(module)
-    for variable, function in module.functions_items():
-        if isinstance(function, relax.Function):
-            rewriter.builder_.update_func(variable, rewriter.visit_expr(function))
-    return rewriter.builder_.get()
+    return mutate_functions(module, Rewriter(module))
