@@ -12,6 +12,7 @@ import pytest
 from report_samples import sample_results
 
 import tvmmobile
+from tvmmobile.system.lazy import places
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HEAVY = {"tvm", "torch", "numpy", "scipy", "xgboost", "onnx", "paramiko", "pydantic", "typer", "rich"}
@@ -24,7 +25,7 @@ def declared() -> dict[str, str]:
 
 
 def test_type_checkers_see_what_there_is() -> None:
-    assert set(declared()) == set(tvmmobile._PLACES) <= set(dir(tvmmobile))
+    assert set(declared()) == set(places("tvmmobile")) <= set(dir(tvmmobile))
 
 
 @pytest.mark.parametrize("name", sorted(declared()))

@@ -10,25 +10,7 @@ docs/api.md shows the rest. `__init__.pyi` lists what there is. Each name is imp
 time.
 """
 
-import re
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from tvmmobile.system.lazy import lazy_names
 
 __version__ = "0.1.0"
-
-_STUB = Path(__file__).with_name("__init__.pyi").read_text(encoding="utf-8")
-#: The module that each name comes from, and what it is called there.
-_PLACES = {known: (module, name) for module, name, known in re.findall(r"^from (\S+) import (\w+) as (\w+)", _STUB, re.MULTILINE)}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _PLACES[name]
-    found = globals()[name] = getattr(import_module(module), attribute)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+__getattr__, __dir__ = lazy_names(__name__)

@@ -21,13 +21,13 @@ from tvmmobile.pipeline.deploy import deploy as deploy
 from tvmmobile.pipeline.library import CompiledLibrary as CompiledLibrary
 from tvmmobile.pipeline.library import open_libraries as open_libraries
 from tvmmobile.pipeline.listener import Listener as Listener
+from tvmmobile.pipeline.listener import TuningPlan as TuningPlan
 from tvmmobile.pipeline.regression import regress as regress
 from tvmmobile.pipeline.rescore import rescore_logs as rescore_logs
 from tvmmobile.pipeline.run import LibraryRun as LibraryRun
 from tvmmobile.pipeline.run import run as run
 from tvmmobile.pipeline.run import start as start
 from tvmmobile.pipeline.selftest import check_device as check_device
-from tvmmobile.pipeline.tune import TuningPlan as TuningPlan
 from tvmmobile.pipeline.tune import plan_tuning as plan_tuning
 from tvmmobile.pipeline.tune import tune as tune
 from tvmmobile.results.file import Results as Results

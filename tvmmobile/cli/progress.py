@@ -15,7 +15,7 @@ from tvmmobile.tuning.search.tuner import Assignment, SearchListener
 
 if TYPE_CHECKING:
     from tvmmobile.graph.tasks import Task
-    from tvmmobile.pipeline.tune import TuningPlan
+    from tvmmobile.pipeline.listener import TuningPlan
     from tvmmobile.tuning.database import Record
 
 

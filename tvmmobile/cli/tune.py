@@ -10,7 +10,7 @@ import typer
 from tvmmobile.cli import options
 
 if TYPE_CHECKING:
-    from tvmmobile.pipeline.tune import TuningPlan
+    from tvmmobile.pipeline.listener import TuningPlan
 
 #: Trials a second on two cores of a desktop, for the estimate of --dry-run; a real run shows the time that is left.
 _TRIALS_PER_SECOND = 2.5

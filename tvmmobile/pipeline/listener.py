@@ -1,15 +1,51 @@
-"""What wants to know how a run goes."""
+"""What wants to know how a run goes, and the plan that it hears of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener
 
-if TYPE_CHECKING:
-    from tvmmobile.pipeline.tune import TuningPlan
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """What a run has to do.
+
+    Attributes:
+        profile: of the device.
+        variants: how many networks.
+        assignments: of the first round, those with nothing to do included.
+        first: trials per kernel in that round.
+        trials: trials per kernel at most, for those that a network's plan may use.
+        outdated: records that rest on another timing model and do not count.
+        fallback: names of kernels that no template takes.
+    """
+
+    profile: DeviceProfile
+    variants: int
+    assignments: tuple[Assignment, ...]
+    first: int
+    trials: int
+    outdated: int
+    fallback: tuple[str, ...]
+
+    @property
+    def kernels(self) -> int:
+        """Distinct kernels."""
+        return len({assignment.task for assignment in self.assignments})
+
+    @property
+    def missing(self) -> int:
+        """Trials to run in the first round."""
+        return missing_trials(self.assignments)
+
+
+def missing_trials(assignments: Sequence[Assignment]) -> int:
+    """Trials to run."""
+    return sum(assignment.missing for assignment in assignments)
 
 
 class Listener(SearchListener):

@@ -13,10 +13,9 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import variants
 from tvmmobile.networks.models.registry import FAMILIES
 from tvmmobile.pipeline.build import VariantJob, variant_job
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import collect_variants, distinct_tasks
-from tvmmobile.pipeline.tune import missing_trials
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.bench import started_bench
 from tvmmobile.system.errors import UserError

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.graph.tasks import Task
 from tvmmobile.pipeline.build import VariantJob
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
 from tvmmobile.pipeline.request import Models, Request, device_of
 from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
 from tvmmobile.results.file import Results
@@ -33,44 +33,6 @@ DEFAULT_TRIALS = 8
 STRATEGIES = ("evolution", "climb", "random")
 #: Timed runs of a finished library on a real board, and runs before them.
 _REPEAT, _WARMUP = 10, 3
-
-
-@dataclass(frozen=True)
-class TuningPlan:
-    """What a run has to do.
-
-    Attributes:
-        profile: of the device.
-        variants: how many networks.
-        assignments: of the first round, those with nothing to do included.
-        first: trials per kernel in that round.
-        trials: trials per kernel at most, for those that a network's plan may use.
-        outdated: records that rest on another timing model and do not count.
-        fallback: names of kernels that no template takes.
-    """
-
-    profile: DeviceProfile
-    variants: int
-    assignments: tuple[Assignment, ...]
-    first: int
-    trials: int
-    outdated: int
-    fallback: tuple[str, ...]
-
-    @property
-    def kernels(self) -> int:
-        """Distinct kernels."""
-        return len({assignment.task for assignment in self.assignments})
-
-    @property
-    def missing(self) -> int:
-        """Trials to run in the first round."""
-        return missing_trials(self.assignments)
-
-
-def missing_trials(assignments: Sequence[Assignment]) -> int:
-    """Trials to run."""
-    return sum(assignment.missing for assignment in assignments)
 
 
 class _Needs:
