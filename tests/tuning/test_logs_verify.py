@@ -24,7 +24,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import append_whole, locked
 from tvmmobile.tuning.logs.inspection import Log, inspect, logs_in
 from tvmmobile.tuning.logs.present import present_identity
-from tvmmobile.tuning.logs.repair import cut_file, repair
+from tvmmobile.tuning.logs.verify import cut_file, repair
 
 UNFINISHED = "the last line is unfinished"
 
@@ -271,7 +271,7 @@ REPAIR = """
 import resource, sys
 from pathlib import Path
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.logs.repair import repair
+from tvmmobile.tuning.logs.verify import repair
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
     repair(Path(sys.argv[1]), None)
@@ -327,7 +327,7 @@ def test_what_is_appended_just_before_a_repair_stays(tmp_path: Path, good: bytes
         looked.set()
         return found
 
-    monkeypatch.setattr("tvmmobile.tuning.logs.repair.inspect", look)
+    monkeypatch.setattr("tvmmobile.tuning.logs.verify.inspect", look)
     with ThreadPoolExecutor(1) as pool:
         with locked(path):
             repairing = pool.submit(repair, path, PI)

@@ -55,7 +55,7 @@ VERBS = (
     Verb("report", "tvmmobile.cli.report:report", "Write tables, Markdown and an HTML page from result files."),
     Verb("compare", "tvmmobile.cli.compare:compare", "Find variants that became slower between two results."),
     Verb("baseline", "tvmmobile.cli.baseline:baseline", "Keep results to compare with: save, list, show."),
-    Verb("regress", "tvmmobile.cli.regress:regress", "Time libraries and compare them with their baselines."),
+    Verb("regress", "tvmmobile.cli.compare:regress", "Time libraries and compare them with their baselines."),
     Verb("run", "tvmmobile.cli.run:run", "Run a library on a device with your own image."),
     Verb("evaluate", "tvmmobile.cli.evaluate:evaluate", "Measure top-1 and top-5 over labelled images, beside PyTorch's."),
     Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries and the runtime they need to a board."),

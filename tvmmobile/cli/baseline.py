@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tvmmobile.cli.gate_options import BaselineDir
+from tvmmobile.cli.compare import BaselineDir
 
 if TYPE_CHECKING:
     from tvmmobile.gate.baselines import Baseline

@@ -110,8 +110,7 @@ def _print_device(console: Console, logs: list[Log], present: Identity | None) -
     """A table for each identity: latencies of different ones must not stand in one column."""
     from tvmmobile.results.report.wording import UNKNOWN, plural
     from tvmmobile.system.console import table_of
-    from tvmmobile.tuning.logs.inspection import model_name, short
-    from tvmmobile.tuning.logs.overview import shares
+    from tvmmobile.tuning.logs.inspection import model_name, shares, short
 
     found = [share for log in logs for share in shares(log)]
     for identity in dict.fromkeys(share.identity for share in found):
@@ -142,7 +141,7 @@ def _differences(identity: Identity, present: Identity) -> list[str]:
 def _print_log(console: Console, log: Log, *, repaired: bool) -> None:
     """What is wrong with a log, and what was done about it; nothing where all is well."""
     from tvmmobile.results.report.wording import plural
-    from tvmmobile.tuning.logs.repair import cut_file
+    from tvmmobile.tuning.logs.verify import cut_file
 
     if log.foreign:
         console.print(f"{log.path}: {log.foreign}; its lines were not checked", soft_wrap=True)

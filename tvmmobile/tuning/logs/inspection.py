@@ -1,4 +1,4 @@
-"""Reads a tuning log line by line, and says of each line what is wrong with it."""
+"""Reads a tuning log line by line: what is wrong with each line, and what the log holds in numbers."""
 
 from __future__ import annotations
 
@@ -177,3 +177,41 @@ def short(text: str) -> str:
     """Words from a log, safe to be printed and not longer than a line or two."""
     line = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return line if len(line) <= 120 else line[:119] + "…"
+
+
+@dataclass(frozen=True)
+class Share:
+    """The records of a log that are comparable, of one device, timing model and TVM version: how many there are, failed ones included,
+    of how many kernels, and the lowest latency in microseconds, `None` where every record failed.
+    """
+
+    identity: Identity
+    dtype: str
+    threads: int
+    kernels: int
+    records: int
+    failed: int
+    best_us: float | None
+
+
+def shares(log: Log) -> list[Share]:
+    """A log's records by identity, in the order in which they first come; lines that do not belong there are left out."""
+    by_identity: dict[Identity, list[Record]] = {}
+    for line in log.lines:
+        if line.identity is not None and line.record is not None and not line.fault:
+            by_identity.setdefault(line.identity, []).append(line.record)
+    return [_share(identity, records) for identity, records in by_identity.items()]
+
+
+def _share(identity: Identity, records: list[Record]) -> Share:
+    latencies = [record.latency_us for record in records if record.latency_us is not None]
+    task = records[0].task
+    return Share(
+        identity=identity,
+        dtype=task.dtype,
+        threads=task.threads,
+        kernels=len({record.task for record in records}),
+        records=len(records),
+        failed=len(records) - len(latencies),
+        best_us=min(latencies, default=None),
+    )

@@ -1,15 +1,15 @@
-"""All logs of a directory looked through, and repaired."""
+"""All logs of a directory looked through; what does not belong in one is taken out of it, and kept beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from tvmmobile.tuning.database import Identity
+from tvmmobile.system.files import write_bytes
+from tvmmobile.tuning.database import Identity, append_whole, content_of, locked
 from tvmmobile.tuning.logs.directories import own_logs
 from tvmmobile.tuning.logs.inspection import Log, inspect, logs_in
 from tvmmobile.tuning.logs.present import chosen_device, present_identity
-from tvmmobile.tuning.logs.repair import repair
 
 
 def looked_through(logs: Path | None, device: str | None, repairing: bool) -> Iterator[tuple[Log, Identity | None]]:
@@ -27,3 +27,30 @@ def verify_logs(logs: str | Path | None = None, device: str | None = None, *, re
     Raises `UserError` where there is no such directory or device, or no log.
     """
     return [log for log, _ in looked_through(None if logs is None else Path(logs), device, repair)]
+
+
+def cut_file(path: Path) -> Path:
+    """Where the lines are kept that were cut out of a log."""
+    return path.with_name(path.name + ".cut")
+
+
+def repair(path: Path, present: Identity | None) -> Log:
+    """Write a log anew, whole, without its faulty lines, which are appended to `<file>.cut`; returns the log as it was.
+
+    Outdated records stay. Records may be appended by others meanwhile; they wait. Raises `UserError`, the log being as it was, where it
+    cannot be read or written.
+    """
+    found = inspect(path, present)
+    if not found.faults:
+        return found
+    with locked(path, f"{path} cannot be repaired", "The log is as it was; give yourself access, or free some disk space."):
+        found = inspect(path, present, content_of(path))  # as it is now that nobody else can change it
+        if found.faults:
+            # First the copy: a crash in between leaves a line in both places rather than in none.
+            append_whole(cut_file(path), _joined([line.text for line in found.faults]))
+            write_bytes(path, _joined([line.text for line in found.lines if not line.fault]))
+    return found
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
