@@ -22,8 +22,8 @@ from tvmmobile.devices.protocol import EMULATED, Origin
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import append_whole, locked
+from tvmmobile.tuning.logs.directories import present_identity
 from tvmmobile.tuning.logs.inspection import Log, inspect, logs_in
-from tvmmobile.tuning.logs.present import present_identity
 from tvmmobile.tuning.logs.verify import cut_file, repair
 
 UNFINISHED = "the last line is unfinished"

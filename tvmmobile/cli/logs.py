@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tvmmobile.cli.log_files import merge, show, verify
 from tvmmobile.cli.options import Device
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tvmmobile.pipeline.rescore import RescoredLogs
+    from tvmmobile.tuning.database import Identity
+    from tvmmobile.tuning.logs.inspection import Log
+
+_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only logs of this device; default: all devices.")]
+_OwnLogs = Annotated[Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="Log directory; default: your own.")]
+#: Ranges of line numbers that are printed for one finding.
+_RANGES = 8
 
 logs = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -21,9 +31,91 @@ def _group() -> None:
     """Manage tuning logs."""
 
 
-logs.command("show")(show)
-logs.command("verify")(verify)
-logs.command("merge")(merge)
+@logs.command("show")
+def show(
+    device: _Device = None,
+    directory: Annotated[
+        Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="Log directory; default: the shipped logs and your own.")
+    ] = None,
+) -> None:
+    """Show kernels, records, failures and lowest latencies."""
+    from tvmmobile.system.console import output
+    from tvmmobile.system.environment import SHIPPED_LOGS
+    from tvmmobile.system.errors import UserError
+    from tvmmobile.tuning.logs.directories import chosen_device, own_logs, present_identity
+    from tvmmobile.tuning.logs.inspection import inspect, logs_in
+
+    directories = [directory] if directory is not None else [SHIPPED_LOGS, own_logs()]
+    folder, present = chosen_device(device, directories) if device is not None else (None, present_identity)
+    console = output()
+    shown = 0
+    for place in directories:
+        try:
+            paths = logs_in(place, folder)
+        except UserError:
+            if place is directories[-1] and not shown:
+                raise
+            continue
+        console.print(str(place), soft_wrap=True)
+        for name in dict.fromkeys(path.parent.name for path in paths):
+            now = present(name)
+            _print_device(console, [inspect(path, now) for path in paths if path.parent.name == name], now)
+        shown += 1
+
+
+@logs.command("verify")
+def verify(
+    device: _Device = None,
+    directory: _OwnLogs = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Move bad lines from each log into FILE.cut beside it.")] = False,
+) -> None:
+    """Report bad lines in the logs (exit 1), or that there are none.
+
+    Bad lines are those that are not records, duplicates, and records that
+    belong in another file. Records of another timing model or TVM version are
+    listed but kept; see tvmmobile logs rescore.
+    """
+    from tvmmobile.system.console import output
+    from tvmmobile.tuning.logs.verify import looked_through
+
+    console = output()
+    found = []
+    for log, now in looked_through(directory, device, repair):
+        _print_log(console, log, repaired=repair)
+        found.append(log)
+        if now is None and any(line.identity is not None and line.identity.origin.written for line in log.lines):
+            console.print(f"{log.path}: {log.device} is not known on this machine, so its timing model was not checked", soft_wrap=True)
+    _conclude(console, found, repair, [*(["--device", device] if device else []), *(["--logs", str(directory)] if directory else [])])
+
+
+@logs.command("merge")
+def merge(
+    sources: Annotated[list[Path], typer.Argument(metavar="FROM...", help="Log directories or files to read.")],
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", file_okay=False, help="Directory to merge into; created if missing.")],
+) -> None:
+    """Merge the logs of several machines, keeping each schedule once.
+
+    A record already in DIR wins, then the first FROM that has the schedule.
+    Records of another timing model or TVM version are left out.
+    """
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.system.console import output
+    from tvmmobile.system.errors import UserError
+    from tvmmobile.tuning.logs.merge import merge_logs
+
+    merged = merge_logs(sources, into)
+    console = output()
+    for joined in merged.joined:
+        console.print(f"{joined.path}: {joined.new} new, {joined.known} known", soft_wrap=True)
+    for path in dict.fromkeys(refused.path for refused in merged.refused):
+        console.print(f"{path}: left out", soft_wrap=True)
+        _print_findings(console, ((refused.number, refused.why) for refused in merged.refused if refused.path == path))
+    if merged.refused and not merged.joined:
+        first, count = merged.refused[0], plural(len(merged.refused), "line")
+        raise UserError(
+            f"There was nothing to merge: none of {count} could be used. {first.path}, line {first.number}: {first.why}.",
+            "See what the logs hold: tvmmobile logs show --logs DIR",
+        )
 
 
 @logs.command("rescore")
@@ -75,3 +167,97 @@ def _report(done: RescoredLogs) -> None:
 
 def _us(latency_us: float | None) -> str:
     return "–" if latency_us is None else f"{latency_us:.1f}"
+
+
+def _print_device(console: Console, logs: list[Log], present: Identity | None) -> None:
+    """A table for each identity: latencies of different ones must not stand in one column."""
+    from tvmmobile.results.report.wording import UNKNOWN, plural
+    from tvmmobile.system.console import table_of
+    from tvmmobile.tuning.logs.inspection import model_name, shares, short
+
+    found = [share for log in logs for share in shares(log)]
+    for identity in dict.fromkeys(share.identity for share in found):
+        origin = identity.origin.kind
+        heading = f"{identity.device}: {origin}, {model_name(identity)}, TVM {short(identity.tvm)}"
+        if present is not None and identity != present:
+            heading += "\nThese do not count: " + ", ".join(_differences(identity, present))
+        table = table_of(("log",), ("threads", "kernels", "records", "failed", f"fastest, us\n{origin}"))
+        for share in found:
+            if share.identity == identity:
+                best = UNKNOWN if share.best_us is None else f"{share.best_us:.2f}"
+                table.add_row(share.dtype, *map(str, (share.threads, share.kernels, share.records, share.failed)), best)
+        console.print(f"\n{heading}")
+        console.print(table)
+    for log in logs:
+        if log.foreign or log.faults:
+            what = log.foreign or f"{plural(len(log.faults), 'line')} not counted here: see tvmmobile logs verify"
+            console.print(f"{log.path.name}: {what}", soft_wrap=True)
+
+
+def _differences(identity: Identity, present: Identity) -> list[str]:
+    from tvmmobile.tuning.logs.inspection import model_name
+
+    different = [model_name(present)] if identity.origin != present.origin else []
+    return [f"now it is {what}" for what in [*different, *([f"TVM {present.tvm}"] if identity.tvm != present.tvm else [])]]
+
+
+def _print_log(console: Console, log: Log, *, repaired: bool) -> None:
+    """What is wrong with a log, and what was done about it; nothing where all is well."""
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.tuning.logs.verify import cut_file
+
+    if log.foreign:
+        console.print(f"{log.path}: {log.foreign}; its lines were not checked", soft_wrap=True)
+    if log.faults:
+        done = f": {plural(len(log.faults), 'line')} cut, kept in {cut_file(log.path).name}" if repaired else ""
+        console.print(f"{log.path}{done}", soft_wrap=True)
+        _print_findings(console, ((line.number, line.fault) for line in log.faults))
+    remarks = [(line.number, line.remark) for line in log.lines if line.remark]
+    if remarks:
+        console.print(f"{log.path}: kept, but not used", soft_wrap=True)
+        _print_findings(console, remarks)
+
+
+def _print_findings(console: Console, findings: Iterable[tuple[int, str]]) -> None:
+    numbers: dict[str, list[int]] = {}
+    for number, what in findings:
+        numbers.setdefault(what, []).append(number)
+    for what, members in numbers.items():
+        console.print(f"  {_lines(members)}: {what}", soft_wrap=True)
+
+
+def _lines(numbers: list[int]) -> str:
+    """`line 3`, or `lines 3, 5-9`; where there are many ranges, the first of them and how many lines more."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][-1] == number - 1:
+            ranges[-1] = [ranges[-1][0], number]
+        else:
+            ranges.append([number])
+    said = ", ".join("-".join(map(str, ends)) for ends in ranges[:_RANGES])
+    more = sum(ends[-1] - ends[0] + 1 for ends in ranges[_RANGES:])
+    return f"line{'s' if len(numbers) > 1 else ''} {said}" + (f" and {more} more" if more else "")
+
+
+def _conclude(console: Console, logs: list[Log], repaired: bool, options: list[str]) -> None:
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.system.errors import UserError
+
+    faulty = [log for log in logs if log.faults]
+    faults = sum(len(log.faults) for log in faulty)
+    if faulty and not repaired:
+        first = faulty[0]
+        raise UserError(
+            f"{plural(faults, 'line')} in {plural(len(faulty), 'log')} {'is' if faults == 1 else 'are'} bad. "
+            f"The first: {first.path}, line {first.faults[0].number}: {first.faults[0].fault}.",
+            f"Run: tvmmobile logs verify --repair {shlex.join(options)}".rstrip(),
+        )
+    foreign = [log for log in logs if log.foreign]
+    if foreign:
+        raise UserError(f"{foreign[0].path} is not a tuning log: {foreign[0].foreign}.", "Move it away, or rename it.")
+    records = sum(len(log.lines) - len(log.faults) for log in logs)
+    unused = sum(bool(line.remark) for log in logs for line in log.lines)
+    state = f"{plural(faults, 'line')} cut" if faults else "all is well"
+    console.print(
+        f"{plural(len(logs), 'log')}, {plural(records, 'record')}: {state}" + (f"; {unused} not used" if unused else ""), soft_wrap=True
+    )
