@@ -54,9 +54,8 @@ def compare(
 ) -> int:
     """Report for every variant whether it is slower, faster or the same.
 
-    Exit code 0: nothing is slower. 1: the files are not comparable. 2: a
-    variant is slower. 4: none is known to be slower, but at least one is too
-    noisy to tell.
+    Exit code 0: nothing is slower. 1: the files are not comparable. 2: a variant is slower. 4: none is known to be slower, but at least one
+    is too noisy to tell.
     """
     from tvmmobile.gate.comparison import check_threshold
     from tvmmobile.gate.comparison import compare as run

@@ -41,8 +41,7 @@ def add(
 ) -> None:
     """Register a board or phone: probe it and install the agent.
 
-    The board needs an SSH server (or adb), sh and sha256sum; no root, Python
-    or internet.
+    The board needs an SSH server (or adb), sh and sha256sum; no root, Python or internet.
     """
     from tvmmobile.devices.board.manage import add_device
 

@@ -40,9 +40,8 @@ def evaluate(
 ) -> None:
     """Measure a library's top-1 and top-5 over labelled images, beside PyTorch's.
 
-    PyTorch runs on this machine with the same weights; for an ONNX file, ONNX's
-    reference evaluator runs instead. Class folders are synsets in order,
-    numbers, or names from --labels; the output says which.
+    PyTorch runs on this machine with the same weights; for an ONNX file, ONNX's reference evaluator runs instead. Class folders are synsets
+    in order, numbers, or names from --labels; the output says which.
     """
     from tvmmobile.accuracy.evaluate import evaluate as run
     from tvmmobile.cli.progress import Shown

@@ -71,9 +71,8 @@ def verify(
 ) -> None:
     """Report bad lines in the logs (exit 1), or that there are none.
 
-    Bad lines are those that are not records, duplicates, and records that
-    belong in another file. Records of another timing model or TVM version are
-    listed but kept; see tvmmobile logs rescore.
+    Bad lines are those that are not records, duplicates, and records that belong in another file. Records of another timing model or TVM
+    version are listed but kept; see tvmmobile logs rescore.
     """
     from tvmmobile.system.console import output
     from tvmmobile.tuning.logs.verify import looked_through
@@ -95,8 +94,7 @@ def merge(
 ) -> None:
     """Merge the logs of several machines, keeping each schedule once.
 
-    A record already in DIR wins, then the first FROM that has the schedule.
-    Records of another timing model or TVM version are left out.
+    A record already in DIR wins, then the first FROM that has the schedule. Records of another timing model or TVM version are left out.
     """
     from tvmmobile.results.report.wording import plural
     from tvmmobile.system.console import output
@@ -131,9 +129,8 @@ def rescore(
 ) -> None:
     """Score each kernel's best schedules again with the current model.
 
-    The logs then hold only the new records; the old ones are kept beside them
-    as .bak. Interrupt it at any time: finished scores are kept, and the same
-    command resumes from there.
+    The logs then hold only the new records; the old ones are kept beside them as .bak. Interrupt it at any time: finished scores are kept,
+    and the same command resumes from there.
     """
     from tvmmobile.cli.progress import Shown
     from tvmmobile.pipeline.rescore import rescore_logs

@@ -18,12 +18,10 @@ def report(
 ) -> None:
     """Write tables, Markdown and an HTML page from result files.
 
-    One file: its report. Two: old and new side by side, and the full report of
-    the new one.
+    One file: its report. Two: old and new side by side, and the full report of the new one.
 
-    With --join, any number of files become one result. They must share one
-    context: device, clock, threads, timing model. For a variant in several
-    files, the last one counts.
+    With --join, any number of files become one result. They must share one context: device, clock, threads, timing model. For a variant in
+    several files, the last one counts.
     """
     from tvmmobile.cli.progress import errors
     from tvmmobile.results.file import read_results

@@ -47,9 +47,8 @@ def run(
 ) -> None:
     """Run an AArch64 program and model its latency on a board.
 
-    The region between prctl(0x7a110001,0,0,0,0) and prctl(0x7a110002,0,0,0,0) is
-    modelled, or the whole run if the program does not call them. The program
-    inherits this command's environment, input and output.
+    The region between prctl(0x7a110001,0,0,0,0) and prctl(0x7a110002,0,0,0,0) is modelled, or the whole run if the program does not call
+    them. The program inherits this command's environment, input and output.
     """
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
 

@@ -96,12 +96,7 @@ class _Place:
 
 
 class _Site:
-    """The processes and boards of this worker.
-
-    Args:
-        slots: jobs the worker takes at the same time.
-        folder: of this worker, for temporary files; Dask removes it, if need be before it starts the next worker.
-    """
+    """The processes and boards of this worker, which takes `slots` jobs at a time; Dask removes `folder`, its place for temporary files."""
 
     def __init__(self, slots: int, folder: Path) -> None:
         self._slots, self.folder = slots, folder

@@ -36,8 +36,8 @@ TRIAL_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Seconds that a candidate may take on the device, loading included, and altogether; and how long the device may be away, from the
-    first candidate that met an outage with none measured since.
+    """How many seconds a candidate may take on the device, loading included, and altogether; and how long the device may be away, from
+    the first candidate that met an outage with none measured since.
     """
 
     run_s: float = 20.0
