@@ -10,7 +10,7 @@ from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.chain_memory import arrange, readers_along, taps_of
 from tvmmobile.schedules.chain_place import Moment, Place, Taps
-from tvmmobile.schedules.emit import Buffer, Expr, Kernel, cut
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, cut, share
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
 
@@ -98,20 +98,11 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
                 for x, (low, high) in enumerate(taps_x):
                     if low <= tap_x < high:
                         position = x * width + j
-                        pixel = _pixel(place, line, x * stride + tap_x, *window)
+                        pixel = kernel.lane_within(place.data, line, x * stride + tap_x, *window)
                         kernel.store(acc, kernel.load(acc, position) + values * pixel, position)
     for x, j in itertools.product(range(pixels), range(0, width, kernel.lanes)):
         value = kernel.clamp_bits(kernel.load(acc, x * width + j), layer.clamp)
         kernel.store(target.buffer, value, target.at(first + column + x, channel + j))
-
-
-def _pixel(place: Place, line: Expr, offset: int, low: int, high: int) -> Expr:
-    """The input at `line + offset` in all lanes, out of vectors that stay within [low, high)."""
-    lanes = place.kernel.lanes
-    if high - low < lanes:
-        return place.kernel.splat(place.data[line + offset])
-    vector = min(low + (offset - low) // lanes * lanes, high - lanes)
-    return place.kernel.lane(place.kernel.load(place.data, line + vector), offset - vector)
 
 
 def emit_depthwise(place: Place) -> None:
@@ -259,11 +250,8 @@ class ChainNest:
     def emit(self) -> None:
         """The whole nest."""
         steps = self.stages[-1].rows.pieces
-        if self.threads == 1:
-            self._share(0, steps)
-            return
-        with self.T.parallel(0, self.threads) as thread:
-            self._share(thread * steps // self.threads, (thread + 1) * steps // self.threads)
+        with self.kernel.team(self.threads) as thread:
+            self._share(*share(thread, self.threads, steps))
 
     def _share(self, begin: Expr, end: Expr) -> None:
         """Steps `begin` to `end`, after those that their halos need."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, input_of, partition, pieces_of_group, tiles
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, input_of, partition, pieces_of_group, share, tiles
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_bias, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template, layer_of
@@ -134,24 +134,17 @@ class _Nest:
 
     def emit(self, threads: int) -> None:
         """The whole nest, shared by `threads`."""
-        if threads == 1:
-            self._share(None, 1)
-            return
-        with self.T.parallel(0, threads) as thread:
+        with self.kernel.team(threads) as thread:
             self._share(thread, threads)
 
     def _share(self, thread: Expr, threads: int) -> None:
         """A thread's rows, or its panels; a panel that stands alone falls to the last one."""
         by_rows = self.knobs["axis"] == 0
-
-        def part(count: int) -> tuple[Expr, Expr]:
-            return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
-
-        rows = part(self.layer.out_height) if by_rows else (0, self.layer.out_height)
+        rows = share(thread if by_rows else None, threads, self.layer.out_height)
         for panel in panels(self.channels, self.knobs["columns"], self.kernel.lanes):
             shared = not by_rows and panel.count > 1
             alone = [] if by_rows or shared or thread is None else [thread == threads - 1]
-            columns = part(panel.count) if shared else (0, panel.count)
+            columns = share(thread if shared else None, threads, panel.count)
             with self.kernel.where(*alone):
                 for groups in self._groups():
                     with groups as group:

@@ -18,6 +18,8 @@ from tvmmobile.schedules.vectors import Vectors
 
 Expr = Any
 Buffer = Any
+#: A range of equal pieces: first and one after the last.
+Span = tuple[Expr, Expr]
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,11 @@ class Piece:
     count: int
 
 
+def share(thread: Expr, threads: int, count: int) -> Span:
+    """A thread's share of `count` equal pieces; all of them where the thread is `None`, the only one."""
+    return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
+
+
 class Kernel:
     """A task's TIR function under construction, with flat buffers in its precision.
 
@@ -157,6 +164,15 @@ class Kernel:
             return
         with self.T.serial(0, count) as index:
             yield index
+
+    @contextmanager
+    def team(self, threads: int) -> Iterator[Expr]:
+        """A loop whose iterations are threads; yields the thread's number, `None` where there is only one."""
+        if threads == 1:
+            yield None
+            return
+        with self.T.parallel(0, threads) as thread:
+            yield thread
 
     @contextmanager
     def where(self, *conditions: Expr) -> Iterator[None]:
@@ -213,6 +229,13 @@ class Kernel:
     def lane(self, vector: Expr, lane: int) -> Expr:
         """One lane of a vector in all lanes, which becomes the indexed operand of FMLA."""
         return self.T.Broadcast(self.T.Shuffle([vector], [lane]), self.lanes)
+
+    def lane_within(self, buffer: Buffer, line: Expr, offset: int, low: int, high: int) -> Expr:
+        """The element at `line + offset` in all lanes, out of vectors that stay within [low, high) of the line."""
+        if high - low < self.lanes:
+            return self.splat(buffer[line + offset])
+        vector = min(low + (offset - low) // self.lanes * self.lanes, high - self.lanes)
+        return self.lane(self.load(buffer, line + vector), offset - vector)
 
     def splat(self, scalar: Expr, lanes: int = 0) -> Expr:
         """A scalar in all lanes."""

@@ -140,11 +140,11 @@ class _Nest:
         """Adds one input channel."""
         layer, load, store = self.layer, self.kernel.load, self.kernel.store
         taps_y, taps_x = layer.kernel
-        low, high = row_run.taps[0]
-        for tap_y in range(low, high):
+        reached = [x * layer.stride[1] + tap for x, (low, high) in enumerate(pixel_run.taps) for tap in (low, high - 1) if low < high]
+        segment = (min(reached), max(reached) + 1) if reached else (0, 0)
+        for tap_y in range(*row_run.taps[0]):
             y = row * layer.stride[0] - layer.padding[0] + tap_y
             start = (plane * layer.height + y) * layer.width + pixel * layer.stride[1] - layer.padding[1]
-            segment = _Segment(self.kernel, self.data, start, pixel_run, layer.stride[1])
             for tap_x in range(taps_x):
                 for j in range(0, width, self.kernel.lanes):
                     tap = (plane * taps_y + tap_y) * taps_x + tap_x
@@ -152,22 +152,5 @@ class _Nest:
                     for x in range(pixel_run.size):
                         if pixel_run.taps[x][0] <= tap_x < pixel_run.taps[x][1]:
                             position = x * width + j
-                            value = segment.broadcast(x * layer.stride[1] + tap_x)
+                            value = self.kernel.lane_within(self.data, start, x * layer.stride[1] + tap_x, *segment)
                             store(acc, load(acc, position) + filter_tap * value, position)
-
-
-class _Segment:
-    """The part of an input row that a tile reads, as vectors; the last one overlaps its neighbour rather than reading past the end."""
-
-    def __init__(self, kernel: Kernel, data: Buffer, start: Expr, run: Run, stride: int) -> None:
-        self.kernel, self.data, self.start = kernel, data, start
-        reached = [x * stride + tap for x, (low, high) in enumerate(run.taps) for tap in (low, high - 1) if low < high]
-        self.low, self.high = (min(reached), max(reached) + 1) if reached else (0, 0)
-
-    def broadcast(self, offset: int) -> Expr:
-        """The input at `start + offset`, in all lanes."""
-        lanes = self.kernel.lanes
-        if self.high - self.low < lanes:
-            return self.kernel.splat(self.data[self.start + offset])
-        vector = min(self.low + (offset - self.low) // lanes * lanes, self.high - lanes)
-        return self.kernel.lane(self.kernel.load(self.data, self.start + vector), offset - vector)

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from tvmmobile.schedules.emit import Buffer, Expr
+from tvmmobile.schedules.emit import Buffer, Expr, Span, share
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.space import Knobs
-
-#: A range of equal pieces: first and one after the last.
-Span = tuple[Expr, Expr]
 
 
 @dataclass(frozen=True)
@@ -48,21 +45,18 @@ class MatmulNest:
 
     def emit(self) -> None:
         """The whole nest."""
-        if self.threads == 1:
-            self._panels(None)
-            return
-        with self.T.parallel(0, self.threads) as thread:
+        with self.kernel.team(self.threads) as thread:
             self._panels(thread)
 
     def _panels(self, thread: Expr) -> None:
         """A thread's share: some of the tiles, or some of the panels; what cannot be shared falls to the last one."""
         by_pixels = self.knobs["axis"] == 0
-        tiles = self._share(thread if by_pixels else None, self.tiles)
+        tiles = share(thread if by_pixels else None, self.threads, self.tiles)
         for panel in self.widths:
             if by_pixels or panel.count > 1:
                 # Weights are packed by blocks of panels, so that threads share whole blocks.
                 size = self.knobs["n_block"] or 1
-                first, last = self._share(None if by_pixels else thread, -(-panel.count // size))
+                first, last = share(None if by_pixels else thread, self.threads, -(-panel.count // size))
                 columns = first * size, panel.count if isinstance(last, int) else self.T.min(last * size, panel.count)
                 self._outer(panel, columns, tiles, thread if by_pixels else None)
             else:
@@ -126,12 +120,6 @@ class MatmulNest:
         """The conditions under which a block of tiles is a line's last."""
         last_block = [] if rows is tiles else [rows[1] == tiles[1]]
         return last_block + ([] if thread is None else [thread == self.threads - 1])
-
-    def _share(self, thread: Expr, count: int) -> Span:
-        """A thread's share of `count` equal pieces."""
-        if thread is None:
-            return 0, count
-        return thread * count // self.threads, (thread + 1) * count // self.threads
 
     @contextmanager
     def _blocks(self, pieces: Span, size: int) -> Iterator[Span]:

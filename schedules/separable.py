@@ -12,7 +12,7 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition, share
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
@@ -212,10 +212,7 @@ class _Nest:
 
     def emit(self) -> None:
         """The whole nest."""
-        if self.threads == 1:
-            self._share(None)
-            return
-        with self.kernel.T.parallel(0, self.threads) as thread:
+        with self.kernel.team(self.threads) as thread:
             self._share(thread)
 
     def _share(self, thread: Expr) -> None:
@@ -223,7 +220,7 @@ class _Nest:
         scratch = self.kernel.scratch(self.rows[0].size * self.columns[0].size * self.first.out_channels)
         for rows, columns in itertools.product(self.rows, self.columns):
             strips = rows.count * columns.count
-            begin, end = (0, strips) if thread is None else (thread * strips // self.threads, (thread + 1) * strips // self.threads)
+            begin, end = share(thread, self.threads, strips)
             with self.kernel.T.serial(begin, end) as strip:
                 row, column = (strip // columns.count, strip % columns.count) if columns.count > 1 else (strip, 0)
                 self._strip(rows, row, columns, column, scratch)

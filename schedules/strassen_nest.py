@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
 
-from tvmmobile.schedules.emit import Activation, Buffer, Expr
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Span, share
 from tvmmobile.schedules.matmul import Extent, MatmulTile
 from tvmmobile.schedules.space import Knobs
 
@@ -67,8 +67,6 @@ def finishes(step: SubProduct, block: Block) -> bool:
 
 #: Elements of a sum that are written without a loop.
 CHUNK = 32
-#: A range of equal pieces: first and one after the last.
-Span = tuple[Expr, Expr]
 
 
 @dataclass(frozen=True)
@@ -104,10 +102,7 @@ class _Product:
 
 def emit_strassen(tile: MatmulTile, knobs: Knobs, threads: int) -> None:
     """The whole product, from the tile's `a` to its `c`, with the knobs that `Strassen` describes."""
-    if threads == 1:
-        _emit_share(tile, knobs, None, 1)
-        return
-    with tile.kernel.T.parallel(0, threads) as thread:
+    with tile.kernel.team(threads) as thread:
         _emit_share(tile, knobs, thread, threads)
 
 
@@ -119,11 +114,8 @@ def _emit_share(tile: MatmulTile, knobs: Knobs, thread: Expr, threads: int) -> N
     nests = [StrassenNest(tile, knobs, count) for count in (size, rest) if count]
     scratch = tile.kernel.scratch(max(nest.scratch_elements for nest in nests))
 
-    def share(count: int, mine: bool) -> Span:
-        return (thread * count // threads, (thread + 1) * count // threads) if mine and thread is not None else (0, count)
-
-    panels = share(nests[0].panels, not by_parts)
-    begin, end = share(whole, by_parts)
+    panels = share(None if by_parts else thread, threads, nests[0].panels)
+    begin, end = share(thread if by_parts else None, threads, whole)
     with tile.kernel.loop(end - begin) as part:
         nests[0].emit((begin + part) * size, panels, scratch)
     if rest:

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.graph.layers import Layer
+from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
 from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, zero_bias
 from tvmmobile.graph.passes.canonical_names import canonical_names
 from tvmmobile.graph.passes.channel_order import order_channels
-from tvmmobile.graph.passes.clamp import clamp_to_min_max
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
-from tvmmobile.graph.passes.hard_activations import one_form_of_hard_activations
-from tvmmobile.graph.passes.plain_views import plain_views
+from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.single_output import unwrap_single_output
 from tvmmobile.graph.passes.to_precision import to_precision
-from tvmmobile.graph.passes.unit_permute import unit_permute_to_reshape
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.system.files import write_text
 
