@@ -80,7 +80,9 @@ class Chain(Template):
             "image_columns": up_to((2, 4, 8), layers[0].out_channels, lanes) if "image" in kinds else (2 * lanes,),
             "gather": (0, 1),
         }
-        parts = min(options["parts"], key=lambda parts: abs(math.log2(max(layers, key=_macs).out_width / parts / USUAL_WIDTH)))
+        parts = min(
+            options["parts"], key=lambda parts: abs(math.log2(max(layers, key=lambda layer: layer.macs).out_width / parts / USUAL_WIDTH))
+        )
         whole = (task.precision.bytes * products[0].in_channels * last.out_channels) if products else 0
         blocks = min(options["blocks"], key=lambda blocks: abs(whole / blocks - SMALL_BYTES / 2))
         usual = {"strip": 1, "parts": parts, "blocks": blocks, "rows": 7, "columns": 2 * lanes, "order": 0, "dw_rows": 1, "dw_columns": 7}
@@ -92,7 +94,7 @@ class Chain(Template):
         layers = chain_of(task)
         assert layers is not None
         memory = arrange(layers, knobs, task)
-        last, dearest = memory.stages[-1], max(layers, key=_macs)
+        last, dearest = memory.stages[-1], max(layers, key=lambda layer: layer.macs)
         kinds = [_kind(layer, task.lanes) for layer in layers]
         return [
             math.log2(last.layer.out_height * last.layer.out_width),
@@ -184,10 +186,6 @@ def _blocks(product: Conv2d, task: Task) -> tuple[int, ...]:
         if channels % (2 * task.lanes * blocks) == 0 and (blocks == 1 or weights >= LEAST_BLOCK_BYTES) and weights <= SMALL_BYTES:
             found.append(blocks)
     return tuple(found) or (1,)
-
-
-def _macs(layer: Conv2d) -> int:
-    return layer.macs
 
 
 def _ring_bytes(memory: ChainMemory, task: Task) -> int:

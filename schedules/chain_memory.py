@@ -126,12 +126,6 @@ def tile_for(axis: ChainAxis, wanted: int, *, borders: bool = False) -> int:
     return 1
 
 
-def taps_of(reader: Reader, inputs: int) -> list[tuple[int, int]]:
-    """For each output its taps [low, high) that fall inside the input."""
-    origins = [output * reader.stride - reader.padding for output in range(reader.size)]
-    return [(min(max(0, -origin), reader.kernel), max(0, min(reader.kernel, inputs - origin))) for origin in origins]
-
-
 #: Bytes of a cache line, to which everything is aligned.
 LINE_BYTES = 64
 

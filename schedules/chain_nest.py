@@ -8,9 +8,9 @@ from functools import partial
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.chain_memory import arrange, readers_along, taps_of
+from tvmmobile.schedules.chain_memory import arrange
 from tvmmobile.schedules.chain_place import Moment, Place, Taps
-from tvmmobile.schedules.emit import Buffer, Expr, Kernel, cut, share
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, cut, share, taps_along
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
 
@@ -38,7 +38,8 @@ def emit_product(place: Place) -> None:
 def _product_row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]]) -> None:
     """One row: (panel, how many, number of the first one) for each kind of panel."""
     rows, layer = place.stage.rows, place.layer
-    inside = [] if _always_inside(place) else [row >= 0, row < rows.size]
+    always = rows.offset == 0 and rows.lead == 0 and rows.size % rows.step == 0
+    inside = [] if always else [row >= 0, row < rows.size]
     with place.kernel.where(*inside):
         a, first_a = place.input(row)
         c, first_c = place.target(row)
@@ -54,15 +55,10 @@ def _product_row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]])
                     matmul.emit(first_a + column, first_c + column, tile, panel, index, part, at)
 
 
-def _always_inside(place: Place) -> bool:
-    rows = place.stage.rows
-    return rows.offset == 0 and rows.lead == 0 and rows.size % rows.step == 0
-
-
 def emit_image(place: Place) -> None:
     """All rows of a step that lie inside the image."""
     layer = place.layer
-    kinds = itertools.groupby(enumerate(taps_of(readers_along([layer], 0)[0], layer.height)), lambda item: item[1])
+    kinds = itertools.groupby(enumerate(taps_along(layer, 0)), lambda item: item[1])
     runs = [(tap, [index for index, _ in group]) for tap, group in kinds]
     for panel in panels(place.stage.channels, place.knobs["image_columns"], place.kernel.lanes):
         with place.kernel.loop(panel.count) as index, place.kernel.loop(place.stage.rows.step) as number:
@@ -133,7 +129,7 @@ def _row_kinds(place: Place) -> list[tuple[tuple[int, int] | None, ...]]:
     if place.source is not None and not place.last:
         # Rows outside are computed from whatever the buffer holds: nobody reads them.
         return [(whole,) * rows.step] * (rows.lead + rows.pieces)
-    taps = [whole] * rows.size if place.source is not None else taps_of(readers_along([layer], 0)[0], layer.height)
+    taps = [whole] * rows.size if place.source is not None else taps_along(layer, 0)
     firsts = [step * rows.step + rows.offset for step in range(-rows.lead, rows.pieces)]
     return [tuple(taps[row] if 0 <= row < rows.size else None for row in range(first, first + rows.step)) for first in firsts]
 

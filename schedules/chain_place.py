@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tvmmobile.graph.layers import Conv2d, channel_block
-from tvmmobile.schedules.chain_memory import ChainAxis, Stage, readers_along, taps_of, tile_for
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, cut
+from tvmmobile.schedules.chain_memory import ChainAxis, Stage, tile_for
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, cut, taps_along
 from tvmmobile.schedules.space import Knobs
 
 #: For each output along an axis its taps [low, high).
@@ -165,7 +165,7 @@ class Place:
     def bordered_tiles(self, wanted: int) -> Iterator[tuple[Taps, Callable[[], AbstractContextManager[Expr]]]]:
         """Taps of a tile and a loop over such tiles: those at the left border, in the middle, and at the right border."""
         axis, T = self.stage.columns, self.kernel.T  # noqa: N806
-        taps = taps_of(readers_along([self.layer], 1)[0], self.layer.width)
+        taps = taps_along(self.layer, 1)
         if axis.pieces == 1:
             for run in cut(taps, min(wanted, axis.size)):
                 yield run.taps, lambda run=run: self._run(run.start, run.count, run.size)  # type: ignore[misc]

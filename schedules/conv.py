@@ -130,7 +130,7 @@ class _Nest:
         self.residual = Activation(buffers["residual"], pixels, layer.out_channels, layer.out_channels) if layer.residual else None
         self.bias = buffers["bias"]
         self.tile = MatmulTile(kernel, a, buffers["weight"], self.bias, self.c, kernel.lanes, layer.clamp, layer.stride[1])
-        self.columns = partition(layer.out_width, knobs["rows"], layer.width, layer.kernel[1], layer.stride[1], layer.padding[1])
+        self.columns = partition(layer, 1, knobs["rows"])
 
     def emit(self, threads: int) -> None:
         """The whole nest, shared by `threads`."""

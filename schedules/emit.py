@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmmobile.graph.curves import CURVES
-from tvmmobile.graph.layers import Clamp, Conv2d, MaxPool, channel_block
+from tvmmobile.graph.layers import Clamp, Conv2d, MaxPool, WindowLayer, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.vectors import Vectors
 
@@ -39,19 +39,17 @@ class Run:
     taps: tuple[tuple[int, int], ...]
 
 
-def partition(outputs: int, tile: int, inputs: int, kernel: int = 1, stride: int = 1, padding: int = 0) -> list[Run]:
-    """Cut an output axis into tiles and join neighbours that need the same taps; border tiles stand alone.
+def taps_along(layer: WindowLayer, axis: int) -> list[tuple[int, int]]:
+    """For each output row (axis 0) or column (1) its taps [low, high) that fall inside the input."""
+    outputs, inputs = ((layer.out_height, layer.height), (layer.out_width, layer.width))[axis]
+    kernel = layer.kernel[axis]
+    origins = [output * layer.stride[axis] - layer.padding[axis] for output in range(outputs)]
+    return [(min(max(0, -origin), kernel), max(0, min(kernel, inputs - origin))) for origin in origins]
 
-    Args:
-        outputs, inputs: lengths of the axis.
-        tile: outputs per tile; the last tile may be shorter.
-        kernel, stride, padding: of the convolution along this axis, `padding` before the first input.
-    """
-    taps = []
-    for output in range(outputs):
-        origin = output * stride - padding
-        taps.append((min(max(0, -origin), kernel), max(0, min(kernel, inputs - origin))))
-    return cut(taps, tile)
+
+def partition(layer: WindowLayer, axis: int, tile: int) -> list[Run]:
+    """A layer's output rows or columns in tiles, joined where neighbours need the same taps; border tiles stand alone."""
+    return cut(taps_along(layer, axis), tile)
 
 
 def cut(taps: Sequence[tuple[int, int]], tile: int) -> list[Run]:

@@ -88,9 +88,7 @@ class _Nest:
     def __init__(self, kernel: Kernel, layer: Conv2d, knobs: Knobs, threads: int, widths: list[Panel], buffers: tuple[Buffer, ...]) -> None:
         self.kernel, self.layer, self.knobs, self.threads, self.widths = kernel, layer, knobs, threads, widths
         self.data, self.weight, self.bias, self.output = buffers
-        top, left, _, _ = layer.padding
-        self.rows = partition(layer.out_height, 1, layer.height, layer.kernel[0], layer.stride[0], top)
-        self.pixels = partition(layer.out_width, knobs["pixels"], layer.width, layer.kernel[1], layer.stride[1], left)
+        self.rows, self.pixels = partition(layer, 0, 1), partition(layer, 1, knobs["pixels"])
 
     def emit(self) -> None:
         """The whole nest."""

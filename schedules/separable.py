@@ -205,10 +205,9 @@ class _Nest:
         self.data, *residuals, self.dw_weight, self.dw_bias, self.weight, self.bias, self.output = buffers
         pixels, channels = second.height * second.width, second.out_channels
         self.residual = Activation(residuals[0], pixels, channels, channels) if residuals else None
-        top, left, _, _ = first.padding
         self.width = -(-first.out_width // knobs["parts"])
-        self.rows = _strips(partition(first.out_height, knobs["strip"], first.height, first.kernel[0], first.stride[0], top))
-        self.columns = _strips(partition(first.out_width, self.width, first.width, first.kernel[1], first.stride[1], left))
+        self.rows = _strips(partition(first, 0, knobs["strip"]))
+        self.columns = _strips(partition(first, 1, self.width))
 
     def emit(self) -> None:
         """The whole nest."""

@@ -79,10 +79,7 @@ class OutputPart:
 
 def whole_output(layer: Windowed, knobs: Knobs) -> OutputPart:
     """All of a layer's output, in its own place."""
-    top, left, _, _ = layer.padding
-    rows = partition(layer.out_height, knobs["rows"], layer.height, layer.kernel[0], layer.stride[0], top)
-    columns = partition(layer.out_width, knobs["columns"], layer.width, layer.kernel[1], layer.stride[1], left)
-    return OutputPart(rows, columns, 0, 0, layer.out_width)
+    return OutputPart(partition(layer, 0, knobs["rows"]), partition(layer, 1, knobs["columns"]), 0, 0, layer.out_width)
 
 
 @dataclass(frozen=True)
