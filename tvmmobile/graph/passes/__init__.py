@@ -1,1 +1,1 @@
-"""Graph passes, one a file; `pipeline.py` alone holds their order."""
+"""Graph passes; `pipeline.py` alone holds their order."""
