@@ -226,7 +226,7 @@ def test_deploy_and_what_it_says_to_run(cli: CommandLine, walk: Walk, registered
     assert int(ANSWER.findall(done.stdout)[0][0]) == expected.argmax()
     assert f"tvmmobile run {shlex.quote(str(walk.library))} IMAGE --device board" in first.out
 
-    assert "nothing changed" in cli("deploy", str(walk.library), "--device", "board").out
+    assert "nothing has changed" in cli("deploy", str(walk.library), "--device", "board").out
     (folder / f"{STEM}.so").write_bytes(b"damaged")
     again = cli("deploy", str(walk.library), "--device", "board")
     assert again.code == 0 and "1 files pushed" in again.out

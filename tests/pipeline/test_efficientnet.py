@@ -12,7 +12,7 @@ from efficientnet import efficientnet_b0
 
 from tvmmobile.results.file import read_results
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.long]
 
 
 def test_efficientnet_untuned(tmp_path: Path) -> None:

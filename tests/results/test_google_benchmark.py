@@ -45,9 +45,9 @@ def test_its_table_has_our_variants_and_changes(tmp_path: Path, measured: bool) 
     lines = compare_py(tmp_path, base, new).splitlines()
     rows = {words[0]: words[1:] for words in map(str.split, lines) if words and words[0].startswith("mobilenet")}
     ours = compare_results(base, new).variants
-    assert list(rows) == [one.variant.name for one in ours]
+    assert list(rows) == [one.name for one in ours]
     for one in ours:
-        time, cpu, old, now, *_ = rows[one.variant.name]
+        time, cpu, old, now, *_ = rows[one.name]
         assert one.change is not None and one.base_us is not None and one.new_us is not None
         assert time == cpu == f"{one.change:+.4f}"
         assert (float(old), float(now)) == (round(one.base_us), round(one.new_us))

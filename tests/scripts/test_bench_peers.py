@@ -276,7 +276,7 @@ def call(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
         (["--threads", "0"], "0 threads are too few."),
         (["--alpha", "2"], "2.0 is outside (0, 1]"),
         (["--alpha", "0.3", "--diagonal"], "Nothing is left to compare"),
-        (["--logs", "/nowhere/at/all"], "/nowhere/at/all is not there"),
+        (["--logs", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["--out", "/dev/null/x"], "--out /dev/null/x"),
         (["--known", str(SCRIPTS / "bench_peers.py")], "bench_peers.py cannot be read: JSONDecodeError"),
     ],

@@ -26,7 +26,7 @@ class Command:
     """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        self.temporary = folder / "tmp"
+        self.temporary = folder / "t"  # short: a socket's path, some folders below it, has at most 107 characters
         self.temporary.mkdir(parents=True, exist_ok=True)
         self._errors = folder / f"stderr-{time.monotonic_ns()}.txt"
         environment = {**os.environ, "TMPDIR": str(self.temporary), "TVMMOBILE_DATA": str(folder / "data"), "COLUMNS": "80"}

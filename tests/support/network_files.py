@@ -35,7 +35,7 @@ class Excite(nn.Module):
 
 
 class Block(nn.Module):
-    """x + f(x), with SiLU, which no template has."""
+    """x + f(x), with SiLU."""
 
     def __init__(self, channels):
         super().__init__()

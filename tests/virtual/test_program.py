@@ -67,7 +67,7 @@ def test_an_uncalibrated_board_says_so(program: str, tmp_path: Path) -> None:
     assert found["calibrated"] is False and found["modelled_terms"] == ["core"]
     assert found["modelled_ms"] == pytest.approx(found["scheduled_core_cycles"] / 1.8e6)
     done = start("--board", own, "--", program, "region", "100000")
-    assert "mine is not calibrated" in done.stdout and "core's alone" in done.stdout
+    assert "mine is uncalibrated" in done.stdout and "core's alone" in done.stdout
 
 
 @pytest.mark.virtual
