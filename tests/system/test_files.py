@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
+import re
 import stat
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tvmmobile.system.files import replacing, sha256_of, write_bytes, write_text
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import check_file_writable, replacing, sha256_of, write_bytes, write_text
+
+#: What may open a file for writing without `system/files.py`: only scratch files, locks, logs that grow, and what is nobody's output.
+WRITES_ITSELF = {
+    "tvmmobile/tuning/search/trial.py": "a worker's scratch folder",
+    "tvmmobile/tuning/database.py": "the lock's owner; records are appended",
+    "tvmmobile/virtual/sysroot.py": "a folder that `made_once` renames as a whole",
+    "tvmmobile/pipeline/cluster/worker.py": "a Dask worker's folder",
+    "tvmmobile/pipeline/cluster/parcel.py": "a Dask worker's folder",
+    "tvmmobile/devices/agent/build.py": "a folder that `made_once` renames as a whole",
+    "tvmmobile/devices/agents/host.py": "an agent's log, in the host's scratch folder",
+    "tvmmobile/system/files.py": "this is it",
+}
 
 
 def test_folders_are_made_and_content_replaced(tmp_path: Path) -> None:
@@ -62,3 +80,105 @@ def test_others_may_read_it_as_far_as_the_umask_lets_them(tmp_path: Path) -> Non
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, str]]:
+    """A pseudo-terminal: what reads from it, and the path of its device."""
+    reader, writer = os.openpty()
+    try:
+        yield reader, os.ttyname(writer)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_device_is_written_to() -> None:
+    with terminal() as (reader, device):
+        check_file_writable(Path(device), "--json")
+        write_text(Path(device), "table")
+        assert os.read(reader, 100) == b"table" and stat.S_ISCHR(os.stat(device).st_mode)
+
+
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    found: list[bytes] = []
+    reading = threading.Thread(target=lambda: found.append(path.read_bytes()))
+    reading.start()
+    check_file_writable(path, "--json")
+    write_text(path, "table")
+    reading.join(10)
+    assert found == [b"table"] and path.is_fifo() and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"])
+def test_an_open_pipe_is_written_to(folder: str) -> None:
+    reader, writer = os.pipe()
+    try:
+        check_file_writable(Path(folder, str(writer)), "--json")
+        write_text(Path(folder, str(writer)), "table")
+        assert os.read(reader, 100) == b"table"
+        with pytest.raises(UserError, match=f"^--json {folder}/{reader} cannot be written: it is open for reading only"):
+            check_file_writable(Path(folder, str(reader)), "--json")
+    finally:
+        os.close(reader)
+        os.close(writer)
+    with pytest.raises(UserError, match=f"^--json {folder}/{writer} cannot be written: Bad file descriptor"):
+        check_file_writable(Path(folder, str(writer)), "--json")
+
+
+def test_an_open_file_is_written_where_it_stands(tmp_path: Path) -> None:
+    """As behind `> FILE`: what the shell opened stays that file, and keeps what is in it."""
+    path, link = tmp_path / "out", tmp_path / "stdout"
+    with path.open("wb", buffering=0) as stream:
+        link.symlink_to(f"/proc/self/fd/{stream.fileno()}")  # what /dev/stdout is
+        stream.write(b"before,")
+        write_text(link, "table,")
+        stream.write(b"after")
+    assert path.read_bytes() == b"before,table,after" and link.is_symlink()
+
+
+def test_what_a_link_points_to_is_replaced(tmp_path: Path) -> None:
+    target, link, dangling = tmp_path / "a" / "target", tmp_path / "link", tmp_path / "dangling"
+    write_text(target, "old")
+    link.symlink_to("a/target")
+    dangling.symlink_to(tmp_path / "b" / "new")
+    with replacing(link) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old" and temporary.parent == target.parent
+    check_file_writable(dangling, "--json")
+    write_text(dangling, "made")
+    assert target.read_text() == "new" and (tmp_path / "b" / "new").read_text() == "made"
+    assert link.is_symlink() and dangling.is_symlink()
+
+
+def test_links_without_an_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(UserError, match="Too many levels of symbolic links"):
+        check_file_writable(tmp_path / "a", "--json")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        write_text(tmp_path / "a", "")
+
+
+def test_a_full_disk_is_said_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_text(tmp_path / "full", "table")
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "full")
+    assert (tmp_path / "full").is_symlink() and stat.S_ISCHR(os.stat("/dev/full").st_mode)
+
+
+def test_every_output_goes_through_here(repository: Path) -> None:
+    writes = re.compile(
+        r"""\.write_(?:text|bytes)\(|open\((?:[^()]*, )?["'][wax]|os\.open\(|shutil\.(?:copy|move)|np\.savez?\((?!stream)|\.touch\("""
+    )
+    allowed = re.compile(r"with replacing\(|temporary|os\.devnull|scratch")
+    found = {
+        str(path.relative_to(repository))
+        for path in (repository / "tvmmobile").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if writes.search(line) and not allowed.search(line)
+    }
+    assert found == WRITES_ITSELF.keys()

@@ -28,11 +28,11 @@ BaselineDir = Annotated[Path, typer.Option("--dir", metavar="DIR", file_okay=Fal
 
 def check_targets(*files: Path | None) -> None:
     """Raises `UserError` unless the files can be written; before any work."""
-    from tvmmobile.system.files import check_writable
+    from tvmmobile.system.files import check_file_writable
 
     for file, option in zip(files, ("--markdown", "--json", "--junit"), strict=True):
         if file is not None:
-            check_writable(file.parent, option)
+            check_file_writable(file, option)
 
 
 def present(comparison: Comparison, markdown: Path | None, json_file: Path | None, junit: Path | None) -> int:

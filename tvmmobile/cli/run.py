@@ -43,7 +43,7 @@ def run(
     from tvmmobile.devices.registry import find_device
     from tvmmobile.pipeline.run import run as run_library
     from tvmmobile.system.errors import UserError
-    from tvmmobile.system.files import check_writable, replacing, write_bytes
+    from tvmmobile.system.files import check_file_writable, replacing, write_bytes
 
     board = find_device(device, require_hardware)
     found = the_library(library, board.profile)
@@ -52,10 +52,8 @@ def run(
     if output is not None and output.suffix != ".npy":
         raise UserError(f"--output {output} does not end in .npy.", "The output is saved as a NumPy array.")
     for option, file in (("--output", output), ("--save-input", save_input)):
-        if file is not None and file.is_dir():
-            raise UserError(f"{option} {file} is a directory.", "Name a file in it.")
         if file is not None:
-            check_writable(file.absolute().parent, option)
+            check_file_writable(file, option)
     given = read_input(input_file, preprocessing)
     if save_input is not None:
         write_bytes(save_input, given.array.astype("<f4").tobytes())

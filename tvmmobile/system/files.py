@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import errno
+import fcntl
 import hashlib
 import os
+import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,27 +18,74 @@ from pathlib import Path
 
 from tvmmobile.system.errors import UserError
 
+#: As many symbolic links as Linux follows.
+_MOST_LINKS = 40
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it is flushed to disk and renamed to `path`.
+    """Yield a temporary path to fill; on success its content is flushed to disk and becomes that of `path` as a whole.
 
-    If the body raises, the temporary file is removed and `path` is left as it was.
+    A symbolic link stays, and what it points to is replaced. What is not a regular file (a device, a pipe, `/dev/fd/1`) is written to.
+    If the body raises, the temporary file is removed and `path` is left as it was. An `OSError` names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    goal = _goal(path)
+    through = _written_through(goal)
+    if not through:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=None if through else goal.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
+        _write_through(temporary, goal) if through else _move(temporary, goal)
+    except OSError as error:
+        if error.filename is None or error.filename == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _goal(path: Path) -> Path:
+    """What `path` stands for: symbolic links are followed, except those of /proc to this process's open files."""
+    for _ in range(_MOST_LINKS):
+        path = Path(os.path.realpath(path.parent), path.name)
+        if _descriptor(path) is not None or not path.is_symlink():
+            return path
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of this process's open file that `path` names."""
+    found = re.fullmatch(rf"{re.escape(os.path.realpath('/proc/self'))}(/task/\d+)?/fd/(\d+)", str(path))
+    return int(found[2]) if found else None
+
+
+def _written_through(goal: Path) -> bool:
+    return _descriptor(goal) is not None or (goal.exists() and not goal.is_file() and not goal.is_dir())
+
+
+def _write_through(content: Path, goal: Path) -> None:
+    """Write to an open file where it stands, or to a device or a pipe."""
+    number = _descriptor(goal)
+    if number is not None and sys.stdout is not None:
+        sys.stdout.flush()  # it may be the same file, and what was printed comes first
+    handle = os.open(goal, os.O_WRONLY) if number is None else os.dup(number)
+    with content.open("rb") as source, open(handle, "wb") as stream:
+        shutil.copyfileobj(source, stream)
+
+
+def _move(temporary: Path, goal: Path) -> None:
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(0o666 & ~mask)
+    temporary.replace(goal)
 
 
 @contextmanager
@@ -87,6 +138,24 @@ def check_writable(directory: Path, option: str) -> None:
         raise UserError(
             f"{option} {directory}: {existing} cannot be written: {error.strerror}.", f"Name another directory with {option}."
         ) from error
+
+
+def check_file_writable(file: Path, option: str) -> None:
+    """Raises `UserError` unless `file` can be written, or created; leaves nothing behind."""
+    if file.is_dir():
+        raise UserError(f"{option} {file} is a directory.", "Name a file in it.")
+    try:
+        goal = _goal(file)
+        number = _descriptor(goal)
+        if number is not None and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "it is open for reading only")
+        if _written_through(goal):
+            if number is None and not os.access(goal, os.W_OK):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+    except OSError as error:
+        raise UserError(f"{option} {file} cannot be written: {error.strerror}.", f"Name another file with {option}.") from error
+    check_writable(goal.parent, option)
 
 
 def set_aside(directory: Path) -> None:
