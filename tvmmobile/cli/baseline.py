@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tvmmobile.cli.compare import BaselineDir
-
-if TYPE_CHECKING:
-    from tvmmobile.gate.baselines import Baseline
 
 baseline = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -58,10 +55,11 @@ def save(
 @baseline.command("list")
 def list_baselines(directory: BaselineDir = Path("baselines"), device: _Device = None) -> None:
     """List all baselines."""
+    from tvmmobile.gate.baselines import find_baselines
     from tvmmobile.results.report.wording import clean, latency_ms, origin_caption
     from tvmmobile.system.console import output, table_of
 
-    found = _found(directory, device)
+    found = find_baselines(directory, device)
     for context in {one.context.device: one.context for one in found}.values():
         table = table_of(("variant", "library"), (f"{context.kind}\nms", "samples", "date"))
         for one in found:
@@ -80,16 +78,11 @@ def show(
     device: _Device = None,
 ) -> None:
     """Show one baseline: where and how it was measured, and its kernels."""
+    from tvmmobile.gate.baselines import baselines_named
     from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption
     from tvmmobile.system.console import output, table_of
-    from tvmmobile.system.errors import UserError
 
-    matching = [one for one in _found(directory, device) if one.name == name] or [
-        one for one in _found(directory, device) if one.name.startswith(name)
-    ]
-    if not matching:
-        raise UserError(f"{directory} has no baseline {name!r}.", f"See: tvmmobile baseline list --dir {directory}")
-    for one in matching:
+    for one in baselines_named(name, directory, device):
         variant, context = one.variant, one.context
         samples = f"{len(variant.samples_us)} samples, {latency_ms(min(variant.samples_us))} to {latency_ms(max(variant.samples_us))} ms"
         lines = [
@@ -105,15 +98,3 @@ def show(
         for kernel in variant.kernels:
             table.add_row(clean(kernel.name), UNKNOWN if kernel.latency_us is None else f"{kernel.latency_us:.1f}")
         output().print(table)
-
-
-def _found(directory: Path, device: str | None) -> list[Baseline]:
-    from tvmmobile.gate.baselines import devices_in, load_baselines
-    from tvmmobile.system.errors import UserError
-
-    names = [device] if device is not None else devices_in(directory)
-    found = [one for name in names for one in load_baselines(directory, name)]
-    if not found:
-        place = f"{directory} has no baseline" + (f" of {device}" if device is not None else "")
-        raise UserError(f"{place}.", f"Save one: tvmmobile baseline save out/report.json --dir {directory}")
-    return found

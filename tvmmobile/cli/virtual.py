@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,6 +56,7 @@ def run(
 
     from tvmmobile.virtual.cores.explain import hot_blocks
     from tvmmobile.virtual.program import run_program
+    from tvmmobile.virtual.summary import block_summary, summary
 
     done = run_program(chosen, program, sysroot, top, threads)
     blocks = hot_blocks(done, chosen)
@@ -63,7 +64,7 @@ def run(
     if json:
         import json as text
 
-        typer.echo(text.dumps(_summary(done, chosen) | ({"hottest": [_row(block) for block in blocks]} if top else {})))
+        typer.echo(text.dumps(summary(done, chosen) | ({"hottest": [block_summary(block) for block in blocks]} if top else {})))
     else:
         _print(done, chosen, blocks)
 
@@ -75,55 +76,9 @@ def _warn(done: ProgramRun) -> None:
         typer.echo(f"tvmmobile: {done.zeroed_lines:,} cache lines were cleared by DC ZVA, which the simulated caches do not see", err=True)
 
 
-def _summary(done: ProgramRun, board: Board) -> dict[str, Any]:
-    from tvmmobile.virtual.calibration.fit import run_hash
-    from tvmmobile.virtual.cores.core_model import model_hash
-
-    return {
-        "board": board.name,
-        "kind": "modelled",
-        "instructions": done.core.instructions,
-        "core_cycles": done.core.cycles,
-        "l1d_misses": done.modelled.misses.l1d,
-        "l2_misses": done.modelled.misses.l2,
-        "dram_bytes": done.modelled.dram_bytes,
-        "scheduled_core_cycles": done.modelled.core.cycles,
-        "loads_from_l2": done.modelled.misses.loads_from_l2,
-        "loads_from_l3": done.modelled.misses.loads_from_l3,
-        "loads_from_memory": done.modelled.misses.loads_from_memory,
-        "store_misses": done.modelled.misses.stores,
-        "threads": done.modelled.threads,
-        "busy_ms": list(done.modelled.busy_ms),
-        "modelled_ms": done.modelled.modelled_ms,
-        "modelled_terms": list(done.modelled.term_ms),
-        "term_ms": dict(done.modelled.term_ms),
-        "term_shares": {name: ms / max(done.modelled.modelled_ms, 1e-12) for name, ms in done.modelled.term_ms.items()},
-        "calibrated": done.modelled.calibrated,
-        "regions": done.regions,
-        "zeroed_lines": done.zeroed_lines,
-        "other_threads_instructions": done.other_instructions,
-        "unknown_instructions": done.core.unknown_instructions,
-        "core_model": model_hash(board),
-        "timing_model": run_hash(board),
-    }
-
-
-def _row(block: HotBlock) -> dict[str, Any]:
-    cost = block.cost
-    return {
-        "place": block.place,
-        "address": cost.address,
-        "count": cost.count,
-        "cycles_each": cost.cycles_each,
-        "cycles": cost.cycles,
-        "share": block.share,
-        "limit": block.limit,
-        "assembly": list(cost.assembly),
-    }
-
-
 def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
     from tvmmobile.system.console import output, table_of
+    from tvmmobile.virtual.summary import trust
 
     console = output()
     table = table_of(("modelled", "of"), ("figure",))
@@ -142,7 +97,7 @@ def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
         table.add_row("time (ms)", _TERMS[name], f"{ms:.3f}")
     table.add_row("time (ms)", f"{board.board}, {board.clock_hz / 1e9:g} GHz", f"{done.modelled.modelled_ms:.3f}")
     console.print(table)
-    console.print(_trust(board, done.modelled.threads), soft_wrap=True)
+    console.print(trust(board, done.modelled.threads), soft_wrap=True)
     for number, block in enumerate(blocks, 1):
         cost = block.cost
         head = f"\n{number}. {block.share:.1%}: {cost.count:,} × {cost.cycles_each:.4g} cycles, {block.place}"
@@ -150,23 +105,3 @@ def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
         console.print(f"   limited by {block.limit}", soft_wrap=True)
         for line in cost.assembly:
             console.print("   " + line.replace("\t", " ", 1), soft_wrap=True)
-
-
-def _trust(board: Board, threads: int) -> str:
-    from tvmmobile.virtual.calibration.fit import calibration_of, mean_error, worst_error
-
-    fit = calibration_of(board)
-    if fit is None:
-        return f"{board.name} is uncalibrated: the time is the core's alone, and no measurement has confirmed it. Misses are counted only."
-    elsewhere = fit.check_errors().get(f"{board.name}, 1 thread")
-    if board.name == fit.board:
-        errors = fit.left_out_errors if threads == 1 else fit.check_errors()[f"{board.name}, 4 threads, left out"]
-        beginning = f"Calibrated on {len(errors)} networks: left out of the fit, one was modelled"
-    elif elsewhere and threads == 1:
-        errors, beginning = (
-            elsewhere,
-            f"Calibrated on {fit.board}, which has the same core; measured here, {len(elsewhere)} networks were modelled",
-        )
-    else:
-        return f"Calibrated on {fit.board}, which has the same core; no measurement has confirmed it here."
-    return f"{beginning} {mean_error(errors):.1%} off, {worst_error(errors):.1%} at worst."

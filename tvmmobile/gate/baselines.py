@@ -73,6 +73,25 @@ def load_baselines(directory: str | Path, device: str) -> list[Baseline]:
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
 
+def find_baselines(directory: Path, device: str | None = None) -> list[Baseline]:
+    """The baselines of one device, or of all; raises `UserError` where there are none."""
+    names = [device] if device is not None else devices_in(directory)
+    found = [one for name in names for one in load_baselines(directory, name)]
+    if not found:
+        place = f"{directory} has no baseline" + (f" of {device}" if device is not None else "")
+        raise UserError(f"{place}.", f"Save one: tvmmobile baseline save out/report.json --dir {directory}")
+    return found
+
+
+def baselines_named(name: str, directory: Path, device: str | None = None) -> list[Baseline]:
+    """The baselines of this name, else those whose name begins so; raises `UserError` where there are none."""
+    found = find_baselines(directory, device)
+    matching = [one for one in found if one.name == name] or [one for one in found if one.name.startswith(name)]
+    if not matching:
+        raise UserError(f"{directory} has no baseline {name!r}.", f"See: tvmmobile baseline list --dir {directory}")
+    return matching
+
+
 def devices_in(directory: Path) -> list[str]:
     """The devices that a directory has baselines of."""
     folders = sorted(path.parent.name for path in directory.glob(f"*/*{_SUFFIX}"))

@@ -112,7 +112,7 @@ def _cache(board: Board) -> CostCache:
 
 
 def texts_of(words: set[int], board: Board) -> dict[int, str]:
-    """Each instruction word as `name<TAB>operands`; "" for one that is no instruction."""
+    """Each instruction word as `name<TAB>operands`; "" where it does not decode."""
     cache = _cache(board)
     known = cache.texts(words)
     missing = sorted(words - known.keys())

@@ -28,7 +28,7 @@ def mca_version() -> str:
 
 
 def disassemble(words: Sequence[int]) -> list[str]:
-    """Each word as `name<TAB>operands`; "" for one that is no instruction."""
+    """Each word as `name<TAB>operands`; "" where it does not decode."""
     if not words:
         return []
     # A label between the words would be kept, too: one line of text per decoded word is all there is, so bad words are found by their

@@ -1,0 +1,76 @@
+"""What a program's modelled run comes to: as JSON, and how far its time can be trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.calibration.fit import calibration_of, mean_error, run_hash, worst_error
+from tvmmobile.virtual.cores.core_model import model_hash
+from tvmmobile.virtual.cores.explain import HotBlock
+from tvmmobile.virtual.program import ProgramRun
+
+
+def summary(done: ProgramRun, board: Board) -> dict[str, Any]:
+    """What `virtual run --json` writes of a run."""
+    return {
+        "board": board.name,
+        "kind": "modelled",
+        "instructions": done.core.instructions,
+        "core_cycles": done.core.cycles,
+        "l1d_misses": done.modelled.misses.l1d,
+        "l2_misses": done.modelled.misses.l2,
+        "dram_bytes": done.modelled.dram_bytes,
+        "scheduled_core_cycles": done.modelled.core.cycles,
+        "loads_from_l2": done.modelled.misses.loads_from_l2,
+        "loads_from_l3": done.modelled.misses.loads_from_l3,
+        "loads_from_memory": done.modelled.misses.loads_from_memory,
+        "store_misses": done.modelled.misses.stores,
+        "threads": done.modelled.threads,
+        "busy_ms": list(done.modelled.busy_ms),
+        "modelled_ms": done.modelled.modelled_ms,
+        "modelled_terms": list(done.modelled.term_ms),
+        "term_ms": dict(done.modelled.term_ms),
+        "term_shares": {name: ms / max(done.modelled.modelled_ms, 1e-12) for name, ms in done.modelled.term_ms.items()},
+        "calibrated": done.modelled.calibrated,
+        "regions": done.regions,
+        "zeroed_lines": done.zeroed_lines,
+        "other_threads_instructions": done.other_instructions,
+        "unknown_instructions": done.core.unknown_instructions,
+        "core_model": model_hash(board),
+        "timing_model": run_hash(board),
+    }
+
+
+def block_summary(block: HotBlock) -> dict[str, Any]:
+    """What `virtual run --json --top` writes of a block."""
+    cost = block.cost
+    return {
+        "place": block.place,
+        "address": cost.address,
+        "count": cost.count,
+        "cycles_each": cost.cycles_each,
+        "cycles": cost.cycles,
+        "share": block.share,
+        "limit": block.limit,
+        "assembly": list(cost.assembly),
+    }
+
+
+def trust(board: Board, threads: int) -> str:
+    """How far the modelled time of a board can be trusted: a sentence."""
+    fit = calibration_of(board)
+    if fit is None:
+        return f"{board.name} is uncalibrated: the time is the core's alone, and no measurement has confirmed it. Misses are counted only."
+    elsewhere = fit.check_errors().get(f"{board.name}, 1 thread")
+    if board.name == fit.board:
+        errors = fit.left_out_errors if threads == 1 else fit.check_errors()[f"{board.name}, 4 threads, left out"]
+        beginning = f"Calibrated on {len(errors)} networks: left out of the fit, one was modelled"
+    elif elsewhere and threads == 1:
+        errors, beginning = (
+            elsewhere,
+            f"Calibrated on {fit.board}, which has the same core; measured here, {len(elsewhere)} networks were modelled",
+        )
+    else:
+        return f"Calibrated on {fit.board}, which has the same core; no measurement has confirmed it here."
+    return f"{beginning} {mean_error(errors):.1%} off, {worst_error(errors):.1%} at worst."
