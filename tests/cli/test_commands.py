@@ -96,6 +96,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (DeviceUnavailable("pi4 does not answer.", "Run: ping pi4"), 3, "tvmmobile: error: pi4 does not answer.\nRun: ping pi4\n"),
         (KeyboardInterrupt(), 130, "tvmmobile: interrupted\n"),
         (OSError(28, "No space left on device", "/x"), 1, "tvmmobile: error: No space left on device (/x)\n"),
+        (MemoryError(), 1, "tvmmobile: error: there is not enough memory\nFree some memory"),
+        (
+            RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            1,
+            "tvmmobile: error: there is not enough memory\n",
+        ),
         (ValueError("two\nlines"), 70, "tvmmobile: internal error: ValueError: two lines\nSet TVMMOBILE_DEBUG=1"),
         (BrokenPipeError(), 141, ""),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
@@ -106,7 +112,7 @@ def test_exit_codes(failing: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[st
         raise error
 
     failing.setattr("failing_verb.fail", fail, raising=False)
-    failing.setattr(tvmmobile.cli, "_silence_stdout", lambda: None)
+    failing.setattr(tvmmobile.cli.streams, "silence", lambda stream: None)
     assert run(["fail"]) == code
     assert capfd.readouterr().err.startswith(message)
 

@@ -136,3 +136,9 @@ def test_only_v1_has_a_choice_of_activation() -> None:
 def test_names_of_files_are_as_ever() -> None:
     assert ModelSpec("mobilenet_v1", 0.25, 128).variant == "mobilenet_v1_0.25_128"
     assert ModelSpec("mobilenet_v2", 1.4).variant == "mobilenet_v2_1.4_224"
+
+
+@pytest.mark.parametrize(("classes", "said"), [(0, "few"), (99_999_999_999, "many")])
+def test_how_many_classes_there_are(classes: int, said: str) -> None:
+    with pytest.raises(UserError, match=f"^{classes} classes are too {said}"):
+        ModelSpec(classes=classes)

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -421,6 +422,10 @@ def _graph(program: Any) -> Any:
     return program["graph_module"]["graph"]
 
 
+def _parameter(program: Any) -> Any:
+    return program["graph_module"]["signature"]["input_specs"][0]["parameter"]
+
+
 def _weight_is_pickled(configuration: Any) -> None:
     next(iter(configuration["config"].values()))["use_pickle"] = True
 
@@ -437,6 +442,8 @@ def _constant_is_an_object(configuration: Any) -> None:
         (_MODEL, lambda program: program.update(guards_code=["touch()"]), "holds guards_code"),
         (_MODEL, lambda program: _graph(program)["nodes"][0].update(target="torch.os.system"), r"an operator .* torch\.os\.system"),
         (_MODEL, lambda program: _graph(program)["nodes"][0].update(name="x=touch()"), "a name that PyTorch does not give"),
+        (_MODEL, lambda program: _graph(program)["nodes"][0].update(name="x-y"), "a name that PyTorch does not give"),
+        (_MODEL, lambda program: _parameter(program).update(parameter_name='x",touch(),"'), "a name that PyTorch does not give"),
         (
             _MODEL,
             lambda program: _graph(program)["tensor_values"]["input"]["sizes"].__setitem__(0, {"as_expr": {"expr_str": "touch()"}}),
@@ -450,7 +457,7 @@ def _constant_is_an_object(configuration: Any) -> None:
             "containers other than tuples",
         ),
     ],
-    ids=["a weight", "a constant", "guards", "an operator", "a name", "a dimension", "a container"],
+    ids=["a weight", "a constant", "guards", "an operator", "a name", "a difference", "a module", "a dimension", "a container"],
 )
 def test_nothing_in_a_pt2_is_executed(tmp_path: Path, place: str, change: Callable[[Any], object], complaint: str) -> None:
     whole = write_pt2(nn.Sequential(nn.Conv2d(3, 4, 1)), tmp_path / "net.pt2")
@@ -459,6 +466,25 @@ def test_nothing_in_a_pt2_is_executed(tmp_path: Path, place: str, change: Callab
     with pytest.raises(UserError, match=complaint):
         load(changed)
     assert not (tmp_path / "touched").exists()
+
+
+def test_hyphens_in_module_names_of_a_pt2(tmp_path: Path) -> None:
+    """As in torchvision's RegNet."""
+
+    class Offset(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("by-one", torch.ones(1, 4, 1, 1))
+
+        def forward(self, data: torch.Tensor) -> torch.Tensor:
+            return data + self.get_buffer("by-one")
+
+    network = nn.Sequential(OrderedDict([("block1-0", nn.Conv2d(3, 4, 1)), ("off-set", Offset())]))
+    imported = load(write_pt2(network, tmp_path / "net.pt2"))
+    data = image_for(imported)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(data)).numpy()
+    np.testing.assert_allclose(imported.compute(data), wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("place", ["data/sample_inputs/model.pt", "data/weights/model.pt", "data/constants/model.pt"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
-import os
 import signal
 import sys
 import traceback
@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tvmmobile import __version__
+from tvmmobile.cli import streams
 from tvmmobile.system.environment import debug_level
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.interrupts import terminate
@@ -29,6 +30,9 @@ _FIXABLE = {
     errno.EACCES: "Give yourself access to it, or choose another place.",
     errno.EROFS: "Choose a place that can be written to.",
 }
+#: How PyTorch says it, in a `RuntimeError`.
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+_NO_MEMORY_REMEDY = "Free some memory, or take a smaller network: fewer --classes, a smaller --alpha or --resolution."
 
 
 @dataclass(frozen=True)
@@ -120,17 +124,20 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
-        _silence_stdout()
+        streams.silence(sys.stdout)
         return BROKEN_PIPE
     except SystemExit as end:
         if not isinstance(end.__context__, BrokenPipeError):  # which Typer makes a 1 of
             raise
-        _silence_stdout()
+        streams.silence(sys.stdout)
         return BROKEN_PIPE
     except Exception as error:  # the process boundary: whatever is left is our own mistake
         if isinstance(error, OSError) and error.errno in _FIXABLE:
+            streams.fails(sys.stdout)
             place = f" ({error.filename})" if error.filename else ""
             return _complain(f"error: {error.strerror}{place}", _FIXABLE[error.errno], ExitCode.USAGE)
+        if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
+            return _complain("error: there is not enough memory", _NO_MEMORY_REMEDY, ExitCode.USAGE)
         reason = " ".join(str(error).split())[:300]
         hint = "" if debug_level() else "Set TVMMOBILE_DEBUG=1 and run it again to see where."
         return _complain(f"internal error: {type(error).__name__}: {reason}", hint, ExitCode.INTERNAL)
@@ -141,6 +148,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `tvmmobile` command."""
+    streams.prepare()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, terminate)
@@ -157,19 +165,12 @@ def _interrupted() -> int:
 def _complain(message: str, remedy: str, code: ExitCode) -> int:
     if debug_level() and code not in (ExitCode.USAGE, ExitCode.INTERRUPTED):
         traceback.print_exc()
-    print(f"tvmmobile: {message}", file=sys.stderr)
-    if remedy:
-        print(remedy, file=sys.stderr)
+    with contextlib.suppress(OSError):  # stderr may be on a full disk, too
+        print(f"tvmmobile: {message}", *([remedy] if remedy else []), sep="\n", file=sys.stderr)
+    streams.fails(sys.stderr)
     return code
 
 
 def _usage_hint(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     return f"See `{context.command_path} --help`." if context else ""
-
-
-def _silence_stdout() -> None:
-    """Let the interpreter's last flush go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from tvmmobile.networks.models.traits import TRAITS, UNKNOWN, Traits
 from tvmmobile.system.errors import UserError
 
+#: Several times as many as the largest public set of labelled images has (21,841 in ImageNet-21k).
+MOST_CLASSES = 100_000
+
 
 @dataclass(frozen=True, order=True)
 class ModelSpec:
@@ -43,6 +46,8 @@ class ModelSpec:
             )
         if self.classes < 1:
             raise UserError(f"{self.classes} classes are too few.", "Give --classes a positive number.")
+        if self.classes > MOST_CLASSES:
+            raise UserError(f"{self.classes} classes are too many.", f"Give --classes a number up to {MOST_CLASSES}.")
 
     def _check_alpha(self, traits: Traits) -> None:
         if traits.most_alpha is not None:

@@ -22,6 +22,9 @@ _MODEL, _COMPILED, _CONFIG = "models/model.json", "data/aotinductor/", "_config.
 #: PyTorch's own operators, and taking one of several results.
 _OPERATOR = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.getitem")
 _NAME = re.compile(r"[\w.]*")
+#: Modules may have any name without a dot in it, which PyTorch puts into its Python code in quotation marks; torchvision's have hyphens.
+_PATHS = {"parameter_name", "buffer_name", "tensor_constant_name"}
+_PATH = re.compile(r"[\w.-]*")
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 #: Arguments of nodes that are more than tensors, numbers, texts and lists of them.
 _EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
@@ -63,7 +66,8 @@ def _check_program(file: OwnFile, program: Any, fix: str) -> None:
     for name, value in entries:
         if name in _EXECUTED or (name == "guards_code" and value):
             raise _refusal(file, f"holds {name}, which would have to be executed", fix)
-        if isinstance(value, str) and (name == "name" or name.endswith("_name")) and not _NAME.fullmatch(value):
+        named = isinstance(value, str) and (name == "name" or name.endswith("_name"))
+        if named and not (_PATH if name in _PATHS else _NAME).fullmatch(value):
             raise _refusal(file, f"holds a name that PyTorch does not give, {value!r}", fix)
         if isinstance(value, str) and name in ("in_spec", "out_spec") and not _plain(value):
             raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", fix)

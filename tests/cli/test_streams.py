@@ -1,0 +1,64 @@
+"""Commands whose standard streams are closed, full, or in an encoding without our characters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: A verb that prints, by both ways there are, and leaves a file; `say wrong` fails.
+SAYING = """
+import sys
+from pathlib import Path
+import typer
+from tvmmobile import cli
+from tvmmobile.system.console import output
+from tvmmobile.system.errors import UserError
+
+def say(word: str) -> None:
+    if word == "wrong":
+        raise UserError("α is wrong.", "Mend α.")
+    typer.echo("α typed")
+    output().print("α printed\\n" * 2000)
+    Path("left").write_text(word)
+
+if __name__ == "__main__":
+    cli.VERBS = (cli.Verb("say", "saying:say", "Says."), cli.Verb("no", "saying:no", "No."))
+    cli.main()
+"""
+
+
+def say(folder: Path, word: str, redirection: str, encoding: str = "utf-8") -> subprocess.CompletedProcess[bytes]:
+    """That verb from a shell."""
+    (folder / "saying.py").write_text(SAYING)
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = ["sh", "-c", f'exec "{sys.executable}" -m saying say {word} {redirection}']
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, check=False, timeout=60)
+
+
+def test_an_encoding_without_our_characters(tmp_path: Path) -> None:
+    done = say(tmp_path, "right", "", "latin-1")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert say(tmp_path, "right", "", "ascii").stdout.endswith(b"? printed\n" * 2000 + b"\n")  # Click takes ASCII for UTF-8
+    assert done.stdout == b"? typed\n" + b"? printed\n" * 2000 + b"\n"
+    assert say(tmp_path, "right", "").stdout.decode() == done.stdout.decode().replace("?", "α")
+    assert say(tmp_path, "wrong", "", "ascii").stderr == b"tvmmobile: error: \\u03b1 is wrong.\nMend \\u03b1.\n"
+
+
+@pytest.mark.parametrize("redirection", [">&-", "<&- >&- 2>&-"])
+def test_closed_streams(tmp_path: Path, redirection: str) -> None:
+    done = say(tmp_path, "right", redirection)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (tmp_path / "left").read_text() == "right"  # what was printed did not get into a file that was opened
+    done = say(tmp_path, "wrong", redirection)
+    assert done.returncode == 1 and (b"Mend" in done.stderr) == ("2>" not in redirection)
+
+
+def test_full_disks(tmp_path: Path) -> None:
+    done = say(tmp_path, "right", "> /dev/full")
+    assert done.returncode == 1
+    assert done.stderr == b"tvmmobile: error: No space left on device (standard output)\nFree some disk space and run it again.\n"
+    assert say(tmp_path, "wrong", "2> /dev/full").returncode == 1

@@ -1,0 +1,59 @@
+"""The standard streams as a caller may leave them: closed, in an encoding without our characters, on a full disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+
+class _Stdout(io.FileIO):
+    """Writes to stdout; says so where that fails."""
+
+    def write(self, data: Any, /) -> int:
+        """See `io.FileIO.write`."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = "standard output"
+            raise
+
+
+def prepare() -> None:
+    """Open closed streams on the null device, and print `?` for characters that stdout's encoding does not have.
+
+    Otherwise, the next file to be opened would become stdout or stderr, and get what libraries print.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            raw = io.FileIO(number, mode, closefd=False)
+            buffered = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
+            setattr(sys, name, io.TextIOWrapper(buffered, encoding="utf-8", errors="replace"))
+    before = sys.stdout
+    if isinstance(before, io.TextIOWrapper):
+        before.flush()
+        errors = "replace" if before.errors == "strict" else before.errors
+        lines = before.line_buffering or before.write_through
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Stdout(1, "w", closefd=False)), before.encoding, errors, line_buffering=lines)
+
+
+def fails(stream: TextIO) -> bool:
+    """Whether what was printed cannot be written; then the rest of it goes nowhere."""
+    try:
+        stream.flush()
+    except OSError:
+        silence(stream)
+        return True
+    return False
+
+
+def silence(stream: TextIO) -> None:
+    """Let the rest, and the interpreter's last flush, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
