@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 SCRIPTS = Path(__file__).resolve().parent
-REQUIREMENTS = SCRIPTS / "converters.txt"
+REQUIREMENTS = SCRIPTS / "converters.lock"
 INSTALL_TIMEOUT_S = 1800
 
 
@@ -70,10 +70,10 @@ def export(spec: ModelSpec, folder: Path, seed: int = 0, say: Callable[[str], No
 
 
 def converters(say: Callable[[str], None] = print) -> Path:
-    """The folder in the cache with the packages of converters.txt, installed if they are not there yet."""
+    """The folder in the cache with the packages of converters.lock, installed if they are not there yet."""
     recipe = f"{sys.version_info[:2]} {REQUIREMENTS.read_text(encoding='utf-8')}"
     name = f"converters-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    return installed(name, ["-r", str(REQUIREMENTS)], "converters", say)
+    return installed(name, ["--require-hashes", "-r", str(REQUIREMENTS)], "converters", say)
 
 
 def installed(name: str, packages: Sequence[str], what: str, say: Callable[[str], None]) -> Path:

@@ -20,7 +20,7 @@ ensure_setup() {
 
 # The folder counts: a moved checkout has a .venv that points to the old one.
 _setup_key() {
-    { printf '%s\n' "$root"; cat "$root"/pyproject.toml "$root"/scripts/requirements*.txt "$root"/scripts/setup.sh; } | sha256sum | cut -c1-16
+    { printf '%s\n' "$root"; cat "$root"/pyproject.toml "$root"/scripts/*.lock "$root"/scripts/setup.sh; } | sha256sum | cut -c1-16
 }
 
 _is_set_up() {
@@ -47,7 +47,8 @@ _set_up() {
             "$python" -m venv --clear "$venv"
         fi
         _say "Python packages (one to two minutes)"
-        _pip --no-deps -r "$root/scripts/requirements.txt"
+        _install_torch
+        _pip --no-deps --require-hashes -r "$root/scripts/requirements.lock"
         _pip --no-deps --no-build-isolation -e "$root"
         _say "device agent and QEMU plugin"
         "$venv/bin/python" -m tvmmobile.devices.agent || _fail "the device agent could not be built; the lines above say why"
@@ -56,17 +57,35 @@ _set_up() {
     fi
     if [[ -n $dev && ! -f $venv/.set-up-$key-dev ]]; then
         _say "development tools"
-        _pip --no-deps -r "$root/scripts/requirements-dev.txt"
+        _pip --no-deps --require-hashes -r "$root/scripts/requirements-dev.lock"
         _install_test_programs
         touch "$venv/.set-up-$key-dev"
     fi
     _say "done"
 }
 
-# pip, quietly; its output only if it fails. Byte code is left to the first import of each module: most are never imported.
+# PyTorch, the build that pip would choose here, if it is a published one. With --require-hashes pip passes over builds in a local folder.
+_install_torch() {
+    local pin wheels=$venv/torch
+    pin=$(grep -o '^torch==[^ ]*' "$root/scripts/torch.lock")
+    compgen -G "$venv/lib/python3*/site-packages/${pin/==/-}*.dist-info" >/dev/null && return
+    rm -rf "$wheels"
+    _run_pip download --no-deps --only-binary=:all: --dest "$wheels" "$pin"
+    grep -q "sha256:$(sha256sum "$wheels"/* | cut -c1-64)" "$root/scripts/torch.lock" ||
+        _fail "$(cd "$wheels" && echo *) is not a build of PyTorch in scripts/torch.lock. If you trust it, add its SHA-256 to scripts/torch-builds.txt and run ./scripts/lock."
+    _pip --no-deps "$wheels"/*
+    rm -rf "$wheels"
+}
+
+# Byte code is left to the first import of each module: most are never imported.
 _pip() {
+    _run_pip install --no-compile --root-user-action=ignore "$@"
+}
+
+# pip, quietly; its output only if it fails.
+_run_pip() {
     local log=$venv/pip.log
-    if ! "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check --no-input --root-user-action=ignore "$@" >"$log" 2>&1; then
+    if ! "$venv/bin/python" -m pip "$1" --quiet --disable-pip-version-check --no-input "${@:2}" >"$log" 2>&1; then
         tail -n 20 "$log"
         _fail "pip failed; the lines above say why, $log has all of it. Run the same command again to go on."
     fi

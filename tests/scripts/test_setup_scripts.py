@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -83,12 +84,30 @@ def test_the_second_call_costs_little(checkout: Path) -> None:
     assert min(once() for _ in range(5)) < 0.1
 
 
-@pytest.mark.parametrize("changed", ["pyproject.toml", "scripts/requirements.txt"])
+@pytest.mark.parametrize("changed", ["pyproject.toml", "scripts/requirements.lock"])
 def test_a_changed_pin_is_set_up_again(checkout: Path, changed: str) -> None:
     _set_up(checkout)
     (checkout / changed).write_text((checkout / changed).read_text() + "\n# changed\n")
     done = _call(checkout)
     assert done.returncode == 9 and f"python -m venv --clear {checkout}/.venv" in done.stderr
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_build_of_torch_is_installed_only_if_its_hash_is_known(checkout: Path, known: bool) -> None:
+    built = b"a wheel"
+    if known:
+        with (checkout / "scripts/torch.lock").open("a") as lock:
+            lock.write(f"    --hash=sha256:{hashlib.sha256(built).hexdigest()}\n")
+    _program(
+        checkout / ".venv/bin/python",
+        f"""echo "$*" >>"{checkout}/pip.log"
+while (( $# )); do [[ $1 = --dest ]] && {{ mkdir -p "$2"; printf '{built.decode()}' >"$2/torch-2-any.whl"; }}; shift; done""",
+    )
+    script = f'source "{checkout}/scripts/setup.sh"; _install_torch'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    installed = [line for line in (checkout / "pip.log").read_text().splitlines() if "pip install" in line]
+    assert (done.returncode, len(installed)) == ((0, 1) if known else (1, 0))
+    assert known or "torch-2-any.whl is not a build of PyTorch in scripts/torch.lock" in done.stderr + done.stdout
 
 
 def test_without_root_the_missing_packages_are_named(checkout: Path) -> None:
