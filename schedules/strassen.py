@@ -104,6 +104,10 @@ class Strassen(Template):
         usual = {"rows": rows, "columns": 2 * task.lanes, "parts": parts, "m_block": 7, "n_block": 1, "k_block": k_block, "axis": 0}
         return Space(self.name, self.version, options, fits, usual)
 
+    def executed_macs(self, task: Task) -> float:
+        """Seven products of eight."""
+        return task.least_macs * len(STEPS) / 8
+
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, the blocks and how many there are, and what the tile wastes."""
         layer = layer_of(task, Conv2d)

@@ -62,6 +62,10 @@ class Template(ABC):
         self._check(task, knobs)
         return self._pack(task, knobs, parameters)
 
+    def executed_macs(self, task: Task) -> float:
+        """The fewest multiply-adds that a kernel of any knobs executes; a template whose algorithm needs fewer says so."""
+        return task.least_macs
+
     def _check(self, task: Task, knobs: Knobs) -> None:
         space = self.space(task)
         if space is None:

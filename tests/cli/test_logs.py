@@ -45,6 +45,7 @@ def test_a_log_is_scored_again(cli: CommandLine, tmp_path: Path) -> None:
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [record["model"] for record in records] == 2 * [find_device("pi4").profile.origin.model]
     assert all(record["latency_us"] > record["cycles"] / 1.8e3 for record in records)  # misses are in it
+    assert all(abs(sum(record["terms_us"].values()) - record["latency_us"]) < 1e-3 for record in records)
     assert len(path.with_name(path.name + ".bak").read_text().splitlines()) == 5
     again = cli("logs", "rescore", "--logs", str(tmp_path / "logs"))
     assert again.code == 1 and "of another timing model than the current one" in again.err

@@ -38,9 +38,12 @@ def some_records(count: int = 8, threads: int = 1) -> list[Record]:
     """Different schedules of two kernels, with 1, 2, 3 … us; every fifth failed."""
     tasks = [Task((Dense(64, outputs),), threads=threads) for outputs in (64, 48)]
     pairs = [(task, schedule) for task in tasks for schedule in schedules(task)[: (count + 1) // 2]][:count]
-    records = [Record(task, schedule, float(number), when="2026-01-02T03:04:05+00:00") for number, (task, schedule) in enumerate(pairs, 1)]
+    records = [
+        Record(task, schedule, float(number), cycles=1000 * number, when="2026-01-02T03:04:05+00:00")
+        for number, (task, schedule) in enumerate(pairs, 1)
+    ]
     assert len(records) == count
-    return [replace(record, latency_us=None, error="crashed") if record.latency_us == 5 else record for record in records]
+    return [replace(record, latency_us=None, cycles=None, error="crashed") if record.latency_us == 5 else record for record in records]
 
 
 def write_log(directory: Path, records: Iterable[Record] | None = None, identity: Identity = PI) -> Path:

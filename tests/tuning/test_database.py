@@ -356,6 +356,7 @@ def test_any_record_survives(
     written: dict[Schedule, Record] = {}
     for trace, latency, samples, error in entries:
         schedule = TraceSchedule(trace)
+        samples = samples if latency is None else [*samples, latency]  # a latency is one of its samples, or between two
         written.setdefault(schedule, Record(POOL, schedule, latency, None, tuple(samples), error or None, "now"))
     Database(PI, (), folder).append(written.values())
     found = reopened(folder)

@@ -46,7 +46,7 @@ def test_merging_is_idempotent_and_the_order_does_not_matter(tmp_path_factory: p
         sources.append(folder / name)
         for part in parts:
             # Each source has latencies of its own.
-            write_log(folder / name, [replace(RECORDS[part], latency_us=100.0 + part + len(sources))])
+            write_log(folder / name, [replace(RECORDS[part], latency_us=100.0 + part + len(sources), cycles=7)])
             have.add((RECORDS[part].task, RECORDS[part].schedule))
     sources = [source for source in sources if source.exists()]
     before = [content(source) for source in sources]

@@ -110,7 +110,7 @@ def _knob(entry: dict[str, Any]) -> None:
         (_threads(4), "a record for float32_t4.jsonl, in float32_t1.jsonl"),
         (_set("name", "dense_1"), "not a record: dense_1 is not the name of "),
         (_set("v", 2), "not a record: format 2"),
-        (_set("latency_us", -1), "not a record: latency -1"),
+        (_set("latency_us", -1), "not a record: latency_us is -1, not a number of microseconds from 0.001 to 1e+09"),
         (_set("schedule", {"template": {}}), "not a record: 'knobs' is missing, or not known"),
         (_set("task", {"region": [{"kind": "lstm"}]}), "not a record: 'lstm' is missing, or not known"),
         (_set("task", {"region": [{"kind": "dense", "in_features": {}}], "dtype": "float32", "threads": 1}), "not a record: "),

@@ -26,7 +26,7 @@ from tvmmobile.tuning.search.trial import Outcome, TrialJob
 PROFILE = find_device("pi4").profile
 PRESENT = Identity.of(PROFILE)
 OLD, OLDER = replace(PRESENT, origin=Origin("modelled", "0" * 16)), replace(PRESENT, origin=Origin("modelled", "1" * 16))
-POINTWISE, CLASSIFIER = Task((Conv2d(14, 14, 64, 64),)), Task((Dense(64, 64),))
+POINTWISE, CLASSIFIER = Task((Conv2d(7, 7, 8, 8),)), Task((Dense(64, 64),))
 POOL = Task((Opaque("mean", "0123456789ab", ((1, 7, 7, 64),), (1, 1, 1, 64)),))
 
 
@@ -40,7 +40,9 @@ def schedules(task: Task) -> list[KnobSchedule]:
 
 def log(folder: Path, identity: Identity, task: Task, latencies: dict[int, float | None], when: str = "2026-01-02") -> None:
     """Records of a task's schedules by their number."""
-    records = [Record(task, schedules(task)[n], us, error=None if us else "crashed", when=when) for n, us in latencies.items()]
+    records = [
+        Record(task, schedules(task)[n], us, 7 if us else None, error=None if us else "crashed", when=when) for n, us in latencies.items()
+    ]
     Database(identity, (), folder).append(records)
 
 
@@ -115,12 +117,12 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
         asked += 1
         if asked == 4:
             raise KeyboardInterrupt
-        return Outcome(1.0 + number)
+        return Outcome(1.0 + number, cycles=7)
 
     with pytest.raises(KeyboardInterrupt):
         rescored(tmp_path, interrupted)
     assert len(Database(OLD, (tmp_path,), None)) == 6 and len(Database(PRESENT, (tmp_path,), None)) == 3
-    workers, (result,), _ = rescored(tmp_path, lambda number: Outcome(1.0 + number))
+    workers, (result,), _ = rescored(tmp_path, lambda number: Outcome(1.0 + number, cycles=7))
     assert len(workers.asked) == 3
     assert result.ranks_changed == 0 and not result.best_is_another and len(result.new) == 6
 
@@ -136,7 +138,7 @@ def test_what_the_present_model_has_already_is_kept(tmp_path: Path) -> None:
     log(tmp_path, OLD, POINTWISE, {0: 1.0, 1: 2.0})
     log(tmp_path, PRESENT, POINTWISE, {1: 30.0, 5: 40.0})
     log(tmp_path, PRESENT, CLASSIFIER, {0: 50.0})
-    workers, (result,), _ = rescored(tmp_path, lambda number: Outcome(60.0))
+    workers, (result,), _ = rescored(tmp_path, lambda number: Outcome(60.0, cycles=7))
     assert workers.asked == [(POINTWISE, 0)]
     assert [record.latency_us for record in result.new] == [60.0, 30.0]
     (path,) = tmp_path.rglob("*.jsonl")
@@ -145,7 +147,7 @@ def test_what_the_present_model_has_already_is_kept(tmp_path: Path) -> None:
 
 def test_failures_come_last(tmp_path: Path) -> None:
     log(tmp_path, OLD, POINTWISE, {0: 1.0, 1: 2.0})
-    _, (result,), _ = rescored(tmp_path, lambda number: Outcome(None, error="killed") if number == 0 else Outcome(5.0))
+    _, (result,), _ = rescored(tmp_path, lambda number: Outcome(None, error="killed") if number == 0 else Outcome(5.0, cycles=7))
     assert result.new_best_us == 5.0 and result.best_is_another and result.ranks_changed == 2
     (path,) = tmp_path.rglob("*.jsonl")
     assert [line.get("error") for line in lines(path)] == ["killed", None]

@@ -170,7 +170,8 @@ def _print_device(console: Console, logs: list[Log], present: Identity | None) -
     """A table for each identity: latencies of different ones must not stand in one column."""
     from tvmmobile.results.report.wording import UNKNOWN, plural
     from tvmmobile.system.console import table_of
-    from tvmmobile.tuning.logs.inspection import model_name, shares, short
+    from tvmmobile.tuning.claims import short
+    from tvmmobile.tuning.logs.inspection import model_name, shares
 
     found = [share for log in logs for share in shares(log)]
     for identity in dict.fromkeys(share.identity for share in found):

@@ -83,6 +83,14 @@ def _window_name(kernel: tuple[int, int], stride: tuple[int, int], padding: tupl
     return f"k{kernel[0]}x{kernel[1]}s{stride[0]}x{stride[1]}p{'.'.join(map(str, padding))}"
 
 
+def _inside(extent: int, outputs: int, kernel: int, stride: int, padding: int) -> int:
+    """Along one axis, how many pairs of an output and a place of its window lie in the input, and not in the padding."""
+    if not padding and (outputs - 1) * stride + kernel <= extent:
+        return outputs * kernel
+    begins = range(-padding, -padding + outputs * stride, stride)
+    return sum(max(min(begin + kernel, extent) - max(begin, 0), 0) for begin in begins)
+
+
 def _pieces_name(sources: tuple[int, ...], pieces: tuple[tuple[int, int, int], ...]) -> list[str]:
     """See `Conv2d.sources`; empty where the input is one tensor."""
     cuts = "-".join(".".join(map(str, piece)) for piece in pieces)
@@ -173,6 +181,13 @@ class Conv2d(WindowLayer):
     def macs(self) -> int:
         """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1)."""
         return math.prod(self.weight_shape) * self.out_height * self.out_width
+
+    @property
+    def least_macs(self) -> int:
+        """Those of `macs` that are not with the padding's zeros: a kernel may leave out the others."""
+        rows = _inside(self.height, self.out_height, self.kernel[0], self.stride[0], self.padding[0])
+        columns = _inside(self.width, self.out_width, self.kernel[1], self.stride[1], self.padding[1])
+        return rows * columns * self.weight_shape[2] * self.out_channels
 
     @property
     def constants(self) -> int:

@@ -63,3 +63,8 @@ BASELINE = Machine()
 def machine_of(mcpu: str) -> Machine:
     """The core with LLVM's name `mcpu`; the baseline where it is not known."""
     return _MACHINES.get(mcpu, BASELINE)
+
+
+def is_known(mcpu: str) -> bool:
+    """Whether the core with LLVM's name `mcpu` has figures of its own."""
+    return mcpu in _MACHINES

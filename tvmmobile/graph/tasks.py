@@ -56,6 +56,11 @@ class Task:
         """Multiply-adds of the region."""
         return sum(layer.macs for layer in self.region)
 
+    @cached_property
+    def least_macs(self) -> int:
+        """Multiply-adds of the region that every kernel executes which multiplies directly."""
+        return sum(layer.least_macs if isinstance(layer, Conv2d) else layer.macs for layer in self.region)
+
     @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of what the region's layers read besides their inputs: a kernel's arguments after its input, in this order.

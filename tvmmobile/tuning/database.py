@@ -8,12 +8,11 @@ them are used.
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,16 @@ from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
+from tvmmobile.tuning.claims import Figures, Limits, read_figures, short, untakable
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 FORMAT = 1
 #: What reading a line, or the extents of a task that no network has, may raise.
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
+
+
+#: What is wrong with the last line of a log whose writer was cut off.
+UNFINISHED = "the last line is unfinished"
 
 
 class MalformedRecord(ValueError):
@@ -46,11 +50,20 @@ class Identity:
     device: str
     origin: Origin
     tvm: str = TVM_VERSION
+    #: What no record of it can beat; `None` where that is not known, as of records in a file.
+    limits: Limits | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, profile: DeviceProfile) -> Identity:
         """That of what a device gives now."""
-        return cls(profile.name, profile.origin)
+        return cls(profile.name, profile.origin, limits=Limits.of(profile))
+
+    def refuses(self, found: Identity, record: Record) -> str:
+        """Why a record of what measured it cannot be true; "" where it can, or is not comparable with this."""
+        if self.limits is None or found != self:
+            return ""
+        figures = Figures(record.latency_us, record.cycles, record.samples_us, record.terms_us)
+        return self.limits.contradiction(record.task, record.schedule, figures)
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class Record:
         samples_us: raw samples where they were measured.
         error: why it failed, `None` where it did not.
         when: ISO 8601, UTC.
+        terms_us: what a modelled latency consists of, by name (docs/virtual-boards.md); empty where it was measured, and in older logs.
     """
 
     task: Task
@@ -72,6 +86,16 @@ class Record:
     samples_us: tuple[float, ...] = ()
     error: str | None = None
     when: str = ""
+    terms_us: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class RefusedLine:
+    """A line of a log that was not taken, and why."""
+
+    path: Path
+    number: int
+    why: str
 
 
 class Database:
@@ -85,6 +109,7 @@ class Database:
     Attributes:
         ignored: lines that do not count, whatever the reason.
         outdated: how many of them differ in the timing model alone.
+        refused: those of them that hold no record, or one that cannot be true.
     """
 
     def __init__(self, identity: Identity, sources: Iterable[Path], target: Path | None) -> None:
@@ -92,6 +117,7 @@ class Database:
         self.target = target
         self.ignored = 0
         self.outdated = 0
+        self.refused: list[RefusedLine] = []
         self._records: dict[Task, list[Record]] = {}
         self._seen: set[tuple[Task, Schedule]] = set()
         for directory in dict.fromkeys([*sources, *([target] if target else [])]):
@@ -169,8 +195,8 @@ class Database:
 
     def _read(self, path: Path) -> Iterator[tuple[Record, bool]]:
         """The records of a file that have this identity, each with whether this version can still build it."""
-        known = _Known()
-        for line in lines_in(content_of(path)):
+        known, content = _Known(), content_of(path)
+        for number, line in enumerate(lines_in(content), 1):
             try:
                 value = json.loads(line.decode())
                 found = _identity_of(value)
@@ -180,10 +206,15 @@ class Database:
                     continue
                 record = _decode(value, known)
                 can_be_built = usable(record, known)
-            except _MALFORMED:
-                self.ignored += 1  # torn by a crash, or not ours
-                continue
-            yield record, can_be_built
+            except _MALFORMED as error:  # torn by a crash, or not ours
+                why = UNFINISHED if line and content.endswith(line) else f"not a record: {short(_reason(error))}"
+            else:
+                why = self.identity.refuses(found, record) or ("" if can_be_built else untakable(record.schedule))
+                if not why:
+                    yield record, can_be_built
+                    continue
+            self.ignored += 1
+            self.refused.append(RefusedLine(path, number, why))
 
     def _lines(self, records: Iterable[Record]) -> str:
         return "".join(json.dumps(self._encode(record), separators=(",", ":")) + "\n" for record in records)
@@ -203,6 +234,8 @@ class Database:
         for name in ("cycles", "samples_us", "error"):
             if getattr(record, name):
                 value[name] = getattr(record, name)
+        if record.terms_us:
+            value["terms_us"] = dict(record.terms_us)
         return value
 
 
@@ -234,8 +267,6 @@ def read_record(line: bytes) -> tuple[Identity, Record]:
     """A record, and the identity of what measured it; raises `MalformedRecord` where the line holds none."""
     try:
         value = json.loads(line.decode())
-        if not isinstance(value, dict):
-            raise ValueError("it is not a JSON object")
         identity = _identity_of(value)
         record = _decode(value, _Known())
         usable(record)  # shapes that no layer has come up here
@@ -276,6 +307,8 @@ def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str |
 
 def _identity_of(value: dict[str, Any]) -> Identity:
     """Raises `KeyError` or `ValueError`."""
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
     device, model, tvm = value["device"], value.get("model"), value["tvm"]
     if not all(isinstance(name, str) for name in (device, tvm, model or "")):
         raise ValueError("its device, timing model or TVM version is not text")
@@ -314,19 +347,20 @@ class _Known:
 def _decode(value: dict[str, Any], known: _Known) -> Record:
     if value["v"] != FORMAT:
         raise ValueError(f"format {value['v']}")
-    task, latency = known.task(value["name"], value["task"]), value["latency_us"]
-    if latency is not None and not 0 < float(latency) < math.inf:
-        raise ValueError(f"latency {latency}")
+    task, figures, error = known.task(value["name"], value["task"]), read_figures(value), value.get("error")
+    if not isinstance(error, str | None):
+        raise ValueError("error is not text")
     schedule = schedule_from_json(value["schedule"])
     hash((task, schedule))  # a dict where a number belongs would come up where records are looked up
     return Record(
         task,
         schedule,
-        None if latency is None else float(latency),
-        value.get("cycles"),
-        tuple(value.get("samples_us", ())),
-        value.get("error"),
+        figures.latency_us,
+        figures.cycles,
+        figures.samples_us,
+        error,
         str(value.get("when", "")),
+        figures.terms_us,
     )
 
 

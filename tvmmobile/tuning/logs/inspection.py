@@ -12,10 +12,12 @@ import filelock
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
-from tvmmobile.schedules import KnobSchedule, template_named
+from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
+from tvmmobile.tuning.claims import is_retired, short, untakable
 from tvmmobile.tuning.database import (
+    UNFINISHED,
     Identity,
     MalformedRecord,
     Record,
@@ -103,9 +105,8 @@ def inspect(path: Path, present: Identity | None, content: bytes | None = None) 
         fault, remark = line.fault, ""
         if line.identity is not None and line.record is not None:
             key = (line.identity, line.record.task, line.record.schedule)
-            fault = (
-                fault or _misplaced(path, line.identity, line.record) or ("an earlier line has the same schedule" if key in seen else "")
-            )
+            fault = fault or _misplaced(path, line.identity, line.record) or refusal(line.identity, line.record, present)
+            fault = fault or ("an earlier line has the same schedule" if key in seen else "")
             remark = "" if fault else _outdated(line.identity, line.record, present)
             seen.add(key)
         lines.append(LogLine(line.number, line.text, line.identity, line.record, fault, remark))
@@ -120,10 +121,10 @@ def read_lines(content: bytes) -> Iterator[LogLine]:
         try:
             identity, record = read_record(text)
         except MalformedRecord as error:
-            why = "the last line is unfinished" if unfinished else f"not a record: {short(str(error))}"
+            why = UNFINISHED if unfinished else f"not a record: {short(str(error))}"
             yield LogLine(number, text, None, None, why)
         else:
-            yield LogLine(number, text, identity, record, _impossible(record))
+            yield LogLine(number, text, identity, record, "" if usable(record) else untakable(record.schedule))
 
 
 def settled_content(path: Path) -> bytes:
@@ -136,20 +137,6 @@ def settled_content(path: Path) -> bytes:
     return content
 
 
-def _impossible(record: Record) -> str:
-    """A fault where this version has the schedule's template, but that does not take it for the task."""
-    if usable(record) or _retired(record):
-        return ""
-    schedule = record.schedule
-    named = f"{schedule.template}@{schedule.version}" if isinstance(schedule, KnobSchedule) else "MetaSchedule"
-    return f"{short(named)} does not take such a schedule for the kernel"
-
-
-def _retired(record: Record) -> bool:
-    schedule = record.schedule
-    return isinstance(schedule, KnobSchedule) and template_named(schedule.template, schedule.version) is None
-
-
 def _misplaced(path: Path, identity: Identity, record: Record) -> str:
     if identity.device != path.parent.name:
         return f"a record of {short(identity.device)}, in the folder of {path.parent.name}"
@@ -157,12 +144,17 @@ def _misplaced(path: Path, identity: Identity, record: Record) -> str:
     return "" if name == path.name else f"a record for {short(name)}, in {path.name}"
 
 
+def refusal(identity: Identity, record: Record, present: Identity | None) -> str:
+    """Why a record cannot be true on the device that is known here; "" where it can, or none is."""
+    return "" if present is None else present.refuses(identity, record)
+
+
 def _outdated(identity: Identity, record: Record, present: Identity | None) -> str:
     if identity.tvm != TVM_VERSION:
         return f"TVM {short(identity.tvm)}; this is {TVM_VERSION}"
     if present is not None and identity.origin != present.origin:
         return f"{model_name(identity)}; now it is {model_name(present)}"
-    if isinstance(record.schedule, KnobSchedule) and _retired(record):
+    if isinstance(record.schedule, KnobSchedule) and is_retired(record.schedule):
         return f"{short(record.schedule.template)}@{record.schedule.version} is a template that this version does not have"
     return ""
 
@@ -171,12 +163,6 @@ def model_name(identity: Identity) -> str:
     """How the timing model that latencies rest on is called in messages."""
     name = identity.origin.written
     return "no timing model" if name is None else f"timing model {short(name)}"
-
-
-def short(text: str) -> str:
-    """Words from a log, safe to be printed and not longer than a line or two."""
-    line = "".join(character for character in " ".join(text.split()) if character.isprintable())
-    return line if len(line) <= 120 else line[:119] + "…"
 
 
 @dataclass(frozen=True)

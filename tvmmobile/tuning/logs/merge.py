@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from tvmmobile.graph.tasks import Task
@@ -13,22 +14,14 @@ from tvmmobile.kernels.serial import Schedule
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
-from tvmmobile.tuning.database import Identity, Record, content_of, file_name, locked, log_paths, writing
+from tvmmobile.tuning.claims import short
+from tvmmobile.tuning.database import Identity, Record, RefusedLine, content_of, file_name, locked, log_paths, writing
 from tvmmobile.tuning.logs.directories import Present, present_identity
-from tvmmobile.tuning.logs.inspection import LogLine, is_log_name, logs_in, model_name, read_lines, settled_content, short
+from tvmmobile.tuning.logs.inspection import LogLine, is_log_name, logs_in, model_name, read_lines, refusal, settled_content
 
 #: Devices' names become folders.
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 Key = tuple[Identity, Task, Schedule]
-
-
-@dataclass(frozen=True)
-class RefusedLine:
-    """A line that was not taken, and why."""
-
-    path: Path
-    number: int
-    why: str
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,8 @@ def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
             rest on several timing models and nothing tells which counts.
     """
     files = _files_of(sources)
-    found, refused = _read(files)
+    present = cache(present)
+    found, refused = _read(files, present)
     models = {device: _models(device, found, into, present) for device in {one.identity.device for one in found}}
     wanted: dict[str, dict[str, list[_Found]]] = {}
     for one in found:
@@ -113,14 +107,14 @@ def _files_of(sources: Sequence[Path]) -> list[Path]:
     return list(files.values())
 
 
-def _read(files: Iterable[Path]) -> tuple[list[_Found], list[RefusedLine]]:
+def _read(files: Iterable[Path], present: Present) -> tuple[list[_Found], list[RefusedLine]]:
     found: list[_Found] = []
     refused: list[RefusedLine] = []
     for path in files:
         for line in read_lines(settled_content(path)):
             why = line.fault
             if line.identity is not None and line.record is not None and not why:
-                why = _unsafe(line.identity, line.record)
+                why = _unsafe(line.identity, line.record) or refusal(line.identity, line.record, present(line.identity.device))
                 if not why:
                     found.append(_Found(path, line, line.identity, line.record))
             if why:

@@ -40,6 +40,7 @@ class Outcome:
         error: why it failed, in a line.
         outage: the device could not be reached, which says nothing about the schedule.
         final: it will not be reached again in this run.
+        terms_us: what a modelled latency consists of, by name.
     """
 
     latency_us: float | None
@@ -48,6 +49,7 @@ class Outcome:
     error: str | None = None
     outage: bool = False
     final: bool = False
+    terms_us: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def _measure(job: TrialJob, library: Path) -> Outcome:
     if not difference <= job.task.precision.tolerance:
         return Outcome(None, error=f"wrong values: error {difference:.2g} of the output's largest magnitude")
     samples = tuple(round(sample / 1000, 3) for sample in run.latency.samples_ns)
-    return Outcome(round(run.latency.seconds * 1e6, 4), run.latency.cycles, samples)
+    terms = tuple((name, round(ms * 1e3, 4)) for name, ms in run.latency.term_ms.items())
+    return Outcome(round(run.latency.seconds * 1e6, 4), run.latency.cycles, samples, terms_us=terms)
 
 
 @functools.lru_cache(maxsize=4)

@@ -279,7 +279,7 @@ def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
 
 def record_of(job: TrialJob, outcome: Outcome) -> Record:
     """What a log keeps of a trial."""
-    return Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error)
+    return Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error, terms_us=outcome.terms_us)
 
 
 def make_strategy(

@@ -1,0 +1,149 @@
+"""What a record claims of its latency, and whether that can be: its numbers' types and ranges, and what no core can beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.machine import is_known
+from tvmmobile.graph.precision import is_precision
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule
+from tvmmobile.schedules import KnobSchedule, template_named
+
+#: In microseconds: a nanosecond, and 17 minutes, many times the deadline of a trial.
+LEAST_US, MOST_US = 1e-3, 1e9
+_MOST_CYCLES = 10**15
+#: Figures are rounded when they are written: latencies and terms to 1e-4 us, samples to 1e-3 us, cycles to whole ones.
+_ROUNDING_US = 2e-3
+#: Core cycles are those of all threads, also after the last one that the kernel waits for.
+_AFTER_THE_END = 1.1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The numbers of a record; see `database.Record`."""
+
+    latency_us: float | None
+    cycles: int | None
+    samples_us: tuple[float, ...]
+    terms_us: tuple[tuple[str, float], ...]
+
+
+def read_figures(value: Mapping[str, Any]) -> Figures:
+    """The numbers of a line; raises `KeyError` or `ValueError` where one is not a number, is out of range, or contradicts the others."""
+    latency, cycles, samples, terms = value["latency_us"], value.get("cycles"), value.get("samples_us", ()), value.get("terms_us", {})
+    if latency is not None:
+        latency = _microseconds("latency_us", latency, LEAST_US)
+    if cycles is not None and not (type(cycles) is int and 0 < cycles <= _MOST_CYCLES):
+        raise ValueError(f"cycles is {_shown(cycles)}, not a positive whole number")
+    if not isinstance(samples, list | tuple) or not isinstance(terms, dict):
+        raise ValueError("samples_us is not a list, or terms_us is not an object")
+    times = tuple(_microseconds("samples_us", sample, 0.0) for sample in samples)
+    parts = tuple((name, _microseconds(f"terms_us.{name}", term, 0.0)) for name, term in terms.items())
+    _check_sums(latency, times, parts)
+    return Figures(latency, cycles, times, parts)
+
+
+def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_us: tuple[tuple[str, float], ...]) -> None:
+    """Raises `ValueError` where a latency is not what its samples or its terms give."""
+    if latency_us is None:
+        return
+    if samples_us and not min(samples_us) - _ROUNDING_US <= latency_us <= max(samples_us) + _ROUNDING_US:
+        raise ValueError(f"latency_us is {latency_us:g}, and its samples are from {min(samples_us):g} to {max(samples_us):g}")
+    total = math.fsum(term for _, term in terms_us)
+    if terms_us and abs(total - latency_us) > _ROUNDING_US:
+        raise ValueError(f"latency_us is {latency_us:g}, and its terms add up to {total:g}")
+
+
+def _microseconds(name: str, value: Any, least: float) -> float:
+    if type(value) not in (int, float) or not least <= value <= MOST_US:
+        raise ValueError(f"{name} is {_shown(value)}, not a number of microseconds from {least:g} to {MOST_US:g}")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    return "a huge number" if type(value) is int and abs(value) > _MOST_CYCLES else short(ascii(value))
+
+
+def short(text: str) -> str:
+    """Words from a log, safe to be printed and not longer than a line or two."""
+    line = "".join(character for character in " ".join(text.split()) if character.isprintable())
+    return line if len(line) <= 120 else line[:119] + "…"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What no kernel on a device can beat.
+
+    Attributes:
+        clock_hz: of its cores; 0 where it is not known.
+        cores: how many there are.
+        fma_lanes_per_cycle: float32 multiply-adds that one starts in a cycle; 0 where the core is not known.
+        modelled: latencies are modelled, so that each has core cycles.
+    """
+
+    clock_hz: float
+    cores: int
+    fma_lanes_per_cycle: int
+    modelled: bool
+
+    @classmethod
+    def of(cls, profile: DeviceProfile) -> Limits | None:
+        """Those of a device; `None` where nothing is known of the clock, as of a machine that emulates the board."""
+        if profile.origin.kind == "emulated" or not profile.clock_hz:
+            return None
+        lanes = profile.machine.fma_lanes_per_cycle if profile.origin.modelled or is_known(profile.mcpu) else 0
+        return cls(profile.clock_hz, profile.cores, lanes, profile.origin.modelled)
+
+    def contradiction(self, task: Task, schedule: Schedule, figures: Figures) -> str:
+        """Why a kernel cannot have these figures; "" where it can.
+
+        Its core cycles take longer at the device's clock, or the multiply-adds that its schedule executes do at the cores' peak.
+        """
+        latency_us, cycles = figures.latency_us, figures.cycles
+        if latency_us is None:
+            return ""
+        if self.modelled and cycles is None:
+            return "its latency is modelled, and it has no core cycles"
+        threads = min(task.threads, self.cores)
+        core_us = (cycles or 0) / self.clock_hz * 1e6
+        least_us = core_us / (threads if threads == 1 else threads * _AFTER_THE_END)
+        said = f"latency_us is {latency_us:g}, and its"
+        if least_us > latency_us + _ROUNDING_US:
+            return f"{said} core cycles alone take at least {least_us:.4g} at {self.clock_hz / 1e9:g} GHz"
+        term_us = dict(figures.terms_us).get("core", core_us)
+        if threads == 1 and abs(term_us - core_us) > _ROUNDING_US:
+            return f"terms_us.core is {term_us:g}, and its core cycles take {core_us:.4g} at {self.clock_hz / 1e9:g} GHz"
+        least_us = self._least_us(task, schedule, threads, latency_us + _ROUNDING_US)
+        return f"{said} multiply-adds take at least {least_us:.4g} at the peak of the cores" if least_us > latency_us + _ROUNDING_US else ""
+
+    def _least_us(self, task: Task, schedule: Schedule, threads: int, enough_us: float) -> float:
+        """What the multiply-adds take that the schedule executes; or `enough_us`, where they take no more, or the peak is not known."""
+        if not self.fma_lanes_per_cycle or not is_precision(task.dtype):
+            return enough_us
+        peak_per_us = self.clock_hz * 1e-6 * threads * self.fma_lanes_per_cycle * task.precision.fma_rate
+        # Few records are so fast that it matters which algorithm they run.
+        return max(enough_us, _executed(task, schedule) / peak_per_us) if task.least_macs > enough_us * peak_per_us else enough_us
+
+
+def _executed(task: Task, schedule: Schedule) -> float:
+    """The multiply-adds that a schedule cannot do without."""
+    template = template_named(schedule.template, schedule.version) if isinstance(schedule, KnobSchedule) else None
+    return task.least_macs if template is None else template.executed_macs(task)
+
+
+def is_retired(schedule: Schedule) -> bool:
+    """Whether a schedule's template is one that this version does not have."""
+    return isinstance(schedule, KnobSchedule) and template_named(schedule.template, schedule.version) is None
+
+
+def untakable(schedule: Schedule) -> str:
+    """Why a schedule that cannot be built for its kernel never could be; "" where only this version lacks its template."""
+    if is_retired(schedule):
+        return ""
+    named = f"{schedule.template}@{schedule.version}" if isinstance(schedule, KnobSchedule) else "MetaSchedule"
+    return f"{short(named)} does not take such a schedule for the kernel"
