@@ -97,6 +97,7 @@ def bad_inputs(folder: Path) -> dict[str, str]:
     (folder / "short.npy").write_bytes((folder / "nan.npy").read_bytes()[:-1])
     with (folder / "archive.npy").open("wb") as stream:
         np.savez(stream, array)
+    (folder / "syntax.npy").write_bytes((folder / "nan.npy").read_bytes().replace(b"}", b"("))
     return {
         "absent.png": "does not exist",
         "cut.png": "cannot be read as an image",
@@ -114,6 +115,7 @@ def bad_inputs(folder: Path) -> dict[str, str]:
         "swapped.npy": "holds >f4",
         "nothing.npy": "holds uint8 [0, 5, 3]",
         "nan.npy": "holds values that are not finite",
+        "syntax.npy": "is not an array of numbers",
         "short.npy": "is not an array of numbers",
         "archive.npy": "is an archive",
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,7 @@ def test_two_of_one_name_cannot_share_a_report(tmp_path: Path) -> None:
         (lambda manifest: manifest["kernels"][0].update(latency_us=-1), "has a latency of -1"),
         (lambda manifest: manifest["kernels"][0].update(schedule={}), "'knobs' is missing"),
         (lambda manifest: manifest["kernels"].append("conv"), "is not a manifest"),
+        (lambda manifest: manifest["model"].update(resolution=float("inf")), "is not a manifest"),
         (lambda manifest: manifest.update(sha256="0" * 64), "is not the library its manifest describes"),
     ],
 )
@@ -94,6 +97,41 @@ def test_a_pickled_reference_runs_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_damaged_reference(tmp_path: Path, content: bytes) -> None:
     write_library(tmp_path).with_suffix(".reference.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"reference\.npz cannot be read"):
+        find_libraries([tmp_path])
+
+
+def _archive(method: int, members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, method)
+    return stream.getvalue()
+
+
+def _npy(shape: str) -> bytes:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(4 * 3 * 32 * 32)
+
+
+def _corrupt(content: bytes) -> bytes:
+    """The same with other bytes where the first member's packed content is."""
+    return content[:60] + b"\xff" * 20 + content[80:]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (_archive(zipfile.ZIP_STORED, {"input.npy": b"no array", "output.npy": b""}), "does not hold the arrays"),
+        (_archive(zipfile.ZIP_STORED, {"input.npy": _npy("(1, 3, 32, ((("), "output.npy": b""}), "cannot be read"),
+        (_archive(zipfile.ZIP_STORED, {"input.npy": _npy("(99999999, 99999999)"), "output.npy": b""}), "cannot be read"),
+        (_corrupt(_archive(zipfile.ZIP_DEFLATED, {"input.npy": _npy("(1, 3, 32, 32)"), "output.npy": b""})), "cannot be read"),
+        (_archive(zipfile.ZIP_DEFLATED, {"input.npy": bytes(1 << 25), "output.npy": b""}), "does not hold the arrays"),
+    ],
+    ids=["text", "syntax", "shape", "deflate", "bomb"],
+)
+def test_a_hostile_reference(tmp_path: Path, content: bytes, said: str) -> None:
+    write_library(tmp_path).with_suffix(".reference.npz").write_bytes(content)
+    with pytest.raises(UserError, match=said):
         find_libraries([tmp_path])
 
 

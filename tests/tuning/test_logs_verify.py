@@ -107,6 +107,7 @@ def _knob(entry: dict[str, Any]) -> None:
     [
         (_set("device", "pi5"), "a record of pi5, in the folder of pi4-virtual"),
         (_set("device", ["pi4"]), "not a record: its device, timing model or TVM version is not text"),
+        (_set("model", []), "not a record: its device, timing model or TVM version is not text"),
         (_threads(4), "a record for float32_t4.jsonl, in float32_t1.jsonl"),
         (_set("name", "dense_1"), "not a record: dense_1 is not the name of "),
         (_set("v", 2), "not a record: format 2"),

@@ -60,6 +60,10 @@ def test_boards_that_differ_in_their_clock() -> None:
         ('mcpu = "cortex-a72"', 'mcpu = ""', "mcpu: string should have at least 1 character"),
         ('name = "pi4"', 'name = "pi5"', "name is 'pi5'"),
         ("[caches]", "[caches", "is not a TOML file"),
+        ("cores = 4", f"cores = {'9' * 5000}", "is not a TOML file: Exceeds the limit"),
+        ("cores = 4", f"cores = {'[' * 5000}{']' * 5000}", "is not a TOML file"),
+        ("cores = 4", f"{'a' * 5000} = 4", "cores: field required; 'aaa"),
+        ('mcpu = "cortex-a72"', f"mcpu = {['x' * 5000]}", "mcpu: input should be a valid string"),
     ],
 )
 def test_an_absurd_figure_is_refused_by_file_and_field(tmp_path: Path, figure: str, instead: str, complaint: str) -> None:

@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,12 +161,33 @@ def test_files_are_read_as_written(tmp_path: Path) -> None:
     assert replace(fit, parameters=fit.parameters[:2]).digest != fit.digest
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"errors": {}, "observations": [{}], "parameters": []}'])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"errors": {}, "observations": [{}], "parameters": []}'])
 def test_files_that_are_no_calibration(tmp_path: Path, text: str) -> None:
     (tmp_path / "pi4.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"pi4\.json is not a calibration") as caught:
         read_fit(tmp_path / "pi4.json")
     assert "scripts/calibrate" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"measured_ms": ', '"measured_ms": -', 1),
+        lambda text: text.replace('"modelled_ms": [', '"modelled_ms": [1.0, ', 1),
+        lambda text: text.replace('"left_out_ms": [', '"left_out_ms": [{}, ', 1),
+        lambda text: text.replace('"core_cycles": ', '"core_cycles": 1e999', 1),
+        lambda text: text.replace("{", "[" * 100_000, 1),
+        lambda text: text.replace("pi4", "\udcff", 1),
+        lambda _: "",
+    ],
+    ids=["negative", "longer", "object", "infinite", "deep", "bytes", "empty"],
+)
+def test_calibrations_with_a_wrong_figure(tmp_path: Path, change: Callable[[str], str]) -> None:
+    write_fit(made_up_fit(noise=0.05), tmp_path / "pi4.json")
+    text = change((tmp_path / "pi4.json").read_text(encoding="utf-8"))
+    (tmp_path / "pi4.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"pi4\.json is (not a calibration: .|empty\.)"):
+        read_fit(tmp_path / "pi4.json")
 
 
 @pytest.mark.parametrize(

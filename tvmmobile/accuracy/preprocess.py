@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,8 +115,10 @@ def _load_array(path: Path) -> npt.NDArray[np.generic]:
     try:
         # Mapped: a header that promises more than the file holds is refused before anything is allocated. No pickle is ever read.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, struct.error) as error:
-        raise UserError(f"{path} is not an array of numbers that NumPy can read: {_line(error)}.", "Write it with numpy.save.") from error
+    except Exception as error:  # whatever NumPy's readers meet, those of Python's own syntax in the header among them
+        raise UserError(
+            f"{path} is not an array of numbers that NumPy can read: {one_line(error)}.", "Write it with numpy.save."
+        ) from error
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} is an archive of arrays.", "Give one array, written with numpy.save.")
     return array
@@ -137,13 +139,13 @@ def _pillow_reads(path: Path) -> Iterator[Image]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # photos of today are that large; twice as much is refused
+            warnings.simplefilter("ignore")  # of damaged tags; and photos of today are large: twice as much is refused
             with Image.open(path) as image:
                 yield image
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image.", "Give an image such as PNG or JPEG, or an array in a .npy file.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image: {_line(error)}.", "Check that it is complete.") from error
+        raise UserError(f"{path} cannot be read as an image: {one_line(error)}.", "Check that it is complete.") from error
 
 
 def _check_kind(image: Image, source: str, preprocessing: Preprocessing) -> None:
@@ -184,7 +186,3 @@ def _from_image(image: Image, source: str, preprocessing: Preprocessing) -> Inpu
 
 def _words(triple: Triple) -> str:
     return f"{triple[0]:g}" if len(set(triple)) == 1 else f"({', '.join(f'{value:g}' for value in triple)})"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__

@@ -16,10 +16,12 @@ import numpy.typing as npt
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.files import sha256_of
 
 _AGAIN = "Compile the library again."
+#: More than the header of an array of few dimensions takes.
+_HEADER_BYTES = 4096
 
 
 def stem_of(variant: str, dtype: str, threads: int) -> str:
@@ -58,15 +60,29 @@ class Library:
 
     def reference(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """The reference input, NCHW, and the output PyTorch or another gave; runs no code. Raises `UserError` for a bad file."""
+        shapes = self.spec.input_shape, self.spec.output_shape
+        others = UserError(f"{self.reference_path} does not hold the arrays of {self.spec.variant}.", _AGAIN)
         try:
+            if _largest(self.reference_path) > FLOAT32.numpy.itemsize * max(map(math.prod, shapes)) + _HEADER_BYTES:
+                raise others  # unpacked, it might fill memory
             with np.load(self.reference_path, allow_pickle=False) as arrays:
                 data, output = arrays["input"], arrays["output"]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.reference_path} cannot be read: {error}.", _AGAIN) from error
-        shapes = self.spec.input_shape, self.spec.output_shape
-        if (data.shape, output.shape) != shapes or {data.dtype, output.dtype} != {FLOAT32.numpy}:
-            raise UserError(f"{self.reference_path} does not hold the arrays of {self.spec.variant}.", _AGAIN)
+        except UserError:
+            raise
+        except Exception as error:  # whatever the readers of zip, deflate and NumPy's headers meet in a damaged file
+            raise UserError(f"{self.reference_path} cannot be read: {one_line(error)}.", _AGAIN) from error
+        if any(
+            not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != FLOAT32.numpy
+            for array, shape in zip((data, output), shapes, strict=True)
+        ):
+            raise others
         return data, output
+
+
+def _largest(path: Path) -> int:
+    """The bytes of the largest array in an archive, unpacked and with its header."""
+    with zipfile.ZipFile(path) as archive:
+        return max((info.file_size for info in archive.infolist()), default=0)
 
 
 def find_libraries(paths: Sequence[Path]) -> list[Library]:
@@ -102,7 +118,7 @@ def _described(path: Path) -> Library:
         library = Library(_spec(manifest), str(manifest["dtype"]), int(manifest["threads"]), path)
         _check(manifest)
         digest = manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path.with_suffix('.json')} is not a manifest of tvmmobile: {problem}.", _AGAIN) from error
     if sha256_of(path) != digest:

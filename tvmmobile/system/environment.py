@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, shown
 
 #: The version of TVM that every library, log and agent is built with.
 TVM_VERSION = "0.27.0.post1"
@@ -35,9 +35,9 @@ def user_data_dir() -> Path:
 def adb_server_port() -> int:
     """adb's port on this machine: `ANDROID_ADB_SERVER_PORT`, which adb reads too, or 5037; raises `UserError` if it is not a port."""
     text = os.environ.get("ANDROID_ADB_SERVER_PORT") or "5037"
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
         raise UserError(
-            f"ANDROID_ADB_SERVER_PORT is {text!r}, which is not a port.", "Set it to a number from 1 to 65535, or unset it for 5037."
+            f"ANDROID_ADB_SERVER_PORT is {shown(text)}, which is not a port.", "Set it to a number from 1 to 65535, or unset it for 5037."
         )
     return int(text)
 

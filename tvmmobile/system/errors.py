@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import IntEnum
+
+#: Characters of an error's sentence: what it quotes may have any length.
+_MOST_SAID = 1200
+#: Characters of a value from elsewhere, or of a field's name, in a message.
+MOST_SHOWN = 60
+
+
+_LINE_END = re.compile(r"\s*[^\S ]\s*")
 
 
 class ExitCode(IntEnum):
@@ -20,13 +29,16 @@ class ExitCode(IntEnum):
 
 
 class UserError(Exception):
-    """A failure the user can repair: what was wrong and where, what to do about it (a command where there is one), and the exit code."""
+    """A failure the user can repair: what was wrong and where, what to do about it (a command where there is one), and the exit code.
+
+    Whatever is quoted in the message, it is one printable line: names in files and what programs say may hold line ends and escape codes.
+    """
 
     def __init__(self, message: str, remedy: str = "", exit_code: ExitCode = ExitCode.USAGE) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message = in_one_line(message, _MOST_SAID)
         self.remedy = remedy
         self.exit_code = exit_code
+        super().__init__(message)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
@@ -51,7 +63,27 @@ class Disagreement(UserError):
         super().__init__(message, remedy, ExitCode.DISAGREES)
 
 
-def some_of(names: Sequence[str], most: int = 3) -> str:
+def shown(value: object) -> str:
+    """A value from elsewhere for a message, in printable ASCII and short."""
+    if isinstance(value, int) and abs(value) > 1e18:
+        return "a huge number"  # Python writes no number of thousands of digits
+    text = ascii(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def in_one_line(text: str, most: int) -> str:
+    """Text with a blank for line ends and what is blank around them, and other characters that are not printable escaped; cut at `most`."""
+    line = _LINE_END.sub(" ", text[: 4 * most])
+    plain = line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return plain if len(plain) <= most else f"{plain[:most]}..."
+
+
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What another's error says, in one printable line without the full stop."""
+    return in_one_line(str(error), most).rstrip(".") or type(error).__name__
+
+
+def some_of(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
     """The first few names for a message, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
+    return f"{between.join(names[:most])}{more}"

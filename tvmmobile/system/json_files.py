@@ -11,14 +11,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import MOST_SHOWN, UserError, shown
 
 #: A file with more is not one of ours; it would fill memory before anything could be said of it.
 MOST_BYTES = 64 << 20
 #: Levels of objects and lists within one another. What is read can then be written again: `json.dumps` recurses.
 MOST_LEVELS = 32
-#: Of a value, or of a field's name, in a message.
-_MOST_CHARACTERS = 60
 
 Value = TypeVar("Value")
 
@@ -70,7 +68,7 @@ def place(parts: Sequence[int | str]) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += ("." if text else "") + (part if part.isidentifier() and len(part) <= _MOST_CHARACTERS else _shown(part))
+            text += ("." if text else "") + (part if part.isidentifier() and len(part) <= MOST_SHOWN else shown(part))
     return text or "the whole"
 
 
@@ -108,13 +106,5 @@ def _sentence(where: Sequence[int | str], problem: str, message: str, value: obj
         return f"{place(where)} is missing"
     if problem == "unexpected_keyword_argument":
         return f"{place(where)} is not known"
-    shown = f" (it is {_shown(value)})" if value is None or isinstance(value, int | float | str) else ""
-    return f"{place(where)}: {message[0].lower()}{message[1:]}{shown}"
-
-
-def _shown(value: object) -> str:
-    """A value from a file, in printable ASCII and short."""
-    if isinstance(value, int) and abs(value) > 1e18:
-        return "a huge number"  # Python writes no number of thousands of digits
-    text = ascii(value)
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
+    given = f" (it is {shown(value)})" if value is None or isinstance(value, int | float | str) else ""
+    return f"{place(where)}: {message[0].lower()}{message[1:]}{given}"

@@ -310,7 +310,7 @@ def _identity_of(value: dict[str, Any]) -> Identity:
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     device, model, tvm = value["device"], value.get("model"), value["tvm"]
-    if not all(isinstance(name, str) for name in (device, tvm, model or "")):
+    if not all(isinstance(name, str) for name in (device, tvm, "" if model is None else model)):
         raise ValueError("its device, timing model or TVM version is not text")
     if model == EMULATED.written:
         return Identity(device, EMULATED, tvm)

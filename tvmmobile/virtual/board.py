@@ -9,12 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, one_line, shown, some_of
+from tvmmobile.system.json_files import place
 
 BOARDS = Path(__file__).parent / "boards"
 #: `pi4-virtual` is the virtual board even when a real one is registered as `pi4`.
 VIRTUAL_SUFFIX = "-virtual"
 _REPAIR = "docs/virtual-boards.md says what a board's file holds; tvmmobile/virtual/boards has examples."
+#: As many figures as a board has; of more, the file is of another kind.
+_MOST_COMPLAINTS = 30
 #: One access, of at most 16 bytes, touches at most two lines.
 _LEAST_LINE_BYTES = 16
 
@@ -170,17 +173,21 @@ def read_board(path: Path) -> Board:
     """
     try:
         board = Board.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name} is not a TOML file: {error}.", _REPAIR) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", _REPAIR) from error
     except ValidationError as error:
-        found = "; ".join(_complaint(list(problem["loc"]), problem["msg"], problem["input"]) for problem in error.errors())
-        raise UserError(f"{path.name} does not describe a board: {found}.", _REPAIR) from error
+        found = [_complaint(list(problem["loc"]), problem["msg"], problem["input"]) for problem in error.errors()]
+        raise UserError(f"{path.name} does not describe a board: {some_of(found, _MOST_COMPLAINTS, '; ')}.", _REPAIR) from error
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number with thousands of digits, or nested too deeply
+        raise UserError(f"{path.name} is not a TOML file: {one_line(error)}.", _REPAIR) from error
     if board.name != path.stem:
-        raise UserError(f"{path.name} does not describe a board: name is {board.name!r}.", f"Set name to {path.stem!r}, like the file.")
+        raise UserError(
+            f"{path.name} does not describe a board: name is {shown(board.name)}.", f"Set name to {path.stem!r}, like the file."
+        )
     return board
 
 
-def _complaint(place: list[int | str], message: str, value: object) -> str:
-    field = ".".join(str(part) for part in place) or "the file"
+def _complaint(parts: list[int | str], message: str, value: object) -> str:
+    field = place(parts) if parts else "the file"
     sentence = message.removeprefix("Value error, ")
-    return f"{field}: {sentence[0].lower()}{sentence[1:]}" + (f" (it is {value!r})" if isinstance(value, int | float | str) else "")
+    return f"{field}: {sentence[0].lower()}{sentence[1:]}" + (f" (it is {shown(value)})" if isinstance(value, int | float | str) else "")

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tvmmobile.system.environment import user_data_dir
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, shown
 from tvmmobile.system.files import write_text
+from tvmmobile.system.json_files import place
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -141,12 +142,12 @@ def load_device(name: str) -> DeviceFile | None:
         device = DeviceFile.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else None
-        said = f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" if problem else str(error)
+        said = f"{place(problem['loc'])}: {problem['msg']}" if problem else str(error)
         raise UserError(
             f"{path} does not describe a device: {said}.", f"Run: tvmmobile device remove {name} (and add it again)."
         ) from error
     if device.name != name:
-        raise UserError(f"{path} describes {device.name!r}.", "Give the file the device's name.")
+        raise UserError(f"{path} describes {shown(device.name)}.", "Give the file the device's name.")
     return device
 
 

@@ -17,10 +17,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tvmmobile.system.errors import UserError
+from pydantic import ConfigDict, Field, TypeAdapter
+
 from tvmmobile.system.files import write_bytes
+from tvmmobile.system.json_files import FileKind, read_json, validated
 from tvmmobile.virtual.board import Board, board_names, load_board
 from tvmmobile.virtual.calibration.terms import TERMS_VERSION, Parameter
 from tvmmobile.virtual.cores.core_model import MODEL_VERSION
@@ -30,7 +32,11 @@ from tvmmobile.virtual.timeline import TIMELINE_VERSION
 
 CALIBRATED = Path(__file__).parent / "calibrated"
 PUBLISHED = CALIBRATED / "published.json"
-_REMEDY = "Run: ./scripts/calibrate --networks DIR"
+_KIND = FileKind("a calibration", "Run: ./scripts/calibrate --networks DIR")
+#: Text does not count as a number; `errors`, which follow from the rest, are passed over.
+_STRICT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+#: What errors are relative to.
+_Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,10 @@ class Observation:
         misses: the simulated caches' counts.
     """
 
+    __pydantic_config__ = _STRICT
+
     network: str
-    measured_ms: float
+    measured_ms: _Milliseconds
     core_cycles: int
     misses: MissCounts
 
@@ -63,10 +71,12 @@ class Check:
         left_out_ms: with the bandwidth fitted to the other networks; None where nothing was fitted to it.
     """
 
+    __pydantic_config__ = _STRICT
+
     board: str
     threads: int
     network: str
-    measured_ms: float
+    measured_ms: _Milliseconds
     modelled_ms: float
     left_out_ms: float | None = None
 
@@ -89,6 +99,8 @@ class Fit:
         left_out_ms: of each observation, with parameters fitted to the others.
         checks: what it models of the runs in several threads, and on other boards with the core.
     """
+
+    __pydantic_config__ = _STRICT
 
     core: str
     board: str
@@ -188,17 +200,16 @@ def read_fit(path: Path) -> Fit:
     Raises:
         UserError: it is something else.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found.pop("errors")
-        observations = tuple(Observation(**(row | {"misses": MissCounts(**row["misses"])})) for row in found.pop("observations"))
-        parameters = tuple(Parameter(**row) for row in found.pop("parameters"))
-        found["bandwidth"] = Parameter(**found["bandwidth"])
-        found["checks"] = tuple(Check(**row) for row in found["checks"])
-        found |= {name: tuple(found[name]) for name in ("versions", "modelled_ms", "left_out_ms")}
-        return Fit(observations=observations, parameters=parameters, **found)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path.name} is not a calibration: {error!r}.", _REMEDY) from error
+    text, _ = read_json(path, _KIND)
+    fit = validated(path, _KIND, text, _fit_reader())
+    if any(len(times) != len(fit.observations) for times in (fit.modelled_ms, fit.left_out_ms)):
+        raise _KIND.refusal(path, "modelled_ms and left_out_ms do not have a value for each of the observations")
+    return fit
+
+
+@functools.cache
+def _fit_reader() -> TypeAdapter[Fit]:
+    return TypeAdapter(Fit)
 
 
 def write_fit(fit: Fit, path: Path) -> None:
