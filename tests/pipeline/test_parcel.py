@@ -47,7 +47,7 @@ def variant(tmp_path: Path) -> VariantJob:
     checkpoint.write_bytes(b"weights")
     identity = Identity.of(PROFILE)
     for name in (PROFILE.name, "another-board"):
-        Database(replace(identity, device=name), (), tmp_path / "logs").append([Record(TASK, schedule(), 1.0)])
+        Database(replace(identity, device=name), (), tmp_path / "logs").append([Record(TASK, schedule(), 500.0, cycles=7)])
     logs = (tmp_path / "none", tmp_path / "logs")
     return VariantJob(Model(ModelSpec(), checkpoint), "float32", 1, identity, logs, PROFILE.target, tmp_path / "out", tmp_path / "dump")
 

@@ -10,6 +10,7 @@ from report_samples import sample_results
 
 from tvmmobile.results.file import Results
 from tvmmobile.results.report import print_table
+from tvmmobile.results.report.wording import plural
 
 Printed = Callable[[Results], str]
 
@@ -64,3 +65,8 @@ def test_hostile_names_are_printed_as_they_are(printed: Printed) -> None:
 
 def test_nothing_to_print(printed: Printed) -> None:
     assert printed(replace(sample_results(1), variants=())) == ""
+
+
+@pytest.mark.parametrize(("count", "thing", "text"), [(1, "library", "1 library"), (2, "library", "2 libraries"), (0, "trial", "0 trials")])
+def test_one_thing_and_several(count: int, thing: str, text: str) -> None:
+    assert plural(count, thing) == text

@@ -25,9 +25,10 @@ def deploy(
     """
     from tvmmobile.cli.progress import Shown
     from tvmmobile.pipeline.deploy import deploy as run
+    from tvmmobile.results.report.wording import plural
 
     for done in run(libraries, device, to, Shown()):
-        sent = f"{len(done.pushed)} files pushed ({done.pushed_bytes / 1e6:.1f} MB)" if done.pushed else "nothing has changed"
+        sent = f"{plural(len(done.pushed), 'file')} pushed ({done.pushed_bytes / 1e6:.1f} MB)" if done.pushed else "nothing has changed"
         typer.echo(f"{done.board}: {sent}")
         for library in done.libraries:
             typer.echo(f"  {done.folder}/{library.path.name}" + ("" if library.path.name in done.pushed else " (unchanged)"))

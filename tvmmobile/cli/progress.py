@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tvmmobile.pipeline.listener import Listener
+from tvmmobile.results.report.wording import plural
+from tvmmobile.tuning.claims import outdated_sentence, passed_over
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener
 
 if TYPE_CHECKING:
@@ -41,12 +43,16 @@ class Shown(Listener):
         profile, origin = plan.profile, plan.profile.origin
         face = f"the virtual {profile.board} (latencies are modelled)" if origin.modelled else f"{profile.board} ({origin.kind})"
         self.said(
-            f"{profile.name}: {face}\n{plan.variants} variants, {plan.kernels} distinct kernels, "
-            f"{sum(assignment.done for assignment in plan.assignments)} records, {plan.missing} trials to run"
+            f"{profile.name}: {face}\n{plural(plan.variants, 'variant')}, {plural(plan.kernels, 'distinct kernel')}, "
+            f"{plural(sum(assignment.done for assignment in plan.assignments), 'record')}, {plural(plan.missing, 'trial')} to run"
             + (f", then up to {plan.trials} for each kernel a plan may use" if plan.trials > plan.first else "")
         )
+        if plan.idle:
+            self.said(plan.idle)
+        if plan.refused:
+            self.said(passed_over(plan.refused))
         if plan.outdated:
-            self.said(f"{plan.outdated} records of another timing model do not count: see tvmmobile logs rescore --help")
+            self.said(outdated_sentence(plan.outdated))
 
     def searching(self, assignments: Sequence[Assignment], kind: str) -> AbstractContextManager[SearchListener]:
         """See `pipeline.listener.Listener`."""
@@ -106,7 +112,7 @@ class TuningProgress(SearchListener):
         failures = self._failures.pop(assignment.task, 0)
         failed = f", {failures} failed" if failures else ""
         self._progress.console.print(
-            f"{head}\n    best {_latency(best)} {self._kind} after {assignment.missing} trials{failed}", soft_wrap=True
+            f"{head}\n    best {_latency(best)} {self._kind} after {plural(assignment.missing, 'trial')}{failed}", soft_wrap=True
         )
 
 

@@ -56,6 +56,7 @@ def tune(
     from tvmmobile.pipeline.tune import check_strategy, plan_tuning
     from tvmmobile.pipeline.tune import tune as run
     from tvmmobile.results.report import print_table, write_report
+    from tvmmobile.results.report.wording import plural
     from tvmmobile.system.console import output
 
     board = find_device(device, require_hardware, pin)
@@ -69,11 +70,12 @@ def tune(
     results = run(models, board, **chosen, strategy=strategy, seed=seed, listener=Shown())
     paths = write_report(results, out)
     print_table(results)
-    output().print(f"Written to {out}: {len(results.variants)} libraries, {', '.join(path.name for path in paths)}", soft_wrap=True)
+    count = plural(len(results.variants), "library")
+    output().print(f"Written to {out}: {count}, {', '.join(path.name for path in paths)}", soft_wrap=True)
 
 
 def _print_plan(plan: TuningPlan) -> None:
-    from tvmmobile.results.report.wording import fallback_sentence
+    from tvmmobile.results.report.wording import fallback_sentence, plural
     from tvmmobile.system.console import output, table_of
 
     table = table_of(("kernel",), ("records", "trials"))
@@ -85,4 +87,4 @@ def _print_plan(plan: TuningPlan) -> None:
     if remark:
         output().print(remark)
     minutes = plan.missing / _TRIALS_PER_SECOND / 60
-    output().print(f"About {minutes:.0f} minutes of tuning on two desktop cores; nothing was run.")
+    output().print(f"About {plural(round(minutes), 'minute')} of tuning on two desktop cores; nothing was run.")

@@ -33,6 +33,7 @@ from tvmmobile.system.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing, sha256_of, write_text
 from tvmmobile.tuning.choice import Choice, choose
+from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.database import Database, Identity, log_paths
 from tvmmobile.tuning.plan import Price, Step, VariantTasks, candidate_regions, make_plan
 from tvmmobile.tuning.search.twin import rank_correlation, twin_identity
@@ -146,8 +147,28 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
     return VariantTasks(len(network.nodes), tuple(regions), sources)
 
 
+@dataclass(frozen=True)
+class Built:
+    """A library, and what of the logs did not count when its schedules were chosen.
+
+    Attributes:
+        refused: lines that hold no record, or one that cannot be true; paths begin with the number of the directory in `VariantJob.logs`,
+            which has another name where the job was done on another machine.
+        outdated: how many records rest on another timing model.
+    """
+
+    library: Library
+    refused: tuple[RefusedLine, ...]
+    outdated: int
+
+
 def build_variant(job: VariantJob) -> Library:
     """Compile a variant; write library, manifest and reference, each whole. Raises `UserError` where network or toolchain rule it out."""
+    return build(job).library
+
+
+def build(job: VariantJob) -> Built:
+    """The same, and what is to be said of the logs."""
     compiler = linker(job.target)
     imported = _imported(job)
     network = _network(imported, job, job.dump_dir)
@@ -168,7 +189,12 @@ def build_variant(job: VariantJob) -> Library:
     steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)
     ranks = _ranks(job, database, plan.steps)
     _write_manifest(job, imported, [_kernel(step, choices[step.task].schedule, ranks, basis) for step in steps])
-    return library
+    return Built(library, tuple(_placed(line, job.logs) for line in database.refused), database.outdated)
+
+
+def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
+    number, directory = next((number, directory) for number, directory in enumerate(logs) if line.path.is_relative_to(directory))
+    return replace(line, path=Path(str(number)) / line.path.relative_to(directory))
 
 
 def _twin_database(job: VariantJob) -> Database:

@@ -81,5 +81,5 @@ def compile_models(
     request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), None if dump_ir is None else Path(dump_ir))
     jobs = request.jobs(models, device_of(device).profile)
     with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:
-        libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done)]
+        libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]
     return libraries[0] if isinstance(models, Model) else libraries

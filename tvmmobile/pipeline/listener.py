@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener
 
 
@@ -22,6 +23,8 @@ class TuningPlan:
         trials: trials per kernel at most, for those that a network's plan may use.
         outdated: records that rest on another timing model and do not count.
         fallback: names of kernels that no template takes.
+        refused: lines of the logs that hold no record, or one that cannot be true.
+        idle: why there is nothing to try, a sentence; "" where there is something, or nothing was asked for.
     """
 
     profile: DeviceProfile
@@ -31,6 +34,8 @@ class TuningPlan:
     trials: int
     outdated: int
     fallback: tuple[str, ...]
+    refused: tuple[RefusedLine, ...] = ()
+    idle: str = ""
 
     @property
     def kernels(self) -> int:

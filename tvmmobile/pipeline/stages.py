@@ -18,7 +18,7 @@ from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
-from tvmmobile.pipeline.build import VariantJob, build_variant, variant_tasks
+from tvmmobile.pipeline.build import Built, VariantJob, build, variant_tasks
 from tvmmobile.results.file import REFERENCE, Context, KernelResult, Results, VariantResult
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
@@ -26,6 +26,7 @@ from tvmmobile.running.measure import Agents, KernelCall, MeasureError, NetworkR
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
 from tvmmobile.system.workers import WorkerError, WorkerPool
+from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, passed_over
 from tvmmobile.tuning.plan import VariantTasks
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
@@ -83,11 +84,24 @@ def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
     return sources
 
 
-def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[Library]:
-    """Compile every variant, in the order of `jobs`; raises `UserError` where one cannot be built."""
-    for job, library in workers.run(build_variant, jobs, _BUILD_TIMEOUT_S):
-        succeeded(library, f"building {job.spec.variant}")
+def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress, said: Progress | None = None) -> list[Library]:
+    """Compile every variant, in the order of `jobs`; raises `UserError` where one cannot be built.
+
+    `said` hears a sentence about the lines of the logs that did not count.
+    """
+    refused: dict[RefusedLine, None] = {}
+    outdated = 0
+    for job, result in workers.run(build, jobs, _BUILD_TIMEOUT_S):
+        built: Built = succeeded(result, f"building {job.spec.variant}")
         progress(job.spec.variant)
+        for line in built.refused:
+            number, *rest = line.path.parts
+            refused[replace(line, path=job.logs[int(number)].joinpath(*rest))] = None
+        outdated = max(outdated, built.outdated)
+    if said is not None and refused:
+        said(passed_over(list(refused)))
+    if said is not None and outdated:
+        said(outdated_sentence(outdated))
     return [job.library for job in jobs]
 
 

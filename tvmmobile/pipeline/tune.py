@@ -75,6 +75,8 @@ class _Needs:
             trials if self.pending else first,
             self.database.outdated,
             fallback,
+            tuple(self.database.refused),
+            "" if self.pending else _idle(self._asked, first),
         )
 
     @contextmanager
@@ -96,6 +98,16 @@ class _Needs:
     def further(self, most: int, may_gain: float) -> list[Assignment]:
         """A later round: what kernels lack that some network's best plan would have if they became a little faster."""
         return self._lacking(promising(self._variants, self.database, self._tasks, may_gain), most)
+
+
+def _idle(asked: int | None, first: int) -> str:
+    """Why no kernel lacks trials; "" where none were asked for."""
+    if asked is None:
+        return f"Nothing to try: every kernel is in the shipped logs, or has the default {DEFAULT_TRIALS} records. --trials N tries more."
+    if not asked:
+        return ""
+    many = f"; those that a plan may use have {asked}, all of them, or as many as their template needs" if asked > first else ""
+    return f"Nothing to try for --trials {asked}: every kernel has records of {first} schedules, or of all that it has{many}."
 
 
 def tune(
@@ -185,12 +197,22 @@ def plan_tuning(
 
 
 def _try(needs: _Needs, bench: Bench, how: Search, listener: Listener) -> None:
-    """Run the trials of every round; which a later one has depends on what came of those before."""
-    for each in (None, *needs.later):
-        assignments = needs.plan.assignments if each is None else needs.further(*each)
-        if missing_trials(assignments):
-            with listener.searching(assignments, bench.profile.origin.kind) as progress:
-                search(assignments, needs.database, bench, progress, how)
+    """Run the trials of every round; which a later one has depends on what came of those before.
+
+    The later rounds are repeated while they have any: what the last one found may have made other kernels worth trying, and the same
+    command would otherwise begin with those.
+    """
+    rounds: tuple[tuple[int, float] | None, ...] = (None, *needs.later)
+    while True:
+        known = len(needs.database)
+        for each in rounds:
+            assignments = needs.plan.assignments if each is None else needs.further(*each)
+            if missing_trials(assignments):
+                with listener.searching(assignments, bench.profile.origin.kind) as progress:
+                    search(assignments, needs.database, bench, progress, how)
+        if len(needs.database) == known:
+            return
+        rounds = tuple(needs.later)
 
 
 def check_strategy(name: str) -> None:

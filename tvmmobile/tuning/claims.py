@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
@@ -73,6 +75,33 @@ def short(text: str) -> str:
     """Words from a log, safe to be printed and not longer than a line or two."""
     line = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return line if len(line) <= 120 else line[:119] + "…"
+
+
+@dataclass(frozen=True)
+class RefusedLine:
+    """A line of a log that was not taken, and why."""
+
+    path: Path
+    number: int
+    why: str
+
+
+def passed_over(refused: Sequence[RefusedLine]) -> str:
+    """What a command says of lines that it passed over; "" where there are none."""
+    if not refused:
+        return ""
+    count = "1 line of the tuning logs was" if len(refused) == 1 else f"{len(refused)} lines of the tuning logs were"
+    first = refused[0]
+    return (
+        f"{count} passed over{'' if len(refused) == 1 else '; the first'}: {first.path}, line {first.number}: {first.why}. "
+        f"See: tvmmobile logs verify --logs {shlex.quote(str(first.path.parent.parent))}"
+    )
+
+
+def outdated_sentence(records: int) -> str:
+    """The same of records that rest on another timing model."""
+    count = "1 record of another timing model does" if records == 1 else f"{records} records of another timing model do"
+    return f"{count} not count: see tvmmobile logs rescore --help"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
-from tvmmobile.tuning.claims import Figures, Limits, read_figures, short, untakable
+from tvmmobile.tuning.claims import Figures, Limits, RefusedLine, read_figures, short, untakable
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 FORMAT = 1
@@ -87,15 +87,6 @@ class Record:
     error: str | None = None
     when: str = ""
     terms_us: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class RefusedLine:
-    """A line of a log that was not taken, and why."""
-
-    path: Path
-    number: int
-    why: str
 
 
 class Database:

@@ -70,8 +70,10 @@ def scientific(value: float, decimals: int = 1) -> str:
 
 
 def plural(count: int, thing: str) -> str:
-    """`1 thread`, `2 threads`."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
+    """`1 thread`, `2 threads`; `1 library`, `2 libraries`."""
+    if count == 1:
+        return f"1 {thing}"
+    return f"{count} {thing[:-1]}ies" if thing.endswith("ry") else f"{count} {thing}s"
 
 
 def fallback_sentence(names: Collection[str], kernels: int) -> str:

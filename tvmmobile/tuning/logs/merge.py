@@ -14,8 +14,8 @@ from tvmmobile.kernels.serial import Schedule
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
-from tvmmobile.tuning.claims import short
-from tvmmobile.tuning.database import Identity, Record, RefusedLine, content_of, file_name, locked, log_paths, writing
+from tvmmobile.tuning.claims import RefusedLine, short
+from tvmmobile.tuning.database import Identity, Record, content_of, file_name, locked, log_paths, writing
 from tvmmobile.tuning.logs.directories import Present, present_identity
 from tvmmobile.tuning.logs.inspection import LogLine, is_log_name, logs_in, model_name, read_lines, refusal, settled_content
 

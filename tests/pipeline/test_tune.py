@@ -1,0 +1,115 @@
+"""What a run of `tune` or `compile` tries and says, with searches and workers that are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from log_samples import PROFILE
+
+from tvmmobile.graph.layers import Dense
+from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline import tune as stage
+from tvmmobile.pipeline.build import Built, VariantJob, variant_job
+from tvmmobile.pipeline.stages import build_libraries
+from tvmmobile.tuning.claims import RefusedLine
+from tvmmobile.tuning.search.tuner import Assignment
+
+ONE, OTHER = Task((Dense(64, 10),)), Task((Dense(64, 20),))
+
+
+class Needs:
+    """Two kernels: once the last round has improved one of them, the other is worth trying in the round before."""
+
+    later = ((12, 0.02), (24, 0.01))
+
+    def __init__(self) -> None:
+        self.database: list[tuple[Task, int]] = []
+
+    @property
+    def plan(self) -> Any:
+        """See `tune._Needs`."""
+        return SimpleNamespace(assignments=self._lacking({ONE: 4, OTHER: 4}))
+
+    def _lacking(self, wanted: dict[Task, int]) -> list[Assignment]:
+        done = {task: sum(most for tried, most in self.database if tried == task) for task in wanted}
+        return [Assignment(task, None, (), done[task], max(most - done[task], 0)) for task, most in wanted.items()]
+
+    def further(self, most: int, _may_gain: float) -> list[Assignment]:
+        """See `tune._Needs`."""
+        improved = sum(count for task, count in self.database if task == ONE) == 24
+        return self._lacking({ONE: most} | ({OTHER: most} if improved else {}))
+
+
+def test_a_finished_run_leaves_nothing_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs, bench = Needs(), SimpleNamespace(profile=PROFILE)
+    listener = SimpleNamespace(searching=lambda _assignments, _kind: nullcontext())
+
+    def search(assignments: Sequence[Assignment], database: list[tuple[Task, int]], *_: object) -> None:
+        database += [(each.task, each.missing) for each in assignments if each.missing]
+
+    monkeypatch.setattr(stage, "search", search)
+    stage._try(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
+    assert {each.task: each.missing for each in needs.further(24, 0.01)} == {ONE: 0, OTHER: 0}
+    tried = list(needs.database)
+    stage._try(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
+    assert needs.database == tried
+
+
+def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials are lacking and no schedule is left to try: it is not asked forever."""
+    needs, asked = Needs(), []
+    monkeypatch.setattr(stage, "search", lambda *_: asked.append(1))
+    stage._try(needs, SimpleNamespace(profile=PROFILE), SimpleNamespace(), SimpleNamespace(searching=lambda *_: nullcontext()))  # type: ignore[arg-type]
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "said"),
+    [
+        (None, 4, "is in the shipped logs, or has the default 8 records. --trials N tries more."),
+        (0, 0, ""),
+        (3, 3, "Nothing to try for --trials 3: every kernel has records of 3 schedules, or of all that it has."),
+        (100, 4, "those that a plan may use have 100, all of them, or as many as their template needs."),
+    ],
+)
+def test_why_there_is_nothing_to_try(asked: int | None, first: int, said: str) -> None:
+    sentence = stage._idle(asked, first)
+    assert sentence.endswith(said) and bool(sentence) == bool(said)
+
+
+class Workers:
+    """Stands in for `workers.Workers`: answers each job with what `answer` says of it."""
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self._answer = answer
+
+    def run(self, _function: object, jobs: Iterable[VariantJob], _timeout_s: float) -> Iterator[tuple[VariantJob, Any]]:
+        """As `workers.Workers.run`."""
+        for job in jobs:
+            yield job, self._answer(job)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -> None:
+    """Every variant reads the same logs, perhaps on another machine, where their directories have other names."""
+    logs = (tmp_path / "shipped", tmp_path / "own logs")
+    jobs = [variant_job(Model(replace(ModelSpec(), resolution=side)), PROFILE, logs, tmp_path / "out") for side in (128, 160)]
+    lines = [RefusedLine(Path("1/pi4-virtual/float32_t1.jsonl"), number, "it lies") for number in range(7, 7 + count)]
+    said: list[str] = []
+    build_libraries(Workers(lambda job: Built(job.library, tuple(lines), count)), jobs, lambda _: None, said.append)  # type: ignore[arg-type]
+    path = logs[1] / "pi4-virtual" / "float32_t1.jsonl"
+    many = f"{count} lines of the tuning logs were passed over; the first" if count > 1 else "1 line of the tuning logs was passed over"
+    records = f"{count} records of another timing model do" if count > 1 else "1 record of another timing model does"
+    expected = [
+        f"{many}: {path}, line 7: it lies. See: tvmmobile logs verify --logs '{logs[1]}'",
+        f"{records} not count: see tvmmobile logs rescore --help",
+    ]
+    assert said == (expected if count else [])
