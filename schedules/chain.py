@@ -9,14 +9,15 @@ from functools import cache, partial
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
-from tvmmobile.graph.tasks import Task
+from tvmmobile.graph.tasks import Task, in_place
 from tvmmobile.schedules.chain_memory import ChainAxis, ChainMemory, arrange, tile_for
 from tvmmobile.schedules.chain_nest import ChainNest, panel_width
 from tvmmobile.schedules.emit import Kernel
+from tvmmobile.schedules.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.image_conv import MAX_INPUT_CHANNELS
-from tvmmobile.schedules.matmul import good_tile, pack_bias, pack_panels
+from tvmmobile.schedules.matmul import good_tile, pack_panels
 from tvmmobile.schedules.space import Knobs, Space, up_to
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, LAYERS, THREADS, Template
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, THREADS, Template
 
 #: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.
 MOST_LAYERS = 4
@@ -57,7 +58,7 @@ class Chain(Template):
 
     name = "chain"
     version = 1
-    handles = ACTIVATIONS | BLOCKED | LAYERS | THREADS | {"in_layout=NCHW"}
+    handles = BLOCKED | EPILOGUE | LAYERS | THREADS | {"in_layout=NCHW"}
     enough_trials = 24
 
     def _space(self, task: Task) -> Space | None:
@@ -119,20 +120,21 @@ class Chain(Template):
         layers = chain_of(task)
         assert layers is not None
         kernel = Kernel(task)
-        shapes = {"data": layers[0].input_shape}
+        shapes = {"data": layers[0].input_shape, **task.side_shapes}
         for index, layer in enumerate(layers):
-            shapes |= {f"weight{index}": (math.prod(layer.weight_shape),), f"bias{index}": (layer.out_channels,)}
-        with kernel.body(**shapes, output=layers[-1].output_shape) as buffers:
+            packed = {"weight": (math.prod(layer.weight_shape),), **constant_shapes(layer)}
+            shapes |= {in_place(name, index): shape for name, shape in packed.items()}
+        with kernel.named_body(**shapes, output=layers[-1].output_shape) as buffers:
             ChainNest(kernel, layers, knobs, task, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights and bias of every layer in order."""
+        """Weights and constants of every layer in order."""
         layers = chain_of(task)
         assert layers is not None
         packed = []
         for layer, own in zip(layers, parameters, strict=True):
-            packed += [_pack_weight(layer, knobs, own.weight, task.lanes), pack_bias(own.bias, task.lanes)]
+            packed += [_pack_weight(layer, knobs, own.weight, task.lanes), *pack_constants(own)]
         return packed
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from tvmmobile.graph.layers import Conv2d
-from tvmmobile.graph.tasks import Task
+from tvmmobile.graph.tasks import Task, in_place
 from tvmmobile.schedules.chain_memory import arrange
 from tvmmobile.schedules.chain_place import Moment, Place, Taps
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, cut, share, taps_along
+from tvmmobile.schedules.epilogue import Epilogue, Spot, constant_shapes
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
 
@@ -45,7 +46,8 @@ def _product_row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]])
         c, first_c = place.target(row)
         buffer, weights = place.weights
         tile, columns = place.tiles(place.knobs["rows"])
-        matmul = MatmulTile(place.kernel, a, buffer, place.bias, c, place.kernel.lanes, layer.clamp)
+        shift = 0 if place.last else row * layer.out_width
+        matmul = MatmulTile(place.kernel, a, buffer, c, place.kernel.lanes, place.epilogue, shift=shift)
         with columns as column:
             for panel, count, first in widths:
                 with place.kernel.loop(count) as number:
@@ -79,8 +81,11 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
     buffer, weights = place.weights
     target, first = place.target(row)
     acc = kernel.accumulators(pixels * width)
-    for x, j in itertools.product(range(pixels), range(0, width, kernel.lanes)):
-        kernel.store(acc, kernel.load(place.bias, channel + j), x * width + j)
+    spots = [
+        place.spot(target.at(first + column + x, channel + j), row, column + x, channel + j)
+        for x, j in itertools.product(range(pixels), range(0, width, kernel.lanes))
+    ]
+    place.epilogue.fill(acc, spots)
     reached = [x * stride + tap for x, (low, high) in enumerate(taps_x) for tap in range(low, high)]
     window = (min(reached), max(reached) + 1) if reached else (0, 0)
     left = column * stride - layer.padding[1]
@@ -96,9 +101,7 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
                         position = x * width + j
                         pixel = kernel.lane_within(place.data, line, x * stride + tap_x, *window)
                         kernel.store(acc, kernel.load(acc, position) + values * pixel, position)
-    for x, j in itertools.product(range(pixels), range(0, width, kernel.lanes)):
-        value = kernel.clamp_bits(kernel.load(acc, x * width + j), layer.clamp)
-        kernel.store(target.buffer, value, target.at(first + column + x, channel + j))
+    place.epilogue.drain(acc, spots, target.buffer)
 
 
 def emit_depthwise(place: Place) -> None:
@@ -152,14 +155,19 @@ def _depthwise_rows(place: Place, row: Expr, taps_y: Taps) -> None:
             source = vector * lanes
             left = column * layer.stride[1] - layer.padding[1]
             windows = [(line.buffer, line.at(first + left, source), line.block) for line, first in lines]
-            outputs = [(target.buffer, target.at(first + column, channel), target.block) for target, first in targets]
-            _depthwise_tile(place, windows, outputs, (taps_y, taps_x), channel)
+            spots = [
+                place.spot(target.at(first + column, channel) + x * target.block, row + y, column + x, channel)
+                for y, (target, first) in enumerate(targets)
+                for x in range(len(taps_x))
+            ]
+            _depthwise_tile(place, windows, targets[0][0].buffer, spots, (taps_y, taps_x), channel)
 
 
 def _depthwise_tile(
     place: Place,
     windows: list[tuple[object, Expr, int]],
-    outputs: list[tuple[object, Expr, int]],
+    output: Buffer,
+    spots: list[Spot],
     taps: tuple[Taps, Taps],
     channel: Expr,
 ) -> None:
@@ -169,8 +177,7 @@ def _depthwise_tile(
     buffer, weights = place.weights
     lanes = kernel.lanes
     acc = kernel.accumulators(len(taps_y) * width * lanes)
-    for position in range(len(taps_y) * width):
-        kernel.store(acc, kernel.load(place.bias, channel), position * lanes)
+    place.epilogue.fill(acc, spots)
     for y, (data, line, pitch) in enumerate(windows):
         for out_y, (low, high) in enumerate(taps_y):
             tap_y = y - out_y * layer.stride[0]
@@ -182,8 +189,7 @@ def _depthwise_tile(
                     tap = kernel.load(buffer, weights + channel * size + (tap_y * layer.kernel[1] + tap_x) * lanes)
                     position = (out_y * width + out_x) * lanes
                     kernel.store(acc, kernel.load(acc, position) + value * tap, position)
-    for (out_y, (data, line, pitch)), x in itertools.product(enumerate(outputs), range(width)):
-        kernel.store(data, kernel.clamp(kernel.load(acc, (out_y * width + x) * lanes), layer.clamp), line + x * pitch)
+    place.epilogue.drain(acc, spots, output)
 
 
 def emit_borders(place: Place) -> None:
@@ -236,10 +242,14 @@ def _copy(place: Place, target: Expr, source: Expr, count: int) -> None:
 class ChainNest:
     """The whole kernel's loops. Threads share steps; each has rings of its own and begins with the rows that its first step needs."""
 
-    def __init__(self, kernel: Kernel, layers: Sequence[Conv2d], knobs: Knobs, task: Task, buffers: Sequence[Buffer]) -> None:
+    def __init__(self, kernel: Kernel, layers: Sequence[Conv2d], knobs: Knobs, task: Task, buffers: Mapping[str, Buffer]) -> None:
         self.kernel, self.T, self.knobs, self.threads = kernel, kernel.T, knobs, task.threads
-        self.data, *constants, self.output = buffers
-        self.constants = list(zip(constants[::2], constants[1::2], strict=True))
+        self.data, self.output = buffers["data"], buffers["output"]
+        self.weights = [buffers[in_place("weight", index)] for index in range(len(layers))]
+        self.epilogues = []
+        for index, layer in enumerate(layers):
+            constants = {name: buffers[in_place(name, index)] for name in constant_shapes(layer)}
+            self.epilogues.append(Epilogue(kernel, layer, {**constants, **task.sides_of(index, buffers)}))
         self.memory = arrange(layers, knobs, task)
         self.stages = self.memory.stages
 
@@ -270,7 +280,7 @@ class ChainNest:
         source = self.stages[index - 1] if index else None
         last = stage is self.stages[-1]
         build = partial(Place, self.kernel, self.knobs, stage, source, last, moment, self.data, self.output, scratch)
-        place = build(*self.constants[index])
+        place = build(self.weights[index], self.epilogues[index])
         late = self.stages[0].rows.lead - stage.rows.lead
         with self.kernel.where(*([count >= late] if late else [])):
             if stage.layer.is_depthwise:
@@ -284,7 +294,7 @@ class ChainNest:
 
     def _gather(self, scratch: Buffer, block: Expr) -> None:
         """Copy the weights of a block of channels next to what they are used with, where neither displaces the other."""
-        for stage, (weight, _) in zip(self.stages, self.constants, strict=True):
+        for stage, weight in zip(self.stages, self.weights, strict=True):
             assert stage.weights is not None
             with self.T.serial(0, stage.weight_elements // self.kernel.lanes) as index:
                 value = self.kernel.load(weight, block * stage.weight_elements + index * self.kernel.lanes)

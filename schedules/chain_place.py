@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tvmmobile.graph.layers import Conv2d, channel_block
 from tvmmobile.schedules.chain_memory import ChainAxis, Stage, tile_for
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, cut, taps_along
+from tvmmobile.schedules.epilogue import Epilogue, Spot
 from tvmmobile.schedules.space import Knobs
 
 #: For each output along an axis its taps [low, high).
@@ -49,7 +50,8 @@ class Place:
         stage, source: the layer's stage and the one before, `None` for the first layer.
         last: whether its output is the region's.
         data, output, scratch: the region's input and output, and what lies between.
-        weight, bias: the layer's packed constants.
+        weight: the layer's packed weights.
+        epilogue: the layer's.
     """
 
     kernel: Kernel
@@ -62,7 +64,7 @@ class Place:
     output: Buffer
     scratch: Buffer
     weight: Buffer
-    bias: Buffer
+    epilogue: Epilogue
 
     @property
     def layer(self) -> Conv2d:
@@ -107,6 +109,13 @@ class Place:
             pixels = layer.out_height * layer.out_width
             return Activation(self.output, pixels, channels, channel_block(layer.out_layout, channels)), row * layer.out_width
         return self._buffered(self.stage, row, self.first_channel), 0
+
+    def spot(self, target: Expr, row: Expr, column: Expr, channel: Expr) -> Spot:
+        """A vector of the output, which is stored at `target`."""
+        T = self.kernel.T  # noqa: N806
+        # Rows of a step may lie outside the image, where nobody reads what they become.
+        place = lambda tensor: tensor.at(T.max(T.min(row, self.layer.out_height - 1), 0) * self.layer.out_width + column, channel)  # noqa: E731
+        return Spot(channel, target, place, self.kernel.lanes, self.kernel.lanes)
 
     def _buffered(self, stage: Stage, row: Expr, first_channel: Expr) -> Activation:
         origin = self.kernel.T.bind(self.row_at(stage, row) - self.base(stage.columns) * stage.channels - first_channel)

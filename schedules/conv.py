@@ -13,9 +13,10 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, input_of, partition, pieces_of_group, share, tiles
-from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_bias, pack_panels, packed_elements, panels
+from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants, spot_at
+from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template, layer_of
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, THREADS, Template, layer_of
 
 
 class Conv(Template):
@@ -34,7 +35,7 @@ class Conv(Template):
 
     name = "conv"
     version = 1
-    handles = ACTIVATIONS | BLOCKED | PIECES | THREADS | {"residual"}
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | {"residual"}
     enough_trials = 32
 
     def _space(self, task: Task) -> Space | None:
@@ -87,17 +88,13 @@ class Conv(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
-        packed = {
-            "weight": (layer.groups * _group_elements(layer, knobs, task.lanes),),
-            "bias": (round_up(layer.out_channels, task.lanes),),
-        }
-        shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, "output": layer.output_shape}
-        with kernel.body(**shapes) as flat:
-            _Nest(kernel, layer, knobs, dict(zip(shapes, flat, strict=True))).emit(task.threads)
+        weight = {"weight": (layer.groups * _group_elements(layer, knobs, task.lanes),)}
+        with kernel.layer_body(layer, {**weight, **constant_shapes(layer, task.lanes)}) as buffers:
+            _Nest(kernel, layer, knobs, buffers).emit(task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [group][panel][K block][tap][K][channel], bias padded to whole vectors."""
+        """Weights as [group][panel][K block][tap][K][channel]."""
         layer = layer_of(task, Conv2d)
         depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)
         weight = parameters[0].weight.reshape(taps, depth, layer.groups, -1)
@@ -110,7 +107,7 @@ class Conv(Template):
                     columns = weight[:, :, group, first : first + panel.columns]
                     for start in range(0, depth, block):
                         pieces.append(pack_panels(columns[:, start : start + block].reshape(-1, panel.columns), panel.width, task.lanes))
-        return [np.concatenate(pieces), pack_bias(parameters[0].bias, task.lanes)]
+        return [np.concatenate(pieces), *pack_constants(parameters[0], task.lanes)]
 
 
 def _group_elements(layer: Conv2d, knobs: Knobs, lanes: int) -> int:
@@ -127,9 +124,8 @@ class _Nest:
         pixels = layer.out_height * layer.out_width
         a, self.pieces = input_of(layer, buffers)
         self.c = Activation(buffers["output"], pixels, layer.out_channels, channel_block(layer.out_layout, layer.out_channels))
-        self.residual = Activation(buffers["residual"], pixels, layer.out_channels, layer.out_channels) if layer.residual else None
-        self.bias = buffers["bias"]
-        self.tile = MatmulTile(kernel, a, buffers["weight"], self.bias, self.c, kernel.lanes, layer.clamp, layer.stride[1])
+        self.epilogue = Epilogue(kernel, layer, buffers)
+        self.tile = MatmulTile(kernel, a, buffers["weight"], self.c, kernel.lanes, self.epilogue, layer.stride[1])
         self.columns = partition(layer, 1, knobs["rows"])
 
     def emit(self, threads: int) -> None:
@@ -201,15 +197,9 @@ class _Nest:
         target = row * layer.out_width + column
         acc = kernel.accumulators(run.size * width)
         vector = kernel.lanes
-        places = [(x, j, min(vector, panel.columns - j)) for x in range(run.size) for j in range(0, width, vector)]
-        for x, j, lanes in places:
-            if part.first:
-                begin = kernel.load_part(self.bias, channel + j, lanes)
-                if self.residual is not None:
-                    begin = begin + kernel.load_part(self.residual.buffer, self.residual.at(target + x, channel + j), lanes)
-            else:
-                begin = kernel.load(self.c.buffer, self.c.at(target + x, channel + j))
-            kernel.store(acc, begin, x * width + j)
+        places = [(target + x, channel + j, min(vector, panel.columns - j)) for x in range(run.size) for j in range(0, width, vector)]
+        spots = [spot_at(self.c.at(pixel, first), pixel, first, vector, count) for pixel, first, count in places]
+        self.epilogue.fill(acc, spots, None if part.first else self.c.buffer)
         top = row * layer.stride[0] - layer.padding[0]
         # Where this panel's block of K begins, all its taps.
         weights = group * _group_elements(layer, self.knobs, vector) + (panel.channel + index * width) * (taps_y * taps_x * self.depth)
@@ -223,11 +213,7 @@ class _Nest:
                     left = (column + first) * layer.stride[1] - layer.padding[1] + tap
                     at = weights + (tap_y * taps_x + tap) * (part.count * width)
                     self.tile.accumulate(acc, (top + tap_y) * layer.width + left, rows, width, at, depth, first)
-        for x, j, lanes in places:
-            value: Any = kernel.load(acc, x * width + j)
-            if part.last:
-                value = kernel.clamp_bits(value, layer.clamp)
-            kernel.store_part(self.c.buffer, value, self.c.at(target + x, channel + j), lanes)
+        self.epilogue.drain(acc, spots, self.c.buffer, part.last)
 
     def _taps(self, run: Run) -> Iterator[tuple[int | None, int, int]]:
         """(tap, first pixel of the tile that it reaches, how many); (None, 0, taps) for a tile that every tap reaches whole."""

@@ -8,10 +8,11 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
-from tvmmobile.schedules.matmul import MatmulTile, pack_bias, pack_panels, packed_shapes, panels
+from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants
+from tvmmobile.schedules.matmul import MatmulTile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template, layer_of
+from tvmmobile.schedules.template import EPILOGUE, THREADS, Template, layer_of
 
 
 class DenseVector(Template):
@@ -24,7 +25,7 @@ class DenseVector(Template):
 
     name = "dense"
     version = 1
-    handles = ACTIVATIONS | THREADS
+    handles = EPILOGUE | THREADS
 
     def _space(self, task: Task) -> Space | None:
         if not isinstance(task.region[0], Dense):
@@ -49,13 +50,13 @@ class DenseVector(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Dense)
         kernel, depth, channels = Kernel(task), layer.in_features, layer.out_features
-        packed = packed_shapes(depth, channels, knobs["columns"], task.lanes)
-        with kernel.body(data=layer.input_shape, **packed, output=layer.output_shape) as (data, weight, bias, output):
-            a, c = Activation(data, 1, depth, depth), Activation(output, 1, channels, channels)
-            tile = MatmulTile(kernel, a, weight, bias, c, knobs["unroll"], layer.clamp)
+        weight = {"weight": (packed_elements(channels, knobs["columns"], depth, task.lanes),)}
+        with kernel.layer_body(layer, {**weight, **constant_shapes(layer, task.lanes)}) as buffers:
+            a, c = Activation(buffers["data"], 1, depth, depth), Activation(buffers["output"], 1, channels, channels)
+            tile = MatmulTile(kernel, a, buffers["weight"], c, knobs["unroll"], Epilogue(kernel, layer, buffers))
             MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"], task.lanes), task.threads).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights in panels of `columns`, bias padded to whole vectors."""
-        return [pack_panels(parameters[0].weight, knobs["columns"], task.lanes), pack_bias(parameters[0].bias, task.lanes)]
+        """Weights in panels of `columns`."""
+        return [pack_panels(parameters[0].weight, knobs["columns"], task.lanes), *pack_constants(parameters[0], task.lanes)]

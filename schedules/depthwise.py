@@ -10,8 +10,9 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants
 from tvmmobile.schedules.space import Knobs, Space, waste
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template, layer_of
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, THREADS, Template, layer_of
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
 
 
@@ -28,7 +29,7 @@ class Depthwise(Template):
 
     name = "depthwise"
     version = 2
-    handles = ACTIVATIONS | BLOCKED | PIECES | THREADS
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS
     enough_trials = 16
 
     def _space(self, task: Task) -> Space | None:
@@ -59,21 +60,17 @@ class Depthwise(Template):
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         taps = layer.kernel[0] * layer.kernel[1]
-        channels = layer.in_channels
-        packed = {"weight": (taps * channels,), "bias": (channels,)}
-        shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, "output": layer.output_shape}
-        with kernel.body(**shapes) as flat:
-            buffers = dict(zip(shapes, flat, strict=True))
-            constants, part = (buffers["weight"], buffers["bias"]), whole_output(layer, knobs)
+        with kernel.layer_body(layer, {"weight": (taps * layer.in_channels,), **constant_shapes(layer)}) as buffers:
+            weight, epilogue, part = buffers["weight"], Epilogue(kernel, layer, buffers), whole_output(layer, knobs)
 
             def nest_of(source: Activation, target: Activation) -> WindowNest:
-                return DepthwiseNest(kernel, layer, knobs, part, source, constants, target)
+                return DepthwiseNest(layer, knobs, part, source, weight, epilogue, target)
 
             emit_windows(layer, buffers, task.threads, nest_of)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [vector of channels][tap][lane], remaining channels as [channel][tap], piece after piece; the bias as it is."""
+        """Weights as [vector of channels][tap][lane], remaining channels as [channel][tap], piece after piece."""
         layer = layer_of(task, Conv2d)
         taps, channels = layer.kernel[0] * layer.kernel[1], layer.in_channels
         weight = parameters[0].weight.reshape(taps, channels)
@@ -84,33 +81,18 @@ class Depthwise(Template):
             vectors = weight[:, :whole].reshape(taps, whole // lanes, lanes).transpose(1, 0, 2)
             parts += [vectors.ravel(), weight[:, whole:count].T.ravel()]
             weight = weight[:, count:]
-        return [np.concatenate(parts), parameters[0].bias]
+        return [np.concatenate(parts), *pack_constants(parameters[0])]
 
 
 class DepthwiseNest(WindowNest):
-    """The sum of a window's values, each times its weight, and the bias."""
+    """The sum of a window's values, each times its weight, with the layer's epilogue."""
 
     def __init__(
-        self,
-        kernel: Kernel,
-        layer: Conv2d,
-        knobs: Knobs,
-        part: OutputPart,
-        data: Activation,
-        constants: tuple[Buffer, Buffer],
-        output: Activation,
+        self, layer: Conv2d, knobs: Knobs, part: OutputPart, data: Activation, weight: Buffer, epilogue: Epilogue, output: Activation
     ) -> None:
-        super().__init__(kernel, layer, knobs, part, data, output)
-        (self.weight, self.bias), self.clamp, self.taps = constants, layer.clamp, layer.kernel[0] * layer.kernel[1]
-
-    def begin(self, channel: Expr, lanes: int) -> Expr:
-        """The bias."""
-        return self.kernel.load(self.bias, channel, lanes)
+        super().__init__(epilogue, layer, knobs, part, data, output)
+        self.weight, self.taps = weight, layer.kernel[0] * layer.kernel[1]
 
     def add(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
         """See `WindowNest.add`."""
         return so_far + value * self.kernel.load(self.weight, channel * self.taps + tap * lanes, lanes)
-
-    def finish(self, result: Expr, lanes: int) -> Expr:
-        """The activation."""
-        return self.kernel.clamp(result, self.clamp, lanes)

@@ -1,4 +1,4 @@
-"""Small steps from which templates build TIR: buffers, vectors, clamp, and the partition of an axis into tiles.
+"""Small steps from which templates build TIR: buffers, vectors, and the partition of an axis into tiles.
 
 Kernels are built with TVM's IR builder rather than by transforming naive loops: a Python loop unrolls, a `T.serial` loop stays
 a loop, and what is emitted is what LLVM sees.
@@ -7,12 +7,11 @@ a loop, and what is emitted is what LLVM sees.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.curves import CURVES
-from tvmmobile.graph.layers import Clamp, Conv2d, MaxPool, WindowLayer, channel_block
+from tvmmobile.graph.layers import Conv2d, Layer, MaxPool, WindowLayer, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.vectors import Vectors
 
@@ -150,6 +149,16 @@ class Kernel:
                 flat.append(self.T.decl_buffer((size,), self._precision.name, data=argument.data))
             yield flat
 
+    @contextmanager
+    def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
+        """`body`; yields the buffers by name."""
+        with self.body(**shapes) as flat:
+            yield dict(zip(shapes, flat, strict=True))
+
+    def layer_body(self, layer: Layer, packed: Mapping[str, tuple[int, ...]]) -> AbstractContextManager[dict[str, Buffer]]:
+        """`named_body` of a kernel for one layer, which has `packed` constants: `data`, what else the layer reads, these, `output`."""
+        return self.named_body(data=layer.input_shape, **layer.side_shapes, **packed, output=layer.output_shape)
+
     def finish(self) -> Any:
         """The finished function."""
         return self._ir_builder.get()
@@ -240,43 +249,9 @@ class Kernel:
         lanes = lanes or self.lanes
         return self.T.Broadcast(scalar, lanes) if lanes > 1 else scalar
 
-    def clamp_bits(self, value: Expr, bounds: Clamp) -> Expr:
-        """A whole vector limited to `bounds`, compared as integers where 0 is the lower bound and the precision
-        has integers for that: half the cost of floats.
-
-        Floats that are not negative order as their bits do, and negative ones are negative integers. A NaN becomes one of the bounds, as
-        it does when floats are compared.
-        """
-        if isinstance(bounds, str):
-            return self._curve(value, bounds, self.lanes)
-        (low, high), integer = bounds, self._precision.bits
-        if low != 0.0 or not integer:
-            return self.clamp(value, bounds)
-        number = getattr(self.T, integer)
-        bits = self.T.max(self.T.reinterpret(f"{integer}x{self.lanes}", value), self.splat(number(0)))
-        if high is not None:
-            bits = self.T.min(bits, self.splat(number(self._precision.bits_of(high))))
-        return self.T.reinterpret(f"{self._precision.accumulator}x{self.lanes}", bits)
-
-    def clamp(self, value: Expr, bounds: Clamp, lanes: int = 0) -> Expr:
-        """`value` limited to `bounds`, or through another activation."""
-        if isinstance(bounds, str):
-            return self._curve(value, bounds, lanes)
-        low, high = bounds
-        if low is not None:
-            value = self.T.max(value, self.splat(self.number(low), lanes))
-        if high is not None:
-            value = self.T.min(value, self.splat(self.number(high), lanes))
-        return value
-
-    def _curve(self, value: Expr, name: str, lanes: int) -> Expr:
-        """An activation that is more than bounds."""
-        lanes = lanes or self.lanes
-
-        def bounded(value: Expr, low: float, high: float) -> Expr:
-            return self.clamp_bits(value, (low, high)) if lanes == self.lanes else self.clamp(value, (low, high), lanes)
-
-        return CURVES[name].emit(Vectors(self._precision.accumulator, lanes, self.T.bind, bounded), value)
+    def vectors(self, lanes: int = 0) -> Vectors:
+        """Arithmetic on vectors of so many lanes."""
+        return Vectors(self._precision.accumulator, lanes or self.lanes, self.T.bind, bool(self._precision.bits))
 
 
 def input_of(layer: Conv2d | MaxPool, buffers: Mapping[str, Buffer]) -> tuple[Activation, tuple[Piece, ...]]:

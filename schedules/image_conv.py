@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
-from tvmmobile.schedules.matmul import Panel, pack_bias, pack_panels, packed_elements, panels
+from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants, spot_at
+from tvmmobile.schedules.matmul import Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ACTIVATIONS, THREADS, Template, layer_of
+from tvmmobile.schedules.template import EPILOGUE, THREADS, Template, layer_of
 
 MAX_INPUT_CHANNELS = 4
 #: Few taps leave little to amortise a large tile's start and end over: 2 × 8 and 5 × 8 beat tiles of 12 accumulators and more.
@@ -28,7 +30,7 @@ class ImageConv(Template):
 
     name = "image_conv"
     version = 2
-    handles = ACTIVATIONS | THREADS | {"in_layout=NCHW"}
+    handles = EPILOGUE | THREADS | {"in_layout=NCHW"}
 
     def _space(self, task: Task) -> Space | None:
         layer, lanes = task.region[0], task.lanes
@@ -69,25 +71,27 @@ class ImageConv(Template):
         kernel = Kernel(task)
         depth = layer.in_channels * layer.kernel[0] * layer.kernel[1]
         widths = panels(layer.out_channels, knobs["columns"], task.lanes)
-        packed = packed_elements(layer.out_channels, knobs["columns"], depth, task.lanes)
-        bias = round_up(layer.out_channels, task.lanes)
-        with kernel.body(data=layer.input_shape, weight=(packed,), bias=(bias,), output=layer.output_shape) as buffers:
-            _Nest(kernel, layer, knobs, task.threads, widths, tuple(buffers)).emit()
+        weight = {"weight": (packed_elements(layer.out_channels, knobs["columns"], depth, task.lanes),)}
+        with kernel.layer_body(layer, {**weight, **constant_shapes(layer, task.lanes)}) as buffers:
+            _Nest(kernel, layer, knobs, task.threads, widths, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [panel][input channel][tap][column], bias padded to whole vectors."""
+        """Weights as [panel][input channel][tap][column]."""
         layer = layer_of(task, Conv2d)
         weight = parameters[0].weight.transpose(2, 0, 1, 3).reshape(-1, layer.out_channels)
-        return [pack_panels(weight, knobs["columns"], task.lanes), pack_bias(parameters[0].bias, task.lanes)]
+        return [pack_panels(weight, knobs["columns"], task.lanes), *pack_constants(parameters[0], task.lanes)]
 
 
 class _Nest:
     """Loops over rows, pixel tiles and panels; borders are peeled."""
 
-    def __init__(self, kernel: Kernel, layer: Conv2d, knobs: Knobs, threads: int, widths: list[Panel], buffers: tuple[Buffer, ...]) -> None:
+    def __init__(
+        self, kernel: Kernel, layer: Conv2d, knobs: Knobs, threads: int, widths: list[Panel], buffers: Mapping[str, Buffer]
+    ) -> None:
         self.kernel, self.layer, self.knobs, self.threads, self.widths = kernel, layer, knobs, threads, widths
-        self.data, self.weight, self.bias, self.output = buffers
+        self.data, self.weight, self.output = (buffers[name] for name in ("data", "weight", "output"))
+        self.epilogue = Epilogue(kernel, layer, buffers)
         self.rows, self.pixels = partition(layer, 0, 1), partition(layer, 1, knobs["pixels"])
 
     def emit(self) -> None:
@@ -113,14 +117,17 @@ class _Nest:
 
     def _tile(self, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, panel: Panel, index: Expr) -> None:
         """`pixel_run.size` output pixels of one row × one panel of output channels."""
-        layer, load, store, T = self.layer, self.kernel.load, self.kernel.store, self.kernel.T  # noqa: N806
+        layer, lanes, T = self.layer, self.kernel.lanes, self.kernel.T  # noqa: N806
         width, taps_y, taps_x = panel.width, *layer.kernel
         depth = layer.in_channels * taps_y * taps_x
         channel = panel.channel + index * width
         acc = self.kernel.accumulators(pixel_run.size * width)
-        for x in range(pixel_run.size):
-            for j in range(0, width, self.kernel.lanes):
-                store(acc, load(self.bias, channel + j), x * width + j)
+        places = [(row * layer.out_width + pixel + x, j) for x in range(pixel_run.size) for j in range(0, width, lanes)]
+        spots = [
+            spot_at(place * layer.out_channels + channel + j, place, channel + j, lanes, min(lanes, panel.columns - j))
+            for place, j in places
+        ]
+        self.epilogue.fill(acc, spots)
         weights = channel * depth
         if self.knobs["loop"]:
             with T.serial(0, layer.in_channels) as plane:
@@ -128,11 +135,7 @@ class _Nest:
         else:
             for plane in range(layer.in_channels):
                 self._plane(acc, row_run, row, pixel_run, pixel, width, weights, plane)
-        for x in range(pixel_run.size):
-            for j in range(0, width, self.kernel.lanes):
-                value = self.kernel.clamp_bits(load(acc, x * width + j), layer.clamp)
-                target = (row * layer.out_width + pixel + x) * layer.out_channels + channel + j
-                self.kernel.store_part(self.output, value, target, min(self.kernel.lanes, panel.columns - j))
+        self.epilogue.drain(acc, spots, self.output)
 
     def _plane(self, acc: Buffer, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, width: int, weights: Expr, plane: Expr) -> None:
         """Adds one input channel."""

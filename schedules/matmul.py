@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Clamp
+from tvmmobile.graph.layers import Array
 from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece
+from tvmmobile.schedules.epilogue import Epilogue, Spot
 from tvmmobile.schedules.space import round_up
 
 
@@ -44,11 +45,6 @@ def packed_elements(channels: int, width: int, depth: int, lanes: int) -> int:
     return depth * sum(panel.count * panel.width for panel in panels(channels, width, lanes))
 
 
-def packed_shapes(depth: int, channels: int, width: int, lanes: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of what `pack_panels` and `pack_bias` return, by the kernel's argument."""
-    return {"weight": (packed_elements(channels, width, depth, lanes),), "bias": (round_up(channels, lanes),)}
-
-
 def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block: int = 0) -> Array:
     """Pack (K, N) weights as [block of panels][K block][panel][K][width], the last panel narrower, padded with zeros to whole vectors.
 
@@ -78,11 +74,6 @@ def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block
     return np.concatenate(pieces)
 
 
-def pack_bias(bias: Array, lanes: int) -> Array:
-    """The bias padded with zeros to whole vectors."""
-    return np.pad(bias, (0, round_up(len(bias), lanes) - len(bias)))
-
-
 def good_tile(machine: Machine, lanes: int, rows: int, columns: int, pixels: int, channels: int) -> bool:
     """Whether a tile fits the registers and hides the latency of its multiplications, as far as so many pixels and channels allow."""
     vectors = columns // lanes
@@ -97,7 +88,7 @@ class Extent:
 
     Attributes:
         start, count: first step and how many.
-        first, last: whether accumulators begin with the bias (else with what C holds) and whether results are clamped.
+        first, last: whether accumulators begin as the epilogue says (else with what C holds) and whether it finishes them.
     """
 
     start: Expr
@@ -108,26 +99,25 @@ class Extent:
 
 @dataclass(frozen=True)
 class MatmulTile:
-    """Emits register tiles of one matrix product C[pixel, n] = clamp(Σ_k A[pixel, k] · W[k, n] + bias[n] + R[pixel, n]).
+    """Emits register tiles of one matrix product C[pixel, n] = epilogue(Σ_k A[pixel, k] · W[k, n]).
 
     Attributes:
         a, c: with K and N channels.
-        w, bias: flat buffers, packed by `pack_panels` and `pack_bias`.
+        w: a flat buffer, packed by `pack_panels`.
         unroll: K steps per loop iteration, whole vectors.
         step: pixels of A from one row of the tile to the next.
-        residual: R, with the pixels and channels of C; `None` for none.
+        shift: pixels of the layer's output before those that C holds.
         pieces: what A is put together from, K after K; empty where it is one activation.
     """
 
     kernel: Kernel
     a: Activation
     w: Buffer
-    bias: Buffer
     c: Activation
     unroll: int
-    bounds: Clamp
+    epilogue: Epilogue
     step: int = 1
-    residual: Activation | None = None
+    shift: Expr = 0
     pieces: tuple[Piece, ...] = ()
 
     @property
@@ -144,32 +134,24 @@ class MatmulTile:
             part: of K, inside one of A's blocks or covering whole ones.
             weights: where this part of the panel begins in W.
         """
-        kernel, lanes, vectors = self.kernel, self.kernel.lanes, panel.width // self.kernel.lanes
+        acc = self.kernel.accumulators(rows * panel.width)
         channel = panel.channel + index * panel.width
-        places = self._places(self.c, target, rows, panel, channel)
-        added = self._places(self.residual, target, rows, panel, channel) if self.residual and part.first else []
-        acc = kernel.accumulators(rows * panel.width)
-        for i in range(rows):
-            for j in range(vectors):
-                begin = kernel.load(self.bias, channel + j * lanes) if part.first else kernel.load(self.c.buffer, places[i][j])
-                if added and self.residual:
-                    begin = begin + kernel.load_part(self.residual.buffer, added[i][j], min(lanes, panel.columns - j * lanes))
-                kernel.store(acc, begin, i * panel.width + j * lanes)
+        spots = [self._spot(target, i, panel, channel, j) for i in range(rows) for j in range(0, panel.width, self.kernel.lanes)]
+        self.epilogue.fill(acc, spots, None if part.first else self.c.buffer)
         self.accumulate(acc, row, rows, panel.width, weights, part)
-        for i in range(rows):
-            for j in range(vectors):
-                value: Any = kernel.load(acc, i * panel.width + j * lanes)
-                if part.last:
-                    value = kernel.clamp_bits(value, self.bounds)
-                kernel.store_part(self.c.buffer, value, places[i][j], min(lanes, panel.columns - j * lanes))
+        self.epilogue.drain(acc, spots, self.c.buffer, part.last)
 
-    def _places(self, c: Activation, target: Expr, rows: int, panel: Panel, channel: Expr) -> list[list[Expr]]:
-        """Where each vector of the tile is in C or in what lies like it, by row and vector."""
-        starts = range(0, panel.width, self.kernel.lanes)
-        if c.block % panel.width == 0 and panel.channel % panel.width == 0:
-            corner = c.at(target, channel)
-            return [[corner + i * c.block + j for j in starts] for i in range(rows)]
-        return [[c.at(target + i, channel + j) for j in starts] for i in range(rows)]
+    def _spot(self, target: Expr, i: int, panel: Panel, channel: Expr, j: int) -> Spot:
+        """A vector of the tile."""
+
+        def place(c: Activation, first: Expr) -> Expr:
+            if c.block % panel.width == 0 and panel.channel % panel.width == 0:
+                return c.at(first, channel) + i * c.block + j
+            return c.at(first + i, channel + j)
+
+        lanes = self.kernel.lanes
+        shifted = partial(place, first=target + self.shift)
+        return Spot(channel + j, place(self.c, target), shifted, lanes, min(lanes, panel.columns - j))
 
     def accumulate(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int = 0) -> None:
         """acc[first .. first + rows] += A[row .. row + rows, part] · W[part].

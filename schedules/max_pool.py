@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, MaxPool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.epilogue import Ends, Spot
 from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import PIECES, THREADS, Template, layer_of
-from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
+from tvmmobile.schedules.window_nest import WindowNest, emit_windows, whole_output, window_space, window_width
 
 
 class WindowMax(Template):
@@ -50,12 +52,11 @@ class WindowMax(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, MaxPool), Kernel(task)
-        shapes = {"data": layer.input_shape, **layer.side_shapes, "least": (1,), "output": layer.output_shape}
-        with kernel.body(**shapes) as flat:
-            buffers, part = dict(zip(shapes, flat, strict=True)), whole_output(layer, knobs)
+        with kernel.layer_body(layer, {"least": (1,)}) as buffers:
+            part, ends = whole_output(layer, knobs), _Ends(kernel, buffers["least"])
 
             def nest_of(source: Activation, target: Activation) -> WindowNest:
-                return _LargestNest(kernel, layer, knobs, part, source, buffers["least"], target)
+                return _LargestNest(ends, layer, knobs, part, source, target)
 
             emit_windows(layer, buffers, task.threads, nest_of)
         return kernel.finish()
@@ -68,20 +69,21 @@ class WindowMax(Template):
 class _LargestNest(WindowNest):
     """The largest of a window's values."""
 
-    def __init__(
-        self, kernel: Kernel, layer: MaxPool, knobs: Knobs, part: OutputPart, data: Activation, least: Buffer, output: Activation
-    ) -> None:
-        super().__init__(kernel, layer, knobs, part, data, output)
-        self.least = least
-
-    def begin(self, channel: Expr, lanes: int) -> Expr:
-        """Less than every value."""
-        return self.kernel.splat(self.least[0], lanes)
-
     def add(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
         """See `WindowNest.add`."""
         return self.kernel.T.max(so_far, value)
 
-    def finish(self, result: Expr, lanes: int) -> Expr:
+
+@dataclass(frozen=True)
+class _Ends(Ends):
+    """Begins with what is less than every value."""
+
+    least: Buffer
+
+    def begin(self, spot: Spot) -> Expr:
+        """See `Ends.begin`."""
+        return self.kernel.splat(self.least[0], spot.lanes)
+
+    def finish(self, value: Expr, spot: Spot) -> Expr:
         """As it is."""
-        return result
+        return value

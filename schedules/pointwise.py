@@ -11,11 +11,12 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel, input_of
-from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_bias, pack_panels, packed_shapes, panels
+from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants
+from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, PIECES, THREADS, Template, layer_of
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, THREADS, Template, layer_of
 
 #: Of all combinations, those that are searched.
 MEMBERS = 160
@@ -35,7 +36,7 @@ class Pointwise(Template):
 
     name = "pointwise"
     version = 2
-    handles = ACTIVATIONS | BLOCKED | PIECES | THREADS | {"residual", "scaled"}
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | {"residual", "scaled"}
     enough_trials = 48
 
     def _space(self, task: Task) -> Space | None:
@@ -93,14 +94,11 @@ class Pointwise(Template):
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
-        packed = packed_shapes(depth, channels, knobs["columns"], task.lanes)
-        shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, "output": layer.output_shape}
-        with kernel.body(**shapes) as flat:
-            buffers = dict(zip(shapes, flat, strict=True))
+        weight = {"weight": (packed_elements(channels, knobs["columns"], depth, task.lanes),)}
+        with kernel.layer_body(layer, {**weight, **constant_shapes(layer, task.lanes)}) as buffers:
             a, pieces = input_of(layer, buffers)
             c = Activation(buffers["output"], pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
-            residual = Activation(buffers["residual"], c.pixels, channels, channels) if layer.residual else None
-            tile = self.tile(kernel, a, buffers["weight"], buffers["bias"], c, task.lanes, layer.clamp, pixels.step, residual, pieces)
+            tile = self.tile(kernel, a, buffers["weight"], c, task.lanes, Epilogue(kernel, layer, buffers), pixels.step, pieces=pieces)
             loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
             (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
         return kernel.finish()
@@ -109,11 +107,11 @@ class Pointwise(Template):
     tile: type[MatmulTile] = MatmulTile
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights in panels of `columns`, bias padded to whole vectors."""
+        """Weights in panels of `columns`."""
         layer = layer_of(task, Conv2d)
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
         packed = pack_panels(weight, knobs["columns"], task.lanes, knobs["k_block"], knobs["n_block"])
-        return [packed, pack_bias(parameters[0].bias, task.lanes)]
+        return [packed, *pack_constants(parameters[0], task.lanes)]
 
 
 def _pixels(layer: Conv2d) -> Pixels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +13,12 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition, share
+from tvmmobile.schedules.epilogue import Epilogue, constant_shapes
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, LAYERS, THREADS, Template
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart
 
 #: Of what lies between the layers, per strip: half of the boards' smallest first-level cache, and what still amortises a strip's start.
@@ -45,7 +46,7 @@ class Separable(Template):
 
     name = "separable"
     version = 2
-    handles = ACTIVATIONS | BLOCKED | LAYERS | THREADS | {"residual"}
+    handles = BLOCKED | EPILOGUE | LAYERS | THREADS | {"residual"}
 
     def _space(self, task: Task) -> Space | None:
         layers = _layers(task)
@@ -120,13 +121,18 @@ class Separable(Template):
             "data": first.input_shape,
             **task.side_shapes,
             "dw_weight": (first.kernel[0] * first.kernel[1] * first.in_channels,),
-            "dw_bias": (first.in_channels,),
+            **{f"dw_{name}": shape for name, shape in constant_shapes(first).items()},
             "weight": (packed,),
-            "bias": (round_up(second.out_channels, task.lanes),),
+            **constant_shapes(second, task.lanes),
             "output": second.output_shape,
         }
-        with kernel.body(**shapes) as buffers:
-            _Nest(kernel, first, second, knobs, task.threads, tuple(buffers)).emit()
+        with kernel.named_body(**shapes) as buffers:
+            own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
+            epilogues = (
+                Epilogue(kernel, first, {**own, **task.sides_of(0, buffers)}),
+                Epilogue(kernel, second, {**buffers, **task.sides_of(1, buffers)}),
+            )
+            _Nest(epilogues, (first, second), knobs, task.threads, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -200,14 +206,19 @@ class _Nest:
     Strips at borders need other depthwise code but the same product, so that the first is chosen at run time, once per strip.
     """
 
-    def __init__(self, kernel: Kernel, first: Conv2d, second: Conv2d, knobs: Knobs, threads: int, buffers: tuple[Buffer, ...]) -> None:
-        self.kernel, self.first, self.second, self.knobs, self.threads = kernel, first, second, knobs, threads
-        self.data, *residuals, self.dw_weight, self.dw_bias, self.weight, self.bias, self.output = buffers
-        pixels, channels = second.height * second.width, second.out_channels
-        self.residual = Activation(residuals[0], pixels, channels, channels) if residuals else None
-        self.width = -(-first.out_width // knobs["parts"])
-        self.rows = _strips(partition(first, 0, knobs["strip"]))
-        self.columns = _strips(partition(first, 1, self.width))
+    def __init__(
+        self,
+        epilogues: tuple[Epilogue, Epilogue],
+        layers: tuple[Conv2d, Conv2d],
+        knobs: Knobs,
+        threads: int,
+        buffers: Mapping[str, Buffer],
+    ) -> None:
+        self.kernel, self.epilogues, self.knobs, self.threads, self.buffers = epilogues[0].kernel, epilogues, knobs, threads, buffers
+        self.first, self.second = layers
+        self.width = -(-self.first.out_width // knobs["parts"])
+        self.rows = _strips(partition(self.first, 0, knobs["strip"]))
+        self.columns = _strips(partition(self.first, 1, self.width))
 
     def emit(self) -> None:
         """The whole nest."""
@@ -228,18 +239,21 @@ class _Nest:
         """The strip with these numbers among those of its size."""
         top, left = rows.start + row * rows.size, columns.start + column * columns.size
         channels = self.first.in_channels
-        source = Activation(self.data, self.first.height * self.first.width, channels, channel_block(self.first.in_layout, channels))
+        source = Activation(
+            self.buffers["data"], self.first.height * self.first.width, channels, channel_block(self.first.in_layout, channels)
+        )
         between = Activation(scratch, rows.size * columns.size, channels, channels)
         for row_run, column_run in itertools.product(rows.kinds, columns.kinds):
             with self._where(rows, row, row_run), self._where(columns, column, column_run):
                 tiles = _depthwise_knobs(self.knobs)
                 part = OutputPart(cut(row_run.taps, tiles["rows"]), cut(column_run.taps, tiles["columns"]), top, left, columns.size)
-                DepthwiseNest(self.kernel, self.first, tiles, part, source, (self.dw_weight, self.dw_bias), between).emit(1)
+                weight = self.buffers["dw_weight"]
+                DepthwiseNest(self.first, tiles, part, source, weight, self.epilogues[0], between).emit(1)
         origin = top * self.first.out_width + left
         knobs = {**_pointwise_knobs(self.knobs), "order": self.knobs["order"]}
         second, out_channels = self.second, self.second.out_channels
-        c = Activation(self.output, second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
-        tile = MatmulTile(self.kernel, between, self.weight, self.bias, c, self.kernel.lanes, second.clamp, residual=self.residual)
+        c = Activation(self.buffers["output"], second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
+        tile = MatmulTile(self.kernel, between, self.buffers["weight"], c, self.kernel.lanes, self.epilogues[1])
         if columns.size == self.first.out_width:
             pixels = Pixels(rows.size * columns.size, origin=origin)
         else:

@@ -11,10 +11,11 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.passes.input_pieces import STRASSEN_CHANNELS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
+from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants
 from tvmmobile.schedules.matmul import MatmulTile
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.strassen_nest import GROUPS, STEPS, emit_strassen
-from tvmmobile.schedules.template import ACTIVATIONS, BLOCKED, THREADS, Template, layer_of
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, THREADS, Template, layer_of
 
 #: Fewest input or output channels with which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
 #: 1.11 ms so, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
@@ -56,7 +57,7 @@ class Strassen(Template):
 
     name = "strassen"
     version = 1
-    handles = ACTIVATIONS | BLOCKED | THREADS
+    handles = BLOCKED | EPILOGUE | THREADS
     enough_trials = 8
 
     def _space(self, task: Task) -> Space | None:
@@ -130,16 +131,16 @@ class Strassen(Template):
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels
-        packed = len(STEPS) * (depth // 2) * (channels // 2)
-        shapes = {"data": layer.input_shape, "weight": (packed,), "bias": (channels,), "output": layer.output_shape}
-        with kernel.body(**shapes) as (data, weight, bias, output):
-            a = Activation(data, pixels, depth, channel_block(layer.in_layout, depth))
-            c = Activation(output, pixels, channels, channel_block(layer.out_layout, channels))
-            emit_strassen(MatmulTile(kernel, a, weight, bias, c, task.lanes, layer.clamp), knobs, task.threads)
+        weight = {"weight": (len(STEPS) * (depth // 2) * (channels // 2),)}
+        with kernel.layer_body(layer, {**weight, **constant_shapes(layer)}) as buffers:
+            a = Activation(buffers["data"], pixels, depth, channel_block(layer.in_layout, depth))
+            c = Activation(buffers["output"], pixels, channels, channel_block(layer.out_layout, channels))
+            tile = MatmulTile(kernel, a, buffers["weight"], c, task.lanes, Epilogue(kernel, layer, buffers))
+            emit_strassen(tile, knobs, task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Sums of weight blocks, added in float64, as [group of steps][K block][step][panel][K][column]; the bias as it is."""
+        """Sums of weight blocks, added in float64, as [group of steps][K block][step][panel][K][column]."""
         layer = layer_of(task, Conv2d)
         depth, channels, width = layer.in_channels // 2, layer.out_channels // 2, knobs["columns"]
         weight = parameters[0].weight.reshape(2, depth, 2, channels).astype(np.float64)
@@ -151,7 +152,7 @@ class Strassen(Template):
                 for total in sums:
                     part = np.asarray(total, parameters[0].weight.dtype)[start : start + block]
                     pieces.append(part.reshape(len(part), -1, width).transpose(1, 0, 2).ravel())
-        return [np.concatenate(pieces), parameters[0].bias]
+        return [np.concatenate(pieces), *pack_constants(parameters[0])]
 
 
 def _half(pixels: int, knobs: Knobs) -> int:

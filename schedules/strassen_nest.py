@@ -14,6 +14,7 @@ from math import gcd
 from typing import Any
 
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Span, share
+from tvmmobile.schedules.epilogue import Spot
 from tvmmobile.schedules.matmul import Extent, MatmulTile
 from tvmmobile.schedules.space import Knobs
 
@@ -269,32 +270,34 @@ class StrassenNest:
                 self._store(product, block, value if before is None else before + value, rows, panel, i, j)
 
     def _before(self, product: _Product, block: Block, rows: _Rows, panel: Expr, i: int, j: int) -> Any:
-        """What a vector of C begins with: what it holds, if anything, and the bias where the product is the last one."""
+        """What a vector of C begins with: what it holds, if anything, and the epilogue's beginning if the product is the last."""
         kernel, parts = self.kernel, []
         if block in product.known and self._exists(block, rows, i):
-            parts.append(kernel.load(self.tile.c.buffer, self._place(block, rows, panel, i, j)))
+            parts.append(kernel.load(self.tile.c.buffer, self._spot(block, rows, panel, i, j).target))
         if self._is_final(product, block):
-            parts.append(kernel.load(self.tile.bias, block[1] * self.channels + panel * self.width + j))
+            parts.append(self.tile.epilogue.begin(self._spot(block, rows, panel, i, j)))
         return sum(parts[1:], parts[0]) if parts else None
 
     def _store(self, product: _Product, block: Block, value: Any, rows: _Rows, panel: Expr, i: int, j: int) -> None:
-        """Store a vector of C, clamped where it is complete."""
+        """Store a vector of C, finished where it is complete."""
         if not self._exists(block, rows, i):
             return
+        spot = self._spot(block, rows, panel, i, j)
         if self._is_final(product, block):
-            value = self.kernel.clamp_bits(value, self.tile.bounds)
-        self.kernel.store(self.tile.c.buffer, value, self._place(block, rows, panel, i, j))
+            value = self.tile.epilogue.finish(value, spot)
+        self.kernel.store(self.tile.c.buffer, value, spot.target)
 
     def _is_final(self, product: _Product, block: Block) -> bool:
         return product.part.last and finishes(product.step, block)
 
-    def _place(self, block: Block, rows: _Rows, panel: Expr, i: int, j: int) -> Expr:
-        """Where a vector of the tile is in C."""
-        c = self.tile.c
+    def _spot(self, block: Block, rows: _Rows, panel: Expr, i: int, j: int) -> Spot:
+        """A vector of the tile."""
         pixel, channel = self._pixel(block, rows.start), block[1] * self.channels + panel * self.width
-        if c.block % self.width == 0:
-            return c.at(pixel, channel) + i * c.block + j
-        return c.at(pixel + i, channel + j)
+
+        def place(c: Activation) -> Expr:
+            return c.at(pixel, channel) + i * c.block + j if c.block % self.width == 0 else c.at(pixel + i, channel + j)
+
+        return Spot(channel + j, place(self.tile.c), place, self.kernel.lanes, self.kernel.lanes)
 
     def _pixel(self, block: Block, row: Expr) -> Expr:
         """A row of a half as a pixel."""

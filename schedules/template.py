@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
 
-#: Bounds and every other activation.
-ACTIVATIONS = frozenset({"clamp", *(f"clamp={curve}" for curve in CURVES)})
+#: Every step that `CURVES` has, see `epilogue.Epilogue`: in `handles` it stands for the needs of all of them.
+EPILOGUE = frozenset({"epilogue"})
 #: Channels in blocks, in what is read and in what is written.
 BLOCKED = frozenset({"in_layout=blocked", "out_layout=blocked"})
 #: An input that is put together from slices of other tensors.
@@ -28,6 +28,11 @@ def layer_of(task: Task, kind: type[_Kind]) -> _Kind:
     """The only layer of a task that a template's space has taken for one of this kind."""
     assert isinstance(task.layer, kind)
     return task.layer
+
+
+def _steps() -> frozenset[str]:
+    """The needs that `EPILOGUE` stands for."""
+    return frozenset(f"{field}{step}" for field in ("clamp", "then") for step in ("", *(f"={curve}" for curve in CURVES)))
 
 
 class Template(ABC):
@@ -50,7 +55,8 @@ class Template(ABC):
 
     def space(self, task: Task) -> Space | None:
         """The schedules for `task`, or `None`: not mine."""
-        return self._space(task) if task.needs <= self.handles else None
+        steps = _steps() if self.handles >= EPILOGUE else frozenset()
+        return self._space(task) if task.needs <= self.handles | steps else None
 
     def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
         """The kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs."""

@@ -28,19 +28,35 @@ class Vectors:
     Args:
         dtype: `float32` or `float64`.
         bind: gives a value a name, so that it is computed once.
-        bounded: a vector limited to two bounds.
+        ordered: whether the vector unit has maximum and minimum of integers as wide.
     """
 
-    def __init__(self, dtype: str, lanes: int, bind: Callable[[Expr], Expr], bounded: Callable[[Expr, float, float], Expr]) -> None:
+    def __init__(self, dtype: str, lanes: int, bind: Callable[[Expr], Expr], ordered: bool) -> None:
         from tvm.tirx.script import builder
 
-        self.T, self.dtype, self.lanes, self.bind, self.bounded = builder, dtype, lanes, bind, bounded
+        self.T, self.dtype, self.lanes, self.bind, self.ordered = builder, dtype, lanes, bind, ordered and lanes > 1
         kind = np.finfo(dtype)
         self._mantissa, self._bias, self._integer = kind.nmant, kind.maxexp - 1, f"int{kind.bits}"
 
     def number(self, value: float) -> Expr:
         """A number in all lanes."""
         return self._splat(value, self.dtype)
+
+    def limited(self, x: Expr, low: float | None, high: float | None) -> Expr:
+        """x limited to the bounds there are."""
+        x = x if low is None else self.T.max(x, self.number(low))
+        return x if high is None else self.T.min(x, self.number(high))
+
+    def bounded(self, x: Expr, low: float | None, high: float | None) -> Expr:
+        """The same, compared as integers where 0 is the lower bound and vectors have them: half the cost of floats.
+
+        Floats that are not negative order as their bits do, and negative ones are negative integers. A NaN becomes one of the bounds, as
+        it does when floats are compared.
+        """
+        if low != 0.0 or not self.ordered:
+            return self.limited(x, low, high)
+        bits = self.T.max(self._bits(x, self._integer), self._splat(0, self._integer))
+        return self._from(bits if high is None else self.T.min(bits, self._splat(self._pattern(high), self._integer)))
 
     def at_most(self, x: Expr, bound: float) -> Expr:
         """The smaller of x and a positive bound: positive numbers order as their bits do, and the bits of negative ones are less."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, MaxPool, channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, input_of, partition, tiles
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Piece, Run, input_of, partition, tiles
+from tvmmobile.schedules.epilogue import Ends, Spot
 from tvmmobile.schedules.space import Knobs, Space, up_to
 
 #: Layers whose output channels depend on the input channel of the same number alone.
@@ -117,22 +118,14 @@ class WindowNest(ABC):
     is said by whoever inherits.
     """
 
-    def __init__(self, kernel: Kernel, layer: Windowed, knobs: Knobs, part: OutputPart, data: Activation, output: Activation) -> None:
-        self.kernel, self.layer, self.knobs, self.part = kernel, layer, knobs, part
+    def __init__(self, ends: Ends, layer: Windowed, knobs: Knobs, part: OutputPart, data: Activation, output: Activation) -> None:
+        self.ends, self.kernel, self.layer, self.knobs, self.part = ends, ends.kernel, layer, knobs, part
         self.data, self.output = data, output
         self.rows, self.columns = part.rows, part.columns
 
     @abstractmethod
-    def begin(self, channel: Expr, lanes: int) -> Expr:
-        """What the channels' results begin with."""
-
-    @abstractmethod
     def add(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
         """The result with one more value of the window, whose places `tap` counts row by row."""
-
-    @abstractmethod
-    def finish(self, result: Expr, lanes: int) -> Expr:
-        """What is stored."""
 
     def emit(self, threads: int, span: Span | None = None) -> None:
         """The whole nest, shared by `threads`; of all channels, which are the input's, unless a span is given."""
@@ -197,8 +190,8 @@ class WindowNest(ABC):
         taps_y, taps_x = layer.kernel
         channel = channels.first + index * lanes
         acc = self.kernel.accumulators(height * width * lanes)
-        for position in range(height * width):
-            store(acc, self.begin(channel, lanes), position * lanes, lanes)
+        spots = list(self._spots(row, column, (height, width), channels, index))
+        self.ends.fill(acc, spots)
         top = (self.part.top + row) * layer.stride[0] - layer.padding[0]
         left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
         corner = _first(self.data, top * layer.width + left, channels, index) - channels.shift
@@ -215,10 +208,18 @@ class WindowNest(ABC):
                     position = (out_y * width + out_x) * lanes
                     result = self.add(load(acc, position, lanes), value, channel, tap_y * taps_x + tap_x, lanes)
                     store(acc, result, position, lanes)
-        target = _first(self.output, row * self.part.width + column, channels, index)
-        for out_y, out_x in itertools.product(range(height), range(width)):
-            value = self.finish(load(acc, (out_y * width + out_x) * lanes, lanes), lanes)
-            store(self.output.buffer, value, target + (out_y * self.part.width + out_x) * self.output.block, lanes)
+        self.ends.drain(acc, spots, self.output.buffer)
+
+    def _spots(self, row: Expr, column: Expr, size: tuple[int, int], channels: Channels, index: Expr) -> Iterator[Spot]:
+        """The outputs of a tile, row by row."""
+        part, lanes, channel = self.part, channels.lanes, channels.first + index * channels.lanes
+        target = _first(self.output, row * part.width + column, channels, index)
+        for y, x in itertools.product(*map(range, size)):
+
+            def place(tensor: Activation, y: int = y, x: int = x) -> Expr:
+                return tensor.at((part.top + row + y) * self.layer.out_width + part.left + column + x, channel)
+
+            yield Spot(channel, target + (y * part.width + x) * self.output.block, place, lanes, lanes)
 
 
 def _first(activation: Activation, pixel: Expr, channels: Channels, index: Expr) -> Expr:

@@ -40,7 +40,8 @@ from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.schedules.emit import Expr
-from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, pack_bias
+from tvmmobile.schedules.epilogue import pack_constants
+from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, round_up
 from tvmmobile.system.environment import SHIPPED_LOGS
@@ -75,7 +76,7 @@ class UnpackedPointwise(Pointwise):
         """The weights as they are."""
         weight = parameters[0].weight.reshape(-1, parameters[0].weight.shape[-1])
         padding = round_up(weight.shape[1], task.lanes) - weight.shape[1]
-        return [np.pad(weight, ((0, 0), (0, padding))).ravel(), pack_bias(parameters[0].bias, task.lanes)]
+        return [np.pad(weight, ((0, 0), (0, padding))).ravel(), *pack_constants(parameters[0], task.lanes)]
 
 
 class WithoutStrassen(Database):

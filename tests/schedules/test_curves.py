@@ -28,7 +28,8 @@ def values_of(curve: str, lanes: int, inputs: Array, folder: Path) -> Array:
     task = Task((Dense(lanes, 1, curve),))
     kernel = Kernel(task)
     with kernel.body(data=inputs.shape, output=inputs.shape) as (data, output), kernel.loop(inputs.size // lanes) as step:
-        kernel.store(output, kernel.clamp(kernel.load(data, step * lanes, lanes), curve, lanes), step * lanes, lanes)
+        value = CURVES[curve].emit(kernel.vectors(lanes), kernel.load(data, step * lanes, lanes))
+        kernel.store(output, value, step * lanes, lanes)
     path = folder / f"{task.symbol}.so"
     compile_kernel(kernel.finish(), HOST, path)
     tensors = [tvm.runtime.tensor(array) for array in (inputs, np.zeros_like(inputs))]

@@ -20,8 +20,9 @@ from tvmmobile.kernels.function import kernel_function
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.schedules import KnobSchedule, Space, Template, template_for, template_named
 from tvmmobile.schedules.emit import Kernel
+from tvmmobile.schedules.epilogue import Epilogue, spot_at
 from tvmmobile.schedules.space import Knobs
-from tvmmobile.schedules.template import ACTIVATIONS, LAYERS
+from tvmmobile.schedules.template import EPILOGUE, LAYERS
 from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.plan import Plan, candidate_regions, make_plan
@@ -34,7 +35,7 @@ class Pair(Template):
     """Takes two pointwise layers in a row; a pixel's hidden channels never leave its loop."""
 
     name, version = "pair", 1
-    handles = ACTIVATIONS | LAYERS
+    handles = EPILOGUE | LAYERS
 
     def _space(self, task: Task) -> Space | None:
         """One schedule."""
@@ -67,12 +68,12 @@ class Pair(Template):
                 total = b1[channel]
                 for k in range(first.in_channels):
                     total = total + data[pixel * first.in_channels + k] * w1[k * hidden + channel]
-                kernel.store(middle, kernel.clamp(total, first.clamp, 1), channel, 1)
+                kernel.store(middle, Epilogue(kernel, first, {}).finish(total, spot_at(0, 0, channel, 1, 1)), channel, 1)
             for channel in range(outputs):
                 total = b2[channel]
                 for k in range(hidden):
                     total = total + middle[k] * w2[k * outputs + channel]
-                kernel.store(output, kernel.clamp(total, second.clamp, 1), pixel * outputs + channel, 1)
+                kernel.store(output, Epilogue(kernel, second, {}).finish(total, spot_at(0, 0, channel, 1, 1)), pixel * outputs + channel, 1)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:

@@ -1,4 +1,4 @@
-"""Element-wise functions that a kernel applies to its results, other than bounds: one entry of `CURVES` is all that one of them takes."""
+"""Element-wise functions that a kernel applies to its sums, other than bounds: one entry of `CURVES` is all that one of them takes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+#: Kinds of operands, see `Curve.operands`.
+CHANNEL, TENSOR = "channel", "tensor"
 Float64 = npt.NDArray[np.float64]
 #: From a pattern of Relax, and what makes the pattern of a constant with that value, to the pattern of a form in which networks have it.
 Spelling = Callable[[Any, Callable[[float], Any]], Any]
@@ -16,19 +18,22 @@ Spelling = Callable[[Any, Callable[[float], Any]], Any]
 
 @dataclass(frozen=True)
 class Curve:
-    """A function of one number.
+    """A function of a number, and perhaps of operands.
 
     Attributes:
-        exact: its values, from float64 to float64.
-        emit: from vector arithmetic (`schedules.vectors.Vectors`) and a vector to the vector of the function's values.
+        exact: its values, from float64 to float64; channels are the last axis. Operands follow the number.
+        emit: from vector arithmetic (`schedules.vectors.Vectors`), a vector and the operands' vectors to the vector of its values.
         max_error: of what is emitted in float32, over max(1, |x|), for every finite x.
         spellings: in which `compose_layers` looks for it; passes before it may bring other forms to these.
+        operands: what it reads besides: `CHANNEL`, a constant for each channel of the output, or `TENSOR`, another tensor with the
+            output's extents, NHWC.
     """
 
-    exact: Callable[[Float64], Float64]
-    emit: Callable[[Any, Any], Any]
+    exact: Callable[..., Float64]
+    emit: Callable[..., Any]
     max_error: float
-    spellings: tuple[Spelling, ...]
+    spellings: tuple[Spelling, ...] = ()
+    operands: tuple[str, ...] = ()
 
 
 def _sigmoid(x: Float64) -> Float64:

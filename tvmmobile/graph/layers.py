@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
+
 #: Weights and activations, in any precision.
 Array = npt.NDArray[Any]
 #: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels.
@@ -59,6 +61,45 @@ def clamp_name(clamp: Clamp) -> str:
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
 
 
+class SumLayer:
+    """A layer whose results are sums, which begin with a bias and go through steps once they are complete."""
+
+    clamp: Clamp
+    then: tuple[Clamp, ...]
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weights, output channels last."""
+        raise NotImplementedError
+
+    @property
+    def plain_shape(self) -> tuple[int, ...]:
+        """Shape of the output with channels last."""
+        raise NotImplementedError
+
+    @property
+    def steps(self) -> tuple[Clamp, ...]:
+        """What a complete sum goes through, in this order."""
+        return tuple(step for step in (self.clamp, *self.then) if step != NO_CLAMP)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Kinds of what the steps read besides the sum, in this order: see `Curve.operands`."""
+        return tuple(kind for step in self.steps if isinstance(step, str) for kind in CURVES[step].operands)
+
+    @property
+    def constants(self) -> int:
+        """Weights, biases, and what steps have for each channel."""
+        return math.prod(self.weight_shape) + (1 + self.operands.count(CHANNEL)) * self.weight_shape[-1]
+
+    def _operand_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors that steps read."""
+        return {f"operand{number}": self.plain_shape for number in range(self.operands.count(TENSOR))}
+
+    def _steps_name(self) -> list[str]:
+        return [clamp_name(self.clamp), *map(clamp_name, self.then)]
+
+
 class WindowLayer:
     """A layer that sees its input through a window."""
 
@@ -103,7 +144,7 @@ def _other_sources(height: int, width: int, sources: tuple[int, ...]) -> dict[st
 
 
 @dataclass(frozen=True)
-class Conv2d(WindowLayer):
+class Conv2d(WindowLayer, SumLayer):
     """A 2-D convolution with bias and clamp, and perhaps factors for its input and another tensor added to its output.
 
     Attributes:
@@ -117,6 +158,7 @@ class Conv2d(WindowLayer):
         scaled: each channel of the input is multiplied by a factor of its own, which is another input (squeeze and excite).
         sources, pieces: where the input's channels are put together from other tensors, NHWC: the channels that each of these has, and for
             each piece (tensor, first channel, channels), in the order of the input's channels. Empty where the input is one tensor.
+        then: what is applied after the clamp.
     """
 
     height: int
@@ -134,6 +176,7 @@ class Conv2d(WindowLayer):
     scaled: bool = False
     sources: tuple[int, ...] = ()
     pieces: tuple[tuple[int, int, int], ...] = ()
+    then: tuple[Clamp, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -146,14 +189,19 @@ class Conv2d(WindowLayer):
         return activation_shape(self.out_layout, self.out_height, self.out_width, self.out_channels)
 
     @property
+    def plain_shape(self) -> tuple[int, ...]:
+        """Shape of the output in NHWC."""
+        return activation_shape("NHWC", self.out_height, self.out_width, self.out_channels)
+
+    @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of what else is read, with the batch of 1, in the order in which it is used: the other tensors that the input is put
-        together from, `gate`, `residual`, where there are any.
+        together from, `gate`, `residual`, and what steps read, where there are any.
         """
         others = _other_sources(self.height, self.width, self.sources)
         gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
-        added = {"residual": activation_shape("NHWC", self.out_height, self.out_width, self.out_channels)} if self.residual else {}
-        return {**others, **gate, **added}
+        added = {"residual": self.plain_shape} if self.residual else {}
+        return {**others, **gate, **added, **self._operand_shapes()}
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -190,11 +238,6 @@ class Conv2d(WindowLayer):
         return rows * columns * self.weight_shape[2] * self.out_channels
 
     @property
-    def constants(self) -> int:
-        """Weights and biases."""
-        return math.prod(self.weight_shape) + self.out_channels
-
-    @property
     def name(self) -> str:
         """Canonical name; two layers are the same kernel exactly when their names agree."""
         if self.is_depthwise:
@@ -215,16 +258,21 @@ class Conv2d(WindowLayer):
             parts.append("scaled")
         if self.residual:
             parts.append("add")
-        return "_".join([*parts, clamp_name(self.clamp)])
+        return "_".join([*parts, *self._steps_name()])
 
 
 @dataclass(frozen=True)
-class Dense:
-    """A fully connected layer with bias: (1, in_features) → (1, out_features). Weights are (in_features, out_features)."""
+class Dense(SumLayer):
+    """A fully connected layer with bias: (1, in_features) → (1, out_features). Weights are (in_features, out_features).
+
+    Attributes:
+        clamp, then: see `Conv2d`.
+    """
 
     in_features: int
     out_features: int
     clamp: Clamp = NO_CLAMP
+    then: tuple[Clamp, ...] = ()
     kind: ClassVar[str] = "fully connected"
 
     @property
@@ -238,6 +286,16 @@ class Dense:
         return (1, self.out_features)
 
     @property
+    def plain_shape(self) -> tuple[int, ...]:
+        """(1, out_features)."""
+        return self.output_shape
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what steps read."""
+        return self._operand_shapes()
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         """(in_features, out_features)."""
         return (self.in_features, self.out_features)
@@ -248,14 +306,9 @@ class Dense:
         return self.in_features * self.out_features
 
     @property
-    def constants(self) -> int:
-        """Weights and biases."""
-        return (self.in_features + 1) * self.out_features
-
-    @property
     def name(self) -> str:
         """Canonical name."""
-        return f"dense_{self.in_features}x{self.out_features}_{clamp_name(self.clamp)}"
+        return "_".join(["dense", f"{self.in_features}x{self.out_features}", *self._steps_name()])
 
 
 @dataclass(frozen=True)
@@ -274,6 +327,7 @@ class Pool:
     kind: ClassVar[str] = "average pool"
     macs: ClassVar[int] = 0  # it multiplies nothing by a weight
     constants: ClassVar[int] = 0
+    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -365,6 +419,7 @@ class Opaque:
     result_shape: tuple[int, ...]
     kind: ClassVar[str] = "other"
     macs: ClassVar[int] = 0  # the paper counts convolutions and the classifier only
+    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -392,10 +447,11 @@ Layer = Conv2d | Dense | Pool | MaxPool | Opaque
 
 @dataclass(frozen=True)
 class LayerParameters:
-    """Constants of one layer: weights (HWIO or (in, out)) and one bias per output channel."""
+    """Constants of one layer: weights (HWIO or (in, out)), a bias for each output channel, and the steps' operands of that kind."""
 
     weight: Array
     bias: Array
+    operands: tuple[Array, ...] = ()
 
 
 #: Of a layer that has no constants.

@@ -17,12 +17,13 @@ SHAPE = frozenset(
 
 
 def needs_of(value: Any) -> frozenset[str]:
-    """The needs of a layer or task, one for each field outside `SHAPE` that has no default, or another value than its default.
+    """The needs of a layer or task, from each field outside `SHAPE` that has no default, or another value than its default.
 
-    Named after the field, and where its value is a choice of several also after that: `residual`, `in_layout=blocked`, `clamp=hswish`,
+    Named after the field, and where its value is a choice, or several, also after that: `residual`, `in_layout=blocked`, `clamp=hswish`,
     `clamp` (bounds).
     """
-    return frozenset([_need(name, found) for name, default in _fields(value.__class__) if (found := getattr(value, name)) != default])
+    changed = ((name, found) for name, default in _fields(value.__class__) if (found := getattr(value, name)) != default)
+    return frozenset(_need(name, part) for name, found in changed for part in (found if isinstance(found, tuple) and found else (found,)))
 
 
 @functools.cache

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from tvmmobile.graph.layers import Conv2d, Layer, MaxPool
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.needs import needs_of
 from tvmmobile.graph.precision import FLOAT32, Precision, is_precision, precision_named
+
+_Argument = TypeVar("_Argument")
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,11 @@ class Task:
 
         Named after what they are and the layer's place, as `residual0`, or `source1_0` where the name ends in a number itself.
         """
-        layers = [(place, layer) for place, layer in enumerate(self.region) if isinstance(layer, Conv2d | MaxPool)]
-        named = ((name + "_" * name[-1].isdigit(), place, shape) for place, layer in layers for name, shape in layer.side_shapes.items())
-        return {f"{name}{place}": shape for name, place, shape in named}
+        return {in_place(name, place): shape for place, layer in enumerate(self.region) for name, shape in layer.side_shapes.items()}
+
+    def sides_of(self, place: int, arguments: Mapping[str, _Argument]) -> dict[str, _Argument]:
+        """What a layer reads besides its input, by its own names, of something that has the names of `side_shapes`."""
+        return {name: arguments[in_place(name, place)] for name in self.region[place].side_shapes}
 
     @property
     def layer(self) -> Layer:
@@ -93,6 +99,11 @@ class Task:
             read["pieces"] = (first.height, first.width, first.in_channels)
         elements = sum(map(math.prod, (*read.values(), last.output_shape)))
         return self.precision.bytes * (elements + sum(layer.constants for layer in self.region))
+
+
+def in_place(name: str, place: int) -> str:
+    """What an argument of the layer at that place in a region is called."""
+    return f"{name}{'_' * name[-1].isdigit()}{place}"
 
 
 def symbol_of(name: str) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.curves import CURVES
-from tvmmobile.graph.layers import NO_PARAMETERS, Array, Clamp, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool
+from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
+from tvmmobile.graph.layers import NO_PARAMETERS, Array, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool, SumLayer
 from tvmmobile.graph.tasks import Task
 
 
@@ -31,14 +31,14 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
     generator = np.random.default_rng(_seed(task.name) + 1)
     parameters = []
     for layer in task.region:
-        if isinstance(layer, Pool | MaxPool):
+        if not isinstance(layer, SumLayer):
             parameters.append(NO_PARAMETERS)
             continue
-        assert isinstance(layer, Conv2d | Dense)
         fan_in = int(np.prod(layer.weight_shape[:-1]))
         weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), layer.weight_shape).astype(task.precision.numpy)
         bias = generator.normal(0.5, 1.0, layer.weight_shape[-1]).astype(task.precision.numpy)
-        parameters.append(LayerParameters(weight, bias))
+        operands = [generator.normal(0.5, 1.0, bias.shape).astype(bias.dtype) for kind in layer.operands if kind == CHANNEL]
+        parameters.append(LayerParameters(weight, bias, tuple(operands)))
     return tuple(parameters)
 
 
@@ -47,8 +47,9 @@ def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[Layer
     wide = np.dtype(task.precision.reference)
     data, *others = (array.astype(wide, copy=False) for array in inputs)
     for layer, stored in zip(task.region, parameters, strict=True):
-        constants = LayerParameters(stored.weight.astype(wide, copy=False), stored.bias.astype(wide, copy=False))
-        side = {name: others.pop(0) for name in layer.side_shapes} if isinstance(layer, Conv2d | MaxPool) else {}
+        weight, bias, *operands = (array.astype(wide, copy=False) for array in (stored.weight, stored.bias, *stored.operands))
+        constants = LayerParameters(weight, bias, tuple(operands))
+        side = {name: others.pop(0) for name in layer.side_shapes}
         data = _apply(layer, data, constants, side)
     return data
 
@@ -80,18 +81,15 @@ def _apply(layer: Layer, data: Array, constants: LayerParameters, side: Mapping[
     weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
     with torch.no_grad():
         if isinstance(layer, Dense):
-            result = functional.linear(torch.from_numpy(data), weight.T, bias)
-        else:
-            assert isinstance(layer, Conv2d)
-            image = torch.from_numpy(_to_nchw(_put_together(layer, data, side), layer.in_layout))
-            if "gate" in side:
-                image = image * torch.from_numpy(_to_nchw(side["gate"], "NHWC"))
-            top, left, bottom, right = layer.padding
-            image = functional.pad(image, (left, right, top, bottom))
-            result = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, groups=layer.groups)
-            values: Array = result.numpy() + _to_nchw(side["residual"], "NHWC") if "residual" in side else result.numpy()
-            return _clamp(_from_nchw(values, layer), layer.clamp)
-        return _clamp(result.numpy(), layer.clamp)
+            return _finish(layer, functional.linear(torch.from_numpy(data), weight.T, bias).numpy(), constants, side)
+        assert isinstance(layer, Conv2d)
+        image = torch.from_numpy(_to_nchw(_put_together(layer, data, side), layer.in_layout))
+        if "gate" in side:
+            image = image * torch.from_numpy(_to_nchw(side["gate"], "NHWC"))
+        top, left, bottom, right = layer.padding
+        image = functional.pad(image, (left, right, top, bottom))
+        sums = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, groups=layer.groups)
+        return _from_nhwc(_finish(layer, sums.permute(0, 2, 3, 1).numpy(), constants, side), layer)
 
 
 def _put_together(layer: Conv2d | MaxPool, data: Array, side: Mapping[str, Array]) -> Array:
@@ -110,17 +108,24 @@ def _to_nchw(data: Array, layout: Layout) -> Array:
     return np.ascontiguousarray(data.transpose(0, 1, 4, 2, 3)).reshape(1, -1, *data.shape[2:4])
 
 
-def _from_nchw(data: Array, layer: Conv2d) -> Array:
-    if layer.out_layout == "NCHW":
-        return data
+def _from_nhwc(data: Array, layer: Conv2d) -> Array:
     if layer.out_layout == "NHWC":
-        return np.ascontiguousarray(data.transpose(0, 2, 3, 1))
+        return np.ascontiguousarray(data)
+    values = np.ascontiguousarray(data.transpose(0, 3, 1, 2))
+    if layer.out_layout == "NCHW":
+        return values
     blocks, block = layer.output_shape[1], layer.output_shape[-1]
-    return np.ascontiguousarray(data.reshape(1, blocks, block, *data.shape[2:]).transpose(0, 1, 3, 4, 2))
+    return np.ascontiguousarray(values.reshape(1, blocks, block, *values.shape[2:]).transpose(0, 1, 3, 4, 2))
 
 
-def _clamp(values: Array, bounds: Clamp) -> Array:
-    if isinstance(bounds, str):
-        return CURVES[bounds].exact(values.astype(np.float64)).astype(values.dtype)
-    low, high = bounds
-    return values if low is None and high is None else np.clip(values, low, high)
+def _finish(layer: SumLayer, sums: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+    """What a layer's epilogue makes of its sums, which already have the bias; channels are last."""
+    values = sums + side["residual"] if "residual" in side else sums
+    operands = {CHANNEL: list(constants.operands), TENSOR: [array for name, array in side.items() if name.startswith("operand")]}
+    for step in layer.steps:
+        if isinstance(step, str):
+            read = (operands[kind].pop(0).astype(np.float64) for kind in CURVES[step].operands)
+            values = CURVES[step].exact(values.astype(np.float64), *read).astype(values.dtype)
+        else:
+            values = np.clip(values, *step)
+    return values

@@ -1,0 +1,135 @@
+"""What a layer does with its sums in registers: what accumulators begin with, and what happens to them before they are stored."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
+from tvmmobile.graph.layers import Array, Clamp, Conv2d, LayerParameters, SumLayer
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.space import round_up
+from tvmmobile.schedules.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A vector of a layer's output, or a single element of it, that an accumulator is for.
+
+    Attributes:
+        channel: its first one.
+        target: where it is stored, in the buffer of the output.
+        place: where it is in a tensor with the output's extents.
+        lanes: of the accumulator.
+        count: lanes that exist.
+    """
+
+    channel: Expr
+    target: Expr
+    place: Callable[[Activation], Expr]
+    lanes: int
+    count: int
+
+
+def spot_at(target: Expr, pixel: Expr, channel: Expr, lanes: int, count: int) -> Spot:
+    """The spot of a pixel's channels."""
+    return Spot(channel, target, lambda tensor: tensor.at(pixel, channel), lanes, count)
+
+
+def constant_shapes(layer: SumLayer, lanes: int = 1) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `pack_constants` returns, by the kernel's argument."""
+    names = ["bias", *(f"constant{number}" for number in range(layer.operands.count(CHANNEL)))]
+    return dict.fromkeys(names, (round_up(layer.weight_shape[-1], lanes),))
+
+
+def pack_constants(parameters: LayerParameters, lanes: int = 1) -> list[Array]:
+    """What there is for each channel, padded with zeros to whole vectors of so many lanes."""
+    arrays = (parameters.bias, *parameters.operands)
+    return [np.pad(array, (0, round_up(len(array), lanes) - len(array))) for array in arrays]
+
+
+@dataclass(frozen=True)
+class Ends(ABC):
+    """How accumulators begin and end."""
+
+    kernel: Kernel
+
+    @abstractmethod
+    def begin(self, spot: Spot) -> Expr:
+        """What an accumulator begins with."""
+
+    @abstractmethod
+    def finish(self, value: Expr, spot: Spot) -> Expr:
+        """What is stored of a complete result."""
+
+    def fill(self, accumulators: Buffer, spots: Sequence[Spot], partial: Buffer | None = None) -> None:
+        """Begin the accumulators, one after another, or with partial sums that the output holds."""
+        for number, spot in enumerate(spots):
+            value = self.begin(spot) if partial is None else self.kernel.load(partial, spot.target, spot.lanes)
+            self.kernel.store(accumulators, value, number * spot.lanes, spot.lanes)
+
+    def drain(self, accumulators: Buffer, spots: Sequence[Spot], output: Buffer, last: bool = True) -> None:
+        """Store the accumulators: results where these are the last sums, else partial sums."""
+        for number, spot in enumerate(spots):
+            value = self.kernel.load(accumulators, number * spot.lanes, spot.lanes)
+            value = self.finish(value, spot) if last else value
+            if spot.count == spot.lanes:
+                self.kernel.store(output, value, spot.target, spot.lanes)
+            else:
+                self.kernel.store_part(output, value, spot.target, spot.count)
+
+
+@dataclass(frozen=True)
+class Epilogue(Ends):
+    """A layer's bias, residual and steps (`SumLayer.steps`), which a template calls wherever it begins or stores accumulators.
+
+    Attributes:
+        buffers: by the names of `constant_shapes` and of `side_shapes`.
+    """
+
+    layer: SumLayer
+    buffers: Mapping[str, Buffer]
+
+    def begin(self, spot: Spot) -> Expr:
+        """The bias, and the residual where there is one."""
+        bias = self._constant("bias", spot)
+        return bias + self._tensor("residual", spot) if "residual" in self.buffers else bias
+
+    def finish(self, value: Expr, spot: Spot) -> Expr:
+        """The sum through all steps."""
+        numbers = {CHANNEL: itertools.count(), TENSOR: itertools.count()}
+        for place, step in enumerate(self.layer.steps):
+            value = self.kernel.T.bind(value) if place else value
+            kinds = CURVES[step].operands if isinstance(step, str) else ()
+            operands = [self._operand(kind, next(numbers[kind]), spot) for kind in kinds]
+            value = self._step(step, value, operands, self.kernel.vectors(spot.lanes))
+        return value
+
+    def _step(self, step: Clamp, value: Expr, operands: Sequence[Expr], vectors: Vectors) -> Expr:
+        if isinstance(step, str):
+            return CURVES[step].emit(vectors, value, *operands)
+        # Compared as integers, depthwise convolutions took longer (docs/kernels.md).
+        depthwise = isinstance(self.layer, Conv2d) and self.layer.is_depthwise
+        return vectors.limited(value, *step) if depthwise else vectors.bounded(value, *step)
+
+    def _operand(self, kind: str, number: int, spot: Spot) -> Expr:
+        return self._constant(f"constant{number}", spot) if kind == CHANNEL else self._tensor(f"operand{number}", spot)
+
+    def _constant(self, name: str, spot: Spot) -> Expr:
+        """What there is for the vector's channels: padded to whole vectors, but where groups follow each other."""
+        grouped = isinstance(self.layer, Conv2d) and self.layer.groups > 1
+        return self._load(self.buffers[name], spot.channel, spot.count if grouped else spot.lanes, spot.lanes)
+
+    def _tensor(self, name: str, spot: Spot) -> Expr:
+        """The same vector of a tensor with the output's extents."""
+        *pixels, channels = self.layer.plain_shape
+        tensor = Activation(self.buffers[name], math.prod(pixels), channels, channels)
+        return self._load(tensor.buffer, spot.place(tensor), spot.count, spot.lanes)
+
+    def _load(self, buffer: Buffer, index: Expr, count: int, lanes: int) -> Expr:
+        return self.kernel.load(buffer, index, lanes) if count == lanes else self.kernel.load_part(buffer, index, count)
