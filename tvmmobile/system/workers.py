@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import importlib
 import multiprocessing
@@ -10,19 +11,25 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import resource_tracker, spawn
+from dataclasses import dataclass
+from multiprocessing import connection, resource_tracker, spawn
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar
 
 import pebble
 
 from tvmmobile.system.environment import debug_level, environment, take_over
+from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import deferred
 
 Job = TypeVar("Job")
@@ -34,6 +41,11 @@ _FULL_BYTES = 4 << 20
 #: Jobs taken from their source for each worker: one it works on, and one that waits, so that it need not.
 JOBS_EACH = 2
 _NO_MORE = object()
+#: How soon after a worker's death its job is known to have failed.
+_NOTICED_S = 0.3
+#: How often workers may die while they start, and a job be lost while it is alone.
+_MOST_STARTS = _MOST_TRIES = 3
+_PR_SET_PDEATHSIG = 1
 #: What worker processes are called.
 _WORKER = "tvmmobile worker"
 _preparation = spawn.get_preparation_data
@@ -63,31 +75,29 @@ class WorkerPool(Protocol):
 class Workers:
     """A pool of processes with the compiler and PyTorch loaded.
 
-    They are forked from a process that has loaded them once (`multiprocessing`'s fork server, which ends after this one).
+    They are forked from a process that has loaded them once (`multiprocessing`'s fork server, which ends after this one). Where one of them
+    dies, all of them are started again, and the jobs they had are tried once more, one at a time: a job is only blamed if its worker dies
+    while it is alone. Others may be the reason, such as the kernel where memory runs out.
 
     Args:
         count: how many.
         preload: modules that every worker imports before its first job, such as one that registers schedule templates of its own.
         folder: for temporary files; without it, the system's.
+
+    Raises:
+        UserError: no process can be started.
     """
 
     def __init__(self, count: int, preload: Sequence[str] = (), folder: Path | None = None) -> None:
-        self.count = count
-        self._starts = _Starts()
+        self.count, self._preload = count, tuple(preload)
         # The workers' temporary files have one place, because a worker that is killed leaves its own behind.
         self._scratch = tempfile.mkdtemp(prefix="tvmmobile-workers-", dir=folder)
-        self._pool = pebble.ProcessPool(
-            max_workers=count,
-            context=self._starts,
-            initializer=_initialize,
-            initargs=(environment(), self._scratch, tuple(preload)),
-        )
+        self._lock = threading.Lock()
+        self._failed_starts = 0
         try:
-            # A worker whose start is broken off prints a traceback. Libraries have threads that block nothing and take signals.
-            with deferred(), _deaf_to_terminal():
-                assert self._pool.active  # asking starts its threads and processes
+            self._pool = _Pool(count, self._scratch, self._preload)
         except BaseException:  # Ctrl-C above all
-            self.stop()
+            shutil.rmtree(self._scratch, ignore_errors=True)
             raise
 
     def __enter__(self) -> Self:
@@ -98,45 +108,147 @@ class Workers:
 
     def stop(self) -> None:
         """End every worker, whatever it is doing, and remove their temporary files."""
-        with deferred():
+        with deferred(), self._lock:
             try:
                 self._pool.stop()
-                self._starts.end()
-                self._pool.join()
             finally:
                 shutil.rmtree(self._scratch, ignore_errors=True)
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
         """See `WorkerPool.run`."""
-        source = iter(jobs)
-        pending: dict[Any, Job] = {}
+        source, suspects = iter(jobs), deque[_Try]()
+        pending: dict[Any, _Try] = {}
         try:
             while True:
-                while len(pending) < JOBS_EACH * self.count and (job := next(source, _NO_MORE)) is not _NO_MORE:
+                while (one := self._next(source, pending, suspects)) is not None:
                     with deferred():
-                        pending[self._pool.schedule(function, args=(job,), timeout=timeout_s)] = cast(Job, job)
+                        pending[self._scheduled(function, one, timeout_s)] = one
                 if not pending:
                     return
                 with deferred():
-                    done, _ = wait(list(pending), timeout=_LOOK_S, return_when=FIRST_COMPLETED)
-                for future in done:
+                    wait(list(pending), timeout=_LOOK_S, return_when=FIRST_COMPLETED)
+                    self._replace_if_lost()
+                for future in [future for future, one in pending.items() if future.done() or one.pool is not self._pool]:
                     with deferred():
                         result = self._result(future, timeout_s)
-                    yield pending.pop(future), result
+                    one = pending.pop(future)
+                    if isinstance(result, _Died) and not one.to_blame(result):
+                        one.alone += 1
+                        suspects.append(one)
+                    else:
+                        yield one.job, result
         finally:
             with deferred():
                 for future in pending:
                     future.cancel()
 
+    def _next(self, source: Iterator[Any], pending: Mapping[Any, _Try], suspects: deque[_Try]) -> _Try | None:
+        """What is to be begun now: as many jobs as there is work for, or a suspect once nothing else is under way."""
+        if suspects:
+            return suspects.popleft() if not pending else None
+        if any(one.alone for one in pending.values()) or len(pending) >= JOBS_EACH * self.count:
+            return None
+        job = next(source, _NO_MORE)
+        return None if job is _NO_MORE else _Try(job)
+
+    def _scheduled(self, function: Callable[[Any], Any], one: _Try, timeout_s: float) -> Any:
+        while True:
+            with self._lock:
+                one.pool = self._pool
+                try:
+                    return self._pool.processes.schedule(function, args=(one.job,), timeout=timeout_s)
+                except RuntimeError:
+                    if not self._pool.lost():
+                        raise
+            self._replace_if_lost()
+
+    def _replace_if_lost(self) -> None:
+        """Start the workers again where one of them died; raises `UserError` where they do so before they can work."""
+        with self._lock:
+            if not self._pool.lost():
+                return
+            time.sleep(_NOTICED_S)
+            self._failed_starts = 0 if self._pool.was_ready() else self._failed_starts + 1
+            if self._failed_starts == _MOST_STARTS:
+                raise UserError(
+                    f"worker processes died {_MOST_STARTS} times while they started.",
+                    "Look at the kernel's log (dmesg): it kills processes when memory runs out. TVMMOBILE_DEBUG=1 shows what they print.",
+                )
+            self._pool.stop()
+            self._pool = _Pool(self.count, self._scratch, self._preload)
+
     def _result(self, future: Any, timeout_s: float) -> Any:
+        if not future.done():
+            return _Died("its worker processes were ended")
         try:
             return future.result()
         except FutureTimeout:
             return WorkerError(f"not done within {timeout_s:.0f} s")
+        except BrokenProcessPool:
+            return _Died("its worker processes died")
         except pebble.ProcessExpired as error:
             if shutil.disk_usage(self._scratch).free < _FULL_BYTES:  # LLVM ends the process when it cannot write
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._scratch) from error
-            return WorkerError(f"its worker process died (exit code {error.exitcode})")
+            return _Died(f"its worker process died (exit code {error.exitcode})", error.exitcode)
+
+
+class _Died(WorkerError):
+    """A job's worker died, with this exit code, or the job was lost with the worker of another one."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class _Try:
+    """A job under way; `alone` counts the times when no other was."""
+
+    job: Any
+    pool: _Pool | None = None
+    alone: int = 0
+
+    def to_blame(self, died: _Died) -> bool:
+        """Whether it did that itself, as far as one can tell."""
+        return self.alone > 0 and (died.code is not None or self.alone >= _MOST_TRIES)
+
+
+class _Pool:
+    """Processes that take jobs, until one of them dies by itself or they are stopped."""
+
+    def __init__(self, count: int, scratch: str, preload: Sequence[str]) -> None:
+        self._starts = _Starts()
+        self._stopped = False
+        with _deaf_to_terminal():
+            self._ready = self._starts.Semaphore(0)
+        arguments = environment(), scratch, preload, self._ready
+        self.processes = pebble.ProcessPool(count, context=self._starts, initializer=_initialize, initargs=arguments)
+        try:
+            # A worker whose start is broken off prints a traceback. Libraries have threads that block nothing and take signals.
+            with deferred(), _deaf_to_terminal():
+                assert self.processes.active  # asking starts its threads and processes
+        except BrokenProcessPool as error:
+            self.stop()
+            raise UserError(f"worker processes cannot be started: {error.__cause__ or error}.", "Run: tvmmobile doctor") from error
+        except BaseException:  # Ctrl-C above all
+            self.stop()
+            raise
+
+    def lost(self) -> bool:
+        """Whether a process died by itself."""
+        return not self._stopped and (self._starts.lost() or not self.processes.active)
+
+    def was_ready(self) -> bool:
+        """Whether some process could work."""
+        return self._ready.acquire(block=False)
+
+    def stop(self) -> None:
+        """End every process."""
+        self._stopped = True
+        with deferred():
+            self.processes.stop()
+            self._starts.end()
+            self.processes.join()
 
 
 class _Starts(ForkServerContext):
@@ -157,6 +269,11 @@ class _Starts(ForkServerContext):
         """See `multiprocessing.Process`."""
         return _Process(self, *args, **kwargs)
 
+    def lost(self) -> bool:
+        """Whether a process ended that nobody told to. That is asked without reading its exit code, which only the first reader gets."""
+        with self.lock:
+            return bool(connection.wait([process.sentinel for process in self.started if not process.told], 0))
+
     def end(self) -> None:
         """End whatever was started; nothing starts any more."""
         with self.lock:
@@ -175,6 +292,7 @@ class _Process(ForkServerProcess):
     def __init__(self, starts: _Starts, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.name = _WORKER
+        self.told = False
         self._starts: _Starts | None = starts
 
     def start(self) -> None:
@@ -187,6 +305,16 @@ class _Process(ForkServerProcess):
             spawn.get_preparation_data = _prepared
             super().start()
             starts.started.append(self)
+
+    def terminate(self) -> None:
+        """See `multiprocessing.Process`."""
+        self.told = True
+        super().terminate()
+
+    def kill(self) -> None:
+        """See `multiprocessing.Process`."""
+        self.told = True
+        super().kill()
 
 
 def worker_count(jobs: int, boards: int | None = None) -> int:
@@ -214,9 +342,10 @@ def _deaf_to_terminal() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[str]) -> None:
+def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[str], ready: Semaphore) -> None:
     """Leave Ctrl-C to the parent, die with it, take over its environment, and load the compiler before the first job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process it was forked from; who kills that means us, too
     threading.Thread(target=_die_with_parent, daemon=True).start()
     take_over({**inherited, "TMPDIR": scratch})
     tempfile.tempdir = scratch
@@ -229,6 +358,7 @@ def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[st
     torch.set_num_threads(1)
     for name in preload:
         importlib.import_module(name)
+    ready.release()
 
 
 def _die_with_parent() -> None:

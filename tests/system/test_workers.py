@@ -1,0 +1,90 @@
+"""Workers that somebody else kills, as the kernel does when memory runs out: no job is blamed for it, and none is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.workers import WorkerError, Workers
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Two, which the tests kill one after another."""
+    with Workers(2, folder=tmp_path_factory.mktemp("workers")) as found:
+        yield found
+
+
+def note(folder: Path) -> int:
+    """Leaves its process id in a file of that folder; waits there the first time. Returns how often it was begun."""
+    begun = len(list(folder.iterdir())) + 1
+    Path(folder, f"{begun}-{os.getpid()}").touch()
+    if begun == 1:
+        time.sleep(30)
+    return begun
+
+
+def die(_: Path) -> int:
+    """Ends its worker."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def begun(*folders: Path) -> list[int]:
+    """Waits until jobs are under way in all folders; their processes."""
+    deadline = time.monotonic() + 60
+    while not all(any(folder.iterdir()) for folder in folders):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return [int(path.name.split("-")[1]) for folder in folders for path in folder.iterdir()]
+
+
+def run_and_kill(workers: Workers, folders: list[Path], how: str) -> dict[Path, int | WorkerError]:
+    """The jobs' results, where somebody kills something once they are under way."""
+    for folder in folders:
+        folder.mkdir()
+
+    def jobs() -> Iterator[Path]:
+        yield from folders
+        processes = begun(*folders[:2])
+        if how == "the process they are forked from":
+            processes = [forkserver._forkserver._forkserver_pid]  # type: ignore[attr-defined]
+        elif how == "another one":
+            own = set(processes)
+            idle = [child.pid for pid in own for child in psutil.Process(pid).parent().children() if child.pid not in own]
+            processes = idle[:1]
+        assert processes
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+
+    return dict(workers.run(note, jobs(), 60))
+
+
+@pytest.mark.parametrize(
+    ("how", "count"),
+    [("its worker", 1), ("both", 2), ("another one", 1), pytest.param("the process they are forked from", 2, marks=pytest.mark.long)],
+)
+def test_a_job_is_not_blamed_for_a_kill_from_outside(workers: Workers, tmp_path: Path, how: str, count: int) -> None:
+    folders = [tmp_path / str(number) for number in range(count)]
+    assert run_and_kill(workers, folders, how) == dict.fromkeys(folders, 2)
+    assert [len(list(folder.iterdir())) for folder in folders] == [2] * count  # once more, and no more than that
+
+
+def test_a_job_that_kills_its_worker_again_is_blamed(workers: Workers, tmp_path: Path) -> None:
+    ((_, result),) = workers.run(die, [tmp_path], 60)
+    assert isinstance(result, WorkerError) and str(result) == "its worker process died (exit code -9)"
+
+
+def test_workers_that_cannot_start_are_no_jobs_fault(tmp_path: Path) -> None:
+    found = Workers(1, preload=("no_such_module",), folder=tmp_path)
+    with found as workers, pytest.raises(UserError, match=r"^worker processes died 3 times while they started\.\n"):
+        list(workers.run(note, [tmp_path], 60))
+    assert list(tmp_path.iterdir()) == []
