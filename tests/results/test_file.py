@@ -36,6 +36,26 @@ def test_shaped_like_google_benchmark(tmp_path: Path) -> None:
     assert entry["real_time"] == results.variants[0].latency_us and entry["iterations"] == len(entry["samples_us"]) == 5
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("real_time", 1.0, "benchmarks[1].real_time is 1, and the median of its samples is "),
+        ("cpu_time", 1e9, "benchmarks[1].cpu_time is 1000000000, and the median of its samples is "),
+        ("latency_us", 2.5, "benchmarks[1].latency_us is 2.5, and the median of its samples is "),
+        ("iterations", 7, "benchmarks[1].iterations is 7, and it has 5 samples"),
+    ],
+)
+def test_a_result_that_contradicts_its_samples_is_refused(tmp_path: Path, field: str, value: float, complaint: str) -> None:
+    path = tmp_path / "report.json"
+    write_results(sample_results(2, measured=True), path)
+    content = json.loads(path.read_text())
+    content["benchmarks"][1][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        read_results(path)
+    assert complaint in caught.value.message and str(path) in caught.value.message
+
+
 def test_share_of_the_peak_is_of_all_threads() -> None:
     results = sample_results(1)
     variant = replace(results.variants[0], macs=7_200_000, samples_us=(1000.0,))

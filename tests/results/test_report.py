@@ -262,19 +262,51 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {3, 4, 12}
 
 
+def _cell(text: str) -> str:
+    """As a cell has it: what cannot be seen is a blank."""
+    return text.replace("\n", " ").replace("\u202e", " ")
+
+
 def test_csv_round_trip(results: Results, tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(_report(results, tmp_path)["csv"], newline="")))
     assert len(rows) == len(results.variants)
     for row, variant in zip(rows, results.variants, strict=True):
-        assert (row["name"], row["weights"], row["library_sha256"]) == (variant.name, variant.weights, variant.library_sha256)
+        assert (row["name"], row["weights"]) == (_cell(variant.name), _cell(variant.weights))
+        assert row["library_sha256"] == variant.library_sha256
         assert (row["top1_source"] or None, float(row["top1_percent"]) if row["top1_percent"] else None) == (
-            variant.top1_source,
+            variant.top1_source and _cell(variant.top1_source),
             variant.top1,
         )
         assert float(row["latency_us"]) == variant.latency_us and float(row["alpha"]) == variant.alpha
         assert float(row["fma_peak_share"]) == variant.peak_share(results.context)
         assert int(row["macs"]) == variant.macs and row["cycles"] == ("" if variant.cycles is None else str(variant.cycles))
         assert (float(row["latency_min_us"]), int(row["samples"])) == (min(variant.samples_us), len(variant.samples_us))
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+49", "'+49"),
+        ("-2", "'-2"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=HYPERLINK(1)", "' =HYPERLINK(1)"),
+        ("\r\n-1", "'  -1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("a\x07b\x1b[31m\u202e", "a b [31m "),
+        ("kaiming, seed 0", "kaiming, seed 0"),
+    ],
+)
+def test_no_cell_is_a_formula(tmp_path: Path, text: str, cell: str) -> None:
+    """A name or a path of somebody else's, opened in a spreadsheet; numbers stay numbers, negative ones too."""
+    results = sample_results(1)
+    (variant,) = results.variants
+    kernels = (replace(variant.kernels[0], name=text, rank_correlation=-0.25), *variant.kernels[1:])
+    files = _report(replace(results, variants=(replace(variant, weights=text, kernels=kernels),)), tmp_path)
+    (row,) = csv.DictReader(io.StringIO(files["csv"], newline=""))
+    first, *_ = csv.DictReader(io.StringIO(files["kernels.csv"], newline=""))
+    assert (row["weights"], first["name"], first["rank_correlation"]) == (cell, cell, "-0.25")
+    assert float(row["latency_us"]) == variant.latency_us
 
 
 def test_json_is_the_results(results: Results, tmp_path: Path) -> None:
@@ -406,12 +438,12 @@ def test_every_kernel_has_a_line(results: Results, tmp_path: Path) -> None:
     assert len(rows) == len(kernels)
     for row, (variant, kernel) in zip(rows, kernels, strict=True):
         assert (row["variant"], row["name"], row["layer_type"], row["kind"]) == (
-            variant.name,
-            kernel.name,
-            kernel.kind,
+            _cell(variant.name),
+            _cell(kernel.name),
+            _cell(kernel.kind),
             results.context.kind,
         )
-        assert row["macs"] == str(kernel.macs) and row["schedule"] == kernel.schedule
+        assert row["macs"] == str(kernel.macs) and row["schedule"] == _cell(kernel.schedule)
         for name, value in (("network_us", kernel.network_us), ("record_us", kernel.latency_us), ("least_bytes", kernel.least_bytes)):
             assert row[name] == ("" if value is None else str(value))
         assert not row["course"] or [tuple(point) for point in json.loads(row["course"])] == list(kernel.course)

@@ -321,8 +321,21 @@ def read_results(path: str | Path) -> Results:
         first = names.setdefault(entry.name, index)
         if first != index:
             raise _KIND.refusal(path, f"{entry.name!a} appears twice, as benchmarks[{first}] and benchmarks[{index}]")
+    for index, entry in enumerate(file.benchmarks):
+        _check_median(path, index, entry)
     kept = [item.name for item in fields(VariantResult)]
     return Results(file.context, tuple(VariantResult(**{name: getattr(entry, name) for name in kept}) for entry in file.benchmarks))
+
+
+def _check_median(path: Path, index: int, entry: Benchmark) -> None:
+    """Raises `UserError` where what an entry says of its samples is not so: readers take the latency from here or there."""
+    median = statistics.median(entry.samples_us)
+    for name in ("real_time", "cpu_time", "latency_us"):
+        if not math.isclose(getattr(entry, name), median, rel_tol=1e-6):
+            found = f"benchmarks[{index}].{name} is {getattr(entry, name):.10g}, and the median of its samples is {median:.10g}"
+            raise _KIND.refusal(path, found)
+    if entry.iterations != len(entry.samples_us):
+        raise _KIND.refusal(path, f"benchmarks[{index}].iterations is {entry.iterations}, and it has {len(entry.samples_us)} samples")
 
 
 @cache

@@ -31,6 +31,10 @@ KERNEL_COLUMNS = (
 )
 
 
+#: What begins a formula, in full width as well.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
 def spreadsheet(results: Sequence[Results]) -> str:
     """The text of `report.csv`."""
     return csv_text(COLUMNS, (_line(variant, one.context) for one in results for variant in one.variants))
@@ -42,12 +46,20 @@ def kernel_spreadsheet(results: Sequence[Results]) -> str:
 
 
 def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
-    """A heading and lines of these columns (RFC 4180 quoting, lines ended by LF)."""
+    """A heading and lines of these columns (RFC 4180 quoting, lines ended by LF); no text in it is a formula to a spreadsheet."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: _plain(value) if isinstance(value, str) else value for name, value in line.items()} for line in lines)
     return stream.getvalue()
+
+
+def _plain(text: str) -> str:
+    """Text that a spreadsheet shows as it is: what would begin a formula has an apostrophe before it (OWASP, CSV injection), and control
+    characters, which may hide or break a cell, are blanks.
+    """
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
 def _line(variant: VariantResult, context: Context) -> dict[str, Any]:
