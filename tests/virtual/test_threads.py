@@ -127,7 +127,23 @@ def test_memory_makes_all_wait() -> None:
     assert found["core"] == 2.0 and found["bandwidth"] == pytest.approx(1.0, rel=1e-3)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"blocks": [], "segments": 3}', '{"segments": [[1, 2]], "blocks": {}}'])
+PLAIN = (
+    '{"problem": "", "regions": 1, "thread": 0, "guest_base": 0, "segments": [[1, 0, 0, [1], [7, 2]]], "blocks": {"7": [4096, "c0035fd6"]}}'
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"blocks": [], "segments": 3}', '{"segments": [[1, 2]], "blocks": {}}', "[" * 100_000),
+        PLAIN.replace("4096", "1e999"),
+        PLAIN.replace("4096", '"4096"'),
+        PLAIN.replace("[1], [7, 2]", '["1"], [7, 2]'),
+        PLAIN.replace("[7, 2]", "[7, 0.5]"),
+        PLAIN.replace('"problem": ""', '"problem": []'),
+    ],
+)
 def test_what_is_no_profile(text: str) -> None:
     with pytest.raises(ValueError, match="no profile"):
         parse_profile(text)
+    assert parse_profile(PLAIN).executed()[0].count == 2

@@ -70,6 +70,8 @@ def read_elf(path: Path) -> Elf:
         NotElf: it is something else, or damaged.
         OSError: it cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise NotElf(f"{path} is not a regular file")  # a device may have no end
     data = path.read_bytes()
     if data[:4] != _IDENT or len(data) < 64:
         raise NotElf(f"{path} is not an ELF file")
@@ -78,7 +80,7 @@ def read_elf(path: Path) -> Elf:
         return Elf(_MACHINES.get(machine, "another architecture"), False, "", (), ())
     try:
         return _parse(data)
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
         raise NotElf(f"{path} is a damaged ELF file") from error
 
 
@@ -138,7 +140,7 @@ def place_of(address: int, mappings: Sequence[Mapping]) -> str:
             offset = mapping.offset + address - mapping.begin
             try:
                 function = read_elf(mapping.path).place(offset)
-            except (NotElf, OSError):
+            except (ValueError, OSError):  # no ELF file, no file at all, or no name of one
                 function = ""
             return f"{mapping.path.name}+{offset:#x}" + (f" ({function})" if function else "")
     return f"address {address:#x}"

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from tvmmobile.system.errors import one_line
+
 INSTRUCTION_BYTES = 4
 
 
@@ -136,8 +138,8 @@ def parse_profile(text: str | bytes) -> Profile:
     """
     try:
         found = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"no profile: {error!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no profile: {one_line(error)}") from error
     return profile_of(found)
 
 
@@ -153,10 +155,21 @@ def profile_of(found: Any) -> Profile:
             Segment(region, thread, after, MissCounts(*misses), _counts(entries, index))
             for region, thread, after, misses, entries in found["segments"]
         ]
-        blocks = [(int(address), bytes.fromhex(code)) for address, code in found["blocks"].values()]
-        return Profile(found["problem"], found["regions"], found["thread"], found["guest_base"], tuple(segments), tuple(blocks))
+        blocks = [(address, bytes.fromhex(code)) for address, code in found["blocks"].values()]
+        profile = Profile(found["problem"], found["regions"], found["thread"], found["guest_base"], tuple(segments), tuple(blocks))
+        _check_numbers(profile)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"no profile: {error!r}") from error
+    return profile
+
+
+def _check_numbers(profile: Profile) -> None:
+    """Raises `TypeError` where a number is something else: it would come up only when it is computed with."""
+    numbers = [profile.regions, profile.thread, profile.guest_base, *(address for address, _ in profile.blocks)]
+    for segment in profile.segments:
+        numbers += [segment.region, segment.thread, segment.after, *vars(segment.misses).values(), *segment.counts.values()]
+    if not isinstance(profile.problem, str) or not all(type(number) is int for number in numbers):
+        raise TypeError("a field is not of its kind")
 
 
 def _counts(entries: list[int], index: Mapping[str, int]) -> dict[int, int]:

@@ -10,9 +10,9 @@ import struct
 import time
 from typing import IO
 
-from tvmmobile.devices.adb.server import receive, send
+from tvmmobile.devices.adb.server import Gone, receive, send
 
-_CHUNK_BYTES = 65536  # the most that adbd takes
+_CHUNK_BYTES = 65536  # the most that adbd takes, and sends
 
 
 def send_file(connection: socket.socket, source: IO[bytes], target: str, mode: int) -> None:
@@ -56,6 +56,8 @@ def _request(connection: socket.socket, name: bytes, content: bytes) -> None:
 def _answer(connection: socket.socket, path: str) -> int:
     """How much data follows; 0 at the end."""
     name, size = struct.unpack("<4sI", receive(connection, 8))
+    if name in (b"DATA", b"FAIL") and size > _CHUNK_BYTES:
+        raise Gone(f"{size} bytes at once are not how adb answers")
     if name == b"DATA":
         return int(size)
     if name in (b"DONE", b"OKAY"):

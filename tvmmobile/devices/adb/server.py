@@ -18,6 +18,8 @@ from tvmmobile.system.errors import DeviceUnavailable
 START_TIMEOUT_S = 20.0
 #: For what the server answers by itself.
 ASK_TIMEOUT_S = 5.0
+#: Bytes to ask a connection for: Python reserves them before any has come.
+_AT_ONCE = 1 << 16
 _HOST = "127.0.0.1"
 _INSTALL = "Run: apt-get install -y adb"
 
@@ -99,7 +101,7 @@ def receive(connection: socket.socket, size: int) -> bytes:
     content = bytearray()
     while len(content) < size:
         with _answers():
-            arrived = connection.recv(size - len(content))
+            arrived = connection.recv(min(size - len(content), _AT_ONCE))
         if not arrived:
             raise Gone("the connection ended")
         content += arrived

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from tvmmobile.devices.board.probe import hottest, read_files
+from tvmmobile.devices.board.probe import hottest, number_in, read_files
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 
@@ -53,10 +53,10 @@ def read_health(remote: Remote, board: RegisteredBoard) -> Health:
     first = files[load].split(" ")[0]
     return Health(
         temperature_c=hottest([files[path] for path in zones]),
-        clocks_hz=tuple(float(files[path]) * 1e3 if files[path].isdigit() else 0.0 for path in clocks),
+        clocks_hz=tuple((number_in(files[path]) or 0) * 1e3 for path in clocks),
         throttled=_throttled(remote, board),
         governor=files[governor],
-        load=float(first) if re.fullmatch(r"\d+(\.\d+)?", first) else None,
+        load=float(first) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", first) else None,
         boot=files[boot],
     )
 
@@ -64,7 +64,7 @@ def read_health(remote: Remote, board: RegisteredBoard) -> Health:
 def _throttled(remote: Remote, board: RegisteredBoard) -> tuple[str, ...]:
     if board.facts.api_level is not None:
         done = remote.run(["dumpsys", "thermalservice"])
-        found = re.search(r"Thermal Status: (\d+)", done.stdout)
+        found = re.search(r"Thermal Status: ([0-9]{1,3})", done.stdout)
         status = _ANDROID_STATUS.get(int(found[1])) if found else None
         return (f"thermal status {status}",) if status else ()
     if not board.facts.model.startswith("Raspberry Pi"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 
 from tvmmobile.devices.board.remote import Remote
@@ -18,6 +19,7 @@ _SIZE = 512
 _STATE = 'cat "$1" 2>/dev/null; echo; cat "$2/proc/sys/kernel/random/boot_id"; cut -d" " -f1 "$2/proc/uptime"'
 _CREATE = 'umask 0; set -C; cat > "$1"'
 _REWRITE = 'all=$(cat); printf "%s\\n" "$all" | dd of="$1" conv=nocreat,notrunc 2>/dev/null || printf "%s\\n" "$all" > "$1"'
+_UPTIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _REMOVE = 'rm -f "$1" 2>/dev/null || true'
 
 
@@ -83,10 +85,10 @@ class BoardLease:
     def _state(self, remote: Remote) -> tuple[Lease | None, str, float]:
         """The lease that is there, the board's present start, and seconds since that."""
         lines = remote.run(["sh", "-c", _STATE, "sh", self.path, self.root]).stdout.splitlines()
-        boot, uptime_s = (lines[-2].strip(), float(lines[-1])) if len(lines) >= 2 else ("", 0.0)
+        boot, uptime_s = (lines[-2].strip(), float(lines[-1])) if len(lines) >= 2 and _UPTIME.fullmatch(lines[-1]) else ("", 0.0)
         try:
             value = json.loads("\n".join(lines[:-2]))
             held = Lease(str(value["owner"]), str(value["run"]), str(value["boot"]), float(value["until_s"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             return None, boot, uptime_s
-        return held, boot, uptime_s
+        return held if math.isfinite(held.until_s) else None, boot, uptime_s

@@ -76,7 +76,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
         l2_bytes=l2,
         governor=files[names["governor"]],
         temperature_c=hottest([files[path] for path in zones]),
-        api_level=int(android["api"]) if android.get("api", "").isdigit() else None,
+        api_level=number_in(android.get("api", "")),
     )
 
 
@@ -127,29 +127,29 @@ def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:
     cores = []
     for section in re.split(r"\n\s*\n", cpuinfo):
         fields = dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", section, re.MULTILINE))
-        if "CPU part" not in fields or not fields.get("processor", "").isdigit():
+        index, part = number_in(fields.get("processor", "")), number_in(fields.get("CPU part", ""))
+        if index is None or part is None:
             continue
-        index = int(fields["processor"])
-        clock = max_khz[index] if index < len(max_khz) else ""
-        cores.append(
-            LinuxCore(
-                implementer=int(fields.get("CPU implementer", "0"), 0),
-                part=int(fields["CPU part"], 0),
-                max_hz=float(clock) * _HZ_PER_KHZ if clock.isdigit() else 0.0,
-            )
-        )
+        clock = number_in(max_khz[index]) if index < len(max_khz) else None
+        cores.append(LinuxCore(implementer=number_in(fields.get("CPU implementer", "")) or 0, part=part, max_hz=(clock or 0) * _HZ_PER_KHZ))
     return tuple(cores)
+
+
+def number_in(text: str) -> int | None:
+    """A number of at most 15 decimal digits, or of hexadecimal ones after 0x; `None` for any other text."""
+    found = re.fullmatch(r"0[xX][0-9a-fA-F]{1,12}|[0-9]{1,15}", text)
+    return None if found is None else int(text, 16 if text[1:2] in ("x", "X") else 10)
 
 
 def parse_memory(meminfo: str) -> int:
     """MemTotal of /proc/meminfo in bytes; 0 where it is missing."""
-    found = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE)
+    found = re.search(r"^MemTotal:\s+([0-9]{1,15}) kB", meminfo, re.MULTILINE)
     return int(found[1]) << 10 if found else 0
 
 
 def hottest(millidegrees: Sequence[str]) -> float | None:
     """The highest of sensors' readings, in °C; `None` without a plausible one."""
-    readings = [int(text) / 1000 for text in millidegrees if re.fullmatch(r"-?\d+", text)]
+    readings = [int(text) / 1000 for text in millidegrees if re.fullmatch(r"-?[0-9]{1,9}", text)]
     plausible = [reading for reading in readings if 0 < reading < 150]
     return max(plausible, default=None)
 
@@ -166,5 +166,5 @@ def _cache_sizes(described: Sequence[Sequence[str]]) -> tuple[int, int]:
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"(\d+)([KMG]?)", text)
+    found = re.fullmatch(r"([0-9]{1,9})([KMG]?)", text)
     return int(found[1]) * _UNITS[found[2]] if found else 0

@@ -131,7 +131,7 @@ def _config_lines(path: Path, depth: int, section: str) -> list[str]:
             lines.append(line)
             continue
         for pattern in _words(values):
-            for included in sorted(glob.glob(str(_folder(path) / Path(pattern).expanduser()))):
+            for included in sorted(glob.glob(str(_folder(path) / _expanded(pattern)))):
                 lines += _config_lines(Path(included), depth + 1, section)
         lines.append(section)  # an included file's last section ends with that file
     return lines
@@ -144,6 +144,14 @@ def _words(text: str) -> list[str]:
         return text.split()
 
 
+def _expanded(name: str) -> Path:
+    """A path with `~` replaced; as it is where it names a user that does not exist, or cannot be a path."""
+    try:
+        return Path(name).expanduser()
+    except (RuntimeError, ValueError):
+        return Path(name)
+
+
 def _folder(path: Path) -> Path:
     """What relative names of included files start from."""
     return SYSTEM_CONFIG.parent if path.is_relative_to(SYSTEM_CONFIG.parent) else Path.home() / ".ssh"
@@ -152,14 +160,14 @@ def _folder(path: Path) -> Path:
 def _key_files(options: Mapping[str, str]) -> tuple[Path, ...]:
     named = options.get("identityfile")
     if named:
-        return tuple(Path(name).expanduser() for name in named if name.lower() != "none")
+        return tuple(_expanded(name) for name in named if name.lower() != "none")
     return tuple(path for key in _DEFAULT_KEYS if (path := Path.home() / ".ssh" / key).is_file())
 
 
 def _known_hosts(options: Mapping[str, str]) -> tuple[Path, ...]:
     mine = options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
     system = options.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2")
-    return tuple(Path(name).expanduser() for name in _words(f"{mine} {system}") if name.lower() != "none")
+    return tuple(_expanded(name) for name in _words(f"{mine} {system}") if name.lower() != "none")
 
 
 def _proxy(options: Mapping[str, str], host: str, port: int) -> tuple[str, ...] | None:
