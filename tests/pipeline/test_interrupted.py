@@ -319,13 +319,14 @@ def test_what_a_killed_command_started_ends_by_itself(place: Place) -> None:
         assert command.wait(30)[0] == -signal.SIGKILL
 
         def left(command: Command = command, ports: set[int] = ports) -> list[str]:
-            return [what for what in place.leftovers(command, ports) if not what.startswith(("tvmmobile-workers-", "pymp-"))]
+            return [what for what in place.leftovers(command, ports) if not what.startswith("tvmmobile-")]
 
         assert nothing_of(left, 8) == []
     command = place.tune()  # nobody else holds the board or the logs
     arrive(place, command, "measuring")
     command.signal_group(signal.SIGINT)
     assert command.wait(30)[0] == 130, command.errors
+    assert place.leftovers(command, set()) == []  # of those that were killed, neither
 
 
 def _listening() -> set[int]:

@@ -172,7 +172,8 @@ def test_a_full_disk_is_said_of_the_file(tmp_path: Path) -> None:
 
 def test_every_output_goes_through_here(repository: Path) -> None:
     writes = re.compile(
-        r"""\.write_(?:text|bytes)\(|open\((?:[^()]*, )?["'][wax]|os\.open\(|shutil\.(?:copy|move)|np\.savez?\((?!stream)|\.touch\("""
+        r"""\.write_(?:text|bytes)\(|open\((?:[^()]*, )?["'][wax]|os\.open\([^)]*O_(?:WRONLY|RDWR)"""
+        r"""|shutil\.(?:copy|move)|np\.savez?\((?!stream)|\.touch\("""
     )
     allowed = re.compile(r"with replacing\(|temporary|os\.devnull|scratch")
     found = {

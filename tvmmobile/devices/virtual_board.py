@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from tvmmobile.devices.agents.host import BUNDLE, HostConfig
 from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Origin, Watch
 from tvmmobile.graph.machine import machine_of
+from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import run_hash
 from tvmmobile.virtual.program import plain_qemu_words, qemu_words
@@ -81,7 +80,8 @@ class VirtualDevice:
         """
         token = secrets.token_hex(16)
         bundle = build_bundle()
-        root = tempfile.mkdtemp(prefix="tvmmobile-")
+        held = contextlib.ExitStack()
+        root = str(held.enter_context(scratch("board")))
         config = HostConfig(
             command=_qemu_command(self.board, timed),
             bundle=str(bundle),
@@ -96,7 +96,7 @@ class VirtualDevice:
             with hosted(words, config.to_line(), config.deadline_s, "The virtual board did not start", "Run: tvmmobile doctor") as port:
                 yield Endpoint("127.0.0.1", port, self.board.name, token)
         finally:
-            shutil.rmtree(root, ignore_errors=True)
+            held.close()
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:

@@ -14,7 +14,7 @@ from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import Models, Request, device_of
 from tvmmobile.pipeline.stages import build_libraries
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import scratch_folder
+from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import worker_count
 from tvmmobile.tuning.logs.directories import log_dirs
 

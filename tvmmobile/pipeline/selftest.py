@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tvmmobile.devices.board.remote import Remote
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
 from tvmmobile.system.errors import DeviceUnavailable
+from tvmmobile.system.scratch import scratch
 
 _ROUND_TRIPS = 5
 _UPLOAD_BYTES = 8 << 20
@@ -73,7 +73,7 @@ def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report
             boards.append(_ask(remote, board))
         said(boards[-1])
     device = HardwareDevice(file)
-    with started_agents(device) as agents, tempfile.TemporaryDirectory(prefix="tvmmobile-check-") as folder:
+    with started_agents(device) as agents, scratch("check") as folder:
         try:
             with open_session(agents.endpoint, _RUN_TIMEOUT_S) as session:
                 begin = time.monotonic()

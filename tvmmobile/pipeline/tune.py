@@ -18,7 +18,8 @@ from tvmmobile.results.file import Results
 from tvmmobile.running.bench import Bench
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import check_writable, scratch_folder, set_aside
+from tvmmobile.system.files import check_writable, set_aside
+from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import WorkerPool, worker_count
 from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.directories import LogDirs, log_dirs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import fcntl
 import hashlib
@@ -101,6 +100,8 @@ def made_once(folder: Path) -> Iterator[Path | None]:
         if folder.exists():
             yield None
             return
+        for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             made = Path(scratch, "made")
             made.mkdir()
@@ -162,10 +163,3 @@ def set_aside(directory: Path) -> None:
     """Rename a directory out of the way, so that nothing in it is lost."""
     if directory.exists():
         directory.rename(directory.with_name(f"{directory.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
-
-
-def scratch_folder(purpose: str) -> Path:
-    """A new folder that is removed when this process ends."""
-    folder = tempfile.mkdtemp(prefix=f"tvmmobile-{purpose}-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker, spawn
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -31,6 +31,7 @@ import pebble
 from tvmmobile.system.environment import debug_level, environment, take_over
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import deferred
+from tvmmobile.system.scratch import place_sockets, scratch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -91,13 +92,14 @@ class Workers:
     def __init__(self, count: int, preload: Sequence[str] = (), folder: Path | None = None) -> None:
         self.count, self._preload = count, tuple(preload)
         # The workers' temporary files have one place, because a worker that is killed leaves its own behind.
-        self._scratch = tempfile.mkdtemp(prefix="tvmmobile-workers-", dir=folder)
+        self._held = ExitStack()
+        self._scratch = str(self._held.enter_context(scratch("workers", folder)))
         self._lock = threading.Lock()
         self._failed_starts = 0
         try:
             self._pool = _Pool(count, self._scratch, self._preload)
         except BaseException:  # Ctrl-C above all
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._held.close()
             raise
 
     def __enter__(self) -> Self:
@@ -112,7 +114,7 @@ class Workers:
             try:
                 self._pool.stop()
             finally:
-                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._held.close()
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
         """See `WorkerPool.run`."""
@@ -219,6 +221,7 @@ class _Pool:
     def __init__(self, count: int, scratch: str, preload: Sequence[str]) -> None:
         self._starts = _Starts()
         self._stopped = False
+        place_sockets()
         with _deaf_to_terminal():
             self._ready = self._starts.Semaphore(0)
         arguments = environment(), scratch, preload, self._ready
@@ -293,6 +296,7 @@ class _Process(ForkServerProcess):
         super().__init__(*args, **kwargs)
         self.name = _WORKER
         self.told = False
+        vars(self)["_config"].pop("tempdir", None)  # its own sockets go with its other temporary files
         self._starts: _Starts | None = starts
 
     def start(self) -> None:

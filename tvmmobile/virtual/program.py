@@ -10,13 +10,13 @@ import shutil
 import signal
 import struct
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvmmobile.system.doctor import require
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.cores.core_model import CoreTime, core_time
 from tvmmobile.virtual.elf import Mapping, NotElf, parse_maps, read_elf
@@ -78,11 +78,11 @@ def profile_program(board: Board, command: Sequence[str], sysroot: Path | None =
         UserError: as `run_program`.
     """
     program, root = find_program(command[0], sysroot)
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-run-") as folder:
-        words = [*qemu_words(board, folder), *(["-L", str(root)] if root else [])]
+    with scratch("run") as folder:
+        words = [*qemu_words(board, str(folder)), *(["-L", str(root)] if root else [])]
         process = _run_to_the_end([*words, str(program), *command[1:]])
         _check_end(process.returncode, command[0])
-        return _read_profile(Path(folder), process.pid, command[0])
+        return _read_profile(folder, process.pid, command[0])
 
 
 def model_program(profile: Profile, maps: str, board: Board, hottest: int = 0, threads: int = 1) -> ProgramRun:

@@ -11,8 +11,9 @@ from tvmmobile.networks.frontend import export_torch, first_line
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.python_file import check_module
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import scratch_folder, write_bytes
+from tvmmobile.system.files import write_bytes
 from tvmmobile.system.interrupts import insisted
+from tvmmobile.system.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,92 @@
+"""Folders for temporary files. Those of a process that was killed are removed by the next one."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import multiprocessing
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tvmmobile.system.interrupts import deferred
+
+#: A folder of ours: what for, whose (for people; the lock tells programs) and something random.
+_NAME = re.compile(r"tvmmobile-[a-z]+-\d+-\w{8}")
+#: Longest path of a Unix socket (sun_path in unix(7), without its end), and of a socket's name in its folder.
+_LONGEST_SOCKET, _SOCKET_NAME = 107, len("/listener-12345678")
+
+
+@contextmanager
+def scratch(purpose: str, parent: Path | None = None) -> Iterator[Path]:
+    """A new folder in `parent`, or in the system's place for temporary files, that is removed at the end; `purpose` is a word for its name.
+
+    It is locked until then. Folders that nobody has locked any more were left by processes that were killed, and are removed now.
+    """
+    with ExitStack() as held:
+        with deferred():
+            folder, lock = _locked(purpose, Path(parent or tempfile.gettempdir()))
+            held.callback(os.close, lock)
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def scratch_folder(purpose: str) -> Path:
+    """Such a folder that is removed when this process ends."""
+    held = ExitStack()
+    folder = held.enter_context(scratch(purpose))
+    atexit.register(held.close)
+    return folder
+
+
+def place_sockets() -> None:
+    """Let `multiprocessing` keep the sockets of this process in a folder that is removed when it is killed, too.
+
+    Where the folder's path is too long for a socket's, it goes by the name that the open folder has in /proc.
+    """
+    config = vars(multiprocessing.current_process())["_config"]  # what `multiprocessing.util.get_temp_dir` looks at
+    if config.get("tempdir") is None:
+        folder = str(scratch_folder("sockets"))
+        if len(os.fsencode(folder)) + _SOCKET_NAME > _LONGEST_SOCKET:
+            folder = f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}"
+        config["tempdir"] = folder
+
+
+def _locked(purpose: str, parent: Path) -> tuple[Path, int]:
+    """A new folder and its lock, a file descriptor, which the system takes from whoever dies."""
+    _sweep(parent)
+    while True:
+        folder = tempfile.mkdtemp(prefix=f"tvmmobile-{purpose}-{os.getpid()}-", dir=parent)
+        with contextlib.suppress(FileNotFoundError):  # somebody swept it before it was locked
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(OSError):  # some network file systems have no locks; then nobody gets one, and nothing is swept
+                fcntl.flock(lock, fcntl.LOCK_SH)  # waits for who is sweeping it
+            if os.path.exists(folder):
+                return Path(folder), lock
+            os.close(lock)
+
+
+@functools.lru_cache
+def _sweep(parent: Path) -> None:
+    """Remove what processes of this user have left there that were killed; once in each process."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(parent):
+            if _NAME.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                with contextlib.suppress(OSError):
+                    _remove_unlocked(entry.path)
+
+
+def _remove_unlocked(folder: str) -> None:
+    """Raises `OSError` where somebody has it."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
