@@ -31,7 +31,7 @@ _JSON: Any = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=4) | s
 _ANYTHING = st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode), _JSON.map(lambda value: json.dumps(value).encode()))
 
 
-@pytest.fixture(scope="module", params=READERS, ids=[reader.name for reader in READERS])
+@pytest.fixture(scope="module", params=[pytest.param(one, id=one.name, marks=[pytest.mark.long] * (one.cost > 100)) for one in READERS])
 def judge(request: pytest.FixtureRequest) -> Iterator[Judge]:
     """A reader whose samples were accepted."""
     with judging(request.param) as ready:

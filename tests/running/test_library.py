@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
@@ -77,6 +78,12 @@ def test_a_tampered_manifest(tmp_path: Path, change: Callable[[Manifest], object
     write_library(tmp_path, change)
     with pytest.raises(UserError, match=complaint):
         find_libraries([tmp_path])
+
+
+def test_a_schedule_with_half_a_character_has_a_name(tmp_path: Path) -> None:
+    path = write_library(tmp_path, lambda manifest: manifest["kernels"][0].update(schedule={"trace": "\ud800"}))
+    (library,) = find_libraries([path])
+    assert str(schedule_from_json(library.manifest()["kernels"][0]["schedule"])).startswith("metaschedule(")
 
 
 class _Bomb:

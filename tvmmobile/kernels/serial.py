@@ -22,7 +22,8 @@ class TraceSchedule:
     def __str__(self) -> str:
         import hashlib
 
-        return f"metaschedule({hashlib.sha256(self.trace.encode()).hexdigest()[:12]})"
+        digest = hashlib.sha256(self.trace.encode(errors="surrogatepass")).hexdigest()  # a file may hold half a character
+        return f"metaschedule({digest[:12]})"
 
 
 Schedule = KnobSchedule | TraceSchedule

@@ -76,10 +76,14 @@ def _check_program(file: OwnFile, program: Any, fix: str) -> None:
 
 def _entries(value: Any) -> Iterator[_Entry]:
     """Everything that has a key, however deep."""
-    if isinstance(value, dict):
-        yield from value.items()
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _entries(inner)
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            yield from inner.items()
+            waiting += reversed(inner.values())
+        elif isinstance(inner, list):
+            waiting += reversed(inner)
 
 
 def _inputs(program: Any) -> Iterator[Tensor]:
