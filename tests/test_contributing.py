@@ -77,8 +77,8 @@ def test_the_table_counts_the_files(title: str, tmp_path: Path) -> None:
 
 
 def test_the_board_is_a_device(checkout: Path) -> None:
-    code = "from tvmmobile.devices.registry import find_device as f; p = f('zero2w').profile; print(p.board, p.clock_hz, p.origin.kind)"
-    assert python(checkout, "-c", code).split() == ["Raspberry", "Pi", "Zero", "2", "W", "1000000000.0", "modelled"]
+    code = "from tvmmobile.devices.registry import find_device as f; p = f('r2s').profile; print(p.board, p.clock_hz, p.origin.kind)"
+    assert python(checkout, "-c", code).split() == ["NanoPi", "R2S", "1300000000.0", "modelled"]
 
 
 def test_the_template_takes_a_task_and_computes_what_pytorch_computes(checkout: Path, tmp_path: Path) -> None:
@@ -120,5 +120,5 @@ prepare(module, lambda layer: False, dumps)
 def test_the_command_shows_in_the_help_and_runs(checkout: Path) -> None:
     assert "boards    List the virtual boards." in python(checkout, "-m", "tvmmobile", "--help")
     assert "List the virtual boards." in python(checkout, "-m", "tvmmobile", "boards", "--help")
-    assert "zero2w: Raspberry Pi Zero 2 W, 4 × Cortex-A53" in python(checkout, "-m", "tvmmobile", "boards").splitlines()
+    assert "r2s: NanoPi R2S, 4 × Cortex-A53" in python(checkout, "-m", "tvmmobile", "boards").splitlines()
     assert "| `tvmmobile boards` |" in (checkout / "docs/commands.md").read_text(encoding="utf-8")

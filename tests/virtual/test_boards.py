@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,21 +12,109 @@ from own_boards import PI4, own_board
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
-from tvmmobile.virtual.board import board_names, load_board, read_board
+from tvmmobile.virtual.board import BOARDS, CORES, board_names, core_values, is_board, load_board, read_board
+from tvmmobile.virtual.summary import trust
 from tvmmobile.virtual.sysroot import cpuinfo
 
 
 def test_all_boards_can_be_read() -> None:
-    assert board_names() == ["pi3bplus", "pi4", "pi4-1500", "pi5", "rk3399-a72"]
+    assert board_names() == [
+        *("a311d-a53", "a311d-a73", "pi3bplus", "pi4", "pi4-1500", "pi5", "pizero2w", "rk3399-a53", "rk3399-a72"),
+        *("rk3566", "rk3568", "rk3588-a55", "rk3588-a76", "sd7c-a55", "sd7c-a76"),
+    ]
     boards = [load_board(name) for name in board_names()]
     assert len({board.digest for board in boards}) == len(boards)
     for board in boards:
         assert cpuinfo(board).count("processor\t: ") == board.cores
 
 
+def test_every_figure_names_its_source() -> None:
+    for path in (*BOARDS.glob("*.toml"), *CORES.glob("*.toml")):
+        text = path.read_text(encoding="utf-8")
+        if path.stem == "pi4-1500":
+            continue
+        sources = set(re.findall(r"(?m)^#   \[(\w+)\]", text))
+        for line in re.findall(r"(?m)^[\w.]+ = [-0-9t].*$", text):
+            named = set(re.findall(r"\[(\w+)\]", line))
+            assert named and named <= sources, f"{path.name}: {line}"
+
+
 def test_what_the_shipped_logs_rest_on() -> None:
-    """A change of the pi4's values makes all shipped logs worthless: not without new ones."""
-    assert load_board("pi4").digest[:16] == "9ef44f885175308b"
+    """A change of the pi4's values makes all shipped logs worthless: not without new ones. Nor may calibrated boards change by the way."""
+    digests = {"pi4": "9ef44f885175308b", "pi3bplus": "7e015aa6f0bac143", "pi5": "91241e5f45304981", "rk3399-a72": "76595dfcb1d480c1"}
+    assert {name: load_board(name).digest[:16] for name in digests} == digests
+
+
+@pytest.mark.parametrize("path", sorted(CORES.glob("*.toml")), ids=lambda path: path.stem)
+def test_what_a_cores_file_says_no_boards_file_repeats(path: Path) -> None:
+    def figures(table: dict[str, object], prefix: str = "") -> set[str]:
+        nested = (figures(value, f"{key}.") if isinstance(value, dict) else {f"{prefix}{key}"} for key, value in table.items())
+        return set().union(*nested)
+
+    given = figures(core_values(path.stem))
+    boards = [board for board in BOARDS.glob("*.toml") if f'mcpu = "{path.stem}"' in board.read_text(encoding="utf-8")]
+    assert boards and {"cpu", "qemu_cpu", "midr", "features", "core.dispatch_width"} <= given
+    for board in boards:
+        values = tomllib.loads(board.read_text(encoding="utf-8"))
+        for own in (values, *(table for table in values.pop("clusters", {}).values() if table["mcpu"] == path.stem)):
+            assert not (figures(own) & given) - {"caches.l2_private"}, (
+                f"{board.name} repeats"
+            )  # a figure of all of a board's kinds of cores
+
+
+def test_a_cores_file_serves_every_board() -> None:
+    assert core_values("cortex-x9") == {}
+    zero, three = load_board("pizero2w"), load_board("pi3bplus")
+    assert zero.core == three.core and (zero.cpu, zero.qemu_cpu, zero.midr) == ("Cortex-A53", "cortex-a53", 0x410FD033)
+    assert zero.clock_hz != three.clock_hz and zero.digest != three.digest
+
+
+def test_the_boards_own_figure_wins(tmp_path: Path) -> None:
+    path = Path(own_board(tmp_path))
+    path.write_text(path.read_text(encoding="utf-8").replace("[memory]", "[core]\nload_ports = 2\n\n[memory]"), encoding="utf-8")
+    assert read_board(path).core == load_board("pi4").core.model_copy(update={"load_ports": 2})
+
+
+def test_a_file_with_all_figures_needs_no_file_of_its_core(tmp_path: Path) -> None:
+    """As users' files were before there were files of cores."""
+    values = load_board("pi4").model_dump() | {"mcpu": "cortex-a57"}
+    tables = {name: values.pop(name) for name in ("caches", "memory", "core")}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    lines += [line for name, table in tables.items() for line in (f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items()))]
+    (tmp_path / "pi4.toml").write_text("\n".join(lines), encoding="utf-8")
+    board = read_board(tmp_path / "pi4.toml")
+    assert board.mcpu == "cortex-a57" and board.model_copy(update={"mcpu": "cortex-a72"}).digest == load_board("pi4").digest
+
+
+def test_kinds_of_cores() -> None:
+    """A file with several kinds makes a board of each; its own name is that of the first, the fastest."""
+    for name, first in (("rk3399", "a72"), ("rk3588", "a76"), ("a311d", "a73"), ("sd7c", "a76")):
+        little = "a55" if first == "a76" else "a53"
+        big, small = load_board(name), load_board(f"{name}-{little}")
+        assert big == load_board(f"{name}-{first}") and big.name == f"{name}-{first}" and is_board(name) and name not in board_names()
+        assert small.name == f"{name}-{little}" and small.memory.peak_bytes_per_s == big.memory.peak_bytes_per_s
+        assert big.clock_hz * big.fma_lanes_per_cycle > small.clock_hz * small.fma_lanes_per_cycle
+    with pytest.raises(UserError, match="There is no virtual board 'rk3588-a72'"):
+        load_board("rk3588-a72")
+
+
+def test_a_users_file_with_kinds_of_cores(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = (BOARDS / "rk3588.toml").read_text(encoding="utf-8").replace('name = "rk3588"', 'name = "mine"')
+    path.write_text(text, encoding="utf-8")
+    assert load_board(str(path)).name == "mine-a76" and read_board(path, "a55").caches.l2_bytes == 1 << 17
+    path.write_text('name = "mine"\nclusters = 3\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine\.toml does not describe a board: clusters is not a set of tables"):
+        read_board(path)
+
+
+def test_what_programs_are_told_of_the_core(tmp_path: Path) -> None:
+    told = cpuinfo(load_board("rk3566"))
+    assert "CPU variant\t: 0x2\nCPU part\t: 0xd05\nCPU revision\t: 0\n" in told and " asimddp" in told  # variant 0 has no dot products
+    assert "CPU part\t: 0xd09\n" in cpuinfo(load_board("a311d")) and " asimdhp" not in cpuinfo(load_board("a311d"))
+    unknown = load_board("pi4").model_copy(update={"midr": 0})
+    with pytest.raises(UserError, match="pi4 has no midr"):
+        cpuinfo(unknown)
 
 
 def test_boards_that_differ_in_their_clock() -> None:
@@ -45,9 +136,9 @@ def test_boards_that_differ_in_their_clock() -> None:
         ("cores = 4", "cores = 0", "cores: input should be greater than 0 (it is 0)"),
         ("cores = 4", "cores = true", "cores: input should be a valid integer"),
         ("cores = 4", "cores = 4.5", "cores: input should be a valid integer (it is 4.5)"),
-        ("load_ports = 1 ", "load_ports = -1 ", "core.load_ports: input should be greater than 0 (it is -1)"),
-        ("load_ports = 1 ", "load_ports = 100 ", "core.load_ports: input should be less than or equal to 16 (it is 100)"),
-        ("l1d_bytes = 32768", "l1d_bytes = 32000", "caches: l1d_bytes = 32000 do not give a power of two of sets"),
+        ("[memory]", "[core]\nload_ports = -1\n[memory]", "core.load_ports: input should be greater than 0 (it is -1)"),
+        ("[memory]", "[core]\nload_ports = 100\n[memory]", "core.load_ports: input should be less than or equal to 16 (it is 100)"),
+        ("[caches]", "[caches]\nl1d_bytes = 32000", "caches: l1d_bytes = 32000 do not give a power of two of sets"),
         (
             "l2_bytes = 1048576",
             "l2_kib = 1024",
@@ -58,6 +149,8 @@ def test_boards_that_differ_in_their_clock() -> None:
         ("latency_ns = 126.6", "latency_ns = 0.1266e-6", "memory.latency_ns: input should be greater than or equal to 1 (it is 1.266e-07"),
         ("l2_cycles = 16 ", "l3_bytes = 2097152\nl2_cycles = 16 ", "caches: a third level needs l3_bytes, l3_ways and l3_cycles"),
         ('mcpu = "cortex-a72"', 'mcpu = ""', "mcpu: string should have at least 1 character"),
+        ('mcpu = "cortex-a72"', 'mcpu = "cortex-x9"', "core: field required"),  # no file of the core: all of its figures are missing
+        ('mcpu = "cortex-a72"', "mcpu = 72", "mcpu: input should be a valid string (it is 72)"),
         ('name = "pi4"', 'name = "pi5"', "name is 'pi5'"),
         ("[caches]", "[caches", "is not a TOML file"),
         ("cores = 4", f"cores = {'9' * 5000}", "is not a TOML file: Exceeds the limit"),
@@ -77,14 +170,31 @@ def test_an_absurd_figure_is_refused_by_file_and_field(tmp_path: Path, figure: s
 
 
 def test_uncalibrated_boards_are_no_devices(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text((BOARDS / "rk3566.toml").read_text(encoding="utf-8").replace('name = "rk3566"', 'name = "mine"'), encoding="utf-8")
     with pytest.raises(DeviceUnavailable, match="mine is not calibrated") as caught:
-        find_device(own_board(tmp_path, mcpu='"cortex-a55"'))
+        find_device(str(path))
     assert caught.value.exit_code is ExitCode.DEVICE_UNAVAILABLE and "virtual run --board" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["rk3566", "rk3568", "rk3588-a55", "a311d", "sd7c-a55"])
+def test_new_cores_say_that_nothing_confirms_them(name: str) -> None:
+    with pytest.raises(DeviceUnavailable, match="is not calibrated for its core"):
+        find_device(name)
+    assert "is uncalibrated" in trust(load_board(name), 1)
+
+
+@pytest.mark.parametrize("name", ["pizero2w", "rk3588", "sd7c", "rk3399-a53", "a311d-a53"])
+def test_new_boards_say_where_their_core_was_measured(name: str) -> None:
+    profile = find_device(name).profile
+    assert load_board(profile.board_file).name == load_board(name).name and profile.name == f"{load_board(name).name}-virtual"
+    assert trust(load_board(name), 1).endswith("which has the same core; no measurement has confirmed it here.")
 
 
 def test_devices_that_are_offered() -> None:
     assert find_device("pi4-1500").profile.clock_hz == 1.5e9
-    names = "pi3bplus, pi3bplus-virtual, pi4, pi4-virtual, pi4-1500, pi4-1500-virtual, pi5, pi5-virtual, rk3399-a72, rk3399-a72-virtual"
+    boards = "a311d-a53 pi3bplus pi4 pi4-1500 pi5 pizero2w rk3399-a53 rk3399-a72 rk3588-a76 sd7c-a76"
+    names = ", ".join(f"{name}, {name}-virtual" for name in boards.split())
     with pytest.raises(UserError, match=rf"Known devices: {names}$"):
         find_device("pi44")
 

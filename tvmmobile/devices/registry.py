@@ -8,7 +8,7 @@ from tvmmobile.devices.board.registered import load_device, registered_names
 from tvmmobile.devices.protocol import Device
 from tvmmobile.devices.virtual_board import VirtualDevice
 from tvmmobile.system.errors import DeviceUnavailable, UserError
-from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names, load_board
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX, is_board, load_board
 from tvmmobile.virtual.calibration.fit import calibrated_boards, calibration_of
 
 
@@ -35,7 +35,7 @@ def find_device(name: str, require_hardware: bool = False, pin: bool = False) ->
 
         return HardwareDevice(registered, pin)
     board_name = name.removesuffix(VIRTUAL_SUFFIX)
-    if not board_name.endswith(".toml") and board_name not in board_names():
+    if not board_name.endswith(".toml") and not is_board(board_name):
         raise UserError(f"There is no device {name!r}.", f"Known devices: {', '.join(device_names())}")
     board = load_board(board_name)
     if require_hardware:

@@ -1,11 +1,17 @@
-"""What a virtual board is made of, read from `boards/*.toml` or a user's own file."""
+"""What a virtual board is made of, read from `boards/*.toml` or a user's own file.
+
+A file has what differs between boards: clock, caches as built, memory. What its `mcpu` always has comes from `cores/MCPU.toml`, where
+there is such a file; a figure in the board's own file wins. A board with several kinds of cores has a table `[clusters.NAME]` for each,
+which adds to the rest of the file: each is a board of its own, `FILE-NAME`, and the file's name alone means the first.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +19,7 @@ from tvmmobile.system.errors import UserError, one_line, shown, some_of
 from tvmmobile.system.json_files import place
 
 BOARDS = Path(__file__).parent / "boards"
+CORES = Path(__file__).parent / "cores"
 #: `pi4-virtual` is the virtual board even when a real one is registered as `pi4`.
 VIRTUAL_SUFFIX = "-virtual"
 _REPAIR = "docs/virtual-boards.md says what a board's file holds; tvmmobile/virtual/boards has examples."
@@ -119,7 +126,13 @@ class Core(_Strict):
 
 
 class Board(_Strict):
-    """A board that can be modelled; `clock_hz` in Hz, `digest` identifies the file it was read from."""
+    """A board that can be modelled, or those of its cores that are of one kind; `clock_hz` in Hz.
+
+    Attributes:
+        midr: the core's main ID register, by which libraries choose kernels; 0 if it is not known. Like `features`, it is not part of
+            what `digest` identifies: no modelled time follows from it.
+        features: of the core, as /proc/cpuinfo lists them.
+    """
 
     name: _Name
     board: _Name
@@ -132,6 +145,8 @@ class Board(_Strict):
     caches: Caches
     memory: Memory
     core: Core
+    midr: Annotated[int, Field(ge=0, lt=1 << 32)] = Field(default=0, exclude=True)
+    features: str = Field(default="fp asimd", exclude=True)
 
     @property
     def line_copy_ns(self) -> float:
@@ -146,11 +161,18 @@ class Board(_Strict):
 
 def board_names() -> list[str]:
     """The names of the boards that can be modelled, sorted."""
-    return sorted(path.stem for path in BOARDS.glob("*.toml"))
+    return sorted(_places())
+
+
+def is_board(name: str) -> bool:
+    """Whether a board that comes with the package has this name, or this name without its kind of core."""
+    return name in _places() or (BOARDS / f"{name}.toml").is_file()
 
 
 def load_board(name: str) -> Board:
     """Read one board: the name of one that comes with the package, or the path of a file (`./myboard.toml`).
+
+    The name of a file with several kinds of cores stands for the first of them.
 
     Raises:
         UserError: there is no such board, or its file does not hold what a board needs.
@@ -159,32 +181,76 @@ def load_board(name: str) -> Board:
         if not Path(name).is_file():
             raise UserError(f"There is no board file {name}.", f"Name a file, or one of the boards {', '.join(board_names())}.")
         return read_board(Path(name))
-    if name not in board_names():
+    if not is_board(name):
         known = ", ".join(board_names())
         raise UserError(f"There is no virtual board {name!r}.", f"Known boards: {known}; or give the path of a board's file, *.toml.")
-    return read_board(BOARDS / f"{name}.toml")
+    return read_board(*_places().get(name, (BOARDS / f"{name}.toml", "")))
 
 
-def read_board(path: Path) -> Board:
+def read_board(path: Path, cluster: str = "") -> Board:
     """Read a board's file, which is called as the board is.
+
+    Args:
+        path: the file.
+        cluster: which of its kinds of cores; the first one if empty.
 
     Raises:
         UserError: it is no TOML, or a figure is missing or absurd; the message names the file and each such field.
     """
+    values = _toml(path)
+    clusters = values.pop("clusters", {})
+    if clusters:
+        if not isinstance(clusters, dict) or not all(isinstance(table, dict) for table in clusters.values()):
+            raise UserError(
+                f"{path.name} does not describe a board: clusters is not a set of tables.",
+                "Write a table [clusters.NAME] for each kind of core.",
+            )
+        cluster = cluster or next(iter(clusters))
+        values = _merged(values, clusters[cluster])
+    if isinstance(mcpu := values.get("mcpu"), str):
+        values = _merged(core_values(mcpu), values)
     try:
-        board = Board.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.", _REPAIR) from error
+        board = Board.model_validate(values)
     except ValidationError as error:
         found = [_complaint(list(problem["loc"]), problem["msg"], problem["input"]) for problem in error.errors()]
         raise UserError(f"{path.name} does not describe a board: {some_of(found, _MOST_COMPLAINTS, '; ')}.", _REPAIR) from error
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number with thousands of digits, or nested too deeply
-        raise UserError(f"{path.name} is not a TOML file: {one_line(error)}.", _REPAIR) from error
     if board.name != path.stem:
         raise UserError(
             f"{path.name} does not describe a board: name is {shown(board.name)}.", f"Set name to {path.stem!r}, like the file."
         )
-    return board
+    return board.model_copy(update={"name": f"{path.stem}-{cluster}"}) if cluster else board
+
+
+@functools.cache
+def core_values(mcpu: str) -> dict[str, Any]:
+    """What every board with this core has, as its file says it; empty if there is no file of the core."""
+    known = {path.stem: path for path in CORES.glob("*.toml")}
+    return _toml(known[mcpu]) if mcpu in known else {}
+
+
+@functools.cache
+def _places() -> dict[str, tuple[Path, str]]:
+    """The file of each board, and which of the file's kinds of cores it is; "" where there is one kind."""
+    places: dict[str, tuple[Path, str]] = {}
+    for path in BOARDS.glob("*.toml"):
+        clusters = _toml(path).get("clusters", {})
+        places |= {f"{path.stem}-{cluster}": (path, cluster) for cluster in clusters} or {path.stem: (path, "")}
+    return places
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", _REPAIR) from error
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number with thousands of digits, or nested too deeply
+        raise UserError(f"{path.name} is not a TOML file: {one_line(error)}.", _REPAIR) from error
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with what `over` says, tables entry by entry."""
+    both = {key: _merged(base[key], value) for key, value in over.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
+    return base | over | both
 
 
 def _complaint(parts: list[int | str], message: str, value: object) -> str:

@@ -24,10 +24,6 @@ PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17
 #: Where the wheels go; Debian's Python looks there by itself.
 SITE = "usr/local/lib/python{version}/dist-packages"
 DOWNLOAD_TIMEOUT_S = 1200
-#: CPU part numbers of implementer 0x41, Arm (MIDR_EL1 in each core's technical reference manual).
-_PARTS = {"cortex-a53": 0xD03, "cortex-a72": 0xD08, "cortex-a76": 0xD0B}
-_FEATURES = {"cortex-a76": "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"}
-_PLAIN_FEATURES = "fp asimd evtstrm crc32 cpuid"
 
 
 def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable[[str], None] | None = None) -> Path:
@@ -60,14 +56,12 @@ def cpuinfo(board: Board) -> str:
     """The board's /proc/cpuinfo as far as libraries read it.
 
     Raises:
-        UserError: the core's part number is not known.
+        UserError: the core's ID register is not known.
     """
-    if board.mcpu not in _PARTS:
-        raise UserError(f"The part number of {board.mcpu} is not known.", f"Known: {', '.join(sorted(_PARTS))}.")
-    core = (
-        f"BogoMIPS\t: 108.00\nFeatures\t: {_FEATURES.get(board.mcpu, _PLAIN_FEATURES)}\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
-        f"CPU variant\t: 0x0\nCPU part\t: {_PARTS[board.mcpu]:#x}\nCPU revision\t: 3\n\n"
-    )
+    if not board.midr:
+        raise UserError(f"{board.name} has no midr, which tells programs their core.", "Set midr in its file (docs/virtual-boards.md).")
+    fields = f"CPU variant\t: {board.midr >> 20 & 0xF:#x}\nCPU part\t: {board.midr >> 4 & 0xFFF:#x}\nCPU revision\t: {board.midr & 0xF}\n\n"
+    core = f"BogoMIPS\t: 108.00\nFeatures\t: {board.features}\nCPU implementer\t: {board.midr >> 24:#x}\nCPU architecture: 8\n{fields}"
     return "".join(f"processor\t: {number}\n{core}" for number in range(board.cores))
 
 
