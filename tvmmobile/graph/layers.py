@@ -85,7 +85,7 @@ class SumLayer:
     @property
     def operands(self) -> tuple[str, ...]:
         """Kinds of what the steps read besides the sum, in this order: see `Curve.operands`."""
-        return tuple(kind for step in self.steps if isinstance(step, str) for kind in CURVES[step].operands)
+        return tuple(kind for step in self.steps if isinstance(step, str) and step in CURVES for kind in CURVES[step].operands)
 
     @property
     def constants(self) -> int:

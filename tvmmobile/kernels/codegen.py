@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tvmmobile.kernels import elementary
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import replacing, write_bytes
@@ -30,6 +31,7 @@ def pass_context() -> Any:
     """The PassContext under which every kernel and network is built, so that a kernel is the same code alone and in a network."""
     import tvm
 
+    elementary.register()
     return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=[*LEFT_OUT])
 
 

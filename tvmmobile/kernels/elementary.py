@@ -1,0 +1,300 @@
+"""Elementary functions out of vector arithmetic, where TVM would call a mathematical library: so no library of ours needs one.
+
+Ranges are reduced, and most polynomials come, as in S. Moshier's Cephes library (single precision); erf's from N. Juffa, "A more accurate
+and faster implementation of erff()", 2016. Errors are in `ERRORS`, infinities and NaNs are treated as in C.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvmmobile.schedules.vectors import Expr, Vectors
+
+#: Largest relative error in float32 where the result is a normal number; that of `sin`, `cos` and `tan` for arguments within ±8192, and of
+#: the first two absolute.
+ERRORS = {
+    "exp": 1.5e-7,
+    "exp2": 1.5e-7,
+    "exp10": 2e-7,
+    "log": 1.5e-7,
+    "log2": 2e-7,
+    "log10": 2e-7,
+    "log1p": 3e-7,
+    "tanh": 2e-7,
+    "sigmoid": 2e-7,
+    "erf": 1.5e-7,
+    "sinh": 4e-7,
+    "cosh": 4e-7,
+    "sin": 1.5e-7,
+    "cos": 1.5e-7,
+    "tan": 4e-7,
+    "atan": 3e-7,
+    "pow": 8e-7,
+}
+#: Of TVM, where it is not `tirx` and the function's name.
+_OPERATORS = {"log2": "prim.log2"}
+#: Powers of which the exponential function is made: log₂ of the base, one over that in two parts (the first with few bits), its logarithm.
+_BASES = {
+    "exp": (math.log2(math.e), 0.693359375, -2.121944400546905827679e-4, 1.0),
+    "exp2": (1.0, 1.0, 0.0, math.log(2)),
+    "exp10": (math.log2(10), 0.30078125, 2.48745663981195213739e-4, math.log(10)),
+}
+#: Highest power first, as all that follow.
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1.0, 1.0)
+_LOG = (
+    *(7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1),
+    *(2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1),
+)
+_TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+_SINH = (2.03721912945e-4, 8.33028376239e-3, 1.66667160211e-1)
+_SIN, _COS = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1), (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+_ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
+_ERF_NEAR = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
+_ERF_FAR = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.128717512)
+#: π/2 in three parts, the first two with few bits.
+_HALF_PI = (1.5703125, 4.837512969970703125e-4, 7.549789954891882e-8)
+
+
+class Elementary(Vectors):
+    """The functions of `ERRORS`, of vectors of so many lanes or of single numbers."""
+
+    @property
+    def _sign(self) -> int:
+        """Place of the sign bit."""
+        return int(self._integer.removeprefix("int")) - 1
+
+    def exp(self, x: Expr, base: str = "exp") -> Expr:
+        """The base to the power of x; what is too small for a number is 0, what is too large is infinite."""
+        log2, first, second, log = _BASES[base]
+        x = self.bind(x)
+        bounded = self.bind(self.limited(x, -152 / log2, 130 / log2))
+        rounder = 1.5 * 2.0**self._mantissa
+        shifted = self.bind(bounded * self.number(log2) + self.number(rounder))
+        whole = self.bind(self._kept(self._kept(shifted) - self.number(rounder)))
+        number = self.bind(self._bits(shifted, self._integer) - self._splat(self._pattern(rounder), self._integer))
+        rest = self.bind(((bounded - whole * self.number(first)) - whole * self.number(second)) * self.number(log))
+        half = self.bind(self.T.shift_right(number, self._splat(1, self._integer)))
+        value = self._polynomial(_EXP, rest) * self._power(half) * self._power(number - half)
+        return self.T.Select(x < self.number(math.inf), value, x)  # a NaN remains one
+
+    def exp2(self, x: Expr) -> Expr:
+        """2 to the power of x."""
+        return self.exp(x, "exp2")
+
+    def exp10(self, x: Expr) -> Expr:
+        """10 to the power of x."""
+        return self.exp(x, "exp10")
+
+    def log(self, x: Expr) -> Expr:
+        """The natural logarithm: -∞ of 0, no number of a negative one."""
+        x = self.bind(x)
+        small = x < self.number(2.0**-126)
+        scaled = self.bind(self._bits(self.T.Select(small, x * self.number(2.0**25), x), self._integer))
+        shift = self._splat(self._mantissa, self._integer)
+        exponent = self.bind(self.T.shift_right(scaled - self._splat(self._pattern(math.sqrt(0.5)), self._integer), shift))
+        f = self.bind(self._from(scaled - self.T.shift_left(exponent, shift)) - self.number(1.0))
+        whole = self.bind(self.cast(exponent) - self.T.Select(small, self.number(25.0), self.number(0.0)))
+        square = self.bind(f * f)
+        low = f * square * self._polynomial(_LOG, f) + whole * self.number(-2.12194440e-4) - square * self.number(0.5)
+        value = self.bind(f + low + whole * self.number(0.693359375))
+        other = self.T.Select(self.equal(x, 0.0), self.number(-math.inf), self.number(math.nan))
+        return self.T.Select(x > self.number(0.0), self.T.Select(x < self.number(math.inf), value, x), other)
+
+    def log2(self, x: Expr) -> Expr:
+        """The logarithm to base 2."""
+        return self.log(x) * self.number(1 / math.log(2))
+
+    def log10(self, x: Expr) -> Expr:
+        """The logarithm to base 10."""
+        return self.log(x) * self.number(1 / math.log(10))
+
+    def log1p(self, x: Expr) -> Expr:
+        """log(1 + x), where x is lost in that sum as well."""
+        x = self.bind(x)
+        more = self.bind(x + self.number(1.0))
+        rest = self.bind(self._kept(more) - self.number(1.0))
+        usual = self.bind(self.log(more))
+        exact = self.bind(usual * (x / rest))
+        return self.T.Select(self.equal(rest, 0.0), x, self.T.Select(more < self.number(math.inf), exact, usual))
+
+    def sigmoid(self, x: Expr) -> Expr:
+        """1 / (1 + exp(-x))."""
+        return self.number(1.0) / (self.number(1.0) + self.exp(self.number(0.0) - x))
+
+    def tanh(self, x: Expr) -> Expr:
+        """The hyperbolic tangent."""
+        x = self.bind(x)
+        far = self.number(1.0) - self.number(2.0) / (self.exp(self.size(x) * self.number(2.0)) + self.number(1.0))
+        return self._near(x, 0.625, self._odd(_TANH, x), self.signed(far, x))
+
+    def sinh(self, x: Expr) -> Expr:
+        """The hyperbolic sine."""
+        x = self.bind(x)
+        half = self._half_exp(x)
+        return self._near(x, 1.0, self._odd(_SINH, x), self.signed(half - self.number(0.25) / half, x))
+
+    def cosh(self, x: Expr) -> Expr:
+        """The hyperbolic cosine."""
+        half = self._half_exp(x)
+        return half + self.number(0.25) / half
+
+    def erf(self, x: Expr) -> Expr:
+        """The error function."""
+        x = self.bind(x)
+        size = self.bind(self.size(x))
+        far = self.number(1.0) - self.exp(self._polynomial(_ERF_FAR, size) * size)
+        near = x + x * self._polynomial(_ERF_NEAR, self.bind(x * x))
+        return self._near(x, 0.927734375, near, self.signed(far, x))
+
+    def sin(self, x: Expr) -> Expr:
+        """The sine."""
+        sine, cosine, number = self._turned(x)
+        return self._quadrant(number, sine, cosine)
+
+    def cos(self, x: Expr) -> Expr:
+        """The cosine."""
+        sine, cosine, number = self._turned(x)
+        return self._quadrant(number + self._splat(1, self._integer), sine, cosine)
+
+    def tan(self, x: Expr) -> Expr:
+        """The tangent."""
+        sine, cosine, number = self._turned(x)
+        one = self._splat(1, self._integer)
+        odd = self.T.bitwise_and(number, one) > self._splat(0, self._integer)
+        return self.T.Select(odd, (self.number(0.0) - cosine) / sine, sine / cosine)
+
+    def atan(self, x: Expr) -> Expr:
+        """The arc tangent."""
+        x = self.bind(x)
+        size = self.bind(self.size(x))
+        far, middle = size > self.number(math.tan(3 * math.pi / 8)), size > self.number(math.tan(math.pi / 8))
+        turned = self.T.Select(middle, (size - self.number(1.0)) / (size + self.number(1.0)), size)
+        rest = self.bind(self.T.Select(far, self.number(-1.0) / size, turned))
+        start = self.T.Select(far, self.number(math.pi / 2), self.T.Select(middle, self.number(math.pi / 4), self.number(0.0)))
+        return self.signed(start + self._odd(_ATAN, rest), x)
+
+    def _half_exp(self, x: Expr) -> Expr:
+        """Half of exp(|x|), of which no step overflows before it does."""
+        root = self.bind(self.exp(self.size(x) * self.number(0.5)))
+        return self.bind(root * self.number(0.5) * root)
+
+    def _power(self, exponent: Expr) -> Expr:
+        """2 to the power of an integer, where that is a normal number."""
+        biased = exponent + self._splat(self._bias, self._integer)
+        return self._from(self.T.shift_left(biased, self._splat(self._mantissa, self._integer)))
+
+    def _polynomial(self, coefficients: Sequence[float], x: Expr) -> Expr:
+        """Its value, coefficients from the highest power's down."""
+        value = self.number(coefficients[0])
+        for coefficient in coefficients[1:]:
+            value = value * x + self.number(coefficient)
+        return value
+
+    def _odd(self, coefficients: Sequence[float], x: Expr) -> Expr:
+        """x + x³ · a polynomial in x²."""
+        square = self.bind(x * x)
+        return x + x * square * self._polynomial(coefficients, square)
+
+    def size(self, x: Expr) -> Expr:
+        """x without its sign."""
+        return self._from(self.T.bitwise_and(self._bits(x, self._integer), self._splat((1 << self._sign) - 1, self._integer)))
+
+    def signed(self, value: Expr, x: Expr) -> Expr:
+        """A value that is not negative, with the sign of x."""
+        sign = self.T.bitwise_and(self._bits(x, self._integer), self._splat(-(1 << self._sign), self._integer))
+        return self._from(self.T.bitwise_or(self._bits(value, self._integer), sign))
+
+    def _near(self, x: Expr, limit: float, near: Expr, far: Expr) -> Expr:
+        return self.T.Select(self.size(x) < self.number(limit), near, far)
+
+    def equal(self, x: Expr, value: Expr | float) -> Expr:
+        """Whether two numbers are the same."""
+        from tvm import tirx
+
+        return tirx.EQ(x, self.number(value) if isinstance(value, float) else value)
+
+    def cast(self, number: Expr) -> Expr:
+        """Of another type, a number of this one."""
+        return self.T.Cast(self.dtype if self.lanes == 1 else f"{self.dtype}x{self.lanes}", number)
+
+    def _turned(self, x: Expr) -> tuple[Expr, Expr, Expr]:
+        """Sine and cosine of x less so many quarter turns."""
+        x = self.bind(x)
+        rounder = 1.5 * 2.0**self._mantissa
+        shifted = self.bind(x * self.number(2 / math.pi) + self.number(rounder))
+        whole = self.bind(self._kept(self._kept(shifted) - self.number(rounder)))
+        for part in _HALF_PI:
+            x = self.bind(x - whole * self.number(part))
+        square = self.bind(x * x)
+        cosine = self.number(1.0) - square * self.number(0.5) + square * square * self._polynomial(_COS, square)
+        return self.bind(self._odd(_SIN, x)), self.bind(cosine), self.bind(self._bits(shifted, self._integer))
+
+    def _quadrant(self, number: Expr, sine: Expr, cosine: Expr) -> Expr:
+        """The sine of so many quarter turns more."""
+        one, two, zero = (self._splat(value, self._integer) for value in (1, 2, 0))
+        number = self.bind(number)
+        value = self.bind(self.T.Select(self.T.bitwise_and(number, one) > zero, cosine, sine))
+        return self.T.Select(self.T.bitwise_and(number, two) > zero, self.number(0.0) - value, value)
+
+
+def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
+    """x to the power of y in float32, by way of float64; whole constant powers up to 16 by multiplying."""
+    from tvm import tirx
+
+    narrow = Elementary("float32", lanes, bind, True)
+    constant = y.value if isinstance(y, tirx.Broadcast) else y
+    x, exponent = bind(x), float(constant.value) if isinstance(constant, tirx.FloatImm) else math.nan
+    if abs(exponent) in range(1, 17):
+        value, squared = None, x
+        for bit in f"{abs(int(exponent)):b}"[::-1]:
+            value = value if bit == "0" else squared if value is None else bind(value * squared)
+            squared = bind(squared * squared)
+        return value if exponent > 0 else narrow.number(1.0) / value
+    wide, T = Elementary("float64", lanes, bind, False), narrow.T  # noqa: N806
+    y = bind(y)
+    size = narrow.size(x)
+    value = narrow.cast(wide.exp(wide.cast(y) * wide.log(wide.cast(size))))
+    whole, half = bind(tirx.floor(y)), bind(y * narrow.number(0.5))
+    odd = tirx.And(narrow.equal(whole, y), tirx.NE(tirx.floor(half), half))
+    value = T.Select(odd, narrow.signed(value, x), value)
+    broken = tirx.And(tirx.And(x < narrow.number(0.0), x > narrow.number(-math.inf)), tirx.NE(whole, y))
+    ones = tirx.And(narrow.equal(size, 1.0), narrow.equal(narrow.size(y), math.inf))
+    return T.Select(
+        tirx.Or(tirx.Or(narrow.equal(y, 0.0), narrow.equal(x, 1.0)), ones),
+        narrow.number(1.0),
+        T.Select(broken, narrow.number(math.nan), value),
+    )
+
+
+def _lowered(name: str, call: Any) -> Any:
+    """The call in arithmetic; itself where it is in float64."""
+    from tvm import tirx
+
+    kind, _, lanes = str(call.ty.dtype).partition("x")
+    if kind not in ("float32", "float16"):
+        return call
+    bound: list[tuple[Any, Any]] = []
+
+    def bind(value: Any) -> Any:
+        variable = tirx.Var(f"{name}_{len(bound)}", value.ty)
+        bound.append((variable, value))
+        return variable
+
+    functions = Elementary("float32", int(lanes or 1), bind, True)
+    arguments = [functions.cast(argument) for argument in call.args]
+    result = power(arguments[0], arguments[1], functions.lanes, bind) if name == "pow" else getattr(functions, name)(*arguments)
+    for variable, value in reversed(bound):
+        result = tirx.Let(variable, value, result)
+    return tirx.Cast(call.ty, result) if kind == "float16" else result
+
+
+@functools.cache
+def register() -> None:
+    """Have this process's builds compute elementary functions with arithmetic instead of calls."""
+    from tvm.tirx import register_intrin_lowering
+
+    for name in ERRORS:
+        register_intrin_lowering(_OPERATORS.get(name, f"tirx.{name}"), "llvm", f=functools.partial(_lowered, name), level=99)
