@@ -8,17 +8,25 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tvmmobile.devices.registry import find_device
 from tvmmobile.kernels.serial import schedule_from_json
+from tvmmobile.pipeline.bench import say_differences
+from tvmmobile.pipeline.stages import kernel_results
 from tvmmobile.running.library import find_libraries
+from tvmmobile.running.manifest import records_compare
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 
 Manifest = dict[str, Any]
+
+PROFILE = find_device("pi4-virtual").profile
+PI5 = "has its schedules from records of pi5-virtual, whose latencies are not shown beside those of pi4-virtual"
 
 
 def write_library(folder: Path, change: Callable[[Manifest], object] = lambda _: None) -> Path:
@@ -27,11 +35,18 @@ def write_library(folder: Path, change: Callable[[Manifest], object] = lambda _:
     path.write_bytes(b"\x7fELF")
     kernel = {"name": "k", "kind": "other", "macs": 0, "latency_us": None, "schedule": {"trace": "[]"}}
     manifest = {
+        "version": 1,
+        "library": path.name,
         "sha256": sha256_of(path),
         "model": {"name": "mobilenet_v1", "alpha": 0.25, "resolution": 32, "activation": "relu6", "classes": 10},
         "weights": "seeded kaiming, seed 0",
         "dtype": "float32",
         "threads": 1,
+        "input": {"shape": [1, 3, 32, 32], "layout": "NCHW", "dtype": "float32"},
+        "output": {"shape": [1, 10], "dtype": "float32"},
+        "device": "pi4-virtual",
+        "timing_model": PROFILE.origin.model,
+        "target": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72", "num-cores": 4},
         "kernels": [kernel],
     }
     change(manifest)
@@ -69,6 +84,28 @@ def test_two_of_one_name_cannot_share_a_report(tmp_path: Path) -> None:
         (lambda manifest: manifest["kernels"][0].update(macs="many"), "has no layer type or multiply-adds"),
         (lambda manifest: manifest["kernels"][0].update(latency_us=-1), "has a latency of -1"),
         (lambda manifest: manifest["kernels"][0].update(schedule={}), "'knobs' is missing"),
+        (lambda manifest: manifest["kernels"][0].update(latency_us=True), "has a latency of True"),
+        (lambda manifest: manifest.update(version=999), "its version is 999, and this tvmmobile reads 1"),
+        (lambda manifest: manifest.update(version=True), "its version is True, and this tvmmobile reads 1"),
+        (lambda manifest: manifest.pop("version"), "'version' is missing"),
+        (lambda manifest: manifest.update(library="/usr/lib/libc.so"), "library is '/usr/lib/libc.so', not the name of a file beside it"),
+        (lambda manifest: manifest.update(library="../net.so"), "library is '../net.so', not the name of a file beside it"),
+        (lambda manifest: manifest.update(library=7), "library is 7, not the name of a file beside it"),
+        (
+            lambda manifest: manifest["target"].update(mtriple="x86_64-linux-gnu"),
+            "is 'llvm' for 'x86_64-linux-gnu', and devices are AArch64",
+        ),
+        (lambda manifest: manifest["target"].update(kind="cuda"), "target is 'cuda' for 'aarch64-linux-gnu', and devices are AArch64"),
+        (lambda manifest: manifest["target"].pop("mcpu"), "'mcpu' is missing"),
+        (
+            lambda manifest: manifest["input"].update(shape=[1, 3, 64, 64]),
+            r"input is \[1, 3, 64, 64\], and the network's is \[1, 3, 32, 32\]",
+        ),
+        (lambda manifest: manifest["input"].update(shape=[True, 3, 32, 32]), r"the shape of its input is \[True, 3"),
+        (lambda manifest: manifest["output"].update(shape=[1, 1000]), r"output is \[1, 1000\], and the network's is \[1, 10\]"),
+        (lambda manifest: manifest["input"].update(layout="NHWC"), "its input is 'float32' in 'NHWC', and networks take"),
+        (lambda manifest: manifest["output"].update(dtype="int8"), "its output is 'int8' in 'NCHW', and networks take"),
+        (lambda manifest: manifest.update(device=None), "device is not text"),
         (lambda manifest: manifest["kernels"].append("conv"), "is not a manifest"),
         (lambda manifest: manifest["model"].update(resolution=float("inf")), "is not a manifest"),
         (lambda manifest: manifest.update(sha256="0" * 64), "is not the library its manifest describes"),
@@ -84,6 +121,41 @@ def test_a_schedule_with_half_a_character_has_a_name(tmp_path: Path) -> None:
     path = write_library(tmp_path, lambda manifest: manifest["kernels"][0].update(schedule={"trace": "\ud800"}))
     (library,) = find_libraries([path])
     assert str(schedule_from_json(library.manifest()["kernels"][0]["schedule"])).startswith("metaschedule(")
+
+
+@pytest.mark.parametrize(
+    ("changes", "core", "said"),
+    [
+        ({}, "cortex-a72", ""),
+        ({}, "cortex-a76", "note: net.so was compiled for cortex-a76; pi4-virtual has cortex-a72."),
+        (
+            {"device": "pi5-virtual"},
+            "cortex-a76",
+            f"note: net.so was compiled for cortex-a76; pi4-virtual has cortex-a72, and {PI5}.",
+        ),
+        (
+            {"timing_model": "0" * 16},
+            "cortex-a72",
+            "note: net.so has its schedules from records of another timing model, whose latencies are not shown beside the current one's.",
+        ),
+    ],
+)
+def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, core: str, said: str) -> None:
+    path = write_library(tmp_path, lambda manifest: (manifest.update(changes), manifest["target"].update(mcpu=core)))
+    remarks: list[str] = []
+    libraries = find_libraries([path])
+    say_differences(libraries, PROFILE, SimpleNamespace(said=remarks.append))  # type: ignore[arg-type]
+    assert remarks == ([said] if said else [])
+
+
+def test_records_of_another_device_are_not_shown_as_this_ones(tmp_path: Path) -> None:
+    kernel = {"name": "k", "kind": "other", "macs": 0, "latency_us": 2.5, "schedule": {"trace": "[]"}, "course": [[1, 2.5]]}
+    (library,) = find_libraries([write_library(tmp_path, lambda manifest: manifest.update(kernels=[kernel]))])
+    assert records_compare(library.manifest(), PROFILE)
+    assert not records_compare(library.manifest() | {"device": "pi5-virtual"}, PROFILE)
+    assert not records_compare(library.manifest() | {"timing_model": None}, PROFILE)
+    (own,), (others,) = (kernel_results(library.manifest(), (), comparable) for comparable in (True, False))
+    assert (own.latency_us, own.course) == (2.5, ((1, 2.5),)) and (others.latency_us, others.course) == (None, ())
 
 
 class _Bomb:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.devices.registry import find_device
 from tvmmobile.system.files import sha256_of
 
 SIDE, CLASSES = 32, 10
@@ -18,13 +19,20 @@ def make_library(folder: Path, threads: int = 1, content: bytes = b"no ELF file"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"mobilenet_v1_0.25_{SIDE}_float32_t{threads}.so"
     path.write_bytes(content)
+    target = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"} | changes.pop("target", {})
     manifest = {
+        "version": 1,
+        "library": path.name,
         "sha256": sha256_of(path),
         "model": {"name": "mobilenet_v1", "alpha": 0.25, "resolution": SIDE, "activation": "relu6", "classes": CLASSES},
         "weights": "seeded",
         "dtype": "float32",
         "threads": threads,
-        "target": {"mcpu": "cortex-a72"},
+        "input": {"shape": [1, 3, SIDE, SIDE]},
+        "output": {"shape": [1, CLASSES]},
+        "device": "pi4-virtual",
+        "timing_model": find_device("pi4-virtual").profile.origin.model,
+        "target": target,
         "kernels": [],
     }
     path.with_suffix(".json").write_text(json.dumps(manifest | changes))

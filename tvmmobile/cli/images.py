@@ -21,14 +21,18 @@ Labels = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="C
 
 def the_library(path: Path, profile: DeviceProfile) -> Library:
     """The library, if the device can run it."""
+    from tvmmobile.cli.progress import errors
     from tvmmobile.pipeline.run import check_cores
     from tvmmobile.running.library import find_libraries
+    from tvmmobile.running.manifest import differences
     from tvmmobile.system.errors import UserError
 
     if path.is_dir():
         raise UserError(f"{path} is a directory.", "Name one library (.so) in it.")
     (library,) = find_libraries([path])
     check_cores(library, profile)
+    if remark := differences(library.path.name, library.manifest(), profile):
+        errors().print(remark, soft_wrap=True)
     return library
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tvmmobile.devices.protocol import Device
+from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import check_threads, device_of
 from tvmmobile.pipeline.stages import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import differences
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
 
@@ -41,6 +42,7 @@ def bench(
     """
     board, found = device_of(device), [libraries] if isinstance(libraries, Library) else list(libraries)
     check_libraries(found, board)
+    say_differences(found, board.profile, listener)
     if board.boards is not None:
         dask = None  # there is nothing to build
     with (
@@ -59,3 +61,10 @@ def check_libraries(libraries: Sequence[Library], board: Device) -> None:
     if len(threads) > 1:
         raise UserError(f"libraries for {sorted(threads)} threads cannot share a report.", "Time them one thread count at a time.")
     check_threads(threads.pop(), board.profile)
+
+
+def say_differences(libraries: Sequence[Library], profile: DeviceProfile, listener: Listener) -> None:
+    """Tell the listener what sets libraries apart from those compiled for the device."""
+    for library in libraries:
+        if remark := differences(library.path.name, library.manifest(), profile):
+            listener.said(remark)

@@ -28,6 +28,7 @@ from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.loading import files_of, load_again
 from tvmmobile.running.library import Library, stem_of
+from tvmmobile.running.manifest import MANIFEST_VERSION
 from tvmmobile.schedules import template_for
 from tvmmobile.system.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
@@ -38,7 +39,6 @@ from tvmmobile.tuning.database import Database, Identity, log_paths
 from tvmmobile.tuning.plan import Price, Step, VariantTasks, candidate_regions, make_plan
 from tvmmobile.tuning.search.twin import rank_correlation, twin_identity
 
-MANIFEST_VERSION = 1
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
 
 

@@ -88,7 +88,7 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
         twins = [other.path for other in found if other.path.name == library.path.name]
         if len(twins) > 1:
             raise UserError(f"{twins[0]} and {twins[1]} have the same name.", "Deploy them into different folders with --to.")
-        core = library.manifest().get("target", {}).get("mcpu")
+        core = library.manifest()["target"]["mcpu"]
         if core != profile.mcpu:
             listener.said(f"note: {library.path.name} was compiled for {core}; {file.name} has {profile.mcpu}.")
     return found

@@ -10,7 +10,7 @@ from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.gate.baselines import Baseline, baseline_name, load_baselines
 from tvmmobile.gate.comparison import DEFAULT_THRESHOLD, Comparison, Pairing, check_comparable, check_threshold, compare_results
 from tvmmobile.gate.statistics import Pair, Samples
-from tvmmobile.pipeline.bench import check_libraries
+from tvmmobile.pipeline.bench import check_libraries, say_differences
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import Progress, bench_libraries, context_of
@@ -69,6 +69,7 @@ def regress(
     """
     board, found = device_of(device), [libraries] if isinstance(libraries, Library) else list(libraries)
     check_libraries(found, board)
+    say_differences(found, board.profile, listener)
     regression = regression_of(found, board.profile, Path(baselines), threshold)
     with Workers(worker_count(len(found))) as workers, started_bench(board, workers, repeat, warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:

@@ -22,6 +22,7 @@ from tvmmobile.pipeline.build import Built, VariantJob, build, variant_tasks
 from tvmmobile.results.file import REFERENCE, Context, KernelResult, Results, VariantResult
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import records_compare
 from tvmmobile.running.measure import Agents, KernelCall, MeasureError, NetworkRun, Timing
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, ExitCode, UserError
@@ -184,12 +185,17 @@ def bench_library(job: BenchJob) -> VariantResult:
             "magnitude.",
             "One of its kernels is wrong for this input; please report this with the manifest.",
         )
-    return _result(library, manifest, run, difference)
+    return _result(library, manifest, run, difference, records_compare(manifest, device))
 
 
-def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall]) -> tuple[KernelResult, ...]:
-    """A library's kernels with what they took, provided that they are the functions that ran."""
+def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall], comparable: bool = True) -> tuple[KernelResult, ...]:
+    """A library's kernels with what they took, provided that they are the functions that ran.
+
+    Where its records do not compare with the device's latencies, their figures are left out.
+    """
     kernels = manifest["kernels"]
+    if not comparable:
+        kernels = [kernel | {"latency_us": None, "rank_correlation": None, "course": ()} for kernel in kernels]
     ran = [call.symbol for call in calls] == [symbol_of(kernel["name"]) for kernel in kernels]
     return tuple(
         KernelResult(
@@ -210,7 +216,7 @@ def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall]) -> 
     )
 
 
-def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, error: float) -> VariantResult:
+def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, error: float, comparable: bool) -> VariantResult:
     spec, latency = library.spec, run.latency
     own = spec if isinstance(spec, OwnSpec) else None
     macs, parameters = (manifest["macs"], manifest["parameters"]) if own else (count(spec).macs, count(spec).parameters)
@@ -238,7 +244,7 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
         max_error=error,
         library_sha256=manifest["sha256"],
         weights=manifest["weights"],
-        kernels=kernel_results(manifest, run.calls),
+        kernels=kernel_results(manifest, run.calls, comparable),
         conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
         network_sha256=own.contents if own else "",
         reference=_judge(manifest),
@@ -278,7 +284,7 @@ def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) ->
             f"{library.path.name} does not finish on {profile.name}: {error.reason}.",
             f"Run it again while nothing else uses {busy}, with fewer runs if you asked for many.",
         )
-    core = library.manifest().get("target", {}).get("mcpu", "another core")
+    core = library.manifest()["target"]["mcpu"]
     return Disagreement(
         f"{library.path.name} does not run on {profile.name}: {error.reason}.",
         f"It was compiled for {core}; compile it for this device: tvmmobile compile --device {profile.name}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.kernels.serial import schedule_from_json
-from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.running.manifest import check_manifest, check_version, spec_of
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.files import sha256_of
 
@@ -115,8 +115,9 @@ def _described(path: Path) -> Library:
             )
     try:
         manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        library = Library(_spec(manifest), str(manifest["dtype"]), int(manifest["threads"]), path)
-        _check(manifest)
+        check_version(manifest)
+        library = Library(spec_of(manifest), str(manifest["dtype"]), int(manifest["threads"]), path)
+        check_manifest(manifest, library.spec)
         digest = manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -125,33 +126,3 @@ def _described(path: Path) -> Library:
         raise UserError(f"{path} is not the library its manifest describes.", _AGAIN)
     library.reference()
     return library
-
-
-def _spec(manifest: Mapping[str, Any]) -> ModelSpec:
-    """The identity of the network; raises what `_check` does where there is none."""
-    model = manifest["model"]
-    if "contents" not in model:
-        return ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
-    _, channels, side, _ = manifest["input"]["shape"]
-    output = tuple(map(int, manifest["output"]["shape"]))
-    return OwnSpec(str(model["name"]), 1.0, int(side), contents=str(model["contents"]), channels=int(channels), output=output)
-
-
-def _check(manifest: Mapping[str, Any]) -> None:
-    """Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` where a report could not be made of the manifest."""
-    if int(manifest["threads"]) < 1:
-        raise ValueError(f"{manifest['threads']} threads")
-    if not isinstance(manifest["weights"], str):
-        raise ValueError("weights is not text")
-    if not isinstance(manifest.get("reference", ""), str):
-        raise ValueError("reference is not text")
-    for name in ("macs", "parameters") if "contents" in manifest["model"] else ():
-        if not (isinstance(manifest[name], int) and manifest[name] > 0):
-            raise ValueError(f"{name} is not a positive number")
-    for kernel in manifest["kernels"]:
-        schedule_from_json(kernel["schedule"])
-        name, kind, macs, latency_us = (kernel[key] for key in ("name", "kind", "macs", "latency_us"))
-        if not (isinstance(name, str) and isinstance(kind, str) and isinstance(macs, int) and macs >= 0):
-            raise ValueError(f"kernel {name!r} has no layer type or multiply-adds")
-        if latency_us is not None and not 0 < latency_us < math.inf:
-            raise ValueError(f"kernel {name!r} has a latency of {latency_us}")

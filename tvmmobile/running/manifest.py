@@ -1,0 +1,105 @@
+"""What a library's manifest says of it, checked before anything rests on it, and how it differs from the device that is to run it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.kernels.serial import schedule_from_json
+from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
+
+MANIFEST_VERSION = 1
+
+
+def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
+    """The identity of the network; raises what `check_manifest` does where there is none."""
+    model = manifest["model"]
+    if "contents" not in model:
+        return ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
+    _, channels, side, _ = manifest["input"]["shape"]
+    output = tuple(map(int, manifest["output"]["shape"]))
+    return OwnSpec(str(model["name"]), 1.0, int(side), contents=str(model["contents"]), channels=int(channels), output=output)
+
+
+def check_version(manifest: Any) -> None:
+    """Raises `ValueError` for a manifest of another version, of which nothing else is known, and for what is none at all."""
+    if not isinstance(manifest, dict):
+        raise ValueError("it holds no object")
+    version = manifest["version"]
+    if type(version) is not int or version != MANIFEST_VERSION:
+        raise ValueError(f"its version is {ascii(version)[:20]}, and this tvmmobile reads {MANIFEST_VERSION}")
+
+
+def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
+    """Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` where a library cannot be that, or no report be made of it."""
+    if type(manifest["threads"]) is not int or manifest["threads"] < 1:
+        raise ValueError(f"{manifest['threads']} threads")
+    for name, value in (("weights", manifest["weights"]), ("reference", manifest.get("reference", "")), ("device", manifest["device"])):
+        if not isinstance(value, str):
+            raise ValueError(f"{name} is not text")
+    if "contents" in manifest["model"]:
+        for name in ("macs", "parameters"):
+            if not (isinstance(manifest[name], int) and manifest[name] > 0):
+                raise ValueError(f"{name} is not a positive number")
+    _check_place(manifest["library"])
+    _check_target(manifest["target"])
+    for name, shape in (("input", spec.input_shape), ("output", spec.output_shape)):
+        _check_tensor(name, manifest[name], shape)
+    for kernel in manifest["kernels"]:
+        _check_kernel(kernel)
+
+
+def _check_place(library: Any) -> None:
+    """The library is the file beside the manifest, which may have been renamed; a path would lead elsewhere."""
+    if not isinstance(library, str) or "/" in library or "\\" in library or not library.endswith(".so"):
+        raise ValueError(f"library is {ascii(library)[:60]}, not the name of a file beside it")
+
+
+def _check_target(target: Mapping[str, Any]) -> None:
+    kind, triple = target["kind"], target["mtriple"]
+    if kind != "llvm" or not isinstance(triple, str) or triple.split("-")[0] not in ("aarch64", "arm64"):
+        raise ValueError(f"its target is {ascii(kind)[:20]} for {ascii(triple)[:40]}, and devices are AArch64")
+    if not isinstance(target["mcpu"], str):
+        raise ValueError("its target's mcpu is not text")
+
+
+def _check_tensor(name: str, tensor: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+    found = tensor["shape"]
+    if not isinstance(found, list) or any(type(extent) is not int for extent in found) or tuple(found) != shape:
+        raise ValueError(f"the shape of its {name} is {ascii(found)[:60]}, and the network's is {list(shape)}")
+    dtype, layout = tensor.get("dtype", FLOAT32.name), tensor.get("layout", "NCHW")
+    if (dtype, layout) != (FLOAT32.name, "NCHW"):
+        raise ValueError(f"its {name} is {ascii(dtype)[:20]} in {ascii(layout)[:20]}, and networks take and return {FLOAT32.name} in NCHW")
+
+
+def _check_kernel(kernel: Mapping[str, Any]) -> None:
+    schedule_from_json(kernel["schedule"])
+    name, kind, macs, latency_us = (kernel[key] for key in ("name", "kind", "macs", "latency_us"))
+    if not (isinstance(name, str) and isinstance(kind, str) and isinstance(macs, int) and macs >= 0):
+        raise ValueError(f"kernel {name!r} has no layer type or multiply-adds")
+    if latency_us is not None and not (type(latency_us) in (int, float) and 0 < latency_us < math.inf):
+        raise ValueError(f"kernel {name!r} has a latency of {latency_us}")
+
+
+def records_compare(manifest: Mapping[str, Any], profile: DeviceProfile) -> bool:
+    """Whether the latencies of a manifest's records compare with those that the device gives."""
+    return (manifest["device"], manifest.get("timing_model")) == (profile.name, profile.origin.written)
+
+
+def differences(name: str, manifest: Mapping[str, Any], profile: DeviceProfile) -> str:
+    """What sets a library apart from those compiled for the device, a sentence; "" for nothing.
+
+    A library runs on other cores than its own if they have its instructions; what it takes there says little of either.
+    """
+    device, core = manifest["device"], manifest["target"]["mcpu"]
+    found = []
+    if core != profile.mcpu:
+        found.append(f"was compiled for {core}; {profile.name} has {profile.mcpu}")
+    if device != profile.name:
+        found.append(f"has its schedules from records of {device}, whose latencies are not shown beside those of {profile.name}")
+    elif not records_compare(manifest, profile):
+        found.append("has its schedules from records of another timing model, whose latencies are not shown beside the current one's")
+    return f"note: {name} {', and '.join(found)}." if found else ""
