@@ -77,6 +77,7 @@ class Record:
         error: why it failed, `None` where it did not.
         when: ISO 8601, UTC.
         terms_us: what a modelled latency consists of, by name (docs/virtual-boards.md); empty where it was measured, and in older logs.
+        again: it was measured once more because the kernel took something else within a network, and counts instead of earlier ones.
     """
 
     task: Task
@@ -87,6 +88,7 @@ class Record:
     error: str | None = None
     when: str = ""
     terms_us: tuple[tuple[str, float], ...] = ()
+    again: bool = False
 
 
 class Database:
@@ -144,12 +146,13 @@ class Database:
     def append(self, records: Iterable[Record]) -> None:
         """Write records to the end of their files, flushed to disk before this returns, under a lock; raises `UserError` where it cannot.
 
-        A schedule that is there already is left out. A line that a crash left unfinished is closed first: it must not swallow a new one.
+        A schedule that is there already is left out, unless it was measured `again`. A line that a crash left unfinished is closed first:
+        it must not swallow a new one.
         """
         assert self.target is not None, "this database is only read"
         fresh: dict[tuple[Task, Schedule], Record] = {}
         for record in records:
-            if (record.task, record.schedule) not in self._seen:
+            if record.again or (record.task, record.schedule) not in self._seen:
                 fresh.setdefault((record.task, record.schedule), record)
         files: dict[Path, list[Record]] = {}
         for record in fresh.values():
@@ -168,10 +171,13 @@ class Database:
 
     def _add(self, record: Record, can_be_built: bool) -> None:
         key = (record.task, record.schedule)
-        if key in self._seen:
+        if key in self._seen and not record.again:
             return
+        earlier = self._records.get(record.task, []) if key in self._seen else []
         self._seen.add(key)
-        if can_be_built:
+        if any(one.schedule == record.schedule for one in earlier):
+            self._records[record.task] = [record if one.schedule == record.schedule else one for one in earlier]
+        elif can_be_built:
             self._records.setdefault(record.task, []).append(record)
         else:
             self.ignored += 1
@@ -227,6 +233,8 @@ class Database:
                 value[name] = getattr(record, name)
         if record.terms_us:
             value["terms_us"] = dict(record.terms_us)
+        if record.again:
+            value["again"] = True
         return value
 
 
@@ -339,8 +347,8 @@ def _decode(value: dict[str, Any], known: _Known) -> Record:
     if value["v"] != FORMAT:
         raise ValueError(f"format {value['v']}")
     task, figures, error = known.task(value["name"], value["task"]), read_figures(value), value.get("error")
-    if not isinstance(error, str | None):
-        raise ValueError("error is not text")
+    if not isinstance(error, str | None) or type(value.get("again", False)) is not bool:
+        raise ValueError("error is not text, or again is not true or false")
     schedule = schedule_from_json(value["schedule"])
     hash((task, schedule))  # a dict where a number belongs would come up where records are looked up
     return Record(
@@ -352,6 +360,7 @@ def _decode(value: dict[str, Any], known: _Known) -> Record:
         error,
         str(value.get("when", "")),
         figures.terms_us,
+        value.get("again", False),
     )
 
 

@@ -12,6 +12,11 @@ from tvmmobile.results.file import Context, KernelResult, VariantResult
 #: Of kernels whose type is not known.
 OTHER = "other"
 Limit = Literal["compute", "memory"]
+#: A kernel is far off its record where it takes more than twice as long within the network, or less than half. Of the 256 kernels of
+#: docs/networks.json, the virtual Pi 4's takes 0.90 to 1.83 times as long, the most where a pool's input has left the caches.
+FAR = 2.0
+#: And where it is more than this, which a clock and what passes between two kernels may be.
+_FAR_US = 5.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,21 @@ def kernel_table(variant: VariantResult, context: Context) -> KernelTable:
     rows = tuple(_row(kernel, kernel_us(variant, kernel), total, moved, roof) for kernel in variant.kernels)
     share = variant.kernels_us / variant.latency_us if variant.kernels_us is not None else None
     return KernelTable(rows, within, moved, share, roof)
+
+
+def is_far(record_us: float, found_us: float) -> bool:
+    """Whether a kernel that took `found_us` is far off a record of `record_us`."""
+    return not record_us / FAR <= found_us <= record_us * FAR and abs(found_us - record_us) > _FAR_US
+
+
+def far_off(variant: VariantResult) -> list[KernelResult]:
+    """The kernels whose time within the network is far off their records', each once."""
+    found = {
+        kernel.name: kernel
+        for kernel in variant.kernels
+        if kernel.latency_us is not None and kernel.network_us is not None and is_far(kernel.latency_us, kernel.network_us)
+    }
+    return [] if variant.invalid else list(found.values())
 
 
 def kernel_us(variant: VariantResult, kernel: KernelResult) -> float | None:

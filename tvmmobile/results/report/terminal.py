@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tvmmobile.results.file import Results
 from tvmmobile.results.report.beside import side_by_side
-from tvmmobile.results.report.view import Grid, VariantRow, View, fallback_note, view_of
+from tvmmobile.results.report.view import Grid, VariantRow, View, doubt_sentence, fallback_note, view_of
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific, signed
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def print_table(results: Results) -> None:
     for variant in results.variants:
         if variant.invalid:
             console.print(clean(f"not valid: {variant.name}: {variant.invalid}."))
+    if doubt := doubt_sentence(results):
+        console.print(clean(doubt))
     for number, source in enumerate(view.sources, 1):
         console.print(clean(f"top-1 [{number}]: {source}"))
     if view.sources:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmmobile.results.file import Context, Results, VariantResult
-from tvmmobile.results.report.kernel_rows import kernel_table
+from tvmmobile.results.report.kernel_rows import far_off, kernel_table
 from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_power_law
 from tvmmobile.results.report.wording import fallback_sentence, plural
+from tvmmobile.system.errors import some_of
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,20 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
     valid = [row.variant for row in rows if row.valid]
     fit = fit_power_law([variant.macs for variant in valid], [variant.latency_us for variant in valid])
     spoiled = [f"{variant.name} is not valid: {variant.invalid}." for variant in ordered if variant.invalid]
-    return View(results, rows, grids, sources, fit, _notes(results, sources), (*remarks, *spoiled))
+    doubts = filter(None, [doubt_sentence(results)])
+    return View(results, rows, grids, sources, fit, _notes(results, sources), (*remarks, *spoiled, *doubts))
+
+
+def doubt_sentence(results: Results) -> str:
+    """Which kernels took something else within a network than their records say; "" for none."""
+    doubted = {kernel.name: kernel for variant in results.variants for kernel in far_off(variant)}
+    if not doubted:
+        return ""
+    each = [f"{name} {kernel.network_us:.1f} us, and its record says {kernel.latency_us:.1f}" for name, kernel in doubted.items()]
+    return (
+        f"{plural(len(doubted), 'kernel')} took more than twice or less than half of what {'its' if len(doubted) == 1 else 'their'} tuning "
+        f"records say, within a network ({results.context.kind}): {some_of(each)}. tvmmobile tune measures such kernels again."
+    )
 
 
 def fallback_note(results: Results) -> str:

@@ -106,7 +106,7 @@ def inspect(path: Path, present: Identity | None, content: bytes | None = None) 
         if line.identity is not None and line.record is not None:
             key = (line.identity, line.record.task, line.record.schedule)
             fault = fault or _misplaced(path, line.identity, line.record) or refusal(line.identity, line.record, present)
-            fault = fault or ("an earlier line has the same schedule" if key in seen else "")
+            fault = fault or ("an earlier line has the same schedule" if key in seen and not line.record.again else "")
             remark = "" if fault else _outdated(line.identity, line.record, present)
             seen.add(key)
         lines.append(LogLine(line.number, line.text, line.identity, line.record, fault, remark))

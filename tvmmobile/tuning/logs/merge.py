@@ -21,7 +21,8 @@ from tvmmobile.tuning.logs.inspection import LogLine, is_log_name, logs_in, mode
 
 #: Devices' names become folders.
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-Key = tuple[Identity, Task, Schedule]
+#: Also whether it was measured again: such a record counts beside the one that it corrects.
+Key = tuple[Identity, Task, Schedule, bool]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class _Found:
 
     @property
     def key(self) -> Key:
-        return self.identity, self.record.task, self.record.schedule
+        return self.identity, self.record.task, self.record.schedule, self.record.again
 
 
 def merge_logs(sources: Sequence[str | Path], into: str | Path) -> Merged:
@@ -170,7 +171,8 @@ def _join(path: Path, members: Sequence[_Found]) -> MergedLog:
         fresh: dict[Key, bytes] = {}
         for one in members:
             if one.key not in known:
-                fresh.setdefault(one.key, one.line.text.strip() + b"\n")
+                fresh[one.key] = one.line.text.strip() + b"\n"
+                known |= _settled_by(one.identity, one.record)
         if fresh:
             ended = content + b"\n" if content and not content.endswith(b"\n") else content
             write_bytes(path, ended + b"".join(fresh.values()))
@@ -178,4 +180,9 @@ def _join(path: Path, members: Sequence[_Found]) -> MergedLog:
 
 
 def _keys(content: bytes) -> set[Key]:
-    return {(line.identity, line.record.task, line.record.schedule) for line in read_lines(content) if line.identity and line.record}
+    return {key for line in read_lines(content) if line.identity and line.record for key in _settled_by(line.identity, line.record)}
+
+
+def _settled_by(identity: Identity, record: Record) -> set[Key]:
+    """The records that need not follow one: itself, and what it corrects."""
+    return {(identity, record.task, record.schedule, again) for again in (False, record.again)}

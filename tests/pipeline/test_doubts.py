@@ -1,0 +1,146 @@
+"""A record that the network contradicts is measured again: a false one no longer counts, one that stands is asked once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from log_samples import PI, PROFILE, schedules
+from report_samples import sample_results
+
+from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.graph.layers import Dense
+from tvmmobile.graph.tasks import Task
+from tvmmobile.pipeline.doubts import doubted, measure_again
+from tvmmobile.results.file import KernelResult, Results
+from tvmmobile.results.report.kernel_rows import far_off
+from tvmmobile.running.bench import Bench
+from tvmmobile.running.measure import Agents
+from tvmmobile.tuning.database import Database, Record
+from tvmmobile.tuning.logs.inspection import inspect
+from tvmmobile.tuning.logs.merge import merge
+from tvmmobile.tuning.search.trial import Outcome, TrialJob
+
+TASK = Task((Dense(64, 10),))
+TASKS = {TASK: None}
+
+
+class Workers:
+    """Stands in for `workers.Workers`: answers each job with the same outcome."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
+    def run(self, _function: object, jobs: Iterable[TrialJob], _timeout_s: float) -> Iterator[tuple[TrialJob, Outcome]]:
+        """As `workers.Workers.run`."""
+        for job in jobs:
+            yield job, self._outcome
+
+
+def record(number: int, latency_us: float) -> Record:
+    return Record(TASK, schedules(TASK)[number], latency_us, cycles=7)
+
+
+def results_with(record_us: float | None, network_us: float | None, schedule: object = schedules(TASK)[0], invalid: str = "") -> Results:
+    """One variant with the kernel twice."""
+    results = sample_results(1)
+    kernel = KernelResult(TASK.name, "fully connected", TASK.macs, record_us, str(schedule), network_us=network_us)
+    return replace(results, variants=(replace(results.variants[0], kernels=(kernel, kernel), invalid=invalid),))
+
+
+@pytest.mark.parametrize(
+    ("record_us", "network_us", "far"),
+    [
+        (10.0, 812.3, True),
+        (812.3, 10.0, True),
+        (100.0, 183.0, False),  # as far as a pool of MobileNet's is
+        (100.0, 201.0, True),
+        (100.0, 49.0, True),
+        (1.0, 5.5, False),  # within what a clock or a handover takes
+        (None, 812.3, False),
+        (10.0, None, False),
+    ],
+)
+def test_what_is_far_off(record_us: float | None, network_us: float | None, far: bool) -> None:
+    assert len(far_off(results_with(record_us, network_us).variants[0])) == far
+    assert far_off(results_with(record_us, network_us, invalid="throttled").variants[0]) == []
+
+
+def again(folder: Path, outcome: Outcome) -> tuple[bool, list[str], Database]:
+    """What comes of measuring the record of 10 us again that took 812.3 us in the network; another schedule has 500 us."""
+    database = Database(PI, (), folder)
+    database.append([record(0, 10.0), record(1, 500.0)])
+    records = doubted(results_with(10.0, 812.3), database, TASKS)
+    assert {task: one.latency_us for task, one in records.items()} == {TASK: 10.0}
+    said: list[str] = []
+    bench = Bench(Agents(PROFILE, Endpoint("127.0.0.1", 1, "pi4")), Workers(outcome))  # type: ignore[arg-type]
+    return measure_again(records, database, TASKS, bench, said.append), said, database
+
+
+def best_us(database: Database) -> float | None:
+    best = database.best(TASK)
+    return None if best is None else best.latency_us
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Outcome(805.0, 7), "805.0 us; its record says 10.0 us: the record was false and no longer counts."),
+        (Outcome(None, error="crashed"), "failed, crashed; its record says 10.0 us: the record was false and no longer counts."),
+    ],
+)
+def test_a_false_record_no_longer_counts(tmp_path: Path, outcome: Outcome, said: str) -> None:
+    false, remarks, database = again(tmp_path, outcome)
+    assert false and remarks == [f"{TASK.name}: measured again, {said}"]
+    for found in (database, Database(PI, (tmp_path,), None)):
+        assert best_us(found) == 500.0
+        assert [(one.latency_us, one.again) for one in found.records(TASK)] == [(outcome.latency_us, True), (500.0, False)]
+
+
+def test_a_record_that_stands_is_asked_once(tmp_path: Path) -> None:
+    false, remarks, database = again(tmp_path, Outcome(11.0, 7))
+    assert not false and remarks[0].endswith("11.0 us; its record says 10.0 us: the record stands, and the network is what differs.")
+    for found in (database, Database(PI, (tmp_path,), None)):
+        assert best_us(found) == 11.0 and doubted(results_with(11.0, 812.3), found, TASKS) == {}
+
+
+def test_only_the_kernel_that_ran_is_doubted(tmp_path: Path) -> None:
+    database = Database(PI, (), tmp_path)
+    database.append([record(0, 10.0)])
+    assert doubted(results_with(10.0, 812.3, schedules(TASK)[1]), database, TASKS) == {}
+    assert doubted(results_with(10.0, 812.3), database, {}) == {}
+
+
+def test_a_correction_counts_wherever_the_false_record_is(tmp_path: Path) -> None:
+    """The shipped logs cannot be written; the correction is in the user's own, and stays when logs are verified and merged."""
+    shipped, own, into = tmp_path / "shipped", tmp_path / "own", tmp_path / "into"
+    Database(PI, (), shipped).append([record(0, 10.0), record(1, 500.0)])
+    Database(PI, (shipped,), own).append([replace(record(0, 805.0), again=True)])
+    assert best_us(Database(PI, (shipped, own), None)) == 500.0
+    orders: list[list[Path]] = [[shipped, own], [own, shipped]]
+    for number, sources in enumerate(orders):
+        merge(sources, into / str(number), lambda _: PI)
+        assert best_us(Database(PI, (into / str(number),), None)) == 500.0
+        path = into / str(number) / PI.device / "float32_t1.jsonl"
+        assert inspect(path, PI).faults == []
+        before = path.read_bytes()
+        merge(sources, into / str(number), lambda _: PI)
+        assert path.read_bytes() == before
+    lines = [json.loads(line) for line in (own / PI.device / "float32_t1.jsonl").read_text().splitlines()]
+    assert [line["again"] for line in lines] == [True]
+
+
+def test_the_report_says_which(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from tvmmobile.results.report import print_table, write_report
+
+    shown: Callable[[Any], str] = lambda text: " ".join(text.split())  # noqa: E731
+    said = f"its tuning records say, within a network (modelled): {TASK.name} 812.3 us, and its record says 10.0."
+    for results, expected in ((results_with(10.0, 812.3), True), (results_with(10.0, 11.0), False)):
+        print_table(results)
+        write_report(results, tmp_path)
+        texts = [capsys.readouterr().out, (tmp_path / "report.md").read_text().replace("\\", ""), (tmp_path / "report.html").read_text()]
+        assert [said in shown(text) for text in texts] == [expected] * 3

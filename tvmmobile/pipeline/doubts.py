@@ -1,0 +1,46 @@
+"""Kernels that took something else within their network than their records say: measured again alone, and the records corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.results.file import Results
+from tvmmobile.results.report.kernel_rows import far_off, is_far
+from tvmmobile.running.bench import Bench
+from tvmmobile.tuning.database import Database, Record
+from tvmmobile.tuning.search.tuner import Assignment, measured, record_of
+
+
+def doubted(results: Results, database: Database, tasks: Mapping[Task, str | None]) -> dict[Task, Record]:
+    """The records that a run contradicts, by their tasks, of which `tasks` has all; what was measured again already is not doubted."""
+    by_name = {task.name: task for task in tasks}
+    found = {}
+    for kernel in (kernel for variant in results.variants for kernel in far_off(variant)):
+        task = by_name.get(kernel.name)
+        record = None if task is None else database.best(task)
+        if task is not None and record is not None and not record.again and str(record.schedule) == kernel.schedule:
+            found[task] = record
+    return found
+
+
+def measure_again(
+    records: Mapping[Task, Record], database: Database, tasks: Mapping[Task, str | None], bench: Bench, said: Callable[[str], None]
+) -> bool:
+    """Measure records' schedules once more, and log what comes of it; whether any record was false, far off what it is now.
+
+    `tasks` has opaque tasks' TIR functions as JSON text. Raises `DeviceUnavailable` where the device went away and did not come back.
+    """
+    false = False
+    for task, old in records.items():
+        ((job, outcome),) = measured(Assignment(task, tasks[task], (), 0, 1), [old.schedule], bench)
+        new = replace(record_of(job, outcome), again=True)
+        database.append([new])
+        assert old.latency_us is not None
+        wrong = new.latency_us is None or is_far(old.latency_us, new.latency_us)
+        now = f"{new.latency_us:.1f} us" if new.latency_us is not None else f"failed, {new.error}"
+        verdict = "the record was false and no longer counts" if wrong else "the record stands, and the network is what differs"
+        said(f"{task.name}: measured again, {now}; its record says {old.latency_us:.1f} us: {verdict}.")
+        false |= wrong
+    return false
