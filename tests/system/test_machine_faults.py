@@ -20,6 +20,7 @@ from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import template_for
+from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import WorkerError, Workers
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search import trial
@@ -116,3 +117,15 @@ def test_a_command_ended_while_it_starts_cleans_up(tmp_path: Path, number: signa
     assert command.wait(30)[0] == code
     assert command.errors == said and command.leftovers() == []
     assert list(command.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "place"), [("TVMMOBILE_CACHE", "/proc/nowhere/torchinductor"), ("TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere")]
+)
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, place: str) -> None:
+    """Before PyTorch looks for it, which would break off half imported."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv(variable, "/proc/nowhere")  # nobody can create anything there, root included
+    with pytest.raises(UserError, match=f"^The cache {place} cannot be written: No such file or directory") as caught:
+        Workers(1)
+    assert caught.value.remedy == f"Set {variable} to a folder that can be written."

@@ -14,7 +14,7 @@ from typing import Any
 from tvmmobile.kernels import elementary
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import cache_dir
-from tvmmobile.system.files import replacing, write_bytes
+from tvmmobile.system.files import filling_cache, replacing, write_bytes
 from tvmmobile.system.programs import run_tool
 
 CROSS_COMPILER = "aarch64-linux-gnu-gcc"
@@ -71,7 +71,7 @@ def _freestanding_object(compiler: str) -> Path:
     digest = hashlib.sha256(repr(_FREESTANDING_FLAGS).encode() + _FREESTANDING.read_bytes()).hexdigest()
     path = cache_dir() / f"freestanding-{digest[:16]}.o"
     if not path.exists():
-        with replacing(path) as temporary:
+        with filling_cache(), replacing(path) as temporary:
             command = [compiler, *_FREESTANDING_FLAGS, str(_FREESTANDING), "-o", str(temporary)]
             run_tool(command, "Compiling freestanding.c", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
     return path

@@ -22,9 +22,14 @@ def cache_dir() -> Path:
     return Path(os.environ.get("TVMMOBILE_CACHE") or platformdirs.user_cache_dir("tvmmobile"))
 
 
+def torch_cache() -> Path:
+    """The folder for kernels that PyTorch's exporter creates although it makes none: among the helpers, not the temporary files."""
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or cache_dir() / "torchinductor")
+
+
 def keep_torch_cache() -> None:
-    """Among the helpers, not the temporary files, is the folder for kernels that PyTorch's exporter creates although it makes none."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "torchinductor"))
+    """Tell PyTorch of that folder."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(torch_cache())
 
 
 def user_data_dir() -> Path:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
 
 #: As many symbolic links as Linux follows.
@@ -107,6 +108,18 @@ def made_once(folder: Path) -> Iterator[Path | None]:
             made.mkdir()
             yield made
             made.rename(folder)
+
+
+@contextmanager
+def filling_cache(folder: Path | None = None) -> Iterator[None]:
+    """For code that puts something into the cache, or into that folder of it: an `OSError` becomes a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        variable = "TORCHINDUCTOR_CACHE_DIR" if folder and cache_dir() not in folder.parents else "TVMMOBILE_CACHE"
+        raise UserError(
+            f"The cache {folder or cache_dir()} cannot be written: {error.strerror}.", f"Set {variable} to a folder that can be written."
+        ) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

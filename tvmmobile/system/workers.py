@@ -28,8 +28,9 @@ from typing import Any, Protocol, Self, TypeVar
 
 import pebble
 
-from tvmmobile.system.environment import debug_level, environment, take_over
+from tvmmobile.system.environment import debug_level, environment, take_over, torch_cache
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import filling_cache
 from tvmmobile.system.interrupts import deferred
 from tvmmobile.system.scratch import place_sockets, scratch
 
@@ -86,11 +87,13 @@ class Workers:
         folder: for temporary files; without it, the system's.
 
     Raises:
-        UserError: no process can be started.
+        UserError: no process can be started, or the cache cannot be written.
     """
 
     def __init__(self, count: int, preload: Sequence[str] = (), folder: Path | None = None) -> None:
         self.count, self._preload = count, tuple(preload)
+        with filling_cache(torch_cache()):
+            torch_cache().mkdir(parents=True, exist_ok=True)  # PyTorch would break off as it is imported, which nothing mends later
         # The workers' temporary files have one place, because a worker that is killed leaves its own behind.
         self._held = ExitStack()
         self._scratch = str(self._held.enter_context(scratch("workers", folder)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import made_once
+from tvmmobile.system.files import filling_cache, made_once
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
 
@@ -43,7 +43,7 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     """
     recipe = json.dumps([PACKAGES, PLATFORMS, sorted(requirements), cpuinfo(board), 1])
     folder = cache_dir() / f"sysroot-{board.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    with made_once(folder) as made:
+    with filling_cache(), made_once(folder) as made:
         if made is not None:
             (say or (lambda _sentence: None))("Building an AArch64 Python in the cache (once, about a minute) …")
             _unpack_debian(made.parent, made)

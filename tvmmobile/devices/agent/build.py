@@ -16,7 +16,7 @@ from tvmmobile.devices.agent.wheels import PLATFORM, WHEELS, unpack_wheel
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import made_once
+from tvmmobile.system.files import filling_cache, made_once
 from tvmmobile.system.programs import run_tool
 
 AGENT = "tvmmobile-agent"
@@ -53,18 +53,12 @@ def build_bundle(progress: Progress | None = None) -> Path:
     """The bundle's folder, built if needed (about 20 s, once, with pip and the cross compiler); `progress` hears of each long step.
 
     Raises:
-        UserError: the cross compiler is missing, the cache cannot be created, or pip cannot fetch TVM's AArch64 wheels.
+        UserError: the cross compiler is missing, the cache cannot be written, or pip cannot fetch TVM's AArch64 wheels.
     """
     path = bundle_path()
     if path.is_dir():
         return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"The cache {path.parent} cannot be created: {error.strerror}.", "Set TVMMOBILE_CACHE to a folder that can be written."
-        ) from error
-    with made_once(path) as bundle:
+    with filling_cache(), made_once(path) as bundle:
         if bundle is not None:
             _fill(bundle.parent, bundle, progress or (lambda _sentence: None))
     return path

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import cache_dir
-from tvmmobile.system.files import replacing
+from tvmmobile.system.files import filling_cache, replacing
 from tvmmobile.system.programs import run_tool
 
 FOLDER = Path(__file__).parent
@@ -30,10 +30,11 @@ def build_plugin() -> Path:
     if path.exists():
         return path
     command = [str(require("cc")), *FLAGS, str(source), "-o"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            with replacing(path) as temporary:
-                run_tool([*command, str(temporary)], "Compiling a plugin for QEMU", "Run: apt-get install -y gcc libc6-dev")
-                temporary.chmod(0o755)
+    with filling_cache():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                with replacing(path) as temporary:
+                    run_tool([*command, str(temporary)], "Compiling a plugin for QEMU", "Run: apt-get install -y gcc libc6-dev")
+                    temporary.chmod(0o755)
     return path
