@@ -224,7 +224,8 @@ def _board(folder: Path) -> Prepared:
         board = read_board(path)
         return board.digest, board.line_copy_ns
 
-    return [(BOARDS / "pi4.toml").read_bytes(), fifth.encode()], at(path, use)
+    kinds = (BOARDS / "rk3588.toml").read_text(encoding="utf-8").replace('"rk3588"', '"pi4"')
+    return [(BOARDS / "pi4.toml").read_bytes(), fifth.encode(), kinds.encode()], at(path, use)
 
 
 def device_text() -> bytes:

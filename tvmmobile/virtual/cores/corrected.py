@@ -7,6 +7,10 @@
 - Cortex-A76: llvm-mca takes the Cortex-A57's tables here too, with half the vector pipelines and three instructions a cycle. They are wrong
   in both directions for this core, so its own schedule counts alone (`cortex_a76.py`).
 - Cortex-A53: in order, where llvm-mca's figures are two to four times too slow; its own schedule counts alone (`cortex_a53.py`).
+- Cortex-A55: in order; llvm-mca's tables leave out what forwards a result early, what issues together and what does not. Its own schedule
+  counts alone (`cortex_a55.py`).
+- Cortex-A73: llvm-mca takes the Cortex-A57's tables, three instructions a cycle instead of two. Its own schedule counts alone
+  (`cortex_a73.py`).
 
 The ports' bounds hold for all, so that no block becomes cheaper than what it must execute. Other cores are left as `core_model` has them.
 """
@@ -23,7 +27,10 @@ from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.cores.core_model import CoreTime, CostsOf, core_time, costs_by, model_hash
 from tvmmobile.virtual.cores.cortex_a53 import steady_cycles as cortex_a53_cycles
 from tvmmobile.virtual.cores.cortex_a53 import waits_of as cortex_a53_waits
+from tvmmobile.virtual.cores.cortex_a55 import steady_cycles as cortex_a55_cycles
+from tvmmobile.virtual.cores.cortex_a55 import waits_of as cortex_a55_waits
 from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72
+from tvmmobile.virtual.cores.cortex_a73 import CORTEX_A73
 from tvmmobile.virtual.cores.cortex_a76 import CORTEX_A76
 from tvmmobile.virtual.cores.cost_cache import Code, Cost, CostCache
 from tvmmobile.virtual.cores.mca import cycles_of
@@ -35,13 +42,17 @@ CORRECTED_VERSION = 2
 #: The cores of which there are better figures than llvm-mca's, by LLVM's names: cycles of a block that runs over and over.
 CORES: Mapping[str, Callable[[Sequence[str]], float]] = {
     "cortex-a53": cortex_a53_cycles,
+    "cortex-a55": cortex_a55_cycles,
     "cortex-a72": partial(steady_cycles, tables=CORTEX_A72),
+    "cortex-a73": partial(steady_cycles, tables=CORTEX_A73),
     "cortex-a76": partial(steady_cycles, tables=CORTEX_A76),
 }
 #: What such a block waits for, as `mca.pressures_of` names it.
 WAITS: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
     "cortex-a53": cortex_a53_waits,
+    "cortex-a55": cortex_a55_waits,
     "cortex-a72": partial(waits_of, tables=CORTEX_A72),
+    "cortex-a73": partial(waits_of, tables=CORTEX_A73),
     "cortex-a76": partial(waits_of, tables=CORTEX_A76),
 }
 #: Cores whose schedule llvm-mca's is compared with; the lower one counts.

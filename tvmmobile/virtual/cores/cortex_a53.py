@@ -5,9 +5,8 @@ Arm publishes no optimisation guide of this core. Sources:
 - [qsdr] daniestevez/qsdr, qsdr-benchmarks/tests/instruction_benchmark/aarch64 (commit 05d8b9d5): cycles that the performance counter of a
   Cortex-A53 showed for short sequences; tests/virtual/test_in_order.py has them.
 - [ncnn] Tencent/ncnn, docs/developer-guide/arm-a53-a55-dual-issue.md: what its kernels for this core rest on, measured.
-- [gcc] GCC, gcc/config/arm/cortex-a53.md, contributed by Arm: pipelines, forwarding. Its latencies with forwarding ("bypasses") are those
-  of a pipeline of stages: an ALU's operands are needed at stage 2 and shifted ones at 1, its result is there at 3 and a shift's at 2; store
-  data and conditions are needed at 3; what a multiplier or a load gives is there at 4.
+- [gcc] GCC, gcc/config/arm/cortex-a53.md, contributed by Arm: pipelines, forwarding. `in_order_integer.py` has the stages of general
+  registers; what a load gives is there at stage 4.
 - [llvm] LLVM, llvm/lib/Target/AArch64/AArch64SchedA53.td: structured loads, dividers.
 """
 
@@ -15,29 +14,26 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tvmmobile.virtual.cores.in_order import IssueStep, Stages, issue_waits, steady_issue
+from tvmmobile.virtual.cores.in_order_integer import (
+    EARLY_OPERAND,
+    OPERAND,
+    STORED,
+    address_of,
+    at_stage,
+    branch_step,
+    general_at,
+    general_step,
+    updated_base,
+)
 from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 
-# Stages at which an operand is needed.
-_ADDRESS, _EARLY_OPERAND, _OPERAND, _STORED = 0, 1, 2, 3
 #: [qsdr] saxpy_rustc takes 16 cycles a trip if a stored vector is needed a stage later than one that is added.
 _STORED_VECTOR = 1
-# Stages at which a result can be used. An ALU works at stage 1 where its operands are there, so that [qsdr] the first two of a chain of
-# additions issue together; a load gives its data to another's address a stage earlier than to an ALU [gcc].
-_ALU, _SHIFT, _MULTIPLIED, _LOADED, _LOADED_PAIR = 3, 2, 4, 4, 5
-_LOADED_ADDRESS, _UPDATED_BASE = 3, 1
-#: An integer division: the first version of [gcc] (2013).
-_DIVIDED = 8
-#: Before a general register's name: it as an address, which has its own time.
-_AS_ADDRESS = "@"
-
-_MULTIPLY = frozenset({"mul", "madd", "msub", "mneg", "smull", "umull", "smaddl", "umaddl", "smsubl", "umsubl", "smulh", "umulh"})
-_DIVIDE = frozenset({"sdiv", "udiv"})
-_SHIFTS = frozenset({"mov", "movz", "movn", "adr", "adrp", "lsl", "lsr", "asr", "ror"})
-_BIT_FIELDS = frozenset({"ubfx", "sbfx", "ubfiz", "sbfiz", "bfi", "bfxil", "sxtw", "sxth", "sxtb", "uxth", "uxtb", "uxtw", "extr"})
-_SHIFTED = re.compile(r", (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b")
+# A load gives its data to another's address a stage earlier than to an ALU [gcc].
+_LOADED, _LOADED_PAIR, _LOADED_ADDRESS = 4, 5, 3
 
 _FUSED = frozenset({"fmla", "fmls", "fmadd", "fmsub", "fnmadd", "fnmsub"})
 _VECTOR_MULTIPLY = frozenset({"fmul", "fmulx", "fnmul", "mul", "mla", "mls", "sqdmulh", "sqrdmulh", "pmull"})
@@ -68,35 +64,24 @@ def step_of(text: str) -> IssueStep:
     """How an instruction, `name<TAB>operands`, issues on a Cortex-A53."""
     instruction = instruction_of(text)
     if instruction.kind == "branch":
-        return IssueStep(_all(instruction.reads, _STORED), unit="branch")
+        return branch_step(instruction)
     if instruction.kind == "vector":
         return _vector(instruction)
     if instruction.kind == "general":
-        return _general(instruction)
+        return general_step(instruction)
     return _memory(instruction)
-
-
-def _all(registers: Iterable[str], stage: int) -> Stages:
-    return tuple((name, stage) for name in registers)
-
-
-def _both(registers: Iterable[str], stage: int, address_stage: int) -> Stages:
-    """When general registers can be used, also as addresses."""
-    return tuple(pair for name in registers for pair in ((name, stage), (_AS_ADDRESS + name, address_stage)))
 
 
 def _memory(instruction: Instruction) -> IssueStep:
     data = instruction.data
-    with_data = instruction.kind == "store" or instruction.lane
-    address = _all((_AS_ADDRESS + name for name in instruction.reads[len(data) if with_data else 0 :]), _ADDRESS)
-    base = _both((instruction.base,) if instruction.base else (), _UPDATED_BASE, _UPDATED_BASE)
+    address, base = address_of(instruction), updated_base(instruction)
     if instruction.of_vectors:
         return _vector_memory(instruction, address, base)
     if instruction.kind == "store":
-        return IssueStep((*address, *_all(data, _STORED)), base, unit="memory")
+        return IssueStep((*address, *at_stage(data, STORED)), base, unit="memory")
     # [gcc] 16 bytes through a path of 8: two cycles.
     pair = len(data) == 2 and instruction.operands[0] == "x"
-    loaded = _both(data, _LOADED_PAIR if pair else _LOADED, _LOADED_ADDRESS + pair)
+    loaded = general_at(data, _LOADED_PAIR if pair else _LOADED, _LOADED_ADDRESS + pair)
     return IssueStep(address, (*base, *loaded), cycles=2 if pair else 1, alone=pair, unit="memory")
 
 
@@ -108,8 +93,8 @@ def _vector_memory(instruction: Instruction, address: Stages, base: Stages) -> I
         stored = tuple((name, _STORED_VECTOR + index) for index, name in enumerate(data))
         return IssueStep((*address, *stored), base, cycles=len(data), alone=len(data) > 1, unit="memory", lanes=1 if single else 2)
     if instruction.lane or instruction.name in ("ld1r", "ld2r", "ld3r", "ld4r"):  # [qsdr] a lane does not issue with `ins`
-        kept = _all(data, _OPERAND) if instruction.lane else ()
-        loaded = _all(data, _LANE_LOADED)
+        kept = at_stage(data, OPERAND) if instruction.lane else ()
+        loaded = at_stage(data, _LANE_LOADED)
         return IssueStep((*address, *kept), (*base, *loaded), cycles=len(data), unit="memory", lanes=2, first=True, adds=2)
     beats = 2 if quad else 1
     later = _FIRST_BEAT + int(instruction.interleaved)  # [llvm] a cycle more
@@ -123,40 +108,25 @@ def _vector(instruction: Instruction) -> IssueStep:
     name, operands = instruction.name, instruction.operands
     lanes = 2 if instruction.quad else 1
     whole = lanes == 2  # [qsdr] what takes both halves is the first of its cycle, or waits for the next
-    reads = tuple((register, 0 if register[0] == "v" else _EARLY_OPERAND) for register in instruction.reads)
+    reads = tuple((register, 0 if register[0] == "v" else EARLY_OPERAND) for register in instruction.reads)
     if name in _FUSED:
-        written = _all(instruction.writes, _ADDED_AT + _VECTOR_RESULT)
+        written = at_stage(instruction.writes, _ADDED_AT + _VECTOR_RESULT)
         # FMLA has its accumulator among what it reads, first; FMADD has it last.
         at = 0 if name in ("fmla", "fmls") else len(reads) - 1
         reads = tuple((register, _ADDED_AT if index == at else stage) for index, (register, stage) in enumerate(reads))
         return IssueStep(reads, written, lanes=lanes, first=whole, adds_late=lanes, adds_late_stage=_ADDED_AT)
     if name in _VECTOR_MULTIPLY:
-        return IssueStep(reads, _all(instruction.writes, _VECTOR_RESULT), lanes=lanes, first=whole)
+        return IssueStep(reads, at_stage(instruction.writes, _VECTOR_RESULT), lanes=lanes, first=whole)
     if name in _DIVISIONS:
-        return IssueStep(reads, _all(instruction.writes, _DIVISION_RESULT), lanes=2, first=True, busy=("divide", _DIVISION_BUSY))
+        return IssueStep(reads, at_stage(instruction.writes, _DIVISION_RESULT), lanes=2, first=True, busy=("divide", _DIVISION_BUSY))
     if operands[0] in "xw":
-        return IssueStep(reads, _both(instruction.writes, _TO_GENERAL, _TO_GENERAL), lanes=1, adds=1)
+        return IssueStep(reads, general_at(instruction.writes, _TO_GENERAL, _TO_GENERAL), lanes=1, adds=1)
     inserts = name in ("ins", "mov") and "[" in operands.partition(",")[0]
     if re.search(r", [xw](?:\d|zr)", operands):
         lanes = lanes if name == "dup" else 1
         latency = _INSERTED if inserts or name == "fmov" else _DUPLICATED
         # It does not read the half that it leaves alone: [qsdr] a load into that half may be under way.
-        reads = _all((register for register in instruction.reads if register[0] != "v"), _EARLY_OPERAND)
-        return IssueStep(reads, _all(instruction.writes, latency), keeps=inserts, lanes=lanes, first=lanes == 2, adds=lanes)
-    written = (*_all(instruction.writes, _VECTOR_RESULT),)
+        reads = at_stage((register for register in instruction.reads if register[0] != "v"), EARLY_OPERAND)
+        return IssueStep(reads, at_stage(instruction.writes, latency), keeps=inserts, lanes=lanes, first=lanes == 2, adds=lanes)
+    written = (*at_stage(instruction.writes, _VECTOR_RESULT),)
     return IssueStep(reads, written, keeps=inserts, lanes=lanes, first=whole, adds=lanes)
-
-
-def _general(instruction: Instruction) -> IssueStep:
-    name, operands = instruction.name, instruction.operands
-    early = _all(instruction.reads, _EARLY_OPERAND)
-    if name in _MULTIPLY:
-        return IssueStep(early, _both(instruction.writes, _MULTIPLIED, _MULTIPLIED), unit="multiply")
-    if name in _DIVIDE:
-        return IssueStep(early, _both(instruction.writes, _DIVIDED, _DIVIDED), busy=("divide integers", _DIVIDED))
-    if name in _SHIFTS and "," in operands:
-        return IssueStep(early, _both(instruction.writes, _SHIFT, _SHIFT))
-    written = _both(instruction.writes, _ALU, _ALU)
-    if name in _BIT_FIELDS or _SHIFTED.search(operands):
-        return IssueStep(early, written)
-    return IssueStep(_all(instruction.reads, _OPERAND), written, soon=True)

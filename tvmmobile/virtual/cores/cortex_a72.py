@@ -44,6 +44,11 @@ def _timing(instruction: Instruction) -> InstructionTiming:
         return InstructionTiming(0, (("branch", 1),))
     if instruction.kind in ("load", "store", "prefetch"):
         return _memory(instruction)
+    return arithmetic_timing(instruction)
+
+
+def arithmetic_timing(instruction: Instruction) -> InstructionTiming:
+    """What an instruction on vector or general registers costs."""
     name, operands = instruction.name, instruction.operands
     latency, ports = _vector(name, operands, instruction.quad) if instruction.kind == "vector" else _general(name, operands)
     micro_operations = max(1, min(2, sum(cycles for _, cycles in ports)))

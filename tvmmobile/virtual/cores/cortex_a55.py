@@ -1,0 +1,174 @@
+"""The Cortex-A55's rules: which instructions issue together, how long each issues, when its result can be used.
+
+- [llvm] LLVM, llvm/lib/Target/AArch64/AArch64SchedA55.td (commit 1d7cce3f), made from the guide: latencies of vector instructions, loads of
+  8 bytes a cycle, dividers, and that what works on 16 bytes begins a cycle. The guide, "Arm Cortex-A55 Software Optimization Guide" (EPM
+  128372), was not at hand itself;
+- [slothy] a Cortex-A55 model for the Slothy optimizer, slothy/targets/aarch64/cortex_a55.py (commit 0219bd9b), from the guide and from its
+  authors' measurements: latencies that [llvm] rounds up, accumulators, what takes more than a cycle, and that no vector store issues right
+  after another;
+- [ncnn] Tencent/ncnn, docs/developer-guide/arm-a53-a55-dual-issue.md, measured: an FMLA of 16 bytes issues with a load of 8 bytes, an
+  insertion from a general register, and work on general registers; not with a load of 16 bytes, which takes two cycles;
+- [vfp] hiroog/vfpbench, log/MediaTek Helio G99 iPlay 50 Pro.txt: what FADD, FMUL and FMLA took on a Cortex-A55, in single and in half
+  precision; tests/virtual/test_cortex_a55.py has it. FMLA's accumulator comes no later than its other operands;
+- [ramlat] ThomasKaiser/sbc-bench, results/40TX.txt: two cycles from a load to the next one's address.
+
+General registers are as on the Cortex-A53 (`in_order_integer.py`); loads and stores have a pipeline each.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+
+from tvmmobile.virtual.cores.in_order import IssueStep, Stages, issue_waits, steady_issue
+from tvmmobile.virtual.cores.in_order_integer import (
+    OPERAND,
+    STORED,
+    address_of,
+    at_stage,
+    branch_step,
+    general_at,
+    general_step,
+    updated_base,
+)
+from tvmmobile.virtual.cores.operands import Instruction, instruction_of
+
+#: [ramlat] two cycles from a load to an address, [ncnn] and to an insertion: so two to an ALU as well, where [llvm] has three. One more for
+#: the second of a pair [llvm].
+_LOADED, _LOADED_PAIR, _LOADED_ADDRESS = 4, 5, 2
+#: [slothy] D registers after 3, 4, … cycles, Q registers after 4, 6, …; [llvm] a lane, or one for all lanes, after 4.
+_FIRST_BEAT, _LANE_LOADED = 2, 4
+#: As on the Cortex-A53; nothing is published.
+_STORED_VECTOR = 1
+#: [slothy] how many cycles a store that interleaves 16-byte registers issues.
+_INTERLEAVED_STORE = {"st2": 2, "st3": 3, "st4": 5}
+
+#: [vfp] FADD, FMUL, FMLA and their kin; [llvm] conversions, and what is not named below.
+_VECTOR_RESULT = 4
+_LATENCY: dict[str, int] = {}
+_LATENCY |= dict.fromkeys(("and", "orr", "eor", "bic", "orn", "mvn", "not", "movi", "mvni"), 1)  # [llvm]
+_LATENCY |= dict.fromkeys(
+    ("add", "sub", "neg", "shl", "sshr", "ushr", "sli", "sri", "shrn", "shrn2", "xtn", "xtn2", "sshl", "ushl"), 2
+)  # [llvm]
+_LATENCY |= dict.fromkeys((f"{sign}{name}" for sign in "su" for name in ("shll", "shll2", "xtl", "xtl2", "max", "min", "maxp", "minp")), 2)
+_LATENCY |= dict.fromkeys(("cmeq", "cmge", "cmgt", "cmhi", "cmhs", "cmle", "cmlt"), 2)  # [llvm]
+_LATENCY |= dict.fromkeys(("mov", "fmov", "ins", "dup", "umov", "smov", "bsl", "bit", "bif", "fcsel", "cnt"), 2)  # [slothy]
+_LATENCY |= dict.fromkeys(("ext", "tbl", "trn1", "trn2", "zip1", "zip2", "uzp1", "uzp2", "rev64", "rev32", "rev16"), 2)  # [slothy]
+_LATENCY |= dict.fromkeys(
+    ("abs", "addp", "addv", "pmul", "cmtst", "fcmp", "fcmpe", "fccmp", "addhn", "addhn2", "rshrn", "rshrn2"), 3
+)  # [llvm]
+_THREE = (
+    "abd",
+    "addlp",
+    "qadd",
+    "qsub",
+    "addl",
+    "addl2",
+    "addw",
+    "addw2",
+    "subl",
+    "subl2",
+    "subw",
+    "subw2",
+    "addlv",
+    "rshr",
+    "sra",
+    "rshl",
+)
+_LATENCY |= dict.fromkeys((f"{sign}{name}" for sign in "su" for name in _THREE), 3)  # [llvm]
+#: [slothy] Accumulations of integers wait one cycle for a product or sum that the one before made.
+_ACCUMULATE = frozenset({"mla", "mls", "sdot", "udot"}) | {
+    f"{sign}{name}{half}" for sign in "su" for name in ("mlal", "mlsl") for half in ("", "2")
+}
+_HANDED_OVER = 3
+#: Two cycles for 16 bytes: pairwise sums that accumulate (the guide, by its throughput of a half), narrowing shifts [slothy].
+_TWICE = frozenset({"sadalp", "uadalp", "shrn", "shrn2"})
+#: [llvm] Result, and for how long the divider is busy, by the size of an element.
+_DIVIDE = {"h": (8, 5), "s": (13, 10), "d": (22, 19)}
+_SQUARE_ROOT = {"h": (8, 5), "s": (12, 9), "d": (22, 19)}
+#: [slothy] From a general register into all lanes; into one, 2.
+_DUPLICATED = 3
+
+
+def steady_cycles(block: Sequence[str]) -> float:
+    """Cycles per execution of a block, as `disassemble` gives it, that runs over and over on a Cortex-A55; no cache misses."""
+    return steady_issue([step_of(text) for text in block if text])
+
+
+def waits_of(block: Sequence[str]) -> dict[str, float]:
+    """What a block waits for on a Cortex-A55, in percent of its cycles: `registers` and `resources`, as `mca.pressures_of` names them."""
+    return issue_waits([step_of(text) for text in block if text])
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def step_of(text: str) -> IssueStep:
+    """How an instruction, `name<TAB>operands`, issues on a Cortex-A55."""
+    instruction = instruction_of(text)
+    if instruction.kind == "branch":
+        return branch_step(instruction)
+    if instruction.kind == "vector":
+        return _vector(instruction)
+    if instruction.kind == "general":
+        return general_step(instruction)
+    address, base = address_of(instruction), updated_base(instruction)
+    if instruction.kind == "prefetch":
+        return IssueStep(address, base, unit="load")
+    if instruction.of_vectors:
+        return _vector_store(instruction, address, base) if instruction.kind == "store" else _vector_load(instruction, address, base)
+    if instruction.kind == "store":
+        return IssueStep((*address, *at_stage(instruction.data, STORED)), base, unit="store")
+    pair = len(instruction.data) == 2 and instruction.operands[0] == "x"
+    loaded = general_at(instruction.data, _LOADED_PAIR if pair else _LOADED, _LOADED_ADDRESS + pair)
+    return IssueStep(address, (*base, *loaded), busy=("load", 1 + pair))
+
+
+def _vector_load(instruction: Instruction, address: Stages, base: Stages) -> IssueStep:
+    """[ncnn] 8 bytes leave both halves of the vector pipelines to an FMLA, [slothy] 16 take them, as does a lane."""
+    data, quad = instruction.data, instruction.quad
+    if instruction.lane or instruction.name in ("ld1r", "ld2r", "ld3r", "ld4r"):
+        kept = at_stage(data, OPERAND) if instruction.lane else ()
+        loaded = at_stage(data, _LANE_LOADED)
+        return IssueStep((*address, *kept), (*base, *loaded), cycles=min(2, len(data)), unit="load", lanes=2, first=True)
+    beats = 2 if quad else 1
+    later = _FIRST_BEAT + int(instruction.interleaved)  # [llvm] a cycle more
+    loaded = tuple((name, later + beats * (index + 1)) for index, name in enumerate(data))
+    if not quad:
+        return IssueStep(address, (*base, *loaded), busy=("load", len(data)))
+    return IssueStep(address, (*base, *loaded), cycles=beats * len(data), unit="load", lanes=2, first=True)
+
+
+def _vector_store(instruction: Instruction, address: Stages, base: Stages) -> IssueStep:
+    """[slothy] 16 bytes a cycle, and a cycle without a vector store after it."""
+    data, quad = instruction.data, instruction.quad and not instruction.lane
+    stored = tuple((name, _STORED_VECTOR + index) for index, name in enumerate(data))
+    cycles = len(data) if quad or instruction.interleaved else (len(data) + 1) // 2
+    if quad and instruction.interleaved:
+        cycles = _INTERLEAVED_STORE[instruction.name]
+    busy = ("vector store", cycles + 1)
+    return IssueStep((*address, *stored), base, cycles=cycles, unit="store", lanes=2 if quad else 1, first=quad, busy=busy)
+
+
+def _vector(instruction: Instruction) -> IssueStep:
+    name, operands, quad = instruction.name, instruction.operands, instruction.quad
+    lanes = 2 if quad else 1
+    reads = tuple((register, 0 if register[0] == "v" else OPERAND) for register in instruction.reads)
+    if name in _ACCUMULATE and instruction.reads[:1] == instruction.writes[:1]:
+        reads = ((reads[0][0], _HANDED_OVER), *reads[1:])
+    if name in ("fdiv", "fsqrt"):
+        latency, busy = (_DIVIDE if name == "fdiv" else _SQUARE_ROOT)[(instruction.shape or operands)[-1 if instruction.shape else 0]]
+        return IssueStep(reads, at_stage(instruction.writes, latency), lanes=lanes, first=quad, busy=("divide", busy))
+    latency = _LATENCY.get(name, _VECTOR_RESULT)
+    if operands[0] in "xw":
+        ready = OPERAND + latency
+        return IssueStep(reads, general_at(instruction.writes, ready, ready), lanes=1)
+    inserts = name in ("ins", "mov") and "[" in operands.partition(",")[0]
+    if re.search(r", [xw](?:\d|zr)", operands):
+        if name == "dup":
+            return IssueStep(reads, at_stage(instruction.writes, _DUPLICATED), lanes=lanes, first=quad)
+        # [ncnn] with an FMLA. It does not read the half that it leaves alone, into which a load may be under way.
+        reads = tuple(read for read in reads if read[0][0] != "v")
+        return IssueStep(reads, at_stage(instruction.writes, latency), keeps=inserts)
+    return IssueStep(
+        reads, at_stage(instruction.writes, latency), keeps=inserts, cycles=2 if quad and name in _TWICE else 1, lanes=lanes, first=quad
+    )

@@ -1,0 +1,75 @@
+"""The integer pipelines that the Cortex-A53 and the Cortex-A55 have in common: general registers, addresses, branches.
+
+- [gcc] GCC, gcc/config/arm/cortex-a53.md, contributed by Arm. Its latencies with forwarding ("bypasses") are those of a pipeline of stages:
+  an ALU's operands are needed at stage 2 and shifted ones at 1, its result is there at 3 and a shift's at 2; store data and conditions are
+  needed at 3; what a multiplier or a load gives is there at 4;
+- [llvm] LLVM, AArch64SchedA55.td: the same distances of ALU, shifted operand, multiplier and division (`ReadAdvance`); and a comment in
+  LLVM's tests (llvm-mca/AArch64/Cortex/IPC) that of two dependent additions the second issues with the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from tvmmobile.virtual.cores.in_order import IssueStep, Stages
+from tvmmobile.virtual.cores.operands import Instruction
+
+# Stages at which an operand is needed.
+ADDRESS, EARLY_OPERAND, OPERAND, STORED = 0, 1, 2, 3
+# Stages at which a result can be used. An ALU works at stage 1 where its operands are there, so that the first two of a chain of additions
+# issue together.
+_ALU, _SHIFT, _MULTIPLIED = 3, 2, 4
+_UPDATED_BASE = 1
+#: An integer division: the first version of [gcc] (2013).
+_DIVIDED = 8
+#: Before a general register's name: it as an address, which has its own time.
+_AS_ADDRESS = "@"
+
+_MULTIPLY = frozenset({"mul", "madd", "msub", "mneg", "smull", "umull", "smaddl", "umaddl", "smsubl", "umsubl", "smulh", "umulh"})
+_DIVIDE = frozenset({"sdiv", "udiv"})
+_SHIFTS = frozenset({"mov", "movz", "movn", "adr", "adrp", "lsl", "lsr", "asr", "ror"})
+_BIT_FIELDS = frozenset({"ubfx", "sbfx", "ubfiz", "sbfiz", "bfi", "bfxil", "sxtw", "sxth", "sxtb", "uxth", "uxtb", "uxtw", "extr"})
+_SHIFTED = re.compile(r", (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b")
+
+
+def at_stage(registers: Iterable[str], stage: int) -> Stages:
+    """Registers that are needed or ready at one stage."""
+    return tuple((name, stage) for name in registers)
+
+
+def general_at(registers: Iterable[str], stage: int, address_stage: int) -> Stages:
+    """When general registers can be used, also as addresses."""
+    return tuple(pair for name in registers for pair in ((name, stage), (_AS_ADDRESS + name, address_stage)))
+
+
+def address_of(instruction: Instruction) -> Stages:
+    """What an access needs for its address."""
+    with_data = instruction.kind == "store" or instruction.lane
+    return at_stage((_AS_ADDRESS + name for name in instruction.reads[len(instruction.data) if with_data else 0 :]), ADDRESS)
+
+
+def updated_base(instruction: Instruction) -> Stages:
+    """The base register of a pre- or post-indexed access."""
+    return general_at((instruction.base,) if instruction.base else (), _UPDATED_BASE, _UPDATED_BASE)
+
+
+def branch_step(instruction: Instruction) -> IssueStep:
+    """How a branch issues."""
+    return IssueStep(at_stage(instruction.reads, STORED), unit="branch")
+
+
+def general_step(instruction: Instruction) -> IssueStep:
+    """How an instruction on general registers issues."""
+    name, operands = instruction.name, instruction.operands
+    early = at_stage(instruction.reads, EARLY_OPERAND)
+    if name in _MULTIPLY:
+        return IssueStep(early, general_at(instruction.writes, _MULTIPLIED, _MULTIPLIED), unit="multiply")
+    if name in _DIVIDE:
+        return IssueStep(early, general_at(instruction.writes, _DIVIDED, _DIVIDED), busy=("divide integers", _DIVIDED))
+    if name in _SHIFTS and "," in operands:
+        return IssueStep(early, general_at(instruction.writes, _SHIFT, _SHIFT))
+    written = general_at(instruction.writes, _ALU, _ALU)
+    if name in _BIT_FIELDS or _SHIFTED.search(operands):
+        return IssueStep(early, written)
+    return IssueStep(at_stage(instruction.reads, OPERAND), written, soon=True)
