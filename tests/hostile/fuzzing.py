@@ -130,11 +130,16 @@ class Judge:
         return Finding(finding.reader, finding.number, content, finding.fault, finding.where)
 
 
+def quick_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for many small files, in memory where the system has a place for that."""
+    return tempfile.TemporaryDirectory(prefix="tvmmobile-fuzz-", dir=_MEMORY_DISK if _MEMORY_DISK.is_dir() else None)
+
+
 @contextlib.contextmanager
 def judging(reader: Reader) -> Iterator[Judge]:
     """A judge with a folder of its own, a limit on memory, and the environment as it was afterwards."""
-    parent, variables = _MEMORY_DISK if _MEMORY_DISK.is_dir() else None, dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-fuzz-", dir=parent) as folder:
+    variables = dict(os.environ)
+    with quick_folder() as folder:
         judge = Judge(reader, Path(folder))
         try:
             with _bounded_memory():

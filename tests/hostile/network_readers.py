@@ -72,7 +72,7 @@ def _checkpoint(folder: Path) -> Prepared:
 
 READERS = (
     Reader("checkpoint", "zip", _checkpoint, cost=10),
-    Reader("pt2-gate", "zip", _gate, cost=10),
-    Reader("pt2", "zip", _exported, cost=300),
-    Reader("onnx", "bytes", _onnx, cost=20),
+    Reader("pt2-gate", "zip", _gate, cost=12),
+    Reader("pt2", "zip", _exported, cost=1000),
+    Reader("onnx", "bytes", _onnx, cost=12),
 )

@@ -144,7 +144,7 @@ def _pillow_reads(path: Path) -> Iterator[Image]:
                 yield image
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image.", "Give an image such as PNG or JPEG, or an array in a .npy file.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image: {one_line(error)}.", "Check that it is complete.") from error
 
 
