@@ -65,6 +65,7 @@ def test_loops_that_were_measured(name: str, shape: str, kind: str, mops: float)
         (8, ["st1\t{ v0.4s, v1.4s, v2.4s, v3.4s }, [x0], #64"]),
         (2, ["mul\tw0, w1, w2", "mul\tw3, w4, w5"]),  # one of the two pipelines multiplies
         (1, ["ldr\tq0, [x0], #16"]),
+        (2, ["ldr\tq0, [x1]", "fmla\tv0.4s, v2.4s, v1.4s", "str\tq0, [x1], #16"]),  # the next address does not wait for the sum
         (0.5, ["nop"]),
         (0.5, ["prfm\tpldl1keep, [x1, #512]"]),
         (0, []),

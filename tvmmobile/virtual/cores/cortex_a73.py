@@ -45,23 +45,28 @@ def _timing(instruction: Instruction) -> InstructionTiming:
 
 def _load(instruction: Instruction) -> InstructionTiming:
     """An access for 16 bytes."""
-    update = (("int", 1),) if instruction.base else ()
     if instruction.kind == "prefetch":
-        return InstructionTiming(0, (("memory", 1), *update))
+        return InstructionTiming(0, (("memory", 1),))
     vector, merged = instruction.of_vectors, instruction.interleaved or instruction.lane
     count = len(instruction.data) if vector and (instruction.quad or instruction.interleaved) else 1
     latency = _LOADED_VECTOR + (_MERGED if merged else 0) if vector else _LOADED
-    ports = (*update, ("memory", count), *((("vector", count),) if merged else ()))
-    return InstructionTiming(latency, ports, count + len(update))
+    ports = (("memory", count), *((("vector", count),) if merged else ()))
+    return InstructionTiming(latency, ports, count + bool(instruction.base), _update(instruction))
 
 
 def _store(instruction: Instruction) -> InstructionTiming:
-    update = (("int", 1),) if instruction.base else ()
+    """An access for 16 bytes, and a cycle of data for 8."""
     count = len(instruction.data)
     halves = 2 * count if instruction.of_vectors and instruction.quad and not instruction.lane else max(count, 1)
     accesses = (halves + 1) // 2
     permuted = (("vector", count),) if instruction.interleaved else ()
-    return InstructionTiming(0, (*update, ("memory", accesses), ("data", halves), *permuted), accesses + len(update))
+    ports = (("memory", accesses), ("data", halves), *permuted)
+    return InstructionTiming(0, ports, accesses + bool(instruction.base), _update(instruction))
+
+
+def _update(instruction: Instruction) -> str:
+    """[a72] A written base register takes an integer pipeline, and does not wait for the access."""
+    return "int" if instruction.base else ""
 
 
 CORTEX_A73 = CoreTables(
