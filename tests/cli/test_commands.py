@@ -96,6 +96,11 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (DeviceUnavailable("pi4 does not answer.", "Run: ping pi4"), 3, "tvmmobile: error: pi4 does not answer.\nRun: ping pi4\n"),
         (KeyboardInterrupt(), 130, "tvmmobile: interrupted\n"),
         (OSError(28, "No space left on device", "/x"), 1, "tvmmobile: error: No space left on device (/x)\n"),
+        (
+            FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
+            1,
+            "tvmmobile: error: No usable temporary directory found in",
+        ),
         (MemoryError(), 1, "tvmmobile: error: there is not enough memory\nFree some memory"),
         (
             RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: 9 bytes"),

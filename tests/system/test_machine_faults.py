@@ -9,18 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from commands import Command
 
-from tvmmobile.devices.protocol import MEASURED, Endpoint
+from tvmmobile.devices.protocol import MEASURED, Endpoint, NotStored
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
-from tvmmobile.running.measure import Agents
+from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.schedules import template_for
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import filling_cache, write_text
 from tvmmobile.system.workers import WorkerError, Workers
 from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search import trial
@@ -81,6 +84,66 @@ def test_a_full_disk_is_not_the_candidates_fault(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(trial, "kernel_function", lambda *_: None)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         trial.run_trial(job)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small disk: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_old_file_and_names_it(small_disk: Path) -> None:
+    path = small_disk / "report.json"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_text(path, "new" * 40_000)
+    assert caught.value.filename == str(path) and path.read_text() == "old"
+    assert list(small_disk.iterdir()) == [path]
+
+
+def test_a_full_cache_is_named(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVMMOBILE_CACHE", str(small_disk))
+    with pytest.raises(UserError, match=f"^The cache {small_disk} cannot be written: No space left on device"), filling_cache():
+        write_text(small_disk / "helper", "x" * 100_000)
+
+
+def test_a_linker_without_disk_is_not_the_candidates_fault(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("ld: final link failed: No space left on device")
+
+    job = trial.TrialJob(TASK, some_records()[0].schedule, None, Agents(find_device("pi4").profile, Endpoint("127.0.0.1", 1, "pi4")))
+    monkeypatch.setattr(trial, "compile_kernel", full)
+    monkeypatch.setattr(trial, "kernel_function", lambda *_: None)
+    assert "does not build: ld:" in str(trial.run_trial(job))
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    with pytest.raises(OSError, match="No space left") as caught:
+        trial.run_trial(job)
+    assert caught.value.filename.startswith(str(small_disk))
+
+
+@pytest.mark.parametrize("error", [NotStored("net.so", 10 << 20), RuntimeError("the profile is half there"), MeasureError("why", "link")])
+def test_a_virtual_boards_full_disk_is_no_outage(small_disk: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    @contextmanager
+    def opened(*_: object) -> Iterator[None]:
+        yield
+        raise error
+
+    monkeypatch.setattr("tvmmobile.running.measure.open_session", opened)
+    agents = Agents(find_device("pi4").profile, Endpoint("127.0.0.1", 1, "pi4"))
+    with pytest.raises(MeasureError), agents._session(1):
+        pass
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    with pytest.raises(OSError, match="No space left") as caught, agents._session(1):
+        pass
+    assert caught.value.filename == str(small_disk)
 
 
 def misbehave(how: str) -> str:

@@ -30,6 +30,8 @@ _FIXABLE = {
     errno.EACCES: "Give yourself access to it, or choose another place.",
     errno.EROFS: "Choose a place that can be written to.",
 }
+#: How `tempfile` says it.
+_NO_TMPDIR = "No usable temporary directory"
 #: How PyTorch says it, in a `RuntimeError`.
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 _NO_MEMORY_REMEDY = "Free some memory, or take a smaller network: fewer --classes, a smaller --alpha or --resolution."
@@ -136,6 +138,8 @@ def run(arguments: Sequence[str]) -> int:
             streams.fails(sys.stdout)
             place = f" ({error.filename})" if error.filename else ""
             return _complain(f"error: {error.strerror}{place}", _FIXABLE[error.errno], ExitCode.USAGE)
+        if isinstance(error, FileNotFoundError) and _NO_TMPDIR in str(error):
+            return _complain(f"error: {error.strerror}", "Set TMPDIR to a folder that can be written.", ExitCode.USAGE)
         if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
             return _complain("error: there is not enough memory", _NO_MEMORY_REMEDY, ExitCode.USAGE)
         reason = " ".join(str(error).split())[:300]

@@ -121,3 +121,11 @@ class Device(Protocol):
 
     def watched(self) -> AbstractContextManager[Watch | None]:
         """A watch over the board while the context lasts; `None` for a board whose state is always the same."""
+
+
+class NotStored(OSError):
+    """The device cannot store a file of this `size`, in bytes."""
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__(f"the device cannot store {name} ({size} bytes)")
+        self.size = size

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from tvmmobile.devices.agents.rpc import HostGone, LinkError, open_session
-from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Kind
+from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Kind, NotStored
 from tvmmobile.system.clock import ClockPlan, sample_clock
+from tvmmobile.system.files import check_space
 from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.cores.core_model import HOTTEST, BlockCost
 from tvmmobile.virtual.modelled import modelled_regions, modelled_run
@@ -249,16 +251,18 @@ class Agents:
 
     @contextmanager
     def _session(self, timeout_s: float) -> Iterator[Any]:
-        """A session whose failures come out as `MeasureError`."""
+        """A session whose failures come out as `MeasureError`; raises `OSError` where this machine's disk is full under a virtual board."""
         try:
             with open_session(self.endpoint, timeout_s) as session:
                 yield session
-        except MeasureError:
-            raise
-        except (LinkError, OSError) as error:
+        except Exception as error:
+            if self.profile.origin.modelled:
+                check_space(Path(tempfile.gettempdir()), error.size if isinstance(error, NotStored) else 0)
+            if isinstance(error, MeasureError):
+                raise
+            if not isinstance(error, LinkError | OSError):  # TVM raises whatever its C++ side threw, on either end of the connection
+                raise _explained(error) from error
             raise MeasureError(str(error), "host" if isinstance(error, HostGone) else "link") from error
-        except Exception as error:  # TVM raises whatever its C++ side threw, on either end of the connection
-            raise _explained(error) from error
 
     def _timed(self, session: Any, module: Any, function: str, timing: Timing, arguments: Sequence[Any]) -> Latency:
         """Run a function as `timing` says; on a board as often as its clock needs."""

@@ -20,6 +20,8 @@ from tvmmobile.system.errors import UserError
 
 #: As many symbolic links as Linux follows.
 _MOST_LINKS = 40
+#: A disk with less than this left is full for a library.
+_FULL_BYTES = 4 << 20
 
 
 @contextmanager
@@ -170,6 +172,12 @@ def check_file_writable(file: Path, option: str) -> None:
     except OSError as error:
         raise UserError(f"{option} {file} cannot be written: {error.strerror}.", f"Name another file with {option}.") from error
     check_writable(goal.parent, option)
+
+
+def check_space(folder: Path, needed_bytes: int = 0) -> None:
+    """Raises `OSError` where the disk under `folder` is full, so that what failed there probably failed for that."""
+    if shutil.disk_usage(folder).free < needed_bytes + _FULL_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def set_aside(directory: Path) -> None:

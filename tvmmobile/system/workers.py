@@ -7,7 +7,6 @@ import errno
 import importlib
 import multiprocessing
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -30,7 +29,7 @@ import pebble
 
 from tvmmobile.system.environment import debug_level, environment, take_over, torch_cache
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import filling_cache
+from tvmmobile.system.files import check_space, filling_cache
 from tvmmobile.system.interrupts import deferred
 from tvmmobile.system.scratch import place_sockets, scratch
 
@@ -38,8 +37,6 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 #: How long a signal may wait until it takes effect.
 _LOOK_S = 0.1
-#: A disk with less than this left is full for a library.
-_FULL_BYTES = 4 << 20
 #: Jobs taken from their source for each worker: one it works on, and one that waits, so that it need not.
 JOBS_EACH = 2
 _NO_MORE = object()
@@ -192,9 +189,11 @@ class Workers:
         except BrokenProcessPool:
             return _Died("its worker processes died")
         except pebble.ProcessExpired as error:
-            if shutil.disk_usage(self._scratch).free < _FULL_BYTES:  # LLVM ends the process when it cannot write
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._scratch) from error
+            check_space(Path(self._scratch))  # LLVM ends the process when it cannot write
             return _Died(f"its worker process died (exit code {error.exitcode})", error.exitcode)
+        except Exception:
+            check_space(Path(self._scratch))
+            raise
 
 
 class _Died(WorkerError):

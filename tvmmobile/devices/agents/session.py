@@ -12,6 +12,8 @@ import numpy.typing as npt
 import tvm
 from tvm.rpc.client import RPCSession
 
+from tvmmobile.devices.protocol import NotStored
+
 BULK_MAGIC = 0xF674766D62756C6B
 _WRITE, _READ, _FILE = 1, 2, 3
 _FAILED = (1 << 64) - 1
@@ -31,7 +33,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         self._address = self.get_function("tvmmobile.address")
 
     def upload_file(self, path: Path) -> None:
-        """Copy a file into the session's directory on the device, under its own name; raises `OSError` where that fails."""
+        """Copy a file into the session's directory on the device, under its own name; raises `NotStored`, or another `OSError`."""
         content, name = path.read_bytes(), path.name.encode()
         self._request(_FILE, 0, len(content), name)
         self._connection.sendall(content)
@@ -39,7 +41,7 @@ class AgentSession(RPCSession):  # type: ignore[misc]
         if stored not in (_FAILED, len(content)):
             raise ConnectionResetError("the device ended the session")
         if stored == _FAILED:
-            raise OSError(f"the device cannot store {path.name} ({len(content)} bytes)")
+            raise NotStored(path.name, len(content))
 
     def put(self, array: npt.NDArray[Any]) -> Any:
         """A new tensor on the device with the array's shape, type and content; raises `OSError` if the connection is gone."""

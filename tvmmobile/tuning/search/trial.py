@@ -18,6 +18,7 @@ from tvmmobile.kernels.reference import expected_output, make_inputs, make_param
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import check_space
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def build_trial(job: TrialJob) -> bytes | Outcome:
         except (OSError, UserError):  # this machine's fault, not the candidate's
             raise
         except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
+            check_space(Path(folder))
             return Outcome(None, error=f"does not build: {_first_line(error)}")
         return library.read_bytes()
 
