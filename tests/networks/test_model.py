@@ -14,8 +14,10 @@ from network_files import SIDE, module_of, write_pt2, write_python
 from torch import nn
 
 import tvmmobile as tm
+from tvmmobile.networks.frontend import export_torch
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.own.loading import load_again
+from tvmmobile.system.errors import UserError
 
 IMAGE = torch.zeros(1, 3, SIDE, SIDE)
 
@@ -110,3 +112,15 @@ def test_its_file_is_gone_with_the_process(tmp_path: Path) -> None:
     path, there = done.stdout.split()
     assert there == "True" and not Path(path).parent.exists()
     assert done.stderr == "" and list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_cannot_be_exported_prints_no_graph(capfd: pytest.CaptureFixture[str]) -> None:
+    """PyTorch prints what it has traced so far before it raises."""
+
+    class Cut(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image[:, :, : int(image.sum().item())]
+
+    with pytest.raises(UserError, match="the network cannot be exported"):
+        export_torch(Cut(), torch.zeros(1, 3, 8, 8))
+    assert capfd.readouterr() == ("", "")
