@@ -95,7 +95,7 @@ def list_devices() -> None:
 
     names = registered_names()
     if not names:
-        typer.echo("No device is registered; pi3bplus, pi4 and pi5 are virtual boards.")
+        typer.echo("No device is registered; docs/virtual-boards.md lists the virtual boards.")
     for name in names:
         found = load_device(name)
         for board in found.boards if found else ():
