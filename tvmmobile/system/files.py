@@ -20,6 +20,8 @@ from tvmmobile.system.errors import UserError
 
 #: As many symbolic links as Linux follows.
 _MOST_LINKS = 40
+#: What a disk says that did not keep what it was given.
+_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 #: A disk with less than this left is full for a library.
 _FULL_BYTES = 4 << 20
 
@@ -34,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     goal = _goal(path)
     through = _written_through(goal)
     if not through:
-        goal.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(goal.parent)
     temporary = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=None if through else goal.parent)
@@ -88,6 +90,37 @@ def _move(temporary: Path, goal: Path) -> None:
     os.umask(mask)
     temporary.chmod(0o666 & ~mask)
     temporary.replace(goal)
+    sync_folder(goal.parent)
+
+
+def make_folders(folder: Path) -> None:
+    """Create a folder, and those above it, where there is none; a power cut leaves them there."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_folder(one.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush to disk which files are in a folder, as far as its file system can: a power cut leaves them there."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:  # some file systems do not know that, and some folders may only be written to
+        if error.errno in _LOST:
+            raise
+
+
+def _sync_tree(folder: Path) -> None:
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            if path.is_file() and not path.is_symlink():
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        sync_folder(Path(place))
 
 
 @contextmanager
@@ -98,7 +131,7 @@ def made_once(folder: Path) -> Iterator[Path | None]:
     """
     from filelock import FileLock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(folder.parent)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if folder.exists():
             yield None
@@ -109,7 +142,9 @@ def made_once(folder: Path) -> Iterator[Path | None]:
             made = Path(scratch, "made")
             made.mkdir()
             yield made
+            _sync_tree(made)
             made.rename(folder)
+            sync_folder(folder.parent)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json
 from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import write_bytes
+from tvmmobile.system.files import make_folders, sync_folder, write_bytes
 from tvmmobile.tuning.claims import Figures, Limits, RefusedLine, read_figures, short, untakable
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
@@ -368,7 +368,7 @@ def _decode(value: dict[str, Any], known: _Known) -> Record:
 def locked(path: Path, wrong: str = "", remedy: str = "Name another directory with --logs DIR.") -> Iterator[None]:
     """The lock of a log that is about to change, its folder created; a disk error becomes a `UserError`, `wrong` and `remedy` its words."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         with filelock.FileLock(append_lock(path)):
             yield
     except OSError as error:
@@ -391,7 +391,7 @@ def writing(directory: Path, device: str) -> Iterator[None]:
     path = directory / device / "writer.lock"
     with ExitStack() as stack:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(path.parent)
             stack.enter_context(filelock.FileLock(path, timeout=0))
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
             stack.callback(path.write_text, "")
@@ -434,6 +434,7 @@ def append_whole(path: Path, content: bytes) -> None:
             while content:
                 content = content[stream.write(content) :]
             os.fsync(stream.fileno())
+            sync_folder(path.resolve().parent)
         except OSError:
             stream.truncate(end)
             raise
