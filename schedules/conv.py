@@ -13,7 +13,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, input_of, partition, pieces_of_group, share, tiles
-from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants, spot_at
+from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, panel_spots
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, THREADS, Template, layer_of
@@ -88,9 +88,8 @@ class Conv(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
-        weight = {"weight": (layer.groups * _group_elements(layer, knobs, task.lanes),)}
-        with kernel.layer_body(layer, {**weight, **constant_shapes(layer, task.lanes)}) as buffers:
-            _Nest(kernel, layer, knobs, buffers).emit(task.threads)
+        with layer_body(kernel, layer, layer.groups * _group_elements(layer, knobs, task.lanes), task.lanes) as (buffers, epilogue):
+            _Nest(epilogue, layer, knobs, buffers).emit(task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -118,14 +117,14 @@ def _group_elements(layer: Conv2d, knobs: Knobs, lanes: int) -> int:
 class _Nest:
     """Loops over groups, panels, blocks of K, rows and tiles; taps that fall outside the image are left out, by row at run time."""
 
-    def __init__(self, kernel: Kernel, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
-        self.kernel, self.T, self.layer, self.knobs = kernel, kernel.T, layer, knobs
+    def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
+        self.kernel = kernel = epilogue.kernel
+        self.T, self.layer, self.knobs, self.epilogue = kernel.T, layer, knobs, epilogue
         self.depth, self.channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups
         pixels = layer.out_height * layer.out_width
         a, self.pieces = input_of(layer, buffers)
         self.c = Activation(buffers["output"], pixels, layer.out_channels, channel_block(layer.out_layout, layer.out_channels))
-        self.epilogue = Epilogue(kernel, layer, buffers)
-        self.tile = MatmulTile(kernel, a, buffers["weight"], self.c, kernel.lanes, self.epilogue, layer.stride[1])
+        self.tile = MatmulTile(kernel, a, buffers["weight"], self.c, kernel.lanes, epilogue, layer.stride[1])
         self.columns = partition(layer, 1, knobs["rows"])
 
     def emit(self, threads: int) -> None:
@@ -149,7 +148,7 @@ class _Nest:
     def _groups(self) -> Iterator[AbstractContextManager[Expr]]:
         """The groups in a loop, or one after another where each has pieces of its own."""
         if not self.pieces:
-            yield self._loop(0, self.layer.groups)
+            yield self.kernel.span(0, self.layer.groups)
             return
         tile = self.tile
         for group in range(self.layer.groups):
@@ -159,14 +158,14 @@ class _Nest:
     def _panels(self, panel: Panel, span: tuple[Expr, Expr], rows: tuple[Expr, Expr], group: Expr) -> None:
         """Panels of equal width."""
         if self.knobs["order"] == 1:
-            with self._loop(*span) as index:
+            with self.kernel.span(*span) as index:
                 for part in self._depth_parts():
-                    with part as extent, self._loop(*rows) as row:
+                    with part as extent, self.kernel.span(*rows) as row:
                         self._row(panel, index, row, group, extent)
         else:
-            with self._loop(*rows) as row:
+            with self.kernel.span(*rows) as row:
                 for part in self._depth_parts():
-                    with part as extent, self._loop(*span) as index:
+                    with part as extent, self.kernel.span(*span) as index:
                         self._row(panel, index, row, group, extent)
 
     def _depth_parts(self) -> Iterator[Any]:
@@ -181,7 +180,7 @@ class _Nest:
 
     @contextmanager
     def _depth_part(self, start: int, count: int, size: int, first: bool, last: bool) -> Iterator[Extent]:
-        with self._loop(0, count) as index:
+        with self.kernel.span(0, count) as index:
             yield Extent(start + index * size, size, first, last)
 
     def _row(self, panel: Panel, index: Expr, row: Expr, group: Expr, part: Extent) -> None:
@@ -197,8 +196,7 @@ class _Nest:
         target = row * layer.out_width + column
         acc = kernel.accumulators(run.size * width)
         vector = kernel.lanes
-        places = [(target + x, channel + j, min(vector, panel.columns - j)) for x in range(run.size) for j in range(0, width, vector)]
-        spots = [spot_at(self.c.at(pixel, first), pixel, first, vector, count) for pixel, first, count in places]
+        spots = panel_spots(self.c, [target + x for x in range(run.size)], channel, panel.columns, vector)
         self.epilogue.fill(acc, spots, None if part.first else self.c.buffer)
         top = row * layer.stride[0] - layer.padding[0]
         # Where this panel's block of K begins, all its taps.
@@ -207,7 +205,7 @@ class _Nest:
         depth = Extent(group * self.depth + part.start, part.count, part.first, part.last)
         with self._rows_inside(top) as tap_y:
             for tap_x, first, count in self._taps(run):
-                with self._loop(0, count if tap_x is None else 1) as number:
+                with self.kernel.span(0, count if tap_x is None else 1) as number:
                     tap = number if tap_x is None else tap_x
                     rows = run.size if tap_x is None else count
                     left = (column + first) * layer.stride[1] - layer.padding[1] + tap
@@ -232,13 +230,8 @@ class _Nest:
         taps, height = self.layer.kernel[0], self.layer.height
         before, _, after, _ = self.layer.padding
         if not before and not after:
-            with self._loop(0, taps) as tap:
+            with self.kernel.span(0, taps) as tap:
                 yield tap
             return
-        with self._loop(self.T.max(0, -top), self.T.min(taps, height - top)) as tap:
+        with self.kernel.span(self.T.max(0, -top), self.T.min(taps, height - top)) as tap:
             yield tap
-
-    @contextmanager
-    def _loop(self, start: Expr, end: Expr) -> Iterator[Expr]:
-        with self.kernel.loop(end - start) as index:
-            yield start + index

@@ -8,7 +8,7 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
-from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants
+from tvmmobile.schedules.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.matmul import MatmulTile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
@@ -50,10 +50,10 @@ class DenseVector(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Dense)
         kernel, depth, channels = Kernel(task), layer.in_features, layer.out_features
-        weight = {"weight": (packed_elements(channels, knobs["columns"], depth, task.lanes),)}
-        with kernel.layer_body(layer, {**weight, **constant_shapes(layer, task.lanes)}) as buffers:
+        weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
+        with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, c = Activation(buffers["data"], 1, depth, depth), Activation(buffers["output"], 1, channels, channels)
-            tile = MatmulTile(kernel, a, buffers["weight"], c, knobs["unroll"], Epilogue(kernel, layer, buffers))
+            tile = MatmulTile(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
             MatmulNest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"], task.lanes), task.threads).emit()
         return kernel.finish()
 

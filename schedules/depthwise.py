@@ -9,11 +9,11 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
-from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel
+from tvmmobile.schedules.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, THREADS, Template, layer_of
-from tvmmobile.schedules.window_nest import OutputPart, WindowNest, emit_windows, whole_output, window_space, window_width
+from tvmmobile.schedules.window_nest import Add, emit_windows, window_space, window_width
 
 
 class Depthwise(Template):
@@ -59,14 +59,8 @@ class Depthwise(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
-        taps = layer.kernel[0] * layer.kernel[1]
-        with kernel.layer_body(layer, {"weight": (taps * layer.in_channels,), **constant_shapes(layer)}) as buffers:
-            weight, epilogue, part = buffers["weight"], Epilogue(kernel, layer, buffers), whole_output(layer, knobs)
-
-            def nest_of(source: Activation, target: Activation) -> WindowNest:
-                return DepthwiseNest(layer, knobs, part, source, weight, epilogue, target)
-
-            emit_windows(layer, buffers, task.threads, nest_of)
+        with layer_body(kernel, layer, layer.kernel[0] * layer.kernel[1] * layer.in_channels) as (buffers, epilogue):
+            emit_windows(epilogue, weighted(kernel, layer, buffers["weight"]), layer, knobs, buffers, task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -84,15 +78,11 @@ class Depthwise(Template):
         return [np.concatenate(parts), *pack_constants(parameters[0])]
 
 
-class DepthwiseNest(WindowNest):
-    """The sum of a window's values, each times its weight, with the layer's epilogue."""
+def weighted(kernel: Kernel, layer: Conv2d, weight: Buffer) -> Add:
+    """Adds values, each times its weight."""
+    taps = layer.kernel[0] * layer.kernel[1]
 
-    def __init__(
-        self, layer: Conv2d, knobs: Knobs, part: OutputPart, data: Activation, weight: Buffer, epilogue: Epilogue, output: Activation
-    ) -> None:
-        super().__init__(epilogue, layer, knobs, part, data, output)
-        self.weight, self.taps = weight, layer.kernel[0] * layer.kernel[1]
+    def add(so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
+        return so_far + value * kernel.load(weight, channel * taps + tap * lanes, lanes)
 
-    def add(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
-        """See `WindowNest.add`."""
-        return so_far + value * self.kernel.load(self.weight, channel * self.taps + tap * lanes, lanes)
+    return add

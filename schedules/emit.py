@@ -7,11 +7,11 @@ a loop, and what is emitted is what LLVM sees.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Conv2d, Layer, MaxPool, WindowLayer, channel_block
+from tvmmobile.graph.layers import Conv2d, MaxPool, WindowLayer, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.vectors import Vectors
 
@@ -155,10 +155,6 @@ class Kernel:
         with self.body(**shapes) as flat:
             yield dict(zip(shapes, flat, strict=True))
 
-    def layer_body(self, layer: Layer, packed: Mapping[str, tuple[int, ...]]) -> AbstractContextManager[dict[str, Buffer]]:
-        """`named_body` of a kernel for one layer, which has `packed` constants: `data`, what else the layer reads, these, `output`."""
-        return self.named_body(data=layer.input_shape, **layer.side_shapes, **packed, output=layer.output_shape)
-
     def finish(self) -> Any:
         """The finished function."""
         return self._ir_builder.get()
@@ -171,6 +167,12 @@ class Kernel:
             return
         with self.T.serial(0, count) as index:
             yield index
+
+    @contextmanager
+    def span(self, start: Expr, end: Expr) -> Iterator[Expr]:
+        """A loop from `start` to `end`, unless it would run once."""
+        with self.loop(end - start) as index:
+            yield start + index
 
     @contextmanager
     def team(self, threads: int) -> Iterator[Expr]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
-from tvmmobile.graph.layers import Array, Clamp, Conv2d, LayerParameters, SumLayer
+from tvmmobile.graph.layers import Array, Clamp, Conv2d, Dense, LayerParameters, SumLayer
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.space import round_up
 from tvmmobile.schedules.vectors import Vectors
@@ -39,6 +40,15 @@ class Spot:
 def spot_at(target: Expr, pixel: Expr, channel: Expr, lanes: int, count: int) -> Spot:
     """The spot of a pixel's channels."""
     return Spot(channel, target, lambda tensor: tensor.at(pixel, channel), lanes, count)
+
+
+def panel_spots(output: Activation, pixels: Sequence[Expr], channel: Expr, columns: int, lanes: int) -> list[Spot]:
+    """The vectors of so many channels, the last one perhaps in part, pixel after pixel."""
+    spots = []
+    for pixel, j in itertools.product(pixels, range(0, columns, lanes)):
+        target = output.at(pixel, channel) + j if output.block == output.channels else output.at(pixel, channel + j)
+        spots.append(spot_at(target, pixel, channel + j, lanes, min(lanes, columns - j)))
+    return spots
 
 
 def constant_shapes(layer: SumLayer, lanes: int = 1) -> dict[str, tuple[int, ...]]:
@@ -133,3 +143,11 @@ class Epilogue(Ends):
 
     def _load(self, buffer: Buffer, index: Expr, count: int, lanes: int) -> Expr:
         return self.kernel.load(buffer, index, lanes) if count == lanes else self.kernel.load_part(buffer, index, count)
+
+
+@contextmanager
+def layer_body(kernel: Kernel, layer: Conv2d | Dense, weight: int, lanes: int = 1) -> Iterator[tuple[dict[str, Buffer], Epilogue]]:
+    """The body of a kernel for one layer with so many elements of weights: its arguments as flat buffers, and its epilogue."""
+    packed = {"weight": (weight,), **constant_shapes(layer, lanes)}
+    with kernel.named_body(data=layer.input_shape, **layer.side_shapes, **packed, output=layer.output_shape) as buffers:
+        yield buffers, Epilogue(kernel, layer, buffers)

@@ -8,8 +8,8 @@ from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, partition, tiles
-from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants, spot_at
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, partition, tiles
+from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, panel_spots
 from tvmmobile.schedules.matmul import Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, THREADS, Template, layer_of
@@ -70,10 +70,9 @@ class ImageConv(Template):
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         depth = layer.in_channels * layer.kernel[0] * layer.kernel[1]
-        widths = panels(layer.out_channels, knobs["columns"], task.lanes)
-        weight = {"weight": (packed_elements(layer.out_channels, knobs["columns"], depth, task.lanes),)}
-        with kernel.layer_body(layer, {**weight, **constant_shapes(layer, task.lanes)}) as buffers:
-            _Nest(kernel, layer, knobs, task.threads, widths, buffers).emit()
+        weight = packed_elements(layer.out_channels, knobs["columns"], depth, task.lanes)
+        with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
+            _Nest(epilogue, layer, knobs, task, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -86,12 +85,10 @@ class ImageConv(Template):
 class _Nest:
     """Loops over rows, pixel tiles and panels; borders are peeled."""
 
-    def __init__(
-        self, kernel: Kernel, layer: Conv2d, knobs: Knobs, threads: int, widths: list[Panel], buffers: Mapping[str, Buffer]
-    ) -> None:
-        self.kernel, self.layer, self.knobs, self.threads, self.widths = kernel, layer, knobs, threads, widths
+    def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, task: Task, buffers: Mapping[str, Buffer]) -> None:
+        self.epilogue, self.kernel, self.layer, self.knobs, self.threads = epilogue, epilogue.kernel, layer, knobs, task.threads
+        self.widths = panels(layer.out_channels, knobs["columns"], task.lanes)
         self.data, self.weight, self.output = (buffers[name] for name in ("data", "weight", "output"))
-        self.epilogue = Epilogue(kernel, layer, buffers)
         self.rows, self.pixels = partition(layer, 0, 1), partition(layer, 1, knobs["pixels"])
 
     def emit(self) -> None:
@@ -122,11 +119,8 @@ class _Nest:
         depth = layer.in_channels * taps_y * taps_x
         channel = panel.channel + index * width
         acc = self.kernel.accumulators(pixel_run.size * width)
-        places = [(row * layer.out_width + pixel + x, j) for x in range(pixel_run.size) for j in range(0, width, lanes)]
-        spots = [
-            spot_at(place * layer.out_channels + channel + j, place, channel + j, lanes, min(lanes, panel.columns - j))
-            for place, j in places
-        ]
+        output, first = Activation(self.output, 0, layer.out_channels, layer.out_channels), row * layer.out_width + pixel
+        spots = panel_spots(output, [first + x for x in range(pixel_run.size)], channel, panel.columns, lanes)
         self.epilogue.fill(acc, spots)
         weights = channel * depth
         if self.knobs["loop"]:

@@ -92,13 +92,13 @@ class MatmulNest:
         height, lines = self.knobs["rows"], self.pixels.lines
         if self.tiles:
             if self.knobs["order"] == 0:
-                with self._loop((0, lines)) as line, self._loop(rows) as i, self._loop(columns) as n:
+                with self.kernel.loop(lines) as line, self.kernel.span(*rows) as i, self.kernel.span(*columns) as n:
                     self._tile(line, i * height, height, panel, columns, n, part)
             else:
-                with self._loop(columns) as n, self._loop((0, lines)) as line, self._loop(rows) as i:
+                with self.kernel.span(*columns) as n, self.kernel.loop(lines) as line, self.kernel.span(*rows) as i:
                     self._tile(line, i * height, height, panel, columns, n, part)
         if self.rest:
-            with self.kernel.where(*ends), self._loop(columns) as n, self._loop((0, lines)) as line:
+            with self.kernel.where(*ends), self.kernel.span(*columns) as n, self.kernel.loop(lines) as line:
                 self._tile(line, self.tiles * height, self.rest, panel, columns, n, part)
 
     def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
@@ -134,13 +134,6 @@ class MatmulNest:
             whole = known and (end - start) % size == 0
             yield begin, begin + size if whole else self.T.min(begin + size, end)
 
-    @contextmanager
-    def _loop(self, pieces: Span) -> Iterator[Expr]:
-        """A loop over pieces."""
-        start, end = pieces
-        with self.kernel.loop(end - start) as index:
-            yield start + index
-
 
 class ScaledNest(MatmulNest):
     """`MatmulNest`'s loops, for A[pixel, k] · gate[k].
@@ -162,7 +155,7 @@ class ScaledNest(MatmulNest):
 
     def _block(self, panel: Panel, columns: Span, rows: Span, ends: list[Expr], part: Extent) -> None:
         """Multiplies the block's weights, then its tiles."""
-        with self._loop(columns) as index:
+        with self.kernel.span(*columns) as index:
             self._scale(super()._weights(panel, columns, index, part), self._weights(panel, columns, index, part), panel.width, part)
         super()._block(panel, columns, rows, ends, part)
 

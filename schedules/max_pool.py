@@ -10,11 +10,11 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, LayerParameters, MaxPool
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel
 from tvmmobile.schedules.epilogue import Ends, Spot
 from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import PIECES, THREADS, Template, layer_of
-from tvmmobile.schedules.window_nest import WindowNest, emit_windows, whole_output, window_space, window_width
+from tvmmobile.schedules.window_nest import emit_windows, window_space, window_width
 
 
 class WindowMax(Template):
@@ -52,26 +52,14 @@ class WindowMax(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, MaxPool), Kernel(task)
-        with kernel.layer_body(layer, {"least": (1,)}) as buffers:
-            part, ends = whole_output(layer, knobs), _Ends(kernel, buffers["least"])
-
-            def nest_of(source: Activation, target: Activation) -> WindowNest:
-                return _LargestNest(ends, layer, knobs, part, source, target)
-
-            emit_windows(layer, buffers, task.threads, nest_of)
+        with kernel.named_body(data=layer.input_shape, **layer.side_shapes, least=(1,), output=layer.output_shape) as buffers:
+            ends = _Ends(kernel, buffers["least"])
+            emit_windows(ends, lambda largest, value, *_: kernel.T.max(largest, value), layer, knobs, buffers, task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """What is less than every value. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
         return [np.array([-np.inf], task.precision.numpy)]
-
-
-class _LargestNest(WindowNest):
-    """The largest of a window's values."""
-
-    def add(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
-        """See `WindowNest.add`."""
-        return self.kernel.T.max(so_far, value)
 
 
 @dataclass(frozen=True)

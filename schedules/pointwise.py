@@ -11,7 +11,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel, input_of
-from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants
+from tvmmobile.schedules.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, ScaledNest
@@ -94,11 +94,11 @@ class Pointwise(Template):
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
-        weight = {"weight": (packed_elements(channels, knobs["columns"], depth, task.lanes),)}
-        with kernel.layer_body(layer, {**weight, **constant_shapes(layer, task.lanes)}) as buffers:
+        weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
+        with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, pieces = input_of(layer, buffers)
             c = Activation(buffers["output"], pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
-            tile = self.tile(kernel, a, buffers["weight"], c, task.lanes, Epilogue(kernel, layer, buffers), pixels.step, pieces=pieces)
+            tile = self.tile(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
             loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
             (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
         return kernel.finish()

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.depthwise import Depthwise, DepthwiseNest
+from tvmmobile.schedules.depthwise import Depthwise, weighted
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition, share
 from tvmmobile.schedules.epilogue import Epilogue, constant_shapes
 from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, panels
@@ -19,7 +19,7 @@ from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, THREADS, Template
-from tvmmobile.schedules.window_nest import OutputPart
+from tvmmobile.schedules.window_nest import OutputPart, WindowNest
 
 #: Of what lies between the layers, per strip: half of the boards' smallest first-level cache, and what still amortises a strip's start.
 MOST_BYTES, LEAST_BYTES = 16384, 2048
@@ -127,12 +127,7 @@ class Separable(Template):
             "output": second.output_shape,
         }
         with kernel.named_body(**shapes) as buffers:
-            own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
-            epilogues = (
-                Epilogue(kernel, first, {**own, **task.sides_of(0, buffers)}),
-                Epilogue(kernel, second, {**buffers, **task.sides_of(1, buffers)}),
-            )
-            _Nest(epilogues, (first, second), knobs, task.threads, buffers).emit()
+            _Nest(kernel, task, (first, second), knobs, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -206,16 +201,14 @@ class _Nest:
     Strips at borders need other depthwise code but the same product, so that the first is chosen at run time, once per strip.
     """
 
-    def __init__(
-        self,
-        epilogues: tuple[Epilogue, Epilogue],
-        layers: tuple[Conv2d, Conv2d],
-        knobs: Knobs,
-        threads: int,
-        buffers: Mapping[str, Buffer],
-    ) -> None:
-        self.kernel, self.epilogues, self.knobs, self.threads, self.buffers = epilogues[0].kernel, epilogues, knobs, threads, buffers
+    def __init__(self, kernel: Kernel, task: Task, layers: tuple[Conv2d, Conv2d], knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
+        self.kernel, self.knobs, self.threads, self.buffers = kernel, knobs, task.threads, buffers
         self.first, self.second = layers
+        own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
+        constants = ((self.first, own), (self.second, buffers))
+        self.epilogues = [
+            Epilogue(kernel, layer, {**given, **task.sides_of(place, buffers)}) for place, (layer, given) in enumerate(constants)
+        ]
         self.width = -(-self.first.out_width // knobs["parts"])
         self.rows = _strips(partition(self.first, 0, knobs["strip"]))
         self.columns = _strips(partition(self.first, 1, self.width))
@@ -247,8 +240,8 @@ class _Nest:
             with self._where(rows, row, row_run), self._where(columns, column, column_run):
                 tiles = _depthwise_knobs(self.knobs)
                 part = OutputPart(cut(row_run.taps, tiles["rows"]), cut(column_run.taps, tiles["columns"]), top, left, columns.size)
-                weight = self.buffers["dw_weight"]
-                DepthwiseNest(self.first, tiles, part, source, weight, self.epilogues[0], between).emit(1)
+                add = weighted(self.kernel, self.first, self.buffers["dw_weight"])
+                WindowNest(self.epilogues[0], add, self.first, tiles, part, source, between).emit(1)
         origin = top * self.first.out_width + left
         knobs = {**_pointwise_knobs(self.knobs), "order": self.knobs["order"]}
         second, out_channels = self.second, self.second.out_channels

@@ -11,7 +11,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
 from tvmmobile.graph.passes.input_pieces import STRASSEN_CHANNELS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
-from tvmmobile.schedules.epilogue import Epilogue, constant_shapes, pack_constants
+from tvmmobile.schedules.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.matmul import MatmulTile
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.strassen_nest import GROUPS, STEPS, emit_strassen
@@ -131,12 +131,10 @@ class Strassen(Template):
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels
-        weight = {"weight": (len(STEPS) * (depth // 2) * (channels // 2),)}
-        with kernel.layer_body(layer, {**weight, **constant_shapes(layer)}) as buffers:
+        with layer_body(kernel, layer, len(STEPS) * (depth // 2) * (channels // 2)) as (buffers, epilogue):
             a = Activation(buffers["data"], pixels, depth, channel_block(layer.in_layout, depth))
             c = Activation(buffers["output"], pixels, channels, channel_block(layer.out_layout, channels))
-            tile = MatmulTile(kernel, a, buffers["weight"], c, task.lanes, Epilogue(kernel, layer, buffers))
-            emit_strassen(tile, knobs, task.threads)
+            emit_strassen(MatmulTile(kernel, a, buffers["weight"], c, task.lanes, epilogue), knobs, task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:

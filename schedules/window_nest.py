@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -11,12 +10,14 @@ from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, MaxPool, channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Piece, Run, input_of, partition, tiles
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, input_of, partition, tiles
 from tvmmobile.schedules.epilogue import Ends, Spot
 from tvmmobile.schedules.space import Knobs, Space, up_to
 
 #: Layers whose output channels depend on the input channel of the same number alone.
 Windowed = Conv2d | MaxPool
+#: From a result so far, a value of the window, its channel, its place in the window, counted row by row, and lanes to the next result.
+Add = Callable[[Expr, Expr, Expr, int, int], Expr]
 
 
 def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int) -> Space:
@@ -43,21 +44,15 @@ def window_width(layer: Windowed, knobs: Knobs) -> int:
     return (knobs["columns"] - 1) * layer.stride[1] + layer.kernel[1]
 
 
-def emit_windows(
-    layer: Windowed, buffers: Mapping[str, Buffer], threads: int, nest_of: Callable[[Activation, Activation], WindowNest]
-) -> None:
-    """The whole layer, piece after piece where its input has some.
-
-    Args:
-        buffers: by the kernel's argument, see `input_of`; and `output`.
-        nest_of: from a piece's activation and the output to its nest.
-    """
+def emit_windows(ends: Ends, add: Add, layer: Windowed, knobs: Knobs, buffers: Mapping[str, Buffer], threads: int) -> None:
+    """The whole layer, piece after piece where its input has some; buffers are by the kernel's argument, see `input_of`, and `output`."""
     channels = layer.in_channels
     source, pieces = input_of(layer, buffers)
     target = Activation(buffers["output"], layer.out_height * layer.out_width, channels, channel_block(layer.out_layout, channels))
+    part = OutputPart(partition(layer, 0, knobs["rows"]), partition(layer, 1, knobs["columns"]), 0, 0, layer.out_width)
     first = 0
     for piece in pieces or (Piece(source, 0, channels),):
-        nest_of(piece.activation, target).emit(threads, Span(first, piece.count, piece.first))
+        WindowNest(ends, add, layer, knobs, part, piece.activation, target).emit(threads, Span(first, piece.count, piece.first))
         first += piece.count
 
 
@@ -76,11 +71,6 @@ class OutputPart:
     top: Expr
     left: Expr
     width: int
-
-
-def whole_output(layer: Windowed, knobs: Knobs) -> OutputPart:
-    """All of a layer's output, in its own place."""
-    return OutputPart(partition(layer, 0, knobs["rows"]), partition(layer, 1, knobs["columns"]), 0, 0, layer.out_width)
 
 
 @dataclass(frozen=True)
@@ -113,19 +103,27 @@ class Channels:
     shift: int
 
 
-class WindowNest(ABC):
-    """Loops over channels, rows of tiles and tiles, borders peeled so that no tap is tested at run time. What is made of a window's values
-    is said by whoever inherits.
+@dataclass(frozen=True)
+class WindowNest:
+    """Loops over channels, rows of tiles and tiles, borders peeled so that no tap is tested at run time.
+
+    Attributes:
+        ends, add: what is made of a window's values.
+        data, output: what is read, and what the part is stored in.
     """
 
-    def __init__(self, ends: Ends, layer: Windowed, knobs: Knobs, part: OutputPart, data: Activation, output: Activation) -> None:
-        self.ends, self.kernel, self.layer, self.knobs, self.part = ends, ends.kernel, layer, knobs, part
-        self.data, self.output = data, output
-        self.rows, self.columns = part.rows, part.columns
+    ends: Ends
+    add: Add
+    layer: Windowed
+    knobs: Knobs
+    part: OutputPart
+    data: Activation
+    output: Activation
 
-    @abstractmethod
-    def add(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
-        """The result with one more value of the window, whose places `tap` counts row by row."""
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel under construction."""
+        return self.ends.kernel
 
     def emit(self, threads: int, span: Span | None = None) -> None:
         """The whole nest, shared by `threads`; of all channels, which are the input's, unless a span is given."""
@@ -134,17 +132,17 @@ class WindowNest(ABC):
         if threads == 1:
             for channels in self._groups(T.serial, span):
                 with channels as group:
-                    for run in self.rows:
+                    for run in self.part.rows:
                         with tiles(run) as row:
                             self._row(run, row, group)
         elif self.knobs["axis"] == 1:
             for channels in self._groups(T.parallel, span):
                 with channels as group:
-                    for run in self.rows:
+                    for run in self.part.rows:
                         with tiles(run) as row:
                             self._row(run, row, group)
         else:
-            for run in self.rows:
+            for run in self.part.rows:
                 with T.parallel(0, run.count) as index:
                     for channels in self._groups(T.serial, span):
                         with channels as group:
@@ -175,7 +173,7 @@ class WindowNest(ABC):
 
     def _row(self, run: Run, row: Expr, channels: Channels) -> None:
         """One row of tiles, channels innermost."""
-        for column_run in self.columns:
+        for column_run in self.part.columns:
             with tiles(column_run) as column:
                 if channels.count == 1:
                     self._tile(run, row, column_run, column, channels, 0)

@@ -19,6 +19,7 @@ from tvmmobile.graph.network import Lowered, Network, lower, read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels import elementary
 from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
@@ -235,6 +236,7 @@ def _imported(job: VariantJob) -> Imported:
 
 
 def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Network:
+    elementary.register()  # constants are folded alike in every build of a process
     return read_network(*prepare(imported.module, lambda layer: _taken(job.task((layer,))), dump_dir, precision_named(job.dtype)))
 
 
