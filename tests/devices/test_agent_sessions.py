@@ -17,7 +17,7 @@ import psutil
 import pytest
 from virtual_libraries import build_library
 
-from tvmmobile.devices.agents.rpc import LinkError, open_session
+from tvmmobile.devices.agents.rpc import LinkError, open_relay, open_session
 from tvmmobile.devices.protocol import MEASURED, Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.running.measure import Agents, KernelRun, MeasureError, Timing
@@ -162,8 +162,8 @@ def test_killed_agent_is_an_outage_and_comes_back(endpoint: Endpoint, library: P
     scale(endpoint, library)
 
 
-def test_wrong_token_is_refused(endpoint: Endpoint, library: Path) -> None:
-    with pytest.raises(LinkError, match="did not open a session"), open_session(replace(endpoint, token="0" * 32), 5):
+def test_who_does_not_know_the_secret_is_refused(endpoint: Endpoint, library: Path) -> None:
+    with pytest.raises(LinkError, match="did not prove that it belongs"), open_session(replace(endpoint, secret="0" * 64), 5):
         pass
     scale(endpoint, library)
 
@@ -172,7 +172,7 @@ def test_client_that_dies_frees_the_agent(endpoint: Endpoint, library: Path) -> 
     code = (
         "import os, threading; from pathlib import Path\n"
         "from tvmmobile.devices.protocol import Endpoint; from tvmmobile.devices.agents.rpc import open_session\n"
-        f"e = Endpoint({endpoint.host!r}, {endpoint.port}, {endpoint.key!r}, {endpoint.token!r})\n"
+        f"e = Endpoint({endpoint.host!r}, {endpoint.port}, {endpoint.key!r}, {endpoint.secret!r})\n"
         "with open_session(e, 60) as s:\n"
         f"    s.upload_file(Path({str(library)!r})); m = s.load_module({library.name!r})\n"
         "    threading.Timer(0.3, lambda: os._exit(9)).start()\n"
@@ -184,19 +184,21 @@ def test_client_that_dies_frees_the_agent(endpoint: Endpoint, library: Path) -> 
     assert time.monotonic() - begin < 4
 
 
-def test_stock_tvm_client_can_use_the_tracker(endpoint: Endpoint) -> None:
-    from tvm.rpc import connect_tracker
+def test_stock_tvm_client_can_use_an_agent(endpoint: Endpoint) -> None:
+    import tvm.rpc
 
-    tracker = connect_tracker(endpoint.host, endpoint.port)
-    summary = tracker.summary()
-    assert [server["key"] for server in summary["server_info"]] == ["server:pi4"]
-    assert summary["queue_info"]["pi4"]["free"] == 1
+    with open_relay(endpoint, 10) as relay:
+        session = tvm.rpc.connect("127.0.0.1", relay.port, key=relay.key)
+        relay.hand_over()
+        session.upload(bytearray(b"by TVM's own way"), "other.bin")
+        assert bytes(session.download("other.bin")) == b"by TVM's own way"
+        session.get_function("CloseRPCConnection")()
 
 
 def test_no_agent_is_reported_in_time(endpoint: Endpoint) -> None:
     with pytest.raises(LinkError, match="was free within"), open_session(replace(endpoint, key="pi5"), 5, wait_s=0.3):
         pass
-    with pytest.raises(LinkError, match="cannot be asked"), open_session(Endpoint("127.0.0.1", 1, "pi4"), 5, wait_s=0.3):
+    with pytest.raises(LinkError, match="cannot be asked"), open_session(Endpoint("127.0.0.1", 1, "pi4", "0" * 64), 5, wait_s=0.3):
         pass
 
 

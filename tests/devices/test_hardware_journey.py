@@ -184,12 +184,14 @@ def test_nothing_listens_beyond_loopback_and_strangers_are_turned_away(board: Ss
         assert _listening() - before and all(address.startswith("127.") or address == "::1" for address, _ in _listening() - before)
         with open_session(endpoint, 10) as session:
             assert session.get_function("tvmmobile.baseline_memory")() > 0
-        stranger = type(endpoint)(endpoint.host, endpoint.port, endpoint.key, "not the token")
+        stranger = type(endpoint)(
+            endpoint.host, endpoint.port, endpoint.key, "0000000000000000000000000000000000000000000000000000000000000000"
+        )
         with pytest.raises(LinkError), open_session(stranger, 10):
             pass
         with open_session(endpoint, 10):
             pass
-        assert not any(endpoint.token in " ".join(words) for words in _command_lines())
+        assert not any(endpoint.secret in " ".join(words) for words in _command_lines())
     wait_until(lambda: _listening() <= before, "every port to be closed")
     assert board.leftovers() == []
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import selectors
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tvmmobile.devices.agents.tracker import PING, PUT, REQUEST, SUCCESS, SUMMARY, TRACKER_MAGIC, UPDATE_INFO, Tracker
+from tvmmobile.devices.agents.proof import new_secret
+from tvmmobile.devices.agents.rpc import TrackerLink
+from tvmmobile.devices.agents.tracker import MOST_STRANGERS, PING, PUT, REQUEST, SUCCESS, SUMMARY, TRACKER_MAGIC, UPDATE_INFO, Tracker
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 
+NONCE = bytes(32)
+
 
 @pytest.fixture
-def port() -> Iterator[int]:
-    selector = selectors.DefaultSelector()
-    tracker, running = Tracker(selector), True
+def endpoint() -> Iterator[Endpoint]:
+    """A tracker of this process, and its run's secret."""
+    selector, secret = selectors.DefaultSelector(), new_secret()
+    tracker, running = Tracker(selector, secret), True
 
     def loop() -> None:
         while running:
@@ -30,66 +35,53 @@ def port() -> Iterator[int]:
 
     thread = threading.Thread(target=loop)
     thread.start()
-    yield tracker.port
+    yield Endpoint("127.0.0.1", tracker.port, "pi4", secret)
     running = False
     thread.join()
 
 
-class Client:
-    """A connection that has greeted the tracker."""
-
-    def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=2)
-        self.sock.sendall(struct.pack("<i", TRACKER_MAGIC))
-        assert struct.unpack("<i", self.sock.recv(4))[0] == TRACKER_MAGIC
-
-    def send(self, message: Any) -> None:
-        text = json.dumps(message).encode()
-        self.sock.sendall(struct.pack("<i", len(text)) + text)
-
-    def receive(self) -> Any:
-        (size,) = struct.unpack("<i", self.sock.recv(4, socket.MSG_WAITALL))
-        return json.loads(self.sock.recv(size, socket.MSG_WAITALL))
-
-    def ask(self, message: Any) -> Any:
-        self.send(message)
-        return self.receive()
+def client(endpoint: Endpoint) -> TrackerLink:
+    return TrackerLink(endpoint, time.monotonic() + 2)
 
 
-def offer(port: int, match_key: str) -> Client:
-    server = Client(port)
+def offer(endpoint: Endpoint, match_key: str) -> TrackerLink:
+    server = client(endpoint)
     assert server.ask([UPDATE_INFO, {"key": "server:pi4", "addr": ["127.0.0.1", 9]}]) == SUCCESS
     assert server.ask([PUT, "pi4", [9, match_key], "127.0.0.1"]) == SUCCESS
     return server
 
 
-def test_an_offer_goes_to_one_client(port: int) -> None:
-    server = offer(port, "pi4:1")
-    assert Client(port).ask([REQUEST, "pi4", "", 1]) == [SUCCESS, ["127.0.0.1", 9, "pi4:1"]]
+def test_an_offer_goes_to_one_client(endpoint: Endpoint) -> None:
+    server = offer(endpoint, "pi4:1")
+    assert client(endpoint).ask([REQUEST, "pi4", "", 1]) == [SUCCESS, ["127.0.0.1", 9, "pi4:1"]]
     assert server.ask([7]) == []
 
 
-def test_a_client_waits_for_an_offer(port: int) -> None:
-    client = Client(port)
-    client.send([REQUEST, "pi4", "", 1])
-    server = offer(port, "pi4:2")
-    assert client.receive()[1][2] == "pi4:2"
+def test_a_client_waits_for_an_offer(endpoint: Endpoint) -> None:
+    waiting: list[str] = []
+    thread = threading.Thread(target=lambda: waiting.append(client(endpoint).ask([REQUEST, "pi4", "", 1])[1][2]))
+    thread.start()
+    time.sleep(0.05)
+    assert waiting == []
+    server = offer(endpoint, "pi4:2")
+    thread.join(2)
+    assert waiting == ["pi4:2"]
     server.sock.close()
 
 
-def test_an_agent_that_left_is_not_offered(port: int) -> None:
-    offer(port, "pi4:gone").sock.close()
-    other = offer(port, "pi4:here")
-    assert Client(port).ask([REQUEST, "pi4", "", 1])[1][2] == "pi4:here"
+def test_an_agent_that_left_is_not_offered(endpoint: Endpoint) -> None:
+    offer(endpoint, "pi4:gone").sock.close()
+    other = offer(endpoint, "pi4:here")
+    assert client(endpoint).ask([REQUEST, "pi4", "", 1])[1][2] == "pi4:here"
     assert [info["key"] for info in other.ask([SUMMARY])[1]["server_info"]] == ["server:pi4"]
 
 
-def test_a_client_that_left_takes_no_agent(port: int) -> None:
-    impatient = Client(port)
-    impatient.send([REQUEST, "pi4", "", 1])
-    impatient.sock.close()
-    server = offer(port, "pi4:3")
-    assert Client(port).ask([REQUEST, "pi4", "", 1])[1][2] == "pi4:3"
+def test_a_client_that_left_takes_no_agent(endpoint: Endpoint) -> None:
+    impatient = TrackerLink(endpoint, time.monotonic() + 0.1)
+    with impatient, pytest.raises(TimeoutError):
+        impatient.ask([REQUEST, "pi4", "", 1])
+    server = offer(endpoint, "pi4:3")
+    assert client(endpoint).ask([REQUEST, "pi4", "", 1])[1][2] == "pi4:3"
     assert server.ask([PING]) == SUCCESS
 
 
@@ -97,17 +89,17 @@ def test_a_client_that_left_takes_no_agent(port: int) -> None:
     "nonsense",
     [
         b"GET / HTTP/1.0\r\n\r\n",
-        struct.pack("<ii", TRACKER_MAGIC, -5),
-        struct.pack("<ii", TRACKER_MAGIC, 4) + b"{{{{",
-        struct.pack("<ii", TRACKER_MAGIC, 50_000) + b"[" * 50_000,
+        struct.pack("<i", TRACKER_MAGIC) + NONCE + struct.pack("<i", -5),
+        struct.pack("<i", TRACKER_MAGIC) + NONCE + struct.pack("<i", 36) + NONCE + b"{{{{",
+        struct.pack("<i", TRACKER_MAGIC) + NONCE + struct.pack("<i", 50_000) + b"[" * 50_000,
     ],
 )
-def test_nonsense_only_ends_its_own_connection(port: int, nonsense: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
+def test_nonsense_only_ends_its_own_connection(endpoint: Endpoint, nonsense: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", endpoint.port), timeout=2) as sock, contextlib.suppress(ConnectionResetError):
         sock.sendall(nonsense)
         while sock.recv(64):
             pass
-    assert Client(port).ask([PING]) == SUCCESS
+    assert client(endpoint).ask([PING]) == SUCCESS
 
 
 def test_devices_are_found_by_name() -> None:
@@ -122,5 +114,24 @@ def test_devices_are_found_by_name() -> None:
     assert caught.value.exit_code is ExitCode.DEVICE_UNAVAILABLE
 
 
-def test_a_token_is_not_printed() -> None:
-    assert "secret" not in repr(Endpoint("127.0.0.1", 1, "pi4", "secret"))
+@pytest.mark.parametrize("message", [b"null", b"[[]]", b"[4]", b"[99]", b"{", b"[" * 50_000, b"[3,{},[1,2]]"])
+def test_nonsense_of_the_runs_own_only_ends_its_own_connection(endpoint: Endpoint, message: bytes) -> None:
+    odd = client(endpoint)
+    sealed = odd._seal.closed(message)
+    odd.sock.sendall(struct.pack("<i", len(sealed)) + sealed)
+    with odd, pytest.raises(OSError, match=r"closed the connection|reset"):
+        odd.answer()
+    assert client(endpoint).ask([PING]) == SUCCESS
+
+
+def test_strangers_take_no_more_than_their_places(endpoint: Endpoint) -> None:
+    agent = offer(endpoint, "pi4:1")
+    with contextlib.ExitStack() as held:
+        crowd = [held.enter_context(socket.create_connection(("127.0.0.1", endpoint.port), 2)) for _ in range(MOST_STRANGERS + 5)]
+        assert crowd[0].recv(1) == b""  # the first has made room
+        assert client(endpoint).ask([REQUEST, "pi4", "", 1])[1][2] == "pi4:1"
+    assert agent.ask([PING]) == SUCCESS
+
+
+def test_a_secret_is_not_printed() -> None:
+    assert "the words" not in repr(Endpoint("127.0.0.1", 1, "pi4", "the words"))

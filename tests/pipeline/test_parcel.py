@@ -24,7 +24,7 @@ from tvmmobile.tuning.database import Database, Identity, Record
 from tvmmobile.tuning.search.trial import TrialJob
 
 PROFILE = find_device("pi4-virtual").profile
-AGENTS = Agents(PROFILE, Endpoint("127.0.0.1", 7, "pi4", "the token"))
+AGENTS = Agents(PROFILE, Endpoint("127.0.0.1", 7, "pi4", "the secret"))
 TASK = Task((Conv2d(7, 7, 16, 16),))
 
 
@@ -86,7 +86,7 @@ def test_a_library_travels_with_its_companions(tmp_path: Path) -> None:
     for path in (library.path, library.manifest_path, library.reference_path):
         path.write_text(path.name)
     parcel = pack(done, BenchJob(library, AGENTS, Timing()))
-    assert parcel.profile == PROFILE and "the token" not in str(vars(parcel.job.agents.endpoint))
+    assert parcel.profile == PROFILE and "the secret" not in str(vars(parcel.job.agents.endpoint))
     there = unpack(parcel, tmp_path / "there").library
     assert [path.read_text() for path in (there.path, there.manifest_path, there.reference_path)] == [
         "net.so",
@@ -102,7 +102,7 @@ def test_a_candidate_needs_a_board_unless_it_is_only_built(tmp_path: Path) -> No
     assert pack(done, job).profile == PROFILE and pack(done, job, builds=True).profile is None
     for builds in (False, True):
         sent = unpack(pack(done, job, builds), tmp_path)
-        assert sent.agents.endpoint.token == "" and (sent.task, sent.schedule) == (job.task, job.schedule)
+        assert sent.agents.endpoint.secret == "" and (sent.task, sent.schedule) == (job.task, job.schedule)
 
 
 def test_a_board_of_the_users_own_travels_with_its_file(tmp_path: Path) -> None:

@@ -74,13 +74,14 @@ class Endpoint:
         host: the tracker's address.
         port: the tracker's port.
         key: what the agents are registered as.
-        token: what a client must know to be served; "" for none. It is not shown when printed.
+        secret: what tracker, agents and clients of the run prove to each other that they have, and never send: 64 hexadecimal digits, or ""
+            where there are no agents. It is not shown when printed.
     """
 
     host: str
     port: int
     key: str
-    token: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
 
 
 class Watch(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from tvmmobile.devices.agent.build import agent_command, build_bundle
 from tvmmobile.devices.agents.host import BUNDLE, HostConfig
 from tvmmobile.devices.agents.launch import hosted
+from tvmmobile.devices.agents.proof import new_secret
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Origin, Watch
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.system.scratch import scratch
@@ -24,6 +24,9 @@ START_DEADLINE_S = 60.0
 #: For a network on a board whose every instruction is counted: VGG-16 takes minutes a run, and more on a busy machine.
 _LONGEST_SESSION_S = 7200
 HOST_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from tvmmobile.devices.agents.host import main; main()"
+#: Symbols are bound when a library is loaded, so that no run's count holds the dynamic linker's work. The environment is the same
+#: everywhere, and as long as when models were calibrated, because it is part of a process's memory, and thus of what is modelled.
+_AGENT_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1", "TVMMOBILE_SAME_MEMORY": "0" * 32}
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -78,14 +81,15 @@ class VirtualDevice:
             DeviceUnavailable: the agents did not come up.
             UserError: QEMU or a compiler is not installed.
         """
-        token = secrets.token_hex(16)
+        secret = new_secret()
         bundle = build_bundle()
         held = contextlib.ExitStack()
         root = str(held.enter_context(scratch("board")))
         config = HostConfig(
             command=_qemu_command(self.board, timed),
             bundle=str(bundle),
-            environment=_agent_environment(token),
+            environment=_AGENT_ENVIRONMENT,
+            secret=secret,
             agents=agents,
             root=root,
             parent=os.getpid(),
@@ -94,7 +98,7 @@ class VirtualDevice:
         words = [sys.executable, "-S", "-E", "-c", HOST_CODE, str(PACKAGE_ROOT)]
         try:
             with hosted(words, config.to_line(), config.deadline_s, "The virtual board did not start", "Run: tvmmobile doctor") as port:
-                yield Endpoint("127.0.0.1", port, self.board.name, token)
+                yield Endpoint("127.0.0.1", port, self.board.name, secret)
         finally:
             held.close()
 
@@ -110,9 +114,3 @@ def _qemu_command(board: Board, timed: bool) -> tuple[str, ...]:
     if not timed:
         return (*plain_qemu_words(board), *agent)
     return (*qemu_words(board, "{work}"), *agent, "--session-timeout", str(_LONGEST_SESSION_S), "--profile-dir", "..")
-
-
-def _agent_environment(token: str) -> dict[str, str]:
-    # Symbols are bound when a library is loaded, so that no run's count holds the dynamic linker's work. The environment is the same
-    # everywhere because it is part of a process's memory, and thus of what is modelled.
-    return {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1", "TVMMOBILE_AGENT_TOKEN": token}

@@ -1,11 +1,12 @@
 // tvmmobile's device agent: a TVM RPC server that registers at a tracker, serves each session in a process of its own and outlives whatever
-// that process does. The protocol is that of tvm/rpc/server.py; sessions run arbitrary code, so it listens on one given address only
-// (127.0.0.1; boards are reached through a tunnel) and, given a token, serves only clients that know it.
+// that process does. Sessions speak TVM's RPC and run arbitrary code, so it listens on one given address only (127.0.0.1; boards are reached
+// through a tunnel) and serves only clients who prove to know the run's secret (reception.h), which it reads from standard input.
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -17,6 +18,7 @@
 #include <sstream>
 #include <thread>
 
+#include "reception.h"
 #include "stream.h"
 #include "timing.h"
 #include "tracker.h"
@@ -27,16 +29,15 @@
 
 namespace agent {
 
-constexpr int32_t kRpcMagic = 0xFF271;
-constexpr int32_t kMismatch = kRpcMagic + 2;
-constexpr int kMaxKeyBytes = 4096;
-constexpr double kHandshakeSeconds = 5;
-constexpr int kPingMs = 2000;
+constexpr int kBacklog = 128;
+constexpr double kPingSeconds = 2;
+// Where a session's stack begins, modulo what the simulated caches' sets span at most: the place decides which lines it shares a set with.
+constexpr uintptr_t kStackSpan = 1 << 17, kStackPlace = 0x19430;
 constexpr int kUnusedPings = 2;        // an offer that was taken and not used is made again after this many pings
 constexpr double kGoodbyeSeconds = 1;  // for a session's process to end by itself once its client has gone
 
 struct Options {
-  std::string tracker_host = "127.0.0.1", host = "127.0.0.1", key, work_dir, token, profile_dir;
+  std::string tracker_host = "127.0.0.1", host = "127.0.0.1", key, work_dir, profile_dir;
   int tracker_port = 0;
   double session_timeout = 600;
 };
@@ -49,8 +50,9 @@ void OnSignal(int) {
 
 [[noreturn]] void Usage(const std::string& problem) {
   fprintf(stderr,
-          "tvmmobile-agent: %s\nusage: tvmmobile-agent --tracker HOST:PORT --key KEY --work-dir DIR [--host 127.0.0.1] [--token TOKEN]\n"
+          "tvmmobile-agent: %s\nusage: tvmmobile-agent --tracker HOST:PORT --key KEY --work-dir DIR [--host 127.0.0.1]\n"
           "                       [--session-timeout SECONDS] [--profile-dir DIR]\n"
+          "The run's secret is a line of 64 hexadecimal digits on standard input.\n"
           "QEMU's plugin leaves profiles in the work directory; sessions, each in a folder of its own there, read them from --profile-dir.\n",
           problem.c_str());
   exit(1);
@@ -70,60 +72,25 @@ Options ParseOptions(int argc, char** argv) {
     } else if (name == "--key") options.key = value;
     else if (name == "--host") options.host = value;
     else if (name == "--work-dir") options.work_dir = value;
-    else if (name == "--token") options.token = value;
     else if (name == "--profile-dir") options.profile_dir = value;
     else if (name == "--session-timeout") options.session_timeout = atof(value.c_str());
     else Usage("unknown option " + name);
   }
-  if (const char* token = getenv("TVMMOBILE_AGENT_TOKEN"); token != nullptr && options.token.empty()) options.token = token;
   if (options.tracker_port <= 0 || options.key.empty() || options.work_dir.empty()) Usage("--tracker, --key and --work-dir are needed");
   return options;
 }
 
 int Listen(const std::string& host, int* port) {
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   if (inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1) Usage("--host must be an IPv4 address");
   socklen_t size = sizeof(address);
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(fd, 8) != 0 ||
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(fd, kBacklog) != 0 ||
       getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0)
     throw std::runtime_error("cannot listen on " + host + ": " + strerror(errno));
   *port = ntohs(address.sin_port);
   return fd;
-}
-
-// Compares in the same time wherever the first difference is.
-bool SameSecret(const std::string& a, const std::string& b) {
-  unsigned char difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < a.size() && i < b.size(); ++i) difference |= static_cast<unsigned char>(a[i] ^ b[i]);
-  return difference == 0;
-}
-
-enum class Greeting { kServe, kRefused, kStranger };  // a refused client has used up the offer, a stranger has not
-
-// Reads "client:<match key> [-timeout=S] [-token=T]" and answers it.
-Greeting Handshake(int fd, const Options& options, const std::string& match_key, double* timeout) {
-  int32_t magic = 0, length = 0;
-  if (!ReceiveAll(fd, &magic, sizeof(magic)) || magic != kRpcMagic) return Greeting::kStranger;
-  if (!ReceiveAll(fd, &length, sizeof(length)) || length < 0 || length > kMaxKeyBytes) return Greeting::kStranger;
-  std::string line(static_cast<size_t>(length), '\0');
-  if (!ReceiveAll(fd, line.data(), line.size())) return Greeting::kStranger;
-  std::istringstream words(line);
-  std::string word, token;
-  words >> word;
-  bool matches = SameSecret(word, "client:" + match_key);
-  while (words >> word) {
-    if (word.rfind("-timeout=", 0) == 0) *timeout = std::min(atof(word.c_str() + 9), options.session_timeout);
-    if (word.rfind("-token=", 0) == 0) token = word.substr(7);
-  }
-  if (!matches || !SameSecret(token, options.token) || !(*timeout > 0)) {
-    SendAll(fd, Int32(kMismatch));
-    return matches ? Greeting::kRefused : Greeting::kStranger;
-  }
-  std::string name = "server:" + options.key;
-  bool answered = SendAll(fd, Int32(kRpcMagic) + Int32(static_cast<int32_t>(name.size())) + name);
-  return answered ? Greeting::kServe : Greeting::kRefused;
 }
 
 // Serves one client in the current directory. No path of this machine is copied here, and none may be: the length of such a string would
@@ -144,7 +111,11 @@ void RunSession(int fd, const Options& options) {
     *sent = stream->Send(bytes->data, bytes->size);
   });
   auto receive = ffi::Function::FromTyped([stream](int64_t size) { return ffi::Bytes(stream->Receive(static_cast<size_t>(size))); });
-  ffi::Function::GetGlobalRequired("rpc.ServerLoop")(send, receive);
+  ffi::Function serve = ffi::Function::GetGlobalRequired("rpc.ServerLoop");
+  uintptr_t top;  // however large the frames above are
+  asm volatile("mov %0, sp" : "=r"(top));
+  asm volatile("" ::"r"(alloca((top - kStackPlace) % kStackSpan)));
+  serve(send, receive);
 }
 
 // A process forked from a thread that has allocated nothing yet, and that lives as long as this object: the process dies with it. The new
@@ -209,42 +180,43 @@ enum class Outcome { kServed, kStop };
 
 class Agent {
  public:
-  explicit Agent(Options options) : options_(std::move(options)) {
+  // The secret must outlive the agent.
+  Agent(Options options, Digest& secret) : options_(std::move(options)), secret_(secret) {
     listener_ = Listen(options_.host, &port_);
-    tracker_ = std::make_unique<Tracker>(options_.tracker_host, options_.tracker_port, options_.key, options_.host, port_);
+    reception_ = std::make_unique<Reception>(listener_, secret_);
+    tracker_ = std::make_unique<Tracker>(options_.tracker_host, options_.tracker_port, secret_, options_.key, options_.host, port_);
   }
 
   // Serves until the tracker or the launcher goes away or a signal asks to stop.
   void Run() {
     tracker_->Offer();
     int unused = 0;
+    double next_ping = SecondsNow() + kPingSeconds;
     while (true) {
-      pollfd waits[3] = {{listener_, POLLIN, 0}, {tracker_->fd(), POLLIN | POLLRDHUP, 0}, {wake_pipe[0], POLLIN, 0}};
-      int ready = poll(waits, 3, kPingMs);
+      std::vector<pollfd> waits = {{tracker_->fd(), POLLIN | POLLRDHUP, 0}, {wake_pipe[0], POLLIN, 0}};
+      reception_->WaitFor(&waits);
+      double left = std::max(0.0, next_ping - SecondsNow());
+      int ready = poll(waits.data(), waits.size(), static_cast<int>(std::ceil(left * 1000)));
       if (ready < 0 && errno == EINTR) continue;
-      if (waits[2].revents != 0 || waits[1].revents != 0) return;  // the tracker never speaks first: this is its end
-      if (ready == 0) {
+      if (waits[0].revents != 0 || waits[1].revents != 0) return;  // the tracker never speaks first: this is its end
+      double timeout = options_.session_timeout;
+      int fd = reception_->Receive(&waits[2], tracker_->offer(), SecondsNow(), &timeout);
+      if (fd >= 0) {
+        Outcome outcome = Session(fd, std::min(timeout, options_.session_timeout));
+        close(fd);
+        if (outcome == Outcome::kStop) return;
+        tracker_->Offer();
+        unused = 0;
+      } else if (SecondsNow() >= next_ping) {
         unused = tracker_->StillOffered() ? 0 : unused + 1;
         if (unused > kUnusedPings) {
           tracker_->Offer();
           unused = 0;
         }
+      } else {
         continue;
       }
-      int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
-      if (fd < 0) continue;
-      SendAtOnce(fd);
-      SetDeadline(fd, kHandshakeSeconds);
-      double timeout = options_.session_timeout;
-      Outcome outcome = Outcome::kServed;
-      Greeting greeting = Handshake(fd, options_, tracker_->match_key(), &timeout);
-      if (greeting == Greeting::kServe) outcome = Session(fd, timeout);
-      close(fd);
-      if (outcome == Outcome::kStop) return;
-      if (greeting != Greeting::kStranger) {
-        unused = 0;
-        tracker_->Offer();
-      }
+      next_ping = SecondsNow() + kPingSeconds;
     }
   }
 
@@ -258,6 +230,8 @@ class Agent {
     Fork fork([&] {
       close(listener_);
       close(tracker_->fd());
+      reception_->CloseAll();
+      explicit_bzero(secret_.data(), secret_.size());  // a session's code has no business with it
       close(alive[0]);
       Serve(fd, directory, options_);
     });
@@ -329,8 +303,10 @@ class Agent {
   }
 
   Options options_;
+  Digest& secret_;
   int listener_ = -1, port_ = 0;
   int64_t sessions_ = 0;
+  std::unique_ptr<Reception> reception_;
   std::unique_ptr<Tracker> tracker_;
 };
 
@@ -358,7 +334,8 @@ int main(int argc, char** argv) {
   std::thread([] {}).join();
   int status = 0;
   try {
-    agent::Agent(options).Run();
+    agent::Digest secret = agent::ReadSecret();
+    agent::Agent(options, secret).Run();
   } catch (const std::exception& error) {
     fprintf(stderr, "tvmmobile-agent: %s\n", error.what());
     status = 1;

@@ -26,6 +26,10 @@ COMPILER_PACKAGE = "g++-aarch64-linux-gnu"
 SYSROOT_LIBRARIES = Path("/usr/aarch64-linux-gnu/lib")
 RUNTIME = (LOADER, "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libstdc++.so.6", "libgcc_s.so.1")
 FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined")
+#: What an error in its memory meets before it is of use to anybody.
+HARDENING = ("-D_FORTIFY_SOURCE=3", "-fstack-protector-strong", "-fPIE", "-pie", "-Wl,-z,relro,-z,now,-z,noexecstack")
+#: For timing.cc, see there.
+TIMED = ("-fno-stack-protector",)
 
 Progress = Callable[[str], None]
 
@@ -40,7 +44,7 @@ def bundle_path() -> Path:
     digest = hashlib.sha256()
     for path in sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(repr((WHEELS, PLATFORM, RUNTIME, FLAGS)).encode())
+    digest.update(repr((WHEELS, PLATFORM, RUNTIME, FLAGS, HARDENING, TIMED)).encode())
     return cache_dir() / f"agent-{digest.hexdigest()[:16]}"
 
 
@@ -75,9 +79,14 @@ def _fill(scratch: Path, bundle: Path, progress: Progress) -> None:
         _copy_library(name, bundle)
     progress("compiling the device agent")
     # The headers are a library's: -isystem keeps their warnings out of this build's.
-    command = [compiler, *FLAGS, "-isystem", str(scratch / "unpacked/tvm_ffi/include"), str(Path(__file__).parent / "agent.cc")]
-    command += ["-o", str(bundle / AGENT), f"-L{bundle}", "-ltvm_runtime", "-ltvm_ffi", "-ldl"]
-    run_tool(command, "Compiling the device agent", f"Run: apt-get install -y --reinstall {COMPILER_PACKAGE}")
+    command = [compiler, *FLAGS, *HARDENING, "-isystem", str(scratch / "unpacked/tvm_ffi/include")]
+    timing = str(scratch / "timing.o")
+    remedy = f"Run: apt-get install -y --reinstall {COMPILER_PACKAGE}"
+    own = str(Path(__file__).parent)
+    run_tool([*command, *TIMED, "-c", f"{own}/timing.cc", "-o", timing], "Compiling the device agent", remedy)
+    # Its copies of what both have come first, and so are kept.
+    command += [timing, f"{own}/agent.cc", "-o", str(bundle / AGENT), f"-L{bundle}", "-ltvm_runtime", "-ltvm_ffi", "-ldl"]
+    run_tool(command, "Compiling the device agent", remedy)
     for path in bundle.iterdir():
         path.chmod(0o755)
     os.sync()  # the folder is renamed as a whole: its content must be on disk first

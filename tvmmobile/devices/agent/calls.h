@@ -1,7 +1,7 @@
 // One run of a Relax virtual machine, call by call: which functions of the library it called, and how long each took.
 #pragma once
 
-#include <sys/prctl.h>
+#include <unistd.h>
 #include <time.h>
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
@@ -11,6 +11,9 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+// prctl(2), see timing.cc.
+extern "C" int agent_prctl(int option, ...);
 
 namespace agent {
 
@@ -73,7 +76,7 @@ class CallRecorder {
     if (!is_recorded_) return;
     runs_.back().push_back({std::move(name), 0});
     if (model_) {
-      prctl(kRegionBegin, 0, 0, 0, 0);
+      agent_prctl(kRegionBegin, 0, 0, 0, 0);
     } else {
       begun_ns_ = NowNs();
     }
@@ -82,7 +85,7 @@ class CallRecorder {
   void End() {
     if (!is_recorded_) return;
     if (model_) {
-      prctl(kRegionEnd, 0, 0, 0, 0);
+      agent_prctl(kRegionEnd, 0, 0, 0, 0);
     } else {
       runs_.back().back().ns = NowNs() - begun_ns_;
     }

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -42,6 +42,7 @@ class HostConfig:
         command: the agent's command line, run in its work directory; `{work}` stands for that directory's path, `{tracker}` for HOST:PORT.
         bundle: the folder with the agent, which finds it as `bundle` in its work directory: no path of this machine is in its memory.
         environment: the agents' whole environment.
+        secret: the run's; each agent gets it through a pipe.
         agents: how many to keep running.
         root: a directory for the agents' work directories; removed at the end.
         parent: the process id of the process this one must not outlive.
@@ -51,6 +52,7 @@ class HostConfig:
     command: tuple[str, ...]
     bundle: str
     environment: dict[str, str]
+    secret: str = field(repr=False)
     agents: int
     root: str
     parent: int
@@ -85,15 +87,19 @@ class _Agents:
         self._work(index).mkdir(parents=True)
         (self._work(index) / BUNDLE).symlink_to(self._config.bundle)
         words = [word.replace("{work}", str(self._work(index))).replace("{tracker}", self._tracker) for word in self._config.command]
-        self._processes[index] = subprocess.Popen(
+        process = subprocess.Popen(
             words,
             cwd=self._work(index),
             env=self._config.environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
         )
+        self._processes[index] = process
+        assert process.stdin is not None
+        with contextlib.suppress(OSError), process.stdin as pipe:  # one that has ended is noticed by itself
+            pipe.write(f"{self._config.secret}\n".encode())
 
     def restart_ended(self) -> str:
         """Start again what ended; a sentence when that happens too often, else ""."""
@@ -134,7 +140,7 @@ def say(message: dict[str, object]) -> None:
 
 def _serve(config: HostConfig) -> None:
     selector = selectors.DefaultSelector()
-    tracker = Tracker(selector)
+    tracker = Tracker(selector, config.secret)
     selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "stdin")
     agents = _Agents(config, f"127.0.0.1:{tracker.port}")
     try:

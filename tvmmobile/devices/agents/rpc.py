@@ -1,21 +1,22 @@
-"""A session with an agent: TVM's own, reached through a tracker client that cannot block for ever.
+"""A session with an agent: TVM's own, behind a tracker and an agent that have proved to belong to this run.
 
-TVM's `TrackerSession.request` waits without a limit and its sockets keep Nagle's algorithm, 40 ms a message; this one has a deadline for
-everything, and `TCP_NODELAY`.
+TVM's `TrackerSession.request` waits without a limit, believes whoever answers, and its sockets keep Nagle's algorithm, 40 ms a message;
+this one has a deadline for everything, and `TCP_NODELAY`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
+from tvmmobile.devices.agents.proof import BYTES, Seal, nonce, proves, tracker_seal
+from tvmmobile.devices.agents.relay import PROVE_S, NotProven, Relay, prove, receive
 from tvmmobile.devices.agents.tracker import MAX_MESSAGE_BYTES, REQUEST, SUCCESS, TRACKER_MAGIC
 from tvmmobile.devices.protocol import Endpoint
 
@@ -48,16 +49,13 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
 
     from tvmmobile.devices.agents.session import AgentSession
 
-    host, port, match_key = _request_agent(endpoint, wait_s)
-    options = f" -timeout={timeout_s:g}" + (f" -token={endpoint.token}" if endpoint.token else "")
-    earlier = _local_ports(host, port)
-    with _cut_off(host, port, earlier, timeout_s + GRACE_S):
+    with open_relay(endpoint, timeout_s, wait_s) as relay:
         try:
-            module = _ffi_api.Connect(host, port, match_key + options, False)
+            module = _ffi_api.Connect("127.0.0.1", relay.port, relay.key, False)
+            connection = relay.hand_over()
         except Exception as error:  # TVM raises whatever its C++ side threw: RuntimeError, InternalError, …
-            raise LinkError(f"the agent at {host}:{port} did not open a session: {_last_line(error)}") from error
-        with _own_connection(host, port, earlier) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raise LinkError(f"the agent of {endpoint.key!r} did not open a session: {_last_line(error)}") from error
+        with _cut_off(relay.agent, timeout_s + GRACE_S):
             close = module.get_function("CloseRPCConnection")
             try:
                 yield AgentSession(module, connection)
@@ -66,12 +64,24 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
                     close()
 
 
-def _own_connection(host: str, port: int, earlier: set[int]) -> socket.socket:
-    """A duplicate of the connection that has just been made, which TVM keeps to itself."""
-    found = _connections(host, port, earlier)
-    if not found:
-        raise LinkError(f"the agent at {host}:{port} closed the connection")
-    return found[0]
+@contextlib.contextmanager
+def open_relay(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> Iterator[Relay]:
+    """A port of this process that leads to a free agent, for one TVM client of any kind; arguments and errors as of `open_session`."""
+    host, port, offer = _request_agent(endpoint, wait_s)
+    agent = None
+    try:
+        agent = socket.create_connection((host, port), timeout=PROVE_S)
+        agent.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prove(agent, bytes.fromhex(endpoint.secret), offer, timeout_s)
+        relay = Relay(agent, time.monotonic() + timeout_s + GRACE_S)
+    except (OSError, NotProven) as error:
+        if agent is not None:
+            agent.close()
+        raise LinkError(f"the agent at {host}:{port} did not open a session: {error}") from error
+    try:
+        yield relay
+    finally:
+        relay.close()
 
 
 def _last_line(error: Exception) -> str:
@@ -80,18 +90,11 @@ def _last_line(error: Exception) -> str:
 
 
 def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
+    """Where a free agent listens, and its offer."""
     deadline = time.monotonic() + wait_s
     try:
-        with socket.create_connection((endpoint.host, endpoint.port), timeout=wait_s) as tracker:
-            tracker.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            request = json.dumps([REQUEST, endpoint.key, "", 1]).encode()
-            tracker.sendall(struct.pack("<i", TRACKER_MAGIC) + struct.pack("<i", len(request)) + request)
-            if struct.unpack("<i", _receive(tracker, 4, deadline))[0] != TRACKER_MAGIC:
-                raise LinkError(f"there is no tracker at {endpoint.host}:{endpoint.port}")
-            size = struct.unpack("<i", _receive(tracker, 4, deadline))[0]
-            if not 0 < size <= MAX_MESSAGE_BYTES:
-                raise LinkError("the tracker's answer is invalid")
-            code, place = json.loads(_receive(tracker, size, deadline))
+        with TrackerLink(endpoint, deadline) as tracker:
+            code, place = tracker.ask([REQUEST, endpoint.key, "", 1])
     except TimeoutError:
         raise LinkError(f"no agent of {endpoint.key!r} was free within {wait_s:g} s") from None
     except (OSError, ValueError, TypeError) as error:
@@ -102,58 +105,65 @@ def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
     return str(place[0]), int(place[1]), str(place[2])
 
 
-def _receive(sock: socket.socket, size: int, deadline: float) -> bytes:
-    data = b""
-    while len(data) < size:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        sock.settimeout(left)
-        chunk = sock.recv(size - len(data))
-        if not chunk:
-            raise ConnectionResetError("it closed the connection")
-        data += chunk
-    return data
+class TrackerLink:
+    """A connection to this run's tracker, which has proved that it is.
 
+    Args:
+        endpoint: where it is, and the run's secret.
+        deadline: of `time.monotonic`, for everything.
 
-def _local_ports(host: str, port: int) -> set[int]:
-    """The local ports of this process's connections to an agent, left by sessions that have ended but are not closed yet."""
-    ports = set()
-    for connection in _connections(host, port, set()):
-        with connection:
-            ports.add(int(connection.getsockname()[1]))
-    return ports
-
-
-def _connections(host: str, port: int, earlier: set[int]) -> list[socket.socket]:
-    """Duplicates of this process's connections to an agent, those from the local ports `earlier` left out.
-
-    An agent serves one session at a time and offers itself only between them, so no other thread connects to it meanwhile.
+    Raises:
+        TimeoutError: no answer in time.
+        OSError, ValueError: it cannot be reached, or is not this run's.
     """
-    found = []
-    for name in os.listdir("/proc/self/fd"):
+
+    def __init__(self, endpoint: Endpoint, deadline: float) -> None:
+        self._deadline = deadline
+        self.sock = socket.create_connection((endpoint.host, endpoint.port), timeout=max(0.0, deadline - time.monotonic()))
         try:
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                continue
-            candidate = socket.socket(fileno=os.dup(int(name)))
-        except (OSError, ValueError):
-            continue
-        with contextlib.suppress(OSError):
-            if candidate.family == socket.AF_INET and candidate.getpeername() == (host, port) and candidate.getsockname()[1] not in earlier:
-                found.append(candidate)
-                continue
-        candidate.close()
-    return found
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._seal = self._greet(bytes.fromhex(endpoint.secret))
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.sock.close()
+
+    def _greet(self, key: bytes) -> Seal:
+        ours = nonce()
+        self.sock.sendall(struct.pack("<i", TRACKER_MAGIC) + ours)
+        if struct.unpack("<i", receive(self.sock, 4, self._deadline))[0] != TRACKER_MAGIC:
+            raise ValueError("it is not a tracker")
+        theirs, proof = (receive(self.sock, BYTES, self._deadline) for _ in range(2))
+        if not proves(proof, key, "tracker", ours, theirs):
+            raise ValueError("it did not prove that it belongs to this run")
+        return tracker_seal(key, ours, theirs, at_tracker=False)
+
+    def ask(self, message: Any) -> Any:
+        """The answer to one message. Raises as the constructor."""
+        content = self._seal.closed(json.dumps(message).encode())
+        self.sock.sendall(struct.pack("<i", len(content)) + content)
+        return self.answer()
+
+    def answer(self) -> Any:
+        """The next answer. Raises as the constructor."""
+        size = struct.unpack("<i", receive(self.sock, 4, self._deadline))[0]
+        if not BYTES < size <= MAX_MESSAGE_BYTES:
+            raise ValueError("its answer is invalid")
+        return json.loads(self._seal.opened(receive(self.sock, size, self._deadline)))
 
 
 @contextlib.contextmanager
-def _cut_off(host: str, port: int, earlier: set[int], after_s: float) -> Iterator[None]:
-    """Shut this session's connection down after a while, so that a call to an agent that no longer answers ends."""
+def _cut_off(connection: socket.socket, after_s: float) -> Iterator[None]:
+    """Shut a session's connection down after a while, so that a call to an agent that no longer answers ends."""
 
     def cut() -> None:
-        for connection in _connections(host, port, earlier):
-            with connection, contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(after_s, cut)
     timer.daemon = True

@@ -1,7 +1,10 @@
-"""A small RPC tracker that speaks TVM's protocol (`tvm/rpc/tracker.py`), for one process and one event loop.
+"""A small RPC tracker with the messages of TVM's (`tvm/rpc/tracker.py`), for one process and one event loop.
 
-TVM's own takes seconds to import, binds every interface by default and leaves a worker behind when its parent is killed. Standard
-library only: it starts in a process of its own within tens of milliseconds.
+TVM's own answers everybody, takes seconds to import, binds every interface by default and leaves a worker behind when its parent is
+killed. This one answers only who knows the run's secret. A connection begins with `TRACKER_MAGIC` and a nonce; the tracker answers with
+both of its own and its proof. Every message after that is a length, a tag and JSON (`proof.Seal`).
+
+Standard library only: it starts in a process of its own within tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -16,8 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-TRACKER_MAGIC = 0x2F271
+from tvmmobile.devices.agents.proof import BYTES, Seal, nonce, proof, tracker_seal
+
+#: Not TVM's, whose clients would wait for ever for an answer.
+TRACKER_MAGIC = 0x746D7401
 MAX_MESSAGE_BYTES = 1 << 20
+#: Of a peer that has proved nothing yet.
+MAX_FIRST_MESSAGE_BYTES = 4096
+#: Peers that have proved nothing yet; of more, the one that came first is dropped.
+MOST_STRANGERS = 64
 SUCCESS, PING, PUT, REQUEST, UPDATE_INFO, SUMMARY, PENDING_MATCH_KEYS = 0, 1, 3, 4, 5, 6, 7
 
 
@@ -41,13 +51,16 @@ class ForwardedPort:
 
 @dataclass(eq=False)
 class _Peer:
-    """One connection: a server that offers itself, or a client that asks for one."""
+    """One connection: a server that offers itself, or a client that asks for one. `seal` is there once nonces are exchanged, and
+    `proven` is true once it has sent a message that only who knows the secret can send.
+    """
 
     sock: socket.socket
     address: str
     gate: ForwardedPort | None = None
     received: bytearray = field(default_factory=bytearray)
-    greeted: bool = False
+    seal: Seal | None = None
+    proven: bool = False
     info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,22 +79,28 @@ class Tracker:
 
     Args:
         selector: the event loop's; call `handle` with each ready key whose `data` is this tracker's.
+        secret: the run's, 64 hexadecimal digits.
         host: the address to listen on; the port is `port`.
+
+    Raises:
+        ValueError: the secret is shorter, or something else.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, host: str = "127.0.0.1") -> None:
-        self._selector = selector
+    def __init__(self, selector: selectors.BaseSelector, secret: str, host: str = "127.0.0.1") -> None:
+        self._selector, self._key = selector, bytes.fromhex(secret)
+        if len(self._key) != BYTES:
+            raise ValueError(f"a tracker's secret has {2 * BYTES} digits")
         self._listener = socket.create_server((host, 0), backlog=64)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        self._peers: set[_Peer] = set()
+        self._peers: dict[_Peer, None] = {}  # in the order they came
         self._offers: dict[str, deque[_Offer]] = defaultdict(deque)
         self._requests: dict[str, deque[_Peer]] = defaultdict(deque)
         selector.register(self._listener, selectors.EVENT_READ, None)
 
     def open_gate(self, place: Callable[[int], int]) -> ForwardedPort:
         """Another port to register at, see `ForwardedPort`."""
-        gate = ForwardedPort(socket.create_server(("127.0.0.1", 0), backlog=8), place)
+        gate = ForwardedPort(socket.create_server(("127.0.0.1", 0), backlog=64), place)
         gate.listener.setblocking(False)
         self._selector.register(gate.listener, selectors.EVENT_READ, gate)
         return gate
@@ -103,8 +122,11 @@ class Tracker:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer = _Peer(sock, address[0], gate)
-            self._peers.add(peer)
+            self._peers[peer] = None
             self._selector.register(sock, selectors.EVENT_READ, peer)
+            strangers = [peer for peer in self._peers if not peer.proven]
+            if len(strangers) > MOST_STRANGERS:
+                self._drop(strangers[0])
 
     def _receive(self, peer: _Peer) -> None:
         try:
@@ -123,22 +145,29 @@ class Tracker:
             self._drop(peer)  # not TVM's protocol, or gone: either way this connection is over
 
     def _consume(self, peer: _Peer) -> None:
-        while len(peer.received) >= 4:
+        while peer in self._peers and len(peer.received) >= 4:
             (number,) = struct.unpack_from("<i", peer.received)
-            if not peer.greeted:
+            if peer.seal is None:
                 if number != TRACKER_MAGIC:
                     raise ValueError("no tracker client")
-                peer.greeted = True
-                del peer.received[:4]
-                peer.sock.sendall(struct.pack("<i", TRACKER_MAGIC))
+                if len(peer.received) < 4 + BYTES:
+                    return
+                self._greet(peer, bytes(peer.received[4 : 4 + BYTES]))
+                del peer.received[: 4 + BYTES]
                 continue
-            if not 0 < number <= MAX_MESSAGE_BYTES:
+            if not BYTES < number <= (MAX_MESSAGE_BYTES if peer.proven else MAX_FIRST_MESSAGE_BYTES):
                 raise ValueError("message size out of range")
             if len(peer.received) < 4 + number:
                 return
-            message = json.loads(peer.received[4 : 4 + number])
+            message = json.loads(peer.seal.opened(bytes(peer.received[4 : 4 + number])))
+            peer.proven = True
             del peer.received[: 4 + number]
             self._answer(peer, message)
+
+    def _greet(self, peer: _Peer, theirs: bytes) -> None:
+        ours = nonce()
+        peer.seal = tracker_seal(self._key, theirs, ours, at_tracker=True)
+        peer.sock.sendall(struct.pack("<i", TRACKER_MAGIC) + ours + proof(self._key, "tracker", theirs, ours))
 
     def _answer(self, peer: _Peer, message: list[Any]) -> None:
         code = message[0]
@@ -178,13 +207,15 @@ class Tracker:
                 self._drop(peer)
 
     def _send(self, peer: _Peer, value: Any) -> None:
-        text = json.dumps(value).encode()
-        peer.sock.sendall(struct.pack("<i", len(text)) + text)
+        if peer.seal is None:
+            raise ValueError("a peer that has not greeted")
+        message = peer.seal.closed(json.dumps(value).encode())
+        peer.sock.sendall(struct.pack("<i", len(message)) + message)
 
     def _drop(self, peer: _Peer) -> None:
         if peer not in self._peers:
             return
-        self._peers.discard(peer)
+        del self._peers[peer]
         self._selector.unregister(peer.sock)
         peer.sock.close()
         for queue in self._requests.values():

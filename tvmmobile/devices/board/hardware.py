@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.agents.launch import hosted
+from tvmmobile.devices.agents.proof import new_secret
 from tvmmobile.devices.board.link import AgentPlan
 from tvmmobile.devices.board.link_host import LinkConfig
 from tvmmobile.devices.board.parts import CoreDesign, fastest, part_of
@@ -55,14 +56,14 @@ class HardwareDevice:
             DeviceUnavailable: no board is ready; the message says why the first is not.
             UserError: the agent cannot be built.
         """
-        token = secrets.token_hex(16)
+        secret = new_secret()
         owner = f"{getpass.getuser()}@{socket.gethostname()}"
-        plan = AgentPlan(self.file.name, build_bundle(), token, owner, secrets.token_hex(8), self.pin)
+        plan = AgentPlan(self.file.name, build_bundle(), secret, owner, secrets.token_hex(8), self.pin)
         config = LinkConfig(plan=plan, boards=self.file.boards, parent=os.getpid(), deadline_s=CONTACT_S)
         words = [sys.executable, "-P", "-m", "tvmmobile.devices.board.link_host"]
         remedy = f"Run: tvmmobile device check {self.file.name}"
         with hosted(words, config.model_dump_json() + "\n", config.deadline_s, self.file.name, remedy) as port:
-            yield Endpoint("127.0.0.1", port, self.file.name, token)
+            yield Endpoint("127.0.0.1", port, self.file.name, secret)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:

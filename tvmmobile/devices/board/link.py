@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tvmmobile.devices.agents.tracker import ForwardedPort, Tracker
@@ -29,8 +29,8 @@ ALIVE_S, PAUSE_S = 3.0, 1.0
 MOST_RESTARTS, RESTART_WINDOW_S = 20, 10.0
 #: For an agent to end by itself once its tracker has gone.
 STOP_S = 3.0
-#: The token comes over standard input, so that no list of processes shows it; the process id is the agent's, by `exec`.
-_LAUNCH = 'mkdir -p "$1" && echo "$$" && read -r TVMMOBILE_AGENT_TOKEN && export TVMMOBILE_AGENT_TOKEN && shift && exec "$@"'
+#: The process id is the agent's, by `exec`; the agent itself reads the secret, which comes over standard input.
+_LAUNCH = 'mkdir -p "$1" && echo "$$" && shift && exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class AgentPlan:
     Attributes:
         key: what agents register as.
         bundle: the agent's folder on this machine.
-        token: what clients must know.
+        secret: the run's.
         owner, run: for the lease.
         pin: hold the boards' clocks at their highest.
     """
 
     key: str
     bundle: Path
-    token: str
+    secret: str = field(repr=False)
     owner: str
     run: str
     pin: bool = False
@@ -162,7 +162,7 @@ class BoardLink:
         pid = ""
         try:
             pid = process.read_line(REGISTER_S)
-            process.write(self.plan.token.encode() + b"\n")
+            process.write(self.plan.secret.encode() + b"\n")
             self._wait(process, self._stopping.is_set, lambda: self.tracker.servers(self.gate) > 0)
             self._watch(remote, process, lease)
             return process.last_words()

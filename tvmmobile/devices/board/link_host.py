@@ -35,7 +35,7 @@ class LinkConfig(BaseModel):
 
 def _serve(config: LinkConfig) -> None:
     selector = selectors.DefaultSelector()
-    tracker = Tracker(selector)
+    tracker = Tracker(selector, config.plan.secret)
     selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "stdin")
     links = [BoardLink(board, config.plan, tracker) for board in config.boards]
     deadline, announced = time.monotonic() + config.deadline_s, False

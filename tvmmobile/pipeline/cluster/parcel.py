@@ -65,7 +65,7 @@ def pack(function: Callable[[Any], Any], job: Any, builds: bool = False) -> Parc
     if not isinstance(job, UsesBoard):
         return Parcel(function, job, files)
     profile = job.agents.profile
-    job = replace(job, agents=elsewhere(profile))  # type: ignore[type-var]  # ours are of no use there, and their token a secret
+    job = replace(job, agents=elsewhere(profile))  # type: ignore[type-var]  # ours are of no use there, and their secret is ours
     path = Path(profile.board_file)
     board_file = (path.name, path.read_text(encoding="utf-8")) if path.suffix == ".toml" else None
     return Parcel(function, job, files, None if builds else profile, board_file)

@@ -1,0 +1,330 @@
+"""Another user of this machine against a run: he learns nothing, gets nobody's code run, and costs next to nothing."""
+
+from __future__ import annotations
+
+import selectors
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from strangers import line_of, stranger, strangers_answer
+from virtual_libraries import build_library
+
+from tvmmobile.devices.agents.proof import new_secret
+from tvmmobile.devices.agents.rpc import LinkError, TrackerLink, open_session
+from tvmmobile.devices.agents.tracker import PUT, SUCCESS, Tracker
+from tvmmobile.devices.protocol import Endpoint
+from tvmmobile.devices.registry import find_device
+from tvmmobile.running.measure import Agents
+from tvmmobile.system.workers import Workers
+
+DEVICE = find_device("pi4")
+#: What a client says to an agent before the agent has proved itself: a number and a nonce.
+GREETING_BYTES = 36
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with DEVICE.started(1) as started:
+        yield started
+
+
+@pytest.fixture
+def tracker() -> Iterator[Endpoint]:
+    """A tracker without agents."""
+    selector, secret, running = selectors.DefaultSelector(), new_secret(), True
+    served = Tracker(selector, secret)
+
+    def loop() -> None:
+        while running:
+            for key, _ in selector.select(0.02):
+                served.handle(key.data)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    yield Endpoint("127.0.0.1", served.port, "pi4", secret)
+    running = False
+    thread.join()
+
+
+def agents_of_this_process() -> list[psutil.Process]:
+    return [process for process in psutil.Process().children(recursive=True) if "qemu" in process.name()]
+
+
+def agent_port() -> int:
+    """Where the only agent listens; anybody can see that in /proc/net/tcp."""
+    ports = {
+        connection.laddr.port
+        for process in agents_of_this_process()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(ports) == 1
+    return ports.pop()
+
+
+def offered(tracker: Endpoint, port: int, offer: str) -> TrackerLink:
+    """An agent of the run's own that has made an offer."""
+    link = TrackerLink(tracker, time.monotonic() + 10)
+    assert link.ask([PUT, tracker.key, [port, offer], "127.0.0.1"]) == SUCCESS
+    return link
+
+
+ASKS = """
+port, heard = sys.argv[1], set()
+put = [3, "pi4", [1, "pi4:1"], "127.0.0.1"]
+for message in ([6], [4, "pi4", "", 1], put, [5, {"key": "server:pi4"}], [7], [1]):
+    for start in (struct.pack("<i", OLD) + told(message), struct.pack("<i", TRACKER) + os.urandom(32) + told(message),
+                  struct.pack("<i", TRACKER) + os.urandom(32) + tagged(message)):
+        with dial(port) as sock:
+            sock.sendall(start)
+            heard.add(len(hear(sock)))
+    with dial(port) as sock:  # the tracker's own proof, sent back as a tag
+        sock.sendall(struct.pack("<i", TRACKER) + os.urandom(32))
+        proof = hear(sock, 68)[36:]
+        sock.sendall(tagged(message, proof))
+        heard.add(len(hear(sock)))
+print(sorted(heard))
+"""
+
+
+def test_the_tracker_tells_a_stranger_nothing(tracker: Endpoint) -> None:
+    with offered(tracker, 9, "pi4:offer"):
+        # Its greeting and proof where he begins as he should, and not a byte for any question.
+        assert strangers_answer(ASKS, tracker.port) == "[0, 68]"
+        with TrackerLink(tracker, time.monotonic() + 5) as link:
+            assert link.ask([6])[1]["queue_info"] == {"pi4": {"free": 1, "pending": 0}}
+
+
+THEFT = """
+port, number, thefts = sys.argv[1], 0, 0
+trap = socket.create_server(("127.0.0.1", 0))
+trap.settimeout(0.02)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    number += 1
+    place = [3, "pi4", [trap.getsockname()[1], "pi4:%d" % number], "127.0.0.1"]
+    magic, frame = ((OLD, told), (TRACKER, tagged))[number % 2]
+    with dial(port) as sock:
+        nonce = os.urandom(32) if magic == TRACKER else b""
+        sock.sendall(struct.pack("<i", magic) + nonce + frame([5, {"key": "server:pi4"}]) + frame(place))
+        try:
+            trap.accept()
+            thefts += 1
+        except OSError:
+            pass
+print(thefts if number > 10 else "too few tries")
+"""
+
+
+def thefts(endpoint: Endpoint, sessions: int) -> str:
+    """How often somebody came to a stranger who announces himself all the time, while a client opens sessions."""
+    with stranger(THEFT, endpoint.port) as process:
+        for _ in range(sessions):
+            with open_session(endpoint, 10):
+                time.sleep(0.05)
+        out, _ = process.communicate("enough\n", timeout=30)
+        return out.strip()
+
+
+@pytest.mark.virtual
+def test_no_client_is_led_to_a_stranger(endpoint: Endpoint) -> None:
+    assert thefts(endpoint, 4) == "0"
+
+
+@pytest.mark.long
+@pytest.mark.virtual
+def test_no_client_is_led_to_a_stranger_in_a_hundred_sessions(endpoint: Endpoint) -> None:
+    assert thefts(endpoint, 100) == "0"
+
+
+#: Plays the agent: a proof that is none, then TVM's own greeting, and a call of a function in the client.
+PLAYS = """
+trap = socket.create_server(("127.0.0.1", 0))
+print(trap.getsockname()[1], flush=True)
+sock, _ = trap.accept()
+heard = hear(sock, 36)
+for answer in (os.urandom(64), struct.pack("<ii", RPC, 10) + b"server:pi4", struct.pack("<Qi", 4, 2), struct.pack("<Qi", 4, 3)):
+    try:
+        sock.sendall(answer)
+    except OSError:
+        break
+heard += hear(sock, wait=1)
+print(len(heard), flush=True)
+"""
+
+
+def test_whoever_has_the_port_of_a_dead_agent_gets_nothing(tracker: Endpoint) -> None:
+    with stranger(PLAYS) as process, offered(tracker, int(line_of(process)), "pi4:dead"):
+        with pytest.raises(LinkError, match="did not prove that it belongs to this run"), open_session(tracker, 5):
+            pass
+        assert line_of(process) == str(GREETING_BYTES)
+
+
+def test_whoever_has_the_port_of_a_dead_tracker_gets_nothing() -> None:
+    with stranger(PLAYS) as process:
+        dead = Endpoint("127.0.0.1", int(line_of(process)), "pi4", new_secret())
+        with pytest.raises(LinkError, match="it is not a tracker"), open_session(dead, 5, wait_s=5):
+            pass
+        assert line_of(process) == str(GREETING_BYTES)
+
+
+RELAYS = """
+trap = socket.create_server(("127.0.0.1", 0))
+print(trap.getsockname()[1], flush=True)
+client, _ = trap.accept()
+with dial(sys.argv[1]) as agent:
+    agent.sendall(hear(client, 36))
+    client.sendall(hear(agent, 64))
+    print(len(hear(client, wait=1)), flush=True)
+"""
+
+
+@pytest.mark.virtual
+def test_one_agents_proof_is_not_anothers(endpoint: Endpoint) -> None:
+    """A stranger on a dead agent's port leads the client to a living one of the same run."""
+    selector = selectors.DefaultSelector()
+    other, running = Tracker(selector, endpoint.secret), True
+
+    def loop() -> None:
+        while running:
+            for key, _ in selector.select(0.02):
+                other.handle(key.data)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    place = Endpoint("127.0.0.1", other.port, "pi4", endpoint.secret)
+    with stranger(RELAYS, agent_port()) as process, offered(place, int(line_of(process)), "pi4:dead"):
+        with pytest.raises(LinkError, match="did not prove that it belongs to this run"), open_session(place, 5):
+            pass
+        assert line_of(process) == "0"
+    running = False
+    thread.join()
+
+
+ATTACKS = """
+port, served = sys.argv[1], 0
+init = struct.pack("<QiQ", 12, 2, 0)
+frame = struct.pack("<QIIqQ", 0xF674766D62756C6B, 3, 4, 0, 3) + b"a.so" + b"ELF"
+hello = struct.pack("<i", AGENT) + os.urandom(32)
+limit = struct.pack("<Q", 5000)
+old = b"client:pi4:1 -timeout=9 -token=" + b"0" * 32
+with dial(port) as sock:  # the agent's own proof, sent back
+    sock.sendall(hello)
+    reflected = hear(sock, 64)[32:]
+for start in (struct.pack("<ii", RPC, len(old)) + old, hello + limit + bytes(32), hello + limit + os.urandom(32), hello + limit + reflected,
+              init, frame, b"GET / HTTP/1.0\\r\\n\\r\\n", os.urandom(4000)):
+    with dial(port) as sock:
+        try:
+            sock.sendall(start + init + frame)
+        except OSError:
+            pass
+        served += len(hear(sock)) > 64
+print(served)
+"""
+
+
+@pytest.mark.virtual
+def test_an_agent_serves_no_stranger(endpoint: Endpoint) -> None:
+    (folder,) = {Path(process.cwd()) for process in agents_of_this_process()}
+    assert strangers_answer(ATTACKS, agent_port()) == "0"
+    assert list(folder.rglob("a.so")) == []
+    with open_session(endpoint, 10) as session:
+        session.upload(bytearray(b"ours"), "a.so")
+        assert len(list(folder.rglob("a.so"))) == 1  # where it would have been
+
+
+CROWD = """
+socks = []
+for port in sys.argv[1:]:
+    for _ in range(50):
+        socks.append(dial(port))
+        socks[-1].sendall(struct.pack("<i", TRACKER if port == sys.argv[1] else AGENT) + os.urandom(7))
+print("here", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.virtual
+def test_a_crowd_that_says_nothing_keeps_nobody_waiting(endpoint: Endpoint) -> None:
+    with stranger(CROWD, endpoint.port, agent_port()) as process:
+        assert line_of(process) == "here"
+        begin = time.monotonic()
+        for _ in range(3):
+            with open_session(endpoint, 10):
+                pass
+        assert time.monotonic() - begin < 4  # less than one of them may take
+
+
+FAKES = """
+socks = []
+while True:
+    for number in range(50):
+        with dial(sys.argv[1]) as sock:
+            greeting = struct.pack("<i", TRACKER) + os.urandom(32)
+            sock.sendall(greeting + tagged([5, {"key": "server:pi4"}]) + tagged([3, "pi4", [9, "pi4:9"]]))
+    for port in sys.argv[1:]:
+        socks.append(dial(port))
+    del socks[:-50]
+    time.sleep(0.2)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.virtual
+def test_tuning_beside_fifty_fake_agents_keeps_its_rate(endpoint: Endpoint, tmp_path: Path) -> None:
+    library, x = build_library(tmp_path), np.ones(1000, "float32")
+
+    def rate() -> float:
+        begin = time.monotonic()
+        for _ in range(60):
+            Agents(DEVICE.profile, endpoint).measure_kernel(library, "scale", [x, x], 10)
+        return 60 / (time.monotonic() - begin)
+
+    rate()
+    alone = rate()
+    with stranger(FAKES, endpoint.port, agent_port()):
+        assert rate() > 0.7 * alone
+
+
+@pytest.mark.virtual
+def test_nobody_else_can_read_the_secret(endpoint: Endpoint) -> None:
+    """Not in a command line, an environment or a file of the run's processes; the folder is the user's own."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    wanted = (endpoint.secret.encode(), bytes.fromhex(endpoint.secret))
+    for process in family:
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+            shown = b"".join(Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
+            assert not any(secret in shown for secret in wanted)
+    folders = {Path(process.cwd()).parent for process in agents_of_this_process()}
+    for folder in folders:
+        assert folder.stat().st_mode & 0o077 == 0
+        for path in folder.rglob("*"):
+            if path.is_file() and "bundle" not in path.parts:
+                assert not any(secret in path.read_bytes() for secret in wanted), path
+
+
+def test_workers_are_reached_through_a_folder_of_the_users_own() -> None:
+    """multiprocessing's sockets take pickles from whoever connects: none may be in the abstract namespace, which has no owner."""
+    with Workers(1) as workers:
+        assert list(workers.run(len, ["four"], 30)) == [("four", 4)]
+        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = [(connection.laddr, process) for process in family for connection in process.net_connections("unix")]
+        named = {address for address, _ in listening if address}
+        assert not any(str(address).startswith(("@", "\0")) for address in named)
+        for address in named:
+            if Path(address).parent.name.startswith("pymp-"):
+                assert Path(address).parent.stat().st_mode & 0o077 == 0
+        assert any("pymp-" in str(address) for address in named)
+
+
+@pytest.mark.virtual
+def test_nothing_listens_beyond_loopback(endpoint: Endpoint) -> None:
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = {c.laddr for process in family for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert endpoint.port in {address.port for address in listening}
