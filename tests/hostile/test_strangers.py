@@ -21,7 +21,6 @@ from tvmmobile.devices.agents.tracker import PUT, SUCCESS, Tracker
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.running.measure import Agents
-from tvmmobile.system.workers import Workers
 
 DEVICE = find_device("pi4")
 #: What a client says to an agent before the agent has proved itself: a number and a nonce.
@@ -306,20 +305,6 @@ def test_nobody_else_can_read_the_secret(endpoint: Endpoint) -> None:
         for path in folder.rglob("*"):
             if path.is_file() and "bundle" not in path.parts:
                 assert not any(secret in path.read_bytes() for secret in wanted), path
-
-
-def test_workers_are_reached_through_a_folder_of_the_users_own() -> None:
-    """multiprocessing's sockets take pickles from whoever connects: none may be in the abstract namespace, which has no owner."""
-    with Workers(1) as workers:
-        assert list(workers.run(len, ["four"], 30)) == [("four", 4)]
-        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        listening = [(connection.laddr, process) for process in family for connection in process.net_connections("unix")]
-        named = {address for address, _ in listening if address}
-        assert not any(str(address).startswith(("@", "\0")) for address in named)
-        for address in named:
-            if Path(address).parent.name.startswith("pymp-"):
-                assert Path(address).parent.stat().st_mode & 0o077 == 0
-        assert any("pymp-" in str(address) for address in named)
 
 
 @pytest.mark.virtual

@@ -88,3 +88,13 @@ def test_workers_that_cannot_start_are_no_jobs_fault(tmp_path: Path) -> None:
     with found as workers, pytest.raises(UserError, match=r"^worker processes died 3 times while they started\.\n"):
         list(workers.run(note, [tmp_path], 60))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_are_reached_through_a_folder_of_the_users_own(workers: Workers, tmp_path: Path) -> None:
+    """multiprocessing's sockets take pickles from whoever connects: none may be in the abstract namespace, which has no owner."""
+    assert list(workers.run(str, [tmp_path], 30)) == [(tmp_path, str(tmp_path))]
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    named = {str(connection.laddr) for process in family for connection in process.net_connections("unix") if connection.laddr}
+    assert not any(name.startswith(("@", "\0")) for name in named)
+    sockets = [Path(name) for name in named if "pymp-" in name]
+    assert sockets and all(path.parent.stat().st_mode & 0o077 == 0 for path in sockets)
