@@ -16,7 +16,7 @@ from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
 from tvmmobile.pipeline.doubts import doubted, measure_again
-from tvmmobile.results.file import KernelResult, Results
+from tvmmobile.results.file import KernelResult, Results, read_results
 from tvmmobile.results.report.kernel_rows import far_off
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.measure import Agents
@@ -68,6 +68,15 @@ def results_with(record_us: float | None, network_us: float | None, schedule: ob
 def test_what_is_far_off(record_us: float | None, network_us: float | None, far: bool) -> None:
     assert len(far_off(results_with(record_us, network_us).variants[0])) == far
     assert far_off(results_with(record_us, network_us, invalid="throttled").variants[0]) == []
+
+
+def test_honest_records_are_never_far_off(repository: Path) -> None:
+    """What `FAR` rests on: every kernel of the published networks, modelled alone and within its network."""
+    variants = read_results(repository / "docs" / "networks.json").variants
+    kernels = [kernel for variant in variants for kernel in variant.kernels]
+    ratios = [kernel.network_us / kernel.latency_us for kernel in kernels if kernel.network_us and kernel.latency_us]
+    assert len(ratios) == 256 and 0.9 < min(ratios) < 0.91 and 1.83 < max(ratios) < 1.84
+    assert [far_off(variant) for variant in variants] == [[]] * len(variants)
 
 
 def again(folder: Path, outcome: Outcome) -> tuple[bool, list[str], Database]:

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from log_samples import PROFILE
 
+from tvmmobile.cli.progress import Shown
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import tune as stage
 from tvmmobile.pipeline.build import Built, VariantJob, variant_job
+from tvmmobile.pipeline.listener import TuningPlan
 from tvmmobile.pipeline.stages import build_libraries
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import Assignment
@@ -113,3 +115,11 @@ def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -
         f"{records} not count: see tvmmobile logs rescore --help",
     ]
     assert said == (expected if count else [])
+
+
+def test_a_plan_says_what_was_passed_over_and_why_it_is_idle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    refused = (RefusedLine(tmp_path / "pi4-virtual" / "float32_t1.jsonl", 3, "it lies"),)
+    Shown().planned(TuningPlan(PROFILE, 1, (Assignment(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was passed over: " in said
+    assert "float32_t1.jsonl, line 3: it lies." in said

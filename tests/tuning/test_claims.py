@@ -148,6 +148,13 @@ def test_products_with_padding_do_not_count(
     assert Task((layer, Dense(3, 5))).least_macs == counted * 3 * 4 + 15
 
 
+def test_a_layer_of_any_size_is_counted_at_once() -> None:
+    """A file may describe it."""
+    huge = 10**12
+    layer = Conv2d(huge, huge, 3, 8, (huge, 3), (1, 1), (huge, 1, huge, 1))
+    assert 0 < Task((layer,)).least_macs < layer.macs
+
+
 def test_the_shipped_logs_hold_no_lie() -> None:
     found = Database(PI, (SHIPPED_LOGS,), None)
     assert found.refused == [] and len(found) > 10_000

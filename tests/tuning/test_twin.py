@@ -65,6 +65,15 @@ def test_shipped_records_are_found() -> None:
     assert twin is not None and len(twin) > 1000
 
 
+def test_a_lie_about_the_twin_is_refused(tmp_path: Path) -> None:
+    """A real board without records is compiled by the twin's."""
+    identity = twin_identity(BOARD)
+    assert identity is not None
+    database(tmp_path, [1.0], identity)
+    twin = twin_database(BOARD, (tmp_path,))
+    assert twin is not None and [line.path.parent.parent for line in twin.refused] == [tmp_path]
+
+
 def test_the_best_come_first_and_failures_never(tmp_path: Path) -> None:
     template = template_for(TASK)
     assert template is not None

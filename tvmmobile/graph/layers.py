@@ -124,12 +124,19 @@ def _window_name(kernel: tuple[int, int], stride: tuple[int, int], padding: tupl
     return f"k{kernel[0]}x{kernel[1]}s{stride[0]}x{stride[1]}p{'.'.join(map(str, padding))}"
 
 
+#: Larger windows are in no network, but may be in a file.
+_MOST_TAPS = 256
+
+
 def _inside(extent: int, outputs: int, kernel: int, stride: int, padding: int) -> int:
-    """Along one axis, how many pairs of an output and a place of its window lie in the input, and not in the padding."""
-    if not padding and (outputs - 1) * stride + kernel <= extent:
-        return outputs * kernel
-    begins = range(-padding, -padding + outputs * stride, stride)
-    return sum(max(min(begin + kernel, extent) - max(begin, 0), 0) for begin in begins)
+    """Along one axis, how many pairs of an output and a place of its window lie in the input, and not in the padding; at least, for a
+    window that is absurdly large.
+    """
+    count = 0
+    for tap in range(min(kernel, _MOST_TAPS)):
+        first, last = -((tap - padding) // stride), (extent - 1 + padding - tap) // stride
+        count += max(min(last, outputs - 1) - max(first, 0) + 1, 0)
+    return count
 
 
 def _pieces_name(sources: tuple[int, ...], pieces: tuple[tuple[int, int, int], ...]) -> list[str]:

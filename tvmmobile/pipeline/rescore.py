@@ -21,6 +21,7 @@ from tvmmobile.running.bench import started_bench
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
+from tvmmobile.tuning.claims import passed_over
 from tvmmobile.tuning.database import Database, Identity, writing
 from tvmmobile.tuning.logs.directories import own_logs
 from tvmmobile.tuning.search.rescore import Ranking, Rescored, rankings, replace_logs, rescore, unmeasured
@@ -66,6 +67,8 @@ def rescore_logs(
     check_writable(directory, "--logs")
     with writing(directory, profile.name), Workers(workers or worker_count(BATCH)) as pool:
         database = Database(identity, (), directory)
+        if database.refused:
+            listener.said(passed_over(database.refused))
         sources = _sources(pool, [ranking.task for ranking in ranked], profile, listener)
         found = [ranking for ranking in ranked if not _is_opaque(ranking.task) or ranking.task in sources]
         assignments = unmeasured(found, database, sources)

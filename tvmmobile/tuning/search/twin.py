@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tvmmobile.devices.protocol import DeviceProfile, Origin
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Template
 from tvmmobile.system.environment import SHIPPED_LOGS
@@ -20,7 +21,7 @@ FEWEST_RANKED = 4
 def twin_identity(profile: DeviceProfile) -> Identity | None:
     """Whose records are modelled for a board's kind of core: the calibrated virtual board with the same core and the nearest clock."""
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
-    from tvmmobile.virtual.calibration.fit import calibrated_boards, run_hash
+    from tvmmobile.virtual.calibration.fit import calibrated_boards
 
     if profile.origin.modelled:
         return None
@@ -28,7 +29,7 @@ def twin_identity(profile: DeviceProfile) -> Identity | None:
     if not boards:
         return None
     nearest = min(boards, key=lambda board: (abs(board.clock_hz - profile.clock_hz), board.name))
-    return Identity(nearest.name + VIRTUAL_SUFFIX, Origin("modelled", run_hash(nearest)))
+    return Identity.of(find_device(nearest.name + VIRTUAL_SUFFIX).profile)
 
 
 def twin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
