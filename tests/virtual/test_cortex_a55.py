@@ -61,6 +61,15 @@ def test_loads_beside_multiplications() -> None:
     assert steady_cycles(whole) == 12
 
 
+def test_blocks_of_three_multiplications() -> None:
+    """Each with a load, an insertion and the load of the next other half, as in XNNPACK's f32-gemm for this core."""
+    block = []
+    for number in range(4):
+        beside = f"ldr\td{20 + number}, [x0]", f"ins\tv{20 + (number - 1) % 4}.d[1], x8", "ldr\tx8, [x1]"
+        block += [text for place, other in enumerate(beside) for text in (FMLA.replace("v8", f"v{8 + 3 * number + place}"), other)]
+    assert steady_cycles(block) == 12 and waits_of(block)["registers"] == 0
+
+
 @pytest.mark.parametrize(
     ("cycles", "sequence"),
     [

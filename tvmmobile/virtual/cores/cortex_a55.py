@@ -34,8 +34,8 @@ from tvmmobile.virtual.cores.in_order_integer import (
 )
 from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 
-#: [ramlat] two cycles from a load to an address, [ncnn] and to an insertion: so two to an ALU as well, where [llvm] has three. One more for
-#: the second of a pair [llvm].
+#: [ramlat] two cycles from a load to an address, and to an insertion, on which [ncnn] and XNNPACK's f32-gemm for this core rely: so two to
+#: an ALU as well, where [llvm] has three. One more for the second of a pair [llvm].
 _LOADED, _LOADED_PAIR, _LOADED_ADDRESS = 4, 5, 2
 #: [slothy] D registers after 3, 4, … cycles, Q registers after 4, 6, …; [llvm] a lane, or one for all lanes, after 4.
 _FIRST_BEAT, _LANE_LOADED = 2, 4
