@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+#: By inode: what is in a file, and which files are in a folder.
+Content = Mapping[int, bytes]
+Entries = Mapping[int, Mapping[str, int]]
+SOURCE = Path(__file__).with_name("synced.c")
 
 
 class Disk:
@@ -46,22 +53,51 @@ class Disk:
 
     def cut(self, into: Path, renamed: bool) -> Path:
         """A new folder with what is left; `renamed`: which files there are, and by which names, got to the disk of its own accord."""
-        self._restore(self._root.stat().st_ino, self._root, into, renamed)
+        restore(self._content, self._entries, self._root, into, renamed)
         return into
-
-    def _restore(self, number: int, now: Path, into: Path, renamed: bool) -> None:
-        into.mkdir(parents=True)
-        found = _entries(str(now)) if renamed and now.is_dir() else self._entries.get(number, {})
-        for name, inner in found.items():
-            if inner in self._entries or (renamed and (now / name).is_dir()):
-                self._restore(inner, now / name, into / name, renamed)
-            else:
-                (into / name).write_bytes(self._content.get(inner, b""))
 
     def close(self) -> None:
         """Let go of the files."""
         for handle in self._open.values():
             os.close(handle)
+
+
+def restore(content: Content, entries: Entries, now: Path, into: Path, renamed: bool = False) -> None:
+    """Make the folder `into` of what was synced of the folder `now`; `renamed` as for `Disk.cut`."""
+
+    def make(number: int, now: Path, into: Path) -> None:
+        into.mkdir(parents=True)
+        for name, inner in (_entries(str(now)) if renamed and now.is_dir() else entries.get(number, {})).items():
+            if inner in entries or (renamed and (now / name).is_dir()):
+                make(inner, now / name, into / name)
+            else:
+                (into / name).write_bytes(content.get(inner, b""))
+
+    make(now.stat().st_ino, now, into)
+
+
+@contextmanager
+def recorded(root: Path, shadow: Path, patch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Path]]:
+    """Programs started inside have their syncs below `root` recorded in `shadow`, on the same disk; yields what makes a folder of them."""
+    for name in ("files", "folders", "pins"):
+        (shadow / name).mkdir(parents=True)
+    library = shadow / "synced.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"], check=True)
+
+    def cut(into: Path) -> Path:
+        entries = {int(path.name): dict(_line(line) for line in path.read_text().splitlines()) for path in (shadow / "folders").iterdir()}
+        restore({int(path.name): path.read_bytes() for path in (shadow / "files").iterdir()}, entries, root, into)
+        return into
+
+    with patch.context() as inside:
+        for name, value in (("LD_PRELOAD", library), ("SYNCED_ROOT", root), ("SYNCED_SHADOW", shadow)):
+            inside.setenv(name, str(value))
+        yield cut
+
+
+def _line(line: str) -> tuple[str, int]:
+    number, _, name = line.partition(" ")
+    return name, int(number)
 
 
 def _entries(folder: int | str) -> dict[str, int]:
