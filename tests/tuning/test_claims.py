@@ -18,6 +18,7 @@ from tvmmobile.devices.protocol import EMULATED, MEASURED
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import task_from_json
 from tvmmobile.schedules import templates_for
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.claims import Limits
@@ -82,6 +83,39 @@ def test_every_reader_refuses_a_lie_in_the_same_words(tmp_path: Path, lie: Calla
     merged = merge([path], tmp_path / "into", lambda _: PI)
     assert [(line.path, line.number, line.why) for line in merged.refused] == [(path, 2, why)]
     assert [joined.new for joined in merged.joined] == [1]
+
+
+def _of_a_template_that_is_gone(threads: int = 1, **fields: object) -> Callable[[dict[str, Any]], object]:
+    """Another layer or thread count, by a template that nobody asks whether it takes such."""
+
+    def change(entry: dict[str, Any]) -> None:
+        entry["task"]["region"][0] |= fields
+        entry["task"]["threads"], entry["schedule"] = threads, {"template": "gone", "version": 1, "knobs": {}}
+        entry["name"] = task_from_json(entry["task"]).name
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _of_a_template_that_is_gone(threads=0),
+        _of_a_template_that_is_gone(threads=-4),
+        _of_a_template_that_is_gone(stride=[0, 0], kernel=[3, 3]),
+        _of_a_template_that_is_gone(height=10**400),
+        _of_a_template_that_is_gone(height="14"),
+        _of_a_template_that_is_gone(height=-14, width=-14),
+    ],
+)
+def test_a_kernel_that_cannot_be_is_refused_by_every_reader(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = write_log(tmp_path / "logs", [honest(0), honest(1)])
+    first, second = path.read_text().splitlines()
+    entry = json.loads(second)
+    change(entry)
+    path.write_text(f"{first}\n{json.dumps(entry)}\n")
+    (fault,) = inspect(path, PI).faults
+    assert [line.why for line in Database(PI, (tmp_path / "logs",), None).refused] == [fault.fault]
+    assert [line.why for line in merge([path], tmp_path / "into", lambda _: PI).refused] == [fault.fault]
 
 
 def test_lines_that_are_no_records_are_refused_in_the_same_words(tmp_path: Path) -> None:

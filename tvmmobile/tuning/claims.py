@@ -19,6 +19,8 @@ from tvmmobile.schedules import KnobSchedule, template_named
 #: In microseconds: a nanosecond, and 17 minutes, many times the deadline of a trial.
 LEAST_US, MOST_US = 1e-3, 1e9
 _MOST_CYCLES = 10**15
+#: Of a kernel; the largest of published networks has some 10**10.
+_MOST_MACS = 10**18
 #: Figures are rounded when they are written: latencies and terms to 1e-4 us, samples to 1e-3 us, cycles to whole ones.
 _ROUNDING_US = 2e-3
 #: Core cycles are those of all threads, also after the last one that the kernel waits for.
@@ -59,6 +61,15 @@ def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_u
     total = math.fsum(term for _, term in terms_us)
     if terms_us and abs(total - latency_us) > _ROUNDING_US:
         raise ValueError(f"latency_us is {latency_us:g}, and its terms add up to {total:g}")
+
+
+def check_task(task: Task) -> None:
+    """Raises `ValueError`, `TypeError` or `ArithmeticError` for a kernel that cannot be: no threads, extents that no layer has."""
+    if task.threads < 1:
+        raise ValueError(f"{task.threads} threads")
+    extents = (extent for layer in task.region for extent in (*layer.input_shape, *layer.output_shape))
+    if min(extents, default=0) < 0 or not 0 <= task.least_macs <= task.macs <= _MOST_MACS:
+        raise ValueError("its layers have extents that no network's have")
 
 
 def _microseconds(name: str, value: Any, least: float) -> float:

@@ -27,7 +27,7 @@ from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import make_folders, sync_folder, write_bytes
-from tvmmobile.tuning.claims import Figures, Limits, RefusedLine, read_figures, short, untakable
+from tvmmobile.tuning.claims import Figures, Limits, RefusedLine, check_task, read_figures, short, untakable
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 FORMAT = 1
@@ -331,6 +331,7 @@ class _Known:
             task = task_from_json(value)
             if name != task.name:
                 raise ValueError(f"{name} is not the name of {task.name}")
+            check_task(task)
             self._tasks[key] = task
         return self._tasks[key]
 
