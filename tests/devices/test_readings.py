@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import math
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tvmmobile.devices.adb.files import receive_file, send_file
 from tvmmobile.devices.adb.server import Gone, receive
+from tvmmobile.devices.agents import rpc
 from tvmmobile.devices.board.lease import BoardBusy, BoardLease
 from tvmmobile.devices.board.probe import hottest, number_in, parse_cores, parse_memory
 from tvmmobile.devices.board.registered import load_device
 from tvmmobile.devices.board.remote import Completed
+from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.ssh.config import route_to
 from tvmmobile.devices.ssh.keys import fingerprint_of, known_state
 from tvmmobile.system.environment import adb_server_port
@@ -93,6 +98,39 @@ def test_adb_announces_more_than_it_may_send(kind: bytes) -> None:
 def test_nothing_is_reserved_for_bytes_that_never_come() -> None:
     with _said(b"few") as connection, pytest.raises(Gone):
         receive(connection, 1 << 50)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        5,
+        [],
+        {},
+        [0],
+        [0, 0.5],
+        [0, [""]],
+        [0, {"": {}}],
+        [0, "aN"],
+        [0, ["h", math.inf, "o"]],
+        [0, ["h", 0, "o"]],
+        [0, [None, 1, "o"]],
+        [1, ""],
+    ],
+)
+def test_a_tracker_that_answers_without_a_place(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Link(contextlib.nullcontext[None]):
+        def __init__(self, *_: object) -> None:
+            super().__init__()
+
+        def __enter__(self) -> Any:
+            return self
+
+        def ask(self, _message: object) -> object:
+            return answer
+
+    monkeypatch.setattr(rpc, "TrackerLink", Link)
+    with pytest.raises(rpc.LinkError, match="tracker"), rpc.open_relay(Endpoint("127.0.0.1", 1, "pi4", "0" * 64), 1.0):
+        pass
 
 
 @pytest.mark.parametrize("name", ["~nobody-here/keys", "~\0", "a\0b"])

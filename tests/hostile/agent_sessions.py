@@ -1,7 +1,8 @@
 """The C++ agent's readers under AddressSanitizer and UBSan on this machine, fed with mutations of what a true client sent.
 
-`session.bin` is what `AgentSession` said to an agent after the handshake while it uploaded a file, put two arrays and got them back; the
-addresses of the arrays lie in the memory that `agent_stream.cc` gives to tensors.
+Scripts of visitors go to `agent_reception.cc`, sessions to `agent_stream.cc`. `session.bin` is what `AgentSession` said to an agent after
+the handshake while it uploaded a file, put two arrays and got them back; the addresses of the arrays lie in the memory that
+`agent_stream.cc` gives to tensors.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _FLAGS = (*("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror"), "-fsaniti
 #: A session that asks for gigabytes at once is ended, as on a board without that much memory.
 _OPTIONS = {"ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=64:detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
 _WRITE, _FILE = 1, 3
+#: Of a script: what `Step` in `agent_reception.cc` says.
+_ARRIVES, _CONNECTS, _HELLO, _CLAIM, _ENDS, _TIME_PASSES, _NEW_OFFER = range(7)
 _AT_ONCE = 2000
 #: For so many sessions.
 _DEADLINE_S = 120.0
@@ -88,6 +91,31 @@ def session(seed: int, number: int, sample: bytes = SESSION) -> bytes:
         pieces = pieces or [b""]
     content = b"".join(pieces)
     return mutate_bytes(content, random) if random.randrange(2) else content
+
+
+def script(seed: int, number: int) -> bytes:
+    """Steps of several visitors at the agent's port, most of them clients who know the secret and are changed in a byte or not at all."""
+    random = Random(f"script {seed} {number}")
+    steps = []
+    for _ in range(random.randrange(1, 5)):
+        visitor = random.randrange(3 if random.randrange(4) else 256)
+        steps += [(_CONNECTS, visitor, b""), (_HELLO, visitor, _change(random, 8)), (_CLAIM, visitor, _change(random, 4))]
+    for _ in range(random.choice((0, 0, 1, 2, 5))):
+        what = random.choice((_ARRIVES, _ARRIVES, _ENDS, _TIME_PASSES, _NEW_OFFER, _HELLO, _CLAIM, _CONNECTS))
+        step = (what, random.randrange(4), random.randbytes(random.choice((0, 1, 4, 36, 40, 72, 255))))
+        steps.insert(random.randrange(len(steps) + 1), step)
+    if random.randrange(40) == 0:  # a crowd
+        steps = [(_CONNECTS, visitor, b"") for visitor in range(random.randrange(60, 120))] + steps
+    if random.randrange(4) == 0:
+        random.shuffle(steps)
+    return b"".join(bytes([what, visitor, len(content)]) + content for what, visitor, content in steps)
+
+
+def _change(random: Random, chance: int) -> bytes:
+    """A byte to change and how, and now and then where to cut; nothing most of the time."""
+    if random.randrange(chance):
+        return b""
+    return bytes([random.randrange(256), random.randrange(256), random.randrange(256)])[: random.choice((2, 2, 3))]
 
 
 def messages(sample: bytes) -> list[bytes]:

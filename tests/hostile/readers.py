@@ -1,8 +1,8 @@
-"""The readers that are fuzzed: of files (`file_readers.py`), of networks (`network_readers.py`), of what boards say (`peer_readers.py`)."""
+"""The readers that are fuzzed: of files, of networks, and of what boards, adb, trackers and agents say."""
 
 from __future__ import annotations
 
-from hostile import file_readers, network_readers, peer_readers
+from hostile import agent_readers, file_readers, network_readers, peer_readers
 from hostile.fuzzing import Reader
 
-READERS: tuple[Reader, ...] = (*file_readers.READERS, *peer_readers.READERS, *network_readers.READERS)
+READERS: tuple[Reader, ...] = (*file_readers.READERS, *peer_readers.READERS, *agent_readers.READERS, *network_readers.READERS)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile.agent_sessions import COMPILER, SESSION, build, messages, serve, session
+from hostile.agent_sessions import COMPILER, SESSION, build, messages, script, serve, session
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"{COMPILER} is not installed: apt-get install -y g++")
 SHORT, LONG = 500, 100_000
@@ -16,6 +16,11 @@ SHORT, LONG = 500, 100_000
 @pytest.fixture(scope="module")
 def stream() -> Path:
     return build("agent_stream")
+
+
+@pytest.fixture(scope="module")
+def reception() -> Path:
+    return build("agent_reception")
 
 
 def test_a_true_session_is_served_whole(stream: Path) -> None:
@@ -32,6 +37,36 @@ def test_mutated_sessions(stream: Path, count: int) -> None:
     ran = serve(stream, sessions)
     assert ran.crash is None, f"seed {seed}, {ran.crash}"
     assert ran.sessions == count and len(set(sessions)) > 0.7 * count and len(set(ran.lines)) > 20
+
+
+def _step(what: int, visitor: int, content: bytes = b"") -> bytes:
+    return bytes([what, visitor, len(content)]) + content
+
+
+@pytest.mark.parametrize(
+    ("steps", "came"),
+    [
+        ([_step(1, 0), _step(2, 0), _step(3, 0)], "1 1 0"),  # a true client
+        ([_step(1, 0), _step(2, 0), _step(3, 0, b"\x09\x01")], "0 0 1"),  # with one bit of its proof changed
+        ([_step(1, 0), _step(2, 0, b"\x00\x01"), _step(3, 0)], "0 0 1"),  # with another magic number
+        ([_step(1, 0), _step(2, 0), _step(6, 0, b"new"), _step(3, 0)], "0 1 1"),  # for an offer that does not stand any more
+        ([_step(1, 0), _step(2, 0), _step(5, 0, b"\x09"), _step(3, 0)], "0 0 1"),  # too late
+        ([_step(1, 0), _step(0, 0, b"x" * 36), _step(0, 0, b"y" * 40)], "0 0 1"),  # a stranger
+        ([*(_step(1, number) for number in range(70)), _step(2, 69), _step(3, 69)], "1 1 69"),  # a client behind a silent crowd
+    ],
+)
+def test_who_is_served(reception: Path, steps: list[bytes], came: str) -> None:
+    ran = serve(reception, [b"".join(steps)])
+    assert ran.crash is None and ran.lines == (came,)
+
+
+@pytest.mark.parametrize("count", [SHORT, pytest.param(LONG, marks=pytest.mark.long)])
+def test_mutated_visits(reception: Path, count: int) -> None:
+    seed = 0 if count == SHORT else int(time.time())
+    ran = serve(reception, [script(seed, number) for number in range(count)])
+    assert ran.crash is None, f"seed {seed}, {ran.crash}"
+    served, claimed, away = (sum(int(line.split()[place]) for line in ran.lines) for place in range(3))
+    assert ran.sessions == count and claimed >= served > 0.2 * count and away > 0.5 * count
 
 
 def test_the_sanitizers_are_on(stream: Path) -> None:

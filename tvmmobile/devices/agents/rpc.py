@@ -94,15 +94,16 @@ def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
     deadline = time.monotonic() + wait_s
     try:
         with TrackerLink(endpoint, deadline) as tracker:
-            code, place = tracker.ask([REQUEST, endpoint.key, "", 1])
+            answer = tracker.ask([REQUEST, endpoint.key, "", 1])
     except TimeoutError:
         raise LinkError(f"no agent of {endpoint.key!r} was free within {wait_s:g} s") from None
     except (OSError, ValueError, TypeError) as error:
         kind = HostGone if isinstance(error, ConnectionRefusedError) else LinkError
         raise kind(f"the tracker at {endpoint.host}:{endpoint.port} cannot be asked: {error}") from error
-    if code != SUCCESS:
-        raise LinkError(f"the tracker has no agent of {endpoint.key!r}")
-    return str(place[0]), int(place[1]), str(place[2])
+    match answer:
+        case [code, [str(host), int(port), str(offer)]] if code == SUCCESS and 0 < port < 1 << 16:
+            return host, port, offer
+    raise LinkError(f"the tracker has no agent of {endpoint.key!r}")
 
 
 class TrackerLink:
@@ -154,7 +155,11 @@ class TrackerLink:
         size = struct.unpack("<i", receive(self.sock, 4, self._deadline))[0]
         if not BYTES < size <= MAX_MESSAGE_BYTES:
             raise ValueError("its answer is invalid")
-        return json.loads(self._seal.opened(receive(self.sock, size, self._deadline)))
+        content = self._seal.opened(receive(self.sock, size, self._deadline))
+        try:
+            return json.loads(content)
+        except RecursionError:
+            raise ValueError("its answer is nested too deeply") from None
 
 
 @contextlib.contextmanager
