@@ -44,6 +44,13 @@ START_S = 120.0
 SMALL = ("--alpha", "0.25", "--resolution", "32", "--classes", "10")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _unencrypted() -> Iterator[None]:
+    """These clusters are this process's own, on loopback; tests/hostile has one with certificates."""
+    with dask.config.set({"distributed.comm.require-encryption": False}):
+        yield
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A scheduler with two workers under nannies."""
@@ -227,6 +234,13 @@ def test_nothing_listens_beyond_loopback(cluster: Any, address: str) -> None:
 def test_what_is_no_address(wrong: str, cli: CommandLine) -> None:
     outcome = cli("compile", "--dask", wrong)
     assert outcome.code == 1 and f"--dask {wrong} is not the address of a Dask scheduler." in outcome.err
+
+
+def test_an_address_without_encryption_is_refused(cli: CommandLine) -> None:
+    with dask.config.set({"distributed.comm.require-encryption": None}):
+        outcome = cli("compile", "--dask", "tcp://127.0.0.1:9")
+    assert outcome.code == 1 and "Everybody who reaches tcp://127.0.0.1:9 can run code there" in outcome.err
+    assert "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=False" in outcome.err
 
 
 def test_a_scheduler_that_does_not_answer() -> None:

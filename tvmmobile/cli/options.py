@@ -64,7 +64,7 @@ Dask = Annotated[
     typer.Option(
         "--dask",
         metavar="ADDRESS",
-        help="Run jobs on the Dask cluster with this scheduler, tcp://HOST:PORT; jobs for a registered board still run here.",
+        help="Run jobs on the Dask cluster with this scheduler, tls://HOST:PORT; jobs for a registered board still run here.",
     ),
 ]
 Pin = Annotated[bool, typer.Option("--pin", help="Pin the board's clocks at their maximum during the run, where permitted.")]

@@ -1,6 +1,7 @@
 """Jobs on a Dask cluster, with the interface of `workers.Workers`.
 
-The scheduler at the given address is trusted: Dask executes what its scheduler is told, and what comes back from it is unpickled.
+The scheduler at the given address is trusted: Dask executes what its scheduler is told, and what comes back from it is unpickled. So both
+ends need certificates (TLS), unless Dask's own configuration says in so many words that they do not.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ClusterWorkers:
         connect_s: how long the scheduler may take to answer.
 
     Raises:
-        UserError: the address is none, Dask is not installed, or a worker has other versions than this machine.
+        UserError: the address is invalid or not encrypted, Dask is not installed, or a worker has other versions than this machine.
         DeviceUnavailable: the scheduler does not answer, or has no workers.
     """
 
@@ -216,6 +217,16 @@ def check_address(address: str) -> None:
         )
 
 
+def _check_encrypted(address: str, required: bool | None) -> None:
+    """Raises `UserError` for an address without TLS, unless Dask's configuration, `None` by default, says that it is not required."""
+    if address.startswith("tcp://") and required is not False:
+        raise UserError(
+            f"Everybody who reaches {address} can run code there, and through its answers here: it is not encrypted.",
+            "Use tls:// with certificates (docs/devices.md says how), or, if nobody else can reach it, run first: "
+            "export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=False",
+        )
+
+
 async def _greet(address: str, connect_s: float) -> None:
     """Exchange greetings with the scheduler. A `Client` waits for ever for one that takes connections and says nothing."""
     from distributed.comm import connect
@@ -233,6 +244,7 @@ def _connected(address: str, connect_s: float) -> Any:
         import distributed
     except ImportError as error:
         raise UserError(f"--dask needs Dask: {error}.", "Run: python -m pip install 'tvmmobile[cluster]'") from error
+    _check_encrypted(address, dask.config.get("distributed.comm.require-encryption", None))
     if not debug_level():  # what it logs of connections that end reaches the user as a sentence of ours
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"})  # libraries travel with their jobs
