@@ -146,6 +146,19 @@ def test_a_virtual_boards_full_disk_is_no_outage(small_disk: Path, monkeypatch: 
     assert caught.value.filename == str(small_disk)
 
 
+@pytest.mark.parametrize(("ends", "reason"), [("KILL SEGV", "SEGV"), ("KILL KILL", "KILL"), ("SEGV", "SEGV")])
+def test_a_session_that_somebody_killed_is_tried_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, reason: str) -> None:
+    left = ends.split()
+
+    def ending(*_: object) -> None:
+        raise RuntimeError(f"tvmmobile session crashed: killed by SIG{left.pop(0)}")
+
+    monkeypatch.setattr("tvmmobile.running.measure.open_session", ending)
+    with pytest.raises(MeasureError) as caught:
+        Agents(find_device("pi4").profile, Endpoint("127.0.0.1", 1, "pi4", "")).measure_kernel(tmp_path / "net.so", "main", [], 1)
+    assert (caught.value.reason, left) == (f"killed by SIG{reason}", [])
+
+
 def misbehave(how: str) -> str:
     """A job for a worker."""
     if how == "die":

@@ -7,6 +7,7 @@ On a virtual board a run's executed blocks and cache misses are counted, and the
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import statistics
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy.typing as npt
 
@@ -38,6 +39,9 @@ _OURS = ("settle", "min_total_ms", "max_total_ms")
 ELF_AARCH64 = 183
 #: What the agent answers when it ends a session itself (agent.cc, `SayWhy`).
 _ENDED = re.compile(r"tvmmobile session (crashed|timeout): ([^\n]*)")
+_KILLED = "killed by SIGKILL"
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 
 class MeasureError(Exception):
@@ -170,6 +174,21 @@ class Startup:
     first_seconds: float
 
 
+def _again_if_killed(verb: Callable[Given, Found]) -> Callable[Given, Found]:
+    """Once more where somebody killed the session, as the kernel does when memory runs out: no library's fault ends with that signal."""
+
+    @functools.wraps(verb)
+    def tried(*given: Given.args, **named: Given.kwargs) -> Found:
+        try:
+            return verb(*given, **named)
+        except MeasureError as error:
+            if error.reason != _KILLED:
+                raise
+        return verb(*given, **named)
+
+    return tried
+
+
 @dataclass(frozen=True)
 class Agents:
     """The agents of a started device, as any process of this machine reaches them; each verb opens a session of its own with a free one.
@@ -185,6 +204,7 @@ class Agents:
     profile: DeviceProfile
     endpoint: Endpoint
 
+    @_again_if_killed
     def measure_kernel(
         self, library: Path, function: str, arrays: Sequence[Array], timeout_s: float, timing: Timing = ONCE, outputs: Sequence[int] = (-1,)
     ) -> KernelRun:
@@ -195,6 +215,7 @@ class Agents:
             latency = self._timed(session, module, function, timing, tensors)
             return KernelRun(latency, tuple(session.get(tensors[index]) for index in outputs))
 
+    @_again_if_killed
     def measure_network(self, library: Path, input_array: Array, timeout_s: float, timing: Timing = WARM) -> NetworkRun:
         """Run a Relax VM library whose `main` takes one tensor and returns one; a run to warm up allocates the activations."""
         with self._session(timeout_s) as session:
@@ -216,6 +237,7 @@ class Agents:
             (first_ns,) = json.loads(bytes(answer))["samples_ns"]
             return Startup(init_seconds, first_ns * 1e-9)
 
+    @_again_if_killed
     def outputs(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> list[Array]:
         """What a Relax VM library's `main` returns for each input; no latency, so a virtual board need not model one."""
         found = []
