@@ -6,6 +6,8 @@
 Prints how many inputs each reader had, how many a second, and how many it accepted; then every fault once, with the input that shows it
 cut down to what matters. A fault is another exception than the reader documents, a message that is not one printable line, more than
 seconds of processor time, more than 1 GiB of memory, or the end of the process. Ends with 1 if there is one.
+
+A million inputs take 7 to 14 minutes, on one core. The agent's C++ has tests of its own: tests/hostile/test_agent_sessions.py.
 """
 
 from __future__ import annotations

@@ -154,8 +154,8 @@ def test_what_is_no_port(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(caught.value.message) < 200
 
 
-@pytest.mark.parametrize("change", [("adb", "a\nb"), ("desk", "d" * 5000), ("serial", "s\x1b[2J")])
-def test_a_damaged_device_is_told_in_a_line(change: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", [("adb", "a\nb"), ("desk", "d" * 5000), ("serial", "s\x1b[2J"), (3336, -1.5), (1.8e9, math.inf)])
+def test_a_damaged_device_is_told_in_a_line(change: tuple[object, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path))
     (tmp_path / "devices").mkdir()
     core = {"implementer": 65, "part": 3336, "max_hz": 1.8e9}
@@ -166,3 +166,13 @@ def test_a_damaged_device_is_told_in_a_line(change: tuple[str, str], tmp_path: P
     with pytest.raises(UserError, match="describe") as caught:
         load_device("desk")
     assert caught.value.message.isprintable() and len(caught.value.message) < 600
+
+
+def test_a_device_without_cores_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path))
+    (tmp_path / "devices").mkdir()
+    facts = {"architecture": "aarch64", "model": "", "cores": [], "memory_bytes": 1, "system": "", "kernel": "", "libc": ""}
+    board = {"address": {"kind": "adb", "serial": "x"}, "directory": "/d", "facts": facts, "added": ""}
+    (tmp_path / "devices" / "desk.json").write_text(json.dumps({"name": "desk", "boards": [board]}))
+    with pytest.raises(UserError, match=r"boards\[0\]\.facts\.cores: Tuple should have at least 1 item"):
+        load_device("desk")

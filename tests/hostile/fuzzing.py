@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -168,7 +169,7 @@ def fuzz(judge: Judge, seed: int, numbers: Sequence[int], begun: Callable[[int],
 
 def share(reader: Reader, readers: Sequence[Reader], inputs: int) -> int:
     """How many of all inputs a reader gets."""
-    return max(1, round(inputs / reader.cost / sum(1 / one.cost for one in readers)))
+    return math.ceil(inputs / reader.cost / sum(1 / one.cost for one in readers))
 
 
 def _unsaid(error: UserError) -> str:

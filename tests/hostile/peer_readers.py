@@ -259,6 +259,15 @@ def _maps(_folder: Path) -> Prepared:
     return [text.encode()], read
 
 
+def _program(folder: Path) -> Prepared:
+    """The profile that a program left, and what it had mapped."""
+    from tvmmobile.virtual.program import _read_profile
+
+    samples, _ = _profile(folder)
+    (folder / "7.maps").write_bytes(b"\xff")
+    return samples, at(folder / "7.profile", lambda: _read_profile(folder, 7, "a.out"))
+
+
 def _profile(_folder: Path) -> Prepared:
     from tvmmobile.virtual.profile import basic_blocks, parse_profile
 
@@ -287,5 +296,6 @@ READERS = (
     Reader("known-hosts", "text", _known_hosts, cost=2),
     Reader("elf", "bytes", _elf, (NotElf,)),
     Reader("maps", "text", _maps),
+    Reader("program", "json", _program),
     Reader("profile", "json", _profile, (ValueError,)),
 )

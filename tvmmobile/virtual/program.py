@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmmobile.system.doctor import require
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.cores.core_model import CoreTime, core_time
@@ -196,7 +196,10 @@ def _check_end(code: int, name: str) -> None:
 def _read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
     """The profile of the one process with a region, else of the program itself, and that process's memory map."""
     texts = {int(path.stem): path.read_bytes() for path in folder.glob("*.profile")}
-    profiles = {pid: parse_profile(text) for pid, text in texts.items()}
+    try:
+        profiles = {pid: parse_profile(text) for pid, text in texts.items()}
+    except ValueError as error:
+        raise UserError(f"{name} left {one_line(error)}.", f"Free some space in {folder.parent}; it ends with the program.") from error
     marked = [pid for pid, profile in profiles.items() if profile.regions or profile.problem]
     if len(marked) > 1:
         raise UserError(f"{len(marked)} processes of {name} have regions.", "Mark the region in one process only.")

@@ -56,7 +56,7 @@ class LinuxCore(_Strict):
 
     implementer: int
     part: int
-    max_hz: float
+    max_hz: Annotated[float, Field(ge=0, le=1e12)]
 
 
 class Facts(_Strict):
@@ -78,7 +78,7 @@ class Facts(_Strict):
 
     architecture: str
     model: str
-    cores: tuple[LinuxCore, ...]
+    cores: tuple[LinuxCore, ...] = Field(min_length=1)
     memory_bytes: int
     system: str
     kernel: str
