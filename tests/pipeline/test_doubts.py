@@ -98,13 +98,13 @@ def best_us(database: Database) -> float | None:
 @pytest.mark.parametrize(
     ("outcome", "said"),
     [
-        (Outcome(805.0, 7), "805.0 us; its record says 10.0 us: the record was false and no longer counts."),
+        (Outcome(805.0, 7), "805.0 us modelled; its record says 10.0 us: the record was false and no longer counts."),
         (Outcome(None, error="crashed"), "failed, crashed; its record says 10.0 us: the record was false and no longer counts."),
     ],
 )
 def test_a_false_record_no_longer_counts(tmp_path: Path, outcome: Outcome, said: str) -> None:
     false, remarks, database = again(tmp_path, outcome)
-    assert false and remarks == [f"{TASK.name}: measured again, {said}"]
+    assert false and remarks == [f"{TASK.name}: timed again, {said}"]
     for found in (database, Database(PI, (tmp_path,), None)):
         assert best_us(found) == 500.0
         assert [(one.latency_us, one.again) for one in found.records(TASK)] == [(outcome.latency_us, True), (500.0, False)]
@@ -112,7 +112,9 @@ def test_a_false_record_no_longer_counts(tmp_path: Path, outcome: Outcome, said:
 
 def test_a_record_that_stands_is_asked_once(tmp_path: Path) -> None:
     false, remarks, database = again(tmp_path, Outcome(11.0, 7))
-    assert not false and remarks[0].endswith("11.0 us; its record says 10.0 us: the record stands, and the network is what differs.")
+    assert not false and remarks[0].endswith(
+        "11.0 us modelled; its record says 10.0 us: the record stands, and the network is what differs."
+    )
     for found in (database, Database(PI, (tmp_path,), None)):
         assert best_us(found) == 11.0 and doubted(results_with(11.0, 812.3), found, TASKS) == {}
 

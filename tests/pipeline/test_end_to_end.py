@@ -174,7 +174,7 @@ def compiled(story: Story, finished: Run) -> Path:
 
 def announced(run: Run) -> tuple[int, int]:
     """Records that were there, and trials to run, as the command said."""
-    found = re.search(r"\d+ distinct kernels, (\d+) records, (\d+) trials to run", run.command.errors)
+    found = re.search(r"\d+ distinct kernels?, (\d+) records?, (\d+) trials? to run", run.command.errors)
     assert found, run.command.errors
     return int(found.group(1)), int(found.group(2))
 

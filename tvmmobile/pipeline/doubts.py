@@ -39,8 +39,8 @@ def measure_again(
         database.append([new])
         assert old.latency_us is not None
         wrong = new.latency_us is None or is_far(old.latency_us, new.latency_us)
-        now = f"{new.latency_us:.1f} us" if new.latency_us is not None else f"failed, {new.error}"
+        now = f"{new.latency_us:.1f} us {bench.profile.origin.kind}" if new.latency_us is not None else f"failed, {new.error}"
         verdict = "the record was false and no longer counts" if wrong else "the record stands, and the network is what differs"
-        said(f"{task.name}: measured again, {now}; its record says {old.latency_us:.1f} us: {verdict}.")
+        said(f"{task.name}: timed again, {now}; its record says {old.latency_us:.1f} us: {verdict}.")
         false |= wrong
     return false
