@@ -18,7 +18,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import tune as stage
-from tvmmobile.pipeline.build import Built, VariantJob, variant_job
+from tvmmobile.pipeline.build import Built, VariantJob, _placed, variant_job
 from tvmmobile.pipeline.listener import TuningPlan
 from tvmmobile.pipeline.stages import build_libraries
 from tvmmobile.tuning.claims import RefusedLine
@@ -123,3 +123,11 @@ def test_a_plan_says_what_was_passed_over_and_why_it_is_idle(capsys: pytest.Capt
     said = " ".join(capsys.readouterr().err.split())
     assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was passed over: " in said
     assert "float32_t1.jsonl, line 3: it lies." in said
+
+
+def test_where_a_refused_line_is(tmp_path: Path) -> None:
+    """By the number of its directory; a shipped log's path is its own."""
+    logs = (tmp_path / "a", tmp_path / "b")
+    lines = {logs[1] / "pi4" / "x.jsonl": Path("1/pi4/x.jsonl"), tmp_path / "c" / "pi4" / "x.jsonl": tmp_path / "c" / "pi4" / "x.jsonl"}
+    for path, placed in lines.items():
+        assert _placed(RefusedLine(path, 1, "it lies"), logs).path == placed

@@ -16,7 +16,6 @@ from log_samples import PI, PROFILE, schedules, write_log
 
 from tvmmobile.devices.protocol import EMULATED, MEASURED
 from tvmmobile.graph.layers import Conv2d, Dense
-from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import task_from_json
 from tvmmobile.schedules import templates_for
@@ -157,7 +156,7 @@ def test_threads_share_the_work_among_the_cores_there_are(threads: int, least: f
 def test_what_a_clock_measured_has_no_cycles_and_a_peak_only_where_the_core_is_known() -> None:
     board = replace(PROFILE, origin=MEASURED)
     fast, slow = (Record(TASK, schedules(TASK)[0], factor * PEAK_US) for factor in (0.5, 1.5))
-    known, unknown = Identity.of(board), Identity.of(replace(board, mcpu="generic", machine=machine_of("generic")))
+    known, unknown = Identity.of(board), Identity.of(replace(board, cpu="Cortex-X925", mcpu="cortex-x3"))
     assert known.refuses(known, slow) == "" and "peak of the cores" in known.refuses(known, fast)
     assert unknown.refuses(unknown, fast) == ""
     assert Limits.of(replace(board, clock_hz=0.0)) is None and Limits.of(replace(board, origin=EMULATED)) is None

@@ -190,12 +190,16 @@ def build(job: VariantJob) -> Built:
     steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)
     ranks = _ranks(job, database, plan.steps)
     _write_manifest(job, imported, [_kernel(step, choices[step.task].schedule, ranks, basis) for step in steps])
-    return Built(library, tuple(_placed(line, job.logs) for line in database.refused), database.outdated)
+    read = [database] if basis is database else [database, basis]
+    return Built(library, tuple(_placed(line, job.logs) for each in read for line in each.refused), database.outdated)
 
 
 def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
-    number, directory = next((number, directory) for number, directory in enumerate(logs) if line.path.is_relative_to(directory))
-    return replace(line, path=Path(str(number)) / line.path.relative_to(directory))
+    """The line with its path as `Built` has it; one of the shipped logs, which a twin's always are read from, has its own."""
+    for number, directory in enumerate(logs):
+        if line.path.is_relative_to(directory):
+            return replace(line, path=Path(str(number)) / line.path.relative_to(directory))
+    return line
 
 
 def _twin_database(job: VariantJob) -> Database:

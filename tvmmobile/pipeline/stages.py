@@ -97,7 +97,8 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
         progress(job.spec.variant)
         for line in built.refused:
             number, *rest = line.path.parts
-            refused[replace(line, path=job.logs[int(number)].joinpath(*rest))] = None
+            path = line.path if line.path.is_absolute() else job.logs[int(number)].joinpath(*rest)
+            refused[replace(line, path=path)] = None
         outdated = max(outdated, built.outdated)
     if said is not None and refused:
         said(passed_over(list(refused)))

@@ -136,7 +136,9 @@ class Limits:
         """Those of a device; `None` where nothing is known of the clock, as of a machine that emulates the board."""
         if profile.origin.kind == "emulated" or not profile.clock_hz:
             return None
-        lanes = profile.machine.fma_lanes_per_cycle if profile.origin.modelled or is_known(profile.mcpu) else 0
+        # A core that LLVM does not know has an older one's name there, and may be faster than that.
+        known = profile.origin.modelled or is_known(profile.cpu.lower().replace(" ", "-"))
+        lanes = profile.machine.fma_lanes_per_cycle if known else 0
         return cls(profile.clock_hz, profile.cores, lanes, profile.origin.modelled)
 
     def contradiction(self, task: Task, schedule: Schedule, figures: Figures) -> str:
