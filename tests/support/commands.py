@@ -49,6 +49,11 @@ class Command:
         return self._process.pid
 
     @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    @property
     def errors(self) -> str:
         """What it wrote to stderr so far."""
         return self._errors.read_text()
