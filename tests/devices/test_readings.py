@@ -46,6 +46,7 @@ def test_a_core_without_a_part_is_none() -> None:
         (0, 0xD08, 0.0),
         (0x41, 0xD0B, 1.8e9),
     ]
+    assert [core.max_hz for core in parse_cores(text, ["9" * 12, "1", "2"])] == [0.0, 2000.0]
     assert parse_memory(f"MemTotal: {ENDLESS} kB") == 0 and hottest([ENDLESS, "²", "45000"]) == 45.0
 
 

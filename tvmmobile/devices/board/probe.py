@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from tvmmobile.devices.board.registered import Facts, LinuxCore
+from tvmmobile.devices.board.registered import MOST_HZ, Facts, LinuxCore
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable
 
@@ -130,8 +130,9 @@ def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:
         index, part = number_in(fields.get("processor", "")), number_in(fields.get("CPU part", ""))
         if index is None or part is None:
             continue
-        clock = number_in(max_khz[index]) if index < len(max_khz) else None
-        cores.append(LinuxCore(implementer=number_in(fields.get("CPU implementer", "")) or 0, part=part, max_hz=(clock or 0) * _HZ_PER_KHZ))
+        clock_hz = (number_in(max_khz[index]) or 0) * _HZ_PER_KHZ if index < len(max_khz) else 0.0
+        implementer = number_in(fields.get("CPU implementer", "")) or 0
+        cores.append(LinuxCore(implementer=implementer, part=part, max_hz=clock_hz if clock_hz <= MOST_HZ else 0.0))
     return tuple(cores)
 
 
