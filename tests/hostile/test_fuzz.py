@@ -18,8 +18,7 @@ from hostile import fuzzing
 from hostile.campaign import campaign
 from hostile.fuzzing import Judge, Reader, fuzz, judging
 from hostile.mutations import Shape, mutated, packed
-from hostile.network_readers import READERS as SLOW  # importing PyTorch's exporter and TVM takes seconds
-from hostile.readers import READERS
+from hostile.readers import READERS, SLOW
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
