@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -94,7 +95,12 @@ def test_hang_ends_at_the_deadline(endpoint: Endpoint, library: Path, function: 
 
 def emulated() -> list[psutil.Process]:
     """This process's agents and their sessions."""
-    return [p for p in psutil.Process().children(recursive=True) if "qemu" in p.name()]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a session that has just ended
+            if "qemu" in process.name():
+                found.append(process)
+    return found
 
 
 def busy_agents() -> list[psutil.Process]:

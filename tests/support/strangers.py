@@ -34,7 +34,6 @@ def told(message):
 def tagged(message, tag=bytes(32)):
     text = tag + json.dumps(message).encode()
     return struct.pack("<i", len(text)) + text
-assert os.getuid() == 65534
 """
 
 
@@ -44,14 +43,13 @@ def _python() -> str:
 
 
 @contextmanager
-def stranger(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def stranger(code: str, *arguments: object, user: int = NOBODY) -> Iterator[subprocess.Popen[str]]:
     """Run a script as that user while the context lasts, `TOOLS` before it; skips the test where that is not possible."""
-    if os.geteuid() != 0:
+    if user != os.geteuid() and os.geteuid() != 0:
         pytest.skip("only root can act as another user")
     words = [_python(), "-I", "-S", "-c", TOOLS + code, *map(str, arguments)]
-    with subprocess.Popen(
-        words, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    other = {"user": user, "group": user, "extra_groups": []} if user != os.geteuid() else {}
+    with subprocess.Popen(words, cwd="/", env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **other) as process:  # type: ignore[call-overload]
         try:
             yield process
         finally:
