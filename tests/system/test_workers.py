@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -81,6 +83,27 @@ def test_a_job_is_not_blamed_for_a_kill_from_outside(workers: Workers, tmp_path:
 def test_a_job_that_kills_its_worker_again_is_blamed(workers: Workers, tmp_path: Path) -> None:
     ((_, result),) = workers.run(die, [tmp_path], 60)
     assert isinstance(result, WorkerError) and str(result) == "its worker process died (exit code -9)"
+
+
+def test_starting_is_tried_until_what_they_are_forked_from_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, refused = (
+        forkserver.connect_to_new_process,
+        [ConnectionRefusedError(errno.ECONNREFUSED, "refused"), EOFError("unexpected EOF")],
+    )
+
+    def dying(descriptors: list[int]) -> Any:
+        if refused:
+            raise refused.pop()
+        return connect(descriptors)
+
+    monkeypatch.setattr(forkserver, "connect_to_new_process", dying)
+    monkeypatch.setattr("tvmmobile.system.workers._PAUSES_S", (0.0, 0.0))
+    with Workers(1, folder=tmp_path) as workers:
+        assert list(workers.run(len, ["four"], 60)) == [("four", 4)]
+    refused += [ConnectionRefusedError(errno.ECONNREFUSED, "refused")] * 10
+    with pytest.raises(UserError, match=r"^worker processes cannot be started: \[Errno 111\] refused\."):
+        Workers(1, folder=tmp_path)
+    assert len(refused) == 7 and list(tmp_path.iterdir()) == []
 
 
 def test_workers_that_cannot_start_are_no_jobs_fault(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker, spawn
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -45,6 +45,8 @@ _NOTICED_S = 0.3
 #: How often workers may die while they start, and a job be lost while it is alone.
 _MOST_STARTS = _MOST_TRIES = 3
 _PR_SET_PDEATHSIG = 1
+#: Between attempts to start any. A large process that was killed takes a while to die.
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 #: What worker processes are called.
 _WORKER = "tvmmobile worker"
 _preparation = spawn.get_preparation_data
@@ -97,7 +99,7 @@ class Workers:
         self._lock = threading.Lock()
         self._failed_starts = 0
         try:
-            self._pool = _Pool(count, self._scratch, self._preload)
+            self._pool = self._started()
         except BaseException:  # Ctrl-C above all
             self._held.close()
             raise
@@ -177,7 +179,15 @@ class Workers:
                     "Look at the kernel's log (dmesg): it kills processes when memory runs out. TVMMOBILE_DEBUG=1 shows what they print.",
                 )
             self._pool.stop()
-            self._pool = _Pool(self.count, self._scratch, self._preload)
+            self._pool = self._started()
+
+    def _started(self) -> _Pool:
+        """New processes. What they are forked from may just be dying, and is started again once it is dead."""
+        for pause_s in _PAUSES_S:
+            with suppress(UserError):
+                return _Pool(self.count, self._scratch, self._preload)
+            time.sleep(pause_s)
+        return _Pool(self.count, self._scratch, self._preload)
 
     def _result(self, future: Any, timeout_s: float) -> Any:
         if not future.done():
