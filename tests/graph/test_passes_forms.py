@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_networks import error_against_torch, prepared, seeded, unit
 from torch import nn
 from torch.nn import functional
+from tvm.relax.dpl import is_op
 
-from tvmmobile.graph.curves import CURVES
-from tvmmobile.graph.layers import Conv2d, Opaque
+from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Curve
+from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Opaque
 
 TOLERANCE = 1e-5
 IMAGE = (1, 3, 9, 9)
@@ -68,6 +70,42 @@ def test_forms_of_curves(tmp_path: Path, function: Function, name: str) -> None:
 def test_what_only_looks_like_it(tmp_path: Path, function: Function) -> None:
     network = seeded(*unit(3, 8, 3, activation=Lambda(function)), *unit(8, 9))
     assert not CURVES.keys() & {layer.clamp for layer in convolutions(network)}
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+class _Operands(nn.Module):
+    """A product with another tensor, slopes of channels, and something times itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3 if place == 0 else 8, 8, 1 if place else 3) for place in range(4))
+        self.register_buffer("slope", torch.linspace(-1, 1, 8).reshape(1, 8, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        before = self.convs[0](image)
+        gated = self.convs[1](before) * before
+        sloped = self.convs[2](gated)
+        last = self.convs[3](torch.maximum(sloped, torch.tensor(0.0)) + torch.minimum(sloped, torch.tensor(0.0)) * self.slope)
+        return last * last + self.convs[2](last + last)
+
+
+def test_one_entry_is_all_that_a_curve_with_operands_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the network to the kernel."""
+    add, multiply, largest, least = (is_op(f"relax.{name}") for name in ("add", "multiply", "maximum", "minimum"))
+    times = Curve(
+        lambda x, other: x * other, lambda v, x, other: x * other, 1e-7, (lambda x, number, other: multiply(x, other),), (TENSOR,)
+    )
+    sloped = Curve(
+        lambda x, slope: np.where(x > 0, x, slope * x),
+        lambda v, x, slope: v.bounded(x, 0.0, None) + slope * v.limited(x, None, 0.0),
+        1e-7,
+        (lambda x, number, slope: add(largest(x, number(0.0)), multiply(least(x, number(0.0)), slope)),),
+        (CHANNEL,),
+    )
+    monkeypatch.setitem(CURVES, "times", times)
+    monkeypatch.setitem(CURVES, "sloped", sloped)
+    network = seeded(_Operands())
+    assert [layer.clamp for layer in convolutions(network)] == [NO_CLAMP, "times", "sloped", NO_CLAMP, NO_CLAMP]
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 #: Kinds of operands, see `Curve.operands`.
 CHANNEL, TENSOR = "channel", "tensor"
 Float64 = npt.NDArray[np.float64]
-#: From a pattern of Relax, and what makes the pattern of a constant with that value, to the pattern of a form in which networks have it.
-Spelling = Callable[[Any, Callable[[float], Any]], Any]
+#: From a pattern of Relax, what makes the pattern of a constant with that value, and the operands' patterns, to the pattern of a form in
+#: which networks have it.
+Spelling = Callable[..., Any]
 
 
 @dataclass(frozen=True)

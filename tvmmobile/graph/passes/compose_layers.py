@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from tvmmobile.graph.curves import CURVES, Spelling
+from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Spelling
 from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.rewriting import bindings_of, holds, mutate_main, readers_of
@@ -59,16 +59,19 @@ class LayerComposer:
             found = {str(name): expression for name, expression in context.annotated_expr.items()}
             if _read_outside(context):
                 return False  # a kernel has one result; of two sums, this one is what is added, and the other operand may be the sum
-            if any(not holds(found[name], value) for name, value in form.numbers.items()):
-                return False
-            layer = _layer_of(found, self.dtype, form.curve)
+            inside = [expression for binding in context.matched_bindings.items() for expression in binding]
+            others = [found[name] for name in ("residual", *form.operands(TENSOR)) if name in found]
+            if any(other.same_as(expression) for other in others for expression in inside):
+                return False  # a sum and itself
+            layer = _layer_of(found, self.dtype, form)
             return layer is not None and self.accepts(layer)
 
-        patterns = [(form.name, form.pattern, form.parts, partial(check, form=form)) for form in _forms()]
+        forms = _forms()
+        patterns = [(form.name, form.pattern, form.parts, partial(check, form=form)) for form in forms]
         module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(module)
-        return relax.transform.DeadCodeElimination()(self._externalize(module))
+        return relax.transform.DeadCodeElimination()(self._externalize(module, forms))
 
-    def _externalize(self, module: Any) -> Any:
+    def _externalize(self, module: Any, forms: list[_Form]) -> Any:
         """Replace calls of composed functions in `main` by calls of external functions."""
         import tvm
         from tvm import relax
@@ -81,7 +84,7 @@ class LayerComposer:
             def visit_call_(self, call: Any) -> Any:
                 if not isinstance(call.op, tvm.ir.GlobalVar):
                     return call
-                found = _composed_layer(module[call.op], dtype)
+                found = _composed_layer(module[call.op], dtype, forms)
                 if found is None:
                     return call
                 composed, places = found
@@ -102,24 +105,30 @@ def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | MaxPool]:
     return isinstance(layer, MaxPool) or (isinstance(layer, Conv2d) and not layer.scaled)
 
 
-def _composed_layer(function: Any, dtype: str) -> tuple[ComposedLayer, tuple[int, ...]] | None:
-    """The layer that a composed function computes, and which arguments it reads (data, gate, residual); `None` for other functions."""
-    kind, _, curve = str((function.attrs or {}).get("Composite", "")).partition(CURVE_MARK)
-    if kind not in (CONV2D, DENSE, POOL, MAX_POOL):
+def _composed_layer(function: Any, dtype: str, forms: list[_Form]) -> tuple[ComposedLayer, tuple[int, ...]] | None:
+    """The layer that a composed function computes, and which arguments it reads: data, gate, residual, operands of its steps; `None` for
+    other functions.
+    """
+    name = str((function.attrs or {}).get("Composite", ""))
+    if name.partition(CURVE_MARK)[0] not in (CONV2D, DENSE, POOL, MAX_POOL):
         return None
-    found: dict[str, Any] = {}
-    for binding in bindings_of(function):
-        _annotate(binding, found)
-    layer = _layer_of(found, dtype, curve)
-    assert layer is not None, f"composed from an unknown pattern: {function}"
-    if isinstance(layer, Pool | MaxPool):
-        return ComposedLayer(layer, NO_PARAMETERS), (0,)
-    weight = np.ascontiguousarray(found["weight"].value.numpy())
-    parameters = list(function.params)
-    read = _scaled_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
-    read = (*read, found["residual"]) if "residual" in found else read
-    places = tuple(next(place for place, parameter in enumerate(parameters) if parameter.same_as(one)) for one in read)
-    return ComposedLayer(layer, LayerParameters(weight, found["bias"].value.numpy().reshape(-1))), places
+    values = {binding.var: binding.value for binding in bindings_of(function)}
+    for form in forms:
+        matched = form.pattern.extract_matched_expr(function.body.body, values) if form.name == name else None
+        found = {part: values.get(matched[pattern], matched[pattern]) for part, pattern in form.parts.items()} if matched else {}
+        layer = _layer_of(found, dtype, form) if matched else None
+        if layer is None:
+            continue
+        if isinstance(layer, Pool | MaxPool):
+            return ComposedLayer(layer, NO_PARAMETERS), (0,)
+        read = _scaled_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
+        read = (*read, *(found[part] for part in ("residual", *form.operands(TENSOR)) if part in found))
+        parameters = list(function.params)
+        places = tuple(next(place for place, parameter in enumerate(parameters) if parameter.same_as(one)) for one in read)
+        weight = np.ascontiguousarray(found["weight"].value.numpy())
+        bias, *operands = (found[part].value.numpy().reshape(-1) for part in ("bias", *form.operands(CHANNEL)))
+        return ComposedLayer(layer, LayerParameters(weight, bias, tuple(operands))), places
+    raise AssertionError(f"composed from an unknown pattern: {function}")
 
 
 def _scaled_operands(found: dict[str, Any]) -> tuple[Any, ...]:
@@ -147,35 +156,6 @@ def _read_outside(context: Any) -> bool:
     )
 
 
-def _annotate(binding: Any, found: dict[str, Any]) -> None:
-    """Note what part of a pattern a binding of a composed function is; they come in order of execution."""
-    import tvm
-
-    call = binding.value
-    name = getattr(call.op, "name", "")
-    constant = next((argument for argument in call.args if isinstance(argument, tvm.ir.GenericConst)), None)
-    if name in _POOLS:
-        found[_POOLS[name]] = call
-    elif name == "relax.permute_dims":
-        found["permute"] = call
-    elif name in ("relax.nn.conv2d", "relax.matmul"):
-        found["product"], found["weight"] = call, call.args[1]
-    elif name == "relax.add" and constant is not None:
-        found.setdefault("bias", constant)
-    elif name == "relax.add":
-        found["residual"] = next(argument for argument in call.args if not argument.same_as(found["sum"]))
-    elif name == "relax.multiply" and "product" not in found:
-        found["scaled"] = call
-    elif name in _BOUNDS:
-        found[_BOUNDS[name]] = constant
-    if name == "relax.add":
-        found.setdefault("sum", binding.var)
-
-
-_POOLS = {"relax.mean": "mean", "relax.nn.max_pool2d": "max pool"}
-_BOUNDS = {"relax.maximum": "low", "relax.minimum": "high"}
-
-
 @dataclass(frozen=True)
 class _Form:
     """One way in which a network has a layer.
@@ -198,6 +178,11 @@ class _Form:
         """Attribute value of the composed function."""
         return self.kind + (CURVE_MARK + self.curve if self.curve else "")
 
+    def operands(self, kind: str) -> list[str]:
+        """Parts that are the curve's operands of a kind, in order."""
+        count = CURVES[self.curve].operands.count(kind) if self.curve else 0
+        return [f"{kind} {number}" for number in range(count)]
+
 
 def _forms() -> list[_Form]:
     """The most specific first."""
@@ -219,17 +204,22 @@ def _forms() -> list[_Form]:
 
 
 def _curve_form(kind: str, layer: _Sum, curve: str, spelling: Spelling) -> _Form:
-    from tvm.relax.dpl import is_const
+    from tvm.relax.dpl import is_const, wildcard
 
     total, parts = layer
     numbers: dict[str, float] = {}
+    operands = []
+    for place, operand in enumerate(CURVES[curve].operands):
+        name = f"{operand} {CURVES[curve].operands[:place].count(operand)}"
+        parts[name] = is_const() if operand == CHANNEL else wildcard()
+        operands.append(parts[name])
 
     def number(value: float) -> Any:
         name = f"number {len(numbers)}"
         numbers[name], parts[name] = value, is_const()
         return parts[name]
 
-    return _Form(kind, spelling(total, number), parts, curve, numbers)
+    return _Form(kind, spelling(total, number, *operands), parts, curve, numbers)
 
 
 def _bounded(layer: _Sum, bounds: tuple[str, ...]) -> _Sum:
@@ -266,21 +256,23 @@ def _sum(operator: str, before: str, order: str) -> _Sum:
     return pattern, parts
 
 
-def _layer_of(found: dict[str, Any], dtype: str, curve: str) -> Layer | None:
+def _layer_of(found: dict[str, Any], dtype: str, form: _Form) -> Layer | None:
     """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape, dilation)."""
     if "mean" in found:
         return _pool_of(found["mean"], dtype)
     if "max pool" in found:
         return _max_pool_of(found["max pool"], dtype)
-    product, bias = found["product"], found["bias"]
-    clamp = curve or _bounds_of(found)
-    out_shape = [int(extent) for extent in product.ty.shape]
-    bias_shape = [int(extent) for extent in bias.ty.shape]
-    if str(product.ty.dtype) != dtype:
+    product = found["product"]
+    clamp = form.curve or _bounds_of(found)
+    shapes = {part: [int(extent) for extent in expression.ty.shape] for part, expression in found.items()}
+    out_shape = shapes["product"]
+    if str(product.ty.dtype) != dtype or clamp is None or out_shape[0] != 1:
         return None
-    if clamp is None or out_shape[0] != 1 or bias_shape[-1] != out_shape[-1] or any(extent != 1 for extent in bias_shape[:-1]):
+    if any(not holds(found[name], value) for name, value in form.numbers.items()):
         return None
-    if "residual" in found and [int(extent) for extent in found["residual"].ty.shape] != out_shape:
+    if any(shapes[part] != [*[1] * (len(shapes[part]) - 1), out_shape[-1]] for part in ("bias", *form.operands(CHANNEL))):
+        return None
+    if any(shapes[part] != out_shape for part in ("residual", *form.operands(TENSOR)) if part in found):
         return None
     data_shape = [int(extent) for extent in product.args[0].ty.shape]
     if product.op.name == "relax.matmul":
