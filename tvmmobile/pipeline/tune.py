@@ -16,6 +16,7 @@ from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_tri
 from tvmmobile.pipeline.request import Models, Request, device_of
 from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
 from tvmmobile.results.file import Results
+from tvmmobile.results.report.wording import plural
 from tvmmobile.running.bench import Bench
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
@@ -112,7 +113,7 @@ def _idle(asked: int | None, first: int) -> str:
     if not asked:
         return ""
     many = f"; those that a plan may use have {asked}, all of them, or as many as their template needs" if asked > first else ""
-    return f"Nothing to try for --trials {asked}: every kernel has records of {first} schedules, or of all that it has{many}."
+    return f"Nothing to try for --trials {asked}: every kernel has records of {plural(first, 'schedule')}, or of all that it has{many}."
 
 
 def tune(
