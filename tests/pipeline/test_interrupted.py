@@ -329,6 +329,26 @@ def test_what_a_killed_command_started_ends_by_itself(place: Place) -> None:
     assert place.leftovers(command, set()) == []  # of those that were killed, neither
 
 
+@pytest.mark.long
+def test_kills_of_any_part_cost_no_record(virtual: Place) -> None:
+    """Twenty, of the command, its workers, the board's host, its agents and their sessions, one after another as they come."""
+    rng, kills, code = random.Random(13), 0, -1
+    while code != 0:
+        command = virtual.tune()
+        arrive(virtual, command, "measuring")
+        while kills < 20 and command.running():
+            time.sleep(0.2 + 1.5 * rng.random())
+            with contextlib.suppress(psutil.Error, IndexError):  # it may have just ended
+                (psutil.Process(command.pid) if kills % 10 == 9 else rng.choice(command.children())).kill()
+                kills += 1
+        code = command.wait(600)[0]
+        assert code in (0, 3, -signal.SIGKILL), command.errors
+    assert kills == 20
+    logged = records(virtual.logs)
+    assert [record["error"] for record in logged if record.get("error")] == []
+    assert nothing_of(lambda: virtual.leftovers(command, set()), 5) == []
+
+
 def _listening() -> set[int]:
     return {place.laddr.port for place in psutil.net_connections("tcp") if place.status == psutil.CONN_LISTEN}
 
