@@ -336,7 +336,7 @@ def test_kills_of_any_part_cost_no_record(virtual: Place) -> None:
     while code != 0:
         command = virtual.tune()
         arrive(virtual, command, "measuring")
-        while kills < 20 and command.running():
+        while kills < 20 and command.runs:
             time.sleep(0.2 + 1.5 * rng.random())
             with contextlib.suppress(psutil.Error, IndexError):  # it may have just ended
                 (psutil.Process(command.pid) if kills % 10 == 9 else rng.choice(command.children())).kill()

@@ -58,10 +58,6 @@ class Command:
         """What it wrote to stderr so far."""
         return self._errors.read_text()
 
-    def running(self) -> bool:
-        """Whether it has not ended yet."""
-        return self._process.poll() is None
-
     def wait(self, timeout_s: float = 120) -> tuple[int, str]:
         """Its exit code and what it wrote to stdout; fails with what every thread of it is doing if it does not end in time."""
         try:
