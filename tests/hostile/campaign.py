@@ -11,8 +11,9 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from hostile.fuzzing import WAIT_S, Finding, Judge, Reader, Tally, fuzz, judging
+from hostile.fuzzing import WAIT_S, Finding, Judge, Reader, Tally, fuzz, judging, quick_folder
 
 #: Without a new input in that time a process is stopped: the deadlines within it have failed.
 _STUCK_S = 2 * WAIT_S
@@ -22,17 +23,18 @@ _NUMBER_BYTES = 8
 def campaign(readers: Sequence[Reader], seed: int, numbers: Callable[[Reader], Sequence[int]]) -> Iterator[tuple[Reader, Tally]]:
     """Fuzz the readers one after the other; their findings are minimised, but for those that ended the process."""
     for reader in readers:
-        yield reader, _in_process(reader, seed, numbers(reader))
+        with quick_folder() as folder:  # a process that is killed leaves its own
+            yield reader, _in_process(reader, seed, numbers(reader), Path(folder))
 
 
-def _in_process(reader: Reader, seed: int, numbers: Sequence[int]) -> Tally:
+def _in_process(reader: Reader, seed: int, numbers: Sequence[int], folder: Path) -> Tally:
     """The tally of a process that may not survive it."""
     place = mmap.mmap(-1, _NUMBER_BYTES)  # what is being read, for when the process cannot say so any more
     reading, writing = os.pipe()
     start, child = time.monotonic(), os.fork()
     if child == 0:
         os.close(reading)
-        _child(reader, seed, numbers, place, writing)
+        _child(reader, seed, numbers, folder, place, writing)
     os.close(writing)
     answer = _answer(reading, place, child)
     _, status = os.waitpid(child, 0)
@@ -65,12 +67,12 @@ def _answer(reading: int, place: mmap.mmap, child: int) -> bytes:
                 os.kill(child, signal.SIGKILL)
 
 
-def _child(reader: Reader, seed: int, numbers: Sequence[int], place: mmap.mmap, writing: int) -> None:
+def _child(reader: Reader, seed: int, numbers: Sequence[int], folder: Path, place: mmap.mmap, writing: int) -> None:
     """Does not return: whatever the process inherited is its parent's to clean up."""
     code = 1
     try:
         warnings.simplefilter("ignore")
-        with judging(reader) as judge:
+        with judging(reader, folder) as judge:
             tally = fuzz(judge, seed, numbers, lambda number: place.__setitem__(slice(None), number.to_bytes(_NUMBER_BYTES, "little")))
             tally.findings = [_minimised(judge, finding) for finding in tally.findings]
         with open(writing, "wb") as pipe:

@@ -131,16 +131,16 @@ class Judge:
         return Finding(finding.reader, finding.number, content, finding.fault, finding.where)
 
 
-def quick_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for many small files, in memory where the system has a place for that."""
-    return tempfile.TemporaryDirectory(prefix="tvmmobile-fuzz-", dir=_MEMORY_DISK if _MEMORY_DISK.is_dir() else None)
+def quick_folder(within: Path | None = None) -> tempfile.TemporaryDirectory[str]:
+    """A folder for many small files, in memory where the system has a place for that and it is not to be in another one."""
+    return tempfile.TemporaryDirectory(prefix="tvmmobile-fuzz-", dir=within or (_MEMORY_DISK if _MEMORY_DISK.is_dir() else None))
 
 
 @contextlib.contextmanager
-def judging(reader: Reader) -> Iterator[Judge]:
-    """A judge with a folder of its own, a limit on memory, and the environment as it was afterwards."""
+def judging(reader: Reader, within: Path | None = None) -> Iterator[Judge]:
+    """A judge with a folder of its own, a limit on memory, and the environment as it was afterwards; `within` may outlive this process."""
     variables = dict(os.environ)
-    with quick_folder() as folder:
+    with quick_folder(within) as folder:
         judge = Judge(reader, Path(folder))
         try:
             with _bounded_memory():

@@ -122,10 +122,12 @@ def test_a_finding_is_cut_down_to_what_matters() -> None:
     [(lambda: os.kill(os.getpid(), signal.SIGKILL), "killed by SIGKILL"), (lambda: os._exit(3), "the process ended with 3")],
     ids=["crash", "exit"],
 )
-def test_a_reader_that_ends_its_process_is_found(end: Any, said: str) -> None:
+def test_a_reader_that_ends_its_process_is_found(end: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzzing, "_MEMORY_DISK", tmp_path)
     ((_, tally),) = campaign([_faulty(lambda content: len(content) > 100 and end())], 0, lambda _: range(400))
     (finding,) = tally.findings
     assert finding.fault == said and len(finding.content) > 100
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("shape", ["bytes", "text", "json", "lines", "zip"])
