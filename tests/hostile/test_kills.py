@@ -20,8 +20,6 @@ EARLY_S, LATE_S = 10.0, 4.0
 LIVES_ON_S = 5.0
 #: Exit codes of commands that lost something: interrupted, terminated, killed, no device; 0 where it did no harm.
 CODES = {0, 130, 143, -signal.SIGKILL, 69}
-#: What ends with 1: the process that forks the workers is killed before they are there.
-NO_WORKERS = "tvmmobile: error: worker processes cannot be started: "
 
 
 def victims(command: Command) -> dict[str, list[psutil.Process]]:
@@ -80,7 +78,8 @@ def test_sixty_kills(tmp_path: Path, seed: int) -> None:
         command.signal(signal.SIGINT)
         code, _ = command.wait(60)
         history.append(f"{hit}: {code}, {len(lines(logs))} records")
-        assert code in CODES or (code, command.errors.startswith(NO_WORKERS)) == (1, True), (history[-1], command.errors)
+        # A signal that comes while Python itself is starting ends it.
+        assert code in CODES or (early and code < 0 and command.errors == ""), (history[-1], command.errors)
         assert "Traceback" not in command.errors, (history[-1], command.errors)
         assert lines(logs)[: len(before)] == before, history
         records(logs)  # each line is a record, each schedule there once
