@@ -179,9 +179,11 @@ def test_killed_agents_and_cut_links_cost_no_candidate(
 
 def test_nothing_listens_beyond_loopback_and_strangers_are_turned_away(board: SshBoard, cli: CommandLine) -> None:
     device = HardwareDevice(register(cli, board))
-    before = _listening()
+    before = _listening(board)
     with device.started() as endpoint:
-        assert _listening() - before and all(address.startswith("127.") or address == "::1" for address, _ in _listening() - before)
+        opened = _listening(board) - before
+        assert endpoint.port in {port for _, port in opened}
+        assert all(address.startswith("127.") or address == "::1" for address, _ in opened)
         with open_session(endpoint, 10) as session:
             assert session.get_function("tvmmobile.baseline_memory")() > 0
         stranger = type(endpoint)(
@@ -192,7 +194,7 @@ def test_nothing_listens_beyond_loopback_and_strangers_are_turned_away(board: Ss
         with open_session(endpoint, 10):
             pass
         assert not any(endpoint.secret in " ".join(words) for words in _command_lines())
-    wait_until(lambda: _listening() <= before, "every port to be closed")
+    wait_until(lambda: _listening(board) <= before, "every port to be closed")
     assert board.leftovers() == []
 
 
@@ -220,12 +222,13 @@ def test_two_boards_of_one_name_share_the_work(tmp_path: Path, home: Home, cli: 
             board.server.stop()
 
 
-def _listening() -> set[tuple[str, int]]:
-    """Addresses and ports that some process of this user's listens on."""
+def _listening(board: SshBoard) -> set[tuple[str, int]]:
+    """Addresses and ports that this process, those that it started and the board's agents listen on; other tests run beside this one."""
     found = set()
-    for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN:
-            found.add((connection.laddr.ip, connection.laddr.port))
+    for process in {psutil.Process(), *psutil.Process().children(recursive=True), *board.agents()}:
+        with contextlib.suppress(psutil.Error):
+            listening = [one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+            found |= {(one.laddr.ip, one.laddr.port) for one in listening}
     return found
 
 

@@ -138,6 +138,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     return runner
 
 
+@pytest.mark.long
 @pytest.mark.virtual
 def test_baselines_saved_as_documented_pass(project: Runner) -> None:
     """And a checkout without them says which command saves them."""
@@ -158,6 +159,7 @@ def test_baselines_saved_as_documented_pass(project: Runner) -> None:
     assert {"report.json", "report.html", "gate.md", "gate.json", "gate.xml"} <= names, "what the last step uploads"
 
 
+@pytest.mark.long
 @pytest.mark.virtual
 def test_a_slower_library_ends_the_virtual_workflow_with_2(project: Runner, tmp_path: Path) -> None:
     """Somebody commits a record of a slow schedule that claims to be fast; the workflow runs in a clean clone of that."""

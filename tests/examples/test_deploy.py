@@ -229,7 +229,7 @@ def test_deploy_and_what_it_says_to_run(cli: CommandLine, walk: Walk, registered
     assert "nothing has changed" in cli("deploy", str(walk.library), "--device", "board").out
     (folder / f"{STEM}.so").write_bytes(b"damaged")
     again = cli("deploy", str(walk.library), "--device", "board")
-    assert again.code == 0 and "1 files pushed" in again.out
+    assert again.code == 0 and "1 file pushed" in again.out
     assert (folder / f"{STEM}.so").read_bytes() == walk.library.read_bytes()
 
 

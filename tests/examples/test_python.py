@@ -32,9 +32,8 @@ def test_every_program_is_run() -> None:
     assert PROGRAMS.keys() == {path.name for path in EXAMPLES.glob("*.py")}
 
 
-@pytest.mark.parametrize(
-    "name", ["compile_and_run.py", *(pytest.param(name, marks=pytest.mark.long) for name in ("gate.py", "tune_own_module.py"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["compile_and_run.py", "gate.py", "tune_own_module.py"])
 def test_a_program(name: str, tmp_path: Path) -> None:
     printed, code = PROGRAMS[name]
     done = executed(EXAMPLES / name, folder=tmp_path)

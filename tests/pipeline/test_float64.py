@@ -23,7 +23,7 @@ from tvmmobile.system.workers import Workers
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.search.tuner import assign, tune
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.long]
 #: Strassen's algorithm pays for many channels; no layer of the others has any that are left.
 TUNED = {"pointwise", "depthwise", "image_conv", "dense", "separable", "strassen", "chain", "pool"}
 

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from own_boards import PI4, own_board
+from own_boards import own_board
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
@@ -160,9 +160,10 @@ def test_boards_that_differ_in_their_clock() -> None:
     ],
 )
 def test_an_absurd_figure_is_refused_by_file_and_field(tmp_path: Path, figure: str, instead: str, complaint: str) -> None:
-    assert figure in PI4
+    pi4 = (BOARDS / "pi4.toml").read_text(encoding="utf-8")
+    assert figure in pi4
     path = tmp_path / "pi4.toml"
-    path.write_text(PI4.replace(figure, instead, 1), encoding="utf-8")
+    path.write_text(pi4.replace(figure, instead, 1), encoding="utf-8")
     with pytest.raises(UserError) as caught:
         read_board(path)
     assert caught.value.message.startswith("pi4.toml ") and complaint in caught.value.message and caught.value.remedy

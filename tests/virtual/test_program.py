@@ -62,7 +62,7 @@ def test_a_board_of_the_users_own(program: str, tmp_path: Path) -> None:
 
 @pytest.mark.virtual
 def test_an_uncalibrated_board_says_so(program: str, tmp_path: Path) -> None:
-    own = own_board(tmp_path, mcpu='"cortex-a55"')
+    own = own_board(tmp_path, like="rk3566")
     found = json.loads(start("--board", own, "--json", "--", program, "region", "100000").stdout)
     assert found["calibrated"] is False and found["modelled_terms"] == ["core"]
     assert found["modelled_ms"] == pytest.approx(found["scheduled_core_cycles"] / 1.8e6)
