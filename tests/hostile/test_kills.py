@@ -98,6 +98,8 @@ def assert_true(folder: Path, logs: Path) -> None:
     failed = [record for record in records(logs) if record.get("latency_us") is None]
     assert failed == []
     measured = {str((record["task"], record["schedule"])): record["latency_us"] for record in records(logs)}
+    for path in logs.glob("*/*.jsonl"):  # only records of another timing model are scored again
+        path.write_text(path.read_text().replace(records(logs)[0]["model"], "0" * 16))
     command = Command(folder, "logs", "rescore", "--device", "pi4", "--logs", str(logs), "--keep", "1000")
     code, _ = command.wait(1200)
     assert code == 0, command.errors
