@@ -18,7 +18,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import tune as stage
-from tvmmobile.pipeline.build import Built, VariantJob, _placed, variant_job
+from tvmmobile.pipeline.build import BuiltVariant, VariantJob, _placed, variant_job
 from tvmmobile.pipeline.listener import TuningPlan
 from tvmmobile.pipeline.stages import build_libraries
 from tvmmobile.tuning.claims import RefusedLine
@@ -106,7 +106,7 @@ def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -
     jobs = [variant_job(Model(replace(ModelSpec(), resolution=side)), PROFILE, logs, tmp_path / "out") for side in (128, 160)]
     lines = [RefusedLine(Path("1/pi4-virtual/float32_t1.jsonl"), number, "it lies") for number in range(7, 7 + count)]
     said: list[str] = []
-    build_libraries(Workers(lambda job: Built(job.library, tuple(lines), count)), jobs, lambda _: None, said.append)  # type: ignore[arg-type]
+    build_libraries(Workers(lambda job: BuiltVariant(job.library, tuple(lines), count)), jobs, lambda _: None, said.append)  # type: ignore[arg-type]
     path = logs[1] / "pi4-virtual" / "float32_t1.jsonl"
     many = f"{count} lines of the tuning logs were passed over; the first" if count > 1 else "1 line of the tuning logs was passed over"
     records = f"{count} records of another timing model do" if count > 1 else "1 record of another timing model does"

@@ -149,7 +149,7 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltVariant:
     """A library, and what of the logs did not count when its schedules were chosen.
 
     Attributes:
@@ -168,7 +168,7 @@ def build_variant(job: VariantJob) -> Library:
     return build(job).library
 
 
-def build(job: VariantJob) -> Built:
+def build(job: VariantJob) -> BuiltVariant:
     """The same, and what is to be said of the logs."""
     compiler = linker(job.target)
     imported = _imported(job)
@@ -191,11 +191,11 @@ def build(job: VariantJob) -> Built:
     ranks = _ranks(job, database, plan.steps)
     _write_manifest(job, imported, [_kernel(step, choices[step.task].schedule, ranks, basis) for step in steps])
     read = [database] if basis is database else [database, basis]
-    return Built(library, tuple(_placed(line, job.logs) for each in read for line in each.refused), database.outdated)
+    return BuiltVariant(library, tuple(_placed(line, job.logs) for each in read for line in each.refused), database.outdated)
 
 
 def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
-    """The line with its path as `Built` has it; one of the shipped logs, which a twin's always are read from, has its own."""
+    """The line with its path as `BuiltVariant` has it; one of the shipped logs, which a twin's always are read from, has its own."""
     for number, directory in enumerate(logs):
         if line.path.is_relative_to(directory):
             return replace(line, path=Path(str(number)) / line.path.relative_to(directory))

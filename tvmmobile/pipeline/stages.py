@@ -18,7 +18,7 @@ from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
-from tvmmobile.pipeline.build import Built, VariantJob, build, variant_tasks
+from tvmmobile.pipeline.build import BuiltVariant, VariantJob, build, variant_tasks
 from tvmmobile.results.file import REFERENCE, Context, KernelResult, Results, VariantResult
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library
@@ -93,7 +93,7 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
     refused: dict[RefusedLine, None] = {}
     outdated = 0
     for job, result in workers.run(build, jobs, _BUILD_TIMEOUT_S):
-        built: Built = succeeded(result, f"building {job.spec.variant}")
+        built: BuiltVariant = succeeded(result, f"building {job.spec.variant}")
         progress(job.spec.variant)
         for line in built.refused:
             number, *rest = line.path.parts

@@ -28,7 +28,7 @@ _AFTER_THE_END = 1.1
 
 
 @dataclass(frozen=True)
-class Figures:
+class RecordFigures:
     """The numbers of a record; see `database.Record`."""
 
     latency_us: float | None
@@ -37,7 +37,7 @@ class Figures:
     terms_us: tuple[tuple[str, float], ...]
 
 
-def read_figures(value: Mapping[str, Any]) -> Figures:
+def read_figures(value: Mapping[str, Any]) -> RecordFigures:
     """The numbers of a line; raises `KeyError` or `ValueError` where one is not a number, is out of range, or contradicts the others."""
     latency, cycles, samples, terms = value["latency_us"], value.get("cycles"), value.get("samples_us", ()), value.get("terms_us", {})
     if latency is not None:
@@ -49,7 +49,7 @@ def read_figures(value: Mapping[str, Any]) -> Figures:
     times = tuple(_microseconds("samples_us", sample, 0.0) for sample in samples)
     parts = tuple((name, _microseconds(f"terms_us.{name}", term, 0.0)) for name, term in terms.items())
     _check_sums(latency, times, parts)
-    return Figures(latency, cycles, times, parts)
+    return RecordFigures(latency, cycles, times, parts)
 
 
 def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_us: tuple[tuple[str, float], ...]) -> None:
@@ -141,7 +141,7 @@ class Limits:
         lanes = profile.machine.fma_lanes_per_cycle if known else 0
         return cls(profile.clock_hz, profile.cores, lanes, profile.origin.modelled)
 
-    def contradiction(self, task: Task, schedule: Schedule, figures: Figures) -> str:
+    def contradiction(self, task: Task, schedule: Schedule, figures: RecordFigures) -> str:
         """Why a kernel cannot have these figures; "" where it can.
 
         Its core cycles take longer at the device's clock, or the multiply-adds that its schedule executes do at the cores' peak.

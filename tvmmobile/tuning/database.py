@@ -27,7 +27,7 @@ from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import make_folders, sync_folder, write_bytes
-from tvmmobile.tuning.claims import Figures, Limits, RefusedLine, check_task, read_figures, short, untakable
+from tvmmobile.tuning.claims import Limits, RecordFigures, RefusedLine, check_task, read_figures, short, untakable
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 FORMAT = 1
@@ -62,7 +62,7 @@ class Identity:
         """Why a record of what measured it cannot be true; "" where it can, or is not comparable with this."""
         if self.limits is None or found != self:
             return ""
-        figures = Figures(record.latency_us, record.cycles, record.samples_us, record.terms_us)
+        figures = RecordFigures(record.latency_us, record.cycles, record.samples_us, record.terms_us)
         return self.limits.contradiction(record.task, record.schedule, figures)
 
 
