@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import struct
 import threading
@@ -11,10 +10,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from served_tracker import served_tracker
 
-from tvmmobile.devices.agents.proof import new_secret
 from tvmmobile.devices.agents.rpc import TrackerLink
-from tvmmobile.devices.agents.tracker import MOST_STRANGERS, PING, PUT, REQUEST, SUCCESS, SUMMARY, TRACKER_MAGIC, UPDATE_INFO, Tracker
+from tvmmobile.devices.agents.tracker import MOST_STRANGERS, PING, PUT, REQUEST, SUCCESS, SUMMARY, TRACKER_MAGIC, UPDATE_INFO
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
@@ -25,19 +24,8 @@ NONCE = bytes(32)
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     """A tracker of this process, and its run's secret."""
-    selector, secret = selectors.DefaultSelector(), new_secret()
-    tracker, running = Tracker(selector, secret), True
-
-    def loop() -> None:
-        while running:
-            for key, _ in selector.select(0.02):
-                tracker.handle(key.data)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    yield Endpoint("127.0.0.1", tracker.port, "pi4", secret)
-    running = False
-    thread.join()
+    with served_tracker() as served:
+        yield served
 
 
 def client(endpoint: Endpoint) -> TrackerLink:

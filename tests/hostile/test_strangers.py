@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from served_tracker import served_tracker
 from strangers import NOBODY, line_of, stranger, strangers_answer
 from virtual_libraries import build_library
 
 from tvmmobile.devices.agents.proof import new_secret
 from tvmmobile.devices.agents.rpc import LinkError, TrackerLink, open_session
-from tvmmobile.devices.agents.tracker import PUT, SUCCESS, Tracker
+from tvmmobile.devices.agents.tracker import PUT, SUCCESS
 from tvmmobile.devices.protocol import Endpoint
 from tvmmobile.devices.registry import find_device
 from tvmmobile.running.measure import Agents
@@ -39,19 +38,8 @@ def endpoint() -> Iterator[Endpoint]:
 @pytest.fixture
 def tracker() -> Iterator[Endpoint]:
     """A tracker without agents."""
-    selector, secret, running = selectors.DefaultSelector(), new_secret(), True
-    served = Tracker(selector, secret)
-
-    def loop() -> None:
-        while running:
-            for key, _ in selector.select(0.02):
-                served.handle(key.data)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    yield Endpoint("127.0.0.1", served.port, "pi4", secret)
-    running = False
-    thread.join()
+    with served_tracker() as served:
+        yield served
 
 
 def agents_of_this_process() -> list[psutil.Process]:
@@ -200,23 +188,14 @@ with dial(sys.argv[1]) as agent:
 @pytest.mark.virtual
 def test_one_agents_proof_is_not_anothers(endpoint: Endpoint) -> None:
     """A stranger on a dead agent's port leads the client to a living one of the same run."""
-    selector = selectors.DefaultSelector()
-    other, running = Tracker(selector, endpoint.secret), True
-
-    def loop() -> None:
-        while running:
-            for key, _ in selector.select(0.02):
-                other.handle(key.data)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    place = Endpoint("127.0.0.1", other.port, "pi4", endpoint.secret)
-    with stranger(RELAYS, agent_port()) as process, offered(place, int(line_of(process)), "pi4:dead"):
+    with (
+        served_tracker(endpoint.secret) as place,
+        stranger(RELAYS, agent_port()) as process,
+        offered(place, int(line_of(process)), "pi4:dead"),
+    ):
         with pytest.raises(LinkError, match="did not prove that it belongs to this run"), open_session(place, 5):
             pass
         assert line_of(process) == "0"
-    running = False
-    thread.join()
 
 
 ATTACKS = """
