@@ -83,24 +83,20 @@ class VirtualDevice:
         """
         secret = new_secret()
         bundle = build_bundle()
-        held = contextlib.ExitStack()
-        root = str(held.enter_context(scratch("board")))
-        config = HostConfig(
-            command=_qemu_command(self.board, timed),
-            bundle=str(bundle),
-            environment=_AGENT_ENVIRONMENT,
-            secret=secret,
-            agents=agents,
-            root=root,
-            parent=os.getpid(),
-            deadline_s=START_DEADLINE_S,
-        )
         words = [sys.executable, "-S", "-E", "-c", HOST_CODE, str(PACKAGE_ROOT)]
-        try:
+        with scratch("board") as root:
+            config = HostConfig(
+                command=_qemu_command(self.board, timed),
+                bundle=str(bundle),
+                environment=_AGENT_ENVIRONMENT,
+                secret=secret,
+                agents=agents,
+                root=str(root),
+                parent=os.getpid(),
+                deadline_s=START_DEADLINE_S,
+            )
             with hosted(words, config.to_line(), config.deadline_s, "The virtual board did not start", "Run: tvmmobile doctor") as port:
                 yield Endpoint("127.0.0.1", port, self.board.name, secret)
-        finally:
-            held.close()
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:
