@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.cores import in_order
 from tvmmobile.virtual.cores.bounds import least_cycles
 from tvmmobile.virtual.cores.corrected import corrected_time
-from tvmmobile.virtual.cores.cortex_a53 import steady_cycles, step_of, waits_of
+from tvmmobile.virtual.cores.cortex_a53 import step_of
 from tvmmobile.virtual.cores.in_order import IssueStep, steady_issue, straight_issue
 from tvmmobile.virtual.profile import Block
 
+steady_cycles, waits_of = (partial(verb, step_of=step_of) for verb in (in_order.steady_cycles, in_order.waits_of))
 PI3 = load_board("pi3bplus")
 FADD, FADD_D = "fadd\tv0.4s, v0.4s, v0.4s", "fadd\tv0.2s, v0.2s, v0.2s"
 LOAD_D, LOAD_X, STORE_D, STORE_Q = "ldr\td1, [x10]", "ldr\tx1, [x10]", "str\td2, [x10]", "str\tq2, [x10]"

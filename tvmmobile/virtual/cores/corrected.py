@@ -24,11 +24,8 @@ from functools import partial
 
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.cores import cortex_a53, cortex_a55, in_order
 from tvmmobile.virtual.cores.core_model import CoreTime, CostsOf, core_time, costs_by, model_hash
-from tvmmobile.virtual.cores.cortex_a53 import steady_cycles as cortex_a53_cycles
-from tvmmobile.virtual.cores.cortex_a53 import waits_of as cortex_a53_waits
-from tvmmobile.virtual.cores.cortex_a55 import steady_cycles as cortex_a55_cycles
-from tvmmobile.virtual.cores.cortex_a55 import waits_of as cortex_a55_waits
 from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72
 from tvmmobile.virtual.cores.cortex_a73 import CORTEX_A73
 from tvmmobile.virtual.cores.cortex_a76 import CORTEX_A76
@@ -41,16 +38,16 @@ from tvmmobile.virtual.profile import Block
 CORRECTED_VERSION = 2
 #: The cores of which there are better figures than llvm-mca's, by LLVM's names: cycles of a block that runs over and over.
 CORES: Mapping[str, Callable[[Sequence[str]], float]] = {
-    "cortex-a53": cortex_a53_cycles,
-    "cortex-a55": cortex_a55_cycles,
+    "cortex-a53": partial(in_order.steady_cycles, step_of=cortex_a53.step_of),
+    "cortex-a55": partial(in_order.steady_cycles, step_of=cortex_a55.step_of),
     "cortex-a72": partial(steady_cycles, tables=CORTEX_A72),
     "cortex-a73": partial(steady_cycles, tables=CORTEX_A73),
     "cortex-a76": partial(steady_cycles, tables=CORTEX_A76),
 }
 #: What such a block waits for, as `mca.pressures_of` names it.
 WAITS: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
-    "cortex-a53": cortex_a53_waits,
-    "cortex-a55": cortex_a55_waits,
+    "cortex-a53": partial(in_order.waits_of, step_of=cortex_a53.step_of),
+    "cortex-a55": partial(in_order.waits_of, step_of=cortex_a55.step_of),
     "cortex-a72": partial(waits_of, tables=CORTEX_A72),
     "cortex-a73": partial(waits_of, tables=CORTEX_A73),
     "cortex-a76": partial(waits_of, tables=CORTEX_A76),

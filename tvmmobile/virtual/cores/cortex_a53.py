@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
 
-from tvmmobile.virtual.cores.in_order import IssueStep, Stages, issue_waits, steady_issue
+from tvmmobile.virtual.cores.in_order import IssueStep, Stages
 from tvmmobile.virtual.cores.in_order_integer import (
     EARLY_OPERAND,
     OPERAND,
@@ -47,16 +46,6 @@ _DIVISION_RESULT, _DIVISION_BUSY = 14, 13
 _INSERTED, _DUPLICATED, _TO_GENERAL = 2, 4, 5
 #: [qsdr] eight bytes a cycle: D registers after 3, 4, … cycles, Q registers after 4, 6, …; a lane, or one for all lanes, after 4 [llvm].
 _FIRST_BEAT, _LANE_LOADED = 2, 4
-
-
-def steady_cycles(block: Sequence[str]) -> float:
-    """Cycles per execution of a block, as `disassemble` gives it, that runs over and over on a Cortex-A53; no cache misses."""
-    return steady_issue([step_of(text) for text in block if text])
-
-
-def waits_of(block: Sequence[str]) -> dict[str, float]:
-    """What a block waits for on a Cortex-A53, in percent of its cycles: `registers` and `resources`, as `mca.pressures_of` names them."""
-    return issue_waits([step_of(text) for text in block if text])
 
 
 @functools.lru_cache(maxsize=1 << 16)

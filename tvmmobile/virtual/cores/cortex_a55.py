@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
 
-from tvmmobile.virtual.cores.in_order import IssueStep, Stages, issue_waits, steady_issue
+from tvmmobile.virtual.cores.in_order import IssueStep, Stages
 from tvmmobile.virtual.cores.in_order_integer import (
     OPERAND,
     STORED,
@@ -89,16 +88,6 @@ _DIVIDE = {"h": (8, 5), "s": (13, 10), "d": (22, 19)}
 _SQUARE_ROOT = {"h": (8, 5), "s": (12, 9), "d": (22, 19)}
 #: [slothy] From a general register into all lanes; into one, 2.
 _DUPLICATED = 3
-
-
-def steady_cycles(block: Sequence[str]) -> float:
-    """Cycles per execution of a block, as `disassemble` gives it, that runs over and over on a Cortex-A55; no cache misses."""
-    return steady_issue([step_of(text) for text in block if text])
-
-
-def waits_of(block: Sequence[str]) -> dict[str, float]:
-    """What a block waits for on a Cortex-A55, in percent of its cycles: `registers` and `resources`, as `mca.pressures_of` names them."""
-    return issue_waits([step_of(text) for text in block if text])
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -7,7 +7,7 @@ misses a cache, and no branch is predicted wrongly.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 #: Registers, each with a stage.
@@ -142,6 +142,16 @@ def issue_waits(steps: Sequence[IssueStep]) -> dict[str, float]:
     for _ in range(_TRIPS):
         issue.add_all(steps)
     return {name: 100 * cycles / max(issue.last_cycle, 1) for name, cycles in issue.waits.items()}
+
+
+def steady_cycles(block: Sequence[str], step_of: Callable[[str], IssueStep]) -> float:
+    """Cycles per execution of a block, as `disassemble` gives it, that runs over and over on a core with these rules; no cache misses."""
+    return steady_issue([step_of(text) for text in block if text])
+
+
+def waits_of(block: Sequence[str], step_of: Callable[[str], IssueStep]) -> dict[str, float]:
+    """What such a block waits for, in percent of its cycles: `registers` and `resources`, as `mca.pressures_of` names them."""
+    return issue_waits([step_of(text) for text in block if text])
 
 
 def straight_issue(steps: Sequence[IssueStep]) -> int:
