@@ -224,6 +224,14 @@ def test_the_end_of_a_program_left_running(remote: SshRemote) -> None:
         process.write(b"x")
 
 
+def test_no_input_is_sent_to_a_program_that_has_ended_while_another_holds_its_output(remote: SshRemote) -> None:
+    process = remote.start(["sh", "-c", "sleep 3 & exit 4"])
+    wait_until(lambda: process.poll() is not None, "the exit status")
+    with pytest.raises(LinkLost, match="has ended"):
+        process.write(b"x")
+    process.stop()
+
+
 def test_stop_ends_a_program_that_watches_its_input(remote: SshRemote, tmp_path: Path) -> None:
     mark = tmp_path / "ended"
     process = remote.start(["sh", "-c", 'echo up; cat > /dev/null; echo > "$1"', "sh", str(mark)])

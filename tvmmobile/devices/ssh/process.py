@@ -182,6 +182,8 @@ class SshProcess:
         """Write to its standard input."""
         deadline = time.monotonic() + _WRITE_TIMEOUT_S
         while content:
+            if self._channel.exit_status_ready():  # the channel stays open until the last holder of its output has closed that
+                raise self._ended()
             try:
                 sent = self._channel.send(content)
             except TimeoutError:
