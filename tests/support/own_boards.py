@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tvmmobile.virtual.board import BOARDS
+from tvmmobile.virtual.board import BOARDS, Board, OwnCalibration, load_board
+from tvmmobile.virtual.calibration.fit import calibration_of, fitted_with
+from tvmmobile.virtual.calibration.terms import TERMS
+from tvmmobile.virtual.own_board import write_own_board
 
 
 def own_board(folder: Path, like: str = "pi4", **values: str) -> str:
@@ -15,3 +18,15 @@ def own_board(folder: Path, like: str = "pi4", **values: str) -> str:
         text = re.sub(rf"(?m)^{figure} = \S+", f"{figure} = {value}", text)
     (folder / "mine.toml").write_text(text, encoding="utf-8")
     return str(folder / "mine.toml")
+
+
+def calibrated_board(path: Path, like: Board | None = None, **shares: float) -> Path:
+    """Write the file of a board with a calibration of its own: its core's with other shares, half of everything where it has none."""
+    board = like or load_board("pi4")
+    core = calibration_of(board)
+    values = {p.name: p.value for p in core.parameters} if core else dict.fromkeys(TERMS, 0.5)
+    own = OwnCalibration(
+        fitted_with=fitted_with(board), points=20, mean_error=0.01, worst_error=0.03, parameters=tuple(sorted((values | shares).items()))
+    )
+    write_own_board(board.model_copy(update={"calibration": own}), path)
+    return path

@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tvmmobile.system.errors import UserError, one_line, shown, some_of
 from tvmmobile.system.json_files import place
@@ -37,6 +37,8 @@ _Rate = Annotated[float, Field(ge=1e8, le=1e12)]
 _Cycles = Annotated[float, Field(gt=0, le=1000)]
 _Latency = Annotated[float, Field(ge=1, le=1000)]
 _Name = Annotated[str, Field(min_length=1)]
+_Share = Annotated[float, Field(ge=0, le=1000)]
+_Error = Annotated[float, Field(ge=0, le=100)]
 
 
 class _Strict(BaseModel):
@@ -125,6 +127,27 @@ class Core(_Strict):
     branch_ports: _Ports
 
 
+def _items(table: object) -> object:
+    return tuple(sorted(table.items())) if isinstance(table, dict) else table
+
+
+class OwnCalibration(_Strict):
+    """What waiting costs on this very board, in place of what its core's calibration says; `calibration_of` checks it.
+
+    Attributes:
+        fitted_with: identifies the board's figures and the version of the timing model that the parameters were fitted with.
+        points: how many kernels and networks were measured for it.
+        mean_error, worst_error: relative, of each of them with parameters fitted to the others.
+        parameters: (name, share) of each term; a table in the file.
+    """
+
+    fitted_with: _Name
+    points: _Count
+    mean_error: _Error
+    worst_error: _Error
+    parameters: Annotated[tuple[tuple[str, _Share], ...], BeforeValidator(_items)]
+
+
 class Board(_Strict):
     """A board that can be modelled, or those of its cores that are of one kind; `clock_hz` in Hz.
 
@@ -132,6 +155,7 @@ class Board(_Strict):
         midr: the core's main ID register, by which libraries choose kernels; 0 if it is not known. Like `features`, it is not part of
             what `digest` identifies: no modelled time follows from it.
         features: of the core, as /proc/cpuinfo lists them.
+        calibration: of this very board, if it has one; `None` for its core's. `digest` is of the figures alone, `run_hash` of both.
     """
 
     name: _Name
@@ -147,6 +171,7 @@ class Board(_Strict):
     core: Core
     midr: Annotated[int, Field(ge=0, lt=1 << 32)] = Field(default=0, exclude=True)
     features: str = Field(default="fp asimd", exclude=True)
+    calibration: OwnCalibration | None = Field(default=None, exclude=True)
 
     @property
     def line_copy_ns(self) -> float:

@@ -18,6 +18,7 @@ from tvmmobile.system.doctor import require
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import Board
+from tvmmobile.virtual.calibration.fit import calibration_of
 from tvmmobile.virtual.cores.core_model import CoreTime, core_time
 from tvmmobile.virtual.elf import Mapping, NotElf, parse_maps, read_elf
 from tvmmobile.virtual.modelled import ModelledRun, modelled_run
@@ -67,6 +68,7 @@ def run_program(board: Board, command: Sequence[str], sysroot: Path | None = Non
     """
     if threads > board.cores:
         raise UserError(f"{board.board} has {board.cores} cores, not {threads}.", f"Give --threads {board.cores} or less.")
+    calibration_of(board)  # one that does not hold is refused before the program runs
     profile, maps = profile_program(board, command, sysroot)
     return model_program(parse_profile(profile), maps, board, hottest, threads)
 

@@ -15,16 +15,17 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from tvmmobile.system.errors import UserError, shown
 from tvmmobile.system.files import write_bytes
 from tvmmobile.system.json_files import FileKind, read_json, validated
-from tvmmobile.virtual.board import Board, board_names, load_board
-from tvmmobile.virtual.calibration.terms import TERMS_VERSION, Parameter
+from tvmmobile.virtual.board import Board, OwnCalibration, board_names, load_board
+from tvmmobile.virtual.calibration.terms import ON_BOUND, TERMS, TERMS_VERSION, Parameter
 from tvmmobile.virtual.cores.core_model import MODEL_VERSION
 from tvmmobile.virtual.cores.corrected import CORRECTED_VERSION, corrected_hash
 from tvmmobile.virtual.profile import MissCounts
@@ -153,16 +154,47 @@ def worst_error(errors: Sequence[float]) -> float:
 
 @functools.cache
 def calibration_of(board: Board) -> Fit | None:
-    """The committed calibration of this board's core, None if there is none.
+    """The calibration in the board's own file, else the committed one of its core; None if there is none.
 
-    One that was fitted with another version of the model, or to other figures of the board that was measured, does not hold.
+    A committed one that was fitted with another version of the model, or to other figures of the board that was measured, does not hold.
+
+    Raises:
+        UserError: the one in the board's file does not fit the board.
     """
+    if board.calibration is not None:
+        return _own_fit(board, board.calibration, calibration_of(board.model_copy(update={"calibration": None, "name": ""})))
     path = CALIBRATED / f"{board.mcpu}.json"
     if not path.is_file():
         return None
     fit = read_fit(path)
     measured = board if board.name == fit.board else load_board(fit.board)
     return fit if fit.board_digest == measured.digest and fit.versions == versions() else None
+
+
+def fitted_with(board: Board) -> str:
+    """What a calibration in a board's own file rests on: the model's versions, and the figures but the name (16 hex digits)."""
+    return hashlib.sha256(f"{versions()}\0{board.model_dump_json(exclude={'name'})}".encode()).hexdigest()[:16]
+
+
+def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
+    """The core's calibration with the parameters of the board's own file, and nothing that was measured elsewhere."""
+    values, problem = dict(own.parameters), ""
+    if own.fitted_with != fitted_with(board):
+        problem = "the board's figures or the timing model changed since it was fitted"
+    elif core is None:
+        problem = f"there is none of {board.cpu} that it could replace"
+    elif values.keys() != TERMS.keys():
+        problem = f"it has parameters {shown(', '.join(values))}, not {', '.join(TERMS)}"
+    else:
+        beyond = [name for name, value in values.items() if value > TERMS[name].most(board) * (1 + ON_BOUND)]
+        problem = f"{beyond[0]} = {values[beyond[0]]:g} is more than {TERMS[beyond[0]].most(board):.4g}" if beyond else ""
+    if problem or core is None:
+        raise UserError(
+            f"The calibration of {board.name} does not hold: {problem}.",
+            "Fit it again: tvmmobile device validate NAME --refit FILE.toml; or take the table [calibration] out of the board's file.",
+        )
+    parameters = tuple(replace(p, value=values[p.name], note="") for p in core.parameters)
+    return replace(core, board=board.name, parameters=parameters, observations=(), modelled_ms=(), left_out_ms=(), checks=())
 
 
 def memory_bytes_per_s(board: Board, threads: int) -> float:

@@ -53,12 +53,9 @@ def fit_board(
     """
     if len(observations) <= len(TERMS):
         raise UserError(f"{len(observations)} networks do not determine {len(TERMS)} parameters.", "Give all published networks.")
-    parameters = _fitted_terms(board, observations)
+    parameters = fitted_terms(board, observations)
     several = several_with(parameters)
-    left_out = []
-    for index, seen in enumerate(observations):
-        others = _solve(board, [*observations[:index], *observations[index + 1 :]], bounded=True)
-        left_out.append(_total(board, seen, [replace(p, value=value) for p, value in zip(parameters, others, strict=True)]))
+    left_out = [total_ms(board, seen, others) for seen, others in zip(observations, left_out_terms(board, observations), strict=True)]
     bandwidth = _fitted_bandwidth(several)
     checks = []
     for index, run in enumerate(several):
@@ -75,18 +72,28 @@ def fit_board(
         parameters=parameters,
         bandwidth=bandwidth,
         observations=tuple(observations),
-        modelled_ms=tuple(_total(board, seen, parameters) for seen in observations),
+        modelled_ms=tuple(total_ms(board, seen, parameters) for seen in observations),
         left_out_ms=tuple(left_out),
         checks=tuple(checks),
     )
 
 
-def _fitted_terms(board: Board, observations: Sequence[Observation]) -> tuple[Parameter, ...]:
+def fitted_terms(board: Board, observations: Sequence[Observation]) -> tuple[Parameter, ...]:
+    """The terms' parameters by bounded least squares of the relative errors."""
     values, free = (_solve(board, observations, bounded) for bounded in (True, False))
     return tuple(
         _noted(Parameter(name, term.what, value, 0.0, _rounded(term.most(board)), "fetched ahead in time", term.most_source, unbounded))
         for (name, term), value, unbounded in zip(TERMS.items(), values, free, strict=True)
     )
+
+
+def left_out_terms(board: Board, observations: Sequence[Observation]) -> list[tuple[Parameter, ...]]:
+    """For each observation the parameters fitted to all others."""
+    parameters, found = fitted_terms(board, observations), []
+    for index in range(len(observations)):
+        others = _solve(board, [*observations[:index], *observations[index + 1 :]], bounded=True)
+        found.append(tuple(replace(p, value=value) for p, value in zip(parameters, others, strict=True)))
+    return found
 
 
 def _solve(board: Board, observations: Sequence[Observation], bounded: bool) -> list[float]:
@@ -135,7 +142,8 @@ def _rounded(value: float, digits: int = 6) -> float:
     return float(f"{value:.{digits}g}") if abs(value) > _NOTHING else 0.0
 
 
-def _total(board: Board, seen: Observation, parameters: Sequence[Parameter]) -> float:
+def total_ms(board: Board, seen: Observation, parameters: Sequence[Parameter]) -> float:
+    """What these parameters make of an observation, in milliseconds."""
     return round(sum(term_ms(board, seen.core_cycles, seen.misses, parameters).values()), 4)
 
 

@@ -1,0 +1,45 @@
+"""Writes a board's file for a user: all figures, and perhaps a calibration of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import check_file_writable, write_text
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, is_board, read_board
+
+
+def check_own_board(path: Path, option: str) -> None:
+    """Raises `UserError` unless a new board's file can be written there, under a name that no other board has."""
+    if path.suffix != ".toml":
+        raise UserError(f"{path} is not the name of a board's file.", f"Give {option} a name that ends in .toml.")
+    if is_board(path.stem.removesuffix(VIRTUAL_SUFFIX)):
+        raise UserError(
+            f"{path.stem} is a built-in board, and its name stays its own.", f"Give {option} another name, such as my-{path.name}."
+        )
+    if path.exists():
+        raise UserError(f"{path} exists.", f"Give {option} the name of a new file.")
+    check_file_writable(path, option)
+
+
+def write_own_board(board: Board, path: Path, remarks: Sequence[str] = ()) -> Board:
+    """Write a board under the file's name, with `remarks` as comments at the top; returns it as the file has it now."""
+    named = board.model_copy(update={"name": path.stem})
+    values = named.model_dump() | {"midr": named.midr, "features": named.features}
+    if named.calibration is not None:
+        own = named.calibration.model_dump()
+        values["calibration"] = own | {"parameters": dict(own["parameters"])}
+    write_text(path, "".join(f"# {remark}\n" for remark in remarks) + _toml(values))
+    return read_board(path)
+
+
+def _toml(values: dict[str, Any], table: str = "") -> str:
+    """Tables after the plain values, as TOML wants them; JSON writes numbers, truth values and printable text as TOML does."""
+    inner = {key: value for key, value in values.items() if isinstance(value, dict)}
+    lines = [f"[{table}]\n"] if table and len(inner) < len(values) else []
+    lines += [f"{key} = {json.dumps(value)}\n" for key, value in values.items() if key not in inner]
+    text = ("\n" if table else "") + "".join(lines)
+    return text + "".join(_toml(value, f"{table}.{key}" if table else key) for key, value in inner.items())
