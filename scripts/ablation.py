@@ -47,8 +47,9 @@ from tvmmobile.schedules.space import Knobs, round_up
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 from tvmmobile.tuning.choice import Choice, choose
-from tvmmobile.tuning.database import Database, Record
+from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Region, candidate_regions
+from tvmmobile.tuning.records import Record
 
 DEVICE = "pi4-virtual"
 

@@ -29,7 +29,8 @@ from tvmmobile.schedules import KnobSchedule, Space, template_for
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 from tvmmobile.system.workers import WorkerError, Workers
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.cost_model import CostModel
 from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy

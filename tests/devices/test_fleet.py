@@ -24,7 +24,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.running.bench import started_bench
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.system.workers import JOBS_EACH, Workers, worker_count
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
 from tvmmobile.tuning.search.tuner import Assignment, Search, assign, tune
 

@@ -26,7 +26,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.results.file import read_results
 from tvmmobile.running.bench import started_bench
 from tvmmobile.system.workers import Workers
-from tvmmobile.tuning.database import Database, Identity
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.tuner import Search, assign, tune
 
 pytestmark = pytest.mark.virtual

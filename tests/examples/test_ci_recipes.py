@@ -14,7 +14,8 @@ from workflows import Runner, Workflow, clone, git, load_workflow
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.schedules import KnobSchedule
-from tvmmobile.tuning.database import Database, Identity
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "ci"
 FILES = sorted(EXAMPLES.glob("*.yml"))

@@ -42,7 +42,7 @@ def _log_lines() -> list[bytes]:
 
 
 def _record(_folder: Path) -> Prepared:
-    from tvmmobile.tuning.database import read_record
+    from tvmmobile.tuning.records import read_record
 
     return _log_lines(), read_record
 
@@ -312,7 +312,7 @@ def _environment(_folder: Path) -> Prepared:
 
 
 def _malformed() -> type[Exception]:
-    from tvmmobile.tuning.database import MalformedRecord
+    from tvmmobile.tuning.records import MalformedRecord
 
     return MalformedRecord
 

@@ -32,7 +32,8 @@ from tvmmobile.running.bench import Bench, started_bench
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 from tvmmobile.system.files import sha256_of
 from tvmmobile.system.workers import WorkerError, Workers
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.tuner import Assignment, Search, assign, tune
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")

@@ -22,9 +22,10 @@ from tvmmobile.results.file import KernelResult, Results, read_results
 from tvmmobile.results.report.kernel_rows import far_off
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.measure import Agents
-from tvmmobile.tuning.database import Database, Record
+from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.inspection import inspect
 from tvmmobile.tuning.logs.merge import merge
+from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.search.trial import Outcome, TrialJob
 
 TASK = Task((Dense(64, 10),))

@@ -20,7 +20,8 @@ from tvmmobile.pipeline.stages import BenchJob
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, Timing
 from tvmmobile.schedules import template_for
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.trial import TrialJob
 
 PROFILE = find_device("pi4-virtual").profile

@@ -17,7 +17,8 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, template_for
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 
 PROFILE = find_device("pi4").profile
 #: What this version measures on the virtual Pi 4.
@@ -93,7 +94,8 @@ APPENDER = """
 import sys
 from pathlib import Path
 from tvmmobile.devices.protocol import Origin
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.schedules import template_for
 from tvmmobile.graph.tasks import Task

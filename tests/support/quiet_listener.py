@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tvmmobile.tuning.database import Record
+from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.search.tuner import Assignment
 
 

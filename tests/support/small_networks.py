@@ -22,7 +22,8 @@ from tvmmobile.networks.frontend import import_torch
 from tvmmobile.networks.models.weights import seed_weights
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.tuning.choice import choose
-from tvmmobile.tuning.database import Database, Identity
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity
 
 HOST = {"kind": "llvm", "num-cores": 2}
 

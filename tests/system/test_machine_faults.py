@@ -25,7 +25,8 @@ from tvmmobile.schedules import template_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import filling_cache, write_text
 from tvmmobile.system.workers import WorkerError, Workers
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search import trial
 
 IDENTITY = Identity("board", MEASURED)

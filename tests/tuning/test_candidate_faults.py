@@ -11,7 +11,8 @@ from quiet_listener import Quiet
 from tvmmobile.devices.registry import find_device
 from tvmmobile.running.bench import started_bench
 from tvmmobile.system.workers import Workers
-from tvmmobile.tuning.database import Database, Identity
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.tuner import Deadlines, Search, assign, tune
 
 pytestmark = pytest.mark.virtual

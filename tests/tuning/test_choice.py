@@ -17,7 +17,8 @@ from tvmmobile.graph.passes.canonical_names import block_names, canonical_names
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.tuning.choice import choose
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.fallback import FallbackSpace
 
 IMAGE = (1, 3, 9, 9)

@@ -21,9 +21,10 @@ from tvmmobile.kernels.serial import task_from_json
 from tvmmobile.schedules import templates_for
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.claims import Limits
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.inspection import inspect
 from tvmmobile.tuning.logs.merge import merge
+from tvmmobile.tuning.records import Identity, Record
 
 TASK = Task((Conv2d(14, 14, 64, 64, clamp=(0.0, 6.0)),))
 #: 802,816 multiply-adds, 4 a cycle at 1.8 GHz.

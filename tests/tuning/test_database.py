@@ -23,7 +23,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.database import Database, Identity, MalformedRecord, Record, read_record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, MalformedRecord, Record, read_record
 from tvmmobile.tuning.search import tuner
 
 PI = Identity("pi4-virtual", Origin("modelled", "0123abcd"))

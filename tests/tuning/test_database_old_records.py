@@ -14,7 +14,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.tuning.choice import choose
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.tuner import assign, make_strategy
 

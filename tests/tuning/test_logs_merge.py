@@ -21,9 +21,10 @@ from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import task_to_json
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.database import Identity, Record, log_paths
+from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.logs.inspection import inspect
 from tvmmobile.tuning.logs.merge import Merged, merge
+from tvmmobile.tuning.records import Identity, Record
 
 RECORDS = some_records(10) + some_records(4, threads=4)
 

@@ -24,8 +24,9 @@ from tvmmobile.schedules.epilogue import Epilogue, spot_at
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.template import EPILOGUE, LAYERS
 from tvmmobile.tuning.choice import choose
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Plan, candidate_regions, make_plan
+from tvmmobile.tuning.records import Identity, Record
 
 IMAGE = (1, 3, 9, 9)
 TARGET = {"kind": "llvm"}

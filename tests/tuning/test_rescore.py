@@ -19,7 +19,8 @@ from tvmmobile.running.bench import Bench
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.rescore import Rescored, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.trial import Outcome, TrialJob
 

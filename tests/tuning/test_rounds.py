@@ -10,8 +10,9 @@ from tvmmobile.devices.protocol import Origin
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import templates_for
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Region, VariantTasks
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.rounds import later_rounds, promising
 
 FIRST = Conv2d(8, 8, 16, 32)

@@ -12,7 +12,8 @@ from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, template_for
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.cost_model import CostModel, CostModels
 from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.strategy import Strategy

@@ -19,7 +19,8 @@ from tvmmobile.running.bench import Bench
 from tvmmobile.running.measure import Agents
 from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.workers import WorkerError
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search import tuner
 from tvmmobile.tuning.search.trial import Outcome, TrialJob
 from tvmmobile.tuning.search.tuner import DEADLINES, Assignment, Deadlines, Search, assign, tune

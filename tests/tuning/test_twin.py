@@ -16,7 +16,8 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build_variant, variant_job
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.environment import SHIPPED_LOGS
-from tvmmobile.tuning.database import Database, Identity, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, best_of_twin, rank_correlation, twin_database, twin_identity
 
 VIRTUAL = find_device("pi4-virtual").profile

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tvmmobile.pipeline.rescore import RescoredLogs
-    from tvmmobile.tuning.database import Identity
     from tvmmobile.tuning.logs.inspection import Log
+    from tvmmobile.tuning.records import Identity
 
 _Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only logs of this device; default: all devices.")]
 _OwnLogs = Annotated[Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="Log directory; default: your own.")]

@@ -18,7 +18,7 @@ from tvmmobile.tuning.search.tuner import Assignment, SearchListener
 if TYPE_CHECKING:
     from tvmmobile.graph.tasks import Task
     from tvmmobile.pipeline.listener import TuningPlan
-    from tvmmobile.tuning.database import Record
+    from tvmmobile.tuning.records import Record
 
 
 def errors() -> Console:

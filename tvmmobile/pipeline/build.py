@@ -36,8 +36,9 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing, sha256_of, write_text
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.claims import RefusedLine
-from tvmmobile.tuning.database import Database, Identity, log_paths
+from tvmmobile.tuning.database import Database, log_paths
 from tvmmobile.tuning.plan import Price, Step, VariantTasks, candidate_regions, make_plan
+from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.twin import rank_correlation, twin_identity
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do

@@ -9,7 +9,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.results.file import Results
 from tvmmobile.results.report.kernel_rows import far_off, is_far
 from tvmmobile.running.bench import Bench
-from tvmmobile.tuning.database import Database, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.search.tuner import Assignment, measured, record_of
 
 

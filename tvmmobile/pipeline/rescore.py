@@ -22,8 +22,9 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
 from tvmmobile.tuning.claims import passed_over
-from tvmmobile.tuning.database import Database, Identity, writing
+from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.directories import own_logs
+from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.rescore import Ranking, Rescored, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.tuner import BATCH
 

@@ -12,83 +12,29 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import filelock
 
-from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Origin
-from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
-from tvmmobile.schedules import KnobSchedule, Space, template_named
-from tvmmobile.system.environment import TVM_VERSION
+from tvmmobile.kernels.serial import Schedule
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import make_folders, sync_folder, write_bytes
-from tvmmobile.tuning.claims import Limits, RecordFigures, RefusedLine, check_task, read_figures, short, untakable
-from tvmmobile.virtual.board import VIRTUAL_SUFFIX
-
-FORMAT = 1
-#: What reading a line, or the extents of a task that no network has, may raise.
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
-
-
-#: What is wrong with the last line of a log whose writer was cut off.
-UNFINISHED = "the last line is unfinished"
-
-
-class MalformedRecord(ValueError):
-    """A line that is not a record; the message says why, in a few words."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What must agree for two records to be comparable, besides the task: the device, where latencies come from, and TVM's version."""
-
-    device: str
-    origin: Origin
-    tvm: str = TVM_VERSION
-    #: What no record of it can beat; `None` where that is not known, as of records in a file.
-    limits: Limits | None = field(default=None, compare=False, repr=False)
-
-    @classmethod
-    def of(cls, profile: DeviceProfile) -> Identity:
-        """That of what a device gives now."""
-        return cls(profile.name, profile.origin, limits=Limits.of(profile))
-
-    def refuses(self, found: Identity, record: Record) -> str:
-        """Why a record of what measured it cannot be true; "" where it can, or is not comparable with this."""
-        if self.limits is None or found != self:
-            return ""
-        figures = RecordFigures(record.latency_us, record.cycles, record.samples_us, record.terms_us)
-        return self.limits.contradiction(record.task, record.schedule, figures)
-
-
-@dataclass(frozen=True)
-class Record:
-    """One tried schedule.
-
-    Attributes:
-        latency_us: microseconds; `None` where the candidate failed.
-        cycles: modelled core cycles, `None` on hardware.
-        samples_us: raw samples where they were measured.
-        error: why it failed, `None` where it did not.
-        when: ISO 8601, UTC.
-        terms_us: what a modelled latency consists of, by name (docs/virtual-boards.md); empty where it was measured, and in older logs.
-        again: it was measured once more because the kernel took something else within a network, and counts instead of earlier ones.
-    """
-
-    task: Task
-    schedule: Schedule
-    latency_us: float | None
-    cycles: int | None = None
-    samples_us: tuple[float, ...] = ()
-    error: str | None = None
-    when: str = ""
-    terms_us: tuple[tuple[str, float], ...] = ()
-    again: bool = False
+from tvmmobile.tuning.claims import RefusedLine, short, untakable
+from tvmmobile.tuning.records import (
+    MALFORMED,
+    UNFINISHED,
+    Identity,
+    KnownTasks,
+    MalformedRecord,
+    Record,
+    encoded,
+    identity_in,
+    read_record,
+    reason,
+    record_in,
+    usable,
+)
 
 
 class Database:
@@ -115,8 +61,8 @@ class Database:
         self._seen: set[tuple[Task, Schedule]] = set()
         for directory in dict.fromkeys([*sources, *([target] if target else [])]):
             for path in log_paths(directory, identity.device):
-                for record, usable in self._read(path):
-                    self._add(record, usable)
+                for record, can_be_built in self._read(path):
+                    self._add(record, can_be_built)
 
     def __len__(self) -> int:
         return sum(map(len, self._records.values()))
@@ -192,19 +138,19 @@ class Database:
 
     def _read(self, path: Path) -> Iterator[tuple[Record, bool]]:
         """The records of a file that have this identity, each with whether this version can still build it."""
-        known, content = _Known(), content_of(path)
+        known, content = KnownTasks(), content_of(path)
         for number, line in enumerate(lines_in(content), 1):
             try:
                 value = json.loads(line.decode())
-                found = _identity_of(value)
+                found = identity_in(value)
                 if found != self.identity:
                     self.ignored += 1
                     self.outdated += (found.device, found.tvm) == (self.identity.device, self.identity.tvm)
                     continue
-                record = _decode(value, known)
+                record = record_in(value, known)
                 can_be_built = usable(record, known)
-            except _MALFORMED as error:  # torn by a crash, or not ours
-                why = UNFINISHED if line and content.endswith(line) else f"not a record: {short(_reason(error))}"
+            except MALFORMED as error:  # torn by a crash, or not ours
+                why = UNFINISHED if line and content.endswith(line) else f"not a record: {short(reason(error))}"
             else:
                 why = self.identity.refuses(found, record) or ("" if can_be_built else untakable(record.schedule))
                 if not why:
@@ -214,28 +160,7 @@ class Database:
             self.refused.append(RefusedLine(path, number, why))
 
     def _lines(self, records: Iterable[Record]) -> str:
-        return "".join(json.dumps(self._encode(record), separators=(",", ":")) + "\n" for record in records)
-
-    def _encode(self, record: Record) -> dict[str, Any]:
-        value: dict[str, Any] = {
-            "v": FORMAT,
-            "name": record.task.name,
-            "task": task_to_json(record.task),
-            "schedule": schedule_to_json(record.schedule),
-            "latency_us": record.latency_us,
-            "device": self.identity.device,
-            "model": self.identity.origin.written,
-            "tvm": self.identity.tvm,
-            "when": record.when or datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        for name in ("cycles", "samples_us", "error"):
-            if getattr(record, name):
-                value[name] = getattr(record, name)
-        if record.terms_us:
-            value["terms_us"] = dict(record.terms_us)
-        if record.again:
-            value["again"] = True
-        return value
+        return "".join(encoded(self.identity, record) for record in records)
 
 
 def log_paths(directory: Path, device: str) -> list[Path]:
@@ -262,33 +187,6 @@ def lines_in(content: bytes) -> list[bytes]:
     return lines[:-1] if lines[-1] == b"" else lines
 
 
-def read_record(line: bytes) -> tuple[Identity, Record]:
-    """A record, and the identity of what measured it; raises `MalformedRecord` where the line holds none."""
-    try:
-        value = json.loads(line.decode())
-        identity = _identity_of(value)
-        record = _decode(value, _Known())
-        usable(record)  # shapes that no layer has come up here
-    except _MALFORMED as error:
-        raise MalformedRecord(_reason(error)) from error
-    return identity, record
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case json.JSONDecodeError():
-            return "it is not JSON"
-        case UnicodeDecodeError():
-            return "it is not UTF-8"
-        case KeyError():
-            return f"{error} is missing, or not known"
-        case ValueError():
-            return str(error)
-        case RecursionError():
-            return "it is nested too deeply"
-    return "a field is not of its kind"
-
-
 def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str | None, Record]]:
     """The records of a file whatever timing model they rest on, each with that model's hash, in the order they were made.
 
@@ -302,67 +200,6 @@ def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str |
             continue
         if (found.device, found.tvm) == (identity.device, identity.tvm) and usable(record):
             yield found.origin.model, record
-
-
-def _identity_of(value: dict[str, Any]) -> Identity:
-    """Raises `KeyError` or `ValueError`."""
-    if not isinstance(value, dict):
-        raise ValueError("it is not a JSON object")
-    device, model, tvm = value["device"], value.get("model"), value["tvm"]
-    if not all(isinstance(name, str) for name in (device, tvm, "" if model is None else model)):
-        raise ValueError("its device, timing model or TVM version is not text")
-    if model == EMULATED.written:
-        return Identity(device, EMULATED, tvm)
-    modelled = model is not None or device.endswith(VIRTUAL_SUFFIX)
-    return Identity(device, Origin("modelled", model) if modelled else MEASURED, tvm)
-
-
-class _Known:
-    """What many records of a file have in common: their tasks, and the spaces of the templates for them."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[tuple[str, str], Task] = {}
-        self._spaces: dict[tuple[str, int, Task], Space | None] = {}
-
-    def task(self, name: str, value: dict[str, Any]) -> Task:
-        """The task that `value` describes; raises `ValueError` where that is not its name."""
-        key = name, repr(value)  # as text: 1, 1.0 and true are equal, and not all of them describe a task
-        if key not in self._tasks:
-            task = task_from_json(value)
-            if name != task.name:
-                raise ValueError(f"{name} is not the name of {task.name}")
-            check_task(task)
-            self._tasks[key] = task
-        return self._tasks[key]
-
-    def space(self, schedule: KnobSchedule, task: Task) -> Space | None:
-        """What the schedule's template spans for the task; `None` where it does not take it, or this version has it no longer."""
-        key = schedule.template, schedule.version, task
-        if key not in self._spaces:
-            template = template_named(schedule.template, schedule.version)
-            self._spaces[key] = template.space(task) if template else None
-        return self._spaces[key]
-
-
-def _decode(value: dict[str, Any], known: _Known) -> Record:
-    if value["v"] != FORMAT:
-        raise ValueError(f"format {value['v']}")
-    task, figures, error = known.task(value["name"], value["task"]), read_figures(value), value.get("error")
-    if not isinstance(error, str | None) or type(value.get("again", False)) is not bool:
-        raise ValueError("error is not text, or again is not true or false")
-    schedule = schedule_from_json(value["schedule"])
-    hash((task, schedule))  # a dict where a number belongs would come up where records are looked up
-    return Record(
-        task,
-        schedule,
-        figures.latency_us,
-        figures.cycles,
-        figures.samples_us,
-        error,
-        str(value.get("when", "")),
-        figures.terms_us,
-        value.get("again", False),
-    )
 
 
 @contextmanager
@@ -410,15 +247,6 @@ def _owner(path: Path) -> str:
     """Who holds a writer's lock: its first line, which is empty until the owner has come to write it."""
     lines = path.read_text(encoding="utf-8", errors="replace")[:200].splitlines()
     return "".join(filter(str.isprintable, lines[0])) if lines else "another process"
-
-
-def usable(record: Record, known: _Known | None = None) -> bool:
-    """Whether this version can still build the schedule: its template is there, in that version, with those knobs and values."""
-    schedule = record.schedule
-    if isinstance(schedule, TraceSchedule):
-        return all(isinstance(layer, Opaque) for layer in record.task.region)
-    space = (known or _Known()).space(schedule, record.task)
-    return space is not None and schedule in space
 
 
 def append_whole(path: Path, content: bytes) -> None:

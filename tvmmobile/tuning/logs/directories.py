@@ -9,7 +9,7 @@ from pathlib import Path
 from tvmmobile.devices.registry import find_device
 from tvmmobile.system.environment import SHIPPED_LOGS, user_data_dir
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.database import Identity
+from tvmmobile.tuning.records import Identity
 
 #: The present identity of the device that a folder is called after; `None` where no such device is known here.
 Present = Callable[[str], Identity | None]

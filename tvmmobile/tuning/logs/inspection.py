@@ -16,19 +16,8 @@ from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.claims import is_retired, short, untakable
-from tvmmobile.tuning.database import (
-    UNFINISHED,
-    Identity,
-    MalformedRecord,
-    Record,
-    append_lock,
-    content_of,
-    file_name,
-    lines_in,
-    log_paths,
-    read_record,
-    usable,
-)
+from tvmmobile.tuning.database import append_lock, content_of, file_name, lines_in, log_paths
+from tvmmobile.tuning.records import UNFINISHED, Identity, MalformedRecord, Record, read_record, usable
 
 #: A log's name.
 _NAME = re.compile(r"[a-z][a-z0-9_]*_t[1-9][0-9]*\.jsonl")

@@ -15,9 +15,10 @@ from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 from tvmmobile.tuning.claims import RefusedLine, short
-from tvmmobile.tuning.database import Identity, Record, content_of, file_name, locked, log_paths, writing
+from tvmmobile.tuning.database import content_of, file_name, locked, log_paths, writing
 from tvmmobile.tuning.logs.directories import Present, present_identity
 from tvmmobile.tuning.logs.inspection import LogLine, is_log_name, logs_in, model_name, read_lines, refusal, settled_content
+from tvmmobile.tuning.records import Identity, Record
 
 #: Devices' names become folders.
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")

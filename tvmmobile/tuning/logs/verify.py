@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tvmmobile.system.files import write_bytes
-from tvmmobile.tuning.database import Identity, append_whole, content_of, locked
+from tvmmobile.tuning.database import append_whole, content_of, locked
 from tvmmobile.tuning.logs.directories import chosen_device, own_logs, present_identity
 from tvmmobile.tuning.logs.inspection import Log, inspect, logs_in
+from tvmmobile.tuning.records import Identity
 
 
 def looked_through(logs: Path | None, device: str | None, repairing: bool) -> Iterator[tuple[Log, Identity | None]]:

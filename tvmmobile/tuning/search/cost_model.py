@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Template, template_named
-from tvmmobile.tuning.database import Database, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Record
 
 #: Records from which a model says more than chance.
 MIN_RECORDS = 12

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Template, template_named
-from tvmmobile.tuning.database import Database, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Record
 
 #: Neighbours whose best schedules are tried first.
 NEIGHBOURS = 3

@@ -13,7 +13,8 @@ from pathlib import Path
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.running.bench import Bench
-from tvmmobile.tuning.database import Database, Identity, Record, records_of_any_model
+from tvmmobile.tuning.database import Database, records_of_any_model
+from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener, measured, record_of
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space
-from tvmmobile.tuning.database import Record
+from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.search.cost_model import CostModel
 
 

@@ -16,7 +16,8 @@ from tvmmobile.running.bench import Bench
 from tvmmobile.schedules import KnobSchedule, Template, template_for, templates_for
 from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.workers import WorkerError
-from tvmmobile.tuning.database import Database, Record
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.fallback import FallbackSpace
 from tvmmobile.tuning.search.nearest import nearest_schedules

@@ -10,7 +10,8 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Template
 from tvmmobile.system.environment import SHIPPED_LOGS
-from tvmmobile.tuning.database import Database, Identity
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity
 
 #: Of a kernel and template, how many of the virtual board's best are measured first.
 FIRST_FROM_TWIN = 8

@@ -1,0 +1,199 @@
+"""What a tuning log holds: records, each with the identity of what measured it; and how a line says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Origin
+from tvmmobile.graph.layers import Opaque
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
+from tvmmobile.schedules import KnobSchedule, Space, template_named
+from tvmmobile.system.environment import TVM_VERSION
+from tvmmobile.tuning.claims import Limits, RecordFigures, check_task, read_figures
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX
+
+FORMAT = 1
+#: What reading a line, or the extents of a task that no network has, may raise.
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
+
+
+#: What is wrong with the last line of a log whose writer was cut off.
+UNFINISHED = "the last line is unfinished"
+
+
+class MalformedRecord(ValueError):
+    """A line that is not a record; the message says why, in a few words."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must agree for two records to be comparable, besides the task: the device, where latencies come from, and TVM's version."""
+
+    device: str
+    origin: Origin
+    tvm: str = TVM_VERSION
+    #: What no record of it can beat; `None` where that is not known, as of records in a file.
+    limits: Limits | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, profile: DeviceProfile) -> Identity:
+        """That of what a device gives now."""
+        return cls(profile.name, profile.origin, limits=Limits.of(profile))
+
+    def refuses(self, found: Identity, record: Record) -> str:
+        """Why a record of what measured it cannot be true; "" where it can, or is not comparable with this."""
+        if self.limits is None or found != self:
+            return ""
+        figures = RecordFigures(record.latency_us, record.cycles, record.samples_us, record.terms_us)
+        return self.limits.contradiction(record.task, record.schedule, figures)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tried schedule.
+
+    Attributes:
+        latency_us: microseconds; `None` where the candidate failed.
+        cycles: modelled core cycles, `None` on hardware.
+        samples_us: raw samples where they were measured.
+        error: why it failed, `None` where it did not.
+        when: ISO 8601, UTC.
+        terms_us: what a modelled latency consists of, by name (docs/virtual-boards.md); empty where it was measured, and in older logs.
+        again: it was measured once more because the kernel took something else within a network, and counts instead of earlier ones.
+    """
+
+    task: Task
+    schedule: Schedule
+    latency_us: float | None
+    cycles: int | None = None
+    samples_us: tuple[float, ...] = ()
+    error: str | None = None
+    when: str = ""
+    terms_us: tuple[tuple[str, float], ...] = ()
+    again: bool = False
+
+
+def encoded(identity: Identity, record: Record) -> str:
+    """A record as a line of a log, with its end; it is stamped with the present time where it says none."""
+    value: dict[str, Any] = {
+        "v": FORMAT,
+        "name": record.task.name,
+        "task": task_to_json(record.task),
+        "schedule": schedule_to_json(record.schedule),
+        "latency_us": record.latency_us,
+        "device": identity.device,
+        "model": identity.origin.written,
+        "tvm": identity.tvm,
+        "when": record.when or datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    for name in ("cycles", "samples_us", "error"):
+        if getattr(record, name):
+            value[name] = getattr(record, name)
+    if record.terms_us:
+        value["terms_us"] = dict(record.terms_us)
+    if record.again:
+        value["again"] = True
+    return json.dumps(value, separators=(",", ":")) + "\n"
+
+
+def read_record(line: bytes) -> tuple[Identity, Record]:
+    """A record, and the identity of what measured it; raises `MalformedRecord` where the line holds none."""
+    try:
+        value = json.loads(line.decode())
+        identity = identity_in(value)
+        record = record_in(value, KnownTasks())
+        usable(record)  # shapes that no layer has come up here
+    except MALFORMED as error:
+        raise MalformedRecord(reason(error)) from error
+    return identity, record
+
+
+def reason(error: Exception) -> str:
+    """Why a line holds no record, for one of `MALFORMED`."""
+    match error:
+        case json.JSONDecodeError():
+            return "it is not JSON"
+        case UnicodeDecodeError():
+            return "it is not UTF-8"
+        case KeyError():
+            return f"{error} is missing, or not known"
+        case ValueError():
+            return str(error)
+        case RecursionError():
+            return "it is nested too deeply"
+    return "a field is not of its kind"
+
+
+def identity_in(value: dict[str, Any]) -> Identity:
+    """The identity that a line names. Raises `KeyError` or `ValueError`."""
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    device, model, tvm = value["device"], value.get("model"), value["tvm"]
+    if not all(isinstance(name, str) for name in (device, tvm, "" if model is None else model)):
+        raise ValueError("its device, timing model or TVM version is not text")
+    if model == EMULATED.written:
+        return Identity(device, EMULATED, tvm)
+    modelled = model is not None or device.endswith(VIRTUAL_SUFFIX)
+    return Identity(device, Origin("modelled", model) if modelled else MEASURED, tvm)
+
+
+class KnownTasks:
+    """What many records of a file have in common: their tasks, and the spaces of the templates for them."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[tuple[str, str], Task] = {}
+        self._spaces: dict[tuple[str, int, Task], Space | None] = {}
+
+    def task(self, name: str, value: dict[str, Any]) -> Task:
+        """The task that `value` describes; raises `ValueError` where that is not its name."""
+        key = name, repr(value)  # as text: 1, 1.0 and true are equal, and not all of them describe a task
+        if key not in self._tasks:
+            task = task_from_json(value)
+            if name != task.name:
+                raise ValueError(f"{name} is not the name of {task.name}")
+            check_task(task)
+            self._tasks[key] = task
+        return self._tasks[key]
+
+    def space(self, schedule: KnobSchedule, task: Task) -> Space | None:
+        """What the schedule's template spans for the task; `None` where it does not take it, or this version has it no longer."""
+        key = schedule.template, schedule.version, task
+        if key not in self._spaces:
+            template = template_named(schedule.template, schedule.version)
+            self._spaces[key] = template.space(task) if template else None
+        return self._spaces[key]
+
+
+def record_in(value: dict[str, Any], known: KnownTasks) -> Record:
+    """The record that a line holds; raises one of `MALFORMED` where it holds none."""
+    if value["v"] != FORMAT:
+        raise ValueError(f"format {value['v']}")
+    task, figures, error = known.task(value["name"], value["task"]), read_figures(value), value.get("error")
+    if not isinstance(error, str | None) or type(value.get("again", False)) is not bool:
+        raise ValueError("error is not text, or again is not true or false")
+    schedule = schedule_from_json(value["schedule"])
+    hash((task, schedule))  # a dict where a number belongs would come up where records are looked up
+    return Record(
+        task,
+        schedule,
+        figures.latency_us,
+        figures.cycles,
+        figures.samples_us,
+        error,
+        str(value.get("when", "")),
+        figures.terms_us,
+        value.get("again", False),
+    )
+
+
+def usable(record: Record, known: KnownTasks | None = None) -> bool:
+    """Whether this version can still build the schedule: its template is there, in that version, with those knobs and values."""
+    schedule = record.schedule
+    if isinstance(schedule, TraceSchedule):
+        return all(isinstance(layer, Opaque) for layer in record.task.region)
+    space = (known or KnownTasks()).space(schedule, record.task)
+    return space is not None and schedule in space
