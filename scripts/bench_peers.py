@@ -57,7 +57,7 @@ class ReadyBoard:
 
     name: str
     board: Board
-    profile: DeviceProfile
+    profile: DeviceProfile | None
     sysroots: dict[str, Path]
 
 
@@ -77,7 +77,8 @@ def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> Rea
     board = load_board(name)
     if max(threads) > board.cores:
         raise UserError(f"{board.board} has {board.cores} cores, not {max(threads)}.", f"Give --threads {board.cores} or less.")
-    profile = find_device(name if name.endswith(".toml") else name + VIRTUAL_SUFFIX).profile
+    ours = OURS in {system.key for system in systems}
+    profile = find_device(name if name.endswith(".toml") else name + VIRTUAL_SUFFIX).profile if ours else None
     return ReadyBoard(name, board, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
 
 
@@ -98,7 +99,7 @@ def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, log
     untuned = None
     runs = []
     try:
-        library = compiled(spec, threads, place.profile, logs, models, say) if system.key == OURS else None
+        library = compiled(spec, threads, place.profile, logs, models, say) if system.key == OURS and place.profile else None
         if library:
             latencies = [kernel["latency_us"] for kernel in library.manifest()["kernels"]]
             untuned = latencies.count(None), len(latencies)

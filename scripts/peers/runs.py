@@ -29,6 +29,7 @@ from tvmmobile.virtual.cores.core_model import model_hash
 from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.profile import parse_profile
 from tvmmobile.virtual.program import model_program, qemu_words
+from tvmmobile.virtual.sysroot import programs_digest
 
 RUN_TIMEOUT_S = 3600
 _FORMAT = 1
@@ -61,13 +62,18 @@ class PeerRun:
     attempt: int = 0
 
     def key(self) -> str:
-        """Identifies all that decides what QEMU counts: board, plugin, wheels, program, network, input, threads; 16 hex digits."""
+        """Identifies all that decides what QEMU counts: cores, caches, plugin, wheels, program, network, input, threads; 16 hex digits.
+
+        Neither the timing model nor the clock does: what was counted is modelled again where these change, and shared by boards that are
+        otherwise alike.
+        """
         image = self.files[0].parent
         programs = [self.system.program, EXAMPLES / "region.py", _PROFILER]
         files = digest_of([*self.files, image / "image.npy", image / "logits.npy", *programs])
-        # The plugin's file and the sysroot's folder are named by their content, wherever they lie.
+        # The plugin's file is named by its content, wherever it lies.
         options = [word.replace(str(cache_dir()), "") for word in qemu_words(self.board, "")[1:]]
-        recipe = [_FORMAT, options, self.sysroot.name, sorted(self.system.environment.items()), files, self.threads, self.attempt]
+        sysroot = programs_digest(self.board, self.system.requirements)
+        recipe = [_FORMAT, options, sysroot, sorted(self.system.environment.items()), files, self.threads, self.attempt]
         return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 

@@ -158,11 +158,12 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.PeerRun:
 
 def test_keys_change_with_what_decides_a_run_and_with_nothing_else(job: runs.PeerRun, tmp_path: Path) -> None:
     key = job.key()
-    assert key == job.key() == replace(job, board_name="boards/pi4.toml").key()
+    assert key == job.key() == replace(job, board_name="boards/pi4.toml", sysroot=tmp_path / "elsewhere").key()
+    assert key == replace(job, board=load_board("pi4-1500")).key()  # a board that differs in its clock alone
     others = [
         replace(job, threads=4),
         replace(job, attempt=1),
-        replace(job, sysroot=tmp_path / "sysroot-pi4-2"),
+        replace(job, system=replace(job.system, requirements=("ncnn==2",))),
         replace(job, system=replace(job.system, environment={"A": "b"})),
         replace(job, board=load_board("pi5")),
     ]

@@ -12,9 +12,10 @@ from own_boards import own_board
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
+from tvmmobile.virtual import sysroot
 from tvmmobile.virtual.board import BOARDS, CORES, board_names, core_values, is_board, load_board, read_board
 from tvmmobile.virtual.summary import trust
-from tvmmobile.virtual.sysroot import cpuinfo
+from tvmmobile.virtual.sysroot import core_files, cpuinfo
 
 
 def test_all_boards_can_be_read() -> None:
@@ -115,6 +116,41 @@ def test_what_programs_are_told_of_the_core(tmp_path: Path) -> None:
     unknown = load_board("pi4").model_copy(update={"midr": 0})
     with pytest.raises(UserError, match="pi4 has no midr"):
         cpuinfo(unknown)
+
+
+def test_what_programs_are_told_of_cores_caches_and_clocks() -> None:
+    """Every file that ncnn, MNN and cpuinfo (XNNPACK, ONNX Runtime) look for under /sys, as Linux writes it."""
+    pi3, pi5, big = (core_files(load_board(name)) for name in ("pi3bplus", "pi5", "sd7c"))
+    cpus = "sys/devices/system/cpu"
+    assert pi3[f"{cpus}/cpu3/regs/identification/midr_el1"] == "0x00000000410fd033\n"
+    assert pi3[f"{cpus}/cpu2/topology/thread_siblings"] == "4\n" and pi3[f"{cpus}/cpu2/topology/core_cpus_list"] == "2\n"
+    assert pi3[f"{cpus}/cpu0/topology/cluster_cpus_list"] == pi3[f"{cpus}/online"] == "0-3\n"
+    assert pi3[f"{cpus}/cpu1/cpufreq/cpuinfo_max_freq"] == pi3[f"{cpus}/cpufreq/policy0/cpuinfo_max_freq"] == "1400000\n"
+    assert big[f"{cpus}/cpufreq/policy0/affected_cpus"] == "0 1\n" and f"{cpus}/cpu2/topology/core_id" not in big
+    caches = [[pi3[f"{cpus}/cpu1/cache/index{index}/{name}"] for name in ("level", "type", "size", "shared_cpu_map")] for index in range(4)]
+    assert caches[0] == ["1\n", "Data\n", "32K\n", "2\n"] and caches[1] == ["1\n", "Instruction\n", "", "2\n"]
+    assert caches[2] == ["2\n", "Unified\n", "512K\n", "f\n"] and caches[3] == [""] * 4  # this machine's third level must not show
+    assert pi5[f"{cpus}/cpu1/cache/index2/shared_cpu_list"] == "1\n" and pi5[f"{cpus}/cpu1/cache/index3/size"] == "2048K\n"
+
+
+def test_sysroots_of_boards_share_what_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unpack(_scratch: Path, root: Path, *_requirements: object) -> None:
+        (root / "usr/bin").mkdir(parents=True, exist_ok=True)
+        (root / "usr/bin/python3").write_bytes(b"ELF")
+        calls.append(root)
+
+    calls: list[Path] = []
+    monkeypatch.setattr(sysroot, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(sysroot, "_unpack_debian", unpack)
+    monkeypatch.setattr(sysroot, "_unpack_wheels", unpack)
+    said: list[str] = []
+    pi4, again, pi5 = (sysroot.python_sysroot(load_board(name), ("numpy==1",), said.append) for name in ("pi4", "pi4", "pi5"))
+    assert pi4 == again != pi5 and len(calls) == 2 and len(said) == 1
+    assert (pi4 / "usr/bin/python3").samefile(pi5 / "usr/bin/python3")
+    assert (pi5 / "proc/cpuinfo").read_text(encoding="ascii") == cpuinfo(load_board("pi5")) != cpuinfo(load_board("pi4"))
+    assert (pi4 / "proc/cpuinfo").read_text(encoding="ascii") == cpuinfo(load_board("pi4"))
+    sysroot.python_sysroot(load_board("pi4"), ())
+    assert len(calls) == 4
 
 
 def test_boards_that_differ_in_their_clock() -> None:

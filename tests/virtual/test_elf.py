@@ -52,3 +52,17 @@ def test_a_profile_that_was_cut_off(tmp_path: Path) -> None:
 def test_an_address_in_what_is_no_file(name: str) -> None:
     mappings = parse_maps(f"1000-2000 r-xp 00000000 08:01 12 {name}\n")
     assert place_of(0x1010, mappings) == f"{Path(name).name}+0x10"
+
+
+def test_functions_that_say_no_size_reach_to_the_next(tmp_path: Path) -> None:
+    """As handwritten assembly often has them; a symbol that says its size keeps it."""
+    names = b"\0sized\0assembly\0next\0"
+    functions = [(1, 0x1000, 0x10), (7, 0x1020, 0), (16, 0x1080, 0)]
+    table = b"".join(struct.pack("<IBBHQQ", name, 2, 0, 1, address, size) for name, address, size in functions)
+    sections_at, table_at = 120, 120 + 2 * 64
+    content = _header(segments=1, sections_at=sections_at, sections=2) + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x1000, 0, 0x100, 0x100, 1)
+    content += struct.pack("<IIQQQQIIQQ", 0, 2, 0, 0, table_at, len(table), 1, 0, 8, 24)
+    content += struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, table_at + len(table), len(names), 0, 0, 1, 0)
+    (tmp_path / "library").write_bytes(content + table + names)
+    elf = read_elf(tmp_path / "library")
+    assert [elf.place(offset) for offset in (0x8, 0x10, 0x24, 0x7C, 0x80)] == ["sized+0x8", "", "assembly+0x4", "assembly+0x5c", ""]

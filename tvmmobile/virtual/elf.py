@@ -12,6 +12,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 AARCH64 = 183
@@ -98,7 +99,14 @@ def _parse(data: bytes) -> Elf:
     sections = [_SECTION.unpack_from(data, sections_at + i * section_bytes) for i in range(section_count)] if sections_at else []
     symbols = {symbol for section in sections if section[1] in (_SYMBOLS, _DYNAMIC_SYMBOLS) for symbol in _symbols(data, section, sections)}
     name = _MACHINES.get(machine, f"machine {machine}")
-    return Elf(name, kind in _KINDS, interpreter, tuple(loads), tuple(sorted(symbols)))
+    return Elf(name, kind in _KINDS, interpreter, tuple(loads), _with_sizes(sorted(symbols)))
+
+
+def _with_sizes(symbols: list[tuple[int, int, str]]) -> tuple[tuple[int, int, str], ...]:
+    """Functions with those that say no size, as handwritten assembly often does not, reaching to the next function."""
+    begins = sorted({address for address, _, _ in symbols})
+    after = dict(pairwise(begins))
+    return tuple((address, size or after.get(address, address) - address, name) for address, size, name in symbols)
 
 
 def _symbols(data: bytes, section: tuple[int, ...], sections: list[tuple[int, ...]]) -> list[tuple[int, int, str]]:
@@ -106,7 +114,7 @@ def _symbols(data: bytes, section: tuple[int, ...], sections: list[tuple[int, ..
     found = []
     for entry in _SYMBOL.iter_unpack(data[section[4] : section[4] + section[5]]):
         name_at, info, _, home, address, size = entry
-        if info & 15 in _FUNCTIONS and home and size:
+        if info & 15 in _FUNCTIONS and home:
             begin = names + name_at
             found.append((address, size, data[begin : data.index(b"\0", begin)].decode()))
     return found

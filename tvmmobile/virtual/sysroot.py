@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import hashlib
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -29,8 +30,8 @@ DOWNLOAD_TIMEOUT_S = 1200
 def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable[[str], None] | None = None) -> Path:
     """A folder with an AArch64 Python and the wheels of `requirements`, built in the cache if it is not there yet.
 
-    It has its own `proc/cpuinfo` and `sys/devices/system/cpu`, those of the board: libraries choose kernels and thread counts by them.
-    QEMU runs `usr/bin/python3` in it with `-L` and this folder.
+    It has its own `proc/cpuinfo` and `sys/devices/system/cpu`, those of the board (`core_files`): libraries choose kernels, blocks and
+    thread counts by them. QEMU runs `usr/bin/python3` in it with `-L` and this folder. Boards share what is unpacked, by hard links.
 
     Args:
         board: whose core the program shall find.
@@ -41,15 +42,95 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     Raises:
         UserError: apt-get, dpkg-deb or pip is missing or fails.
     """
-    recipe = json.dumps([PACKAGES, PLATFORMS, sorted(requirements), cpuinfo(board), 1])
-    folder = cache_dir() / f"sysroot-{board.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+    say = say or (lambda _sentence: None)
+    files = core_files(board)
+    wheels = _wheels_digest(requirements)
+    folder = cache_dir() / f"sysroot-{board.name}-{_digest([wheels, files])}"
     with filling_cache(), made_once(folder) as made:
         if made is not None:
-            (say or (lambda _sentence: None))("Building an AArch64 Python in the cache (once, about a minute) …")
+            unpacked = _unpacked(cache_dir() / f"sysroot-{wheels}", requirements, say)
+            shutil.copytree(unpacked, made, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
+            for name, text in files.items():
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
+                (made / name).write_text(text, encoding="ascii")
+    return folder
+
+
+def programs_digest(board: Board, requirements: Sequence[str]) -> str:
+    """Identifies what programs find in a board's `python_sysroot`, except the clock, by which none decides what it does (16 hex digits)."""
+    files = {name: text for name, text in core_files(board).items() if not name.endswith("_freq")}
+    return _digest([_wheels_digest(requirements), files])
+
+
+def _wheels_digest(requirements: Sequence[str]) -> str:
+    return _digest([PACKAGES, PLATFORMS, sorted(requirements), 2])
+
+
+def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], None]) -> Path:
+    """A sysroot of no particular board, made if it is not there yet."""
+    with made_once(folder) as made:
+        if made is not None:
+            say("Building an AArch64 Python in the cache (once, about a minute) …")
             _unpack_debian(made.parent, made)
             _unpack_wheels(made.parent, made, requirements)
-            _describe_cores(made, board)
     return folder
+
+
+def _digest(recipe: object) -> str:
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+
+
+def core_files(board: Board) -> dict[str, str]:
+    """What /proc and /sys say of the board's cores, by path, as far as libraries choose kernels, blocks or thread counts by it.
+
+    ncnn and XNNPACK size their blocks by `cache`, ncnn reads `regs` and `topology`, MNN groups cores by `cpufreq`. A file missing here
+    would be found on this machine, which has other cores; an empty one counts as missing.
+
+    Raises:
+        UserError: the core's ID register is not known.
+    """
+    everyone = f"{_list_of(range(board.cores))}\n"
+    clock_khz = f"{round(board.clock_hz / 1000)}\n"
+    cpus = Path("sys/devices/system/cpu")
+    files = {"proc/cpuinfo": cpuinfo(board)} | {f"{cpus}/{name}": everyone for name in ("possible", "present", "online")}
+    clocks = dict.fromkeys(("cpuinfo_max_freq", "cpuinfo_min_freq"), clock_khz)
+    policy = clocks | {name: f"{' '.join(map(str, range(board.cores)))}\n" for name in ("affected_cpus", "related_cpus")}
+    files |= {f"{cpus}/cpufreq/policy0/{name}": text for name, text in policy.items()}
+    for number in range(board.cores):
+        alone = f"{number}\n"
+        core = {"regs/identification/midr_el1": f"{board.midr:#018x}\n"} | {f"cpufreq/{name}": text for name, text in clocks.items()}
+        core |= {f"topology/{name}": f"{1 << number:x}\n" for name in ("thread_siblings", "core_cpus")}
+        core |= {f"topology/{name}": alone for name in ("thread_siblings_list", "core_cpus_list", "core_id")}
+        core |= {f"topology/{name}": everyone for name in ("core_siblings_list", "package_cpus_list", "cluster_cpus_list")}
+        core |= {"topology/physical_package_id": "0\n"}
+        core |= {f"cache/{name}": text for name, text in _cache_files(board, number).items()}
+        files |= {f"{cpus}/cpu{number}/{name}": text for name, text in core.items()}
+    return files
+
+
+def _cache_files(board: Board, number: int) -> dict[str, str]:
+    """One core's caches as Linux numbers them. No board's file says how large the one for instructions is."""
+    caches, everyone = board.caches, range(board.cores)
+    l2_cores = (number,) if caches.l2_private else everyone
+    levels: list[tuple[int, str, int, int, Sequence[int]]] = [
+        (1, "Data", caches.l1d_bytes, caches.l1d_ways, (number,)),
+        (1, "Instruction", 0, 0, (number,)),
+        (2, "Unified", caches.l2_bytes, caches.l2_ways, l2_cores),
+        (3, "Unified", caches.l3_bytes, caches.l3_ways, everyone if caches.has_l3 else ()),
+    ]
+    files: dict[str, str] = {}
+    for index, (level, kind, size, ways, cores) in enumerate(levels):
+        known = {"size": f"{size // 1024}K", "ways_of_associativity": f"{ways}", "coherency_line_size": f"{caches.line_bytes}"}
+        shared = f"{sum(1 << core for core in cores):x}"
+        named = {"level": f"{level}", "type": kind, "shared_cpu_map": shared, "shared_cpu_list": _list_of(cores)}
+        told = (known if size else dict.fromkeys(known, "")) | (named if cores else dict.fromkeys(named, ""))
+        files |= {f"index{index}/{name}": f"{text}\n" if text else "" for name, text in told.items()}
+    return files
+
+
+def _list_of(cores: Sequence[int]) -> str:
+    """Neighbouring cores as Linux writes them: `0-3`."""
+    return "-".join(map(str, dict.fromkeys((cores[0], cores[-1])))) if cores else ""
 
 
 def cpuinfo(board: Board) -> str:
@@ -108,12 +189,3 @@ def _python_version(root: Path) -> str:
     if len(versions) != 1:
         raise UserError(f"Debian's packages hold {len(versions)} Pythons; one was expected.", "Run it again.")
     return versions[0]
-
-
-def _describe_cores(root: Path, board: Board) -> None:
-    (root / "proc").mkdir(exist_ok=True)
-    (root / "proc/cpuinfo").write_text(cpuinfo(board), encoding="ascii")
-    cores = root / "sys/devices/system/cpu"
-    cores.mkdir(parents=True, exist_ok=True)
-    for name in ("possible", "present", "online"):
-        (cores / name).write_text(f"0-{board.cores - 1}\n" if board.cores > 1 else "0\n", encoding="ascii")
