@@ -23,15 +23,17 @@ from ssh_server import wait_until
 from tvmmobile.devices.adb.remote import devices
 from tvmmobile.devices.agents.rpc import open_session
 from tvmmobile.devices.board.connect import connected
+from tvmmobile.devices.board.cores import core_notes, fast_core_words
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.health import disturbances
-from tvmmobile.devices.board.link import RECONNECT_S, fast_core_words
+from tvmmobile.devices.board.link import RECONNECT_S
 from tvmmobile.devices.board.registered import DeviceFile, load_device, registered_names
 from tvmmobile.devices.board.watch import watching
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS
 from tvmmobile.results.file import read_results
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.environment import adb_server_port, cache_dir
+from tvmmobile.system.errors import DeviceUnavailable
 
 pytestmark = [
     pytest.mark.virtual,
@@ -105,6 +107,14 @@ def agents(phone: Phone) -> list[psutil.Process]:
             if process.cmdline()[:1] == ["qemu-aarch64"]:
                 found.append(process)
     return found
+
+
+def write_cpuset(phone: Phone, allowed: str, name: str) -> None:
+    """On which cores Android lets programs run."""
+    own = phone.root / "proc/self"
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "status").write_text(f"Name:\tcat\nCpus_allowed:\tff\nCpus_allowed_list:\t{allowed}\nMems_allowed:\t1\n")
+    (own / "cpuset").write_text(f"{name}\n")
 
 
 def nothing_left(phone: Phone) -> None:
@@ -205,11 +215,29 @@ def test_words_for_the_fast_cores(phone: Phone, cli: CommandLine) -> None:
         assert (phone.root / "system/bin/taskset.mask").read_text() == "f0\n"
         alike = board.model_copy(update={"facts": board.facts.model_copy(update={"cores": board.facts.cores[:4]})})
         assert fast_core_words(remote, alike) == []
-        phone.program("taskset", "exit 1")  # this user may not use them
-        assert fast_core_words(remote, board) == []
+        assert core_notes(remote, board) == []
+        phone.program("taskset", "echo 'taskset: Invalid argument' >&2; exit 1")  # this user may not use them
+        with pytest.raises(DeviceUnavailable, match="does not keep our programs on cores 4-7: taskset: Invalid argument"):
+            fast_core_words(remote, board)
         (phone.root / "system/bin/taskset").unlink()
         phone.program("taskset", "exit 127")  # there is none
-        assert fast_core_words(remote, board) == []
+        assert fast_core_words(remote, board) == [] and "no taskset" in core_notes(remote, board)[0]
+
+
+def test_cpusets(phone: Phone, cli: CommandLine) -> None:
+    (board,) = register(cli, phone).boards
+    phone.program("taskset", 'shift; exec "$@"')
+    with connected(board.address) as remote:
+        for allowed, mask, notes in (("0-7", "f0", 0), ("0-3,6-7", "c0", 1), ("6", "40", 1), ("5-900", "e0", 1), ("rubbish", "f0", 0)):
+            write_cpuset(phone, allowed, "/foreground")
+            assert fast_core_words(remote, board) == ["taskset", mask], allowed
+            assert [said.startswith("Of its 4 fastest cores our programs may use") for said in core_notes(remote, board)] == [True] * notes
+        write_cpuset(phone, "0-3", "/background")
+    outcome = cli("device", "check", "phone")
+    first, remedy = outcome.err.strip().splitlines()
+    assert outcome.code == 3 and first.endswith("lets our programs run on cores 0-3 only (cpuset /background); its fastest are cores 4-7.")
+    assert remedy.startswith("Turn its screen on")
+    nothing_left(phone)
 
 
 def test_what_holds_a_phone_down(phone: Phone, cli: CommandLine) -> None:

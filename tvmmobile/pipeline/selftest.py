@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tvmmobile.devices.board.connect import connected, described
+from tvmmobile.devices.board.cores import core_notes
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.health import disturbances, read_health
 from tvmmobile.devices.board.manage import registered
@@ -56,7 +57,9 @@ def _ask(remote: Remote, board: RegisteredBoard) -> BoardReport:
     clock = f"{max(health.clocks_hz, default=0) / 1e9:g} GHz now" if any(health.clocks_hz) else "clock not told"
     temperature = "temperature not told" if health.temperature_c is None else f"{health.temperature_c:.0f} °C"
     state = f"{clock}, {temperature}, governor {health.governor or 'not told'}"
-    return BoardReport(described(board.address), statistics.median(times) * 1e3, state, tuple(disturbances(health, board)))
+    return BoardReport(
+        described(board.address), statistics.median(times) * 1e3, state, (*disturbances(health, board), *core_notes(remote, board))
+    )
 
 
 def check_device(name: str, said: Callable[[BoardReport], None] = lambda _report: None) -> DeviceReport:

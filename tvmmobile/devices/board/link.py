@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tvmmobile.devices.agents.tracker import ForwardedPort, Tracker
 from tvmmobile.devices.board.connect import connect, described
+from tvmmobile.devices.board.cores import fast_core_words
 from tvmmobile.devices.board.install import agent_words, install_agent
 from tvmmobile.devices.board.lease import RENEW_S, BoardBusy, BoardLease
-from tvmmobile.devices.board.parts import fastest
 from tvmmobile.devices.board.pin import pinned
 from tvmmobile.devices.board.registered import RegisteredBoard, SshAddress
 from tvmmobile.devices.board.remote import LinkLost, Remote, RemoteProcess
@@ -209,19 +209,6 @@ class BoardLink:
                     remote.run(["kill", "-KILL", pid])
             remote.run(["rm", "-rf", work])
         process.stop()
-
-
-def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
-    """What to put before the agent's command so that it runs on the board's fastest cores alone.
-
-    Nothing where all cores are alike, or where the board cannot do that: it has no taskset, or its user may not use those cores.
-    """
-    numbers = fastest(board.facts.cores)
-    if len(numbers) == len(board.facts.cores):
-        return []
-    # A mask without 0x is hexadecimal for util-linux's taskset, and all that Android's takes.
-    words = ["taskset", f"{sum(1 << number for number in numbers):x}"]
-    return words if remote.run([*words, "true"]).status == 0 else []
 
 
 def lease_path(board: RegisteredBoard) -> str:

@@ -1,0 +1,96 @@
+"""On which of a board's cores our programs run: on the fastest kind, as far as its system lets this user's programs run there.
+
+Android puts programs into cpusets by their importance, `background` and `restricted` among them, and Linux by cgroups and containers. A
+program cannot leave its cpuset: `sched_setaffinity` beyond it fails, or is cut down to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from tvmmobile.devices.board.parts import fastest
+from tvmmobile.devices.board.probe import read_files
+from tvmmobile.devices.board.registered import RegisteredBoard
+from tvmmobile.devices.board.remote import Remote
+from tvmmobile.system.errors import DeviceUnavailable
+
+_ALLOWED = re.compile(r"^Cpus_allowed_list:[ \t]*([0-9,-]{1,200})$", re.MULTILINE)
+_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
+#: What a shell answers for a program that is not there.
+_NOT_FOUND = 127
+
+
+def allowed_cores(remote: Remote, board: RegisteredBoard) -> tuple[frozenset[int], str]:
+    """The cores that our programs may run on, and their cpuset's name; all cores, and "", where the board does not tell.
+
+    `cat` reads its own files, and has been started as the agent will be.
+    """
+    status, cpuset = (f"{board.root.rstrip('/')}/proc/self/{name}" for name in ("status", "cpuset"))
+    files = read_files(remote, [status, cpuset])
+    there = frozenset(range(len(board.facts.cores)))
+    found = _ALLOWED.search(files[status])
+    listed = _numbers(found[1]) & there if found else there
+    return listed or there, files[cpuset][:200]
+
+
+def _numbers(text: str) -> frozenset[int]:
+    """`0-3,6` as numbers; what is none is left out."""
+    found = [match for part in text.split(",") if (match := _RANGE.fullmatch(part))]
+    return frozenset(number for match in found for number in range(int(match[1]), min(int(match[2] or match[1]), 4095) + 1))
+
+
+def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
+    """What to put before the agent's command so that it runs on the board's fastest cores alone; nothing where all cores are alike.
+
+    Nothing either where the board has no `taskset`: `core_notes` says so.
+
+    Raises:
+        DeviceUnavailable: this user's programs may not run on any of the fastest cores.
+    """
+    numbers = fastest(board.facts.cores)
+    if len(numbers) == len(board.facts.cores):
+        return []
+    allowed, cpuset = allowed_cores(remote, board)
+    usable = [number for number in numbers if number in allowed]
+    name = board.facts.model or "The board"
+    if not usable:
+        where = f" (cpuset {cpuset})" if cpuset else ""
+        raise DeviceUnavailable(
+            f"{name} lets our programs run on {_cores(allowed)} only{where}; its fastest are {_cores(numbers)}.",
+            "Turn its screen on and unlock it; on Linux, start the SSH server outside of a cpuset.",
+        )
+    # A mask without 0x is hexadecimal for util-linux's taskset, and all that Android's takes.
+    words = ["taskset", f"{sum(1 << number for number in usable):x}"]
+    tried = remote.run([*words, "true"])
+    if tried.status in (0, _NOT_FOUND):
+        return words if tried.status == 0 else []
+    raise DeviceUnavailable(
+        f"{name} does not keep our programs on {_cores(usable)}: {tried.stderr.strip() or f'taskset ended with {tried.status}'}.",
+        "Turn its screen on and unlock it; then run: taskset " + words[1] + " true",
+    )
+
+
+def core_notes(remote: Remote, board: RegisteredBoard) -> list[str]:
+    """What to know of the cores that measurements will use, a sentence each."""
+    numbers = fastest(board.facts.cores)
+    usable = [number for number in numbers if number in allowed_cores(remote, board)[0]]
+    notes = []
+    if len(usable) < len(numbers):
+        notes.append(f"Of its {len(numbers)} fastest cores our programs may use {len(usable)}: no more threads than that make sense.")
+    if len(numbers) < len(board.facts.cores) and not fast_core_words(remote, board):
+        notes.append("It has no taskset, so measurements run on slow cores as well as on fast ones.")
+    return notes
+
+
+def _cores(numbers: Collection[int]) -> str:
+    """`core 7`, or `cores 0-3,6`."""
+    ordered = sorted(numbers)
+    parts: list[list[int]] = []
+    for number in ordered:
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+    return f"core{'s' * (len(ordered) > 1)} {text}"
