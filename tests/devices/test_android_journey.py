@@ -21,11 +21,13 @@ from pi4_tree import governors
 from ssh_server import wait_until
 
 from tvmmobile.devices.adb.remote import devices
+from tvmmobile.devices.agent.build import LOADER
 from tvmmobile.devices.agents.rpc import open_session
 from tvmmobile.devices.board.connect import connected
 from tvmmobile.devices.board.cores import core_notes, fast_core_words
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.health import disturbances
+from tvmmobile.devices.board.install import check_runs
 from tvmmobile.devices.board.link import RECONNECT_S
 from tvmmobile.devices.board.registered import DeviceFile, load_device, registered_names
 from tvmmobile.devices.board.watch import watching
@@ -217,6 +219,8 @@ def test_words_for_the_fast_cores(phone: Phone, cli: CommandLine) -> None:
         assert fast_core_words(remote, alike) == []
         assert core_notes(remote, board) == []
         phone.program("taskset", "echo 'taskset: Invalid argument' >&2; exit 1")  # this user may not use them
+        assert fast_core_words(remote, board) == [], "an emulator's machine has other cores"
+        board = board.model_copy(update={"runner": ()})
         with pytest.raises(DeviceUnavailable, match="does not keep our programs on cores 4-7: taskset: Invalid argument"):
             fast_core_words(remote, board)
         (phone.root / "system/bin/taskset").unlink()
@@ -240,11 +244,30 @@ def test_cpusets(phone: Phone, cli: CommandLine) -> None:
     nothing_left(phone)
 
 
+def test_a_folder_in_which_nothing_may_be_executed(phone: Phone) -> None:
+    loader = Path(phone.board) / LOADER
+    with connected(phone.address) as remote:
+        for script, mode, said in (
+            ("exit 0", 0o755, ""),
+            ("exit 0", 0o644, "does not let this user execute programs in .*ermission denied"),
+            ("echo 'ELF load command alignment not page-aligned' >&2; exit 127", 0o755, "does not start on the board: ELF load command"),
+        ):
+            loader.write_text(f"#!/bin/sh\n{script}\n")
+            loader.chmod(mode)
+            with pytest.raises(DeviceUnavailable, match=said) if said else contextlib.nullcontext():
+                check_runs(remote, phone.board)
+
+
 def test_what_holds_a_phone_down(phone: Phone, cli: CommandLine) -> None:
     (board,) = register(cli, phone).boards
     with watching([board]) as watch:
         cool = watch.wait_until_cool(limit_s=5)
         assert watch.spoiled(cool, watch.read()) == "", "a phone that does not tell"
+        for number in range(4, 8):
+            (phone.root / f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_max_freq").write_text("1700000\n")
+        warm = watch.wait_until_cool(limit_s=0)
+        assert watch.spoiled(cool, warm) == watch.spoiled(warm, cool) == "its clock was capped at 1.7 of 2.4 GHz"
+        assert disturbances(warm[0], board)[0].startswith("Its fastest clock is capped at 1.7 of 2.4 GHz. ")
         phone.program("dumpsys", 'echo "Thermal Status: 2"')
         now = watch.wait_until_cool(limit_s=0)
         assert now[0].throttled == ("thermal status moderate",)

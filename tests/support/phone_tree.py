@@ -47,6 +47,7 @@ def write_phone_tree(root: Path, cores: Sequence[PhoneCore] = EIGHT) -> Path:
         files |= {
             f"{folder}/cpuinfo_max_freq": f"{core.max_khz}\n",
             f"{folder}/scaling_cur_freq": f"{core.max_khz}\n",
+            f"{folder}/scaling_max_freq": f"{core.max_khz}\n",
             f"{folder}/scaling_governor": "schedutil\n",
         }
     for name, text in files.items():

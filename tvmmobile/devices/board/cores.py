@@ -43,7 +43,7 @@ def _numbers(text: str) -> frozenset[int]:
 def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
     """What to put before the agent's command so that it runs on the board's fastest cores alone; nothing where all cores are alike.
 
-    Nothing either where the board has no `taskset`: `core_notes` says so.
+    Nothing either where the board has no `taskset`, which `core_notes` says, or where an emulator's machine has too few cores.
 
     Raises:
         DeviceUnavailable: this user's programs may not run on any of the fastest cores.
@@ -63,8 +63,10 @@ def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
     # A mask without 0x is hexadecimal for util-linux's taskset, and all that Android's takes.
     words = ["taskset", f"{sum(1 << number for number in usable):x}"]
     tried = remote.run([*words, "true"])
-    if tried.status in (0, _NOT_FOUND):
-        return words if tried.status == 0 else []
+    if tried.status == 0:
+        return words
+    if tried.status == _NOT_FOUND or board.runner:  # an emulator runs on the cores of another machine
+        return []
     raise DeviceUnavailable(
         f"{name} does not keep our programs on {_cores(usable)}: {tried.stderr.strip() or f'taskset ended with {tried.status}'}.",
         "Turn its screen on and unlock it; then run: taskset " + words[1] + " true",
@@ -78,7 +80,7 @@ def core_notes(remote: Remote, board: RegisteredBoard) -> list[str]:
     notes = []
     if len(usable) < len(numbers):
         notes.append(f"Of its {len(numbers)} fastest cores our programs may use {len(usable)}: no more threads than that make sense.")
-    if len(numbers) < len(board.facts.cores) and not fast_core_words(remote, board):
+    if len(numbers) < len(board.facts.cores) and not board.runner and not fast_core_words(remote, board):
         notes.append("It has no taskset, so measurements run on slow cores as well as on fast ones.")
     return notes
 

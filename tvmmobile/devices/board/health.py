@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from tvmmobile.devices.board.parts import fastest
 from tvmmobile.devices.board.probe import hottest, number_in, read_files
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
@@ -18,6 +19,8 @@ _MOST_ZONES = 16
 WARM_C = 70.0
 #: Other programs that want the processor.
 _BUSY_LOAD = 0.5
+#: A clock is held down when it is this much below the highest.
+CLOCK_SHARE = 0.98
 _STEADY_GOVERNORS = ("performance", "userspace")
 
 
@@ -28,6 +31,7 @@ class Health:
     Attributes:
         temperature_c: the hottest sensor; `None` where there is none.
         clocks_hz: of each core, now; 0 where it is not told.
+        caps_hz: what each core's clock may rise to, now; 0 where it is not told. A warm phone lowers it (`scaling_max_freq`).
         throttled: what holds the clocks down now, in words; empty where nothing does or the board does not tell.
         governor: cpufreq's, of the first core; "" where there is none.
         load: of the last minute; `None` where it is not told.
@@ -36,6 +40,7 @@ class Health:
 
     temperature_c: float | None = None
     clocks_hz: tuple[float, ...] = ()
+    caps_hz: tuple[float, ...] = ()
     throttled: tuple[str, ...] = field(default=())
     governor: str = ""
     load: float | None = None
@@ -46,14 +51,17 @@ def read_health(remote: Remote, board: RegisteredBoard) -> Health:
     """How the board is now."""
     root = board.root.rstrip("/")
     cpu = f"{root}/sys/devices/system/cpu"
-    clocks = [f"{cpu}/cpu{index}/cpufreq/scaling_cur_freq" for index in range(len(board.facts.cores))]
+    clocks, caps = (
+        [f"{cpu}/cpu{index}/cpufreq/{name}" for index in range(len(board.facts.cores))] for name in ("scaling_cur_freq", "scaling_max_freq")
+    )
     zones = [f"{root}/sys/class/thermal/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
     governor, load, boot = f"{cpu}/cpu0/cpufreq/scaling_governor", f"{root}/proc/loadavg", f"{root}/proc/sys/kernel/random/boot_id"
-    files = read_files(remote, [*clocks, *zones, governor, load, boot])
+    files = read_files(remote, [*clocks, *caps, *zones, governor, load, boot])
     first = files[load].split(" ")[0]
     return Health(
         temperature_c=hottest([files[path] for path in zones]),
         clocks_hz=tuple((number_in(files[path]) or 0) * 1e3 for path in clocks),
+        caps_hz=tuple((number_in(files[path]) or 0) * 1e3 for path in caps),
         throttled=_throttled(remote, board),
         governor=files[governor],
         load=float(first) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", first) else None,
@@ -75,11 +83,21 @@ def _throttled(remote: Remote, board: RegisteredBoard) -> tuple[str, ...]:
     return tuple(words for bit, words in _PI_FLAGS.items() if bits >> bit & 1)
 
 
+def capped(health: Health, board: RegisteredBoard) -> str:
+    """How far the clock of the fastest cores is held down now, in words; "" where it is not, or the board does not tell."""
+    numbers = fastest(board.facts.cores)
+    highest = board.facts.cores[numbers[0]].max_hz
+    caps = [health.caps_hz[number] for number in numbers if number < len(health.caps_hz) and health.caps_hz[number]]
+    return f"capped at {min(caps) / 1e9:g} of {highest / 1e9:g} GHz" if caps and min(caps) < CLOCK_SHARE * highest else ""
+
+
 def disturbances(health: Health, board: RegisteredBoard) -> list[str]:
     """What will disturb measurements, a sentence each with what helps."""
     found = []
     if health.throttled:
         found.append(f"Its clocks are held down: {', '.join(health.throttled)}. Cool it, and give it a power supply that is strong enough.")
+    if cap := capped(health, board):
+        found.append(f"Its fastest clock is {cap}. Cool it, end its power-saving mode, or raise scaling_max_freq.")
     if health.temperature_c is not None and health.temperature_c > WARM_C:
         found.append(f"It is {health.temperature_c:.0f} °C warm. Wait, or cool it.")
     if health.governor and health.governor not in _STEADY_GOVERNORS:

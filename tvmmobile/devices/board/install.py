@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tvmmobile.devices.agent.build import AGENT, LOADER
@@ -14,6 +14,8 @@ from tvmmobile.system.files import sha256_of
 Progress = Callable[[str], None]
 #: For some megabytes on a slow card.
 _REMOVE_TIMEOUT_S = 60.0
+#: What a shell answers for a file that it may not execute.
+_NOT_EXECUTABLE = 126
 #: In every folder of ours on a board: nothing is removed that does not hold it.
 MARK = ".tvmmobile"
 
@@ -52,6 +54,22 @@ def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progre
 
     push_files(remote, folder, {path.name: path for path in sorted(bundle.iterdir())}, "--directory", prepare)
     return folder
+
+
+def check_runs(remote: Remote, folder: str, runner: Sequence[str] = ()) -> None:
+    """Start the loader that was installed in `folder`; raises `DeviceUnavailable` where the board does not let this user execute it."""
+    done = remote.run([*runner, f"{folder}/{LOADER}", "--version"])
+    if done.status == 0:
+        return
+    said = (done.stderr.strip() or f"status {done.status}").splitlines()[-1].rstrip(".")
+    if done.status == _NOT_EXECUTABLE or "ermission denied" in said:
+        raise DeviceUnavailable(
+            f"The board does not let this user execute programs in {folder}: {said}.",
+            "Name a folder where it does, not mounted noexec, with --directory; Android's shell executes in /data/local/tmp alone.",
+        )
+    raise DeviceUnavailable(
+        f"The agent does not start on the board: {said}.", "It needs a 64-bit Arm Linux with pages of at most 64 KiB: getconf PAGESIZE"
+    )
 
 
 def remove_folder(remote: Remote, directory: str) -> None:

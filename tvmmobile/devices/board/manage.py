@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import CONNECT_TIMEOUT_S, connected, described
-from tvmmobile.devices.board.install import home_directory, install_agent, remove_folder
+from tvmmobile.devices.board.install import check_runs, home_directory, install_agent, remove_folder
 from tvmmobile.devices.board.probe import probe
 from tvmmobile.devices.board.registered import (
     AdbAddress,
@@ -145,6 +145,6 @@ def _board(
         if not all(core.max_hz for core in facts.cores):
             raise UserError("The board does not report its maximum clock.", "Give it: --clock 1.8")
         directory = directory or home_directory(remote)
-        install_agent(remote, directory, bundle, said)
+        check_runs(remote, install_agent(remote, directory, bundle, said), runner)
     added = datetime.now(UTC).isoformat(timespec="seconds")
     return RegisteredBoard(address=address, directory=directory, runner=runner, root=root, facts=facts, added=added)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tvmmobile.devices.board.connect import connect, described
-from tvmmobile.devices.board.health import WARM_C, Health, read_health
+from tvmmobile.devices.board.health import CLOCK_SHARE, WARM_C, Health, capped, read_health
 from tvmmobile.devices.board.link import PAUSE_S, RECONNECT_S
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import LinkLost, Remote
@@ -15,8 +15,8 @@ from tvmmobile.system.errors import DeviceUnavailable
 
 #: How long a board gets to cool down, and how often it is looked at meanwhile.
 COOL_S, COOL_POLL_S = 300.0, 5.0
-#: A clock is held down when it is this much below the highest although the governor asks for that.
-_CLOCK_SHARE = 0.98
+#: How long a cool board gets to lift a cap on its clocks: a thermal one it lifts, a power-saving mode's it does not.
+CAP_S = 30.0
 
 
 class BoardWatch:
@@ -36,11 +36,12 @@ class BoardWatch:
 
     def wait_until_cool(self, limit_s: float = COOL_S, poll_s: float = COOL_POLL_S) -> tuple[Health, ...]:
         """The boards' state once they are cool and nothing holds their clocks down, or `limit_s` have passed; see `read`."""
-        deadline = time.monotonic() + limit_s
+        deadline, patience = (time.monotonic() + seconds for seconds in (limit_s, CAP_S))
         while True:
             now = self.read()
             hot = any(health.throttled or (health.temperature_c or 0.0) > WARM_C for health in now)
-            if not hot or time.monotonic() >= deadline:
+            held = time.monotonic() < patience and any(capped(health, board) for health, board in zip(now, self._boards, strict=True))
+            if not (hot or held) or time.monotonic() >= deadline:
                 return now
             time.sleep(poll_s)
 
@@ -51,9 +52,11 @@ class BoardWatch:
                 return "the board was started anew"
             if held := dict.fromkeys((*then.throttled, *now.throttled)):
                 return f"its clocks were held down: {', '.join(held)}"
+            if cap := capped(then, board) or capped(now, board):
+                return f"its clock was {cap}"
             highest = max(core.max_hz for core in board.facts.cores)
             fastest = max(now.clocks_hz, default=0.0)
-            if now.governor == "performance" and 0 < fastest < _CLOCK_SHARE * highest:
+            if now.governor == "performance" and 0 < fastest < CLOCK_SHARE * highest:
                 return f"its clock was {fastest / 1e9:g} GHz, not {highest / 1e9:g}"
         return ""
 
