@@ -80,6 +80,7 @@ def test_a_clock_is_read_until_it_is_steady(origin: Any) -> None:
     agents = Agents(replace(MODELLED, origin=origin), Endpoint("127.0.0.1", 7, "key"))
     network, kernel = agents.network_timing(4, repeat=30, warmup=5), agents.kernel_timing(1)
     assert (network.warmup, network.repeat, network.threads, network.settle) == (5, 30, 4, 0.02)
+    assert network.warm_s == kernel.warm_s == 0.1
     assert (network.min_total_ms, network.max_total_ms, network.flush_bytes) == (500, 20_000, 0)
     assert (kernel.warmup, kernel.repeat, kernel.settle, kernel.min_total_ms, kernel.max_total_ms) == (1, 10, 0.05, 20, 3000)
     assert (kernel.flush_bytes, kernel.produce) == (4 << 20, (0,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 
 from hypothesis import given, settings
@@ -53,6 +54,19 @@ def test_samples_are_taken_in_one_go_when_times_are_steady() -> None:
     assert board.goes[-1] == 31, "the first run after a pause does not count"
 
     assert max(sampled.samples_ns) < 1.05e6
+
+
+def test_a_clock_that_rises_late_is_waited_for() -> None:
+    begin = time.monotonic()
+
+    def run(count: int) -> list[float]:
+        time.sleep(0.005)
+        return [2e6 if time.monotonic() - begin < 0.04 else 1e6] * count
+
+    hasty = sample_clock(run, ClockPlan(settle=0.02, repeat=3, max_total_ms=60_000))
+    assert hasty.steady and max(hasty.samples_ns) == 2e6, "two windows at the low clock agree"
+    patient = sample_clock(run, ClockPlan(settle=0.02, warm_s=0.06, repeat=3, max_total_ms=60_000))
+    assert patient.steady and set(patient.samples_ns) == {1e6}
 
 
 def test_what_never_settles_is_timed_all_the_same_and_says_so() -> None:

@@ -34,7 +34,10 @@ FailureKind = Literal["crashed", "timeout", "load", "link", "host"]
 Array = npt.NDArray[Any]
 NETWORK_FUNCTION = "main"
 #: Fields of `Timing` that the agent is not told.
-_OURS = ("settle", "min_total_ms", "max_total_ms")
+_OURS = ("settle", "warm_s", "min_total_ms", "max_total_ms")
+#: How long a board warms up at least. `schedutil` asks for the highest clock once a task's use has grown to four fifths, after 2.3 of the
+#: half-lives of 32 ms by which Linux weighs it.
+WARM_S = 0.1
 #: EM_AARCH64 (ELF for the Arm 64-bit Architecture, Arm IHI 0056).
 ELF_AARCH64 = 183
 #: What the agent answers when it ends a session itself (agent.cc, `SayWhy`).
@@ -75,7 +78,7 @@ class Timing:
             they are and anything else empties them.
         produce: arguments that the layer before has written: brought into the caches after that.
         threads: of TVM's pool.
-        settle, min_total_ms, max_total_ms: see `ClockPlan`; a model needs none of it.
+        settle, warm_s, min_total_ms, max_total_ms: see `ClockPlan`; a model needs none of it.
     """
 
     warmup: int = 0
@@ -86,6 +89,7 @@ class Timing:
     produce: tuple[int, ...] = ()
     threads: int = 1
     settle: float = 0.0
+    warm_s: float = 0.0
     min_total_ms: int = 0
     max_total_ms: int = 0
 
@@ -259,7 +263,7 @@ class Agents:
         """How a whole network is timed; `repeat` and `warmup` are a clock's, a model needs one run after one."""
         if self.profile.origin.modelled:
             return Timing(warmup=1, threads=threads)
-        return Timing(warmup, repeat, threads=threads, settle=0.02, min_total_ms=500, max_total_ms=20_000)
+        return Timing(warmup, repeat, threads=threads, settle=0.02, warm_s=WARM_S, min_total_ms=500, max_total_ms=20_000)
 
     def kernel_timing(self, threads: int) -> Timing:
         """How a single kernel is timed: weights cold, its input as the layer before left it; one run where the clock is modelled.
@@ -269,7 +273,7 @@ class Agents:
         cold = Timing(flush_bytes=4 * self.profile.machine.l2_bytes, produce=(0,), threads=threads)
         if self.profile.origin.modelled:
             return cold
-        return replace(cold, warmup=1, repeat=10, settle=0.05, min_total_ms=20, max_total_ms=3000)
+        return replace(cold, warmup=1, repeat=10, settle=0.05, warm_s=WARM_S, min_total_ms=20, max_total_ms=3000)
 
     @contextmanager
     def _session(self, timeout_s: float) -> Iterator[Any]:
@@ -300,7 +304,7 @@ class Agents:
             answer = _evaluator(session, module, function, replace(timing, warmup=0, repeat=count), "clock")(*arguments)
             return [float(sample) for sample in json.loads(bytes(answer))["samples_ns"]]
 
-        sampled = sample_clock(run, ClockPlan(timing.settle, timing.repeat, timing.min_total_ms, timing.max_total_ms))
+        sampled = sample_clock(run, ClockPlan(timing.settle, timing.warm_s, timing.repeat, timing.min_total_ms, timing.max_total_ms))
         seconds = statistics.median(sampled.samples_ns) * 1e-9
         return Latency(self.profile.origin.kind, seconds, samples_ns=sampled.samples_ns, steady=sampled.steady)
 

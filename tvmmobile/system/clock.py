@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,12 +21,14 @@ class ClockPlan:
 
     Attributes:
         settle: relative difference between the medians of two windows below which times are steady; 0 to take no notice.
+        warm_s: how long warming up lasts at least, if `settle` is not 0.
         repeat: samples, at least.
         min_total_ms: what all samples together last, at least.
         max_total_ms: what they last, at most; 0 for no limit. One is taken in any case.
     """
 
     settle: float = 0.0
+    warm_s: float = 0.0
     repeat: int = 1
     min_total_ms: int = 0
     max_total_ms: int = 0
@@ -42,7 +45,7 @@ class Sampled:
 def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Sampled:
     """Warm up until times are steady, then take samples; `run` does so many runs in one go and returns each one's time in ns."""
     limit_ns = plan.max_total_ms * NS_PER_MS if plan.max_total_ms else math.inf
-    steady = plan.settle == 0.0 or _warm_up(run, plan.settle, limit_ns * _WARMUP_SHARE)
+    steady = plan.settle == 0.0 or _warm_up(run, plan.settle, plan.warm_s, limit_ns * _WARMUP_SHARE)
     samples = list(run(1))
     expected_ns = max(samples[0], 1.0)
     wanted = max(plan.repeat, math.ceil(plan.min_total_ms * NS_PER_MS / expected_ns))
@@ -52,19 +55,19 @@ def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Samp
     return Sampled(tuple(samples), steady)
 
 
-def _warm_up(run: Callable[[int], Sequence[float]], settle: float, limit_ns: float) -> bool:
+def _warm_up(run: Callable[[int], Sequence[float]], settle: float, warm_s: float, limit_ns: float) -> bool:
     """Run windows, each twice as long as the last, until two in a row agree; whether they did before `limit_ns` had passed.
 
-    Windows of one length would take a slow drift for rest.
+    Windows of one length would take a slow drift for rest, and two short ones at a low clock agree before a governor has raised it.
     """
-    count = WINDOW
+    count, begin = WINDOW, time.monotonic()
     before, spent = statistics.median(window := run(count)), sum(window)
     while spent < limit_ns:
         count *= 2
         window = run(count)
         now = statistics.median(window)
         spent += sum(window)
-        if abs(now - before) <= settle * before:
+        if abs(now - before) <= settle * before and time.monotonic() - begin >= warm_s:
             return True
         before = now
     return False
