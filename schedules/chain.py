@@ -58,6 +58,7 @@ class Chain(Template):
 
     name = "chain"
     version = 1
+    multiplies = True
     handles = BLOCKED | EPILOGUE | LAYERS | THREADS | {"in_layout=NCHW"}
     enough_trials = 24
 
@@ -119,7 +120,7 @@ class Chain(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layers = chain_of(task)
         assert layers is not None
-        kernel = Kernel(task)
+        kernel = Kernel(task, knobs)
         shapes = {"data": layers[0].input_shape, **task.side_shapes}
         for index, layer in enumerate(layers):
             packed = {"weight": (math.prod(layer.weight_shape),), **constant_shapes(layer)}

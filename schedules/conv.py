@@ -35,6 +35,7 @@ class Conv(Template):
 
     name = "conv"
     version = 1
+    multiplies = True
     handles = BLOCKED | EPILOGUE | PIECES | THREADS | {"residual"}
     enough_trials = 32
 
@@ -87,7 +88,7 @@ class Conv(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
-        kernel = Kernel(task)
+        kernel = Kernel(task, knobs)
         with layer_body(kernel, layer, layer.groups * _group_elements(layer, knobs, task.lanes), task.lanes) as (buffers, epilogue):
             _Nest(epilogue, layer, knobs, buffers).emit(task.threads)
         return kernel.finish()

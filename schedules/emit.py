@@ -6,13 +6,15 @@ a loop, and what is emitted is what LLVM sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, MaxPool, WindowLayer, channel_block
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.vectors import Vectors
 
 Expr = Any
@@ -120,16 +122,19 @@ class Kernel:
     """A task's TIR function under construction, with flat buffers in its precision.
 
     Attributes:
-        lanes: elements of a vector.
+        lanes, bytes: elements of a vector, and the size of one.
+        inner: who orders the loop of a register tile, see `template.with_inner`.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, knobs: Knobs = MappingProxyType({})) -> None:
         from tvm.script.ir_builder import IRBuilder
         from tvm.tirx.script import builder
 
         self.T = builder
-        self.lanes, self._symbol, self._precision = task.lanes, task.symbol, task.precision
+        self.lanes, self.bytes, self._symbol, self._precision = task.lanes, task.precision.bytes, task.symbol, task.precision
+        self.inner = knobs.get("inner", 0)
         self._ir_builder = IRBuilder()
+        self._imported: dict[str, str] = {}
 
     @contextmanager
     def body(self, **shapes: tuple[int, ...]) -> Iterator[list[Buffer]]:
@@ -157,7 +162,20 @@ class Kernel:
 
     def finish(self) -> Any:
         """The finished function."""
-        return self._ir_builder.get()
+        from tvm.ir import StringImm
+        from tvm.tirx import AttrStmt, IntImm
+
+        function = self._ir_builder.get()
+        if not self._imported:
+            return function
+        text = StringImm("\n".join(self._imported.values()))
+        return function.with_body(AttrStmt(IntImm("int32", 0), "pragma_import_llvm", text, function.body))
+
+    def call(self, symbol: str, llvm: Callable[[], str], *places: tuple[Buffer, Expr]) -> None:
+        """Call a function of pointers to these elements that LLVM's text defines; it is inlined."""
+        if symbol not in self._imported:
+            self._imported[symbol] = llvm()
+        self.T.evaluate(self.T.call_extern("void", symbol, *(buffer.access_ptr("rw", offset=index) for buffer, index in places)))
 
     @contextmanager
     def loop(self, count: Expr) -> Iterator[Expr]:

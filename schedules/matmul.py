@@ -11,6 +11,8 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece
 from tvmmobile.schedules.epilogue import Epilogue, Spot
+from tvmmobile.schedules.in_order_loop import VECTOR_BYTES, InOrderLoop
+from tvmmobile.schedules.in_order_order import STEPS, TileShape
 from tvmmobile.schedules.space import round_up
 
 
@@ -169,6 +171,13 @@ class MatmulTile:
             return
         block = min(self.a.block, part.count)
         blocks = part.count // block
+        loop = self._in_order(rows, width, part.count, block) if self.kernel.inner else None
+        if loop:
+            done = loop.passes * STEPS
+            origin = self.a.at(row, part.start)
+            self.kernel.call(loop.symbol, loop.llvm, (acc, first * width), (self.a.buffer, origin), (self.w, weights))
+            self._steps(acc, _Place(origin, weights, 0, first), rows, width, done, part.count)
+            return
 
         def steps(number: Expr, begin: int, end: int) -> None:
             """Steps of K inside a block of A."""
@@ -189,6 +198,17 @@ class MatmulTile:
                 steps(number + 1, 0, block)
         steps(blocks - 1, 0, block - self.unroll)
         steps(blocks - 1, max(block - self.unroll, 0), block)
+
+    def _in_order(self, rows: int, width: int, count: int, block: int) -> InOrderLoop | None:
+        """The loop over so many steps of K, in blocks of A, in an order of our own; None where it has no such form."""
+        blocks, lanes, size = count // block, self.kernel.lanes, self.kernel.bytes
+        if lanes != STEPS or size * lanes != VECTOR_BYTES or (blocks > 1 and block % STEPS) or not TileShape.fits(rows, width // lanes):
+            return None
+        row_bytes, step_bytes = self.step * self.a.block * size, self.pitch(width) * size
+        jump = (self.a.pixels * self.a.block - block + STEPS) * size
+        blocked = (block // STEPS, jump) if blocks > 1 else (0, 0)
+        loop = InOrderLoop(TileShape(rows, width // lanes, self.kernel.inner == 2), count // STEPS, row_bytes, step_bytes, *blocked)
+        return loop if loop.fits else None
 
     def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int) -> None:
         """Steps `first` to `last` of a block of A."""

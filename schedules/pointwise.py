@@ -38,6 +38,7 @@ class Pointwise(Template):
     version = 2
     handles = BLOCKED | EPILOGUE | PIECES | THREADS | {"residual", "scaled"}
     enough_trials = 48
+    multiplies = True
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
@@ -55,7 +56,7 @@ class Pointwise(Template):
         )
         options = {
             "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), pixels),
-            "columns": up_to((1, 2, 4, 6), round_up(channels, task.lanes), task.lanes),
+            "columns": up_to((1, 2, 3, 4, 6), round_up(channels, task.lanes), task.lanes),
             "k_block": (0, *k_blocks),
             "m_block": (0, *(tiles for tiles in (2, 4, 7, 10, 14, 28) if tiles * 4 < pixels)),
             "n_block": (0, *(n for n in (1, 2, 4, 8, 16) if n * 8 < channels)),
@@ -92,7 +93,7 @@ class Pointwise(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
-        kernel = Kernel(task)
+        kernel = Kernel(task, knobs)
         pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
         weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):

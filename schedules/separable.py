@@ -46,6 +46,7 @@ class Separable(Template):
 
     name = "separable"
     version = 2
+    multiplies = True
     handles = BLOCKED | EPILOGUE | LAYERS | THREADS | {"residual"}
 
     def _space(self, task: Task) -> Space | None:
@@ -115,7 +116,7 @@ class Separable(Template):
         layers = _layers(task)
         assert layers is not None
         first, second = layers
-        kernel = Kernel(task)
+        kernel = Kernel(task, knobs)
         packed = packed_elements(second.out_channels, knobs["columns"], second.in_channels, task.lanes)
         shapes = {
             "data": first.input_shape,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 
@@ -55,6 +55,7 @@ class Space:
         fits: says whether a combination can be fast at all, e.g. whether its tile fits the registers. A search leaves out the others;
             every combination is nevertheless correct.
         usual: knob values that are good for most tasks: where a search starts that knows nothing better.
+        optional: knobs that only some cores' spaces have, and their values: a schedule may lack them, or have them on another core.
     """
 
     template: str
@@ -62,6 +63,7 @@ class Space:
     options: Mapping[str, tuple[int, ...]]
     fits: Callable[[Knobs], bool]
     usual: Knobs
+    optional: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[KnobSchedule]:
         """Every combination that fits; every combination at all where none does."""
@@ -78,8 +80,9 @@ class Space:
     def __contains__(self, schedule: object) -> bool:
         if not isinstance(schedule, KnobSchedule) or (schedule.template, schedule.version) != (self.template, self.version):
             return False
-        values = schedule.values
-        return list(values) == list(self.options) and all(values[name] in choices for name, choices in self.options.items())
+        allowed, values = {**self.options, **self.optional}, schedule.values
+        named = [[name for name in names if name not in self.optional] for names in (values, self.options)]
+        return named[0] == named[1] and all(value in allowed[name] for name, value in values.items())
 
     @cached_property
     def _pruned(self) -> list[KnobSchedule]:

@@ -59,6 +59,7 @@ class Strassen(Template):
     version = 1
     handles = BLOCKED | EPILOGUE | THREADS
     enough_trials = 8
+    multiplies = True
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
@@ -129,7 +130,7 @@ class Strassen(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
-        kernel = Kernel(task)
+        kernel = Kernel(task, knobs)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels, layer.out_channels
         with layer_body(kernel, layer, len(STEPS) * (depth // 2) * (channels // 2)) as (buffers, epilogue):
             a = Activation(buffers["data"], pixels, depth, channel_block(layer.in_layout, depth))

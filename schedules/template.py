@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.in_order_order import STEPS
 from tvmmobile.schedules.space import Knobs, Space
 
 if TYPE_CHECKING:
@@ -35,6 +37,18 @@ def _steps() -> frozenset[str]:
     return frozenset(f"{field}{step}" for field in ("clamp", "then") for step in ("", *(f"={curve}" for curve in CURVES)))
 
 
+def with_inner(space: Space, task: Task) -> Space:
+    """The space with the knob `inner`: who orders the instructions of a register tile's loop.
+
+    0, or no such knob: LLVM. 1 and 2: `in_order_order`, for cores that issue in order; 2 where an insertion starts beside an FMLA.
+    """
+    machine, optional = task.machine, {"inner": (0, 1, 2)}
+    if not machine.in_order or task.lanes != STEPS:
+        return replace(space, optional=optional)
+    order = 2 if machine.inserts_beside else 1
+    return replace(space, options={**space.options, "inner": (order,)}, usual={**space.usual, "inner": order}, optional=optional)
+
+
 class Template(ABC):
     """A hand-written kernel with searched knobs.
 
@@ -52,11 +66,14 @@ class Template(ABC):
     version: int
     #: The needs that the kernels meet; a plain NHWC layer in floating point on one thread has none.
     handles: frozenset[str] = frozenset()
+    #: Whether the kernels are made of `MatmulTile`s, of which `inner` of `with_inner` says more.
+    multiplies: bool = False
 
     def space(self, task: Task) -> Space | None:
         """The schedules for `task`, or `None`: not mine."""
         steps = _steps() if self.handles >= EPILOGUE else frozenset()
-        return self._space(task) if task.needs <= self.handles | steps else None
+        space = self._space(task) if task.needs <= self.handles | steps else None
+        return with_inner(space, task) if space and self.multiplies else space
 
     def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
         """The kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs."""
@@ -76,7 +93,7 @@ class Template(ABC):
         space = self.space(task)
         if space is None:
             raise ValueError(f"{self.name} does not take {task.name}")
-        if wrong := sorted(space.options.keys() ^ knobs.keys()):
+        if wrong := sorted((space.options.keys() ^ knobs.keys()) - space.optional.keys()):
             told = [f"{'unknown' if name in knobs else 'missing'} knob {name}" for name in wrong]
             raise ValueError(f"{self.name}@{self.version}: {', '.join(told)}")
 

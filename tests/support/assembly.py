@@ -42,14 +42,14 @@ class Loop:
         return [text for text in self.instructions if "[sp" in text]
 
 
-def assembly_of(task: Task, knobs: Mapping[str, int], template: Template | None = None) -> str:
-    """The assembly of one schedule for the Cortex-A72; without a template, of the first that takes `task`."""
+def assembly_of(task: Task, knobs: Mapping[str, int], template: Template | None = None, mcpu: str = "cortex-a72") -> str:
+    """The assembly of one schedule; without a template, of the first that takes `task`."""
     import tvm
 
     template = template or template_for(task)
     assert template is not None
     with pass_context():
-        library = tvm.tirx.build(tvm.IRModule({task.symbol: template.emit(task, knobs)}), target=make_target(TARGET))
+        library = tvm.tirx.build(tvm.IRModule({task.symbol: template.emit(task, knobs)}), target=make_target({**TARGET, "mcpu": mcpu}))
     text: str = library.inspect_source("asm")
     return text
 

@@ -17,6 +17,7 @@ class Machine:
         l2_bytes: the level behind it.
         has: instructions beyond ARMv8.0: `half` (arithmetic in half precision), `dot` (SDOT, UDOT), `matrix` (SMMLA).
         in_order: starts instructions in the order of the program.
+        inserts_beside: whether the insertion of 8 bytes from a general register starts beside an FMLA; of cores in order.
         vector_bytes: of a vector register.
         registers: vector registers.
         accumulators: independent sums that keep its multipliers busy.
@@ -27,6 +28,7 @@ class Machine:
     l2_bytes: int = 512 * _KIB
     has: tuple[str, ...] = ()
     in_order: bool = False
+    inserts_beside: bool = False
     vector_bytes: int = 16
     registers: int = 32
     #: One FMA a cycle at the A72's latency of 7 cycles (3 when chained); measured, 12 suffice. Other cores were not measured.
@@ -39,7 +41,7 @@ _V9 = (*_V8_2, "matrix")
 _MACHINES = {
     "cortex-a35": Machine(in_order=True),
     "cortex-a53": Machine(in_order=True),
-    "cortex-a55": Machine(l2_bytes=256 * _KIB, has=_V8_2, in_order=True),
+    "cortex-a55": Machine(l2_bytes=256 * _KIB, has=_V8_2, in_order=True, inserts_beside=True),
     "cortex-a57": Machine(l2_bytes=2 * _MIB),
     "cortex-a72": Machine(l2_bytes=1 * _MIB),
     "cortex-a73": Machine(4, 64 * _KIB, 1 * _MIB),
@@ -50,7 +52,7 @@ _MACHINES = {
     "cortex-a78": Machine(8, 64 * _KIB, 512 * _KIB, _V8_2),
     "cortex-a78c": Machine(8, 64 * _KIB, 512 * _KIB, _V8_2),
     "cortex-x1": Machine(16, 64 * _KIB, 1 * _MIB, _V8_2),
-    "cortex-a510": Machine(8, 32 * _KIB, 256 * _KIB, _V9, in_order=True),
+    "cortex-a510": Machine(8, 32 * _KIB, 256 * _KIB, _V9, in_order=True, inserts_beside=True),
     "cortex-a710": Machine(8, 64 * _KIB, 512 * _KIB, _V9),
     "cortex-a715": Machine(8, 64 * _KIB, 512 * _KIB, _V9),
     "cortex-x2": Machine(16, 64 * _KIB, 1 * _MIB, _V9),

@@ -1,0 +1,251 @@
+"""The order of instructions in a register tile's loop, for cores that start two instructions a cycle in the order of the program.
+
+On a Cortex-A53 an FMLA of 16 bytes starts with a load into a general register or with an addition there, but with no load into a vector
+register. So what the tile reads goes through general registers: loads beside FMLAs, then insertions of 8 bytes, two in a cycle of their
+own. An FMLA occupies the adders four cycles after it started, which insertions need as well: in the fourth cycle before one, no FMLA may
+start. Insertions therefore follow each other every fourth cycle, and the first of such a train is announced by a cycle without an FMLA.
+On a Cortex-A55 an insertion starts beside an FMLA.
+
+Sources: Tencent/ncnn, docs/developer-guide/arm-a53-a55-dual-issue.md, and those of `virtual/cores/cortex_a53.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass, field
+
+REGISTERS = 32
+#: Registers for vectors of W, at most: more only delay the first pass.
+MOST = 6
+#: Steps of K in one pass of the loop: what a vector of A holds.
+STEPS = 4
+#: Cycles from a load to the insertion of what it gives, one more than the cores need; from an insertion to an FMLA; from an addition to an
+#: address.
+_LOADED, _INSERTED, _ADDED = 4, 2, 3
+#: Cycles after which an FMLA needs the adders.
+_ADDERS = 4
+#: General registers that loads go through.
+TEMPORARIES = 10
+#: How many FMLAs before the first one that needs it a half is inserted at the latest; the best one is chosen.
+_MARGINS = range(4, 45, 2)
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """A register tile: pixels, vectors of channels, and whether an insertion starts beside an FMLA."""
+
+    rows: int
+    vectors: int
+    beside: bool
+
+    @staticmethod
+    def fits(rows: int, vectors: int) -> bool:
+        """Whether there are registers for it."""
+        return rows * vectors + rows < REGISTERS
+
+    @property
+    def weights(self) -> int:
+        """Registers for vectors of W, which take turns: a divisor of what a pass reads."""
+        free = REGISTERS - self.rows * self.vectors - self.rows
+        return max(count for count in range(1, MOST + 1) if count <= free and STEPS * self.vectors % count == 0)
+
+    @property
+    def ahead(self) -> int:
+        """Vectors of W that a pass reads for the next one."""
+        return self.weights - 1
+
+
+@dataclass(frozen=True)
+class VectorHalf:
+    """Eight bytes of a vector.
+
+    Attributes:
+        of: `a` or `w`.
+        index: the row of A, or which of a pass's vectors of W.
+        high: whether they are the upper ones.
+        following: whether they are the next pass's.
+    """
+
+    of: str
+    index: int
+    high: bool
+    following: bool
+
+
+@dataclass(frozen=True)
+class LoopAction:
+    """One instruction.
+
+    Attributes:
+        name: `multiply` (step of K, vector, row), `load` and `insert` of a half through a temporary register, `nop`; or what `advance`
+            and `finish` say of pointers: `advance0`, `finish0` and so on.
+        place: the FMLA's step, vector and row.
+        half, temporary: of a load or insertion.
+    """
+
+    name: str
+    place: tuple[int, int, int] = (0, 0, 0)
+    half: VectorHalf | None = None
+    temporary: int = 0
+
+
+@dataclass(frozen=True)
+class _Need:
+    """A half with the FMLAs that must have started before it is overwritten, and those that may start without it."""
+
+    half: VectorHalf
+    release: int
+    need: int
+
+    @property
+    def register(self) -> tuple[str, int]:
+        return self.half.of, self.half.index
+
+
+def needs(shape: TileShape, last: bool) -> list[_Need]:
+    """What a pass inserts, most urgent first; the `last` one nothing for a next one."""
+    rows, vectors = shape.rows, STEPS * shape.vectors
+    total, found = rows * vectors, []
+    for n, high in itertools.product(range(vectors + shape.ahead), (False, True)):
+        if shape.ahead <= n < vectors or (not last and n >= vectors):
+            half = VectorHalf("w", n % vectors, high, n >= vectors)
+            found.append(_Need(half, max(rows * (n - shape.weights + 1), 0), rows * n))
+    for row in range(rows):
+        found.append(_Need(VectorHalf("a", row, True, False), 0, total // 2 + row))
+        if not last:
+            found.append(_Need(VectorHalf("a", row, False, True), total // 2 - rows + row + 1, total + row))
+    return sorted(found, key=lambda need: (need.need, need.half.high))
+
+
+@functools.cache
+def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple[LoopAction, ...]:
+    """The instructions of one pass; `advance` additions come before the loads of the next pass's A, `finish` after all loads."""
+    passes = [_Pass(shape, last, advance, finish, margin) for margin in _MARGINS]
+    best = min(passes, key=lambda one: one.cycle)
+    return tuple(best.actions)
+
+
+@dataclass
+class _Pass:
+    """Fills cycle after cycle with up to two instructions."""
+
+    shape: TileShape
+    last: bool
+    advance: int
+    finish: int
+    margin: int
+    actions: list[LoopAction] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.multiplies = [
+            LoopAction("multiply", place) for place in itertools.product(range(STEPS), range(self.shape.vectors), range(self.shape.rows))
+        ]
+        waiting = needs(self.shape, self.last)
+        self.to_load, self.to_insert = list(waiting), list(waiting)
+        self.loaded: dict[VectorHalf, tuple[int, int]] = {}  # temporary register, and the cycle from which it can be inserted
+        self.free = list(range(TEMPORARIES))
+        self.ready: dict[tuple[str, int, bool], int] = {}
+        self.pending = {(need.half.of, need.half.index, need.half.high) for need in waiting if not need.half.following}
+        self.cycle = self.done = 0
+        self.advanced = 0
+        self.advanced_at = 0
+        self.finished = 0
+        self.quiet: set[int] = set()  # cycles in which no FMLA starts
+        while self.done < len(self.multiplies) or self.to_insert:
+            self._cycle()
+        self.actions += [LoopAction(f"finish{number}") for number in range(self.finished, self.finish)]
+
+    def _cycle(self) -> None:
+        due, able = self._insertable(), self._can_multiply()
+        urgent = bool(due) and (not able or len(due) > 1 or due[0].need - self.done <= self.margin)
+        if self.shape.beside:
+            if able:
+                self._multiply([self._insert(due[0])] if due else [])
+            else:
+                self._quiet([self._insert(need) for need in due[:1]])
+        elif urgent and (not able or self._adders_free()):
+            while not self._adders_free():  # the core waits
+                self.quiet.add(self.cycle)
+                self.cycle += 1
+            self._quiet([self._insert(need) for need in due[:2]])
+        elif not able or self._train_due():
+            self._quiet([])
+        else:
+            self._multiply([])
+
+    def _adders_free(self) -> bool:
+        return self.cycle - _ADDERS in self.quiet
+
+    def _train_due(self) -> bool:
+        """Whether a train of insertions has to be announced now: none is under way, and one is needed soon."""
+        if any(self.cycle - back in self.quiet for back in range(1, _ADDERS + 1)):
+            return False
+        soon = [need for need in self.to_insert if need.release <= self.done + 3]
+        return bool(soon) and soon[0].need - self.done <= self.margin
+
+    def _can_multiply(self) -> bool:
+        if self.done == len(self.multiplies):
+            return False
+        k, j, i = self.multiplies[self.done].place
+        operands = [("w", k * self.shape.vectors + j, high) for high in (False, True)] + [("a", i, k >= STEPS // 2)]
+        return all(one not in self.pending and self.ready.get(one, 0) <= self.cycle for one in operands)
+
+    def _insertable(self) -> list[_Need]:
+        """Halves whose register is free and whose value is there, of different registers."""
+        found: dict[tuple[str, int], _Need] = {}
+        for need in self.to_insert:
+            if need.release <= self.done and self.loaded.get(need.half, (0, 1 << 30))[1] <= self.cycle:
+                found.setdefault(need.register, need)
+        return list(found.values())
+
+    def _insert(self, need: _Need) -> LoopAction:
+        temporary, _ = self.loaded.pop(need.half)
+        self.free.append(temporary)
+        self.to_insert.remove(need)
+        if not need.half.following:
+            key = (need.half.of, need.half.index, need.half.high)
+            self.pending.discard(key)
+            for high in (False, True):
+                self.ready[(need.half.of, need.half.index, high)] = self.cycle + _INSERTED
+        return LoopAction("insert", half=need.half, temporary=temporary)
+
+    def _general(self, loads: bool = True) -> LoopAction | None:
+        """The next instruction on general registers, if there is one."""
+        if self.advanced < self.advance:
+            self.advanced += 1
+            self.advanced_at = self.cycle
+            return LoopAction(f"advance{self.advanced - 1}")
+        if self.to_load and self.free and loads:
+            need = self.to_load[0]
+            follows = need.half.of == "a" and need.half.following
+            if not follows or self.cycle >= self.advanced_at + _ADDED:
+                self.to_load.pop(0)
+                temporary = self.free.pop(0)
+                self.loaded[need.half] = temporary, self.cycle + _LOADED
+                return LoopAction("load", half=need.half, temporary=temporary)
+        if not self.to_load and self.finished < self.finish:
+            self.finished += 1
+            return LoopAction(f"finish{self.finished - 1}")
+        return None
+
+    def _multiply(self, beside: list[LoopAction]) -> None:
+        self.actions.append(self.multiplies[self.done])
+        self.done += 1
+        other = None if beside else self._general()
+        self.actions += beside or ([other] if other else [])
+        self.cycle += 1
+
+    def _quiet(self, actions: list[LoopAction]) -> None:
+        """A cycle without an FMLA: insertions, or what there is else."""
+        loads = True
+        while len(actions) < 2:
+            other = self._general(loads)
+            loads = loads and (other is None or other.name != "load")
+            actions.append(other or LoopAction("nop"))
+        # What precedes fills its own cycle, or these would start there.
+        if self.actions and self.actions[-1].name == "multiply" and not any(action.name == "insert" for action in actions):
+            self.actions.append(LoopAction("nop"))
+        self.actions += actions
+        self.quiet.add(self.cycle)
+        self.cycle += 1

@@ -1,0 +1,131 @@
+"""The register tile's loop in an order of our own: it computes the product, reads nothing else, and costs what the cores' models say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from assembly import LANES, assembly_of, hottest_loop
+from host_kernels import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from loop_interpreter import LoopInterpreter
+
+from tvmmobile.graph.layers import Conv2d, blocked
+from tvmmobile.graph.machine import BASELINE, machine_of
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import template_for
+from tvmmobile.schedules.in_order_loop import InOrderLoop
+from tvmmobile.schedules.in_order_order import STEPS, TileShape
+from tvmmobile.virtual.cores.corrected import CORES
+
+POINTWISE = Conv2d(14, 14, 512, 512, clamp=(0.0, 6.0))
+KNOBS = {"rows": 7, "columns": 12, "k_block": 0, "m_block": 0, "n_block": 8, "outer": 1, "axis": 0, "inner": 1}
+TILES = [(rows, vectors) for rows in range(1, 9) for vectors in range(1, 7) if TileShape.fits(rows, vectors)]
+
+
+@examples(24)
+@given(
+    st.sampled_from(TILES),
+    st.booleans(),
+    st.integers(2, 9),
+    st.integers(0, 3),
+    st.sampled_from((1, 2)),
+    st.integers(0, 1),
+    st.integers(0, 99),
+)
+def test_loop(tile: tuple[int, int], beside: bool, passes: int, block: int, step: int, gap: int, seed: int) -> None:
+    """Small integers, so that sums are exact; `block` 0 is one block, else blocks of so many passes; nothing outside of A and W is read."""
+    (rows, vectors), random = tile, np.random.default_rng(seed)
+    passes = passes * max(block, 1)
+    depth, blocks = passes * STEPS, passes // block if block else 1
+    size, pixels, pitch = depth // blocks, (rows - 1) * step + 1, LANES * (vectors + 2 * gap)
+    a = random.integers(-4, 5, (blocks, pixels, size)).astype("f4")
+    w = random.integers(-4, 5, (depth, pitch)).astype("f4")
+    jump = (pixels * size - size + STEPS) * 4
+    loop = InOrderLoop(TileShape(rows, vectors, beside), passes, step * size * 4, pitch * 4, block and size // STEPS, block and jump)
+    assert loop.fits
+    start = random.integers(-9, 10, (rows * vectors, LANES)).astype("f4")
+    machine = LoopInterpreter(a.ravel(), w.ravel()[: (depth - 1) * pitch + LANES * vectors])
+    found = machine.run(loop, start)
+    used = a[:, ::step].transpose(1, 0, 2).reshape(rows, depth)
+    expected = start.reshape(rows, -1) + used @ w[:, : LANES * vectors]
+    assert np.array_equal(found.reshape(rows, -1), expected)
+    assert machine.touched.sum() == used.size
+
+
+def test_what_it_refuses() -> None:
+    """Rows that loads do not reach, that do not begin at 8 bytes, and a single pass are left to LLVM."""
+    good = InOrderLoop(TileShape(7, 3, False), 8, 4096, 48)
+    assert good.fits
+    for changed in ({"row_bytes": 8192}, {"row_bytes": 4092}, {"passes": 1}, {"step_bytes": 1024}, {"step_bytes": 52}):
+        assert not replace(good, **changed).fits, changed
+
+
+@pytest.mark.parametrize(
+    ("mcpu", "rows", "vectors", "share"),
+    [
+        ("cortex-a53", 7, 3, 0.77),
+        ("cortex-a53", 8, 2, 0.77),
+        ("cortex-a53", 7, 2, 0.77),
+        ("cortex-a53", 6, 3, 0.77),
+        ("cortex-a55", 7, 3, 0.995),
+        ("cortex-a55", 8, 2, 0.94),
+        ("cortex-a55", 6, 4, 0.95),
+    ],
+)
+def test_cycles(mcpu: str, rows: int, vectors: int, share: float) -> None:
+    """Nothing is spilled, every FMLA takes its operand from a lane, and the core's model gives so much of its peak."""
+    machine = machine_of(mcpu)
+    knobs = {**KNOBS, "rows": rows, "columns": LANES * vectors, "inner": 2 if machine.inserts_beside else 1}
+    loop = hottest_loop(compiled(POINTWISE, knobs, mcpu))
+    assert loop.multiply_adds == loop.indexed == rows * vectors * STEPS
+    assert loop.stack_accesses == []
+    assert loop.multiply_adds / CORES[mcpu](loop.instructions) >= share
+
+
+def compiled(layer: Conv2d, knobs: Mapping[str, int], mcpu: str) -> str:
+    """The assembly of a schedule of the core's space."""
+    task = Task((layer,), machine=machine_of(mcpu))
+    template = template_for(task)
+    assert template is not None
+    space = template.space(task)
+    assert space is not None and space.schedule(knobs) in space
+    return assembly_of(task, knobs, mcpu=mcpu)
+
+
+def test_the_core_chooses() -> None:
+    """Only cores in order have the knob; what others' logs hold is theirs as well, and what theirs hold can be read without the core."""
+    spaces = {}
+    for mcpu in ("cortex-a53", "cortex-a55", "cortex-a72"):
+        task = Task((POINTWISE,), machine=machine_of(mcpu))
+        template = template_for(task)
+        assert template is not None
+        space = template.space(task)
+        assert space is not None
+        spaces[mcpu] = space
+    assert [space.options.get("inner") for space in spaces.values()] == [(1,), (2,), None]
+    old = spaces["cortex-a72"].default
+    new = spaces["cortex-a53"].default
+    assert "inner" not in old.values and new.values["inner"] == 1
+    for space in spaces.values():
+        assert old in space and new in space
+        assert space.schedule({**new.values}) in space
+    nearest = spaces["cortex-a53"].nearest(old)
+    assert nearest is not None and nearest.values["inner"] == 1
+
+
+def test_blocked_channels_stay_in_the_loop() -> None:
+    """A tile whose input lies in blocks is one loop over all of them."""
+    layer = replace(POINTWISE, in_layout=blocked(32), out_layout=blocked(32))
+    text = compiled(layer, {**KNOBS, "columns": 8}, "cortex-a53")
+    assert hottest_loop(text).multiply_adds == 7 * 2 * STEPS
+    assert "csel" in " ".join(hottest_loop(text).instructions)
+
+
+def test_other_cores_see_no_assembly() -> None:
+    knobs = {name: value for name, value in KNOBS.items() if name != "inner"}
+    task = Task((POINTWISE,), machine=BASELINE)
+    assert "APP" not in assembly_of(task, knobs)

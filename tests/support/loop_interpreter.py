@@ -1,0 +1,78 @@
+"""Executes the few instructions that an `InOrderLoop` is made of, and refuses what lies outside of the arrays."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.schedules.in_order_loop import InOrderLoop
+
+_A, _W = 1 << 20, 1 << 30
+_OPERAND = re.compile(r"\$\{?(\d+)\}?")
+
+
+class LoopInterpreter:
+    """Runs a loop on flat float32 arrays.
+
+    Attributes:
+        touched: elements of A that were read, as a mask.
+    """
+
+    def __init__(self, a: Array, w: Array) -> None:
+        self._memory = {_A: a.astype("<f4").tobytes(), _W: w.astype("<f4").tobytes()}
+        self.touched = np.zeros(a.size, bool)
+        self.general: dict[int, int] = {}
+        self.vectors: dict[int, Array] = {}
+        self.zero = False
+
+    def run(self, loop: InOrderLoop, accumulators: Array) -> Array:
+        """What (tile's vectors, 4) accumulators hold afterwards; registers that were never written are not numbers."""
+        shape = loop.shape
+        count = shape.rows * shape.vectors
+        self.vectors = {n: np.full(4, np.nan, "<f4") for n in range(32)} | {n: row.astype("<f4") for n, row in enumerate(accumulators)}
+        given = loop.inputs()
+        self.general = {number: {"a": _A, "w": _W}.get(str(value), value) for number, value in given.items()}
+        lines = loop.assembly()
+        place, steps = 0, 0
+        while place < len(lines):
+            steps += 1
+            assert steps < 1_000_000, "does not end"
+            line = lines[place]
+            place = lines.index("1:") if line == "b.ne 1b" and not self.zero else place + 1
+            if line not in ("1:", "b.ne 1b", "nop"):
+                self._execute(line)
+        return np.stack([self.vectors[n] for n in range(count)])
+
+    def _execute(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        numbers = [int(number) for number in _OPERAND.findall(rest)]
+        first, general = numbers[0], self.general
+        immediate = int(rest.rpartition("#")[2].rstrip("]")) if "#" in rest else None
+        if name == "ldr":
+            general[first] = self._load(general[numbers[1]] + (immediate or 0))
+        elif name == "ins":
+            half = int(rest.partition(".d[")[2][0])
+            self.vectors[first].view("<u8")[half] = general[numbers[1]]
+        elif name == "fmla":
+            lane = int(rest.rpartition(".s[")[2][0])
+            self.vectors[first] = self.vectors[first] + self.vectors[numbers[1]] * self.vectors[numbers[2]][lane]
+        elif name in ("add", "subs"):
+            other = general[numbers[2]] if immediate is None else immediate
+            general[first] = general[numbers[1]] + (other if name == "add" else -other)
+            self.zero = general[first] == 0 if name == "subs" else self.zero
+        elif name == "mov":
+            general[first] = general[numbers[1]]
+        else:
+            assert name == "csel" and rest.endswith(", eq"), line
+            general[first] = general[numbers[1] if self.zero else numbers[2]]
+
+    def _load(self, address: int) -> int:
+        base = max(start for start in self._memory if start <= address)
+        offset = address - base
+        content = self._memory[base][offset : offset + 8]
+        assert len(content) == 8, f"reads at {offset} of {len(self._memory[base])} bytes"
+        if base == _A:
+            self.touched[offset // 4 : offset // 4 + 2] = True
+        return int.from_bytes(content, "little")
