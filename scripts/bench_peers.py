@@ -1,14 +1,18 @@
-"""Compares our libraries with ncnn, MNN, LiteRT (XNNPACK), ONNX Runtime and IREE on virtual boards, and writes tables and a plot.
+"""Compares our libraries with ncnn, MNN, LiteRT (XNNPACK), ONNX Runtime and IREE on virtual boards, and writes tables and plots.
 
     ./scripts/bench_peers                                      # 16 variants on one thread, four on four threads
     ./scripts/bench_peers --only ncnn,ours --alpha 0.25 --resolution 128 --threads 1
-    ./scripts/bench_peers --out docs                           # docs/benchmarks.md, .json and .svg
+    ./scripts/bench_peers --out docs                           # docs/benchmarks.md, .json, .svg, and a page for each board
     ./scripts/bench_peers --known docs/benchmarks.json --out docs   # after tuning: ours alone is run again
+    ./scripts/bench_peers --known docs/benchmarks.json --boards pi5 rk3588-a55 --out docs   # adds these boards, or renews them
+    ./scripts/bench_peers --known docs/benchmarks.json --boards --out docs   # runs nothing: the pages and plots are written anew
     ./scripts/bench_peers --models mobilenet_v2 mobilenet_v3_large --alpha 1 --resolution 224 --name benchmarks-later --out docs
 
 Converters, AArch64 Pythons with the wheels, models, libraries and finished runs are kept in the cache: interrupt it whenever you like, the
-same command goes on. From nothing it takes about two hours on one idle core; 1.0-224 takes a system about a minute. Every number is
-modelled. Ends with 5 if a system disagrees with PyTorch, and with 1 if one cannot run; the tables then hold the others.
+same command goes on. From nothing a board takes about two hours on one idle core; 1.0-224 takes a system about a minute. What QEMU counted
+is kept apart from what it costs: after a change of the timing model, and on a board that differs from another in clock or memory alone,
+the same runs are modelled again in seconds each. Every number is modelled. Ends with 5 if a system disagrees with PyTorch, and with 1 if
+one cannot run; the tables then hold the others.
 """
 
 from __future__ import annotations
@@ -23,11 +27,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from peers.models import compiled, digest_of, exported, model_files
-from peers.plot import draw
-from peers.results import BenchmarkContext, BoardFacts, Cell, PeerRow, from_json, to_json
+from peers.plot import draw_board, draw_boards
+from peers.results import DIAGONAL, BenchmarkContext, BoardFacts, Cell, Comparison, PeerRow, from_json, hottest_kernels, merged, to_json
 from peers.runs import PeerRun, figures_of
 from peers.systems import OURS, System, chosen_systems
-from peers.tables import markdown
+from peers.tables import pages
 from sharing import progress as say
 from sharing import telling
 
@@ -47,16 +51,25 @@ from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.sysroot import python_sysroot
 
 NETWORK = "mobilenet_v1"
-#: Of the paper's grid, what is compared on several threads.
-DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
+#: Besides one thread, as far as there are so many cores.
+SEVERAL = 4
 
 
 @dataclass(frozen=True)
 class ReadyBoard:
-    """A virtual board ready to run on: what it is read from, what it is, and each system's sysroot."""
+    """A virtual board ready to run on.
+
+    Attributes:
+        name: what `load_board` reads it from.
+        board: what it is.
+        threads: the thread counts to compare on.
+        profile: what our libraries are compiled for; `None` if ours is not compared.
+        sysroots: of each system.
+    """
 
     name: str
     board: Board
+    threads: tuple[int, ...]
     profile: DeviceProfile | None
     sysroots: dict[str, Path]
 
@@ -72,23 +85,39 @@ def variants(model: str, alphas: Sequence[float], resolutions: Sequence[int], di
     return [*on_it, *(spec for spec in found if spec not in on_it)]
 
 
+def thread_counts(board: Board, asked: Sequence[int]) -> tuple[int, ...]:
+    """On how many threads to compare: those asked for, else one and four, or as many as there are cores.
+
+    Raises:
+        UserError: the board has fewer cores than asked for.
+    """
+    counts = sorted(set(asked or (1, min(SEVERAL, board.cores))))
+    if counts[0] < 1:
+        raise UserError(f"{counts[0]} threads are too few.", "Give --threads positive numbers.")
+    if counts[-1] > board.cores:
+        raise UserError(f"{board.board} has {board.cores} cores, not {counts[-1]}.", f"Give --threads {board.cores} or less.")
+    return tuple(counts)
+
+
 def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> ReadyBoard:
     """Load a board and make its sysroots."""
     board = load_board(name)
-    if max(threads) > board.cores:
-        raise UserError(f"{board.board} has {board.cores} cores, not {max(threads)}.", f"Give --threads {board.cores} or less.")
-    ours = OURS in {system.key for system in systems}
+    counts = thread_counts(board, threads)
+    ours = any(system.key == OURS for system in systems)
     profile = find_device(name if name.endswith(".toml") else name + VIRTUAL_SUFFIX).profile if ours else None
-    return ReadyBoard(name, board, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
+    return ReadyBoard(name, board, counts, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
 
 
 def _cell(place: ReadyBoard, threads: int, spec: ModelSpec) -> Cell:
     return Cell(place.board.name, threads, spec.alpha, spec.resolution, spec.name)
 
 
-def _known(context: BenchmarkContext, earlier: BenchmarkContext, rows: Sequence[PeerRow]) -> dict[tuple[Cell, str], PeerRow]:
-    """The peers' figures of an earlier comparison that hold in this one; ours are never among them."""
-    return {(row.cell, row.system): row for row in rows if row.system != OURS and context.alike(earlier, row.system)}
+def _known(context: BenchmarkContext, earlier: Comparison | None) -> dict[tuple[Cell, str], PeerRow]:
+    """The peers' figures of an earlier comparison that hold in this one; ours are never among them, nor are those that failed."""
+    if earlier is None:
+        return {}
+    peers = (row for row in earlier.rows if row.system in context.titles and row.system != OURS and row.runs)
+    return {(row.cell, row.system): row for row in peers if context.alike(earlier.context, row.cell.board, row.system)}
 
 
 def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> PeerRow:
@@ -142,31 +171,54 @@ def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Pa
     return BenchmarkContext(facts, titles, versions, digest_of(sorted(logs.glob("*/*.jsonl"))), date)
 
 
-def compare(options: argparse.Namespace) -> int:
-    """Run everything, and write the three files; returns the exit code."""
-    systems = chosen_systems([key for word in options.only for key in word.split(",") if key])
-    threads = sorted(set(options.threads))
-    if threads[0] < 1:
-        raise UserError(f"{threads[0]} threads are too few.", "Give --threads positive numbers.")
+def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[int, ModelSpec]]:
+    """What is compared on a board, by thread count; what says most comes first.
+
+    Raises:
+        UserError: the options leave nothing.
+    """
     cells = [
         (count, spec)
         for count in threads
         for model in options.models
         for spec in variants(model, options.alpha, options.resolution, options.diagonal, count)
     ]
-    cells.sort(key=lambda cell: (cell[1].alpha, cell[1].resolution) not in DIAGONAL)  # what says most comes first
     if not cells:
         raise UserError("Nothing is left to compare: the diagonal is 1.0-224, 0.75-192, 0.5-160 and 0.25-128.", "Leave --diagonal out.")
-    if OURS in {system.key for system in systems} and not options.logs.is_dir():
+    return sorted(cells, key=lambda cell: (cell[1].alpha, cell[1].resolution) not in DIAGONAL)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Run everything, and write the files; returns the exit code."""
+    systems = chosen_systems([key for word in options.only for key in word.split(",") if key])
+    boards = {load_board(name).name: name for name in options.boards}  # rk3588 is also rk3588-a76
+    for name in boards:
+        cells_of(options, thread_counts(load_board(boards[name]), options.threads))
+    if not boards and not options.known:
+        raise UserError("--boards names no board, and there is no --known.", "Name a board, such as pi4.")
+    if boards and OURS in {system.key for system in systems} and not options.logs.is_dir():
         raise UserError(f"--logs {options.logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     check_writable(options.out, "--out")
-    for tool in ("qemu-aarch64", "llvm-mca", "llvm-mc", "cc"):
-        require(tool)
     earlier = from_json(options.known) if options.known else None
-    places = [prepare(name, systems, threads) for name in dict.fromkeys(options.boards)]
+    if boards:
+        for tool in ("qemu-aarch64", "llvm-mca", "llvm-mc", "cc"):
+            require(tool)
+        places = [prepare(name, systems, options.threads) for name in boards.values()]
+        found = run(options, places, systems, earlier)
+        codes = {row.exit_code for row in found.rows}
+        found = merged(found, earlier) if earlier else found
+    else:
+        assert earlier is not None
+        found, codes = earlier, {int(ExitCode.DONE)}
+    write(found, options.out, options.name)
+    return ExitCode.DISAGREES if ExitCode.DISAGREES in codes else max(codes)
+
+
+def run(options: argparse.Namespace, places: Sequence[ReadyBoard], systems: Sequence[System], earlier: Comparison | None) -> Comparison:
+    """Run every system in every cell, but for peers' figures that an earlier comparison has."""
     context = context_of(places, systems, options.logs)
-    known = _known(context, *earlier) if earlier else {}
-    runs = [(place, count, spec, system) for place in places for count, spec in cells for system in systems]
+    known = _known(context, earlier)
+    runs = [(place, count, spec, system) for place in places for count, spec in cells_of(options, place.threads) for system in systems]
     rows = []
     for number, (place, count, spec, system) in enumerate(runs, 1):
         row = known.get((_cell(place, count, spec), system.key))
@@ -175,31 +227,34 @@ def compare(options: argparse.Namespace) -> int:
             row = row_of(place, count, spec, system, options.logs)
         rows.append(row)
     if earlier and any((row.cell, row.system) in known for row in rows):
-        context = replace(context, known=earlier[0].known or earlier[0].date)
-    report = to_json(context, rows)
-    boards, models = list(context.boards), options.models
-    rows.sort(key=lambda row: (row.cell.alpha, row.cell.resolution), reverse=True)
-    rows.sort(key=lambda row: (boards.index(row.cell.board), row.cell.threads, models.index(row.cell.model)))
-    stem = options.name
-    write_text(options.out / f"{stem}.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    draw(context, rows, options.out / f"{stem}.svg")
-    write_text(options.out / f"{stem}.md", markdown(context, rows, stem))
-    say(f"Written to {options.out}: {stem}.md, {stem}.json, {stem}.svg")
-    codes = {row.exit_code for row in rows}
-    return ExitCode.DISAGREES if ExitCode.DISAGREES in codes else max(codes)
+        context = replace(context, known=earlier.context.known or earlier.context.date)
+    return Comparison(context, tuple(rows), hottest_kernels(context, rows))
+
+
+def write(found: Comparison, folder: Path, stem: str) -> None:
+    """Write the file with all figures, the page and plot of all boards, and those of each."""
+    found = found.in_order()
+    write_text(folder / f"{stem}.json", json.dumps(to_json(found), indent=1, allow_nan=False) + "\n")
+    draw_boards(found, folder / f"{stem}.svg")
+    for board in found.context.boards:
+        draw_board(found, board, folder / stem / f"{board}.svg")
+    for name, text in pages(found, stem).items():
+        write_text(folder / name, text)
+    say(f"Written to {folder}: {stem}.md, {stem}.json, {stem}.svg, and the boards' own in {stem}/")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--boards", nargs="+", default=["pi4"], metavar="NAME", help="virtual boards (default: pi4)")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 4], metavar="N", help="thread counts (default: 1 4)")
+    parser.add_argument("--boards", nargs="*", default=["pi4"], metavar="NAME", help="virtual boards (default: pi4); none: run nothing")
+    threads_help = f"thread counts (default: 1 and {SEVERAL}, or all cores where there are fewer)"
+    parser.add_argument("--threads", nargs="+", type=int, default=[], metavar="N", help=threads_help)
     parser.add_argument("--alpha", nargs="+", type=float, default=[], metavar="α", help="width multipliers (default: the paper's four)")
     parser.add_argument("--resolution", nargs="+", type=int, default=[], metavar="SIDE", help="input sides (default: the paper's four)")
     parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=f"networks (default: {NETWORK})")
-    parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the three files (default: benchmarks)")
+    parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the files and the folder (default: benchmarks)")
     parser.add_argument("--diagonal", action="store_true", help="1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone")
     parser.add_argument("--only", nargs="+", default=[], metavar="SYSTEM", help="of ncnn,mnn,litert,onnxruntime,iree,ours")
-    parser.add_argument("--known", type=Path, metavar="FILE", help="an earlier comparison's .json, for the peers' figures")
+    parser.add_argument("--known", type=Path, metavar="FILE", help="an earlier .json: other boards, and peers' figures")
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="our tuning logs (default: the shipped ones)")
     parser.add_argument("--out", type=Path, default=Path("out/peers"), metavar="DIR", help="for the results (default: out/peers)")
     return parser

@@ -1,64 +1,112 @@
-"""The comparison as a picture: each system's modelled time over the best peer's, one panel for each board and thread count."""
+"""The comparison as pictures: ours over the best peer on all boards, and on each board each system's time over the best peer's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from peers.results import BenchmarkContext, PeerRow, best_peer, by_cell, ratio
+from peers.results import Comparison, Origin, PeerRow, best_peer, by_cell, ratio
 from peers.systems import OURS
 from tvmmobile.system.files import replacing
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 #: Distinct also without colour.
-_MARKERS = "osD^vP*"
+_MARKERS = "osD^vX*"
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")  # Okabe and Ito's, which the colour-blind can tell apart
-_OURS = "#d55e00"
+_OURS, _OURS_MARKER = "#d55e00", "P"
+_OTHERS = "other variants"
 
 
-def draw(context: BenchmarkContext, rows: Sequence[PeerRow], path: Path) -> None:
-    """Write the picture as SVG, whole; the same rows give the same file."""
+def draw_boards(comparison: Comparison, path: Path) -> None:
+    """Write the picture of all boards as SVG, whole; the same figures give the same file.
+
+    A line for each board and thread count, a mark for each network where ours and a peer have a time.
+    """
+    places = list(dict.fromkeys((row.cell.board, row.cell.threads) for row in comparison.rows))
+    with _figure(path, (8.0, 1.6 + 0.32 * len(places)), 1) as (figure, (panel,)):
+        names, marks = [], dict[str, list[tuple[float, int]]]()
+        for at, (board, threads) in enumerate(places):
+            names.append(f"{comparison.context.boards[board].board}, {_threads(threads)}")
+            for cell, members in by_cell(comparison.rows_of(board, threads)).items():
+                found = next((ratio(row, best_peer(members)) for row in members if row.system == OURS), None)
+                if found is not None:
+                    marks.setdefault(cell.variant if cell.on_diagonal else _OTHERS, []).append((found, at))
+        for number, (label, points) in enumerate(sorted(marks.items(), key=lambda item: item[0] == _OTHERS)):
+            other = label == _OTHERS
+            style: dict[str, Any] = {
+                "marker": "|" if other else _MARKERS[number % 7],
+                "s": 40 if other else 36,
+                "zorder": 2 if other else 3,
+            }
+            colour = "#888888" if other else _COLOURS[number % 5]
+            panel.scatter([value for value, _ in points], [at for _, at in points], color=colour, label=label, **style)
+        panel.axvline(1, color="#888888", linewidth=0.8)
+        panel.set_yticks(range(len(places)), names)
+        panel.set_ylim(len(places) - 0.4, -0.6)
+        values = [value for points in marks.values() for value, _ in points]
+        panel.set_xlim(min([0.5, *values]) - 0.05, max([1.0, *values]) + 0.05)
+        panel.grid(axis="x", color="#dddddd", linewidth=0.6)
+        panel.set_xlabel("ours ÷ best other library, modelled latency: less is faster")
+        panel.set_title("float32, batch 1; all modelled", fontsize=9)
+        if marks:
+            panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+        figure.tight_layout()
+
+
+def draw_board(comparison: Comparison, board: str, path: Path) -> None:
+    """Write the picture of one board as SVG, whole: a panel for each thread count."""
+    facts, origin, rows = comparison.context.boards[board], comparison.context.origin(board), comparison.rows_of(board)
+    counts = list(dict.fromkeys(row.cell.threads for row in rows))
+    widths = [max(4, len(by_cell(comparison.rows_of(board, count)))) for count in counts]
+    with _figure(path, (max(6.5, 1.5 + 0.42 * sum(widths)), 4.2), len(counts), widths) as (figure, panels):
+        for panel, count in zip(panels, counts, strict=True):
+            _panel(panel, origin, comparison.rows_of(board, count))
+            panel.set_title(_threads(count), fontsize=9)
+        if panels:
+            panels[0].set_ylabel("latency ÷ best peer's")
+            handles, labels = panels[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=8)
+        figure.suptitle(f"{facts.board}, float32, batch 1; modelled, timing model {facts.timing_model}", fontsize=9)
+        figure.tight_layout(rect=(0, 0.09, 1, 1))
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float], panels: int, widths: Sequence[int] | None = None) -> Iterator[tuple[Any, list[Axes]]]:
+    """A figure with panels beside each other, which becomes the file when the body has drawn it."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    places = list(dict.fromkeys((row.cell.board, row.cell.threads) for row in rows))
-    widths = [max(3, len({row.cell for row in rows if (row.cell.board, row.cell.threads) == place})) for place in places]
     with matplotlib.rc_context({"svg.hashsalt": "tvmmobile", "svg.fonttype": "path", "font.size": 9}):
-        size = (2.5 + 0.5 * sum(widths), 4.2)
-        figure, panels = pyplot.subplots(1, len(places), figsize=size, squeeze=False, sharey=True, width_ratios=widths)
-        for panel, (board, threads) in zip(panels[0], places, strict=True):
-            members = [row for row in rows if (row.cell.board, row.cell.threads) == (board, threads)]
-            _panel(panel, context, members)
-            facts = context.boards[board]
-            panel.set_title(f"{facts.board}, {threads} thread{'s' if threads > 1 else ''}", fontsize=9)
-        panels[0][0].set_ylabel("modelled latency ÷ that of the best peer")
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=min(len(labels), 3 if size[0] < 9 else 6), frameon=False, fontsize=8)
-        hashes = ", ".join(facts.timing_model for facts in context.boards.values())
-        figure.suptitle(f"float32, batch 1; modelled, timing model {hashes}", fontsize=9)
-        figure.tight_layout(rect=(0, 0.09, 1, 1))
+        figure, axes = pyplot.subplots(1, max(panels, 1), figsize=size, squeeze=False, sharey=True, width_ratios=widths or None)
+        yield figure, list(axes[0])
         with replacing(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
         pyplot.close(figure)
 
 
-def _panel(panel: object, context: BenchmarkContext, rows: Sequence[PeerRow]) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(panel, Axes)
+def _panel(panel: Axes, origin: Origin, rows: Sequence[PeerRow]) -> None:
     cells = by_cell(rows)
-    for number, (key, title) in enumerate(context.titles.items()):
+    for number, (key, title) in enumerate(origin.titles.items()):
         points = []
         for at, members in enumerate(cells.values()):
             best = best_peer(members)
             points += [(at, found) for row in members if row.system == key and (found := ratio(row, best)) is not None]
         colour = _OURS if key == OURS else _COLOURS[number % len(_COLOURS)]
-        size = 45 if key == OURS else 25
+        size, marker = (45, _OURS_MARKER) if key == OURS else (25, _MARKERS[number % 7])
         places = [at for at, _ in points]
-        panel.scatter(places, [value for _, value in points], marker=_MARKERS[number % 7], color=colour, s=size, label=title, zorder=3)
+        panel.scatter(places, [value for _, value in points], marker=marker, color=colour, s=size, label=title, zorder=3)
     panel.axhline(1, color="#888888", linewidth=0.8)
-    panel.set_xticks(range(len(cells)), [cell.variant for cell in cells], rotation=60, ha="right")
+    panel.set_xticks(range(len(cells)), [cell.variant.replace(" ", "\n") for cell in cells], rotation=60, ha="right")
     panel.set_ylim(bottom=0)
     panel.set_xlim(-0.6, len(cells) - 0.4)
     panel.grid(axis="y", color="#dddddd", linewidth=0.6)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
+from peers.kernels import Kernel, hottest_kernel
 from peers.systems import OURS
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.program import ProgramRun
 
 FORMAT = 1
+#: Of the paper's grid, what is compared on several threads too.
+DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -33,6 +36,7 @@ class Figures:
         dram_bytes: read from memory and written back to it.
         other_instructions: what threads executed that the figures leave out.
         difference: from PyTorch, relative to the output's largest magnitude.
+        hottest: the kernel with the costliest block; `None` in files of before it was looked for.
     """
 
     modelled_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -45,10 +49,11 @@ class Figures:
     dram_bytes: int
     other_instructions: int
     difference: float
+    hottest: Kernel | None = None
 
     @classmethod
-    def of(cls, run: ProgramRun, difference: float) -> Figures:
-        """The figures of a modelled run."""
+    def of(cls, run: ProgramRun, difference: float, system: str) -> Figures:
+        """The figures of a run of a system that was modelled with its hottest block."""
         modelled = run.modelled
         return cls(
             modelled_ms=modelled.modelled_ms,
@@ -61,12 +66,34 @@ class Figures:
             dram_bytes=modelled.dram_bytes,
             other_instructions=run.other_instructions,
             difference=difference,
+            hottest=hottest_kernel(run, system),
         )
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Figures:
+        """What `asdict` made of figures; raises `TypeError` or `ValueError` where it is something else."""
+        hottest = values.get("hottest")
+        return cls(**{**values, "hottest": Kernel(**hottest) if hottest else None})
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class Origin:
+    """How a board's figures were got; the attributes are those of `BenchmarkContext`."""
+
+    titles: Mapping[str, str]
+    versions: Mapping[str, str]
+    logs: str
+    date: str
+    known: str = ""
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class BoardFacts:
-    """A virtual board: `timing_model` is the hash behind modelled milliseconds, `core_model` that of llvm-mca's cycles alone."""
+    """A virtual board: `timing_model` is the hash behind modelled milliseconds, `core_model` that of llvm-mca's cycles alone.
+
+    Attributes:
+        origin: how the board's figures were got, if by an earlier comparison than the file's own.
+    """
 
     name: str
     board: str
@@ -75,6 +102,7 @@ class BoardFacts:
     timing_model: str
     core_model: str
     calibrated: bool
+    origin: Origin | None = None
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
@@ -97,10 +125,18 @@ class BenchmarkContext:
     date: str
     known: str = ""
 
-    def alike(self, other: BenchmarkContext, system: str) -> bool:
-        """Whether a peer runs as it did in another comparison: on the same boards, in the same version, with the same tools."""
-        mine, its = ({name: text for name, text in context.versions.items() if name != "tvmmobile"} for context in (self, other))
-        return self.boards == other.boards and self.titles[system] == other.titles.get(system) and mine == its
+    def origin(self, board: str) -> Origin:
+        """How a board's figures were got."""
+        return self.boards[board].origin or Origin(self.titles, self.versions, self.logs, self.date, self.known)
+
+    def alike(self, other: BenchmarkContext, board: str, system: str) -> bool:
+        """Whether a peer runs on a board as it did in another comparison: by the same model, in the same version, with the same tools."""
+        if board not in self.boards or board not in other.boards:
+            return False
+        mine, its = self.origin(board), other.origin(board)
+        facts = [replace(context.boards[board], origin=None) for context in (self, other)]
+        tools = [{name: text for name, text in origin.versions.items() if name != "tvmmobile"} for origin in (mine, its)]
+        return facts[0] == facts[1] and tools[0] == tools[1] and mine.titles[system] == its.titles.get(system)
 
 
 @dataclass(frozen=True)
@@ -126,6 +162,11 @@ class Cell:
         """Such as `0.75-192` of MobileNet v1, else `mobilenet_v2 0.75-192`."""
         label = f"{self.alpha}-{self.resolution}"
         return label if self.model == "mobilenet_v1" else f"{self.model} {label}"
+
+    @property
+    def on_diagonal(self) -> bool:
+        """Whether this is one of the variants that are compared everywhere."""
+        return (self.alpha, self.resolution) in DIAGONAL
 
 
 @dataclass(frozen=True)
@@ -165,6 +206,38 @@ class PeerRow:
         return statistics.fmean(getattr(run, figure) for run in self.runs)
 
 
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class PeerKernel:
+    """What a peer spends most of its time in on a core: `title` is the peer's, `board` and `variant` are where this was seen."""
+
+    cpu: str
+    system: str
+    title: str
+    board: str
+    variant: str
+    kernel: Kernel
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a comparison's file holds."""
+
+    context: BenchmarkContext
+    rows: tuple[PeerRow, ...]
+    kernels: tuple[PeerKernel, ...] = ()
+
+    def in_order(self) -> Comparison:
+        """The rows by board, threads and network, as tables show them: the diagonal first, largest first; kernels by core."""
+        boards, models = list(self.context.boards), list(dict.fromkeys(row.cell.model for row in self.rows))
+        rows = sorted(self.rows, key=lambda row: (not row.cell.on_diagonal, -row.cell.alpha, -row.cell.resolution))
+        rows.sort(key=lambda row: (boards.index(row.cell.board), row.cell.threads, models.index(row.cell.model)))
+        return replace(self, rows=tuple(rows), kernels=tuple(sorted(self.kernels, key=lambda one: one.cpu)))
+
+    def rows_of(self, board: str, threads: int | None = None) -> list[PeerRow]:
+        """The rows of one board, on so many threads if that is given."""
+        return [row for row in self.rows if row.cell.board == board and threads in (None, row.cell.threads)]
+
+
 def best_peer(rows: Sequence[PeerRow]) -> PeerRow | None:
     """The peer with the least modelled time in a cell, None where no peer has one."""
     good = [row for row in rows if row.system != OURS and row.modelled_ms is not None]
@@ -186,33 +259,66 @@ def by_cell(rows: Sequence[PeerRow]) -> dict[Cell, list[PeerRow]]:
     return found
 
 
-def to_json(context: BenchmarkContext, rows: Sequence[PeerRow]) -> dict[str, Any]:
+def hottest_kernels(context: BenchmarkContext, rows: Sequence[PeerRow]) -> tuple[PeerKernel, ...]:
+    """Of each core, each peer's hottest kernel on one thread: the one that takes most of the peer's time in all variants."""
+    seen: dict[tuple[str, str], dict[str, list[tuple[float, PeerKernel]]]] = {}
+    for row in rows:
+        if row.system == OURS or row.cell.threads > 1 or not row.runs or not (kernel := row.runs[0].hottest):
+            continue
+        cpu, title = context.boards[row.cell.board].cpu, context.origin(row.cell.board).titles[row.system]
+        found = PeerKernel(cpu, row.system, title, row.cell.board, row.cell.variant, kernel)
+        by_name = seen.setdefault((cpu, row.system), {})
+        by_name.setdefault(kernel.name or kernel.loop, []).append((kernel.share * row.runs[0].core_cycles, found))
+    members = (max(by_name.values(), key=lambda found: sum(cycles for cycles, _ in found)) for by_name in seen.values())
+    return tuple(max(found, key=lambda one: one[0])[1] for found in members)
+
+
+def merged(now: Comparison, earlier: Comparison) -> Comparison:
+    """A comparison, and of an earlier one the boards that it lacks, as they were; also kernels on cores that it lacks."""
+    if not now.context.boards:
+        return earlier
+    kept = [name for name in earlier.context.boards if name not in now.context.boards]
+    before = {name: replace(earlier.context.boards[name], origin=earlier.context.origin(name)) for name in kept}
+    order = dict.fromkeys((*earlier.context.boards, *now.context.boards))
+    known = {**before, **now.context.boards}
+    kernels = {(one.cpu, one.system): one for one in (*earlier.kernels, *now.kernels)}
+    return Comparison(
+        replace(now.context, boards={name: known[name] for name in order}),
+        (*now.rows, *(row for row in earlier.rows if row.cell.board in before)),
+        tuple(kernels.values()),
+    )
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
     """All figures of every attempt, with the ratios: what `benchmarks.json` holds."""
     entries = []
-    for cell, members in by_cell(rows).items():
+    for cell, members in by_cell(comparison.rows).items():
         best = best_peer(members)
         for row in members:
             entry = asdict(cell) | {"system": row.system, "kind": "modelled", "modelled_ms": row.modelled_ms, "spread": row.spread}
             entry |= {"ratio_to_best_peer": ratio(row, best), "failure": row.failure or None, "untuned_kernels": row.untuned}
             entries.append(entry | {"runs": [asdict(run) for run in row.runs]})
-    return {"version": FORMAT, "context": asdict(context), "benchmarks": entries}
+    kernels = [asdict(kernel) for kernel in comparison.kernels]
+    return {"version": FORMAT, "context": asdict(comparison.context), "kernels": kernels, "benchmarks": entries}
 
 
-def from_json(path: Path) -> tuple[BenchmarkContext, list[PeerRow]]:
-    """What `to_json` made, the rows that failed left out."""
+def from_json(path: Path) -> Comparison:
+    """What `to_json` made, of this version or of before there were kernels."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         context = BenchmarkContext(**report["context"])
-        rows = [
+        kernels = tuple(PeerKernel(**entry) for entry in report.get("kernels", ()))
+        rows = tuple(
             PeerRow(
                 Cell(*(entry[name] for name in ("board", "threads", "alpha", "resolution")), entry.get("model", Cell.model)),
                 entry["system"],
-                tuple(Figures(**run) for run in entry["runs"]),
+                tuple(Figures.read(run) for run in entry["runs"]),
+                entry["failure"] or "",
+                tuple(entry["untuned_kernels"]) if entry.get("untuned_kernels") else None,
             )
             for entry in report["benchmarks"]
-            if not entry["failure"]
-        ]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"--known {path} cannot be read: {reason}.", "Give the .json of an earlier comparison.") from error
-    return context, rows
+    return Comparison(context, rows, kernels)

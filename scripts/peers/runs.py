@@ -33,6 +33,8 @@ from tvmmobile.virtual.sysroot import programs_digest
 
 RUN_TIMEOUT_S = 3600
 _FORMAT = 1
+#: Raise it when `Figures` hold something new that a kept run tells.
+_FIGURES = 2
 _PROFILER = Path(__file__).with_name("profile_program.py")
 _DIFFERENCE = re.compile(r"^largest difference from PyTorch: (\S+)$", re.MULTILINE)
 #: A program ends in order within this time, else it is killed.
@@ -85,11 +87,11 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
         Disagreement: its output is not PyTorch's.
     """
     place = cache_dir() / "peers/runs" / job.key()
-    models = f"{run_hash(job.board)}-{model_hash(job.board)}"
+    models = f"{run_hash(job.board)}-{model_hash(job.board)}-{_FIGURES}"
     known = place.with_name(f"{place.name}-{models}.json")
     try:
-        return _checked(Figures(**json.loads(known.read_text(encoding="utf-8"))), job), False
-    except (OSError, TypeError, ValueError):
+        return _checked(Figures.read(json.loads(known.read_text(encoding="utf-8"))), job), False
+    except (OSError, TypeError, ValueError, AttributeError):
         pass  # never made, or damaged
     kept = place.with_suffix(".gz")
     try:
@@ -100,7 +102,8 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
         content = {"profile": profile.decode("latin-1"), "maps": maps, "difference": difference}
         write_bytes(kept, gzip.compress(json.dumps(content).encode(), compresslevel=3, mtime=0))
         ran = True
-    figures = Figures.of(model_program(parse_profile(profile), maps, job.board, threads=job.threads), difference)
+    run = model_program(parse_profile(profile), maps, job.board, hottest=1, threads=job.threads)
+    figures = Figures.of(run, difference, job.system.key)
     write_text(known, json.dumps(asdict(figures), allow_nan=False))
     return _checked(figures, job), ran
 

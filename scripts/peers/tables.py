@@ -1,4 +1,4 @@
-"""The comparison as Markdown."""
+"""The comparison as Markdown: a page for all boards, and one for each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from sharing import markdown_table
 
-from peers.results import BenchmarkContext, BoardFacts, PeerRow, best_peer, by_cell, ratio
+from peers.kernels import MAKERS
+from peers.results import Comparison, Origin, PeerRow, best_peer, by_cell, ratio
 from peers.systems import OURS
 
 #: Names of networks for people.
@@ -27,7 +28,14 @@ caller's NCHW array to an array of logits, and counts every copy and layout chan
 runs in TVM's Relax VM, and the copy of the input into TVM's tensor counts. A system whose output differs from PyTorch's by more than
 1e-3 of the largest magnitude (ours: 1e-4) gets no figures.
 
-`./scripts/bench_peers` wrote this page; {json} has the figures of every run.
+`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run.
+"""
+_KERNELS = """\
+A library chooses its kernels by the core it finds. On a virtual board it finds the board's own ID registers, caches, clocks and features
+in `/proc/cpuinfo` and `/sys`, with as many cores as are of the kind modelled. HWCAP and the register MIDR_EL1 are those of QEMU's core:
+QEMU 7.2 has no Cortex-A55 and no Cortex-A73, and runs their programs on its Cortex-A76 and Cortex-A72, which have the same instructions.
+None of the libraries asks the register where all cores are alike. The hottest kernel holds the block that takes most core cycles; where
+the wheel has no symbols, its loop tells which kernel it is.
 """
 _COLUMNS = """\
 *Core cycles* are those of the schedule behind the latency, with llvm-mca's own in parentheses. Cycles, instructions and misses are summed
@@ -44,58 +52,125 @@ Its CPU kernels are XNNPACK's, like LiteRT's. Real boards: none is registered ye
 """
 
 
-def markdown(context: BenchmarkContext, rows: Sequence[PeerRow], stem: str) -> str:
-    """The whole document.
+def pages(comparison: Comparison, stem: str) -> dict[str, str]:
+    """All documents by their path beside the JSON file: `STEM.md` for all boards, `STEM/BOARD.md` for each."""
+    found = {f"{stem}.md": _index(comparison, stem)}
+    return found | {f"{stem}/{board}.md": _board_page(comparison, board, stem) for board in comparison.context.boards}
 
-    Args:
-        context: where and how the figures were got.
-        rows: the figures, those of a cell beside each other.
-        stem: of the JSON file and the plot beside it.
-    """
+
+def _index(comparison: Comparison, stem: str) -> str:
+    networks = ", ".join(TITLES.get(model, model) for model in dict.fromkeys(row.cell.model for row in comparison.rows))
     parts = [
         "# How fast, compared with others",
         "",
-        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=_networks(rows)),
-        f"![Modelled latency]({stem}.svg)",
+        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks),
+        f"![Ours over the best other library, on each board]({stem}.svg)",
+        "",
+        "## Boards",
+        "",
+        *_boards(comparison, stem),
+        "",
+        "Modelled milliseconds of the first network of each board's own page, which has all of them, and of each library.",
+        "",
+        *(_kernels(comparison) if comparison.kernels else ()),
+        _LEFT_OUT,
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _boards(comparison: Comparison, stem: str) -> list[str]:
+    lines = []
+    for board, threads in dict.fromkeys((row.cell.board, row.cell.threads) for row in comparison.rows):
+        facts, cells = comparison.context.boards[board], by_cell(comparison.rows_of(board, threads))
+        ratios = [found for members in cells.values() if (found := _our_ratio(members)) is not None]
+        over = (f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else f"{ratios[0]:.2f}") if ratios else "–"
+        first, members = next(iter(cells.items()))
+        best, ours = best_peer(members), next((row for row in members if row.system == OURS), None)
+        titles = comparison.context.origin(board).titles
+        name = f"{_short(titles[best.system])} {_ms(best, None)}" if best else "–"
+        core = f"{facts.cpu} at {facts.clock_hz / 1e9:g} GHz{'' if facts.calibrated else ', uncalibrated'}"
+        lines.append([f"[{facts.board}]({stem}/{board}.md)", core, first.variant, threads, len(cells), over, name, _ms(ours, None)])
+    headings = "board", "core", "first network", "threads", "networks", "ours ÷ best peer", "best peer, ms", "ours, ms"
+    return markdown_table(headings, lines, 3)
+
+
+def _our_ratio(members: Sequence[PeerRow]) -> float | None:
+    return next((ratio(row, best_peer(members)) for row in members if row.system == OURS), None)
+
+
+def _kernels(comparison: Comparison) -> Iterator[str]:
+    """What each peer looks at, and what it then takes on each core."""
+    yield from ("## Kernels of the other libraries", "", _KERNELS)
+    systems = list(dict.fromkeys(one.system for one in comparison.kernels if one.system in MAKERS))
+    titles = {one.system: _short(one.title) for one in comparison.kernels}
+    yield from markdown_table(
+        ("library", "looks at"), [(titles[system], MAKERS[system].looks_at) for system in MAKERS if system in systems], 2
+    )
+    yield ""
+    rows = []
+    for one in comparison.kernels:
+        name, wanted = one.kernel.name or f"unknown: {one.kernel.loop}", MAKERS[one.system].kernel(one.cpu) if one.system in MAKERS else ""
+        verdict = "" if not wanted else "yes" if name == wanted else f"no, `{wanted}`"
+        rows.append(
+            (one.cpu, titles[one.system], f"`{name}`", verdict, f"{one.board}, {one.variant}", f"{one.kernel.share:.0%}".replace("%", " %"))
+        )
+    yield from markdown_table(("core", "library", "hottest kernel", "its makers' choice", "seen on", "share of core cycles"), rows, 5)
+    yield ""
+
+
+def _board_page(comparison: Comparison, board: str, stem: str) -> str:
+    context, facts = comparison.context, comparison.context.boards[board]
+    origin, rows = context.origin(board), comparison.rows_of(board)
+    counts = list(dict.fromkeys(row.cell.threads for row in rows))
+    calibrated = "" if facts.calibrated else ", uncalibrated: the core's time alone"
+    parts = [
+        f"# {facts.board}, {facts.cpu} at {facts.clock_hz / 1e9:g} GHz, compared with others",
+        "",
+        f"Everything here is **modelled** (`{board}`, timing model `{facts.timing_model}`{calibrated}).",
+        f"[{stem}.md](../{stem}.md) says how, and has the other boards.",
+        "",
+        f"![Modelled latency]({board}.svg)",
         "",
     ]
-    for place in dict.fromkeys((row.cell.board, row.cell.threads) for row in rows):
-        members = [row for row in rows if (row.cell.board, row.cell.threads) == place]
-        parts += _section(context, context.boards[place[0]], place[1], members)
+    for threads in counts:
+        parts += _latencies(origin, threads, comparison.rows_of(board, threads))
     parts += ["## Columns", "", _COLUMNS]
     if any(row.spread is not None for row in rows):
         parts += [_SPREAD]
-    parts += [_LEFT_OUT, "## Versions", "", *_versions(context)]
-    return "\n".join(parts) + "\n"
+    for threads in counts:
+        parts += _all_figures(origin, threads, comparison.rows_of(board, threads))
+    return "\n".join([*parts, "## Versions", "", *_versions(origin)]) + "\n"
 
 
-def _networks(rows: Sequence[PeerRow]) -> str:
-    return ", ".join(TITLES.get(model, model) for model in dict.fromkeys(row.cell.model for row in rows))
-
-
-def _section(context: BenchmarkContext, board: BoardFacts, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
-    keys = [key for key in context.titles if any(row.system == key for row in rows)]
-    calibrated = "" if board.calibrated else ", uncalibrated: the core's time alone"
-    yield f"## {board.board}, {board.cpu} at {board.clock_hz / 1e9:g} GHz, {threads} thread{'s' if threads > 1 else ''}"
-    yield ""
-    yield f"Modelled milliseconds (`{board.name}`, timing model `{board.timing_model}`{calibrated}):"
-    yield ""
+def _latencies(origin: Origin, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
+    """Milliseconds of all systems, a line for each network."""
+    keys = [key for key in origin.titles if any(row.system == key for row in rows)]
+    yield from (f"## {_threads(threads)}", "", "Modelled milliseconds:", "")
     compared = OURS in keys and len(keys) > 1
-    latencies, details = [], []
+    lines = []
     for cell, members in by_cell(rows).items():
-        best = best_peer(members)
-        found = {row.system: row for row in members}
-        values = [_ms(found.get(key), best) for key in keys]
-        ours = found.get(OURS)
-        latencies.append([cell.variant, *values, *([_ratio(ratio(ours, best) if ours else None)] if compared else [])])
-        details += [(cell.variant, _short(context.titles[row.system]), *_details(row, best)) for row in members]
-    systems = [_short(context.titles[key]) for key in keys]
-    yield from markdown_table(["variant", *systems, *(["ours ÷ best peer"] if compared else [])], latencies)
+        best, found = best_peer(members), {row.system: row for row in members}
+        lines.append([cell.variant, *(_ms(found.get(key), best) for key in keys), *([_ratio(_our_ratio(members))] if compared else [])])
+    systems = [_short(origin.titles[key]) for key in keys]
+    yield from markdown_table(["variant", *systems, *(["ours ÷ best peer"] if compared else [])], lines)
     yield ""
     yield from _remarks(rows)
+
+
+def _all_figures(origin: Origin, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
+    """All figures of every system."""
+    yield from (f"## All figures, {_threads(threads)}", "")
     figures = "ms", "÷ best peer", "core cycles, M", "instructions, M", "L1D misses, M", "DRAM, MB", "error"
-    yield from markdown_table(("variant", "system", *figures), details, 2)
+    cells = by_cell(rows).items()
+    lines = [
+        (cell.variant, _short(origin.titles[row.system]), *_details(row, best_peer(members))) for cell, members in cells for row in members
+    ]
+    yield from markdown_table(("variant", "system", *figures), lines, 2)
     yield ""
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _details(row: PeerRow, best: PeerRow | None) -> list[str]:
@@ -116,12 +191,12 @@ def _remarks(rows: Sequence[PeerRow]) -> Iterator[str]:
         yield ""
 
 
-def _versions(context: BenchmarkContext) -> Iterator[str]:
-    yield f"- {', '.join(context.titles.values())}"
-    yield f"- {', '.join(f'{name} {version}' for name, version in context.versions.items())}"
-    yield f"- tuning logs `{context.logs}`; {context.date}"
-    if context.known:
-        yield f"- peers' figures: an earlier comparison with the same versions; {context.known}"
+def _versions(origin: Origin) -> Iterator[str]:
+    yield f"- {', '.join(origin.titles.values())}"
+    yield f"- {', '.join(f'{name} {version}' for name, version in origin.versions.items())}"
+    yield f"- tuning logs `{origin.logs}`; {origin.date}"
+    if origin.known:
+        yield f"- peers' figures: an earlier comparison with the same versions; {origin.known}"
 
 
 def _ms(row: PeerRow | None, best: PeerRow | None) -> str:

@@ -25,14 +25,13 @@ sys.path.insert(0, str(SCRIPTS))  # scripts import each other
 
 import bench_peers  # noqa: E402
 from peers import runs  # noqa: E402
-from peers.plot import draw  # noqa: E402
-from peers.results import BenchmarkContext, BoardFacts, Cell, Figures, PeerRow, best_peer, from_json, ratio, to_json  # noqa: E402
+from peers.results import BenchmarkContext, BoardFacts, Cell, Comparison, Figures, PeerRow, best_peer, from_json, ratio, to_json  # noqa: E402
 from peers.systems import EXAMPLES, OURS, System, chosen_systems, systems  # noqa: E402
-from peers.tables import markdown  # noqa: E402
+from peers.tables import pages  # noqa: E402
 
 PI4 = load_board("pi4")
 ONE, FOUR = Cell("pi4", 1, 1.0, 224), Cell("pi4", 4, 1.0, 224)
-TITLES = {"ncnn": "ncnn 1.0.2", "mnn": "MNN 3.6.1", OURS: "tvmmobile, TVM 0.27"}
+TITLES = {"ncnn": "ncnn 1.0.2", "mnn": "MNN 3.6.1", "litert": "LiteRT 2", OURS: "tvmmobile, TVM 0.27"}
 CONTEXT = BenchmarkContext(
     boards={"pi4": BoardFacts("pi4", "Raspberry Pi 4", "Cortex-A72", 1.8e9, "feedc0de", "deadbeef", True)},
     titles=TITLES,
@@ -72,22 +71,32 @@ def test_several_attempts_have_a_mean_and_a_spread() -> None:
 def test_tables() -> None:
     rows = [row("ncnn", 120.0), row("mnn", 100.0), row(OURS, 80.0, untuned=(3, 29))]
     rows += [row("ncnn", 60.0, 61.2, cell=FOUR), row("mnn", failure="It was killed by SIGSEGV.", cell=FOUR), row(OURS, 9.0, 9.0, cell=FOUR)]
-    text = markdown(CONTEXT, rows, "benchmarks")
-    summary, *details = lines_of(text, "1.0-224")[:4]
+    found = pages(Comparison(CONTEXT, tuple(rows)), "benchmarks")
+    text = found["benchmarks/pi4.md"]
+    summary, threaded, *details = lines_of(text, "1.0-224")
     assert summary == ["1.0-224", "120.0", "**100.0**", "80.0", "0.80"]
     assert details[0] == ["1.0-224", "ncnn", "120.0", "1.20", "150.0 (160.0)", "170.0", "7.00", "84.0", "1e-06"]
-    assert [words[1] for words in details] == ["ncnn", "MNN", "ours"]
-    threaded, *failures = lines_of(text, "1.0-224")[4:]
+    assert [words[1] for words in details] == ["ncnn", "MNN", "ours"] * 2
     assert threaded == ["1.0-224", "**60.6 ± 1.0 %**", "failed", "9.00 ± 0.0 %", "0.15"]
-    assert failures[1][2] == "failed: It was killed by SIGSEGV."
+    assert details[4][2] == "failed: It was killed by SIGSEGV."
     assert "3 of 29 kernels of a variant have no record" in text
-    for what in ("Raspberry Pi 4, Cortex-A72 at 1.8 GHz, 1 thread\n", ", 4 threads\n", "`feedc0de`", "**modelled**", "ncnn 1.0.2", "abcd"):
+    for what in (
+        "# Raspberry Pi 4, Cortex-A72 at 1.8 GHz, ",
+        "## 1 thread\n",
+        "## 4 threads\n",
+        "`feedc0de`",
+        "**modelled**",
+        "ncnn 1.0.2",
+        "abcd",
+    ):
         assert what in text
-    assert max(map(len, (line for line in text.splitlines() if not line.startswith("|")))) <= 140
+    for page in found.values():
+        assert max(map(len, (line for line in page.splitlines() if not line.startswith("|")))) <= 140
 
 
 def test_json_has_every_attempt() -> None:
-    report = json.loads(json.dumps(to_json(CONTEXT, [row("mnn", 100.0, 102.0), row(OURS, 80.0, 81.0, untuned=(0, 29))]), allow_nan=False))
+    rows = (row("mnn", 100.0, 102.0), row(OURS, 80.0, 81.0, untuned=(0, 29)))
+    report = json.loads(json.dumps(to_json(Comparison(CONTEXT, rows)), allow_nan=False))
     first, second = report["benchmarks"]
     assert (first["system"], first["kind"], first["threads"], first["ratio_to_best_peer"]) == ("mnn", "modelled", 1, 1.0)
     assert [run["modelled_ms"] for run in second["runs"]] == [80.0, 81.0] and second["ratio_to_best_peer"] == pytest.approx(80.5 / 101)
@@ -96,28 +105,24 @@ def test_json_has_every_attempt() -> None:
 
 def test_the_peers_figures_of_an_earlier_comparison(tmp_path: Path) -> None:
     """They hold where versions and boards are the same; ours are always got anew, and so are those that failed."""
-    rows = [row("ncnn", 120.0), row("mnn", 100.0, 102.0), row(OURS, 80.0, untuned=(0, 29)), row("litert", failure="it crashed")]
-    (tmp_path / "earlier.json").write_text(json.dumps(to_json(CONTEXT, rows)), encoding="utf-8")
-    earlier, read = from_json(tmp_path / "earlier.json")
-    assert earlier == CONTEXT and [(one.system, one.runs) for one in read] == [(one.system, one.runs) for one in rows[:3]]
+    rows = (row("ncnn", 120.0), row("mnn", 100.0, 102.0), row(OURS, 80.0, untuned=(0, 29)), row("litert", failure="it crashed"))
+    (tmp_path / "earlier.json").write_text(json.dumps(to_json(Comparison(CONTEXT, rows))), encoding="utf-8")
+    earlier = from_json(tmp_path / "earlier.json")
+    assert earlier == Comparison(CONTEXT, rows)
 
     def known(now: BenchmarkContext) -> list[str]:
-        return [system for _, system in bench_peers._known(now, earlier, read)]
+        return [system for _, system in bench_peers._known(now, earlier)]
 
     assert known(replace(CONTEXT, versions={"tvmmobile": "2"}, logs="other", date="later")) == ["ncnn", "mnn"]
     assert known(replace(CONTEXT, titles={**TITLES, "mnn": "MNN 4"})) == ["ncnn"]
+    assert known(replace(CONTEXT, titles={OURS: "", "mnn": "MNN 3.6.1"})) == ["mnn"]
     assert known(replace(CONTEXT, versions={**CONTEXT.versions, "PyTorch": "3"})) == []
     assert known(replace(CONTEXT, boards={"pi4": replace(CONTEXT.boards["pi4"], timing_model="0")})) == []
-    assert "earlier comparison with the same versions; 2026-11-20" in markdown(replace(CONTEXT, known="2026-11-20"), read, "benchmarks")
-    assert "earlier comparison" not in markdown(CONTEXT, read, "benchmarks")
-
-
-def test_the_plot_is_the_same_each_time(tmp_path: Path) -> None:
-    rows = [row("ncnn", 120.0), row("mnn", 100.0), row(OURS, 80.0), row("ncnn", 60.0, cell=FOUR), row(OURS, failure="x", cell=FOUR)]
-    for name in ("a.svg", "b.svg"):
-        draw(CONTEXT, rows, tmp_path / name)
-    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
-    assert "<svg" in text and text == (tmp_path / "b.svg").read_text(encoding="utf-8")
+    assert known(replace(CONTEXT, boards={**CONTEXT.boards, "pi5": CONTEXT.boards["pi4"]})) == ["ncnn", "mnn"]
+    assert known(replace(CONTEXT, boards={"pi5": CONTEXT.boards["pi4"]})) == []
+    page = pages(replace(earlier, context=replace(CONTEXT, known="2026-11-20")), "benchmarks")["benchmarks/pi4.md"]
+    assert "earlier comparison with the same versions; 2026-11-20" in page
+    assert "earlier comparison" not in pages(earlier, "benchmarks")["benchmarks/pi4.md"]
 
 
 def test_the_diagonal_comes_first_and_alone_on_several_threads() -> None:
@@ -191,7 +196,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(runs, "_count", count)
     monkeypatch.setattr(runs, "parse_profile", lambda profile: profile)
     monkeypatch.setattr(runs, "model_program", model)
-    monkeypatch.setattr(Figures, "of", lambda _run, difference: figures(12.5, difference))
+    monkeypatch.setattr(Figures, "of", lambda _run, difference, _system: figures(12.5, difference))
     return calls
 
 
@@ -277,6 +282,8 @@ def call(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
         (["--threads", "0"], "0 threads are too few."),
         (["--alpha", "2"], "2.0 is outside (0, 1]"),
         (["--alpha", "0.3", "--diagonal"], "Nothing is left to compare"),
+        (["--boards", "pi4", "rk3399", "--threads", "4"], "has 2 cores, not 4."),
+        (["--boards"], "--boards names no board, and there is no --known."),
         (["--logs", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["--out", "/dev/null/x"], "--out /dev/null/x"),
         (["--known", str(SCRIPTS / "bench_peers.py")], "bench_peers.py cannot be read: JSONDecodeError"),
@@ -360,6 +367,6 @@ def test_programs_are_where_the_table_says() -> None:
 
 def test_other_networks_are_named() -> None:
     cell = replace(ONE, model="mobilenet_v2")
-    text = markdown(CONTEXT, [row("ncnn", 50.0, cell=cell), row(OURS, 40.0, cell=cell)], "later")
-    assert "MobileNet v2, float32" in text and "MobileNet v1" not in text
-    assert [line[0] for line in lines_of(text, "mobilenet_v2 1.0-224")] == ["mobilenet_v2 1.0-224"] * 3
+    found = pages(Comparison(CONTEXT, (row("ncnn", 50.0, cell=cell), row(OURS, 40.0, cell=cell))), "later")
+    assert "MobileNet v2, float32" in found["later.md"] and "MobileNet v1" not in found["later.md"]
+    assert [line[0] for line in lines_of(found["later/pi4.md"], "mobilenet_v2 1.0-224")] == ["mobilenet_v2 1.0-224"] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -33,10 +34,10 @@ def content(name: str) -> Any:
     return json.loads((DOCS / name).read_text(encoding="utf-8"))
 
 
-def benchmark(system: str, variant: tuple[float, int] = (1.0, 224), threads: int = 1, file: str = "benchmarks") -> dict[str, Any]:
-    """A row of a comparison with other libraries."""
-    rows = content(f"{file}.json")["benchmarks"]
-    (row,) = [one for one in rows if (one["system"], one["alpha"], one["resolution"], one["threads"]) == (system, *variant, threads)]
+def benchmark(system: str, variant: tuple[float, int] = (1.0, 224), threads: int = 1, board: str = "pi4") -> dict[str, Any]:
+    """A row of the comparison with other libraries."""
+    names, wanted = ("board", "system", "alpha", "resolution", "threads"), (board, system, *variant, threads)
+    (row,) = [one for one in content("benchmarks.json")["benchmarks"] if tuple(one[name] for name in names) == wanted]
     return dict(row)
 
 
@@ -184,12 +185,16 @@ def gate_table() -> str:
     return str(simulate_gate.report(found["equal"], found["slowed"]))
 
 
-def _peers_page(name: str) -> str:
+@functools.cache
+def _peers_pages(stem: str) -> dict[str, str]:
     from peers.results import from_json
-    from peers.tables import markdown
+    from peers.tables import pages
 
-    context, rows = from_json(DOCS / f"{name}.json")
-    return str(markdown(context, rows, name))
+    return dict(pages(from_json(DOCS / f"{stem}.json"), stem))
+
+
+def _peers_paths(stem: str) -> list[str]:
+    return [f"{stem}.md", *(f"{stem}/{board}.md" for board in content(f"{stem}.json")["context"]["boards"])]
 
 
 def _networks_page() -> str:
@@ -206,8 +211,11 @@ def _script_page(script: str, file: str) -> str:
 
 #: Documents that a script writes as a whole.
 PAGES: dict[str, Callable[[], str]] = {
-    "docs/benchmarks.md": lambda: _peers_page("benchmarks"),
-    "docs/benchmarks-later.md": lambda: _peers_page("benchmarks-later"),
+    **{
+        f"docs/{path}": lambda stem=stem, path=path: _peers_pages(stem)[path]  # type: ignore[misc]
+        for stem in ("benchmarks", "benchmarks-later")
+        for path in _peers_paths(stem)
+    },
     "docs/networks.md": _networks_page,
     "docs/ablation.md": lambda: _script_page("ablation", "ablation.json"),
     "docs/search.md": lambda: _script_page("compare_search", "search.json"),

@@ -1,0 +1,130 @@
+"""Which kernel a system spends most of its time in, and which one its makers chose for the core.
+
+A wheel with symbols names its kernels. In one without, a kernel is known by its loop: how many FMLA to how many accumulators, and how it
+loads. `MAKERS` has each peer's choice, from its sources: what it looks at, and the kernel that it takes on each core.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as validated
+
+from tvmmobile.virtual.elf import place_of
+from tvmmobile.virtual.program import ProgramRun
+
+_SYMBOL = re.compile(r"\((\S+)\+0x[0-9a-f]+\)$")
+_FUSED = re.compile(r"^fml[as]\t(v\d+)\.\d?[sdh], .*?(\.[sdh]\[\d\])?$")
+_LOAD = re.compile(r"^(ld\w+)\t(\{[^}]*\}|([qdsxwv])\d+)")
+_INSERT = re.compile(r"^(?:ins|mov)\tv\d+\.d\[\d\]")
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class Kernel:
+    """The kernel with a run's costliest block.
+
+    Attributes:
+        name: the function, from the library's symbols, else the kernel with this loop in the peer's sources; empty if unknown.
+        loop: the block's instructions, counted.
+        share: of the run's core cycles that the block takes, 0 to 1.
+    """
+
+    name: str
+    loop: str
+    share: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a peer chooses its kernel for pointwise convolutions in float32.
+
+    Attributes:
+        looks_at: what it reads of the core, and where its sources say so.
+        kernels: by core, as `Board.cpu` names it; `""` for all others.
+        loops: kernels of a wheel without symbols by their loop.
+    """
+
+    looks_at: str
+    kernels: Mapping[str, str]
+    loops: Mapping[str, str]
+
+    def kernel(self, cpu: str) -> str:
+        """The kernel that its makers chose for a core."""
+        return self.kernels.get(cpu, self.kernels[""])
+
+
+_XNNPACK = "xnn_f32_gemm_minmax_ukernel_{}__asm_aarch64_neonfma_{}"
+_NCNN = "convolution_gemm_transB_packed_tile, 8×12, "
+_MLAS = "MlasSgemmKernel (SgemmKernelNeon.S), 4×16"
+MAKERS: Mapping[str, Choice] = {
+    "ncnn": Choice(
+        "`midr_el1` in `/sys`, else `/proc/cpuinfo`: A53 and A55 or another core; HWCAP: with half precision an A55 (cpu.cpp, "
+        "convolution_im2col_gemm.h). The size of the second level in `/sys` decides its blocks",
+        {"Cortex-A53": f"{_NCNN}A53", "Cortex-A55": f"{_NCNN}A55", "": f"{_NCNN}others"},
+        {
+            "96 fmla by lane to 24 accumulators; 20 ins, 20 ldr d, 20 ldr x, 8 prfm": f"{_NCNN}A53",
+            "96 fmla by lane to 24 accumulators; 20 ins, 20 ldr d, 20 ldr x, 5 prfm": f"{_NCNN}A55",
+            "96 fmla by lane to 24 accumulators; 5 ld1 4v, 5 prfm": f"{_NCNN}others",
+        },
+    ),
+    "mnn": Choice(
+        "HWCAP: half precision, dot products, SVE2, SME2 (CPURuntime.cpp, CommonOptFunction.cpp); in float32 one kernel serves all "
+        "cores here. The clocks in `/sys` decide how threads share work",
+        {"": "MNNPackedMatMul"},
+        {},
+    ),
+    "litert": Choice(
+        "`/proc/cpuinfo`: the core's part and variant (gemm-config.c of XNNPACK, by cpuinfo)",
+        {
+            "Cortex-A53": _XNNPACK.format("6x8", "cortex_a53_prfm"),
+            "Cortex-A55": _XNNPACK.format("6x8", "cortex_a55"),
+            "Cortex-A72": _XNNPACK.format("4x8", "cortex_a75_prfm"),
+            "Cortex-A73": _XNNPACK.format("6x8", "cortex_a73"),
+            "Cortex-A76": _XNNPACK.format("6x8", "cortex_a75_prfm"),
+            "": _XNNPACK.format("7x8", "ld128_2"),
+        },
+        {},
+    ),
+    "onnxruntime": Choice(
+        "HWCAP: SVE, SME (platform.cpp of MLAS); in float32 one kernel serves all cores here. The core's part counts for integers alone",
+        {"": _MLAS},
+        {"64 fmla by lane to 16 accumulators; 8 ldp q, 4 ldr q": _MLAS},
+    ),
+}
+
+
+def hottest_kernel(run: ProgramRun, system: str) -> Kernel | None:
+    """The kernel of a run that was modelled with its hottest block; `None` without one."""
+    if not run.modelled.core.hottest:
+        return None
+    block = run.modelled.core.hottest[0]
+    loop = loop_of(block.assembly)
+    symbol = _SYMBOL.search(place_of(block.address, run.mappings))
+    known = MAKERS[system].loops if system in MAKERS else {}
+    return Kernel(symbol[1] if symbol else known.get(loop, ""), loop, block.cycles / max(run.modelled.core.cycles, 1))
+
+
+def loop_of(assembly: Sequence[str]) -> str:
+    """A block's work in a few words: `24 fmla by lane to 24 accumulators; 4 ldr q, 1 ldp q`."""
+    fused = [found for text in assembly if (found := _FUSED.match(text))]
+    if not fused:
+        counts = Counter(text.partition("\t")[0] for text in assembly)
+        return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    by_lane = " by lane" if any(found[2] for found in fused) else ""
+    others = Counter(_kind(text) for text in assembly)
+    del others[""]
+    work = f"{len(fused)} fmla{by_lane} to {len({found[1] for found in fused})} accumulators"
+    return "; ".join(filter(None, (work, ", ".join(f"{others[name]} {name}" for name in sorted(others)))))
+
+
+def _kind(text: str) -> str:
+    """A load with its registers (`ldr q`, `ld1 3v`), an insertion or a prefetch; else empty."""
+    if load := _LOAD.match(text):
+        registers = load[2].count(",") + 1
+        return f"{load[1]} {load[3] or f'{registers}v'}"
+    return "ins" if _INSERT.match(text) else "prfm" if text.startswith("prfm") else ""
