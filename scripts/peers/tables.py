@@ -28,14 +28,16 @@ caller's NCHW array to an array of logits, and counts every copy and layout chan
 runs in TVM's Relax VM, and the copy of the input into TVM's tensor counts. A system whose output differs from PyTorch's by more than
 1e-3 of the largest magnitude (ours: 1e-4) gets no figures.
 
-`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run.
+`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run. With
+`--known FILE.json --boards NAME… --out docs` it adds boards to a file or renews them, and leaves the others as they are.
 """
 _KERNELS = """\
 A library chooses its kernels by the core it finds. On a virtual board it finds the board's own ID registers, caches, clocks and features
-in `/proc/cpuinfo` and `/sys`, with as many cores as are of the kind modelled. HWCAP and the register MIDR_EL1 are those of QEMU's core:
-QEMU 7.2 has no Cortex-A55 and no Cortex-A73, and runs their programs on its Cortex-A76 and Cortex-A72, which have the same instructions.
-None of the libraries asks the register where all cores are alike. The hottest kernel holds the block that takes most core cycles; where
-the wheel has no symbols, its loop tells which kernel it is.
+in `/proc/cpuinfo` and `/sys`. Of big and little cores it is told of one kind alone, as if the others were offline; XNNPACK would else take
+the tile of the big cores for both. HWCAP and the register MIDR_EL1 are those of QEMU's core: QEMU 7.2 has no Cortex-A55 and no Cortex-A73,
+and runs their programs on its Cortex-A76 and Cortex-A72, which have the same instructions. None of the libraries below asks the register
+where all cores are alike. The hottest kernel holds the block that takes most core cycles; where the wheel has no symbols, its loop tells
+which kernel it is. IREE and tvmmobile choose when they compile for the board.
 """
 _COLUMNS = """\
 *Core cycles* are those of the schedule behind the latency, with llvm-mca's own in parentheses. Cycles, instructions and misses are summed
@@ -72,7 +74,7 @@ def _index(comparison: Comparison, stem: str) -> str:
         "",
         "Modelled milliseconds of the first network of each board's own page, which has all of them, and of each library.",
         "",
-        *(_kernels(comparison) if comparison.kernels else ()),
+        *(_kernels(comparison) if any(one.system in MAKERS for one in comparison.kernels) else ()),
         _LEFT_OUT,
     ]
     return "\n".join(parts).rstrip() + "\n"
@@ -100,20 +102,18 @@ def _our_ratio(members: Sequence[PeerRow]) -> float | None:
 
 def _kernels(comparison: Comparison) -> Iterator[str]:
     """What each peer looks at, and what it then takes on each core."""
+    chosen = [one for one in comparison.kernels if one.system in MAKERS]
+    titles = {one.system: _short(one.title) for one in chosen}
     yield from ("## Kernels of the other libraries", "", _KERNELS)
-    systems = list(dict.fromkeys(one.system for one in comparison.kernels if one.system in MAKERS))
-    titles = {one.system: _short(one.title) for one in comparison.kernels}
     yield from markdown_table(
-        ("library", "looks at"), [(titles[system], MAKERS[system].looks_at) for system in MAKERS if system in systems], 2
+        ("library", "looks at"), [(titles[key], choice.looks_at) for key, choice in MAKERS.items() if key in titles], 2
     )
     yield ""
     rows = []
-    for one in comparison.kernels:
-        name, wanted = one.kernel.name or f"unknown: {one.kernel.loop}", MAKERS[one.system].kernel(one.cpu) if one.system in MAKERS else ""
-        verdict = "" if not wanted else "yes" if name == wanted else f"no, `{wanted}`"
-        rows.append(
-            (one.cpu, titles[one.system], f"`{name}`", verdict, f"{one.board}, {one.variant}", f"{one.kernel.share:.0%}".replace("%", " %"))
-        )
+    for one in chosen:
+        name, wanted = one.kernel.name or f"unknown: {one.kernel.loop}", MAKERS[one.system].kernel(one.cpu)
+        share, seen = f"{one.kernel.share * 100:.0f} %", f"{one.board}, {one.variant}"
+        rows.append((one.cpu, titles[one.system], f"`{name}`", "yes" if name == wanted else f"no, `{wanted}`", seen, share))
     yield from markdown_table(("core", "library", "hottest kernel", "its makers' choice", "seen on", "share of core cycles"), rows, 5)
     yield ""
 
