@@ -18,7 +18,10 @@ from tvmmobile.accuracy.evaluation_file import Accuracy, EvaluationContext, Eval
 from tvmmobile.gate import comparison
 from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
 from tvmmobile.results import file as result_file
+from tvmmobile.results import validation as validation_file
 from tvmmobile.results.file import Benchmark, Context, KernelResult, ResultFile
+from tvmmobile.results.validation import ValidatedBoard, ValidatedModel, Validation, ValidationPoint
+from tvmmobile.virtual.calibration.residuals import TermError
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ATTRIBUTES = "Attributes:\n"
@@ -41,11 +44,17 @@ def evaluation_schema() -> dict[str, Any]:
     return _schema("evaluation", evaluation_file.FORMAT, EvaluationFile, (EvaluationContext, Accuracy, ImageResult))
 
 
+def validation_schema() -> dict[str, Any]:
+    """Of what `device validate` writes."""
+    return _schema("validation", validation_file.FORMAT, Validation, (ValidatedBoard, ValidatedModel, ValidationPoint, TermError))
+
+
 #: File name in docs/schemas → what makes it.
 SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
     f"report-{result_file.FORMAT}.schema.json": report_schema,
     f"comparison-{comparison.FORMAT}.schema.json": comparison_schema,
     f"evaluation-{evaluation_file.FORMAT}.schema.json": evaluation_schema,
+    f"validation-{validation_file.FORMAT}.schema.json": validation_schema,
 }
 
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tvmmobile.cli.options import DeviceName
+from tvmmobile.cli.validate import validate
+
 if TYPE_CHECKING:
     from tvmmobile.devices.board.registered import RegisteredBoard
 
 device = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", help="Device name, such as pi4.")]
+device.command("validate")(validate)
 
 
 @device.callback()
@@ -23,7 +26,7 @@ def _group() -> None:
 
 @device.command("add")
 def add(
-    name: _Name,
+    name: DeviceName,
     ssh: Annotated[str | None, typer.Option("--ssh", metavar="[USER@]HOST", help="Board to reach over SSH.")] = None,
     adb: Annotated[str | None, typer.Option("--adb", metavar="SERIAL", help="Phone to reach over adb; HOST:PORT over the network.")] = None,
     port: Annotated[int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="Port of the SSH server.")] = None,
@@ -103,7 +106,7 @@ def list_devices() -> None:
 
 
 @device.command("check")
-def check(name: _Name) -> None:
+def check(name: DeviceName) -> None:
     """Check a device: link, agent, a small library, sources of noise."""
     from tvmmobile.pipeline.selftest import BoardReport, check_device
 
@@ -120,7 +123,7 @@ def check(name: _Name) -> None:
 
 @device.command("remove")
 def remove(
-    name: _Name,
+    name: DeviceName,
     keep_files: Annotated[bool, typer.Option("--keep-files", help="Leave the agent on the boards, which then need not answer.")] = False,
 ) -> None:
     """Remove the agent from a device's boards and forget them."""

@@ -37,6 +37,7 @@ Target = Annotated[str, typer.Option("--target", metavar="NAME", help="Target ar
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Registered board, or else virtual board, such as pi4 or pi4-virtual.")
 ]
+DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="Device name, such as pi4.")]
 Threads = Annotated[int, typer.Option("--threads", "--num-threads", metavar="N", min=1, help="Number of threads the library runs on.")]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

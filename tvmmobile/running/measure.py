@@ -28,7 +28,7 @@ from tvmmobile.system.files import check_space
 from tvmmobile.virtual.board import Board, load_board
 from tvmmobile.virtual.cores.core_model import HOTTEST, BlockCost
 from tvmmobile.virtual.modelled import modelled_regions, modelled_run
-from tvmmobile.virtual.profile import parse_profile, profile_of
+from tvmmobile.virtual.profile import MissCounts, parse_profile, profile_of
 
 FailureKind = Literal["crashed", "timeout", "load", "link", "host"]
 Array = npt.NDArray[Any]
@@ -108,6 +108,7 @@ class Latency:
         instructions: executed instructions, exact; None when measured.
         l1d_misses: lines that the simulated first-level data cache did not have; None when measured.
         dram_bytes: what was read from memory and written back to it; None when measured.
+        misses: of the simulated caches, by kind; None when measured.
         term_ms: the terms of `seconds` by name, in milliseconds (docs/virtual-boards.md); empty when measured.
         samples_ns: raw samples in ns; empty when modelled.
         steady: whether the times had settled before the first sample.
@@ -121,6 +122,7 @@ class Latency:
     instructions: int | None = None
     l1d_misses: int | None = None
     dram_bytes: int | None = None
+    misses: MissCounts | None = None
     term_ms: Mapping[str, float] = field(default_factory=dict)
     samples_ns: tuple[float, ...] = ()
     hottest: tuple[BlockCost, ...] = ()
@@ -397,6 +399,7 @@ def _modelled(answer: bytes, board: Board, threads: int) -> Latency:
         instructions=run.core.instructions,
         l1d_misses=run.misses.l1d,
         dram_bytes=run.dram_bytes,
+        misses=run.misses,
         term_ms=run.term_ms,
         hottest=run.core.hottest,
         unknown_instructions=run.core.unknown_instructions,

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, in_one_line
 from tvmmobile.system.files import check_file_writable, write_text
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, is_board, read_board
+
+#: Characters of a comment.
+_MOST_REMARK = 300
 
 
 def check_own_board(path: Path, option: str) -> None:
@@ -32,7 +35,7 @@ def write_own_board(board: Board, path: Path, remarks: Sequence[str] = ()) -> Bo
     if named.calibration is not None:
         own = named.calibration.model_dump()
         values["calibration"] = own | {"parameters": dict(own["parameters"])}
-    write_text(path, "".join(f"# {remark}\n" for remark in remarks) + _toml(values))
+    write_text(path, "".join(f"# {in_one_line(remark, _MOST_REMARK)}\n" for remark in remarks) + _toml(values))
     return read_board(path)
 
 

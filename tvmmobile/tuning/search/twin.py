@@ -12,11 +12,10 @@ from tvmmobile.schedules import KnobSchedule, Template
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity
+from tvmmobile.virtual.calibration.residuals import spearman
 
 #: Of a kernel and template, how many of the virtual board's best are measured first.
 FIRST_FROM_TWIN = 8
-#: Fewer schedules have no rank correlation worth a number.
-FEWEST_RANKED = 4
 
 
 def twin_identity(profile: DeviceProfile) -> Identity | None:
@@ -57,8 +56,4 @@ def rank_correlation(measured: Database, twin: Database, task: Task) -> float | 
         for record in measured.records(task)
         if record.latency_us is not None and record.schedule in modelled
     ]
-    if len(pairs) < FEWEST_RANKED or any(len(set(column)) == 1 for column in zip(*pairs, strict=True)):
-        return None
-    from scipy.stats import spearmanr  # takes a second
-
-    return float(spearmanr([before for before, _ in pairs], [after for _, after in pairs]).statistic)
+    return spearman(pairs)

@@ -55,7 +55,7 @@ def fit_board(
         raise UserError(f"{len(observations)} networks do not determine {len(TERMS)} parameters.", "Give all published networks.")
     parameters = fitted_terms(board, observations)
     several = several_with(parameters)
-    left_out = [total_ms(board, seen, others) for seen, others in zip(observations, left_out_terms(board, observations), strict=True)]
+    left_out = [_total(board, seen, others) for seen, others in zip(observations, left_out_terms(board, observations), strict=True)]
     bandwidth = _fitted_bandwidth(several)
     checks = []
     for index, run in enumerate(several):
@@ -72,7 +72,7 @@ def fit_board(
         parameters=parameters,
         bandwidth=bandwidth,
         observations=tuple(observations),
-        modelled_ms=tuple(total_ms(board, seen, parameters) for seen in observations),
+        modelled_ms=tuple(_total(board, seen, parameters) for seen in observations),
         left_out_ms=tuple(left_out),
         checks=tuple(checks),
     )
@@ -142,8 +142,7 @@ def _rounded(value: float, digits: int = 6) -> float:
     return float(f"{value:.{digits}g}") if abs(value) > _NOTHING else 0.0
 
 
-def total_ms(board: Board, seen: Observation, parameters: Sequence[Parameter]) -> float:
-    """What these parameters make of an observation, in milliseconds."""
+def _total(board: Board, seen: Observation, parameters: Sequence[Parameter]) -> float:
     return round(sum(term_ms(board, seen.core_cycles, seen.misses, parameters).values()), 4)
 
 

@@ -1,0 +1,110 @@
+"""A registered board validated and refitted by the command line: its agent is the real one, its times are another board's model's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine
+from modelled_clock import register_modelled
+from own_boards import calibrated_board
+from registered_boards import SshBoard, make_board, make_home
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.pipeline.validation import validate
+from tvmmobile.pipeline.validation.suite import SUITE, Suite, SuiteNetwork
+from tvmmobile.results.validation import Validation, read_validation
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.calibration.fit import calibration_of, run_hash
+from tvmmobile.virtual.calibration.residuals import erring
+from tvmmobile.virtual.calibration.terms import TERMS
+
+pytestmark = pytest.mark.virtual
+PI4 = load_board("pi4")
+#: At most a few milliseconds each.
+FEW = ("1x1 14x14x128>128", "dense 512>512", "dense 1024>1000", "depthwise 14x14x32", "depthwise 28x28x32", "depthwise 28x28x128")
+FEW += ("depthwise 112x112x32", "1x1 28x28x8>64", "1x1 56x56x8>64")
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshBoard]:
+    board = make_board(tmp_path / "board", make_home(tmp_path, monkeypatch))
+    yield board
+    board.server.stop()
+
+
+def found(path: Path) -> dict[str, float]:
+    """The parameters in a board's file."""
+    fit = calibration_of(load_board(str(path)))
+    assert fit is not None
+    return {p.name: p.value for p in fit.parameters}
+
+
+def test_interrupted_unreachable_resumed_and_refitted(
+    board: SshBoard, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that was measured is lost or measured twice; without noise, the fit is the clock's own model."""
+    monkeypatch.setattr(validate, "SUITE", Suite(SUITE.version, {name: SUITE.kernels[name] for name in FEW}, ()))
+    true = {"cache_hits": 0.6, "loads_from_memory": 0.8, "stores": 0.7, "write_backs": 0.3}
+    register_modelled(cli, board, monkeypatch, PI4, str(calibrated_board(tmp_path / "true.toml", **true)))
+    out, fitted = tmp_path / "validation.json", tmp_path / "fitted.toml"
+    words = ("device", "validate", "desk", "--out", str(out), "--refit", str(fitted))
+    write = validate.write_validation
+
+    def cut(validation: Validation, path: Path) -> None:
+        write(validation, path)
+        if len(validation.points) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(validate, "write_validation", cut)
+    assert cli(*words).code == 130 and board.leftovers() == []
+    first = read_validation(out)
+    assert [point.name for point in first.points] == list(FEW[:2]) and not first.complete
+    monkeypatch.setattr(validate, "write_validation", write)
+    board.server.stop()
+    away = cli(*words)
+    assert away.code == 3 and "refuses connections" in away.err and read_validation(out) == first
+    board.server.start()
+    done = cli(*words)
+    assert done.code == 0 and f"{len(FEW)} kernels and 0 networks, {len(FEW) - 2} to measure" in done.err, done.err
+    whole = read_validation(out)
+    assert whole.complete and whole.points[:2] == first.points and board.leftovers() == []
+    assert max(map(len, done.out.partition("Use it:")[0].splitlines())) <= 80 and "measured" in done.out
+    assert found(fitted) == pytest.approx(true, abs=0.03)
+    assert find_device(str(fitted)).profile.origin.model == run_hash(load_board(str(fitted))) != run_hash(PI4)
+    errs = erring(whole.terms, [point.error for point in whole.points])
+    assert errs is not None and errs.name == "loads_from_memory" and "The term that errs: loads_from_memory" in done.out
+
+
+@pytest.mark.long
+def test_a_boards_own_parameters_are_found(board: SshBoard, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All kernels and a network, with 2 % of noise on each: parameters within 0.1 of a share, and the rest of a board within 2 %."""
+    monkeypatch.setattr(validate, "SUITE", Suite(SUITE.version, SUITE.kernels, (SuiteNetwork(0.25, 128),)))
+    true = {"cache_hits": 0.5, "loads_from_memory": 0.6, "stores": 0.7, "write_backs": 0.3}
+    clock = str(calibrated_board(tmp_path / "true.toml", **true))
+    register_modelled(cli, board, monkeypatch, PI4, clock, noise=0.02, seed=1)
+    out, fitted = tmp_path / "validation.json", tmp_path / "fitted.toml"
+    done = cli("device", "validate", "desk", "--out", str(out), "--refit", str(fitted))
+    assert done.code == 0, done.err
+    assert found(fitted) == pytest.approx(true, abs=0.1)
+    assert "The term that errs: loads_from_memory" in done.out and "networks: too few for a rank correlation" in done.out
+    validation = read_validation(out)
+    assert validation.kernel_ranks is not None and validation.kernel_ranks > 0.95
+    assert len(validation.valid("network")) == 1 and abs(validation.valid("network")[0].error) < 0.2
+
+
+@pytest.mark.long
+def test_another_boards_memory_is_found(board: SshBoard, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is the RK3399's model, whose copies and second level take another time: the Pi 4's parameters become what that comes to."""
+    monkeypatch.setattr(validate, "SUITE", Suite(SUITE.version, SUITE.kernels, ()))
+    other = load_board("rk3399-a72")
+    register_modelled(cli, board, monkeypatch, PI4, other.name, noise=0.02, seed=2)
+    fitted = tmp_path / "fitted.toml"
+    done = cli("device", "validate", "desk", "--out", str(tmp_path / "validation.json"), "--refit", str(fitted))
+    assert done.code == 0, done.err
+    fit = calibration_of(other)
+    assert fit is not None
+    lines = other.line_copy_ns / PI4.line_copy_ns
+    scale = dict.fromkeys(TERMS, lines) | {"cache_hits": other.caches.l2_cycles / PI4.caches.l2_cycles}
+    assert found(fitted) == pytest.approx({p.name: p.value * scale[p.name] for p in fit.parameters}, abs=0.1)

@@ -1,0 +1,73 @@
+"""The virtual board that a real one is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.devices.virtual_board import VirtualDevice
+from tvmmobile.results.validation import ValidatedModel
+from tvmmobile.system.errors import UserError
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, load_board
+from tvmmobile.virtual.calibration.fit import calibrated_boards, calibration_of, run_hash
+from tvmmobile.virtual.calibration.terms import Parameter
+
+_OWN_FILE = "own file"
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """A calibrated virtual board and how it is applied.
+
+    Attributes:
+        source: its name, or the path of its file.
+        board: as the file has it.
+        clocked: the same at the real board's clock.
+        parameters: of its core, or its own.
+    """
+
+    source: str
+    board: Board
+    clocked: Board
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def device(self) -> VirtualDevice:
+        """Runs programs on it."""
+        return VirtualDevice(self.board.name + VIRTUAL_SUFFIX, self.board, self.source)
+
+    @property
+    def told(self) -> ValidatedModel:
+        """What a validation says of it."""
+        name = _OWN_FILE if self.source.endswith(".toml") else self.board.name
+        return ValidatedModel(name, run_hash(self.board), {p.name: p.value for p in self.parameters})
+
+
+def model_for(profile: DeviceProfile, chosen: str | None = None) -> ComparedModel:
+    """The model of a real board: `chosen`, a name or a file, else that of the same product, else of the same core with the nearest clock.
+
+    Raises:
+        UserError: there is no calibrated one with its core.
+    """
+    if chosen is not None:
+        board = load_board(chosen.removesuffix(VIRTUAL_SUFFIX))
+        if board.mcpu != profile.mcpu:
+            raise UserError(f"{chosen} has {board.cpu}, and {profile.name} has {profile.cpu}.", "Give --board one with the same core.")
+    else:
+        board = _likest([board for name in sorted(calibrated_boards()) if (board := load_board(name)).mcpu == profile.mcpu], profile)
+    fit = calibration_of(board)
+    if fit is None:
+        raise UserError(f"The model of {board.cpu} is not calibrated, so there is nothing to validate.", _CALIBRATED)
+    clocked = board.model_copy(update={"clock_hz": profile.clock_hz}) if profile.clock_hz else board
+    source = chosen if chosen and chosen.endswith(".toml") else board.name
+    return ComparedModel(source, board, clocked, fit.parameters)
+
+
+_CALIBRATED = "docs/virtual-boards.md says which cores are calibrated."
+
+
+def _likest(boards: Sequence[Board], profile: DeviceProfile) -> Board:
+    if not boards:
+        raise UserError(f"No model of {profile.cpu} is calibrated, so there is nothing to validate on {profile.name}.", _CALIBRATED)
+    return min(boards, key=lambda board: (not profile.board.startswith(board.board), abs(board.clock_hz - profile.clock_hz), board.name))

@@ -1,0 +1,177 @@
+"""A registered board → a suite of kernels and networks, measured there and modelled here, in one file that grows point by point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.devices.board.hardware import HardwareDevice
+from tvmmobile.devices.board.manage import registered
+from tvmmobile.devices.board.registered import load_device
+from tvmmobile.networks.model import load
+from tvmmobile.pipeline.build import variant_job
+from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.stages import MOST_ATTEMPTS, build_libraries, succeeded
+from tvmmobile.pipeline.validation.model import ComparedModel, model_for
+from tvmmobile.pipeline.validation.record import begun, point_of, with_point
+from tvmmobile.pipeline.validation.refit import Refit, check_refit, refit_board
+from tvmmobile.pipeline.validation.suite import SUITE, Suite
+from tvmmobile.pipeline.validation.timing import BuildJob, KernelSource, TimingJob, build_kernel, kernel_source, time_point
+from tvmmobile.results.report.wording import plural
+from tvmmobile.results.validation import Validation, write_validation
+from tvmmobile.running.bench import Bench, started_agents, started_bench
+from tvmmobile.running.library import Library
+from tvmmobile.running.measure import Latency, MeasureError
+from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
+from tvmmobile.system.files import check_file_writable, sha256_of
+from tvmmobile.system.scratch import scratch
+from tvmmobile.system.workers import WorkerPool, Workers, worker_count
+from tvmmobile.tuning.logs.directories import log_dirs
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX, is_board
+
+_BUILD_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What came of a validation.
+
+    Attributes:
+        validation: as the file has it.
+        model: that the board was compared with.
+        refit: the model's parameters fitted to it, if that was asked for.
+    """
+
+    validation: Validation
+    model: ComparedModel
+    refit: Refit | None
+
+
+def validate_device(
+    name: str,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    refit: str | Path | None = None,
+    pin: bool = False,
+    listener: Listener = QUIET,
+    suite: Suite | None = None,
+) -> Validated:
+    """Measure the suite on a registered device and model it on the virtual board with the same core.
+
+    Every point is in the file before the next one is measured; the same call goes on where an interrupted one stopped, and measures
+    nothing where the file is complete.
+
+    Args:
+        name: of the device.
+        out: the file.
+        model: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
+        refit: a new board's file, for the model with parameters fitted to what was measured.
+        pin: hold the board's clocks at their highest.
+        listener: hears how it goes.
+        suite: what is measured; without it, `SUITE`.
+
+    Raises:
+        UserError: the device is not registered, its core is not calibrated, `out` holds something else, or nothing can be fitted.
+        DeviceUnavailable: the device cannot be reached, or went away and did not come back; finished points are kept.
+        Disagreement: the board computes wrong values.
+    """
+    suite = suite or SUITE
+    device = _registered_device(name, pin)
+    compared, file = model_for(device.profile, model), Path(out)
+    validation = begun(device, compared, suite, file)
+    check_file_writable(file, "--out")
+    if refit is not None:
+        check_refit(Path(refit), device.profile)
+    known = {point.name for point in validation.points}
+    missing = [name for name in suite.names if name not in known]
+    origin = device.profile.origin.kind
+    listener.said(f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
+    listener.said(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
+    if missing:
+        run = _Run(device, compared, suite, file, listener)
+        with scratch("validate") as folder, Workers(worker_count(len(missing))) as workers:
+            validation = run.measured(validation, run.built(missing, folder, workers), workers)
+    fitted = None if refit is None else refit_board(validation, compared, Path(refit))
+    return Validated(validation, compared, fitted)
+
+
+def _registered_device(name: str, pin: bool) -> HardwareDevice:
+    if load_device(name) is None and (name.endswith((VIRTUAL_SUFFIX, ".toml")) or is_board(name)):
+        raise UserError(
+            f"{name} is a virtual board: it is the model itself.", "Register a real one: tvmmobile device add NAME --ssh USER@HOST"
+        )
+    return HardwareDevice(registered(name), pin)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What measuring takes."""
+
+    device: HardwareDevice
+    model: ComparedModel
+    suite: Suite
+    out: Path
+    listener: Listener
+
+    def built(self, names: Sequence[str], folder: Path, workers: WorkerPool) -> dict[str, KernelSource | Library]:
+        """The libraries of some of the suite's points, by their names."""
+        profile = self.device.profile
+        sources = [kernel_source(name, layer, profile, folder) for name, layer in self.suite.kernels.items() if name in names]
+        networks = [network for network in self.suite.networks if network.name in names]
+        models = [load("mobilenet_v1", alpha=net.alpha, resolution=net.resolution, classes=net.classes) for net in networks]
+        with self.listener.stage("compiling", len(names)) as done:
+            for job, built in workers.run(build_kernel, [BuildJob(source, profile.target) for source in sources], _BUILD_TIMEOUT_S):
+                succeeded(built, f"building {job.source.name}")
+                done(job.source.name)
+            jobs = [variant_job(model, profile, log_dirs(None).all, folder) for model in models]
+            libraries = build_libraries(workers, jobs, done, self.listener.said)
+        return {source.name: source for source in sources} | {net.name: found for net, found in zip(networks, libraries, strict=True)}
+
+    def measured(self, validation: Validation, built: Mapping[str, KernelSource | Library], workers: WorkerPool) -> Validation:
+        """The validation with these points too, each written as soon as it is known."""
+        with (
+            started_bench(self.device, workers) as bench,
+            started_agents(self.model.device) as virtual,
+            self.listener.stage("measuring", len(built)) as done,
+        ):
+            for name, what in built.items():
+                kind = "kernel" if isinstance(what, KernelSource) else "network"
+                measured, invalid = _measured(TimingJob(name, what, bench.agents), bench)
+                modelled = _timed(TimingJob(name, what, virtual), workers)
+                point = point_of(name, kind, measured, invalid, modelled, sha256_of(what.path), self.model)
+                validation = with_point(validation, point, self.suite, self.model)
+                write_validation(validation, self.out)
+                done(name)
+        return validation
+
+
+def _measured(job: TimingJob, bench: Bench) -> tuple[Latency, str]:
+    """A point on the board, again while the board's state spoils it or the link breaks; and why the last attempt does not count."""
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        before = bench.watch.wait_until_cool() if bench.watch else None
+        try:
+            latency = _timed(job, bench.workers)
+        except DeviceUnavailable:
+            if attempt == MOST_ATTEMPTS:
+                raise
+            continue
+        invalid = bench.watch.spoiled(before, bench.watch.read()) if bench.watch else ""
+        if not invalid:
+            break
+    return latency, invalid
+
+
+def _timed(job: TimingJob, workers: WorkerPool) -> Latency:
+    try:
+        ((_, answer),) = workers.run(time_point, [job], 2 * job.timeout_s)
+    except MeasureError as error:
+        device = job.agents.profile.name
+        if error.kind in ("link", "host"):
+            raise DeviceUnavailable(
+                f"the device {device} went away: {error.reason}.", "Finished measurements are kept; run the same command again."
+            ) from error
+        raise Disagreement(f"{job.name} does not run on {device}: {error.reason}.", "Run: tvmmobile device check NAME") from error
+    latency: Latency = succeeded(answer, f"running {job.name}")
+    return latency

@@ -1,0 +1,209 @@
+"""What a real board took beside what its model says, and the versioned file that keeps it, small enough to share.
+
+It says what the board is and nothing of whose it is: no names of hosts, users or files, no addresses, no serial numbers. The JSON Schema in
+docs/schemas is made of the dataclasses here, docstrings and ranges included (`tests/results/test_schemas.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from tvmmobile.results.file import Count, NotNegative, Positive, PositiveCount
+from tvmmobile.system.files import write_text
+from tvmmobile.system.json_files import FileKind, read_json, validated
+from tvmmobile.virtual.calibration.fit import Observation
+from tvmmobile.virtual.calibration.residuals import TermError
+from tvmmobile.virtual.profile import MissCounts
+
+FORMAT = 1
+_KIND = FileKind("a validation of tvmmobile", "Name a file that `tvmmobile device validate` wrote, or another name with --out FILE.")
+_STRICT = ConfigDict(strict=True, extra="forbid")
+_Correlation = Annotated[float, Field(ge=-1, le=1)]
+_Text = Annotated[str, Field(max_length=200)]
+_Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
+
+
+@dataclass(frozen=True)
+class ValidatedBoard:
+    """The board that was measured, as it describes itself.
+
+    Attributes:
+        board: the product, e.g. `Raspberry Pi 4 Model B Rev 1.4`.
+        cpu: its fastest core, e.g. `Cortex-A72`.
+        mcpu: LLVM's name of that core.
+        cores: how many it has of it.
+        clock_hz: that core's highest clock in Hz, which the model is computed with.
+        memory_bytes: of RAM.
+        system: the operating system's name and version.
+        kernel: its version.
+        libc: e.g. `glibc 2.36`; empty where it is not known.
+        kind: `measured` by the board's clock, or `emulated`: the clock of a machine that runs the board's programs in an emulator.
+        pinned: whether its clocks were asked to stay at their highest.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    board: _Text
+    cpu: _Text
+    mcpu: _Text
+    cores: PositiveCount
+    clock_hz: Annotated[float, Field(ge=1, le=1e12)]
+    memory_bytes: Count
+    system: _Text
+    kernel: _Text
+    libc: _Text
+    kind: Literal["measured", "emulated"]
+    pinned: bool
+
+
+@dataclass(frozen=True)
+class ValidatedModel:
+    """The virtual board that was compared with it.
+
+    Attributes:
+        board: its name, e.g. `pi4`; `own file` for one of the user's.
+        timing_model: hash of the timing model.
+        parameters: of its terms, by name.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    board: _Text
+    timing_model: _Text
+    parameters: Mapping[str, NotNegative]
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    """One kernel or network: what it took on the board, and what the model counts of the same library.
+
+    Attributes:
+        name: in the suite, e.g. `depthwise 28x28x128`.
+        kind: `kernel`, alone and with cold weights, or `network`, warm.
+        measured_ms: the median of the samples, in milliseconds.
+        samples: how many there are.
+        spread: the middle half's width over the median.
+        steady: whether the times had settled before the first sample.
+        invalid: why it does not count, in words; empty where it does.
+        library_sha256: of the library that ran on both, in hexadecimal.
+        core_cycles: modelled cycles with all data in the first-level cache.
+        misses: counts of the simulated caches, by kind.
+        modelled_ms: the modelled time in milliseconds, at the board's clock.
+        term_ms: its terms in milliseconds, by name.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: _Text
+    kind: Literal["kernel", "network"]
+    measured_ms: _Milliseconds
+    samples: PositiveCount
+    spread: NotNegative
+    steady: bool
+    invalid: _Text
+    library_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    core_cycles: PositiveCount
+    misses: Mapping[str, Count]
+    modelled_ms: Positive
+    term_ms: Mapping[str, NotNegative]
+
+    @property
+    def error(self) -> float:
+        """Modelled over measured less 1."""
+        return self.modelled_ms / self.measured_ms - 1
+
+    @property
+    def observation(self) -> Observation:
+        """As calibrations take it."""
+        return Observation(self.name, self.measured_ms, self.core_cycles, MissCounts(**self.misses))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A real board beside its model: what `tvmmobile device validate` writes.
+
+    Attributes:
+        version: of this format.
+        complete: whether all of the suite is there; `false` where the run was interrupted or broke off.
+        suite: the version of the suite of kernels and networks.
+        measured: the board that was measured.
+        model: the virtual board that was compared with it.
+        versions: of tvmmobile, tvm, torch and llvm-mca.
+        date: ISO 8601, UTC, of the last measurement.
+        points: the kernels, then the networks.
+        kernel_ranks: Spearman's rank correlation between modelled and measured times of the kernels; `None` for too few.
+        network_ranks: the same of the networks.
+        terms: what each term could do about the errors, if it alone were wrong; most first.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    version: int
+    complete: bool
+    suite: PositiveCount
+    measured: ValidatedBoard
+    model: ValidatedModel
+    versions: Mapping[str, _Text]
+    date: _Text
+    points: tuple[ValidationPoint, ...]
+    kernel_ranks: _Correlation | None
+    network_ranks: _Correlation | None
+    terms: tuple[TermError, ...]
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """All that must be the same for two runs' points to stand in one file."""
+        return self.suite, self.measured, self.model, dict(self.versions)
+
+    def valid(self, kind: str = "") -> list[ValidationPoint]:
+        """The points that count, of one kind or of both."""
+        return [point for point in self.points if not point.invalid and kind in ("", point.kind)]
+
+
+def write_validation(validation: Validation, path: Path) -> None:
+    """Write a validation, whole."""
+    write_text(path, json.dumps(asdict(validation), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+
+
+def read_validation(path: Path) -> Validation:
+    """Read what `write_validation` wrote.
+
+    Raises:
+        UserError: it is something else, or of another version.
+    """
+    text, content = read_json(path, _KIND)
+    _check_version(path, content)
+    validation = validated(path, _KIND, text, _reader())
+    kinds = {field.name for field in fields(MissCounts)}
+    for index, point in enumerate(validation.points):
+        if point.misses.keys() != kinds:
+            raise _KIND.refusal(path, f"points[{index}].misses has other kinds than {', '.join(sorted(kinds))}")
+        if point.term_ms.keys() != {"core", *validation.model.parameters}:
+            raise _KIND.refusal(path, f"points[{index}].term_ms has other terms than the model")
+    _check_names(path, validation.points)
+    return validation
+
+
+def _check_version(path: Path, content: Any) -> None:
+    if not isinstance(content, dict) or "version" not in content:
+        raise _KIND.refusal(path, "it has no version")
+    if type(content["version"]) is not int or content["version"] != FORMAT:
+        raise _KIND.refusal(path, f"its version is {ascii(content['version'])[:20]}, and this tvmmobile reads {FORMAT}")
+
+
+def _check_names(path: Path, points: Sequence[ValidationPoint]) -> None:
+    names = [point.name for point in points]
+    if len(set(names)) < len(names):
+        raise _KIND.refusal(path, "a point is there twice")
+
+
+@cache
+def _reader() -> TypeAdapter[Validation]:
+    return TypeAdapter(Validation)
