@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.cores.core_model import BlockCost, CoreTime
 from tvmmobile.virtual.elf import Mapping
@@ -34,7 +35,7 @@ from peers.results import (  # noqa: E402
     merged,
     to_json,
 )
-from peers.systems import OURS  # noqa: E402
+from peers.systems import OURS, System  # noqa: E402
 from peers.tables import pages  # noqa: E402
 
 DOCS = SCRIPTS.parent / "docs"
@@ -113,6 +114,37 @@ def test_only_pages_and_plots_are_written_where_no_board_is_named(tmp_path: Path
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     assert (tmp_path / "a/benchmarks.json").read_text(encoding="utf-8") == (tmp_path / "b/benchmarks.json").read_text(encoding="utf-8")
+
+
+def test_a_board_is_added_to_a_file_and_no_other_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the board that is named, peers whose figures hold are not run either; ours is."""
+    ran: list[tuple[str, int, str]] = []
+
+    def stand_in(place: bench_peers.ReadyBoard, threads: int, spec: ModelSpec, system: System, _logs: Path) -> PeerRow:
+        ran.append((place.board.name, threads, system.key))
+        return row(bench_peers._cell(place, threads, spec), system.key, 50.0)
+
+    monkeypatch.setattr(bench_peers, "row_of", stand_in)
+    monkeypatch.setattr(bench_peers, "python_sysroot", lambda *_: tmp_path)
+    monkeypatch.setattr(
+        bench_peers, "context_of", lambda places, *_: replace(NEW.context, boards={place.board.name: PI5 for place in places})
+    )
+    monkeypatch.setattr(bench_peers, "require", lambda _tool: tmp_path)
+    for name in ("draw_boards", "draw_board"):
+        monkeypatch.setattr(bench_peers, name, lambda *_: None)  # matplotlib takes its time
+    known = tmp_path / "benchmarks.json"
+    known.write_text(json.dumps(to_json(OLD.in_order())), encoding="utf-8")
+    command = ["bench_peers", "--known", str(known), "--boards", "pi5", "--only", "ncnn,mnn,ours", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--alpha", "1", "--resolution", "224"])
+    for expected in (["ncnn", "mnn", OURS] * 2, [OURS] * 2):  # the second time from its own file
+        ran.clear()
+        assert bench_peers.main() == 0
+        assert ran == [
+            ("pi5", threads, key) for threads, key in zip((1,) * (len(expected) // 2) + (4,) * (len(expected) // 2), expected, strict=True)
+        ]
+        found = from_json(known)
+        assert [one for one in found.rows if one.cell.board == "pi4"] == list(OLD.in_order().rows) and len(found.rows_of("pi5")) == 6
+    assert found.context.known == "tuesday" and found.context.origin("pi4").date == "monday"
 
 
 INDEX = """\
