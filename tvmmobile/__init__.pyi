@@ -38,6 +38,7 @@ from tvmmobile.system.doctor import diagnose as diagnose
 from tvmmobile.system.errors import DeviceUnavailable as DeviceUnavailable
 from tvmmobile.system.errors import Disagreement as Disagreement
 from tvmmobile.system.errors import UserError as UserError
+from tvmmobile.tuning.logs.compact import compact_logs as compact_logs
 from tvmmobile.tuning.logs.merge import merge_logs as merge_logs
 from tvmmobile.tuning.logs.verify import verify_logs as verify_logs
 from tvmmobile.virtual.board import load_board as load_board

@@ -42,9 +42,9 @@ def _log_lines() -> list[bytes]:
 
 
 def _record(_folder: Path) -> Prepared:
-    from tvmmobile.tuning.records import read_record
+    from tvmmobile.tuning.records import read_line
 
-    return _log_lines(), read_record
+    return _log_lines(), read_line
 
 
 def _log(folder: Path) -> Prepared:

@@ -24,7 +24,7 @@ from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.records import Identity, MalformedRecord, Record, read_record
+from tvmmobile.tuning.records import Identity, MalformedRecord, Record, read_line
 from tvmmobile.tuning.search import tuner
 
 PI = Identity("pi4-virtual", Origin("modelled", "0123abcd"))
@@ -164,6 +164,7 @@ def _extent(value: object) -> Callable[[dict[str, object]], None]:
     "change",
     [
         _change("v", 2),
+        _change("v", 3),
         _change("device", "pi5-virtual"),
         _change("model", "feedbeef"),
         _change("model", None),
@@ -222,7 +223,7 @@ def test_where_a_records_latency_comes_from(tmp_path: Path, device: str, model: 
     Database(identity, (), tmp_path).append([record()])
     (line,) = (tmp_path / device / "float32_t1.jsonl").read_bytes().splitlines()
     assert json.loads(line)["model"] == model
-    assert read_record(line)[0] == identity and len(reopened(tmp_path, identity)) == 1
+    assert read_line(line).identity == identity and len(reopened(tmp_path, identity)) == 1
 
 
 @pytest.mark.parametrize("field", ["device", "model", "tvm"])
@@ -231,7 +232,7 @@ def test_an_identity_is_text(tmp_path: Path, field: str) -> None:
     path = tmp_path / PI.device / "float32_t1.jsonl"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: [1]}))
     with pytest.raises(MalformedRecord, match="its device, timing model or TVM version is not text"):
-        read_record(path.read_bytes())
+        read_line(path.read_bytes())
     assert reopened(tmp_path).ignored == 1
 
 

@@ -110,7 +110,8 @@ def _knob(entry: dict[str, Any]) -> None:
         (_set("model", []), "not a record: its device, timing model or TVM version is not text"),
         (_threads(4), "a record for float32_t4.jsonl, in float32_t1.jsonl"),
         (_set("name", "dense_1"), "not a record: dense_1 is not the name of "),
-        (_set("v", 2), "not a record: format 2"),
+        (_set("v", 2), "not a record: 'kept' is missing, or not known"),
+        (_set("v", 3), "not a record: format 3"),
         (_set("latency_us", -1), "not a record: latency_us is -1, not a number of microseconds from 0.001 to 1e+09"),
         (_set("schedule", {"template": {}}), "not a record: 'knobs' is missing, or not known"),
         (_set("task", {"region": [{"kind": "lstm"}]}), "not a record: 'lstm' is missing, or not known"),
@@ -366,7 +367,7 @@ def test_show_has_the_shipped_logs_without_any_of_ones_own(cli: CommandLine) -> 
     assert outcome.code == 0 and "tvmmobile/tuning_logs" in outcome.out and "pi4-virtual: modelled" in outcome.out
 
 
-@pytest.mark.parametrize("verb", ["show", "verify", "merge", "rescore"])
+@pytest.mark.parametrize("verb", ["show", "verify", "merge", "compact", "rescore"])
 def test_help_fits_80_columns(cli: CommandLine, verb: str) -> None:
     outcome = cli("logs", verb, "--help")
     assert outcome.code == 0 and max(map(len, outcome.out.splitlines())) <= 80

@@ -119,7 +119,7 @@ def test_a_new_kernel_starts_from_its_neighbours() -> None:
     worst = {task: max(space_of(task), key=latency_us) for task in (near, far)}
     for task in (far, near):
         for schedule in (best[task], worst[task]):
-            database._add(Record(task, schedule, latency_us(schedule)), True)
+            database._add(task, [Record(task, schedule, latency_us(schedule))], {schedule})
     template = template_for(TASK)
     assert template is not None
     assert nearest_schedules(TASK, database, template)[0] == space_of(TASK).nearest(best[near])

@@ -82,7 +82,7 @@ def verify(
     for log, now in looked_through(directory, device, repair):
         _print_log(console, log, repaired=repair)
         found.append(log)
-        if now is None and any(line.identity is not None and line.identity.origin.written for line in log.lines):
+        if now is None and any(line.held is not None and line.held.identity.origin.written for line in log.lines):
             console.print(f"{log.path}: {log.device} is not known on this machine, so its timing model was not checked", soft_wrap=True)
     _conclude(console, found, repair, [*(["--device", device] if device else []), *(["--logs", str(directory)] if directory else [])])
 
@@ -114,6 +114,42 @@ def merge(
             f"There was nothing to merge: none of {count} could be used. {first.path}, line {first.number}: {first.why}.",
             "See what the logs hold: tvmmobile logs show --logs DIR",
         )
+
+
+@logs.command("compact")
+def compact(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH", help="Logs, or directories of them; default: your own.", show_default=False)
+    ] = None,
+    keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Fast records to keep per kernel.")] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would become of each log.")] = False,
+) -> None:
+    """Make logs small: keep what a search or a plan can still use.
+
+    Of each kernel these records stay: the N fastest, if within 10 % of the fastest; the fastest of each template; and each that was the
+    fastest when it was measured. The others still count as trials. The old log is kept beside the new one as .bak, bad lines in .cut.
+    """
+    from tvmmobile.system.console import output
+    from tvmmobile.system.errors import UserError
+    from tvmmobile.tuning.logs.compact import compact_logs
+
+    console = output()
+    compacted = compact_logs(paths or (), keep=keep, dry_run=dry_run)
+    for one in compacted:
+        path = one.found.path
+        _print_log(console, one.found, repaired=one.backup is not None)
+        if not one.found.foreign:
+            (old, new), (before, after) = one.records, one.size
+            console.print(f"{path}: {one.kernels} kernels, {old} records: {new} kept; {_mb(before)} to {_mb(after)} MB", soft_wrap=True)
+        if one.backup is not None:
+            console.print(f"Written: {path} (before: {one.backup.name})", soft_wrap=True)
+    foreign = [one.found for one in compacted if one.found.foreign]
+    if foreign:
+        raise UserError(f"{foreign[0].path} is not a tuning log: {foreign[0].foreign}.", "Move it away, or rename it.")
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.2f}"
 
 
 @logs.command("rescore")
@@ -253,7 +289,7 @@ def _conclude(console: Console, logs: list[Log], repaired: bool, options: list[s
     foreign = [log for log in logs if log.foreign]
     if foreign:
         raise UserError(f"{foreign[0].path} is not a tuning log: {foreign[0].foreign}.", "Move it away, or rename it.")
-    records = sum(len(log.lines) - len(log.faults) for log in logs)
+    records = sum(len(line.held.records) for log in logs for line in log.lines if line.held is not None and not line.fault)
     unused = sum(bool(line.remark) for log in logs for line in log.lines)
     state = f"{plural(faults, 'line')} cut" if faults else "all is well"
     console.print(

@@ -294,7 +294,7 @@ def _kernel(step: Step, schedule: Schedule, ranks: Mapping[Task, float | None], 
         "record": step.price.source,
         "why": step.reason,
         "least_bytes": step.task.least_bytes,
-        "course": basis.course(step.task),
+        "course": basis.trials(step.task).course(),
         **({"rank_correlation": ranks[step.task]} if step.task in ranks else {}),
     }
 

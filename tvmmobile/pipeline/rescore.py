@@ -68,6 +68,7 @@ def rescore_logs(
     check_writable(directory, "--logs")
     with writing(directory, profile.name), Workers(workers or worker_count(BATCH)) as pool:
         database = Database(identity, (), directory)
+        database.read_all()
         if database.refused:
             listener.said(passed_over(database.refused))
         sources = _sources(pool, [ranking.task for ranking in ranked], profile, listener)

@@ -28,7 +28,7 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
     """The schedule for `task`, sampled for `target` where none was measured; raises `UserError` where no schedule exists at all."""
     best = database.best(task)
     if best is not None:
-        count = len(database.records(task))
+        count = len(database.trials(task))
         return Choice(best.schedule, Price(best.latency_us, f"best of {count} records" if count > 1 else "the only record"))
     near = nearest_record(task, database)
     if near is not None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import filelock
 
@@ -21,7 +22,9 @@ from tvmmobile.kernels.serial import Schedule
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import make_folders, sync_folder, write_bytes
 from tvmmobile.tuning.claims import RefusedLine, short, untakable
+from tvmmobile.tuning.kept import Dropped
 from tvmmobile.tuning.records import (
+    COMPACTED,
     MALFORMED,
     UNFINISHED,
     Identity,
@@ -29,12 +32,26 @@ from tvmmobile.tuning.records import (
     MalformedRecord,
     Record,
     encoded,
+    encoded_kernel,
     identity_in,
-    read_record,
+    line_in,
+    read_line,
     reason,
-    record_in,
     usable,
 )
+from tvmmobile.tuning.trials import Trials
+
+#: Of a kernel that nobody has tried anything for.
+_NONE = Trials()
+
+
+class _Unread(NamedTuple):
+    """A line that is JSON and of the right identity; `torn`: it is the last one, and its end is missing."""
+
+    path: Path
+    number: int
+    value: dict[str, Any]
+    torn: bool
 
 
 class Database:
@@ -45,10 +62,12 @@ class Database:
         sources: directories read in this order; none needs to exist.
         target: the directory new records are written to; `None` for a database that is only read.
 
+    A kernel's line of a compacted log is looked at once somebody asks for the kernel: most commands need few of the thousands there are.
+
     Attributes:
-        ignored: lines that do not count, whatever the reason.
-        outdated: how many of them differ in the timing model alone.
-        refused: those of them that hold no record, or one that cannot be true.
+        ignored: lines and schedules that do not count, whatever the reason.
+        outdated: how many lines differ in the timing model alone.
+        refused: lines that hold no record, or one that cannot be true. What nobody has asked for is not among them, see `read_all`.
     """
 
     def __init__(self, identity: Identity, sources: Iterable[Path], target: Path | None) -> None:
@@ -57,37 +76,42 @@ class Database:
         self.ignored = 0
         self.outdated = 0
         self.refused: list[RefusedLine] = []
-        self._records: dict[Task, list[Record]] = {}
+        self._trials: dict[Task, Trials] = {}
         self._seen: set[tuple[Task, Schedule]] = set()
+        self._known = KnownTasks()
+        self._unread: dict[str, list[_Unread]] = {}
         for directory in dict.fromkeys([*sources, *([target] if target else [])]):
             for path in log_paths(directory, identity.device):
-                for record, can_be_built in self._read(path):
-                    self._add(record, can_be_built)
+                self._read(path)
 
     def __len__(self) -> int:
-        return sum(map(len, self._records.values()))
+        self.read_all()
+        return sum(len(trials.records) for trials in self._trials.values())
+
+    def read_all(self) -> None:
+        """Look at every line; `refused` is complete then."""
+        for name in list(self._unread):
+            self._settle(name)
 
     def tasks(self) -> list[Task]:
         """Every task with a record."""
-        return list(self._records)
+        self.read_all()
+        return [task for task, trials in self._trials.items() if trials.records]
 
     def records(self, task: Task) -> list[Record]:
         """All records of a task, failed ones included, in the order they were made."""
-        return self._records.get(task, [])
+        return self.trials(task).records
+
+    def trials(self, task: Task) -> Trials:
+        """All that was tried for a task, also what has no record any more. It is not to be changed."""
+        if self._unread:
+            self._settle(task.name)
+        return self._trials.get(task, _NONE)
 
     def best(self, task: Task) -> Record | None:
         """The fastest record that did not fail."""
         good = [record for record in self.records(task) if record.latency_us is not None]
         return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
-
-    def course(self, task: Task) -> list[tuple[int, float]]:
-        """How a task's search went: (trials so far, best latency in microseconds by then), where that improved and at the end."""
-        found: list[tuple[int, float]] = []
-        for trials, record in enumerate(self.records(task), 1):
-            if record.latency_us is not None and (not found or record.latency_us < found[-1][1]):
-                found.append((trials, record.latency_us))
-        end = len(self.records(task))
-        return [*found, (end, found[-1][1])] if found and found[-1][0] < end else found
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records to the end of their files, flushed to disk before this returns, under a lock; raises `UserError` where it cannot.
@@ -98,6 +122,7 @@ class Database:
         assert self.target is not None, "this database is only read"
         fresh: dict[tuple[Task, Schedule], Record] = {}
         for record in records:
+            self._settle(record.task.name)
             if record.again or (record.task, record.schedule) not in self._seen:
                 fresh.setdefault((record.task, record.schedule), record)
         files: dict[Path, list[Record]] = {}
@@ -106,61 +131,90 @@ class Database:
             files.setdefault(path, []).append(record)
         for path, members in files.items():
             with locked(path):
-                append_whole(path, self._lines(members).encode())
+                append_whole(path, "".join(encoded(self.identity, record) for record in members).encode())
             for record in members:
-                self._add(record, usable(record))
+                self._add(record.task, [record], {record.schedule} if usable(record, self._known) else set())
 
     def writing(self) -> AbstractContextManager[None]:
         """The right to measure for this database's directory and device, which one process has at a time: see `writing`."""
         assert self.target is not None, "this database is only read"
         return writing(self.target, self.identity.device)
 
-    def _add(self, record: Record, can_be_built: bool) -> None:
-        key = (record.task, record.schedule)
-        if key in self._seen and not record.again:
-            return
-        earlier = self._records.get(record.task, []) if key in self._seen else []
-        self._seen.add(key)
-        if any(one.schedule == record.schedule for one in earlier):
-            self._records[record.task] = [record if one.schedule == record.schedule else one for one in earlier]
-        elif can_be_built:
-            self._records.setdefault(record.task, []).append(record)
-        else:
-            self.ignored += 1
-
     def replace(self, path: Path, records: Iterable[Record]) -> Path:
-        """Write a file anew, whole, with these records alone; returns the old one's copy, `<path>.bak`. Raises `UserError` if it cannot."""
-        backup = path.with_name(path.name + ".bak")
+        """Write a file anew, whole, with these records alone; returns the old one's copy, `<path>.bak`. Raises `UserError` if it cannot.
+
+        What was tried for its kernels and has no record any more stays known.
+        """
+        self.read_all()
+        lines = [encoded(self.identity, record) for record in records]
+        lines += [
+            encoded_kernel(self.identity, task, (), trials.told_dropped(), "")
+            for task, trials in self._trials.items()
+            if file_name(task) == path.name and trials.told_dropped()
+        ]
         with locked(path):
-            write_bytes(backup, path.read_bytes())
-            write_bytes(path, self._lines(records).encode())
-        return backup
+            return replace_log(path, "".join(lines).encode())
 
-    def _read(self, path: Path) -> Iterator[tuple[Record, bool]]:
-        """The records of a file that have this identity, each with whether this version can still build it."""
-        known, content = KnownTasks(), content_of(path)
-        for number, line in enumerate(lines_in(content), 1):
-            try:
-                value = json.loads(line.decode())
-                found = identity_in(value)
-                if found != self.identity:
-                    self.ignored += 1
-                    self.outdated += (found.device, found.tvm) == (self.identity.device, self.identity.tvm)
-                    continue
-                record = record_in(value, known)
-                can_be_built = usable(record, known)
-            except MALFORMED as error:  # torn by a crash, or not ours
-                why = UNFINISHED if line and content.endswith(line) else f"not a record: {short(reason(error))}"
+    def _add(self, task: Task, records: Iterable[Record], buildable: Set[Schedule], dropped: Dropped = ()) -> None:
+        """Take records that are not refused; those whose schedules this version cannot build are noted, and no more."""
+        taken = []
+        for record in records:
+            if record.schedule in buildable:
+                taken.append(record)
             else:
-                why = self.identity.refuses(found, record) or ("" if can_be_built else untakable(record.schedule))
-                if not why:
-                    yield record, can_be_built
-                    continue
-            self.ignored += 1
-            self.refused.append(RefusedLine(path, number, why))
+                self.ignored += (task, record.schedule) not in self._seen
+            self._seen.add((task, record.schedule))
+        if taken or dropped:
+            self._trials.setdefault(task, Trials()).add(taken, dropped)
 
-    def _lines(self, records: Iterable[Record]) -> str:
-        return "".join(encoded(self.identity, record) for record in records)
+    def _read(self, path: Path) -> None:
+        """Take the lines of a file that have this identity."""
+        content = content_of(path)
+        lines = lines_in(content)
+        for number, text in enumerate(lines, 1):
+            torn = number == len(lines) and not content.endswith(b"\n")
+            try:
+                value = json.loads(text.decode())
+                found = identity_in(value)
+            except MALFORMED as error:
+                self._refuse(path, number, UNFINISHED if torn else f"not a record: {short(reason(error))}")
+                continue
+            if found != self.identity:
+                self.ignored += 1
+                self.outdated += (found.device, found.tvm) == (self.identity.device, self.identity.tvm)
+                continue
+            unread, name = _Unread(path, number, value, torn), value.get("name")
+            if value.get("v") == COMPACTED and isinstance(name, str):
+                self._unread.setdefault(name, []).append(unread)
+                continue
+            if self._unread and isinstance(name, str):
+                self._settle(name)  # lines of a kernel count in their order
+            self._take(unread)
+
+    def _settle(self, name: str) -> None:
+        for unread in self._unread.pop(name, ()):
+            self._take(unread)
+
+    def _take(self, unread: _Unread) -> None:
+        path, number, value, torn = unread
+        try:
+            line = line_in(value, self.identity, self._known)
+            buildable = {record.schedule for record in line.records if usable(record, self._known)}
+        except MALFORMED as error:  # torn by a crash, or not ours
+            self._refuse(path, number, UNFINISHED if torn else f"not a record: {short(reason(error))}")
+            return
+        lies = [why for record in line.records if (why := self.identity.refuses(self.identity, record))]
+        if lies:
+            self._refuse(path, number, lies[0])
+            return
+        refused = {one.schedule: why for one in line.records if one.schedule not in buildable and (why := untakable(one.schedule))}
+        for why in refused.values():
+            self._refuse(path, number, why)
+        self._add(line.task, [record for record in line.records if record.schedule not in refused], buildable, line.dropped)
+
+    def _refuse(self, path: Path, number: int, why: str) -> None:
+        self.ignored += 1
+        self.refused.append(RefusedLine(path, number, why))
 
 
 def log_paths(directory: Path, device: str) -> list[Path]:
@@ -181,6 +235,14 @@ def content_of(path: Path) -> bytes:
         raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
 
 
+def replace_log(path: Path, content: bytes) -> Path:
+    """Give a log other content, whole, and keep a copy of the old one, `<path>.bak`, which is returned; its lock is the caller's."""
+    backup = path.with_name(path.name + ".bak")
+    write_bytes(backup, path.read_bytes())
+    write_bytes(path, content)
+    return backup
+
+
 def lines_in(content: bytes) -> list[bytes]:
     """A log's lines without their ends; the last of them is unfinished where `content` does not end a line."""
     lines = content.split(b"\n")
@@ -193,13 +255,14 @@ def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str |
     Their latencies are not comparable with each other. Those of other devices and TVM versions, and schedules that this version cannot
     build, are left out. Raises `UserError` where the file cannot be read.
     """
-    for line in lines_in(content_of(path)):
+    for text in lines_in(content_of(path)):
         try:
-            found, record = read_record(line)
+            line = read_line(text)
         except MalformedRecord:
             continue
-        if (found.device, found.tvm) == (identity.device, identity.tvm) and usable(record):
-            yield found.origin.model, record
+        found = line.identity
+        if (found.device, found.tvm) == (identity.device, identity.tvm):
+            yield from ((found.origin.model, record) for record in line.records if usable(record))
 
 
 @contextmanager

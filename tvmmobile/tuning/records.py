@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,9 +15,11 @@ from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json
 from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.tuning.claims import Limits, RecordFigures, check_task, read_figures
+from tvmmobile.tuning.kept import Dropped, Kept, read_kept, written_kept
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
-FORMAT = 1
+#: Of a line with one record, and of one with all that a compacted log keeps of a kernel.
+FORMAT, COMPACTED = 1, 2
 #: What reading a line, or the extents of a task that no network has, may raise.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
@@ -48,8 +51,7 @@ class Identity:
         """Why a record of what measured it cannot be true; "" where it can, or is not comparable with this."""
         if self.limits is None or found != self:
             return ""
-        figures = RecordFigures(record.latency_us, record.cycles, record.samples_us, record.terms_us)
-        return self.limits.contradiction(record.task, record.schedule, figures)
+        return self.limits.contradiction(record.task, record.schedule, record.figures)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Record:
         when: ISO 8601, UTC.
         terms_us: what a modelled latency consists of, by name (docs/virtual-boards.md); empty where it was measured, and in older logs.
         again: it was measured once more because the kernel took something else within a network, and counts instead of earlier ones.
+        trial: which of its kernel's trials it was, where a compacted log says so; 0 for the one after the record before it.
     """
 
     task: Task
@@ -75,41 +78,67 @@ class Record:
     when: str = ""
     terms_us: tuple[tuple[str, float], ...] = ()
     again: bool = False
+    trial: int = field(default=0, compare=False)
+
+    @property
+    def figures(self) -> RecordFigures:
+        """Its numbers."""
+        return RecordFigures(self.latency_us, self.cycles, self.samples_us, self.terms_us)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a line of a log holds of a kernel: one record or, where the log was compacted, those that are kept, in the order they were made.
+
+    `dropped` has digests of further schedules that were tried; `when` is the time of the last trial.
+    """
+
+    identity: Identity
+    task: Task
+    records: tuple[Record, ...]
+    when: str
+    dropped: Dropped = ()
 
 
 def encoded(identity: Identity, record: Record) -> str:
     """A record as a line of a log, with its end; it is stamped with the present time where it says none."""
-    value: dict[str, Any] = {
-        "v": FORMAT,
-        "name": record.task.name,
-        "task": task_to_json(record.task),
-        "schedule": schedule_to_json(record.schedule),
-        "latency_us": record.latency_us,
+    value = {"schedule": schedule_to_json(record.schedule), "latency_us": record.latency_us}
+    kind = {name: told for name in ("cycles", "samples_us", "error") if (told := getattr(record, name))}
+    terms = {"terms_us": dict(record.terms_us)} if record.terms_us else {}
+    return _written(FORMAT, record.task, value, identity, record.when, {**kind, **terms, **({"again": True} if record.again else {})})
+
+
+def encoded_kernel(identity: Identity, task: Task, records: Sequence[Record], dropped: Dropped, when: str) -> str:
+    """A kernel's records, whose `trial`s count, as one line of a compacted log, all of the same time."""
+    kept = [Kept(record.trial, record.schedule, record.figures) for record in records]
+    return _written(COMPACTED, task, written_kept(kept, dropped), identity, when, {})
+
+
+def _written(version: int, task: Task, value: Mapping[str, Any], identity: Identity, when: str, rest: Mapping[str, Any]) -> str:
+    whole = {
+        "v": version,
+        "name": task.name,
+        "task": task_to_json(task),
+        **value,
         "device": identity.device,
         "model": identity.origin.written,
         "tvm": identity.tvm,
-        "when": record.when or datetime.now(UTC).isoformat(timespec="seconds"),
+        "when": when or datetime.now(UTC).isoformat(timespec="seconds"),
+        **rest,
     }
-    for name in ("cycles", "samples_us", "error"):
-        if getattr(record, name):
-            value[name] = getattr(record, name)
-    if record.terms_us:
-        value["terms_us"] = dict(record.terms_us)
-    if record.again:
-        value["again"] = True
-    return json.dumps(value, separators=(",", ":")) + "\n"
+    return json.dumps(whole, separators=(",", ":")) + "\n"
 
 
-def read_record(line: bytes) -> tuple[Identity, Record]:
-    """A record, and the identity of what measured it; raises `MalformedRecord` where the line holds none."""
+def read_line(text: bytes) -> Line:
+    """What a line holds; raises `MalformedRecord` where that is no record."""
     try:
-        value = json.loads(line.decode())
-        identity = identity_in(value)
-        record = record_in(value, KnownTasks())
-        usable(record)  # shapes that no layer has come up here
+        value, known = json.loads(text.decode()), KnownTasks()
+        line = line_in(value, identity_in(value), known)
+        for record in line.records:
+            usable(record, known)  # shapes that no layer has come up here
     except MALFORMED as error:
         raise MalformedRecord(reason(error)) from error
-    return identity, record
+    return line
 
 
 def reason(error: Exception) -> str:
@@ -168,8 +197,10 @@ class KnownTasks:
         return self._spaces[key]
 
 
-def record_in(value: dict[str, Any], known: KnownTasks) -> Record:
-    """The record that a line holds; raises one of `MALFORMED` where it holds none."""
+def line_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Line:
+    """What a line holds; raises one of `MALFORMED` where that is no record."""
+    if value["v"] == COMPACTED:
+        return _kernel_in(value, identity, known)
     if value["v"] != FORMAT:
         raise ValueError(f"format {value['v']}")
     task, figures, error = known.task(value["name"], value["task"]), read_figures(value), value.get("error")
@@ -177,17 +208,23 @@ def record_in(value: dict[str, Any], known: KnownTasks) -> Record:
         raise ValueError("error is not text, or again is not true or false")
     schedule = schedule_from_json(value["schedule"])
     hash((task, schedule))  # a dict where a number belongs would come up where records are looked up
-    return Record(
-        task,
-        schedule,
-        figures.latency_us,
-        figures.cycles,
-        figures.samples_us,
-        error,
-        str(value.get("when", "")),
-        figures.terms_us,
-        value.get("again", False),
-    )
+    when, again = str(value.get("when", "")), value.get("again", False)
+    numbers = figures.latency_us, figures.cycles, figures.samples_us
+    return Line(identity, task, (Record(task, schedule, *numbers, error, when, figures.terms_us, again),), when)
+
+
+def _kernel_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Line:
+    task = known.task(value["name"], value["task"])
+    kept, dropped = read_kept(value)
+    hash((task, *(one.schedule for one in kept)))
+    when = str(value.get("when", ""))
+    records = [
+        Record(task, one.schedule, one.figures.latency_us, one.figures.cycles, one.figures.samples_us, when=when, trial=one.trial)
+        for one in kept
+    ]
+    if len({record.schedule for record in records}) < len(records):
+        raise ValueError("it has two records of a schedule")
+    return Line(identity, task, tuple(records), when, dropped)
 
 
 def usable(record: Record, known: KnownTasks | None = None) -> bool:

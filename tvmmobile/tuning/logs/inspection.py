@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,15 @@ from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.claims import is_retired, short, untakable
 from tvmmobile.tuning.database import append_lock, content_of, file_name, lines_in, log_paths
-from tvmmobile.tuning.records import UNFINISHED, Identity, MalformedRecord, Record, read_record, usable
+from tvmmobile.tuning.records import UNFINISHED, Identity, Line, MalformedRecord, read_line, usable
+from tvmmobile.tuning.trials import digest, family
 
 #: A log's name.
 _NAME = re.compile(r"[a-z][a-z0-9_]*_t[1-9][0-9]*\.jsonl")
 #: For a log whose last line ends in the middle, how long to wait for whoever may be writing it.
 _SETTLE_S = 10.0
+#: A schedule that was tried for a kernel, or its family and digest; and whether it was measured again.
+Key = tuple[Identity, Task, Schedule | tuple[str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,14 @@ class LogLine:
     Attributes:
         number: from 1.
         text: as it is in the file, without its end.
-        identity, record: what it holds; `None` where it holds no record.
+        held: what it holds; `None` where it holds no record.
         fault: why it does not belong into this file; "" where it does.
-        remark: why its record does not count at present though it belongs there; "" where it counts.
+        remark: why its records do not all count at present though they belong there; "" where it counts.
     """
 
     number: int
     text: bytes
-    identity: Identity | None
-    record: Record | None
+    held: Line | None
     fault: str = ""
     remark: str = ""
 
@@ -74,6 +76,21 @@ def logs_in(directory: Path, device: str | None = None) -> list[Path]:
     return paths
 
 
+def files_of(sources: Sequence[Path]) -> list[Path]:
+    """All logs of some log files, folders of devices and directories with such, in their order, each once.
+
+    Raises `UserError` where one of them is not there, or a directory has no logs.
+    """
+    files: dict[Path, Path] = {}
+    for source in sources:
+        if not source.exists():
+            raise UserError(f"{source} does not exist.", "Give log files, or directories that hold them.")
+        # A directory is a device's folder, or has such folders.
+        for path in (log_paths(source, "") or logs_in(source)) if source.is_dir() else [source]:
+            files.setdefault(path.resolve(), path)
+    return list(files.values())
+
+
 def is_log_name(name: str) -> bool:
     """Whether a file in a device's folder is one of ours."""
     return _NAME.fullmatch(name) is not None
@@ -89,31 +106,35 @@ def inspect(path: Path, present: Identity | None, content: bytes | None = None) 
     if not is_log_name(path.name):
         return Log(path, (), f"its name is not that of a log, DTYPE_tTHREADS{path.suffix}")
     lines = []
-    seen: set[tuple[Identity, Task, Schedule]] = set()
+    seen: set[Key] = set()
     for line in read_lines(settled_content(path) if content is None else content):
-        fault, remark = line.fault, ""
-        if line.identity is not None and line.record is not None:
-            key = (line.identity, line.record.task, line.record.schedule)
-            fault = fault or _misplaced(path, line.identity, line.record) or refusal(line.identity, line.record, present)
-            fault = fault or ("an earlier line has the same schedule" if key in seen and not line.record.again else "")
-            remark = "" if fault else _outdated(line.identity, line.record, present)
-            seen.add(key)
-        lines.append(LogLine(line.number, line.text, line.identity, line.record, fault, remark))
+        fault, remark, held = line.fault, line.remark, line.held
+        if held is not None:
+            fault = fault or _misplaced(path, held) or refusal(held, present)
+            fault = fault or ("an earlier line has the same schedule" if _repeats(held, seen) else "")
+            remark = "" if fault else _outdated(held, present) or remark
+            seen |= keys_of(held)
+        lines.append(LogLine(line.number, line.text, held, fault, remark))
     return Log(path, tuple(lines))
 
 
 def read_lines(content: bytes) -> Iterator[LogLine]:
-    """The lines of any file with records. Those that are no record, or whose schedule its template does not take, have a fault."""
+    """The lines of any file with records. Those that are no record, or whose schedules their templates do not take, have a fault.
+
+    A kernel's line of a compacted log with some such schedules has a remark.
+    """
     lines = lines_in(content)
     for number, text in enumerate(lines, 1):
         unfinished = number == len(lines) and not content.endswith(b"\n")
         try:
-            identity, record = read_record(text)
+            held = read_line(text)
         except MalformedRecord as error:
             why = UNFINISHED if unfinished else f"not a record: {short(str(error))}"
-            yield LogLine(number, text, None, None, why)
+            yield LogLine(number, text, None, why)
         else:
-            yield LogLine(number, text, identity, record, "" if usable(record) else untakable(record.schedule))
+            wrong = [why for record in held.records if not usable(record) and (why := untakable(record.schedule))]
+            whole = len(wrong) == len(held.records)
+            yield LogLine(number, text, held, wrong[0] if wrong and whole else "", wrong[0] if wrong and not whole else "")
 
 
 def settled_content(path: Path) -> bytes:
@@ -126,26 +147,44 @@ def settled_content(path: Path) -> bytes:
     return content
 
 
-def _misplaced(path: Path, identity: Identity, record: Record) -> str:
-    if identity.device != path.parent.name:
-        return f"a record of {short(identity.device)}, in the folder of {path.parent.name}"
-    name = file_name(record.task)
+def keys_of(line: Line) -> set[Key]:
+    """What a line tells of: what was tried for which kernel under which identity; a schedule that is kept, by itself and its digest."""
+    tried = {(family(record.schedule), digest(record.schedule)) for record in line.records}
+    settled = {(one, again) for record in line.records for one in (record.schedule,) for again in (False, record.again)}
+    return dropped_keys(line) | {(line.identity, line.task, one, again) for one, again in (*settled, *((one, False) for one in tried))}
+
+
+def dropped_keys(line: Line) -> set[Key]:
+    """Those of the schedules that a line has no record of."""
+    return {(line.identity, line.task, (name, one), False) for name, digests in line.dropped for one in digests}
+
+
+def _repeats(line: Line, seen: Set[Key]) -> bool:
+    """Whether earlier lines tell all that a line does; what was measured again corrects them."""
+    keys = {(line.identity, line.task, record.schedule, False) for record in line.records if not record.again}
+    return bool(keys or line.dropped) and keys | dropped_keys(line) <= seen
+
+
+def _misplaced(path: Path, line: Line) -> str:
+    if line.identity.device != path.parent.name:
+        return f"a record of {short(line.identity.device)}, in the folder of {path.parent.name}"
+    name = file_name(line.task)
     return "" if name == path.name else f"a record for {short(name)}, in {path.name}"
 
 
-def refusal(identity: Identity, record: Record, present: Identity | None) -> str:
-    """Why a record cannot be true on the device that is known here; "" where it can, or none is."""
-    return "" if present is None else present.refuses(identity, record)
+def refusal(line: Line, present: Identity | None) -> str:
+    """Why a line's records cannot all be true on the device that is known here; "" where they can, or none is."""
+    return "" if present is None else next(filter(None, (present.refuses(line.identity, record) for record in line.records)), "")
 
 
-def _outdated(identity: Identity, record: Record, present: Identity | None) -> str:
+def _outdated(line: Line, present: Identity | None) -> str:
+    identity = line.identity
     if identity.tvm != TVM_VERSION:
         return f"TVM {short(identity.tvm)}; this is {TVM_VERSION}"
     if present is not None and identity.origin != present.origin:
         return f"{model_name(identity)}; now it is {model_name(present)}"
-    if isinstance(record.schedule, KnobSchedule) and is_retired(record.schedule):
-        return f"{short(record.schedule.template)}@{record.schedule.version} is a template that this version does not have"
-    return ""
+    retired = (record.schedule for record in line.records if isinstance(record.schedule, KnobSchedule) and is_retired(record.schedule))
+    return next((f"{short(one.template)}@{one.version} is a template that this version does not have" for one in retired), "")
 
 
 def model_name(identity: Identity) -> str:
@@ -171,21 +210,22 @@ class Share:
 
 def shares(log: Log) -> list[Share]:
     """A log's records by identity, in the order in which they first come; lines that do not belong there are left out."""
-    by_identity: dict[Identity, list[Record]] = {}
+    by_identity: dict[Identity, list[Line]] = {}
     for line in log.lines:
-        if line.identity is not None and line.record is not None and not line.fault:
-            by_identity.setdefault(line.identity, []).append(line.record)
-    return [_share(identity, records) for identity, records in by_identity.items()]
+        if line.held is not None and not line.fault:
+            by_identity.setdefault(line.held.identity, []).append(line.held)
+    return [_share(identity, lines) for identity, lines in by_identity.items()]
 
 
-def _share(identity: Identity, records: list[Record]) -> Share:
+def _share(identity: Identity, lines: list[Line]) -> Share:
+    records = [record for line in lines for record in line.records]
     latencies = [record.latency_us for record in records if record.latency_us is not None]
-    task = records[0].task
+    task = lines[0].task
     return Share(
         identity=identity,
         dtype=task.dtype,
         threads=task.threads,
-        kernels=len({record.task for record in records}),
+        kernels=len({line.task for line in lines}),
         records=len(records),
         failed=len(records) - len(latencies),
         best_us=min(latencies, default=None),

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.serial import Schedule
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 from tvmmobile.tuning.claims import RefusedLine, short
 from tvmmobile.tuning.database import content_of, file_name, locked, log_paths, writing
 from tvmmobile.tuning.logs.directories import Present, present_identity
-from tvmmobile.tuning.logs.inspection import LogLine, is_log_name, logs_in, model_name, read_lines, refusal, settled_content
-from tvmmobile.tuning.records import Identity, Record
+from tvmmobile.tuning.logs.inspection import (
+    Key,
+    dropped_keys,
+    files_of,
+    is_log_name,
+    keys_of,
+    model_name,
+    read_lines,
+    refusal,
+    settled_content,
+)
+from tvmmobile.tuning.records import Identity, Line
+from tvmmobile.tuning.trials import digest, family
 
 #: Devices' names become folders.
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-#: Also whether it was measured again: such a record counts beside the one that it corrects.
-Key = tuple[Identity, Task, Schedule, bool]
 
 
 @dataclass(frozen=True)
@@ -45,16 +52,24 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Found:
-    """A record of a source, with where it is and the line it stands on."""
+    """A line of a source with records, and where it is."""
 
     path: Path
-    line: LogLine
-    identity: Identity
-    record: Record
+    number: int
+    text: bytes
+    held: Line
 
     @property
-    def key(self) -> Key:
-        return self.identity, self.record.task, self.record.schedule, self.record.again
+    def identity(self) -> Identity:
+        return self.held.identity
+
+    def is_known(self, known: Set[Key]) -> bool:
+        """Whether lines with these keys tell all that this one does; a schedule may be known by its digest alone."""
+        for record in self.held.records:
+            ways = [record.schedule] if record.again else [record.schedule, (family(record.schedule), digest(record.schedule))]
+            if not any((self.identity, self.held.task, one, record.again) in known for one in ways):
+                return False
+        return dropped_keys(self.held) <= known
 
 
 def merge_logs(sources: Sequence[str | Path], into: str | Path) -> Merged:
@@ -77,7 +92,7 @@ def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
         UserError: a source has no logs or cannot be read, `into` cannot be written, or another process is tuning there. Or the sources
             rest on several timing models and nothing tells which counts.
     """
-    files = _files_of(sources)
+    files = files_of(sources)
     present = cache(present)
     found, refused = _read(files, present)
     models = {device: _models(device, found, into, present) for device in {one.identity.device for one in found}}
@@ -85,9 +100,9 @@ def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
     for one in found:
         why = _unwanted(one.identity, models)
         if why:
-            refused.append(RefusedLine(one.path, one.line.number, why))
+            refused.append(RefusedLine(one.path, one.number, why))
         else:
-            wanted.setdefault(one.identity.device, {}).setdefault(file_name(one.record.task), []).append(one)
+            wanted.setdefault(one.identity.device, {}).setdefault(file_name(one.held.task), []).append(one)
     with ExitStack() as stack:
         for device in sorted(wanted):
             stack.enter_context(writing(into, device))
@@ -97,38 +112,26 @@ def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
     return Merged(tuple(joined), tuple(sorted(refused, key=lambda one: (files.index(one.path), one.number))))
 
 
-def _files_of(sources: Sequence[Path]) -> list[Path]:
-    """All files of the sources, in their order, each once."""
-    files: dict[Path, Path] = {}
-    for source in sources:
-        if not source.exists():
-            raise UserError(f"{source} does not exist.", "Give log files, or directories that hold them.")
-        # A directory is a device's folder, or has such folders.
-        for path in (log_paths(source, "") or logs_in(source)) if source.is_dir() else [source]:
-            files.setdefault(path.resolve(), path)
-    return list(files.values())
-
-
 def _read(files: Iterable[Path], present: Present) -> tuple[list[_Found], list[RefusedLine]]:
     found: list[_Found] = []
     refused: list[RefusedLine] = []
     for path in files:
         for line in read_lines(settled_content(path)):
             why = line.fault
-            if line.identity is not None and line.record is not None and not why:
-                why = _unsafe(line.identity, line.record) or refusal(line.identity, line.record, present(line.identity.device))
+            if line.held is not None and not why:
+                why = _unsafe(line.held) or refusal(line.held, present(line.held.identity.device))
                 if not why:
-                    found.append(_Found(path, line, line.identity, line.record))
+                    found.append(_Found(path, line.number, line.text, line.held))
             if why:
                 refused.append(RefusedLine(path, line.number, why))
     return found, refused
 
 
-def _unsafe(identity: Identity, record: Record) -> str:
-    """Why a record cannot have a file: its device or its dtype would be no name of one."""
-    if not _DEVICE.fullmatch(identity.device):
-        return f"{short(identity.device)!r} cannot be a device's name"
-    name = file_name(record.task)
+def _unsafe(line: Line) -> str:
+    """Why a line cannot have a file: its device or its dtype would be no name of one."""
+    if not _DEVICE.fullmatch(line.identity.device):
+        return f"{short(line.identity.device)!r} cannot be a device's name"
+    name = file_name(line.task)
     return "" if is_log_name(name) else f"{short(name)!r} cannot be a log's name"
 
 
@@ -137,7 +140,7 @@ def _models(device: str, found: Sequence[_Found], into: Path, present: Present) 
     now = present(device)
     if now is not None:
         return frozenset({now})
-    there = [line.identity for path in log_paths(into, device) for line in read_lines(settled_content(path)) if line.identity is not None]
+    there = [line.held.identity for path in log_paths(into, device) for line in read_lines(settled_content(path)) if line.held]
     models = frozenset(replace(identity, tvm=TVM_VERSION) for identity in there if identity.device == device)
     if models:
         return models
@@ -169,21 +172,17 @@ def _join(path: Path, members: Sequence[_Found]) -> MergedLog:
         for other in log_paths(path.parent.parent, path.parent.name):
             if other != path:
                 known |= _keys(content_of(other))
-        fresh: dict[Key, bytes] = {}
+        fresh = []
         for one in members:
-            if one.key not in known:
-                fresh[one.key] = one.line.text.strip() + b"\n"
-                known |= _settled_by(one.identity, one.record)
+            if not one.is_known(known):
+                fresh.append(one)
+                known |= keys_of(one.held)
         if fresh:
             ended = content + b"\n" if content and not content.endswith(b"\n") else content
-            write_bytes(path, ended + b"".join(fresh.values()))
-    return MergedLog(path, len(fresh), len(members) - len(fresh))
+            write_bytes(path, ended + b"".join(one.text.strip() + b"\n" for one in fresh))
+    new = sum(len(one.held.records) for one in fresh)
+    return MergedLog(path, new, sum(len(one.held.records) for one in members) - new)
 
 
 def _keys(content: bytes) -> set[Key]:
-    return {key for line in read_lines(content) if line.identity and line.record for key in _settled_by(line.identity, line.record)}
-
-
-def _settled_by(identity: Identity, record: Record) -> set[Key]:
-    """The records that need not follow one: itself, and what it corrects."""
-    return {(identity, record.task, record.schedule, again) for again in (False, record.again)}
+    return {key for line in read_lines(content) if line.held for key in keys_of(line.held)}

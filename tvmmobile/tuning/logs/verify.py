@@ -47,10 +47,11 @@ def repair(path: Path, present: Identity | None) -> Log:
         found = inspect(path, present, content_of(path))  # as it is now that nobody else can change it
         if found.faults:
             # First the copy: a crash in between leaves a line in both places rather than in none.
-            append_whole(cut_file(path), _joined([line.text for line in found.faults]))
-            write_bytes(path, _joined([line.text for line in found.lines if not line.fault]))
+            append_whole(cut_file(path), joined_lines([line.text for line in found.faults]))
+            write_bytes(path, joined_lines([line.text for line in found.lines if not line.fault]))
     return found
 
 
-def _joined(lines: list[bytes]) -> bytes:
+def joined_lines(lines: list[bytes]) -> bytes:
+    """Lines without their ends as a file's content."""
     return b"".join(line + b"\n" for line in lines)

@@ -9,6 +9,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space
 from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.search.cost_model import CostModel
+from tvmmobile.tuning.trials import Trials
 
 
 class Strategy(ABC):
@@ -37,6 +38,12 @@ class Strategy(ABC):
         for record in records:
             if isinstance(record.schedule, KnobSchedule) and record.schedule in self.space:
                 self.tried[record.schedule] = float("inf") if record.latency_us is None else record.latency_us
+
+    def leave_out(self, trials: Trials) -> None:
+        """Take for tried what a compacted log has dropped."""
+        if trials.dropped:
+            members = (schedule for schedule in (*self._members, *self._queue) if schedule not in self.tried)
+            self.tried.update({schedule: float("inf") for schedule in members if trials.has(schedule)})
 
     def _fresh(self, taken: set[KnobSchedule]) -> list[KnobSchedule]:
         return [schedule for schedule in self._members if schedule not in self.tried and schedule not in taken]

@@ -102,17 +102,17 @@ def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, ta
     """What is still to do for `trials` records per task and template; existing ones count, and a smaller space is enough."""
     assignments = []
     for task, source in tasks.items():
-        records = database.records(task)
+        made = database.trials(task)
         templates = templates_for(task)
         for template in templates:
             space = template.space(task)
             assert space is not None
-            done = sum(record.schedule in space for record in records)
+            done = sum(record.schedule in space for record in made.records) + made.dropped_of(space.template, space.version)
             wanted = min(trials, template.enough_trials or trials)
             missing = max(0, space.size(wanted) - done) if done < wanted else 0
             assignments.append(Assignment(task, source, (), done, missing, template))
         if not templates:
-            done = len(records)
+            done = len(made)
             candidates = _sampled(task, source, target, trials) if done < trials else ()
             assignments.append(Assignment(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
     return assignments
@@ -320,6 +320,7 @@ class _Tuning:
             rng = random.Random(f"{task.name} {search.seed} {assignment.done}")
             self.strategy = make_strategy(search.strategy, template, task, seeds, rng, models)
             self.strategy.observe(self.database.records(task))
+            self.strategy.leave_out(self.database.trials(task))
 
     def start(self) -> None:
         """Say that the first batch is about to run."""
@@ -351,7 +352,7 @@ class _Tuning:
     def _propose(self, count: int) -> Sequence[Schedule]:
         if self.strategy is not None:
             return self.strategy.propose(count)
-        known = self.proposed | {record.schedule for record in self.database.records(self.assignment.task)}
-        chosen = [schedule for schedule in self.assignment.candidates if schedule not in known][:count]
+        trials = self.database.trials(self.assignment.task)
+        chosen = [one for one in self.assignment.candidates if one not in self.proposed and not trials.has(one)][:count]
         self.proposed.update(chosen)
         return chosen

@@ -1,0 +1,83 @@
+"""What a line of a compacted log keeps of a kernel, as JSON: rows of records' numbers, and digests of other schedules that were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.kernels.serial import Schedule, TraceSchedule
+from tvmmobile.schedules import KnobSchedule
+from tvmmobile.tuning.claims import RecordFigures, read_figures
+
+#: Characters of a digest (see `trials.digest`).
+DIGEST_LENGTH = 4
+#: Digests of schedules that were tried and have no record any more, by what `trials.family` files them under.
+Dropped = tuple[tuple[str, frozenset[str]], ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A record without what all records of a line have in common; `trial` says which one of the kernel's trials it was, from 1."""
+
+    trial: int
+    schedule: Schedule
+    figures: RecordFigures
+
+
+def read_kept(value: Mapping[str, Any]) -> tuple[tuple[Kept, ...], Dropped]:
+    """What `kept` and `dropped` of a line hold, in the order of trials; raises one of `records.MALFORMED` where they are not right."""
+    dropped = tuple((name, _digests(text)) for name, text in value.get("dropped", {}).items())
+    kept = sorted((one for group in value["kept"] for one in _read_group(group)), key=lambda one: one.trial)
+    if not kept and not dropped:
+        raise ValueError("it tells of no trial")
+    most = len(kept) + sum(len(digests) for _, digests in dropped)
+    numbers = {one.trial for one in kept}
+    if len(numbers) < len(kept) or (numbers and not 1 <= min(numbers) <= max(numbers) <= most):
+        raise ValueError(f"its records are not different ones of {most} trials")
+    return tuple(kept), dropped
+
+
+def written_kept(kept: Iterable[Kept], dropped: Dropped) -> dict[str, Any]:
+    """`kept` and `dropped` of a line."""
+    groups: dict[tuple[object, ...], dict[str, Any]] = {}
+    for one in kept:
+        schedule, figures = one.schedule, one.figures
+        if isinstance(schedule, TraceSchedule):
+            values: tuple[int, ...] = ()
+            group = groups.setdefault((schedule,), {"trace": schedule.trace, "rows": []})
+        else:
+            names, values = ",".join(name for name, _ in schedule.knobs), tuple(value for _, value in schedule.knobs)
+            key = schedule.template, schedule.version, names, bool(figures.samples_us)
+            group = groups.setdefault(key, {"template": schedule.template, "version": schedule.version, "knobs": names, "rows": []})
+        group["rows"].append([one.trial, figures.latency_us, figures.cycles, *values])
+        if figures.samples_us:
+            group.setdefault("samples_us", []).append(figures.samples_us)
+    told = {"dropped": {name: "".join(sorted(digests)) for name, digests in sorted(dropped) if digests}}
+    return {"kept": list(groups.values()), **(told if told["dropped"] else {})}
+
+
+def _read_group(group: Mapping[str, Any]) -> list[Kept]:
+    names = group["knobs"].split(",") if group.get("knobs") else []
+    rows = group["rows"]
+    return [_read_row(group, names, row, samples) for row, samples in zip(rows, group.get("samples_us", [()] * len(rows)), strict=True)]
+
+
+def _read_row(group: Mapping[str, Any], names: Sequence[str], row: Sequence[Any], samples: Any) -> Kept:
+    trial, latency_us, cycles, *values = row
+    if type(trial) is not int or any(type(value) is not int for value in values):
+        raise ValueError("a trial or a knob is not a whole number")
+    figures = read_figures({"latency_us": latency_us, "cycles": cycles, "samples_us": samples})
+    if figures.latency_us is None:
+        raise ValueError("a record that is kept has no latency")
+    knobs = tuple(zip(names, values, strict=True))
+    if "trace" in group:
+        return Kept(trial, TraceSchedule(str(group["trace"])), figures)
+    return Kept(trial, KnobSchedule(str(group["template"]), int(group["version"]), knobs), figures)
+
+
+def _digests(text: str) -> frozenset[str]:
+    found = frozenset(text[at : at + DIGEST_LENGTH] for at in range(0, len(text), DIGEST_LENGTH))
+    if not text.isascii() or len(found) * DIGEST_LENGTH != len(text):
+        raise ValueError("what was dropped is not a list of different digests")
+    return found

@@ -1,0 +1,157 @@
+"""Makes logs small: of each kernel the records that a later search or plan can still use, and which other schedules were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tvmmobile.graph.tasks import Task
+from tvmmobile.system.errors import UserError
+from tvmmobile.tuning.database import append_whole, content_of, locked, replace_log
+from tvmmobile.tuning.kept import Dropped
+from tvmmobile.tuning.logs.directories import own_logs, present_identity
+from tvmmobile.tuning.logs.inspection import Log, files_of, inspect
+from tvmmobile.tuning.logs.verify import cut_file, joined_lines
+from tvmmobile.tuning.records import Identity, KnownTasks, Record, encoded, encoded_kernel, usable
+from tvmmobile.tuning.trials import Trials, digest, family
+
+#: Records kept of a kernel, the fastest ones, if they are at most this many times slower than the fastest: an altered timing model makes
+#: none of the others the fastest.
+KEPT, SLOWEST = 8, 1.1
+
+
+@dataclass(frozen=True)
+class CompactedLog:
+    """What became of a log, or would: records, schedules without a record, and bytes, before and after. `found` is the log as it was.
+
+    Nothing was written where the content is the same; else the old log is in `backup`, `None` also after a dry run.
+    """
+
+    found: Log
+    records: tuple[int, int]
+    dropped: tuple[int, int]
+    size: tuple[int, int]
+    kernels: int
+    backup: Path | None
+
+
+@dataclass(frozen=True)
+class _Compacted:
+    """New content of a log, with its records and schedules without one."""
+
+    content: bytes
+    records: int
+    dropped: int
+    kernels: int
+
+
+def compact_logs(paths: Sequence[str | Path] = (), *, keep: int = KEPT, dry_run: bool = False) -> list[CompactedLog]:
+    """Compact logs: files, folders of devices, or directories of such; without any, the user's own.
+
+    Of each kernel and timing model the `keep` fastest records stay that are within 10 % of the fastest, the fastest of each template, and
+    each that was the fastest when it was made: the course of the search. Of all others it stays known that they were tried. Bad lines
+    are cut, as `verify_logs` does with `repair`. Each log is written whole or not at all.
+
+    Raises:
+        UserError: there are no logs, or one cannot be read or written; the others are compacted up to there.
+    """
+    if keep < 1:
+        raise UserError(f"{keep} records cannot be kept of a kernel.", "Give keep=1 or more.")
+    return [
+        compact(path, present_identity(path.parent.name), keep, dry_run) for path in files_of([Path(one) for one in paths or [own_logs()]])
+    ]
+
+
+def compact(path: Path, present: Identity | None, keep: int, dry_run: bool = False) -> CompactedLog:
+    """Compact one log; see `compact_logs`. `present` is what its device is measured as now, if that is known."""
+    content = content_of(path)
+    found = inspect(path, present, content) if dry_run else inspect(path, present)
+    new = _compacted(found, keep)
+    if found.foreign or dry_run or (new.content == content and not found.faults):
+        return _outcome(found, new, len(content), None)
+    with locked(path, f"{path} cannot be compacted", "The log is as it was; give yourself access, or free some disk space."):
+        content = content_of(path)
+        found = inspect(path, present, content)  # as it is now that nobody else can change it
+        new = _compacted(found, keep)
+        # First the copies: a crash in between leaves a line in both places rather than in none.
+        if found.faults:
+            append_whole(cut_file(path), joined_lines([line.text for line in found.faults]))
+        return _outcome(found, new, len(content), replace_log(path, new.content))
+
+
+def _outcome(found: Log, new: _Compacted, size: int, backup: Path | None) -> CompactedLog:
+    held = [line.held for line in found.lines if line.held is not None and not line.fault]
+    records, dropped = sum(len(line.records) for line in held), sum(len(digests) for line in held for _, digests in line.dropped)
+    return CompactedLog(found, (records, new.records), (dropped, new.dropped), (size, len(new.content)), new.kernels, backup)
+
+
+def _compacted(log: Log, keep: int) -> _Compacted:
+    """What a log becomes: its kernels in the order in which they first come, each with a line for every identity."""
+    kernels: dict[tuple[Identity, Task], Trials] = {}
+    times: dict[tuple[Identity, Task], str] = {}
+    for held in (line.held for line in log.lines if line.held is not None and not line.fault):
+        key = held.identity, held.task
+        kernels.setdefault(key, Trials()).add(held.records, held.dropped)
+        times[key] = max(times.get(key, ""), held.when)
+    text, records, dropped, known = [], 0, 0, KnownTasks()
+    for (identity, task), trials in kernels.items():
+        kept, others, again = _sorted_out(trials, keep, known)
+        if kept or others:
+            text.append(encoded_kernel(identity, task, kept, others, times[identity, task]))
+        text += [encoded(identity, record) for record in again]
+        records += len(kept) + len(again)
+        dropped += sum(len(digests) for _, digests in others)
+    return _Compacted("".join(text).encode(), records, dropped, len({task for _, task in kernels}))
+
+
+def _sorted_out(trials: Trials, keep: int, known: KnownTasks) -> tuple[list[Record], Dropped, list[Record]]:
+    """The records that stay, with their numbers; what the others leave behind; and what was measured again, whose lines say so."""
+    again = [record for record in trials.records if record.again]
+    others = [record for record in trials.records if not record.again]
+    can_be_built = {record.schedule for record in others if usable(record, known)}
+    wanted = set[object]()
+    for built in (True, False):  # what another version is faster with says nothing of this one's
+        wanted |= _wanted([record for record in others if (record.schedule in can_be_built) == built], keep)
+    dropped = {name: set(digests) for name, digests in trials.dropped.items()}
+    kept = []
+    for record in others:
+        if record.schedule in wanted:
+            kept.append(record)
+        else:
+            dropped.setdefault(family(record.schedule), set()).add(digest(record.schedule))
+    repeated = list(map(trials.number, again))
+    numbers = [number - sum(one < number for one in repeated) for number in map(trials.number, kept)]
+    numbers = _different(numbers, len(kept) + sum(map(len, dropped.values())))
+    kept = [replace(record, trial=number) for record, number in zip(kept, numbers, strict=True)]
+    return kept, tuple((name, frozenset(digests)) for name, digests in dropped.items() if digests), again
+
+
+def _different(numbers: list[int], most: int) -> list[int]:
+    """The nearest numbers from 1 to `most` that increase: where logs overlapped, trials were counted twice."""
+    for place, number in enumerate(numbers):
+        numbers[place] = max(number, numbers[place - 1] + 1 if place else 1)
+    for place in reversed(range(len(numbers))):
+        numbers[place] = min(numbers[place], most)
+        most = numbers[place] - 1
+    return numbers
+
+
+def _wanted(records: Sequence[Record], keep: int) -> set[object]:
+    """The schedules whose records stay."""
+    good = [(record.latency_us, str(record.schedule), record) for record in records if record.latency_us is not None]
+    ranked = [record for _, _, record in sorted(good, key=lambda one: one[:2])]
+    wanted = {record.schedule for record in ranked[:keep] if (record.latency_us or 0.0) <= SLOWEST * (ranked[0].latency_us or 0.0)}
+    first: dict[str, Record] = {}
+    for record in ranked:
+        first.setdefault(family(record.schedule), record)
+    return wanted | {record.schedule for record in (*first.values(), *_improvements(records))}
+
+
+def _improvements(records: Iterable[Record]) -> list[Record]:
+    """Those that were the fastest when they were made."""
+    found: list[Record] = []
+    for record in records:
+        if record.latency_us is not None and (not found or record.latency_us < (found[-1].latency_us or 0.0)):
+            found.append(record)
+    return found
