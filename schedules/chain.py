@@ -25,12 +25,12 @@ MOST_LAYERS = 4
 MOST_CHAIN_BYTES = 13312
 #: Of a product's weights for 16 channels, before a depthwise convolution.
 MOST_BEFORE_BYTES = 16384
-#: Of rings, and with the weights of a block of channels: what stays in 32 KiB of two ways while input and output pass.
-MOST_RING_BYTES, MOST_RESIDENT_BYTES = 16384, 32768
+#: The share of the first-level cache for rings: of its two ways, one; with the weights of a block of channels they may take all of it.
+RING_SHARE = 0.5
 #: Of a ring below which parts of columns are narrower than they need to be.
 LEAST_RING_BYTES = 1024
-#: Weights that stay in the cache beside rings, and what is too little to read all of the input for.
-SMALL_BYTES, LEAST_BLOCK_BYTES = 16384, 4096
+#: The share for weights that stay beside rings, and what is too little to read all of the input for.
+WEIGHT_SHARE, LEAST_BLOCK_BYTES = 0.5, 4096
 #: Outputs computed over outputs needed, along a row: what tiles may waste.
 MOST_WASTE = 1.1
 #: Columns of the dearest layer in a part, to begin with.
@@ -85,8 +85,8 @@ class Chain(Template):
         parts = min(
             options["parts"], key=lambda parts: abs(math.log2(max(layers, key=lambda layer: layer.macs).out_width / parts / USUAL_WIDTH))
         )
-        whole = (task.precision.bytes * products[0].in_channels * last.out_channels) if products else 0
-        blocks = min(options["blocks"], key=lambda blocks: abs(whole / blocks - SMALL_BYTES / 2))
+        whole, small = (task.precision.bytes * products[0].in_channels * last.out_channels) if products else 0, _small_bytes(task)
+        blocks = min(options["blocks"], key=lambda blocks: abs(whole / blocks - small / 2))
         usual = {"strip": 1, "parts": parts, "blocks": blocks, "rows": 7, "columns": 2 * lanes, "order": 0, "dw_rows": 1, "dw_columns": 7}
         usual |= {"image_pixels": 2, "image_columns": 8 * lanes, "gather": 1}
         return Space(self.name, self.version, options, _Fits(layers, task, options), usual)
@@ -186,9 +186,14 @@ def _blocks(product: Conv2d, task: Task) -> tuple[int, ...]:
     found = []
     for blocks in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
         weights = task.precision.bytes * depth * channels // blocks
-        if channels % (2 * task.lanes * blocks) == 0 and (blocks == 1 or weights >= LEAST_BLOCK_BYTES) and weights <= SMALL_BYTES:
+        if channels % (2 * task.lanes * blocks) == 0 and (blocks == 1 or weights >= LEAST_BLOCK_BYTES) and weights <= _small_bytes(task):
             found.append(blocks)
     return tuple(found) or (1,)
+
+
+def _small_bytes(task: Task) -> int:
+    """Weights that stay in the first-level cache beside rings."""
+    return int(WEIGHT_SHARE * task.machine.l1d_bytes)
 
 
 def _ring_bytes(memory: ChainMemory, task: Task) -> int:
@@ -237,11 +242,10 @@ class _Fits:
             return False
         if knobs["parts"] > 1 and rings < LEAST_RING_BYTES:
             return False
-        if knobs["gather"] != (weights <= SMALL_BYTES) and knobs["blocks"] == 1:
-            return False
-        if weights > MOST_RESIDENT_BYTES - MOST_RING_BYTES and knobs["blocks"] == 1:
-            return rings <= MOST_RING_BYTES
-        return rings + weights <= MOST_RESIDENT_BYTES
+        small, most = _small_bytes(self.task), self.task.machine.l1d_bytes
+        if knobs["blocks"] > 1 or weights <= small:
+            return rings + weights <= most and (knobs["blocks"] > 1 or bool(knobs["gather"]))
+        return rings <= RING_SHARE * most and not knobs["gather"]
 
     def _wastes_little(self, knobs: Knobs) -> bool:
         """Tiles divide the columns, as far as any do."""

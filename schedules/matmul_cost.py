@@ -8,30 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.space import Knobs, round_up
 
 LINE_BYTES = 64
-#: What can be counted on to stay in 32 KiB of two ways.
-RESIDENT_BYTES = 26624
-#: What can be counted on to stay in the 1 MiB of the second one while other things pass.
-SECOND_LEVEL_BYTES = 786432
-#: Cycles that a line costs beyond the instruction that asks for it: read from the second level, from memory, and written (Cortex-A72 as
-#: calibrated).
-LINE_READ, LINE_FROM_MEMORY, LINE_WRITTEN = 5.3, 14.4, 42.0
-#: Cycles of a tile beyond its multiplications: for each K block, and for bias and clamp.
+#: Multiply-adds' time of a tile beyond its multiplications: for each K block, and for bias and clamp.
 PER_K_BLOCK, PER_TILE = 3.5, 20.0
 #: Independent accumulators below which a step of K waits for the one before.
 LATENCY_BOUND = 8
 
 
-#: Cycles to multiply a vector of weights by its gate: those of storing it.
+#: Time to multiply a vector of weights by its gate: that of storing it.
 PER_SCALED_VECTOR = 2.0
 
 
 @dataclass(frozen=True)
 class Product:
-    """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate first; lanes of a vector and bytes of an element."""
+    """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate first; lanes of a vector and bytes of an element; and
+    the core. Times are in those of a vector's multiply-add, which is a cycle on a core that starts one in each.
+    """
 
     pixels: int
     depth: int
@@ -39,13 +35,13 @@ class Product:
     scaled: bool
     lanes: int
     bytes: int
+    machine: Machine
 
     @classmethod
     def of(cls, layer: Conv2d, task: Task) -> Product:
         """A 1×1 convolution's."""
-        return cls(
-            layer.out_height * layer.out_width, layer.in_channels, layer.out_channels, layer.scaled, task.lanes, task.precision.bytes
-        )
+        pixels, bytes_each = layer.out_height * layer.out_width, task.precision.bytes
+        return cls(pixels, layer.in_channels, layer.out_channels, layer.scaled, task.lanes, bytes_each, task.machine)
 
     @property
     def line(self) -> int:
@@ -53,16 +49,16 @@ class Product:
         return LINE_BYTES // self.bytes
 
     def cycles(self, knobs: Knobs) -> float:
-        """Estimated cycles with `Pointwise`'s knobs, on one thread."""
+        """Estimated time with `Pointwise`'s knobs, on one thread."""
         return self.multiplying(knobs["rows"], knobs["columns"], knobs["k_block"]) + self.moving(knobs)
 
     @property
     def least(self) -> float:
-        """Cycles of the multiplications alone."""
+        """Time of the multiplications alone."""
         return self.pixels * self.depth * self.channels / self.lanes
 
     def multiplying(self, rows: int, columns: int, k_block: int) -> float:
-        """Cycles of the multiplications, with those of the tiles at the edges, and of what begins and ends a tile."""
+        """Time of the multiplications, with those of the tiles at the edges, and of what begins and ends a tile."""
         tiles, rest = divmod(self.pixels, rows)
         panels, narrow = divmod(self.channels, columns)
         steps = -(-self.depth // (k_block or self.depth))
@@ -70,12 +66,13 @@ class Product:
         for height, row_tiles in ((rows, tiles), (rest, 1 if rest else 0)):
             for width, column_tiles in ((columns, panels), (round_up(narrow, self.lanes), 1 if narrow else 0)):
                 accumulators = height * width // self.lanes
-                tile = max(accumulators, LATENCY_BOUND) * self.depth + steps * PER_K_BLOCK + PER_TILE
+                partial = max(PER_K_BLOCK, accumulators * self.machine.stores_multiply)
+                tile = max(accumulators, LATENCY_BOUND) * self.depth + steps * partial + PER_TILE
                 cycles += tile * row_tiles * column_tiles
         return cycles
 
     def moving(self, knobs: Knobs) -> float:
-        """Cycles of the lines of A, W and C that come and go.
+        """Time for the lines of A, W and C that come and go.
 
         Something that is come back to is still in the first-level cache if what was touched in between fits with it.
         """
@@ -97,19 +94,23 @@ class Product:
         written = self.pixels * self.channels / self.line
         again_c = 0.0 if self._stay(m * n, m * k, k * n) else self.depth / k - 1
         return (
-            read_a + read_w + written * (again_c * LINE_READ + LINE_WRITTEN) + (self._scaling(k * n, self.pixels / m) if self.scaled else 0)
+            read_a
+            + read_w
+            + written * (again_c * self.machine.line_read + self.machine.line_written)
+            + (self._scaling(k * n, self.pixels / m) if self.scaled else 0)
         )
 
     def _scaling(self, block: float, times: float) -> float:
-        """Cycles to multiply all weights by their gate so many times, block by block into a buffer."""
+        """Time to multiply all weights by their gate so many times, block by block into a buffer."""
         weights = self.depth * self.channels
-        missed = 0.0 if self._stay(block, block) else weights / self.line * LINE_WRITTEN
+        missed = 0.0 if self._stay(block, block) else weights / self.line * self.machine.line_written
         return times * (weights / self.lanes * PER_SCALED_VECTOR + missed)
 
     def _line(self, extent: int, passes: bool, times: float) -> float:
-        """Cycles to read a line of A or W: from memory again where all of it passes several times and is too much for the second level."""
-        return LINE_FROM_MEMORY if passes and times > 1 and extent * self.depth * self.bytes > SECOND_LEVEL_BYTES else LINE_READ
+        """Time to read a line of A or W: from memory again where all of it passes several times and is too much for the caches."""
+        again = passes and times > 1 and extent * self.depth * self.bytes > self.machine.cached_bytes
+        return self.machine.line_from_memory if again else self.machine.line_read
 
     def _stay(self, *elements: float) -> bool:
         """Whether so many elements stay in the first-level cache together."""
-        return sum(elements) * self.bytes <= RESIDENT_BYTES
+        return sum(elements) * self.bytes <= self.machine.resident_bytes

@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
-from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel, input_of
 from tvmmobile.schedules.epilogue import layer_body, pack_constants
@@ -66,9 +65,7 @@ class Pointwise(Template):
         usual = {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "axis": 0}
 
         def fits(knobs: Knobs) -> bool:
-            return tuple(knobs[name] for name in options) in _likely(
-                Product.of(layer, task), task.machine, out_block, tuple(options.items())
-            )
+            return tuple(knobs[name] for name in options) in _likely(Product.of(layer, task), out_block, tuple(options.items()))
 
         return Space(self.name, self.version, options, fits, usual)
 
@@ -124,16 +121,14 @@ def _pixels(layer: Conv2d) -> Pixels:
 
 
 @functools.lru_cache(maxsize=256)
-def _likely(
-    product: Product, machine: Machine, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]
-) -> frozenset[tuple[int, ...]]:
+def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> frozenset[tuple[int, ...]]:
     """The combinations that cost least by counting."""
     choices = dict(options)
     tiles = [
         (rows, columns)
         for rows, columns in itertools.product(choices["rows"], choices["columns"])
         # A panel that crosses blocks of the output has its vectors' places worked out one by one.
-        if good_tile(machine, product.lanes, rows, columns, product.pixels, product.channels)
+        if good_tile(product.machine, product.lanes, rows, columns, product.pixels, product.channels)
         and (out_block == product.channels or out_block % columns == 0)
     ]
     others = [name for name in choices if name not in ("rows", "columns", "axis")]

@@ -21,8 +21,8 @@ from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest
 
-#: Of what lies between the layers, per strip: half of the boards' smallest first-level cache, and what still amortises a strip's start.
-MOST_BYTES, LEAST_BYTES = 16384, 2048
+#: The share of the first-level cache for what lies between the layers, per strip, and the bytes that still amortise a strip's start.
+STRIP_SHARE, LEAST_BYTES = 0.5, 2048
 #: Weights of the 1×1 convolution, which every strip reads again: beyond, that costs more than what lies between the layers (128 × 256 at
 #: 28 × 28 pixels: 4.71 ms either way; 256 × 256: 8.99 ms, alone 9.00 ms; 512 × 512 at 14 × 14: 10.1 and 9.0 ms; modelled, Pi 4).
 MOST_WEIGHT_BYTES = 65536
@@ -81,7 +81,7 @@ class Separable(Template):
             if (knobs["order"] == 1 and knobs["n_block"]) or (knobs["order"] == 0 and second.out_channels <= knobs["columns"]):
                 return False
             between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels * task.precision.bytes
-            if not LEAST_BYTES <= between <= MOST_BYTES:
+            if not LEAST_BYTES <= between <= STRIP_SHARE * task.machine.l1d_bytes:
                 return False
             strip = knobs["strip"] * -(-width // knobs["parts"])
             good = good_tile(task.machine, lanes, knobs["rows"], knobs["columns"], strip, second.out_channels)

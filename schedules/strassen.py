@@ -24,19 +24,21 @@ LEAST_CHANNELS = STRASSEN_CHANNELS
 LEAST_PIXELS = 8
 #: A sum of blocks of A: all panels of a product read it again, so that it has to stay in the first-level cache while weights and output
 #: pass; the smaller it is, the more often these pass (14 × 14 with 512 → 512: 6.3 KB 7.26 ms, 12.5 KB 7.20 ms, 14.3 KB 7.61 ms,
-#: 25 KB 7.66 ms).
-LEAST_BYTES, MOST_BYTES = 6144, 13000
-#: Packed weights that every part reads again (14 × 14 with 256 → 512, 0.9 MB: 3.70 ms in one part, 3.79 ms in two; 28 × 28 with 256 → 256,
-#: 0.45 MB: 7.57 and 7.47 ms).
-MOST_WEIGHT_BYTES = 524288
+#: 25 KB 7.66 ms; modelled, Pi 4). So of two ways it has less than one; with more it has all that stays (Pi 5, the same layer: 12.5 KB
+#: 2.53 ms, 25 KB 2.51 ms, 50 KB 2.48 ms).
+LEAST_BYTES, TWO_WAY_SHARE = 6144, 0.3968
+#: Packed weights that every part reads again, as a share of what the caches hold (14 × 14 with 256 → 512, 0.9 MB: 3.70 ms in one part, 3.79
+#: ms in two; 28 × 28 with 256 → 256, 0.45 MB: 7.57 and 7.47 ms; modelled, Pi 4, with 0.75 MB).
+WEIGHT_SHARE = 2 / 3
 #: Blocks of output channels of which a line is no longer in the cache when the next panel comes to it: 512 channels together take 7.48 ms
 #: panel by panel and 7.27 ms with two in turns; blocks of 16 7.20 and 7.21 ms.
 SHARED_BLOCK = 16
 #: Of the time; the pixels after the last whole tile.
 MOST_TAIL = 0.08
-#: With more pixels than this the input and the output would not stay in the second-level cache for all seven products (256 channels).
-USUAL_PIXELS = 392
-#: Steps of K per block to begin with.
+#: With more of a cache for each pixel than this the input and the output stay there for all seven products (256 channels; 28 × 28 in two
+#: parts and in one: 7.47 and 7.57 ms modelled on a Pi 4 with 0.75 MB for them, 2.66 and 2.57 ms on a Pi 5 with 1.5 MB).
+USUAL_PIXEL_BYTES = 2006
+#: Steps of K per block to begin with, where the cache has two ways; twice as many where it has more.
 USUAL_K_BLOCK = 64
 
 
@@ -71,7 +73,9 @@ class Strassen(Template):
         in_block, out_block = channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.out_channels)
         if any(extent % task.lanes for extent in (depth, channels, in_block, out_block)):
             return None
-        weight_bytes = len(STEPS) * depth * channels * task.precision.bytes
+        many_weights = len(STEPS) * depth * channels * task.precision.bytes > WEIGHT_SHARE * task.machine.cached_bytes
+        many_ways = task.machine.l1d_ways > 2
+        most_bytes = task.machine.resident_bytes if many_ways else int(TWO_WAY_SHARE * task.machine.l1d_bytes)
         options = {
             "rows": up_to((4, 5, 6, 7, 8), pixels // 2),
             "columns": tuple(vectors * task.lanes for vectors in (2, 3, 1) if channels % (vectors * task.lanes) == 0)[:1],
@@ -89,7 +93,7 @@ class Strassen(Template):
                 return False
             if depth % (knobs["k_block"] or depth) or (knobs["n_block"] > 1 and out_block <= SHARED_BLOCK):
                 return False
-            if (knobs["parts"] > 1 and weight_bytes > MOST_WEIGHT_BYTES) or (knobs["axis"] == 1 and knobs["parts"] < task.threads):
+            if (knobs["parts"] > 1 and many_weights) or (knobs["axis"] == 1 and knobs["parts"] < task.threads):
                 return False
             half = _half(pixels, knobs)
             block = knobs["m_block"] * knobs["rows"]
@@ -98,12 +102,14 @@ class Strassen(Template):
                 return False
             size = _sum_bytes(task, half, depth, knobs)
             smallest = LEAST_BYTES if block or knobs["k_block"] else 0
-            return _tail(task, half, knobs) <= MOST_TAIL and smallest <= size <= MOST_BYTES
+            return _tail(task, half, knobs) <= MOST_TAIL and smallest <= size <= most_bytes
 
-        parts = 1 if weight_bytes > MOST_WEIGHT_BYTES else max(round(pixels / USUAL_PIXELS), 1)
+        parts = 1 if many_weights else max(round(pixels * USUAL_PIXEL_BYTES / task.machine.cached_bytes), 1)
         rows = min((7, 8, 6), key=lambda height: waste(_half(pixels, {"parts": parts}), height))
-        k_block = 0 if depth <= USUAL_K_BLOCK else USUAL_K_BLOCK
-        usual = {"rows": rows, "columns": 2 * task.lanes, "parts": parts, "m_block": 7, "n_block": 1, "k_block": k_block, "axis": 0}
+        usual = {"rows": rows, "columns": 2 * task.lanes, "parts": parts, "m_block": 7, "n_block": 1, "axis": 0}
+        usual["k_block"] = 0 if depth <= USUAL_K_BLOCK * (1 + many_ways) else USUAL_K_BLOCK * (1 + many_ways)
+        if many_ways and _sum_bytes(task, _half(pixels, usual), depth, {**usual, "m_block": 0}) <= most_bytes:
+            usual["m_block"] = 0
         return Space(self.name, self.version, options, fits, usual)
 
     def executed_macs(self, task: Task) -> float:

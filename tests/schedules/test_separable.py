@@ -18,7 +18,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.kernels.serial import schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.schedules import Space, template_for
-from tvmmobile.schedules.separable import LEAST_BYTES, MOST_BYTES, MOST_WEIGHT_BYTES, Separable
+from tvmmobile.schedules.separable import LEAST_BYTES, MOST_WEIGHT_BYTES, Separable
 
 TOLERANCE = 1e-5
 RELU6: Clamp = (0.0, 6.0)
@@ -67,7 +67,7 @@ def test_spaces(task: Task, threads: int) -> None:
     for schedule in members:
         knobs = schedule.values
         between = 4 * knobs["strip"] * -(-first.out_width // knobs["parts"]) * first.out_channels
-        assert LEAST_BYTES <= between <= MOST_BYTES and knobs["dw_rows"] <= knobs["strip"]
+        assert LEAST_BYTES <= between <= 16384 and knobs["dw_rows"] <= knobs["strip"]
     assert all(space.mutate(schedule, random.Random(1)) in set(members) for schedule in members[:5])
     assert all(schedule_from_json(json.loads(json.dumps(schedule_to_json(schedule)))) == schedule for schedule in members[:5])
     assert task_from_json(task_to_json(task)) == task

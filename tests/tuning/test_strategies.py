@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 
 from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, template_for
 from tvmmobile.tuning.database import Database
@@ -19,7 +21,7 @@ from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.strategy import Strategy
 from tvmmobile.tuning.search.tuner import BATCH, make_strategy
 
-TASK = Task((Conv2d(14, 14, 256, 512, clamp=(0.0, 6.0)),))
+TASK = Task((Conv2d(14, 14, 256, 512, clamp=(0.0, 6.0)),), machine=machine_of("cortex-a72"))
 SMALL = Task((Conv2d(4, 4, 8, 8, clamp=(0.0, 6.0)),))
 NAMES = ("random", "climb", "evolution")
 
@@ -123,3 +125,14 @@ def test_a_new_kernel_starts_from_its_neighbours() -> None:
     template = template_for(TASK)
     assert template is not None
     assert nearest_schedules(TASK, database, template)[0] == space_of(TASK).nearest(best[near])
+
+
+def test_old_records_teach_for_the_core_they_are_of() -> None:
+    """A log does not say which core it is of; the features of its schedules depend on it."""
+    rows = []
+    for machine in (BASELINE, machine_of("cortex-a76")):
+        model = CostModel("pointwise", space_of(TASK).version, machine)
+        model.add([Record(TASK, schedule, latency_us(schedule)) for schedule in list(space_of(TASK))[:1]])
+        rows.append(model._rows[0])
+        assert rows[-1] == model._features(replace(TASK, machine=machine), next(iter(space_of(TASK))))
+    assert rows[0] != rows[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _KIB, _MIB = 1 << 10, 1 << 20
 
@@ -14,13 +14,18 @@ class Machine:
     Attributes:
         fma_lanes_per_cycle: float32 multiply-adds that it can start in a cycle (Arm's optimisation guides).
         l1d_bytes: its first-level data cache.
+        l1d_ways: lines of the same set that it keeps.
         l2_bytes: the level behind it.
+        l3_bytes: a third level; 0 where there is none.
         has: instructions beyond ARMv8.0: `half` (arithmetic in half precision), `dot` (SDOT, UDOT), `matrix` (SMMLA).
         in_order: starts instructions in the order of the program.
         inserts_beside: whether the insertion of 8 bytes from a general register starts beside an FMLA; of cores in order.
         vector_bytes: of a vector register.
         registers: vector registers.
-        accumulators: independent sums that keep its multipliers busy.
+        accumulators: independent sums that keep its multipliers busy: latency × multiply-adds of a vector per cycle, or as measured.
+        stores_multiply: a vector's store takes a slot of the pipelines that multiply.
+        line_read, line_from_memory, line_written: what a line of 64 bytes costs beyond the instruction that asks for it, in the time of a
+            vector's multiply-add: read from the second level, from memory, and written.
     """
 
     fma_lanes_per_cycle: int = 4
@@ -31,32 +36,69 @@ class Machine:
     inserts_beside: bool = False
     vector_bytes: int = 16
     registers: int = 32
-    #: One FMA a cycle at the A72's latency of 7 cycles (3 when chained); measured, 12 suffice. Other cores were not measured.
     accumulators: int = 12
+    l1d_ways: int = 2
+    l3_bytes: int = 0
+    stores_multiply: bool = False
+    line_read: float = 5.3
+    line_from_memory: float = 14.4
+    line_written: float = 42.0
+
+    @property
+    def resident_bytes(self) -> int:
+        """What can be counted on to stay in the first level while other things pass."""
+        return self.l1d_bytes * 13 // 16
+
+    @property
+    def cached_bytes(self) -> int:
+        """The same of all levels."""
+        return max(self.l2_bytes, self.l3_bytes) * 3 // 4
 
 
 _V8_2 = ("half", "dot")
 _V9 = (*_V8_2, "matrix")
+#: 64-bit pipelines that take a Q-form multiply-add every other cycle each: as the Cortex-A72, with its latency of 7 cycles (3 from
+#: accumulator to accumulator). Measured there, 12 sums suffice.
+_A73 = Machine(l1d_bytes=64 * _KIB, l1d_ways=16, l2_bytes=1 * _MIB)
+#: Two pipelines of 128 bits, 4 cycles from a multiply-add to its result. Lines from a level of its own cost nothing that could be measured,
+#: those that leave for memory the most (as calibrated for the Cortex-A76).
+_A76 = Machine(
+    8,
+    64 * _KIB,
+    512 * _KIB,
+    _V8_2,
+    accumulators=8,
+    l1d_ways=4,
+    l3_bytes=2 * _MIB,
+    stores_multiply=True,
+    line_read=0.2,
+    line_from_memory=5.0,
+    line_written=20.0,
+)
+_X1 = replace(_A76, fma_lanes_per_cycle=16, l2_bytes=1 * _MIB, accumulators=16)
+#: In order, a vector's multiply-add a cycle, with a result after 8 cycles (Cortex-A55: 4). Four lines a set.
+_A53 = Machine(in_order=True, accumulators=8, l1d_ways=4)
+_A55 = replace(_A53, l2_bytes=256 * _KIB, has=_V8_2, inserts_beside=True)
 #: By LLVM's name. Sizes of caches are the usual ones, for boards that do not show them.
 _MACHINES = {
-    "cortex-a35": Machine(in_order=True),
-    "cortex-a53": Machine(in_order=True),
-    "cortex-a55": Machine(l2_bytes=256 * _KIB, has=_V8_2, in_order=True, inserts_beside=True),
+    "cortex-a35": _A53,
+    "cortex-a53": _A53,
+    "cortex-a55": _A55,
     "cortex-a57": Machine(l2_bytes=2 * _MIB),
     "cortex-a72": Machine(l2_bytes=1 * _MIB),
-    "cortex-a73": Machine(4, 64 * _KIB, 1 * _MIB),
-    "cortex-a75": Machine(8, 64 * _KIB, 256 * _KIB, _V8_2),
-    "cortex-a76": Machine(8, 64 * _KIB, 512 * _KIB, _V8_2),
-    "neoverse-n1": Machine(8, 64 * _KIB, 1 * _MIB, _V8_2),
-    "cortex-a77": Machine(8, 64 * _KIB, 512 * _KIB, _V8_2),
-    "cortex-a78": Machine(8, 64 * _KIB, 512 * _KIB, _V8_2),
-    "cortex-a78c": Machine(8, 64 * _KIB, 512 * _KIB, _V8_2),
-    "cortex-x1": Machine(16, 64 * _KIB, 1 * _MIB, _V8_2),
-    "cortex-a510": Machine(8, 32 * _KIB, 256 * _KIB, _V9, in_order=True, inserts_beside=True),
-    "cortex-a710": Machine(8, 64 * _KIB, 512 * _KIB, _V9),
-    "cortex-a715": Machine(8, 64 * _KIB, 512 * _KIB, _V9),
-    "cortex-x2": Machine(16, 64 * _KIB, 1 * _MIB, _V9),
-    "cortex-x3": Machine(16, 64 * _KIB, 1 * _MIB, _V9),
+    "cortex-a73": _A73,
+    "cortex-a75": replace(_A73, fma_lanes_per_cycle=8, l2_bytes=256 * _KIB, has=_V8_2),
+    "cortex-a76": _A76,
+    "neoverse-n1": replace(_A76, l2_bytes=1 * _MIB),
+    "cortex-a77": _A76,
+    "cortex-a78": _A76,
+    "cortex-a78c": _A76,
+    "cortex-x1": _X1,
+    "cortex-a510": replace(_A55, fma_lanes_per_cycle=8, has=_V9),
+    "cortex-a710": replace(_A76, has=_V9),
+    "cortex-a715": replace(_A76, has=_V9),
+    "cortex-x2": replace(_X1, has=_V9),
+    "cortex-x3": replace(_X1, has=_V9),
 }
 #: What every AArch64 core can do.
 BASELINE = Machine()

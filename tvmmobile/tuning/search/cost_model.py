@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Template, template_named
 from tvmmobile.tuning.database import Database
@@ -24,13 +26,13 @@ _FAILURE_FACTOR = 2.0
 
 
 class CostModel:
-    """Predicts which schedules of one template and version are fast; records of others are ignored."""
+    """Predicts which schedules of one template and version are fast on a core; records of others are ignored."""
 
-    def __init__(self, template: str, version: int) -> None:
+    def __init__(self, template: str, version: int, machine: Machine = BASELINE) -> None:
         found = template_named(template, version)
         if found is None:
             raise ValueError(f"no template {template}@{version}")
-        self._template = found
+        self._template, self._machine = found, machine
         self._rows: list[list[float]] = []
         self._targets: list[float] = []
         self._booster: Any = None
@@ -44,7 +46,7 @@ class CostModel:
                 continue
             if schedule.version != self._template.version:
                 continue
-            self._rows.append(self._features(record.task, schedule))
+            self._rows.append(self._features(replace(record.task, machine=self._machine), schedule))
             failed = record.latency_us is None
             self._targets.append(math.nan if failed else math.log((record.latency_us or 0.0) / max(record.task.macs, 1)))
 
@@ -81,14 +83,14 @@ class CostModel:
 class CostModels:
     """One for each template, shared by all tasks; each begins with what a database knows when it is first asked for."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Database, machine: Machine = BASELINE) -> None:
+        self.database, self._machine = database, machine
         self._models: dict[str, CostModel] = {}
 
     def of(self, template: Template) -> CostModel:
         """A template's."""
         if template.name not in self._models:
-            model = self._models[template.name] = CostModel(template.name, template.version)
+            model = self._models[template.name] = CostModel(template.name, template.version, self._machine)
             for task in self.database.tasks():
                 model.add(self.database.records(task))
         return self._models[template.name]

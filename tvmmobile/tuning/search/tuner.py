@@ -131,7 +131,7 @@ def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, li
     Candidates of a board that is watched are measured when it is cool, and again where its state spoiled them; they count a batch at a
     time, once that is known. Raises `DeviceUnavailable` where the device went away and did not come back.
     """
-    models, runner = CostModels(database), _Runner(bench, search.deadlines)
+    models, runner = CostModels(database, bench.profile.machine), _Runner(bench, search.deadlines)
     tunings = (_Tuning(assignment, models, search, listener) for assignment in assignments if assignment.missing)
     if bench.profile.origin.modelled:
         for tuning in tunings:
