@@ -30,10 +30,12 @@ from tvmmobile.pipeline.run import start as start
 from tvmmobile.pipeline.selftest import check_device as check_device
 from tvmmobile.pipeline.tune import plan_tuning as plan_tuning
 from tvmmobile.pipeline.tune import tune as tune
+from tvmmobile.pipeline.validation.validate import validate_device as validate_device
 from tvmmobile.results.file import Results as Results
 from tvmmobile.results.file import VariantResult as VariantResult
 from tvmmobile.results.file import read_results as read_results
 from tvmmobile.results.report.render import report as report
+from tvmmobile.results.validation import read_validation as read_validation
 from tvmmobile.system.doctor import diagnose as diagnose
 from tvmmobile.system.errors import DeviceUnavailable as DeviceUnavailable
 from tvmmobile.system.errors import Disagreement as Disagreement
