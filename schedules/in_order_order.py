@@ -15,6 +15,8 @@ import functools
 import itertools
 from dataclasses import dataclass, field
 
+from tvmmobile.graph.machine import Machine
+
 REGISTERS = 32
 #: Registers for vectors of W, at most: more only delay the first pass.
 MOST = 6
@@ -27,8 +29,36 @@ _LOADED, _INSERTED, _ADDED = 4, 2, 3
 _ADDERS = 4
 #: General registers that loads go through.
 TEMPORARIES = 10
-#: How many FMLAs before the first one that needs it a half is inserted at the latest; the best one is chosen.
-_MARGINS = range(4, 45, 2)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When insertions happen, where they take cycles of their own.
+
+    Attributes:
+        train: FMLAs before the first one that needs a half, when a train of insertions begins at the latest.
+        single: the same for an insertion that no other one shares its cycle with.
+        mixed: whether the most urgent half goes with the least urgent one, rather than with the next.
+    """
+
+    train: int
+    single: int
+    mixed: bool
+
+
+#: Of 210, those that give the shortest passes for tiles of 12 to 24 vectors; of these, the best one is taken.
+_POLICIES = (
+    *(Policy(train, single, False) for train, single in ((14, 12), (12, 12), (8, 6), (14, 45))),
+    *(Policy(train, single, True) for train, single in ((16, 45), (18, 3), (10, 1), (10, 12), (20, 45), (12, 1))),
+)
+
+
+def inner_order(machine: Machine, lanes: int) -> int:
+    """Who orders the loop of a register tile on a core, for vectors of so many lanes.
+
+    0 stands for LLVM, 1 and 2 for this module; 2 where an insertion starts beside an FMLA.
+    """
+    return (2 if machine.inserts_beside else 1) if machine.in_order and lanes == STEPS else 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +68,15 @@ class TileShape:
     rows: int
     vectors: int
     beside: bool
+
+    @property
+    def cycles(self) -> float:
+        """About how many a pass takes."""
+        multiplies, halves = STEPS * self.rows * self.vectors, 2 * (STEPS * self.vectors + self.rows)
+        if self.beside:
+            return max(multiplies, multiplies / 2 + halves + 2)
+        # With fewer than three registers for W, insertions seldom find another one to share their cycle.
+        return multiplies + halves / 2 + 2 + (halves / 3 if self.weights < 3 else 0)
 
     @staticmethod
     def fits(rows: int, vectors: int) -> bool:
@@ -121,7 +160,7 @@ def needs(shape: TileShape, last: bool) -> list[_Need]:
 @functools.cache
 def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple[LoopAction, ...]:
     """The instructions of one pass; `advance` additions come before the loads of the next pass's A, `finish` after all loads."""
-    passes = [_Pass(shape, last, advance, finish, margin) for margin in _MARGINS]
+    passes = [_Pass(shape, last, advance, finish, policy) for policy in _POLICIES[: 1 if shape.beside else None]]
     best = min(passes, key=lambda one: one.cycle)
     return tuple(best.actions)
 
@@ -134,7 +173,7 @@ class _Pass:
     last: bool
     advance: int
     finish: int
-    margin: int
+    policy: Policy
     actions: list[LoopAction] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -158,7 +197,7 @@ class _Pass:
 
     def _cycle(self) -> None:
         due, able = self._insertable(), self._can_multiply()
-        urgent = bool(due) and (not able or len(due) > 1 or due[0].need - self.done <= self.margin)
+        urgent = bool(due) and (not able or len(due) > 1 or due[0].need - self.done <= self.policy.single)
         if self.shape.beside:
             if able:
                 self._multiply([self._insert(due[0])] if due else [])
@@ -168,7 +207,8 @@ class _Pass:
             while not self._adders_free():  # the core waits
                 self.quiet.add(self.cycle)
                 self.cycle += 1
-            self._quiet([self._insert(need) for need in due[:2]])
+            pair = due[:2] if len(due) < 2 or not self.policy.mixed else [due[0], due[-1]]
+            self._quiet([self._insert(need) for need in pair])
         elif not able or self._train_due():
             self._quiet([])
         else:
@@ -182,7 +222,7 @@ class _Pass:
         if any(self.cycle - back in self.quiet for back in range(1, _ADDERS + 1)):
             return False
         soon = [need for need in self.to_insert if need.release <= self.done + 3]
-        return bool(soon) and soon[0].need - self.done <= self.margin
+        return bool(soon) and soon[0].need - self.done <= self.policy.train
 
     def _can_multiply(self) -> bool:
         if self.done == len(self.multiplies):

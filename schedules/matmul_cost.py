@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.in_order_order import STEPS, TileShape, inner_order
 from tvmmobile.schedules.space import Knobs, round_up
 
 LINE_BYTES = 64
@@ -66,8 +67,10 @@ class Product:
         for height, row_tiles in ((rows, tiles), (rest, 1 if rest else 0)):
             for width, column_tiles in ((columns, panels), (round_up(narrow, self.lanes), 1 if narrow else 0)):
                 accumulators = height * width // self.lanes
+                order = inner_order(self.machine, self.lanes)
+                step = TileShape(height, width // self.lanes, order == 2).cycles / STEPS if order else accumulators
                 partial = max(PER_K_BLOCK, accumulators * self.machine.stores_multiply)
-                tile = max(accumulators, LATENCY_BOUND) * self.depth + steps * partial + PER_TILE
+                tile = max(step, LATENCY_BOUND) * self.depth + steps * partial + PER_TILE
                 cycles += tile * row_tiles * column_tiles
         return cycles
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.in_order_order import STEPS
+from tvmmobile.schedules.in_order_order import inner_order
 from tvmmobile.schedules.space import Knobs, Space
 
 if TYPE_CHECKING:
@@ -40,12 +40,11 @@ def _steps() -> frozenset[str]:
 def with_inner(space: Space, task: Task) -> Space:
     """The space with the knob `inner`: who orders the instructions of a register tile's loop.
 
-    0, or no such knob: LLVM. 1 and 2: `in_order_order`, for cores that issue in order; 2 where an insertion starts beside an FMLA.
+    Its values are those of `inner_order`; without it, LLVM orders. Only cores that issue in order have it.
     """
-    machine, optional = task.machine, {"inner": (0, 1, 2)}
-    if not machine.in_order or task.lanes != STEPS:
+    order, optional = inner_order(task.machine, task.lanes), {"inner": (0, 1, 2)}
+    if not order:
         return replace(space, optional=optional)
-    order = 2 if machine.inserts_beside else 1
     return replace(space, options={**space.options, "inner": (order,)}, usual={**space.usual, "inner": order}, optional=optional)
 
 
