@@ -72,7 +72,7 @@ def _index(comparison: Comparison, stem: str) -> str:
         "",
         *_boards(comparison, stem),
         "",
-        "Modelled milliseconds of the first network of each board's own page, which has all of them, and of each library.",
+        "The last two columns are modelled milliseconds of the first network; each board's page has all networks and all libraries.",
         "",
         *(_kernels(comparison) if any(one.system in MAKERS for one in comparison.kernels) else ()),
         _LEFT_OUT,
