@@ -28,8 +28,10 @@ def draw_boards(comparison: Comparison, path: Path) -> None:
     """
     places = list(dict.fromkeys((row.cell.board, row.cell.threads) for row in comparison.rows))
     with _figure(path, (8.0, 1.6 + 0.32 * len(places)), 1) as (figure, (panel,)):
-        names, marks = [], dict[str, list[tuple[float, int]]]()
+        names, marks, boards = [], dict[str, list[tuple[float, int]]](), list(comparison.context.boards)
         for at, (board, threads) in enumerate(places):
+            if boards.index(board) % 2:
+                panel.axhspan(at - 0.5, at + 0.5, color="#f3f3f3", zorder=0)
             names.append(f"{comparison.context.boards[board].board}, {_threads(threads)}")
             for cell, members in by_cell(comparison.rows_of(board, threads)).items():
                 found = next((ratio(row, best_peer(members)) for row in members if row.system == OURS), None)
@@ -46,14 +48,14 @@ def draw_boards(comparison: Comparison, path: Path) -> None:
             panel.scatter([value for value, _ in points], [at for _, at in points], color=colour, label=label, **style)
         panel.axvline(1, color="#888888", linewidth=0.8)
         panel.set_yticks(range(len(places)), names)
-        panel.set_ylim(len(places) - 0.4, -0.6)
+        panel.set_ylim(len(places) - 0.5, -0.5)
         values = [value for points in marks.values() for value, _ in points]
         panel.set_xlim(min([0.5, *values]) - 0.05, max([1.0, *values]) + 0.05)
         panel.grid(axis="x", color="#dddddd", linewidth=0.6)
         panel.set_xlabel("ours ÷ best other library, modelled latency: less is faster")
         panel.set_title("float32, batch 1; all modelled", fontsize=9)
         if marks:
-            panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+            panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
         figure.tight_layout()
 
 
