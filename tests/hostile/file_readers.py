@@ -215,17 +215,34 @@ def _calibration(folder: Path) -> Prepared:
 
 
 def _board(folder: Path) -> Prepared:
+    from own_boards import calibrated_board
+
     from tvmmobile.virtual.board import BOARDS, read_board
+    from tvmmobile.virtual.calibration.fit import calibration_of, run_hash
 
     path = folder / "pi4.toml"
     fifth = (BOARDS / "pi5.toml").read_text(encoding="utf-8").replace('"pi5"', '"pi4"')
 
     def use() -> object:
         board = read_board(path)
-        return board.digest, board.line_copy_ns
+        fit = calibration_of(board) if board.calibration else None
+        return board.digest, board.line_copy_ns, fit and (fit.digest, run_hash(board))
 
     kinds = (BOARDS / "rk3588.toml").read_text(encoding="utf-8").replace('"rk3588"', '"pi4"')
-    return [(BOARDS / "pi4.toml").read_bytes(), fifth.encode(), kinds.encode()], at(path, use)
+    own = calibrated_board(path, stores=0.5).read_bytes()
+    return [(BOARDS / "pi4.toml").read_bytes(), fifth.encode(), kinds.encode(), own], at(path, use)
+
+
+def _validation(folder: Path) -> Prepared:
+    """What is read is also fitted to."""
+    from validation_samples import compared, observed, validated
+
+    from tvmmobile.pipeline.validation.refit import refit_board
+    from tvmmobile.results.validation import read_validation, write_validation
+
+    path, fitted = folder / "validation.json", folder / "fitted.toml"
+    write_validation(validated(observed(9, 0.02)), path)
+    return [path.read_bytes()], at(path, lambda: refit_board(read_validation(path), compared(), fitted))
 
 
 def device_text() -> bytes:
@@ -329,6 +346,7 @@ READERS = (
     Reader("reference", "zip", _reference, cost=8),
     Reader("calibration", "json", _calibration, cost=4),
     Reader("board", "text", _board, cost=3),
+    Reader("validation", "json", _validation, cost=20),
     Reader("device", "json", _device, cost=2),
     Reader("labels", "text", _labels),
     Reader("image", "bytes", _image, cost=6),

@@ -27,7 +27,7 @@ _KIND = FileKind("a validation of tvmmobile", "Name a file that `tvmmobile devic
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _Correlation = Annotated[float, Field(ge=-1, le=1)]
 _Text = Annotated[str, Field(max_length=200)]
-_Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
+_Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9)]
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ _Cycles = Annotated[float, Field(gt=0, le=1000)]
 _Latency = Annotated[float, Field(ge=1, le=1000)]
 _Name = Annotated[str, Field(min_length=1)]
 _Share = Annotated[float, Field(ge=0, le=1000)]
-_Error = Annotated[float, Field(ge=0, le=100)]
+_Error = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
