@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CommandLine
-from modelled_clock import register_modelled
+from modelled_clock import agents_of, register_modelled
 from own_boards import calibrated_board
 from registered_boards import SshBoard, make_board, make_home
 
@@ -39,6 +39,11 @@ def suite_of(*names: str) -> Suite:
     return Suite(SUITE.version, {name: SUITE.kernels[name] for name in names}, ())
 
 
+def left(board: SshBoard) -> list[str]:
+    """What a run should not have left on the board."""
+    return board.leftovers() + [str(process) for process in agents_of(board)]
+
+
 def found(path: Path) -> dict[str, float]:
     """The parameters in a board's file."""
     fit = calibration_of(load_board(str(path)))
@@ -55,7 +60,7 @@ def test_validated_and_refitted(board: SshBoard, cli: CommandLine, tmp_path: Pat
     done = cli("device", "validate", "desk", "--out", str(out), "--refit", str(fitted))
     assert done.code == 0, done.err
     whole = read_validation(out)
-    assert whole.complete and whole.measured.kind == "measured" and board.leftovers() == []
+    assert whole.complete and whole.measured.kind == "measured" and left(board) == []
     assert max(map(len, done.out.partition("Use it:")[0].splitlines())) <= 80 and "measured" in done.out
     assert found(fitted) == pytest.approx(true, abs=0.03)
     assert find_device(str(fitted)).profile.origin.model == run_hash(load_board(str(fitted))) != run_hash(PI4)
@@ -65,7 +70,7 @@ def test_validated_and_refitted(board: SshBoard, cli: CommandLine, tmp_path: Pat
 
 @pytest.mark.long
 def test_nothing_is_lost_or_measured_twice(board: SshBoard, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C after two points, then the board away, then the rest."""
+    """Ctrl-C after two points, then the board away, then the rest, with an agent that is killed once."""
     monkeypatch.setattr(validate, "SUITE", suite_of(*FEW[:4]))
     register_modelled(cli, board, monkeypatch, PI4, "pi4", noise=0.02)
     out = tmp_path / "validation.json"
@@ -78,18 +83,27 @@ def test_nothing_is_lost_or_measured_twice(board: SshBoard, cli: CommandLine, tm
             raise KeyboardInterrupt
 
     monkeypatch.setattr(validate, "write_validation", cut)
-    assert cli(*words).code == 130 and board.leftovers() == []
+    assert cli(*words).code == 130 and left(board) == []
     first = read_validation(out)
     assert [point.name for point in first.points] == list(FEW[:2]) and not first.complete
-    monkeypatch.setattr(validate, "write_validation", write)
     board.server.stop()
     away = cli(*words)
     assert away.code == 3 and "refuses connections" in away.err and read_validation(out) == first
     board.server.start()
+    killed = []
+
+    def kill(validation: Validation, path: Path) -> None:
+        write(validation, path)
+        if not killed:
+            killed.extend(agents_of(board))
+            for process in killed:
+                process.kill()
+
+    monkeypatch.setattr(validate, "write_validation", kill)
     done = cli(*words)
-    assert done.code == 0 and "4 kernels and 0 networks, 2 to measure" in done.err, done.err
+    assert done.code == 0 and killed and "4 kernels and 0 networks, 2 to measure" in done.err, done.err
     whole = read_validation(out)
-    assert whole.complete and whole.points[:2] == first.points and board.leftovers() == []
+    assert whole.complete and whole.points[:2] == first.points and left(board) == []
 
 
 @pytest.mark.long

@@ -5,11 +5,13 @@ What the plugin counts in a run becomes a time by another board's model, with no
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import pytest
 from conftest import CommandLine
 from registered_boards import SshBoard, register
@@ -45,6 +47,16 @@ class ModelledClock(Agents):
 
     def _timed_calls(self, session: Any, machine: Any, timing: Timing) -> tuple[KernelCall, ...]:
         return ()
+
+
+def agents_of(place: SshBoard) -> list[psutil.Process]:
+    """The agents that run there, and their sessions."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if any(word.startswith(str(place.directory)) for word in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def register_modelled(
