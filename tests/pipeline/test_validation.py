@@ -20,7 +20,7 @@ from tvmmobile.pipeline.stages import MOST_ATTEMPTS
 from tvmmobile.pipeline.validation import validate
 from tvmmobile.pipeline.validation.model import model_for
 from tvmmobile.pipeline.validation.record import begun, point_of, with_point
-from tvmmobile.pipeline.validation.refit import refit_board
+from tvmmobile.pipeline.validation.refit import FEWEST_EACH, refit_board
 from tvmmobile.pipeline.validation.suite import SUITE, Suite
 from tvmmobile.pipeline.validation.timing import TimingJob, kernel_source
 from tvmmobile.results.validation import read_validation, write_validation
@@ -29,7 +29,7 @@ from tvmmobile.running.measure import Agents, Latency, MeasureError
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.fit import calibration_of, run_hash
-from tvmmobile.virtual.calibration.fitting import fitted_terms
+from tvmmobile.virtual.calibration.fitting import fit_terms
 from tvmmobile.virtual.calibration.terms import TERMS
 from tvmmobile.virtual.profile import MissCounts
 
@@ -139,7 +139,7 @@ def test_a_point_is_modelled_at_the_boards_own_clock() -> None:
 
 
 def test_a_refit_finds_the_boards_parameters(tmp_path: Path) -> None:
-    true = {"cache_hits": 0.5, "loads_from_memory": 0.7, "stores": 0.4, "write_backs": 0.6}
+    true = {name: 0.5 + 0.1 * place for place, name in enumerate(TERMS)}
     path = tmp_path / "desk.toml"
     fitted = refit_board(validated(observed(27, 0.02, **true)), compared(), path)
     assert {row.fitted.name: row.fitted.value for row in fitted.parameters} == pytest.approx(true, abs=0.06)
@@ -157,19 +157,20 @@ def test_a_refit_finds_the_boards_parameters(tmp_path: Path) -> None:
 
 
 def test_a_refit_stays_within_bounds_and_says_so(tmp_path: Path) -> None:
-    fitted = refit_board(validated(observed(27, write_backs=1.3)), compared(), tmp_path / "desk.toml")
-    row = next(row for row in fitted.parameters if row.fitted.name == "write_backs")
+    fitted = refit_board(validated(observed(27, cache_hits=1.3)), compared(), tmp_path / "desk.toml")
+    row = next(row for row in fitted.parameters if row.fitted.name == "cache_hits")
     assert row.fitted.value == 1.0 and row.fitted.note.startswith("on its upper bound")
     assert calibration_of(fitted.board) is not None
 
 
 def test_too_few_points_are_not_fitted(tmp_path: Path) -> None:
-    few = validated(observed(7))
-    with pytest.raises(UserError, match="7 valid points do not determine 4 parameters: 8 are needed"):
-        refit_board(few, compared(), tmp_path / "desk.toml")
-    many = validated(observed(9))
+    few = FEWEST_EACH * len(TERMS) - 1
+    refusal = f"{few} valid points do not determine {len(TERMS)} parameters: {few + 1} are needed"
+    with pytest.raises(UserError, match=refusal):
+        refit_board(validated(observed(few)), compared(), tmp_path / "desk.toml")
+    many = validated(observed(few + 2))
     spoiled = replace(many, points=tuple(replace(p, invalid="throttled") if n < 2 else p for n, p in enumerate(many.points)))
-    with pytest.raises(UserError, match="7 valid points"):
+    with pytest.raises(UserError, match=f"{few} valid points"):
         refit_board(spoiled, compared(), tmp_path / "desk.toml")
     assert not (tmp_path / "desk.toml").exists()
 
@@ -262,7 +263,7 @@ def test_a_complete_file_needs_no_board(cli: CommandLine, tmp_path: Path, monkey
     monkeypatch.setattr(validate, "SUITE", replace(NAMES, networks=()))
     out, fitted = tmp_path / "validation.json", tmp_path / "fitted.toml"
     fresh = begun(registered(), compared(), validate.SUITE, out)
-    points = validated(observed(22, 0.02, loads_from_memory=0.9)).points
+    points = validated(observed(22, 0.02, stores=1.6)).points
     for number, point in enumerate(points):
         fresh = with_point(fresh, replace(point, kind="kernel", invalid="throttled" if number == 3 else ""), validate.SUITE, compared())
     write_validation(fresh, out)
@@ -271,7 +272,7 @@ def test_a_complete_file_needs_no_board(cli: CommandLine, tmp_path: Path, monkey
     table, _, rest = done.out.partition("Use it:")
     assert max(map(len, table.splitlines())) <= 80 and str(fitted) in rest and fitted.is_file()
     words = " ".join(table.split())
-    assert "The term that errs: loads_from_memory" in words and "21 kernels: rank correlation 0.9" in words
+    assert "The term that errs: stores" in words and "21 kernels: rank correlation 0.9" in words
     assert "kernel 3 (not valid)" in words and "not valid: throttled" in words and "measured modelled off" in words
     assert "each left out of its fit:" in words and read_validation(out) == fresh
 
@@ -279,4 +280,8 @@ def test_a_complete_file_needs_no_board(cli: CommandLine, tmp_path: Path, monkey
 def test_fits_of_the_calibration_and_of_a_refit_are_one(tmp_path: Path) -> None:
     seen = observed(20, 0.03)
     fitted = refit_board(validated(seen), compared(), tmp_path / "desk.toml")
-    assert tuple(row.fitted for row in fitted.parameters) == fitted_terms(PI4, seen)
+    parameters_now, without = fit_terms(PI4, seen)
+    assert tuple(row.fitted for row in fitted.parameters) == parameters_now and len(without) == len(seen)
+    assert without[3] == tuple(
+        replace(p, note=q.note, unbounded=q.unbounded) for p, q in zip(fit_terms(PI4, seen[:3] + seen[4:])[0], parameters_now, strict=True)
+    )

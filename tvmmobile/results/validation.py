@@ -122,7 +122,7 @@ class ValidationPoint:
     @property
     def observation(self) -> Observation:
         """As calibrations take it."""
-        return Observation(self.name, self.measured_ms, self.core_cycles, MissCounts(**self.misses))
+        return Observation(network=self.name, measured_ms=self.measured_ms, core_cycles=self.core_cycles, misses=MissCounts(**self.misses))
 
 
 @dataclass(frozen=True)

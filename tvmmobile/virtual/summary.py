@@ -59,12 +59,12 @@ def block_summary(block: HotBlock) -> dict[str, Any]:
 
 def trust(board: Board, threads: int) -> str:
     """How far the modelled time of a board can be trusted: a sentence."""
-    fit = calibration_of(board)
-    if fit is None:
-        return f"{board.name} is uncalibrated: the time is the core's alone, and no measurement has confirmed it. Misses are counted only."
     if own := board.calibration:
         off = f"{own.mean_error:.1%} off, {own.worst_error:.1%} at worst"
         return f"Calibrated by its own file on {own.points} kernels and networks: left out of the fit, one was modelled {off}."
+    fit = calibration_of(board)
+    if fit is None:
+        return f"{board.name} is uncalibrated: the time is the core's alone, and no measurement has confirmed it. Misses are counted only."
     elsewhere = fit.check_errors().get(f"{board.name}, 1 thread")
     if board.name == fit.board:
         errors = fit.left_out_errors if threads == 1 else fit.check_errors()[f"{board.name}, 4 threads, left out"]

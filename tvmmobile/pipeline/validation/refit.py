@@ -12,7 +12,7 @@ from tvmmobile.results.validation import Validation
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import Board, OwnCalibration
 from tvmmobile.virtual.calibration.fit import fitted_with, mean_error, worst_error
-from tvmmobile.virtual.calibration.fitting import fitted_terms, left_out_terms
+from tvmmobile.virtual.calibration.fitting import fit_terms
 from tvmmobile.virtual.calibration.residuals import relative_errors
 from tvmmobile.virtual.calibration.terms import TERMS, Parameter
 from tvmmobile.virtual.own_board import check_own_board, write_own_board
@@ -81,7 +81,7 @@ def refit_board(validation: Validation, model: ComparedModel, path: Path) -> Ref
             "Measure the rest of the suite: run the same command again.",
         )
     board = model.clocked
-    parameters, others = fitted_terms(board, seen), left_out_terms(board, seen)
+    parameters, others = fit_terms(board, seen)
     left_out = tuple(relative_errors(board, fitted, [point])[0] for fitted, point in zip(others, seen, strict=True))
     own = OwnCalibration(
         fitted_with=fitted_with(board),

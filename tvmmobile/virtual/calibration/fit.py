@@ -177,7 +177,7 @@ def fitted_with(board: Board) -> str:
 
 
 def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
-    """The core's calibration with the parameters of the board's own file, and nothing that was measured elsewhere."""
+    """The core's calibration with the parameters of the board's own file; what was measured elsewhere says nothing of them."""
     values, problem = dict(own.parameters), ""
     if own.fitted_with != fitted_with(board):
         problem = "the board's figures or the timing model changed since it was fitted"
@@ -194,7 +194,7 @@ def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
             "Fit it again: tvmmobile device validate NAME --refit FILE.toml; or take the table [calibration] out of the board's file.",
         )
     parameters = tuple(replace(p, value=values[p.name], note="") for p in core.parameters)
-    return replace(core, board=board.name, parameters=parameters, observations=(), modelled_ms=(), left_out_ms=(), checks=())
+    return replace(core, parameters=parameters)
 
 
 def memory_bytes_per_s(board: Board, threads: int) -> float:

@@ -53,9 +53,12 @@ def fit_board(
     """
     if len(observations) <= len(TERMS):
         raise UserError(f"{len(observations)} networks do not determine {len(TERMS)} parameters.", "Give all published networks.")
-    parameters = fitted_terms(board, observations)
+    parameters = _fitted_terms(board, observations)
     several = several_with(parameters)
-    left_out = [_total(board, seen, others) for seen, others in zip(observations, left_out_terms(board, observations), strict=True)]
+    left_out = []
+    for index, seen in enumerate(observations):
+        others = _solve(board, [*observations[:index], *observations[index + 1 :]], bounded=True)
+        left_out.append(_total(board, seen, [replace(p, value=value) for p, value in zip(parameters, others, strict=True)]))
     bandwidth = _fitted_bandwidth(several)
     checks = []
     for index, run in enumerate(several):
@@ -78,22 +81,12 @@ def fit_board(
     )
 
 
-def fitted_terms(board: Board, observations: Sequence[Observation]) -> tuple[Parameter, ...]:
-    """The terms' parameters by bounded least squares of the relative errors."""
+def _fitted_terms(board: Board, observations: Sequence[Observation]) -> tuple[Parameter, ...]:
     values, free = (_solve(board, observations, bounded) for bounded in (True, False))
     return tuple(
         _noted(Parameter(name, term.what, value, 0.0, _rounded(term.most(board)), "fetched ahead in time", term.most_source, unbounded))
         for (name, term), value, unbounded in zip(TERMS.items(), values, free, strict=True)
     )
-
-
-def left_out_terms(board: Board, observations: Sequence[Observation]) -> list[tuple[Parameter, ...]]:
-    """For each observation the parameters fitted to all others."""
-    parameters, found = fitted_terms(board, observations), []
-    for index in range(len(observations)):
-        others = _solve(board, [*observations[:index], *observations[index + 1 :]], bounded=True)
-        found.append(tuple(replace(p, value=value) for p, value in zip(parameters, others, strict=True)))
-    return found
 
 
 def _solve(board: Board, observations: Sequence[Observation], bounded: bool) -> list[float]:
@@ -135,6 +128,15 @@ def _least_squares_bandwidth(several: Sequence[SeveralThreads]) -> float:
         return sum((run.modelled_ms(share) / run.measured_ms - 1) ** 2 for run in several)
 
     return _rounded(float(minimize_scalar(squares, bounds=(_LEAST_BANDWIDTH, _MOST_BANDWIDTH), method="bounded").x), digits=4)
+
+
+def fit_terms(board: Board, observations: Sequence[Observation]) -> tuple[tuple[Parameter, ...], list[tuple[Parameter, ...]]]:
+    """The terms' parameters for one board alone; and for each observation those fitted to all others, within the same bounds."""
+    parameters, left_out = _fitted_terms(board, observations), []
+    for index in range(len(observations)):
+        others = _solve(board, [*observations[:index], *observations[index + 1 :]], bounded=True)
+        left_out.append(tuple(replace(p, value=value) for p, value in zip(parameters, others, strict=True)))
+    return parameters, left_out
 
 
 def _rounded(value: float, digits: int = 6) -> float:
