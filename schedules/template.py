@@ -72,7 +72,8 @@ class Template(ABC):
         """The schedules for `task`, or `None`: not mine."""
         steps = _steps() if self.handles >= EPILOGUE else frozenset()
         space = self._space(task) if task.needs <= self.handles | steps else None
-        return with_inner(space, task) if space and self.multiplies else space
+        # Not `if space`: its length is that of the whole space, counted.
+        return space if space is None or not self.multiplies else with_inner(space, task)
 
     def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
         """The kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs."""
