@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -151,6 +153,13 @@ def test_sysroots_of_boards_share_what_is_unpacked(tmp_path: Path, monkeypatch: 
     assert (pi4 / "proc/cpuinfo").read_text(encoding="ascii") == cpuinfo(load_board("pi4"))
     sysroot.python_sysroot(load_board("pi4"), ())
     assert len(calls) == 4
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied = sysroot.python_sysroot(load_board("pi3bplus"), ())
+    assert (copied / "usr/bin/python3").read_bytes() == b"ELF" and len(calls) == 4
 
 
 def test_boards_that_differ_in_their_clock() -> None:

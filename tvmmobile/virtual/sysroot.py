@@ -49,7 +49,7 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     with filling_cache(), made_once(folder) as made:
         if made is not None:
             unpacked = _unpacked(cache_dir() / f"sysroot-{wheels}", requirements, say)
-            shutil.copytree(unpacked, made, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
+            shutil.copytree(unpacked, made, symlinks=True, copy_function=_link_or_copy, dirs_exist_ok=True)
             for name, text in files.items():
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
                 (made / name).write_text(text, encoding="ascii")
@@ -74,6 +74,14 @@ def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], No
             _unpack_debian(made.parent, made)
             _unpack_wheels(made.parent, made, requirements)
     return folder
+
+
+def _link_or_copy(source: str, goal: str) -> None:
+    """A second name of a file, or a copy where the file system has none, or is another."""
+    try:
+        os.link(source, goal)
+    except OSError:
+        shutil.copy2(source, goal)
 
 
 def _digest(recipe: object) -> str:
