@@ -219,3 +219,10 @@ def test_what_a_kernel_reads_besides_its_input() -> None:
 
 def test_a_schedule_prints_as_what_it_is() -> None:
     assert str(KnobSchedule("dense", 1, (("columns", 40), ("unroll", 4)))) == "dense@1(columns=40, unroll=4)"
+
+
+@pytest.mark.parametrize("layer", LAYERS.values())
+def test_asking_for_a_space_does_not_enumerate_it(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of thousands of records asks for as many spaces."""
+    monkeypatch.setattr(Space, "__len__", lambda space: pytest.fail("the space was counted"))
+    assert [template for template in TEMPLATES if template.space(Task((layer,))) is not None]
