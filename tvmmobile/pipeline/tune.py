@@ -26,6 +26,7 @@ from tvmmobile.system.workers import WorkerPool, worker_count
 from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
 from tvmmobile.tuning.plan import VariantTasks
+from tvmmobile.tuning.search.kin import kin_database
 from tvmmobile.tuning.search.rounds import FIRST_TRIALS, later_rounds, promising
 from tvmmobile.tuning.search.tuner import BATCH, Assignment, Search, assign
 from tvmmobile.tuning.search.tuner import tune as search
@@ -60,6 +61,8 @@ class _Needs:
         self.tasks = distinct_tasks(variants)
         self._shipped = Database(self._identity, {SHIPPED_LOGS} & set(logs.sources), None)
         self.twin = twin_database(profile, logs.all)
+        # A real board whose core has records starts with these.
+        self.kin = None if self.twin else kin_database(profile, logs.sources)
         self.database = self._opened()
         trials = DEFAULT_TRIALS if asked is None else asked
         first = min(trials, FIRST_TRIALS if self.twin is None else FIRST_FROM_TWIN)
@@ -172,7 +175,7 @@ def tune(
             held.enter_context(needs.writing())
         listener.planned(needs.plan)
         with bench_of(board, workers, dask, _REPEAT, _WARMUP) as bench:
-            _try(needs, bench, Search(strategy, seed, needs.twin), listener)
+            _try(needs, bench, Search(strategy, seed, needs.twin, needs.kin), listener)
             results = _timed(workers, jobs, bench, listener)
             corrections = 0
             while most and corrections < _MOST_CORRECTIONS and _corrected(needs, results, bench, listener):

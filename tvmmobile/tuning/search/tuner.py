@@ -20,7 +20,7 @@ from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.fallback import FallbackSpace
-from tvmmobile.tuning.search.nearest import nearest_schedules
+from tvmmobile.tuning.search.kin import first_guesses
 from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
 from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
 from tvmmobile.tuning.search.twin import best_of_twin
@@ -77,11 +77,18 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Search:
-    """How schedules are looked for: `evolution`, `random` or `climb`; `twin`: records of a like virtual board, the best tried first."""
+    """How schedules are looked for.
+
+    Attributes:
+        strategy: `evolution`, `random` or `climb`.
+        twin: records of a like virtual board, whose best are tried first.
+        kin: those of the most similar core, some of whose best are among the first.
+    """
 
     strategy: str = "evolution"
     seed: int = 0
     twin: Database | None = None
+    kin: Database | None = None
     deadlines: Deadlines = DEADLINES
 
 
@@ -312,10 +319,8 @@ class _Tuning:
         self.strategy: Strategy | None = None
         task, template = assignment.task, assignment.template
         if template is not None:
-            space = template.space(task)
-            assert space is not None
             likely = best_of_twin(search.twin, task, template) if search.twin is not None else []
-            seeds = [*likely, *nearest_schedules(task, self.database, template), space.default]
+            seeds = [*likely, *first_guesses(task, template, self.database, search.kin)]
             # Resuming must not repeat the same random choices, hence the number of records in the seed.
             rng = random.Random(f"{task.name} {search.seed} {assignment.done}")
             self.strategy = make_strategy(search.strategy, template, task, seeds, rng, models)

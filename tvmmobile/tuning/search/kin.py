@@ -1,0 +1,62 @@
+"""Where the kernels of a device without records start: with the best of the most similar core that has shipped ones, measured anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.machine import Machine
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import KnobSchedule, Template
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity
+from tvmmobile.tuning.search.nearest import nearest_schedules
+from tvmmobile.tuning.search.twin import best_of_twin
+
+#: Of a kernel and template, how many of the other core's best are tried.
+FROM_KIN = 3
+
+
+def kin_identity(profile: DeviceProfile, shipped: Path) -> Identity | None:
+    """Whose shipped records come from the core most like a device's, the device's own aside; `None` where none have been shipped."""
+    from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names
+
+    names = [f"{name}{VIRTUAL_SUFFIX}" for name in board_names()]
+    others = [find_device(name).profile for name in names if name != profile.name and (shipped / name).is_dir()]
+    if not others:
+        return None
+    nearest = min(others, key=lambda other: (other.mcpu != profile.mcpu, unlikeness(profile.machine, other.machine), other.name))
+    return Identity.of(nearest)
+
+
+def kin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
+    """Those records; `None` where there are none, or where `sources` have shipped records of the device itself."""
+    if SHIPPED_LOGS in sources and (SHIPPED_LOGS / profile.name).is_dir():
+        return None
+    identity = kin_identity(profile, SHIPPED_LOGS)
+    return None if identity is None else Database(identity, (SHIPPED_LOGS,), None)
+
+
+def unlikeness(one: Machine, other: Machine) -> float:
+    """How far a schedule of one core may be from what suits the other: order of instructions, then multipliers, then caches."""
+    sizes = ((machine.fma_lanes_per_cycle, machine.l1d_bytes, machine.cached_bytes) for machine in (one, other))
+    factors = sum(abs(math.log2(mine / theirs)) for mine, theirs in zip(*sizes, strict=True))
+    return 8.0 * (one.in_order != other.in_order) + factors
+
+
+def first_guesses(task: Task, template: Template, database: Database, kin: Database | None) -> list[KnobSchedule]:
+    """What is tried first, most promising first: by turns the other core's best for this task or the nearest, what the device's own core
+    suggests, and what was best here for the nearest tasks.
+    """
+    space = template.space(task)
+    assert space is not None
+    near = nearest_schedules(task, database, template)
+    if kin is None:
+        return [*near, space.default]
+    best = best_of_twin(kin, task, template)[:FROM_KIN] or nearest_schedules(task, kin, template)
+    theirs = [moved for schedule in best if (moved := space.nearest(schedule)) is not None]
+    return list(dict.fromkeys([*theirs[:1], space.default, *near[:1], *theirs[1:], *near[1:]]))
