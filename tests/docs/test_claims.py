@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from document_blocks import REPOSITORY, benchmark, content, fit_of
 
 from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.tuning.records import read_line
 from tvmmobile.virtual.board import load_board
 
 FITTED = ("pi4", "pi3bplus", "pi5")
@@ -23,11 +23,11 @@ FIGURE = re.compile(r"(\d[\d.,]*) ?(ms|µs|ns|MB|GB|%|million|cycles|minutes|tri
 def records() -> dict[tuple[str, str], float]:
     """The shipped logs' best latency in µs, one thread, by kernel and template."""
     best: dict[tuple[str, str], float] = {}
-    for line in (REPOSITORY / "tuning_logs/pi4-virtual/float32_t1.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        if record.get("latency_us") is not None:
-            key = record["name"], record["schedule"].get("template", "")
-            best[key] = min(best.get(key, float("inf")), record["latency_us"])
+    for text in (REPOSITORY / "tuning_logs/pi4-virtual/float32_t1.jsonl").read_bytes().splitlines():
+        for record in read_line(text).records:
+            if record.latency_us is not None:
+                key = record.task.name, getattr(record.schedule, "template", "")
+                best[key] = min(best.get(key, float("inf")), record.latency_us)
     return best
 
 

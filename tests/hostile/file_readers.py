@@ -27,17 +27,25 @@ def at(path: Path, use: Callable[[], object]) -> Read:
 
 
 def _log_lines() -> list[bytes]:
-    """A shipped record of each template, a failed one and a MetaSchedule trace: the shortest of each kind."""
+    """A shipped record of each template, a failed one, a MetaSchedule trace and a kernel of a compacted log: the shortest of each kind."""
     from tvmmobile.system.environment import SHIPPED_LOGS
+    from tvmmobile.tuning.records import encoded, read_line
 
     shortest: dict[object, bytes] = {}
     for path in sorted(SHIPPED_LOGS.glob("*/*_t[14].jsonl")):
-        for line in path.read_bytes().splitlines():
-            value = json.loads(line)
-            schedule = value["schedule"]
-            key = (schedule.get("template"), schedule.get("version"), value["latency_us"] is None, len(value["task"]["region"]) > 1)
-            if len(line) < len(shortest.get(key, b"x" * 4000)):
-                shortest[key] = line
+        for text in path.read_bytes().splitlines():
+            value = json.loads(text)
+            kinds = [(group.get("template"), group.get("version")) for group in value["kept"]]
+            key = "kernel", len(kinds), "dropped" in value
+            if len(text) < len(shortest.get(key, b"x" * 4000)):
+                shortest[key] = text
+            for kind in kinds:
+                if (*kind, len(value["task"]["region"]) > 1) not in shortest:
+                    line = read_line(text)
+                    record = next(one for one in line.records if getattr(one.schedule, "template", None) == kind[0])
+                    failed = replace(record, latency_us=None, cycles=None, error="did not finish within 20 s")
+                    shortest[(*kind, len(value["task"]["region"]) > 1)] = encoded(line.identity, record).strip().encode()
+                    shortest["failed"] = encoded(line.identity, failed).strip().encode()
     return sorted(shortest.values(), key=len)[:24]
 
 

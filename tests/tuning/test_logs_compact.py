@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,9 +26,10 @@ from tvmmobile.graph.layers import Conv2d, Dense, Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import TraceSchedule
 from tvmmobile.schedules import KnobSchedule, templates_for
+from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database, append_whole, locked
-from tvmmobile.tuning.logs.compact import SLOWEST, compact, compact_logs
+from tvmmobile.tuning.logs.compact import KEPT, SLOWEST, compact, compact_logs
 from tvmmobile.tuning.logs.inspection import Log, inspect
 from tvmmobile.tuning.logs.merge import merge
 from tvmmobile.tuning.logs.verify import cut_file
@@ -406,3 +408,26 @@ def test_kernels_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
     database = opened(tmp_path)
     assert len(database._unread) == 2 and database.records(KERNEL) and list(database._unread) == [OTHER.name]
     assert len(database.tasks()) == 2 and database._unread == {} and len(schedules(OTHER)) >= 9
+
+
+def test_what_ships_is_small_and_read_at_once() -> None:
+    """At most 2 MB for a board and precision; of thousands of kernels none is decoded before somebody asks for it."""
+    for folder in SHIPPED_LOGS.iterdir():
+        sizes: dict[str, int] = {}
+        for path in folder.glob("*.jsonl"):
+            dtype = path.stem.rsplit("_t", 1)[0]
+            sizes[dtype] = sizes.get(dtype, 0) + path.stat().st_size
+        assert sizes and max(sizes.values()) <= 2_000_000, folder
+    started = time.process_time()
+    database = opened(SHIPPED_LOGS)
+    took_s = time.process_time() - started
+    lines = [line for path in (SHIPPED_LOGS / PI.device).glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    assert sum(map(len, database._unread.values())) == len(lines) > 2000
+    assert took_s < 1.0  # usually a twentieth of that
+
+
+def test_what_ships_is_compact_already() -> None:
+    """Of the smaller log, since it takes seconds to look at them all."""
+    path = min((SHIPPED_LOGS / PI.device).glob("*.jsonl"), key=lambda path: path.stat().st_size)
+    done = compact(path, PI, KEPT, dry_run=True)
+    assert done.records[0] == done.records[1] and done.found.faults == []
