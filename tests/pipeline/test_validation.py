@@ -228,7 +228,7 @@ class Weather:
 def measured(answers: Answers, *reasons: str) -> tuple[Latency, str]:
     device = registered()
     agents = Agents(device.profile, Endpoint("127.0.0.1", 1, "desk"))
-    source = kernel_source("dense", SUITE.kernels["dense 512>512"], device.profile, Path())
+    source = kernel_source("dense", SUITE.kernels["dense 256>256"], device.profile, Path())
     return validate._measured(TimingJob("dense", source, agents), Bench(agents, answers, Weather(*reasons)))
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from conftest import CommandLine
-from own_boards import own_board
+from own_boards import calibrated_board, own_board
 from region_programs import build_program
 
 from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.calibration.terms import TERMS
 from tvmmobile.virtual.program import run_program
 
 
@@ -58,6 +59,15 @@ def test_a_board_of_the_users_own(program: str, tmp_path: Path) -> None:
     assert "Calibrated on pi4, which has the same core; no measurement" in start("--board", own, "--", program, "region", "9").stdout
     missing = start("--board", str(tmp_path / "none.toml"), "--", program, "region", "9")
     assert missing.returncode == 1 and "There is no board file" in missing.stderr
+
+
+@pytest.mark.virtual
+def test_the_calibration_in_a_boards_own_file_is_applied(program: str, tmp_path: Path) -> None:
+    own = load_board(str(calibrated_board(tmp_path / "mine.toml", stores=0.5)))
+    mine, cores = (run_program(board, [program, "whole", "1000"]).modelled for board in (own, load_board("pi4")))
+    assert mine.misses == cores.misses and mine.misses.stores and mine.calibrated
+    changed = {name for name in cores.term_ms if mine.term_ms[name] != cores.term_ms[name]}
+    assert changed == {"stores"} and mine.term_ms["stores"] == pytest.approx(0.5 * TERMS["stores"].amount_ms(own, mine.misses))
 
 
 @pytest.mark.virtual

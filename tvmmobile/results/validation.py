@@ -86,7 +86,7 @@ class ValidationPoint:
 
     Attributes:
         name: in the suite, e.g. `depthwise 28x28x128`.
-        kind: `kernel`, alone and with cold weights, or `network`, warm.
+        kind: `kernel`, run alone over and over, or `network`.
         measured_ms: the median of the samples, in milliseconds.
         samples: how many there are.
         spread: the middle half's width over the median.
