@@ -84,3 +84,10 @@ def test_a_clock_is_read_until_it_is_steady(origin: Any) -> None:
     assert (network.min_total_ms, network.max_total_ms, network.flush_bytes) == (500, 20_000, 0)
     assert (kernel.warmup, kernel.repeat, kernel.settle, kernel.min_total_ms, kernel.max_total_ms) == (1, 10, 0.05, 20, 3000)
     assert (kernel.flush_bytes, kernel.produce) == (4 << 20, (0,))
+
+
+def test_weights_are_cold_behind_a_third_level_too() -> None:
+    """A flush of four times the Cortex-A76's second level would leave the third one as it was."""
+    machine = replace(MODELLED.machine, l2_bytes=512 << 10, l3_bytes=2 << 20)
+    agents = Agents(replace(MODELLED, machine=machine, origin=MEASURED), Endpoint("127.0.0.1", 7, "key"))
+    assert agents.kernel_timing(1).flush_bytes == 8 << 20

@@ -50,9 +50,14 @@ class Machine:
         return self.l1d_bytes * 13 // 16
 
     @property
+    def largest_cache_bytes(self) -> int:
+        """Of the last level before memory."""
+        return max(self.l2_bytes, self.l3_bytes)
+
+    @property
     def cached_bytes(self) -> int:
-        """The same of all levels."""
-        return max(self.l2_bytes, self.l3_bytes) * 3 // 4
+        """What can be counted on to stay in some level while other things pass."""
+        return self.largest_cache_bytes * 3 // 4
 
 
 _V8_2 = ("half", "dot")

@@ -272,7 +272,7 @@ class Agents:
 
         A kernel's arguments are the activation, then its weights, then the output, which other layers have used in between.
         """
-        cold = Timing(flush_bytes=4 * self.profile.machine.l2_bytes, produce=(0,), threads=threads)
+        cold = Timing(flush_bytes=4 * self.profile.machine.largest_cache_bytes, produce=(0,), threads=threads)
         if self.profile.origin.modelled:
             return cold
         return replace(cold, warmup=1, repeat=10, settle=0.05, warm_s=WARM_S, min_total_ms=20, max_total_ms=3000)
