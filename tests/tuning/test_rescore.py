@@ -20,6 +20,7 @@ from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.logs.compact import compact
 from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.rescore import Rescored, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.trial import Outcome, TrialJob
@@ -98,15 +99,27 @@ def test_the_best_are_measured_and_alone_are_left(tmp_path: Path) -> None:
     assert [one.ranking.task for one in results] == [POINTWISE, CLASSIFIER]
     assert [one.ranks_changed for one in results] == [3, 2] and all(one.best_is_another for one in results)
     assert [(one.old_best_us, one.new_best_us) for one in results] == [(3.0, 10.0), (1.0, 10.0)]
-    found = lines(path)
-    assert {line["model"] for line in found} == {PRESENT.origin.model}
+    *found, others = lines(path)
+    assert {line["model"] for line in (*found, others)} == {PRESENT.origin.model}
     assert [line["latency_us"] for line in found] == [11.0, 13.0, 10.0, 11.0, 10.0]  # in the old order
     assert [backup.name for backup in backups] == [path.name + ".bak"]
     kept = backups[0].read_bytes()
     assert kept.startswith(before) and kept.count(PRESENT.origin.model.encode()) == 5  # type: ignore[union-attr]
-    assert len(Database(PRESENT, (tmp_path,), None)) == 5
+    database = Database(PRESENT, (tmp_path,), None)
+    assert (len(database), len(database.trials(POINTWISE)), len(database.trials(CLASSIFIER))) == (5, 5, 2)
+    assert [database.trials(POINTWISE).has(schedules(POINTWISE)[n]) for n in range(6)] == [True] * 5 + [False]  # type: ignore[arg-type]
     old = Database(OLD, (tmp_path,), None)
-    assert (len(old), old.ignored, old.outdated) == (0, 5, 5)
+    assert (len(old), old.ignored, old.outdated) == (0, 6, 6)
+
+
+def test_what_a_compacted_log_has_dropped_stays_tried(tmp_path: Path) -> None:
+    log(tmp_path, OLD, POINTWISE, {n: 1.0 + n for n in range(6)})
+    (path,) = tmp_path.rglob("*.jsonl")
+    compact(path, OLD, 2)
+    workers, _, _ = rescored(tmp_path, lambda number: Outcome(1.0 + number, cycles=7), keep=1)
+    assert workers.asked == [(POINTWISE, 0)]
+    trials = Database(PRESENT, (tmp_path,), None).trials(POINTWISE)
+    assert (len(trials.records), len(trials)) == (1, 6) and all(trials.has(schedule) for schedule in schedules(POINTWISE)[:6])  # type: ignore[index]
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:

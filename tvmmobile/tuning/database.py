@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import filelock
@@ -29,6 +31,7 @@ from tvmmobile.tuning.records import (
     UNFINISHED,
     Identity,
     KnownTasks,
+    Line,
     MalformedRecord,
     Record,
     encoded,
@@ -140,12 +143,14 @@ class Database:
         assert self.target is not None, "this database is only read"
         return writing(self.target, self.identity.device)
 
-    def replace(self, path: Path, records: Iterable[Record]) -> Path:
+    def replace(self, path: Path, records: Iterable[Record], dropped: Mapping[Task, Dropped] = MappingProxyType({})) -> Path:
         """Write a file anew, whole, with these records alone; returns the old one's copy, `<path>.bak`. Raises `UserError` if it cannot.
 
-        What was tried for its kernels and has no record any more stays known.
+        What was tried for its kernels and has no record any more stays known, and so does what `dropped` adds.
         """
         self.read_all()
+        for task, digests in dropped.items():
+            self._trials.setdefault(task, Trials()).add((), digests)
         lines = [encoded(self.identity, record) for record in records]
         lines += [
             encoded_kernel(self.identity, task, (), trials.told_dropped(), "")
@@ -249,11 +254,11 @@ def lines_in(content: bytes) -> list[bytes]:
     return lines[:-1] if lines[-1] == b"" else lines
 
 
-def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str | None, Record]]:
-    """The records of a file whatever timing model they rest on, each with that model's hash, in the order they were made.
+def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
+    """The lines of a file whatever timing model they rest on, in their order: their latencies are not comparable with each other.
 
-    Their latencies are not comparable with each other. Those of other devices and TVM versions, and schedules that this version cannot
-    build, are left out. Raises `UserError` where the file cannot be read.
+    Those of other devices and TVM versions, and schedules that this version cannot build, are left out. Raises `UserError` where the file
+    cannot be read.
     """
     for text in lines_in(content_of(path)):
         try:
@@ -262,7 +267,7 @@ def records_of_any_model(path: Path, identity: Identity) -> Iterator[tuple[str |
             continue
         found = line.identity
         if (found.device, found.tvm) == (identity.device, identity.tvm):
-            yield from ((found.origin.model, record) for record in line.records if usable(record))
+            yield replace(line, records=tuple(filter(usable, line.records)))
 
 
 @contextmanager

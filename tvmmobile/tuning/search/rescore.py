@@ -13,18 +13,28 @@ from pathlib import Path
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.running.bench import Bench
-from tvmmobile.tuning.database import Database, records_of_any_model
-from tvmmobile.tuning.records import Identity, Record
+from tvmmobile.tuning.database import Database, lines_of_any_model
+from tvmmobile.tuning.kept import Dropped
+from tvmmobile.tuning.records import Identity, Line, Record
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener, measured, record_of
+from tvmmobile.tuning.trials import Trials, digest, family
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A kernel's best schedules by an earlier model: their log, and their records, fastest first, each schedule once."""
+    """A kernel's best schedules by an earlier model.
+
+    Attributes:
+        task: the kernel.
+        file: its log.
+        old: their records, fastest first, each schedule once.
+        dropped: digests of all other schedules that were tried; they stay tried, without a record.
+    """
 
     task: Task
     file: Path
     old: tuple[Record, ...]
+    dropped: Dropped = ()
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,33 @@ def rankings(directory: Path, identity: Identity, keep: int) -> list[Ranking]:
     """
     found = []
     for path in sorted((directory / identity.device).glob("*.jsonl")):
-        by_task: dict[Task, dict[str | None, list[Record]]] = {}
-        for model, record in records_of_any_model(path, identity):
-            if model != identity.origin.model and record.latency_us is not None:
-                by_task.setdefault(record.task, {}).setdefault(model, []).append(record)
-        found += [Ranking(task, path, _best(list(models.values()), keep)) for task, models in by_task.items()]
+        by_task: dict[Task, _Tried] = {}
+        for line in lines_of_any_model(path, identity):
+            if line.identity.origin.model != identity.origin.model:
+                by_task.setdefault(line.task, _Tried()).add(line)
+        found += [tried.ranking(task, path, keep) for task, tried in by_task.items() if any(tried.models.values())]
     return found
+
+
+class _Tried:
+    """What earlier models say of a kernel: `models` has the records that did not fail, by model."""
+
+    def __init__(self) -> None:
+        self.models: dict[str | None, list[Record]] = {}
+        self._all = Trials()
+
+    def add(self, line: Line) -> None:
+        self._all.add(line.records, line.dropped)
+        self.models.setdefault(line.identity.origin.model, []).extend(one for one in line.records if one.latency_us is not None)
+
+    def ranking(self, task: Task, file: Path, keep: int) -> Ranking:
+        best = _best([records for records in self.models.values() if records], keep)
+        ranked, rest = {record.schedule for record in best}, Trials()
+        rest.add((), self._all.told_dropped())
+        rest.add(
+            (), tuple((family(one.schedule), frozenset({digest(one.schedule)})) for one in self._all.records if one.schedule not in ranked)
+        )
+        return Ranking(task, file, best, rest.told_dropped())
 
 
 def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
@@ -110,7 +141,10 @@ def rescore(
 
 
 def replace_logs(ranked: Sequence[Ranking], database: Database) -> tuple[list[Rescored], list[Path]]:
-    """Write each log anew with the present model's records alone, in the old order; returns those, and where the old logs are."""
+    """Write each log anew with the present model's records alone, in the old order; returns those, and where the old logs are.
+
+    What was tried under earlier models stays tried: a longer search does not go back to what was slower there.
+    """
     rescored = [Rescored(ranking, tuple(_records(ranking, database))) for ranking in ranked]
     written: dict[Path, dict[tuple[Task, Schedule], Record]] = {}
     for one in rescored:
@@ -120,7 +154,11 @@ def replace_logs(ranked: Sequence[Ranking], database: Database) -> tuple[list[Re
             if file.stem == f"{task.dtype}_t{task.threads}":
                 for record in database.records(task):
                     members.setdefault((record.task, record.schedule), record)
-    return rescored, [database.replace(file, members.values()) for file, members in written.items()]
+    dropped = {(ranking.file, ranking.task): ranking.dropped for ranking in ranked}
+    return rescored, [
+        database.replace(file, members.values(), {task: digests for (path, task), digests in dropped.items() if path == file})
+        for file, members in written.items()
+    ]
 
 
 def _missing(ranking: Ranking, database: Database) -> list[Schedule]:
