@@ -9,11 +9,11 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Buffer, Expr, Kernel
+from tvmmobile.schedules.emit import Buffer, Kernel
 from tvmmobile.schedules.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, THREADS, Template, layer_of
-from tvmmobile.schedules.window_nest import Add, emit_windows, window_space, window_width
+from tvmmobile.schedules.window_nest import Weighted, emit_windows, window_space, window_width
 
 
 class Depthwise(Template):
@@ -31,6 +31,7 @@ class Depthwise(Template):
     version = 2
     handles = BLOCKED | EPILOGUE | PIECES | THREADS
     enough_trials = 16
+    multiplies = True
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
@@ -58,7 +59,7 @@ class Depthwise(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
-        kernel = Kernel(task)
+        kernel = Kernel(task, knobs)
         with layer_body(kernel, layer, layer.kernel[0] * layer.kernel[1] * layer.in_channels) as (buffers, epilogue):
             emit_windows(epilogue, weighted(kernel, layer, buffers["weight"]), layer, knobs, buffers, task.threads)
         return kernel.finish()
@@ -78,11 +79,6 @@ class Depthwise(Template):
         return [np.concatenate(parts), *pack_constants(parameters[0])]
 
 
-def weighted(kernel: Kernel, layer: Conv2d, weight: Buffer) -> Add:
+def weighted(kernel: Kernel, layer: Conv2d, weight: Buffer) -> Weighted:
     """Adds values, each times its weight."""
-    taps = layer.kernel[0] * layer.kernel[1]
-
-    def add(so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
-        return so_far + value * kernel.load(weight, channel * taps + tap * lanes, lanes)
-
-    return add
+    return Weighted(kernel, layer.kernel[0] * layer.kernel[1], weight)

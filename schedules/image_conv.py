@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, partition, tiles
 from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, panel_spots
+from tvmmobile.schedules.in_order_block import InOrderBlock, Multiplication, VectorPlace, apart
 from tvmmobile.schedules.matmul import Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, THREADS, Template, layer_of
@@ -30,6 +32,7 @@ class ImageConv(Template):
 
     name = "image_conv"
     version = 2
+    multiplies = True
     handles = EPILOGUE | THREADS | {"in_layout=NCHW"}
 
     def _space(self, task: Task) -> Space | None:
@@ -68,7 +71,7 @@ class ImageConv(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
-        kernel = Kernel(task)
+        kernel = Kernel(task, knobs)
         depth = layer.in_channels * layer.kernel[0] * layer.kernel[1]
         weight = packed_elements(layer.out_channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
@@ -137,6 +140,8 @@ class _Nest:
         taps_y, taps_x = layer.kernel
         reached = [x * layer.stride[1] + tap for x, (low, high) in enumerate(pixel_run.taps) for tap in (low, high - 1) if low < high]
         segment = (min(reached), max(reached) + 1) if reached else (0, 0)
+        if self.kernel.inner and self._in_order(acc, row_run, row, pixel_run, pixel, width, weights, plane, segment):
+            return
         for tap_y in range(*row_run.taps[0]):
             y = row * layer.stride[0] - layer.padding[0] + tap_y
             start = (plane * layer.height + y) * layer.width + pixel * layer.stride[1] - layer.padding[1]
@@ -149,3 +154,41 @@ class _Nest:
                             position = x * width + j
                             value = self.kernel.lane_within(self.data, start, x * layer.stride[1] + tap_x, *segment)
                             store(acc, load(acc, position) + filter_tap * value, position)
+
+    def _in_order(
+        self,
+        acc: Buffer,
+        row_run: Run,
+        row: Expr,
+        pixel_run: Run,
+        pixel: Expr,
+        width: int,
+        weights: Expr,
+        plane: Expr,
+        segment: tuple[int, int],
+    ) -> bool:
+        """Emits a plane's multiplications in an order of our own; not if there is no such form."""
+        layer, lanes, size, (low, high) = self.layer, self.kernel.lanes, self.kernel.bytes, segment
+        if high - low < lanes:
+            return False
+        found, taps = [], range(*row_run.taps[0])
+        for tap_y, tap_x, j in itertools.product(taps, range(layer.kernel[1]), range(width // lanes)):
+            for x in range(pixel_run.size):
+                if pixel_run.taps[x][0] <= tap_x < pixel_run.taps[x][1]:
+                    offset = x * layer.stride[1] + tap_x
+                    vector = min(low + (offset - low) // lanes * lanes, high - lanes)
+                    tap = (tap_y - taps.start) * layer.kernel[1] + tap_x
+                    w = VectorPlace(len(taps), (tap * width + j * lanes) * size)
+                    a = VectorPlace(tap_y - taps.start, (vector - low) * size)
+                    found.append(Multiplication(x * width // lanes + j, w, a, offset - vector))
+        piece = InOrderBlock(apart(found), pixel_run.size * width // lanes, len(taps) + 1, self.kernel.inner == 2)
+        if not piece.fits:
+            return False
+        places = []
+        for tap_y in taps:
+            y = row * layer.stride[0] - layer.padding[0] + tap_y
+            start = (plane * layer.height + y) * layer.width + pixel * layer.stride[1] - layer.padding[1]
+            places.append((self.data, start + low))
+        first = weights + (plane * layer.kernel[0] + taps.start) * layer.kernel[1] * width
+        self.kernel.call(piece.symbol, piece.llvm, (acc, 0), *places, (self.weight, first))
+        return True

@@ -7,7 +7,7 @@ accumulators come and go in registers that LLVM chooses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tvmmobile.schedules.in_order_order import STEPS, TEMPORARIES, LoopAction, TileShape, pass_order
@@ -68,15 +68,7 @@ class InOrderLoop:
         inputs += [f"ptr %{value}" if isinstance(value, str) else f"i64 {value}" for value in given.values()]
         # Each input is in the register of the output with its number.
         constraints = ["=w"] * count + ["=&w"] * scratch + ["=&r"] * general.count + [str(n) for n in (*range(count), *given)]
-        places, before, after = [f"%p{n}" for n in range(count)], [], []
-        kind = "{" + ", ".join(kinds) + "}"
-        for n, place in enumerate(places):
-            before += [f"{place} = getelementptr <4 x float>, ptr %acc, i64 {n}", f"%v{n} = load <4 x float>, ptr {place}, align 16"]
-            after += [f"%r{n} = extractvalue {kind} %r, {n}", f"store <4 x float> %r{n}, ptr {place}, align 16"]
-        text, told = "\\0A".join(self.assembly()), ",".join([*constraints, "~{cc}", "~{memory}"])
-        call = f'%r = call {kind} asm sideeffect "{text}", "{told}"({", ".join(inputs)})'
-        head = f"define internal void @{self.symbol}(ptr %acc, ptr %a, ptr %w) alwaysinline nounwind {{"
-        return "\n".join([head, *before, call, *after, "ret void", "}", ""])
+        return inline_function(f"@{self.symbol}(ptr %acc, ptr %a, ptr %w)", self.assembly(), kinds, constraints, inputs, count)
 
     def assembly(self) -> list[str]:
         """The instructions, registers as `$0`, `$1` and so on: accumulators, A, W, then what `_General` has."""
@@ -86,6 +78,27 @@ class InOrderLoop:
         end = pass_order(self.shape, last=True, advance=0, finish=0)
         lines = [*writer.before(), "1:", *map(writer.line, loop), "b.ne 1b"]
         return [*lines, *map(writer.line, end)]
+
+
+def inline_function(
+    head: str, assembly: Sequence[str], kinds: Sequence[str], constraints: Sequence[str], inputs: Sequence[str], accumulators: int
+) -> str:
+    """An LLVM function that loads accumulators from `%acc` as `%v0`, `%v1` and so on, executes the assembly, and stores its first results.
+
+    Args:
+        head: its name and parameters.
+        kinds: LLVM's types of the assembly's results.
+        constraints, inputs: of its operands, results first.
+        accumulators: how many there are.
+    """
+    before, after = [], []
+    kind = "{" + ", ".join(kinds) + "}"
+    for n in range(accumulators):
+        before += [f"%p{n} = getelementptr <4 x float>, ptr %acc, i64 {n}", f"%v{n} = load <4 x float>, ptr %p{n}, align 16"]
+        after += [f"%r{n} = extractvalue {kind} %r, {n}", f"store <4 x float> %r{n}, ptr %p{n}, align 16"]
+    text, told = "\\0A".join(assembly), ",".join([*constraints, "~{cc}", "~{memory}"])
+    call = f'%r = call {kind} asm sideeffect "{text}", "{told}"({", ".join(inputs)})'
+    return "\n".join([f"define internal void {head} alwaysinline nounwind {{", *before, call, *after, "ret void", "}", ""])
 
 
 class _General:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tvmmobile.graph.machine import Machine
@@ -100,8 +101,8 @@ class VectorHalf:
     """Eight bytes of a vector.
 
     Attributes:
-        of: `a` or `w`.
-        index: the row of A, or which of a pass's vectors of W.
+        of: `a`, `w` or, outside of loops, `v`.
+        index: the row of A, or which of a pass's vectors of W; which of the vectors that are read.
         high: whether they are the upper ones.
         following: whether they are the next pass's.
     """
@@ -117,9 +118,9 @@ class LoopAction:
     """One instruction.
 
     Attributes:
-        name: `multiply` (step of K, vector, row), `load` and `insert` of a half through a temporary register, `nop`; or what `advance`
+        name: `multiply`, `load` and `insert` of a half through a temporary register, `nop`; or what `advance`
             and `finish` say of pointers: `advance0`, `finish0` and so on.
-        place: the FMLA's step, vector and row.
+        place: the FMLA's step of K, vector and row; outside of loops, its number first.
         half, temporary: of a load or insertion.
     """
 
@@ -130,7 +131,7 @@ class LoopAction:
 
 
 @dataclass(frozen=True)
-class _Need:
+class HalfNeed:
     """A half with the FMLAs that must have started before it is overwritten, and those that may start without it."""
 
     half: VectorHalf
@@ -139,53 +140,66 @@ class _Need:
 
     @property
     def register(self) -> tuple[str, int]:
+        """What insertions that share a cycle must not share."""
         return self.half.of, self.half.index
 
 
-def needs(shape: TileShape, last: bool) -> list[_Need]:
+#: FMLAs, each with the halves that it reads.
+Multiplies = Sequence[tuple[LoopAction, tuple[VectorHalf, ...]]]
+
+
+def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
     """What a pass inserts, most urgent first; the `last` one nothing for a next one."""
     rows, vectors = shape.rows, STEPS * shape.vectors
     total, found = rows * vectors, []
     for n, high in itertools.product(range(vectors + shape.ahead), (False, True)):
         if shape.ahead <= n < vectors or (not last and n >= vectors):
             half = VectorHalf("w", n % vectors, high, n >= vectors)
-            found.append(_Need(half, max(rows * (n - shape.weights + 1), 0), rows * n))
+            found.append(HalfNeed(half, max(rows * (n - shape.weights + 1), 0), rows * n))
     for row in range(rows):
-        found.append(_Need(VectorHalf("a", row, True, False), 0, total // 2 + row))
+        found.append(HalfNeed(VectorHalf("a", row, True, False), 0, total // 2 + row))
         if not last:
-            found.append(_Need(VectorHalf("a", row, False, True), total // 2 - rows + row + 1, total + row))
+            found.append(HalfNeed(VectorHalf("a", row, False, True), total // 2 - rows + row + 1, total + row))
     return sorted(found, key=lambda need: (need.need, need.half.high))
 
 
 @functools.cache
 def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple[LoopAction, ...]:
     """The instructions of one pass; `advance` additions come before the loads of the next pass's A, `finish` after all loads."""
-    passes = [_Pass(shape, last, advance, finish, policy) for policy in _POLICIES[: 1 if shape.beside else None]]
-    best = min(passes, key=lambda one: one.cycle)
-    return tuple(best.actions)
+    multiplies = []
+    for k, j, i in itertools.product(range(STEPS), range(shape.vectors), range(shape.rows)):
+        w = (VectorHalf("w", k * shape.vectors + j, high, False) for high in (False, True))
+        multiplies.append((LoopAction("multiply", (k, j, i)), (*w, VectorHalf("a", i, k >= STEPS // 2, False))))
+    return shortest(multiplies, needs(shape, last), shape.beside, advance, finish)
+
+
+def shortest(
+    multiplies: Multiplies, waiting: Sequence[HalfNeed], beside: bool, advance: int = 0, finish: int = 0, policies: int = len(_POLICIES)
+) -> tuple[LoopAction, ...]:
+    """The instructions that start these FMLAs in their order, in the fewest cycles of so many policies; `waiting` begins with the most
+    urgent half."""
+    passes = [_Pass(multiplies, waiting, beside, advance, finish, policy) for policy in _POLICIES[: 1 if beside else policies]]
+    return tuple(min(passes, key=lambda one: one.cycle).actions)
 
 
 @dataclass
 class _Pass:
     """Fills cycle after cycle with up to two instructions."""
 
-    shape: TileShape
-    last: bool
+    multiplies: Multiplies
+    waiting: Sequence[HalfNeed]
+    beside: bool
     advance: int
     finish: int
     policy: Policy
     actions: list[LoopAction] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.multiplies = [
-            LoopAction("multiply", place) for place in itertools.product(range(STEPS), range(self.shape.vectors), range(self.shape.rows))
-        ]
-        waiting = needs(self.shape, self.last)
-        self.to_load, self.to_insert = list(waiting), list(waiting)
+        self.to_load, self.to_insert = list(self.waiting), list(self.waiting)
         self.loaded: dict[VectorHalf, tuple[int, int]] = {}  # temporary register, and the cycle from which it can be inserted
         self.free = list(range(TEMPORARIES))
-        self.ready: dict[tuple[str, int, bool], int] = {}
-        self.pending = {(need.half.of, need.half.index, need.half.high) for need in waiting if not need.half.following}
+        self.ready: dict[tuple[str, int], int] = {}
+        self.pending = {need.half for need in self.waiting if not need.half.following}
         self.cycle = self.done = 0
         self.advanced = 0
         self.advanced_at = 0
@@ -198,7 +212,7 @@ class _Pass:
     def _cycle(self) -> None:
         due, able = self._insertable(), self._can_multiply()
         urgent = bool(due) and (not able or len(due) > 1 or due[0].need - self.done <= self.policy.single)
-        if self.shape.beside:
+        if self.beside:
             if able:
                 self._multiply([self._insert(due[0])] if due else [])
             else:
@@ -227,27 +241,24 @@ class _Pass:
     def _can_multiply(self) -> bool:
         if self.done == len(self.multiplies):
             return False
-        k, j, i = self.multiplies[self.done].place
-        operands = [("w", k * self.shape.vectors + j, high) for high in (False, True)] + [("a", i, k >= STEPS // 2)]
-        return all(one not in self.pending and self.ready.get(one, 0) <= self.cycle for one in operands)
+        halves = self.multiplies[self.done][1]
+        return all(half not in self.pending and self.ready.get((half.of, half.index), 0) <= self.cycle for half in halves)
 
-    def _insertable(self) -> list[_Need]:
+    def _insertable(self) -> list[HalfNeed]:
         """Halves whose register is free and whose value is there, of different registers."""
-        found: dict[tuple[str, int], _Need] = {}
+        found: dict[tuple[str, int], HalfNeed] = {}
         for need in self.to_insert:
             if need.release <= self.done and self.loaded.get(need.half, (0, 1 << 30))[1] <= self.cycle:
                 found.setdefault(need.register, need)
         return list(found.values())
 
-    def _insert(self, need: _Need) -> LoopAction:
+    def _insert(self, need: HalfNeed) -> LoopAction:
         temporary, _ = self.loaded.pop(need.half)
         self.free.append(temporary)
         self.to_insert.remove(need)
         if not need.half.following:
-            key = (need.half.of, need.half.index, need.half.high)
-            self.pending.discard(key)
-            for high in (False, True):
-                self.ready[(need.half.of, need.half.index, high)] = self.cycle + _INSERTED
+            self.pending.discard(need.half)
+            self.ready[need.register] = self.cycle + _INSERTED
         return LoopAction("insert", half=need.half, temporary=temporary)
 
     def _general(self, loads: bool = True) -> LoopAction | None:
@@ -270,7 +281,7 @@ class _Pass:
         return None
 
     def _multiply(self, beside: list[LoopAction]) -> None:
-        self.actions.append(self.multiplies[self.done])
+        self.actions.append(self.multiplies[self.done][0])
         self.done += 1
         other = None if beside else self._general()
         self.actions += beside or ([other] if other else [])

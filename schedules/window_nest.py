@@ -12,12 +12,30 @@ from tvmmobile.graph.layers import Conv2d, MaxPool, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, input_of, partition, tiles
 from tvmmobile.schedules.epilogue import Ends, Spot
+from tvmmobile.schedules.in_order_block import InOrderBlock, Multiplication, VectorPlace, apart
 from tvmmobile.schedules.space import Knobs, Space, up_to
 
 #: Layers whose output channels depend on the input channel of the same number alone.
 Windowed = Conv2d | MaxPool
 #: From a result so far, a value of the window, its channel, its place in the window, counted row by row, and lanes to the next result.
 Add = Callable[[Expr, Expr, Expr, int, int], Expr]
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Adds values, each times its weight, of which there are so many taps for each channel."""
+
+    kernel: Kernel
+    taps: int
+    weight: Buffer
+
+    def __call__(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
+        """The sum with one more value."""
+        return so_far + value * self.kernel.load(self.weight, self.first(channel) + tap * lanes, lanes)
+
+    def first(self, channel: Expr) -> Expr:
+        """Where the weights of a vector of channels begin."""
+        return channel * self.taps
 
 
 def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int) -> Space:
@@ -185,7 +203,6 @@ class WindowNest:
         """One tile: `row_run.size` × `column_run.size` outputs of one vector of channels."""
         layer, load, store, lanes = self.layer, self.kernel.load, self.kernel.store, channels.lanes
         height, width = row_run.size, column_run.size
-        taps_y, taps_x = layer.kernel
         channel = channels.first + index * lanes
         acc = self.kernel.accumulators(height * width * lanes)
         spots = list(self._spots(row, column, (height, width), channels, index))
@@ -193,20 +210,43 @@ class WindowNest:
         top = (self.part.top + row) * layer.stride[0] - layer.padding[0]
         left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
         corner = _first(self.data, top * layer.width + left, channels, index) - channels.shift
-        for y in range((height - 1) * layer.stride[0] + taps_y):
-            for out_y in range(height):
+        if not (self.kernel.inner and self._in_order(acc, row_run, column_run, corner, channel, lanes)):
+            for out, y, x, tap in self._products(row_run, column_run):
+                value = load(self.data.buffer, corner + (y * layer.width + x) * self.data.block, lanes)
+                store(acc, self.add(load(acc, out * lanes, lanes), value, channel, tap, lanes), out * lanes, lanes)
+        self.ends.drain(acc, spots, self.output.buffer)
+
+    def _products(self, row_run: Run, column_run: Run) -> Iterator[tuple[int, int, int, int]]:
+        """Each output of a tile with a row and a column of the window it needs, and the tap that meets there."""
+        layer = self.layer
+        for y in range((row_run.size - 1) * layer.stride[0] + layer.kernel[0]):
+            for out_y in range(row_run.size):
                 tap_y = y - out_y * layer.stride[0]
                 if not row_run.taps[out_y][0] <= tap_y < row_run.taps[out_y][1]:
                     continue
-                for tap_x, out_x in itertools.product(range(taps_x), range(width)):
-                    if not column_run.taps[out_x][0] <= tap_x < column_run.taps[out_x][1]:
-                        continue
-                    x = out_x * layer.stride[1] + tap_x
-                    value = load(self.data.buffer, corner + (y * layer.width + x) * self.data.block, lanes)
-                    position = (out_y * width + out_x) * lanes
-                    result = self.add(load(acc, position, lanes), value, channel, tap_y * taps_x + tap_x, lanes)
-                    store(acc, result, position, lanes)
-        self.ends.drain(acc, spots, self.output.buffer)
+                for tap_x, out_x in itertools.product(range(layer.kernel[1]), range(column_run.size)):
+                    if column_run.taps[out_x][0] <= tap_x < column_run.taps[out_x][1]:
+                        x = out_x * layer.stride[1] + tap_x
+                        yield out_y * column_run.size + out_x, y, x, tap_y * layer.kernel[1] + tap_x
+
+    def _in_order(self, acc: Buffer, row_run: Run, column_run: Run, corner: Expr, channel: Expr, lanes: int) -> bool:
+        """Emits the tile's multiplications in an order of our own, a value of the window after another; not if there is no such form."""
+        if not isinstance(self.add, Weighted) or lanes != self.kernel.lanes:
+            return False
+        size, block, width = self.kernel.bytes, self.data.block, self.layer.width
+        products = sorted(self._products(row_run, column_run), key=lambda product: product[1:3])
+        rows = sorted({y for _, y, _, _ in products})
+        first = min((x for _, _, x, _ in products), default=0)
+        found = [
+            Multiplication(out, VectorPlace(rows.index(y), (x - first) * block * size), VectorPlace(len(rows), tap * lanes * size))
+            for out, y, x, tap in products
+        ]
+        piece = InOrderBlock(apart(found), row_run.size * column_run.size, len(rows) + 1, self.kernel.inner == 2)
+        if not piece.fits:
+            return False
+        places = [(self.data.buffer, corner + (y * width + first) * block) for y in rows]
+        self.kernel.call(piece.symbol, piece.llvm, (acc, 0), *places, (self.add.weight, self.add.first(channel)))
+        return True
 
     def _spots(self, row: Expr, column: Expr, size: tuple[int, int], channels: Channels, index: Expr) -> Iterator[Spot]:
         """The outputs of a tile, row by row."""

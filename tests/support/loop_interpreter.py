@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.schedules.in_order_loop import InOrderLoop
 
-_A, _W = 1 << 20, 1 << 30
+#: Where the two arrays are.
+_A, _W = PLACES = 1 << 20, 1 << 30
 _OPERAND = re.compile(r"\$\{?(\d+)\}?")
 
 
@@ -28,13 +31,15 @@ class LoopInterpreter:
         self.zero = False
 
     def run(self, loop: InOrderLoop, accumulators: Array) -> Array:
-        """What (tile's vectors, 4) accumulators hold afterwards; registers that were never written are not numbers."""
-        shape = loop.shape
-        count = shape.rows * shape.vectors
+        """What (tile's vectors, 4) accumulators hold afterwards."""
+        given = {number: {"a": _A, "w": _W}.get(str(value), value) for number, value in loop.inputs().items()}
+        return self.execute(loop.assembly(), given, accumulators)
+
+    def execute(self, lines: list[str], general: Mapping[int, Any], accumulators: Array) -> Array:
+        """The same for any assembly, its general registers given; vector registers that were never written are not numbers."""
+        count = len(accumulators)
         self.vectors = {n: np.full(4, np.nan, "<f4") for n in range(32)} | {n: row.astype("<f4") for n, row in enumerate(accumulators)}
-        given = loop.inputs()
-        self.general = {number: {"a": _A, "w": _W}.get(str(value), value) for number, value in given.items()}
-        lines = loop.assembly()
+        self.general = dict(general)
         place, steps = 0, 0
         while place < len(lines):
             steps += 1
@@ -56,8 +61,9 @@ class LoopInterpreter:
             half = int(rest.partition(".d[")[2][0])
             self.vectors[first].view("<u8")[half] = general[numbers[1]]
         elif name == "fmla":
-            lane = int(rest.rpartition(".s[")[2][0])
-            self.vectors[first] = self.vectors[first] + self.vectors[numbers[1]] * self.vectors[numbers[2]][lane]
+            other = self.vectors[numbers[2]]
+            other = other if rest.endswith(".4s") else other[int(rest.rpartition(".s[")[2][0])]
+            self.vectors[first] = self.vectors[first] + self.vectors[numbers[1]] * other
         elif name in ("add", "subs"):
             other = general[numbers[2]] if immediate is None else immediate
             general[first] = general[numbers[1]] + (other if name == "add" else -other)

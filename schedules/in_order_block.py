@@ -1,0 +1,155 @@
+"""Multiplications without a loop, such as a depthwise tile's, as one piece of assembly in the order of `in_order_order`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tvmmobile.schedules.in_order_loop import VECTOR_BYTES, inline_function
+from tvmmobile.schedules.in_order_order import REGISTERS, TEMPORARIES, HalfNeed, LoopAction, VectorHalf, shortest
+
+#: The furthest 8 bytes that a load reaches from its base register, in steps of 8 and of 1.
+_REACH, _NEAR = 32760, 255
+#: FMLAs from one use of an accumulator to the next (the latency of both cores is less), and how far ahead others are looked for.
+_APART, _AHEAD = 8, 16
+#: Fewer multiplications than this are left to LLVM.
+LEAST = 16
+#: Of the policies for insertions, so many are tried: blocks are many, and the first few are good for most.
+_POLICIES = 3
+
+
+@dataclass(frozen=True)
+class VectorPlace:
+    """A vector in memory: so many bytes after one of several pointers."""
+
+    base: int
+    offset: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether loads reach both halves."""
+        return 0 <= self.offset <= _NEAR - 8 or (self.offset % 8 == 0 and 0 <= self.offset <= _REACH - 8)
+
+
+@dataclass(frozen=True)
+class Multiplication:
+    """Accumulator += x · y, or x · one lane of y where there is a `lane`."""
+
+    accumulator: int
+    x: VectorPlace
+    y: VectorPlace
+    lane: int | None = None
+
+
+def apart(multiplications: Sequence[Multiplication]) -> tuple[Multiplication, ...]:
+    """The same, such that an accumulator comes again after a while where that can be had; the order of each one's stays."""
+    left = list(multiplications)
+    chosen: list[Multiplication] = []
+    while left:
+        recent = {one.accumulator for one in chosen[-_APART + 1 :]}
+        free = (place for place, one in enumerate(left[:_AHEAD]) if one.accumulator not in recent)
+        chosen.append(left.pop(next(free, 0)))
+    return tuple(chosen)
+
+
+@dataclass(frozen=True)
+class InOrderBlock:
+    """Multiplications in their order, in float32.
+
+    Attributes:
+        accumulators, bases: how many there are.
+        beside: whether an insertion starts beside an FMLA.
+    """
+
+    multiplications: tuple[Multiplication, ...]
+    accumulators: int
+    bases: int
+    beside: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether there are registers for what it reads, loads reach it, and it is worth it."""
+        reached = all(place.reached for one in self.multiplications for place in (one.x, one.y))
+        return reached and len(self.multiplications) >= LEAST and self._registers is not None
+
+    @property
+    def symbol(self) -> str:
+        """A name of its own."""
+        return f"tvmmobile_in_order_{hashlib.sha256(repr(self).encode()).hexdigest()[:16]}"
+
+    @cached_property
+    def _vectors(self) -> dict[VectorPlace, tuple[int, int]]:
+        """What is read, in the order of the first uses, with the first and the last use."""
+        uses: dict[VectorPlace, tuple[int, int]] = {}
+        for number, one in enumerate(self.multiplications):
+            for place in (one.x, one.y):
+                uses[place] = (uses.get(place, (number, 0))[0], number)
+        return uses
+
+    @cached_property
+    def _registers(self) -> list[tuple[int, int]] | None:
+        """Each vector's register, and how many FMLAs must have started before it is overwritten; None where there are too few."""
+        free = [(0, register) for register in range(REGISTERS - self.accumulators)]
+        found: list[tuple[int, int]] = []
+        busy: list[tuple[int, int]] = []
+        for first, last in self._vectors.values():
+            free += [(until + 1, register) for until, register in busy if until < first]
+            busy = [(until, register) for until, register in busy if until >= first]
+            if not free:
+                return None
+            release, register = min(free)
+            free.remove((release, register))
+            busy.append((last, register))
+            found.append((register, release))
+        return found
+
+    @property
+    def first_base(self) -> int:
+        """The first pointer's number among the assembly's operands."""
+        return 2 * self.accumulators + self._scratch + TEMPORARIES
+
+    @property
+    def _scratch(self) -> int:
+        """Registers for what is read."""
+        assert self._registers is not None
+        return 1 + max(register for register, _ in self._registers)
+
+    def llvm(self) -> str:
+        """The function `symbol`(accumulators, base 0, base 1, …), all pointers, as LLVM's text."""
+        scratch = self._scratch
+        kinds = ["<4 x float>"] * (self.accumulators + scratch) + ["i64"] * TEMPORARIES
+        constraints = ["=w"] * self.accumulators + ["=&w"] * scratch + ["=&r"] * TEMPORARIES
+        constraints += [str(n) for n in range(self.accumulators)] + ["r"] * self.bases
+        inputs = [f"<4 x float> %v{n}" for n in range(self.accumulators)] + [f"ptr %b{n}" for n in range(self.bases)]
+        parameters = ", ".join(["ptr %acc", *(f"ptr %b{n}" for n in range(self.bases))])
+        return inline_function(f"@{self.symbol}({parameters})", self.assembly(), kinds, constraints, inputs, self.accumulators)
+
+    def assembly(self) -> list[str]:
+        """The instructions; registers are accumulators, vectors, temporary ones, then after as many inputs the pointers."""
+        assert self._registers is not None
+        numbers = {place: number for number, place in enumerate(self._vectors)}
+        waiting, multiplies = [], []
+        for (first, _), (number, (_, release)) in zip(self._vectors.values(), enumerate(self._registers), strict=True):
+            waiting += [HalfNeed(VectorHalf("v", number, high, False), release, first) for high in (False, True)]
+        for count, one in enumerate(self.multiplications):
+            halves = [VectorHalf("v", numbers[place], high, False) for place in (one.x, one.y) for high in (False, True)]
+            multiplies.append((LoopAction("multiply", (count, 0, 0)), tuple(halves)))
+        order = shortest(multiplies, waiting, self.beside, policies=_POLICIES)
+        return [self._line(action, list(numbers), numbers) for action in order]
+
+    def _line(self, action: LoopAction, places: Sequence[VectorPlace], numbers: dict[VectorPlace, int]) -> str:
+        assert self._registers is not None
+        if action.name == "multiply":
+            one = self.multiplications[action.place[0]]
+            x, y = (f"${{{self.accumulators + self._registers[numbers[place]][0]}}}" for place in (one.x, one.y))
+            return f"fmla ${{{one.accumulator}}}.4s, {x}.4s, {y}.{'4s' if one.lane is None else f's[{one.lane}]'}"
+        if action.half is None:
+            return "nop"
+        first = self.accumulators + self._scratch
+        temporary, index, high = f"${first + action.temporary}", action.half.index, int(action.half.high)
+        if action.name == "insert":
+            return f"ins ${{{self.accumulators + self._registers[index][0]}}}.d[{high}], {temporary}"
+        place = places[index]
+        return f"ldr {temporary}, [${self.first_base + place.base}, #{place.offset + VECTOR_BYTES // 2 * high}]"

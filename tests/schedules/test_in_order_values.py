@@ -1,0 +1,77 @@
+"""Kernels for cores that issue in order, under QEMU: every schedule computes what PyTorch computes, whatever the shape and the knobs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.layers import Conv2d, Layer, blocked
+from tvmmobile.graph.tasks import Task
+from tvmmobile.running.bench import started_agents
+from tvmmobile.running.measure import Agents
+from tvmmobile.schedules import templates_for
+from tvmmobile.tuning.search.trial import TrialJob, run_trial
+
+pytestmark = pytest.mark.virtual
+RELU6 = (0.0, 6.0)
+
+
+@pytest.fixture(scope="module")
+def agents() -> Iterator[Agents]:
+    """Of a board whose core issues in order."""
+    with started_agents(find_device("pi3bplus-virtual")) as found:
+        yield found
+
+
+def region(kind: str, rng: random.Random) -> tuple[Layer, ...]:
+    """Layers of a kind, of odd sizes, channels together or in blocks."""
+    height, width, stride = rng.randint(3, 13), rng.randint(3, 13), rng.choice((1, 1, 2))
+    depth, channels = rng.choice((8, 32, 34, 64, 96)), rng.choice((8, 32, 36, 64))
+    layouts = [blocked(32) if count % 32 == 0 and rng.random() < 0.5 else "NHWC" for count in (depth, channels)]
+    if kind == "pointwise":
+        return (Conv2d(height, width, depth, channels, stride=(stride, stride), clamp=RELU6, in_layout=layouts[0], out_layout=layouts[1]),)
+    if kind == "image":
+        return (Conv2d(2 * height + 8, 2 * width + 8, 3, channels, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW"),)
+    if kind == "conv":
+        return (Conv2d(height, width, depth, channels, (3, 3), (stride, stride), (1, 1, 1, 1), clamp=RELU6),)
+    if kind == "strassen":
+        return (Conv2d(height, width, 128, 128, clamp=RELU6, in_layout=rng.choice(("NHWC", blocked(32)))),)
+    kernel = rng.choice((3, 5))
+    padding = (kernel // 2,) * 4
+    first = Conv2d(height, width, depth, depth, (kernel, kernel), (stride, stride), padding, depth, RELU6, layouts[0])
+    if kind == "depthwise":
+        return (first,)
+    return (first, Conv2d(first.out_height, first.out_width, depth, channels, clamp=RELU6, out_layout=layouts[1]))
+
+
+def check(kind: str, seed: int, agents: Agents) -> None:
+    """Random members of the spaces of all templates that take a random region, for either kind of core in order."""
+    rng = random.Random(f"{kind} {seed}")
+    task = Task(region(kind, rng), machine=agents.profile.machine)
+    for template in templates_for(task):
+        space = template.space(task)
+        assert space is not None
+        chosen = rng.choice(list(space)).values
+        if "inner" not in chosen:
+            continue
+        schedule = space.schedule({**chosen, "inner": rng.choice((1, 2))})
+        outcome = run_trial(TrialJob(task, schedule, None, agents, 60.0))
+        assert outcome.error is None, f"{task.name} {schedule}: {outcome.error}"
+
+
+KINDS = ("pointwise", "depthwise", "image", "conv", "strassen", "separable")
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_values(kind: str, agents: Agents) -> None:
+    check(kind, 0, agents)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_of_many_shapes(kind: str, agents: Agents) -> None:
+    for seed in range(1, 25):
+        check(kind, seed, agents)
