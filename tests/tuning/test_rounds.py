@@ -13,7 +13,7 @@ from tvmmobile.schedules import templates_for
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Region, VariantTasks
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.rounds import later_rounds, promising
+from tvmmobile.tuning.search.rounds import FEW_TRIALS, later_rounds, promising, worth_trying
 
 FIRST = Conv2d(8, 8, 16, 32)
 SECOND = Conv2d(8, 8, 32, 32, (3, 3), (1, 1), (1, 1, 1, 1), 32)
@@ -47,3 +47,17 @@ def test_what_no_plan_would_have_gets_no_more(tmp_path: Path) -> None:
     tasks = dict.fromkeys((one, other, both, unknown))
     assert set(promising(variants, database, tasks, 0.02)) == {one, other, unknown}
     assert set(promising(variants, database, tasks, 0.03)) == {one, other, both, unknown}
+
+
+def test_few_trials_go_where_a_like_core_had_some_use_for_them(tmp_path: Path) -> None:
+    """A kernel for both layers that cost a quarter more than two kernels there will hardly be the best here."""
+    one, other, both = Task((FIRST,)), Task((SECOND,)), Task((FIRST, SECOND))
+    unknown = Task((Conv2d(4, 4, 16, 16),))
+    tasks = {one: None, other: None, both: None, unknown: "source"}
+    variants = [VariantTasks(2, (Region(0, 0, one), Region(1, 1, other), Region(0, 1, both)), {})]
+    for latency_us, left in ((115.0, tasks), (135.0, {one: None, other: None, unknown: "source"})):
+        kin = Database(Identity("like", Origin("modelled", "model")), (), tmp_path / str(latency_us))
+        with kin.writing():
+            kin.append(record(task, each) for task, each in ((one, 50.0), (other, 50.0), (both, latency_us)))
+        assert worth_trying(variants, kin, tasks, FEW_TRIALS) == left
+        assert worth_trying(variants, kin, tasks, FEW_TRIALS + 1) == worth_trying(variants, None, tasks, FEW_TRIALS) == tasks

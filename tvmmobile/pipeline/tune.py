@@ -27,7 +27,7 @@ from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
 from tvmmobile.tuning.plan import VariantTasks
 from tvmmobile.tuning.search.kin import kin_database
-from tvmmobile.tuning.search.rounds import FIRST_TRIALS, later_rounds, promising
+from tvmmobile.tuning.search.rounds import FIRST_TRIALS, later_rounds, promising, worth_trying
 from tvmmobile.tuning.search.tuner import BATCH, Assignment, Search, assign
 from tvmmobile.tuning.search.tuner import tune as search
 from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, twin_database
@@ -65,6 +65,7 @@ class _Needs:
         self.kin = None if self.twin else kin_database(profile, logs.sources)
         self.database = self._opened()
         trials = DEFAULT_TRIALS if asked is None else asked
+        self._tried = worth_trying(variants, self.kin, self.tasks, trials)
         first = min(trials, FIRST_TRIALS if self.twin is None else FIRST_FROM_TWIN)
         self.later = later_rounds(first, trials)
         self.plan = self._planned(first, trials)
@@ -73,9 +74,9 @@ class _Needs:
         return Database(self._identity, self._logs.sources, self._logs.target)
 
     def _planned(self, first: int, trials: int) -> TuningPlan:
-        assignments = self._lacking(self.tasks, first)
+        assignments = self._lacking(self._tried, first)
         self.pending = bool(missing_trials(assignments)) or any(missing_trials(self.further(*each)) for each in self.later)
-        fallback = tuple(task.name for task, source in self.tasks.items() if source is not None)
+        fallback = tuple(task.name for task, source in self._tried.items() if source is not None)
         return TuningPlan(
             self._profile,
             len(self._variants),
@@ -96,7 +97,7 @@ class _Needs:
             self.database = self._opened()
             if len(self.database) > known:
                 self.plan = replace(
-                    self.plan, assignments=tuple(self._lacking(self.tasks, self.plan.first)), outdated=self.database.outdated
+                    self.plan, assignments=tuple(self._lacking(self._tried, self.plan.first)), outdated=self.database.outdated
                 )
             yield
 
@@ -106,7 +107,7 @@ class _Needs:
 
     def further(self, most: int, may_gain: float) -> list[Assignment]:
         """A later round: what kernels lack that some network's best plan would have if they became a little faster."""
-        return self._lacking(promising(self._variants, self.database, self.tasks, may_gain), most)
+        return self._lacking(promising(self._variants, self.database, self._tried, may_gain), most)
 
 
 def _idle(asked: int | None, first: int) -> str:

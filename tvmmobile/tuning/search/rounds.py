@@ -16,6 +16,19 @@ FIRST_TRIALS = 4
 #: kernel's latency. With every trial there is less to gain: the kernels of the final plan were within 0.03 % after twelve.
 _LATER = ((12, 0.02), (24, 0.01), (sys.maxsize, 0.005))
 
+#: What a kernel may gain on another core, as a share of its latency there, beyond which no few trials are spent on it. On a Cortex-A76 all
+#: kernels of MobileNet v1 1.0-224's best plan lie within 0.14 by a Cortex-A72's records, which leave out 16 of 66.
+MAY_GAIN_ELSEWHERE = 0.2
+#: Trials asked for up to which that holds.
+FEW_TRIALS = 8
+
+
+def worth_trying(
+    variants: Sequence[VariantTasks], kin: Database | None, tasks: Mapping[Task, str | None], trials: int
+) -> dict[Task, str | None]:
+    """Of `tasks`, those that a few trials are spent on: all, or what a like core's records, where there are, leave as promising."""
+    return dict(tasks) if kin is None or trials > FEW_TRIALS else promising(variants, kin, tasks, MAY_GAIN_ELSEWHERE)
+
 
 def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
     """What follows the first trials per kernel, of `trials` asked for: up to how many, and `promising`'s share."""
