@@ -44,7 +44,7 @@ def begun(device: HardwareDevice, model: ComparedModel, suite: Suite, out: Path)
         network_ranks=None,
         terms=(),
     )
-    if not out.exists():
+    if not out.is_file():
         return fresh
     found = read_validation(out)
     others = [field for field in ("suite", "measured", "model", "versions") if getattr(found, field) != getattr(fresh, field)]
