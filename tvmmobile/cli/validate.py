@@ -58,7 +58,7 @@ def validate(
 
 
 def _print(console: Console, validation: Validation) -> None:
-    from tvmmobile.results.report.wording import latency_ms, signed
+    from tvmmobile.results.report.wording import latency_ms, plural, signed
     from tvmmobile.system.console import table_of
     from tvmmobile.virtual.calibration.fit import mean_error, worst_error
     from tvmmobile.virtual.calibration.residuals import erring
@@ -78,7 +78,9 @@ def _print(console: Console, validation: Validation) -> None:
         errors = [point.error for point in validation.valid(what)]
         if errors:
             ranked = "too few for a rank correlation" if ranks is None else f"rank correlation {ranks:.2f}"
-            console.print(f"{len(errors)} {what}s: {ranked}, {mean_error(errors):.1%} off on average, {worst_error(errors):.1%} at worst")
+            console.print(
+                f"{plural(len(errors), what)}: {ranked}, {mean_error(errors):.1%} off on average, {worst_error(errors):.1%} at worst"
+            )
     for term in validation.terms:
         console.print(f"  {term.name} × {term.alone:.3g} instead of {term.value:.3g} explains {term.explained:.0%} of the difference")
     errs = erring(validation.terms, [point.error for point in validation.valid()])
