@@ -12,6 +12,7 @@ from tvmmobile.schedules.chain_memory import arrange
 from tvmmobile.schedules.chain_place import Moment, Place, Taps
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, cut, share, taps_along
 from tvmmobile.schedules.epilogue import Epilogue, Spot, constant_shapes
+from tvmmobile.schedules.in_order_block import multiply_window
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
 
@@ -178,17 +179,20 @@ def _depthwise_tile(
     lanes = kernel.lanes
     acc = kernel.accumulators(len(taps_y) * width * lanes)
     place.epilogue.fill(acc, spots)
-    for y, (data, line, pitch) in enumerate(windows):
-        for out_y, (low, high) in enumerate(taps_y):
-            tap_y = y - out_y * layer.stride[0]
-            if not low <= tap_y < high:
-                continue
-            for tap_x, (out_x, (first, end)) in itertools.product(range(layer.kernel[1]), enumerate(taps_x)):
-                if first <= tap_x < end:
-                    value = kernel.load(data, line + (out_x * layer.stride[1] + tap_x) * pitch)
-                    tap = kernel.load(buffer, weights + channel * size + (tap_y * layer.kernel[1] + tap_x) * lanes)
-                    position = (out_y * width + out_x) * lanes
-                    kernel.store(acc, kernel.load(acc, position) + value * tap, position)
+    products = []
+    for y, out_y in itertools.product(range(len(windows)), range(len(taps_y))):
+        tap_y = y - out_y * layer.stride[0]
+        if not taps_y[out_y][0] <= tap_y < taps_y[out_y][1]:
+            continue
+        for tap_x, (out_x, (first, end)) in itertools.product(range(layer.kernel[1]), enumerate(taps_x)):
+            if first <= tap_x < end:
+                products.append((out_y * width + out_x, y, out_x * layer.stride[1] + tap_x, tap_y * layer.kernel[1] + tap_x))
+    own = weights + channel * size
+    if not (kernel.inner and multiply_window(kernel, acc, products, dict(enumerate(windows)), (buffer, own))):
+        for out, y, x, number in products:
+            data, line, pitch = windows[y]
+            value, tap = kernel.load(data, line + x * pitch), kernel.load(buffer, own + number * lanes)
+            kernel.store(acc, kernel.load(acc, out * lanes) + value * tap, out * lanes)
     place.epilogue.drain(acc, spots, output)
 
 

@@ -132,7 +132,7 @@ class Kernel:
 
         self.T = builder
         self.lanes, self.bytes, self._symbol, self._precision = task.lanes, task.precision.bytes, task.symbol, task.precision
-        self.inner = knobs.get("inner", 0)
+        self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) else 0
         self._ir_builder = IRBuilder()
         self._imported: dict[str, str] = {}
 

@@ -11,7 +11,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, partition, tiles
 from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, panel_spots
-from tvmmobile.schedules.in_order_block import InOrderBlock, Multiplication, VectorPlace, apart
+from tvmmobile.schedules.in_order_block import Multiplication, VectorPlace, multiply_in_order
 from tvmmobile.schedules.matmul import Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, THREADS, Template, layer_of
@@ -181,14 +181,10 @@ class _Nest:
                     w = VectorPlace(len(taps), (tap * width + j * lanes) * size)
                     a = VectorPlace(tap_y - taps.start, (vector - low) * size)
                     found.append(Multiplication(x * width // lanes + j, w, a, offset - vector))
-        piece = InOrderBlock(apart(found), pixel_run.size * width // lanes, len(taps) + 1, self.kernel.inner == 2)
-        if not piece.fits:
-            return False
         places = []
         for tap_y in taps:
             y = row * layer.stride[0] - layer.padding[0] + tap_y
             start = (plane * layer.height + y) * layer.width + pixel * layer.stride[1] - layer.padding[1]
             places.append((self.data, start + low))
         first = weights + (plane * layer.kernel[0] + taps.start) * layer.kernel[1] * width
-        self.kernel.call(piece.symbol, piece.llvm, (acc, 0), *places, (self.weight, first))
-        return True
+        return multiply_in_order(self.kernel, acc, found, pixel_run.size * width // lanes, [*places, (self.weight, first)])

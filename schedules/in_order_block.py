@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel
 from tvmmobile.schedules.in_order_loop import VECTOR_BYTES, inline_function
 from tvmmobile.schedules.in_order_order import REGISTERS, TEMPORARIES, HalfNeed, LoopAction, VectorHalf, shortest
 
@@ -153,3 +154,41 @@ class InOrderBlock:
             return f"ins ${{{self.accumulators + self._registers[index][0]}}}.d[{high}], {temporary}"
         place = places[index]
         return f"ldr {temporary}, [${self.first_base + place.base}, #{place.offset + VECTOR_BYTES // 2 * high}]"
+
+
+def multiply_in_order(
+    kernel: Kernel, acc: Buffer, multiplications: Sequence[Multiplication], count: int, places: Sequence[tuple[Buffer, Expr]]
+) -> bool:
+    """Emits multiplications into `count` accumulators, bases being these elements of buffers; not if there is no such block."""
+    block = InOrderBlock(apart(multiplications), count, len(places), kernel.inner == 2)
+    if not block.fits:
+        return False
+    kernel.call(block.symbol, block.llvm, (acc, 0), *places)
+    return True
+
+
+def multiply_window(
+    kernel: Kernel,
+    acc: Buffer,
+    products: Iterable[tuple[int, int, int, int]],
+    rows: Mapping[int, tuple[Buffer, Expr, int]],
+    weights: tuple[Buffer, Expr],
+) -> bool:
+    """Emits a depthwise tile's multiplications, one value of the window after another; not if there is no such block.
+
+    Args:
+        products: output, row and column of the window, tap.
+        rows: of each row of the window the buffer, the element of column 0, and elements from column to column.
+        weights: the buffer, and the element of tap 0.
+    """
+    ordered = sorted(products, key=lambda product: product[1:3])
+    first = min((column for _, _, column, _ in ordered), default=0)
+    used = sorted({row for _, row, _, _ in ordered})
+    size, lanes = kernel.bytes, kernel.lanes
+    found = []
+    for output, row, column, tap in ordered:
+        value = VectorPlace(used.index(row), (column - first) * rows[row][2] * size)
+        found.append(Multiplication(output, value, VectorPlace(len(used), tap * lanes * size)))
+    places = [(buffer, start + first * pitch) for buffer, start, pitch in (rows[row] for row in used)]
+    count = 1 + max((output for output, _, _, _ in ordered), default=0)
+    return multiply_in_order(kernel, acc, found, count, [*places, weights])

@@ -11,7 +11,7 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece
 from tvmmobile.schedules.epilogue import Epilogue, Spot
-from tvmmobile.schedules.in_order_loop import VECTOR_BYTES, InOrderLoop
+from tvmmobile.schedules.in_order_loop import InOrderLoop
 from tvmmobile.schedules.in_order_order import STEPS, TileShape
 from tvmmobile.schedules.space import round_up
 
@@ -202,7 +202,7 @@ class MatmulTile:
     def _in_order(self, rows: int, width: int, count: int, block: int) -> InOrderLoop | None:
         """The loop over so many steps of K, in blocks of A, in an order of our own; None where it has no such form."""
         blocks, lanes, size = count // block, self.kernel.lanes, self.kernel.bytes
-        if lanes != STEPS or size * lanes != VECTOR_BYTES or (blocks > 1 and block % STEPS) or not TileShape.fits(rows, width // lanes):
+        if (blocks > 1 and block % STEPS) or not TileShape.fits(rows, width // lanes):
             return None
         row_bytes, step_bytes = self.step * self.a.block * size, self.pitch(width) * size
         jump = (self.a.pixels * self.a.block - block + STEPS) * size

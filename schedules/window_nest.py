@@ -12,7 +12,7 @@ from tvmmobile.graph.layers import Conv2d, MaxPool, channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, input_of, partition, tiles
 from tvmmobile.schedules.epilogue import Ends, Spot
-from tvmmobile.schedules.in_order_block import InOrderBlock, Multiplication, VectorPlace, apart
+from tvmmobile.schedules.in_order_block import multiply_window
 from tvmmobile.schedules.space import Knobs, Space, up_to
 
 #: Layers whose output channels depend on the input channel of the same number alone.
@@ -230,23 +230,14 @@ class WindowNest:
                         yield out_y * column_run.size + out_x, y, x, tap_y * layer.kernel[1] + tap_x
 
     def _in_order(self, acc: Buffer, row_run: Run, column_run: Run, corner: Expr, channel: Expr, lanes: int) -> bool:
-        """Emits the tile's multiplications in an order of our own, a value of the window after another; not if there is no such form."""
+        """Emits the tile's multiplications in an order of our own, where there is one."""
         if not isinstance(self.add, Weighted) or lanes != self.kernel.lanes:
             return False
-        size, block, width = self.kernel.bytes, self.data.block, self.layer.width
-        products = sorted(self._products(row_run, column_run), key=lambda product: product[1:3])
-        rows = sorted({y for _, y, _, _ in products})
-        first = min((x for _, _, x, _ in products), default=0)
-        found = [
-            Multiplication(out, VectorPlace(rows.index(y), (x - first) * block * size), VectorPlace(len(rows), tap * lanes * size))
-            for out, y, x, tap in products
-        ]
-        piece = InOrderBlock(apart(found), row_run.size * column_run.size, len(rows) + 1, self.kernel.inner == 2)
-        if not piece.fits:
-            return False
-        places = [(self.data.buffer, corner + (y * width + first) * block) for y in rows]
-        self.kernel.call(piece.symbol, piece.llvm, (acc, 0), *places, (self.add.weight, self.add.first(channel)))
-        return True
+        data, block = self.data.buffer, self.data.block
+        height = (row_run.size - 1) * self.layer.stride[0] + self.layer.kernel[0]
+        rows = {y: (data, corner + y * self.layer.width * block, block) for y in range(height)}
+        weights = self.add.weight, self.add.first(channel)
+        return multiply_window(self.kernel, acc, self._products(row_run, column_run), rows, weights)
 
     def _spots(self, row: Expr, column: Expr, size: tuple[int, int], channels: Channels, index: Expr) -> Iterator[Spot]:
         """The outputs of a tile, row by row."""
