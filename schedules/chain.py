@@ -31,6 +31,8 @@ RING_SHARE = 0.5
 LEAST_RING_BYTES = 1024
 #: The share for weights that stay beside rings, and what is too little to read all of the input for.
 WEIGHT_SHARE, LEAST_BLOCK_BYTES = 0.5, 4096
+#: Sizes of first-level caches between which those of all cores lie.
+FIRST_LEVELS = (32768, 65536)
 #: Outputs computed over outputs needed, along a row: what tiles may waste.
 MOST_WASTE = 1.1
 #: Columns of the dearest layer in a part, to begin with.
@@ -72,7 +74,7 @@ class Chain(Template):
         options = {
             "strip": up_to((1, 2, 4), last.out_height),
             "parts": tuple(parts for parts in (1, 2, 4, 8, 16) if parts == 1 or last.out_width >= 4 * parts),
-            "blocks": _blocks(layers[0], task) if kinds == ["pointwise", "depthwise"] else (1,),
+            "blocks": _blocks(layers, task) if kinds == ["pointwise", "depthwise"] else (1,),
             "rows": (4, 5, 7) if products else (4,),
             "columns": up_to((2, 4), max(layer.out_channels for layer in products), lanes) if products else (2 * lanes,),
             "order": (0, 1) if products else (0,),
@@ -86,7 +88,8 @@ class Chain(Template):
             options["parts"], key=lambda parts: abs(math.log2(max(layers, key=lambda layer: layer.macs).out_width / parts / USUAL_WIDTH))
         )
         whole, small = (task.precision.bytes * products[0].in_channels * last.out_channels) if products else 0, _small_bytes(task)
-        blocks = min(options["blocks"], key=lambda blocks: abs(whole / blocks - small / 2))
+        numbers = _blocks_within(layers, task, small) if len(options["blocks"]) > 1 else options["blocks"]
+        blocks = min(numbers, key=lambda blocks: abs(whole / blocks - small / 2))
         usual = {"strip": 1, "parts": parts, "blocks": blocks, "rows": 7, "columns": 2 * lanes, "order": 0, "dw_rows": 1, "dw_columns": 7}
         usual |= {"image_pixels": 2, "image_columns": 8 * lanes, "gather": 1}
         return Space(self.name, self.version, options, _Fits(layers, task, options), usual)
@@ -180,13 +183,19 @@ def _layouts_fit(layers: Sequence[Conv2d], lanes: int) -> bool:
     return _kind(first, lanes) == "image" or (first.in_layout != "NCHW" and channel_block(first.in_layout, first.in_channels) % lanes == 0)
 
 
-def _blocks(product: Conv2d, task: Task) -> tuple[int, ...]:
+def _blocks(layers: Sequence[Conv2d], task: Task) -> tuple[int, ...]:
+    """`_blocks_within`, for every core: a log does not say which one it is of."""
+    return tuple(sorted({blocks for size in FIRST_LEVELS for blocks in _blocks_within(layers, task, int(WEIGHT_SHARE * size))}))
+
+
+def _blocks_within(layers: Sequence[Conv2d], task: Task, most: int) -> tuple[int, ...]:
     """Numbers of blocks, of channels by pairs of vectors, whose weights fill the first-level cache well; 1 where none do."""
+    product = layers[0]
     depth, channels = product.in_channels, product.out_channels
     found = []
     for blocks in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
         weights = task.precision.bytes * depth * channels // blocks
-        if channels % (2 * task.lanes * blocks) == 0 and (blocks == 1 or weights >= LEAST_BLOCK_BYTES) and weights <= _small_bytes(task):
+        if channels % (2 * task.lanes * blocks) == 0 and (blocks == 1 or weights >= LEAST_BLOCK_BYTES) and weights <= most:
             found.append(blocks)
     return tuple(found) or (1,)
 
@@ -243,6 +252,8 @@ class _Fits:
         if knobs["parts"] > 1 and rings < LEAST_RING_BYTES:
             return False
         small, most = _small_bytes(self.task), self.task.machine.l1d_bytes
+        if len(self.options["blocks"]) > 1 and knobs["blocks"] not in _blocks_within(self.layers, self.task, small):
+            return False
         if knobs["blocks"] > 1 or weights <= small:
             return rings + weights <= most and (knobs["blocks"] > 1 or bool(knobs["gather"]))
         return rings <= RING_SHARE * most and not knobs["gather"]

@@ -103,3 +103,15 @@ def test_rings_and_strips_fill_the_first_level() -> None:
 
 def strip_bytes(knobs: dict[str, int]) -> int:
     return 4 * 128 * knobs["strip"] * -(-28 // knobs["parts"])
+
+
+@pytest.mark.parametrize("channels", [64, 128, 256])
+def test_a_log_is_read_without_knowing_its_core(channels: int) -> None:
+    """Every core's members are schedules of a task that says nothing of the core."""
+    pair = (replace(pointwise(28, channels, channels), out_layout="NHWC"), depthwise(28, channels))
+    for name, region in (("chain", pair), ("strassen", pair[:1]), ("pointwise", pair[:1])):
+        if name == "strassen" and channels < 128:
+            continue
+        plain = space_for(Machine(), name, *region)
+        for machine in (PI4, PI5, PI3):
+            assert all(schedule in plain for schedule in space_for(machine, name, *region))
