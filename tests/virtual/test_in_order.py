@@ -7,11 +7,13 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from machine_code import assemble
+from vfpbench import INSTRUCTIONS, loop
 
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.cores import in_order
 from tvmmobile.virtual.cores.bounds import least_cycles
-from tvmmobile.virtual.cores.corrected import corrected_time
+from tvmmobile.virtual.cores.corrected import CORRECTED_VERSION, corrected_time
 from tvmmobile.virtual.cores.cortex_a53 import step_of
 from tvmmobile.virtual.cores.in_order import IssueStep, steady_issue, straight_issue
 from tvmmobile.virtual.profile import Block
@@ -100,6 +102,116 @@ def test_loops_that_were_measured(cycles: int, loop: list[str]) -> None:
     assert steady_cycles(loop) == cycles
 
 
+# What a Cortex-A53 took: Terminus-IMRC/insn-bench-rpi, README.md, its 64-bit names in the place of 32-bit ones (`vpadal.u32` is `uadalp`).
+# Each row: an instruction of 16 bytes (of 8 where it says so), its cycles where all of its operands are the last one's result, and where
+# none is.
+@pytest.mark.parametrize(
+    ("instruction", "latency", "each"),
+    [
+        ("and v.16b, v.16b, v.16b", 1.06, 1.13),
+        ("add v.4s, v.4s, v.4s", 2, 1.13),
+        ("add v.2s, v.2s, v.2s", 2, 0.56),
+        ("neg v.4s, v.4s", 2, 1.13),
+        ("bif v.16b, v.16b, v.16b", 2, 1.13),
+        ("bsl v.16b, v.16b, v.16b", 2, 1.13),
+        ("cmhs v.4s, v.4s, v.4s", 2, 1.13),
+        ("fcmge v.4s, v.4s, v.4s", 2, 1.13),
+        ("facge v.4s, v.4s, v.4s", 2, 1.13),
+        ("clz v.4s, v.4s", 2, 1.13),
+        ("umax v.4s, v.4s, v.4s", 2, 1.13),
+        ("urhadd v.4s, v.4s, v.4s", 2, 1.13),
+        ("rev64 v.16b, v.16b", 2, 1.13),
+        ("uabd v.4s, v.4s, v.4s", 3, 1.13),
+        ("abs v.4s, v.4s", 3, 1.13),
+        ("addp v.2s, v.2s, v.2s", 3, 0.56),
+        ("uaba v.4s, v.4s, v.4s", 4, 2.13),
+        ("uaba v.2s, v.2s, v.2s", 4, 2.06),
+        ("uadalp v.2d, v.4s", 4, 2.13),
+        ("uadalp v.1d, v.2s", 4, 2.06),
+        ("mul v.4s, v.4s, v.4s", 4, 1.13),
+        ("mla v.4s, v.4s, v.4s", 4, 1.13),
+        ("fabs v.4s, v.4s", 4, 1.06),
+        ("fadd v.4s, v.4s, v.4s", 4, 1.06),
+        ("fmax v.4s, v.4s, v.4s", 4, 1.06),
+        ("fmul v.2s, v.2s, v.2s", 4, 0.56),
+        ("faddp v.2s, v.2s, v.2s", 4, 0.56),
+        ("frecpe v.4s, v.4s", 4, 1.13),
+        ("frsqrte v.4s, v.4s", 4, 1.13),
+        ("frecps v.4s, v.4s, v.4s", 8, 1.13),
+        ("frsqrts v.2s, v.2s, v.2s", 8, 0.56),
+        ("fmla v.4s, v.4s, v.4s", 8, 1.06),
+        ("fmla v.2s, v.2s, v.2s", 8, 0.56),
+        ("fmla v.2d, v.2d, v.2d", 8, 1.06),
+        ("fdiv v.2s, v.2s, v.2s", 13, 10.13),
+        ("fdiv v.4s, v.4s, v.4s", 13, 10.38),
+        ("fdiv v.2d, v.2d, v.2d", 22, 19.25),
+    ],
+)
+def test_instructions_that_were_measured(instruction: str, latency: float, each: float) -> None:
+    name, _, operands = instruction.partition(" ")
+    around = ["subs\tw0, w0, #1", "b.ne\t#0"]
+    chain = [f"{name}\t{operands.replace('v', 'v0')}"] * 32
+    apart = [f"{name}\t{operands.replace('v', f'v{place + 1}').replace(f'v{place + 1}', f'v{place}', 1)}" for place in range(0, 32, 2)]
+    assert steady_cycles(chain + around) / 32 == pytest.approx(latency, abs=0.04)
+    assert steady_cycles(apart + around) / 16 == pytest.approx(each, rel=0.07)  # the measured loop's end cost up to two cycles
+
+
+# Millions of instructions a second on the Cortex-A53 of an MSM8937 at 1401 MHz, and on that of a Kirin 710 at the 1512 MHz that its
+# rows of one instruction a cycle show (it names 1709): hiroog/vfpbench, log/Hisilicon Kirin710 P30Lite.txt and
+# log/Qualcomm Technologies, Inc MSM8937_430_ZenFone3MaxZC553KL.txt.
+@pytest.mark.parametrize(
+    ("name", "shape", "kind", "mops", "others_mops"),
+    [
+        ("fmul", "2s", "n8", 2661.9, 2861.2),
+        ("fmla", "2s", "n8", 2661.0, 2865.5),
+        ("fmla", "4s", "n8", 1362.4, 1472.3),
+        ("fmul", "4s", "ns4", 1363.4, 1481.8),
+        ("fmla", "2s", "ns4", 690.1, 751.0),  # a factor is needed at once: eight cycles
+        ("fmla", "4s", "ns4", 698.9, 755.4),
+        ("fmla", "2s", "n1", 349.3, 377.0),  # an accumulator four later: four cycles
+        ("fmla", "4s", "n1", 349.2, 375.5),
+        ("fmadd", "s", "n1", 174.7, 189.4),  # its result is the next one's factor
+        ("fmadd", "d", "n1", 174.6, 188.6),
+        ("fmadd", "s", "n8", 1397.1, 1502.5),
+        ("fmadd", "s", "ns4", 1396.9, 1510.4),  # the fourth one's result is its addend: four cycles, not eight
+    ],
+)
+def test_multiplications_that_were_measured(name: str, shape: str, kind: str, mops: float, others_mops: float) -> None:
+    each = steady_cycles(loop(name, shape, kind)) / INSTRUCTIONS
+    assert each == pytest.approx(1401 / mops, rel=0.015)
+    assert each == pytest.approx(1512 / others_mops, rel=0.015)
+
+
+def test_blocks_of_three_multiplications_after_a_load() -> None:
+    """The order of XNNPACK's f32-gemm for this core: an insertion with each load, and the next other half beside a multiplication."""
+    block: list[str] = []
+    for number in range(8):
+        products = [f"fmla\tv{8 + 3 * (number % 4) + place}.4s, v{4 + number % 2}.4s, v2.s[{place}]" for place in range(3)]
+        block += [f"ldr\td{24 + number}, [x0]", f"mov\tv{24 + (number - 1) % 8}.d[1], x8", products[0], "ldr\tx8, [x1]", *products[1:]]
+    assert steady_cycles(block) == 32
+    # In the order for a Cortex-A55, whose loads and insertions find a place beside multiplications, they find none here.
+    other = [
+        text for at in range(0, 48, 6) for text in (block[at + 2], block[at], block[at + 4], block[at + 1], block[at + 5], block[at + 3])
+    ]
+    assert steady_cycles(other) >= 48
+
+
+def test_sums_of_products_of_bytes() -> None:
+    """Sixteen products and their sums in four cycles. gemmlowp's kernel of this kind was "no improvement" over eight products a cycle on a
+    Cortex-A53 (google/gemmlowp, pull request 69), where one in three would have been, were `sadalp` as fast as `smull`."""
+    rows = [f"smull\tv{row}.8h, v8.8b, v9.8b" for row in range(4)]
+    rows += [f"smlal\tv{row}.8h, v8.8b, v9.8b" for row in range(4)] + [f"sadalp\tv{row + 16}.4s, v{row}.8h" for row in range(4)]
+    assert steady_cycles(rows) == 16
+
+
+def test_pinned_numbers() -> None:
+    """When these change, raise `CORRECTED_VERSION` in corrected.py with them, and calibrate again."""
+    text = "fmla v0.4s, v1.4s, v2.4s\nsmull v3.8h, v4.8b, v5.8b\nsadalp v6.4s, v3.8h\nsqxtn v7.4h, v6.4s\nldr q8, [x0], #16\n"
+    text += "frecps v9.4s, v8.4s, v0.4s\nfdiv v10.4s, v9.4s, v8.4s\nst2 {v10.4s, v11.4s}, [x1]\nstlxr w2, w3, [x4]\n"
+    blocks = [Block(0x10000, 1000, assemble(text))]
+    assert (CORRECTED_VERSION, *(corrected_time(blocks, load_board(name)).cycles for name in ("pi3bplus", "rk3566"))) == (3, 37000, 33000)
+
+
 def test_three_multiplications_and_a_load_every_four_cycles() -> None:
     """What ncnn's guide for this core aims at: half a vector loaded, the other half by way of a general register, the pointer moved."""
     around = ["ldr\td0, [x2]", "mov\tv1.d[1], x21", "fmla\tv8.4s, v4.4s, v2.s[0]", "ldr\tx25, [x2, #8]", "fmla\tv9.4s, v4.4s, v2.s[1]"]
@@ -123,7 +235,24 @@ def test_a_vector_load_waits_where_a_product_is_added() -> None:
         (8, ["fmla\tv0.4s, v0.4s, v2.4s"]),
         (4, ["fmadd\ts0, s1, s2, s0"]),
         (3, ["ldr\tx0, [x0]"]),
-        (13, ["fdiv\tv0.4s, v1.4s, v2.4s"]),
+        (10, ["fdiv\tv0.4s, v1.4s, v2.4s"]),
+        (13, ["fdiv\ts0, s0, s1"]),
+        (12, ["fsqrt\ts0, s0"]),
+        (1, ["smlal\tv0.4s, v1.4h, v2.4h"]),  # as on the Cortex-A55, a product waits a cycle for the sum of the one before
+        (4, ["smlal\tv0.4s, v0.4h, v2.4h"]),
+        (4, ["sqrdmulh\tv0.8h, v0.8h, v1.8h"]),
+        (2, ["shl\tv0.4s, v0.4s, #3"]),
+        (3, ["srshr\tv0.4s, v0.4s, #3"]),
+        (2, ["shrn\tv0.4h, v0.4s, #8", "nop"]),
+        (4, ["sqxtn\tv0.4h, v0.4s"]),
+        (1, ["tbl\tv0.16b, { v1.16b }, v2.16b"]),
+        (4, ["tbl\tv0.16b, { v1.16b, v2.16b, v3.16b, v4.16b }, v5.16b"]),
+        (2, ["zip1\tv0.4s, v0.4s, v1.4s"]),
+        (4, ["scvtf\tv0.4s, v0.4s"]),
+        (5, ["st4\t{ v0.4s, v1.4s, v2.4s, v3.4s }, [x1]"]),
+        (8, ["ld4\t{ v0.4s, v1.4s, v2.4s, v3.4s }, [x1]"]),
+        (2, ["dmb\tish"] * 2),  # nothing issues after a barrier in its cycle
+        (1, ["ldaxr\tw1, [x2]"]),
         (1, ["ldr\tx1, [x0], #8"]),
         (2, ["ldr\tq1, [x0], #16"]),
         (1, ["subs\tx0, x0, #1", "b.ne\t#0"]),

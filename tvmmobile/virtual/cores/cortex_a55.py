@@ -31,6 +31,15 @@ from tvmmobile.virtual.cores.in_order_integer import (
     general_step,
     updated_base,
 )
+from tvmmobile.virtual.cores.in_order_vector import (
+    ADDED_LATE,
+    DIVISIONS,
+    HANDED_OVER,
+    INTERLEAVED_STORE,
+    division_of,
+    issue_cycles,
+    latency_of,
+)
 from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 
 #: [ramlat] two cycles from a load to an address, and to an insertion, on which [ncnn] and XNNPACK's f32-gemm for this core rely: so two to
@@ -40,52 +49,8 @@ _LOADED, _LOADED_PAIR, _LOADED_ADDRESS = 4, 5, 2
 _FIRST_BEAT, _LANE_LOADED = 2, 4
 #: As on the Cortex-A53; nothing is published.
 _STORED_VECTOR = 1
-#: [slothy] how many cycles a store that interleaves 16-byte registers issues.
-_INTERLEAVED_STORE = {"st2": 2, "st3": 3, "st4": 5}
-
-#: [vfp] FADD, FMUL, FMLA and their kin; [llvm] conversions, and what is not named below.
-_VECTOR_RESULT = 4
-_LATENCY: dict[str, int] = {}
-_LATENCY |= dict.fromkeys(("and", "orr", "eor", "bic", "orn", "mvn", "not", "movi", "mvni"), 1)  # [llvm]
-_LATENCY |= dict.fromkeys(
-    ("add", "sub", "neg", "shl", "sshr", "ushr", "sli", "sri", "shrn", "shrn2", "xtn", "xtn2", "sshl", "ushl"), 2
-)  # [llvm]
-_LATENCY |= dict.fromkeys((f"{sign}{name}" for sign in "su" for name in ("shll", "shll2", "xtl", "xtl2", "max", "min", "maxp", "minp")), 2)
-_LATENCY |= dict.fromkeys(("cmeq", "cmge", "cmgt", "cmhi", "cmhs", "cmle", "cmlt"), 2)  # [llvm]
-_LATENCY |= dict.fromkeys(("mov", "fmov", "ins", "dup", "umov", "smov", "bsl", "bit", "bif", "fcsel", "cnt"), 2)  # [slothy]
-_LATENCY |= dict.fromkeys(("ext", "tbl", "trn1", "trn2", "zip1", "zip2", "uzp1", "uzp2", "rev64", "rev32", "rev16"), 2)  # [slothy]
-_LATENCY |= dict.fromkeys(
-    ("abs", "addp", "addv", "pmul", "cmtst", "fcmp", "fcmpe", "fccmp", "addhn", "addhn2", "rshrn", "rshrn2"), 3
-)  # [llvm]
-_THREE = (
-    "abd",
-    "addlp",
-    "qadd",
-    "qsub",
-    "addl",
-    "addl2",
-    "addw",
-    "addw2",
-    "subl",
-    "subl2",
-    "subw",
-    "subw2",
-    "addlv",
-    "rshr",
-    "sra",
-    "rshl",
-)
-_LATENCY |= dict.fromkeys((f"{sign}{name}" for sign in "su" for name in _THREE), 3)  # [llvm]
-#: [slothy] Accumulations of integers wait one cycle for a product or sum that the one before made.
-_ACCUMULATE = frozenset({"mla", "mls", "sdot", "udot"}) | {
-    f"{sign}{name}{half}" for sign in "su" for name in ("mlal", "mlsl") for half in ("", "2")
-}
-_HANDED_OVER = 3
-#: Two cycles for 16 bytes: pairwise sums that accumulate (the guide, by its throughput of a half), narrowing shifts [slothy].
-_TWICE = frozenset({"sadalp", "uadalp", "shrn", "shrn2"})
-#: [llvm] Result, and for how long the divider is busy, by the size of an element.
-_DIVIDE = {"h": (8, 5), "s": (13, 10), "d": (22, 19)}
-_SQUARE_ROOT = {"h": (8, 5), "s": (12, 9), "d": (22, 19)}
+#: Vector instructions of which [llvm] and [vfp] have other figures than the Cortex-A53 shows: a product and an addition in four cycles.
+OWN_NAMES = frozenset({"fmla", "fmls", "fmadd", "fmsub", "fnmadd", "fnmsub", "frecps", "frsqrts", "fmlal", "fmlal2", "fmlsl", "fmlsl2"})
 #: [slothy] From a general register into all lanes; into one, 2.
 _DUPLICATED = 3
 
@@ -106,7 +71,8 @@ def step_of(text: str) -> IssueStep:
     if instruction.of_vectors:
         return _vector_store(instruction, address, base) if instruction.kind == "store" else _vector_load(instruction, address, base)
     if instruction.kind == "store":
-        return IssueStep((*address, *at_stage(instruction.data, STORED)), base, unit="store")
+        status = general_at(instruction.writes, _LOADED, _LOADED_ADDRESS)  # of a store-exclusive: after a load's time, nothing is published
+        return IssueStep((*address, *at_stage(instruction.data, STORED)), (*base, *status), unit="store")
     pair = len(instruction.data) == 2 and instruction.operands[0] == "x"
     loaded = general_at(instruction.data, _LOADED_PAIR if pair else _LOADED, _LOADED_ADDRESS + pair)
     return IssueStep(address, (*base, *loaded), busy=("load", 1 + pair))
@@ -133,7 +99,7 @@ def _vector_store(instruction: Instruction, address: Stages, base: Stages) -> Is
     stored = tuple((name, _STORED_VECTOR + index) for index, name in enumerate(data))
     cycles = len(data) if quad or instruction.interleaved else (len(data) + 1) // 2
     if quad and instruction.interleaved:
-        cycles = _INTERLEAVED_STORE[instruction.name]
+        cycles = INTERLEAVED_STORE[instruction.name]
     busy = ("vector store", cycles + 1)
     return IssueStep((*address, *stored), base, cycles=cycles, unit="store", lanes=2 if quad else 1, first=quad, busy=busy)
 
@@ -142,12 +108,12 @@ def _vector(instruction: Instruction) -> IssueStep:
     name, operands, quad = instruction.name, instruction.operands, instruction.quad
     lanes = 2 if quad else 1
     reads = tuple((register, 0 if register[0] == "v" else OPERAND) for register in instruction.reads)
-    if name in _ACCUMULATE and instruction.reads[:1] == instruction.writes[:1]:
-        reads = ((reads[0][0], _HANDED_OVER), *reads[1:])
-    if name in ("fdiv", "fsqrt"):
-        latency, busy = (_DIVIDE if name == "fdiv" else _SQUARE_ROOT)[(instruction.shape or operands)[-1 if instruction.shape else 0]]
+    if name in ADDED_LATE and instruction.reads[:1] == instruction.writes[:1]:
+        reads = ((reads[0][0], HANDED_OVER), *reads[1:])
+    if name in DIVISIONS:
+        latency, busy = division_of(instruction)
         return IssueStep(reads, at_stage(instruction.writes, latency), lanes=lanes, first=quad, busy=("divide", busy))
-    latency = _LATENCY.get(name, _VECTOR_RESULT)
+    latency = latency_of(instruction)
     if operands[0] in "xw":
         ready = OPERAND + latency
         return IssueStep(reads, general_at(instruction.writes, ready, ready), lanes=1)
@@ -158,6 +124,6 @@ def _vector(instruction: Instruction) -> IssueStep:
         # [ncnn] with an FMLA. It does not read the half that it leaves alone, into which a load may be under way.
         reads = tuple(read for read in reads if read[0][0] != "v")
         return IssueStep(reads, at_stage(instruction.writes, latency), keeps=inserts)
-    return IssueStep(
-        reads, at_stage(instruction.writes, latency), keeps=inserts, cycles=2 if quad and name in _TWICE else 1, lanes=lanes, first=quad
-    )
+    cycles = issue_cycles(instruction)
+    lanes = 2 if cycles > 1 else lanes
+    return IssueStep(reads, at_stage(instruction.writes, latency), keeps=inserts, cycles=cycles, lanes=lanes, first=lanes == 2)

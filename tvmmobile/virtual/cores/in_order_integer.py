@@ -19,17 +19,32 @@ from tvmmobile.virtual.cores.operands import Instruction
 ADDRESS, EARLY_OPERAND, OPERAND, STORED = 0, 1, 2, 3
 # Stages at which a result can be used. An ALU works at stage 1 where its operands are there, so that the first two of a chain of additions
 # issue together.
-_ALU, _SHIFT, _MULTIPLIED = 3, 2, 4
+_COMPUTED, _SHIFT, _MULTIPLIED = 3, 2, 4
 _UPDATED_BASE = 1
 #: An integer division: the first version of [gcc] (2013).
 _DIVIDED = 8
 #: Before a general register's name: it as an address, which has its own time.
 _AS_ADDRESS = "@"
 
-_MULTIPLY = frozenset({"mul", "madd", "msub", "mneg", "smull", "umull", "smaddl", "umaddl", "smsubl", "umsubl", "smulh", "umulh"})
+_MULTIPLY = frozenset(
+    ("mul", "mneg", "madd", "msub", "smulh", "umulh", *(f"{s}m{kind}l" for s in "su" for kind in ("ul", "neg", "add", "sub")))
+)
 _DIVIDE = frozenset({"sdiv", "udiv"})
 _SHIFTS = frozenset({"mov", "movz", "movn", "adr", "adrp", "lsl", "lsr", "asr", "ror"})
-_BIT_FIELDS = frozenset({"ubfx", "sbfx", "ubfiz", "sbfiz", "bfi", "bfxil", "sxtw", "sxth", "sxtb", "uxth", "uxtb", "uxtw", "extr"})
+_BIT_FIELDS = frozenset(
+    ("ubfx", "sbfx", "ubfiz", "sbfiz", "ubfm", "sbfm", "bfi", "bfxil", "extr", "sxtw", "sxth", "sxtb", "uxtw", "uxth", "uxtb")
+)
+#: [llvm] Barriers, and what else is no arithmetic, take the branches' pipeline: what follows issues a cycle later. How long a barrier
+#: waits for stores to end is not published.
+_SYSTEM = frozenset({"dmb", "dsb", "isb", "sb", "mrs", "msr", "dc", "ic", "svc", "brk", "udf", "clrex"})
+_ALU = (
+    *("add", "sub", "adds", "subs", "neg", "negs", "adc", "adcs", "sbc", "sbcs", "ngc", "ngcs", "cmp", "cmn", "tst", "ccmp", "ccmn"),
+    *("and", "ands", "orr", "orn", "eor", "eon", "bic", "bics", "mvn", "movk", "cls", "clz", "rbit", "rev", "rev16", "rev32"),
+    *("csel", "cset", "csetm", "csinc", "csinv", "csneg", "cinc", "cinv", "cneg"),
+    *("nop", "yield", "bti", "hint", "sev", "sevl", "wfe", "paciasp", "autiasp", "xpaclri"),
+)
+#: Instructions on general registers that are here on purpose; one that is not is taken for the ALU's.
+GENERAL_NAMES = frozenset({*_MULTIPLY, *_DIVIDE, *_SHIFTS, *_BIT_FIELDS, *_SYSTEM, *_ALU})
 _SHIFTED = re.compile(r", (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b")
 
 
@@ -69,7 +84,9 @@ def general_step(instruction: Instruction) -> IssueStep:
         return IssueStep(early, general_at(instruction.writes, _DIVIDED, _DIVIDED), busy=("divide integers", _DIVIDED))
     if name in _SHIFTS and "," in operands:
         return IssueStep(early, general_at(instruction.writes, _SHIFT, _SHIFT))
-    written = general_at(instruction.writes, _ALU, _ALU)
+    written = general_at(instruction.writes, _COMPUTED, _COMPUTED)
+    if name in _SYSTEM:
+        return IssueStep(early, written, unit="branch")
     if name in _BIT_FIELDS or _SHIFTED.search(operands):
         return IssueStep(early, written)
     return IssueStep(at_stage(instruction.reads, OPERAND), written, soon=True)
