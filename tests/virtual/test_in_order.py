@@ -251,6 +251,7 @@ def test_a_vector_load_waits_where_a_product_is_added() -> None:
         (4, ["scvtf\tv0.4s, v0.4s"]),
         (5, ["st4\t{ v0.4s, v1.4s, v2.4s, v3.4s }, [x1]"]),
         (8, ["ld4\t{ v0.4s, v1.4s, v2.4s, v3.4s }, [x1]"]),
+        (16, ["ld4\t{ v0.4s, v1.4s, v2.4s, v3.4s }, [x1]", "mov\tx1, v0.d[0]"]),  # 11 until any register is whole, 5 to the address
         (2, ["dmb\tish"] * 2),  # nothing issues after a barrier in its cycle
         (1, ["ldaxr\tw1, [x2]"]),
         (1, ["ldr\tx1, [x0], #8"]),

@@ -106,8 +106,9 @@ def _vector_memory(instruction: Instruction, address: Stages, base: Stages) -> I
         loaded = at_stage(data, _LANE_LOADED)
         return IssueStep((*address, *kept), (*base, *loaded), cycles=len(data), unit="memory", lanes=2, first=True, adds=2)
     beats = 2 if quad else 1
-    later = _FIRST_BEAT + int(instruction.interleaved)  # [llvm] a cycle more
-    loaded = tuple((name, later + beats * (index + 1)) for index, name in enumerate(data))
+    loaded = tuple((name, _FIRST_BEAT + beats * (index + 1)) for index, name in enumerate(data))
+    if instruction.interleaved:  # [llvm] a cycle more, and each register has parts of all beats
+        loaded = at_stage(data, _FIRST_BEAT + beats * len(data) + 1)
     if single:
         return IssueStep(address, (*base, *loaded), unit="memory", lanes=1, adds=1)
     return IssueStep(address, (*base, *loaded), cycles=beats * len(data), alone=True, unit="memory", lanes=2, adds=2)

@@ -86,8 +86,9 @@ def _vector_load(instruction: Instruction, address: Stages, base: Stages) -> Iss
         loaded = at_stage(data, _LANE_LOADED)
         return IssueStep((*address, *kept), (*base, *loaded), cycles=min(2, len(data)), unit="load", lanes=2, first=True)
     beats = 2 if quad else 1
-    later = _FIRST_BEAT + int(instruction.interleaved)  # [llvm] a cycle more
-    loaded = tuple((name, later + beats * (index + 1)) for index, name in enumerate(data))
+    loaded = tuple((name, _FIRST_BEAT + beats * (index + 1)) for index, name in enumerate(data))
+    if instruction.interleaved:  # [llvm] a cycle more, and each register has parts of all beats
+        loaded = at_stage(data, _FIRST_BEAT + beats * len(data) + 1)
     if not quad:
         return IssueStep(address, (*base, *loaded), busy=("load", len(data)))
     return IssueStep(address, (*base, *loaded), cycles=beats * len(data), unit="load", lanes=2, first=True)
