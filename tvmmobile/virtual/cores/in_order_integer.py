@@ -41,6 +41,7 @@ _ALU = (
     *("add", "sub", "adds", "subs", "neg", "negs", "adc", "adcs", "sbc", "sbcs", "ngc", "ngcs", "cmp", "cmn", "tst", "ccmp", "ccmn"),
     *("and", "ands", "orr", "orn", "eor", "eon", "bic", "bics", "mvn", "movk", "cls", "clz", "rbit", "rev", "rev16", "rev32"),
     *("csel", "cset", "csetm", "csinc", "csinv", "csneg", "cinc", "cinv", "cneg"),
+    *(f"crc32{kind}{size}" for kind in ("", "c") for size in "bhwx"),
     *("nop", "yield", "bti", "hint", "sev", "sevl", "wfe", "paciasp", "autiasp", "xpaclri"),
 )
 #: Instructions on general registers that are here on purpose; one that is not is taken for the ALU's.

@@ -41,6 +41,7 @@ _TWO = (
     *("mov", "fmov", "ins", "dup", "umov", "smov", "fcsel", "cnt"),  # [slothy]
     *("bsl", "bit", "bif", "clz", "cls", "rev64", "rev32", "rev16", "rbit"),  # [insn]
     *("ext", "tbl", "tbx", "trn1", "trn2", "zip1", "zip2", "uzp1", "uzp2"),  # [slothy]
+    *("aese", "aesd", "aesmc", "aesimc"),  # [slothy]
 )
 _THREE = (
     *("abs", "addp", "addv", "pmul", "pmull", "pmull2", "cmtst", "fcmp", "fcmpe", "fccmp", "fccmpe"),  # [insn], [llvm]
