@@ -6,37 +6,64 @@ Here are the Cortex-A72's figures:
 
 - [guide] "Cortex-A72 Software Optimisation Guide", Arm UAN 0016A: pipelines, dispatch width, accumulator forwarding, integer latencies;
 - [osaca] RRZE-HPC/OSACA, osaca/data/a72.yml: latencies and throughputs measured on a Raspberry Pi 4, as its pull request 60 says.
-  FADD has 3 there and 4 in a chain of other operations; 4 is taken, also for minimum, maximum and conversions;
-- [llvm] LLVM's scheduling model of the Cortex-A57: the reorder buffer's size (MicroOpBufferSize).
+  FADD has 3 there and 4 in a chain of other operations; 4 is taken, also for minimum, maximum and conversions. Rows with a latency of 1
+  and a throughput of a half stand for what was not measured, and are not used;
+- [slothy] slothy-optimizer/slothy, slothy/targets/aarch64/cortex_a72_frontend.py, made from the guide: which of the two vector pipelines
+  multiplies and which one shifts;
+- [llvm] LLVM's AArch64SchedA57.td, the tables of the Cortex-A57, made from that core's guide: the reorder buffer's size
+  (MicroOpBufferSize), and what the others leave out: W is F0, X is F1, V is either of them.
+
+F0 alone multiplies integers and converts, F1 alone shifts and sums in place; either adds, permutes, and computes floats of 8 bytes. A float
+operation of 16 bytes takes two slots of either.
 """
 
 from __future__ import annotations
 
 import re
 
-from tvmmobile.virtual.cores.operands import Instruction
+from tvmmobile.virtual.cores.instruction_groups import general_group_of, vector_group_of
+from tvmmobile.virtual.cores.operands import REPEATING, Instruction
 from tvmmobile.virtual.cores.out_of_order import CoreTables, InstructionTiming
 
-_Cost = tuple[int, tuple[tuple[str, int], ...]]
+_Ports = tuple[tuple[str, int], ...]
+_Cost = tuple[int, _Ports]
 
-_ACCUMULATE = frozenset({"fmla", "fmls"})
-#: Latency; Q forms of all but the comparisons take both vector pipelines ([osaca] throughputs).
-_FLOAT = {"fadd": 4, "fsub": 4, "fabd": 4, "faddp": 4, "fmul": 4, "fmulx": 4, "fnmul": 4, "fmla": 7, "fmls": 7, "fmadd": 7, "fmsub": 7}
-_FLOAT |= dict.fromkeys(("fmax", "fmin", "fmaxnm", "fminnm", "fmaxp", "fminp", "frecps", "frsqrts"), 4)
-_FLOAT |= dict.fromkeys(
-    ("scvtf", "ucvtf", "fcvt", "fcvtl", "fcvtl2", "fcvtn", "fcvtn2", "fcvtzs", "fcvtzu", "fcvtns", "fcvtas", "fcvtms"), 4
-)
-_FLOAT |= dict.fromkeys(("frintm", "frintn", "frintz", "frinta", "frintp", "frintx", "frinti", "frecpe", "frsqrte"), 4)
-#: Latency, and how long the dividers of both pipelines are busy together. Some operands end early; [osaca]
-#: measured one division of four floats in 8 cycles, the networks of the calibration divide by one or two (their weights are zero).
-_QUAD_DIVISION, _DIVISION = (11, 16), (11, 4)
-_DIVISIONS = frozenset({"fdiv", "fsqrt"})
-_VECTOR_MULTIPLY = frozenset({"mul", "mla", "mls", "smull", "umull", "smlal", "umlal", "sqdmulh", "sqrdmulh", "smull2", "umull2"})
-_MULTIPLY = frozenset({"mul", "madd", "msub", "mneg", "smull", "umull", "smaddl", "umaddl", "smulh", "umulh"})
-_DIVIDE = frozenset({"sdiv", "udiv"})
-_TO_GENERAL = frozenset({"umov", "smov"})
+#: [guide] "Pipeline overview": `vector` is F0 and F1.
+VECTOR_PIPELINES = {"vector": 2, "f0": 1, "f1": 1}
+VECTOR_PARTS = {"f0": "vector", "f1": "vector"}
+#: Either pipeline, in every shape: latency. [osaca] sums, comparisons and permutations, half a cycle each in Q form.
+_EITHER = {"arithmetic": 3, "permutation": 3, "float comparison": 3, "float flags": 3}
+#: Two slots in Q form: latency. [osaca]; a reciprocal step is an FMLA ([llvm] has the same latency for both).
+_WIDE = {"selection": 3, "float sum": 4, "float extremum": 4, "float multiplication": 4, "float multiply-accumulate": 7}
+_WIDE |= {"reciprocal step": 7}
+#: F0 alone: latency after the last cycle in it, and whether Q form takes it twice ([osaca], [slothy]; long products [llvm], [slothy]).
+_F0 = {"multiplication": (4, True), "high multiplication": (4, True), "long multiplication": (4, False), "cryptography": (3, False)}
+_F0 |= {"saturating long multiplication": (4, False), "polynomial multiplication": (4, False)}
+#: [osaca] F0 alone converts and rounds, two lanes at a time; estimates with them, as in [llvm].
+_CONVERT = frozenset({"conversion", "rounding", "estimate"})
+#: F1 alone, likewise ([osaca] shifts and differences, [slothy] accumulated shifts, the rest [llvm]).
+_F1 = {"difference": (3, False), "shift": (3, False), "shift by register": (3, True), "saturating narrow": (4, False)}
+_F1 |= {"accumulated shift": (4, False), "accumulated sum": (4, False), "accumulated difference": (4, True)}
+_F1 |= {"accumulated long difference": (4, False)}
+#: [llvm] Families that hand their results over to each other's accumulators, and the cycles from the last one in the pipeline.
+_CHAINS = {"multiplication": ("product", 1), "long multiplication": ("product", 1)}
+_CHAINS |= dict.fromkeys(("accumulated shift", "accumulated sum", "accumulated difference", "accumulated long difference"), ("shifter", 1))
 #: [guide] "late forwarding of accumulate operands"
-_HANDED_OVER = 3
+_CHAINS |= {"float multiply-accumulate": ("fmla", 3)}
+#: Latency, and how long the dividers of both pipelines are busy together, by shape. Some operands end early; [osaca] measured these.
+_DIVISION, _DIVISION_BUSY, _ROOT_BUSY = 11, {"s": 4, "d": 8, "2s": 8, "4s": 16, "2d": 16}, {"s": 6, "d": 14, "2s": 14, "4s": 28, "2d": 28}
+#: [llvm] From a vector register to a general one, and the other way; conversions on the way.
+_TO_GENERAL, _FROM_GENERAL, _TO_LANES = 5, 5, 8
+_CONVERTED = 9
+#: A register shifted or extended; an immediate, `#16, lsl #12`, is neither.
+_SHIFTED = re.compile(r", [xw]\d+, (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b")
+#: [llvm] Sums over a register, by its lanes.
+_REDUCTION: dict[int, _Cost] = {4: (4, (("f1", 1),)), 8: (7, (("vector", 1), ("f1", 1))), 16: (7, (("f1", 2),))}
+
+#: [osaca], [llvm] From the first-level cache to a general and to a vector register; [llvm] 3 more for lanes sorted or repeated.
+_LOADED, _LOADED_VECTOR, _SORTED = 4, 5, 3
+#: The three-operand forms are no accumulations of a register that they write.
+_WITHOUT_CHAIN = frozenset({"fmadd", "fmsub", "fnmadd", "fnmsub"})
 
 
 def _timing(instruction: Instruction) -> InstructionTiming:
@@ -49,11 +76,13 @@ def _timing(instruction: Instruction) -> InstructionTiming:
 
 def arithmetic_timing(instruction: Instruction) -> InstructionTiming:
     """What an instruction on vector or general registers costs."""
-    name, operands = instruction.name, instruction.operands
-    latency, ports = _vector(name, operands, instruction.quad) if instruction.kind == "vector" else _general(name, operands)
-    micro_operations = max(1, min(2, sum(cycles for _, cycles in ports)))
-    chain = "fmla" if name in _ACCUMULATE else ""
-    return InstructionTiming(latency, ports, micro_operations, "", chain, _HANDED_OVER if chain else 0)
+    if instruction.kind == "general":
+        latency, ports = _general(instruction.name, instruction.operands)
+        return InstructionTiming(latency, ports)
+    group = vector_group_of(instruction.name)
+    latency, ports = _vector(instruction, group)
+    chain, chain_latency = _CHAINS.get(group, ("", 0)) if instruction.name not in _WITHOUT_CHAIN else ("", 0)
+    return InstructionTiming(latency, ports, max(1, min(2, sum(cycles for _, cycles in ports))), "", chain, chain_latency)
 
 
 def _memory(instruction: Instruction) -> InstructionTiming:
@@ -61,48 +90,115 @@ def _memory(instruction: Instruction) -> InstructionTiming:
     update = (("int", 1),) if instruction.base else ()
     if instruction.kind == "prefetch":
         return InstructionTiming(0, (("load", 1), *update))
-    vector, quad, interleaved, lane = instruction.of_vectors, instruction.quad, instruction.interleaved, instruction.lane
-    count = len(instruction.data) if vector and (quad or interleaved) else 1
+    vector, sorting = instruction.of_vectors, sorting_slots(instruction)
+    sorted_ports = (("vector", sorting),) if sorting else ()
     if instruction.kind == "store":
-        cycles = 2 * count if quad and not lane else max(len(instruction.data), 1)
-        permuted = (("vector", count),) if interleaved else ()
-        return InstructionTiming(0, (*update, ("store", cycles), *permuted), max(1, min(cycles, 8)) + len(update))
-    latency = (5 + count - 1 + (3 if interleaved or lane else 0)) if vector else 4
-    merged = (("vector", count),) if interleaved or lane else ()
-    return InstructionTiming(latency, (*update, ("load", count), *merged), count + len(update))
+        cycles = max(1, len(instruction.data)) * (2 if vector and instruction.quad and not instruction.lane else 1)
+        status = _LOADED if instruction.status else 0  # it is known when the line is
+        return InstructionTiming(status, (*update, ("store", cycles), *sorted_ports), max(1, min(cycles, 8)) + len(update))
+    count = load_accesses(instruction)
+    latency = (_LOADED_VECTOR + count - 1 + (_SORTED if sorting else 0)) if vector else _LOADED
+    return InstructionTiming(latency, (*update, ("load", count), *sorted_ports), count + len(update))
 
 
-def _vector(name: str, operands: str, quad: bool) -> _Cost:
-    if name in _DIVISIONS:
-        latency, busy = _QUAD_DIVISION if quad else _DIVISION
-        return latency, (("vector", busy),)
-    if name in _FLOAT:
-        return _FLOAT[name], (("vector", 2 if quad else 1),)
-    if name in _VECTOR_MULTIPLY:
-        return 5 if quad else 4, (("vector", 2 if quad else 1),)
-    if name in _TO_GENERAL or (name == "fmov" and operands[0] in "xw"):
-        return 5, (("load", 1),)
-    if name in ("dup", "ins", "mov", "fmov") and re.search(r"\b[xw]\d+", operands):
-        return 8, (("load", 1), ("vector", 1))
-    return 3, (("vector", 1),)
+def load_accesses(instruction: Instruction) -> int:
+    """How many accesses of at most 16 bytes a load makes; [llvm] those for one lane or all lanes half as many as registers."""
+    count = len(instruction.data) if instruction.of_vectors else 1
+    if instruction.lane or instruction.name in REPEATING:
+        return max(1, count // 2)
+    return count if instruction.quad else (count + 1) // 2
+
+
+def sorting_slots(instruction: Instruction) -> int:
+    """How often an access takes the vector pipelines that sort or repeat lanes; [llvm] LD1R, LD2 … LD4 and ST2 … ST4."""
+    count = len(instruction.data)
+    if instruction.kind == "load" and (instruction.lane or instruction.name in REPEATING):
+        return min(count, 3)
+    if not instruction.interleaved:
+        return 0
+    if instruction.lane or not instruction.quad:
+        return (count + 1) // 2
+    return 4 if count == 3 else count
+
+
+def _vector(instruction: Instruction, group: str) -> _Cost:
+    name, operands, shape = instruction.name, instruction.operands, instruction.shape
+    quad = shape in ("16b", "8h", "4s", "2d")
+    general = re.search(r"(?:^|, )[xw](?:\d+|zr)\b", operands)
+    if general:
+        return _crossing(name, general.start() == 0)
+    if group in _EITHER:
+        return _EITHER[group], (("vector", 1),)
+    if group in _WIDE:
+        return _WIDE[group], (("vector", 2 if quad else 1),)
+    if group in _CONVERT:
+        return (3, (("f0", 2),)) if shape == "4s" else (4, (("f0", 1),))
+    if group in _F0 or group in _F1:
+        port = "f0" if group in _F0 else "f1"
+        latency, twice = (_F0 if port == "f0" else _F1)[group]
+        return latency, ((port, 2 if quad and twice else 1),)
+    if group == "rounding shift":
+        return 4, (("f1", 2 if quad and "#" not in operands and "n" not in name else 1),)  # narrowing ones have a constant
+    if group == "float division":
+        busy = _DIVISION_BUSY if name == "fdiv" else _ROOT_BUSY
+        return _DIVISION, (("vector", busy.get(shape or operands[0], 4)),)
+    if group == "length conversion":
+        return 7, (("f0", 2), ("vector", 1))  # [llvm] three slots; a permutation and a conversion of four lanes
+    return _several_slots(instruction, group, quad)
+
+
+def _several_slots(instruction: Instruction, group: str, quad: bool) -> _Cost:
+    """[llvm] What permutes and computes, with this core's latencies in place of the Cortex-A57's."""
+    if group in ("float pair sum", "float pair extremum"):
+        return (7, (("vector", 3),)) if quad else (4, (("vector", 1),))
+    if group == "float reduction":
+        return 8, (("vector", 3),)
+    if group == "reduction":
+        lanes = int(instruction.shape[:-1] or 4)
+        return _REDUCTION[max(4, lanes)]
+    if group == "table look-up":
+        tables = instruction.operands.partition("{")[2].partition("}")[0].count(",") + 1
+        return (3 * tables + 3, (("vector", 2 * tables + 1),)) if quad else (3 * tables, (("vector", tables),))
+    return 3, (("vector", 1),)  # half precision, dot products: this core has none of it
+
+
+def _crossing(name: str, to_general: bool) -> _Cost:
+    """Between general and vector registers, through the load pipeline ([osaca], [llvm])."""
+    if name.startswith(("fcvt", "scvtf", "ucvtf")):
+        return _CONVERTED, (("load", 1), ("f0", 1))
+    if to_general:
+        return _TO_GENERAL, (("load", 1),)
+    if name == "fmov":
+        return _FROM_GENERAL, (("load", 1),)
+    return _TO_LANES, (("load", 1), ("vector", 1))
 
 
 def _general(name: str, operands: str) -> _Cost:
-    if name in _DIVIDE:
+    group = general_group_of(name)
+    if group == "division":
         return 12, (("multi", 12),)
-    if name in _MULTIPLY:
+    if group == "multiplication":
         return (5, (("multi", 3),)) if operands.startswith("x") and name in ("mul", "madd", "msub", "mneg") else (3, (("multi", 1),))
-    if name not in ("lsl", "lsr", "asr", "movz", "movk", "mov") and re.search(r", (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b", operands):
+    if group == "high multiplication":
+        return 6, (("multi", 1),)  # [llvm]
+    if group in ("insertion", "checksum"):
+        return 2, (("multi", 1),)  # [llvm], [slothy]
+    if group == "extraction" and operands.startswith("x"):
+        return 3, (("int", 1), ("multi", 1))  # [llvm]
+    if group == "barrier":
+        return 1, (("store", 1),)  # [llvm] a cycle; what it waits for is other cores' and memory's
+    if _SHIFTED.search(operands):
         return 2, (("multi", 1),)  # [guide] arithmetic with a shifted or extended operand
     return 1, (("int", 1),)
 
 
 CORTEX_A72 = CoreTables(
     name="cortex-a72",
-    source="Arm UAN 0016A; RRZE-HPC/OSACA, osaca/data/a72.yml",
+    source="Arm UAN 0016A; RRZE-HPC/OSACA, osaca/data/a72.yml; LLVM, AArch64SchedA57.td",
     window=128,  # [llvm]
     instructions_per_cycle=3,  # [guide] 4.1
     micro_operations_per_cycle=3,  # [guide] 4.1
-    pipelines={"load": 1, "store": 1, "vector": 2, "branch": 1, "int": 2, "multi": 1},  # [guide] "Pipeline overview"
+    pipelines={"load": 1, "store": 1, "branch": 1, "int": 2, "multi": 1, **VECTOR_PIPELINES},  # [guide] "Pipeline overview"
+    part_of=VECTOR_PARTS,
     timing=_timing,
 )

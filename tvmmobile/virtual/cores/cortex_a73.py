@@ -17,16 +17,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72, arithmetic_timing
+from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72, VECTOR_PARTS, VECTOR_PIPELINES, arithmetic_timing, load_accesses, sorting_slots
 from tvmmobile.virtual.cores.operands import Instruction
 from tvmmobile.virtual.cores.out_of_order import CoreTables, InstructionTiming
 
 #: `multi` is one of the two integer pipelines; `data` is a store's 8 bytes.
-_PIPELINES = {"memory": 2, "data": 1, "vector": 2, "branch": 1, "int": 2, "multi": 1}
+_PIPELINES = {"memory": 2, "data": 1, "branch": 1, "int": 2, "multi": 1, **VECTOR_PIPELINES}
 #: [a72] From the first-level cache to a vector register; [ramlat] to a general one.
 _LOADED_VECTOR, _LOADED = 5, 3
-#: [a72] A lane, or an access that interleaves, takes so much longer, and the vector pipelines for each register.
-_MERGED = 3
+#: [a72] A lane, a repeated element, or an access that interleaves, takes so much longer.
+_SORTED = 3
 _FUSED_SCALAR = frozenset({"fmadd", "fmsub", "fnmadd", "fnmsub"})
 
 
@@ -40,17 +40,18 @@ def _timing(instruction: Instruction) -> InstructionTiming:
     if instruction.name in _FUSED_SCALAR:
         return InstructionTiming(7, (("vector", 2),), 2)  # [vfp] one a cycle, unlike FMLA of 8 bytes
     timing = arithmetic_timing(instruction)
-    return replace(timing, ports=tuple(("memory" if port == "load" else port, cycles) for port, cycles in timing.ports))
+    own = {"load": "memory", "store": "memory"}
+    return replace(timing, ports=tuple((own.get(port, port), cycles) for port, cycles in timing.ports))
 
 
 def _load(instruction: Instruction) -> InstructionTiming:
-    """An access for 16 bytes."""
+    """An access for 16 bytes [a72]."""
     if instruction.kind == "prefetch":
         return InstructionTiming(0, (("memory", 1),))
-    vector, merged = instruction.of_vectors, instruction.interleaved or instruction.lane
-    count = len(instruction.data) if vector and (instruction.quad or instruction.interleaved) else 1
-    latency = _LOADED_VECTOR + (_MERGED if merged else 0) if vector else _LOADED
-    ports = (("memory", count), *((("vector", count),) if merged else ()))
+    vector, sorting = instruction.of_vectors, sorting_slots(instruction)
+    count = load_accesses(instruction)
+    latency = _LOADED_VECTOR + (_SORTED if sorting else 0) if vector else _LOADED
+    ports = (("memory", count), *((("vector", sorting),) if sorting else ()))
     return InstructionTiming(latency, ports, count + bool(instruction.base), _update(instruction))
 
 
@@ -59,9 +60,9 @@ def _store(instruction: Instruction) -> InstructionTiming:
     count = len(instruction.data)
     halves = 2 * count if instruction.of_vectors and instruction.quad and not instruction.lane else max(count, 1)
     accesses = (halves + 1) // 2
-    permuted = (("vector", count),) if instruction.interleaved else ()
-    ports = (("memory", accesses), ("data", halves), *permuted)
-    return InstructionTiming(0, ports, accesses + bool(instruction.base), _update(instruction))
+    sorting = sorting_slots(instruction)
+    ports = (("memory", accesses), ("data", halves), *((("vector", sorting),) if sorting else ()))
+    return InstructionTiming(_LOADED if instruction.status else 0, ports, accesses + bool(instruction.base), _update(instruction))
 
 
 def _update(instruction: Instruction) -> str:
@@ -76,6 +77,6 @@ CORTEX_A73 = CoreTables(
     instructions_per_cycle=2,  # [anand], [vfp]
     micro_operations_per_cycle=6,  # [anand]
     pipelines=_PIPELINES,
-    part_of={"multi": "int"},
+    part_of={"multi": "int", **VECTOR_PARTS},  # [a72] which of the vector pipelines multiplies integers and which one shifts
     timing=_timing,
 )

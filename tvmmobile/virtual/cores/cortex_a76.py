@@ -6,7 +6,10 @@
   latencies and throughputs where nothing else is said, and the size of the window;
 - [slothy] a Cortex-A76 model for the Slothy optimizer, made from version 10.0 of the guide: dispatch, throughputs of stores and of the
   loads and stores that sort lanes, and that SMLAL follows SMLAL after a cycle, which was measured on a Raspberry Pi 5
-  (github.com/cheng-wei-huang0612/cortex-a76-smull-forwarding);
+  (github.com/cheng-wei-huang0612/cortex-a76-smull-forwarding); and slothy/targets/aarch64/neoverse_n1_experimental.py, by which a product
+  is handed over to an accumulation as well;
+- [later] the guides of later cores with the same kinds of pipelines: sums, differences and shifts that accumulate take the accumulator of
+  the one before after a cycle, products of integers after one or two;
 - [queues] Arm's presentation of the core as AnandTech reports it ("Arm's Cortex-A76 CPU Unveiled", 2018, page 3): issue queues of 16 for
   the branch pipeline, each of three integer and each of two vector pipelines, of 12 for each of two load/store pipelines.
 
@@ -21,7 +24,8 @@ from __future__ import annotations
 
 import re
 
-from tvmmobile.virtual.cores.operands import Instruction
+from tvmmobile.virtual.cores.instruction_groups import general_group_of, vector_group_of
+from tvmmobile.virtual.cores.operands import REPEATING, Instruction
 from tvmmobile.virtual.cores.out_of_order import CoreTables, InstructionTiming
 
 _Ports = tuple[tuple[str, int], ...]
@@ -34,42 +38,37 @@ _V: _Ports = (("v", 1),)
 _V0: _Ports = (("v0", 1),)
 _V1: _Ports = (("v1", 1),)
 
-#: Families of accumulations, and how long the next one of the family waits for the accumulator (the guides' figures in parentheses).
-_CHAINS = dict.fromkeys(("fmla", "fmls"), ("fmla", 2)) | dict.fromkeys(("fmlal", "fmlal2"), ("fmlal", 2))
-_CHAINS |= dict.fromkeys(("mla", "mls"), ("mla", 2)) | dict.fromkeys(("smlal", "smlal2", "umlal", "umlal2"), ("mlal", 1))
-_CHAINS |= dict.fromkeys(("sdot", "udot"), ("dot", 1))
-#: Either vector pipeline, in every shape.
-_EITHER: dict[str, int] = {}
-_EITHER |= dict.fromkeys(("fmla", "fmls", "fmadd", "fmsub", "fnmadd", "fnmsub", "frecps", "frsqrts"), 4)
-_EITHER |= dict.fromkeys(("fmlal", "fmlal2", "fmlsl", "fmlsl2"), 5)
-_EITHER |= dict.fromkeys(("fmul", "fmulx", "fnmul"), 3)
-_EITHER |= dict.fromkeys(("sdot", "udot"), 2)
+#: Families of accumulations, and how long the next one of the family waits for the accumulator (the guides' figures in parentheses), from
+#: the last cycle in the pipeline.
+_CHAINS = dict.fromkeys(("fmla", "fmls"), ("fmla", 2)) | {"fcmla": ("fcmla", 2)}
+_GROUP_CHAINS = {"multiplication": ("mla", 1), "long multiplication": ("mlal", 1), "dot product": ("dot", 1)}
+_GROUP_CHAINS |= {"float long multiply-accumulate": ("fmlal", 2), "saturating long multiplication": ("sqdmlal", 2)}
+_GROUP_CHAINS |= dict.fromkeys(
+    ("accumulated shift", "accumulated sum", "accumulated difference", "accumulated long difference"), ("shifter", 1)
+)
+#: Latency in either vector pipeline, in V0 and in V1, in every shape.
+_EITHER = {"float multiply-accumulate": 4, "reciprocal step": 4, "float long multiply-accumulate": 5, "float multiplication": 3}
+_IN_V0 = {"long multiplication": 4, "saturating long multiplication": 4, "cryptography": 2, "float flags": 2}
+_IN_V1 = {"shift": 2, "shift by register": 2, "rounding shift": 4, "saturating narrow": 4}
+_IN_V1 |= {"accumulated shift": 4, "accumulated sum": 4, "accumulated difference": 4, "accumulated long difference": 4}
 #: V0 alone; vectors of 2, 4 and 8 lanes take it once, twice and four times, with these latencies.
-_LENGTHEN = frozenset({"fcvtl", "fcvtl2", "fcvtn", "fcvtn2", "fcvtxn", "fcvtxn2"})
-_CONVERT = _LENGTHEN | {"fcvt", "scvtf", "ucvtf", "frecpe", "frsqrte", "urecpe", "ursqrte"}
-_CONVERT |= {f"fcvt{mode}{sign}" for mode in "amnpz" for sign in "su"} | {f"frint{mode}" for mode in "aimnpxz"}
+_CONVERT = frozenset({"conversion", "length conversion", "rounding", "estimate"})
 _CONVERT_COST = {2: (3, 1), 4: (4, 2), 8: (6, 4)}
 #: Latency, and how long V0 is taken. The guide has ranges, since some operands end early; [llvm] has the longest latency and the shortest
 #: time in the pipeline.
 _DIVIDE = {"h": (7, 7), "s": (10, 7), "d": (15, 7), "4h": (7, 7), "8h": (13, 10), "2s": (10, 7), "4s": (10, 7), "2d": (15, 7)}
-_SHIFT = frozenset({"shl", "sshr", "ushr", "shrn", "shrn2", "sshll", "ushll", "sshll2", "ushll2", "sli", "sri", "sshl", "ushl"})
-_SHIFT |= {"sxtl", "uxtl", "sxtl2", "uxtl2", "shll", "shll2"}
-_SLOW_SHIFT = frozenset({"ssra", "usra", "srsra", "ursra", "srshr", "urshr", "rshrn", "rshrn2", "sqxtn", "uqxtn", "sqxtun", "sqrshrn"})
-_SLOW_SHIFT |= {"sqrshrun", "sqxtn2", "sqxtun2", "srshl", "urshl", "sqrshl", "saba", "uaba", "sabal", "uabal", "sadalp", "uadalp"}
-_LONG_MULTIPLY = frozenset({f"{kind}{half}" for kind in ("smull", "umull", "smlal", "umlal", "smlsl", "umlsl") for half in ("", "2")})
-_LONG_MULTIPLY |= {"sqdmull", "sqdmull2"}
-_MULTIPLY = frozenset({"mul", "mla", "mls", "sqdmulh", "sqrdmulh"})
-_REDUCE = frozenset({"addv", "saddlv", "uaddlv", "smaxv", "sminv", "umaxv", "uminv"})
 _REDUCE_COST: dict[int, _Cost] = {4: (3, _V1), 8: (5, (*_V1, *_V)), 16: (6, (("v1", 2),))}
-_REDUCE_FLOAT = frozenset({"fmaxv", "fminv", "fmaxnmv", "fminnmv"})
+#: Look-ups in three and four registers, and those that leave lanes alone in two to four: latency and slots.
+_TABLES = {("tbl", 3): (4, 4), ("tbl", 4): (4, 3), ("tbx", 2): (4, 4), ("tbx", 3): (6, 3), ("tbx", 4): (6, 5)}
 
-_GENERAL_MULTIPLY = frozenset({"mul", "madd", "msub", "mneg", "smull", "umull", "smaddl", "umaddl", "smsubl", "umsubl", "smnegl", "umnegl"})
 _SHIFTED = re.compile(r", (lsl|lsr|asr|ror|[su]xt[bhwx])(?: #(\d+))?$")
 _LOGICAL = frozenset({"and", "bic", "eon", "eor", "orn", "orr", "mov", "mvn"})
 _MOVE = frozenset({"movz", "movk", "movn", "mov", "lsl", "lsr", "asr", "ror"})
 #: A left shift up to this one costs an addition nothing.
 _CHEAP_SHIFT = 4
 
+#: Nothing is published of the atomic instructions: a load, an operation and a store.
+_ATOMIC: _Cost = (5, (("memory", 2), ("int", 1), ("data", 1)))
 #: Latency of ld1 by its number of registers.
 _LOAD = {1: 5, 2: 5, 3: 6, 4: 6}
 #: Latency of ld2 … ld4, and how often they take the vector pipelines, which sort the lanes ([slothy]; three registers: [llvm]).
@@ -86,8 +85,9 @@ def _timing(instruction: Instruction) -> InstructionTiming:
     update = "int" if instruction.base else ""
     chain, chain_latency = "", 0
     if instruction.kind == "vector":
-        latency, ports = _vector(instruction)
-        chain, chain_latency = _CHAINS.get(instruction.name, ("", 0))
+        group = vector_group_of(instruction.name)
+        latency, ports = _vector(instruction, group)
+        chain, chain_latency = _CHAINS.get(instruction.name) or _GROUP_CHAINS.get(group, ("", 0))
     elif instruction.kind == "general":
         latency, ports = _general(instruction.name, instruction.operands)
     else:
@@ -109,11 +109,13 @@ def _load(instruction: Instruction) -> _Cost:
     count, pair = len(instruction.data), instruction.name in ("ldp", "ldnp", "ldpsw")
     if instruction.kind == "prefetch":
         return 0, (("memory", 1),)
+    if instruction.atomic:
+        return _ATOMIC
     if not instruction.of_vectors:
         return 4, (("memory", 2 if pair and instruction.operands.startswith("x") else 1),)
     if pair:
         return (7, (("memory", 2),)) if instruction.quad else (5, (("memory", 1),))
-    if instruction.lane or instruction.name in ("ld1r", "ld2r", "ld3r", "ld4r"):
+    if instruction.lane or instruction.name in REPEATING:
         return 8 if count == 4 else 7, (("memory", count), ("v", count))
     if instruction.interleaved:
         latency, sorting = (_SORTED_LOAD if instruction.quad else _SORTED_SHORT_LOAD)[instruction.name[2]]
@@ -128,9 +130,12 @@ def _store(instruction: Instruction) -> _Cost:
     a pipeline's width.
     """
     count = len(instruction.data)
+    if instruction.atomic:
+        return _ATOMIC
     if not instruction.of_vectors:
         halves = 2 if count == 2 and instruction.operands.startswith("x") else 1
-        return 0, (("memory", halves), ("data", halves))
+        # Whether a store-exclusive stored is known when its line is, as for a load.
+        return 4 if instruction.status else 0, (("memory", halves), ("data", halves))
     halves = count * (2 if instruction.quad and not instruction.lane else 1)
     accesses = sorting = (halves + 1) // 2
     if instruction.interleaved and not instruction.lane:
@@ -138,40 +143,52 @@ def _store(instruction: Instruction) -> _Cost:
     return 0, (("memory", accesses), ("data", halves), ("v", sorting))
 
 
-def _vector(instruction: Instruction) -> _Cost:
+def _vector(instruction: Instruction, group: str) -> _Cost:
     name, operands, shape = instruction.name, instruction.operands, instruction.shape
-    lanes = int(shape[:-1]) if shape[:-1] else 1
     general = re.search(r"(?:^|, )[xw](?:\d+|zr)\b", operands)
     if general:
         return _crossing(name, general.start() == 0)
-    if name in _EITHER:
-        return _EITHER[name], _V
-    if name in ("fdiv", "fsqrt"):
+    if group in _EITHER:
+        return _EITHER[group], _V
+    if group in _IN_V0:
+        return _IN_V0[group], _V0
+    if group in _IN_V1:
+        return _IN_V1[group], _V1
+    if group == "float division":
         latency, busy = _DIVIDE[shape or operands[0]]
         return latency + (2 if name == "fsqrt" and latency == 15 else 0), (("v0", busy),)
-    if name in _CONVERT:
-        if not shape:
-            return 3, _V0
-        if name in _LENGTHEN:
-            lanes = 2 if ".2d" in operands else 4
-        latency, busy = _CONVERT_COST[max(2, lanes)]
-        return latency, (("v0", busy),)
-    if name in _REDUCE:
-        return _REDUCE_COST[max(4, lanes)]
-    if name in _REDUCE_FLOAT:
-        return (8, (("v", 3),)) if lanes == 8 else (5, _V)
-    if name in _SHIFT:
-        return 2, _V1
-    if name in _SLOW_SHIFT:
-        return 4, _V1
-    if name in _LONG_MULTIPLY:
-        return 4, _V0
-    if name in _MULTIPLY:
+    if group in _CONVERT:
+        return _conversion(instruction, group)
+    if group in ("multiplication", "high multiplication"):
         return (5, (("v0", 2),)) if instruction.quad else (4, _V0)
-    if name == "tbl" and operands.count(",") > 3:
-        return 4, (("v", 4 if operands.count(",") == 4 else 3),)
-    if name in ("fcmp", "fcmpe", "fccmp"):
-        return 2, _V0
+    return _several_slots(instruction, group)
+
+
+def _conversion(instruction: Instruction, group: str) -> _Cost:
+    shape = instruction.shape
+    if not shape:
+        return 3, _V0
+    lanes = int(shape[:-1] or 1)
+    if group == "length conversion":
+        lanes = 2 if ".2d" in instruction.operands else 4
+    latency, busy = _CONVERT_COST[max(2, lanes)]
+    return latency, (("v0", busy),)
+
+
+def _several_slots(instruction: Instruction, group: str) -> _Cost:
+    lanes = int(instruction.shape[:-1] or 1) if instruction.shape else 1
+    if group == "reduction":
+        return _REDUCE_COST[max(4, lanes)]
+    if group == "float reduction":
+        return (8, (("v", 3),)) if lanes == 8 else (5, _V)
+    if group == "polynomial multiplication":
+        if re.search(r"\.[12]d", instruction.operands):
+            return 2, _V0
+        return (4, (("v0", 2),)) if ".16b" in instruction.operands else (3, _V0)
+    if group == "table look-up":
+        tables = instruction.operands.partition("{")[2].partition("}")[0].count(",") + 1
+        latency, slots = _TABLES.get((instruction.name, tables), (2, 1))
+        return latency, (("v", slots),)
     return 2, _V
 
 
@@ -187,15 +204,20 @@ def _crossing(name: str, to_general: bool) -> _Cost:
 
 
 def _general(name: str, operands: str) -> _Cost:
-    if name in ("sdiv", "udiv"):
+    group = general_group_of(name)
+    if group == "division":
         return (20, (("multi", 5),)) if operands.startswith("x") else (12, (("multi", 5),))
-    if name in ("smulh", "umulh"):
+    if group == "high multiplication":
         return 5, (("multi", 3),)
-    if name in _GENERAL_MULTIPLY:
+    if group == "multiplication":
         wide = operands.startswith("x") and name in ("mul", "madd", "msub", "mneg")
         return (4, (("multi", 3),)) if wide else (2, (("multi", 1),))
-    if name in ("bfi", "bfxil", "bfm"):
+    if group in ("insertion", "checksum"):
         return 2, (("multi", 1),)
+    if group == "extraction":
+        return 3, (("int", 1), ("multi", 1))
+    if group == "barrier":
+        return 1, (("memory", 1),)  # [llvm] a cycle; what it waits for is other cores' and memory's
     shifted = _SHIFTED.search(operands)
     if shifted and name not in _MOVE and name not in _LOGICAL and not (shifted[1] == "lsl" and int(shifted[2]) <= _CHEAP_SHIFT):
         return 2, (("multi", 1),)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.cores.bounds import port_cycles
 from tvmmobile.virtual.cores.core_model import BlockCost
-from tvmmobile.virtual.cores.corrected import WAITS
+from tvmmobile.virtual.cores.corrected import PIPELINES, WAITS
 from tvmmobile.virtual.cores.mca import pressures_of
 from tvmmobile.virtual.elf import place_of
 from tvmmobile.virtual.program import ProgramRun
@@ -44,6 +44,10 @@ def hot_blocks(run: ProgramRun, board: Board) -> list[HotBlock]:
 def limit_of(cost: BlockCost, board: Board) -> str:
     """What limits a block, in a sentence without its full stop."""
     ports = port_cycles(cost.assembly, board.core)
+    if board.mcpu in PIPELINES:
+        ports |= {
+            f"pipelines `{name}`": cycles for name, cycles in PIPELINES[board.mcpu](cost.assembly).items() if cycles > max(ports.values())
+        }
     busiest = max(ports, key=lambda name: ports[name])
     least = f"{busiest}: {ports[busiest]:.3g} of {cost.cycles_each:.3g} cycles"
     if cost.bounds_only:

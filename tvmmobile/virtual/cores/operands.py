@@ -12,17 +12,36 @@ _SHAPE = re.compile(r"\.(\d*[bhsd])\b")
 _QUAD = re.compile(r"\.(?:16b|8h|4s|2d)\b")
 _LANE = re.compile(r"\}\[\d+\]")
 
-#: Instructions that read what they write, their first operand.
+#: Instructions that read what they write, their first operand, whole: what they accumulate, or the part that they leave alone.
 _READ_FIRST = frozenset(
-    {"fmla", "fmls", "bsl", "bit", "bif", "ins", "mla", "mls", "movk", "bfi", "bfxil", "smlal", "umlal", "sadalp", "uadalp"}
+    {"fmla", "fmls", "mla", "mls", "bsl", "bit", "bif", "movk", "bfi", "bfxil", "bfm", "bfc", "sli", "sri", "tbx", "suqadd", "usqadd"}
+    | {f"fml{sign}l{half}" for sign in "as" for half in ("", "2")}
+    | {f"{sign}ml{to}l{half}" for sign in "su" for to in "as" for half in ("", "2")}
+    | {f"sqdml{to}l{half}" for to in "as" for half in ("", "2")}
+    | {"sqrdmlah", "sqrdmlsh", "fcmla", "bfdot", "bfmlalb", "bfmlalt", "bfmmla"}
+    | {"sdot", "udot", "usdot", "sudot", "smmla", "ummla", "usmmla"}
+    | {f"{sign}{name}" for sign in "su" for name in ("adalp", "aba", "abal", "abal2", "sra", "rsra")}
+    | {f"{name}2" for name in ("xtn", "sqxtn", "sqxtun", "uqxtn", "shrn", "rshrn", "fcvtn", "fcvtxn", "bfcvtn")}
+    | {f"{name}hn2" for name in ("add", "radd", "sub", "rsub")}
+    | {f"{kind}{rounds}shr{unsigned}n2" for kind in ("sq", "uq") for rounds in ("", "r") for unsigned in ("", "u")}
+    | {"aese", "aesd", "sha1c", "sha1m", "sha1p", "sha1su0", "sha1su1", "sha256h", "sha256h2", "sha256su0", "sha256su1"}
 )
-_SET_FLAGS = frozenset({"cmp", "cmn", "tst", "adds", "subs", "ands", "bics", "ccmp", "ccmn", "fcmp", "fcmpe", "fccmp"})
+#: With an immediate alone these change some bits of their vector: `orr v0.4s, #3`.
+_READ_FIRST_WITH_IMMEDIATE = frozenset({"orr", "bic"})
+_INTO_LANE = frozenset({"ins", "mov", "fmov"})
+_COMPARE = frozenset({"cmp", "cmn", "tst", "ccmp", "ccmn", "fcmp", "fcmpe", "fccmp", "fccmpe"})
+_SET_FLAGS = _COMPARE | {"adds", "subs", "ands", "bics", "adcs", "sbcs", "negs", "ngcs"}
 _READ_FLAGS = frozenset(
-    {"csel", "cset", "csinc", "csinv", "csneg", "cinc", "cneg", "csetm", "ccmp", "ccmn", "fcsel", "fccmp", "adc", "sbc"}
+    {"csel", "cset", "csinc", "csinv", "csneg", "cinc", "cinv", "cneg", "csetm", "ccmp", "ccmn", "fcsel", "fccmp", "fccmpe"}
+    | {"adc", "adcs", "sbc", "sbcs", "ngc", "ngcs"}
 )
-_NO_RESULT = frozenset(
-    {"cmp", "cmn", "tst", "ccmp", "ccmn", "fcmp", "fcmpe", "fccmp", "nop", "cbz", "cbnz", "tbz", "tbnz", "b", "br", "ret"}
-)
+_NO_RESULT = _COMPARE | {"msr", "dc", "ic", "at", "tlbi"}
+#: Store-exclusive: its first register receives whether it stored.
+_EXCLUSIVE_STORE = re.compile(r"stl?x[rp][bh]?$")
+#: Atomic instructions of ARMv8.1: a register each for the operand and, but for `st…`, for what memory held.
+_ATOMIC = re.compile(r"(?:ld|st)(?:add|clr|eor|set|[su]max|[su]min)a?l?[bh]?$|(?:swp|cas|casp)a?l?[bh]?$")
+#: Loads of one element into all lanes.
+REPEATING = frozenset({"ld1r", "ld2r", "ld3r", "ld4r"})
 BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbnz"})
 
 
@@ -42,6 +61,10 @@ class Instruction:
         shape: `4s`, `8h`, … of the first vector, its letter alone for a lane (`s`); "" where there is none.
         lane: whether a load or store is of one lane.
         interleaved: whether a load or store is one of `ld2` … `st4`, which permute.
+        accumulates: whether its first operand is read and written whole; it is the first of `reads`.
+        keeps: whether it writes a lane of its first operand, not among `reads`, and keeps the others.
+        atomic: whether it reads, changes and writes memory in one, as those of ARMv8.1 do.
+        status: whether it is a store-exclusive, which writes a register.
     """
 
     name: str
@@ -55,6 +78,10 @@ class Instruction:
     shape: str = ""
     lane: bool = False
     interleaved: bool = False
+    accumulates: bool = False
+    keeps: bool = False
+    atomic: bool = False
+    status: bool = False
 
     @property
     def of_vectors(self) -> bool:
@@ -69,21 +96,24 @@ def instruction_of(text: str) -> Instruction:
     if name in BRANCHES or name.startswith("b."):
         reads = registers_of(operands)
         return Instruction(name, operands, "branch", (*reads, "flags") if "." in name else reads, ())
-    if name.startswith(("ld", "st", "prfm")):
+    if _ATOMIC.match(name):
+        return _atomic(name, operands)
+    if name.startswith(("ld", "st", "prfm", "prfum")):
         return _memory(name, operands, shape[1] if shape else "")
     registers = registers_of(operands)
-    writes_none = name in _NO_RESULT
-    destination = () if writes_none or not registers else registers[:1]
-    reads = registers if writes_none or name in _READ_FIRST else registers[1:]
-    reads += ("flags",) if name in _READ_FLAGS else ()
+    first = operands.partition(",")[0]
+    written = () if name in _NO_RESULT else registers_of(first)[:1]
+    accumulates = bool(written) and (name in _READ_FIRST or (name in _READ_FIRST_WITH_IMMEDIATE and registers == written))
     return Instruction(
         name=name,
         operands=operands,
         kind="vector" if any(register[0] == "v" for register in registers) else "general",
-        reads=reads,
-        writes=destination + (("flags",) if name in _SET_FLAGS else ()),
+        reads=(registers if accumulates else registers[len(written) :]) + (("flags",) if name in _READ_FLAGS else ()),
+        writes=written + (("flags",) if name in _SET_FLAGS else ()),
         quad=bool(_QUAD.search(operands)),
         shape=shape[1] if shape else "",
+        accumulates=accumulates,
+        keeps=name in _INTO_LANE and "[" in first,
     )
 
 
@@ -95,23 +125,45 @@ def registers_of(operands: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _atomic(name: str, operands: str) -> Instruction:
+    """`cas` reads and writes what it compares with; of the others the first register is the operand, the second what memory held."""
+    listed, _, place = operands.partition("[")
+    count = 2 if name.startswith("casp") else 1
+    texts = listed.rstrip(", ").split(", ")
+    held = texts[:count] if name.startswith("cas") else texts[count:]
+    result = registers_of(" ".join(held))
+    return Instruction(
+        name=name,
+        operands=operands,
+        kind="store" if name.startswith("st") else "load",
+        reads=registers_of(" ".join(texts if name.startswith("cas") else texts[:count])) + registers_of(place),
+        writes=result,
+        data=result or registers_of(listed),
+        atomic=True,
+    )
+
+
 def _memory(name: str, operands: str, shape: str) -> Instruction:
     base = _BASE.search(operands)
     data_text = operands[: operands.index("[")] if base and "{" not in operands else operands.partition("[x")[0].partition("[sp")[0]
     data = registers_of(data_text)
     address = registers_of(operands[len(data_text) :])
     lane = bool(_LANE.search(operands))
-    kind = "prefetch" if name.startswith("prfm") else "store" if name.startswith("st") else "load"
+    status = bool(_EXCLUSIVE_STORE.match(name))
+    written = registers_of(data_text.partition(",")[0]) if status else ()  # none where it is wzr
+    data = data[len(written) :]
+    kind = "prefetch" if name.startswith("prf") else "store" if name.startswith("st") else "load"
     return Instruction(
         name=name,
         operands=operands,
         kind=kind,
         reads=data + address if kind == "store" or (kind == "load" and lane) else address,
-        writes=data if kind == "load" else (),
+        writes=data if kind == "load" else written,
         base=registers_of(base[1])[0] if base and _WRITES_BASE.search(operands) else "",
         data=data,
         quad=bool(_QUAD.search(data_text)) or data_text.startswith("q"),
         shape=shape,
         lane=lane,
         interleaved=name[:3] in ("ld2", "ld3", "ld4", "st2", "st3", "st4") and not name.endswith("r"),
+        status=status,
     )

@@ -31,7 +31,7 @@ class InstructionTiming:
         ports: pipelines, and for how many cycles each of them is taken.
         update: the pipeline that updates the base register by itself, as soon as that register is ready; "" if it waits for the access.
         micro_operations: what it takes in dispatch and in the window.
-        chain: the family of accumulations it belongs to; another of the family gets its result early, as the accumulator. "" for none.
+        chain: the family whose accumulators get its result early; "" for none.
         chain_latency: cycles until the family's next one can have it.
     """
 
@@ -82,6 +82,7 @@ class Operation:
         writes: register names and the cycles until each can be used.
         timing: its pipelines and micro-operations.
         accumulator: the register that an earlier instruction of its `timing.chain` hands over early; "" for none.
+        handed_over: the register that it hands over to a later one of its `timing.chain`; "" for none.
         updated: the base register that `timing.update` writes; "" for none.
     """
 
@@ -89,6 +90,7 @@ class Operation:
     writes: tuple[tuple[str, int], ...]
     timing: InstructionTiming
     accumulator: str = ""
+    handed_over: str = ""
     updated: str = ""
 
 
@@ -100,11 +102,13 @@ def operation_of(text: str, tables: CoreTables) -> Operation:
     apart = bool(timing.update and instruction.base)
     if instruction.base and not apart:
         writes = ((instruction.base, tables.base_latency), *writes)
+    handed_over = instruction.writes[0] if timing.chain and instruction.writes else ""
     return Operation(
-        reads=instruction.reads,
+        reads=instruction.writes + instruction.reads if instruction.keeps else instruction.reads,
         writes=writes,
         timing=timing,
-        accumulator=instruction.writes[0] if timing.chain else "",
+        accumulator=handed_over if instruction.accumulates else "",
+        handed_over=handed_over,
         updated=instruction.base if apart else "",
     )
 
@@ -137,8 +141,8 @@ def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
                 ready[name] = end + latency
                 early.pop(name, None)
                 done = max(done, end + latency)
-            if op.accumulator:
-                early[op.accumulator] = op.timing.chain, end + op.timing.chain_latency
+            if op.handed_over:
+                early[op.handed_over] = op.timing.chain, end + op.timing.chain_latency
             front_end.leave(done, op.timing.micro_operations)
         retired.append(front_end.retired)
         now = front_end.next_cycle
@@ -150,6 +154,17 @@ def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
             while len(retired) < _TRIPS:
                 retired.append(retired[-period] + cycles)
     return (retired[-1] - retired[_WARM_TRIPS - 1]) / (_TRIPS - _WARM_TRIPS)
+
+
+def pipeline_cycles(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
+    """Cycles that each kind of pipeline is busy with one execution of a block: no schedule by these tables is shorter on average."""
+    busy = dict.fromkeys(tables.pipelines, 0)
+    for timing in (operation_of(text, tables).timing for text in block if text):
+        for port, cycles in (*timing.ports, (timing.update, 1)):
+            while port:
+                busy[port] += cycles
+                port = tables.part_of.get(port, "")
+    return {name: cycles / tables.pipelines[name] for name, cycles in busy.items()}
 
 
 def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:

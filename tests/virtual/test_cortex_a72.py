@@ -1,0 +1,117 @@
+"""The Cortex-A72's two vector pipelines apart: integer products in F0, shifts and sums in place in F1."""
+
+from __future__ import annotations
+
+import pytest
+from machine_code import assemble
+
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.cores.corrected import CORES, corrected_time
+from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72
+from tvmmobile.virtual.cores.cortex_a73 import CORTEX_A73
+from tvmmobile.virtual.cores.cortex_a76 import CORTEX_A76
+from tvmmobile.virtual.cores.explain import limit_of
+from tvmmobile.virtual.cores.out_of_order import pipeline_cycles, steady_cycles
+from tvmmobile.virtual.profile import Block
+
+PI4, A311D, PI5 = load_board("pi4"), load_board("a311d"), load_board("pi5")
+
+
+def products_of_eight() -> list[str]:
+    """4×4 sums of sixteen products of 8 bits each: two products of eight and a sum of pairs; 256 multiplications."""
+    block = [f"ldr\tq{place}, [x0, #{16 * place}]" for place in range(4)] + ["ldp\tq4, q5, [x1], #32", "ldp\tq6, q7, [x1], #32"]
+    for row in range(4):
+        for column in range(4):
+            sums, into = 16 + 4 * row + column, 8 + column
+            block.append(f"smull\tv{into}.8h, v{row}.8b, v{4 + column}.8b")
+            block.append(f"smlal2\tv{into}.8h, v{row}.16b, v{4 + column}.16b")
+            block.append(f"sadalp\tv{sums}.4s, v{into}.8h")
+    return [*block, "subs\tx2, x2, #1", "b.ne\t#0"]
+
+
+@pytest.mark.parametrize(
+    ("block", "cycles"),
+    [
+        (["smull\tv0.8h, v1.8b, v2.8b"], 1),
+        (["smull2\tv0.8h, v1.16b, v2.16b", "umlal2\tv3.8h, v1.16b, v2.16b"], 2),
+        (["mul\tv0.4s, v1.4s, v2.4s"], 2),  # [osaca]
+        (["mul\tv0.2s, v1.2s, v2.2s"], 1),
+        (["sqrdmulh\tv0.8h, v1.8h, v2.8h"], 2),
+        (["shl\tv0.4s, v1.4s, #2", "sshr\tv2.4s, v3.4s, #2"], 2),  # [osaca]
+        (["sshll\tv0.4s, v1.4h, #0", "ushll2\tv2.4s, v3.8h, #0"], 2),
+        (["sshl\tv0.4s, v1.4s, v2.4s"], 2),  # [osaca]
+        (["srshl\tv0.4s, v1.4s, v2.4s"], 2),
+        (["sqrshrn\tv0.4h, v1.4s, #4", "sqxtn\tv2.8b, v3.8h"], 2),
+        (["xtn\tv0.4h, v1.4s", "xtn\tv2.4h, v3.4s"], 1),
+        (["smull\tv0.8h, v1.8b, v2.8b", "sshr\tv3.4s, v4.4s, #2", "sadalp\tv5.4s, v6.8h", "smull\tv7.8h, v1.8b, v2.8b"], 2),
+        (["smull\tv0.8h, v1.8b, v2.8b", "add\tv3.4s, v4.4s, v5.4s"], 1),
+        (["scvtf\tv0.4s, v1.4s"], 2),  # [osaca]
+        (["fcvtns\tv0.2s, v1.2s", "fcvtzs\tv2.2d, v3.2d"], 2),
+        (["frintm\tv0.4s, v1.4s", "fadd\tv2.4s, v3.4s, v4.4s"], 2),  # an addition's halves beside one conversion's
+        (["zip1\tv0.4s, v1.4s, v2.4s", "uzp2\tv3.8h, v1.8h, v2.8h"], 1),  # [osaca]
+        (["bsl\tv0.16b, v1.16b, v2.16b", "bit\tv3.16b, v1.16b, v2.16b"], 3),
+        (["bit\tv3.16b, v1.16b, v2.16b"], 3),  # it waits for the register whose bits it keeps
+        (["fcmgt\tv0.4s, v1.4s, v2.4s", "fcmge\tv3.4s, v1.4s, v2.4s"], 1),  # [osaca]
+        (["fsqrt\tv0.4s, v1.4s"], 14),  # [osaca]
+        (["ld1r\t{ v0.4s }, [x0]"], 1),
+        (["ld2\t{ v0.16b, v1.16b }, [x0]"], 2),
+        (["tbl\tv0.16b, { v1.16b }, v2.16b"], 1.5),
+        (["add\tx2, x14, #16, lsl #12           // =65536"] * 2, 1),
+        (["fmla\tv0.4s, v1.4s, v2.4s", "fmla\tv3.4s, v1.4s, v2.4s", "fmla\tv4.4s, v1.4s, v2.4s"], 3),
+    ],
+)
+def test_throughput(block: list[str], cycles: float) -> None:
+    assert steady_cycles(block, CORTEX_A72) == pytest.approx(cycles, abs=0.13)
+
+
+@pytest.mark.parametrize(
+    ("block", "cycles"),
+    [
+        (["smlal\tv0.4s, v1.4h, v2.4h"], 1),
+        (["smlal2\tv0.4s, v1.8h, v2.8h"], 1),
+        (["sadalp\tv0.4s, v1.8h"], 1),
+        (["ssra\tv0.4s, v1.4s, #2"], 1),
+        (["mla\tv0.4s, v1.4s, v2.4s"], 2),
+        (["smull\tv0.8h, v0.8b, v1.8b"], 4),  # no accumulator, but a factor
+        (["smull\tv0.8h, v1.8b, v2.8b", "smlal2\tv0.8h, v1.16b, v2.16b", "mov\tv1.16b, v0.16b"], 1 + 4 + 3),
+        (["smlal\tv0.4s, v0.4h, v2.4h"], 4),
+        (["sadalp\tv0.4s, v1.8h", "smlal\tv0.4s, v2.4h, v3.4h"], 8),  # different families hand nothing over
+        (["sqxtn\tv0.8b, v0.8h"], 4),
+        (["sqxtn2\tv0.16b, v1.8h"], 4),
+        (["mov\tv0.s[1], v1.s[0]"], 3),
+        (["mov\tw0, v1.s[1]", "dup\tv1.4s, w0"], 13),
+        (["fmov\tw0, s0", "fmov\ts0, w0"], 10),
+        (["fmadd\ts0, s1, s2, s0"], 7),
+        (["frecps\tv0.4s, v0.4s, v1.4s"], 7),
+        (["stxr\tw0, w1, [x0]"], 4),
+    ],
+)
+def test_chains(block: list[str], cycles: float) -> None:
+    assert steady_cycles(block, CORTEX_A72) == pytest.approx(cycles, abs=0.13)
+
+
+def test_products_of_eight_bits_are_bound_by_one_pipeline() -> None:
+    """32 products, which F0 alone makes, for 256 multiplications: eight a cycle on both cores, and on an A76, whose V0 alone makes them."""
+    block = products_of_eight()
+    busy = pipeline_cycles(block, CORTEX_A72)
+    assert (busy["f0"], busy["f1"], busy["load"]) == (32, 16, 8)
+    for tables in (CORTEX_A72, CORTEX_A73, CORTEX_A76):
+        assert steady_cycles(block, tables) == pytest.approx(32, abs=0.5), tables.name
+
+
+def test_llvm_mca_does_not_undercut_the_pipelines() -> None:
+    """It lets both pipelines shift and convert."""
+    code = assemble(
+        "\n".join(f"sshll v{i}.4s, v{i + 8}.4h, #0\nscvtf v{i + 16}.2s, v{i + 24}.2s\nushr v{i}.4s, v{i + 8}.4s, #3" for i in range(8))
+    )
+    time = corrected_time([Block(0x10000, 1000, code)], PI4, 1)
+    assert time.hottest[0].cycles_each == pytest.approx(16, abs=0.2)
+    assert limit_of(time.hottest[0], PI4) == "pipelines `f1`: 16 of 16 cycles"
+
+
+def test_an_integer_kernel_costs_the_same_by_the_boards() -> None:
+    code = assemble("".join(text.partition("//")[0] + "\n" for text in products_of_eight() if not text.startswith("b.")))
+    for board in (PI4, A311D, PI5):
+        time = corrected_time([Block(0x10000, 1000, code)], board, 1)
+        assert time.hottest[0].cycles_each == pytest.approx(32, abs=0.5), board.name
+        assert CORES[board.mcpu](time.hottest[0].assembly) == pytest.approx(32, abs=0.5)
