@@ -21,7 +21,7 @@ from tvmmobile.virtual.profile import Block
 A311D = load_board("a311d")
 cycles_of = partial(steady_cycles, tables=CORTEX_A73)
 #: Millions of instructions a second on the Cortex-A73 of a Kirin 710, hiroog/vfpbench, log/Hisilicon Kirin710 P30Lite.txt. Its `ns4` row of
-#: FMADD, 1741.5, is left out: 5 cycles from a result to a factor contradict the 7 of FMLA and of FMADD's own `n1` row.
+#: FMADD, 1741.5, is left out: 5 cycles from a result to an addend, where FMLA waits 3.
 CLOCK_MHZ = 2189
 
 

@@ -240,6 +240,9 @@ def test_a_vector_load_waits_where_a_product_is_added() -> None:
         (12, ["fsqrt\ts0, s0"]),
         (1, ["smlal\tv0.4s, v1.4h, v2.4h"]),  # as on the Cortex-A55, a product waits a cycle for the sum of the one before
         (4, ["smlal\tv0.4s, v0.4h, v2.4h"]),
+        (1, ["smlsl2\tv0.4s, v1.8h, v2.8h"]),
+        (4, ["sqxtn2\tv0.8h, v1.4s"]),  # keeps the lower half
+        (3, ["ldxr\tw1, [x2]", "stxr\tw3, w1, [x2]", "cbnz\tw3, #0"]),
         (4, ["sqrdmulh\tv0.8h, v0.8h, v1.8h"]),
         (2, ["shl\tv0.4s, v0.4s, #3"]),
         (3, ["srshr\tv0.4s, v0.4s, #3"]),
