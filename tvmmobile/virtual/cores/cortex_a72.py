@@ -52,14 +52,13 @@ _CHAINS |= dict.fromkeys(("accumulated shift", "accumulated sum", "accumulated d
 _CHAINS |= {"float multiply-accumulate": ("fmla", 3)}
 #: Latency, and how long the dividers of both pipelines are busy together, by shape. Some operands end early; [osaca] measured these.
 _DIVISION, _DIVISION_BUSY, _ROOT_BUSY = 11, {"s": 4, "d": 8, "2s": 8, "4s": 16, "2d": 16}, {"s": 6, "d": 14, "2s": 14, "4s": 28, "2d": 28}
-#: [llvm] From a vector register to a general one, and the other way; conversions on the way.
+#: [llvm] From a vector register to a general one, and the other way; [osaca]'s 4 for a conversion on the way, where the Cortex-A57 has 5.
 _TO_GENERAL, _FROM_GENERAL, _TO_LANES = 5, 5, 8
 _CONVERTED = 9
 #: A register shifted or extended; an immediate, `#16, lsl #12`, is neither.
 _SHIFTED = re.compile(r", [xw]\d+, (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b")
-#: [llvm] Sums over a register, by its lanes.
+#: [llvm] Sums over a register, by its lanes; from the last cycle.
 _REDUCTION: dict[int, _Cost] = {4: (4, (("f1", 1),)), 8: (7, (("vector", 1), ("f1", 1))), 16: (7, (("f1", 2),))}
-
 #: [osaca], [llvm] From the first-level cache to a general and to a vector register; [llvm] 3 more for lanes sorted or repeated.
 _LOADED, _LOADED_VECTOR, _SORTED = 4, 5, 3
 #: The three-operand forms are no accumulations of a register that they write.
@@ -143,23 +142,23 @@ def _vector(instruction: Instruction, group: str) -> _Cost:
         busy = _DIVISION_BUSY if name == "fdiv" else _ROOT_BUSY
         return _DIVISION, (("vector", busy.get(shape or operands[0], 4)),)
     if group == "length conversion":
-        return 7, (("f0", 2), ("vector", 1))  # [llvm] three slots; a permutation and a conversion of four lanes
-    return _several_slots(instruction, group, quad)
-
-
-def _several_slots(instruction: Instruction, group: str, quad: bool) -> _Cost:
-    """[llvm] What permutes and computes, with this core's latencies in place of the Cortex-A57's."""
-    if group in ("float pair sum", "float pair extremum"):
-        return (7, (("vector", 3),)) if quad else (4, (("vector", 1),))
-    if group == "float reduction":
-        return 8, (("vector", 3),)
+        return 6, (("f0", 2), ("vector", 1))  # [llvm] three slots; a permutation and a conversion of four lanes
     if group == "reduction":
-        lanes = int(instruction.shape[:-1] or 4)
-        return _REDUCTION[max(4, lanes)]
+        return _REDUCTION[max(4, int(shape[:-1] or 4))]
+    latency, slots = _several_slots(instruction, group, quad)
+    return latency - (slots - 1) // VECTOR_PIPELINES["vector"], (("vector", slots),)
+
+
+def _several_slots(instruction: Instruction, group: str, quad: bool) -> tuple[int, int]:
+    """[llvm] Latency from the first slot, and slots, of what permutes and computes; with this core's latencies for the Cortex-A57's."""
+    if group in ("float pair sum", "float pair extremum"):
+        return (7, 3) if quad else (4, 1)
+    if group == "float reduction":
+        return 8, 3
     if group == "table look-up":
         tables = instruction.operands.partition("{")[2].partition("}")[0].count(",") + 1
-        return (3 * tables + 3, (("vector", 2 * tables + 1),)) if quad else (3 * tables, (("vector", tables),))
-    return 3, (("vector", 1),)  # half precision, dot products: this core has none of it
+        return (3 * tables + 3, 2 * tables + 1) if quad else (3 * tables, tables)
+    return 3, 1  # half precision, dot products: this core has none of it
 
 
 def _crossing(name: str, to_general: bool) -> _Cost:
