@@ -54,6 +54,11 @@ def products_of_eight() -> list[str]:
         (["fcmgt\tv0.4s, v1.4s, v2.4s", "fcmge\tv3.4s, v1.4s, v2.4s"], 1),  # [osaca]
         (["fsqrt\tv0.4s, v1.4s"], 14),  # [osaca]
         (["ld1r\t{ v0.4s }, [x0]"], 1),
+        (["stp\tx0, x1, [x2]"], 2),  # [osaca]
+        (["st2\t{ v0.s, v1.s }[1], [x0]"], 1),
+        (["st1\t{ v0.d }[1], [x0]"], 1),
+        (["st4\t{ v0.4s, v1.4s, v2.4s, v3.4s }, [x0]"], 8),
+        (["umulh\tx0, x1, x2"], 4),  # [osaca]
         (["ld2\t{ v0.16b, v1.16b }, [x0]"], 2),
         (["tbl\tv0.16b, { v1.16b }, v2.16b"], 1.5),
         (["add\tx2, x14, #16, lsl #12           // =65536"] * 2, 1),
@@ -96,7 +101,11 @@ def test_throughput(block: list[str], cycles: float) -> None:
         (["tbl\tv0.8b, { v0.16b, v1.16b }, v2.8b"], 6),
         (["scvtf\ts0, w0", "fcvtzs\tw0, s0"], 9 + 9),
         (["frintm\tv0.4s, v0.4s"], 4),
-        (["umulh\tx0, x0, x1"], 6),
+        (["umulh\tx0, x0, x1"], 6),  # [osaca]
+        (["mul\tx0, x0, x1"], 5),  # [osaca]
+        (["mul\tw0, w0, w1"], 3),
+        (["sdiv\tw0, w0, w1"], 12),
+        (["sqdmlal\tv0.4s, v1.4h, v2.4h"], 2),
     ],
 )
 def test_chains(block: list[str], cycles: float) -> None:

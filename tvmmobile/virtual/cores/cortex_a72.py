@@ -47,6 +47,7 @@ _F1 |= {"accumulated shift": (4, False), "accumulated sum": (4, False), "accumul
 _F1 |= {"accumulated long difference": (4, False)}
 #: [llvm] Families that hand their results over to each other's accumulators, and the cycles from the last one in the pipeline.
 _CHAINS = {"multiplication": ("product", 1), "long multiplication": ("product", 1)}
+_CHAINS |= {"saturating long multiplication": ("saturated product", 2)}
 _CHAINS |= dict.fromkeys(("accumulated shift", "accumulated sum", "accumulated difference", "accumulated long difference"), ("shifter", 1))
 #: [guide] "late forwarding of accumulate operands"
 _CHAINS |= {"float multiply-accumulate": ("fmla", 3)}
@@ -61,6 +62,7 @@ _SHIFTED = re.compile(r", [xw]\d+, (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b")
 _REDUCTION: dict[int, _Cost] = {4: (4, (("f1", 1),)), 8: (7, (("vector", 1), ("f1", 1))), 16: (7, (("f1", 2),))}
 #: [osaca], [llvm] From the first-level cache to a general and to a vector register; [llvm] 3 more for lanes sorted or repeated.
 _LOADED, _LOADED_VECTOR, _SORTED = 4, 5, 3
+_LANE_BYTES = {"b": 1, "h": 2, "s": 4, "d": 8}
 #: The three-operand forms are no accumulations of a register that they write.
 _WITHOUT_CHAIN = frozenset({"fmadd", "fmsub", "fnmadd", "fnmsub"})
 
@@ -92,7 +94,7 @@ def _memory(instruction: Instruction) -> InstructionTiming:
     vector, sorting = instruction.of_vectors, sorting_slots(instruction)
     sorted_ports = (("vector", sorting),) if sorting else ()
     if instruction.kind == "store":
-        cycles = max(1, len(instruction.data)) * (2 if vector and instruction.quad and not instruction.lane else 1)
+        cycles = stored_halves(instruction)
         status = _LOADED if instruction.status else 0  # it is known when the line is
         return InstructionTiming(status, (*update, ("store", cycles), *sorted_ports), max(1, min(cycles, 8)) + len(update))
     count = load_accesses(instruction)
@@ -106,6 +108,14 @@ def load_accesses(instruction: Instruction) -> int:
     if instruction.lane or instruction.name in REPEATING:
         return max(1, count // 2)
     return count if instruction.quad else (count + 1) // 2
+
+
+def stored_halves(instruction: Instruction) -> int:
+    """How often a store takes the 8 bytes a cycle that the core stores; registers of less take one each, but for lanes ([llvm])."""
+    count = max(1, len(instruction.data))
+    if instruction.lane:
+        return max(1, count * _LANE_BYTES[instruction.shape] // 8)
+    return count * (2 if instruction.of_vectors and instruction.quad else 1)
 
 
 def sorting_slots(instruction: Instruction) -> int:
@@ -175,11 +185,12 @@ def _crossing(name: str, to_general: bool) -> _Cost:
 def _general(name: str, operands: str) -> _Cost:
     group = general_group_of(name)
     if group == "division":
-        return 12, (("multi", 12),)
+        return 1, (("multi", 12),)
     if group == "multiplication":
-        return (5, (("multi", 3),)) if operands.startswith("x") and name in ("mul", "madd", "msub", "mneg") else (3, (("multi", 1),))
+        wide = operands.startswith("x") and name in ("mul", "madd", "msub", "mneg")
+        return 3, (("multi", 3 if wide else 1),)  # [osaca] the result after 5 cycles and 3
     if group == "high multiplication":
-        return 6, (("multi", 1),)  # [llvm]
+        return 3, (("multi", 4),)  # [osaca] after 6 cycles
     if group in ("insertion", "checksum"):
         return 2, (("multi", 1),)  # [llvm], [slothy]
     if group == "extraction" and operands.startswith("x"):

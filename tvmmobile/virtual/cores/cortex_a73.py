@@ -17,7 +17,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72, VECTOR_PARTS, VECTOR_PIPELINES, arithmetic_timing, load_accesses, sorting_slots
+from tvmmobile.virtual.cores.cortex_a72 import (
+    CORTEX_A72,
+    VECTOR_PARTS,
+    VECTOR_PIPELINES,
+    arithmetic_timing,
+    load_accesses,
+    sorting_slots,
+    stored_halves,
+)
 from tvmmobile.virtual.cores.operands import Instruction
 from tvmmobile.virtual.cores.out_of_order import CoreTables, InstructionTiming
 
@@ -57,8 +65,7 @@ def _load(instruction: Instruction) -> InstructionTiming:
 
 def _store(instruction: Instruction) -> InstructionTiming:
     """An access for 16 bytes, and a cycle of data for 8."""
-    count = len(instruction.data)
-    halves = 2 * count if instruction.of_vectors and instruction.quad and not instruction.lane else max(count, 1)
+    halves = stored_halves(instruction)
     accesses = (halves + 1) // 2
     sorting = sorting_slots(instruction)
     ports = (("memory", accesses), ("data", halves), *((("vector", sorting),) if sorting else ()))
