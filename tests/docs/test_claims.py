@@ -45,7 +45,7 @@ def waiting_ns() -> tuple[float, float, float]:
     """What the calibrated Pi 4 charges for a load from the second level, one from memory, and a store: ns."""
     board, shares = load_board("pi4"), {one.name: one.value for one in fit_of("pi4").parameters}
     hit = shares["cache_hits"] * board.caches.l2_cycles / board.clock_hz * 1e9
-    return hit, shares["loads_from_memory"] * board.line_copy_ns, shares["stores"] * board.line_copy_ns
+    return hit, shares["lines_read"] * board.line_copy_ns, shares["stores"] * board.line_copy_ns
 
 
 def macs() -> float:

@@ -18,7 +18,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.results.file import read_results
 from tvmmobile.results.report import print_table
 from tvmmobile.virtual.board import Board, load_board
-from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, mean_error, read_fit, worst_error
+from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, mean_error, published, read_fit, worst_error
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -26,7 +26,11 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
 PEERS = {"ncnn": "ncnn", "mnn": "MNN", "litert": "LiteRT/XNNPACK", "onnxruntime": "ONNX Runtime"}
-CORES = {"pi4": "cortex-a72", "pi3bplus": "cortex-a53", "pi5": "cortex-a76"}
+#: The calibrated cores, each by a board that it was fitted on.
+CORES = {"pi4": "cortex-a72", "pi3bplus": "cortex-a53", "pi5": "cortex-a76", "rk3566": "cortex-a55", "a311d-a73": "cortex-a73"}
+#: The boards that were fitted to, and their cores.
+FITTED = {"pi4": "pi4", "rk3399-a72": "pi4", "pi3bplus": "pi3bplus", "rk3399-a53": "pi3bplus"}
+FITTED |= {"pi5": "pi5", "rk3566": "rk3566", "a311d-a73": "a311d-a73"}
 
 
 def content(name: str) -> Any:
@@ -121,8 +125,8 @@ def wheels_table() -> str:
 
 
 def core_cycles_table() -> str:
-    """Cycles of the calibration's networks on the three cores."""
-    cycles = {board: {seen.network: seen.core_cycles for seen in fit_of(board).observations} for board in CORES}
+    """Cycles of the calibration's networks on the calibrated cores."""
+    cycles = {board: {seen.network: seen.core_cycles for seen in fit_of(board).observations if seen.board == board} for board in CORES}
     rows = [[network, *(f"{cycles[board][network] / 1e6:.1f}" for board in CORES)] for network in cycles["pi4"]]
     return table(("core cycles, M", *(f"{core} ({board})" for board, core in CORES.items())), rows)
 
@@ -131,46 +135,70 @@ def parameters_table() -> str:
     """The fitted parameters, with the bounds that are a board's own."""
     explained = {
         "cache_hits": "the latency of the level that had the line, for each load that missed the first",
-        "loads_from_memory": "a line copy, for each load that no cache had",
+        "lines_read": "a line copy, for each line read from memory",
         "stores": "a line copy, for each store that missed the first level",
-        "write_backs": "a line copy, for each line written back to memory",
         "bandwidth": "twice the copy rate: what memory delivers to several threads (0.5 to 1)",
     }
     rows = []
     for name, what in explained.items():
         found = [next(one for one in (*fit_of(board).parameters, fit_of(board).bandwidth) if one.name == name) for board in CORES]
         rows.append([f"`{name}`", what, *(f"{one.value:.2f}" + (f" (at most {one.high:.1f})" if one.high > 1 else "") for one in found)])
-    return table(("parameter", "share of", "Cortex-A72", "Cortex-A53", "Cortex-A76"), rows, 2)
+    return table(("parameter", "share of", *(core.replace("c", "C", 1).replace("-a", "-A") for core in CORES.values())), rows, 2)
+
+
+def accuracy_table() -> str:
+    """Mean and worst errors by board: fitted, networks left out, the board left out, and in four threads."""
+    rows = []
+    for board, member in FITTED.items():
+        fit = fit_of(member)
+        kinds = [fit.of_board(fit.left_out_errors, board, integers) for integers in (False, True)]
+        elsewhere = fit.of_board(fit.board_left_out_errors, board) if fit.board_left_out_ms else ()
+        groups = (fit.of_board(fit.errors, board), *kinds, elsewhere, fit.check_errors().get(f"{board}, 4 threads, left out", ()))
+        rows.append([_board_title(load_board(board)), *(_mean_and_worst(errors) if errors else "" for errors in groups)])
+    for board, member in (("rk3588-a76", "pi5"), ("rk3588-a55", "rk3566")):
+        rows.append(
+            [
+                _board_title(load_board(board)),
+                "",
+                "",
+                "",
+                "",
+                _mean_and_worst(fit_of(member).check_errors()[f"{board}, 4 threads, left out"]),
+            ]
+        )
+    headings = "fit", "floats, network left out", "integers, network left out", "board left out", "4 threads, network left out"
+    return table(("mean, worst error", *headings), rows)
 
 
 def errors_table(board: str) -> str:
-    """Measured and modelled latencies on one board: fitted on one thread, checked on four."""
-    fit = fit_of(board)
-    checks = {check.network: check for check in fit.checks if check.board == board}
+    """Measured and modelled latencies on one board."""
+    fit = fit_of(FITTED[board])
+    by_board = fit.board_left_out_errors
     rows: list[list[str]] = []
-    for seen, ms, error, left_out in zip(fit.observations, fit.modelled_ms, fit.errors, fit.left_out_errors, strict=True):
-        four = checks[seen.network]
-        assert four.left_out_ms is not None
-        row = [seen.network, f"{seen.measured_ms:.2f}", f"{ms:.2f}", _percent(error), _percent(left_out), f"{four.measured_ms:.2f}"]
-        errors = [value / four.measured_ms - 1 for value in (four.modelled_ms, four.left_out_ms)]
-        rows.append([*row, f"{four.modelled_ms:.2f}", *map(_percent, errors)])
-    found = fit.check_errors()
-    groups = fit.errors, fit.left_out_errors, found[f"{board}, 4 threads"], found[f"{board}, 4 threads, left out"]
-    sums = [_mean_and_worst(errors) for errors in groups]
-    rows.append(["mean, worst", "", "", sums[0], f"**{sums[1]}**", "", "", sums[2], f"**{sums[3]}**"])
-    half = "measured ms", "modelled ms", "error", "left out"
-    return table((_board_title(load_board(board)), *half, *(f"4 threads: {one}" if one == half[0] else one for one in half)), rows)
+    for place, seen in enumerate(fit.observations):
+        if seen.board == board:
+            errors = [fit.errors[place], fit.left_out_errors[place], *by_board[place : place + 1]]
+            rows.append([seen.network, f"{seen.measured_ms:.2f}", f"{fit.modelled_ms[place]:.2f}", *map(_percent, errors)])
+    groups = [fit.of_board(errors, board) for errors in (fit.errors, fit.left_out_errors, *([by_board] if by_board else []))]
+    rows.append(["mean, worst", "", "", *map(_mean_and_worst, groups)])
+    headings = "measured ms", "modelled ms", "error", "network left out", *(["board left out"] if by_board else [])
+    return table((_board_title(load_board(board)), *headings), rows)
 
 
-def elsewhere_table() -> str:
-    """The RK3399, which nothing was fitted to."""
-    fit = fit_of("pi4")
-    checks = [check for check in fit.checks if check.board == "rk3399-a72"]
+def excluded_table() -> str:
+    """The published rows that nothing was fitted to, and why."""
+    rows = [[row["title"], row["measured"], row["threads"], row["excluded"]] for row in published()["rows"] if "excluded" in row]
+    return table(("row", "published", "threads", "why it is left aside"), rows, 4)
+
+
+def rows_table() -> str:
+    """The published rows that were fitted to or checked, and the program that stands for each."""
     rows = [
-        [one.network, f"{one.measured_ms:.2f}", f"{one.modelled_ms:.2f}", _percent(one.modelled_ms / one.measured_ms - 1)] for one in checks
+        [f"`{row['board']}`", row["threads"], row["title"], row["measured"], f"{row['wheel'].partition('==')[2]}: {row['why_wheel']}"]
+        for row in published()["rows"]
+        if "excluded" not in row
     ]
-    rows.append(["mean, worst", "", "", f"**{_mean_and_worst(fit.check_errors()['rk3399-a72, 1 thread'])}**"])
-    return table(("RK3399 (1.8 GHz), nothing fitted", "measured ms", "modelled ms", "error"), rows)
+    return table(("board", "threads", "row", "published", "wheel"), rows, 5)
 
 
 def _board_title(board: Board) -> str:
@@ -230,7 +258,9 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "wheels": wheels_table,
         "cores": core_cycles_table,
         "parameters": parameters_table,
-        **{board: lambda board=board: errors_table(board) for board in CORES},  # type: ignore[misc]
-        "elsewhere": elsewhere_table,
+        "accuracy": accuracy_table,
+        **{board: lambda board=board: errors_table(board) for board in FITTED},  # type: ignore[misc]
+        "rows": rows_table,
+        "excluded": excluded_table,
     },
 }

@@ -30,3 +30,18 @@ def calibrated_board(path: Path, like: Board | None = None, **shares: float) -> 
     )
     write_own_board(board.model_copy(update={"calibration": own}), path)
     return path
+
+
+def uncalibrated_board(folder: Path) -> str:
+    """The path of a file like the pi4's, but for a core that was never calibrated."""
+    values = load_board("pi4").model_dump() | {"name": "mine", "mcpu": "cortex-a57"}
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict)]
+    for name, table in values.items():
+        if isinstance(table, dict):
+            lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    (folder / "mine.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(folder / "mine.toml")
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)

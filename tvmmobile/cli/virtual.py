@@ -19,9 +19,8 @@ _MATTERS = 0.01
 _TERMS = {
     "core": "scheduled core cycles",
     "cache_hits": "loads that a cache beyond the first had",
-    "loads_from_memory": "loads from memory",
+    "lines_read": "lines read from memory",
     "stores": "stores that missed the first level",
-    "write_backs": "lines written back to memory",
     "handover": "work passed between cores",
     "bandwidth": "all threads waiting for memory",
 }

@@ -22,12 +22,14 @@ from tvmmobile.virtual.board import Board
 PACKAGES = ("python3", "libstdc++6", "libgomp1")
 #: pip takes these literally: it does not know that 2_28 includes the older ones.
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64", "any")
+#: Where Debian keeps its releases, and who signs them, where one is asked for by its name.
+MIRROR, KEYRING = "http://deb.debian.org/debian", "/usr/share/keyrings/debian-archive-keyring.gpg"
 #: Where the wheels go; Debian's Python looks there by itself.
 SITE = "usr/local/lib/python{version}/dist-packages"
 DOWNLOAD_TIMEOUT_S = 1200
 
 
-def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable[[str], None] | None = None) -> Path:
+def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable[[str], None] | None = None, release: str = "") -> Path:
     """A folder with an AArch64 Python and the wheels of `requirements`, built in the cache if it is not there yet.
 
     It has its own `proc/cpuinfo` and `sys/devices/system/cpu`, those of the board (`core_files`): libraries choose kernels, blocks and
@@ -38,17 +40,18 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
         requirements: as pip takes them, such as `ncnn==1.0.20261020`; dependencies are not followed. Pin versions: what is built for a
             requirement is kept.
         say: called with a sentence when there is something to wait for.
+        release: Debian's release to take Python from (`bullseye` has 3.9, which older wheels were built for); this machine's own if empty.
 
     Raises:
         UserError: apt-get, dpkg-deb or pip is missing or fails.
     """
     say = say or (lambda _sentence: None)
     files = core_files(board)
-    wheels = _wheels_digest(requirements)
+    wheels = _wheels_digest(requirements, release)
     folder = cache_dir() / f"sysroot-{board.name}-{_digest([wheels, files])}"
     with filling_cache(), made_once(folder) as made:
         if made is not None:
-            unpacked = _unpacked(cache_dir() / f"sysroot-{wheels}", requirements, say)
+            unpacked = _unpacked(cache_dir() / f"sysroot-{wheels}", requirements, say, release)
             shutil.copytree(unpacked, made, symlinks=True, copy_function=_link_or_copy, dirs_exist_ok=True)
             for name, text in files.items():
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,16 +65,16 @@ def programs_digest(board: Board, requirements: Sequence[str]) -> str:
     return _digest([_wheels_digest(requirements), files])
 
 
-def _wheels_digest(requirements: Sequence[str]) -> str:
-    return _digest([PACKAGES, PLATFORMS, sorted(requirements), 2])
+def _wheels_digest(requirements: Sequence[str], release: str = "") -> str:
+    return _digest([PACKAGES, PLATFORMS, sorted(requirements), 2, *([release] if release else [])])
 
 
-def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], None]) -> Path:
+def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], None], release: str) -> Path:
     """A sysroot of no particular board, made if it is not there yet."""
     with made_once(folder) as made:
         if made is not None:
             say("Building an AArch64 Python in the cache (once, about a minute) …")
-            _unpack_debian(made.parent, made)
+            _unpack_debian(made.parent, made, release)
             _unpack_wheels(made.parent, made, requirements)
     return folder
 
@@ -154,7 +157,7 @@ def cpuinfo(board: Board) -> str:
     return "".join(f"processor\t: {number}\n{core}" for number in range(board.cores))
 
 
-def _unpack_debian(scratch: Path, root: Path) -> None:
+def _unpack_debian(scratch: Path, root: Path, release: str) -> None:
     """Debian's Python with all it depends on, by an apt-get that knows of no installed package and keeps its state in `scratch`."""
     for name in ("apt-get", "dpkg-deb"):
         if shutil.which(name) is None:
@@ -165,6 +168,9 @@ def _unpack_debian(scratch: Path, root: Path) -> None:
     apt = ["apt-get", "-q", "-y", "-o", f"Dir::State={scratch}/state", "-o", f"Dir::State::status={scratch}/status"]
     apt += ["-o", f"Dir::Cache={scratch}/cache", "-o", "APT::Architecture=arm64", "-o", "APT::Architectures::=arm64"]
     apt += ["-o", "APT::Sandbox::User=root"]  # its own user may not look into this folder
+    if release:
+        (scratch / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {release} main\n", encoding="ascii")
+        apt += ["-o", f"Dir::Etc::SourceList={scratch}/sources.list", "-o", "Dir::Etc::SourceParts=-"]
     remedy = "Check that this machine's apt-get reaches a Debian mirror that has arm64."
     run_tool([*apt, "update"], "Reading Debian's list of packages", remedy, DOWNLOAD_TIMEOUT_S)
     packages = [*apt, "install", "--download-only", "--no-install-recommends", *PACKAGES]

@@ -19,7 +19,8 @@ from tvmmobile.results.report.kernel_rows import OTHER, kernel_us
 TOLERANCE = 0.05
 _SMALLEST_PART = 0.01
 _MOST_PARTS = 2
-_TERMS = {"core": "core cycles", "cache_hits": "loads from outer caches", "loads_from_memory": "loads from memory", "stores": "stores"}
+_TERMS = {"core": "core cycles", "cache_hits": "loads from outer caches", "lines_read": "lines read from memory", "stores": "stores"}
+_TERMS |= {"loads_from_memory": "loads from memory"}  # of results before the term was of all lines
 #: Fewer points than this make a fitted exponent meaningless.
 MIN_FIT_POINTS = 3
 

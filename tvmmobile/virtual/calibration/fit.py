@@ -1,10 +1,10 @@
-"""The committed calibrations: what a core's waiting costs, by measurements on one board, and how good that is.
+"""The committed calibrations: what a core's waiting costs, by measurements on the boards that have it, and how good that is.
 
     time = core cycles / clock + the terms of `terms.py`, each with the core's parameter
 
 The core term's factor is 1, always. What caches take is in cycles of the core, what memory takes is in line copies: the time in which one
-core copies a line of large arrays, which is documented for each board. So a fit on one board holds for another one with the same core and
-other memory. With several threads, memory has one more parameter: how much it delivers to all cores together (timeline.py).
+core copies a line of large arrays, which is documented for each board. So one set of parameters holds for all boards with a core. With
+several threads, memory has one more parameter: how much it delivers to all cores together (timeline.py).
 
 `scripts/calibrate` fits (fitting.py) and writes `calibrated/CORE.json`; nothing here runs a program.
 """
@@ -42,9 +42,10 @@ _Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
 @dataclass(frozen=True)
 class Observation:
-    """One network on one board: what was measured there and counted here.
+    """One network on one board, in one thread: what was measured there and counted here.
 
     Attributes:
+        board: where it was measured.
         network: its name in the published table.
         measured_ms: the published latency.
         core_cycles: corrected core cycles.
@@ -53,6 +54,7 @@ class Observation:
 
     __pydantic_config__ = _STRICT
 
+    board: str
     network: str
     measured_ms: _Milliseconds
     core_cycles: int
@@ -61,7 +63,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Check:
-    """One network in several threads, or on another board with the core.
+    """One network in several threads, or on a board whose figures were not fitted to.
 
     Attributes:
         board: where it was measured.
@@ -83,48 +85,88 @@ class Check:
 
 
 @dataclass(frozen=True)
+class FittedBoard:
+    """A board whose figures a core was fitted to.
+
+    Attributes:
+        name: the board's.
+        digest: of its file.
+        core_model: the hash of the core model, which llvm-mca's version is part of.
+        wheel: the program that was run.
+    """
+
+    name: str
+    digest: str
+    core_model: str
+    wheel: str
+
+
+@dataclass(frozen=True)
 class Fit:
     """A core's calibration.
 
     Attributes:
         core: its name, as `Board.mcpu`.
-        board: the board that was measured.
-        board_digest: of that board's file.
+        boards: those whose figures were fitted to.
         versions: of the terms, the timeline, the corrected core and the core model that it was fitted with.
-        core_model: the hash of the core model, which llvm-mca's version is part of.
-        wheel: the program that was run.
         parameters: one for each of the terms.
         bandwidth: what memory delivers to all cores together, as a share of what one core reads and writes in a copy.
         observations: what was fitted to.
         modelled_ms: of each observation.
-        left_out_ms: of each observation, with parameters fitted to the others.
-        checks: what it models of the runs in several threads, and on other boards with the core.
+        left_out_ms: of each observation, with parameters fitted to the other networks, on all boards.
+        board_left_out_ms: of each observation, with parameters fitted to the other boards; empty where there is one board.
+        checks: what it models of the runs in several threads, and on boards that were not fitted to.
     """
 
     __pydantic_config__ = _STRICT
 
     core: str
-    board: str
-    board_digest: str
+    boards: tuple[FittedBoard, ...]
     versions: tuple[int, ...]
-    core_model: str
-    wheel: str
     parameters: tuple[Parameter, ...]
     bandwidth: Parameter
     observations: tuple[Observation, ...]
     modelled_ms: tuple[float, ...]
     left_out_ms: tuple[float, ...]
+    board_left_out_ms: tuple[float, ...]
     checks: tuple[Check, ...]
+
+    @property
+    def board_names(self) -> tuple[str, ...]:
+        """The names of the boards that were fitted to."""
+        return tuple(one.name for one in self.boards)
 
     @property
     def errors(self) -> tuple[float, ...]:
         """Relative errors of the fit, modelled over measured less 1."""
-        return tuple(ms / seen.measured_ms - 1 for ms, seen in zip(self.modelled_ms, self.observations, strict=True))
+        return self._relative(self.modelled_ms)
 
     @property
     def left_out_errors(self) -> tuple[float, ...]:
         """The same with each network left out of its own fit: what to expect of another program of this kind."""
-        return tuple(ms / seen.measured_ms - 1 for ms, seen in zip(self.left_out_ms, self.observations, strict=True))
+        return self._relative(self.left_out_ms)
+
+    @property
+    def board_left_out_errors(self) -> tuple[float, ...]:
+        """The same with each board left out of its own fit: what to expect of another board with this core; empty where there is one."""
+        return self._relative(self.board_left_out_ms) if self.board_left_out_ms else ()
+
+    def _relative(self, times_ms: Sequence[float]) -> tuple[float, ...]:
+        return tuple(ms / seen.measured_ms - 1 for ms, seen in zip(times_ms, self.observations, strict=True))
+
+    def of_board(self, errors: Sequence[float], board: str, integers: bool | None = None) -> tuple[float, ...]:
+        """Those of the observations' errors that are one board's.
+
+        Args:
+            errors: one for each observation.
+            board: its name.
+            integers: only the networks in 8-bit integers, or only the others; all by default.
+        """
+        return tuple(
+            error
+            for error, seen in zip(errors, self.observations, strict=True)
+            if seen.board == board and integers in (None, in_integers(seen.network))
+        )
 
     def check_errors(self) -> dict[str, tuple[float, ...]]:
         """The errors of the checks, by board and threads (`pi4, 4 threads`), and of those left out of a fit."""
@@ -136,10 +178,25 @@ class Fit:
                 groups[f"{name}, left out"] = (*groups.get(f"{name}, left out", ()), row.left_out_ms / row.measured_ms - 1)
         return groups
 
+    def all_errors(self) -> dict[str, tuple[float, ...]]:
+        """All errors by what they are of, in the order in which they are told."""
+        told = {"fit": self.errors, "network left out": self.left_out_errors, "board left out": self.board_left_out_errors}
+        for board in self.board_names:
+            for kind, integers in (("floats", False), ("integers", True)):
+                told[f"{board}, {kind}, network left out"] = self.of_board(self.left_out_errors, board, integers)
+            if self.board_left_out_ms:
+                told[f"{board}, board left out"] = self.of_board(self.board_left_out_errors, board)
+        return {name: errors for name, errors in (told | self.check_errors()).items() if errors}
+
     @property
     def digest(self) -> str:
         """Identifies the parameters (16 hex digits)."""
         return hashlib.sha256(repr([(p.name, p.value) for p in (*self.parameters, self.bandwidth)]).encode()).hexdigest()[:16]
+
+
+def in_integers(network: str) -> bool:
+    """Whether a published network computes in 8-bit integers, as its name says."""
+    return network.endswith("_int8")
 
 
 def mean_error(errors: Sequence[float]) -> float:
@@ -156,7 +213,7 @@ def worst_error(errors: Sequence[float]) -> float:
 def calibration_of(board: Board) -> Fit | None:
     """The calibration in the board's own file, else the committed one of its core; None if there is none.
 
-    A committed one that was fitted with another version of the model, or to other figures of the board that was measured, does not hold.
+    A committed one that was fitted with another version of the model, or to other figures of a board that was measured, does not hold.
 
     Raises:
         UserError: the one in the board's file does not fit the board.
@@ -167,8 +224,8 @@ def calibration_of(board: Board) -> Fit | None:
     if not path.is_file():
         return None
     fit = read_fit(path)
-    measured = board if board.name == fit.board else load_board(fit.board)
-    return fit if fit.board_digest == measured.digest and fit.versions == versions() else None
+    measured = [(one, board if board.name == one.name else load_board(one.name)) for one in fit.boards]
+    return fit if fit.versions == versions() and all(one.digest == now.digest for one, now in measured) else None
 
 
 def fitted_with(board: Board) -> str:
@@ -221,7 +278,7 @@ def versions() -> tuple[int, ...]:
 
 
 def published() -> dict[str, Any]:
-    """The published latencies in milliseconds, by board, threads and network, with their source."""
+    """The published latencies in milliseconds, by board, threads and network, with their source and what is fitted to."""
     table: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     return table
 
@@ -234,8 +291,11 @@ def read_fit(path: Path) -> Fit:
     """
     text, _ = read_json(path, _KIND)
     fit = validated(path, _KIND, text, _fit_reader())
-    if any(len(times) != len(fit.observations) for times in (fit.modelled_ms, fit.left_out_ms)):
-        raise _KIND.refusal(path, "modelled_ms and left_out_ms do not have a value for each of the observations")
+    times = [fit.modelled_ms, fit.left_out_ms, *([fit.board_left_out_ms] if fit.board_left_out_ms else [])]
+    if any(len(one) != len(fit.observations) for one in times):
+        raise _KIND.refusal(path, "modelled_ms, left_out_ms and board_left_out_ms do not have a value for each of the observations")
+    if any(seen.board not in fit.board_names for seen in fit.observations):
+        raise _KIND.refusal(path, "observations are of a board that is not among its boards")
     return fit
 
 
@@ -247,7 +307,6 @@ def _fit_reader() -> TypeAdapter[Fit]:
 def write_fit(fit: Fit, path: Path) -> None:
     """Write a calibration as JSON, its errors on top of what `read_fit` needs."""
     errors = {
-        name: {"mean": round(mean_error(values), 4), "worst": round(worst_error(values), 4)}
-        for name, values in (("fit", fit.errors), ("leave_one_out", fit.left_out_errors), *fit.check_errors().items())
+        name: {"mean": round(mean_error(values), 4), "worst": round(worst_error(values), 4)} for name, values in fit.all_errors().items()
     }
     write_bytes(path, (json.dumps({"errors": errors} | asdict(fit), indent=1) + "\n").encode())

@@ -1,17 +1,18 @@
-"""Fits a core's parameters to latencies that were measured on a board, each network's relative error weighing alike.
+"""Fits a core's parameters to latencies that were measured on the boards that have it, each network's relative error weighing alike.
 
-First the terms of one thread, by linear least squares within the bounds that the board's documented figures give; then, with these, what
-memory delivers to several threads. Both are also fitted with each network left out, which tells what to expect of another one.
+First the terms of one thread, by linear least squares within the bounds that the boards' documented figures give; then, with these, what
+memory delivers to several threads. Both are also fitted with each network left out on all boards, which tells what to expect of another
+one, and the terms with each board left out, which tells what to expect of another board.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.calibration.fit import Check, Fit, Observation, versions
+from tvmmobile.virtual.calibration.fit import Check, Fit, FittedBoard, Observation, versions
 from tvmmobile.virtual.calibration.terms import TERMS, Parameter, term_ms
 from tvmmobile.virtual.cores.corrected import corrected_hash
 
@@ -25,80 +26,105 @@ class SeveralThreads:
     """One network in several threads.
 
     Attributes:
+        board: where it was measured.
         network: its name in the published table.
         threads: how many.
         measured_ms: the published latency.
         modelled_ms: the modelled one, by how much memory delivers to all cores together (a share, as in `Fit.bandwidth`).
     """
 
+    board: str
     network: str
     threads: int
     measured_ms: float
     modelled_ms: Callable[[float], float]
 
 
-def fit_board(
-    board: Board, observations: Sequence[Observation], several_with: Callable[[Sequence[Parameter]], Sequence[SeveralThreads]], wheel: str
+def fit_core(
+    boards: Mapping[str, tuple[Board, str]],
+    observations: Sequence[Observation],
+    several_with: Callable[[Sequence[Parameter]], Sequence[SeveralThreads]],
 ) -> Fit:
-    """Fit all parameters of a board's core.
+    """Fit all parameters of a core.
 
     Args:
-        board: what was measured.
+        boards: those that were measured, all with this core, and the wheel that was run on each; by name.
         observations: of one thread.
-        several_with: gives the networks in several threads with the parameters that those lead to.
-        wheel: the program that was run.
+        several_with: gives the networks in several threads with the parameters that those lead to; none if there are no such figures.
 
     Raises:
         UserError: there are no more networks than parameters.
     """
-    if len(observations) <= len(TERMS):
-        raise UserError(f"{len(observations)} networks do not determine {len(TERMS)} parameters.", "Give all published networks.")
-    parameters = _fitted_terms(board, observations)
+    networks = sorted({seen.network for seen in observations})
+    if len(networks) <= len(TERMS):
+        raise UserError(f"{len(networks)} networks do not determine {len(TERMS)} parameters.", "Give all published networks.")
+    known = {name: board for name, (board, _) in boards.items()}
+    parameters = _fitted_terms(known, observations)
     several = several_with(parameters)
-    left_out = []
-    for index, seen in enumerate(observations):
-        others = _solve(board, [*observations[:index], *observations[index + 1 :]], bounded=True)
-        left_out.append(_total(board, seen, [replace(p, value=value) for p, value in zip(parameters, others, strict=True)]))
     bandwidth = _fitted_bandwidth(several)
-    checks = []
-    for index, run in enumerate(several):
-        other = _least_squares_bandwidth([*several[:index], *several[index + 1 :]])
-        times = (round(run.modelled_ms(share), 4) for share in (bandwidth.value, other))
-        checks.append(Check(board.name, run.threads, run.network, run.measured_ms, *times))
+    by_board = _left_out(known, observations, parameters, lambda seen: seen.board) if len(known) > 1 else ()
     return Fit(
-        core=board.mcpu,
-        board=board.name,
-        board_digest=board.digest,
+        core=next(iter(known.values())).mcpu,
+        boards=tuple(FittedBoard(name, board.digest, corrected_hash(board), wheel) for name, (board, wheel) in boards.items()),
         versions=versions(),
-        core_model=corrected_hash(board),
-        wheel=wheel,
         parameters=parameters,
         bandwidth=bandwidth,
         observations=tuple(observations),
-        modelled_ms=tuple(_total(board, seen, parameters) for seen in observations),
-        left_out_ms=tuple(left_out),
-        checks=tuple(checks),
+        modelled_ms=tuple(_total(known, seen, parameters) for seen in observations),
+        left_out_ms=_left_out(known, observations, parameters, lambda seen: seen.network),
+        board_left_out_ms=by_board,
+        checks=_checks(several, bandwidth),
     )
 
 
-def _fitted_terms(board: Board, observations: Sequence[Observation]) -> tuple[Parameter, ...]:
-    values, free = (_solve(board, observations, bounded) for bounded in (True, False))
+def _left_out(
+    boards: Mapping[str, Board], observations: Sequence[Observation], parameters: Sequence[Parameter], kind: Callable[[Observation], str]
+) -> tuple[float, ...]:
+    """Each observation's time with parameters fitted to those of other kinds."""
+    without = {
+        name: [
+            replace(p, value=value)
+            for p, value in zip(
+                parameters, _solve(boards, [seen for seen in observations if kind(seen) != name], bounded=True), strict=True
+            )
+        ]
+        for name in sorted(set(map(kind, observations)))
+    }
+    return tuple(_total(boards, seen, without[kind(seen)]) for seen in observations)
+
+
+def _checks(several: Sequence[SeveralThreads], bandwidth: Parameter) -> tuple[Check, ...]:
+    networks = {run.network for run in several}
+    others = {name: _least_squares_bandwidth([run for run in several if run.network != name]) for name in sorted(networks)}
     return tuple(
-        _noted(Parameter(name, term.what, value, 0.0, _rounded(term.most(board)), "fetched ahead in time", term.most_source, unbounded))
-        for (name, term), value, unbounded in zip(TERMS.items(), values, free, strict=True)
+        Check(run.board, run.threads, run.network, run.measured_ms, *(round(run.modelled_ms(share), 4) for share in shares))
+        for run in several
+        for shares in [(bandwidth.value, others[run.network])]
     )
 
 
-def _solve(board: Board, observations: Sequence[Observation], bounded: bool) -> list[float]:
+def _fitted_terms(boards: Mapping[str, Board], observations: Sequence[Observation]) -> tuple[Parameter, ...]:
+    values, free = (_solve(boards, observations, bounded) for bounded in (True, False))
+    return tuple(
+        _noted(Parameter(name, term.what, value, 0.0, most, "fetched ahead in time", term.most_source, unbounded))
+        for (name, term), most, value, unbounded in zip(TERMS.items(), _most(boards), values, free, strict=True)
+    )
+
+
+def _most(boards: Mapping[str, Board]) -> list[float]:
+    """The upper bound of each parameter: the tightest that one of the boards gives."""
+    return [_rounded(min(term.most(board) for board in boards.values())) for term in TERMS.values()]
+
+
+def _solve(boards: Mapping[str, Board], observations: Sequence[Observation], bounded: bool) -> list[float]:
     import numpy as np
     from scipy.optimize import lsq_linear
 
-    amounts = np.array([[term.amount_ms(board, seen.misses) for term in TERMS.values()] for seen in observations])
+    amounts = np.array([[term.amount_ms(boards[seen.board], seen.misses) for term in TERMS.values()] for seen in observations])
     measured = np.array([seen.measured_ms for seen in observations])
-    core_ms = np.array([seen.core_cycles / board.clock_hz * 1e3 for seen in observations])
-    most = np.array([_rounded(term.most(board)) for term in TERMS.values()])
-    used = amounts.any(axis=0)  # a board without a kind of miss has no parameter for it
-    limits = (np.zeros(used.sum()), most[used]) if bounded else (-np.inf, np.inf)
+    core_ms = np.array([seen.core_cycles / boards[seen.board].clock_hz * 1e3 for seen in observations])
+    used = amounts.any(axis=0)  # boards without a kind of miss have no parameter for it
+    limits = (np.zeros(used.sum()), np.array(_most(boards))[used]) if bounded else (-np.inf, np.inf)
     found = lsq_linear(amounts[:, used] / measured[:, None], (measured - core_ms) / measured, bounds=limits)
     values = np.zeros(len(TERMS))
     values[used] = found.x
@@ -144,8 +170,8 @@ def _rounded(value: float, digits: int = 6) -> float:
     return float(f"{value:.{digits}g}") if abs(value) > _NOTHING else 0.0
 
 
-def _total(board: Board, seen: Observation, parameters: Sequence[Parameter]) -> float:
-    return round(sum(term_ms(board, seen.core_cycles, seen.misses, parameters).values()), 4)
+def _total(boards: Mapping[str, Board], seen: Observation, parameters: Sequence[Parameter]) -> float:
+    return round(sum(term_ms(boards[seen.board], seen.core_cycles, seen.misses, parameters).values()), 4)
 
 
 def _noted(parameter: Parameter) -> Parameter:

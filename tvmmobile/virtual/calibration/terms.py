@@ -13,7 +13,7 @@ from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.profile import MissCounts
 
 #: Raise this with every change of the terms.
-TERMS_VERSION = 2
+TERMS_VERSION = 3
 #: As near to a bound, relative to the width between both, a parameter counts as lying on it.
 ON_BOUND = 1e-3
 
@@ -57,23 +57,17 @@ TERMS: Mapping[str, Term] = {
         lambda board: 1.0,
         "no more than a random read",
     ),
-    "loads_from_memory": Term(
-        lambda board, misses: _line_copies_ms(board, misses.loads_from_memory),
-        "the time in which one core copies a line in memory (copy_bytes_per_s), for each load that no cache had",
+    "lines_read": Term(
+        lambda board, misses: _line_copies_ms(board, misses.fills),
+        "the time in which one core copies a line in memory (copy_bytes_per_s), for each line read from it, by loads and by stores",
         _latency_in_line_copies,
         _LATENCY,
     ),
     "stores": Term(
         lambda board, misses: _line_copies_ms(board, misses.stores),
-        "the time in which one core copies a line in memory, for each store that missed the first level",
+        "the time in which one core copies a line in memory, for each store that missed the first level, wherever the line was",
         _latency_in_line_copies,
         _LATENCY,
-    ),
-    "write_backs": Term(
-        lambda board, misses: _line_copies_ms(board, misses.write_backs),
-        "the time in which one core copies a line in memory, for each line written back to it",
-        lambda board: 1.0,
-        "no more than reading a line and writing it",
     ),
 }
 
