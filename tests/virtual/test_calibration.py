@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import pytest
 from region_programs import build_program
 
 from tvmmobile.system.errors import UserError
+from tvmmobile.virtual import sysroot
 from tvmmobile.virtual.board import Board, board_names, load_board
 from tvmmobile.virtual.calibration import fit as calibration
 from tvmmobile.virtual.calibration.fit import (
@@ -271,3 +273,16 @@ def test_misses_are_told_apart(tmp_path: Path, what: str, lines: int, kind: str)
     misses = run_program(PI4, [str(build_program(tmp_path)), what, str(lines)]).modelled.misses
     for name in ("loads_from_l2", "loads_from_memory", "stores"):
         assert abs(getattr(misses, name) - (lines if name == kind else 0)) <= 40, name
+
+
+@pytest.mark.parametrize("release", ["", "bullseye"])
+def test_python_comes_from_the_debian_release_that_a_wheel_needs(release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[list[str]] = []
+    monkeypatch.setattr(sysroot, "run_tool", lambda words, *_others: said.append(list(words)))
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    sysroot._unpack_debian(tmp_path, tmp_path / "root", release)
+    sources = tmp_path / "sources.list"
+    assert sources.is_file() == bool(release) and len(said) == 2
+    for words in said:
+        assert (f"Dir::Etc::SourceList={sources}" in words) == ("Dir::Etc::SourceParts=-" in words) == bool(release)
+    assert not release or re.search(r"^deb \[signed-by=\S+\] http://\S+ bullseye main$", sources.read_text(encoding="ascii"))
