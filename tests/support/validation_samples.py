@@ -37,7 +37,7 @@ def observed(count: int, noise: float = 0.0, core: float = 1.0, **shares: float)
         counts[1 + number % 6] = rng.randrange(100_000, 400_000) * (3 if number % 6 == 0 else 1)  # a hit waits least
         misses = MissCounts(*counts)
         ms = sum(term_ms(PI4, core * cycles, misses, parameters(**shares)).values()) * rng.lognormvariate(0, noise)
-        found.append(Observation(network=f"kernel {number}", measured_ms=ms, core_cycles=cycles, misses=misses))
+        found.append(Observation(board="pi4", network=f"kernel {number}", measured_ms=ms, core_cycles=cycles, misses=misses))
     return found
 
 

@@ -119,10 +119,9 @@ class ValidationPoint:
         """Modelled over measured less 1."""
         return self.modelled_ms / self.measured_ms - 1
 
-    @property
-    def observation(self) -> Observation:
-        """As calibrations take it."""
-        return Observation(network=self.name, measured_ms=self.measured_ms, core_cycles=self.core_cycles, misses=MissCounts(**self.misses))
+    def observed_on(self, board: str) -> Observation:
+        """As calibrations take it, for a model of that name."""
+        return Observation(board=board, network=self.name, measured_ms=self.measured_ms, core_cycles=self.core_cycles, misses=MissCounts(**self.misses))
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,12 @@ def trust(board: Board, threads: int) -> str:
     fit = calibration_of(board)
     if fit is None:
         return f"{board.name} is uncalibrated: the time is the core's alone, and no measurement has confirmed it. Misses are counted only."
-    own, boards = fit.of_board(fit.left_out_errors, board.name), " and ".join(fit.board_names)
-    errors = own if threads == 1 else fit.check_errors().get(f"{board.name}, 4 threads, left out", ())
+    alone, boards = fit.of_board(fit.left_out_errors, board.name), " and ".join(fit.board_names)
+    errors = alone if threads == 1 else fit.check_errors().get(f"{board.name}, 4 threads, left out", ())
     if errors:
         beginning = f"Calibrated on {len(errors)} networks: left out of the fit, one was modelled"
         return f"{beginning} {mean_error(errors):.1%} off, {worst_error(errors):.1%} at worst."
-    if own:
-        return f"Calibrated on {len(own)} networks in one thread; no measurement has confirmed it here for several."
+    if alone:
+        return f"Calibrated on {len(alone)} networks in one thread; no measurement has confirmed it here for several."
     verb = "has" if len(fit.boards) == 1 else "have"
     return f"Calibrated on {boards}, which {verb} the same core; no measurement has confirmed it here."

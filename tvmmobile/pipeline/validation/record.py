@@ -112,5 +112,5 @@ def with_point(validation: Validation, point: ValidationPoint, suite: Suite, mod
         whole,
         kernel_ranks=spearman(kernels),
         network_ranks=spearman(networks),
-        terms=term_errors(model.clocked, model.parameters, [p.observation for p in whole.valid()]),
+        terms=term_errors(model.clocked, model.parameters, [p.observed_on(model.clocked.name) for p in whole.valid()]),
     )

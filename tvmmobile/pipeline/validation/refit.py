@@ -74,13 +74,13 @@ def refit_board(validation: Validation, model: ComparedModel, path: Path) -> Ref
     Raises:
         UserError: there are too few points that count.
     """
-    seen = [point.observation for point in validation.valid()]
+    board = model.clocked
+    seen = [point.observed_on(board.name) for point in validation.valid()]
     if len(seen) < FEWEST_EACH * len(TERMS):
         raise UserError(
             f"{len(seen)} valid points do not determine {len(TERMS)} parameters: {FEWEST_EACH * len(TERMS)} are needed.",
             "Measure the rest of the suite: run the same command again.",
         )
-    board = model.clocked
     parameters, others = fit_terms(board, seen)
     left_out = tuple(relative_errors(board, fitted, [point])[0] for fitted, point in zip(others, seen, strict=True))
     own = OwnCalibration(

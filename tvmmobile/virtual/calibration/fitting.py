@@ -158,9 +158,10 @@ def _least_squares_bandwidth(several: Sequence[SeveralThreads]) -> float:
 
 def fit_terms(board: Board, observations: Sequence[Observation]) -> tuple[tuple[Parameter, ...], list[tuple[Parameter, ...]]]:
     """The terms' parameters for one board alone; and for each observation those fitted to all others, within the same bounds."""
-    parameters, left_out = _fitted_terms(board, observations), []
+    boards, left_out = {board.name: board}, []
+    parameters = _fitted_terms(boards, observations)
     for index in range(len(observations)):
-        others = _solve(board, [*observations[:index], *observations[index + 1 :]], bounded=True)
+        others = _solve(boards, [*observations[:index], *observations[index + 1 :]], bounded=True)
         left_out.append(tuple(replace(p, value=value) for p, value in zip(parameters, others, strict=True)))
     return parameters, left_out
 
