@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import CommandLine
+from own_boards import uncalibrated_board
 from validation_samples import PI4, compared, observed, parameters, validated
 
 from tvmmobile.devices.board.hardware import HardwareDevice
@@ -33,7 +34,7 @@ from tvmmobile.virtual.calibration.fitting import fit_terms
 from tvmmobile.virtual.calibration.terms import TERMS
 from tvmmobile.virtual.profile import MissCounts
 
-A72, A55 = 0xD08, 0xD05
+A72, A57 = 0xD08, 0xD07
 NAMES = Suite(1, {f"kernel {n}": layer for n, layer in enumerate(SUITE.kernels.values())}, ())
 
 
@@ -92,10 +93,11 @@ def test_refused_before_anything_is_measured(cli: CommandLine, tmp_path: Path, m
     assert "is not a validation of tvmmobile" in refusal(cli, "desk", "--out", str(tmp_path / "other.json"))
     registered(runner="qemu-aarch64")
     assert "emulator, whose times say nothing" in refusal(cli, "desk", "--out", out, "--refit", str(tmp_path / "x.toml"))
-    registered(A55)
-    assert "No model of Cortex-A55 is calibrated, so there is nothing to validate on desk" in refusal(cli, "desk", "--out", out)
-    assert "The model of Cortex-A55 is not calibrated" in refusal(cli, "desk", "--out", out, "--board", "rk3566")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json", "there.toml"]
+    registered(A57)
+    assert "No model of Cortex-A57 is calibrated, so there is nothing to validate on desk" in refusal(cli, "desk", "--out", out)
+    other = uncalibrated_board(tmp_path)
+    assert "is not calibrated, so there is nothing to validate" in refusal(cli, "desk", "--out", out, "--board", other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml", "other.json", "there.toml"]
 
 
 def test_points_of_other_conditions_do_not_mix(tmp_path: Path) -> None:

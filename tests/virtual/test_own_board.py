@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CommandLine
-from own_boards import calibrated_board
+from own_boards import calibrated_board, uncalibrated_board
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.system.errors import UserError
@@ -74,8 +74,8 @@ def test_what_does_not_hold_is_refused(tmp_path: Path, cli: CommandLine, change:
 
 
 def test_a_core_without_calibration_gets_none_from_a_file(tmp_path: Path) -> None:
-    path = calibrated_board(tmp_path / "mine.toml", load_board("rk3566"))
-    with pytest.raises(UserError, match="there is none of Cortex-A55 that it could replace"):
+    path = calibrated_board(tmp_path / "mine.toml", load_board(uncalibrated_board(tmp_path)))
+    with pytest.raises(UserError, match="there is none of Cortex-A72 that it could replace"):
         calibration_of(load_board(str(path)))
 
 
