@@ -121,7 +121,8 @@ class ValidationPoint:
 
     def observed_on(self, board: str) -> Observation:
         """As calibrations take it, for a model of that name."""
-        return Observation(board=board, network=self.name, measured_ms=self.measured_ms, core_cycles=self.core_cycles, misses=MissCounts(**self.misses))
+        misses = MissCounts(**self.misses)
+        return Observation(board=board, network=self.name, measured_ms=self.measured_ms, core_cycles=self.core_cycles, misses=misses)
 
 
 @dataclass(frozen=True)
