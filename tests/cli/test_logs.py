@@ -42,8 +42,9 @@ def test_a_log_is_scored_again(cli: CommandLine, tmp_path: Path) -> None:
     words = " ".join(outcome.out.split())
     assert f"{KERNEL.name} best 1.0 us by the old model, " in words and "of 2 ranks changed" in words
     assert "1 kernel, 2 schedules, 0 failed" in words
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [record["model"] for record in records] == 2 * [find_device("pi4").profile.origin.model]
+    *records, others = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["model"] for record in (*records, others)] == 3 * [find_device("pi4").profile.origin.model]
+    assert others["kept"] == [] and [len(digests) for digests in others["dropped"].values()] == [4]  # the third was tried
     assert all(record["latency_us"] > record["cycles"] / 1.8e3 for record in records)  # misses are in it
     assert all(abs(sum(record["terms_us"].values()) - record["latency_us"]) < 1e-3 for record in records)
     assert len(path.with_name(path.name + ".bak").read_text().splitlines()) == 5

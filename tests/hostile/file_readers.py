@@ -67,7 +67,7 @@ def _log(folder: Path) -> Prepared:
     def use() -> object:
         database = Database(PI, (), folder / "logs")
         for task in database.tasks():
-            database.best(task), database.course(task)
+            database.best(task), database.trials(task).course()
         return shares(inspect(path, PI))
 
     return [own, b"\n".join([*own.splitlines()[:2], *_log_lines()[:2], b""])], at(path, use)

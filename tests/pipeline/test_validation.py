@@ -265,7 +265,7 @@ def test_a_complete_file_needs_no_board(cli: CommandLine, tmp_path: Path, monkey
     monkeypatch.setattr(validate, "SUITE", replace(NAMES, networks=()))
     out, fitted = tmp_path / "validation.json", tmp_path / "fitted.toml"
     fresh = begun(registered(), compared(), validate.SUITE, out)
-    points = validated(observed(len(NAMES.kernels), 0.02, stores=1.6)).points
+    points = validated(observed(len(NAMES.kernels), 0.02, stores=2.4)).points
     for number, point in enumerate(points):
         fresh = with_point(fresh, replace(point, kind="kernel", invalid="throttled" if number == 3 else ""), validate.SUITE, compared())
     write_validation(fresh, out)
