@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Set
 
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.tuning.kept import DIGEST_LENGTH, Dropped
@@ -71,7 +71,15 @@ class Trials:
 
     def told_dropped(self) -> Dropped:
         """`dropped` as lines of logs have it."""
-        return tuple((name, frozenset(digests)) for name, digests in self.dropped.items() if digests)
+        return _told(self.dropped)
+
+    def dropped_without(self, kept: Container[object]) -> Dropped:
+        """The same once only records of these schedules are kept."""
+        dropped = {name: set(digests) for name, digests in self.dropped.items()}
+        for record in self.records:
+            if record.schedule not in kept:
+                dropped.setdefault(family(record.schedule), set()).add(digest(record.schedule))
+        return _told(dropped)
 
     def number(self, record: Record) -> int:
         """Which trial of the kernel a record was, from 1."""
@@ -84,3 +92,7 @@ class Trials:
             if record.latency_us is not None and (not found or record.latency_us < found[-1][1]):
                 found.append((self.number(record), record.latency_us))
         return [*found, (len(self), found[-1][1])] if found and found[-1][0] < len(self) else found
+
+
+def _told(dropped: Mapping[str, Set[str]]) -> Dropped:
+    return tuple((name, frozenset(digests)) for name, digests in dropped.items() if digests)

@@ -14,7 +14,7 @@ from tvmmobile.tuning.logs.directories import own_logs, present_identity
 from tvmmobile.tuning.logs.inspection import Log, files_of, inspect
 from tvmmobile.tuning.logs.verify import cut_file, joined_lines
 from tvmmobile.tuning.records import Identity, KnownTasks, Record, encoded, encoded_kernel, usable
-from tvmmobile.tuning.trials import Trials, digest, family
+from tvmmobile.tuning.trials import Trials, family
 
 #: Records kept of a kernel, the fastest ones, if they are at most this many times slower than the fastest: an altered timing model makes
 #: none of the others the fastest.
@@ -113,18 +113,13 @@ def _sorted_out(trials: Trials, keep: int, known: KnownTasks) -> tuple[list[Reco
     wanted = set[object]()
     for built in (True, False):  # what another version is faster with says nothing of this one's
         wanted |= _wanted([record for record in others if (record.schedule in can_be_built) == built], keep)
-    dropped = {name: set(digests) for name, digests in trials.dropped.items()}
-    kept = []
-    for record in others:
-        if record.schedule in wanted:
-            kept.append(record)
-        else:
-            dropped.setdefault(family(record.schedule), set()).add(digest(record.schedule))
+    kept = [record for record in others if record.schedule in wanted]
+    dropped = trials.dropped_without(wanted | {record.schedule for record in again})
     repeated = list(map(trials.number, again))
     numbers = [number - sum(one < number for one in repeated) for number in map(trials.number, kept)]
-    numbers = _different(numbers, len(kept) + sum(map(len, dropped.values())))
+    numbers = _different(numbers, len(kept) + sum(len(digests) for _, digests in dropped))
     kept = [replace(record, trial=number) for record, number in zip(kept, numbers, strict=True)]
-    return kept, tuple((name, frozenset(digests)) for name, digests in dropped.items() if digests), again
+    return kept, dropped, again
 
 
 def _different(numbers: list[int], most: int) -> list[int]:

@@ -17,7 +17,7 @@ from tvmmobile.tuning.database import Database, lines_of_any_model
 from tvmmobile.tuning.kept import Dropped
 from tvmmobile.tuning.records import Identity, Line, Record
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener, measured, record_of
-from tvmmobile.tuning.trials import Trials, digest, family
+from tvmmobile.tuning.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,7 @@ class _Tried:
 
     def ranking(self, task: Task, file: Path, keep: int) -> Ranking:
         best = _best([records for records in self.models.values() if records], keep)
-        ranked, rest = {record.schedule for record in best}, Trials()
-        rest.add((), self._all.told_dropped())
-        rest.add(
-            (), tuple((family(one.schedule), frozenset({digest(one.schedule)})) for one in self._all.records if one.schedule not in ranked)
-        )
-        return Ranking(task, file, best, rest.told_dropped())
+        return Ranking(task, file, best, self._all.dropped_without({record.schedule for record in best}))
 
 
 def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
