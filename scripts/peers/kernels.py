@@ -25,7 +25,7 @@ _INSERT = re.compile(r"^(?:ins|mov)\tv\d+\.d\[\d\]")
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
-class Kernel:
+class HotKernel:
     """The kernel with a run's costliest block.
 
     Attributes:
@@ -40,7 +40,7 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Choice:
+class KernelChoice:
     """How a peer chooses its kernel for pointwise convolutions in float32.
 
     Attributes:
@@ -61,8 +61,8 @@ class Choice:
 _XNNPACK = "xnn_f32_gemm_minmax_ukernel_{}__asm_aarch64_neonfma_{}"
 _NCNN = "convolution_gemm_transB_packed_tile, 8×12, "
 _MLAS = "MlasSgemmKernel (SgemmKernelNeon.S), 4×16"
-MAKERS: Mapping[str, Choice] = {
-    "ncnn": Choice(
+MAKERS: Mapping[str, KernelChoice] = {
+    "ncnn": KernelChoice(
         "`midr_el1` in `/sys`, else `/proc/cpuinfo`: A53 and A55 or another core; HWCAP: with half precision an A55 (cpu.cpp, "
         "convolution_im2col_gemm.h). The size of the second level in `/sys` decides its blocks",
         {"Cortex-A53": f"{_NCNN}A53", "Cortex-A55": f"{_NCNN}A55", "": f"{_NCNN}others"},
@@ -72,13 +72,13 @@ MAKERS: Mapping[str, Choice] = {
             "96 fmla by lane to 24 accumulators; 5 ld1 4v, 5 prfm": f"{_NCNN}others",
         },
     ),
-    "mnn": Choice(
+    "mnn": KernelChoice(
         "HWCAP: half precision, dot products, SVE2, SME2 (CPURuntime.cpp, CommonOptFunction.cpp); in float32 one kernel serves all "
         "cores here. The clocks in `/sys` decide how threads share work",
         {"": "MNNPackedMatMul"},
         {},
     ),
-    "litert": Choice(
+    "litert": KernelChoice(
         "`/proc/cpuinfo`: the core's part and variant (gemm-config.c of XNNPACK, by cpuinfo)",
         {
             "Cortex-A53": _XNNPACK.format("6x8", "cortex_a53_prfm"),
@@ -90,7 +90,7 @@ MAKERS: Mapping[str, Choice] = {
         },
         {},
     ),
-    "onnxruntime": Choice(
+    "onnxruntime": KernelChoice(
         "HWCAP: SVE, SME (platform.cpp of MLAS); in float32 one kernel serves all cores here. The core's part counts for integers alone",
         {"": _MLAS},
         {"64 fmla by lane to 16 accumulators; 8 ldp q, 4 ldr q": _MLAS},
@@ -98,7 +98,7 @@ MAKERS: Mapping[str, Choice] = {
 }
 
 
-def hottest_kernel(run: ProgramRun, system: str) -> Kernel | None:
+def hottest_kernel(run: ProgramRun, system: str) -> HotKernel | None:
     """The kernel of a run that was modelled with its hottest block; `None` without one."""
     if not run.modelled.core.hottest:
         return None
@@ -106,7 +106,7 @@ def hottest_kernel(run: ProgramRun, system: str) -> Kernel | None:
     loop = loop_of(block.assembly)
     symbol = _SYMBOL.search(place_of(block.address, run.mappings))
     known = MAKERS[system].loops if system in MAKERS else {}
-    return Kernel(symbol[1] if symbol else known.get(loop, ""), loop, block.cycles / max(run.modelled.core.cycles, 1))
+    return HotKernel(symbol[1] if symbol else known.get(loop, ""), loop, block.cycles / max(run.modelled.core.cycles, 1))
 
 
 def loop_of(assembly: Sequence[str]) -> str:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peers.results import Comparison, Origin, PeerRow, best_peer, by_cell, ratio
+from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, ratio
 from peers.systems import OURS
+from tvmmobile.results.report.wording import plural
 from tvmmobile.system.files import replacing
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def draw_boards(comparison: Comparison, path: Path) -> None:
         for at, (board, threads) in enumerate(places):
             if boards.index(board) % 2:
                 panel.axhspan(at - 0.5, at + 0.5, color="#f3f3f3", zorder=0)
-            names.append(f"{comparison.context.boards[board].board}, {_threads(threads)}")
+            names.append(f"{comparison.context.boards[board].board}, {plural(threads, 'thread')}")
             for cell, members in by_cell(comparison.rows_of(board, threads)).items():
                 found = next((ratio(row, best_peer(members)) for row in members if row.system == OURS), None)
                 if found is not None:
@@ -67,7 +68,7 @@ def draw_board(comparison: Comparison, board: str, path: Path) -> None:
     with _figure(path, (max(6.5, 1.5 + 0.42 * sum(widths)), 4.2), len(counts), widths) as (figure, panels):
         for panel, count in zip(panels, counts, strict=True):
             _panel(panel, origin, comparison.rows_of(board, count))
-            panel.set_title(_threads(count), fontsize=9)
+            panel.set_title(plural(count, "thread"), fontsize=9)
         if panels:
             panels[0].set_ylabel("latency ÷ best peer's")
             handles, labels = panels[0].get_legend_handles_labels()
@@ -92,7 +93,7 @@ def _figure(path: Path, size: tuple[float, float], panels: int, widths: Sequence
         pyplot.close(figure)
 
 
-def _panel(panel: Axes, origin: Origin, rows: Sequence[PeerRow]) -> None:
+def _panel(panel: Axes, origin: FiguresOrigin, rows: Sequence[PeerRow]) -> None:
     cells = by_cell(rows)
     for number, (key, title) in enumerate(origin.titles.items()):
         points = []
@@ -108,7 +109,3 @@ def _panel(panel: Axes, origin: Origin, rows: Sequence[PeerRow]) -> None:
     panel.set_ylim(bottom=0)
     panel.set_xlim(-0.6, len(cells) - 0.4)
     panel.grid(axis="y", color="#dddddd", linewidth=0.6)
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"

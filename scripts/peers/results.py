@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
-from peers.kernels import Kernel, hottest_kernel
+from peers.kernels import HotKernel, hottest_kernel
 from peers.systems import OURS
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.program import ProgramRun
@@ -49,7 +49,7 @@ class Figures:
     dram_bytes: int
     other_instructions: int
     difference: float
-    hottest: Kernel | None = None
+    hottest: HotKernel | None = None
 
     @classmethod
     def of(cls, run: ProgramRun, difference: float, system: str) -> Figures:
@@ -73,11 +73,11 @@ class Figures:
     def read(cls, values: Mapping[str, Any]) -> Figures:
         """What `asdict` made of figures; raises `TypeError` or `ValueError` where it is something else."""
         hottest = values.get("hottest")
-        return cls(**{**values, "hottest": Kernel(**hottest) if hottest else None})
+        return cls(**{**values, "hottest": HotKernel(**hottest) if hottest else None})
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
-class Origin:
+class FiguresOrigin:
     """How a board's figures were got; the attributes are those of `BenchmarkContext`."""
 
     titles: Mapping[str, str]
@@ -102,7 +102,7 @@ class BoardFacts:
     timing_model: str
     core_model: str
     calibrated: bool
-    origin: Origin | None = None
+    origin: FiguresOrigin | None = None
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
@@ -125,9 +125,9 @@ class BenchmarkContext:
     date: str
     known: str = ""
 
-    def origin(self, board: str) -> Origin:
+    def origin(self, board: str) -> FiguresOrigin:
         """How a board's figures were got."""
-        return self.boards[board].origin or Origin(self.titles, self.versions, self.logs, self.date, self.known)
+        return self.boards[board].origin or FiguresOrigin(self.titles, self.versions, self.logs, self.date, self.known)
 
     def alike(self, other: BenchmarkContext, board: str, system: str) -> bool:
         """Whether a peer runs on a board as it did in another comparison: by the same model, in the same version, with the same tools."""
@@ -215,7 +215,7 @@ class PeerKernel:
     title: str
     board: str
     variant: str
-    kernel: Kernel
+    kernel: HotKernel
 
 
 @dataclass(frozen=True)

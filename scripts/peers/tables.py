@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from sharing import markdown_table
 
 from peers.kernels import MAKERS
-from peers.results import Comparison, Origin, PeerRow, best_peer, by_cell, ratio
+from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, ratio
 from peers.systems import OURS
+from tvmmobile.results.report.wording import plural
 
 #: Names of networks for people.
 TITLES = {
@@ -142,10 +143,10 @@ def _board_page(comparison: Comparison, board: str, stem: str) -> str:
     return "\n".join([*parts, "## Versions", "", *_versions(origin)]) + "\n"
 
 
-def _latencies(origin: Origin, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
+def _latencies(origin: FiguresOrigin, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
     """Milliseconds of all systems, a line for each network."""
     keys = [key for key in origin.titles if any(row.system == key for row in rows)]
-    yield from (f"## {_threads(threads)}", "", "Modelled milliseconds:", "")
+    yield from (f"## {plural(threads, 'thread')}", "", "Modelled milliseconds:", "")
     compared = OURS in keys and len(keys) > 1
     lines = []
     for cell, members in by_cell(rows).items():
@@ -157,9 +158,9 @@ def _latencies(origin: Origin, threads: int, rows: Sequence[PeerRow]) -> Iterato
     yield from _remarks(rows)
 
 
-def _all_figures(origin: Origin, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
+def _all_figures(origin: FiguresOrigin, threads: int, rows: Sequence[PeerRow]) -> Iterator[str]:
     """All figures of every system."""
-    yield from (f"## All figures, {_threads(threads)}", "")
+    yield from (f"## All figures, {plural(threads, 'thread')}", "")
     figures = "ms", "÷ best peer", "core cycles, M", "instructions, M", "L1D misses, M", "DRAM, MB", "error"
     cells = by_cell(rows).items()
     lines = [
@@ -167,10 +168,6 @@ def _all_figures(origin: Origin, threads: int, rows: Sequence[PeerRow]) -> Itera
     ]
     yield from markdown_table(("variant", "system", *figures), lines, 2)
     yield ""
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _details(row: PeerRow, best: PeerRow | None) -> list[str]:
@@ -191,7 +188,7 @@ def _remarks(rows: Sequence[PeerRow]) -> Iterator[str]:
         yield ""
 
 
-def _versions(origin: Origin) -> Iterator[str]:
+def _versions(origin: FiguresOrigin) -> Iterator[str]:
     yield f"- {', '.join(origin.titles.values())}"
     yield f"- {', '.join(f'{name} {version}' for name, version in origin.versions.items())}"
     yield f"- tuning logs `{origin.logs}`; {origin.date}"

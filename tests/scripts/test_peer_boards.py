@@ -21,14 +21,14 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))  # scripts import each other
 
 import bench_peers  # noqa: E402
-from peers.kernels import MAKERS, Kernel, hottest_kernel, loop_of  # noqa: E402
+from peers.kernels import MAKERS, HotKernel, hottest_kernel, loop_of  # noqa: E402
 from peers.results import (  # noqa: E402
     BenchmarkContext,
     BoardFacts,
     Cell,
     Comparison,
     Figures,
-    Origin,
+    FiguresOrigin,
     PeerRow,
     from_json,
     hottest_kernels,
@@ -42,10 +42,10 @@ DOCS = SCRIPTS.parent / "docs"
 TITLES = {"ncnn": "ncnn 1.0.2", "mnn": "MNN 3.6.1", OURS: "tvmmobile, TVM 0.27"}
 PI4 = BoardFacts("pi4", "Raspberry Pi 4", "Cortex-A72", 1.8e9, "feedc0de", "deadbeef", True)
 PI5 = BoardFacts("pi5", "Raspberry Pi 5", "Cortex-A76", 2.4e9, "c0ffee", "deadbeef", False)
-GEMM, DEPTHWISE = Kernel("gemm", "24 fmla", 0.5), Kernel("depthwise", "9 fmla", 0.4)
+GEMM, DEPTHWISE = HotKernel("gemm", "24 fmla", 0.5), HotKernel("depthwise", "9 fmla", 0.4)
 
 
-def row(cell: Cell, system: str, ms: float, hottest: Kernel | None = None) -> PeerRow:
+def row(cell: Cell, system: str, ms: float, hottest: HotKernel | None = None) -> PeerRow:
     cycles = round(ms * 1e6)
     return PeerRow(cell, system, (Figures(ms, {"core": ms}, cycles, cycles, cycles, 1000, 100, 6400, 0, 1e-6, hottest),))
 
@@ -68,7 +68,7 @@ def test_boards_merge_without_being_run_again(tmp_path: Path) -> None:
     """Those of an earlier file stay as they are, with what they were got with; one that is run again is replaced as a whole."""
     both = merged(NEW, OLD)
     assert list(both.context.boards) == ["pi4", "pi5"] and both.context.date == "tuesday"
-    assert both.context.boards["pi4"] == replace(PI4, origin=Origin(TITLES, {"tvmmobile": "1"}, "logs of monday", "monday"))
+    assert both.context.boards["pi4"] == replace(PI4, origin=FiguresOrigin(TITLES, {"tvmmobile": "1"}, "logs of monday", "monday"))
     assert both.context.boards["pi5"] == PI5 and both.context.origin("pi5").titles["ncnn"] == "ncnn 2"
     assert both.rows_of("pi4") == list(OLD.rows) and both.rows_of("pi5") == list(NEW.rows)
     assert [(one.cpu, one.system, one.title) for one in both.kernels] == [
@@ -211,8 +211,8 @@ def run_of(*assembly: str, path: str = "/nowhere.so") -> ProgramRun:
 def test_a_kernel_is_named_by_symbol_else_by_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = ["ldr\tq8, [x0], #16"] * 4 + ["ldp\tq4, q5, [x1], #256"] * 8
     loop += [f"fmla\tv{16 + number % 16}.4s, v4.4s, v8.s[{number // 16}]" for number in range(64)]
-    assert hottest_kernel(run_of(*loop), "onnxruntime") == Kernel(MAKERS["onnxruntime"].kernel("Cortex-A72"), loop_of(loop), 0.6)
-    assert hottest_kernel(run_of(*loop), "ncnn") == Kernel("", "64 fmla by lane to 16 accumulators; 8 ldp q, 4 ldr q", 0.6)
+    assert hottest_kernel(run_of(*loop), "onnxruntime") == HotKernel(MAKERS["onnxruntime"].kernel("Cortex-A72"), loop_of(loop), 0.6)
+    assert hottest_kernel(run_of(*loop), "ncnn") == HotKernel("", "64 fmla by lane to 16 accumulators; 8 ldp q, 4 ldr q", 0.6)
     assert hottest_kernel(run_of(), "ncnn") is None
     monkeypatch.setattr("peers.kernels.place_of", lambda address, _mappings: f"lib.so+{address:#x} (xnn_gemm+0x10)")
     named = hottest_kernel(run_of(*loop), "litert")
