@@ -167,7 +167,7 @@ class _Nest:
         plane: Expr,
         segment: tuple[int, int],
     ) -> bool:
-        """Emits a plane's multiplications in an order of our own; not if there is no such form."""
+        """Emit a plane's multiplications in our own order; false, and nothing emitted, where they have none."""
         layer, lanes, size, (low, high) = self.layer, self.kernel.lanes, self.kernel.bytes, segment
         if high - low < lanes:
             return False

@@ -159,7 +159,7 @@ class InOrderBlock:
 def multiply_in_order(
     kernel: Kernel, acc: Buffer, multiplications: Sequence[Multiplication], count: int, places: Sequence[tuple[Buffer, Expr]]
 ) -> bool:
-    """Emits multiplications into `count` accumulators, bases being these elements of buffers; not if there is no such block."""
+    """Emits multiplications into `count` accumulators, bases being these elements of buffers; false if no block holds them."""
     block = InOrderBlock(apart(multiplications), count, len(places), kernel.inner == 2)
     if not block.fits:
         return False

@@ -67,7 +67,7 @@ VERBS = (
     Verb("deploy", "tvmmobile.cli.deploy:deploy", "Copy libraries and the runtime they need to a board."),
     Verb("device", "tvmmobile.cli.device:device", "Manage boards and phones: add, list, check, validate, remove."),
     Verb("virtual", "tvmmobile.cli.virtual:virtual", "Model any AArch64 program on a virtual board."),
-    Verb("logs", "tvmmobile.cli.logs:logs", "Manage tuning logs: show, verify, merge, rescore."),
+    Verb("logs", "tvmmobile.cli.logs:logs", "Manage tuning logs: show, verify, merge, compact, rescore."),
     Verb("doctor", "tvmmobile.cli.doctor:doctor", "Check this machine; print the command that fixes it."),
 )
 
