@@ -17,7 +17,6 @@ from region_programs import build_program
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual import sysroot
 from tvmmobile.virtual.board import Board, board_names, load_board
-from tvmmobile.virtual.calibration import fit as calibration
 from tvmmobile.virtual.calibration.fit import (
     CALIBRATED,
     Fit,
@@ -33,6 +32,7 @@ from tvmmobile.virtual.calibration.fit import (
 )
 from tvmmobile.virtual.calibration.fitting import SeveralThreads, fit_core
 from tvmmobile.virtual.calibration.terms import TERMS, Parameter, term_ms
+from tvmmobile.virtual.cores import corrected
 from tvmmobile.virtual.profile import MissCounts
 from tvmmobile.virtual.program import run_program
 
@@ -200,9 +200,9 @@ def test_what_a_fit_holds_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calibration_of(own) == calibration_of(PI4), "another board with the same core"
     assert calibration_of(own.model_copy(update={"mcpu": "cortex-a57"})) is None
     assert len({run_hash(board) for board in (PI4, own, load_board("pi4-1500"))}) == 3
-    monkeypatch.setattr(calibration, "CORRECTED_VERSION", 1000)
+    monkeypatch.setattr(corrected, "VERSIONS", {**corrected.VERSIONS, "cortex-a72": 1000})
     calibration_of.cache_clear()
-    assert calibration_of(PI4) is None
+    assert calibration_of(PI4) is None and calibration_of(load_board("pi5")) is not None, "of its own core alone"
     monkeypatch.undo()
     calibration_of.cache_clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import pytest
@@ -13,7 +14,7 @@ from vfpbench import INSTRUCTIONS, loop
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.cores import in_order
 from tvmmobile.virtual.cores.bounds import least_cycles
-from tvmmobile.virtual.cores.corrected import CORRECTED_VERSION, corrected_time
+from tvmmobile.virtual.cores.corrected import VERSIONS, corrected_time
 from tvmmobile.virtual.cores.cortex_a53 import step_of
 from tvmmobile.virtual.cores.in_order import IssueStep, steady_issue, straight_issue
 from tvmmobile.virtual.profile import Block
@@ -222,11 +223,12 @@ def test_products_of_bytes() -> None:
 
 
 def test_pinned_numbers() -> None:
-    """When these change, raise `CORRECTED_VERSION` in corrected.py with them, and calibrate again."""
+    """When these change, raise the core's of `VERSIONS` in corrected.py with them, and calibrate again."""
     text = "fmla v0.4s, v1.4s, v2.4s\nsmull v3.8h, v4.8b, v5.8b\nsadalp v6.4s, v3.8h\nsqxtn v7.4h, v6.4s\nldr q8, [x0], #16\n"
     text += "frecps v9.4s, v8.4s, v0.4s\nfdiv v10.4s, v9.4s, v8.4s\nst2 {v10.4s, v11.4s}, [x1]\nstlxr w2, w3, [x4]\n"
     blocks = [Block(0x10000, 1000, assemble(text))]
-    assert (CORRECTED_VERSION, *(corrected_time(blocks, load_board(name)).cycles for name in ("pi3bplus", "rk3566"))) == (5, 37000, 33000)
+    boards = load_board("pi3bplus"), load_board("rk3566")
+    assert [(VERSIONS[board.mcpu], corrected_time(blocks, board).cycles) for board in boards] == [(5, 37000), (5, 33000)]
 
 
 def test_three_multiplications_and_a_load_every_four_cycles() -> None:
@@ -316,3 +318,32 @@ def test_the_engine_knows_no_instructions() -> None:
 def test_a_pi_3_is_modelled_with_it() -> None:
     code = bytes.fromhex("20cc214e") * 4  # fmla v0.4s, v1.4s, v1.4s
     assert corrected_time([Block(0x10000, 1000, code)], PI3).cycles == 16_000
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_schedule_that_repeats_is_the_one_of_all_trips(seed: int) -> None:
+    rng = random.Random(seed)
+
+    def stages(count: int) -> tuple[tuple[str, int], ...]:
+        return tuple((f"{rng.choice('vx')}{rng.randrange(4)}", rng.randrange(6)) for _ in range(count))
+
+    steps = [
+        IssueStep(
+            reads=stages(rng.randrange(3)),
+            writes=stages(rng.randrange(2)),
+            keeps=rng.random() < 0.3,
+            cycles=rng.choice([1, 1, 1, 2, 3]),
+            unit=rng.choice(["", "", "memory", "branch", "multiply"]),
+            lanes=rng.randrange(3),
+            first=rng.random() < 0.1,
+            alone=rng.random() < 0.1,
+            adds=rng.randrange(3),
+            adds_late=rng.randrange(3),
+            adds_late_stage=rng.randrange(5),
+            soon=rng.random() < 0.2,
+            busy=rng.choice([("", 0), ("", 0), ("divide", 7)]),
+        )
+        for _ in range(rng.randrange(1, 12))
+    ]
+    issued = [straight_issue(steps * trips) for trips in (3, 11)]
+    assert steady_issue(steps) == (issued[1] - issued[0]) / 8

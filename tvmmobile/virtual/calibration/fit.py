@@ -27,7 +27,7 @@ from tvmmobile.system.json_files import FileKind, read_json, validated
 from tvmmobile.virtual.board import Board, OwnCalibration, board_names, load_board
 from tvmmobile.virtual.calibration.terms import ON_BOUND, TERMS, TERMS_VERSION, Parameter
 from tvmmobile.virtual.cores.core_model import MODEL_VERSION
-from tvmmobile.virtual.cores.corrected import CORRECTED_VERSION, corrected_hash
+from tvmmobile.virtual.cores.corrected import corrected_hash, corrected_version
 from tvmmobile.virtual.profile import MissCounts
 from tvmmobile.virtual.timeline import TIMELINE_VERSION
 
@@ -225,12 +225,12 @@ def calibration_of(board: Board) -> Fit | None:
         return None
     fit = read_fit(path)
     measured = [(one, board if board.name == one.name else load_board(one.name)) for one in fit.boards]
-    return fit if fit.versions == versions() and all(one.digest == now.digest for one, now in measured) else None
+    return fit if fit.versions == versions(board.mcpu) and all(one.digest == now.digest for one, now in measured) else None
 
 
 def fitted_with(board: Board) -> str:
     """What a calibration in a board's own file rests on: the model's versions, and the figures but the name (16 hex digits)."""
-    return hashlib.sha256(f"{versions()}\0{board.model_dump_json(exclude={'name'})}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{versions(board.mcpu)}\0{board.model_dump_json(exclude={'name'})}".encode()).hexdigest()[:16]
 
 
 def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
@@ -269,12 +269,12 @@ def calibrated_boards() -> frozenset[str]:
 def run_hash(board: Board) -> str:
     """Identifies what a modelled time of all terms rests on (16 hex digits)."""
     fit = calibration_of(board)
-    return hashlib.sha256(f"{versions()}\0{corrected_hash(board)}\0{fit.digest if fit else ''}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{versions(board.mcpu)}\0{corrected_hash(board)}\0{fit.digest if fit else ''}".encode()).hexdigest()[:16]
 
 
-def versions() -> tuple[int, ...]:
-    """Of what a calibration rests on, besides the board: one that was fitted with others does not hold."""
-    return TERMS_VERSION, TIMELINE_VERSION, CORRECTED_VERSION, MODEL_VERSION
+def versions(mcpu: str) -> tuple[int, ...]:
+    """Of what the calibration of a core rests on, besides the board: one that was fitted with others does not hold."""
+    return TERMS_VERSION, TIMELINE_VERSION, corrected_version(mcpu), MODEL_VERSION
 
 
 def published() -> dict[str, Any]:

@@ -59,14 +59,15 @@ def fit_core(
     if len(networks) <= len(TERMS):
         raise UserError(f"{len(networks)} networks do not determine {len(TERMS)} parameters.", "Give all published networks.")
     known = {name: board for name, (board, _) in boards.items()}
+    core = next(iter(known.values())).mcpu
     parameters = _fitted_terms(known, observations)
     several = several_with(parameters)
     bandwidth = _fitted_bandwidth(several)
     by_board = _left_out(known, observations, parameters, lambda seen: seen.board) if len(known) > 1 else ()
     return Fit(
-        core=next(iter(known.values())).mcpu,
+        core=core,
         boards=tuple(FittedBoard(name, board.digest, corrected_hash(board), wheel) for name, (board, wheel) in boards.items()),
-        versions=versions(),
+        versions=versions(core),
         parameters=parameters,
         bandwidth=bandwidth,
         observations=tuple(observations),

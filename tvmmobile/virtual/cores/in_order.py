@@ -7,7 +7,7 @@ misses a cache, and no branch is predicted wrongly.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 #: Registers, each with a stage.
@@ -76,10 +76,15 @@ class _Issue:
 
     def add(self, step: IssueStep) -> None:
         """Issue one more, as early as it can."""
-        soonest = self.cycle + (self.used >= ISSUE_WIDTH)
-        at = max([self.cycle, *(self.ready[name] - stage for name, stage in step.reads)])
-        # Of two writes to a vector register, the second waits a cycle (a load and an insertion into its other half, for one).
-        at = max([at, *(self.written[name] + 1 for name, _ in step.writes if name[0] == "v")])
+        # Without generators here and in `_fits`: this is where modelling spends its time.
+        soonest, ready, written = self.cycle + (self.used >= ISSUE_WIDTH), self.ready, self.written
+        at = self.cycle
+        for name, stage in step.reads:
+            if ready[name] - stage > at:
+                at = ready[name] - stage
+        for name, _ in step.writes:  # of two writes to a vector register, the second waits a cycle (two loads of a lane, for one)
+            if name[0] == "v" and written[name] >= at:
+                at = written[name] + 1
         self.waits["registers"] += max(0, at - soonest)
         soonest = max(soonest, at)
         while not self._fits(step, at):
@@ -95,17 +100,32 @@ class _Issue:
             self.free[step.unit] = at + step.cycles
         if step.busy[0]:
             self.free[step.busy[0]] = at + step.busy[1]
-        for cycle in range(at, at + step.cycles):
-            self.adder[cycle] += step.adds
-        self.adder[at + step.adds_late_stage] += step.adds_late
-        soon = int(step.soon and all(self.ready[name] - stage < at for name, stage in step.reads))
+        if step.adds:
+            for cycle in range(at, at + step.cycles):
+                self.adder[cycle] += step.adds
+        if step.adds_late:
+            self.adder[at + step.adds_late_stage] += step.adds_late
+        soon = int(step.soon and all(ready[name] - stage < at for name, stage in step.reads))
         for name, stage in step.writes:
             stage -= soon
-            self.ready[name] = max(self.ready[name], at + stage) if step.keeps else at + stage
-            self.written[name] = at
+            ready[name] = max(ready[name], at + stage) if step.keeps else at + stage
+            written[name] = at
         self.last_cycle = max(self.last_cycle, at + step.cycles)
         if step.unit == "branch":
             self.used = ISSUE_WIDTH  # what follows is fetched anew
+
+    def state(self) -> Hashable:
+        """All that what issues from now on depends on, as seen from the present cycle; what is over before that makes no difference."""
+        now = self.cycle
+        for cycle in [cycle for cycle in self.adder if cycle < now]:
+            del self.adder[cycle]
+        return (
+            (self.used, self.lanes, max(0, self.held_until - now), self.last_cycle - now),
+            tuple(max(0, cycle - now) for cycle in self.free.values()),
+            tuple(sorted((cycle - now, lanes) for cycle, lanes in self.adder.items() if lanes)),
+            tuple(max(-1, cycle - now) for cycle in self.ready.values()),
+            tuple(max(-1, cycle - now) for cycle in self.written.values()),
+        )
 
     def _fits(self, step: IssueStep, at: int) -> bool:
         used, lanes = (self.used, self.lanes) if at == self.cycle else (0, 0)
@@ -113,24 +133,30 @@ class _Issue:
             used, lanes = max(used, 1), LANES
         if used + (ISSUE_WIDTH if step.alone else 1) > ISSUE_WIDTH or (step.first and used) or lanes + step.lanes > LANES:
             return False
-        if any(self.free[unit] > at for unit in (step.unit, step.busy[0]) if unit):
+        if (step.unit and self.free[step.unit] > at) or (step.busy[0] and self.free[step.busy[0]] > at):
             return False
-        late = at + step.adds_late_stage
-        return all(self.adder[cycle] + step.adds <= LANES for cycle in range(at, at + step.cycles)) and (
-            self.adder[late] + step.adds_late <= LANES
-        )
+        if step.adds:
+            for cycle in range(at, at + step.cycles):
+                if self.adder[cycle] + step.adds > LANES:
+                    return False
+        return not step.adds_late or self.adder[at + step.adds_late_stage] + step.adds_late <= LANES
 
 
 def steady_issue(steps: Sequence[IssueStep]) -> float:
     """Cycles per execution of steps that run over and over, on average."""
     if not steps:
         return 0.0
-    issue, warm = _Issue(), 0
-    for trip in range(_TRIPS):
+    issue, seen = _Issue(), dict[Hashable, int]()
+    ends: list[int] = []  # of each trip
+    while len(ends) < _TRIPS:
         issue.add_all(steps)
-        if trip == _WARM_TRIPS - 1:
-            warm = issue.last_cycle
-    return (issue.last_cycle - warm) / (_TRIPS - _WARM_TRIPS)
+        ends.append(issue.last_cycle)
+        before = seen.setdefault(issue.state(), len(ends))
+        if before < len(ends):  # from here on every trip repeats one that was
+            period, cycles = len(ends) - before, ends[-1] - ends[before - 1]
+            while len(ends) < _TRIPS:
+                ends.append(ends[-period] + cycles)
+    return (ends[-1] - ends[_WARM_TRIPS - 1]) / (_TRIPS - _WARM_TRIPS)
 
 
 def issue_waits(steps: Sequence[IssueStep]) -> dict[str, float]:
