@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import TraceSchedule
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.measure import Agents
-from tvmmobile.schedules import KnobSchedule, template_for
+from tvmmobile.schedules import KnobSchedule, template_for, templates_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.compact import compact
@@ -54,9 +55,11 @@ class Workers:
     def __init__(self, answer: Callable[[int], Any]) -> None:
         self.answer = answer
         self.asked: list[tuple[Task, int]] = []
+        self.runs = 0
 
     def run(self, function: object, jobs: Iterable[TrialJob], timeout_s: float) -> Iterator[tuple[TrialJob, Any]]:
         """As `workers.Workers.run`."""
+        self.runs += 1
         for job in reversed(list(jobs)):
             number = schedules(job.task).index(job.schedule)  # type: ignore[arg-type]
             self.asked.append((job.task, number))
@@ -178,3 +181,22 @@ def test_a_trace_is_ranked_like_any_other(tmp_path: Path) -> None:
     (ranking,) = rankings(tmp_path, PRESENT, 8)
     (assignment,) = unmeasured([ranking], Database(PRESENT, (), tmp_path), {POOL: "the function"})
     assert (assignment.source, assignment.missing, assignment.done) == ("the function", 1, 0)
+
+
+def test_the_fastest_of_each_template_comes_along(tmp_path: Path) -> None:
+    task = Task((Conv2d(16, 16, 128, 128),))
+    first, second = (template.space(task) for template in templates_for(task)[:2])
+    assert first is not None and second is not None
+    tried = [*itertools.islice(first, 3), *itertools.islice(second, 2)]
+    Database(OLD, (), tmp_path).append([Record(task, schedule, 1.0 + place, 7) for place, schedule in enumerate(tried)])
+    (ranking,) = rankings(tmp_path, PRESENT, 2)
+    assert [record.schedule for record in ranking.old] == [tried[0], tried[1], tried[3]]
+    (ranking,) = rankings(tmp_path, PRESENT, 4)
+    assert [record.schedule for record in ranking.old] == tried[:4]
+
+
+def test_workers_are_handed_all_kernels_at_once(tmp_path: Path) -> None:
+    log(tmp_path, OLD, POINTWISE, {0: 1.0})
+    log(tmp_path, OLD, CLASSIFIER, {0: 1.0})
+    workers, results, _ = rescored(tmp_path, lambda number: Outcome(2.0, cycles=7))
+    assert workers.runs == 1 and {task for task, _ in workers.asked} == {POINTWISE, CLASSIFIER} and len(results) == 2

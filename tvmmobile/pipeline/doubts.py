@@ -35,7 +35,7 @@ def measure_again(
     """
     false = False
     for task, old in records.items():
-        ((job, outcome),) = measured(Assignment(task, tasks[task], (), 0, 1), [old.schedule], bench)
+        ((job, outcome),) = measured([(Assignment(task, tasks[task], (), 0, 1), old.schedule)], bench)
         new = replace(record_of(job, outcome), again=True)
         database.append([new])
         assert old.latency_us is not None

@@ -6,7 +6,7 @@ others, and only for their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tvmmobile.tuning.database import Database, lines_of_any_model
 from tvmmobile.tuning.kept import Dropped
 from tvmmobile.tuning.records import Identity, Line, Record
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener, measured, record_of
-from tvmmobile.tuning.trials import Trials
+from tvmmobile.tuning.trials import Trials, family
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Ranking:
     Attributes:
         task: the kernel.
         file: its log.
-        old: their records, fastest first, each schedule once.
+        old: their records, fastest first, each schedule once; then the fastest of each template that is not among them.
         dropped: digests of all other schedules that were tried; they stay tried, without a record.
     """
 
@@ -73,7 +73,8 @@ class Rescored:
 def rankings(directory: Path, identity: Identity, keep: int) -> list[Ranking]:
     """For each kernel in a device's logs, the best `keep` schedules by the latest earlier model, filled up from those before it.
 
-    Records of `identity` itself are not ranked. Raises `UserError` where a log cannot be read.
+    The fastest of every other template comes with them: kernels nearby start from it, as they do in a compacted log. Records of `identity`
+    itself are not ranked. Raises `UserError` where a log cannot be read.
     """
     found = []
     for path in sorted((directory / identity.device).glob("*.jsonl")):
@@ -103,11 +104,13 @@ class _Tried:
 
 def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
     best: dict[Schedule, Record] = {}
+    of_family: dict[str, Record] = {}
     for records in sorted(models, key=lambda records: max(record.when for record in records), reverse=True):
         for record in sorted(records, key=lambda record: (record.latency_us or 0.0, str(record.schedule))):
+            of_family.setdefault(family(record.schedule), record)
             if len(best) < keep:
                 best.setdefault(record.schedule, record)
-    return tuple(best.values())
+    return tuple((best | {record.schedule: record for record in of_family.values()}).values())
 
 
 def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[Task, str]) -> list[Assignment]:
@@ -122,17 +125,27 @@ def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[T
 def rescore(
     ranked: Sequence[Ranking], assignments: Sequence[Assignment], database: Database, bench: Bench, listener: SearchListener
 ) -> None:
-    """Measure what is missing, each logged beside the old ones before the next is awaited; raises `DeviceUnavailable` if it stays away."""
-    for ranking, assignment in zip(ranked, assignments, strict=True):
-        missing = _missing(ranking, database)
-        if not missing:
-            continue
-        listener.kernel_started(assignment)
-        for job, outcome in measured(assignment, missing, bench):
-            record = record_of(job, outcome)
-            database.append([record])
-            listener.trial_finished(record, database.best(ranking.task))
-        listener.kernel_finished(assignment, database.best(ranking.task))
+    """Measure what is missing, each logged beside the old ones before the next is awaited; raises `DeviceUnavailable` if it stays away.
+
+    No worker waits for another's kernel: many kernels have a schedule or two.
+    """
+    missing: dict[Task, dict[Schedule, None]] = {}  # a kernel may be in several logs
+    for ranking in ranked:
+        missing.setdefault(ranking.task, {}).update(dict.fromkeys(_missing(ranking, database)))
+    open_ones = {assignment.task: assignment for assignment in assignments if missing[assignment.task]}
+
+    def wanted() -> Iterator[tuple[Assignment, Schedule]]:
+        for task, assignment in open_ones.items():
+            listener.kernel_started(assignment)
+            yield from ((assignment, schedule) for schedule in list(missing[task]))
+
+    for job, outcome in measured(wanted(), bench):
+        record = record_of(job, outcome)
+        database.append([record])
+        listener.trial_finished(record, database.best(job.task))
+        del missing[job.task][job.schedule]
+        if not missing[job.task]:
+            listener.kernel_finished(open_ones[job.task], database.best(job.task))
 
 
 def replace_logs(ranked: Sequence[Ranking], database: Database) -> tuple[list[Rescored], list[Path]]:

@@ -147,10 +147,10 @@ def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, li
         _overlapping(tunings, runner)
 
 
-def measured(assignment: Assignment, schedules: Sequence[Schedule], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
-    """Outcomes of a task's schedules as they come; one that met an outage is tried again. Raises `DeviceUnavailable` if it lasts."""
+def measured(wanted: Iterable[tuple[Assignment, Schedule]], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
+    """Outcomes of tasks' schedules as they come; one that met an outage is tried again. Raises `DeviceUnavailable` if it lasts."""
     runner = _Runner(bench, DEADLINES)
-    return runner.outcomes(runner.jobs(assignment, schedules))
+    return runner.outcomes(runner.job(assignment, schedule) for assignment, schedule in wanted)
 
 
 class _Held:
@@ -192,11 +192,15 @@ class _Runner:
     def __init__(self, bench: Bench, deadlines: Deadlines) -> None:
         self._bench, self._deadlines = bench, deadlines
 
-    def jobs(self, assignment: Assignment, schedules: Sequence[Schedule]) -> list[TrialJob]:
-        """A task's schedules as candidates; one that was read from a log is of no core yet."""
-        agents, deadline_s = self._bench.agents, self._deadlines.run_s
+    def job(self, assignment: Assignment, schedule: Schedule) -> TrialJob:
+        """A task's schedule as a candidate; a task that was read from a log is of no core yet."""
+        agents = self._bench.agents
         task = replace(assignment.task, machine=agents.profile.machine)
-        return [TrialJob(task, schedule, assignment.source, agents, deadline_s) for schedule in schedules]
+        return TrialJob(task, schedule, assignment.source, agents, self._deadlines.run_s)
+
+    def jobs(self, assignment: Assignment, schedules: Sequence[Schedule]) -> list[TrialJob]:
+        """Schedules of one task as candidates."""
+        return [self.job(assignment, schedule) for schedule in schedules]
 
     def outcomes(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
         """Outcomes as they come; under a watch a batch together, once it is known that nothing spoiled them.
