@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
-from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task, in_place
 from tvmmobile.schedules.chain_memory import ChainAxis, ChainMemory, arrange, tile_for
 from tvmmobile.schedules.chain_nest import ChainNest, panel_width

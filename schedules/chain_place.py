@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from tvmmobile.graph.layers import Conv2d, channel_block
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.schedules.chain_memory import ChainAxis, Stage, tile_for
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, cut, taps_along
 from tvmmobile.schedules.epilogue import Epilogue, Spot

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, input_of, partition, pieces_of_group, share, tiles
 from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, panel_spots

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tvmmobile.graph.layers import Conv2d, MaxPool, WindowLayer, channel_block
+from tvmmobile.graph.layers import Conv2d, MaxPool, WindowLayer
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.vectors import Vectors

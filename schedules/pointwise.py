@@ -7,7 +7,8 @@ import itertools
 import math
 from typing import Any
 
-from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel, input_of
 from tvmmobile.schedules.epilogue import layer_body, pack_constants

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, LayerParameters, Pool, channel_block
+from tvmmobile.graph.layers import Array, LayerParameters, Pool
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste

@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.depthwise import Depthwise, weighted
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition, share

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, channel_block
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.passes.input_pieces import STRASSEN_CHANNELS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.graph.layers import Conv2d, MaxPool, channel_block
+from tvmmobile.graph.layers import Conv2d, MaxPool
+from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece, Run, input_of, partition, tiles
 from tvmmobile.schedules.epilogue import Ends, Spot

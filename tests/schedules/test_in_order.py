@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loop_interpreter import PLACES, LoopInterpreter
 
-from tvmmobile.graph.layers import Conv2d, blocked
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.layouts import blocked
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for

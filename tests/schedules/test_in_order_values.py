@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.layers import Conv2d, Layer, blocked
+from tvmmobile.graph.layers import Conv2d, Layer
+from tvmmobile.graph.layouts import blocked
 from tvmmobile.graph.tasks import Task
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents

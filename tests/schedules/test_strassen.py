@@ -16,7 +16,8 @@ from host_kernels import check_schedule, examples, run_on_host
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layout
+from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense
+from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.kernels.serial import schedule_from_json, schedule_to_json

@@ -9,7 +9,8 @@ from host_kernels import check_layer, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, Layout, MaxPool, Pool, blocked
+from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, MaxPool, Pool
+from tvmmobile.graph.layouts import Layout, blocked
 
 RELU: Clamp = (0.0, None)
 RELU6: Clamp = (0.0, 6.0)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, Layout, Pool
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.network import Network, Node
 from tvmmobile.graph.tasks import Task
 from tvmmobile.tuning.plan import MAX_REGION, Plan, Price, Region, Step, candidate_regions, detours, edge_layouts, make_plan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,46 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
+from tvmmobile.graph.layouts import Layout, activation_shape, short_name
 
 #: Weights and activations, in any precision.
 Array = npt.NDArray[Any]
-#: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels.
-Layout = str
 #: What is applied to the output: lower and upper bound, `None` where unbounded; or the name of one of `curves.CURVES`.
 Clamp = tuple[float | None, float | None] | str
 NO_CLAMP: Clamp = (None, None)
 
 _CLAMP_NAMES: dict[Clamp, str] = {(None, None): "linear", (0.0, None): "relu", (0.0, 6.0): "relu6"}
-
-
-def blocked(channels: int) -> Layout:
-    """The layout with channels in blocks of so many."""
-    return f"NCHW{channels}c"
-
-
-def channel_block(layout: Layout, channels: int) -> int:
-    """Channels that lie together for each pixel, of `channels`; `ValueError` for other layouts, or blocks that do not divide them."""
-    if layout in ("NHWC", "NCHW"):
-        return channels if layout == "NHWC" else 1
-    found = re.fullmatch(r"NCHW([1-9][0-9]*)c", layout)
-    if not found or channels % int(found[1]):
-        raise ValueError(f"no layout {layout} of {channels} channels")
-    return int(found[1])
-
-
-def activation_shape(layout: Layout, height: int, width: int, channels: int) -> tuple[int, ...]:
-    """Shape of the tensor that holds an activation, with the batch of 1."""
-    if layout == "NHWC":
-        return (1, height, width, channels)
-    if layout == "NCHW":
-        return (1, channels, height, width)
-    block = channel_block(layout, channels)
-    return (1, channels // block, height, width, block)
-
-
-def _short(layout: Layout) -> str:
-    """`32c` for `NCHW32c`, `nchw` for `NCHW`."""
-    return layout.removeprefix("NCHW") or layout.lower()
 
 
 def clamp_name(clamp: Clamp) -> str:
@@ -257,9 +225,9 @@ class Conv2d(WindowLayer, SumLayer):
         if self.groups > 1 and not self.is_depthwise:
             parts.append(f"g{self.groups}")
         if self.in_layout != "NHWC":
-            parts.append(_short(self.in_layout))
+            parts.append(short_name(self.in_layout))
         if self.out_layout != "NHWC":
-            parts.append(f"to_{_short(self.out_layout)}")
+            parts.append(f"to_{short_name(self.out_layout)}")
         parts += _pieces_name(self.sources, self.pieces)
         if self.scaled:
             parts.append("scaled")
@@ -349,7 +317,7 @@ class Pool:
     @property
     def name(self) -> str:
         """Canonical name."""
-        layout = [] if self.in_layout == "NHWC" else [_short(self.in_layout)]
+        layout = [] if self.in_layout == "NHWC" else [short_name(self.in_layout)]
         return "_".join(["pool", f"{self.height}x{self.width}", f"{self.channels}", *layout])
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
-from tvmmobile.graph.layers import NO_PARAMETERS, Array, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool, SumLayer
+from tvmmobile.graph.layers import NO_PARAMETERS, Array, Conv2d, Dense, Layer, LayerParameters, MaxPool, Pool, SumLayer
+from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.tasks import Task
 
 

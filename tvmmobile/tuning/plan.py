@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tvmmobile.graph.layers import Conv2d, Layer, Layout, Pool, blocked
+from tvmmobile.graph.layers import Conv2d, Layer, Pool
+from tvmmobile.graph.layouts import Layout, blocked
 from tvmmobile.graph.network import Network
 from tvmmobile.graph.tasks import Task
 

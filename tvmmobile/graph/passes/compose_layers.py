@@ -11,7 +11,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Spelling
-from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, LayerParameters, Layout, MaxPool, Pool
+from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, LayerParameters, MaxPool, Pool
+from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.rewriting import bindings_of, holds, mutate_main, readers_of
 from tvmmobile.graph.precision import Precision

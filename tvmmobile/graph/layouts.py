@@ -1,0 +1,38 @@
+"""How activations lie in memory: names of layouts, and the shapes of tensors that have them."""
+
+from __future__ import annotations
+
+import re
+
+#: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels.
+Layout = str
+
+
+def blocked(channels: int) -> Layout:
+    """The layout with channels in blocks of so many."""
+    return f"NCHW{channels}c"
+
+
+def channel_block(layout: Layout, channels: int) -> int:
+    """Channels that lie together for each pixel, of `channels`; `ValueError` for other layouts, or blocks that do not divide them."""
+    if layout in ("NHWC", "NCHW"):
+        return channels if layout == "NHWC" else 1
+    found = re.fullmatch(r"NCHW([1-9][0-9]*)c", layout)
+    if not found or channels % int(found[1]):
+        raise ValueError(f"no layout {layout} of {channels} channels")
+    return int(found[1])
+
+
+def activation_shape(layout: Layout, height: int, width: int, channels: int) -> tuple[int, ...]:
+    """Shape of the tensor that holds an activation, with the batch of 1."""
+    if layout == "NHWC":
+        return (1, height, width, channels)
+    if layout == "NCHW":
+        return (1, channels, height, width)
+    block = channel_block(layout, channels)
+    return (1, channels // block, height, width, block)
+
+
+def short_name(layout: Layout) -> str:
+    """`32c` for `NCHW32c`, `nchw` for `NCHW`."""
+    return layout.removeprefix("NCHW") or layout.lower()
