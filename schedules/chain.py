@@ -16,7 +16,7 @@ from tvmmobile.schedules.chain_nest import ChainNest, panel_width
 from tvmmobile.schedules.emit import Kernel
 from tvmmobile.schedules.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.image_conv import MAX_INPUT_CHANNELS
-from tvmmobile.schedules.matmul import good_tile, pack_panels
+from tvmmobile.schedules.matmul import TALL, good_tile, pack_panels, tile_rows
 from tvmmobile.schedules.space import Knobs, Space, up_to
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, THREADS, Template
 
@@ -76,7 +76,7 @@ class Chain(Template):
             "strip": up_to((1, 2, 4), last.out_height),
             "parts": tuple(parts for parts in (1, 2, 4, 8, 16) if parts == 1 or last.out_width >= 4 * parts),
             "blocks": _blocks(layers, task) if kinds == ["pointwise", "depthwise"] else (1,),
-            "rows": (4, 5, 7) if products else (4,),
+            "rows": tile_rows(task.machine, (4, 5, 7)) if products else (4,),
             "columns": up_to((2, 4), max(layer.out_channels for layer in products), lanes) if products else (2 * lanes,),
             "order": (0, 1) if products else (0,),
             "dw_rows": (1, 2),
@@ -93,7 +93,7 @@ class Chain(Template):
         blocks = min(numbers, key=lambda blocks: abs(whole / blocks - small / 2))
         usual = {"strip": 1, "parts": parts, "blocks": blocks, "rows": 7, "columns": 2 * lanes, "order": 0, "dw_rows": 1, "dw_columns": 7}
         usual |= {"image_pixels": 2, "image_columns": 8 * lanes, "gather": 1}
-        return Space(self.name, self.version, options, _Fits(layers, task, options), usual)
+        return Space(self.name, self.version, options, _Fits(layers, task, options), usual, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, kinds, what the cache has to hold, what tiles waste and what is read or computed again."""

@@ -40,11 +40,13 @@ class Policy:
         train: FMLAs before the first one that needs a half, when a train of insertions begins at the latest.
         single: the same for an insertion that no other one shares its cycle with.
         mixed: whether the most urgent half goes with the least urgent one, rather than with the next.
+        start: FMAs before the first train, which does not begin sooner.
     """
 
     train: int
     single: int
     mixed: bool
+    start: int = -1
 
 
 #: Of 210, those that give the shortest passes for tiles of 12 to 24 vectors; of these, the best one is taken.
@@ -52,6 +54,9 @@ _POLICIES = (
     *(Policy(train, single, False) for train, single in ((14, 12), (12, 12), (8, 6), (14, 45))),
     *(Policy(train, single, True) for train, single in ((16, 45), (18, 3), (10, 1), (10, 12), (20, 45), (12, 1))),
 )
+
+#: The same for passes of a single train, which is the fewest cycles: it has to begin where registers are free just in time.
+_LATER = tuple(Policy(14, single, False, start) for single in (99, 6) for start in range(21))
 
 
 def inner_order(machine: Machine, lanes: int) -> int:
@@ -174,11 +179,12 @@ def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple
 
 
 def shortest(
-    multiplies: Multiplies, waiting: Sequence[HalfNeed], beside: bool, advance: int = 0, finish: int = 0, policies: int = len(_POLICIES)
+    multiplies: Multiplies, waiting: Sequence[HalfNeed], beside: bool, advance: int = 0, finish: int = 0, policies: int | None = None
 ) -> tuple[LoopAction, ...]:
     """The instructions that start these FMLAs in their order, in the fewest cycles of so many policies; `waiting` begins with the most
     urgent half."""
-    passes = [_Pass(multiplies, waiting, beside, advance, finish, policy) for policy in _POLICIES[: 1 if beside else policies]]
+    tried = (*_POLICIES, *_LATER)[: 1 if beside else policies]
+    passes = [_Pass(multiplies, waiting, beside, advance, finish, policy) for policy in tried]
     return tuple(min(passes, key=lambda one: one.cycle).actions)
 
 
@@ -233,8 +239,10 @@ class _Pass:
 
     def _train_due(self) -> bool:
         """Whether a train of insertions has to be announced now: none is under way, and one is needed soon."""
-        if any(self.cycle - back in self.quiet for back in range(1, _ADDERS + 1)):
+        if self.done < self.policy.start or any(self.cycle - back in self.quiet for back in range(1, _ADDERS + 1)):
             return False
+        if self.done == self.policy.start:
+            return True
         soon = [need for need in self.to_insert if need.release <= self.done + 3]
         return bool(soon) and soon[0].need - self.done <= self.policy.train
 
@@ -247,7 +255,11 @@ class _Pass:
     def _insertable(self) -> list[HalfNeed]:
         """Halves whose register is free and whose value is there, of different registers."""
         found: dict[tuple[str, int], HalfNeed] = {}
+        # An insertion into what the next FMLA reads the other half of would hold it up.
+        read = {(half.of, half.index) for _, halves in self.multiplies[self.done : self.done + 1] for half in halves}
         for need in self.to_insert:
+            if need.half.following and need.register in read:
+                continue
             if need.release <= self.done and self.loaded.get(need.half, (0, 1 << 30))[1] <= self.cycle:
                 found.setdefault(need.register, need)
         return list(found.values())
@@ -256,9 +268,8 @@ class _Pass:
         temporary, _ = self.loaded.pop(need.half)
         self.free.append(temporary)
         self.to_insert.remove(need)
-        if not need.half.following:
-            self.pending.discard(need.half)
-            self.ready[need.register] = self.cycle + _INSERTED
+        self.pending.discard(need.half)
+        self.ready[need.register] = self.cycle + _INSERTED  # also for FMLAs that read the other half
         return LoopAction("insert", half=need.half, temporary=temporary)
 
     def _general(self, loads: bool = True) -> LoopAction | None:

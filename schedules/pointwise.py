@@ -12,7 +12,7 @@ from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel, input_of
 from tvmmobile.schedules.epilogue import layer_body, pack_constants
-from tvmmobile.schedules.matmul import MatmulTile, good_tile, pack_panels, packed_elements, panels
+from tvmmobile.schedules.matmul import TALL, MatmulTile, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
@@ -55,7 +55,7 @@ class Pointwise(Template):
             else ()
         )
         options = {
-            "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), pixels),
+            "rows": up_to(tile_rows(task.machine, (1, 2, 3, 4, 5, 6, 7, 8)), pixels),
             "columns": up_to((1, 2, 3, 4, 6), round_up(channels, task.lanes), task.lanes),
             "k_block": (0, *k_blocks),
             "m_block": (0, *(tiles for tiles in (2, 4, 7, 10, 14, 28) if tiles * 4 < pixels)),
@@ -68,7 +68,7 @@ class Pointwise(Template):
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in _likely(Product.of(layer, task), out_block, tuple(options.items()))
 
-        return Space(self.name, self.version, options, fits, usual)
+        return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, and what the tile wastes at the edges."""

@@ -15,7 +15,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.depthwise import Depthwise, weighted
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, cut, partition, share
 from tvmmobile.schedules.epilogue import Epilogue, constant_shapes
-from tvmmobile.schedules.matmul import MatmulTile, good_tile, packed_elements, panels
+from tvmmobile.schedules.matmul import TALL, MatmulTile, good_tile, packed_elements, panels, tile_rows
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
@@ -69,7 +69,7 @@ class Separable(Template):
             "parts": tuple(parts for parts in (1, 2, 4, 8) if parts == 1 or width >= LEAST_WIDTH * parts),
             "dw_rows": up_to((1, 2, 4), height),
             "dw_columns": up_to((2, 4, 6), width),
-            "rows": up_to((4, 5, 7), width),
+            "rows": up_to(tile_rows(task.machine, (4, 5, 7)), width),
             "columns": up_to((2, 4), round_up(second.out_channels, lanes), lanes),
             "n_block": (0, *(count for count in (2, 4) if count * 4 * lanes < second.out_channels)),
             "order": (0, 1),
@@ -93,7 +93,7 @@ class Separable(Template):
             "parts": _nearest(options["parts"], width / USUAL_PIXELS),
         }
         tiles = {"dw_rows": min(2, usual["strip"]), "dw_columns": 4, "rows": 4, "columns": 4 * lanes, "n_block": 0, "order": 1}
-        return Space(self.name, self.version, options, fits, {**usual, **tiles})
+        return Space(self.name, self.version, options, fits, {**usual, **tiles}, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """The single templates' features, the strip's size, what it wastes, and the input rows read more than once."""

@@ -56,6 +56,7 @@ class Space:
             every combination is nevertheless correct.
         usual: knob values that are good for most tasks: where a search starts that knows nothing better.
         optional: knobs that only some cores' spaces have, and their values: a schedule may lack them, or have them on another core.
+        elsewhere: further values of knobs that only other cores' spaces have.
     """
 
     template: str
@@ -64,6 +65,7 @@ class Space:
     fits: Callable[[Knobs], bool]
     usual: Knobs
     optional: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    elsewhere: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[KnobSchedule]:
         """Every combination that fits; every combination at all where none does."""
@@ -82,7 +84,7 @@ class Space:
             return False
         allowed, values = {**self.options, **self.optional}, schedule.values
         named = [[name for name in names if name not in self.optional] for names in (values, self.options)]
-        return named[0] == named[1] and all(value in allowed[name] for name, value in values.items())
+        return named[0] == named[1] and all(value in (*allowed[name], *self.elsewhere.get(name, ())) for name, value in values.items())
 
     @cached_property
     def _pruned(self) -> list[KnobSchedule]:

@@ -13,7 +13,8 @@ from tvmmobile.graph.passes.input_pieces import STRASSEN_CHANNELS
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Kernel
 from tvmmobile.schedules.epilogue import layer_body, pack_constants
-from tvmmobile.schedules.matmul import MatmulTile
+from tvmmobile.schedules.in_order_order import TileShape, inner_order
+from tvmmobile.schedules.matmul import TALL, MatmulTile, tile_rows
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.strassen_nest import GROUPS, STEPS, emit_strassen
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, THREADS, Template, layer_of
@@ -28,6 +29,9 @@ LEAST_PIXELS = 8
 #: 25 KB 7.66 ms; modelled, Pi 4). So of two ways it has less than one; with more it has all that stays (Pi 5, the same layer: 12.5 KB
 #: 2.53 ms, 25 KB 2.51 ms, 50 KB 2.48 ms).
 LEAST_BYTES, TWO_WAY_SHARE = 6144, 0.3968
+#: In order, cores wait less for lines from the second level than for partial sums, which a block of K loads and stores (the same layer on
+#: a Pi 3B+: 18 KB in blocks of 64 11.9 ms, 100 KB and all of K 11.6 ms). Of the second level it has so much.
+IN_ORDER_SHARE = 0.2
 #: Packed weights that every part reads again, as a share of what the caches hold (14 × 14 with 256 → 512, 0.9 MB: 3.70 ms in one part, 3.79
 #: ms in two; 28 × 28 with 256 → 256, 0.45 MB: 7.57 and 7.47 ms; modelled, Pi 4, with 0.75 MB).
 WEIGHT_SHARE = 2 / 3
@@ -77,8 +81,10 @@ class Strassen(Template):
         many_weights = len(STEPS) * depth * channels * task.precision.bytes > WEIGHT_SHARE * task.machine.cached_bytes
         many_ways = task.machine.l1d_ways > 2
         most_bytes = task.machine.resident_bytes if many_ways else int(TWO_WAY_SHARE * task.machine.l1d_bytes)
+        if task.machine.in_order:
+            most_bytes = int(IN_ORDER_SHARE * task.machine.largest_cache_bytes)
         options = {
-            "rows": up_to((4, 5, 6, 7, 8), pixels // 2),
+            "rows": up_to(tile_rows(task.machine, (4, 5, 6, 7, 8)), pixels // 2),
             "columns": tuple(vectors * task.lanes for vectors in (2, 3, 1) if channels % (vectors * task.lanes) == 0)[:1],
             "parts": tuple(parts for parts in (1, 2, 4, 8) if parts == 1 or pixels >= 96 * parts),
             "m_block": (0, 4, 5, 6, 7, 8, 10),
@@ -106,12 +112,14 @@ class Strassen(Template):
             return _tail(task, half, knobs) <= MOST_TAIL and smallest <= size <= most_bytes
 
         parts = 1 if many_weights else max(round(pixels * USUAL_PIXEL_BYTES / task.machine.cached_bytes), 1)
-        rows = min((7, 8, 6), key=lambda height: waste(_half(pixels, {"parts": parts}), height))
+        rows = _usual_rows(task, _half(pixels, {"parts": parts}))
         usual = {"rows": rows, "columns": 2 * task.lanes, "parts": parts, "m_block": 7, "n_block": 1, "axis": 0}
         usual["k_block"] = 0 if depth <= USUAL_K_BLOCK * (1 + many_ways) else USUAL_K_BLOCK * (1 + many_ways)
         if many_ways and _sum_bytes(task, _half(pixels, usual), depth, {**usual, "m_block": 0}) <= most_bytes:
             usual["m_block"] = 0
-        return Space(self.name, self.version, options, fits, usual)
+        if task.machine.in_order:
+            usual["n_block"] = 2
+        return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
 
     def executed_macs(self, task: Task) -> float:
         """Seven products of eight."""
@@ -159,6 +167,20 @@ class Strassen(Template):
                     part = np.asarray(total, parameters[0].weight.dtype)[start : start + block]
                     pieces.append(part.reshape(len(part), -1, width).transpose(1, 0, 2).ravel())
         return [np.concatenate(pieces), *pack_constants(parameters[0])]
+
+
+def _usual_rows(task: Task, half: int) -> int:
+    """The tile's pixels to begin with: on a core in order those with the fewest cycles, else those that waste least."""
+    order = inner_order(task.machine, task.lanes)
+    if not order:
+        return min((7, 8, 6), key=lambda height: waste(half, height))
+
+    def cycles(height: int) -> float:
+        """Of a step of K for all tiles of two vectors."""
+        whole, rest = divmod(half, height)
+        return sum(count * TileShape(rows, 2, order == 2).cycles for count, rows in ((whole, height), (1, rest)) if rows)
+
+    return min((7, 8, 9), key=cycles)
 
 
 def _half(pixels: int, knobs: Knobs) -> int:
