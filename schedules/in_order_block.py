@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
-from tvmmobile.schedules.in_order_loop import VECTOR_BYTES, inline_function
+from tvmmobile.schedules.in_order_loop import VECTOR_BYTES, inline_function, lower_half
 from tvmmobile.schedules.in_order_order import REGISTERS, TEMPORARIES, HalfNeed, LoopAction, VectorHalf, shortest
 
 #: The furthest 8 bytes that a load reaches from its base register, in steps of 8 and of 1.
@@ -150,8 +150,11 @@ class InOrderBlock:
             return "nop"
         first = self.accumulators + self._scratch
         temporary, index, high = f"${first + action.temporary}", action.half.index, int(action.half.high)
+        register = f"${{{self.accumulators + self._registers[index][0]}}}"
         if action.name == "insert":
-            return f"ins ${{{self.accumulators + self._registers[index][0]}}}.d[{high}], {temporary}"
+            return f"ins {register}.d[{high}], {temporary}"
+        if action.name == "fetch":
+            temporary = lower_half(register)
         place = places[index]
         return f"ldr {temporary}, [${self.first_base + place.base}, #{place.offset + VECTOR_BYTES // 2 * high}]"
 

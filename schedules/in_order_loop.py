@@ -101,6 +101,11 @@ def inline_function(
     return "\n".join([f"define internal void {head} alwaysinline nounwind {{", *before, call, *after, "ret void", "}", ""])
 
 
+def lower_half(register: str) -> str:
+    """An operand as the lower 8 bytes of its register."""
+    return register.replace("}", ":d}")
+
+
 class _General:
     """The general registers' numbers among the operands."""
 
@@ -145,14 +150,18 @@ class _Writer:
         shape = self.shape
         if action.name == "multiply":
             k, j, i = action.place
-            return f"fmla ${{{i * shape.vectors + j}}}.4s, {self._w(k * shape.vectors + j)}.4s, {self._a(i)}.s[{k}]"
+            return (
+                f"fmla ${{{i * shape.vectors + j}}}.4s, {self._w(k * shape.vectors + j)}.4s, {self._a(i)}.s[{k % 2 if shape.beside else k}]"
+            )
         if action.half is None:
             kind, number = action.name[:-1], action.name[-1]
             return "nop" if action.name == "nop" else (self.advance if kind == "advance" else self.finish)[int(number)]
         half, temporary = action.half, f"${self.general.temporary(action.temporary)}"
+        register = self._a(half.index) if half.of == "a" else self._w(half.index)
         if action.name == "insert":
-            register = self._a(half.index) if half.of == "a" else self._w(half.index)
             return f"ins {register}.d[{int(half.high)}], {temporary}"
+        if action.name == "fetch":
+            temporary = lower_half(register)
         return self._load(temporary, half.of, half.index, half.high, half.following)
 
     def before(self) -> Iterator[str]:

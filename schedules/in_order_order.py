@@ -4,7 +4,10 @@ On a Cortex-A53 an FMLA of 16 bytes starts with a load into a general register o
 register. So what the tile reads goes through general registers: loads beside FMLAs, then insertions of 8 bytes, two in a cycle of their
 own. An FMLA occupies the adders four cycles after it started, which insertions need as well: in the fourth cycle before one, no FMLA may
 start. Insertions therefore follow each other every fourth cycle, and the first of such a train is announced by a cycle without an FMLA.
-On a Cortex-A55 an insertion starts beside an FMLA.
+
+On a Cortex-A55 an insertion starts beside an FMLA, and so does a load of 8 bytes into a vector register. An insertion keeps half of the
+vector pipelines busy, a load none. So A's values come by loads alone, two steps of K at a time; of a vector of W the lower half is loaded,
+which clears the upper one, and that one inserted.
 
 Sources: Tencent/ncnn, docs/developer-guide/arm-a53-a55-dual-issue.md, and those of `virtual/cores/cortex_a53.py`.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tvmmobile.graph.machine import Machine
 
@@ -26,6 +29,8 @@ STEPS = 4
 #: Cycles from a load to the insertion of what it gives, one more than the cores need; from an insertion to an FMLA; from an addition to an
 #: address.
 _LOADED, _INSERTED, _ADDED = 4, 2, 3
+#: From a load into a vector register to an FMLA, and how many rows before a pass's end A's loads are left to the next pass.
+_FETCHED, _LATE = 4, 4
 #: Cycles after which an FMLA needs the adders.
 _ADDERS = 4
 #: General registers that loads go through.
@@ -80,7 +85,7 @@ class TileShape:
         """About how many a pass takes."""
         multiplies, halves = STEPS * self.rows * self.vectors, 2 * (STEPS * self.vectors + self.rows)
         if self.beside:
-            return max(multiplies, multiplies / 2 + halves + 2)
+            return multiplies + STEPS * self.vectors / 2 + 1
         # With fewer than three registers for W, insertions seldom find another one to share their cycle.
         return multiplies + halves / 2 + 2 + (halves / 3 if self.weights < 3 else 0)
 
@@ -123,10 +128,10 @@ class LoopAction:
     """One instruction.
 
     Attributes:
-        name: `multiply`, `load` and `insert` of a half through a temporary register, `nop`; or what `advance`
-            and `finish` say of pointers: `advance0`, `finish0` and so on.
+        name: `multiply`, `load` and `insert` of a half through a temporary register, `fetch` of a half without one, `nop`; or what
+            `advance` and `finish` say of pointers: `advance0`, `finish0` and so on.
         place: the FMLA's step of K, vector and row; outside of loops, its number first.
-        half, temporary: of a load or insertion.
+        half, temporary: of a load, insertion or fetch.
     """
 
     name: str
@@ -154,7 +159,7 @@ Multiplies = Sequence[tuple[LoopAction, tuple[VectorHalf, ...]]]
 
 
 def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
-    """What a pass inserts, most urgent first; the `last` one nothing for a next one."""
+    """What a pass reads, most urgent first; the `last` one nothing for a next one."""
     rows, vectors = shape.rows, STEPS * shape.vectors
     total, found = rows * vectors, []
     for n, high in itertools.product(range(vectors + shape.ahead), (False, True)):
@@ -162,6 +167,15 @@ def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
             half = VectorHalf("w", n % vectors, high, n >= vectors)
             found.append(HalfNeed(half, max(rows * (n - shape.weights + 1), 0), rows * n))
     for row in range(rows):
+        if shape.beside:
+            # A load overwrites the other half: when its steps of K are over.
+            late = row >= rows - _LATE
+            found.append(HalfNeed(VectorHalf("a", row, True, False), total // 2 - rows + row + 1, total // 2 + row))
+            if late:
+                found.append(HalfNeed(VectorHalf("a", row, False, False), 0, row))
+            elif not last:
+                found.append(HalfNeed(VectorHalf("a", row, False, True), total - rows + row + 1, total + row))
+            continue
         found.append(HalfNeed(VectorHalf("a", row, True, False), 0, total // 2 + row))
         if not last:
             found.append(HalfNeed(VectorHalf("a", row, False, True), total // 2 - rows + row + 1, total + row))
@@ -183,8 +197,10 @@ def shortest(
 ) -> tuple[LoopAction, ...]:
     """The instructions that start these FMLAs in their order, in the fewest cycles of so many policies; `waiting` begins with the most
     urgent half."""
-    tried = (*_POLICIES, *_LATER)[: 1 if beside else policies]
-    passes = [_Pass(multiplies, waiting, beside, advance, finish, policy) for policy in tried]
+    if beside:
+        return tuple(_BesidePass(multiplies, waiting, advance, finish).actions)
+    tried = (*_POLICIES, *_LATER)[:policies]
+    passes = [_Pass(multiplies, waiting, advance, finish, policy) for policy in tried]
     return tuple(min(passes, key=lambda one: one.cycle).actions)
 
 
@@ -194,7 +210,6 @@ class _Pass:
 
     multiplies: Multiplies
     waiting: Sequence[HalfNeed]
-    beside: bool
     advance: int
     finish: int
     policy: Policy
@@ -218,12 +233,7 @@ class _Pass:
     def _cycle(self) -> None:
         due, able = self._insertable(), self._can_multiply()
         urgent = bool(due) and (not able or len(due) > 1 or due[0].need - self.done <= self.policy.single)
-        if self.beside:
-            if able:
-                self._multiply([self._insert(due[0])] if due else [])
-            else:
-                self._quiet([self._insert(need) for need in due[:1]])
-        elif urgent and (not able or self._adders_free()):
+        if urgent and (not able or self._adders_free()):
             while not self._adders_free():  # the core waits
                 self.quiet.add(self.cycle)
                 self.cycle += 1
@@ -232,7 +242,7 @@ class _Pass:
         elif not able or self._train_due():
             self._quiet([])
         else:
-            self._multiply([])
+            self._multiply()
 
     def _adders_free(self) -> bool:
         return self.cycle - _ADDERS in self.quiet
@@ -291,11 +301,11 @@ class _Pass:
             return LoopAction(f"finish{self.finished - 1}")
         return None
 
-    def _multiply(self, beside: list[LoopAction]) -> None:
+    def _multiply(self) -> None:
         self.actions.append(self.multiplies[self.done][0])
         self.done += 1
-        other = None if beside else self._general()
-        self.actions += beside or ([other] if other else [])
+        other = self._general()
+        self.actions += [other] if other else []
         self.cycle += 1
 
     def _quiet(self, actions: list[LoopAction]) -> None:
@@ -311,3 +321,81 @@ class _Pass:
         self.actions += actions
         self.quiet.add(self.cycle)
         self.cycle += 1
+
+
+class _BesidePass:
+    """An FMLA a cycle, where what it reads is there, and beside it what is most urgent: a fetch, a load, or an insertion."""
+
+    def __init__(self, multiplies: Multiplies, waiting: Sequence[HalfNeed], advance: int, finish: int) -> None:
+        self.multiplies, self.advance = multiplies, advance
+        self.to_fetch = [need for need in waiting if not _inserted(need.half)]
+        self.to_load = [need for need in waiting if _inserted(need.half)]
+        self.to_insert: list[tuple[HalfNeed, int, int]] = []  # with its temporary register, and the cycle from which it can be inserted
+        self.pending = {need.half for need in waiting}
+        self.free = list(range(TEMPORARIES))
+        self.ready: dict[tuple[str, int], int] = {}
+        self.actions: list[LoopAction] = []
+        self.cycle = self.done = self.advanced = self.advanced_at = 0
+        finished = 0
+        while self.done < len(multiplies) or self.pending:
+            able = self._able()
+            if able:
+                self.actions.append(multiplies[self.done][0])
+                self.done += 1
+            other = self._other()
+            if other is None and not self.pending and finished < finish:
+                other, finished = LoopAction(f"finish{finished}"), finished + 1
+            self.actions += [other] if other else []
+            self.cycle += 1
+        self.actions += [LoopAction(f"finish{number}") for number in range(finished, finish)]
+
+    def _able(self) -> bool:
+        if self.done == len(self.multiplies):
+            return False
+        halves = self.multiplies[self.done][1]
+        return all(half not in self.pending and self.ready.get((half.of, half.index), 0) <= self.cycle for half in halves)
+
+    def _other(self) -> LoopAction | None:
+        """The next instruction beside an FMLA."""
+        if self.advanced < self.advance:
+            self.advanced, self.advanced_at = self.advanced + 1, self.cycle
+            return LoopAction(f"advance{self.advanced - 1}")
+        waiting = {need.half for need in self.to_fetch}
+        lower = ((n, t, at) for n, t, at in self.to_insert if at <= self.cycle and replace(n.half, high=False) not in waiting)
+        insertion = next(((n, t) for n, t, _ in lower if n.release <= self.done), None)
+        fetch = next((need for need in self.to_fetch if need.release <= self.done and self._addressed(need)), None)
+        load = self.to_load[0] if self.to_load and self.free else None
+        # The last of these to be there in time.
+        choices = [(insertion[0].need - _INSERTED, 0)] if insertion else []
+        choices += [(fetch.need - _FETCHED, 1)] if fetch else []
+        choices += [(load.need - _LOADED - _INSERTED, 2)] if load else []
+        kind = min(choices, default=(0, None))[1]
+        if kind == 0 and insertion:
+            return self._insert(*insertion)
+        if kind == 1 and fetch:
+            self.to_fetch.remove(fetch)
+            return self._there(fetch, LoopAction("fetch", half=fetch.half), _FETCHED)
+        if load is None:
+            return None
+        temporary = self.free.pop(0)
+        self.to_insert.append((self.to_load.pop(0), temporary, self.cycle + _LOADED))
+        return LoopAction("load", half=load.half, temporary=temporary)
+
+    def _addressed(self, need: HalfNeed) -> bool:
+        """Whether the pointer to the next pass's A is there."""
+        return not (need.half.of == "a" and need.half.following) or self.cycle >= self.advanced_at + _ADDED
+
+    def _insert(self, need: HalfNeed, temporary: int) -> LoopAction:
+        self.to_insert = [one for one in self.to_insert if one[0] is not need]
+        self.free.append(temporary)
+        return self._there(need, LoopAction("insert", half=need.half, temporary=temporary), _INSERTED)
+
+    def _there(self, need: HalfNeed, action: LoopAction, cycles: int) -> LoopAction:
+        self.pending.discard(need.half)
+        self.ready[need.register] = max(self.ready.get(need.register, 0), self.cycle + cycles)
+        return action
+
+
+def _inserted(half: VectorHalf) -> bool:
+    """Whether the half comes by an insertion: where loads go into vector registers, they give the lower one."""
+    return half.of != "a" and half.high

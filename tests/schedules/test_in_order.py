@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +22,8 @@ from tvmmobile.schedules import template_for, templates_for
 from tvmmobile.schedules.in_order_block import LEAST, InOrderBlock, Multiplication, VectorPlace, apart
 from tvmmobile.schedules.in_order_loop import InOrderLoop
 from tvmmobile.schedules.in_order_order import REGISTERS, STEPS, TileShape
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.cores.bounds import least_cycles
 from tvmmobile.virtual.cores.corrected import CORES
 
 RELU6 = (0.0, 6.0)
@@ -113,8 +115,8 @@ def test_what_a_pass_is_thought_to_cost(tile: tuple[int, int]) -> None:
     for mcpu, beside in (("cortex-a53", False), ("cortex-a55", True)):
         lines = InOrderLoop(TileShape(*tile, beside), 8, 256, 16 * tile[1]).assembly()
         text = "\n".join(lines[lines.index("1:") + 1 : lines.index("b.ne 1b") + 1])
-        text = re.sub(r"\$(\d+)", r"x\1", re.sub(r"\$\{(\d+)\}", r"v\1", text))
-        cycles = CORES[mcpu]([line.replace(" ", "\t", 1) for line in text.splitlines()])
+        text = re.sub(r"\$\{(\d+)(:d)?\}", lambda match: f"{'d' if match[2] else 'v'}{match[1]}", text)
+        cycles = cycles_of([re.sub(r"\$(\d+)", r"x\1", line).replace(" ", "\t", 1) for line in text.splitlines()], mcpu)
         assert abs(TileShape(*tile, beside).cycles / cycles - 1) < 0.08, (mcpu, cycles)
 
 
@@ -135,10 +137,11 @@ def test_what_it_refuses() -> None:
         ("cortex-a53", 7, 2, 0.77),
         ("cortex-a53", 6, 3, 0.78),
         ("cortex-a53", 5, 4, 0.765),
-        ("cortex-a55", 9, 2, 0.98),
-        ("cortex-a55", 7, 3, 0.995),
+        ("cortex-a55", 9, 2, 0.945),
+        ("cortex-a55", 7, 3, 0.93),
         ("cortex-a55", 8, 2, 0.94),
-        ("cortex-a55", 6, 4, 0.95),
+        ("cortex-a55", 7, 2, 0.93),
+        ("cortex-a55", 6, 4, 0.92),
     ],
 )
 def test_cycles(mcpu: str, rows: int, vectors: int, share: float) -> None:
@@ -148,7 +151,13 @@ def test_cycles(mcpu: str, rows: int, vectors: int, share: float) -> None:
     loop = hottest_loop(compiled(POINTWISE, knobs, mcpu))
     assert loop.multiply_adds == loop.indexed == rows * vectors * STEPS
     assert loop.stack_accesses == []
-    assert loop.multiply_adds / CORES[mcpu](loop.instructions) >= share
+    assert loop.multiply_adds / cycles_of(loop.instructions, mcpu) >= share
+
+
+def cycles_of(instructions: Sequence[str], mcpu: str) -> float:
+    """Of a loop: by the core's schedule, and no less than its ports allow."""
+    core = load_board({"cortex-a53": "pi3bplus", "cortex-a55": "rk3566"}[mcpu]).core
+    return max(CORES[mcpu](instructions), least_cycles(instructions, core))
 
 
 def compiled(layer: Conv2d, knobs: Mapping[str, int], mcpu: str) -> str:

@@ -13,7 +13,7 @@ from tvmmobile.schedules.in_order_loop import InOrderLoop
 
 #: Where the two arrays are.
 _A, _W = PLACES = 1 << 20, 1 << 30
-_OPERAND = re.compile(r"\$\{?(\d+)\}?")
+_OPERAND = re.compile(r"\$\{?(\d+)(?::d)?\}?")
 
 
 class LoopInterpreter:
@@ -55,7 +55,9 @@ class LoopInterpreter:
         numbers = [int(number) for number in _OPERAND.findall(rest)]
         first, general = numbers[0], self.general
         immediate = int(rest.rpartition("#")[2].rstrip("]")) if "#" in rest else None
-        if name == "ldr":
+        if name == "ldr" and ":d}" in rest:
+            self.vectors[first] = np.array([self._load(general[numbers[1]] + (immediate or 0)), 0], "<u8").view("<f4")
+        elif name == "ldr":
             general[first] = self._load(general[numbers[1]] + (immediate or 0))
         elif name == "ins":
             half = int(rest.partition(".d[")[2][0])
