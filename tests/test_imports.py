@@ -17,6 +17,7 @@ ROOMS = (
     "networks",
     "schedules",
     "kernels",
+    "native",
     "virtual",
     "devices",
     "running",

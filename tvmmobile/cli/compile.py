@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tvmmobile.cli import options
 
@@ -22,6 +23,8 @@ def compile_libraries(
     logs: options.Logs = None,
     dask: options.Dask = None,
     dump_ir: options.DumpIr = None,
+    library_format: options.Format = "vm",
+    archive: options.Archive = False,
 ) -> None:
     """Compile a network for a device from its tuning logs, without the device.
 
@@ -35,7 +38,8 @@ def compile_libraries(
 
     options.check_target(target)
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
-    libraries = compile_models(models, device, threads=threads, out=out, logs=logs, dump_ir=dump_ir, dask=dask, listener=Shown())
+    form: Any = {"format": library_format, "archive": archive}
+    libraries = compile_models(models, device, threads=threads, out=out, logs=logs, dump_ir=dump_ir, dask=dask, **form, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
     kernels = {kernel.name: kernel for library in libraries for kernel in library.kernels}

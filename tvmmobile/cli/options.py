@@ -58,6 +58,13 @@ Logs = Annotated[
 DumpIr = Annotated[
     Path | None, typer.Option("--dump-ir", metavar="DIR", file_okay=False, help="Write the Relax module after each graph pass to DIR.")
 ]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="NAME", help="vm: a library for TVM's virtual machine; c: a C library and header that need nothing else."
+    ),
+]
+Archive = Annotated[bool, typer.Option("--archive", help="With --format c: write the static library (.a) too.")]
 RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Exit with code 3 if the device is a virtual board.")]
 
 Dask = Annotated[

@@ -58,7 +58,7 @@ def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None
     export(library, path, compiler)
 
 
-def _instead_of_libc(compiler: str) -> list[str]:
+def instead_of_libc(compiler: str) -> list[str]:
     """Options by which a library for a device needs no C library, so that Android can load it too; none for this machine's own."""
     if Path(compiler).name != CROSS_COMPILER:
         return []
@@ -82,7 +82,7 @@ def export(library: Any, path: Path, compiler: str) -> None:
     with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as folder:
         linked = Path(folder, path.name)
         try:
-            library.export_library(str(linked), cc=compiler, options=["-Wl,--strip-debug", *_instead_of_libc(compiler)])
+            library.export_library(str(linked), cc=compiler, options=["-Wl,--strip-debug", *instead_of_libc(compiler)])
         except RuntimeError as error:  # the linker's words, as TVM passes them on
             if os.strerror(errno.ENOSPC) in str(error):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,15 @@ from tvmmobile.kernels import elementary
 from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
+from tvmmobile.native.library import write_library
+from tvmmobile.native.source import LAYOUTS, Description, Port, prefix_of
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.loading import files_of, load_again
 from tvmmobile.running.library import Library, stem_of
-from tvmmobile.running.manifest import MANIFEST_VERSION
+from tvmmobile.running.manifest import MANIFEST_VERSION, VM, C
 from tvmmobile.schedules import template_for
 from tvmmobile.system.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
@@ -56,6 +58,8 @@ class VariantJob:
         out: directory for the results.
         dump_dir: where to write the Relax module after each pass, or `None`.
         machine: the device's core.
+        form: what the library is for, one of `FORMS`.
+        archive: write a static library as well.
     """
 
     model: Model
@@ -68,6 +72,8 @@ class VariantJob:
     dump_dir: Path | None = None
     twin: Identity | None = None
     machine: Machine = BASELINE
+    form: str = VM
+    archive: bool = False
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""
@@ -131,11 +137,15 @@ def variant_job(
     threads: int = 1,
     dump_ir: Path | None = None,
     precision: Precision = FLOAT32,
+    form: str = VM,
+    archive: bool = False,
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
     twin = twin_identity(profile)
-    return VariantJob(model, precision.name, threads, identity, tuple(logs), profile.target, out, dump_dir, twin, profile.machine)
+    return VariantJob(
+        model, precision.name, threads, identity, tuple(logs), profile.target, out, dump_dir, twin, profile.machine, form, archive
+    )
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
@@ -185,12 +195,17 @@ def build(job: VariantJob) -> BuiltVariant:
     regions = [region for region in regions if region.task in choices]
     plan = make_plan(network, regions, lambda task: choices[task].price)
     library = job.library
-    with pass_context():
-        export(_compiled(network, plan.steps, choices, job.target), library.path, compiler)
+    lowered, details = _lowered(network, plan.steps, choices), {}
+    if job.form == C:
+        separate = frozenset(step.task.symbol for step in plan.steps if not isinstance(choices[step.task].schedule, TraceSchedule))
+        details = _write_c_library(job, lowered, separate)
+    else:
+        with pass_context():
+            export(_compiled(lowered, job.target), library.path, compiler)
     _write_reference(imported, library.reference_path)
     steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)
     ranks = _ranks(job, database, plan.steps)
-    _write_manifest(job, imported, [_kernel(step, choices[step.task].schedule, ranks, basis) for step in steps])
+    _write_manifest(job, imported, [_kernel(step, choices[step.task].schedule, ranks, basis) for step in steps], details)
     read = [database] if basis is database else [database, basis]
     return BuiltVariant(library, tuple(_placed(line, job.logs) for each in read for line in each.refused), database.outdated)
 
@@ -245,10 +260,8 @@ def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Netw
     return read_network(*prepare(imported.module, lambda layer: _taken(job.task((layer,))), dump_dir, precision_named(job.dtype)))
 
 
-def _compiled(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice], target: Mapping[str, Any]) -> Any:
-    """The network lowered by its plan and built, in a pass context; every distinct kernel is in the library once."""
-    from tvm import relax
-
+def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice]) -> Any:
+    """The network's module lowered by its plan, with every distinct kernel once."""
     functions: dict[Task, Any] = {}
     kernels = []
     for step in steps:
@@ -258,7 +271,25 @@ def _compiled(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, 
             functions[step.task] = kernel_function(step.task, schedule, node.function)
         constants = () if isinstance(schedule, TraceSchedule) else packed_constants(step.task, schedule, _parameters(network, step))
         kernels.append(Lowered(step.first, step.last, step.task, functions[step.task], tuple(constants)))
-    return relax.build(lower(network, tuple(kernels)), target=make_target(target))
+    return lower(network, tuple(kernels))
+
+
+def _compiled(lowered: Any, target: Mapping[str, Any]) -> Any:
+    """A lowered network built for TVM's virtual machine, in a pass context."""
+    from tvm import relax
+
+    return relax.build(lowered, target=make_target(target))
+
+
+def _write_c_library(job: VariantJob, lowered: Any, separate: frozenset[str]) -> dict[str, Any]:
+    """Write the C library; returns what the manifest says of it."""
+    spec = job.spec
+    inputs, outputs = (
+        (Port(name, LAYOUTS.get(len(shape), "")),) for name, shape in (("input", spec.input_shape), ("output", spec.output_shape))
+    )
+    description = Description(prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]), job.threads, inputs, outputs)
+    written = write_library(lowered, job.target, description, job.library.path, job.archive, separate)
+    return {"format": C, "c": {"prefix": description.prefix, **asdict(written)}}
 
 
 def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
@@ -299,11 +330,12 @@ def _kernel(step: Step, schedule: Schedule, ranks: Mapping[Task, float | None], 
     }
 
 
-def _write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str, Any]]) -> None:
+def _write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
     library = job.library
     manifest = {
         "version": MANIFEST_VERSION,
         "library": library.path.name,
+        **details,
         "sha256": sha256_of(library.path),
         "model": _identity(job),
         "weights": imported.weights,

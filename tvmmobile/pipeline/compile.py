@@ -13,6 +13,7 @@ from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import Models, Request, device_of
 from tvmmobile.pipeline.stages import build_libraries
+from tvmmobile.running.manifest import VM
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import worker_count
@@ -28,6 +29,8 @@ def compile_models(
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
+    format: str = ...,
+    archive: bool = ...,
     dask: str | None = ...,
     listener: Listener = ...,
 ) -> CompiledLibrary: ...
@@ -42,6 +45,8 @@ def compile_models(
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
+    format: str = ...,
+    archive: bool = ...,
     dask: str | None = ...,
     listener: Listener = ...,
 ) -> list[CompiledLibrary]: ...
@@ -55,6 +60,8 @@ def compile_models(
     out: str | Path | None = None,
     logs: str | Path | None = None,
     dump_ir: str | Path | None = None,
+    format: str = VM,  # noqa: A002
+    archive: bool = False,
     dask: str | None = None,
     listener: Listener = QUIET,
 ) -> CompiledLibrary | list[CompiledLibrary]:
@@ -67,6 +74,8 @@ def compile_models(
         out: where they go, each with its manifest and reference; without it, a folder that lasts as long as this process.
         logs: read this directory alone; without it, the shipped logs and the user's own.
         dump_ir: where to write the module after each graph pass.
+        format: `vm` for TVM's virtual machine, `c` for a library and a C header that need nothing else.
+        archive: write C libraries as static ones too.
         dask: address of a Dask scheduler whose workers compile.
 
     Returns:
@@ -78,7 +87,8 @@ def compile_models(
     if logs is not None and not Path(logs).is_dir():
         raise UserError(f"--logs {logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     folder = scratch_folder("libraries") if out is None else Path(out)
-    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), None if dump_ir is None else Path(dump_ir))
+    dump = None if dump_ir is None else Path(dump_ir)
+    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive)
     jobs = request.jobs(models, device_of(device).profile)
     with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]

@@ -11,6 +11,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.kernels.codegen import linker
 from tvmmobile.networks.model import Model
 from tvmmobile.pipeline.build import VariantJob, variant_job
+from tvmmobile.running.manifest import FORMS, VM, C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.tuning.logs.directories import LogDirs
@@ -34,21 +35,36 @@ def device_of(device: str | Device) -> Device:
 
 @dataclass(frozen=True)
 class Request:
-    """What `tune` and `compile_models` share: threads of the libraries, where they go, whose records count, and where to dump modules."""
+    """What `tune` and `compile_models` share.
+
+    Attributes:
+        threads, form: of the libraries.
+        out: where they go.
+        logs: whose records count.
+        dump_ir: where to dump modules.
+        archive: write static libraries as well.
+    """
 
     threads: int
     out: Path
     logs: LogDirs
     dump_ir: Path | None = None
+    form: str = VM
+    archive: bool = False
 
     def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
         """One job per network; raises `UserError` for all that can be seen to be wrong before any work."""
         check_threads(self.threads, profile)
+        if self.form not in FORMS:
+            raise UserError(f"format {self.form!r} is not known.", f"Give --format one of: {', '.join(FORMS)}.")
+        if self.archive and self.form != C:
+            raise UserError("--archive is for C libraries.", "Give --format c as well.")
         check_writable(self.out, "--out")
         if self.dump_ir is not None:
             check_writable(self.dump_ir, "--dump-ir")
         linker(profile.target)
-        return [variant_job(model, profile, self.logs.all, self.out, self.threads, self.dump_ir) for model in models_of(models)]
+        place = (self.out, self.threads, self.dump_ir)
+        return [variant_job(model, profile, self.logs.all, *place, form=self.form, archive=self.archive) for model in models_of(models)]
 
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:

@@ -12,6 +12,8 @@ from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 
 MANIFEST_VERSION = 1
+#: What a library is for: TVM's virtual machine, or programs in C and whatever calls C.
+VM, C = FORMS = ("vm", "c")
 
 
 def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
@@ -44,6 +46,8 @@ def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
         for name in ("macs", "parameters"):
             if not (isinstance(manifest[name], int) and manifest[name] > 0):
                 raise ValueError(f"{name} is not a positive number")
+    if manifest.get("format", VM) not in FORMS:
+        raise ValueError(f"its format is {ascii(manifest['format'])[:20]}, which this tvmmobile does not know")
     _check_place(manifest["library"])
     _check_target(manifest["target"])
     for name, shape in (("input", spec.input_shape), ("output", spec.output_shape)):

@@ -1,0 +1,150 @@
+"""A C library for the virtual Pi 4: it needs nothing, and gives the same bits as TVM's virtual machine on the same device."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, CommandLine
+from support.assembly import TARGET
+from support.network_files import write_python
+from support.small_networks import kernels_of, prepared, two_blocks
+
+from tvmmobile import __version__
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.network import lower
+from tvmmobile.kernels.codegen import export, make_target, pass_context
+from tvmmobile.native.library import write_library
+from tvmmobile.native.source import Description, Port, header_text, prefix_of
+from tvmmobile.pipeline.run import start
+from tvmmobile.system.files import sha256_of
+
+GUIDE = (REPOSITORY / "docs/c-library.md").read_text(encoding="utf-8")
+VARIANT = "mobilenet_v1_0.25_128"
+STEM = f"{VARIANT}_float32_t4"
+THREADS = 4
+
+
+def description(threads: int = THREADS) -> Description:
+    return Description(prefix_of(VARIANT), VARIANT, __version__, "cortex-a72", threads, (Port("input", "NCHW"),), (Port("output", "NC"),))
+
+
+def test_the_guide_has_the_header() -> None:
+    assert f"```c\n{header_text(description())}```" in GUIDE
+
+
+def test_a_prefix_is_an_identifier() -> None:
+    assert [prefix_of(name) for name in ("a-b.1", "1.0", "_x", "é")] == ["a_b_1", "net_1_0", "net__x", "net__"]
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A small network for the device, under the name of the guide's.
+
+    Attributes:
+        folder: with the library, and the guide's program as `classify.c`.
+        expected: what the virtual machine returned on the device for the input in `input.f32`.
+    """
+
+    folder: Path
+    expected: Array
+
+    def compiled(self, *words: str) -> Path:
+        """The guide's program."""
+        command = ["aarch64-linux-gnu-gcc", "-Wall", "-Wextra", "-Werror", "classify.c", *words, "-o", "classify"]
+        subprocess.run(command, cwd=self.folder, check=True)
+        return self.folder / "classify"
+
+    def said(self, program: Path, threads: int) -> str:
+        """What it prints."""
+        command = [
+            "qemu-aarch64",
+            "-L",
+            "/usr/aarch64-linux-gnu",
+            "-E",
+            f"LD_LIBRARY_PATH={self.folder}",
+            str(program),
+            "input.f32",
+            str(threads),
+        ]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    @property
+    def answer(self) -> str:
+        """What it should print."""
+        best = int(self.expected.argmax())
+        return f"class {best}: {self.expected[0, best]:.9g}\n"
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
+    from tvm import relax
+
+    folder = tmp_path_factory.mktemp("guest")
+    network = prepared(two_blocks(), (1, 3, 16, 16))
+    module = lower(network, kernels_of(network, threads=THREADS))
+    write_library(module, TARGET, description(), folder / f"{STEM}.so", archive=True)
+    with pass_context():
+        export(relax.build(module, target=make_target(TARGET)), folder / "vm.so", "aarch64-linux-gnu-gcc")
+    image = np.random.default_rng(2).normal(size=(1, 3, 16, 16)).astype(np.float32)
+    image.tofile(folder / "input.f32")
+    (program,) = (block for block in re.findall(r"```c\n(.*?)```", GUIDE, re.DOTALL) if "int main" in block)
+    (folder / "classify.c").write_text(program, encoding="utf-8")
+    with start("pi4-virtual", timed=False) as agents:
+        (expected,) = agents.outputs(folder / "vm.so", [image], THREADS, 60)
+    return Guest(folder, expected)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("threads", [1, THREADS])
+def test_the_guides_program_prints_the_virtual_machines_bits(guest: Guest, threads: int) -> None:
+    assert guest.said(guest.compiled(f"./{STEM}.so"), threads) == guest.answer
+
+
+@pytest.mark.virtual
+def test_a_static_program(guest: Guest) -> None:
+    program = guest.compiled("-static", f"{STEM}.a")
+    assert guest.said(program, 1) == guest.answer
+    assert guest.said(program, THREADS) == "threads cannot be started: give the options create and join, or parallel\n"
+
+
+@pytest.mark.virtual
+def test_it_needs_nothing(guest: Guest) -> None:
+    library = str(guest.folder / f"{STEM}.so")
+    tools = [["readelf", "-dW"], ["nm", "-DP"], ["readelf", "-SW"]]
+    dynamic, symbols, sections = (
+        subprocess.run([f"aarch64-linux-gnu-{tool}", *words, library], capture_output=True, text=True, check=True).stdout
+        for tool, *words in tools
+    )
+    assert "NEEDED" not in dynamic and "TEXTREL" not in dynamic
+    kinds = {line.split()[0]: line.split()[1] for line in symbols.splitlines()}
+    assert {name for name, kind in kinds.items() if kind == "T"} == {
+        f"{prefix_of(VARIANT)}_{name}" for name in ("describe", "init", "run", "free", "message")
+    }
+    assert {name: kind for name, kind in kinds.items() if kind != "T"} == {"pthread_create": "w", "pthread_join": "w"}
+    assert not re.search(r" \.(data|bss|tbss|tdata) ", sections)  # nothing is written once it is loaded
+
+
+@pytest.mark.virtual
+def test_compile_writes_one(cli: CommandLine, tmp_path: Path) -> None:
+    """From the command line, for a network of the user's own; `bench` says that it does not take it."""
+    source = write_python(tmp_path)
+    out, logs = tmp_path / "out", tmp_path / "logs"
+    logs.mkdir()
+    words = ("compile", "--model", f"{source}:separable", "--resolution", "32", "--logs", str(logs), "--out", str(out))
+    assert "Give --format c as well" in cli(*words, "--archive").err
+    assert "Give --format one of: vm, c" in cli(*words, "--format", "rust").err
+    assert cli(*words, "--format", "c", "--archive").code == 0
+    stem = "separable_1.0_32_float32_t1"
+    assert {path.name for path in out.iterdir()} == {f"{stem}{suffix}" for suffix in (".so", ".a", ".h", ".json", ".reference.npz")}
+    manifest = json.loads((out / f"{stem}.json").read_text())
+    assert manifest["format"] == "c" and manifest["sha256"] == sha256_of(out / f"{stem}.so")
+    assert manifest["c"]["prefix"] == "separable_1_0_32" and manifest["c"]["workspace_bytes"] >= manifest["c"]["least_bytes"] > 0
+    refused = cli("bench", str(out))
+    assert refused.code == 1 and "is a C library" in refused.err and "--format vm" in refused.err

@@ -1,0 +1,302 @@
+"""A C library for this machine: the same bits as TVM's virtual machine, one instance or many, and an error code for every bad call."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.c_libraries import (
+    ALIGNMENT,
+    IN_USE,
+    INTERFACE,
+    NULL,
+    OK,
+    PARALLEL,
+    THREADS,
+    UNREADY,
+    VERSION,
+    WORKSPACE,
+    CLibrary,
+    Options,
+    aligned,
+    pointers,
+    write_host_library,
+)
+from support.small_networks import kernels_of, prepared, run_lowered, two_blocks
+from torch import nn
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.network import lower
+from tvmmobile.system.errors import UserError
+
+SHAPE = (1, 3, 16, 16)
+#: The most that the threaded library's work is divided among.
+MOST = 3
+
+
+@dataclass(frozen=True)
+class Built:
+    """A library, an input and what the virtual machine makes of it."""
+
+    path: Path
+    image: Array
+    expected: Array
+
+
+def built(network: nn.Module, folder: Path, threads: int = 1, choice: int = 0) -> Built:
+    read = prepared(network, SHAPE)
+    module = lower(read, kernels_of(read, choice, threads))
+    image = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
+    write_host_library(module, folder / "net.so", threads, archive=True)
+    return Built(folder / "net.so", image, run_lowered(module, image, folder / "vm.so"))
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return built(two_blocks(), tmp_path_factory.mktemp("single"))
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return built(two_blocks(), tmp_path_factory.mktemp("team"), MOST, choice=7)
+
+
+def same_bits(outputs: list[Array], expected: Array) -> bool:
+    return [output.tobytes() for output in outputs] == [expected.tobytes()]
+
+
+def test_it_computes_the_virtual_machines_bits_again_and_again(single: Built) -> None:
+    library = CLibrary(single.path)
+    instance = library.instance()
+    for fill in (0x00, 0xFF):  # whatever the workspace holds
+        library.workspace[:] = fill
+        assert same_bits(library.run(instance, [single.image]), single.expected)
+    assert library.c.net_free(instance) == OK
+
+
+def test_its_description_is_the_network(single: Built) -> None:
+    described = CLibrary(single.path).description
+    assert (described.interface, described.threads, described.input_count, described.output_count) == (INTERFACE, 1, 1, 1)
+    assert (described.name, described.core, described.alignment) == (b"net", b"host", 64)
+    image, output = described.inputs[0], described.outputs[0]
+    assert (image.name, image.type, image.extents, image.bytes) == (b"input0", b"float32", SHAPE, 3072)
+    assert (output.name, output.extents, output.bytes, output.scale_count) == (b"output0", (1, 5), 20, 0)
+    assert described.workspace_bytes > 0 and described.weight_bytes > 0
+
+
+@pytest.mark.parametrize("threads", range(1, MOST + 1))
+@pytest.mark.parametrize("spins", [0, 1])
+def test_threads_give_the_same_bits(team: Built, threads: int, spins: int) -> None:
+    """Whether they spin or sleep, and with fewer than the library was compiled for."""
+    library = CLibrary(team.path)
+    instance = library.instance(Options(MOST, spins))
+    for _ in range(20):
+        assert same_bits(library.run(instance, [team.image], threads), team.expected)
+    assert library.c.net_free(instance) == OK
+
+
+def test_the_callers_threads_give_the_same_bits(team: Built) -> None:
+    """One after another, in any order: nothing waits for another piece of the same work."""
+    counts = []
+
+    def backwards(_: Any, work: Callable[[Any, int], None], data: Any, count: int) -> None:
+        counts.append(count)
+        for number in reversed(range(count)):
+            work(data, number)
+
+    library = CLibrary(team.path)
+    instance = library.instance(Options(MOST, parallel=PARALLEL(backwards)))
+    assert same_bits(library.run(instance, [team.image]), team.expected)
+    assert set(counts) == {MOST}
+
+
+def test_runs_of_one_instance_at_once(team: Built) -> None:
+    """One has the threads, the others do without; each has a workspace."""
+    library = CLibrary(team.path)
+    instance = library.instance(Options(MOST, 1))
+    wrong = []
+
+    def caller() -> None:
+        space = aligned(library.description.workspace_bytes)
+        for _ in range(50):
+            if not same_bits(library.run(instance, [team.image], workspace=space), team.expected):
+                wrong.append(1)
+
+    callers = [threading.Thread(target=caller) for _ in range(4)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+    assert not wrong
+
+
+def test_eight_instances_in_eight_threads(team: Built) -> None:
+    library = CLibrary(team.path)
+    wrong = []
+
+    def caller() -> None:
+        instance, space = library.instance(Options(2, 1)), aligned(library.description.workspace_bytes)
+        for _ in range(25):
+            if not same_bits(library.run(instance, [team.image], workspace=space), team.expected):
+                wrong.append(1)
+        library.c.net_free(instance)
+
+    callers = [threading.Thread(target=caller) for _ in range(8)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+    assert not wrong
+
+
+class Calls:
+    """Calls with one thing wrong: their codes by name."""
+
+    def __init__(self, library: CLibrary, image: Array) -> None:
+        self.library, self.c = library, library.c
+        self.good: dict[str, Any] = {
+            "instance": library.instance(),
+            "inputs": [aligned(image.nbytes, 0)],
+            "outputs": [aligned(64)],
+            "workspace": library.workspace,
+            "bytes": library.workspace.size,
+            "threads": 0,
+        }
+
+    def run(self, **wrong: Any) -> int:
+        call = self.good | wrong
+        inputs, outputs = (None if call[name] is None else pointers(call[name]) for name in ("inputs", "outputs"))
+        space = None if call["workspace"] is None else ctypes.c_void_p(call["workspace"].ctypes.data)
+        code: int = self.c.net_run(call["instance"], inputs, outputs, space, ctypes.c_size_t(call["bytes"]), call["threads"])
+        return code
+
+    def init(self, memory: Any, interface: int = INTERFACE, **options: Any) -> int:
+        code: int = self.c.net_init(interface, memory, ctypes.byref(Options(**options)))
+        return code
+
+
+def memory() -> Any:
+    return (ctypes.c_uint64 * 128)()
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda calls: calls.run(), OK),
+        (lambda calls: calls.run(instance=None), NULL),
+        (lambda calls: calls.run(inputs=None), NULL),
+        (lambda calls: calls.run(inputs=[None]), NULL),
+        (lambda calls: calls.run(outputs=None), NULL),
+        (lambda calls: calls.run(outputs=[None]), NULL),
+        (lambda calls: calls.run(workspace=None), NULL),
+        (lambda calls: calls.run(inputs=[aligned(8192)[4:]]), ALIGNMENT),
+        (lambda calls: calls.run(outputs=[aligned(8192)[32:]]), ALIGNMENT),
+        (lambda calls: calls.run(workspace=aligned(1 << 20)[16:]), ALIGNMENT),
+        (lambda calls: calls.run(bytes=calls.good["bytes"] - 1), WORKSPACE),
+        (lambda calls: calls.run(threads=2), THREADS),
+        (lambda calls: calls.run(instance=memory()), UNREADY),
+        (lambda calls: calls.run(instance=ctypes.c_void_p(ctypes.addressof(calls.good["instance"]) + 1)), ALIGNMENT),
+        (lambda calls: calls.run(instance=type(calls.good["instance"]).from_buffer_copy(calls.good["instance"])), UNREADY),
+        (lambda calls: calls.init(memory()), OK),
+        (lambda calls: calls.init(None), NULL),
+        (lambda calls: calls.init(memory(), interface=2), VERSION),
+        (lambda calls: calls.init(memory(), threads=2), THREADS),
+        (lambda calls: calls.init(calls.good["instance"]), IN_USE),
+        (lambda calls: calls.c.net_free(None), NULL),
+        (lambda calls: calls.c.net_free(memory()), UNREADY),
+        (lambda calls: calls.c.net_free(calls.good["instance"]) or calls.run(), UNREADY),
+        (lambda calls: calls.c.net_free(calls.good["instance"]) or calls.c.net_free(calls.good["instance"]), UNREADY),
+    ],
+)
+def test_a_bad_call_gives_a_code(single: Built, call: Callable[[Calls], int], code: int) -> None:
+    library = CLibrary(single.path)
+    assert library.message(call(Calls(library, single.image))) == library.message(code)
+
+
+def test_every_code_has_a_message(single: Built) -> None:
+    library = CLibrary(single.path)
+    messages = [library.message(code) for code in range(10)]
+    assert len(set(messages)) == 10 and messages[9] == library.message(-1) == "unknown error code"
+
+
+def test_no_other_symbol_is_seen(single: Built) -> None:
+    functions = {f"net_{name}" for name in ("describe", "init", "run", "free", "message")}
+    for file, options in ((single.path, ["-D", "--defined-only"]), (single.path.with_suffix(".a"), ["--defined-only", "--extern-only"])):
+        listed = subprocess.run(["nm", "-P", *options, file], capture_output=True, text=True, check=True).stdout
+        assert {line.split()[0] for line in listed.splitlines() if " " in line} == functions
+
+
+def named(module: Any) -> Any:
+    """A legalised module with what `lower` gives functions: a symbol each."""
+    for variable, function in module.functions_items():
+        if variable.name_hint != "main":
+            module[variable] = function.with_attr("global_symbol", variable.name_hint)
+    return module
+
+
+def test_parts_of_one_kernel_share_what_lies_between_them(tmp_path: Path) -> None:
+    """A softmax over rows, in four loops that each divide the rows among threads: maxima, exponentials, sums, quotients."""
+    import tvm
+    from tvm import relax
+    from tvm.relax.transform import LegalizeOps
+
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((7, 33), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            result = builder.emit_output(relax.op.nn.softmax(x))
+        builder.emit_func_output(result)
+    module = named(LegalizeOps()(builder.get()))
+    (symbol,) = (variable.name_hint for variable, _ in module.functions_items() if variable.name_hint != "main")
+    state = tvm.s_tir.Schedule(tvm.IRModule({"main": module[symbol]}))
+    for block in state.get_child_blocks(state.get_sblock("root")):
+        state.parallel(state.get_loops(block)[0])
+    module[symbol] = state.mod["main"].with_attr("global_symbol", symbol)
+    image = np.random.default_rng(1).normal(size=(7, 33)).astype(np.float32)
+    expected = run_lowered(module, image, tmp_path / "vm.so")
+    write_host_library(module, tmp_path / "net.so", MOST)
+    library = CLibrary(tmp_path / "net.so")
+    assert np.allclose(expected.sum(1), 1) and library.description.workspace_bytes >= (7 * 33 + 7 + 7) * 4
+    for threads in range(1, MOST + 1):
+        assert same_bits(library.run(library.instance(Options(threads)), [image]), expected)
+
+
+def test_several_inputs_and_outputs(tmp_path: Path) -> None:
+    """In the caller's order, and an output that a later kernel reads."""
+    from tvm import relax
+    from tvm.relax.transform import LegalizeOps
+
+    builder = relax.BlockBuilder()
+    x, y = (relax.Var(name, relax.TensorType((4, 8), "float32")) for name in "xy")
+    with builder.function("main", [x, y]):
+        with builder.dataflow():
+            total = builder.emit_output(relax.op.add(x, y))
+            product = builder.emit_output(relax.op.multiply(total, relax.const(np.arange(8, dtype=np.float32))))
+        builder.emit_func_output(relax.Tuple([product, total]))
+    module = named(LegalizeOps()(builder.get()))
+    write_host_library(module, tmp_path / "net.so", inputs=2, outputs=2)
+    library = CLibrary(tmp_path / "net.so")
+    first, second = (np.random.default_rng(seed).normal(size=(4, 8)).astype(np.float32) for seed in (1, 2))
+    found = library.run(library.instance(), [first, second])
+    assert np.array_equal(found[1], first + second) and np.array_equal(found[0], (first + second) * np.arange(8, dtype=np.float32))
+    assert library.description.workspace_bytes == 0
+
+
+def test_an_output_that_no_kernel_writes_is_refused(tmp_path: Path) -> None:
+    from tvm import relax
+
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((4, 8), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            same = builder.emit_output(relax.op.reshape(x, (32,)))
+        builder.emit_func_output(same)
+    with pytest.raises(UserError, match="one of its inputs"):
+        write_host_library(builder.get(), tmp_path / "net.so")

@@ -1,0 +1,126 @@
+"""C libraries of small networks, built for the host and called through ctypes alone."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from support.small_networks import HOST
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.native.library import Written, write_library
+from tvmmobile.native.source import Description, Port
+
+PREFIX = "net"
+INTERFACE = 1
+OK, VERSION, NULL, ALIGNMENT, WORKSPACE, UNREADY, IN_USE, THREADS, NO_THREADS = range(9)
+
+
+class Tensor(ctypes.Structure):
+    """`tvmmobile_tensor`."""
+
+    _fields_ = [
+        *((name, ctypes.c_char_p) for name in ("name", "type", "layout")),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("rank", ctypes.c_uint32),
+        ("scale_count", ctypes.c_uint32),
+        ("bytes", ctypes.c_size_t),
+        ("scales", ctypes.c_void_p),
+        ("zero_points", ctypes.c_void_p),
+        ("axis", ctypes.c_int32),
+    ]
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """The shape."""
+        return tuple(self.shape[i] for i in range(self.rank))
+
+
+class Described(ctypes.Structure):
+    """`tvmmobile_description`."""
+
+    _fields_ = [
+        ("interface", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        *((name, ctypes.c_char_p) for name in ("name", "version", "core")),
+        *((name, ctypes.POINTER(Tensor)) for name in ("inputs", "outputs")),
+        *((name, ctypes.c_uint32) for name in ("input_count", "output_count")),
+        *((name, ctypes.c_size_t) for name in ("workspace_bytes", "weight_bytes", "alignment")),
+    ]
+
+
+WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)
+PARALLEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, WORK, ctypes.c_void_p, ctypes.c_uint32)
+
+
+class Options(ctypes.Structure):
+    """`tvmmobile_options`."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("threads", "spins", "flags", "reserved")),
+        ("cpus", ctypes.c_uint64),
+        ("parallel", PARALLEL),
+        *((name, ctypes.c_void_p) for name in ("pool", "create", "join")),
+    ]
+
+
+def aligned(size: int, fill: int = 0xAA) -> Array:
+    """Bytes that begin at a multiple of 64."""
+    whole = np.full(size + 64, fill, np.uint8)
+    start = -whole.ctypes.data % 64
+    return whole[start : start + size]
+
+
+class CLibrary:
+    """A loaded library whose functions begin with `net_`."""
+
+    def __init__(self, path: Path) -> None:
+        self.c = ctypes.CDLL(str(path))
+        self.c.net_describe.restype = ctypes.POINTER(Described)
+        self.c.net_message.restype = ctypes.c_char_p
+        self.description: Any = self.c.net_describe().contents
+        self.workspace = aligned(self.description.workspace_bytes)
+
+    def instance(self, options: Options | None = None) -> Any:
+        """An initialised instance; asserts that there is no error."""
+        memory = (ctypes.c_uint64 * 128)()
+        code = self.c.net_init(INTERFACE, memory, options and ctypes.byref(options))
+        assert code == OK, self.message(code)
+        return memory
+
+    def message(self, code: int) -> str:
+        """What a code means."""
+        text: bytes = self.c.net_message(code)
+        return text.decode()
+
+    def run(self, instance: Any, images: Sequence[Array], threads: int = 0, workspace: Array | None = None) -> list[Array]:
+        """The outputs for some inputs; asserts that there is no error."""
+        space = self.workspace if workspace is None else workspace
+        inputs = [aligned(image.nbytes) for image in images]
+        for place, image in zip(inputs, images, strict=True):
+            place[:] = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
+        tensors = [self.description.outputs[i] for i in range(self.description.output_count)]
+        outputs = [aligned(tensor.bytes) for tensor in tensors]
+        arguments = pointers(inputs), pointers(outputs), ctypes.c_void_p(space.ctypes.data), ctypes.c_size_t(space.size)
+        code = self.c.net_run(instance, *arguments, threads)
+        assert code == OK, self.message(code)
+        return [output.view(np.float32).reshape(tensor.extents) for output, tensor in zip(outputs, tensors, strict=True)]
+
+
+def pointers(arrays: Sequence[Array | None]) -> Any:
+    """A C array of pointers; `None` is null."""
+    return (ctypes.c_void_p * len(arrays))(*(None if array is None else array.ctypes.data for array in arrays))
+
+
+def describe(threads: int = 1, inputs: int = 1, outputs: int = 1) -> Description:
+    """What a test's library says of itself."""
+    ports = [tuple(Port(f"{kind}{i}", "") for i in range(count)) for kind, count in (("input", inputs), ("output", outputs))]
+    return Description(PREFIX, "net", "0", "host", threads, *ports)
+
+
+def write_host_library(module: Any, path: Path, threads: int = 1, inputs: int = 1, outputs: int = 1, archive: bool = False) -> Written:
+    """Write the library of a lowered module for this machine; each needs a path of its own."""
+    return write_library(module, HOST, describe(threads, inputs, outputs), path, archive)

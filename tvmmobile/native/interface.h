@@ -1,0 +1,79 @@
+/* What all compiled networks share. Every network's header contains this text, and it counts once in a program. */
+#ifndef TVMMOBILE_INTERFACE
+#define TVMMOBILE_INTERFACE 1 /* raised when a program that was compiled with an older header could go wrong */
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What calls return; NAME_message says it in words. */
+enum tvmmobile_error {
+  TVMMOBILE_OK = 0,
+  TVMMOBILE_VERSION = 1,   /* the program was compiled with the header of another interface */
+  TVMMOBILE_NULL = 2,      /* a pointer is null */
+  TVMMOBILE_ALIGNMENT = 3, /* a buffer does not begin at a multiple of the description's alignment */
+  TVMMOBILE_WORKSPACE = 4, /* the workspace is smaller than the description's workspace_bytes */
+  TVMMOBILE_UNREADY = 5,   /* the instance was not initialised, was freed, or was moved */
+  TVMMOBILE_IN_USE = 6,    /* the instance is initialised already */
+  TVMMOBILE_THREADS = 7,   /* more threads than the library was compiled for, or than init was asked for */
+  TVMMOBILE_NO_THREADS = 8 /* threads cannot be started */
+};
+
+/* A tensor of the network's interface: contiguous, in the machine's byte order. */
+typedef struct tvmmobile_tensor {
+  const char *name;
+  const char *type;   /* "float32" and the like */
+  const char *layout; /* what the axes are, such as "NCHW"; "" where they have no letters */
+  const int64_t *shape;
+  uint32_t rank;
+  uint32_t scale_count; /* 0: not quantised; 1: one scale; else one for each index of `axis` */
+  size_t bytes;
+  const float *scales;        /* value = scale * (stored - zero point) */
+  const int32_t *zero_points; /* as many as scales */
+  int32_t axis;
+} tvmmobile_tensor;
+
+typedef struct tvmmobile_description {
+  uint32_t interface; /* TVMMOBILE_INTERFACE when the library was compiled */
+  uint32_t threads;   /* that the work is divided among at most */
+  const char *name;
+  const char *version; /* of the compiler */
+  const char *core;    /* that the kernels were tuned for, such as "cortex-a72" */
+  const tvmmobile_tensor *inputs;
+  const tvmmobile_tensor *outputs;
+  uint32_t input_count;
+  uint32_t output_count;
+  size_t workspace_bytes;
+  size_t weight_bytes;
+  size_t alignment; /* of the workspace, inputs and outputs, in bytes */
+} tvmmobile_description;
+
+/* One piece of work: `number` counts from 0. */
+typedef void (*tvmmobile_work)(void *data, uint32_t number);
+/* The caller's threads: call work(data, 0) to work(data, count - 1), at the same time or not, and return when all have. */
+typedef void (*tvmmobile_parallel)(void *pool, tvmmobile_work work, void *data, uint32_t count);
+/* pthread_create and pthread_join. */
+typedef int (*tvmmobile_create)(unsigned long *thread, const void *attributes, void *(*start)(void *), void *argument);
+typedef int (*tvmmobile_join)(unsigned long thread, void **result);
+
+#define TVMMOBILE_BIG_CORES 1u        /* flag: pin each thread of the library to one of the fastest cores */
+#define TVMMOBILE_ALWAYS_SPIN 0xffffffffu /* spins: never sleep */
+
+/* Zeros stand for the defaults. */
+typedef struct tvmmobile_options {
+  uint32_t threads; /* for run: its caller's and those that init starts; 0 is 1 */
+  uint32_t spins;   /* polls before a waiting thread sleeps; 0 is 20000 */
+  uint32_t flags;
+  uint32_t reserved;           /* 0 */
+  uint64_t cpus;               /* pin the library's thread i to the CPU of the i-th bit that is set; the caller's is number 0 and stays */
+  tvmmobile_parallel parallel; /* use these threads, and start none */
+  void *pool;                  /* its first argument */
+  tvmmobile_create create;     /* for programs whose loader does not show pthread_create to libraries, as Android's */
+  tvmmobile_join join;
+} tvmmobile_options;
+
+/* Memory for an instance, wherever the program likes; it must not move between init and free. */
+typedef struct tvmmobile_instance {
+  uint64_t state[128];
+} tvmmobile_instance;
+
+#endif

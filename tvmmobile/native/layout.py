@@ -1,0 +1,71 @@
+"""Where everything lies: constants in read-only data, tensors and kernels' memory in one workspace."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvmmobile.native.memory import Block, aligned, lower_bound, pack
+from tvmmobile.native.parts import Kernel
+from tvmmobile.native.program import Program
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Offsets in bytes.
+
+    Attributes:
+        constants: of each constant in `weights`.
+        tensors: of each tensor between kernels in the workspace.
+        scratch: of each call's memory there: what threads share, then a piece for each.
+        weights: all constants; equal ones are there once.
+        workspace_bytes: of all of it.
+        least_bytes: the largest sum of what lives at the same time: no workspace is smaller.
+    """
+
+    constants: Mapping[int, int]
+    tensors: Mapping[int, int]
+    scratch: tuple[int, ...]
+    weights: bytes
+    workspace_bytes: int
+    least_bytes: int
+
+
+def make_layout(program: Program, kernels: Mapping[str, Kernel], threads: int) -> Layout:
+    """The layout of a program whose kernels are run by up to `threads` threads; inputs and outputs are the caller's."""
+    constants, weights = _weights(program)
+    first = {call.result: time for time, call in enumerate(program.calls)}
+    last = dict(first)
+    for time, call in enumerate(program.calls):
+        last |= dict.fromkeys((value for value in call.arguments if value in first), time)
+    tensors = [value for value in first if value not in program.outputs]
+    blocks = [Block(program.values[value].bytes, first[value], last[value]) for value in tensors]
+    for time, call in enumerate(program.calls):
+        kernel = kernels[call.symbol]
+        blocks.append(Block(kernel.shared_bytes + threads * kernel.own_bytes, time, time))
+    packing = pack(blocks)
+    count = len(tensors)
+    return Layout(
+        constants, dict(zip(tensors, packing.offsets, strict=False)), packing.offsets[count:], weights, packing.bytes, lower_bound(blocks)
+    )
+
+
+def _weights(program: Program) -> tuple[dict[int, int], bytes]:
+    """The constants one behind the other, each from a cache line on, and their offsets."""
+    offsets: dict[int, int] = {}
+    known: dict[bytes, int] = {}
+    pieces = bytearray()
+    for number, value in enumerate(program.values):
+        if value.data is None:
+            continue
+        content = np.ascontiguousarray(value.data).tobytes()
+        digest = hashlib.sha256(content).digest()
+        if digest not in known:
+            pieces += bytes(aligned(len(pieces)) - len(pieces))
+            known[digest] = len(pieces)
+            pieces += content
+        offsets[number] = known[digest]
+    return offsets, bytes(pieces)

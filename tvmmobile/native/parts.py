@@ -1,0 +1,240 @@
+"""Kernels as plain C functions of raw pointers, cut where threads share their work.
+
+TVM lowers a kernel to a function of boxed arguments that checks them, calls a thread pool for each parallel loop and asks for memory where
+it needs some. Here the same lowered loops become functions `void part(const void *argument0, …, void *shared, void *own, int32_t begin,
+int32_t end)`: iterations `begin` to `end` of one parallel loop, or all that lies between two of them. `shared` and `own` are memory for all
+threads and for one thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.kernels.codegen import make_target
+from tvmmobile.native.memory import ALIGNMENT, aligned
+
+#: Smaller buffers stay on the stack, as in TVM's own lowering (`runtime::kMaxStackAlloca`).
+_STACK_BYTES = 1024
+#: Marks a template's accumulators, see `Kernel.accumulators`.
+_REGISTERS = "disable_lower_builtin"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A function of the object file: `extent` iterations that threads share, or 0 for what one thread does."""
+
+    symbol: str
+    extent: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel's functions, in the order in which they run.
+
+    Attributes:
+        shared_bytes: memory that all threads use together, beside the arguments.
+        own_bytes: memory that each thread uses by itself.
+    """
+
+    parts: tuple[Part, ...]
+    shared_bytes: int
+    own_bytes: int
+
+
+def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict[str, Kernel], Any]:
+    """Lower TIR functions, in a pass context: each symbol's parts, and a module of all of them for `write_object`."""
+    import tvm
+
+    bound = make_target(target)
+    module = tvm.tirx.transform.BindTarget(bound.with_host(bound))(tvm.IRModule(dict(functions)))
+    pipeline, _, _ = tvm.tirx.get_tir_pipeline("s_tir")
+    lowered = pipeline(module)
+    kernels, parts = {}, {}
+    for symbol, function in functions.items():
+        cut = _Cut(symbol, function.params, lowered[symbol])
+        kernels[symbol] = Kernel(tuple(cut.parts), cut.shared.bytes, cut.own.bytes)
+        parts.update(cut.functions)
+    return kernels, tvm.IRModule(parts)
+
+
+def write_object(module: Any, target: Mapping[str, Any], path: Path) -> None:
+    """Compile what `cut_parts` returned to an object file, in a pass context."""
+    import tvm
+    from tvm.tirx.build import codegen_build
+
+    _, finish, _ = tvm.tirx.get_tir_pipeline("s_tir")
+    codegen_build(finish()(module), make_target(target)).write_to_file(str(path), "o")
+
+
+class _Memory:
+    """Buffers that a part finds in memory it is given, one behind the other."""
+
+    def __init__(self, name: str) -> None:
+        self.pointer = _pointer(name)
+        self.bytes = 0
+        self.buffers: list[Any] = []
+
+    def declared(self, buffer: Any) -> Any:
+        """A declaration of the buffer in this memory, instead of its allocation."""
+        from tvm import tirx
+
+        offset, self.bytes = self.bytes, self.bytes + aligned(_bytes_of(buffer))
+        self.buffers.append(buffer)
+        return tirx.DeclBuffer(buffer, data=_at(self.pointer, offset, buffer))
+
+
+class _Cut:
+    """Cuts one lowered function, as `MakePackedAPI` left it, into `parts` and their `functions`."""
+
+    def __init__(self, symbol: str, parameters: Sequence[Any], packed: Any) -> None:
+        self.parts: list[Part] = []
+        self.functions: dict[str, Any] = {}
+        self.shared, self.own = _Memory("shared"), _Memory("own")
+        self._symbol, self._parameters, self._packed = symbol, parameters, packed
+        wrappers, statements = _unwrapped(_compute_body(packed.body))
+        if any(_is_parallel(statement) for statement in statements) and not any(_reads(statement) for statement in statements):
+            self._cut(wrappers, statements)
+        else:
+            body = _sequence([_replaced(statement, self.shared.declared) for statement in statements])
+            self._add(wrappers, [], body, 0)
+
+    def _cut(self, wrappers: Sequence[Any], statements: Sequence[Any]) -> None:
+        """One part for every parallel loop, and one for all between two of them; each repeats the declarations before it."""
+        from tvm import tirx
+
+        declared: list[Any] = []
+        serial: list[Any] = []
+        for statement in [*statements, None]:
+            if statement is not None and not _is_parallel(statement):
+                serial.append(self._outside(statement))
+                continue
+            names = [each for each in serial if isinstance(each, tirx.DeclBuffer | tirx.Bind)]
+            if any(not isinstance(each, tirx.DeclBuffer | tirx.Bind | tirx.AllocBuffer) for each in serial):
+                self._add(wrappers, declared, _sequence(serial), 0)
+            declared += names
+            serial = []
+            if statement is not None:
+                self._add_loop(wrappers, declared, statement)
+
+    def _outside(self, statement: Any) -> Any:
+        """A statement between loops; a buffer there may be read by any part behind, unless it stands for registers."""
+        from tvm import tirx
+
+        if isinstance(statement, tirx.AllocBuffer) and _REGISTERS not in statement.annotations:
+            return self.shared.declared(statement.buffer)
+        return _replaced(statement, self.shared.declared)
+
+    def _add_loop(self, wrappers: Sequence[Any], declared: Sequence[Any], loop: Any) -> None:
+        from tvm import tirx
+
+        begin, end, index = (tirx.Var(name, "int32") for name in ("begin", "end", "index"))
+        inner = _sequence([tirx.Bind(loop.loop_var, loop.min + begin + index), _replaced(loop.body, self.own.declared)])
+        body = tirx.For(index, 0, end - begin, tirx.ForKind.SERIAL, inner)
+        self._add(wrappers, declared, body, int(loop.extent), (begin, end))
+
+    def _add(self, wrappers: Sequence[Any], declared: Sequence[Any], body: Any, extent: int, span: Sequence[Any] = ()) -> None:
+        """A function of this body."""
+        from tvm import tirx
+
+        symbol = f"{self._symbol}_part{len(self.parts)}"
+        pointers = [_pointer(parameter.name) for parameter in self._parameters]
+        arguments = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(self._parameters, pointers, strict=True)]
+        for wrapper in reversed(wrappers):
+            body = tirx.AttrStmt(wrapper.node, wrapper.attr_key, wrapper.value, body)
+        whole = _sequence([*arguments, *declared, body])
+        for buffer in (*self._parameters, *self.shared.buffers, *self.own.buffers):
+            whole = tirx.AttrStmt(buffer, "storage_alignment", tirx.IntImm("int32", ALIGNMENT), whole)
+        bounds = span or [tirx.Var(name, "int32") for name in ("begin", "end")]
+        function = tirx.PrimFunc([*pointers, self.shared.pointer, self.own.pointer, *bounds], whole)
+        attributes = {"global_symbol": symbol, "target": self._packed.attrs["target"], "tirx.noalias": True, "calling_conv": 0}
+        self.functions[symbol] = function.with_attr(attributes)
+        self.parts.append(Part(symbol, extent))
+
+
+def _compute_body(statement: Any) -> Any:
+    """What is left of the kernel behind the checks of its arguments."""
+    found = next((each for each in _walk(statement) if getattr(each, "attr_key", "") == "compute_scope"), None)
+    assert found is not None, "MakePackedAPI has left no compute_scope"
+    return found.body
+
+
+def _walk(statement: Any) -> Iterator[Any]:
+    yield statement
+    for inner in getattr(statement, "seq", [statement.body] if hasattr(statement, "body") else []):
+        yield from _walk(inner)
+
+
+def _unwrapped(body: Any) -> tuple[list[Any], list[Any]]:
+    """Attributes around a body, and its statements."""
+    from tvm import tirx
+
+    wrappers = []
+    while isinstance(body, tirx.AttrStmt):
+        wrappers.append(body)
+        body = body.body
+    return wrappers, list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+
+
+def _is_parallel(statement: Any) -> bool:
+    from tvm import tirx
+
+    return isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.PARALLEL
+
+
+def _reads(statement: Any) -> bool:
+    """Whether it names an element of a buffer, which a part may write: such a name cannot be repeated in another."""
+    from tvm import tirx
+
+    return isinstance(statement, tirx.Bind) and "[" in str(statement.value)
+
+
+def _replaced(statement: Any, declared: Callable[[Any], Any]) -> Any:
+    """The statement with memory that was given instead of allocations, and with loops that nobody shares."""
+    from tvm import tirx
+
+    if isinstance(statement, tirx.AllocBuffer):
+        local = _REGISTERS in statement.annotations or _bytes_of(statement.buffer) < _STACK_BYTES
+        return statement if local else declared(statement.buffer)
+    if isinstance(statement, tirx.SeqStmt):
+        return _sequence([_replaced(each, declared) for each in statement.seq])
+    if isinstance(statement, tirx.For):
+        kind = tirx.ForKind.SERIAL if _is_parallel(statement) else statement.kind
+        body = _replaced(statement.body, declared)
+        return tirx.For(statement.loop_var, statement.min, statement.extent, kind, body, annotations=statement.annotations)
+    if isinstance(statement, tirx.AttrStmt):
+        return tirx.AttrStmt(statement.node, statement.attr_key, statement.value, _replaced(statement.body, declared))
+    if isinstance(statement, tirx.IfThenElse):
+        otherwise = statement.else_case and _replaced(statement.else_case, declared)
+        return tirx.IfThenElse(statement.condition, _replaced(statement.then_case, declared), otherwise)
+    return statement
+
+
+def _sequence(statements: Sequence[Any]) -> Any:
+    from tvm import tirx
+
+    return statements[0] if len(statements) == 1 else tirx.SeqStmt(list(statements))
+
+
+def _pointer(name: str) -> Any:
+    import tvm
+    from tvm.ir import PointerType, PrimType
+
+    return tvm.tirx.Var(name, PointerType(PrimType("float32")))
+
+
+def _at(pointer: Any, offset: int, buffer: Any) -> Any:
+    """A pointer to a buffer's elements, `offset` bytes behind another pointer."""
+    from tvm.tirx.buffer import buffer_data_pointer_type
+    from tvm.tirx.script import builder as T  # noqa: N812
+
+    return T.reinterpret(buffer_data_pointer_type(buffer), T.handle_add_byte_offset(pointer, offset))
+
+
+def _bytes_of(buffer: Any) -> int:
+    return math.prod(int(extent) for extent in buffer.shape) * np.dtype(str(buffer.dtype)).itemsize

@@ -1,0 +1,121 @@
+"""A lowered network as a straight list of kernel calls: what the library runs, with every buffer by number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.system.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor of the network, contiguous.
+
+    Attributes:
+        kind: the caller's, a constant, or what a kernel writes.
+        shape, dtype: its extents and NumPy's name of its elements.
+        data: a constant's elements; `None` for the others.
+    """
+
+    kind: Literal["input", "constant", "result"]
+    shape: tuple[int, ...]
+    dtype: str
+    data: Array | None = None
+
+    @property
+    def bytes(self) -> int:
+        """In memory."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a kernel: `symbol` names its function, `arguments` what it reads and `result` what it writes, as numbers of values."""
+
+    symbol: str
+    arguments: tuple[int, ...]
+    result: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """The calls in execution order.
+
+    Attributes:
+        values: every tensor once; a reshaped one is the same.
+        inputs, outputs: numbers of the caller's tensors, in the caller's order.
+        functions: a TIR function for every symbol that is called.
+    """
+
+    values: tuple[Value, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    calls: tuple[Call, ...]
+    functions: Mapping[str, Any]
+
+
+def read_program(module: Any) -> Program:
+    """Read `main` of a module that `graph.network.lower` returned; `UserError` for an output that no kernel writes."""
+    reader = _Reader(module)
+    main = module["main"]
+    reader.inputs.extend(reader.added(parameter, "input") for parameter in main.params)
+    for binding in bindings_of(main):
+        reader.bind(binding.var, binding.value)
+    result = main.body.body
+    outputs = tuple(reader.number(field) for field in getattr(result, "fields", [result]))
+    if len(set(outputs)) < len(outputs) or any(reader.values[output].kind != "result" for output in outputs):
+        raise UserError(
+            "an output of the network is one of its inputs, a constant, or another output.", "Leave it out, or compile with --format vm."
+        )
+    functions = {call.symbol: module[call.symbol] for call in reader.calls}
+    return Program(tuple(reader.values), tuple(reader.inputs), outputs, tuple(reader.calls), functions)
+
+
+class _Reader:
+    """Numbers the values of `main` while its bindings are read."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.values: list[Value] = []
+        self.inputs: list[int] = []
+        self.calls: list[Call] = []
+        self._numbers: dict[Any, int] = {}
+
+    def added(self, variable: Any, kind: Literal["input", "result"]) -> int:
+        """A new value for a variable."""
+        shape = tuple(int(extent) for extent in variable.ty.shape)
+        self.values.append(Value(kind, shape, str(variable.ty.dtype)))
+        self._numbers[variable] = len(self.values) - 1
+        return len(self.values) - 1
+
+    def number(self, expression: Any) -> int:
+        """The value of a variable, or of a constant."""
+        from tvm import relax
+
+        if isinstance(expression, relax.Var):
+            return self._numbers[expression]
+        data = expression.value.numpy()
+        self.values.append(Value("constant", data.shape, str(data.dtype), data))
+        return len(self.values) - 1
+
+    def bind(self, variable: Any, value: Any) -> None:
+        """One binding: a kernel's call, a view, or another name."""
+        from tvm import relax
+
+        name = getattr(getattr(value, "op", None), "name", "")
+        if name == "relax.call_tir":
+            arguments = tuple(self.number(argument) for argument in value.args[1].fields)
+            self.calls.append(Call(value.args[0].name_hint, arguments, self.added(variable, "result")))
+        elif name == "relax.reshape":
+            self._numbers[variable] = self.number(value.args[0])
+        elif isinstance(value, relax.Call):
+            raise AssertionError(f"{name or value.op} is neither a kernel nor a view")
+        else:
+            self._numbers[variable] = self.number(value)

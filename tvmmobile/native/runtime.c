@@ -1,0 +1,354 @@
+/* Runs a compiled network: checks, threads, and the loop over its steps. The generated file that includes this one has defined
+ *
+ *   MODEL(name)         the public name of a function
+ *   description         what MODEL(describe) returns
+ *   steps, STEPS        what to run, in order, and how many
+ *   typedefs Frame and Step below, which it uses: it includes this file twice, the first time for the types alone.
+ *
+ * Nothing here is written but what the caller provides: the instance, the workspace and the outputs.
+ */
+#ifndef RUNTIME_TYPES
+#define RUNTIME_TYPES
+
+/* What a run works on. */
+typedef struct Frame {
+  const void *const *inputs;
+  void *const *outputs;
+  unsigned char *workspace;
+} Frame;
+
+/* A part of a kernel with its buffers: iterations `begin` to `end`, by the thread that is number `lane`. */
+typedef void (*Body)(const Frame *frame, uint32_t lane, int32_t begin, int32_t end);
+typedef struct Step {
+  Body body;
+  int32_t extent;   /* iterations that threads share; 0: one thread does it */
+  uint8_t by_last;  /* that one is the last, which has the least to do of the kernel's loops */
+  uint8_t finishes; /* what follows reads what was written up to here */
+} Step;
+
+#else
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#define MAGIC UINT64_C(0x74766d6d6f62696c)
+#define MOST_THREADS 32
+#define MOST_CPUS 64
+#define DEFAULT_SPINS 20000
+#define LINE 64
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#if defined(__aarch64__)
+static long system_call(long number, long a, long b, long c, long d) {
+  register long x8 __asm__("x8") = number;
+  register long x0 __asm__("x0") = a;
+  register long x1 __asm__("x1") = b;
+  register long x2 __asm__("x2") = c;
+  register long x3 __asm__("x3") = d;
+  __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
+  return x0;
+}
+#else
+extern long syscall(long number, ...);
+#define system_call syscall
+#endif
+#endif
+
+/* From the process, if its loader shows them. */
+extern int pthread_create(unsigned long *, const void *, void *(*)(void *), void *) __attribute__((weak));
+extern int pthread_join(unsigned long, void **) __attribute__((weak));
+
+/* A number that threads wait for. */
+typedef struct Gate {
+  _Alignas(LINE) atomic_uint value;
+  atomic_uint sleepers;
+} Gate;
+
+/* A thread of the library. */
+typedef struct Worker {
+  struct Instance *instance;
+  unsigned long thread;
+} Worker;
+
+typedef struct Instance {
+  uint64_t magic;
+  void *self; /* where it was initialised */
+  tvmmobile_parallel parallel;
+  void *pool;
+  tvmmobile_join join;
+  uint64_t cpus;
+  uint32_t threads, spins;
+  uint32_t started;
+  const Frame *frame; /* of the run that the threads take part in */
+  atomic_uint starting; /* numbers the threads as they start */
+  atomic_bool taken;    /* the threads belong to a run */
+  Gate begun;           /* run number × LANES + its threads; 0 threads: end */
+  atomic_uint arrived;  /* at the barrier */
+  Gate passed;          /* barriers */
+  unsigned long handles[MOST_THREADS];
+} Instance;
+
+_Static_assert(sizeof(Instance) + LINE <= sizeof(tvmmobile_instance), "raise tvmmobile_instance");
+#define LANES (2 * MOST_THREADS)
+
+static Instance *instance_in(tvmmobile_instance *memory) {
+  return (Instance *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);
+}
+
+static void relax(void) {
+#if defined(__aarch64__)
+  __asm__ volatile("yield");
+#elif defined(__x86_64__)
+  __asm__ volatile("pause");
+#endif
+}
+
+/* Returns when the gate has another value than `old`. */
+static unsigned wait_for(Gate *gate, unsigned old, uint32_t spins) {
+  unsigned value;
+  for (;;) {
+    for (uint32_t spin = 0; spin < spins || spins == TVMMOBILE_ALWAYS_SPIN; ++spin) {
+      value = atomic_load(&gate->value);
+      if (value != old) return value;
+      relax();
+    }
+#if defined(__linux__)
+    atomic_fetch_add(&gate->sleepers, 1);
+    system_call(SYS_futex, (long)&gate->value, 128 /* FUTEX_WAIT_PRIVATE */, (long)old, 0L);
+    atomic_fetch_sub(&gate->sleepers, 1);
+#endif
+  }
+}
+
+static void open_gate(Gate *gate, unsigned value) {
+  atomic_store(&gate->value, value);
+#if defined(__linux__)
+  if (atomic_load(&gate->sleepers)) system_call(SYS_futex, (long)&gate->value, 129 /* FUTEX_WAKE_PRIVATE */, 0x7fffffffL, 0L);
+#endif
+}
+
+/* All `lanes` threads have come this far; a thread that need not know goes on. */
+static void barrier(Instance *self, uint32_t lanes, bool waits) {
+  unsigned before = atomic_load(&self->passed.value);
+  if (atomic_fetch_add(&self->arrived, 1) + 1 == lanes) {
+    atomic_store(&self->arrived, 0);
+    open_gate(&self->passed, before + 1);
+  } else if (waits) {
+    wait_for(&self->passed, before, self->spins);
+  }
+}
+
+/* What one of `lanes` threads does of a step. */
+static void do_share(const Step *step, const Frame *frame, uint32_t lane, uint32_t lanes) {
+  if (!step->extent) {
+    if (lane == (step->by_last ? lanes - 1 : 0)) step->body(frame, lane, 0, 0);
+    return;
+  }
+  int32_t share = (step->extent + (int32_t)lanes - 1) / (int32_t)lanes, begin = (int32_t)lane * share;
+  int32_t end = begin + share < step->extent ? begin + share : step->extent;
+  if (begin < end) step->body(frame, lane, begin, end);
+}
+
+/* One of `lanes` threads that run all steps side by side. */
+static void run_lane(Instance *self, uint32_t lane, uint32_t lanes) {
+  for (uint32_t i = 0; i < STEPS; ++i) {
+    do_share(&steps[i], self->frame, lane, lanes);
+    if (steps[i].finishes) barrier(self, lanes, lane == 0 || i + 1 < STEPS);
+  }
+}
+
+static void run_alone(const Frame *frame) {
+  for (uint32_t i = 0; i < STEPS; ++i) steps[i].body(frame, 0, 0, steps[i].extent);
+}
+
+/* A step for the caller's threads. */
+typedef struct Shared {
+  const Step *step;
+  const Frame *frame;
+  uint32_t lanes;
+} Shared;
+
+static void do_shared(void *data, uint32_t lane) {
+  const Shared *shared = data;
+  do_share(shared->step, shared->frame, lane, shared->lanes);
+}
+
+static void run_in_pool(Instance *self, const Frame *frame, uint32_t lanes) {
+  for (uint32_t i = 0; i < STEPS; ++i) {
+    Shared shared = {&steps[i], frame, lanes};
+    if (steps[i].extent)
+      self->parallel(self->pool, do_shared, &shared, lanes);
+    else
+      steps[i].body(frame, 0, 0, 0);
+  }
+}
+
+static void pin(uint64_t cpus, uint32_t lane) {
+#if defined(__linux__)
+  for (uint32_t cpu = 0; cpu < MOST_CPUS; ++cpu) {
+    if (!(cpus >> cpu & 1) || lane--) continue;
+    uint64_t mask = UINT64_C(1) << cpu;
+    system_call(SYS_sched_setaffinity, 0L, (long)sizeof mask, (long)&mask, 0L);
+    return;
+  }
+#endif
+}
+
+static void *work(void *argument) {
+  Instance *self = argument;
+  uint32_t lane = atomic_fetch_add(&self->starting, 1) + 1;
+  if (self->cpus) pin(self->cpus, lane);
+  for (unsigned seen = 0, now;; seen = now) {
+    now = wait_for(&self->begun, seen, self->spins);
+    if (now % LANES == 0) return 0;
+    if (lane < now % LANES) run_lane(self, lane, now % LANES);
+  }
+}
+
+#if defined(__linux__)
+/* The number in /sys/devices/system/cpu/cpuN/cpu_capacity, 0 if there is none. */
+static long capacity_of(uint32_t cpu) {
+  static const char before[] = "/sys/devices/system/cpu/cpu", after[] = "/cpu_capacity";
+  char path[sizeof before + sizeof after + 2], text[16];
+  size_t length = 0;
+  for (const char *from = before; *from; ++from) path[length++] = *from;
+  if (cpu >= 10) path[length++] = (char)('0' + cpu / 10);
+  path[length++] = (char)('0' + cpu % 10);
+  for (const char *from = after; *from; ++from) path[length++] = *from;
+  path[length] = 0;
+  long file = system_call(SYS_openat, -100L /* AT_FDCWD */, (long)path, 0L, 0L), value = 0;
+  if (file < 0) return 0;
+  long read = system_call(SYS_read, file, (long)text, (long)sizeof text, 0L);
+  system_call(SYS_close, file, 0L, 0L, 0L);
+  for (long i = 0; i < read && text[i] >= '0' && text[i] <= '9'; ++i) value = 10 * value + (text[i] - '0');
+  return value;
+}
+#endif
+
+/* The `count` CPUs of the largest capacity; 0 where the system does not say which those are. */
+static uint64_t big_cores(uint32_t count) {
+  uint64_t found = 0;
+#if defined(__linux__)
+  long capacities[MOST_CPUS];
+  for (uint32_t cpu = 0; cpu < MOST_CPUS; ++cpu) capacities[cpu] = capacity_of(cpu);
+  for (; count; --count) {
+    uint32_t best = 0;
+    for (uint32_t cpu = 1; cpu < MOST_CPUS; ++cpu)
+      if (capacities[cpu] > capacities[best]) best = cpu;
+    if (!capacities[best]) break;
+    found |= UINT64_C(1) << best;
+    capacities[best] = 0;
+  }
+#endif
+  (void)count;
+  return found;
+}
+
+static bool ready(const tvmmobile_instance *memory, const Instance *self) {
+  return self->magic == MAGIC && self->self == (const void *)memory;
+}
+
+static int stop(Instance *self, int code) {
+  self->magic = 0;
+  if (self->started) open_gate(&self->begun, (atomic_load(&self->begun.value) / LANES + 1) * LANES);
+  for (uint32_t i = 0; i < self->started; ++i) self->join(self->handles[i], 0);
+  return code;
+}
+
+static int start(Instance *self, const tvmmobile_options *options) {
+  tvmmobile_create create = options->create ? options->create : pthread_create;
+  self->join = options->join ? options->join : pthread_join;
+  if (!create || !self->join) return TVMMOBILE_NO_THREADS;
+  for (; self->started + 1 < self->threads; ++self->started)
+    if (create(&self->handles[self->started], 0, work, self)) return TVMMOBILE_NO_THREADS;
+  return TVMMOBILE_OK;
+}
+
+PUBLIC const tvmmobile_description *MODEL(describe)(void) { return &description; }
+
+PUBLIC int MODEL(init)(uint32_t interface, tvmmobile_instance *memory, const tvmmobile_options *given) {
+  static const tvmmobile_options defaults;
+  const tvmmobile_options *options = given ? given : &defaults;
+  if (interface != TVMMOBILE_INTERFACE) return TVMMOBILE_VERSION;
+  if (!memory) return TVMMOBILE_NULL;
+  if ((uintptr_t)memory % sizeof(uint64_t)) return TVMMOBILE_ALIGNMENT;
+  Instance *self = instance_in(memory);
+  if (ready(memory, self)) return TVMMOBILE_IN_USE;
+  uint32_t threads = options->threads ? options->threads : 1;
+  if (threads > description.threads || threads > MOST_THREADS) return TVMMOBILE_THREADS;
+  for (uint32_t i = 0; i < sizeof memory->state / sizeof *memory->state; ++i) memory->state[i] = 0;
+  self->threads = threads;
+  self->spins = options->spins ? options->spins : DEFAULT_SPINS;
+  self->parallel = options->parallel;
+  self->pool = options->pool;
+  self->cpus = options->cpus || !(options->flags & TVMMOBILE_BIG_CORES) ? options->cpus : big_cores(threads);
+  self->self = memory;
+  int code = threads > 1 && !self->parallel ? start(self, options) : TVMMOBILE_OK;
+  if (code) return stop(self, code);
+  self->magic = MAGIC;
+  return TVMMOBILE_OK;
+}
+
+static int check(const tvmmobile_tensor *tensors, const void *const *pointers, uint32_t count) {
+  (void)tensors;
+  if (!pointers) return TVMMOBILE_NULL;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (!pointers[i]) return TVMMOBILE_NULL;
+    if ((uintptr_t)pointers[i] % LINE) return TVMMOBILE_ALIGNMENT;
+  }
+  return TVMMOBILE_OK;
+}
+
+PUBLIC int MODEL(run)(tvmmobile_instance *memory, const void *const *inputs, void *const *outputs, void *workspace, size_t bytes,
+                      uint32_t threads) {
+  if (!memory) return TVMMOBILE_NULL;
+  if ((uintptr_t)memory % sizeof(uint64_t)) return TVMMOBILE_ALIGNMENT;
+  Instance *self = instance_in(memory);
+  if (!ready(memory, self)) return TVMMOBILE_UNREADY;
+  int code = check(description.inputs, inputs, description.input_count);
+  if (!code) code = check(description.outputs, (const void *const *)outputs, description.output_count);
+  if (!code && description.workspace_bytes) code = check(0, (const void *const *)&workspace, 1);
+  if (code) return code;
+  if (bytes < description.workspace_bytes) return TVMMOBILE_WORKSPACE;
+  uint32_t lanes = threads ? threads : self->threads;
+  if (lanes > self->threads) return TVMMOBILE_THREADS;
+  Frame frame = {inputs, outputs, workspace};
+  if (lanes == 1) {
+    run_alone(&frame);
+  } else if (self->parallel) {
+    run_in_pool(self, &frame, lanes);
+  } else if (atomic_exchange(&self->taken, true)) {
+    run_alone(&frame); /* another run has the threads: the result is the same */
+  } else {
+    self->frame = &frame;
+    open_gate(&self->begun, (atomic_load(&self->begun.value) / LANES + 1) * LANES + lanes);
+    run_lane(self, 0, lanes);
+    atomic_store(&self->taken, false);
+  }
+  return TVMMOBILE_OK;
+}
+
+PUBLIC int MODEL(free)(tvmmobile_instance *memory) {
+  if (!memory) return TVMMOBILE_NULL;
+  if ((uintptr_t)memory % sizeof(uint64_t)) return TVMMOBILE_ALIGNMENT;
+  Instance *self = instance_in(memory);
+  return ready(memory, self) ? stop(self, TVMMOBILE_OK) : TVMMOBILE_UNREADY;
+}
+
+PUBLIC const char *MODEL(message)(int code) {
+  switch (code) {
+    case TVMMOBILE_OK: return "no error";
+    case TVMMOBILE_VERSION: return "the program was compiled with the header of another interface version";
+    case TVMMOBILE_NULL: return "a pointer is null";
+    case TVMMOBILE_ALIGNMENT: return "a buffer does not begin at a multiple of 64 bytes, or the instance of 8";
+    case TVMMOBILE_WORKSPACE: return "the workspace is smaller than the description's workspace_bytes";
+    case TVMMOBILE_UNREADY: return "the instance was not initialised, was freed, or was moved";
+    case TVMMOBILE_IN_USE: return "the instance is initialised already: free it first";
+    case TVMMOBILE_THREADS: return "more threads than the library was compiled for, or than init was asked for";
+    case TVMMOBILE_NO_THREADS: return "threads cannot be started: give the options create and join, or parallel";
+    default: return "unknown error code";
+  }
+}
+
+#endif

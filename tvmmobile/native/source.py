@@ -1,0 +1,158 @@
+"""The C text of a library: its header, and the file that lists its steps and includes `runtime.c`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvmmobile.native.layout import Layout
+from tvmmobile.native.memory import ALIGNMENT
+from tvmmobile.native.parts import Kernel
+from tvmmobile.native.program import Call, Program
+
+_HERE = Path(__file__).parent
+INTERFACE, RUNTIME = _HERE / "interface.h", _HERE / "runtime.c"
+#: What the axes of tensors are, by how many there are.
+LAYOUTS = {2: "NC", 4: "NCHW"}
+
+
+@dataclass(frozen=True)
+class Port:
+    """What the description says of an input or output besides its shape: its name, and what its axes are, e.g. `NCHW`."""
+
+    name: str
+    layout: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a library says of itself.
+
+    Attributes:
+        prefix: of its functions, a C identifier.
+        name: of the network.
+        version: of this compiler.
+        core: that its kernels were tuned for.
+        threads: that the work is divided among.
+        inputs, outputs: in the caller's order.
+    """
+
+    prefix: str
+    name: str
+    version: str
+    core: str
+    threads: int
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+def prefix_of(name: str) -> str:
+    """A network's name as a C identifier."""
+    identifier = re.sub(r"[^0-9A-Za-z]", "_", name)
+    return identifier if identifier[:1].isalpha() else f"net_{identifier}"
+
+
+def header_text(description: Description) -> str:
+    """The header of a library."""
+    guard, prefix = f"{description.prefix.upper()}_H", description.prefix
+    return f"""/* {description.name} for {description.core}, compiled by tvmmobile {description.version}. docs/c-library.md explains it. */
+#ifndef {guard}
+#define {guard}
+
+{INTERFACE.read_text(encoding="utf-8")}
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* The network's inputs, outputs and needs. */
+const tvmmobile_description *{prefix}_describe(void);
+/* Pass TVMMOBILE_INTERFACE; options may be null. Starts the threads asked for. */
+int {prefix}_init(uint32_t interface, tvmmobile_instance *instance, const tvmmobile_options *options);
+/* Allocates and locks nothing. Threads may run one instance at once, each with a workspace of its own. threads: 0 is all of init's. */
+int {prefix}_run(tvmmobile_instance *instance, const void *const *inputs, void *const *outputs, void *workspace, size_t workspace_bytes,
+    uint32_t threads);
+/* Ends its threads, while nothing runs. */
+int {prefix}_free(tvmmobile_instance *instance);
+/* What an error code means, in a sentence. */
+const char *{prefix}_message(int code);
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def source_text(description: Description, program: Program, kernels: Mapping[str, Kernel], layout: Layout, separate: frozenset[str]) -> str:
+    """The C file of a library; `separate` are kernels whose parts write different outputs, and need not wait for each other."""
+    lines = [
+        f"/* {description.name}: its kernels in order. */",
+        f'#include "{description.prefix}.h"',
+        f"#define MODEL(name) {description.prefix}_##name",
+        '#define PUBLIC __attribute__((visibility("default")))',
+        '#include "runtime.c" /* its types */',
+        "",
+        'extern const unsigned char weights[] __attribute__((visibility("hidden")));',
+    ]
+    for kernel, call in {call.symbol: (kernels[call.symbol], call) for call in program.calls}.values():
+        pointers = ", ".join(["const void *"] * len(call.arguments) + ["void *"] * 3)
+        lines += [f"extern void {part.symbol}({pointers}, int32_t, int32_t);" for part in kernel.parts]
+    lines.append("")
+    rows = []
+    for number, call in enumerate(program.calls):
+        kernel = kernels[call.symbol]
+        for place, part in enumerate(kernel.parts):
+            name = f"step{number}_{place}"
+            lines += _step(name, part.symbol, list(_arguments(program, layout, number, call, kernel)))
+            ends = place + 1 == len(kernel.parts) or call.symbol not in separate
+            by_last = part.extent == 0 and call.symbol in separate and len(kernel.parts) > 1
+            rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}}},")
+    lines += ["", "static const Step steps[] = {", *rows, "};", f"#define STEPS {len(rows)}u", ""]
+    lines += [*_described(description, program, layout), "", '#include "runtime.c"', ""]
+    return "\n".join(lines)
+
+
+def _step(name: str, symbol: str, arguments: Sequence[str]) -> Iterator[str]:
+    yield f"static void {name}(const Frame *frame, uint32_t lane, int32_t begin, int32_t end) {{"
+    yield "  (void)frame, (void)lane;"
+    yield f"  {symbol}({', '.join(arguments)}, begin, end);"
+    yield "}"
+
+
+def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel: Kernel) -> Iterator[str]:
+    """Where a call's tensors and memory lie, as C."""
+    for value in (*call.arguments, call.result):
+        if value in program.inputs:
+            yield f"frame->inputs[{program.inputs.index(value)}]"
+        elif value in program.outputs:
+            yield f"frame->outputs[{program.outputs.index(value)}]"
+        elif program.values[value].kind == "constant":
+            yield f"weights + {layout.constants[value]}"
+        else:
+            yield f"frame->workspace + {layout.tensors[value]}"
+    shared = layout.scratch[number]
+    yield f"frame->workspace + {shared}" if kernel.shared_bytes else "0"
+    own = shared + kernel.shared_bytes
+    yield f"frame->workspace + {own} + lane * {kernel.own_bytes}u" if kernel.own_bytes else "0"
+
+
+def _described(description: Description, program: Program, layout: Layout) -> Iterator[str]:
+    """The description and its tensors."""
+    for kind, ports, values in (("input", description.inputs, program.inputs), ("output", description.outputs, program.outputs)):
+        for number, value in enumerate(values):
+            extents = ", ".join(map(str, program.values[value].shape))
+            yield f"static const int64_t {kind}{number}_shape[] = {{{extents}}};"
+        yield f"static const tvmmobile_tensor {kind}s[] = {{"
+        for number, (port, value) in enumerate(zip(ports, values, strict=True)):
+            tensor = program.values[value]
+            words = ", ".join(map(json.dumps, (port.name, tensor.dtype, port.layout)))
+            yield f"    {{{words}, {kind}{number}_shape, {len(tensor.shape)}, 0, {tensor.bytes}, 0, 0, 0}},"
+        yield "};"
+    words = ", ".join(map(json.dumps, (description.name, description.version, description.core)))
+    counts = f"{len(program.inputs)}, {len(program.outputs)}, {layout.workspace_bytes}, {len(layout.weights)}, {ALIGNMENT}"
+    yield "static const tvmmobile_description description = {"
+    yield f"    TVMMOBILE_INTERFACE, {description.threads}, {words}, inputs, outputs, {counts}}};"
