@@ -88,8 +88,10 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
 
     folder = tmp_path_factory.mktemp("guest")
     network = prepared(two_blocks(), (1, 3, 16, 16))
-    module = lower(network, kernels_of(network, threads=THREADS))
-    write_library(module, TARGET, description(), folder / f"{STEM}.so", archive=True)
+    kernels = kernels_of(network, threads=THREADS)
+    module = lower(network, kernels)
+    separate = frozenset(kernel.task.symbol for kernel in kernels)
+    write_library(module, TARGET, description(), folder / f"{STEM}.so", True, separate)
     with pass_context():
         export(relax.build(module, target=make_target(TARGET)), folder / "vm.so", "aarch64-linux-gnu-gcc")
     image = np.random.default_rng(2).normal(size=(1, 3, 16, 16)).astype(np.float32)

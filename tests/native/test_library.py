@@ -52,9 +52,10 @@ class Built:
 
 def built(network: nn.Module, folder: Path, threads: int = 1, choice: int = 0) -> Built:
     read = prepared(network, SHAPE)
-    module = lower(read, kernels_of(read, choice, threads))
+    kernels = kernels_of(read, choice, threads)
+    module, separate = lower(read, kernels), frozenset(kernel.task.symbol for kernel in kernels)
     image = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
-    write_host_library(module, folder / "net.so", threads, archive=True)
+    write_host_library(module, folder / "net.so", threads, archive=True, separate=separate)
     return Built(folder / "net.so", image, run_lowered(module, image, folder / "vm.so"))
 
 

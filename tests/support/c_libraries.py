@@ -121,6 +121,14 @@ def describe(threads: int = 1, inputs: int = 1, outputs: int = 1) -> Description
     return Description(PREFIX, "net", "0", "host", threads, *ports)
 
 
-def write_host_library(module: Any, path: Path, threads: int = 1, inputs: int = 1, outputs: int = 1, archive: bool = False) -> Written:
+def write_host_library(
+    module: Any,
+    path: Path,
+    threads: int = 1,
+    inputs: int = 1,
+    outputs: int = 1,
+    archive: bool = False,
+    separate: frozenset[str] = frozenset(),
+) -> Written:
     """Write the library of a lowered module for this machine; each needs a path of its own."""
-    return write_library(module, HOST, describe(threads, inputs, outputs), path, archive)
+    return write_library(module, HOST, describe(threads, inputs, outputs), path, archive, separate)

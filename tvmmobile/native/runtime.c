@@ -55,21 +55,15 @@ extern long syscall(long number, ...);
 #endif
 #endif
 
-/* From the process, if its loader shows them. */
-extern int pthread_create(unsigned long *, const void *, void *(*)(void *), void *) __attribute__((weak));
-extern int pthread_join(unsigned long, void **) __attribute__((weak));
+/* From the process, if its loader shows them; null if not. */
+extern int process_create(unsigned long *, const void *, void *(*)(void *), void *) __asm__("pthread_create") __attribute__((weak));
+extern int process_join(unsigned long, void **) __asm__("pthread_join") __attribute__((weak));
 
 /* A number that threads wait for. */
 typedef struct Gate {
   _Alignas(LINE) atomic_uint value;
   atomic_uint sleepers;
 } Gate;
-
-/* A thread of the library. */
-typedef struct Worker {
-  struct Instance *instance;
-  unsigned long thread;
-} Worker;
 
 typedef struct Instance {
   uint64_t magic;
@@ -257,8 +251,8 @@ static int stop(Instance *self, int code) {
 }
 
 static int start(Instance *self, const tvmmobile_options *options) {
-  tvmmobile_create create = options->create ? options->create : pthread_create;
-  self->join = options->join ? options->join : pthread_join;
+  tvmmobile_create create = options->create ? options->create : process_create;
+  self->join = options->join ? options->join : process_join;
   if (!create || !self->join) return TVMMOBILE_NO_THREADS;
   for (; self->started + 1 < self->threads; ++self->started)
     if (create(&self->handles[self->started], 0, work, self)) return TVMMOBILE_NO_THREADS;

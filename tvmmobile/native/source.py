@@ -105,11 +105,11 @@ def source_text(description: Description, program: Program, kernels: Mapping[str
     rows = []
     for number, call in enumerate(program.calls):
         kernel = kernels[call.symbol]
+        apart = call.symbol in separate and len(kernel.parts) > 1 and not kernel.shared_bytes
         for place, part in enumerate(kernel.parts):
             name = f"step{number}_{place}"
             lines += _step(name, part.symbol, list(_arguments(program, layout, number, call, kernel)))
-            ends = place + 1 == len(kernel.parts) or call.symbol not in separate
-            by_last = part.extent == 0 and call.symbol in separate and len(kernel.parts) > 1
+            by_last, ends = apart and not part.extent, not apart or place + 1 == len(kernel.parts)
             rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}}},")
     lines += ["", "static const Step steps[] = {", *rows, "};", f"#define STEPS {len(rows)}u", ""]
     lines += [*_described(description, program, layout), "", '#include "runtime.c"', ""]

@@ -1,0 +1,51 @@
+"""The C part alone, under sanitizers: no race, no byte beside, nothing undefined, and every run right."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+SOURCE = Path(__file__).with_name("team.c")
+
+
+@pytest.fixture(scope="module", params=["thread", "address,undefined", ""])
+def team(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`team.c`, built with a sanitizer or none."""
+    program = tmp_path_factory.mktemp("team") / "team"
+    sanitizer = [f"-fsanitize={request.param}", "-fno-sanitize-recover=all"] if request.param else []
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-tsan"]
+    command = [
+        "gcc",
+        "-std=gnu11",
+        "-O1",
+        "-g",
+        *warnings,
+        *sanitizer,
+        f"-I{REPOSITORY}/tvmmobile/native",
+        SOURCE,
+        "-pthread",
+        "-o",
+        program,
+    ]
+    subprocess.run(command, check=True)
+    return program
+
+
+def said(program: Path, runs: int, threads: int, spins: int, shared: bool) -> str:
+    """What it prints, and how it ended if not well."""
+    words = [str(program), *map(str, (runs, threads, spins, int(shared)))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    return done.stdout + done.stderr + (f"exit code {done.returncode}" if done.returncode else "")
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+@pytest.mark.parametrize(("threads", "spins"), [(1, 0), (2, 1), (4, 100)])
+def test_eight_callers(team: Path, threads: int, spins: int, shared: bool) -> None:
+    assert said(team, 60, threads, spins, shared) == ""
+
+
+def test_ten_thousand_runs(team: Path) -> None:
+    assert said(team, 1250, 2, 1, False) == ""
