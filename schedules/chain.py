@@ -92,7 +92,8 @@ class Chain(Template):
         numbers = _blocks_within(layers, task, small) if len(options["blocks"]) > 1 else options["blocks"]
         blocks = min(numbers, key=lambda blocks: abs(whole / blocks - small / 2))
         usual = {"strip": 1, "parts": parts, "blocks": blocks, "rows": 7, "columns": 2 * lanes, "order": 0, "dw_rows": 1, "dw_columns": 7}
-        usual |= {"image_pixels": 2, "image_columns": 8 * lanes, "gather": 1}
+        image = (4, 4 * lanes) if task.machine.in_order else (2, 8 * lanes)
+        usual |= {"image_pixels": image[0], "image_columns": image[1], "gather": 1}
         return Space(self.name, self.version, options, _Fits(layers, task, options), usual, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:

@@ -12,7 +12,7 @@ from tvmmobile.schedules.chain_memory import arrange
 from tvmmobile.schedules.chain_place import Moment, Place, Taps
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, cut, share, taps_along
 from tvmmobile.schedules.epilogue import Epilogue, Spot, constant_shapes
-from tvmmobile.schedules.in_order_block import multiply_window
+from tvmmobile.schedules.in_order_block import multiply_image, multiply_window
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
 
@@ -92,8 +92,11 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
     left = column * stride - layer.padding[1]
     # With all input channels unrolled LLVM hoists weights out of the loop over pixels, and spills them.
     with place.kernel.loop(layer.in_channels) as plane:
-        for tap_y in taps_y:
-            line = (plane * layer.height + row * layer.stride[0] - layer.padding[0] + tap_y) * layer.width + left
+        lines = [(plane * layer.height + row * layer.stride[0] - layer.padding[0] + tap) * layer.width + left for tap in taps_y]
+        own = weights + channel * (layer.in_channels * size) + (plane * size + taps_y.start * layer.kernel[1]) * width
+        places = [(place.data, line + window[0]) for line in lines]
+        done = kernel.inner and multiply_image(kernel, acc, (taps_y, taps_x, width), layer, window, places, (buffer, own))
+        for tap_y, line in () if done else zip(taps_y, lines, strict=True):
             for tap_x, j in itertools.product(range(layer.kernel[1]), range(0, width, kernel.lanes)):
                 number = plane * size + tap_y * layer.kernel[1] + tap_x
                 values = kernel.load(buffer, weights + channel * (layer.in_channels * size) + number * width + j)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, partition, tiles
 from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, panel_spots
-from tvmmobile.schedules.in_order_block import Multiplication, VectorPlace, multiply_in_order
+from tvmmobile.schedules.in_order_block import multiply_image
 from tvmmobile.schedules.matmul import Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, THREADS, Template, layer_of
@@ -168,23 +167,11 @@ class _Nest:
         segment: tuple[int, int],
     ) -> bool:
         """Emit a plane's multiplications in our own order; false, and nothing emitted, where they have none."""
-        layer, lanes, size, (low, high) = self.layer, self.kernel.lanes, self.kernel.bytes, segment
-        if high - low < lanes:
-            return False
-        found, taps = [], range(*row_run.taps[0])
-        for tap_y, tap_x, j in itertools.product(taps, range(layer.kernel[1]), range(width // lanes)):
-            for x in range(pixel_run.size):
-                if pixel_run.taps[x][0] <= tap_x < pixel_run.taps[x][1]:
-                    offset = x * layer.stride[1] + tap_x
-                    vector = min(low + (offset - low) // lanes * lanes, high - lanes)
-                    tap = (tap_y - taps.start) * layer.kernel[1] + tap_x
-                    w = VectorPlace(len(taps), (tap * width + j * lanes) * size)
-                    a = VectorPlace(tap_y - taps.start, (vector - low) * size)
-                    found.append(Multiplication(x * width // lanes + j, w, a, offset - vector))
+        layer, taps = self.layer, range(*row_run.taps[0])
         places = []
         for tap_y in taps:
             y = row * layer.stride[0] - layer.padding[0] + tap_y
             start = (plane * layer.height + y) * layer.width + pixel * layer.stride[1] - layer.padding[1]
-            places.append((self.data, start + low))
+            places.append((self.data, start + segment[0]))
         first = weights + (plane * layer.kernel[0] + taps.start) * layer.kernel[1] * width
-        return multiply_in_order(self.kernel, acc, found, pixel_run.size * width // lanes, [*places, (self.weight, first)])
+        return multiply_image(self.kernel, acc, (taps, pixel_run.taps, width), layer, segment, places, (self.weight, first))

@@ -36,6 +36,11 @@ def region(kind: str, rng: random.Random) -> tuple[Layer, ...]:
         return (Conv2d(height, width, depth, channels, stride=(stride, stride), clamp=RELU6, in_layout=layouts[0], out_layout=layouts[1]),)
     if kind == "image":
         return (Conv2d(2 * height + 8, 2 * width + 8, 3, channels, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW"),)
+    if kind == "chain":
+        first = Conv2d(2 * height + 8, 2 * width + 8, 3, rng.choice((8, 32)), (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW")
+        rows, columns, count = first.out_height, first.out_width, first.out_channels
+        second = Conv2d(rows, columns, count, count, (3, 3), (1, 1), (1, 1, 1, 1), count, RELU6)
+        return first, second, *([Conv2d(rows, columns, count, channels, clamp=RELU6)] if rng.random() < 0.5 else [])
     if kind == "conv":
         return (Conv2d(height, width, depth, channels, (3, 3), (stride, stride), (1, 1, 1, 1), clamp=RELU6),)
     if kind == "strassen":
@@ -63,10 +68,10 @@ def check(kind: str, seed: int, agents: Agents) -> None:
         assert outcome.error is None, f"{task.name} {schedule}: {outcome.error}"
 
 
-KINDS = ("pointwise", "depthwise", "image", "conv", "strassen", "separable")
+KINDS = ("pointwise", "depthwise", "image", "chain", "conv", "strassen", "separable")
 
 
-@pytest.mark.parametrize("kind", KINDS[:3])
+@pytest.mark.parametrize("kind", KINDS[:4])
 def test_values(kind: str, agents: Agents) -> None:
     check(kind, 0, agents)
 
