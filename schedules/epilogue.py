@@ -105,6 +105,11 @@ class Epilogue(Ends):
     layer: SumLayer
     buffers: Mapping[str, Buffer]
 
+    @property
+    def begins_alike(self) -> bool:
+        """Whether the accumulators of a channel begin alike, whatever the pixel."""
+        return "residual" not in self.buffers
+
     def begin(self, spot: Spot) -> Expr:
         """The bias, and the residual where there is one."""
         bias = self._constant("bias", spot)

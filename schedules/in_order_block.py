@@ -127,7 +127,7 @@ class InOrderBlock:
         constraints += [str(n) for n in range(self.accumulators)] + ["r"] * self.bases
         inputs = [f"<4 x float> %v{n}" for n in range(self.accumulators)] + [f"ptr %b{n}" for n in range(self.bases)]
         parameters = ", ".join(["ptr %acc", *(f"ptr %b{n}" for n in range(self.bases))])
-        return inline_function(f"@{self.symbol}({parameters})", self.assembly(), kinds, constraints, inputs, self.accumulators)
+        return inline_function(f"@{self.symbol}({parameters})", self.assembly(), kinds, constraints, inputs, *[self.accumulators] * 2)
 
     def assembly(self) -> list[str]:
         """The instructions; registers are accumulators, vectors, temporary ones, then after as many inputs the pointers."""

@@ -28,6 +28,7 @@ class InOrderLoop:
         step_bytes: from one step of K to the next in W.
         block: passes in a block of A; 0 where all of K follows each other.
         jump_bytes: from a block's last four steps to the next block's first, in A.
+        alike: all rows' accumulators begin as the first row's: they are copied beside the first loads.
     """
 
     shape: TileShape
@@ -36,6 +37,7 @@ class InOrderLoop:
     step_bytes: int
     block: int = 0
     jump_bytes: int = 0
+    alike: bool = False
 
     @property
     def fits(self) -> bool:
@@ -48,7 +50,7 @@ class InOrderLoop:
     def symbol(self) -> str:
         """A name that says all of it."""
         rows, vectors, beside = self.shape.rows, self.shape.vectors, self.shape.beside
-        numbers = (rows, vectors, int(beside), self.passes, self.row_bytes, self.step_bytes, self.block, self.jump_bytes)
+        numbers = (rows, vectors, int(beside), self.passes, self.row_bytes, self.step_bytes, self.block, self.jump_bytes, int(self.alike))
         return "tvmmobile_in_order_" + "_".join(str(number) for number in numbers)
 
     def inputs(self) -> dict[int, str | int]:
@@ -64,11 +66,14 @@ class InOrderLoop:
         count, scratch = self.shape.rows * self.shape.vectors, self.shape.rows + self.shape.weights
         general, given = _General(self.shape, self.block), self.inputs()
         kinds = ["<4 x float>"] * (count + scratch) + ["ptr"] * 3 + ["i64"] * (general.count - 3)
-        inputs = [f"<4 x float> %v{n}" for n in range(count)]
+        begun = range(self.shape.vectors if self.alike else count)
+        inputs = [f"<4 x float> %v{n}" for n in begun]
         inputs += [f"ptr %{value}" if isinstance(value, str) else f"i64 {value}" for value in given.values()]
         # Each input is in the register of the output with its number.
-        constraints = ["=w"] * count + ["=&w"] * scratch + ["=&r"] * general.count + [str(n) for n in (*range(count), *given)]
-        return inline_function(f"@{self.symbol}(ptr %acc, ptr %a, ptr %w)", self.assembly(), kinds, constraints, inputs, count)
+        constraints = ["=w" if n in begun else "=&w" for n in range(count + scratch)] + ["=&r"] * general.count
+        constraints += [str(n) for n in (*begun, *given)]
+        head = f"@{self.symbol}(ptr %acc, ptr %a, ptr %w)"
+        return inline_function(head, self.assembly(), kinds, constraints, inputs, count, len(begun))
 
     def assembly(self) -> list[str]:
         """The instructions, registers as `$0`, `$1` and so on: accumulators, A, W, then what `_General` has."""
@@ -81,7 +86,13 @@ class InOrderLoop:
 
 
 def inline_function(
-    head: str, assembly: Sequence[str], kinds: Sequence[str], constraints: Sequence[str], inputs: Sequence[str], accumulators: int
+    head: str,
+    assembly: Sequence[str],
+    kinds: Sequence[str],
+    constraints: Sequence[str],
+    inputs: Sequence[str],
+    accumulators: int,
+    begun: int,
 ) -> str:
     """An LLVM function that loads accumulators from `%acc` as `%v0`, `%v1` and so on, executes the assembly, and stores its first results.
 
@@ -90,11 +101,14 @@ def inline_function(
         kinds: LLVM's types of the assembly's results.
         constraints, inputs: of its operands, results first.
         accumulators: how many there are.
+        begun: how many of them are loaded.
     """
     before, after = [], []
     kind = "{" + ", ".join(kinds) + "}"
     for n in range(accumulators):
-        before += [f"%p{n} = getelementptr <4 x float>, ptr %acc, i64 {n}", f"%v{n} = load <4 x float>, ptr %p{n}, align 16"]
+        before.append(f"%p{n} = getelementptr <4 x float>, ptr %acc, i64 {n}")
+        if n < begun:
+            before.append(f"%v{n} = load <4 x float>, ptr %p{n}, align 16")
         after += [f"%r{n} = extractvalue {kind} %r, {n}", f"store <4 x float> %r{n}, ptr %p{n}, align 16"]
     text, told = "\\0A".join(assembly), ",".join([*constraints, "~{cc}", "~{memory}"])
     call = f'%r = call {kind} asm sideeffect "{text}", "{told}"({", ".join(inputs)})'
@@ -168,13 +182,18 @@ class _Writer:
         """What the first pass finds in registers."""
         halves = [("w", n, high) for n in range(self.shape.ahead) for high in (False, True)]
         halves += [("a", row, False) for row in range(self.shape.rows)]
+        vectors, copied = self.shape.vectors, self.shape.rows * self.shape.vectors if self.loop.alike else 0
+        copies = [f"mov ${{{n}}}.16b, ${{{n % vectors}}}.16b" for n in range(vectors, copied)]
         for start in range(0, len(halves), TEMPORARIES):
             some = halves[start : start + TEMPORARIES]
             for number, (of, index, high) in enumerate(some):
+                if copies:
+                    yield copies.pop(0)
                 yield self._load(f"${self.general.temporary(number)}", of, index, high, False)
             for number, (of, index, high) in enumerate(some):
                 register = self._a(index) if of == "a" else self._w(index)
                 yield f"ins {register}.d[{int(high)}], ${self.general.temporary(number)}"
+        yield from copies
 
     def _load(self, temporary: str, of: str, index: int, high: bool, following: bool) -> str:
         if of == "a":

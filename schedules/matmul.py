@@ -150,7 +150,7 @@ class MatmulTile:
         channel = panel.channel + index * panel.width
         spots = [self._spot(target, i, panel, channel, j) for i in range(rows) for j in range(0, panel.width, self.kernel.lanes)]
         self.epilogue.fill(acc, spots, None if part.first else self.c.buffer)
-        self.accumulate(acc, row, rows, panel.width, weights, part)
+        self.accumulate(acc, row, rows, panel.width, weights, part, alike=part.first and self.epilogue.begins_alike)
         self.epilogue.drain(acc, spots, self.c.buffer, part.last)
 
     def _spot(self, target: Expr, i: int, panel: Panel, channel: Expr, j: int) -> Spot:
@@ -165,7 +165,9 @@ class MatmulTile:
         shifted = partial(place, first=target + self.shift)
         return Spot(channel + j, place(self.c, target), shifted, lanes, min(lanes, panel.columns - j))
 
-    def accumulate(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int = 0) -> None:
+    def accumulate(
+        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int = 0, alike: bool = False
+    ) -> None:
         """acc[first .. first + rows] += A[row .. row + rows, part] · W[part].
 
         Of an A that is put together, the part has to be all of K.
@@ -176,12 +178,13 @@ class MatmulTile:
         if self.pieces:
             for piece in self.pieces:
                 alone = replace(self, a=piece.activation, pieces=())
-                alone.accumulate(acc, row, rows, width, weights, replace(part, start=piece.first, count=piece.count), first)
+                own = replace(part, start=piece.first, count=piece.count)
+                alone.accumulate(acc, row, rows, width, weights, own, first, alike and piece is self.pieces[0])
                 weights = weights + piece.count * self.pitch(width)
             return
         block = min(self.a.block, part.count)
         blocks = part.count // block
-        loop = self._in_order(rows, width, part.count, block) if self.kernel.inner else None
+        loop = self._in_order(rows, width, part.count, block, alike) if self.kernel.inner else None
         if loop:
             done = loop.passes * STEPS
             origin = self.a.at(row, part.start)
@@ -209,7 +212,7 @@ class MatmulTile:
         steps(blocks - 1, 0, block - self.unroll)
         steps(blocks - 1, max(block - self.unroll, 0), block)
 
-    def _in_order(self, rows: int, width: int, count: int, block: int) -> InOrderLoop | None:
+    def _in_order(self, rows: int, width: int, count: int, block: int, alike: bool) -> InOrderLoop | None:
         """The loop over so many steps of K, in blocks of A, in an order of our own; None where it has no such form."""
         blocks, lanes, size = count // block, self.kernel.lanes, self.kernel.bytes
         if (blocks > 1 and block % STEPS) or not TileShape.fits(rows, width // lanes):
@@ -217,7 +220,8 @@ class MatmulTile:
         row_bytes, step_bytes = self.step * self.a.block * size, self.pitch(width) * size
         jump = (self.a.pixels * self.a.block - block + STEPS) * size
         blocked = (block // STEPS, jump) if blocks > 1 else (0, 0)
-        loop = InOrderLoop(TileShape(rows, width // lanes, self.kernel.inner == 2), count // STEPS, row_bytes, step_bytes, *blocked)
+        shape = TileShape(rows, width // lanes, self.kernel.inner == 2)
+        loop = InOrderLoop(shape, count // STEPS, row_bytes, step_bytes, *blocked, alike=alike)
         return loop if loop.fits else None
 
     def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int) -> None:

@@ -256,12 +256,14 @@ class StrassenNest:
             before = self._before(product, step.base, rows, panel, i, j)
             kernel.store(acc, kernel.splat(kernel.number(0)) if before is None else before, i * width + j)
         weights = product.weights + panel * (part.count * width)
+        alike = step.base not in product.known and self.tile.epilogue.begins_alike
         if a is self.tile.a:
             start = self._depth(step.a[0][0], product)
             row = self._pixel(step.a[0][0], rows.start)
-            self.tile.accumulate(acc, row, rows.count, width, weights, Extent(start, part.count, True, True))
+            self.tile.accumulate(acc, row, rows.count, width, weights, Extent(start, part.count, True, True), alike=alike)
         else:
-            replace(self.tile, a=a).accumulate(acc, rows.place, rows.count, width, weights, Extent(0, part.count, True, True))
+            tile = replace(self.tile, a=a)
+            tile.accumulate(acc, rows.place, rows.count, width, weights, Extent(0, part.count, True, True), alike=alike)
         for i, j in vectors:
             value = kernel.load(acc, i * width + j)
             self._store(product, step.base, value, rows, panel, i, j)

@@ -70,6 +70,8 @@ class LoopInterpreter:
             other = general[numbers[2]] if immediate is None else immediate
             general[first] = general[numbers[1]] + (other if name == "add" else -other)
             self.zero = general[first] == 0 if name == "subs" else self.zero
+        elif name == "mov" and rest.endswith(".16b"):
+            self.vectors[first] = self.vectors[numbers[1]].copy()
         elif name == "mov":
             general[first] = general[numbers[1]]
         else:
