@@ -17,6 +17,7 @@ from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.results.file import read_results
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.files import sha256_of
+from tvmmobile.virtual.elf import read_elf
 
 STEM = f"small_1.0_{SIDE}_float32_t1"
 
@@ -81,7 +82,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     write_pt2(module, folder / "small.pt2")
     write_onnx(module, folder / "small.onnx")
     words = ("tune", "--model", "net.py:small", "--resolution", str(SIDE), "--trials", "1", "--logs", str(folder / "logs"))
-    command = Command(folder, *words, "--out", str(folder / "python"))
+    command = Command(folder, *words, "--out", str(folder / "python"), "--format", "c")
     code, out = command.wait(240)
     assert code == 0, command.errors
     return Story(folder, out)
@@ -93,6 +94,14 @@ def compiled(story: Story, file: str) -> tuple[Path, Command]:
     command = Command(story.folder, "compile", "--model", file, "--logs", story.logs, "--out", str(out))
     assert command.wait() == (0, f"{out / STEM}.so\n"), command.errors
     return out, command
+
+
+@pytest.mark.virtual
+def test_the_c_library_has_the_kernels_that_were_timed(story: Story) -> None:
+    timed, written = (json.loads((story.folder / "python" / folder / f"{STEM}.json").read_text()) for folder in ("", "c"))
+    assert written["kernels"] == timed["kernels"] and written["format"] == "c"
+    assert read_elf(story.folder / "python/c" / f"{STEM}.so").machine == "AArch64"
+    assert "Written to " in story.tuned and f"{Path('python') / 'c'}: 1 C library" in story.tuned.replace("\n", " ")
 
 
 @pytest.mark.virtual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import threading
 from collections.abc import Callable
@@ -135,7 +136,18 @@ def test_runs_of_one_instance_at_once(team: Built) -> None:
         each.start()
     for each in callers:
         each.join()
-    assert not wrong
+    assert not wrong and library.c.net_free(instance) == OK
+
+
+def test_threads_are_pinned(team: Built) -> None:
+    """Each to a CPU of its own, and the caller's stays where it is."""
+    library, before, mine = CLibrary(team.path), set(os.listdir("/proc/self/task")), os.sched_getaffinity(0)
+    cpus = sorted(mine)[:2]
+    instance = library.instance(Options(2, cpus=sum(1 << cpu for cpu in cpus)))
+    library.run(instance, [team.image])
+    (thread,) = set(os.listdir("/proc/self/task")) - before
+    assert os.sched_getaffinity(int(thread)) == {cpus[-1]} and os.sched_getaffinity(0) == mine
+    assert library.c.net_free(instance) == OK
 
 
 def test_eight_instances_in_eight_threads(team: Built) -> None:
@@ -266,7 +278,8 @@ def test_parts_of_one_kernel_share_what_lies_between_them(tmp_path: Path) -> Non
     library = CLibrary(tmp_path / "net.so")
     assert np.allclose(expected.sum(1), 1) and library.description.workspace_bytes >= (7 * 33 + 7 + 7) * 4
     for threads in range(1, MOST + 1):
-        assert same_bits(library.run(library.instance(Options(threads)), [image]), expected)
+        instance = library.instance(Options(threads))
+        assert same_bits(library.run(instance, [image]), expected) and library.c.net_free(instance) == OK
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from tvmmobile.native.library import Written, write_library
 from tvmmobile.native.source import Description, Port
 
 PREFIX = "net"
+#: Instances that were initialised: the threads of one that is not freed go on using it.
+_KEPT: list[Any] = []
 INTERFACE = 1
 OK, VERSION, NULL, ALIGNMENT, WORKSPACE, UNREADY, IN_USE, THREADS, NO_THREADS = range(9)
 
@@ -87,6 +89,7 @@ class CLibrary:
     def instance(self, options: Options | None = None) -> Any:
         """An initialised instance; asserts that there is no error."""
         memory = (ctypes.c_uint64 * 128)()
+        _KEPT.append(memory)
         code = self.c.net_init(INTERFACE, memory, options and ctypes.byref(options))
         assert code == OK, self.message(code)
         return memory

@@ -44,6 +44,8 @@ def tune(
     pin: options.Pin = False,
     dask: options.Dask = None,
     dump_ir: options.DumpIr = None,
+    library_format: options.Format = "vm",
+    archive: options.Archive = False,
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Search strategy: evolution, climb or random.")] = "evolution",
 ) -> None:
     """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
@@ -64,6 +66,7 @@ def tune(
     options.check_target(target)
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
     chosen: Any = {"trials": trials, "threads": threads, "out": out, "logs": logs, "fresh": fresh, "dump_ir": dump_ir, "dask": dask}
+    chosen |= {"format": library_format, "archive": archive}
     if dry_run:
         _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
         return
@@ -72,6 +75,8 @@ def tune(
     print_table(results)
     count = plural(len(results.variants), "library")
     output().print(f"Written to {out}: {count}, {', '.join(path.name for path in paths)}", soft_wrap=True)
+    if library_format != "vm":
+        output().print(f"Written to {out / library_format}: {plural(len(results.variants), 'C library')}", soft_wrap=True)
 
 
 def _print_plan(plan: TuningPlan) -> None:

@@ -18,6 +18,8 @@ from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_
 from tvmmobile.results.file import Results
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.bench import Bench
+from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import VM
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable, set_aside
@@ -132,6 +134,8 @@ def tune(
     strategy: str = "evolution",
     seed: int = 0,
     dump_ir: str | Path | None = None,
+    format: str = VM,  # noqa: A002
+    archive: bool = False,
     dask: str | None = None,
     listener: Listener = QUIET,
 ) -> Results:
@@ -150,6 +154,8 @@ def tune(
         strategy: `evolution`, `climb` or `random`.
         seed: of the search.
         dump_ir: where to write the module after each graph pass.
+        format: `c` writes C libraries with the same kernels to `out/c`, see `compile_models`; what is timed are the others.
+        archive: write C libraries as static ones too.
         dask: address of a Dask scheduler whose workers do what no board of this machine does.
         listener: hears how it goes.
 
@@ -161,10 +167,11 @@ def tune(
     board, most = device_of(device), DEFAULT_TRIALS if trials is None else trials
     check_strategy(strategy)
     folder = scratch_folder("libraries") if out is None else Path(out)
-    request = _request(threads, folder, logs, fresh, dump_ir)
+    request = _request(threads, folder, logs, fresh, dump_ir, format, archive)
     if most:
         check_writable(request.logs.target, "--logs")
-    jobs = request.jobs(models, board.profile)
+    asked = request.jobs(models, board.profile)
+    jobs = [replace(job, form=VM, archive=False) for job in asked]
     with ExitStack() as held:
         workers = held.enter_context(_workers(jobs, board, most, dask))
         variants = _imported(workers, jobs, listener)
@@ -182,7 +189,9 @@ def tune(
             while most and corrections < _MOST_CORRECTIONS and _corrected(needs, results, bench, listener):
                 corrections += 1
                 results = _timed(workers, jobs, bench, listener)
-            return results
+        if format != VM:
+            _compile([replace(job, out=job.out / format) for job in asked], workers, listener)
+        return results
 
 
 def _corrected(needs: _Needs, results: Results, bench: Bench, listener: Listener) -> bool:
@@ -195,10 +204,14 @@ def _corrected(needs: _Needs, results: Results, bench: Bench, listener: Listener
 
 def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listener: Listener) -> Results:
     """The libraries that the logs give now, verified and timed."""
-    with listener.stage("compiling", len(jobs)) as done:
-        libraries = build_libraries(workers, jobs, done)
+    libraries = _compile(jobs, workers, listener)
     with listener.stage("verifying", len(jobs)) as done:
         return bench_libraries(bench, libraries, done)
+
+
+def _compile(jobs: Sequence[VariantJob], workers: WorkerPool, listener: Listener) -> list[Library]:
+    with listener.stage("compiling", len(jobs)) as done:
+        return build_libraries(workers, jobs, done)
 
 
 def plan_tuning(
@@ -211,11 +224,13 @@ def plan_tuning(
     logs: str | Path | None = None,
     fresh: bool = False,
     dump_ir: str | Path | None = None,
+    format: str = VM,  # noqa: A002
+    archive: bool = False,
     dask: str | None = None,
     listener: Listener = QUIET,
 ) -> TuningPlan:
     """What `tune` would do and raise with the same arguments; nothing is tried or written."""
-    board, request = device_of(device), _request(threads, Path(out), logs, fresh, dump_ir)
+    board, request = device_of(device), _request(threads, Path(out), logs, fresh, dump_ir, format, archive)
     jobs = request.jobs(models, board.profile)
     with _workers(jobs, board, DEFAULT_TRIALS if trials is None else trials, dask) as workers:
         variants = _imported(workers, jobs, listener)
@@ -249,9 +264,11 @@ def check_strategy(name: str) -> None:
         raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
 
 
-def _request(threads: int, out: Path, logs: str | Path | None, fresh: bool, dump_ir: str | Path | None) -> Request:
+def _request(
+    threads: int, out: Path, logs: str | Path | None, fresh: bool, dump_ir: str | Path | None, form: str, archive: bool
+) -> Request:
     directories = log_dirs(None if logs is None else Path(logs), out if fresh else None)
-    return Request(threads, out, directories, None if dump_ir is None else Path(dump_ir))
+    return Request(threads, out, directories, None if dump_ir is None else Path(dump_ir), form, archive)
 
 
 @contextmanager
