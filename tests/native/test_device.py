@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,15 @@ def description(threads: int = THREADS) -> Description:
 
 def test_the_guide_has_the_header() -> None:
     assert f"```c\n{header_text(description())}```" in GUIDE
+
+
+@pytest.mark.parametrize("compiler", [["gcc", "-std=c99"], ["g++", "-std=c++11"]], ids=["C", "C++"])
+def test_headers_of_two_networks_in_one_program(compiler: list[str], tmp_path: Path) -> None:
+    for prefix in ("one", "two"):
+        (tmp_path / f"{prefix}.h").write_text(header_text(replace(description(), prefix=prefix)), encoding="utf-8")
+    source = tmp_path / "both.c"
+    source.write_text('#include "one.h"\n#include "two.h"\nint main(void) { return one_describe() != two_describe(); }\n')
+    subprocess.run([*compiler, "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", source], check=True)
 
 
 def test_a_prefix_is_an_identifier() -> None:

@@ -147,6 +147,7 @@ def test_threads_are_pinned(team: Built) -> None:
     library.run(instance, [team.image])
     (thread,) = set(os.listdir("/proc/self/task")) - before
     assert os.sched_getaffinity(int(thread)) == {cpus[-1]} and os.sched_getaffinity(0) == mine
+    assert "SigBlk:\tfffffff" in Path(f"/proc/self/task/{thread}/status").read_text()
     assert library.c.net_free(instance) == OK
 
 
@@ -220,6 +221,8 @@ def memory() -> Any:
         (lambda calls: calls.init(memory()), OK),
         (lambda calls: calls.init(None), NULL),
         (lambda calls: calls.init(memory(), interface=2), VERSION),
+        (lambda calls: calls.init(memory(), flags=2), VERSION),
+        (lambda calls: calls.init(memory(), reserved=1), VERSION),
         (lambda calls: calls.init(memory(), threads=2), THREADS),
         (lambda calls: calls.init(calls.good["instance"]), IN_USE),
         (lambda calls: calls.c.net_free(None), NULL),

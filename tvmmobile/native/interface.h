@@ -8,7 +8,7 @@
 /* What calls return; NAME_message says it in words. */
 enum tvmmobile_error {
   TVMMOBILE_OK = 0,
-  TVMMOBILE_VERSION = 1,   /* the program was compiled with the header of another interface */
+  TVMMOBILE_VERSION = 1,   /* the program was compiled with the header of another interface, or its options have unknown flags */
   TVMMOBILE_NULL = 2,      /* a pointer is null */
   TVMMOBILE_ALIGNMENT = 3, /* a buffer does not begin at a multiple of the description's alignment */
   TVMMOBILE_WORKSPACE = 4, /* the workspace is smaller than the description's workspace_bytes */

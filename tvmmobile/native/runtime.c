@@ -189,9 +189,18 @@ static void pin(uint64_t cpus, uint32_t lane) {
 #endif
 }
 
+/* Signals are for the program's own threads. */
+static void block_signals(void) {
+#if defined(__linux__)
+  uint64_t all = ~UINT64_C(0);
+  system_call(SYS_rt_sigprocmask, 0L /* SIG_BLOCK */, (long)&all, 0L, (long)sizeof all);
+#endif
+}
+
 static void *work(void *argument) {
   Instance *self = argument;
   uint32_t lane = atomic_fetch_add(&self->starting, 1) + 1;
+  block_signals();
   if (self->cpus) pin(self->cpus, lane);
   for (unsigned seen = 0, now;; seen = now) {
     now = wait_for(&self->begun, seen, self->spins);
@@ -264,7 +273,7 @@ PUBLIC const tvmmobile_description *MODEL(describe)(void) { return &description;
 PUBLIC int MODEL(init)(uint32_t interface, tvmmobile_instance *memory, const tvmmobile_options *given) {
   static const tvmmobile_options defaults;
   const tvmmobile_options *options = given ? given : &defaults;
-  if (interface != TVMMOBILE_INTERFACE) return TVMMOBILE_VERSION;
+  if (interface != TVMMOBILE_INTERFACE || (options->flags & ~TVMMOBILE_BIG_CORES) || options->reserved) return TVMMOBILE_VERSION;
   if (!memory) return TVMMOBILE_NULL;
   if ((uintptr_t)memory % sizeof(uint64_t)) return TVMMOBILE_ALIGNMENT;
   Instance *self = instance_in(memory);
@@ -333,7 +342,7 @@ PUBLIC int MODEL(free)(tvmmobile_instance *memory) {
 PUBLIC const char *MODEL(message)(int code) {
   switch (code) {
     case TVMMOBILE_OK: return "no error";
-    case TVMMOBILE_VERSION: return "the program was compiled with the header of another interface version";
+    case TVMMOBILE_VERSION: return "the program was compiled with the header of another interface version, or its options have unknown flags";
     case TVMMOBILE_NULL: return "a pointer is null";
     case TVMMOBILE_ALIGNMENT: return "a buffer does not begin at a multiple of 64 bytes, or the instance of 8";
     case TVMMOBILE_WORKSPACE: return "the workspace is smaller than the description's workspace_bytes";
