@@ -10,8 +10,8 @@ from typing import Any
 
 from tvmmobile.kernels.codegen import CROSS_COMPILER, instead_of_libc, linker, pass_context
 from tvmmobile.native.layout import Layout, make_layout
-from tvmmobile.native.parts import cut_parts, write_object
-from tvmmobile.native.program import read_program
+from tvmmobile.native.parts import Kernel, cut_parts, write_object
+from tvmmobile.native.program import Program, read_program
 from tvmmobile.native.source import RUNTIME, Description, header_text, source_text
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
@@ -84,15 +84,21 @@ def write_library(
     return Written(layout.workspace_bytes, layout.least_bytes, len(layout.weights))
 
 
+def laid_out(module: Any, target: Mapping[str, Any], threads: int) -> tuple[Program, dict[str, Kernel], Any, Layout]:
+    """All that is known of a library before its kernels are compiled: the calls, the kernels and their functions, and where tensors lie."""
+    program = read_program(module)
+    with pass_context():
+        kernels, parts = cut_parts(program.functions, target)
+    return program, kernels, parts, make_layout(program, kernels, threads)
+
+
 def write_sources(
     module: Any, target: Mapping[str, Any], description: Description, folder: Path, separate: frozenset[str] = frozenset()
 ) -> Layout:
     """What `write_library` links, in `folder`: `model.c` and its header, `kernels.o`, `weights.S` and `weights.bin`."""
-    program = read_program(module)
+    program, kernels, parts, layout = laid_out(module, target, description.threads)
     with pass_context():
-        kernels, parts = cut_parts(program.functions, target)
         write_object(parts, target, folder / "kernels.o")
-    layout = make_layout(program, kernels, description.threads)
     (folder / f"{description.prefix}.h").write_text(header_text(description), encoding="utf-8")
     (folder / "model.c").write_text(source_text(description, program, kernels, layout, separate), encoding="utf-8")
     (folder / "weights.bin").write_bytes(layout.weights)

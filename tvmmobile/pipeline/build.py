@@ -179,9 +179,36 @@ def build_variant(job: VariantJob) -> Library:
     return build(job).library
 
 
-def build(job: VariantJob) -> BuiltVariant:
-    """The same, and what is to be said of the logs."""
-    compiler = linker(job.target)
+@dataclass(frozen=True)
+class PlannedVariant:
+    """A network with the schedules that the logs give its kernels.
+
+    Attributes:
+        steps: the plan's.
+        database: the device's records.
+        basis: whose records decided, see `_basis`.
+    """
+
+    imported: Imported
+    network: Network
+    steps: tuple[Step, ...]
+    choices: Mapping[Task, Choice]
+    database: Database
+    basis: Database
+
+    def lowered(self) -> Any:
+        """The network's Relax module, with every distinct kernel once."""
+        with pass_context():
+            return _lowered(self.network, self.steps, self.choices)
+
+    @property
+    def separate(self) -> frozenset[str]:
+        """Symbols of kernels whose parallel loops write different outputs, as all do that templates write."""
+        return frozenset(step.task.symbol for step in self.steps if not isinstance(self.choices[step.task].schedule, TraceSchedule))
+
+
+def plan_variant(job: VariantJob) -> PlannedVariant:
+    """Import a network and plan it; nothing is compiled but what the fallback needs to know."""
     imported = _imported(job)
     network = _network(imported, job, job.dump_dir)
     database = Database(job.identity, job.logs, None)
@@ -194,18 +221,25 @@ def build(job: VariantJob) -> BuiltVariant:
             choices[task] = choose(task, network.nodes[region.first].function, basis, job.target)
     regions = [region for region in regions if region.task in choices]
     plan = make_plan(network, regions, lambda task: choices[task].price)
-    library = job.library
-    lowered, details = _lowered(network, plan.steps, choices), {}
+    return PlannedVariant(imported, network, plan.steps, choices, database, basis)
+
+
+def build(job: VariantJob) -> BuiltVariant:
+    """The same, and what is to be said of the logs."""
+    compiler = linker(job.target)
+    planned = plan_variant(job)
+    database, basis, library = planned.database, planned.basis, job.library
+    details: dict[str, Any] = {}
     if job.form == C:
-        separate = frozenset(step.task.symbol for step in plan.steps if not isinstance(choices[step.task].schedule, TraceSchedule))
-        details = _write_c_library(job, lowered, separate)
+        details = _write_c_library(job, planned)
     else:
         with pass_context():
-            export(_compiled(lowered, job.target), library.path, compiler)
-    _write_reference(imported, library.reference_path)
-    steps = plan.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in plan.steps)
-    ranks = _ranks(job, database, plan.steps)
-    _write_manifest(job, imported, [_kernel(step, choices[step.task].schedule, ranks, basis) for step in steps], details)
+            export(_compiled(planned.lowered(), job.target), library.path, compiler)
+    _write_reference(planned.imported, library.reference_path)
+    steps = planned.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in planned.steps)
+    ranks = _ranks(job, database, planned.steps)
+    kernels = [_kernel(step, planned.choices[step.task].schedule, ranks, basis) for step in steps]
+    _write_manifest(job, planned.imported, kernels, details)
     read = [database] if basis is database else [database, basis]
     return BuiltVariant(library, tuple(_placed(line, job.logs) for each in read for line in each.refused), database.outdated)
 
@@ -281,14 +315,14 @@ def _compiled(lowered: Any, target: Mapping[str, Any]) -> Any:
     return relax.build(lowered, target=make_target(target))
 
 
-def _write_c_library(job: VariantJob, lowered: Any, separate: frozenset[str]) -> dict[str, Any]:
+def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]:
     """Write the C library; returns what the manifest says of it."""
     spec = job.spec
     inputs, outputs = (
         (Port(name, LAYOUTS.get(len(shape), "")),) for name, shape in (("input", spec.input_shape), ("output", spec.output_shape))
     )
     description = Description(prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]), job.threads, inputs, outputs)
-    written = write_library(lowered, job.target, description, job.library.path, job.archive, separate)
+    written = write_library(planned.lowered(), job.target, description, job.library.path, job.archive, planned.separate)
     return {"format": C, "c": {"prefix": description.prefix, **asdict(written)}}
 
 

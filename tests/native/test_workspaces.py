@@ -1,0 +1,24 @@
+"""The workspace of every built-in network is close to what lives in it at the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.native.library import laid_out
+from tvmmobile.networks.model import variants
+from tvmmobile.networks.models.traits import TRAITS
+from tvmmobile.pipeline.build import plan_variant, variant_job
+from tvmmobile.system.environment import SHIPPED_LOGS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", TRAITS)
+def test_a_workspace_is_within_a_tenth_of_its_bound(family: str, tmp_path: Path) -> None:
+    """With the shipped schedules: kernels of one thread need memory of their own as well."""
+    profile = find_device("pi4-virtual").profile
+    job = variant_job(variants(family, (), ())[-1], profile, [SHIPPED_LOGS], tmp_path)
+    *_, layout = laid_out(plan_variant(job).lowered(), job.target, job.threads)
+    assert 0 < layout.least_bytes <= layout.workspace_bytes <= 1.1 * layout.least_bytes
