@@ -170,15 +170,20 @@ def test_it_needs_nothing(guest: Guest) -> None:
     assert not re.search(r" \.(data|bss|tbss|tdata) ", sections)  # nothing is written once it is loaded
 
 
-@pytest.mark.virtual
+def test_options_that_do_not_fit(cli: CommandLine, tmp_path: Path) -> None:
+    words = ("compile", "--alpha", "0.25", "--resolution", "32", "--out", str(tmp_path))
+    assert "Give --format c as well" in cli(*words, "--archive").err
+    assert "Give --format one of: vm, c" in cli(*words, "--format", "rust").err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
 def test_compile_writes_one(cli: CommandLine, tmp_path: Path) -> None:
     """From the command line, for a network of the user's own; `bench` checks it against PyTorch and times it."""
     source = write_python(tmp_path)
     out, logs = tmp_path / "out", tmp_path / "logs"
     logs.mkdir()
     words = ("compile", "--model", f"{source}:separable", "--resolution", "32", "--logs", str(logs), "--out", str(out))
-    assert "Give --format c as well" in cli(*words, "--archive").err
-    assert "Give --format one of: vm, c" in cli(*words, "--format", "rust").err
     assert cli(*words, "--format", "c", "--archive").code == 0
     stem = "separable_1.0_32_float32_t1"
     assert {path.name for path in out.iterdir()} == {f"{stem}{suffix}" for suffix in (".so", ".a", ".h", ".json", ".reference.npz")}
