@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tvmmobile.cli import run
 
@@ -17,6 +18,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell ignores them for what it starts in the background, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How long an example takes says nothing on a busy machine, least of all the first, which imports what it needs.
+settings.register_profile("tvmmobile", deadline=None)
+settings.load_profile("tvmmobile")
 
 # The process that workers are forked from has its socket in this folder, which is not to be a test's.
 multiprocessing.util.get_temp_dir()
