@@ -23,8 +23,9 @@ _FREESTANDING_FLAGS = ("-O2", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-t
 
 #: Templates allocate register tiles as annotated local buffers; TVM's storage rewrite would merge them into one and spill.
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
-#: Templates ask for as much as they use. To find that out again took more than half of the time to build a kernel of several layers.
-LEFT_OUT = ("s_tir.CompactBufferAllocation",)
+#: Templates ask for as much as they use: to find that out again took more than half of the time to build a kernel of several layers.
+#: And they write nothing that does nothing: without looking for it, a kernel is built in nine tenths of the time, to the same object code.
+LEFT_OUT = ("s_tir.CompactBufferAllocation", "tirx.RemoveNoOp")
 
 
 def pass_context() -> Any:
