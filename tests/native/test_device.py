@@ -128,8 +128,8 @@ def test_a_static_program(guest: Guest) -> None:
 @pytest.mark.virtual
 def test_it_needs_nothing(guest: Guest) -> None:
     library = str(guest.folder / f"{STEM}.so")
-    tools = [["readelf", "-dW"], ["nm", "-DP"], ["readelf", "-SW"]]
-    dynamic, symbols, sections = (
+    tools = [["readelf", "-dW"], ["nm", "-DP"], ["readelf", "-SW"], ["readelf", "-rW"]]
+    dynamic, symbols, sections, relocations = (
         subprocess.run([f"aarch64-linux-gnu-{tool}", *words, library], capture_output=True, text=True, check=True).stdout
         for tool, *words in tools
     )
@@ -140,6 +140,8 @@ def test_it_needs_nothing(guest: Guest) -> None:
     }
     assert {name: kind for name, kind in kinds.items() if kind != "T"} == {"pthread_create": "w", "pthread_join": "w"}
     assert not re.search(r" \.(data|bss|tbss|tdata) ", sections)  # nothing is written once it is loaded
+    # What every loader knows: addresses within the library, and those two functions.
+    assert set(re.findall(r"R_AARCH64_\w+", relocations)) <= {"R_AARCH64_RELATIVE", "R_AARCH64_GLOB_DAT", "R_AARCH64_ABS64"}
 
 
 @pytest.mark.virtual
