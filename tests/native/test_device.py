@@ -22,6 +22,8 @@ from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, Port, header_text, prefix_of
 from tvmmobile.pipeline.run import start
+from tvmmobile.results.file import read_results
+from tvmmobile.running.measure import MeasureError, Timing
 from tvmmobile.system.files import sha256_of
 
 GUIDE = (REPOSITORY / "docs/c-library.md").read_text(encoding="utf-8")
@@ -100,16 +102,42 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
     kernels = kernels_of(network, threads=THREADS)
     module = lower(network, kernels)
     separate = frozenset(kernel.task.symbol for kernel in kernels)
-    write_library(module, TARGET, description(), folder / f"{STEM}.so", True, separate)
+    written = write_library(module, TARGET, description(), folder / f"{STEM}.so", True, separate)
     with pass_context():
         export(relax.build(module, target=make_target(TARGET)), folder / "vm.so", "aarch64-linux-gnu-gcc")
     image = np.random.default_rng(2).normal(size=(1, 3, 16, 16)).astype(np.float32)
     image.tofile(folder / "input.f32")
     (program,) = (block for block in re.findall(r"```c\n(.*?)```", GUIDE, re.DOTALL) if "int main" in block)
     (folder / "classify.c").write_text(program, encoding="utf-8")
+    manifest = {"format": "c", "c": {"prefix": prefix_of(VARIANT), "workspace_bytes": written.workspace_bytes}, "output": {"shape": [1, 5]}}
+    (folder / f"{STEM}.json").write_text(json.dumps(manifest))
     with start("pi4-virtual", timed=False) as agents:
         (expected,) = agents.outputs(folder / "vm.so", [image], THREADS, 60)
     return Guest(folder, expected)
+
+
+@pytest.mark.virtual
+def test_the_agent_runs_it_faster_than_the_virtual_machine(guest: Guest) -> None:
+    image = np.fromfile(guest.folder / "input.f32", np.float32).reshape(1, 3, 16, 16)
+    timing = Timing(warmup=1, threads=THREADS)
+    with start("pi4-virtual") as agents:
+        ours, machine = (agents.measure_network(guest.folder / name, image, 60, timing) for name in (f"{STEM}.so", "vm.so"))
+        again = agents.outputs(guest.folder / f"{STEM}.so", [image, 0 * image, image], THREADS, 60)
+    assert ours.output.tobytes() == guest.expected.tobytes() == again[0].tobytes() == again[2].tobytes() != again[1].tobytes()
+    assert 0 < ours.latency.seconds < machine.latency.seconds and ours.calls == ()
+
+
+@pytest.mark.virtual
+def test_a_library_that_cannot_be_opened_is_a_library_at_fault(guest: Guest, tmp_path: Path) -> None:
+    image = np.zeros((1, 3, 16, 16), np.float32)
+    manifest = json.loads((guest.folder / f"{STEM}.json").read_text())
+    changes = ({"prefix": "another"}, "the device's loader refuses it", "load"), ({"workspace_bytes": 0}, "its run returns 4", "crashed")
+    for change, problem, kind in changes:
+        (tmp_path / "net.so").write_bytes((guest.folder / f"{STEM}.so").read_bytes())
+        (tmp_path / "net.json").write_text(json.dumps(manifest | {"c": manifest["c"] | change}))
+        with start("pi4-virtual", timed=False) as agents, pytest.raises(MeasureError, match=problem) as failed:
+            agents.outputs(tmp_path / "net.so", [image], 1, 60)
+        assert failed.value.kind == kind
 
 
 @pytest.mark.virtual
@@ -144,20 +172,27 @@ def test_it_needs_nothing(guest: Guest) -> None:
     assert set(re.findall(r"R_AARCH64_\w+", relocations)) <= {"R_AARCH64_RELATIVE", "R_AARCH64_GLOB_DAT", "R_AARCH64_ABS64"}
 
 
-@pytest.mark.virtual
+def test_options_that_do_not_fit(cli: CommandLine, tmp_path: Path) -> None:
+    words = ("compile", "--alpha", "0.25", "--resolution", "32", "--out", str(tmp_path))
+    assert "Give --format c as well" in cli(*words, "--archive").err
+    assert "Give --format one of: vm, c" in cli(*words, "--format", "rust").err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
 def test_compile_writes_one(cli: CommandLine, tmp_path: Path) -> None:
-    """From the command line, for a network of the user's own; `bench` says that it does not take it."""
+    """From the command line, for a network of the user's own; `bench` checks it against PyTorch and times it."""
     source = write_python(tmp_path)
     out, logs = tmp_path / "out", tmp_path / "logs"
     logs.mkdir()
     words = ("compile", "--model", f"{source}:separable", "--resolution", "32", "--logs", str(logs), "--out", str(out))
-    assert "Give --format c as well" in cli(*words, "--archive").err
-    assert "Give --format one of: vm, c" in cli(*words, "--format", "rust").err
     assert cli(*words, "--format", "c", "--archive").code == 0
     stem = "separable_1.0_32_float32_t1"
     assert {path.name for path in out.iterdir()} == {f"{stem}{suffix}" for suffix in (".so", ".a", ".h", ".json", ".reference.npz")}
     manifest = json.loads((out / f"{stem}.json").read_text())
     assert manifest["format"] == "c" and manifest["sha256"] == sha256_of(out / f"{stem}.so")
     assert manifest["c"]["prefix"] == "separable_1_0_32" and manifest["c"]["workspace_bytes"] >= manifest["c"]["least_bytes"] > 0
-    refused = cli("bench", str(out))
-    assert refused.code == 1 and "is a C library" in refused.err and "--format vm" in refused.err
+    timed = cli("bench", str(out), "--out", str(tmp_path / "bench"))
+    assert timed.code == 0, timed.err
+    (variant,) = read_results(tmp_path / "bench/report.json").variants
+    assert variant.max_error < 1e-5 and variant.latency_ms > 0

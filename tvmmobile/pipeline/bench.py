@@ -10,7 +10,7 @@ from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import check_threads, device_of
 from tvmmobile.pipeline.stages import bench_libraries
 from tvmmobile.results.file import Results
-from tvmmobile.running.library import Library, check_runs
+from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import differences
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
@@ -58,8 +58,6 @@ def check_libraries(libraries: Sequence[Library], board: Device) -> None:
     threads = {library.threads for library in libraries}
     if not threads:
         raise UserError("no library was given.", "Give one that tvmmobile.compile returns, or several.")
-    for library in libraries:
-        check_runs(library)
     if len(threads) > 1:
         raise UserError(f"libraries for {sorted(threads)} threads cannot share a report.", "Time them one thread count at a time.")
     check_threads(threads.pop(), board.profile)

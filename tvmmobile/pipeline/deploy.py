@@ -15,6 +15,7 @@ from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
 from tvmmobile.running.library import Library, find_libraries
+from tvmmobile.running.manifest import VM
 from tvmmobile.system.errors import UserError
 
 
@@ -88,6 +89,8 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
         twins = [other.path for other in found if other.path.name == library.path.name]
         if len(twins) > 1:
             raise UserError(f"{twins[0]} and {twins[1]} have the same name.", "Deploy them into different folders with --to.")
+        if library.manifest().get("format", VM) != VM:
+            raise UserError(f"{library.path} is a C library, which needs no runtime.", "Copy it to the board as it is.")
         core = library.manifest()["target"]["mcpu"]
         if core != profile.mcpu:
             listener.said(f"note: {library.path.name} was compiled for {core}; {file.name} has {profile.mcpu}.")

@@ -14,7 +14,7 @@ from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import failure_of, session_timeout_s
 from tvmmobile.running.bench import started_agents
-from tvmmobile.running.library import Library, check_runs
+from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, MeasureError, NetworkRun, Startup
 from tvmmobile.system.errors import UserError
 
@@ -107,7 +107,6 @@ def run(library: Library, image: npt.ArrayLike, device: Place = "pi4", *, repeat
 
 
 def _input(library: Library, image: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    check_runs(library)
     try:
         array = np.ascontiguousarray(image, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # a tensor of PyTorch's says by itself what it lacks

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.running.manifest import VM, check_manifest, check_version, spec_of
+from tvmmobile.running.manifest import check_manifest, check_version, spec_of
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.files import sha256_of
 
@@ -85,15 +85,6 @@ def _largest(path: Path) -> int:
         return max((info.file_size for info in archive.infolist()), default=0)
 
 
-def check_runs(library: Library) -> None:
-    """Raises `UserError` for a C library, which programs call and devices' agents do not."""
-    if library.manifest().get("format", VM) != VM:
-        raise UserError(
-            f"{library.path} is a C library: programs call it, and tvmmobile does not run it.",
-            "Compile the network with --format vm as well, and give that library.",
-        )
-
-
 def find_libraries(paths: Sequence[Path]) -> list[Library]:
     """Libraries of one thread count, a directory's by name; raises `UserError` for none, a damaged or foreign one, or a name twice."""
     files: list[Path] = []
@@ -134,5 +125,4 @@ def _described(path: Path) -> Library:
     if sha256_of(path) != digest:
         raise UserError(f"{path} is not the library its manifest describes.", _AGAIN)
     library.reference()
-    check_runs(library)
     return library

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,12 +49,23 @@ def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
                 raise ValueError(f"{name} is not a positive number")
     if manifest.get("format", VM) not in FORMS:
         raise ValueError(f"its format is {ascii(manifest['format'])[:20]}, which this tvmmobile does not know")
+    if manifest.get("format", VM) == C:
+        _check_c(manifest["c"])
     _check_place(manifest["library"])
     _check_target(manifest["target"])
     for name, shape in (("input", spec.input_shape), ("output", spec.output_shape)):
         _check_tensor(name, manifest[name], shape)
     for kernel in manifest["kernels"]:
         _check_kernel(kernel)
+
+
+def _check_c(program: Mapping[str, Any]) -> None:
+    """How a C library is called."""
+    prefix, size = program["prefix"], program["workspace_bytes"]
+    if not isinstance(prefix, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,999}", prefix):
+        raise ValueError(f"the prefix of its functions is {ascii(prefix)[:40]}")
+    if type(size) is not int or not 0 <= size < 1 << 40:
+        raise ValueError(f"its workspace has {ascii(size)[:40]} bytes")
 
 
 def _check_place(library: Any) -> None:

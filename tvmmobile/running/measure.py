@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from tvmmobile.devices.agents.rpc import HostGone, LinkError, open_session
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Kind, NotStored
+from tvmmobile.running.networks import CNetwork, ReadyNetwork, VmNetwork, adapter, c_program
 from tvmmobile.system.clock import ClockPlan, sample_clock
 from tvmmobile.system.files import check_space
 from tvmmobile.virtual.board import Board, load_board
@@ -32,7 +33,6 @@ from tvmmobile.virtual.profile import MissCounts, parse_profile, profile_of
 
 FailureKind = Literal["crashed", "timeout", "load", "link", "host"]
 Array = npt.NDArray[Any]
-NETWORK_FUNCTION = "main"
 #: Fields of `Timing` that the agent is not told.
 _OURS = ("settle", "warm_s", "min_total_ms", "max_total_ms")
 #: How long a board warms up at least. `schedutil` asks for the highest clock once a task's use has grown to four fifths, after 2.3 of the
@@ -223,37 +223,39 @@ class Agents:
 
     @_again_if_killed
     def measure_network(self, library: Path, input_array: Array, timeout_s: float, timing: Timing = WARM) -> NetworkRun:
-        """Run a Relax VM library whose `main` takes one tensor and returns one; a run to warm up allocates the activations."""
+        """Run a network's library, which takes one tensor and returns one; in TVM's virtual machine a run to warm up allocates the
+        activations."""
         with self._session(timeout_s) as session:
-            machine = _machine(session, _load(session, library), input_array)
-            latency = self._timed(session, machine.module, "invoke_stateful", timing, [NETWORK_FUNCTION])
-            output = session.get(machine.get_outputs(NETWORK_FUNCTION))
+            network = _network(session, library, timing.threads)
+            network.set_input(input_array)
+            latency = self._timed(session, network.module, network.function, timing, network.arguments, network.threads)
+            output = network.output()
             peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
-            return NetworkRun(latency, output, peak, self._timed_calls(session, machine.module, timing))
+            return NetworkRun(latency, output, peak, self._timed_calls(session, network, timing) if network.calls else ())
 
     def measure_startup(self, library: Path, input_array: Array, threads: int, timeout_s: float) -> Startup:
         """What a network costs before it is warm, on a board with a clock: load a library that is known to run there, and run it once."""
         with self._session(timeout_s) as session:
-            session.upload_file(library)
+            _upload(session, library)
             begin = time.monotonic()
-            machine = _machine(session, session.load_module(library.name))
+            network = _ready(session, library, threads)
             init_seconds = time.monotonic() - begin
-            machine.set_input(NETWORK_FUNCTION, session.put(input_array))
-            answer = _evaluator(session, machine.module, "invoke_stateful", Timing(threads=threads), "clock")(NETWORK_FUNCTION)
+            network.set_input(input_array)
+            answer = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")(*network.arguments)
             (first_ns,) = json.loads(bytes(answer))["samples_ns"]
             return Startup(init_seconds, first_ns * 1e-9)
 
     @_again_if_killed
     def outputs(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> list[Array]:
-        """What a Relax VM library's `main` returns for each input; no latency, so a virtual board need not model one."""
+        """What a network's library returns for each input; no latency, so a virtual board need not model one."""
         found = []
         with self._session(timeout_s) as session:
-            machine = _machine(session, _load(session, library))
-            run = _evaluator(session, machine.module, "invoke_stateful", Timing(threads=threads), "clock")
+            network = _network(session, library, threads)
+            run = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")
             for array in inputs:
-                machine.set_input(NETWORK_FUNCTION, session.put(array))
-                run(NETWORK_FUNCTION)
-                found.append(session.get(machine.get_outputs(NETWORK_FUNCTION)))
+                network.set_input(array)
+                run(*network.arguments)
+                found.append(network.output())
         return found
 
     def copy_rate(self, timeout_s: float) -> float:
@@ -292,11 +294,14 @@ class Agents:
                 raise _explained(error) from error
             raise MeasureError(str(error), "host" if isinstance(error, HostGone) else "link") from error
 
-    def _timed(self, session: Any, module: Any, function: str, timing: Timing, arguments: Sequence[Any]) -> Latency:
-        """Run a function as `timing` says; on a board as often as its clock needs."""
+    def _timed(
+        self, session: Any, module: Any, function: str, timing: Timing, arguments: Sequence[Any], pool: int | None = None
+    ) -> Latency:
+        """Run a function as `timing` says, with so many threads of TVM's pool if not all; on a board as often as its clock needs."""
+        threads, timing = timing.threads, replace(timing, threads=timing.threads if pool is None else pool)
         if self.profile.origin.modelled:
             answer = _evaluator(session, module, function, timing, "model")(*arguments)
-            return _modelled(bytes(answer), load_board(self.profile.board_file), timing.threads)
+            return _modelled(bytes(answer), load_board(self.profile.board_file), threads)
         if timing.warmup:
             _evaluator(session, module, function, replace(timing, warmup=timing.warmup - 1, repeat=1, number=1, min_time_ms=0), "clock")(
                 *arguments
@@ -310,10 +315,11 @@ class Agents:
         seconds = statistics.median(sampled.samples_ns) * 1e-9
         return Latency(self.profile.origin.kind, seconds, samples_ns=sampled.samples_ns, steady=sampled.steady)
 
-    def _timed_calls(self, session: Any, machine: Any, timing: Timing) -> tuple[KernelCall, ...]:
+    def _timed_calls(self, session: Any, network: ReadyNetwork, timing: Timing) -> tuple[KernelCall, ...]:
         """Run a network further times, and time each kernel by itself. What that costs between kernels is in no kernel's time."""
         mode = "model" if self.profile.origin.modelled else "clock"
-        answer = json.loads(bytes(_evaluator(session, machine, "invoke_stateful", timing, mode, calls=True)(NETWORK_FUNCTION)))
+        run = _evaluator(session, network.module, network.function, timing, mode, calls=True)
+        answer = json.loads(bytes(run(*network.arguments)))
         if mode == "clock":
             medians = (statistics.median(samples) * 1e-9 for samples in zip(*answer["samples_ns"], strict=True))
             return tuple(KernelCall(*call) for call in zip(answer["calls"], medians, strict=True))
@@ -363,24 +369,35 @@ def _loading(name: str) -> Iterator[None]:
 
 def _load(session: Any, library: Path) -> Any:
     """Upload and load a library; raises a `load` `MeasureError` when the device's loader refuses it."""
+    _upload(session, library)
+    with _loading(library.name):
+        return session.load_module(library.name)
+
+
+def _upload(session: Any, library: Path) -> None:
     with library.open("rb") as stream:
         header = stream.read(20)
     # The device's loader says "no such file" of a library for another processor.
     if header[:4] != b"\x7fELF" or int.from_bytes(header[18:20], "little") != ELF_AARCH64:
         raise MeasureError(f"{library.name} is not an AArch64 library", "load")
     session.upload_file(library)
+
+
+def _network(session: Any, library: Path, threads: int) -> ReadyNetwork:
+    """Upload and load a network's library; raises as `_load` does."""
+    _upload(session, library)
+    return _ready(session, library, threads)
+
+
+def _ready(session: Any, library: Path, threads: int) -> ReadyNetwork:
+    """An uploaded network's library, ready to be run."""
+    program = c_program(library)
+    if program is not None:
+        session.upload_file(adapter())
     with _loading(library.name):
-        return session.load_module(library.name)
-
-
-def _machine(session: Any, module: Any, input_array: Array | None = None) -> Any:
-    """A Relax virtual machine on the device."""
-    from tvm.runtime.vm import VirtualMachine
-
-    machine = VirtualMachine(module, session.cpu(0))
-    if input_array is not None:
-        machine.set_input(NETWORK_FUNCTION, session.put(input_array))
-    return machine
+        if program is None:
+            return VmNetwork(session, session.load_module(library.name), threads)
+        return CNetwork(session, session.load_module(adapter().name), library.name, program, threads)
 
 
 def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:

@@ -1,0 +1,71 @@
+/* A C library as functions that TVM's remote sessions can call: `open` loads it and starts its threads, `run` runs it once.
+ *
+ * Text comes as arrays of bytes with a zero at the end. Both return the library's error code, `open` -1 where there is no such library.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+
+#include "interface.h"
+
+/* TVMFFIAny and DLTensor, see tvm/ffi/c_api.h and dlpack.h. */
+typedef struct Any {
+  int32_t type, padding;
+  union {
+    int64_t number;
+    void *pointer;
+  } value;
+} Any;
+typedef struct Tensor {
+  void *data;
+  int64_t device;
+  int32_t rank;
+  uint32_t type;
+  int64_t *shape, *strides;
+  uint64_t offset;
+} Tensor;
+enum { INTEGER = 1, TENSOR_OBJECT = 70, OBJECT_HEADER = 24 };
+
+typedef int (*Init)(uint32_t, tvmmobile_instance *, const tvmmobile_options *);
+typedef int (*Run)(tvmmobile_instance *, const void *const *, void *const *, void *, size_t, uint32_t);
+
+static tvmmobile_instance instance;
+static Run run_library;
+
+static Tensor *tensor(const Any *value) {
+  return (Tensor *)((char *)value->value.pointer + (value->type == TENSOR_OBJECT ? OBJECT_HEADER : 0));
+}
+
+static void *function_of(void *library, const char *prefix, const char *name) {
+  char symbol[1024];
+  snprintf(symbol, sizeof symbol, "%s_%s", prefix, name);
+  return dlsym(library, symbol);
+}
+
+static int answer(Any *result, int64_t number) {
+  result->type = INTEGER;
+  result->padding = 0;
+  result->value.number = number;
+  return 0;
+}
+
+/* open(path, prefix, threads) */
+int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result) {
+  (void)self, (void)count;
+  void *library = dlopen(tensor(&arguments[0])->data, RTLD_NOW | RTLD_LOCAL);
+  const char *prefix = tensor(&arguments[1])->data;
+  Init init = library ? (Init)function_of(library, prefix, "init") : NULL;
+  run_library = library ? (Run)function_of(library, prefix, "run") : NULL;
+  if (!init || !run_library) return answer(result, -1);
+  tvmmobile_options options = {.threads = (uint32_t)arguments[2].value.number};
+  return answer(result, init(TVMMOBILE_INTERFACE, &instance, &options));
+}
+
+/* run(input, output, workspace) */
+int __tvm_ffi_run(void *self, const Any *arguments, int32_t count, Any *result) {
+  (void)self, (void)count;
+  const void *inputs[] = {tensor(&arguments[0])->data};
+  void *outputs[] = {tensor(&arguments[1])->data};
+  const Tensor *workspace = tensor(&arguments[2]);
+  return answer(result, run_library(&instance, inputs, outputs, workspace->data, (size_t)workspace->shape[0], 0));
+}

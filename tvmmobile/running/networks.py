@@ -1,0 +1,128 @@
+"""A network's library on a device, loaded and ready to be run: for TVM's virtual machine, or a C library behind an adapter."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.kernels.codegen import CROSS_COMPILER
+from tvmmobile.native.source import INTERFACE
+from tvmmobile.running.manifest import C
+from tvmmobile.system.doctor import require
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.files import filling_cache, replacing
+from tvmmobile.system.programs import run_tool
+
+MAIN = "main"
+_ADAPTER = Path(__file__).with_name("adapter.c")
+_FLAGS = ("-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
+Array = npt.NDArray[Any]
+
+
+class ReadyNetwork(Protocol):
+    """A network on a device.
+
+    Attributes:
+        module, function, arguments: what runs it once.
+        threads: of TVM's pool.
+        calls: whether it can be timed call by call.
+    """
+
+    module: Any
+    function: str
+    arguments: list[Any]
+    threads: int
+    calls: bool
+
+    def set_input(self, array: Array) -> None:
+        """The input of runs from now on."""
+
+    def output(self) -> Array:
+        """What the last run returned."""
+
+
+class VmNetwork:
+    """A library of TVM's virtual machine whose `main` takes one tensor and returns one."""
+
+    def __init__(self, session: Any, module: Any, threads: int) -> None:
+        from tvm.runtime.vm import VirtualMachine
+
+        self._session, self._machine = session, VirtualMachine(module, session.cpu(0))
+        self.module, self.function, self.threads, self.calls = self._machine.module, "invoke_stateful", threads, True
+        self.arguments: list[Any] = [MAIN]
+
+    def set_input(self, array: Array) -> None:
+        """See `ReadyNetwork`."""
+        self._machine.set_input(MAIN, self._session.put(array))
+
+    def output(self) -> Array:
+        """See `ReadyNetwork`."""
+        found: Array = self._session.get(self._machine.get_outputs(MAIN))
+        return found
+
+
+@dataclass(frozen=True)
+class CProgram:
+    """What a C library's manifest says of how it is called."""
+
+    prefix: str
+    workspace_bytes: int
+    output_shape: tuple[int, ...]
+
+
+def c_program(library: Path) -> CProgram | None:
+    """How a library is called if it is a C library; one without a manifest is not."""
+    path = library.with_suffix(".json")
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if manifest.get("format") != C:
+        return None
+    return CProgram(str(manifest["c"]["prefix"]), int(manifest["c"]["workspace_bytes"]), tuple(map(int, manifest["output"]["shape"])))
+
+
+class CNetwork:
+    """A C library with one input and one output, which is in the session's folder on the device; raises `ValueError` if it cannot start."""
+
+    def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int) -> None:
+        self._session = session
+        self.module, self.function, self.threads, self.calls = module, "run", 1, False
+        self._output = session.put(np.zeros(program.output_shape, np.float32))
+        self.arguments: list[Any] = [None, self._output, session.put(np.zeros(max(program.workspace_bytes, 1), np.uint8))]
+        place = session.get_function("tvm.rpc.server.workpath")(name)
+        code = int(module["open"](self._text(str(place)), self._text(program.prefix), threads))
+        if code:
+            raise ValueError("the device's loader refuses it" if code < 0 else f"its init returns {code}")
+
+    def _text(self, text: str) -> Any:
+        return self._session.put(np.frombuffer(text.encode() + b"\0", np.uint8))
+
+    def set_input(self, array: Array) -> None:
+        """See `ReadyNetwork`; raises `ValueError` where the library does not take it."""
+        self.arguments[0] = self._session.put(array)
+        code = int(self.module[self.function](*self.arguments))
+        if code:
+            raise ValueError(f"its run returns {code}")
+
+    def output(self) -> Array:
+        """See `ReadyNetwork`."""
+        found: Array = self._session.get(self._output)
+        return found
+
+
+@functools.cache
+def adapter() -> Path:
+    """`adapter.c` for devices, compiled if it is not there yet."""
+    compiler = str(require(CROSS_COMPILER))
+    digest = hashlib.sha256(repr(_FLAGS).encode() + _ADAPTER.read_bytes() + INTERFACE.read_bytes()).hexdigest()
+    path = cache_dir() / f"adapter-{digest[:16]}.so"
+    if not path.exists():
+        with filling_cache(), replacing(path) as temporary:
+            command = [compiler, *_FLAGS, f"-I{INTERFACE.parent}", str(_ADAPTER), "-o", str(temporary), "-ldl"]
+            run_tool(command, "Compiling adapter.c", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
+    return path
