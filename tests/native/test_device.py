@@ -65,6 +65,10 @@ class Guest:
     folder: Path
     expected: Array
 
+    def image(self) -> Array:
+        """The input."""
+        return np.fromfile(self.folder / "input.f32", np.float32).reshape(1, 3, 16, 16)
+
     def compiled(self, *words: str) -> Path:
         """The guide's program."""
         command = ["aarch64-linux-gnu-gcc", "-Wall", "-Wextra", "-Werror", "classify.c", *words, "-o", "classify"]
@@ -117,14 +121,21 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
 
 
 @pytest.mark.virtual
-def test_the_agent_runs_it_faster_than_the_virtual_machine(guest: Guest) -> None:
-    image = np.fromfile(guest.folder / "input.f32", np.float32).reshape(1, 3, 16, 16)
-    timing = Timing(warmup=1, threads=THREADS)
+def test_the_agent_runs_it(guest: Guest) -> None:
+    """Input after input, as `evaluate` does."""
+    image = guest.image()
+    with start("pi4-virtual", timed=False) as agents:
+        outputs = agents.outputs(guest.folder / f"{STEM}.so", [image, 0 * image, image], THREADS, 60)
+    assert outputs[0].tobytes() == guest.expected.tobytes() == outputs[2].tobytes() != outputs[1].tobytes()
+
+
+@pytest.mark.long
+def test_it_is_faster_than_the_virtual_machine(guest: Guest) -> None:
+    image, timing = guest.image(), Timing(warmup=1, threads=THREADS)
     with start("pi4-virtual") as agents:
         ours, machine = (agents.measure_network(guest.folder / name, image, 60, timing) for name in (f"{STEM}.so", "vm.so"))
-        again = agents.outputs(guest.folder / f"{STEM}.so", [image, 0 * image, image], THREADS, 60)
-    assert ours.output.tobytes() == guest.expected.tobytes() == again[0].tobytes() == again[2].tobytes() != again[1].tobytes()
-    assert 0 < ours.latency.seconds < machine.latency.seconds and ours.calls == ()
+    assert ours.output.tobytes() == guest.expected.tobytes()
+    assert 0 < ours.latency.seconds < machine.latency.seconds and ours.calls == () != machine.calls
 
 
 @pytest.mark.virtual
