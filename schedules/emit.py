@@ -195,7 +195,10 @@ class Kernel:
 
     @contextmanager
     def team(self, threads: int) -> Iterator[Expr]:
-        """A loop whose iterations are threads; yields the thread's number, `None` where there is only one."""
+        """A loop whose iterations are threads; yields the thread's number, `None` where there is only one.
+
+        Loops of one kernel write different outputs, and none reads what another writes: in a C library they do not wait for each other.
+        """
         if threads == 1:
             yield None
             return

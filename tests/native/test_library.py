@@ -27,14 +27,17 @@ from support.c_libraries import (
     CLibrary,
     Options,
     aligned,
+    describe,
     pointers,
     write_host_library,
 )
-from support.small_networks import kernels_of, prepared, run_lowered, two_blocks
+from support.small_networks import HOST, kernels_of, prepared, run_lowered, two_blocks
 from torch import nn
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import lower
+from tvmmobile.native.library import write_sources
+from tvmmobile.native.source import RUNTIME
 from tvmmobile.system.errors import UserError
 
 SHAPE = (1, 3, 16, 16)
@@ -304,6 +307,9 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     found = library.run(library.instance(), [first, second])
     assert np.array_equal(found[1], first + second) and np.array_equal(found[0], (first + second) * np.arange(8, dtype=np.float32))
     assert library.description.workspace_bytes == 0
+    write_sources(module, HOST, describe(1, 2, 2), tmp_path)
+    folders = [f"-I{tmp_path}", f"-I{RUNTIME.parent}"]
+    subprocess.run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *folders, tmp_path / "model.c"], check=True)
 
 
 def test_an_output_that_no_kernel_writes_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tvmmobile.native.source import RUNTIME, Description, header_text, source_te
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
 
-_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden")
 #: A device's: no C library, and atomic instructions of the base architecture in place.
 _DEVICE_FLAGS = ("-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
 _LINK_FLAGS = ("-shared", "-Wl,--strip-debug", "-Wl,-z,noexecstack", "-Wl,--hash-style=both")

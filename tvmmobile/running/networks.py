@@ -22,7 +22,7 @@ from tvmmobile.system.programs import run_tool
 
 MAIN = "main"
 _ADAPTER = Path(__file__).with_name("adapter.c")
-_FLAGS = ("-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
+_FLAGS = ("-O2", "-fPIC", "-shared")
 Array = npt.NDArray[Any]
 
 
