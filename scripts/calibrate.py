@@ -31,7 +31,7 @@ from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, Observation, mean
 from tvmmobile.virtual.calibration.fitting import SeveralThreads, fit_core
 from tvmmobile.virtual.calibration.terms import Parameter
 from tvmmobile.virtual.cores.corrected import corrected_time
-from tvmmobile.virtual.modelled import modelled_course
+from tvmmobile.virtual.modelled import modelled_course, phases_of
 from tvmmobile.virtual.profile import Profile, parse_profile
 from tvmmobile.virtual.program import profile_program, qemu_words
 from tvmmobile.virtual.sysroot import cpuinfo, python_sysroot
@@ -134,8 +134,9 @@ def in_one_thread(rows: Iterable[Row], networks: Path, cache: Path) -> list[Obse
         for network, measured_ms in row.min_ms.items():
             profile = profiled(row, network, network_file(networks, network), cache)
             seen = profile.of_thread(profile.thread)
-            core = corrected_time(seen.executed(), load_board(row.board), 0)
-            observations.append(Observation(row.board, network, measured_ms, core.cycles, seen.misses()))
+            board = load_board(row.board)
+            core = corrected_time(seen.executed(), board, 0)
+            observations.append(Observation(row.board, network, measured_ms, core.cycles, seen.misses(), phases_of(seen, board)))
     return observations
 
 

@@ -25,6 +25,7 @@ from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import run_hash
+from tvmmobile.virtual.calibration.terms import overlaps
 from tvmmobile.virtual.cores.core_model import model_hash
 from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.profile import parse_profile
@@ -120,7 +121,7 @@ def _checked(figures: Figures, job: PeerRun) -> Figures:
 
 def _count(job: PeerRun) -> tuple[bytes, str, float]:
     """Run the program under QEMU: what the plugin counted, the memory map, and how far the output is from PyTorch's."""
-    build_plugin()  # here, where a compiler is found
+    build_plugin(phases=overlaps(job.board))  # here, where a compiler is found
     model = job.files[0]
     with tempfile.TemporaryDirectory(prefix="tvmmobile-peers-") as scratch:
         command = [sys.executable, str(_PROFILER), job.board_name, str(job.sysroot), scratch, "python3", str(job.system.program)]

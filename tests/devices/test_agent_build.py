@@ -27,10 +27,11 @@ def test_missing_cross_compiler_names_its_package(monkeypatch: pytest.MonkeyPatc
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] in ([], [".lock"])
 
 
-def test_missing_compiler_for_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("phases", [False, True])
+def test_missing_compiler_for_the_plugin(monkeypatch: pytest.MonkeyPatch, phases: bool) -> None:
     monkeypatch.setattr("shutil.which", lambda _name: None)
     with pytest.raises(UserError, match="apt-get install -y gcc"):
-        plugin.build_plugin()
+        plugin.build_plugin(phases)
 
 
 def test_failing_pip_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

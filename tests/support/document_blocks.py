@@ -135,8 +135,8 @@ def parameters_table() -> str:
     """The fitted parameters, with the bounds that are a board's own."""
     explained = {
         "cache_hits": "the latency of the level that had the line, for each load that missed the first",
-        "lines_read": "a line copy, for each line read from memory",
-        "stores": "a line copy, for each store that missed the first level",
+        "lines_read": "a line copy, for each line read from memory (A76: the bus's time, for each that a load reads; not fitted)",
+        "stores": "a line copy, for each store that missed the first level (A76: that no cache had)",
         "bandwidth": "twice the copy rate: what memory delivers to several threads (0.5 to 1)",
     }
     rows = []

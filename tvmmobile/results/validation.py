@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from tvmmobile.results.file import Count, NotNegative, Positive, PositiveCount
 from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, read_json, validated
-from tvmmobile.virtual.calibration.fit import Observation
+from tvmmobile.virtual.calibration.fit import Observation, Phase
 from tvmmobile.virtual.calibration.residuals import TermError
 from tvmmobile.virtual.profile import MissCounts
 
@@ -97,6 +97,7 @@ class ValidationPoint:
         misses: counts of the simulated caches, by kind.
         modelled_ms: the modelled time in milliseconds, at the board's clock.
         term_ms: its terms in milliseconds, by name.
+        phases: what `core_cycles` and `misses` add up from, where the model tells phases of a run apart.
     """
 
     __pydantic_config__ = _STRICT
@@ -113,6 +114,7 @@ class ValidationPoint:
     misses: Mapping[str, Count]
     modelled_ms: Positive
     term_ms: Mapping[str, NotNegative]
+    phases: tuple[Phase, ...] = ()
 
     @property
     def error(self) -> float:
@@ -122,7 +124,7 @@ class ValidationPoint:
     def observed_on(self, board: str) -> Observation:
         """As calibrations take it, for a model of that name."""
         misses = MissCounts(**self.misses)
-        return Observation(board=board, network=self.name, measured_ms=self.measured_ms, core_cycles=self.core_cycles, misses=misses)
+        return Observation(board, self.name, self.measured_ms, self.core_cycles, misses, self.phases)
 
 
 @dataclass(frozen=True)

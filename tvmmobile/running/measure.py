@@ -27,6 +27,7 @@ from tvmmobile.running.networks import CNetwork, ReadyNetwork, VmNetwork, adapte
 from tvmmobile.system.clock import ClockPlan, sample_clock
 from tvmmobile.system.files import check_space
 from tvmmobile.virtual.board import Board, load_board
+from tvmmobile.virtual.calibration.fit import Phase
 from tvmmobile.virtual.cores.core_model import HOTTEST, BlockCost
 from tvmmobile.virtual.modelled import modelled_regions, modelled_run
 from tvmmobile.virtual.profile import MissCounts, parse_profile, profile_of
@@ -114,6 +115,7 @@ class Latency:
         steady: whether the times had settled before the first sample.
         hottest: the costliest blocks, most cycles first; empty when measured.
         unknown_instructions: executed instructions the model knows only a lower bound for.
+        phases: what `cycles` and `misses` add up from, where the model tells phases of a run apart.
     """
 
     kind: Kind
@@ -128,6 +130,7 @@ class Latency:
     hottest: tuple[BlockCost, ...] = ()
     unknown_instructions: int = 0
     steady: bool = True
+    phases: tuple[Phase, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -420,4 +423,5 @@ def _modelled(answer: bytes, board: Board, threads: int) -> Latency:
         term_ms=run.term_ms,
         hottest=run.core.hottest,
         unknown_instructions=run.core.unknown_instructions,
+        phases=run.phases,
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.calibration.fit import Fit, calibration_of
-from tvmmobile.virtual.calibration.terms import Parameter, term_ms
+from tvmmobile.virtual.calibration.fit import Fit, Phase, calibration_of
+from tvmmobile.virtual.calibration.terms import Parameter, overlaps, summed_ms, term_ms, terms_of
 from tvmmobile.virtual.cores.core_model import CoreTime, block_cycles
 from tvmmobile.virtual.cores.corrected import corrected_time, costs_for
 from tvmmobile.virtual.profile import MissCounts, Profile
 from tvmmobile.virtual.timeline import Course, course_of
+
+#: How finely phases are told apart: steps an octave of memory's time over the core's, and the least and most of that.
+_STEPS, _LEAST_BUSY, _MOST_BUSY = 2, 1 / 16, 16
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class ModelledRun:
         calibrated: whether misses are in the modelled time.
         dram_bytes: what was read from memory and written back to it.
         busy_ms: what each thread worked, in milliseconds, most first.
+        phases: of the thread that was modelled, as `phases_of`; empty with several threads.
     """
 
     threads: int
@@ -37,6 +42,7 @@ class ModelledRun:
     calibrated: bool
     dram_bytes: int
     busy_ms: tuple[float, ...]
+    phases: tuple[Phase, ...] = ()
 
     @property
     def modelled_ms(self) -> float:
@@ -63,7 +69,10 @@ def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int 
     seen = profile.of_thread(profile.thread) if threads == 1 else profile
     misses = seen.misses()
     core = corrected_time(seen.executed(), board, hottest)
-    terms: Mapping[str, float] = term_ms(board, core.cycles, misses, parameters)
+    if overlaps(board):
+        terms: Mapping[str, float] = summed_ms(_worked(seen, board, parameters))
+    else:
+        terms = term_ms(board, core.cycles, misses, parameters)
     busy: tuple[float, ...] = (sum(terms.values()),)
     if threads > 1:
         course = modelled_course(seen, board, parameters)
@@ -76,6 +85,7 @@ def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int 
         calibrated=fit is not None,
         dram_bytes=misses.dram_bytes(board.caches.line_bytes),
         busy_ms=busy,
+        phases=phases_of(seen, board) if threads == 1 else (),
     )
 
 
@@ -99,10 +109,28 @@ def modelled_course(profile: Profile, board: Board, parameters: Sequence[Paramet
     return course_of(profile, board, _worked(profile, board, parameters))
 
 
+def phases_of(profile: Profile, board: Board) -> tuple[Phase, ...]:
+    """A run's phases, those in which memory was about as busy added up; none for a board whose core simply waits for each miss."""
+    if not overlaps(board):
+        return ()
+    reads, stores = (terms_of(board)[name] for name in ("lines_read", "stores"))
+    found: dict[tuple[int, bool], tuple[float, MissCounts]] = {}
+    for cycles, segment in zip(_core_cycles(profile, board), profile.segments, strict=True):
+        read_ms, stored_ms = reads.amount_ms(board, segment.misses), stores.amount_ms(board, segment.misses)
+        busy = (read_ms + stored_ms) * board.clock_hz * 1e-3 / max(cycles, 1)
+        kind = round(_STEPS * math.log2(min(max(busy, _LEAST_BUSY), _MOST_BUSY))), read_ms > stored_ms
+        others, misses = found.get(kind, (0.0, MissCounts()))
+        found[kind] = others + cycles, misses + segment.misses
+    return tuple(Phase(round(cycles), misses) for _, (cycles, misses) in sorted(found.items()))
+
+
+def _core_cycles(profile: Profile, board: Board) -> list[float]:
+    """Each segment's."""
+    cycles = block_cycles(profile.executed(), board, costs_for(board))
+    return [sum(cycles[index] * count for index, count in segment.counts.items()) for segment in profile.segments]
+
+
 def _worked(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> list[dict[str, float]]:
     """The terms of each segment's time in milliseconds, without waiting."""
-    cycles = block_cycles(profile.executed(), board, costs_for(board))
-    return [
-        term_ms(board, sum(cycles[index] * count for index, count in segment.counts.items()), segment.misses, parameters)
-        for segment in profile.segments
-    ]
+    cycles = _core_cycles(profile, board)
+    return [term_ms(board, core, segment.misses, parameters) for core, segment in zip(cycles, profile.segments, strict=True)]

@@ -19,6 +19,7 @@ from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import calibration_of
+from tvmmobile.virtual.calibration.terms import overlaps
 from tvmmobile.virtual.cores.core_model import CoreTime, core_time
 from tvmmobile.virtual.elf import Mapping, NotElf, parse_maps, read_elf
 from tvmmobile.virtual.modelled import ModelledRun, modelled_run
@@ -112,7 +113,7 @@ def qemu_words(board: Board, folder: str) -> list[str]:
     caches = board.caches
     options = f"dir={folder},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways},l2={caches.l2_bytes}/{caches.l2_ways}"
     options += f",l3={caches.l3_bytes}/{caches.l3_ways}" if caches.has_l3 else ""
-    return [*plain_qemu_words(board), "-plugin", f"{build_plugin()},{options}"]
+    return [*plain_qemu_words(board), "-plugin", f"{build_plugin(phases=overlaps(board))},{options}"]
 
 
 def plain_qemu_words(board: Board) -> list[str]:

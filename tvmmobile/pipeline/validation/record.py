@@ -17,8 +17,8 @@ from tvmmobile.results.validation import FORMAT, ValidatedBoard, Validation, Val
 from tvmmobile.running.measure import Latency
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
-from tvmmobile.virtual.calibration.residuals import spearman, term_errors
-from tvmmobile.virtual.calibration.terms import term_ms
+from tvmmobile.virtual.calibration.fit import Observation
+from tvmmobile.virtual.calibration.residuals import observed_ms, spearman, term_errors
 from tvmmobile.virtual.cores.mca import mca_version
 
 #: Characters of what a board says about itself.
@@ -84,7 +84,8 @@ def point_of(
 ) -> ValidationPoint:
     """What both sides say of a point."""
     assert modelled.cycles is not None and modelled.misses is not None
-    terms = term_ms(model.clocked, modelled.cycles, modelled.misses, model.parameters)
+    counted = Observation(model.clocked.name, name, measured.seconds * 1e3, modelled.cycles, modelled.misses, modelled.phases)
+    terms = observed_ms(model.clocked, model.parameters, counted)
     low, middle, high = statistics.quantiles(measured.samples_ns * 2, n=4)  # twice, for there may be only one
     return ValidationPoint(
         name=name,
@@ -99,6 +100,7 @@ def point_of(
         misses={field.name: getattr(modelled.misses, field.name) for field in fields(modelled.misses)},
         modelled_ms=sum(terms.values()),
         term_ms=terms,
+        phases=modelled.phases,
     )
 
 

@@ -25,7 +25,7 @@ from tvmmobile.system.errors import UserError, shown
 from tvmmobile.system.files import write_bytes
 from tvmmobile.system.json_files import FileKind, read_json, validated
 from tvmmobile.virtual.board import Board, OwnCalibration, board_names, load_board
-from tvmmobile.virtual.calibration.terms import ON_BOUND, TERMS, TERMS_VERSION, Parameter
+from tvmmobile.virtual.calibration.terms import ON_BOUND, TERMS, Parameter, terms_of, terms_version
 from tvmmobile.virtual.cores.core_model import MODEL_VERSION
 from tvmmobile.virtual.cores.corrected import corrected_hash, corrected_version
 from tvmmobile.virtual.profile import MissCounts
@@ -41,6 +41,21 @@ _Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Phases of a run in which memory was about as busy, added up.
+
+    Attributes:
+        core_cycles: corrected core cycles.
+        misses: the simulated caches' counts.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    core_cycles: int
+    misses: MissCounts
+
+
+@dataclass(frozen=True)
 class Observation:
     """One network on one board, in one thread: what was measured there and counted here.
 
@@ -50,6 +65,7 @@ class Observation:
         measured_ms: the published latency.
         core_cycles: corrected core cycles.
         misses: the simulated caches' counts.
+        phases: what they add up from; empty where the order of a run does not matter.
     """
 
     __pydantic_config__ = _STRICT
@@ -59,6 +75,12 @@ class Observation:
     measured_ms: _Milliseconds
     core_cycles: int
     misses: MissCounts
+    phases: tuple[Phase, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Phase, ...]:
+        """Its phases, or the whole run as one."""
+        return self.phases or (Phase(self.core_cycles, self.misses),)
 
 
 @dataclass(frozen=True)
@@ -243,8 +265,9 @@ def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
     elif values.keys() != TERMS.keys():
         problem = f"it has parameters {shown(', '.join(values))}, not {', '.join(TERMS)}"
     else:
-        beyond = [name for name, value in values.items() if value > TERMS[name].most(board) * (1 + ON_BOUND)]
-        problem = f"{beyond[0]} = {values[beyond[0]]:g} is more than {TERMS[beyond[0]].most(board):.4g}" if beyond else ""
+        most = {name: term.most(board) for name, term in terms_of(board).items()}
+        beyond = [name for name, value in values.items() if value > most[name] * (1 + ON_BOUND)]
+        problem = f"{beyond[0]} = {values[beyond[0]]:g} is more than {most[beyond[0]]:.4g}" if beyond else ""
     if problem or core is None:
         raise UserError(
             f"The calibration of {board.name} does not hold: {problem}.",
@@ -274,7 +297,7 @@ def run_hash(board: Board) -> str:
 
 def versions(mcpu: str) -> tuple[int, ...]:
     """Of what the calibration of a core rests on, besides the board: one that was fitted with others does not hold."""
-    return TERMS_VERSION, TIMELINE_VERSION, corrected_version(mcpu), MODEL_VERSION
+    return terms_version(mcpu), TIMELINE_VERSION, corrected_version(mcpu), MODEL_VERSION
 
 
 def published() -> dict[str, Any]:

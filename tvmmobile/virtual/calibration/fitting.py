@@ -1,8 +1,9 @@
 """Fits a core's parameters to latencies that were measured on the boards that have it, each network's relative error weighing alike.
 
-First the terms of one thread, by linear least squares within the bounds that the boards' documented figures give; then, with these, what
-memory delivers to several threads. Both are also fitted with each network left out on all boards, which tells what to expect of another
-one, and the terms with each board left out, which tells what to expect of another board.
+First the terms of one thread within the bounds that the boards' documented figures give, by linear least squares where the terms simply add
+up and by overlapping.py where memory works beside the core; then, with these, what memory delivers to several threads. Both are also fitted
+with each network left out on all boards, which tells what to expect of another one, and the terms with each board left out, which tells
+what to expect of another board.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import dataclass, replace
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import Check, Fit, FittedBoard, Observation, versions
-from tvmmobile.virtual.calibration.terms import TERMS, Parameter, term_ms
+from tvmmobile.virtual.calibration.overlapping import rounded, solve_beside
+from tvmmobile.virtual.calibration.residuals import observed_ms
+from tvmmobile.virtual.calibration.terms import TERMS, Parameter, overlaps, terms_of
 from tvmmobile.virtual.cores.corrected import corrected_hash
 
 #: Memory delivers to several cores what one of them moves in a copy, or less where they are in each other's way.
-_NOTHING = 1e-6  # a solver's way to say that a value lies on its bound
 _LEAST_BANDWIDTH, _MOST_BANDWIDTH = 0.5, 1.0
 
 
@@ -106,21 +108,24 @@ def _checks(several: Sequence[SeveralThreads], bandwidth: Parameter) -> tuple[Ch
 
 def _fitted_terms(boards: Mapping[str, Board], observations: Sequence[Observation]) -> tuple[Parameter, ...]:
     values, free = (_solve(boards, observations, bounded) for bounded in (True, False))
+    terms = terms_of(next(iter(boards.values())))
     return tuple(
-        _noted(Parameter(name, term.what, value, 0.0, most, "fetched ahead in time", term.most_source, unbounded))
-        for (name, term), most, value, unbounded in zip(TERMS.items(), _most(boards), values, free, strict=True)
+        _noted(Parameter(name, term.what, value, term.least, most, term.least_source, term.most_source, unbounded))
+        for (name, term), most, value, unbounded in zip(terms.items(), _most(boards), values, free, strict=True)
     )
 
 
 def _most(boards: Mapping[str, Board]) -> list[float]:
     """The upper bound of each parameter: the tightest that one of the boards gives."""
-    return [_rounded(min(term.most(board) for board in boards.values())) for term in TERMS.values()]
+    return [rounded(min(terms_of(board)[name].most(board) for board in boards.values())) for name in TERMS]
 
 
 def _solve(boards: Mapping[str, Board], observations: Sequence[Observation], bounded: bool) -> list[float]:
     import numpy as np
     from scipy.optimize import lsq_linear
 
+    if overlaps(next(iter(boards.values()))):
+        return solve_beside(boards, observations, _most(boards), bounded)
     amounts = np.array([[term.amount_ms(boards[seen.board], seen.misses) for term in TERMS.values()] for seen in observations])
     measured = np.array([seen.measured_ms for seen in observations])
     core_ms = np.array([seen.core_cycles / boards[seen.board].clock_hz * 1e3 for seen in observations])
@@ -129,7 +134,7 @@ def _solve(boards: Mapping[str, Board], observations: Sequence[Observation], bou
     found = lsq_linear(amounts[:, used] / measured[:, None], (measured - core_ms) / measured, bounds=limits)
     values = np.zeros(len(TERMS))
     values[used] = found.x
-    return [_rounded(value) for value in values]
+    return [rounded(value) for value in values]
 
 
 def _fitted_bandwidth(several: Sequence[SeveralThreads]) -> Parameter:
@@ -154,7 +159,7 @@ def _least_squares_bandwidth(several: Sequence[SeveralThreads]) -> float:
     def squares(share: float) -> float:
         return sum((run.modelled_ms(share) / run.measured_ms - 1) ** 2 for run in several)
 
-    return _rounded(float(minimize_scalar(squares, bounds=(_LEAST_BANDWIDTH, _MOST_BANDWIDTH), method="bounded").x), digits=4)
+    return rounded(float(minimize_scalar(squares, bounds=(_LEAST_BANDWIDTH, _MOST_BANDWIDTH), method="bounded").x), digits=4)
 
 
 def fit_terms(board: Board, observations: Sequence[Observation]) -> tuple[tuple[Parameter, ...], list[tuple[Parameter, ...]]]:
@@ -167,13 +172,8 @@ def fit_terms(board: Board, observations: Sequence[Observation]) -> tuple[tuple[
     return parameters, left_out
 
 
-def _rounded(value: float, digits: int = 6) -> float:
-    """So that it does not differ from one machine's linear algebra to another's."""
-    return float(f"{value:.{digits}g}") if abs(value) > _NOTHING else 0.0
-
-
 def _total(boards: Mapping[str, Board], seen: Observation, parameters: Sequence[Parameter]) -> float:
-    return round(sum(term_ms(boards[seen.board], seen.core_cycles, seen.misses, parameters).values()), 4)
+    return round(sum(observed_ms(boards[seen.board], parameters, seen).values()), 4)
 
 
 def _noted(parameter: Parameter) -> Parameter:

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import Observation
-from tvmmobile.virtual.calibration.terms import TERMS, Parameter, term_ms
+from tvmmobile.virtual.calibration.terms import Parameter, overlaps, summed_ms, term_ms, terms_of
 
 #: Fewer pairs have no rank correlation worth a number.
 FEWEST_RANKED = 4
@@ -51,7 +51,12 @@ class TermError:
 
 def relative_errors(board: Board, parameters: Sequence[Parameter], observations: Sequence[Observation]) -> list[float]:
     """Modelled over measured less 1, of each observation."""
-    return [sum(term_ms(board, seen.core_cycles, seen.misses, parameters).values()) / seen.measured_ms - 1 for seen in observations]
+    return [sum(observed_ms(board, parameters, seen).values()) / seen.measured_ms - 1 for seen in observations]
+
+
+def observed_ms(board: Board, parameters: Sequence[Parameter], seen: Observation) -> dict[str, float]:
+    """The terms of what was observed, in milliseconds."""
+    return summed_ms(term_ms(board, part.core_cycles, part.misses, parameters) for part in seen.parts)
 
 
 def term_errors(board: Board, parameters: Sequence[Parameter], observations: Sequence[Observation]) -> tuple[TermError, ...]:
@@ -60,7 +65,7 @@ def term_errors(board: Board, parameters: Sequence[Parameter], observations: Seq
     squares = sum(error * error for error in missing)
     found = []
     for name, value in ((CORE, 1.0), *((p.name, p.value) for p in parameters)):
-        amounts = [_amount_ms(board, name, seen) / seen.measured_ms for seen in observations]
+        amounts = [_amount_ms(board, parameters, name, seen) / seen.measured_ms for seen in observations]
         weight = sum(amount * amount for amount in amounts)
         if not weight:
             continue
@@ -77,5 +82,11 @@ def erring(terms: Sequence[TermError], errors: Sequence[float]) -> TermError | N
     return terms[0] if terms[0].explained >= _EXPLAINS else None
 
 
-def _amount_ms(board: Board, name: str, seen: Observation) -> float:
-    return seen.core_cycles / board.clock_hz * 1e3 if name == CORE else TERMS[name].amount_ms(board, seen.misses)
+def _amount_ms(board: Board, parameters: Sequence[Parameter], name: str, seen: Observation) -> float:
+    """Milliseconds of a run if the term were 1; where memory works beside the core, of what its traffic shows with these parameters."""
+    if name == CORE:
+        return seen.core_cycles / board.clock_hz * 1e3
+    value = next(p.value for p in parameters if p.name == name)
+    if value and overlaps(board):
+        return observed_ms(board, parameters, seen)[name] / value
+    return terms_of(board)[name].amount_ms(board, seen.misses)

@@ -2,18 +2,29 @@
 
 Amounts are in milliseconds: counts of the simulated caches times a documented time of the board, so that a parameter is the share of that
 time that the core really waits. What is fetched ahead in time costs nothing, what nothing hides costs all of it.
+
+Most cores wait as often in a busy stretch of a program as in an idle one: their terms add up. A Cortex-A76 keeps dozens of lines in flight,
+so its memory works beside it: in each phase of a run (plugin/phases.c) what takes longer counts, computing or the memory's traffic. Where
+data pass through between little work, as in the first layers of MobileNet v2, all of the traffic shows; where a matrix product streams its
+weights, none of it. Its lines are read at the rate of the memory's bus, which is documented and not fitted; a line that a store fetches
+and later sends back costs more than its share of a copy, as in tinymembench's "2-pass copy", where reading and writing take turns as
+they do in a network: 36 ns a line on a Raspberry Pi 5 where a plain copy takes 12 (ThomasKaiser/sbc-bench, results/Au3jaA.txt), and 18
+instead of 6 on an RK3588 (results/41BH.txt).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.profile import MissCounts
 
-#: Raise this with every change of the terms.
-TERMS_VERSION = 3
+#: Raise these with every change of the terms; the latter is that of cores whose memory works beside them.
+TERMS_VERSION, _OVERLAPPING_VERSION = 3, 4
+#: Cores whose memory works beside them, by LLVM's names.
+_OVERLAPPING = frozenset({"cortex-a76"})
 #: As near to a bound, relative to the width between both, a parameter counts as lying on it.
 ON_BOUND = 1e-3
 
@@ -27,12 +38,16 @@ class Term:
         what: what the parameter is a share of.
         most: what it cannot be more than, on a board.
         most_source: why.
+        least: what it cannot be less than.
+        least_source: why.
     """
 
     amount_ms: Callable[[Board, MissCounts], float]
     what: str
     most: Callable[[Board], float]
     most_source: str
+    least: float = 0.0
+    least_source: str = "fetched ahead in time"
 
 
 def _hits_ms(board: Board, misses: MissCounts) -> float:
@@ -70,6 +85,41 @@ TERMS: Mapping[str, Term] = {
         _LATENCY,
     ),
 }
+#: The same of cores whose memory works beside them.
+_OVERLAPPING_TERMS: Mapping[str, Term] = {
+    "cache_hits": TERMS["cache_hits"],
+    "lines_read": Term(
+        lambda board, misses: misses.loads_from_memory * board.caches.line_bytes / board.memory.peak_bytes_per_s * 1e3,
+        "the time in which the memory's bus moves a line (peak_bytes_per_s), for each line that a load reads from it",
+        lambda board: 1.0,
+        "prefetchers keep the bus busy (not fitted)",
+        1.0,
+        "the bus moves no line faster (not fitted)",
+    ),
+    "stores": Term(
+        lambda board, misses: _line_copies_ms(board, misses.fills - misses.loads_from_memory),
+        "the time in which one core copies a line in memory, for each line that a store fetches from it and that goes back later",
+        _latency_in_line_copies,
+        _LATENCY,
+        0.0,
+        "sent back in pauses",
+    ),
+}
+
+
+def overlaps(board: Board) -> bool:
+    """Whether the memory of the board's core works beside it."""
+    return board.mcpu in _OVERLAPPING
+
+
+def terms_of(board: Board) -> Mapping[str, Term]:
+    """The terms of the board's core by name; the names are those of `TERMS`."""
+    return _OVERLAPPING_TERMS if overlaps(board) else TERMS
+
+
+def terms_version(mcpu: str) -> int:
+    """The version of a core's terms."""
+    return _OVERLAPPING_VERSION if mcpu in _OVERLAPPING else TERMS_VERSION
 
 
 @dataclass(frozen=True)
@@ -105,5 +155,23 @@ class Parameter:
 
 
 def term_ms(board: Board, core_cycles: float, misses: MissCounts, parameters: Sequence[Parameter]) -> dict[str, float]:
-    """Each term of the modelled time in milliseconds, by its name: `core`, then those of the parameters."""
-    return {"core": core_cycles / board.clock_hz * 1e3} | {p.name: p.value * TERMS[p.name].amount_ms(board, misses) for p in parameters}
+    """Each term of the modelled time in milliseconds, by its name: `core`, then those of the parameters.
+
+    Where memory works beside the core, of one phase: the memory's terms have in proportion what it takes longer than the core.
+    """
+    terms = terms_of(board)
+    found = {"core": core_cycles / board.clock_hz * 1e3} | {p.name: p.value * terms[p.name].amount_ms(board, misses) for p in parameters}
+    if parameters and overlaps(board):
+        memory = found["lines_read"] + found["stores"]
+        shown = max(0.0, 1 - (found["core"] + found["cache_hits"]) / memory) if memory else 0.0
+        found |= {name: shown * found[name] for name in ("lines_read", "stores")}
+    return found
+
+
+def summed_ms(phases: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The terms of a run in milliseconds, from those of its phases."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for terms in phases:
+        for name, ms in terms.items():
+            total[name] += ms
+    return dict(total)

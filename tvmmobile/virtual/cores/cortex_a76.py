@@ -10,6 +10,10 @@
   is handed over to an accumulation as well;
 - [later] the guides of later cores with the same kinds of pipelines: sums, differences and shifts that accumulate take the accumulator of
   the one before after a cycle, products of integers after one or two;
+- [units] divisions and conversions: Arm's guides of later cores with the same pipelines (Neoverse V2, 109898, 3.16, note 3) say that a
+  division blocks "subsequent similar operations to the same pipeline", OSACA's n1.yml has a divider of its own behind V0, measured on a
+  Neoverse N1, and llvm/llvm-project pull request 224046 measured on Neoverse V1 and V2 that a conversion in 4S or 8H is one micro-op,
+  as is what a pipeline accepts in a cycle, at one in two and one in four cycles for each pipeline;
 - [queues] Arm's presentation of the core as AnandTech reports it ("Arm's Cortex-A76 CPU Unveiled", 2018, page 3): issue queues of 16 for
   the branch pipeline, each of three integer and each of two vector pipelines, of 12 for each of two load/store pipelines.
 
@@ -17,7 +21,7 @@ llvm-mca 16 takes the Cortex-A57's tables for this core: three instructions a cy
 cycles where there are 4.
 
 Half precision takes the same two vector pipelines, eight lanes each: FMLA in 8H is as fast as in 4S. What runs in one of them alone is
-slower in 8H: divisions, conversions and rounding take V0 two lanes at a time.
+slower in 8H: divisions, conversions and rounding take a unit behind V0 two lanes at a time ([units]). V0 accepts other work meanwhile.
 """
 
 from __future__ import annotations
@@ -33,7 +37,9 @@ _Cost = tuple[int, _Ports]
 
 #: [guide] 2.1. `multi` is one of the three integer pipelines, `v0` and `v1` are the two vector pipelines; `data` is half of what a store
 #: of 16 bytes takes.
-_PIPELINES = {"branch": 1, "int": 3, "multi": 1, "memory": 2, "data": 2, "v": 2, "v0": 1, "v1": 1}
+_PIPELINES = {"branch": 1, "int": 3, "multi": 1, "memory": 2, "data": 2, "v": 2, "v0": 1, "v1": 1, "divider": 1, "converter": 1}
+#: What a micro-operation that a pipeline has accepted goes on taking; the pipeline accepts other kinds meanwhile.
+_UNITS = frozenset({"divider", "converter"})
 _V: _Ports = (("v", 1),)
 _V0: _Ports = (("v0", 1),)
 _V1: _Ports = (("v1", 1),)
@@ -51,11 +57,11 @@ _EITHER = {"float multiply-accumulate": 4, "reciprocal step": 4, "float long mul
 _IN_V0 = {"long multiplication": 4, "saturating long multiplication": 4, "cryptography": 2, "float flags": 2}
 _IN_V1 = {"shift": 2, "shift by register": 2, "rounding shift": 4, "saturating narrow": 4}
 _IN_V1 |= {"accumulated shift": 4, "accumulated sum": 4, "accumulated difference": 4, "accumulated long difference": 4}
-#: V0 alone; vectors of 2, 4 and 8 lanes take it once, twice and four times, with these latencies.
+#: V0 alone; vectors of 2, 4 and 8 lanes take the unit behind it once, twice and four times, with these latencies.
 _CONVERT = frozenset({"conversion", "length conversion", "rounding", "estimate"})
 _CONVERT_COST = {2: (3, 1), 4: (4, 2), 8: (6, 4)}
-#: Latency, and how long V0 is taken. The guide has ranges, since some operands end early; [llvm] has the longest latency and the shortest
-#: time in the pipeline.
+#: Latency, and how long the divider is taken. The guide has ranges, since some operands end early; [llvm] has the longest latency and the
+#: shortest time in the pipeline.
 _DIVIDE = {"h": (7, 7), "s": (10, 7), "d": (15, 7), "4h": (7, 7), "8h": (13, 10), "2s": (10, 7), "4s": (10, 7), "2d": (15, 7)}
 _REDUCE_COST: dict[int, _Cost] = {4: (3, _V1), 8: (5, (*_V1, *_V)), 16: (6, (("v1", 2),))}
 #: Look-ups in three and four registers, and those that leave lanes alone in two to four: latency and slots.
@@ -101,7 +107,7 @@ def _micro_operations(instruction: Instruction, ports: _Ports) -> int:
     """What is dispatched: one for each access and for each time its vectors are sorted or stored; one for each pipeline otherwise."""
     if instruction.kind in ("load", "store"):
         return sum(cycles for port, cycles in ports if port != "data") + bool(instruction.base)
-    return len(ports) + bool(instruction.base)
+    return sum(port not in _UNITS for port, _ in ports) + bool(instruction.base)
 
 
 def _load(instruction: Instruction) -> _Cost:
@@ -156,7 +162,7 @@ def _vector(instruction: Instruction, group: str) -> _Cost:
         return _IN_V1[group], _V1
     if group == "float division":
         latency, busy = _DIVIDE[shape or operands[0]]
-        return latency + (2 if name == "fsqrt" and latency == 15 else 0), (("v0", busy),)
+        return latency + (2 if name == "fsqrt" and latency == 15 else 0), (*_V0, ("divider", busy))
     if group in _CONVERT:
         return _conversion(instruction, group)
     if group in ("multiplication", "high multiplication"):
@@ -167,12 +173,12 @@ def _vector(instruction: Instruction, group: str) -> _Cost:
 def _conversion(instruction: Instruction, group: str) -> _Cost:
     shape = instruction.shape
     if not shape:
-        return 3, _V0
+        return 3, (*_V0, ("converter", 1))
     lanes = int(shape[:-1] or 1)
     if group == "length conversion":
         lanes = 2 if ".2d" in instruction.operands else 4
     latency, busy = _CONVERT_COST[max(2, lanes)]
-    return latency, (("v0", busy),)
+    return latency, (*_V0, ("converter", busy))
 
 
 def _several_slots(instruction: Instruction, group: str) -> _Cost:

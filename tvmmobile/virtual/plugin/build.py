@@ -1,4 +1,4 @@
-"""Builds the QEMU plugin, `program.c` and its headers, into the cache."""
+"""Builds the QEMU plugins, `program.c` or `phases.c` around it, with their headers, into the cache."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ FOLDER = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 
 
-def build_plugin() -> Path:
-    """The plugin's shared library, compiled if it is not there yet.
+def build_plugin(phases: bool = False) -> Path:
+    """The plugin's shared library, compiled if it is not there yet; the one that cuts segments into `phases` if asked to.
 
     Raises:
         UserError: there is no C compiler, or it fails.
     """
-    source = FOLDER / "program.c"
+    program = FOLDER / "program.c"
+    source = FOLDER / "phases.c" if phases else program
     digest = hashlib.sha256(repr(FLAGS).encode())
-    for file in (source, *sorted(FOLDER.glob("*.h"))):
+    for file in (*dict.fromkeys((source, program)), *sorted(FOLDER.glob("*.h"))):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    path = cache_dir() / f"program-{digest.hexdigest()[:16]}.so"
+    path = cache_dir() / f"{source.stem}-{digest.hexdigest()[:16]}.so"
     if path.exists():
         return path
     command = [str(require("cc")), *FLAGS, str(source), "-o"]
