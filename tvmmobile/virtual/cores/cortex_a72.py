@@ -10,16 +10,26 @@ Here are the Cortex-A72's figures:
   and a throughput of a half stand for what was not measured, and are not used;
 - [slothy] slothy-optimizer/slothy, slothy/targets/aarch64/cortex_a72_frontend.py, made from the guide: which of the two vector pipelines
   multiplies and which one shifts;
+- [insn] Terminus-IMRC/insn-bench-rpi, README.md: cycles of vector instructions measured on a Cortex-A72, independent ones and chains;
+  tests/virtual/test_cortex_a72.py has them;
+- [chips] Chips and Cheese, "ARM's Cortex A72: aarch64 for the Masses" (2023), measured on a Graviton: an issue queue for each pipeline;
 - [llvm] LLVM's AArch64SchedA57.td, the tables of the Cortex-A57, made from that core's guide: the reorder buffer's size
   (MicroOpBufferSize), and what the others leave out: W is F0, X is F1, V is either of them.
 
 F0 alone multiplies integers and converts, F1 alone shifts and sums in place; either adds, permutes, and computes floats of 8 bytes. A float
-operation of 16 bytes takes two slots of either.
+operation of 16 bytes goes through either of them twice ([chips]); its first half is ready as early as all of one of 8 bytes ([insn]).
+
+Vector registers are 8 bytes long ([chips]): a result of 16 bytes takes two of them, and two of the three slots of dispatch. Independent
+additions or logic of 16 bytes take 0.69 to 0.73 cycles each in a loop with two other instructions, where two pipelines would do two a
+cycle, and do with 8 bytes ([insn]). Loads are taken to be so as well. Left out: the guide's limits on what is dispatched to one pipeline
+in a cycle, as it does not say in which cycle an operation of two slots counts; that 31 results of 16 bytes can be in flight ([chips]),
+which the queues hardly allow; and that FMAX of 16 bytes is as fast as an addition of integers ([insn]), where bounds.py says half so fast.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from tvmmobile.virtual.cores.instruction_groups import general_group_of, vector_group_of
 from tvmmobile.virtual.cores.operands import REPEATING, Instruction
@@ -33,7 +43,7 @@ VECTOR_PIPELINES = {"vector": 2, "f0": 1, "f1": 1}
 VECTOR_PARTS = {"f0": "vector", "f1": "vector"}
 #: Either pipeline, in every shape: latency. [osaca] sums, comparisons and permutations, half a cycle each in Q form.
 _EITHER = {"arithmetic": 3, "permutation": 3, "float comparison": 3, "float flags": 3}
-#: Two slots in Q form: latency. [osaca]; a reciprocal step is an FMLA ([llvm] has the same latency for both).
+#: Twice in Q form: latency. [osaca]; a reciprocal step is an FMLA ([llvm] has the same latency for both).
 _WIDE = {"selection": 3, "float sum": 4, "float extremum": 4, "float multiplication": 4, "float multiply-accumulate": 7}
 _WIDE |= {"reciprocal step": 7}
 #: F0 alone: latency after the last cycle in it, and whether Q form takes it twice ([osaca], [slothy]; long products [llvm], [slothy]).
@@ -51,7 +61,8 @@ _CHAINS |= {"saturating long multiplication": ("saturated product", 2)}
 _CHAINS |= dict.fromkeys(("accumulated shift", "accumulated sum", "accumulated difference", "accumulated long difference"), ("shifter", 1))
 #: [guide] "late forwarding of accumulate operands"
 _CHAINS |= {"float multiply-accumulate": ("fmla", 3)}
-#: Latency, and how long the dividers of both pipelines are busy together, by shape. Some operands end early; [osaca] measured these.
+#: Latency, and how long the dividers of both pipelines are busy together, by shape. Some operands end early; [osaca] measured these. They
+#: keep other divisions waiting, and nothing else ([guide]); the Cortex-A73's tables have them as slots of the pipelines.
 _DIVISION, _DIVISION_BUSY, _ROOT_BUSY = 11, {"s": 4, "d": 8, "2s": 8, "4s": 16, "2d": 16}, {"s": 6, "d": 14, "2s": 14, "4s": 28, "2d": 28}
 #: [llvm] From a vector register to a general one, and the other way; [osaca]'s 4 for a conversion on the way, where the Cortex-A57 has 5.
 _TO_GENERAL, _FROM_GENERAL, _TO_LANES = 5, 5, 8
@@ -63,6 +74,8 @@ _REDUCTION: dict[int, _Cost] = {4: (4, (("f1", 1),)), 8: (7, (("vector", 1), ("f
 #: [osaca], [llvm] From the first-level cache to a general and to a vector register; [llvm] 3 more for lanes sorted or repeated.
 _LOADED, _LOADED_VECTOR, _SORTED = 4, 5, 3
 _LANE_BYTES = {"b": 1, "h": 2, "s": 4, "d": 8}
+#: What writes 16 bytes.
+_SIXTEEN_BYTES = re.compile(r"(?:v\d+\.(?:16b|8h|4s|2d)\b(?!\[)|q\d+\b)")
 #: The three-operand forms are no accumulations of a register that they write.
 _WITHOUT_CHAIN = frozenset({"fmadd", "fmsub", "fnmadd", "fnmsub"})
 
@@ -72,11 +85,23 @@ def _timing(instruction: Instruction) -> InstructionTiming:
         return InstructionTiming(0, (("branch", 1),))
     if instruction.kind in ("load", "store", "prefetch"):
         return _memory(instruction)
-    return arithmetic_timing(instruction)
+    timing = arithmetic_timing(instruction)
+    return timing if instruction.kind == "general" else _in_passes(instruction, timing)
+
+
+def _in_passes(instruction: Instruction, timing: InstructionTiming) -> InstructionTiming:
+    """A vector instruction's timing where 16 bytes go through one pipeline twice and take two slots of dispatch."""
+    slots = 2 if _SIXTEEN_BYTES.match(instruction.operands) else timing.micro_operations
+    if vector_group_of(instruction.name) == "float division":
+        busy = timing.ports[0][1] // VECTOR_PIPELINES["vector"]
+        return replace(timing, ports=(("vector", 1), ("divider", busy)), micro_operations=slots)
+    if timing.ports == (("vector", 2),):  # the figures count from the first pass
+        timing = replace(timing, latency=timing.latency - 1, chain_latency=max(0, timing.chain_latency - 1))
+    return replace(timing, micro_operations=slots)
 
 
 def arithmetic_timing(instruction: Instruction) -> InstructionTiming:
-    """What an instruction on vector or general registers costs."""
+    """What an instruction on vector or general registers costs where operations of 16 bytes take both vector pipelines at once."""
     if instruction.kind == "general":
         latency, ports = _general(instruction.name, instruction.operands)
         return InstructionTiming(latency, ports)
@@ -87,19 +112,20 @@ def arithmetic_timing(instruction: Instruction) -> InstructionTiming:
 
 
 def _memory(instruction: Instruction) -> InstructionTiming:
-    """Loads 16 bytes a cycle, stores 8 ([osaca]); a written base register takes the integer pipelines ([guide])."""
-    update = (("int", 1),) if instruction.base else ()
+    """Loads 16 bytes a cycle, stores 8 ([osaca]); a written base register takes the integer pipelines ([guide]), as soon as it is ready."""
+    update = "int" if instruction.base else ""
     if instruction.kind == "prefetch":
-        return InstructionTiming(0, (("load", 1), *update))
+        return InstructionTiming(0, (("load", 1),), 1, update)
     vector, sorting = instruction.of_vectors, sorting_slots(instruction)
     sorted_ports = (("vector", sorting),) if sorting else ()
     if instruction.kind == "store":
         cycles = stored_halves(instruction)
         status = _LOADED if instruction.status else 0  # it is known when the line is
-        return InstructionTiming(status, (*update, ("store", cycles), *sorted_ports), max(1, min(cycles, 8)) + len(update))
+        return InstructionTiming(status, (("store", cycles), *sorted_ports), max(1, min(cycles, 8)) + bool(update), update)
     count = load_accesses(instruction)
     latency = (_LOADED_VECTOR + count - 1 + (_SORTED if sorting else 0)) if vector else _LOADED
-    return InstructionTiming(latency, (*update, ("load", count), *sorted_ports), count + len(update))
+    registers = 2 * len(instruction.data) if vector and instruction.quad else count
+    return InstructionTiming(latency, (("load", count), *sorted_ports), max(count, registers) + bool(update), update)
 
 
 def load_accesses(instruction: Instruction) -> int:
@@ -204,11 +230,14 @@ def _general(name: str, operands: str) -> _Cost:
 
 CORTEX_A72 = CoreTables(
     name="cortex-a72",
-    source="Arm UAN 0016A; RRZE-HPC/OSACA, osaca/data/a72.yml; LLVM, AArch64SchedA57.td",
+    source="Arm UAN 0016A; RRZE-HPC/OSACA, osaca/data/a72.yml; Terminus-IMRC/insn-bench-rpi; LLVM, AArch64SchedA57.td",
     window=128,  # [llvm]
     instructions_per_cycle=3,  # [guide] 4.1
     micro_operations_per_cycle=3,  # [guide] 4.1
-    pipelines={"load": 1, "store": 1, "branch": 1, "int": 2, "multi": 1, **VECTOR_PIPELINES},  # [guide] "Pipeline overview"
+    pipelines={"load": 1, "store": 1, "branch": 1, "int": 2, "multi": 1, "divider": 1, **VECTOR_PIPELINES},  # [guide] "Pipeline overview"
     part_of=VECTOR_PARTS,
+    queues={"load": 8, "store": 8, "branch": 10, "int": 16, "multi": 8, "f0": 8, "f1": 8},  # [chips]
+    chosen={"vector": ("f1", "f0")},  # [chips] a queue for each pipeline
     timing=_timing,
+    early_stores=True,  # [guide] "Store instructions"
 )

@@ -7,7 +7,7 @@ tables say: `cortex_a72.py`, `cortex_a76.py`.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,8 @@ _WARM_TRIPS = 8
 #: From dispatch to the earliest start; it moves every schedule alike, and matters only through the window.
 _DISPATCH_LATENCY = 1
 _UNLIMITED = 1 << 20
+#: Two passes through one pipeline for both halves of 16 bytes; more are several micro-operations.
+_PASSES = 2
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ class CoreTables:
         part_of: kinds that are some of another kind's pipelines: what takes them takes the other kind's as well.
         timing: what an instruction costs.
         queues: micro-operations of a kind that can wait for their operands or their pipeline, over all of the kind's pipelines; dispatch
-            waits for room. Kinds that are not named have room for all that the window holds.
+            waits for room. Kinds that are not named, nor a part of a named one, have room for all that the window holds.
+        chosen: the parts of a kind between which dispatch chooses, where each has a queue of its own: the one with fewer waiting, of equals
+            the first. An operation then goes through that pipeline as often as it takes the kind, from one entry of its queue.
         base_latency: cycles until the base register of a pre- or post-indexed access can be used.
+        early_stores: whether a store starts with its address, and waits for its data only to leave the window.
     """
 
     name: str
@@ -70,7 +75,9 @@ class CoreTables:
     timing: Callable[[Instruction], InstructionTiming]
     part_of: Mapping[str, str] = field(default_factory=dict)
     queues: Mapping[str, int] = field(default_factory=dict)
+    chosen: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     base_latency: int = 1
+    early_stores: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ class Operation:
         accumulator: the register that an earlier instruction of its `timing.chain` hands over early; "" for none.
         handed_over: the register that it hands over to a later one of its `timing.chain`; "" for none.
         updated: the base register that `timing.update` writes; "" for none.
+        awaited: registers that it needs to leave the window, but not to start.
     """
 
     reads: tuple[str, ...]
@@ -92,6 +100,7 @@ class Operation:
     accumulator: str = ""
     handed_over: str = ""
     updated: str = ""
+    awaited: tuple[str, ...] = ()
 
 
 def operation_of(text: str, tables: CoreTables) -> Operation:
@@ -102,14 +111,17 @@ def operation_of(text: str, tables: CoreTables) -> Operation:
     apart = bool(timing.update and instruction.base)
     if instruction.base and not apart:
         writes = ((instruction.base, tables.base_latency), *writes)
+    by_address = tables.early_stores and instruction.kind == "store" and not (instruction.atomic or instruction.interleaved)
+    data = len(instruction.data) if by_address else 0
     handed_over = instruction.writes[0] if timing.chain and instruction.writes else ""
     return Operation(
-        reads=instruction.writes + instruction.reads if instruction.keeps else instruction.reads,
+        reads=instruction.writes + instruction.reads if instruction.keeps else instruction.reads[data:],
         writes=writes,
         timing=timing,
         accumulator=handed_over if instruction.accumulates else "",
         handed_over=handed_over,
         updated=instruction.base if apart else "",
+        awaited=instruction.reads[:data],
     )
 
 
@@ -132,7 +144,7 @@ def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
                 taken_over = place == 0 and name == op.accumulator and chain == op.timing.chain
                 start = max(start, cycle if taken_over else ready[name])
             end = start
-            for port, cycles in op.timing.ports:
+            for port, cycles in pipelines.chosen(op.timing.ports, dispatched - _DISPATCH_LATENCY) if tables.chosen else op.timing.ports:
                 end = max(end, pipelines.take(port, start, cycles))
             done = end
             if op.updated:
@@ -141,6 +153,8 @@ def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
                 ready[name] = end + latency
                 early.pop(name, None)
                 done = max(done, end + latency)
+            for name in op.awaited:
+                done = max(done, ready[name])
             if op.handed_over:
                 early[op.handed_over] = op.timing.chain, end + op.timing.chain_latency
             front_end.leave(done, op.timing.micro_operations)
@@ -174,7 +188,7 @@ def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
     the rest.
     """
     cycles = steady_cycles(block, tables)
-    unlimited = replace(tables, pipelines=dict.fromkeys(tables.pipelines, _UNLIMITED), part_of={}, queues={})
+    unlimited = replace(tables, pipelines=dict.fromkeys(tables.pipelines, _UNLIMITED), part_of={}, queues={}, chosen={})
     chains = min(steady_cycles(block, replace(unlimited, window=_UNLIMITED)), cycles)
     return {"registers": 100 * chains / cycles, "resources": 100 * (1 - chains / cycles)} if cycles else {}
 
@@ -234,16 +248,34 @@ class _Pipelines:
             while chain[-1] in tables.part_of:
                 chain.append(tables.part_of[chain[-1]])
             self._kinds[name] = [(counts[kind], tables.pipelines[kind]) for kind in chain]
-            if chain[-1] in queues:
-                self._queue_of[name] = queues[chain[-1]]
+            queued = [kind for kind in chain if kind in queues]
+            if queued:
+                self._queue_of[name] = queues[queued[0]]
+        self._parts = tables.chosen
+        self._once = {part for parts in tables.chosen.values() for part in parts}
 
     def room(self, ports: tuple[tuple[str, int], ...]) -> int:
         """The first cycle in which the queues can take what an instruction needs."""
         cycle = 0
         for port, cycles in ports:
-            if port in self._queue_of:
-                cycle = max(cycle, self._queue_of[port].room(cycles))
+            if port in self._parts:
+                cycle = max(cycle, min(self._queue_of[part].room(1) for part in self._parts[port]))
+            elif port in self._queue_of:
+                cycle = max(cycle, self._queue_of[port].room(1 if port in self._once else cycles))
         return cycle
+
+    def chosen(self, ports: tuple[tuple[str, int], ...], now: int) -> tuple[tuple[str, int], ...]:
+        """The same with one of the parts for each kind that has some to choose from, in cycle `now`; longer ones take both in turn."""
+        found: list[tuple[str, int]] = []
+        for port, cycles in ports:
+            if port not in self._parts:
+                found.append((port, cycles))
+                continue
+            first, other = self._parts[port]
+            if self._queue_of[other].waiting(now) < self._queue_of[first].waiting(now):
+                first, other = other, first
+            found += [(first, cycles)] if cycles <= _PASSES else [(first, cycles - cycles // 2), (other, cycles // 2)]
+        return tuple(found)
 
     def state(self, now: int) -> Hashable:
         """All that what starts in cycle `now` or later depends on, as seen from there; what is before is forgotten."""
@@ -272,6 +304,7 @@ class _Pipelines:
                 used[at] += 1
             if queue:
                 queue.enter(at)
+                queue = None if port in self._once else queue
             cycles -= 1
             if not cycles:
                 self._taken[port] = first, at
@@ -289,6 +322,10 @@ class _Queue:
         """The first cycle in which that many more can enter."""
         missing = len(self._starts) + min(entries, self._entries) - self._entries
         return self._starts[missing - 1] if missing > 0 else 0
+
+    def waiting(self, now: int) -> int:
+        """How many are in it in that cycle, dispatched in it or before."""
+        return len(self._starts) - bisect_right(self._starts, now)
 
     def state(self, now: int) -> Hashable:
         """When its micro-operations leave, as seen from cycle `now`."""
