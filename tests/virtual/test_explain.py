@@ -31,3 +31,9 @@ def test_a_busy_part(board: str) -> None:
 def test_pairs_that_do_not_issue_together() -> None:
     """A load of 16 bytes takes the Cortex-A53's load pipeline for two cycles, more than the bound counts."""
     assert limit("pi3bplus", LOADS).startswith("its schedule, waiting for execution units")
+
+
+def test_results_of_sixteen_bytes_fill_dispatch() -> None:
+    """Two of the Cortex-A72's three slots each, which nothing of 8 bytes needs."""
+    assert limit("pi4", tuple(f"eor\tv{i}.16b, v30.16b, v31.16b" for i in range(6))) == "dispatch: 4 of 4 cycles"
+    assert limit("pi4", tuple(f"eor\tv{i}.8b, v30.8b, v31.8b" for i in range(6))).startswith("vector ports: 3 of 3")

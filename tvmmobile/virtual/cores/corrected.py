@@ -28,7 +28,7 @@ from tvmmobile.virtual.cores.cortex_a72 import CORTEX_A72
 from tvmmobile.virtual.cores.cortex_a73 import CORTEX_A73
 from tvmmobile.virtual.cores.cortex_a76 import CORTEX_A76
 from tvmmobile.virtual.cores.cost_cache import Code, Cost, CostCache
-from tvmmobile.virtual.cores.out_of_order import pipeline_cycles, steady_cycles, waits_of
+from tvmmobile.virtual.cores.out_of_order import dispatch_cycles, pipeline_cycles, steady_cycles, waits_of
 from tvmmobile.virtual.profile import Block
 
 #: Raise a core's with every change that changes a number of its own: what was calibrated, tuned or measured for the others stays valid.
@@ -55,6 +55,12 @@ PIPELINES: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
     "cortex-a72": partial(pipeline_cycles, tables=CORTEX_A72),
     "cortex-a73": partial(pipeline_cycles, tables=CORTEX_A73),
     "cortex-a76": partial(pipeline_cycles, tables=CORTEX_A76),
+}
+#: How long dispatch takes for such a block.
+DISPATCH: Mapping[str, Callable[[Sequence[str]], float]] = {
+    "cortex-a72": partial(dispatch_cycles, tables=CORTEX_A72),
+    "cortex-a73": partial(dispatch_cycles, tables=CORTEX_A73),
+    "cortex-a76": partial(dispatch_cycles, tables=CORTEX_A76),
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.cores.bounds import port_cycles
 from tvmmobile.virtual.cores.core_model import BlockCost
-from tvmmobile.virtual.cores.corrected import PIPELINES, WAITS
+from tvmmobile.virtual.cores.corrected import DISPATCH, PIPELINES, WAITS
 from tvmmobile.virtual.cores.mca import pressures_of
 from tvmmobile.virtual.elf import place_of
 from tvmmobile.virtual.program import ProgramRun
@@ -45,6 +45,7 @@ def limit_of(cost: BlockCost, board: Board) -> str:
     """What limits a block, in a sentence without its full stop."""
     ports = port_cycles(cost.assembly, board.core)
     if board.mcpu in PIPELINES:
+        ports["dispatch"] = max(ports["dispatch"], DISPATCH[board.mcpu](cost.assembly))
         ports |= {
             f"pipelines `{name}`": cycles for name, cycles in PIPELINES[board.mcpu](cost.assembly).items() if cycles > max(ports.values())
         }

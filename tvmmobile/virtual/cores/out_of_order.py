@@ -181,6 +181,12 @@ def pipeline_cycles(block: Sequence[str], tables: CoreTables) -> dict[str, float
     return {name: cycles / tables.pipelines[name] for name, cycles in busy.items()}
 
 
+def dispatch_cycles(block: Sequence[str], tables: CoreTables) -> float:
+    """Cycles that dispatch takes for one execution of a block: no schedule by these tables is shorter on average."""
+    slots = sum(operation_of(text, tables).timing.micro_operations for text in block if text)
+    return max(slots / tables.micro_operations_per_cycle, sum(map(bool, block)) / tables.instructions_per_cycle)
+
+
 def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
     """What keeps a block that runs over and over from being faster, in percent of its cycles, as `mca.pressures_of` names it.
 
