@@ -71,6 +71,7 @@ def test_one_phase_hides_nothing_of_another() -> None:
     assert apart.misses == together.misses and apart.core == together.core
     assert apart.modelled_ms > together.modelled_ms + 0.3
     assert apart.term_ms == pytest.approx(summed_ms(modelled_run(profile_of(one), PI5).term_ms for one in (idle, busy)), rel=1e-3)
+    assert modelled_run(profile_of(), PI5).term_ms == dict.fromkeys(["core", *TERMS], 0.0) and phases_of(profile_of(), PI5) == ()
     on_a72 = modelled_run(profile_of(idle, busy), PI4)
     assert on_a72.term_ms == modelled_run(profile_of((idle[0] + busy[0], idle[1] + busy[1])), PI4).term_ms and on_a72.phases == ()
 

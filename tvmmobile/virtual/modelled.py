@@ -69,10 +69,11 @@ def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int 
     seen = profile.of_thread(profile.thread) if threads == 1 else profile
     misses = seen.misses()
     core = corrected_time(seen.executed(), board, hottest)
-    if overlaps(board):
-        terms: Mapping[str, float] = summed_ms(_worked(seen, board, parameters))
-    else:
-        terms = term_ms(board, core.cycles, misses, parameters)
+    terms: Mapping[str, float] = term_ms(board, core.cycles, misses, parameters)
+    phases: tuple[Phase, ...] = ()
+    if threads == 1 and seen.segments and overlaps(board):
+        cycles = _core_cycles(seen, board)
+        terms, phases = summed_ms(_terms(seen, board, parameters, cycles)), _phases(seen, board, cycles)
     busy: tuple[float, ...] = (sum(terms.values()),)
     if threads > 1:
         course = modelled_course(seen, board, parameters)
@@ -85,7 +86,7 @@ def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int 
         calibrated=fit is not None,
         dram_bytes=misses.dram_bytes(board.caches.line_bytes),
         busy_ms=busy,
-        phases=phases_of(seen, board) if threads == 1 else (),
+        phases=phases,
     )
 
 
@@ -111,11 +112,13 @@ def modelled_course(profile: Profile, board: Board, parameters: Sequence[Paramet
 
 def phases_of(profile: Profile, board: Board) -> tuple[Phase, ...]:
     """A run's phases, those in which memory was about as busy added up; none for a board whose core simply waits for each miss."""
-    if not overlaps(board):
-        return ()
+    return _phases(profile, board, _core_cycles(profile, board)) if overlaps(board) else ()
+
+
+def _phases(profile: Profile, board: Board, core_cycles: Sequence[float]) -> tuple[Phase, ...]:
     reads, stores = (terms_of(board)[name] for name in ("lines_read", "stores"))
     found: dict[tuple[int, bool], tuple[float, MissCounts]] = {}
-    for cycles, segment in zip(_core_cycles(profile, board), profile.segments, strict=True):
+    for cycles, segment in zip(core_cycles, profile.segments, strict=True):
         read_ms, stored_ms = reads.amount_ms(board, segment.misses), stores.amount_ms(board, segment.misses)
         busy = (read_ms + stored_ms) * board.clock_hz * 1e-3 / max(cycles, 1)
         kind = round(_STEPS * math.log2(min(max(busy, _LEAST_BUSY), _MOST_BUSY))), read_ms > stored_ms
@@ -132,5 +135,8 @@ def _core_cycles(profile: Profile, board: Board) -> list[float]:
 
 def _worked(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> list[dict[str, float]]:
     """The terms of each segment's time in milliseconds, without waiting."""
-    cycles = _core_cycles(profile, board)
-    return [term_ms(board, core, segment.misses, parameters) for core, segment in zip(cycles, profile.segments, strict=True)]
+    return _terms(profile, board, parameters, _core_cycles(profile, board))
+
+
+def _terms(profile: Profile, board: Board, parameters: Sequence[Parameter], core_cycles: Sequence[float]) -> list[dict[str, float]]:
+    return [term_ms(board, core, segment.misses, parameters) for core, segment in zip(core_cycles, profile.segments, strict=True)]
