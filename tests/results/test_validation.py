@@ -46,7 +46,7 @@ def set_to(*place: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (set_to("version", 2), "its version is 2, and this tvmmobile reads 1"),
+        (set_to("version", 1), "its version is 1, and this tvmmobile reads 2"),
         (set_to("version", True), "its version is True"),
         (lambda content: content.pop("version"), "it has no version"),
         (lambda content: content.pop("points"), "points is missing"),
@@ -57,6 +57,8 @@ def set_to(*place: Any) -> Callable[[Any], None]:
         (set_to("points", 3, "core_cycles", -1), "points[3].core_cycles"),
         (set_to("points", 3, "misses", "luck", 1), "points[3].misses has other kinds"),
         (lambda content: content["points"][3]["misses"].pop("stores"), "points[3].misses has other kinds"),
+        (set_to("points", 3, "phases", [{"core_cycles": 1, "misses": {"luck": 1}}]), "points[3].phases[0].misses has other kinds"),
+        (set_to("points", 3, "phases", [{"core_cycles": -1, "misses": {}}]), "points[3].phases[0].core_cycles"),
         (set_to("points", 3, "term_ms", "luck", 1.0), "points[3].term_ms has other terms"),
         (set_to("points", 3, "library_sha256", "../"), "points[3].library_sha256"),
         (set_to("measured", "kind", "modelled"), "measured.kind"),

@@ -20,7 +20,7 @@ from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
 from tvmmobile.results import file as result_file
 from tvmmobile.results import validation as validation_file
 from tvmmobile.results.file import Benchmark, Context, KernelResult, ResultFile
-from tvmmobile.results.validation import ValidatedBoard, ValidatedModel, Validation, ValidationPoint
+from tvmmobile.results.validation import ValidatedBoard, ValidatedModel, ValidatedPhase, Validation, ValidationPoint
 from tvmmobile.virtual.calibration.residuals import TermError
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -46,7 +46,9 @@ def evaluation_schema() -> dict[str, Any]:
 
 def validation_schema() -> dict[str, Any]:
     """Of what `device validate` writes."""
-    return _schema("validation", validation_file.FORMAT, Validation, (ValidatedBoard, ValidatedModel, ValidationPoint, TermError))
+    return _schema(
+        "validation", validation_file.FORMAT, Validation, (ValidatedBoard, ValidatedModel, ValidationPoint, ValidatedPhase, TermError)
+    )
 
 
 #: File name in docs/schemas → what makes it.

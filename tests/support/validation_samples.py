@@ -62,6 +62,7 @@ def validated(observations: list[Observation]) -> Validation:
                 misses=asdict(seen.misses),
                 modelled_ms=sum(terms.values()),
                 term_ms=terms,
+                phases=(),
             )
         )
     ranks = [spearman([(p.modelled_ms, p.measured_ms) for p in points if p.kind == kind]) for kind in ("kernel", "network")]

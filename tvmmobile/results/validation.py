@@ -22,7 +22,7 @@ from tvmmobile.virtual.calibration.fit import Observation, Phase
 from tvmmobile.virtual.calibration.residuals import TermError
 from tvmmobile.virtual.profile import MissCounts
 
-FORMAT = 1
+FORMAT = 2
 _KIND = FileKind("a validation of tvmmobile", "Name a file that `tvmmobile device validate` wrote, or another name with --out FILE.")
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _Correlation = Annotated[float, Field(ge=-1, le=1)]
@@ -81,6 +81,21 @@ class ValidatedModel:
 
 
 @dataclass(frozen=True)
+class ValidatedPhase:
+    """Phases of a run in which memory was about as busy, added up.
+
+    Attributes:
+        core_cycles: modelled core cycles.
+        misses: counts of the simulated caches, by kind.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    core_cycles: Count
+    misses: Mapping[str, Count]
+
+
+@dataclass(frozen=True)
 class ValidationPoint:
     """One kernel or network: what it took on the board, and what the model counts of the same library.
 
@@ -97,7 +112,7 @@ class ValidationPoint:
         misses: counts of the simulated caches, by kind.
         modelled_ms: the modelled time in milliseconds, at the board's clock.
         term_ms: its terms in milliseconds, by name.
-        phases: what `core_cycles` and `misses` add up from, where the model tells phases of a run apart.
+        phases: what `core_cycles` and `misses` add up from; empty where the model does not tell phases of a run apart.
     """
 
     __pydantic_config__ = _STRICT
@@ -114,7 +129,7 @@ class ValidationPoint:
     misses: Mapping[str, Count]
     modelled_ms: Positive
     term_ms: Mapping[str, NotNegative]
-    phases: tuple[Phase, ...] = ()
+    phases: tuple[ValidatedPhase, ...]
 
     @property
     def error(self) -> float:
@@ -123,8 +138,8 @@ class ValidationPoint:
 
     def observed_on(self, board: str) -> Observation:
         """As calibrations take it, for a model of that name."""
-        misses = MissCounts(**self.misses)
-        return Observation(board, self.name, self.measured_ms, self.core_cycles, misses, self.phases)
+        phases = tuple(Phase(phase.core_cycles, MissCounts(**phase.misses)) for phase in self.phases)
+        return Observation(board, self.name, self.measured_ms, self.core_cycles, MissCounts(**self.misses), phases)
 
 
 @dataclass(frozen=True)
@@ -185,8 +200,11 @@ def read_validation(path: Path) -> Validation:
     validation = validated(path, _KIND, text, _reader())
     kinds = {field.name for field in fields(MissCounts)}
     for index, point in enumerate(validation.points):
-        if point.misses.keys() != kinds:
-            raise _KIND.refusal(path, f"points[{index}].misses has other kinds than {', '.join(sorted(kinds))}")
+        counted = {f"points[{index}]": point.misses}
+        counted |= {f"points[{index}].phases[{number}]": phase.misses for number, phase in enumerate(point.phases)}
+        for place, misses in counted.items():
+            if misses.keys() != kinds:
+                raise _KIND.refusal(path, f"{place}.misses has other kinds than {', '.join(sorted(kinds))}")
         if point.term_ms.keys() != {"core", *validation.model.parameters}:
             raise _KIND.refusal(path, f"points[{index}].term_ms has other terms than the model")
     _check_names(path, validation.points)

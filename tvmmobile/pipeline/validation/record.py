@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,7 @@ from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.pipeline.validation.model import ComparedModel
 from tvmmobile.pipeline.validation.suite import Suite
 from tvmmobile.results.report.wording import clean
-from tvmmobile.results.validation import FORMAT, ValidatedBoard, Validation, ValidationPoint, read_validation
+from tvmmobile.results.validation import FORMAT, ValidatedBoard, ValidatedPhase, Validation, ValidationPoint, read_validation
 from tvmmobile.running.measure import Latency
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
@@ -97,10 +97,10 @@ def point_of(
         invalid=clean(invalid)[:_MOST_TEXT],
         library_sha256=library_sha256,
         core_cycles=modelled.cycles,
-        misses={field.name: getattr(modelled.misses, field.name) for field in fields(modelled.misses)},
+        misses=asdict(modelled.misses),
         modelled_ms=sum(terms.values()),
         term_ms=terms,
-        phases=modelled.phases,
+        phases=tuple(ValidatedPhase(phase.core_cycles, asdict(phase.misses)) for phase in modelled.phases),
     )
 
 
