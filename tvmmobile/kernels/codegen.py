@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from tvmmobile.system.files import filling_cache, replacing, write_bytes
 from tvmmobile.system.programs import run_tool
 
 CROSS_COMPILER = "aarch64-linux-gnu-gcc"
+#: What to do where it fails.
+REINSTALL = "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu"
 _FREESTANDING = Path(__file__).with_name("freestanding.c")
 _FREESTANDING_FLAGS = ("-O2", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-tree-loop-distribute-patterns", "-c")
 
@@ -63,18 +65,24 @@ def instead_of_libc(compiler: str) -> list[str]:
     """Options by which a library for a device needs no C library, so that Android can load it too; none for this machine's own."""
     if Path(compiler).name != CROSS_COMPILER:
         return []
-    return [str(_freestanding_object(compiler)), "-nodefaultlibs", "-nostartfiles"]
+    return [str(freestanding_object(compiler)), "-nodefaultlibs", "-nostartfiles"]
 
 
 @functools.cache
-def _freestanding_object(compiler: str) -> Path:
+def freestanding_object(compiler: str) -> Path:
     """`freestanding.c`, compiled if it is not there yet."""
-    digest = hashlib.sha256(repr(_FREESTANDING_FLAGS).encode() + _FREESTANDING.read_bytes()).hexdigest()
-    path = cache_dir() / f"freestanding-{digest[:16]}.o"
+    return compiled_once(compiler, _FREESTANDING_FLAGS, _FREESTANDING, ".o")
+
+
+def compiled_once(compiler: str, flags: Sequence[str], source: Path, suffix: str, *headers: Path) -> Path:
+    """A C file of ours, compiled into the cache if it is not there yet; `headers` are what it includes, from their own folders."""
+    digest = hashlib.sha256(repr(tuple(flags)).encode() + b"".join(file.read_bytes() for file in (source, *headers))).hexdigest()
+    path = cache_dir() / f"{source.stem}-{digest[:16]}{suffix}"
     if not path.exists():
         with filling_cache(), replacing(path) as temporary:
-            command = [compiler, *_FREESTANDING_FLAGS, str(_FREESTANDING), "-o", str(temporary)]
-            run_tool(command, "Compiling freestanding.c", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
+            folders = [f"-I{header.parent}" for header in headers]
+            command = [compiler, *folders, str(source), *flags, "-o", str(temporary)]
+            run_tool(command, f"Compiling {source.name}", REINSTALL)
     return path
 
 

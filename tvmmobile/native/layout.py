@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvmmobile.native.memory import Block, aligned, lower_bound, pack
-from tvmmobile.native.parts import Kernel
+from tvmmobile.native.memory import LiveBlock, aligned, lower_bound, pack
+from tvmmobile.native.parts import CutKernel
 from tvmmobile.native.program import Program
 
 
@@ -34,7 +34,7 @@ class Layout:
     least_bytes: int
 
 
-def make_layout(program: Program, kernels: Mapping[str, Kernel], threads: int) -> Layout:
+def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int) -> Layout:
     """The layout of a program whose kernels are run by up to `threads` threads; inputs and outputs are the caller's."""
     constants, weights = _weights(program)
     first = {call.result: time for time, call in enumerate(program.calls)}
@@ -42,10 +42,10 @@ def make_layout(program: Program, kernels: Mapping[str, Kernel], threads: int) -
     for time, call in enumerate(program.calls):
         last |= dict.fromkeys((value for value in call.arguments if value in first), time)
     tensors = [value for value in first if value not in program.outputs]
-    blocks = [Block(program.values[value].bytes, first[value], last[value]) for value in tensors]
+    blocks = [LiveBlock(program.values[value].bytes, first[value], last[value]) for value in tensors]
     for time, call in enumerate(program.calls):
         kernel = kernels[call.symbol]
-        blocks.append(Block(kernel.shared_bytes + threads * kernel.own_bytes, time, time))
+        blocks.append(LiveBlock(kernel.shared_bytes + threads * kernel.own_bytes, time, time))
     packing = pack(blocks)
     count = len(tensors)
     return Layout(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.kernels.codegen import CROSS_COMPILER, instead_of_libc, linker, pass_context
+from tvmmobile.kernels.codegen import CROSS_COMPILER, REINSTALL, freestanding_object, linker, pass_context
 from tvmmobile.native.layout import Layout, make_layout
-from tvmmobile.native.parts import Kernel, cut_parts, write_object
+from tvmmobile.native.parts import CutKernel, cut_parts, write_object
 from tvmmobile.native.program import Program, read_program
 from tvmmobile.native.source import RUNTIME, Description, header_text, source_text
 from tvmmobile.system.files import write_bytes, write_text
@@ -22,7 +22,6 @@ _DEVICE_FLAGS = ("-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno
 _LINK_FLAGS = ("-shared", "-Wl,--strip-debug", "-Wl,-z,noexecstack", "-Wl,--hash-style=both")
 #: Nothing is needed, and nothing may be missing.
 _DEVICE_LINK_FLAGS = ("-nodefaultlibs", "-nostartfiles", "-Wl,-z,defs")
-_REMEDY = "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu"
 FUNCTIONS = ("describe", "init", "run", "free", "message")
 #: In assembly, read-only and from a cache line on.
 _WEIGHTS = """    .section .rodata.weights, "a"
@@ -84,7 +83,7 @@ def write_library(
     return Written(layout.workspace_bytes, layout.least_bytes, len(layout.weights))
 
 
-def laid_out(module: Any, target: Mapping[str, Any], threads: int) -> tuple[Program, dict[str, Kernel], Any, Layout]:
+def laid_out(module: Any, target: Mapping[str, Any], threads: int) -> tuple[Program, dict[str, CutKernel], Any, Layout]:
     """All that is known of a library before its kernels are compiled: the calls, the kernels and their functions, and where tensors lie."""
     program = read_program(module)
     with pass_context():
@@ -110,14 +109,15 @@ def _link(folder: Path, compiler: str, prefix: str, soname: str) -> None:
     """Make `model.so` and `model.a` in `folder`; of their symbols only `prefix`_… are seen."""
     device = Path(compiler).name == CROSS_COMPILER
     tools = CROSS_COMPILER.removesuffix("gcc") if device else ""
+    own = [freestanding_object(compiler)] if device else []  # instead of the C library
 
     def run(*command: str | Path) -> None:
-        run_tool([str(word) for word in command], f"Linking {soname}", _REMEDY)
+        run_tool([str(word) for word in command], f"Linking {soname}", REINSTALL)
 
     model, weights, whole, symbols = (folder / name for name in ("model.o", "weights.o", "all.o", "symbols"))
     run(compiler, *_FLAGS, *(_DEVICE_FLAGS if device else ()), f"-I{folder}", f"-I{RUNTIME.parent}", "-c", folder / "model.c", "-o", model)
     run(compiler, f"-Wa,-I{folder}", "-c", folder / "weights.S", "-o", weights)
-    run(compiler, "-r", "-nostdlib", model, folder / "kernels.o", weights, *instead_of_libc(compiler)[:1], "-o", whole)
+    run(compiler, "-r", "-nostdlib", model, folder / "kernels.o", weights, *own, "-o", whole)
     symbols.write_text("".join(f"{prefix}_{function}\n" for function in FUNCTIONS), encoding="utf-8")
     run(f"{tools}objcopy", f"--keep-global-symbols={symbols}", "--strip-debug", whole)
     run(compiler, *_LINK_FLAGS, *(_DEVICE_LINK_FLAGS if device else ()), f"-Wl,-soname,{soname}", whole, "-o", folder / "model.so")

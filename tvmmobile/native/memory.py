@@ -13,7 +13,7 @@ _ATTEMPTS = 300
 
 
 @dataclass(frozen=True)
-class Block:
+class LiveBlock:
     """Memory that is needed from call number `first` to `last`, both included."""
 
     bytes: int
@@ -34,19 +34,19 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def lower_bound(blocks: Sequence[Block]) -> int:
+def lower_bound(blocks: Sequence[LiveBlock]) -> int:
     """The largest sum of blocks that live at the same time; no packing is smaller."""
     times = {block.first for block in blocks}
     return max((sum(block.bytes for block in blocks if block.first <= time <= block.last) for time in times), default=0)
 
 
-def pack(blocks: Sequence[Block]) -> Packing:
+def pack(blocks: Sequence[LiveBlock]) -> Packing:
     """The smallest packing found: blocks are placed one by one at the lowest free offset, in several orders.
 
     Largest first is nearly always the best order. Where it misses the bound, orders that differ from the best so far by a few exchanges are
     tried; equal blocks give equal packings.
     """
-    least = lower_bound([Block(aligned(block.bytes), block.first, block.last) for block in blocks])
+    least = lower_bound([LiveBlock(aligned(block.bytes), block.first, block.last) for block in blocks])
     numbers = range(len(blocks))
     orders = [
         sorted(numbers, key=lambda i: (-blocks[i].bytes, blocks[i].first)),
@@ -69,7 +69,7 @@ def pack(blocks: Sequence[Block]) -> Packing:
     return best
 
 
-def _placed(blocks: Sequence[Block], order: Sequence[int]) -> Packing:
+def _placed(blocks: Sequence[LiveBlock], order: Sequence[int]) -> Packing:
     offsets = [0] * len(blocks)
     placed: list[int] = []
     for number in order:

@@ -34,7 +34,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class CutKernel:
     """A kernel's functions, in the order in which they run.
 
     Attributes:
@@ -47,7 +47,7 @@ class Kernel:
     own_bytes: int
 
 
-def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict[str, Kernel], Any]:
+def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[dict[str, CutKernel], Any]:
     """Lower TIR functions, in a pass context: each symbol's parts, and a module of all of them for `write_object`."""
     import tvm
 
@@ -58,7 +58,7 @@ def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[
     kernels, parts = {}, {}
     for symbol, function in functions.items():
         cut = _Cut(symbol, function.params, lowered[symbol])
-        kernels[symbol] = Kernel(tuple(cut.parts), cut.shared.bytes, cut.own.bytes)
+        kernels[symbol] = CutKernel(tuple(cut.parts), cut.shared.bytes, cut.own.bytes)
         parts.update(cut.functions)
     return kernels, tvm.IRModule(parts)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tvmmobile.native.layout import Layout
 from tvmmobile.native.memory import ALIGNMENT
-from tvmmobile.native.parts import Kernel
+from tvmmobile.native.parts import CutKernel
 from tvmmobile.native.program import Call, Program
 
 _HERE = Path(__file__).parent
@@ -87,7 +87,9 @@ const char *{prefix}_message(int code);
 """
 
 
-def source_text(description: Description, program: Program, kernels: Mapping[str, Kernel], layout: Layout, separate: frozenset[str]) -> str:
+def source_text(
+    description: Description, program: Program, kernels: Mapping[str, CutKernel], layout: Layout, separate: frozenset[str]
+) -> str:
     """The C file of a library; `separate` are kernels whose parts write different outputs, and need not wait for each other."""
     lines = [
         f"/* {description.name}: its kernels in order. */",
@@ -123,7 +125,7 @@ def _step(name: str, symbol: str, arguments: Sequence[str]) -> Iterator[str]:
     yield "}"
 
 
-def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel: Kernel) -> Iterator[str]:
+def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel: CutKernel) -> Iterator[str]:
     """Where a call's tensors and memory lie, as C."""
     for value in (*call.arguments, call.result):
         if value in program.inputs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.kernels.codegen import CROSS_COMPILER
+from tvmmobile.kernels.codegen import CROSS_COMPILER, compiled_once
 from tvmmobile.native.source import INTERFACE
 from tvmmobile.running.manifest import C
 from tvmmobile.system.doctor import require
-from tvmmobile.system.environment import cache_dir
-from tvmmobile.system.files import filling_cache, replacing
-from tvmmobile.system.programs import run_tool
 
 MAIN = "main"
 _ADAPTER = Path(__file__).with_name("adapter.c")
-_FLAGS = ("-O2", "-fPIC", "-shared")
+_FLAGS = ("-O2", "-fPIC", "-shared", "-ldl")
 Array = npt.NDArray[Any]
 
 
@@ -118,11 +114,4 @@ class CNetwork:
 @functools.cache
 def adapter() -> Path:
     """`adapter.c` for devices, compiled if it is not there yet."""
-    compiler = str(require(CROSS_COMPILER))
-    digest = hashlib.sha256(repr(_FLAGS).encode() + _ADAPTER.read_bytes() + INTERFACE.read_bytes()).hexdigest()
-    path = cache_dir() / f"adapter-{digest[:16]}.so"
-    if not path.exists():
-        with filling_cache(), replacing(path) as temporary:
-            command = [compiler, *_FLAGS, f"-I{INTERFACE.parent}", str(_ADAPTER), "-o", str(temporary), "-ldl"]
-            run_tool(command, "Compiling adapter.c", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
-    return path
+    return compiled_once(str(require(CROSS_COMPILER)), _FLAGS, _ADAPTER, ".so", INTERFACE)

@@ -122,18 +122,18 @@ def texts_of(words: set[int], board: Board) -> dict[int, str]:
 
 
 def _costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
-    return costs_by(_cache(board), codes, board, lambda listings, _least: cycles_of(listings, board.mcpu))
+    return costs_by(_cache(board), codes, board, lambda listings: cycles_of(listings, board.mcpu))
 
 
 def costs_by(
     cache: CostCache,
     codes: set[Code],
     board: Board,
-    schedule: Callable[[Sequence[list[str]], Sequence[float]], Sequence[float | None]],
+    schedule: Callable[[Sequence[list[str]]], Sequence[float | None]],
 ) -> dict[Code, Cost]:
     """Costs by some schedule, never less than the ports' bounds; those that `cache` does not know are computed and put there.
 
-    `schedule` gives the cycles of each listing from these and their bounds; None for one that it does not know.
+    `schedule` gives the cycles of each listing; None for one that it does not know.
     """
     known = cache.costs(codes)
     missing = sorted(codes - known.keys())
@@ -142,7 +142,7 @@ def costs_by(
         listings = [[texts[word] or texts[NOP] for word in code] for code in missing]
         least = [least_cycles(listing, board.core) for listing in listings]
         fresh: dict[Code, Cost] = {}
-        for code, lowest, cycles in zip(missing, least, schedule(listings, least), strict=True):
+        for code, lowest, cycles in zip(missing, least, schedule(listings), strict=True):
             unknown = cycles is None or not all(texts[word] for word in code)
             fresh[code] = (max(lowest, cycles or 0.0), unknown)
         known |= cache.add_costs(fresh)

@@ -34,33 +34,25 @@ from tvmmobile.virtual.profile import Block
 #: Raise a core's with every change that changes a number of its own: what was calibrated, tuned or measured for the others stays valid.
 #: tests/virtual/test_calibration_core.py, test_in_order.py and test_cortex_a76.py pin some numbers.
 VERSIONS: Mapping[str, int] = {"cortex-a53": 5, "cortex-a55": 5, "cortex-a72": 6, "cortex-a73": 5, "cortex-a76": 6}
+_IN_ORDER = {"cortex-a53": cortex_a53.step_of, "cortex-a55": cortex_a55.step_of}
+_OUT_OF_ORDER = {tables.name: tables for tables in (CORTEX_A72, CORTEX_A73, CORTEX_A76)}
 #: The cores of which there are better figures than llvm-mca's, by LLVM's names: cycles of a block that runs over and over.
 CORES: Mapping[str, Callable[[Sequence[str]], float]] = {
-    "cortex-a53": partial(in_order.steady_cycles, step_of=cortex_a53.step_of),
-    "cortex-a55": partial(in_order.steady_cycles, step_of=cortex_a55.step_of),
-    "cortex-a72": partial(steady_cycles, tables=CORTEX_A72),
-    "cortex-a73": partial(steady_cycles, tables=CORTEX_A73),
-    "cortex-a76": partial(steady_cycles, tables=CORTEX_A76),
+    **{name: partial(in_order.steady_cycles, step_of=step_of) for name, step_of in _IN_ORDER.items()},
+    **{name: partial(steady_cycles, tables=tables) for name, tables in _OUT_OF_ORDER.items()},
 }
 #: What such a block waits for, as `mca.pressures_of` names it.
 WAITS: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
-    "cortex-a53": partial(in_order.waits_of, step_of=cortex_a53.step_of),
-    "cortex-a55": partial(in_order.waits_of, step_of=cortex_a55.step_of),
-    "cortex-a72": partial(waits_of, tables=CORTEX_A72),
-    "cortex-a73": partial(waits_of, tables=CORTEX_A73),
-    "cortex-a76": partial(waits_of, tables=CORTEX_A76),
+    **{name: partial(in_order.waits_of, step_of=step_of) for name, step_of in _IN_ORDER.items()},
+    **{name: partial(waits_of, tables=tables) for name, tables in _OUT_OF_ORDER.items()},
 }
 #: How long such a block keeps the pipelines of its core's tables busy, by their names.
 PIPELINES: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
-    "cortex-a72": partial(pipeline_cycles, tables=CORTEX_A72),
-    "cortex-a73": partial(pipeline_cycles, tables=CORTEX_A73),
-    "cortex-a76": partial(pipeline_cycles, tables=CORTEX_A76),
+    name: partial(pipeline_cycles, tables=tables) for name, tables in _OUT_OF_ORDER.items()
 }
 #: How long dispatch takes for such a block.
 DISPATCH: Mapping[str, Callable[[Sequence[str]], float]] = {
-    "cortex-a72": partial(dispatch_cycles, tables=CORTEX_A72),
-    "cortex-a73": partial(dispatch_cycles, tables=CORTEX_A73),
-    "cortex-a76": partial(dispatch_cycles, tables=CORTEX_A76),
+    name: partial(dispatch_cycles, tables=tables) for name, tables in _OUT_OF_ORDER.items()
 }
 
 
@@ -87,4 +79,4 @@ def costs_for(board: Board) -> CostsOf | None:
 def corrected_costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
     """Cycles per execution, and whether they are the bound alone, for each block of one of the `CORES`."""
     cache = CostCache.at(cache_dir() / f"corrected-{corrected_hash(board)}.sqlite")
-    return costs_by(cache, codes, board, lambda listings, _least: [CORES[board.mcpu](listing) for listing in listings])
+    return costs_by(cache, codes, board, lambda listings: [CORES[board.mcpu](listing) for listing in listings])
