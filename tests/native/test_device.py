@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, CommandLine
 from support.assembly import TARGET
+from support.deployed import write_own_manifest
 from support.network_files import write_python
 from support.small_networks import kernels_of, prepared, two_blocks
 
@@ -113,8 +114,8 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
     image.tofile(folder / "input.f32")
     (program,) = (block for block in re.findall(r"```c\n(.*?)```", GUIDE, re.DOTALL) if "int main" in block)
     (folder / "classify.c").write_text(program, encoding="utf-8")
-    manifest = {"format": "c", "c": {"prefix": prefix_of(VARIANT), "workspace_bytes": written.workspace_bytes}, "output": {"shape": [1, 5]}}
-    (folder / f"{STEM}.json").write_text(json.dumps(manifest))
+    c = {"prefix": prefix_of(VARIANT), "workspace_bytes": written.workspace_bytes}
+    write_own_manifest(folder / f"{STEM}.so", image.shape, (1, 5), THREADS, format="c", c=c)
     with start("pi4-virtual", timed=False) as agents:
         (expected,) = agents.outputs(folder / "vm.so", [image], THREADS, 60)
     return Guest(folder, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,13 @@ _HERE = Path(__file__).parent
 INTERFACE, RUNTIME = _HERE / "interface.h", _HERE / "runtime.c"
 #: What the axes of tensors are, by how many there are.
 LAYOUTS = {2: "NC", 4: "NCHW"}
+
+
+@functools.cache
+def interface_version() -> int:
+    """TVMMOBILE_INTERFACE of the libraries that are written."""
+    (number,) = re.findall(r"^#define TVMMOBILE_INTERFACE (\d+)", INTERFACE.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(number)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
 from tvmmobile.native.library import write_library
-from tvmmobile.native.source import LAYOUTS, Description, Port, prefix_of
+from tvmmobile.native.source import LAYOUTS, Description, Port, interface_version, prefix_of
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
@@ -323,7 +323,7 @@ def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]
     )
     description = Description(prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]), job.threads, inputs, outputs)
     written = write_library(planned.lowered(), job.target, description, job.library.path, job.archive, planned.separate)
-    return {"format": C, "c": {"prefix": description.prefix, **asdict(written)}}
+    return {"format": C, "c": {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}}
 
 
 def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:

@@ -85,6 +85,19 @@ def _largest(path: Path) -> int:
         return max((info.file_size for info in archive.infolist()), default=0)
 
 
+def read_manifest(path: Path) -> tuple[dict[str, Any], ModelSpec]:
+    """A manifest and the network it describes, checked as `check_manifest` does; raises `UserError` for what is none."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        check_version(manifest)
+        spec = spec_of(manifest)
+        check_manifest(manifest, spec)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path} is not a manifest of tvmmobile: {problem}.", _AGAIN) from error
+    return manifest, spec
+
+
 def find_libraries(paths: Sequence[Path]) -> list[Library]:
     """Libraries of one thread count, a directory's by name; raises `UserError` for none, a damaged or foreign one, or a name twice."""
     files: list[Path] = []
@@ -113,16 +126,9 @@ def _described(path: Path) -> Library:
             raise UserError(
                 f"{needed} does not exist.", "A library needs its manifest and reference beside it: tvmmobile compile writes all three."
             )
-    try:
-        manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        check_version(manifest)
-        library = Library(spec_of(manifest), str(manifest["dtype"]), int(manifest["threads"]), path)
-        check_manifest(manifest, library.spec)
-        digest = manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path.with_suffix('.json')} is not a manifest of tvmmobile: {problem}.", _AGAIN) from error
-    if sha256_of(path) != digest:
+    manifest, spec = read_manifest(path.with_suffix(".json"))
+    library = Library(spec, str(manifest["dtype"]), manifest["threads"], path)
+    if sha256_of(path) != manifest["sha256"]:
         raise UserError(f"{path} is not the library its manifest describes.", _AGAIN)
     library.reference()
     return library

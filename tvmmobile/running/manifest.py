@@ -10,11 +10,14 @@ from typing import Any
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.serial import schedule_from_json
+from tvmmobile.native.source import interface_version
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 
 MANIFEST_VERSION = 1
 #: What a library is for: TVM's virtual machine, or programs in C and whatever calls C.
 VM, C = FORMS = ("vm", "c")
+#: The interface of C libraries whose manifests do not say it.
+_UNWRITTEN_INTERFACE = 1
 
 
 def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
@@ -40,8 +43,8 @@ def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
     """Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` where a library cannot be that, or no report be made of it."""
     if type(manifest["threads"]) is not int or manifest["threads"] < 1:
         raise ValueError(f"{manifest['threads']} threads")
-    for name, value in (("weights", manifest["weights"]), ("reference", manifest.get("reference", "")), ("device", manifest["device"])):
-        if not isinstance(value, str):
+    for name in ("sha256", "weights", "device", "dtype", "reference"):
+        if not isinstance(manifest.get(name, "") if name == "reference" else manifest[name], str):
             raise ValueError(f"{name} is not text")
     if "contents" in manifest["model"]:
         for name in ("macs", "parameters"):
@@ -66,6 +69,9 @@ def _check_c(program: Mapping[str, Any]) -> None:
         raise ValueError(f"the prefix of its functions is {ascii(prefix)[:40]}")
     if type(size) is not int or not 0 <= size < 1 << 40:
         raise ValueError(f"its workspace has {ascii(size)[:40]} bytes")
+    version = program.get("interface", _UNWRITTEN_INTERFACE)
+    if version != interface_version():
+        raise ValueError(f"its C interface has version {ascii(version)[:20]}, and this tvmmobile calls version {interface_version()}")
 
 
 def _check_place(library: Any) -> None:

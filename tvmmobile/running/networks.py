@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,8 @@ import numpy.typing as npt
 
 from tvmmobile.kernels.codegen import CROSS_COMPILER, compiled_once
 from tvmmobile.native.source import INTERFACE
-from tvmmobile.running.manifest import C
+from tvmmobile.running.library import read_manifest
+from tvmmobile.running.manifest import VM, C
 from tvmmobile.system.doctor import require
 
 MAIN = "main"
@@ -66,20 +66,23 @@ class VmNetwork:
 
 @dataclass(frozen=True)
 class CProgram:
-    """What a C library's manifest says of how it is called."""
+    """How a C library is called: what its manifest says, and `adapter.c`, compiled for devices."""
 
     prefix: str
     workspace_bytes: int
     output_shape: tuple[int, ...]
+    adapter: Path
 
 
 def c_program(library: Path) -> CProgram | None:
-    """How a library is called if it is a C library; one without a manifest is not."""
+    """How a library is called if it is a C library; one without a manifest is not. Raises `UserError` for what is no manifest."""
     path = library.with_suffix(".json")
-    manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if manifest.get("format") != C:
+    if not path.is_file():
         return None
-    return CProgram(str(manifest["c"]["prefix"]), int(manifest["c"]["workspace_bytes"]), tuple(map(int, manifest["output"]["shape"])))
+    manifest, spec = read_manifest(path)
+    if manifest.get("format", VM) != C:
+        return None
+    return CProgram(manifest["c"]["prefix"], manifest["c"]["workspace_bytes"], spec.output_shape, adapter())
 
 
 class CNetwork:
