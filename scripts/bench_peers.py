@@ -30,7 +30,7 @@ from peers.models import compiled, digest_of, exported, model_files
 from peers.plot import draw_board, draw_boards
 from peers.results import DIAGONAL, BenchmarkContext, BoardFacts, Cell, Comparison, PeerRow, from_json, hottest_kernels, merged, to_json
 from peers.runs import PeerRun, figures_of
-from peers.systems import OURS, System, chosen_systems
+from peers.systems import OURS_C, OURS_KEYS, System, chosen_systems
 from peers.tables import pages
 from sharing import progress as say
 from sharing import telling
@@ -40,6 +40,8 @@ from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.models.registry import grid
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import VM, C
 from tvmmobile.system.doctor import diagnose, require
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError
@@ -103,7 +105,7 @@ def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> Rea
     """Load a board and make its sysroots."""
     board = load_board(name)
     counts = thread_counts(board, threads)
-    ours = any(system.key == OURS for system in systems)
+    ours = any(system.key in OURS_KEYS for system in systems)
     profile = find_device(name if name.endswith(".toml") else name + VIRTUAL_SUFFIX).profile if ours else None
     return ReadyBoard(name, board, counts, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
 
@@ -116,8 +118,15 @@ def _known(context: BenchmarkContext, earlier: Comparison | None) -> dict[tuple[
     """The peers' figures of an earlier comparison that hold in this one; ours are never among them, nor are those that failed."""
     if earlier is None:
         return {}
-    peers = (row for row in earlier.rows if row.system in context.titles and row.system != OURS and row.runs)
+    peers = (row for row in earlier.rows if row.system in context.titles and row.system not in OURS_KEYS and row.runs)
     return {(row.cell, row.system): row for row in peers if context.alike(earlier.context, row.cell.board, row.system)}
+
+
+def _our_library(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> Library | None:
+    """What a system of ours runs; `None` for a peer."""
+    if system.key not in OURS_KEYS or place.profile is None:
+        return None
+    return compiled(spec, threads, place.profile, logs, exported(spec, say), say, C if system.key == OURS_C else VM)
 
 
 def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> PeerRow:
@@ -128,7 +137,7 @@ def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, log
     untuned = None
     runs = []
     try:
-        library = compiled(spec, threads, place.profile, logs, models, say) if system.key == OURS and place.profile else None
+        library = _our_library(place, threads, spec, system, logs)
         if library:
             latencies = [kernel["latency_us"] for kernel in library.manifest()["kernels"]]
             untuned = latencies.count(None), len(latencies)
@@ -196,7 +205,7 @@ def compare(options: argparse.Namespace) -> int:
         cells_of(options, thread_counts(load_board(boards[name]), options.threads))
     if not boards and not options.known:
         raise UserError("--boards names no board, and there is no --known.", "Name a board, such as pi4.")
-    if boards and OURS in {system.key for system in systems} and not options.logs.is_dir():
+    if boards and any(system.key in OURS_KEYS for system in systems) and not options.logs.is_dir():
         raise UserError(f"--logs {options.logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     check_writable(options.out, "--out")
     earlier = from_json(options.known) if options.known else None
@@ -253,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=f"networks (default: {NETWORK})")
     parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the files and the folder (default: benchmarks)")
     parser.add_argument("--diagonal", action="store_true", help="1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone")
-    parser.add_argument("--only", nargs="+", default=[], metavar="SYSTEM", help="of ncnn,mnn,litert,onnxruntime,iree,ours")
+    parser.add_argument("--only", nargs="+", default=[], metavar="SYSTEM", help="of ncnn,mnn,litert,onnxruntime,iree,ours,ours-c")
     parser.add_argument("--known", type=Path, metavar="FILE", help="an earlier .json: other boards, and peers' figures")
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="our tuning logs (default: the shipped ones)")
     parser.add_argument("--out", type=Path, default=Path("out/peers"), metavar="DIR", help="for the results (default: out/peers)")

@@ -18,6 +18,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build_variant, variant_job
 from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import VM
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import made_once
 from tvmmobile.virtual.board import Board
@@ -28,6 +29,8 @@ _COMPILER = (
     *(f"tvmmobile/{room}/**/*.py" for room in ("graph", "networks", "kernels", "tuning", "pipeline")),
     "schedules/*.py",
 )
+#: And a C library.
+_NATIVE = ("tvmmobile/native/*", "tvmmobile/kernels/*.c")
 
 
 def exported(spec: ModelSpec, say: Say) -> Path:
@@ -43,13 +46,14 @@ def exported(spec: ModelSpec, say: Say) -> Path:
     return folder
 
 
-def compiled(spec: ModelSpec, threads: int, profile: DeviceProfile, logs: Path, models: Path, say: Say) -> Library:
-    """Our library of a variant, compiled from the tuning logs if it is not there yet, with image and output of `models` beside it."""
-    sources = [path for pattern in _COMPILER for path in sorted(ROOT.glob(pattern))]
+def compiled(spec: ModelSpec, threads: int, profile: DeviceProfile, logs: Path, models: Path, say: Say, form: str = VM) -> Library:
+    """Our library of a variant in one of the `FORMS`, with image and output of `models` beside it; compiled if it is not there yet."""
+    patterns = _COMPILER if form == VM else (*_COMPILER, *_NATIVE)
+    sources = [path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path.is_file()]
     records = sorted((logs / profile.name).glob("*.jsonl"))
     recipe = digest_of([*sources, *records], f"{profile.origin.model} {sorted(profile.target.items())}")
-    folder = models / f"{profile.name}-t{threads}-{recipe}"
-    job = variant_job(Model(spec), profile, (logs,), folder, threads)
+    folder = models / f"{profile.name}-t{threads}{'' if form == VM else f'-{form}'}-{recipe}"
+    job = variant_job(Model(spec), profile, (logs,), folder, threads, form=form)
     with made_once(folder) as made:
         if made is not None:
             say(f"compiling {spec.variant} for {threads} threads …" if threads > 1 else f"compiling {spec.variant} …")

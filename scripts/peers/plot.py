@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, ratio
-from peers.systems import OURS
+from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, ratio
+from peers.systems import OURS, OURS_C
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.files import replacing
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Distinct also without colour.
 _MARKERS = "osD^vX*"
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")  # Okabe and Ito's, which the colour-blind can tell apart
-_OURS, _OURS_MARKER = "#d55e00", "P"
+_OWN = {OURS_C: ("#d55e00", "P"), OURS: ("#a63603", "x")}
 _OTHERS = "other variants"
 
 
@@ -35,7 +35,7 @@ def draw_boards(comparison: Comparison, path: Path) -> None:
                 panel.axhspan(at - 0.5, at + 0.5, color="#f3f3f3", zorder=0)
             names.append(f"{comparison.context.boards[board].board}, {plural(threads, 'thread')}")
             for cell, members in by_cell(comparison.rows_of(board, threads)).items():
-                found = next((ratio(row, best_peer(members)) for row in members if row.system == OURS), None)
+                found = our_ratio(members)
                 if found is not None:
                     marks.setdefault(cell.variant if cell.on_diagonal else _OTHERS, []).append((found, at))
         for number, (label, points) in enumerate(sorted(marks.items(), key=lambda item: item[0] == _OTHERS)):
@@ -100,8 +100,8 @@ def _panel(panel: Axes, origin: FiguresOrigin, rows: Sequence[PeerRow]) -> None:
         for at, members in enumerate(cells.values()):
             best = best_peer(members)
             points += [(at, found) for row in members if row.system == key and (found := ratio(row, best)) is not None]
-        colour = _OURS if key == OURS else _COLOURS[number % len(_COLOURS)]
-        size, marker = (45, _OURS_MARKER) if key == OURS else (25, _MARKERS[number % 7])
+        colour, marker = _OWN.get(key, (_COLOURS[number % len(_COLOURS)], _MARKERS[number % 7]))
+        size = 45 if key in _OWN else 25
         places = [at for at, _ in points]
         panel.scatter(places, [value for _, value in points], marker=marker, color=colour, s=size, label=title, zorder=3)
     panel.axhline(1, color="#888888", linewidth=0.8)

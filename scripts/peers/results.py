@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
 from peers.kernels import HotKernel, hottest_kernel
-from peers.systems import OURS
+from peers.systems import OURS_KEYS
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.program import ProgramRun
 
@@ -240,8 +240,20 @@ class Comparison:
 
 def best_peer(rows: Sequence[PeerRow]) -> PeerRow | None:
     """The peer with the least modelled time in a cell, None where no peer has one."""
-    good = [row for row in rows if row.system != OURS and row.modelled_ms is not None]
+    good = [row for row in rows if row.system not in OURS_KEYS and row.modelled_ms is not None]
     return min(good, key=lambda row: row.modelled_ms or 0.0, default=None)
+
+
+def our_row(rows: Sequence[PeerRow]) -> PeerRow | None:
+    """What "ours" is in a cell: the C library, the network in TVM's VM where no C library was run, None where neither was."""
+    found = {row.system: row for row in rows}
+    return next((found[key] for key in OURS_KEYS if key in found), None)
+
+
+def our_ratio(rows: Sequence[PeerRow]) -> float | None:
+    """Our modelled time over the best peer's in a cell."""
+    ours = our_row(rows)
+    return None if ours is None else ratio(ours, best_peer(rows))
 
 
 def ratio(row: PeerRow, best: PeerRow | None) -> float | None:
@@ -263,7 +275,7 @@ def hottest_kernels(context: BenchmarkContext, rows: Sequence[PeerRow]) -> tuple
     """Of each core, each peer's hottest kernel on one thread: the one that takes most of the peer's time in all variants."""
     seen: dict[tuple[str, str], dict[str, list[tuple[float, PeerKernel]]]] = {}
     for row in rows:
-        if row.system == OURS or row.cell.threads > 1 or not row.runs or not (kernel := row.runs[0].hottest):
+        if row.system in OURS_KEYS or row.cell.threads > 1 or not row.runs or not (kernel := row.runs[0].hottest):
             continue
         cpu, title = context.boards[row.cell.board].cpu, context.origin(row.cell.board).titles[row.system]
         found = PeerKernel(cpu, row.system, title, row.cell.board, row.cell.variant, kernel)

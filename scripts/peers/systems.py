@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peers import iree_compiler
+from tvmmobile import __version__
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The peers' programs, with `region.py`, which all programs here import.
 EXAMPLES = ROOT / "examples/virtual-run"
-OURS = "ours"
+#: Our network in TVM's Relax VM, and as a C library.
+OURS, OURS_C = "ours", "ours-c"
+#: What is ours, not a peer's: "ours" in a ratio is the first of these that ran there.
+OURS_KEYS = (OURS_C, OURS)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def systems() -> tuple[System, ...]:
     found = [
         System(key, f"{title} {versions[wheel]}", EXAMPLES / f"run_{key}.py", wheels, model, 1e-3) for key, title, wheel, model in peers
     ]
-    return (*found, _iree(), _ours())
+    return (*found, _iree(), _ours(), _ours_c())
 
 
 def _iree() -> System:
@@ -72,6 +76,12 @@ def _ours() -> System:
         tolerance=1e-4,
         environment={"TVM_USE_RUNTIME_LIB": "1"},
     )
+
+
+def _ours_c() -> System:
+    """The same network as a C library; NumPy alone is in its sysroot."""
+    title = f"tvmmobile {__version__}, C library"
+    return System(OURS_C, title, Path(__file__).with_name("run_c_library.py"), _same("numpy"), (), 1e-4)
 
 
 def _same(*names: str) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from sharing import markdown_table
 
 from peers.kernels import MAKERS
-from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, ratio
-from peers.systems import OURS
+from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
+from peers.systems import OURS_KEYS
 from tvmmobile.results.report.wording import plural
 
 #: Names of networks for people.
@@ -25,9 +25,12 @@ are within the model's error ([virtual-boards.md](virtual-boards.md)).
 
 {networks}, float32, batch 1. All systems have the same weights: `scripts/export_models` converts our PyTorch model. Each system is a
 Python program using the vendor's AArch64 wheel under QEMU. It runs the network once to warm up and once for the figures, from the
-caller's NCHW array to an array of logits, and counts every copy and layout change; LiteRT takes NHWC, so its caller supplies NHWC. Ours
-runs in TVM's Relax VM, and the copy of the input into TVM's tensor counts. A system whose output differs from PyTorch's by more than
-1e-3 of the largest magnitude (ours: 1e-4) gets no figures.
+caller's NCHW array to an array of logits, and counts every copy and layout change; LiteRT takes NHWC, so its caller supplies NHWC. A
+system whose output differs from PyTorch's by more than 1e-3 of the largest magnitude (ours: 1e-4) gets no figures.
+
+Ours runs in two forms from the same tuning logs. As a C library ([c-library.md](c-library.md)) it is called through ctypes and works on the
+caller's arrays, which begin at a cache line as it asks. In TVM's Relax VM the copy of the input into TVM's tensor counts. *Ours ÷ best
+peer* is the C library's ratio, and the VM's where no C library was run; *ours, ms* names the form.
 
 `./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run. With
 `--known FILE.json --boards NAME… --out docs` it adds boards to a file or renews them, and leaves the others as they are.
@@ -85,20 +88,16 @@ def _boards(comparison: Comparison, stem: str) -> list[str]:
     lines = []
     for board, threads in dict.fromkeys((row.cell.board, row.cell.threads) for row in comparison.rows):
         facts, cells = comparison.context.boards[board], by_cell(comparison.rows_of(board, threads))
-        ratios = [found for members in cells.values() if (found := _our_ratio(members)) is not None]
+        ratios = [found for members in cells.values() if (found := our_ratio(members)) is not None]
         over = (f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else f"{ratios[0]:.2f}") if ratios else "–"
         first, members = next(iter(cells.items()))
-        best, ours = best_peer(members), next((row for row in members if row.system == OURS), None)
+        best, ours = best_peer(members), our_row(members)
         titles = comparison.context.origin(board).titles
-        name = f"{_short(titles[best.system])} {_ms(best, None)}" if best else "–"
+        peer, own = (f"{_short(titles[row.system])} {_ms(row, None)}".removeprefix("ours, ") if row else "–" for row in (best, ours))
         core = f"{facts.cpu} at {facts.clock_hz / 1e9:g} GHz{'' if facts.calibrated else ', uncalibrated'}"
-        lines.append([f"[{facts.board}]({stem}/{board}.md)", core, first.variant, threads, len(cells), over, name, _ms(ours, None)])
+        lines.append([f"[{facts.board}]({stem}/{board}.md)", core, first.variant, threads, len(cells), over, peer, own])
     headings = "board", "core", "first network", "threads", "networks", "ours ÷ best peer", "best peer, ms", "ours, ms"
     return markdown_table(headings, lines, 3)
-
-
-def _our_ratio(members: Sequence[PeerRow]) -> float | None:
-    return next((ratio(row, best_peer(members)) for row in members if row.system == OURS), None)
 
 
 def _kernels(comparison: Comparison) -> Iterator[str]:
@@ -147,11 +146,11 @@ def _latencies(origin: FiguresOrigin, threads: int, rows: Sequence[PeerRow]) -> 
     """Milliseconds of all systems, a line for each network."""
     keys = [key for key in origin.titles if any(row.system == key for row in rows)]
     yield from (f"## {plural(threads, 'thread')}", "", "Modelled milliseconds:", "")
-    compared = OURS in keys and len(keys) > 1
+    compared = any(key in OURS_KEYS for key in keys) and any(key not in OURS_KEYS for key in keys)
     lines = []
     for cell, members in by_cell(rows).items():
         best, found = best_peer(members), {row.system: row for row in members}
-        lines.append([cell.variant, *(_ms(found.get(key), best) for key in keys), *([_ratio(_our_ratio(members))] if compared else [])])
+        lines.append([cell.variant, *(_ms(found.get(key), best) for key in keys), *([_ratio(our_ratio(members))] if compared else [])])
     systems = [_short(origin.titles[key]) for key in keys]
     yield from markdown_table(["variant", *systems, *(["ours ÷ best peer"] if compared else [])], lines)
     yield ""
@@ -217,4 +216,6 @@ def _millions(value: float) -> str:
 
 def _short(title: str) -> str:
     """A system's title without its version."""
-    return "ours" if title.startswith("tvmmobile") else title.rsplit(" ", 1)[0]
+    if title.startswith("tvmmobile"):
+        return "ours, C library" if title.endswith("C library") else "ours, VM"
+    return title.rsplit(" ", 1)[0]

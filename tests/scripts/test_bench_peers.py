@@ -25,13 +25,27 @@ sys.path.insert(0, str(SCRIPTS))  # scripts import each other
 
 import bench_peers  # noqa: E402
 from peers import runs  # noqa: E402
-from peers.results import BenchmarkContext, BoardFacts, Cell, Comparison, Figures, PeerRow, best_peer, from_json, ratio, to_json  # noqa: E402
-from peers.systems import EXAMPLES, OURS, System, chosen_systems, systems  # noqa: E402
+from peers.kernels import HotKernel  # noqa: E402
+from peers.results import (  # noqa: E402
+    BenchmarkContext,
+    BoardFacts,
+    Cell,
+    Comparison,
+    Figures,
+    PeerRow,
+    best_peer,
+    from_json,
+    hottest_kernels,
+    our_ratio,
+    ratio,
+    to_json,
+)
+from peers.systems import EXAMPLES, OURS, OURS_C, System, chosen_systems, systems  # noqa: E402
 from peers.tables import pages  # noqa: E402
 
 PI4 = load_board("pi4")
 ONE, FOUR = Cell("pi4", 1, 1.0, 224), Cell("pi4", 4, 1.0, 224)
-TITLES = {"ncnn": "ncnn 1.0.2", "mnn": "MNN 3.6.1", "litert": "LiteRT 2", OURS: "tvmmobile, TVM 0.27"}
+TITLES = {"ncnn": "ncnn 1.0.2", "mnn": "MNN 3.6.1", "litert": "LiteRT 2", OURS: "tvmmobile, TVM 0.27", OURS_C: "tvmmobile 1.2.3, C library"}
 CONTEXT = BenchmarkContext(
     boards={"pi4": BoardFacts("pi4", "Raspberry Pi 4", "Cortex-A72", 1.8e9, "feedc0de", "deadbeef", True)},
     titles=TITLES,
@@ -59,7 +73,7 @@ def test_ratios_are_to_the_best_peer_and_never_to_ours() -> None:
     best = best_peer(rows)
     assert best is not None and best.system == "mnn"
     assert [ratio(entry, best) for entry in rows] == [pytest.approx(1.2), 1.0, pytest.approx(0.8), None]
-    assert best_peer([row(OURS, 80.0)]) is None and ratio(row(OURS, 80.0), None) is None
+    assert best_peer([row(OURS, 80.0), row(OURS_C, 70.0)]) is None and ratio(row(OURS, 80.0), None) is None
 
 
 def test_several_attempts_have_a_mean_and_a_spread() -> None:
@@ -76,7 +90,7 @@ def test_tables() -> None:
     summary, threaded, *details = lines_of(text, "1.0-224")
     assert summary == ["1.0-224", "120.0", "**100.0**", "80.0", "0.80"]
     assert details[0] == ["1.0-224", "ncnn", "120.0", "1.20", "150.0 (160.0)", "170.0", "7.00", "84.0", "1e-06"]
-    assert [words[1] for words in details] == ["ncnn", "MNN", "ours"] * 2
+    assert [words[1] for words in details] == ["ncnn", "MNN", "ours, VM"] * 2
     assert threaded == ["1.0-224", "**60.6 ± 1.0 %**", "failed", "9.00 ± 0.0 %", "0.15"]
     assert details[4][2] == "failed: It was killed by SIGSEGV."
     assert "3 of 29 kernels of a variant have no record" in text
@@ -94,6 +108,25 @@ def test_tables() -> None:
         assert max(map(len, (line for line in page.splitlines() if not line.startswith("|")))) <= 140
 
 
+def test_ours_is_the_c_library_where_one_was_run() -> None:
+    """In ratios; a C library that failed is not replaced by the other form, and files of before there was one are as they were."""
+    peers = [row("ncnn", 120.0), row("mnn", 100.0)]
+    both, failed = [*peers, row(OURS, 80.0), row(OURS_C, 75.0)], [*peers, row(OURS, 80.0), row(OURS_C, failure="no")]
+    assert [our_ratio(rows) for rows in (both, [*peers, row(OURS, 80.0)], failed, peers)] == [
+        pytest.approx(0.75),
+        pytest.approx(0.8),
+        None,
+        None,
+    ]
+    assert systems()[-1].title.endswith("C library")
+    page = pages(Comparison(CONTEXT, tuple(both)), "benchmarks")
+    headings, figures_ms = (lines_of(page["benchmarks/pi4.md"], word)[0] for word in ("variant", "1.0-224"))
+    assert headings == ["variant", "ncnn", "MNN", "ours, VM", "ours, C library", "ours ÷ best peer"]
+    assert figures_ms == ["1.0-224", "120.0", "**100.0**", "80.0", "75.0", "0.75"]
+    assert lines_of(page["benchmarks.md"], "[Raspberry")[0][-3:] == ["0.75", "MNN 100.0", "C library 75.0"]
+    assert not hottest_kernels(CONTEXT, [replace(one, runs=(replace(one.runs[0], hottest=HotKernel("f", "", 1.0)),)) for one in both[2:]])
+
+
 def test_json_has_every_attempt() -> None:
     rows = (row("mnn", 100.0, 102.0), row(OURS, 80.0, 81.0, untuned=(0, 29)))
     report = json.loads(json.dumps(to_json(Comparison(CONTEXT, rows)), allow_nan=False))
@@ -105,7 +138,8 @@ def test_json_has_every_attempt() -> None:
 
 def test_the_peers_figures_of_an_earlier_comparison(tmp_path: Path) -> None:
     """They hold where versions and boards are the same; ours are always got anew, and so are those that failed."""
-    rows = (row("ncnn", 120.0), row("mnn", 100.0, 102.0), row(OURS, 80.0, untuned=(0, 29)), row("litert", failure="it crashed"))
+    ours = (row(OURS, 80.0, untuned=(0, 29)), row(OURS_C, 75.0))
+    rows = (row("ncnn", 120.0), row("mnn", 100.0, 102.0), *ours, row("litert", failure="it crashed"))
     (tmp_path / "earlier.json").write_text(json.dumps(to_json(Comparison(CONTEXT, rows))), encoding="utf-8")
     earlier = from_json(tmp_path / "earlier.json")
     assert earlier == Comparison(CONTEXT, rows)
@@ -141,9 +175,10 @@ def test_the_diagonal_comes_first_and_alone_on_several_threads() -> None:
 
 def test_systems_are_chosen_by_name() -> None:
     assert [system.key for system in chosen_systems(["ours", "ncnn"])] == ["ncnn", "ours"]
-    assert chosen_systems([]) == systems() and systems()[-1].key == OURS
+    assert chosen_systems([]) == systems() and [system.key for system in systems()[-2:]] == [OURS, OURS_C]
     assert all(system.program.is_file() for system in systems())
-    assert {system.tolerance for system in systems() if system.key != OURS} == {1e-3} and systems()[-1].tolerance == 1e-4
+    tolerances = {tolerance: {system.key for system in systems() if system.tolerance == tolerance} for tolerance in (1e-3, 1e-4)}
+    assert tolerances == {1e-3: {"ncnn", "mnn", "litert", "onnxruntime", "iree"}, 1e-4: {OURS, OURS_C}}
     with pytest.raises(UserError, match="no system 'onnx'") as caught:
         chosen_systems(["onnx"])
     assert "onnxruntime" in caught.value.remedy
@@ -362,7 +397,8 @@ def in_cache(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], dict[str,
 
 def test_programs_are_where_the_table_says() -> None:
     assert (EXAMPLES / "region.py").is_file()
-    assert all(f"run_{'tvmmobile' if system.key == OURS else system.key}.py" == system.program.name for system in systems())
+    own = {OURS: "tvmmobile", OURS_C: "c_library"}
+    assert all(f"run_{own.get(system.key, system.key)}.py" == system.program.name for system in systems())
 
 
 def test_other_networks_are_named() -> None:

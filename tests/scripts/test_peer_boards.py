@@ -152,10 +152,10 @@ INDEX = """\
 
 | board | core | first network | threads | networks | ours ÷ best peer | best peer, ms | ours, ms |
 | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
-| [Raspberry Pi 4](peers/pi4.md) | Cortex-A72 at 1.8 GHz | 1.0-224 | 1 | 3 | 0.80 to 0.80 | MNN 100.0 | 80.0 |
-| [Raspberry Pi 4](peers/pi4.md) | Cortex-A72 at 1.8 GHz | 1.0-224 | 4 | 3 | 0.80 to 0.80 | MNN 25.0 | 20.0 |
-| [Raspberry Pi 5](peers/pi5.md) | Cortex-A76 at 2.4 GHz, uncalibrated | 1.0-224 | 1 | 3 | 0.90 to 0.90 | MNN 100.0 | 90.0 |
-| [Raspberry Pi 5](peers/pi5.md) | Cortex-A76 at 2.4 GHz, uncalibrated | 1.0-224 | 4 | 3 | 0.90 to 0.90 | MNN 25.0 | 22.5 |
+| [Raspberry Pi 4](peers/pi4.md) | Cortex-A72 at 1.8 GHz | 1.0-224 | 1 | 3 | 0.80 to 0.80 | MNN 100.0 | VM 80.0 |
+| [Raspberry Pi 4](peers/pi4.md) | Cortex-A72 at 1.8 GHz | 1.0-224 | 4 | 3 | 0.80 to 0.80 | MNN 25.0 | VM 20.0 |
+| [Raspberry Pi 5](peers/pi5.md) | Cortex-A76 at 2.4 GHz, uncalibrated | 1.0-224 | 1 | 3 | 0.90 to 0.90 | MNN 100.0 | VM 90.0 |
+| [Raspberry Pi 5](peers/pi5.md) | Cortex-A76 at 2.4 GHz, uncalibrated | 1.0-224 | 4 | 3 | 0.90 to 0.90 | MNN 25.0 | VM 22.5 |
 """
 KERNELS = """\
 | Cortex-A72 | ncnn | `gemm` | no, `convolution_gemm_transB_packed_tile, 8×12, others` | pi4, 1.0-224 | 50 % |
@@ -166,7 +166,7 @@ BOARD = """\
 
 Modelled milliseconds:
 
-| variant | ncnn | MNN | ours | ours ÷ best peer |
+| variant | ncnn | MNN | ours, VM | ours ÷ best peer |
 | --- | ---: | ---: | ---: | ---: |
 | 1.0-224 | 120.0 | **100.0** | 90.0 | 0.90 |
 | 0.25-128 | 60.0 | **50.0** | 45.0 | 0.90 |
