@@ -12,33 +12,24 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, CommandLine
 from support.assembly import TARGET
-from support.deployed import write_own_manifest
+from support.guest_libraries import SHAPE, STEM, THREADS, VARIANT, description, write_guest
 from support.network_files import write_python
-from support.small_networks import kernels_of, prepared, two_blocks
 
-from tvmmobile import __version__
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import lower
 from tvmmobile.kernels.codegen import export, make_target, pass_context
-from tvmmobile.native.library import write_library
-from tvmmobile.native.source import Description, Port, header_text, prefix_of
+from tvmmobile.native.source import header_text, prefix_of
 from tvmmobile.pipeline.run import start
 from tvmmobile.results.file import read_results
 from tvmmobile.running.measure import MeasureError, Timing
 from tvmmobile.system.files import sha256_of
 
 GUIDE = (REPOSITORY / "docs/c-library.md").read_text(encoding="utf-8")
-VARIANT = "mobilenet_v1_0.25_128"
-STEM = f"{VARIANT}_float32_t4"
-THREADS = 4
+EXAMPLE = REPOSITORY / "examples/native/classify.c"
 
 
-def description(threads: int = THREADS) -> Description:
-    return Description(prefix_of(VARIANT), VARIANT, __version__, "cortex-a72", threads, (Port("input", "NCHW"),), (Port("output", "NC"),))
-
-
-def test_the_guide_has_the_header() -> None:
+def test_the_guide_has_the_header_and_the_example() -> None:
     assert f"```c\n{header_text(description())}```" in GUIDE
+    assert f"```c\n{EXAMPLE.read_text(encoding='utf-8')}```" in GUIDE
 
 
 @pytest.mark.parametrize("compiler", [["gcc", "-std=c99"], ["g++", "-std=c++11"]], ids=["C", "C++"])
@@ -68,7 +59,7 @@ class Guest:
 
     def image(self) -> Array:
         """The input."""
-        return np.fromfile(self.folder / "input.f32", np.float32).reshape(1, 3, 16, 16)
+        return np.fromfile(self.folder / "input.f32", np.float32).reshape(SHAPE)
 
     def compiled(self, *words: str) -> Path:
         """The guide's program."""
@@ -103,19 +94,13 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
     from tvm import relax
 
     folder = tmp_path_factory.mktemp("guest")
-    network = prepared(two_blocks(), (1, 3, 16, 16))
-    kernels = kernels_of(network, threads=THREADS)
-    module = lower(network, kernels)
-    separate = frozenset(kernel.task.symbol for kernel in kernels)
-    written = write_library(module, TARGET, description(), folder / f"{STEM}.so", True, separate)
+    module = write_guest(folder)
     with pass_context():
         export(relax.build(module, target=make_target(TARGET)), folder / "vm.so", "aarch64-linux-gnu-gcc")
-    image = np.random.default_rng(2).normal(size=(1, 3, 16, 16)).astype(np.float32)
+    with np.load(folder / f"{STEM}.reference.npz") as arrays:
+        image = arrays["input"]
     image.tofile(folder / "input.f32")
-    (program,) = (block for block in re.findall(r"```c\n(.*?)```", GUIDE, re.DOTALL) if "int main" in block)
-    (folder / "classify.c").write_text(program, encoding="utf-8")
-    c = {"prefix": prefix_of(VARIANT), "workspace_bytes": written.workspace_bytes}
-    write_own_manifest(folder / f"{STEM}.so", image.shape, (1, 5), THREADS, format="c", c=c)
+    (folder / "classify.c").write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     with start("pi4-virtual", timed=False) as agents:
         (expected,) = agents.outputs(folder / "vm.so", [image], THREADS, 60)
     return Guest(folder, expected)
@@ -200,7 +185,9 @@ def test_compile_writes_one(cli: CommandLine, tmp_path: Path) -> None:
     words = ("compile", "--model", f"{source}:separable", "--resolution", "32", "--logs", str(logs), "--out", str(out))
     assert cli(*words, "--format", "c", "--archive").code == 0
     stem = "separable_1.0_32_float32_t1"
-    assert {path.name for path in out.iterdir()} == {f"{stem}{suffix}" for suffix in (".so", ".a", ".h", ".json", ".reference.npz")}
+    assert {path.name for path in out.iterdir()} == {
+        f"{stem}{suffix}" for suffix in (".so", ".a", ".h", ".json", ".reference.npz", "Config.cmake")
+    }
     manifest = json.loads((out / f"{stem}.json").read_text())
     assert manifest["format"] == "c" and manifest["sha256"] == sha256_of(out / f"{stem}.so")
     assert manifest["c"]["prefix"] == "separable_1_0_32" and manifest["c"]["workspace_bytes"] >= manifest["c"]["least_bytes"] > 0

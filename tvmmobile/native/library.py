@@ -1,4 +1,4 @@
-"""A lowered network → `.so`, `.a` and header: its kernels, its weights and `runtime.c`, linked so that nothing else is needed or seen."""
+"""A lowered network → `.so`, `.a`, header and CMake package: its kernels, its weights and `runtime.c`. Nothing else is needed or seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tvmmobile.kernels.codegen import CROSS_COMPILER, REINSTALL, freestanding_ob
 from tvmmobile.native.layout import Layout, make_layout
 from tvmmobile.native.parts import CutKernel, cut_parts, write_object
 from tvmmobile.native.program import Program, read_program
-from tvmmobile.native.source import RUNTIME, Description, header_text, source_text
+from tvmmobile.native.source import RUNTIME, Description, cmake_text, header_text, source_text
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
 
@@ -58,7 +58,7 @@ def write_library(
     archive: bool = False,
     separate: frozenset[str] = frozenset(),
 ) -> Written:
-    """Write the library of a module that `graph.network.lower` returned to `path`, and its header beside it, each whole.
+    """Write the library of a module that `graph.network.lower` returned to `path`, its header and CMake package beside it, each whole.
 
     Args:
         module: the network.
@@ -80,6 +80,7 @@ def write_library(
         if archive:
             write_bytes(path.with_suffix(".a"), (folder / "model.a").read_bytes())
         write_text(path.with_suffix(".h"), (folder / f"{description.prefix}.h").read_text(encoding="utf-8"))
+        write_text(path.with_name(f"{path.stem}Config.cmake"), cmake_text(path.stem))
     return Written(layout.workspace_bytes, layout.least_bytes, len(layout.weights))
 
 

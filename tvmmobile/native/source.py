@@ -95,6 +95,24 @@ const char *{prefix}_message(int code);
 """
 
 
+def cmake_text(library: str) -> str:
+    """A package for CMake: where `library.so` is, and `library.a` if there is one, as seen from the file that holds this text."""
+    return f"""# find_package({library}) reads this file. It may be moved, together with what lies beside it.
+if(NOT TARGET tvmmobile::{library})
+  add_library(tvmmobile::{library} SHARED IMPORTED)
+  set_target_properties(tvmmobile::{library} PROPERTIES
+    IMPORTED_LOCATION "${{CMAKE_CURRENT_LIST_DIR}}/{library}.so"
+    INTERFACE_INCLUDE_DIRECTORIES "${{CMAKE_CURRENT_LIST_DIR}}")
+  if(EXISTS "${{CMAKE_CURRENT_LIST_DIR}}/{library}.a")
+    add_library(tvmmobile::{library}_static STATIC IMPORTED)
+    set_target_properties(tvmmobile::{library}_static PROPERTIES
+      IMPORTED_LOCATION "${{CMAKE_CURRENT_LIST_DIR}}/{library}.a"
+      INTERFACE_INCLUDE_DIRECTORIES "${{CMAKE_CURRENT_LIST_DIR}}")
+  endif()
+endif()
+"""
+
+
 def source_text(
     description: Description, program: Program, kernels: Mapping[str, CutKernel], layout: Layout, separate: frozenset[str]
 ) -> str:

@@ -1,0 +1,179 @@
+"""Programs of a user's own around a C library: the commands of docs/native-examples.md as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from support.guest_libraries import STEM, THREADS, write_guest
+from support.small_networks import HOST
+
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.sysroot import python_sysroot
+
+GUIDE = (REPOSITORY / "docs/native-examples.md").read_text(encoding="utf-8")
+COMPILE = "compile --alpha 0.25 --resolution 128 --threads 4 --format c --archive --out out"
+BUILT = ("classify-c", "classify-cc", "classify-rs")
+ANSWER = re.compile(r"^class (\d+): (\S+)$", re.MULTILINE)
+
+
+def commands_of(heading: str) -> str:
+    """The commands below a heading of the guide; "" is what comes before the first."""
+    sections = dict(zip(["", *re.findall(r"^## (.*)$", GUIDE, re.MULTILINE)], re.split(r"^## .*$", GUIDE, flags=re.MULTILINE), strict=True))
+    return "".join(re.findall(r"```sh\n(.*?)```", sections[heading], re.DOTALL))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A folder with the examples, and with `out/` and `input.f32` from the guide's first commands."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """With `tvmmobile` and `python3`."""
+        return os.environ | {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+
+    def run(self, commands: str) -> str:
+        """What commands print; asserts that none fails."""
+        script = f"set -euo pipefail\n{commands}"
+        done = subprocess.run(["bash", "-c", script], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def check(self, said: str, runs: int = 1) -> None:
+        """Asserts that programs printed what PyTorch computes."""
+        with np.load(self.folder / f"out/{STEM}.reference.npz") as arrays:
+            expected = arrays["output"].reshape(-1)
+        answers = ANSWER.findall(said)
+        assert len(answers) == runs
+        for best, score in answers:
+            assert int(best) == expected.argmax() and abs(float(score) - expected.max()) < 1e-5 * abs(expected).max()
+        assert len({np.float32(score) for _, score in answers}) == 1
+
+
+@pytest.fixture(scope="module", params=["small", pytest.param("0.25-128", marks=pytest.mark.long)])
+def walk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """The guide's first commands; the long tests compile the network that they name, the others get a small one in its place."""
+    folder = tmp_path_factory.mktemp("native")
+    shutil.copytree(REPOSITORY / "examples/native", folder / "examples/native", ignore=shutil.ignore_patterns(*BUILT))
+    programs = folder / "bin"
+    programs.mkdir()
+    tvmmobile = f'exec {shlex.join([sys.executable, "-m", "tvmmobile"])} "$@"'
+    if request.param == "small":
+        write_guest(folder / "small")
+        tvmmobile = f'[ "$*" = "{COMPILE}" ] && mv small out'
+    for name, line in {"tvmmobile": tvmmobile, "python3": f'exec {shlex.quote(sys.executable)} "$@"'}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    walk = Walk(folder)
+    walk.run(commands_of(""))
+    return walk
+
+
+def require(program: str) -> None:
+    """Skips the test where a program is missing."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(("language", "program"), [("C", "make"), ("C++", "cmake"), ("Rust", "rustc")])
+def test_programs_print_what_pytorch_computes(walk: Walk, language: str, program: str) -> None:
+    require(program)
+    if language == "Rust" and not standard_library():
+        pytest.skip("rustc has no standard library for AArch64: rustup target add aarch64-unknown-linux-gnu")
+    commands = commands_of(language)
+    walk.check(walk.run(commands), commands.count("qemu-aarch64"))
+
+
+def standard_library() -> bool:
+    """Whether rustc has one for AArch64."""
+    command = ["rustc", "--print", "target-libdir", "--target", "aarch64-unknown-linux-gnu"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.returncode == 0 and Path(found.stdout.strip()).is_dir()
+
+
+@pytest.mark.virtual
+def test_the_package_for_cmake_can_be_moved_and_has_the_archive(walk: Walk, tmp_path: Path) -> None:
+    require("cmake")
+    moved, project, build = tmp_path / "mo ved", tmp_path / "project", tmp_path / "build"
+    shutil.copytree(walk.folder / "out", moved)
+    (moved / f"{STEM}.so").unlink()
+    shutil.copytree(walk.folder / "examples/native", project)
+    lists = project / "CMakeLists.txt"
+    lists.write_text(lists.read_text().replace(f"tvmmobile::{STEM}", f"tvmmobile::{STEM}_static"))
+    options = [f"-DCMAKE_PREFIX_PATH={moved}", "-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++"]
+    for command in (["cmake", "-S", str(project), "-B", str(build), *options], ["cmake", "--build", str(build)]):
+        walk.run(shlex.join(command))
+    walk.check(walk.run(f"qemu-aarch64 -L /usr/aarch64-linux-gnu {build}/classify input.f32 {THREADS}"))
+
+
+@pytest.mark.virtual
+def test_python_on_the_board(walk: Walk) -> None:
+    """With an AArch64 Python, from the folder where library and program lie together."""
+    sys.path.insert(0, str(REPOSITORY / "scripts"))
+    try:
+        from verify_in_python import REQUIREMENTS  # what is in the cache already
+    finally:
+        sys.path.remove(str(REPOSITORY / "scripts"))
+    sysroot = python_sysroot(load_board("pi4"), REQUIREMENTS)
+    (command,) = re.findall(r"^pi\$ python3 (.*)$", GUIDE, re.MULTILINE)
+    python = f"qemu-aarch64 -L {sysroot} {sysroot}/usr/bin/python3"
+    copies = f"mkdir -p pi; cp examples/native/classify.py input.f32 out/{STEM}.so out/{STEM}.json pi; cd pi"
+    walk.check(walk.run(f"{copies}; PYTHONNOUSERSITE=1 PYTHONPATH= OMP_NUM_THREADS=1 {python} {command}"))
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """The examples as on a board of one's own: with a library for this machine."""
+    folder = tmp_path_factory.mktemp("here")
+    shutil.copytree(REPOSITORY / "examples/native", folder / "examples/native", ignore=shutil.ignore_patterns(*BUILT))
+    write_guest(folder / "out", HOST)
+    with np.load(folder / f"out/{STEM}.reference.npz") as arrays:
+        arrays["input"].tofile(folder / "input.f32")
+    return Walk(folder)
+
+
+@pytest.mark.parametrize("program", BUILT)
+@pytest.mark.parametrize("threads", [1, THREADS])
+def test_programs_built_on_the_board(here: Walk, program: str, threads: int) -> None:
+    require("rustc" if program == "classify-rs" else "make")
+    (options,) = re.findall(r"^# make (CC=gcc .*?) {2,}on the board$", (here.folder / "examples/native/Makefile").read_text(), re.MULTILINE)
+    built = f"make -C examples/native {program} {options}; cp examples/native/{program} out"
+    here.check(here.run(f"{built}; out/{program} input.f32 {threads}"))
+
+
+def test_python_describes_what_it_loads(here: Walk) -> None:
+    program = f"""
+        import sys; sys.path.insert(0, "examples/native")
+        from classify import Network
+        network = Network("out/{STEM}.so", 2)
+        print([(one.name, one.layout, one.bytes) for one in network.description.inputs[:1]], network.inputs[0].shape)
+        print([array.shape for array in network.run()], network.inputs[0].ctypes.data % 64)
+        network.close()
+        network.close()"""
+    (here.folder / "program.py").write_text(textwrap.dedent(program))
+    words = [sys.executable, "program.py"]
+    done = subprocess.run(words, cwd=here.folder, capture_output=True, text=True, check=False)
+    assert done.stdout == "[(b'input', b'NCHW', 3072)] (1, 3, 16, 16)\n[(1, 5)] 0\n"
+    assert done.stderr.endswith("RuntimeError: the instance was not initialised, was freed, or was moved\n")
+
+
+@pytest.mark.parametrize("program", BUILT)
+def test_programs_say_what_is_wrong(here: Walk, program: str) -> None:
+    require("rustc" if program == "classify-rs" else "make")
+    here.run(f"make -C examples/native {program} CC=gcc CXX=g++ RUSTC='rustc -O'; cp examples/native/{program} out")
+    for words, complaint in (("", "usage: classify INPUT.f32 THREADS"), (f"input.f32 {THREADS + 1}", "more threads than the library")):
+        done = subprocess.run(f"out/{program} {words}", shell=True, cwd=here.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and complaint in done.stderr

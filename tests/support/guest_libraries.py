@@ -1,0 +1,47 @@
+"""C libraries of a small network under the names of the guides' 0.25-128, which takes long to compile, and what PyTorch computes for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from support.assembly import TARGET
+from support.deployed import write_own_manifest
+from support.small_networks import kernels_of, prepared, two_blocks
+
+from tvmmobile import __version__
+from tvmmobile.graph.network import lower
+from tvmmobile.native.library import write_library
+from tvmmobile.native.source import Description, Port, interface_version, prefix_of
+
+VARIANT = "mobilenet_v1_0.25_128"
+STEM = f"{VARIANT}_float32_t4"
+THREADS = 4
+SHAPE = (1, 3, 16, 16)
+
+
+def description(threads: int = THREADS) -> Description:
+    """What the guides' library says of itself."""
+    return Description(prefix_of(VARIANT), VARIANT, __version__, "cortex-a72", threads, (Port("input", "NCHW"),), (Port("output", "NC"),))
+
+
+def write_guest(folder: Path, target: Mapping[str, Any] = TARGET) -> Any:
+    """All files that `compile --format c --archive` would write to `folder`; returns the lowered network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch_network = two_blocks()
+    network = prepared(torch_network, SHAPE)
+    kernels = kernels_of(network, threads=THREADS)
+    module = lower(network, kernels)
+    separate = frozenset(kernel.task.symbol for kernel in kernels)
+    written = write_library(module, target, description(), folder / f"{STEM}.so", True, separate)
+    image = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
+    with torch.no_grad():
+        output = torch_network(torch.from_numpy(image)).numpy()
+    np.savez(folder / f"{STEM}.reference.npz", input=image, output=output)
+    c = {"prefix": prefix_of(VARIANT), "interface": interface_version(), **asdict(written)}
+    write_own_manifest(folder / f"{STEM}.so", SHAPE, output.shape, THREADS, format="c", c=c)
+    return module
