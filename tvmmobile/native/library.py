@@ -16,9 +16,9 @@ from tvmmobile.native.source import RUNTIME, Description, cmake_text, header_tex
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
 
-_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden")
+FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden")
 #: A device's: no C library, and atomic instructions of the base architecture in place.
-_DEVICE_FLAGS = ("-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
+DEVICE_FLAGS = ("-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
 _LINK_FLAGS = ("-shared", "-Wl,--strip-debug", "-Wl,-z,noexecstack", "-Wl,--hash-style=both")
 #: Nothing is needed, and nothing may be missing.
 _DEVICE_LINK_FLAGS = ("-nodefaultlibs", "-nostartfiles", "-Wl,-z,defs")
@@ -116,7 +116,7 @@ def _link(folder: Path, compiler: str, prefix: str, soname: str) -> None:
         run_tool([str(word) for word in command], f"Linking {soname}", REINSTALL)
 
     model, weights, whole, symbols = (folder / name for name in ("model.o", "weights.o", "all.o", "symbols"))
-    run(compiler, *_FLAGS, *(_DEVICE_FLAGS if device else ()), f"-I{folder}", f"-I{RUNTIME.parent}", "-c", folder / "model.c", "-o", model)
+    run(compiler, *FLAGS, *(DEVICE_FLAGS if device else ()), f"-I{folder}", f"-I{RUNTIME.parent}", "-c", folder / "model.c", "-o", model)
     run(compiler, f"-Wa,-I{folder}", "-c", folder / "weights.S", "-o", weights)
     run(compiler, "-r", "-nostdlib", model, folder / "kernels.o", weights, *own, "-o", whole)
     symbols.write_text("".join(f"{prefix}_{function}\n" for function in FUNCTIONS), encoding="utf-8")

@@ -3,6 +3,7 @@
  *   MODEL(name)         the public name of a function
  *   description         what MODEL(describe) returns
  *   steps, STEPS        what to run, in order, and how many
+ *   IMAGE_STEPS         if it takes images: how many of those, at the beginning, make the network's input; image.c follows then
  *   typedefs Frame and Step below, which it uses: it includes this file twice, the first time for the types alone.
  *
  * Nothing here is written but what the caller provides: the instance, the workspace and the outputs.
@@ -15,6 +16,7 @@ typedef struct Frame {
   const void *const *inputs;
   void *const *outputs;
   unsigned char *workspace;
+  const struct Scaling *scaling; /* of an image, which the first IMAGE_STEPS make the input of; null: the caller gave it */
 } Frame;
 
 /* A part of a kernel with its buffers: iterations `begin` to `end`, by the thread that is number `lane`. */
@@ -133,6 +135,15 @@ static void barrier(Instance *self, uint32_t lanes, bool waits) {
   }
 }
 
+#ifdef IMAGE_STEPS
+static uint32_t first_step(const Frame *frame) { return frame->scaling ? 0 : IMAGE_STEPS; }
+static const char *image_message(int code);
+#define OTHER_MESSAGE image_message(code)
+#else
+#define first_step(frame) 0
+#define OTHER_MESSAGE "unknown error code"
+#endif
+
 /* What one of `lanes` threads does of a step. */
 static void do_share(const Step *step, const Frame *frame, uint32_t lane, uint32_t lanes) {
   if (!step->extent) {
@@ -146,14 +157,14 @@ static void do_share(const Step *step, const Frame *frame, uint32_t lane, uint32
 
 /* One of `lanes` threads that run all steps side by side. */
 static void run_lane(Instance *self, uint32_t lane, uint32_t lanes) {
-  for (uint32_t i = 0; i < STEPS; ++i) {
+  for (uint32_t i = first_step(self->frame); i < STEPS; ++i) {
     do_share(&steps[i], self->frame, lane, lanes);
     if (steps[i].finishes) barrier(self, lanes, lane == 0 || i + 1 < STEPS);
   }
 }
 
 static void run_alone(const Frame *frame) {
-  for (uint32_t i = 0; i < STEPS; ++i) steps[i].body(frame, 0, 0, steps[i].extent);
+  for (uint32_t i = first_step(frame); i < STEPS; ++i) steps[i].body(frame, 0, 0, steps[i].extent);
 }
 
 /* A step for the caller's threads. */
@@ -169,7 +180,7 @@ static void do_shared(void *data, uint32_t lane) {
 }
 
 static void run_in_pool(Instance *self, const Frame *frame, uint32_t lanes) {
-  for (uint32_t i = 0; i < STEPS; ++i) {
+  for (uint32_t i = first_step(frame); i < STEPS; ++i) {
     Shared shared = {&steps[i], frame, lanes};
     if (steps[i].extent)
       self->parallel(self->pool, do_shared, &shared, lanes);
@@ -293,8 +304,7 @@ PUBLIC int MODEL(init)(uint32_t interface, tvmmobile_instance *memory, const tvm
   return TVMMOBILE_OK;
 }
 
-static int check(const tvmmobile_tensor *tensors, const void *const *pointers, uint32_t count) {
-  (void)tensors;
+static int check_pointers(const void *const *pointers, uint32_t count) {
   if (!pointers) return TVMMOBILE_NULL;
   for (uint32_t i = 0; i < count; ++i) {
     if (!pointers[i]) return TVMMOBILE_NULL;
@@ -303,28 +313,31 @@ static int check(const tvmmobile_tensor *tensors, const void *const *pointers, u
   return TVMMOBILE_OK;
 }
 
-PUBLIC int MODEL(run)(tvmmobile_instance *memory, const void *const *inputs, void *const *outputs, void *workspace, size_t bytes,
-                      uint32_t threads) {
+/* What a run writes to, with `needed` bytes of workspace. */
+static int check(void *const *outputs, const void *workspace, size_t bytes, size_t needed) {
+  int code = check_pointers((const void *const *)outputs, description.output_count);
+  if (!code && needed) code = check_pointers(&workspace, 1);
+  return code ? code : bytes < needed ? TVMMOBILE_WORKSPACE : TVMMOBILE_OK;
+}
+
+static int find(tvmmobile_instance *memory, Instance **self) {
   if (!memory) return TVMMOBILE_NULL;
   if ((uintptr_t)memory % sizeof(uint64_t)) return TVMMOBILE_ALIGNMENT;
-  Instance *self = instance_in(memory);
-  if (!ready(memory, self)) return TVMMOBILE_UNREADY;
-  int code = check(description.inputs, inputs, description.input_count);
-  if (!code) code = check(description.outputs, (const void *const *)outputs, description.output_count);
-  if (!code && description.workspace_bytes) code = check(0, (const void *const *)&workspace, 1);
-  if (code) return code;
-  if (bytes < description.workspace_bytes) return TVMMOBILE_WORKSPACE;
+  *self = instance_in(memory);
+  return ready(memory, *self) ? TVMMOBILE_OK : TVMMOBILE_UNREADY;
+}
+
+static int perform(Instance *self, const Frame *frame, uint32_t threads) {
   uint32_t lanes = threads ? threads : self->threads;
   if (lanes > self->threads) return TVMMOBILE_THREADS;
-  Frame frame = {inputs, outputs, workspace};
   if (lanes == 1) {
-    run_alone(&frame);
+    run_alone(frame);
   } else if (self->parallel) {
-    run_in_pool(self, &frame, lanes);
+    run_in_pool(self, frame, lanes);
   } else if (atomic_exchange(&self->taken, true)) {
-    run_alone(&frame); /* another run has the threads: the result is the same */
+    run_alone(frame); /* another run has the threads: the result is the same */
   } else {
-    self->frame = &frame;
+    self->frame = frame;
     open_gate(&self->begun, (atomic_load(&self->begun.value) / LANES + 1) * LANES + lanes);
     run_lane(self, 0, lanes);
     atomic_store(&self->taken, false);
@@ -332,11 +345,20 @@ PUBLIC int MODEL(run)(tvmmobile_instance *memory, const void *const *inputs, voi
   return TVMMOBILE_OK;
 }
 
+PUBLIC int MODEL(run)(tvmmobile_instance *memory, const void *const *inputs, void *const *outputs, void *workspace, size_t bytes,
+                      uint32_t threads) {
+  Instance *self;
+  int code = find(memory, &self);
+  if (!code) code = check_pointers(inputs, description.input_count);
+  if (!code) code = check(outputs, workspace, bytes, description.workspace_bytes);
+  Frame frame = {inputs, outputs, workspace, 0};
+  return code ? code : perform(self, &frame, threads);
+}
+
 PUBLIC int MODEL(free)(tvmmobile_instance *memory) {
-  if (!memory) return TVMMOBILE_NULL;
-  if ((uintptr_t)memory % sizeof(uint64_t)) return TVMMOBILE_ALIGNMENT;
-  Instance *self = instance_in(memory);
-  return ready(memory, self) ? stop(self, TVMMOBILE_OK) : TVMMOBILE_UNREADY;
+  Instance *self;
+  int code = find(memory, &self);
+  return code ? code : stop(self, TVMMOBILE_OK);
 }
 
 PUBLIC const char *MODEL(message)(int code) {
@@ -350,7 +372,7 @@ PUBLIC const char *MODEL(message)(int code) {
     case TVMMOBILE_IN_USE: return "the instance is initialised already: free it first";
     case TVMMOBILE_THREADS: return "more threads than the library was compiled for, or than init was asked for";
     case TVMMOBILE_NO_THREADS: return "threads cannot be started: give the options create and join, or parallel";
-    default: return "unknown error code";
+    default: return OTHER_MESSAGE;
   }
 }
 
