@@ -135,8 +135,8 @@ _install_system_packages() {
 }
 
 # For tests, which skip with a reason where these are missing: the other ends of SSH and adb, this machine's own C++ for the agent under
-# sanitizers, what examples/native is built with, Google Benchmark's compare.py, and a browser for the report's page. Not on a machine that
-# runs services: Debian would start an SSH server there.
+# sanitizers, what examples/native is built with, QEMU's machine without an operating system, Google Benchmark's compare.py, and a browser for
+# the report's page. Not on a machine that runs services: Debian would start an SSH server there.
 _install_test_programs() {
     local missing=()
     PATH=$PATH:/usr/sbin command -v sshd >/dev/null || missing+=(openssh-server openssh-client)
@@ -145,6 +145,7 @@ _install_test_programs() {
     command -v make >/dev/null || missing+=(make)
     command -v cmake >/dev/null || missing+=(cmake)
     command -v rustc >/dev/null || missing+=(rustc)
+    command -v qemu-system-aarch64 >/dev/null || missing+=(qemu-system-arm)
     [[ -f /usr/share/benchmark/compare.py ]] || missing+=(libbenchmark-tools)
     command -v chromium >/dev/null || missing+=(chromium)
     [[ ${#missing[@]} -gt 0 && $(id -u) -eq 0 && ! -d /run/systemd/system ]] && command -v apt-get >/dev/null || return 0

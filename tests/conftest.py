@@ -32,8 +32,9 @@ USER_DATA = os.environ.get("TVMMOBILE_DATA")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--device NAME`: the registered board for tests marked `hardware`."""
+    """`--device NAME`: the registered board for tests marked `hardware`; `--android DIR`: an Android's own loader and C library."""
     parser.addoption("--device", metavar="NAME", help="the registered board that tests marked 'hardware' run on")
+    parser.addoption("--android", metavar="DIR", help="a folder with system/bin/linker64 and system/lib64 of an Android device, for QEMU")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

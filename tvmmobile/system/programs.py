@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from tvmmobile.system.errors import UserError
 
 
-def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600) -> str:
-    """Run a program to its end and return its standard output; raises `UserError`, with the end of that, if it fails or takes too long."""
+def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600, folder: Path | None = None) -> str:
+    """Run a program to its end and return its standard output; raises `UserError`, with the end of that, if it fails or takes too long.
+
+    `folder` is where it runs: this process's if there is none.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False, cwd=folder)
     except subprocess.TimeoutExpired:
         raise UserError(f"{what} did not end within {timeout_s:g} s.", remedy) from None
     if done.returncode != 0:

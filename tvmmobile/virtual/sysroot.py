@@ -27,6 +27,7 @@ MIRROR, KEYRING = "http://deb.debian.org/debian", "/usr/share/keyrings/debian-ar
 #: Where the wheels go; Debian's Python looks there by itself.
 SITE = "usr/local/lib/python{version}/dist-packages"
 DOWNLOAD_TIMEOUT_S = 1200
+_NO_MIRROR = "Check that this machine's apt-get reaches a Debian mirror that has arm64."
 
 
 def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable[[str], None] | None = None, release: str = "") -> Path:
@@ -56,6 +57,24 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
             for name, text in files.items():
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
                 (made / name).write_text(text, encoding="ascii")
+    return folder
+
+
+def debian_folder(packages: Sequence[str]) -> Path:
+    """A folder in the cache with Debian's AArch64 packages of these names, unpacked once, without what they depend on.
+
+    Raises:
+        UserError: apt-get or dpkg-deb is missing or fails.
+    """
+    folder = cache_dir() / f"debian-{_digest([sorted(packages)])}"
+    with filling_cache(), made_once(folder) as made:
+        if made is not None:
+            apt, archives = _apt(made.parent, ""), made.parent / "archives"
+            archives.mkdir()
+            run_tool(
+                [*apt, "download", *packages], f"Downloading {', '.join(packages)} for AArch64", _NO_MIRROR, DOWNLOAD_TIMEOUT_S, archives
+            )
+            _unpack_archives(archives, made)
     return folder
 
 
@@ -157,11 +176,11 @@ def cpuinfo(board: Board) -> str:
     return "".join(f"processor\t: {number}\n{core}" for number in range(board.cores))
 
 
-def _unpack_debian(scratch: Path, root: Path, release: str) -> None:
-    """Debian's Python with all it depends on, by an apt-get that knows of no installed package and keeps its state in `scratch`."""
+def _apt(scratch: Path, release: str) -> list[str]:
+    """An apt-get for AArch64 that knows of no installed package and keeps its state in `scratch`, with its lists read."""
     for name in ("apt-get", "dpkg-deb"):
         if shutil.which(name) is None:
-            raise UserError(f"{name} is missing; it is needed to build an AArch64 Python.", "Run this on Debian or Ubuntu.")
+            raise UserError(f"{name} is missing; it is needed for Debian's AArch64 packages.", "Run this on Debian or Ubuntu.")
     for name in ("state/lists/partial", "cache/archives/partial"):
         (scratch / name).mkdir(parents=True)
     (scratch / "status").touch()
@@ -171,11 +190,19 @@ def _unpack_debian(scratch: Path, root: Path, release: str) -> None:
     if release:
         (scratch / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {release} main\n", encoding="ascii")
         apt += ["-o", f"Dir::Etc::SourceList={scratch}/sources.list", "-o", "Dir::Etc::SourceParts=-"]
-    remedy = "Check that this machine's apt-get reaches a Debian mirror that has arm64."
-    run_tool([*apt, "update"], "Reading Debian's list of packages", remedy, DOWNLOAD_TIMEOUT_S)
-    packages = [*apt, "install", "--download-only", "--no-install-recommends", *PACKAGES]
-    run_tool(packages, "Downloading Python for AArch64", remedy, DOWNLOAD_TIMEOUT_S)
-    for package in sorted((scratch / "cache/archives").glob("*.deb")):
+    run_tool([*apt, "update"], "Reading Debian's list of packages", _NO_MIRROR, DOWNLOAD_TIMEOUT_S)
+    return apt
+
+
+def _unpack_debian(scratch: Path, root: Path, release: str) -> None:
+    """Debian's Python with all it depends on."""
+    packages = [*_apt(scratch, release), "install", "--download-only", "--no-install-recommends", *PACKAGES]
+    run_tool(packages, "Downloading Python for AArch64", _NO_MIRROR, DOWNLOAD_TIMEOUT_S)
+    _unpack_archives(scratch / "cache/archives", root)
+
+
+def _unpack_archives(archives: Path, root: Path) -> None:
+    for package in sorted(archives.glob("*.deb")):
         run_tool(["dpkg-deb", "-x", str(package), str(root)], f"Unpacking {package.name}", "Run it again.")
 
 
