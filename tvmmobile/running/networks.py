@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.codegen import CROSS_COMPILER, compiled_once
 from tvmmobile.native.source import INTERFACE
 from tvmmobile.running.library import read_manifest
@@ -17,7 +18,7 @@ from tvmmobile.running.manifest import VM, C
 from tvmmobile.system.doctor import require
 
 MAIN = "main"
-_ADAPTER = Path(__file__).with_name("adapter.c")
+_ADAPTER, _CHECK = (Path(__file__).with_name(name) for name in ("adapter.c", "check.c"))
 _FLAGS = ("-O2", "-fPIC", "-shared", "-ldl")
 Array = npt.NDArray[Any]
 
@@ -118,3 +119,9 @@ class CNetwork:
 def adapter() -> Path:
     """`adapter.c` for devices, compiled if it is not there yet."""
     return compiled_once(str(require(CROSS_COMPILER)), _FLAGS, _ADAPTER, ".so", INTERFACE)
+
+
+def checker() -> Path:
+    """`check.c` for devices, compiled if it is not there yet: runs a C library on its reference input, where neither agent nor TVM is."""
+    flags = ("-O2", f"-DTOLERANCE={FLOAT32.network_tolerance}", "-ldl", "-lpthread")
+    return compiled_once(str(require(CROSS_COMPILER)), flags, _CHECK, "", INTERFACE)
