@@ -120,6 +120,15 @@ def test_the_package_for_cmake_can_be_moved_and_has_the_archive(walk: Walk, tmp_
 
 
 @pytest.mark.virtual
+def test_the_apps_input(walk: Walk) -> None:
+    walk.run(commands_of("Android"))
+    assets = walk.folder / "examples/native/android/app/src/main/assets"
+    assert (assets / "input.f32").read_bytes() == (walk.folder / "input.f32").read_bytes()
+    activity = (assets.parent / "java/org/example/classifier/MainActivity.java").read_text(encoding="utf-8")
+    assert 'INPUT = "input.f32"' in activity
+
+
+@pytest.mark.virtual
 def test_python_on_the_board(walk: Walk) -> None:
     """With an AArch64 Python, from the folder where library and program lie together."""
     sys.path.insert(0, str(REPOSITORY / "scripts"))
