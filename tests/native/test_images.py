@@ -11,9 +11,10 @@ import pytest
 from conftest import REPOSITORY
 from support.frames import FORMATS, NV21, RGB, YUV420, Frame, some_frame
 
-from tvmmobile.accuracy.preprocess import Array, Preprocessing
+from tvmmobile.accuracy.preprocess import Array
 from tvmmobile.kernels.codegen import CROSS_COMPILER
 from tvmmobile.native.library import DEVICE_FLAGS, FLAGS
+from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.system.doctor import require
 
 SOURCE = Path(__file__).with_name("frames.c")

@@ -16,13 +16,13 @@ from tvmmobile.native.source import RUNTIME, Description, cmake_text, header_tex
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
 
-FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden")
+#: Images are scaled to the bit: no product is added before it is rounded.
+FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 #: A device's: no C library, and atomic instructions of the base architecture in place.
 DEVICE_FLAGS = ("-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
 _LINK_FLAGS = ("-shared", "-Wl,--strip-debug", "-Wl,-z,noexecstack", "-Wl,--hash-style=both")
 #: Nothing is needed, and nothing may be missing.
 _DEVICE_LINK_FLAGS = ("-nodefaultlibs", "-nostartfiles", "-Wl,-z,defs")
-FUNCTIONS = ("describe", "init", "run", "free", "message")
 #: In assembly, read-only and from a cache line on.
 _WEIGHTS = """    .section .rodata.weights, "a"
     .balign 64
@@ -75,7 +75,7 @@ def write_library(
     with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as name:
         folder = Path(name)
         layout = write_sources(module, target, description, folder, separate)
-        _link(folder, compiler, description.prefix, path.name)
+        _link(folder, compiler, description, path.name)
         write_bytes(path, (folder / "model.so").read_bytes())
         if archive:
             write_bytes(path.with_suffix(".a"), (folder / "model.a").read_bytes())
@@ -106,8 +106,8 @@ def write_sources(
     return layout
 
 
-def _link(folder: Path, compiler: str, prefix: str, soname: str) -> None:
-    """Make `model.so` and `model.a` in `folder`; of their symbols only `prefix`_… are seen."""
+def _link(folder: Path, compiler: str, description: Description, soname: str) -> None:
+    """Make `model.so` and `model.a` in `folder`; of their symbols only the description's functions are seen."""
     device = Path(compiler).name == CROSS_COMPILER
     tools = CROSS_COMPILER.removesuffix("gcc") if device else ""
     own = [freestanding_object(compiler)] if device else []  # instead of the C library
@@ -119,7 +119,7 @@ def _link(folder: Path, compiler: str, prefix: str, soname: str) -> None:
     run(compiler, *FLAGS, *(DEVICE_FLAGS if device else ()), f"-I{folder}", f"-I{RUNTIME.parent}", "-c", folder / "model.c", "-o", model)
     run(compiler, f"-Wa,-I{folder}", "-c", folder / "weights.S", "-o", weights)
     run(compiler, "-r", "-nostdlib", model, folder / "kernels.o", weights, *own, "-o", whole)
-    symbols.write_text("".join(f"{prefix}_{function}\n" for function in FUNCTIONS), encoding="utf-8")
+    symbols.write_text("".join(f"{description.prefix}_{function}\n" for function in description.functions), encoding="utf-8")
     run(f"{tools}objcopy", f"--keep-global-symbols={symbols}", "--strip-debug", whole)
     run(compiler, *_LINK_FLAGS, *(_DEVICE_LINK_FLAGS if device else ()), f"-Wl,-soname,{soname}", whole, "-o", folder / "model.so")
     run(f"{tools}ar", "rcsD", folder / "model.a", whole)
