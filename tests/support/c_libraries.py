@@ -13,6 +13,7 @@ from support.small_networks import HOST
 from tvmmobile.graph.layers import Array
 from tvmmobile.native.library import Written, write_library
 from tvmmobile.native.source import Description, Port
+from tvmmobile.networks.preprocessing import Preprocessing
 
 PREFIX = "net"
 #: Instances that were initialised: the threads of one that is not freed go on using it.
@@ -69,6 +70,23 @@ class Options(ctypes.Structure):
     ]
 
 
+class Image(ctypes.Structure):
+    """`tvmmobile_image`."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("format", "width", "height", "turns")),
+        ("planes", ctypes.c_char_p * 3),
+        ("strides", ctypes.c_size_t * 3),
+        *((name, ctypes.c_uint32) for name in ("chroma_step", "reserved")),
+    ]
+
+
+class Ranking(ctypes.Structure):
+    """`tvmmobile_class`."""
+
+    _fields_ = [("index", ctypes.c_uint32), ("score", ctypes.c_float), ("probability", ctypes.c_float)]
+
+
 def aligned(size: int, fill: int = 0xAA) -> Array:
     """Bytes that begin at a multiple of 64."""
     whole = np.full(size + 64, fill, np.uint8)
@@ -118,10 +136,10 @@ def pointers(arrays: Sequence[Array | None]) -> Any:
     return (ctypes.c_void_p * len(arrays))(*(None if array is None else array.ctypes.data for array in arrays))
 
 
-def describe(threads: int = 1, inputs: int = 1, outputs: int = 1) -> Description:
+def describe(threads: int = 1, inputs: int = 1, outputs: int = 1, image: Preprocessing | None = None) -> Description:
     """What a test's library says of itself."""
     ports = [tuple(Port(f"{kind}{i}", "") for i in range(count)) for kind, count in (("input", inputs), ("output", outputs))]
-    return Description(PREFIX, "net", "0", "host", threads, *ports)
+    return Description(PREFIX, "net", "0", "host", threads, *ports, image)
 
 
 def write_host_library(
@@ -132,6 +150,7 @@ def write_host_library(
     outputs: int = 1,
     archive: bool = False,
     separate: frozenset[str] = frozenset(),
+    image: Preprocessing | None = None,
 ) -> Written:
     """Write the library of a lowered module for this machine; each needs a path of its own."""
-    return write_library(module, HOST, describe(threads, inputs, outputs), path, archive, separate)
+    return write_library(module, HOST, describe(threads, inputs, outputs, image), path, archive, separate)
