@@ -143,6 +143,15 @@ def test_counts_are_pytorchs_own(cli: CommandLine, compiled: Compiled, tmp_path:
     assert "the same top-1 on 40 of 40 images, the same top-5 set on 40" in done.out
 
 
+@pytest.mark.long
+def test_a_c_library_is_counted_alike(cli: CommandLine, compiled: Compiled, tmp_path: Path) -> None:
+    words = ("compile", "--alpha", "0.25", "--resolution", str(SIDE), "--classes", str(CLASSES), "--format", "c")
+    assert cli(*words, "--out", str(tmp_path / "c")).code == 0
+    done = cli("evaluate", str(tmp_path / "c" / f"{STEM}.so"), str(compiled.folder), "--limit", "10", "--out", str(tmp_path))
+    assert done.code == 0, done.err
+    check_counts(evaluation_in(tmp_path), compiled, sorted(compiled.labels)[::4])
+
+
 @pytest.mark.virtual
 def test_some_images_evenly_spaced(cli: CommandLine, compiled: Compiled, tmp_path: Path) -> None:
     words = ("evaluate", str(compiled.library), str(compiled.folder), "--out", str(tmp_path), "--limit", "10")

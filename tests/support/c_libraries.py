@@ -1,4 +1,4 @@
-"""C libraries of small networks, built for the host and called through ctypes alone."""
+"""C libraries of small networks: built for the host and called through ctypes alone, or for devices."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.small_networks import HOST
+import torch
+from support.assembly import TARGET
+from support.deployed import write_own_manifest
+from support.small_networks import HOST, kernels_of, prepared, two_blocks
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.graph.network import lower
 from tvmmobile.native.library import Written, write_library
 from tvmmobile.native.source import Description, Port
 from tvmmobile.networks.preprocessing import Preprocessing
@@ -154,3 +158,17 @@ def write_host_library(
 ) -> Written:
     """Write the library of a lowered module for this machine; each needs a path of its own."""
     return write_library(module, HOST, describe(threads, inputs, outputs, image), path, archive, separate)
+
+
+def write_device_library(folder: Path, name: str = "net") -> Path:
+    """The library of `two_blocks` for the virtual Pi 4, with a manifest and PyTorch's reference."""
+    network, shape, path = two_blocks(), (1, 3, 16, 16), folder / f"{name}.so"
+    kernels = kernels_of(read := prepared(network, shape))
+    written = write_library(lower(read, kernels), TARGET, describe(), path, separate=frozenset(one.task.symbol for one in kernels))
+    image = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    with torch.no_grad():
+        output = network(torch.from_numpy(image)).numpy()
+    np.savez(path.with_suffix(".reference.npz"), input=image, output=output)
+    program = {"prefix": PREFIX, "workspace_bytes": written.workspace_bytes}
+    write_own_manifest(path, shape, output.shape, reference="PyTorch", format="c", c=program)
+    return path
