@@ -90,6 +90,7 @@ def test_no_cross_compiler(cli: CommandLine, tmp_path: Path, tmp_path_factory: p
     doctor._version_of.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(programs))
+        patch.setattr("tvmmobile.system.toolchain.zig_program", lambda: None)
         outcome = cli(verb, *SMALL, "--out", "results")
     doctor._version_of.cache_clear()
     refused(outcome, 1, "aarch64-linux-gnu-gcc is missing")

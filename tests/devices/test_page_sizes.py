@@ -10,7 +10,8 @@ import pytest
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.registry import find_device
-from tvmmobile.kernels.codegen import CROSS_COMPILER, compile_kernel
+from tvmmobile.kernels.codegen import compile_kernel
+from tvmmobile.system.doctor import CROSS_COMPILER
 
 pytestmark = pytest.mark.virtual
 #: 16 KiB would do; Debian's linker aligns to the largest pages that AArch64 has, and so do the makers of TVM's wheels.

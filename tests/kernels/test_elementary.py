@@ -16,8 +16,9 @@ from torch import nn
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import Lowered, Network, lower
 from tvmmobile.graph.tasks import Task, symbol_of
-from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
+from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.elementary import ERRORS
+from tvmmobile.system.toolchain import toolchain
 
 NUMPY = {"tan": np.tan, "atan": np.arctan, "exp10": lambda x: 10.0**x, "pow": np.power, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}
 LIMITS = [0.0, -0.0, 1.0, -1.0, 2.0, 0.5, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3e38, -3e38]
@@ -86,7 +87,7 @@ def built(target: dict[str, str], folder: Path) -> Path:
     functions = {symbol_of(str(case)): kernel_of(case) for case in CASES}
     with pass_context():
         library = tvm.tirx.build(tvm.IRModule(functions), target=make_target(target))
-    export(library, folder / "elementary.so", linker(target))
+    export(library, folder / "elementary.so", toolchain(target))
     return folder / "elementary.so"
 
 
@@ -158,7 +159,7 @@ def check(kernels: tuple[Lowered, ...], network: nn.Module, read: Network, folde
     np.testing.assert_allclose(run_lowered(module, image, folder / "host.so"), expected, rtol=1e-6, atol=1e-6)
     with pass_context():
         library = relax.build(module, target=make_target(TARGET))
-    export(library, folder / "board.so", linker(TARGET))
+    export(library, folder / "board.so", toolchain(TARGET))
     assert undefined(folder / "board.so") == {"TVMFFIErrorSetRaisedFromCStrParts"}
 
 

@@ -22,6 +22,7 @@ from tvmmobile.pipeline.run import start
 from tvmmobile.results.file import read_results
 from tvmmobile.running.measure import MeasureError, Timing
 from tvmmobile.system.files import sha256_of
+from tvmmobile.system.toolchain import toolchain
 
 GUIDE = (REPOSITORY / "docs/c-library.md").read_text(encoding="utf-8")
 EXAMPLE = REPOSITORY / "examples/native/classify.c"
@@ -96,7 +97,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
     folder = tmp_path_factory.mktemp("guest")
     module = write_guest(folder)
     with pass_context():
-        export(relax.build(module, target=make_target(TARGET)), folder / "vm.so", "aarch64-linux-gnu-gcc")
+        export(relax.build(module, target=make_target(TARGET)), folder / "vm.so", toolchain(TARGET))
     with np.load(folder / f"{STEM}.reference.npz") as arrays:
         image = arrays["input"]
     image.tofile(folder / "input.f32")

@@ -11,10 +11,9 @@ import pytest
 from conftest import REPOSITORY
 from support.frames import FORMATS, NV21, RGB, YUV420, Frame, some_frame
 
-from tvmmobile.accuracy.preprocess import Array
+from tvmmobile.accuracy.preprocess import Array, Preprocessing
 from tvmmobile.kernels.codegen import CROSS_COMPILER
 from tvmmobile.native.library import DEVICE_FLAGS, FLAGS
-from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.system.doctor import require
 
 SOURCE = Path(__file__).with_name("frames.c")

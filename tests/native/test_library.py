@@ -117,8 +117,7 @@ def test_the_callers_threads_give_the_same_bits(team: Built) -> None:
             work(data, number)
 
     library = CLibrary(team.path)
-    pool = PARALLEL(backwards)
-    instance = library.instance(Options(MOST, parallel=pool))
+    instance = library.instance(Options(MOST, parallel=PARALLEL(backwards)))
     assert same_bits(library.run(instance, [team.image]), team.expected)
     assert set(counts) == {MOST}
 

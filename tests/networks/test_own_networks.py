@@ -722,8 +722,7 @@ def test_a_comparison_says_that_the_network_is_another_one() -> None:
 
 
 def test_arrays_for_networks_of_other_channels(tmp_path: Path) -> None:
-    from tvmmobile.accuracy.preprocess import read_input
-    from tvmmobile.networks.preprocessing import Preprocessing
+    from tvmmobile.accuracy.preprocess import Preprocessing, read_input
 
     gray = Preprocessing(8, channels=1)
     np.save(tmp_path / "gray.npy", np.zeros((1, 1, 8, 8), np.float32))

@@ -21,6 +21,7 @@ from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.networks.models.weights import seed_weights
 from tvmmobile.schedules import KnobSchedule, template_for
+from tvmmobile.system.toolchain import toolchain
 from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity
@@ -99,7 +100,7 @@ def run_lowered(module: Any, image: np.ndarray[Any, Any], path: Path) -> np.ndar
 
     with pass_context():
         executable = relax.build(module, target=make_target(HOST))
-    export(executable, path, "cc")
+    export(executable, path, toolchain(HOST))
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
     result: np.ndarray[Any, Any] = machine["main"](tvm.runtime.tensor(image)).numpy()
     return result

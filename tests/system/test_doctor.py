@@ -31,12 +31,26 @@ def test_a_bare_machine_gets_one_command(cli: CommandLine, bare: Path) -> None:
     assert outcome.code == 1 and outcome.err == ""
     assert "  apt-get install -y qemu-user g++-aarch64-linux-gnu llvm-16 gcc libc6-dev" in outcome.out
     assert [line.split()[:3] for line in outcome.out.splitlines() if "llvm-mca" in line] == [["llvm-mca", "NO", "missing"]]
+    assert "Virtual boards alone" not in outcome.out  # nothing builds the agent either
 
 
-def test_require_names_the_remedy(bare: Path) -> None:
-    with pytest.raises(UserError, match="llvm-mca is missing") as caught:
-        doctor.require("llvm-mca")
-    assert caught.value.remedy == "Run: apt-get install -y llvm-16"
+def test_a_wheel_lacks_what_virtual_boards_need_and_no_more(
+    cli: CommandLine, bare: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "PREBUILT", tmp_path)
+    monkeypatch.setattr(doctor, "_requirements", lambda: ["rich"])
+    outcome = cli("doctor")
+    assert outcome.code == 1 and "Virtual boards alone need what is missing; compiling and real boards do not." in outcome.out
+    assert "  apt-get install -y qemu-user llvm-16 gcc libc6-dev\n" in outcome.out
+    rows = {" ".join(line.split()[:-1]) for line in outcome.out.splitlines()}
+    assert {row for row in rows if row.startswith("ziglang")} and {row for row in rows if row.startswith("device agent yes ready built")}
+
+
+@pytest.mark.parametrize("name", [tool.name for tool in doctor.TOOLS if tool.virtual])
+def test_one_line_names_all_that_virtual_boards_need(bare: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name} is missing; virtual boards need qemu-aarch64, llvm-mca, llvm-mc, cc.\n") as caught:
+        doctor.require(name)
+    assert caught.value.remedy == "Run: apt-get install -y qemu-user llvm-16 gcc libc6-dev"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ def doctor() -> ExitCode:
         console.print("Nothing is missing.")
         return ExitCode.DONE
     missing = sum(not check.ok for check in diagnosis.checks)
+    if diagnosis.real_boards:
+        console.print("Virtual boards alone need what is missing; compiling and real boards do not.")
     console.print(f"{missing} {'thing is' if missing == 1 else 'things are'} missing. To fix this, run:")
     # One line, whatever the terminal's width: it is there to be copied.
     console.print(f"  {diagnosis.remedy}", soft_wrap=True)

@@ -15,6 +15,7 @@ from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.agents.proof import new_secret
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Origin, Watch
 from tvmmobile.graph.machine import machine_of
+from tvmmobile.system.doctor import require
 from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import run_hash
@@ -81,8 +82,10 @@ class VirtualDevice:
 
         Raises:
             DeviceUnavailable: the agents did not come up.
-            UserError: QEMU or a compiler is not installed.
+            UserError: QEMU, llvm-mca or a compiler is not installed.
         """
+        if timed:
+            require("llvm-mca")
         secret = new_secret()
         bundle = build_bundle()
         words = [sys.executable, "-S", "-E", "-c", HOST_CODE, str(PACKAGE_ROOT)]

@@ -7,21 +7,19 @@ import functools
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tvmmobile.kernels import elementary
-from tvmmobile.system.doctor import require
-from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.environment import PREBUILT, cache_dir
+from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import filling_cache, replacing, write_bytes
 from tvmmobile.system.programs import run_tool
+from tvmmobile.system.toolchain import Toolchain, toolchain
 
-CROSS_COMPILER = "aarch64-linux-gnu-gcc"
-#: What to do where it fails.
-REINSTALL = "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu"
 _FREESTANDING = Path(__file__).with_name("freestanding.c")
-_FREESTANDING_FLAGS = ("-O2", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-tree-loop-distribute-patterns", "-c")
+_FREESTANDING_FLAGS = ("-O2", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-tree-loop-distribute-patterns")
 
 #: Templates allocate register tiles as annotated local buffers; TVM's storage rewrite would merge them into one and spill.
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
@@ -45,57 +43,66 @@ def make_target(target: Mapping[str, Any]) -> Any:
     return tvm.target.Target(dict(target))
 
 
-def linker(target: Mapping[str, Any]) -> str:
-    """The compiler that links for `target`: the host's own, or the AArch64 cross-compiler; raises `UserError` if it is not installed."""
-    return str(require(CROSS_COMPILER if "aarch64" in str(target.get("mtriple", "")) else "cc"))
-
-
 def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None:
-    """Build one TIR function into a shared library at `path`, written whole; raises `UserError` without the cross-compiler."""
+    """Build one TIR function into a shared library at `path`, written whole; raises `UserError` if nothing can link it."""
     import tvm
 
-    compiler = linker(target)
+    tools = toolchain(target)
     module = tvm.IRModule({str(function.attrs["global_symbol"]): function})
     with pass_context():
         library = tvm.tirx.build(module, target=make_target(target))
-    export(library, path, compiler)
-
-
-def instead_of_libc(compiler: str) -> list[str]:
-    """Options by which a library for a device needs no C library, so that Android can load it too; none for this machine's own."""
-    if Path(compiler).name != CROSS_COMPILER:
-        return []
-    return [str(freestanding_object(compiler)), "-nodefaultlibs", "-nostartfiles"]
+    export(library, path, tools)
 
 
 @functools.cache
-def freestanding_object(compiler: str) -> Path:
-    """`freestanding.c`, compiled if it is not there yet."""
-    return compiled_once(compiler, _FREESTANDING_FLAGS, _FREESTANDING, ".o")
+def instead_of_libc(tools: Toolchain) -> tuple[Path, ...]:
+    """Objects by which a library for a device needs no C library, so that Android can load it too; none for this machine's own."""
+    if not tools.device:
+        return ()
+
+    def build(output: Path) -> None:
+        tools.compiled(_FREESTANDING, output, _FREESTANDING_FLAGS)
+
+    return (built_once(_FREESTANDING, ".o", _FREESTANDING_FLAGS, build, variant="-zig" if tools.zig else ""),)
 
 
-def compiled_once(compiler: str, flags: Sequence[str], source: Path, suffix: str, *headers: Path) -> Path:
-    """A C file of ours, compiled into the cache if it is not there yet; `headers` are what it includes, from their own folders."""
+def built_once(
+    source: Path, suffix: str, flags: Sequence[str], build: Callable[[Path], object], headers: Sequence[Path] = (), variant: str = ""
+) -> Path:
+    """What a C file of ours is compiled to: ready built, as wheels bring it, or from the cache, built there if needed.
+
+    Args:
+        flags: these and what the files say are in its name.
+        build: writes it.
+        headers: that it includes.
+        variant: is in the name of what is not ready built.
+    """
     digest = hashlib.sha256(repr(tuple(flags)).encode() + b"".join(file.read_bytes() for file in (source, *headers))).hexdigest()
-    path = cache_dir() / f"{source.stem}-{digest[:16]}{suffix}"
+    ready = PREBUILT / f"{source.stem}-{digest[:16]}{suffix}"
+    if ready.is_file():
+        return ready
+    path = cache_dir() / f"{source.stem}{variant}-{digest[:16]}{suffix}"
     if not path.exists():
         with filling_cache(), replacing(path) as temporary:
-            folders = [f"-I{header.parent}" for header in headers]
-            command = [compiler, *folders, str(source), *flags, "-o", str(temporary)]
-            run_tool(command, f"Compiling {source.name}", REINSTALL)
+            build(temporary)
     return path
 
 
-def export(library: Any, path: Path, compiler: str) -> None:
+def export(library: Any, path: Path, tools: Toolchain) -> None:
     """Link a built module to `path`, whole or not at all, without debug information; raises `OSError` for a full disk and the like."""
+
+    def link(output: str, objects: Sequence[str], **_options: Any) -> None:
+        command = tools.shared([*instead_of_libc(tools), *objects], Path(output), ("--strip-debug",))
+        run_tool(command, f"Linking {path.name}", tools.remedy)
+
     with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as folder:
         linked = Path(folder, path.name)
         try:
-            library.export_library(str(linked), cc=compiler, options=["-Wl,--strip-debug", *instead_of_libc(compiler)])
-        except RuntimeError as error:  # the linker's words, as TVM passes them on
-            if os.strerror(errno.ENOSPC) in str(error):
+            library.export_library(str(linked), fcompile=link)
+        except UserError as error:
+            if os.strerror(errno.ENOSPC) in error.message:  # the linker's words
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
-            raise
+            raise RuntimeError(str(error)) from error  # what was compiled is at fault
         try:
             write_bytes(path, linked.read_bytes())
         except OSError as error:

@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.kernels.codegen import CROSS_COMPILER, REINSTALL, freestanding_object, linker, pass_context
+from tvmmobile.kernels.codegen import instead_of_libc, pass_context
 from tvmmobile.native.layout import Layout, make_layout
 from tvmmobile.native.parts import CutKernel, cut_parts, write_object
 from tvmmobile.native.program import Program, read_program
 from tvmmobile.native.source import RUNTIME, Description, cmake_text, header_text, source_text
+from tvmmobile.native.symbols import localised
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
+from tvmmobile.system.toolchain import Toolchain, toolchain
 
-#: Images are scaled to the bit: no product is added before it is rounded.
-FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
+FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden")
 #: A device's: no C library, and atomic instructions of the base architecture in place.
 DEVICE_FLAGS = ("-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
-_LINK_FLAGS = ("-shared", "-Wl,--strip-debug", "-Wl,-z,noexecstack", "-Wl,--hash-style=both")
-#: Nothing is needed, and nothing may be missing.
-_DEVICE_LINK_FLAGS = ("-nodefaultlibs", "-nostartfiles", "-Wl,-z,defs")
+_LINK_OPTIONS = ("--strip-debug", "-z,noexecstack", "--hash-style=both")
+#: Nothing may be missing.
+_DEVICE_LINK_OPTIONS = ("-z,defs",)
+FUNCTIONS = ("describe", "init", "run", "free", "message")
 #: In assembly, read-only and from a cache line on.
 _WEIGHTS = """    .section .rodata.weights, "a"
     .balign 64
@@ -71,11 +73,11 @@ def write_library(
     Raises:
         UserError: the network cannot be one, or a tool is missing.
     """
-    compiler = linker(target)
+    tools = toolchain(target)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as name:
         folder = Path(name)
         layout = write_sources(module, target, description, folder, separate)
-        _link(folder, compiler, description, path.name)
+        _link(folder, tools, description.prefix, path.name)
         write_bytes(path, (folder / "model.so").read_bytes())
         if archive:
             write_bytes(path.with_suffix(".a"), (folder / "model.a").read_bytes())
@@ -106,20 +108,13 @@ def write_sources(
     return layout
 
 
-def _link(folder: Path, compiler: str, description: Description, soname: str) -> None:
-    """Make `model.so` and `model.a` in `folder`; of their symbols only the description's functions are seen."""
-    device = Path(compiler).name == CROSS_COMPILER
-    tools = CROSS_COMPILER.removesuffix("gcc") if device else ""
-    own = [freestanding_object(compiler)] if device else []  # instead of the C library
-
-    def run(*command: str | Path) -> None:
-        run_tool([str(word) for word in command], f"Linking {soname}", REINSTALL)
-
-    model, weights, whole, symbols = (folder / name for name in ("model.o", "weights.o", "all.o", "symbols"))
-    run(compiler, *FLAGS, *(DEVICE_FLAGS if device else ()), f"-I{folder}", f"-I{RUNTIME.parent}", "-c", folder / "model.c", "-o", model)
-    run(compiler, f"-Wa,-I{folder}", "-c", folder / "weights.S", "-o", weights)
-    run(compiler, "-r", "-nostdlib", model, folder / "kernels.o", weights, *own, "-o", whole)
-    symbols.write_text("".join(f"{description.prefix}_{function}\n" for function in description.functions), encoding="utf-8")
-    run(f"{tools}objcopy", f"--keep-global-symbols={symbols}", "--strip-debug", whole)
-    run(compiler, *_LINK_FLAGS, *(_DEVICE_LINK_FLAGS if device else ()), f"-Wl,-soname,{soname}", whole, "-o", folder / "model.so")
-    run(f"{tools}ar", "rcsD", folder / "model.a", whole)
+def _link(folder: Path, tools: Toolchain, prefix: str, soname: str) -> None:
+    """Make `model.so` and `model.a` in `folder`; of their symbols only `prefix`_… are seen."""
+    model, weights, whole = (folder / name for name in ("model.o", "weights.o", "all.o"))
+    tools.compiled(folder / "model.c", model, (*FLAGS, *(DEVICE_FLAGS if tools.device else ())), (folder, RUNTIME.parent))
+    tools.compiled(folder / "weights.S", weights, (), (folder,))
+    tools.merged((model, folder / "kernels.o", weights, *instead_of_libc(tools)), whole)
+    whole.write_bytes(localised(whole.read_bytes(), {f"{prefix}_{function}" for function in FUNCTIONS}))
+    options = (*_LINK_OPTIONS, *(_DEVICE_LINK_OPTIONS if tools.device else ()), f"-soname,{soname}")
+    run_tool(tools.shared((whole,), folder / "model.so", options), f"Linking {soname}", tools.remedy)
+    tools.archived(whole, folder / "model.a")

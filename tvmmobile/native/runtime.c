@@ -40,8 +40,8 @@ typedef struct Step {
 #define LINE 64
 
 #if defined(__linux__)
-#include <sys/syscall.h>
 #if defined(__aarch64__)
+enum { SYS_openat = 56, SYS_close = 57, SYS_read = 63, SYS_futex = 98, SYS_sched_setaffinity = 122, SYS_rt_sigprocmask = 135 };
 static long system_call(long number, long a, long b, long c, long d) {
   register long x8 __asm__("x8") = number;
   register long x0 __asm__("x0") = a;
@@ -52,6 +52,7 @@ static long system_call(long number, long a, long b, long c, long d) {
   return x0;
 }
 #else
+#include <sys/syscall.h>
 extern long syscall(long number, ...);
 #define system_call syscall
 #endif

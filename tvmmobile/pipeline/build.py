@@ -20,7 +20,7 @@ from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import elementary
-from tvmmobile.kernels.codegen import export, linker, make_target, pass_context
+from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
 from tvmmobile.native.library import write_library
@@ -30,13 +30,13 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.loading import files_of, load_again
-from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.running.manifest import MANIFEST_VERSION, VM, C
 from tvmmobile.schedules import template_for
 from tvmmobile.system.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing, sha256_of, write_text
+from tvmmobile.system.toolchain import toolchain
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.database import Database, log_paths
@@ -61,7 +61,6 @@ class VariantJob:
         machine: the device's core.
         form: what the library is for, one of `FORMS`.
         archive: write a static library as well.
-        image: let a C library take images too, normalised like this.
     """
 
     model: Model
@@ -76,7 +75,6 @@ class VariantJob:
     machine: Machine = BASELINE
     form: str = VM
     archive: bool = False
-    image: Normalisation | None = None
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""
@@ -142,12 +140,13 @@ def variant_job(
     precision: Precision = FLOAT32,
     form: str = VM,
     archive: bool = False,
-    image: Normalisation | None = None,
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
-    place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
-    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image)
+    twin = twin_identity(profile)
+    return VariantJob(
+        model, precision.name, threads, identity, tuple(logs), profile.target, out, dump_dir, twin, profile.machine, form, archive
+    )
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
@@ -228,7 +227,7 @@ def plan_variant(job: VariantJob) -> PlannedVariant:
 
 def build(job: VariantJob) -> BuiltVariant:
     """The same, and what is to be said of the logs."""
-    compiler = linker(job.target)
+    tools = toolchain(job.target)
     planned = plan_variant(job)
     database, basis, library = planned.database, planned.basis, job.library
     details: dict[str, Any] = {}
@@ -236,7 +235,7 @@ def build(job: VariantJob) -> BuiltVariant:
         details = _write_c_library(job, planned)
     else:
         with pass_context():
-            export(_compiled(planned.lowered(), job.target), library.path, compiler)
+            export(_compiled(planned.lowered(), job.target), library.path, tools)
     _write_reference(planned.imported, library.reference_path)
     steps = planned.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in planned.steps)
     ranks = _ranks(job, database, planned.steps)
@@ -323,15 +322,9 @@ def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]
     inputs, outputs = (
         (Port(name, LAYOUTS.get(len(shape), "")),) for name, shape in (("input", spec.input_shape), ("output", spec.output_shape))
     )
-    names = (prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]))
-    image = None if job.image is None else Preprocessing(spec.resolution, job.image.mean, job.image.std)
-    description = Description(*names, job.threads, inputs, outputs, image)
+    description = Description(prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]), job.threads, inputs, outputs)
     written = write_library(planned.lowered(), job.target, description, job.library.path, job.archive, planned.separate)
-    details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}
-    if image is not None:
-        numbers = {"side": image.side, "shorter_side": image.shorter_side, "mean": image.mean, "std": image.std}
-        details["image"] = {"resampling": "bicubic", **numbers}
-    return {"format": C, "c": details}
+    return {"format": C, "c": {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}}
 
 
 def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:

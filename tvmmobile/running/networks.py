@@ -10,15 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.kernels.codegen import CROSS_COMPILER, compiled_once
+from tvmmobile.kernels.codegen import built_once
 from tvmmobile.native.source import INTERFACE
 from tvmmobile.running.library import read_manifest
 from tvmmobile.running.manifest import VM, C
-from tvmmobile.system.doctor import require
+from tvmmobile.system.doctor import CROSS_COMPILER, require
+from tvmmobile.system.programs import run_tool
 
 MAIN = "main"
-_ADAPTER, _CHECK = (Path(__file__).with_name(name) for name in ("adapter.c", "check.c"))
+_ADAPTER = Path(__file__).with_name("adapter.c")
 _FLAGS = ("-O2", "-fPIC", "-shared", "-ldl")
 Array = npt.NDArray[Any]
 
@@ -117,11 +117,10 @@ class CNetwork:
 
 @functools.cache
 def adapter() -> Path:
-    """`adapter.c` for devices, compiled if it is not there yet."""
-    return compiled_once(str(require(CROSS_COMPILER)), _FLAGS, _ADAPTER, ".so", INTERFACE)
+    """`adapter.c` for devices, compiled if it is not there yet; raises `UserError` without the cross compiler."""
 
+    def build(output: Path) -> None:
+        command = [str(require(CROSS_COMPILER)), f"-I{INTERFACE.parent}", str(_ADAPTER), *_FLAGS, "-o", str(output)]
+        run_tool(command, f"Compiling {_ADAPTER.name}", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
 
-def checker() -> Path:
-    """`check.c` for devices, compiled if it is not there yet: runs a C library on its reference input, where neither agent nor TVM is."""
-    flags = ("-O2", f"-DTOLERANCE={FLOAT32.network_tolerance}", "-ldl", "-lpthread")
-    return compiled_once(str(require(CROSS_COMPILER)), flags, _CHECK, "", INTERFACE)
+    return built_once(_ADAPTER, ".so", _FLAGS, build, (INTERFACE,))

@@ -13,10 +13,12 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.environment import PREBUILT, cache_dir
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.programs import zig_program
 
 _DISTRIBUTION = "tvmmobile"
+CROSS_COMPILER, _AGENTS_COMPILER = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++"
 _FREE_DISK_GB = 2.0
 _VERSION_TIMEOUT_S = 10
 
@@ -31,6 +33,7 @@ class Tool:
         package: Debian's package of it.
         purpose: what stops working without it.
         min_version: least major version; 0 if any will do.
+        virtual: virtual boards alone need it.
     """
 
     name: str
@@ -38,16 +41,21 @@ class Tool:
     package: str
     purpose: str
     min_version: int = 0
+    virtual: bool = False
 
 
-#: llvm 16 first: timing models differ between versions, and virtual boards are calibrated with that one.
+def _of_llvm(name: str) -> tuple[str, ...]:
+    """16 first: timing models differ between versions, and virtual boards are calibrated with that one."""
+    return (f"{name}-16", name, *(f"{name}-{version}" for version in (17, 18, 19)))
+
+
 TOOLS = (
-    Tool("qemu-aarch64", ("qemu-aarch64",), "qemu-user", "runs AArch64 code", 7),
-    Tool("aarch64-linux-gnu-g++", ("aarch64-linux-gnu-g++",), "g++-aarch64-linux-gnu", "builds the agent, links kernels", 10),
-    Tool("aarch64-linux-gnu-gcc", ("aarch64-linux-gnu-gcc",), "g++-aarch64-linux-gnu", "links compiled libraries", 10),
-    Tool("llvm-mca", ("llvm-mca-16", "llvm-mca", "llvm-mca-17", "llvm-mca-18", "llvm-mca-19"), "llvm-16", "models the cores' timing", 16),
-    Tool("llvm-mc", ("llvm-mc-16", "llvm-mc", "llvm-mc-17", "llvm-mc-18", "llvm-mc-19"), "llvm-16", "disassembles hot blocks", 16),
-    Tool("cc", ("gcc", "cc", "clang"), "gcc libc6-dev", "builds the plugin for QEMU"),
+    Tool("qemu-aarch64", ("qemu-aarch64",), "qemu-user", "runs AArch64 code", 7, virtual=True),
+    Tool(_AGENTS_COMPILER, (_AGENTS_COMPILER,), "g++-aarch64-linux-gnu", "builds the agent", 10),
+    Tool(CROSS_COMPILER, (CROSS_COMPILER,), "g++-aarch64-linux-gnu", "links compiled libraries", 10),
+    Tool("llvm-mca", _of_llvm("llvm-mca"), "llvm-16", "models the cores' timing", 16, virtual=True),
+    Tool("llvm-mc", _of_llvm("llvm-mc"), "llvm-16", "disassembles hot blocks", 16, virtual=True),
+    Tool("cc", ("gcc", "cc", "clang"), "gcc libc6-dev", "builds the plugin for QEMU", virtual=True),
 )
 
 
@@ -59,6 +67,7 @@ class Finding:
     ok: bool
     found: str
     purpose: str
+    virtual: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,14 +82,26 @@ class Diagnosis:
         """Nothing is missing."""
         return all(check.ok for check in self.checks)
 
+    @property
+    def real_boards(self) -> bool:
+        """Nothing is missing but for virtual boards."""
+        return all(check.ok or check.virtual for check in self.checks)
+
 
 def require(name: str) -> Path:
     """The path of a program of `TOOLS`, e.g. `require("llvm-mca")`; raises `UserError`, with the remedy, if it is missing or too old."""
-    tool = next(tool for tool in TOOLS if tool.name == name)
+    tool = _tool(name)
     path, problem = _find(tool)
     if path is None:
-        raise UserError(f"{tool.name} is {problem}; it {tool.purpose}.", f"Run: {install_command((tool,))}")
+        lacking = [each for each in TOOLS if each.virtual and _find(each)[0] is None] if tool.virtual else [tool]
+        use = f"virtual boards need {', '.join(each.name for each in lacking)}" if tool.virtual else f"it {tool.purpose}"
+        raise UserError(f"{tool.name} is {problem}; {use}.", f"Run: {install_command(lacking)}")
     return path
+
+
+def installed(name: str) -> bool:
+    """Whether `require(name)` finds it."""
+    return _find(_tool(name))[0] is not None
 
 
 def install_command(tools: Sequence[Tool]) -> str:
@@ -109,6 +130,10 @@ def diagnose() -> Diagnosis:
     return Diagnosis(checks, " && ".join(fixes))
 
 
+def _tool(name: str) -> Tool:
+    return next(tool for tool in TOOLS if tool.name == name)
+
+
 def _find(tool: Tool) -> tuple[Path | None, str]:
     """The first program that is new enough, and its version; or None, and what is wrong."""
     problem = "missing"
@@ -133,8 +158,13 @@ def _version_of(path: str) -> str:
 
 
 def _check_tool(tool: Tool) -> Finding:
+    """The tool, or what takes its place: a wheel brings the agent, and the package ziglang a linker."""
     path, version = _find(tool)
-    return Finding(tool.name, path is not None, version, tool.purpose)
+    if path is None and tool.name == CROSS_COMPILER and zig_program():
+        return Finding("ziglang", True, "in its place", tool.purpose)
+    if tool.name == _AGENTS_COMPILER and PREBUILT.is_dir():
+        return Finding("device agent", True, "ready built", "runs on boards")
+    return Finding(tool.name, path is not None, version, tool.purpose, tool.virtual)
 
 
 def _requirements() -> list[str]:

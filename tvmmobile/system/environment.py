@@ -15,6 +15,8 @@ TVM_VERSION = "0.27.0.post1"
 TVM_FFI_VERSION = "0.1.14.post1"
 #: The tuning logs that come with the program.
 SHIPPED_LOGS = Path(__file__).resolve().parents[1] / "tuning_logs"
+#: What a wheel brings ready built for devices; not there in a checkout.
+PREBUILT = Path(__file__).resolve().parents[1] / "prebuilt"
 
 
 def cache_dir() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 from pathlib import Path
 
@@ -20,3 +21,10 @@ def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600,
     if done.returncode != 0:
         raise UserError(f"{what} failed: {(done.stderr or done.stdout).strip()[-1200:]}", remedy)
     return done.stdout
+
+
+def zig_program() -> Path | None:
+    """The one program of the package ziglang, which is clang and lld as well; `None` where the package is not installed."""
+    found = importlib.util.find_spec("ziglang")
+    program = Path(found.origin).with_name("zig") if found and found.origin else None
+    return program if program and program.is_file() else None

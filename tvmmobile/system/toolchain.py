@@ -1,0 +1,106 @@
+"""What turns C and object files into libraries: this machine's own compiler, the AArch64 cross compiler, or clang and lld of ziglang.
+
+ziglang is a package of the registry, so nothing has to be installed as root. Kernels are object code of TVM's LLVM in any case.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.system.doctor import CROSS_COMPILER, installed, require
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.programs import run_tool, zig_program
+
+#: What a library for a device is linked without, in the cross compiler's words.
+_WITHOUT_LIBC = ("-nodefaultlibs", "-nostartfiles")
+#: What GCC takes and clang does not know; `-fno-builtin` says as much to clang.
+_GCC_ALONE = frozenset({"-fno-tree-loop-distribute-patterns"})
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """The programs for one kind of target.
+
+    Attributes:
+        program: GCC or its like; of ziglang, `zig`.
+        device: whether its code is for devices, and needs no C library; else for this machine.
+        zig: whether it is ziglang's.
+    """
+
+    program: Path
+    device: bool
+    zig: bool = False
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it fails."""
+        if self.zig:
+            return "Run: pip install --force-reinstall ziglang"
+        return f"Run: apt-get install -y --reinstall {'g++-aarch64-linux-gnu' if self.device else 'gcc libc6-dev'}"
+
+    def compiled(self, source: Path, output: Path, flags: Sequence[str], folders: Sequence[Path] = ()) -> None:
+        """Compile one file of C or assembly into an object; raises `UserError`.
+
+        Args:
+            flags: GCC's.
+            folders: of what it includes.
+        """
+        words = [str(self.program)]
+        if self.zig:
+            words += ["clang", "--target=aarch64-linux-gnu", "-fno-addrsig", "-nostdinc", "-isystem"]
+            words += [str(self.program.with_name("lib") / "include")]
+        words += [word for word in flags if not (self.zig and word in _GCC_ALONE)]
+        words += [word for folder in folders for word in (f"-I{folder}", f"-Wa,-I{folder}")]
+        run_tool([*words, "-c", str(source), "-o", str(output)], f"Compiling {source.name}", self.remedy)
+
+    def shared(self, objects: Sequence[Path | str], output: Path, options: Sequence[str] = ()) -> list[str]:
+        """The command that links objects into a shared library; `options` are the linker's, each with its value behind a comma."""
+        rest = [*map(str, objects), "-o", str(output)]
+        if self.zig:
+            # Debian's cross compiler works around that erratum, too.
+            words = [str(self.program), "ld.lld", "-shared", *(("--fix-cortex-a53-843419",) if self.device else ())]
+            return [*words, *(word for option in options for word in option.split(",", 1)), *rest]
+        without = _WITHOUT_LIBC if self.device else ()
+        return [str(self.program), "-shared", "-fPIC", *(f"-Wl,{option}" for option in options), *without, *rest]
+
+    def merged(self, objects: Sequence[Path], output: Path) -> None:
+        """Link objects into one; raises `UserError`."""
+        words = ("ld.lld", "-r", "--strip-debug") if self.zig else ("-r", "-nostdlib", "-Wl,--strip-debug")
+        self._run([str(self.program), *words, *map(str, objects), "-o", str(output)], output)
+
+    def archived(self, member: Path, output: Path) -> None:
+        """Write a static library of one object; raises `UserError`."""
+        words = [str(self.program), "ar"] if self.zig else [CROSS_COMPILER.removesuffix("gcc") + "ar" if self.device else "ar"]
+        self._run([*words, "rcsD", str(output), str(member)], output)
+
+    def _run(self, words: list[str], output: Path) -> None:
+        run_tool(words, f"Linking {output.name}", self.remedy)
+
+
+def toolchain(target: Mapping[str, Any]) -> Toolchain:
+    """What makes code for a device profile's target; raises `UserError` if there is nothing that does."""
+    if "aarch64" not in str(target.get("mtriple", "")):
+        return _host_toolchain()
+    return device_toolchain()
+
+
+def _host_toolchain() -> Toolchain:
+    zig = zig_program()
+    if zig is not None and sys.platform == "linux" and not installed("cc"):
+        return Toolchain(zig, device=False, zig=True)  # links kernels; what they need of the C library, this process has
+    return Toolchain(require("cc"), device=False)
+
+
+def device_toolchain() -> Toolchain:
+    """The AArch64 cross compiler, or ziglang where that is missing; raises `UserError` where both are."""
+    zig = zig_program()
+    if zig is not None and not installed(CROSS_COMPILER):
+        return Toolchain(zig, device=True, zig=True)
+    try:
+        return Toolchain(require(CROSS_COMPILER), device=True)
+    except UserError as error:
+        raise UserError(error.message, f"{error.remedy}; or without root: pip install ziglang") from None
