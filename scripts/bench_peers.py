@@ -122,7 +122,7 @@ def _known(context: BenchmarkContext, earlier: Comparison | None) -> dict[tuple[
     return {(row.cell, row.system): row for row in peers if context.alike(earlier.context, row.cell.board, row.system)}
 
 
-def _our_library(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> Library | None:
+def our_library(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> Library | None:
     """What a system of ours runs; `None` for a peer."""
     if system.key not in OURS_KEYS or place.profile is None:
         return None
@@ -137,7 +137,7 @@ def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, log
     untuned = None
     runs = []
     try:
-        library = _our_library(place, threads, spec, system, logs)
+        library = our_library(place, threads, spec, system, logs)
         if library:
             latencies = [kernel["latency_us"] for kernel in library.manifest()["kernels"]]
             untuned = latencies.count(None), len(latencies)

@@ -1,7 +1,6 @@
 # What `import tvmmobile as tm` offers: read by type checkers, and by __init__.py, which imports each name when it is first used.
 from tvmmobile.accuracy.evaluate import Evaluation as Evaluation
 from tvmmobile.accuracy.evaluate import evaluate as evaluate
-from tvmmobile.accuracy.preprocess import Preprocessing as Preprocessing
 from tvmmobile.devices.board.manage import add_device as add_device
 from tvmmobile.devices.board.manage import remove_device as remove_device
 from tvmmobile.devices.registry import device_names as device_names
@@ -14,6 +13,8 @@ from tvmmobile.gate.comparison import compare as compare
 from tvmmobile.networks.model import Model as Model
 from tvmmobile.networks.model import load as load
 from tvmmobile.networks.model import variants as variants
+from tvmmobile.networks.preprocessing import Normalisation as Normalisation
+from tvmmobile.networks.preprocessing import Preprocessing as Preprocessing
 from tvmmobile.pipeline.bench import bench as bench
 from tvmmobile.pipeline.compile import compile_models as compile  # noqa: A004
 from tvmmobile.pipeline.deploy import Deployment as Deployment

@@ -1,4 +1,4 @@
-"""One run of a C library of tvmmobile's by ctypes: `run_c_library.py LIBRARY.so [--threads N]`; its manifest lies beside it.
+"""One run of a C library of tvmmobile's by ctypes: `run_c_library.py LIBRARY.so [--threads N]`.
 
 `region` is that of examples/virtual-run. The caller's arrays begin at a cache line, as the library asks: nothing is copied.
 """
@@ -6,41 +6,71 @@
 from __future__ import annotations
 
 import ctypes
-import json
-import math
+import re
 
 import numpy as np
 from region import Array, read_arguments, run_marked
 
-ALIGNMENT = 64
-#: Of an instance and of the options, in bytes, with room for what later interfaces add. Zeros stand for the defaults.
-INSTANCE_BYTES, OPTIONS_BYTES = 1024, 256
+INTERFACE = 1
 
 
-def aligned(count: int, dtype: type[np.generic]) -> Array:
-    """An array of elements from a cache line on; not written yet."""
-    size = count * np.dtype(dtype).itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % ALIGNMENT
-    return memory[begin : begin + size].view(dtype)
+class Tensor(ctypes.Structure):
+    """The beginning of the header's `tvmmobile_tensor`."""
+
+    _fields_ = (
+        *((name, ctypes.c_char_p) for name in ("name", "type", "layout")),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        *((name, ctypes.c_uint32) for name in ("rank", "scale_count")),
+        ("bytes", ctypes.c_size_t),
+    )
+
+
+class Description(ctypes.Structure):
+    """The header's `tvmmobile_description`."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint32) for name in ("interface", "threads")),
+        *((name, ctypes.c_char_p) for name in ("name", "version", "core")),
+        *((name, ctypes.POINTER(Tensor)) for name in ("inputs", "outputs")),
+        *((name, ctypes.c_uint32) for name in ("input_count", "output_count")),
+        *((name, ctypes.c_size_t) for name in ("workspace_bytes", "weight_bytes", "alignment")),
+    )
+
+
+class Options(ctypes.Structure):
+    """The header's `tvmmobile_options`; zeros stand for the defaults."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint32) for name in ("threads", "spins", "flags", "reserved")),
+        ("cpus", ctypes.c_uint64),
+        *((name, ctypes.c_void_p) for name in ("parallel", "pool", "create", "join")),
+    )
+
+
+def aligned(size: int, alignment: int) -> Array:
+    """Bytes from a multiple of `alignment` on; not written yet."""
+    memory = np.empty(size + alignment, np.uint8)
+    begin = -memory.ctypes.data % alignment
+    return memory[begin : begin + size]
 
 
 arguments = read_arguments(__doc__)
-manifest = json.loads(arguments.model.with_suffix(".json").read_text(encoding="utf-8"))
-prefix, workspace_bytes, shape = manifest["c"]["prefix"], manifest["c"]["workspace_bytes"], manifest["output"]["shape"]
-image, logits = aligned(arguments.image.size, np.float32), aligned(math.prod(shape), np.float32)
-image[:] = arguments.image.ravel()
-workspace, instance = aligned(workspace_bytes, np.uint8), aligned(INSTANCE_BYTES, np.uint8)
-
 library = ctypes.CDLL(str(arguments.model))
+# Functions begin with the network's name, the file's without precision and threads.
+prefix = re.sub("[^0-9A-Za-z]", "_", arguments.model.stem.rsplit("_", 2)[0])
 describe, init, function = (getattr(library, f"{prefix}_{name}") for name in ("describe", "init", "run"))
-describe.restype = ctypes.POINTER(ctypes.c_uint32)  # a description begins with the interface's version
-options = (ctypes.c_uint32 * (OPTIONS_BYTES // 4))(arguments.threads)  # which is what options begin with
-if code := init(describe()[0], ctypes.c_void_p(instance.ctypes.data), options):
+describe.restype = ctypes.POINTER(Description)
+function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32)
+network = describe()[0]
+
+image, logits = (aligned(tensors[0].bytes, network.alignment).view(np.float32) for tensors in (network.inputs, network.outputs))
+image[:] = arguments.image.ravel()
+workspace = aligned(network.workspace_bytes, network.alignment)
+instance = (ctypes.c_uint64 * 128)()
+if code := init(INTERFACE, instance, ctypes.byref(Options(threads=arguments.threads))):
     raise SystemExit(f"init returns {code}.")
 inputs, outputs = (ctypes.c_void_p * 1)(image.ctypes.data), (ctypes.c_void_p * 1)(logits.ctypes.data)
-function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32)
-call = (instance.ctypes.data, inputs, outputs, workspace.ctypes.data, workspace_bytes, 0)
+call = (instance, inputs, outputs, workspace.ctypes.data, network.workspace_bytes, 0)
 
 
 def run() -> Array:

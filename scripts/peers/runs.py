@@ -18,7 +18,7 @@ import numpy as np
 
 from peers.models import digest_of
 from peers.results import Figures
-from peers.systems import EXAMPLES, System
+from peers.systems import EXAMPLES, ROOT, System
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import Disagreement, UserError
@@ -64,6 +64,11 @@ class PeerRun:
     threads: int
     attempt: int = 0
 
+    def command(self) -> list[str]:
+        """The guest's command line."""
+        program = str(self.system.program)
+        return [*(["python3"] if program.endswith(".py") else []), program, str(self.files[0]), "--threads", str(self.threads)]
+
     def key(self) -> str:
         """Identifies all that decides what QEMU counts: cores, caches, plugin, wheels, program, network, input, threads; 16 hex digits.
 
@@ -76,7 +81,8 @@ class PeerRun:
         # The plugin's file is named by its content, wherever it lies.
         options = [word.replace(str(cache_dir()), "") for word in qemu_words(self.board, "")[1:]]
         sysroot = programs_digest(self.board, self.system.requirements)
-        recipe = [_FORMAT, options, sysroot, sorted(self.system.environment.items()), files, self.threads, self.attempt]
+        environment = sorted((name, text.replace(str(ROOT), "")) for name, text in self.system.environment.items())
+        recipe = [_FORMAT, options, sysroot, environment, files, self.threads, self.attempt]
         return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 
@@ -124,8 +130,8 @@ def _count(job: PeerRun) -> tuple[bytes, str, float]:
     build_plugin(phases=overlaps(job.board))  # here, where a compiler is found
     model = job.files[0]
     with tempfile.TemporaryDirectory(prefix="tvmmobile-peers-") as scratch:
-        command = [sys.executable, str(_PROFILER), job.board_name, str(job.sysroot), scratch, "python3", str(job.system.program)]
-        output = _run([*command, str(model), "--threads", str(job.threads)], _environment(job, scratch), job)
+        command = [sys.executable, str(_PROFILER), job.board_name, str(job.sysroot), scratch, *job.command()]
+        output = run_to_the_end(command, environment_of(job, scratch), job)
         profile, maps = Path(scratch, "profile").read_bytes(), Path(scratch, "maps").read_text(encoding="utf-8")
     said = _DIFFERENCE.search(output)
     if said is None:
@@ -133,7 +139,7 @@ def _count(job: PeerRun) -> tuple[bytes, str, float]:
     return profile, maps, float(said[1]) / float(np.abs(np.load(model.parent / "logits.npy")).max())
 
 
-def _environment(job: PeerRun, scratch: str) -> dict[str, str]:
+def environment_of(job: PeerRun, scratch: str) -> dict[str, str]:
     """The program's whole environment: the same everywhere, because it is part of its memory, and thus of what is modelled."""
     tools = os.pathsep.join(dict.fromkeys(str(require(name).parent) for name in ("qemu-aarch64", "llvm-mca")))
     return {
@@ -149,7 +155,7 @@ def _environment(job: PeerRun, scratch: str) -> dict[str, str]:
     }
 
 
-def _run(command: list[str], environment: dict[str, str], job: PeerRun) -> str:
+def run_to_the_end(command: list[str], environment: dict[str, str], job: PeerRun) -> str:
     """What the program printed; it and all that it started are gone when this returns or raises."""
     name = f"{job.system.key} on {job.board.name}"
     process = subprocess.Popen(

@@ -25,10 +25,11 @@ from registered_boards import make_board, make_home, register
 
 from tvmmobile.accuracy.evaluation_file import ImageResult
 from tvmmobile.accuracy.labelled import LabelledFolder, evenly_spaced, read_folder
-from tvmmobile.accuracy.preprocess import Preprocessing, read_input
+from tvmmobile.accuracy.preprocess import read_input
 from tvmmobile.cli import run
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 
@@ -140,6 +141,15 @@ def test_counts_are_pytorchs_own(cli: CommandLine, compiled: Compiled, tmp_path:
     assert "preprocessing: shorter side to 36 (bicubic), middle 32×32, RGB in [0, 1], minus 0.5, over 0.5" in done.out
     assert "labels: class folders by number" in done.out
     assert "the same top-1 on 40 of 40 images, the same top-5 set on 40" in done.out
+
+
+@pytest.mark.long
+def test_a_c_library_is_counted_alike(cli: CommandLine, compiled: Compiled, tmp_path: Path) -> None:
+    words = ("compile", "--alpha", "0.25", "--resolution", str(SIDE), "--classes", str(CLASSES), "--format", "c")
+    assert cli(*words, "--out", str(tmp_path / "c")).code == 0
+    done = cli("evaluate", str(tmp_path / "c" / f"{STEM}.so"), str(compiled.folder), "--limit", "10", "--out", str(tmp_path))
+    assert done.code == 0, done.err
+    check_counts(evaluation_in(tmp_path), compiled, sorted(compiled.labels)[::4])
 
 
 @pytest.mark.virtual

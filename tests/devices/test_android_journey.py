@@ -19,6 +19,7 @@ from phone_tree import BIG, LITTLE, write_phone_tree
 from phones import ADB, Phone, adb, adb_servers, private_adb_server, switched_on
 from pi4_tree import governors
 from ssh_server import wait_until
+from support.c_libraries import write_device_library
 
 from tvmmobile.devices.adb.remote import devices
 from tvmmobile.devices.agent.build import LOADER
@@ -159,6 +160,10 @@ def test_journey(phone: Phone, cli: CommandLine, tmp_path: Path) -> None:
     assert json.loads(ran.out)["kind"] == "emulated" and len(json.loads(ran.out)["top"]) == 5
     deployed = cli("deploy", str(library), "--device", "phone")
     assert deployed.code == 0 and (directory(phone) / "models" / library.name).read_bytes() == library.read_bytes(), deployed.err
+    c_library = write_device_library(tmp_path)
+    deployed = cli("deploy", str(c_library), "--device", "phone", "--verify")
+    assert deployed.code == 0 and "every library agrees with its reference" in deployed.out, deployed.err
+    assert (directory(phone) / "models/net.h").read_bytes() == c_library.with_suffix(".h").read_bytes()
     nothing_left(phone)
     assert cli("device", "remove", "phone").code == 0
     assert not directory(phone).exists() and registered_names() == []

@@ -169,6 +169,21 @@ def test_a_damaged_device_is_told_in_a_line(change: tuple[object, object], tmp_p
     assert caught.value.message.isprintable() and len(caught.value.message) < 600
 
 
+def test_a_device_of_another_version_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path))
+    core = {"implementer": 65, "part": 3336, "max_hz": 1.8e9}
+    facts = {"architecture": "aarch64", "model": "", "cores": [core], "memory_bytes": 1, "system": "", "kernel": "", "libc": ""}
+    board = {"address": {"kind": "adb", "serial": "x"}, "directory": "/d", "facts": facts, "added": ""}
+    (tmp_path / "devices").mkdir()
+    path = tmp_path / "devices" / "desk.json"
+    path.write_text(json.dumps({"version": 1, "name": "desk", "boards": [board]}))
+    assert load_device("desk") is not None
+    path.write_text(json.dumps({"version": 2, "name": "desk", "boards": [board]}))
+    with pytest.raises(UserError, match=r"desk\.json does not describe a device: version: ") as caught:
+        load_device("desk")
+    assert caught.value.remedy == "Run: tvmmobile device remove desk (and add it again)."
+
+
 def test_a_device_without_cores_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path))
     (tmp_path / "devices").mkdir()

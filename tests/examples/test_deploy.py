@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -18,12 +19,14 @@ from conftest import REPOSITORY, CommandLine
 from deployed import make_library
 from PIL import Image
 from ssh_server import Home, Server, new_key, require_sshd
+from workflows import clone
 
 from tvmmobile.devices.agent.build import build_bundle
-from tvmmobile.devices.board.connect import connected
-from tvmmobile.devices.board.install import push_files
+from tvmmobile.devices.board.connect import connected, described
+from tvmmobile.devices.board.install import MARK, push_files, runtime_files
 from tvmmobile.devices.board.registered import DeviceFile, Facts, LinuxCore, RegisteredBoard, save_device
 from tvmmobile.kernels.reference import relative_error
+from tvmmobile.running.networks import checker
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.virtual.board import load_board
@@ -41,7 +44,7 @@ class Walk:
     """What the guide's commands left.
 
     Attributes:
-        folder: where they ran, with `out/`, `photo.f32` and `examples/deploy/classify` in it.
+        folder: where they ran, a clean clone with `photo.jpg` in it; they made `out/`, `photo.f32` and `examples/deploy/classify`.
         said: what they printed.
     """
 
@@ -50,8 +53,13 @@ class Walk:
 
     @property
     def library(self) -> Path:
-        """The compiled library."""
+        """The compiled library of TVM's virtual machine."""
         return self.folder / f"out/{STEM}.so"
+
+    @property
+    def c_library(self) -> Path:
+        """The C library."""
+        return self.folder / f"out/c/{STEM}.so"
 
     def reference(self) -> tuple[Path, np.ndarray]:
         """The reference input as a file of raw float32, and PyTorch's output for it."""
@@ -66,27 +74,26 @@ def commands_of(guide: Path) -> str:
     return "".join(re.findall(r"```sh\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL))
 
 
-@pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    """The guide's commands, run in a folder that has nothing but the examples and a photo."""
-    folder = tmp_path_factory.mktemp("walk")
-    shutil.copytree(REPOSITORY / "examples", folder / "examples", ignore=shutil.ignore_patterns("classify"))
-    gradient = np.linspace(0, 255, 300 * 200 * 3).reshape(200, 300, 3)
-    Image.fromarray(gradient.astype(np.uint8)).save(folder / "photo.jpg")
-    programs = folder / "bin"
-    programs.mkdir()
-    for name, words in {"tvmmobile": [sys.executable, "-m", "tvmmobile"], "python3": [sys.executable]}.items():
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-        (programs / name).chmod(0o755)
-    environment = os.environ | {
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}",
-        "TVMMOBILE_DATA": str(folder / "data"),
-    }
-    script = "set -euo pipefail\n" + commands_of(GUIDE)
+def in_clone(command: str, folder: Path, **variables: str) -> str:
+    """What a command prints that is run in a clone, with no Python on the way to programs but what Debian has; asserts that it succeeds."""
+    path = os.pathsep.join(place for place in os.environ["PATH"].split(os.pathsep) if Path(place) != Path(sys.executable).parent)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path} | variables
+    script = "set -euo pipefail\n" + command
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return Walk(folder, done.stdout)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """The guide's commands, run as they stand there in a clean clone."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("this is no git repository, so there is nothing to clone")
+    scratch = tmp_path_factory.mktemp("walk")
+    folder = clone(REPOSITORY, scratch / "checkout")
+    gradient = np.linspace(0, 255, 300 * 200 * 3).reshape(200, 300, 3)
+    Image.fromarray(gradient.astype(np.uint8)).save(folder / "photo.jpg")
+    return Walk(folder, in_clone(commands_of(GUIDE), folder, TVMMOBILE_DATA=str(scratch / "data")))
 
 
 def emulated(*words: str) -> list[str]:
@@ -102,6 +109,44 @@ def test_the_guides_commands_agree_with_each_other(walk: Walk) -> None:
     program = ANSWER.findall(walk.said)
     assert len(program) == 5 and tables == [*program, *program]
     assert walk.said.count(" ms modelled") == 2
+
+
+@pytest.mark.virtual
+def test_the_guides_table_has_what_the_commands_made(walk: Walk) -> None:
+    """Sizes to a twentieth, for other versions of compilers; latencies as they were printed, which depends on the compiler, too."""
+    rows = {cells[0]: cells for line in GUIDE.read_text(encoding="utf-8").splitlines() if len(cells := line.strip("| ").split(" | ")) == 5}
+    bundle = build_bundle()
+    runtime, for_c = ([path.stat().st_size for path in runtime_files(bundle, tvm).values()] for tvm in (True, False))
+    library, c_library = walk.library.stat().st_size, walk.c_library.stat().st_size
+    beside = sum(walk.c_library.with_suffix(suffix).stat().st_size for suffix in (".h", ".json", ".reference.npz"))
+    sizes = {
+        "C library, shared": c_library,
+        "C library, static": walk.c_library.with_suffix(".a").stat().st_size,
+        "VM library, from C++": library,
+        "VM library, from Python": library,
+        "`deploy` of the C library": c_library + beside + sum(for_c) + checker().stat().st_size,
+        "`deploy` of the VM library": library + walk.library.with_suffix(".json").stat().st_size + sum(runtime),
+    }
+    for way, size in sizes.items():
+        assert float(rows[way][2]) == pytest.approx(size / 1e6, rel=0.05), way
+    tvm = sum((bundle / name).stat().st_size for name in ("libtvm_runtime.so", "libtvm_ffi.so"))
+    assert f"({tvm / 1e6:.2f} MB)" in rows["VM library, from C++"][3]
+    modelled = [float(found) for found in re.findall(r"^latency (\S+) ms modelled", walk.said, re.MULTILINE)]
+    for way, latency_ms in zip(("C library, shared", "VM library, from C++"), modelled, strict=True):
+        assert float(rows[way][4]) == pytest.approx(latency_ms, rel=0.02), way
+
+
+def test_make_says_which_python_it_needs(tmp_path: Path) -> None:
+    for name in ("Makefile", "classify.cc"):
+        shutil.copy(REPOSITORY / "examples/deploy" / name, tmp_path)
+    program = tmp_path / "bin/python3"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho No module named tvm_ffi >&2; exit 1\n")
+    program.chmod(0o755)
+    environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["make"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "python3 has no TVM. Run ./scripts/tvmmobile doctor, which sets one up" in line
 
 
 @pytest.mark.virtual
@@ -172,7 +217,7 @@ def test_a_library_takes_little_from_elsewhere(walk: Walk) -> None:
 
 @dataclass(frozen=True)
 class Registered:
-    """An SSH server that is registered as the device `board`.
+    """An SSH server that is registered as the device `mypi`.
 
     Attributes:
         server: a real one, on this machine.
@@ -181,6 +226,11 @@ class Registered:
 
     server: Server
     directory: Path
+
+    @property
+    def where(self) -> str:
+        """Its address, as `deploy` prints it."""
+        return described(self.server.address)
 
 
 @pytest.fixture
@@ -205,18 +255,73 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regi
     server = Server(tmp_path / "sshd", home)
     try:
         board = RegisteredBoard(address=server.address, directory=str(directory), runner=("qemu-aarch64",), facts=facts, added="today")
-        save_device(DeviceFile(name="board", boards=(board,)))
+        save_device(DeviceFile(name="mypi", boards=(board,)))
         yield Registered(server, directory)
     finally:
         server.stop()
 
 
+def documented_deploy() -> tuple[str, str]:
+    """The guide's command, and what it says that it prints."""
+    (block,) = re.findall(r"```console\n(\$ .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    command, _, said = block.removeprefix("$ ").partition("\n")
+    return command, said
+
+
+@pytest.mark.virtual
+def test_deploy_of_a_c_library_as_the_guide_shows_it(cli: CommandLine, walk: Walk, registered: Registered) -> None:
+    command, expected = documented_deploy()
+    said, folder = in_clone(command, walk.folder), registered.directory / "models"
+    said = said.replace("'", "").replace(str(folder), "/home/pi/.tvmmobile/models")
+    said = said.replace(registered.where, "pi@raspberrypi.local").replace(" qemu-aarch64 ", " ")
+    size = re.compile(r"\(\d+\.\d MB\)")
+    assert size.sub("", said) == size.sub("", expected)
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {f"{STEM}{suffix}" for suffix in (".so", ".h", ".json", ".reference.npz")} | {"runtime"}
+    assert all((folder / name).read_bytes() == (walk.c_library.parent / name).read_bytes() for name in kept - {"runtime"})
+
+    again = cli("deploy", str(walk.c_library), "--device", "mypi")
+    (line,) = [line for line in again.out.splitlines() if "runtime/check" in line]
+    assert "nothing has changed" in again.out
+    done = subprocess.run(["sh", "-c", f"{line} 1 3"], capture_output=True, text=True, check=True)
+    assert re.match(
+        r"mobilenet_v1_0.25_128, threads: 1\nerror \de-0\d of the reference's largest magnitude\nfirst run .* \(median of 3\)", done.stdout
+    )
+
+
+@pytest.mark.virtual
+def test_a_c_library_that_is_wrong_there(cli: CommandLine, walk: Walk, registered: Registered, tmp_path: Path) -> None:
+    """It computes something else, or does not start; and a file cut off on the board is renewed."""
+    for suffix in (".so", ".h", ".json", ".reference.npz"):
+        shutil.copy(walk.c_library.with_suffix(suffix), tmp_path)
+    library = tmp_path / f"{STEM}.so"
+    with np.load(library.with_suffix(".reference.npz")) as arrays:
+        data, output = arrays["input"], arrays["output"]
+    np.savez(library.with_suffix(".reference.npz"), input=data, output=output + 0.01 * np.abs(output).max())
+    words = ("deploy", str(library), "--device", "mypi")
+    wrong = cli(*words, "--verify")
+    assert wrong.code == 5 and f"{STEM}.so disagrees with " in wrong.err and ": error 0.01 of the reference's largest" in wrong.err
+    manifest = json.loads(library.with_suffix(".json").read_text())
+    library.with_suffix(".json").write_text(json.dumps(manifest | {"c": manifest["c"] | {"prefix": "another"}}))
+    wrong = cli(*words, "--verify")
+    assert wrong.code == 5 and f"{STEM}.so does not run on " in wrong.err and "another_describe" in wrong.err
+    library.with_suffix(".h").unlink()
+    assert f"{library.with_suffix('.h')} does not exist" in cli(*words).err
+    there = registered.directory / "models" / f"{STEM}.so"
+    there.write_bytes(there.read_bytes()[:5000])
+    again = cli("deploy", str(walk.c_library), "--device", "mypi", "--verify")
+    assert again.code == 0 and there.read_bytes() == walk.c_library.read_bytes(), again.err
+    assert not [path.name for path in there.parent.iterdir() if path.name.endswith(".part")]
+
+
 @pytest.mark.virtual
 def test_deploy_and_what_it_says_to_run(cli: CommandLine, walk: Walk, registered: Registered) -> None:
-    first = cli("deploy", str(walk.folder / "out"), "--device", "board")
+    """A library of TVM's virtual machine."""
+    first = cli("deploy", str(walk.folder / "out"), "--device", "mypi", "--verify")
     assert first.code == 0, first.err
     folder = registered.directory / "models"
-    assert "13 files pushed" in first.out and f"  {folder / STEM}.so\n" in first.out
+    assert (registered.directory / MARK).exists(), "removed with the device, and shared with the agent that verified"
+    assert "13 files pushed" in first.out and f"  {folder / STEM}.so\n" in first.out and "every library agrees" in first.out
     for name in (f"{STEM}.so", f"{STEM}.json"):
         assert (folder / name).read_bytes() == (walk.folder / "out" / name).read_bytes()
     (line,) = [line for line in first.out.splitlines() if line.endswith("./classify " + shlex.quote(f"{folder / STEM}.so") + " INPUT.f32")]
@@ -224,18 +329,18 @@ def test_deploy_and_what_it_says_to_run(cli: CommandLine, walk: Walk, registered
     there = line.replace("INPUT.f32", shlex.quote(str(data)))
     done = subprocess.run(["sh", "-c", there], cwd=walk.folder / "examples/deploy", capture_output=True, text=True, check=True)
     assert int(ANSWER.findall(done.stdout)[0][0]) == expected.argmax()
-    assert f"tvmmobile run {shlex.quote(str(walk.library))} IMAGE --device board" in first.out
+    assert f"tvmmobile run {shlex.quote(str(walk.library))} IMAGE --device mypi" in first.out
 
-    assert "nothing has changed" in cli("deploy", str(walk.library), "--device", "board").out
+    assert "nothing has changed" in cli("deploy", str(walk.library), "--device", "mypi").out
     (folder / f"{STEM}.so").write_bytes(b"damaged")
-    again = cli("deploy", str(walk.library), "--device", "board")
+    again = cli("deploy", str(walk.library), "--device", "mypi")
     assert again.code == 0 and "1 file pushed" in again.out
     assert (folder / f"{STEM}.so").read_bytes() == walk.library.read_bytes()
 
 
 @pytest.mark.virtual
 def test_an_emulated_board_says_so_with_every_time(cli: CommandLine, walk: Walk, registered: Registered) -> None:
-    arguments = ("run", str(walk.library), str(walk.folder / "photo.jpg"), "--device", "board", "--repeat", "2")
+    arguments = ("run", str(walk.library), str(walk.folder / "photo.jpg"), "--device", "mypi", "--repeat", "2")
     shown = cli(*arguments)
     assert shown.code == 0, shown.err
     assert ANSWER.findall(walk.said)[0] == re.findall(r"^ (\d+) +(\d+\.\d+) %", shown.out, re.MULTILINE)[0]
@@ -247,10 +352,10 @@ def test_an_emulated_board_says_so_with_every_time(cli: CommandLine, walk: Walk,
 def test_deploy_to_another_folder_and_several_libraries(cli: CommandLine, tmp_path: Path, registered: Registered) -> None:
     one, four = make_library(tmp_path / "out"), make_library(tmp_path / "out", threads=4, content=b"other", target={"mcpu": "cortex-a76"})
     folder = tmp_path / "else where" / "nets"
-    done = cli("deploy", str(tmp_path / "out"), "--device", "board", "--to", f"{folder}/")
+    done = cli("deploy", str(tmp_path / "out"), "--device", "mypi", "--to", f"{folder}/")
     assert done.code == 0, done.err
     assert (folder / one.name).read_bytes() == one.read_bytes() and (folder / four.name).read_bytes() == b"other"
-    assert done.err == f"note: {four.name} was compiled for cortex-a76; board has cortex-a72.\n"
+    assert done.err == f"note: {four.name} was compiled for cortex-a76; mypi has cortex-a72.\n"
     assert not registered.directory.exists()
 
 
@@ -267,10 +372,10 @@ def test_what_cannot_be_deployed(cli: CommandLine, tmp_path: Path, registered: R
         ((good, "--to", "/proc/nowhere"), 3, "/proc/nowhere cannot be created on the board"),
         ((good, "--to", str(good)), 3, "cannot be created on the board"),
     ):
-        done = cli("deploy", *map(str, arguments), "--device", "board")
+        done = cli("deploy", *map(str, arguments), "--device", "mypi")
         assert done.code == code and complaint in done.err and done.out == "", done
     registered.server.stop()
-    done = cli("deploy", str(good), "--device", "board")
+    done = cli("deploy", str(good), "--device", "mypi")
     assert done.code == 3 and "Traceback" not in done.err
 
 

@@ -19,7 +19,7 @@ from support.guest_libraries import STEM, THREADS, write_guest
 from support.small_networks import HOST
 
 from tvmmobile.virtual.board import load_board
-from tvmmobile.virtual.sysroot import python_sysroot
+from tvmmobile.virtual.sysroot import debian_folder, python_sysroot
 
 GUIDE = (REPOSITORY / "docs/native-examples.md").read_text(encoding="utf-8")
 COMPILE = "compile --alpha 0.25 --resolution 128 --threads 4 --format c --archive --out out"
@@ -39,15 +39,11 @@ class Walk:
 
     folder: Path
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """With `tvmmobile` and `python3`."""
-        return os.environ | {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
-
     def run(self, commands: str) -> str:
         """What commands print; asserts that none fails."""
-        script = f"set -euo pipefail\n{commands}"
-        done = subprocess.run(["bash", "-c", script], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
+        command = ["bash", "-c", f"set -euo pipefail\n{commands}"]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -62,20 +58,24 @@ class Walk:
         assert len({np.float32(score) for _, score in answers}) == 1
 
 
+def write_program(path: Path, line: str) -> None:
+    """A program of one line of shell."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
 @pytest.fixture(scope="module", params=["small", pytest.param("0.25-128", marks=pytest.mark.long)])
 def walk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Walk:
     """The guide's first commands; the long tests compile the network that they name, the others get a small one in its place."""
     folder = tmp_path_factory.mktemp("native")
     shutil.copytree(REPOSITORY / "examples/native", folder / "examples/native", ignore=shutil.ignore_patterns(*BUILT))
-    programs = folder / "bin"
-    programs.mkdir()
     tvmmobile = f'exec {shlex.join([sys.executable, "-m", "tvmmobile"])} "$@"'
     if request.param == "small":
         write_guest(folder / "small")
         tvmmobile = f'[ "$*" = "{COMPILE}" ] && mv small out'
-    for name, line in {"tvmmobile": tvmmobile, "python3": f'exec {shlex.quote(sys.executable)} "$@"'}.items():
-        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
-        (programs / name).chmod(0o755)
+    write_program(folder / "scripts/tvmmobile", tvmmobile)
+    write_program(folder / ".venv/bin/python", f'exec {shlex.quote(sys.executable)} "$@"')
     walk = Walk(folder)
     walk.run(commands_of(""))
     return walk
@@ -95,6 +95,20 @@ def test_programs_print_what_pytorch_computes(walk: Walk, language: str, program
         pytest.skip("rustc has no standard library for AArch64: rustup target add aarch64-unknown-linux-gnu")
     commands = commands_of(language)
     walk.check(walk.run(commands), commands.count("qemu-aarch64"))
+
+
+@pytest.mark.long
+def test_rust_with_debians_standard_library(walk: Walk, tmp_path: Path) -> None:
+    """For a rustc of Debian's, as set-up installs it, which has none for AArch64."""
+    require("rustc")
+    library = debian_folder(("libstd-rust-dev",)) / "usr/lib/rustlib/aarch64-unknown-linux-gnu/lib"
+    write_program(tmp_path / "rustc", f'exec {shutil.which("rustc")} -L {library} "$@"')
+    (tmp_path / "empty.rs").touch()
+    compiled = [str(tmp_path / "rustc"), "--target", "aarch64-unknown-linux-gnu", "--crate-type", "lib", "--emit", "metadata", "empty.rs"]
+    if subprocess.run(compiled, cwd=tmp_path, capture_output=True, check=False).returncode:
+        pytest.skip("rustc is not of the version of Debian's libstd-rust-dev")
+    commands = commands_of("Rust")
+    walk.check(walk.run(f"export PATH={tmp_path}:$PATH\n{commands}"), commands.count("qemu-aarch64"))
 
 
 def standard_library() -> bool:
@@ -117,6 +131,15 @@ def test_the_package_for_cmake_can_be_moved_and_has_the_archive(walk: Walk, tmp_
     for command in (["cmake", "-S", str(project), "-B", str(build), *options], ["cmake", "--build", str(build)]):
         walk.run(shlex.join(command))
     walk.check(walk.run(f"qemu-aarch64 -L /usr/aarch64-linux-gnu {build}/classify input.f32 {THREADS}"))
+
+
+@pytest.mark.virtual
+def test_the_apps_input(walk: Walk) -> None:
+    walk.run(commands_of("Android"))
+    assets = walk.folder / "examples/native/android/app/src/main/assets"
+    assert (assets / "input.f32").read_bytes() == (walk.folder / "input.f32").read_bytes()
+    activity = (assets.parent / "java/org/example/classifier/MainActivity.java").read_text(encoding="utf-8")
+    assert 'INPUT = "input.f32"' in activity
 
 
 @pytest.mark.virtual

@@ -296,7 +296,8 @@ def _image(folder: Path) -> Prepared:
     import numpy as np
     from PIL import Image
 
-    from tvmmobile.accuracy.preprocess import Preprocessing, read_input
+    from tvmmobile.accuracy.preprocess import read_input
+    from tvmmobile.networks.preprocessing import Preprocessing
 
     samples = []
     pixels = np.arange(24 * 20 * 3, dtype=np.uint8).reshape(24, 20, 3)
@@ -311,7 +312,8 @@ def _image(folder: Path) -> Prepared:
 def _array(folder: Path) -> Prepared:
     import numpy as np
 
-    from tvmmobile.accuracy.preprocess import Preprocessing, read_input
+    from tvmmobile.accuracy.preprocess import read_input
+    from tvmmobile.networks.preprocessing import Preprocessing
 
     samples = []
     for array in (np.zeros((1, 3, 16, 16), np.float32), np.zeros((20, 24, 3), np.uint8)):

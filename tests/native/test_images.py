@@ -11,10 +11,10 @@ import pytest
 from conftest import REPOSITORY
 from support.frames import FORMATS, NV21, RGB, YUV420, Frame, some_frame
 
-from tvmmobile.accuracy.preprocess import Array, Preprocessing
-from tvmmobile.kernels.codegen import CROSS_COMPILER
+from tvmmobile.accuracy.preprocess import Array
 from tvmmobile.native.library import DEVICE_FLAGS, FLAGS
-from tvmmobile.system.doctor import require
+from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.system.doctor import CROSS_COMPILER, require
 
 SOURCE = Path(__file__).with_name("frames.c")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

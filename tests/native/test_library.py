@@ -117,7 +117,8 @@ def test_the_callers_threads_give_the_same_bits(team: Built) -> None:
             work(data, number)
 
     library = CLibrary(team.path)
-    instance = library.instance(Options(MOST, parallel=PARALLEL(backwards)))
+    pool = PARALLEL(backwards)
+    instance = library.instance(Options(MOST, parallel=pool))
     assert same_bits(library.run(instance, [team.image]), team.expected)
     assert set(counts) == {MOST}
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from support.bionic_rules import refusals
+from support.debian import musl_and_jni
 from support.guest_libraries import STEM, THREADS, write_guest
-
-from tvmmobile.virtual.sysroot import debian_folder
+from support.phone_loader import android_folder, android_link
 
 HERE = Path(__file__).parent
 COMPILER = "aarch64-linux-gnu-gcc"
@@ -73,7 +73,7 @@ def test_glibc_opens_it(out: Out, threads: int) -> None:
 @pytest.fixture(scope="module")
 def musl() -> Path:
     """Debian's musl for AArch64."""
-    return debian_folder(("musl", "musl-dev"))
+    return musl_and_jni()
 
 
 @pytest.mark.virtual
@@ -92,21 +92,11 @@ def test_musl_loads_it(out: Out, musl: Path, how: str) -> None:
     assert said[1] == said[0]
 
 
-def android(request: pytest.FixtureRequest) -> Path:
-    """The folder of `--android`; skips the test without it."""
-    folder = request.config.getoption("--android")
-    if folder is None:
-        pytest.skip("no Android loader: --android DIR")
-    return Path(folder).resolve()
-
-
 @pytest.mark.virtual
 def test_androids_loader_opens_it(out: Out, request: pytest.FixtureRequest) -> None:
     """And hides the symbols of libc from it, so that threads take what the program hands over."""
-    root = android(request)
-    libraries = [f"-L{root / 'system/lib64'}", "-lc", "-ldl", "-Wl,--allow-shlib-undefined"]
-    link = ["-fPIE", "-pie", "-Wl,--dynamic-linker=/system/bin/linker64", "-Wl,--hash-style=both"]
-    program = out.build("android", *ALONE, *link, HERE / "android_start.c", HERE / "loaded.c", *libraries)
+    root = android_folder(request)
+    program = out.build("android", *ALONE, "-fPIE", *android_link(root), HERE / "loaded.c", "-lc", "-ldl")
     command = ["qemu-aarch64", "-L", root, program, out.folder / f"{STEM}.so", "input.f32"]
     said = out.said(*command, 1)
     out.check(said)

@@ -117,6 +117,20 @@ def test_a_tampered_manifest(tmp_path: Path, change: Callable[[Manifest], object
         find_libraries([tmp_path])
 
 
+def test_what_older_and_newer_manifests_have_otherwise(tmp_path: Path) -> None:
+    """Fields that came later have defaults, and those of a later version are ignored."""
+
+    def change(manifest: Manifest) -> None:
+        for name in ("layout", "dtype"):
+            manifest["input"].pop(name)
+        manifest["kernels"][0]["colour"] = manifest["colour"] = "red"
+
+    (library,) = find_libraries([write_library(tmp_path, change)])
+    assert not library.is_c and not {"format", "reference", "versions", "created"} & library.manifest().keys()
+    (kernel,) = kernel_results(library.manifest(), ())
+    assert (kernel.rank_correlation, kernel.least_bytes, kernel.course) == (None, None, ())
+
+
 def test_a_schedule_with_half_a_character_has_a_name(tmp_path: Path) -> None:
     path = write_library(tmp_path, lambda manifest: manifest["kernels"][0].update(schedule={"trace": "\ud800"}))
     (library,) = find_libraries([path])

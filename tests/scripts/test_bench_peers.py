@@ -40,7 +40,7 @@ from peers.results import (  # noqa: E402
     ratio,
     to_json,
 )
-from peers.systems import EXAMPLES, OURS, OURS_C, System, chosen_systems, systems  # noqa: E402
+from peers.systems import EXAMPLES, OURS, OURS_C, ROOT, System, chosen_systems, systems  # noqa: E402
 from peers.tables import pages  # noqa: E402
 
 PI4 = load_board("pi4")
@@ -200,6 +200,8 @@ def test_keys_change_with_what_decides_a_run_and_with_nothing_else(job: runs.Pee
     key = job.key()
     assert key == job.key() == replace(job, board_name="boards/pi4.toml", sysroot=tmp_path / "elsewhere").key()
     assert key == replace(job, board=load_board("pi4-1500")).key()  # a board that differs in its clock alone
+    here, moved = (replace(job, system=replace(job.system, environment={"A": f"{folder}/b"})) for folder in (ROOT, ""))
+    assert here.key() == moved.key() != key  # another checkout
     others = [
         replace(job, threads=4),
         replace(job, attempt=1),
@@ -333,25 +335,26 @@ def test_wrong_options_are_said_before_any_work(arguments: list[str], said: str)
 @pytest.mark.virtual
 @pytest.mark.long
 def test_ncnn_and_ours_end_to_end(tmp_path: Path) -> None:
-    arguments = ["--alpha", "0.25", "--resolution", "128", "--threads", "1", "4", "--only", "ncnn,ours", "--out", str(tmp_path)]
+    arguments = ["--alpha", "0.25", "--resolution", "128", "--threads", "1", "4", "--only", "ncnn,ours,ours-c", "--out", str(tmp_path)]
     started = time.monotonic()
     first = call(*arguments)
     took_s = time.monotonic() - started
     assert first.returncode == 0, first.stderr
     report = json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8"))
     found = {(entry["system"], entry["threads"]): entry for entry in report["benchmarks"]}
-    assert set(found) == {(system, threads) for system in ("ncnn", OURS) for threads in (1, 4)}
+    assert set(found) == {(system, threads) for system in ("ncnn", OURS, OURS_C) for threads in (1, 4)}
     for (_, threads), entry in found.items():
         assert len(entry["runs"]) == (1 if threads == 1 else 2)
         assert all(run["difference"] < 1e-4 and run["dram_bytes"] > 1e6 for run in entry["runs"])
     # An independent experiment counted 5.4 M instructions for ncnn, and 3.4 M are the least there can be.
     assert found["ncnn", 1]["runs"][0]["instructions"] == pytest.approx(5.4e6, rel=0.05)
     assert 3.4e6 < found[OURS, 1]["runs"][0]["core_cycles"] < 5.2e6
+    assert all(found[OURS_C, threads]["modelled_ms"] < found[OURS, threads]["modelled_ms"] for threads in (1, 4))
     assert found["ncnn", 4]["modelled_ms"] < found["ncnn", 1]["modelled_ms"]
     assert "<svg" in (tmp_path / "benchmarks.svg").read_text(encoding="utf-8")
     started = time.monotonic()
     again = call(*arguments)
-    assert again.returncode == 0 and again.stderr.count("(kept)") == 6 and time.monotonic() - started < max(took_s, 60)
+    assert again.returncode == 0 and again.stderr.count("(kept)") == 9 and time.monotonic() - started < max(took_s, 60)
 
 
 @pytest.mark.virtual

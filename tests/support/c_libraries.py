@@ -1,4 +1,4 @@
-"""C libraries of small networks, built for the host and called through ctypes alone."""
+"""C libraries of small networks: built for the host and called through ctypes alone, or for devices."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.small_networks import HOST
+import torch
+from support.assembly import TARGET
+from support.deployed import write_own_manifest
+from support.small_networks import HOST, kernels_of, prepared, two_blocks
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.graph.network import lower
 from tvmmobile.native.library import Written, write_library
 from tvmmobile.native.source import Description, Port
+from tvmmobile.networks.preprocessing import Preprocessing
 
 PREFIX = "net"
 #: Instances that were initialised: the threads of one that is not freed go on using it.
@@ -69,6 +74,23 @@ class Options(ctypes.Structure):
     ]
 
 
+class Image(ctypes.Structure):
+    """`tvmmobile_image`."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("format", "width", "height", "turns")),
+        ("planes", ctypes.c_char_p * 3),
+        ("strides", ctypes.c_size_t * 3),
+        *((name, ctypes.c_uint32) for name in ("chroma_step", "reserved")),
+    ]
+
+
+class Ranking(ctypes.Structure):
+    """`tvmmobile_class`."""
+
+    _fields_ = [("index", ctypes.c_uint32), ("score", ctypes.c_float), ("probability", ctypes.c_float)]
+
+
 def aligned(size: int, fill: int = 0xAA) -> Array:
     """Bytes that begin at a multiple of 64."""
     whole = np.full(size + 64, fill, np.uint8)
@@ -118,10 +140,10 @@ def pointers(arrays: Sequence[Array | None]) -> Any:
     return (ctypes.c_void_p * len(arrays))(*(None if array is None else array.ctypes.data for array in arrays))
 
 
-def describe(threads: int = 1, inputs: int = 1, outputs: int = 1) -> Description:
+def describe(threads: int = 1, inputs: int = 1, outputs: int = 1, image: Preprocessing | None = None) -> Description:
     """What a test's library says of itself."""
     ports = [tuple(Port(f"{kind}{i}", "") for i in range(count)) for kind, count in (("input", inputs), ("output", outputs))]
-    return Description(PREFIX, "net", "0", "host", threads, *ports)
+    return Description(PREFIX, "net", "0", "host", threads, *ports, image)
 
 
 def write_host_library(
@@ -132,6 +154,21 @@ def write_host_library(
     outputs: int = 1,
     archive: bool = False,
     separate: frozenset[str] = frozenset(),
+    image: Preprocessing | None = None,
 ) -> Written:
     """Write the library of a lowered module for this machine; each needs a path of its own."""
-    return write_library(module, HOST, describe(threads, inputs, outputs), path, archive, separate)
+    return write_library(module, HOST, describe(threads, inputs, outputs, image), path, archive, separate)
+
+
+def write_device_library(folder: Path, name: str = "net") -> Path:
+    """The library of `two_blocks` for the virtual Pi 4, with a manifest and PyTorch's reference."""
+    network, shape, path = two_blocks(), (1, 3, 16, 16), folder / f"{name}.so"
+    kernels = kernels_of(read := prepared(network, shape))
+    written = write_library(lower(read, kernels), TARGET, describe(), path, separate=frozenset(one.task.symbol for one in kernels))
+    image = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    with torch.no_grad():
+        output = network(torch.from_numpy(image)).numpy()
+    np.savez(path.with_suffix(".reference.npz"), input=image, output=output)
+    program = {"prefix": PREFIX, "workspace_bytes": written.workspace_bytes}
+    write_own_manifest(path, shape, output.shape, reference="PyTorch", format="c", c=program)
+    return path

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.accuracy.preprocess import Array, Preprocessing, read_input
+from tvmmobile.accuracy.preprocess import Array, read_input
+from tvmmobile.networks.preprocessing import Preprocessing
 
 Plane = npt.NDArray[np.uint8]
 RGB, BGR, RGBA, BGRA, NV21, NV12, YUV420 = range(1, 8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tvmmobile import __version__
 from tvmmobile.graph.network import lower
 from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, Port, interface_version, prefix_of
+from tvmmobile.networks.preprocessing import Preprocessing
 
 VARIANT = "mobilenet_v1_0.25_128"
 STEM = f"{VARIANT}_float32_t4"
@@ -29,15 +30,15 @@ def description(threads: int = THREADS) -> Description:
     return Description(prefix_of(VARIANT), VARIANT, __version__, "cortex-a72", threads, (Port("input", "NCHW"),), (Port("output", "NC"),))
 
 
-def write_guest(folder: Path, target: Mapping[str, Any] = TARGET) -> Any:
-    """All files that `compile --format c --archive` would write to `folder`; returns the lowered network."""
+def write_guest(folder: Path, target: Mapping[str, Any] = TARGET, image: Preprocessing | None = None) -> Any:
+    """All files that `compile --format c --archive` would write to `folder`; returns the lowered network. With `image` it takes images."""
     folder.mkdir(parents=True, exist_ok=True)
     torch_network = two_blocks()
     network = prepared(torch_network, SHAPE)
     kernels = kernels_of(network, threads=THREADS)
     module = lower(network, kernels)
     separate = frozenset(kernel.task.symbol for kernel in kernels)
-    written = write_library(module, target, description(), folder / f"{STEM}.so", True, separate)
+    written = write_library(module, target, replace(description(), image=image), folder / f"{STEM}.so", True, separate)
     image = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
     with torch.no_grad():
         output = torch_network(torch.from_numpy(image)).numpy()

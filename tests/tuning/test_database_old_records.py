@@ -15,7 +15,7 @@ from tvmmobile.kernels.function import kernel_function
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.records import Identity, Record
+from tvmmobile.tuning.records import Identity, Record, encoded, read_line
 from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.tuner import assign, make_strategy
 
@@ -69,3 +69,24 @@ def test_old_records_of_a_neighbour_are_passed_over(database: Database) -> None:
     neighbour = replace(TASK, region=(replace(TASK.region[0], height=15),))  # type: ignore[type-var]
     chosen = choose(neighbour, None, database, TARGET)
     assert kernel_function(neighbour, chosen.schedule, None) is not None
+
+
+#: A line of the first log that was committed; records have got more fields since.
+FIRST = (
+    b'{"v":1,"name":"dw_112x112_32_k3x3s1x1p1.1.1.1_relu6_float32_t1","task":{"region":[{"kind":"conv2d","height":112,"width":112,'
+    b'"in_channels":32,"out_channels":32,"kernel":[3,3],"padding":[1,1,1,1],"groups":32,"clamp":[0.0,6.0]}],"dtype":"float32","threads":1},'
+    b'"schedule":{"template":"depthwise","version":1,"knobs":{"rows":1,"columns":7,"order":0,"axis":0}},"latency_us":638.6244,'
+    b'"device":"pi4-virtual","model":"0a814f61ffe24260","tvm":"0.27.0.post1","when":"2026-11-20T08:23:31+00:00","cycles":1149524}'
+)
+
+
+def test_the_first_records_are_read() -> None:
+    line = read_line(FIRST)
+    (record,) = line.records
+    assert (record.latency_us, record.cycles, record.terms_us, record.again) == (638.6244, 1149524, (), False)
+    assert line.identity == Identity("pi4-virtual", Origin("modelled", "0a814f61ffe24260"), "0.27.0.post1")
+    assert read_line(encoded(line.identity, record).encode()) == line
+
+
+def test_a_field_of_a_newer_version_is_ignored() -> None:
+    assert read_line(FIRST.replace(b'"cycles"', b'"colour":"red","cycles"')) == read_line(FIRST)

@@ -11,8 +11,9 @@ from tvmmobile.accuracy.evaluation import Subject, batches, context_for, evaluat
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile, ImageResult, evaluation_of, write_evaluation
 from tvmmobile.accuracy.labelled import LabelledImage, evenly_spaced, read_folder
 from tvmmobile.accuracy.original import original_of
-from tvmmobile.accuracy.preprocess import Preprocessing, check_image
+from tvmmobile.accuracy.preprocess import check_image
 from tvmmobile.devices.protocol import Device
+from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores

@@ -20,10 +20,11 @@ from tvmmobile.accuracy.classes import most_likely
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, ImageResult
 from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, plain
 from tvmmobile.accuracy.original import Original, compute_of
-from tvmmobile.accuracy.preprocess import Preprocessing, read_input
+from tvmmobile.accuracy.preprocess import read_input
 from tvmmobile.devices.protocol import MEASURED, DeviceProfile
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.kernels.reference import relative_error
+from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, failure_of, succeeded
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library

@@ -1,8 +1,4 @@
-"""From an image or an array on disk to what a network takes: NCHW float32, normalised as timm does it for `mobilenetv1_100`.
-
-timm (timm/models/efficientnet.py): bicubic, crop fraction 0.875, and for `mobilenetv1_100.ra4_e3600_r224_in1k` mean and standard deviation
-0.5 of [0, 1], as in TensorFlow's MobileNets. Other weights may want ImageNet's own: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
-"""
+"""From an image or an array on disk to what a network takes: NCHW float32, normalised as timm does it for `mobilenetv1_100`."""
 
 from __future__ import annotations
 
@@ -17,46 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.system.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Array = npt.NDArray[np.float32]
-Triple = tuple[float, float, float]
-#: The middle of the image that the network sees, as a share of the shorter side.
-CROP_FRACTION = 0.875
 _IMAGE_CHANNELS = 3
-HALVES: Triple = (0.5, 0.5, 0.5)
 #: Pillow's modes of at most 8 bits a channel: what is brighter than 255 elsewhere would be cut off without a word.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What is done to an image.
-
-    Attributes:
-        side: of the network's input, in pixels.
-        mean, std: of the channels red, green, blue, on the scale [0, 1].
-        resize: scale and crop; else the image must be `side` by `side`.
-        channels: of the network's input; only one of 3 takes an image.
-    """
-
-    side: int
-    mean: Triple = HALVES
-    std: Triple = HALVES
-    resize: bool = True
-    channels: int = 3
-
-    @property
-    def shorter_side(self) -> int:
-        """What the shorter side is scaled to before the middle is cut out."""
-        return int(self.side / CROP_FRACTION)
-
-    def __str__(self) -> str:
-        shape = f"shorter side to {self.shorter_side} (bicubic), middle {self.side}×{self.side}, " if self.resize else ""
-        return f"{shape}RGB in [0, 1], minus {_words(self.mean)}, over {_words(self.std)}"
 
 
 @dataclass(frozen=True)
@@ -185,7 +151,3 @@ def _from_image(image: Image, source: str, preprocessing: Preprocessing) -> Inpu
     normalised = (pixels - np.asarray(preprocessing.mean, np.float32)) / np.asarray(preprocessing.std, np.float32)
     array = np.ascontiguousarray(normalised.transpose(2, 0, 1)[np.newaxis], np.float32)
     return Input(array, f"{source}, {width}×{height}; {preprocessing}")
-
-
-def _words(triple: Triple) -> str:
-    return f"{triple[0]:g}" if len(set(triple)) == 1 else f"({', '.join(f'{value:g}' for value in triple)})"

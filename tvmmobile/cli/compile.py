@@ -25,12 +25,16 @@ def compile_libraries(
     dump_ir: options.DumpIr = None,
     library_format: options.Format = "vm",
     archive: options.Archive = False,
+    image: options.Image = False,
+    mean: options.ImageMean = None,
+    std: options.ImageStd = None,
 ) -> None:
     """Compile a network for a device from its tuning logs, without the device.
 
     Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Kernels without records use the
     nearest shape's schedule.
     """
+    from tvmmobile.cli.images import normalisation_for
     from tvmmobile.cli.progress import Shown, errors
     from tvmmobile.pipeline.compile import compile_models
     from tvmmobile.results.report.wording import fallback_sentence
@@ -38,7 +42,7 @@ def compile_libraries(
 
     options.check_target(target)
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
-    form: Any = {"format": library_format, "archive": archive}
+    form: Any = {"format": library_format, "archive": archive, "image": normalisation_for(image, mean, std)}
     libraries = compile_models(models, device, threads=threads, out=out, logs=logs, dump_ir=dump_ir, dask=dask, **form, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)

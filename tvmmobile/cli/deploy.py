@@ -1,4 +1,4 @@
-"""`tvmmobile deploy`: compiled libraries, and the runtime they need, on registered boards."""
+"""`tvmmobile deploy`: compiled libraries, and what they need, on registered boards."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ def deploy(
         str | None,
         typer.Option("--to", metavar="DIR", help="Target directory on the board; default: one removed together with the device."),
     ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Run each library on every board, and compare with its reference.")] = False,
 ) -> None:
-    """Copy compiled libraries to every board of a device, with TVM's runtime for your own programs.
+    """Copy compiled libraries to every board of a device, with what they need there.
 
+    That is TVM's runtime for your own programs or, for C libraries, a program that runs one on its reference input and compares.
     Files are compared by SHA-256; unchanged ones are not sent again.
     """
     from tvmmobile.cli.progress import Shown
     from tvmmobile.pipeline.deploy import deploy as run
     from tvmmobile.results.report.wording import plural
 
-    for done in run(libraries, device, to, Shown()):
+    for done in run(libraries, device, to, Shown(), verify=verify):
         sent = f"{plural(len(done.pushed), 'file')} pushed ({done.pushed_bytes / 1e6:.1f} MB)" if done.pushed else "nothing has changed"
-        typer.echo(f"{done.board}: {sent}")
+        typer.echo(f"{done.board}: {sent}" + ("; every library agrees with its reference" if verify else ""))
         for library in done.libraries:
             typer.echo(f"  {done.folder}/{library.path.name}" + ("" if library.path.name in done.pushed else " (unchanged)"))
-        first = done.libraries[0].path
-        command = shlex.join([*done.program, "./classify", f"{done.folder}/{first.name}", "INPUT.f32"])
-        typer.echo(f"On the board, with your own program, such as examples/deploy/classify.cc:\n  {command}")
-    typer.echo(f"From this machine, with an image:\n  {shlex.join(['tvmmobile', 'run', str(first), 'IMAGE', '--device', device])}")
+        first = done.libraries[0]
+        for is_c, one in {each.is_c: each for each in reversed(done.libraries)}.items():
+            said = "against its reference" if is_c else "with your own program, such as examples/deploy/classify.cc"
+            typer.echo(f"On the board, {said}:\n  {shlex.join(done.words(one))}")
+    typer.echo(f"From this machine, with an image:\n  {shlex.join(['tvmmobile', 'run', str(first.path), 'IMAGE', '--device', device])}")

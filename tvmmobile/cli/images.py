@@ -1,4 +1,4 @@
-"""What `run` and `evaluate` have in common: one library that the device can run, and what is done to images."""
+"""What verbs have in common that take images: one library that the device can run, and what is done to images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tvmmobile.accuracy.preprocess import Preprocessing, Triple
     from tvmmobile.devices.protocol import DeviceProfile
+    from tvmmobile.networks.preprocessing import Normalisation, Preprocessing, Triple
     from tvmmobile.running.library import Library
 
 LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="Compiled library.")]
@@ -38,7 +38,7 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
 
 def preprocessing_for(library: Library, mean: str, std: str, no_resize: bool) -> Preprocessing:
     """What is done to an image before the library gets it; raises `UserError` for a --mean or --std that is neither a number nor three."""
-    from tvmmobile.accuracy.preprocess import Preprocessing
+    from tvmmobile.networks.preprocessing import Preprocessing
     from tvmmobile.system.errors import UserError
 
     spec = library.spec
@@ -46,6 +46,19 @@ def preprocessing_for(library: Library, mean: str, std: str, no_resize: bool) ->
     if 0.0 in preprocessing.std:
         raise UserError(f"--std {std} divides by zero.", "Give the channels' standard deviation, such as 0.5.")
     return preprocessing
+
+
+def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normalisation | None:
+    """What a library that takes images does to pixels, None for one that does not; raises `UserError` as `preprocessing_for` does."""
+    from tvmmobile.networks.preprocessing import Normalisation
+    from tvmmobile.system.errors import UserError
+
+    if image:
+        return Normalisation(_triple("--mean", "0.5" if mean is None else mean), _triple("--std", "0.5" if std is None else std))
+    for option, value in (("--mean", mean), ("--std", std)):
+        if value is not None:
+            raise UserError(f"{option} is for libraries that take images.", "Give --image as well.")
+    return None
 
 
 def _triple(option: str, text: str) -> Triple:

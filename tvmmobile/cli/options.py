@@ -65,6 +65,11 @@ Format = Annotated[
     ),
 ]
 Archive = Annotated[bool, typer.Option("--archive", help="With --format c: write the static library (.a) too.")]
+Image = Annotated[bool, typer.Option("--image", help="With --format c: take RGB images and camera frames too, and rank classes.")]
+ImageMean = Annotated[str | None, typer.Option("--mean", metavar="R,G,B", help="With --image: per-channel mean to subtract; default: 0.5.")]
+ImageStd = Annotated[
+    str | None, typer.Option("--std", metavar="R,G,B", help="With --image: per-channel standard deviation to divide by; default: 0.5.")
+]
 RequireHardware = Annotated[bool, typer.Option("--require-hardware", help="Exit with code 3 if the device is a virtual board.")]
 
 Dask = Annotated[

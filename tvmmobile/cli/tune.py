@@ -46,6 +46,9 @@ def tune(
     dump_ir: options.DumpIr = None,
     library_format: options.Format = "vm",
     archive: options.Archive = False,
+    image: options.Image = False,
+    mean: options.ImageMean = None,
+    std: options.ImageStd = None,
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Search strategy: evolution, climb or random.")] = "evolution",
 ) -> None:
     """Find fast schedules for a network's kernels on a device, and compile, verify, time and report the network.
@@ -53,6 +56,7 @@ def tune(
     Without --alpha and --resolution: the published variants (MobileNet v1: the paper's 16). Interrupt it at any time: finished trials are
     kept, and the same command resumes from there.
     """
+    from tvmmobile.cli.images import normalisation_for
     from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
     from tvmmobile.pipeline.tune import check_strategy, plan_tuning
@@ -66,7 +70,7 @@ def tune(
     options.check_target(target)
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
     chosen: Any = {"trials": trials, "threads": threads, "out": out, "logs": logs, "fresh": fresh, "dump_ir": dump_ir, "dask": dask}
-    chosen |= {"format": library_format, "archive": archive}
+    chosen |= {"format": library_format, "archive": archive, "image": normalisation_for(image, mean, std)}
     if dry_run:
         _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
         return

@@ -18,13 +18,13 @@ from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
 from tvmmobile.system.toolchain import Toolchain, toolchain
 
-FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden")
+#: Images are scaled to the bit: no product is added before it is rounded.
+FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 #: A device's: no C library, and atomic instructions of the base architecture in place.
 DEVICE_FLAGS = ("-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
 _LINK_OPTIONS = ("--strip-debug", "-z,noexecstack", "--hash-style=both")
 #: Nothing may be missing.
 _DEVICE_LINK_OPTIONS = ("-z,defs",)
-FUNCTIONS = ("describe", "init", "run", "free", "message")
 #: In assembly, read-only and from a cache line on.
 _WEIGHTS = """    .section .rodata.weights, "a"
     .balign 64
@@ -77,7 +77,7 @@ def write_library(
     with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as name:
         folder = Path(name)
         layout = write_sources(module, target, description, folder, separate)
-        _link(folder, tools, description.prefix, path.name)
+        _link(folder, tools, description, path.name)
         write_bytes(path, (folder / "model.so").read_bytes())
         if archive:
             write_bytes(path.with_suffix(".a"), (folder / "model.a").read_bytes())
@@ -108,13 +108,14 @@ def write_sources(
     return layout
 
 
-def _link(folder: Path, tools: Toolchain, prefix: str, soname: str) -> None:
-    """Make `model.so` and `model.a` in `folder`; of their symbols only `prefix`_… are seen."""
+def _link(folder: Path, tools: Toolchain, description: Description, soname: str) -> None:
+    """Make `model.so` and `model.a` in `folder`; of their symbols only the description's functions are seen."""
     model, weights, whole = (folder / name for name in ("model.o", "weights.o", "all.o"))
     tools.compiled(folder / "model.c", model, (*FLAGS, *(DEVICE_FLAGS if tools.device else ())), (folder, RUNTIME.parent))
     tools.compiled(folder / "weights.S", weights, (), (folder,))
     tools.merged((model, folder / "kernels.o", weights, *instead_of_libc(tools)), whole)
-    whole.write_bytes(localised(whole.read_bytes(), {f"{prefix}_{function}" for function in FUNCTIONS}))
+    seen = {f"{description.prefix}_{function}" for function in description.functions}
+    whole.write_bytes(localised(whole.read_bytes(), seen))
     options = (*_LINK_OPTIONS, *(_DEVICE_LINK_OPTIONS if tools.device else ()), f"-soname,{soname}")
     run_tool(tools.shared((whole,), folder / "model.so", options), f"Linking {soname}", tools.remedy)
     tools.archived(whole, folder / "model.a")

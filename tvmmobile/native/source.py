@@ -9,13 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tvmmobile.native.layout import Layout
 from tvmmobile.native.memory import ALIGNMENT
 from tvmmobile.native.parts import CutKernel
 from tvmmobile.native.program import Call, Program
+from tvmmobile.networks.preprocessing import Preprocessing
 
 _HERE = Path(__file__).parent
 INTERFACE, RUNTIME = _HERE / "interface.h", _HERE / "runtime.c"
+_IMAGES = _HERE / "image.h"
+#: Of every library, and of those that take images.
+FUNCTIONS = ("describe", "init", "run", "free", "message")
+IMAGE_FUNCTIONS = ("image_workspace", "run_image", "top")
 #: What the axes of tensors are, by how many there are.
 LAYOUTS = {2: "NC", 4: "NCHW"}
 
@@ -46,6 +53,7 @@ class Description:
         core: that its kernels were tuned for.
         threads: that the work is divided among.
         inputs, outputs: in the caller's order.
+        image: what is done to images, if the library takes them for its only input, `[1, 3, side, side]` of float32.
     """
 
     prefix: str
@@ -55,6 +63,12 @@ class Description:
     threads: int
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    image: Preprocessing | None = None
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """What the library shows, without the prefix."""
+        return FUNCTIONS if self.image is None else (*FUNCTIONS, *IMAGE_FUNCTIONS)
 
 
 def prefix_of(name: str) -> str:
@@ -70,7 +84,7 @@ def header_text(description: Description) -> str:
 #ifndef {guard}
 #define {guard}
 
-{INTERFACE.read_text(encoding="utf-8")}
+{INTERFACE.read_text(encoding="utf-8")}{_image_types(description)}
 #ifdef __cplusplus
 extern "C" {{
 #endif
@@ -86,13 +100,39 @@ int {prefix}_run(tvmmobile_instance *instance, const void *const *inputs, void *
 int {prefix}_free(tvmmobile_instance *instance);
 /* What an error code means, in a sentence. */
 const char *{prefix}_message(int code);
-
+{_image_functions(description)}
 #ifdef __cplusplus
 }}
 #endif
 
 #endif
 """
+
+
+def _image_types(description: Description) -> str:
+    """What headers of libraries that take images contain as well."""
+    return "" if description.image is None else f"\n{_IMAGES.read_text(encoding='utf-8')}"
+
+
+def _image_functions(description: Description) -> str:
+    """The declarations that those have more."""
+    image, prefix = description.image, description.prefix
+    if image is None:
+        return ""
+    return f"""
+/* Bytes that run_image needs for images of up to this size, workspace_bytes included; 0 if it takes none of this size. */
+size_t {prefix}_image_workspace(uint32_t width, uint32_t height);
+/* As run, for an image: shorter side to {image.shorter_side} (bicubic), middle {image.side}x{image.side}, set upright;
+   red, green, blue in [0, 1] minus {_listed(image.mean)}, over {_listed(image.std)}. */
+int {prefix}_run_image(tvmmobile_instance *instance, const tvmmobile_image *image, void *const *outputs,
+    void *workspace, size_t workspace_bytes, uint32_t threads);
+/* The `wanted` largest of `count` scores, largest first, of equal ones the first. */
+int {prefix}_top(const float *scores, uint32_t count, tvmmobile_class *classes, uint32_t wanted);
+"""
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def cmake_text(library: str) -> str:
@@ -117,6 +157,7 @@ def source_text(
     description: Description, program: Program, kernels: Mapping[str, CutKernel], layout: Layout, separate: frozenset[str]
 ) -> str:
     """The C file of a library; `separate` are kernels whose parts write different outputs, and need not wait for each other."""
+    image = description.image
     lines = [
         f"/* {description.name}: its kernels in order. */",
         f'#include "{description.prefix}.h"',
@@ -129,8 +170,8 @@ def source_text(
     for kernel, call in {call.symbol: (kernels[call.symbol], call) for call in program.calls}.values():
         pointers = ", ".join(["const void *"] * len(call.arguments) + ["void *"] * 3)
         lines += [f"extern void {part.symbol}({pointers}, int32_t, int32_t);" for part in kernel.parts]
-    lines.append("")
-    rows = []
+    lines += ["", *_described(description, program, layout), *([] if image is None else _image_lines(image)), ""]
+    rows = [] if image is None else ["    IMAGE_STEP_LIST"]
     for number, call in enumerate(program.calls):
         kernel = kernels[call.symbol]
         apart = call.symbol in separate and len(kernel.parts) > 1 and not kernel.shared_bytes
@@ -139,9 +180,17 @@ def source_text(
             lines += _step(name, part.symbol, list(_arguments(program, layout, number, call, kernel)))
             by_last, ends = apart and not part.extent, not apart or place + 1 == len(kernel.parts)
             rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}}},")
-    lines += ["", "static const Step steps[] = {", *rows, "};", f"#define STEPS {len(rows)}u", ""]
-    lines += [*_described(description, program, layout), "", '#include "runtime.c"', ""]
-    return "\n".join(lines)
+    lines += ["", "static const Step steps[] = {", *rows, "};", "#define STEPS ((uint32_t)(sizeof steps / sizeof *steps))", ""]
+    return "\n".join([*lines, '#include "runtime.c"', *([] if image is None else ['#include "image.c"']), ""])
+
+
+def _image_lines(image: Preprocessing) -> Iterator[str]:
+    """What scaling.c is compiled for; floats to the bit."""
+    yield f"#define IMAGE_SIDE {image.side}"
+    yield f"#define IMAGE_SHORTER {image.shorter_side}"
+    for name, values in (("mean", image.mean), ("std", image.std)):
+        yield f"static const float image_{name}[] = {{{', '.join(float(np.float32(value)).hex() for value in values)}}};"
+    yield '#include "scaling.c"'
 
 
 def _step(name: str, symbol: str, arguments: Sequence[str]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.loading import files_of, load_again
+from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.running.manifest import MANIFEST_VERSION, VM, C
 from tvmmobile.schedules import template_for
@@ -61,6 +62,7 @@ class VariantJob:
         machine: the device's core.
         form: what the library is for, one of `FORMS`.
         archive: write a static library as well.
+        image: let a C library take images too, normalised like this.
     """
 
     model: Model
@@ -75,6 +77,7 @@ class VariantJob:
     machine: Machine = BASELINE
     form: str = VM
     archive: bool = False
+    image: Normalisation | None = None
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""
@@ -140,13 +143,12 @@ def variant_job(
     precision: Precision = FLOAT32,
     form: str = VM,
     archive: bool = False,
+    image: Normalisation | None = None,
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
-    twin = twin_identity(profile)
-    return VariantJob(
-        model, precision.name, threads, identity, tuple(logs), profile.target, out, dump_dir, twin, profile.machine, form, archive
-    )
+    place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
+    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image)
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
@@ -322,9 +324,15 @@ def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]
     inputs, outputs = (
         (Port(name, LAYOUTS.get(len(shape), "")),) for name, shape in (("input", spec.input_shape), ("output", spec.output_shape))
     )
-    description = Description(prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]), job.threads, inputs, outputs)
+    names = (prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]))
+    image = None if job.image is None else Preprocessing(spec.resolution, job.image.mean, job.image.std)
+    description = Description(*names, job.threads, inputs, outputs, image)
     written = write_library(planned.lowered(), job.target, description, job.library.path, job.archive, planned.separate)
-    return {"format": C, "c": {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}}
+    details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}
+    if image is not None:
+        numbers = {"side": image.side, "shorter_side": image.shorter_side, "mean": image.mean, "std": image.std}
+        details["image"] = {"resampling": "bicubic", **numbers}
+    return {"format": C, "c": details}
 
 
 def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:

@@ -8,6 +8,7 @@ from typing import overload
 
 from tvmmobile.devices.protocol import Device
 from tvmmobile.networks.model import Model
+from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.listener import QUIET, Listener
@@ -31,6 +32,7 @@ def compile_models(
     dump_ir: str | Path | None = ...,
     format: str = ...,
     archive: bool = ...,
+    image: Normalisation | None = ...,
     dask: str | None = ...,
     listener: Listener = ...,
 ) -> CompiledLibrary: ...
@@ -47,6 +49,7 @@ def compile_models(
     dump_ir: str | Path | None = ...,
     format: str = ...,
     archive: bool = ...,
+    image: Normalisation | None = ...,
     dask: str | None = ...,
     listener: Listener = ...,
 ) -> list[CompiledLibrary]: ...
@@ -62,6 +65,7 @@ def compile_models(
     dump_ir: str | Path | None = None,
     format: str = VM,  # noqa: A002
     archive: bool = False,
+    image: Normalisation | None = None,
     dask: str | None = None,
     listener: Listener = QUIET,
 ) -> CompiledLibrary | list[CompiledLibrary]:
@@ -76,6 +80,7 @@ def compile_models(
         dump_ir: where to write the module after each graph pass.
         format: `vm` for TVM's virtual machine, `c` for a library and a C header that need nothing else.
         archive: write C libraries as static ones too.
+        image: let C libraries take images too, with pixels normalised like this.
         dask: address of a Dask scheduler whose workers compile.
 
     Returns:
@@ -88,7 +93,7 @@ def compile_models(
         raise UserError(f"--logs {logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     folder = scratch_folder("libraries") if out is None else Path(out)
     dump = None if dump_ir is None else Path(dump_ir)
-    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive)
+    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive, image)
     jobs = request.jobs(models, device_of(device).profile)
     with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]

@@ -1,4 +1,4 @@
-"""Libraries → the boards of a registered device, with TVM's runtime for programs of the user's own."""
+"""Libraries → the boards of a registered device, with what programs of the user's own, or a check in place, need besides."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from pathlib import Path
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import connected, described
-from tvmmobile.devices.board.hardware import profile_of
-from tvmmobile.devices.board.install import program_words, push_files, runtime_files
-from tvmmobile.devices.board.registered import DeviceFile
+from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
+from tvmmobile.devices.board.install import RUNTIME_FOLDER, make_directory, program_words, push_files, runtime_files
+from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
+from tvmmobile.devices.board.remote import Remote
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
+from tvmmobile.pipeline.stages import agreement, disagreement, failure_of, session_timeout_s
+from tvmmobile.running.bench import started_agents
 from tvmmobile.running.library import Library, find_libraries
-from tvmmobile.running.manifest import VM
-from tvmmobile.system.errors import UserError
+from tvmmobile.running.measure import MeasureError
+from tvmmobile.running.networks import checker
+from tvmmobile.system.errors import Disagreement, UserError
+
+_CHECK = f"{RUNTIME_FOLDER}/check"
+#: What `check` ends with where a library runs and computes something else (check.c).
+_DISAGREES = 5
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,17 @@ class Deployment:
     pushed_bytes: int
     program: tuple[str, ...]
 
+    def words(self, library: Library) -> list[str]:
+        """What runs a library on the board: a C library on its reference input, another one with `classify`, a program of the user's."""
+        place = f"{self.folder}/{library.path.name}"
+        if library.is_c:
+            return [*self.program, f"{self.folder}/{_CHECK}", place, library.manifest()["c"]["prefix"]]
+        return [*self.program, "./classify", place, "INPUT.f32"]
 
-def deploy(paths: Sequence[str | Path], device: str = "pi4", to: str | None = None, listener: Listener = QUIET) -> list[Deployment]:
+
+def deploy(
+    paths: Sequence[str | Path], device: str = "pi4", to: str | None = None, listener: Listener = QUIET, *, verify: bool = False
+) -> list[Deployment]:
     """Copy compiled libraries to every board of a device; files that are there already are not sent again.
 
     Args:
@@ -48,10 +65,12 @@ def deploy(paths: Sequence[str | Path], device: str = "pi4", to: str | None = No
         device: the name of a registered one.
         to: a folder on the board; without it, one that is removed together with the device.
         listener: hears what takes long, and of libraries for another core.
+        verify: run each library on each board on its reference input, and compare.
 
     Raises:
         UserError: the device is virtual, or a library cannot run on it.
         DeviceUnavailable: a board cannot be reached.
+        Disagreement: a library does not run on a board, or does not compute what PyTorch computes; it stays where it is.
     """
     board = device_of(device)
     file: DeviceFile | None = getattr(board, "file", None)
@@ -64,18 +83,60 @@ def deploy(paths: Sequence[str | Path], device: str = "pi4", to: str | None = No
     if to is not None and (not to.startswith("/") or len(to.rstrip("/")) == 0):
         raise UserError(f"--to {to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models.")
     libraries = _found([Path(path) for path in paths], file, listener)
-    files = runtime_files(build_bundle(lambda sentence: listener.said(f"{sentence} …")))
-    # A manifest goes after its library: where both are, they belong together.
-    for library in libraries:
-        files |= {path.name: path for path in (library.path, library.manifest_path)}
+    files = _files(libraries, listener)
     deployed = []
     for place in file.boards:
         folder = (to or f"{place.directory}/models").rstrip("/")
         with connected(place.address) as remote:
+            if to is None:
+                make_directory(remote, place.directory)
             pushed = tuple(push_files(remote, folder, files))
-        sent, program = sum(files[name].stat().st_size for name in pushed), (*place.runner, *program_words(folder))
-        deployed.append(Deployment(described(place.address), folder, tuple(libraries), pushed, sent, program))
+            sent, program = sum(files[name].stat().st_size for name in pushed), (*place.runner, *program_words(folder))
+            done = Deployment(described(place.address), folder, tuple(libraries), pushed, sent, program)
+            for library in libraries if verify else ():
+                if library.is_c:
+                    _check_there(remote, done, library)
+        if verify:
+            _check_through_agents(file, place, [library for library in libraries if not library.is_c])
+        deployed.append(done)
     return deployed
+
+
+def _files(libraries: Sequence[Library], listener: Listener) -> dict[str, Path]:
+    """What goes to the board, by its place in the folder; a manifest after what it describes: where it is, they belong together."""
+    kinds = {library.is_c for library in libraries}
+    files = runtime_files(build_bundle(lambda sentence: listener.said(f"{sentence} …")), tvm=False in kinds)
+    if True in kinds:
+        files[_CHECK] = checker()
+    for library in libraries:
+        parts = [library.path, *([library.header_path, library.reference_path] if library.is_c else []), library.manifest_path]
+        files |= {path.name: path for path in parts}
+    return files
+
+
+def _check_there(remote: Remote, deployment: Deployment, library: Library) -> None:
+    """Run a C library where it was deployed, with what was deployed; raises `Disagreement`."""
+    done = remote.run([*deployment.words(library), str(library.threads), "0"], timeout_s=session_timeout_s(library))
+    if done.status == _DISAGREES:
+        raise disagreement(library, deployment.board, done.stdout.splitlines()[1])
+    if done.status != 0:
+        said = (done.stderr.strip() or f"status {done.status}").splitlines()[-1]
+        core = library.manifest()["target"]["mcpu"]
+        raise Disagreement(f"{library.path.name} does not run on {deployment.board}: {said}.", f"It was compiled for {core}.")
+
+
+def _check_through_agents(file: DeviceFile, place: RegisteredBoard, libraries: Sequence[Library]) -> None:
+    """Run libraries of TVM's virtual machine on a board, in sessions of its agent; raises `Disagreement`."""
+    if not libraries:
+        return
+    with started_agents(HardwareDevice(file.model_copy(update={"boards": (place,)})), timed=False) as agents:
+        for library in libraries:
+            data, expected = library.reference()
+            try:
+                (output,) = agents.outputs(library.path, [data], library.threads, session_timeout_s(library))
+            except MeasureError as error:
+                raise failure_of(library, agents.profile, error) from error
+            agreement(library, output, expected, described(place.address))
 
 
 def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[Library]:
@@ -89,8 +150,8 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
         twins = [other.path for other in found if other.path.name == library.path.name]
         if len(twins) > 1:
             raise UserError(f"{twins[0]} and {twins[1]} have the same name.", "Deploy them into different folders with --to.")
-        if library.manifest().get("format", VM) != VM:
-            raise UserError(f"{library.path} is a C library, which needs no runtime.", "Copy it to the board as it is.")
+        if library.is_c and not library.header_path.is_file():
+            raise UserError(f"{library.header_path} does not exist.", "Compile the library again: tvmmobile compile --format c")
         core = library.manifest()["target"]["mcpu"]
         if core != profile.mcpu:
             listener.said(f"note: {library.path.name} was compiled for {core}; {file.name} has {profile.mcpu}.")

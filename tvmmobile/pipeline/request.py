@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
+from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.build import VariantJob, variant_job
 from tvmmobile.running.manifest import FORMS, VM, C
 from tvmmobile.system.errors import UserError
@@ -43,6 +45,7 @@ class Request:
         logs: whose records count.
         dump_ir: where to dump modules.
         archive: write static libraries as well.
+        image: let C libraries take images too, normalised like this.
     """
 
     threads: int
@@ -51,20 +54,33 @@ class Request:
     dump_ir: Path | None = None
     form: str = VM
     archive: bool = False
+    image: Normalisation | None = None
 
     def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
         """One job per network; raises `UserError` for all that can be seen to be wrong before any work."""
         check_threads(self.threads, profile)
         if self.form not in FORMS:
             raise UserError(f"format {self.form!r} is not known.", f"Give --format one of: {', '.join(FORMS)}.")
-        if self.archive and self.form != C:
-            raise UserError("--archive is for C libraries.", "Give --format c as well.")
+        for option, given in (("--archive", self.archive), ("--image", self.image)):
+            if given and self.form != C:
+                raise UserError(f"{option} is for C libraries.", "Give --format c as well.")
         check_writable(self.out, "--out")
         if self.dump_ir is not None:
             check_writable(self.dump_ir, "--dump-ir")
         toolchain(profile.target)
         place = (self.out, self.threads, self.dump_ir)
-        return [variant_job(model, profile, self.logs.all, *place, form=self.form, archive=self.archive) for model in models_of(models)]
+        found = models_of(models)
+        for model in found if self.image else []:
+            _check_takes_images(model)
+        job = partial(variant_job, form=self.form, archive=self.archive, image=self.image)
+        return [job(model, profile, self.logs.all, *place) for model in found]
+
+
+def _check_takes_images(model: Model) -> None:
+    """Raises `UserError` for a network whose input is not of three channels."""
+    shape = model.spec.input_shape
+    if shape[1] != 3:
+        raise UserError(f"{model.spec.variant} takes {shape[1]} channels, and images have 3.", "Leave out --image.")
 
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile, Watch
 from tvmmobile.graph.precision import precision_named
@@ -179,14 +181,24 @@ def bench_library(job: BenchJob) -> VariantResult:
         run = job.agents.measure_network(library.path, data, session_timeout_s(library), job.timing)
     except MeasureError as error:
         raise failure_of(library, device, error) from error
-    difference = relative_error(run.output, expected)
-    if not difference <= precision_named(library.dtype).network_tolerance:
-        raise Disagreement(
-            f"{library.path.name} disagrees with {_judge(manifest)} on {device.name}: error {difference:.2g} of the output's largest "
-            "magnitude.",
-            "One of its kernels is wrong for this input; please report this with the manifest.",
-        )
+    difference = agreement(library, run.output, expected, device.name)
     return _result(library, manifest, run, difference, records_compare(manifest, device))
+
+
+def agreement(library: Library, output: npt.NDArray[Any], expected: npt.NDArray[Any], place: str) -> float:
+    """How far a library's output is from its reference's, of that one's largest magnitude; raises `Disagreement` if it is too far."""
+    difference = relative_error(output, expected)
+    if not difference <= precision_named(library.dtype).network_tolerance:
+        raise disagreement(library, place, f"error {difference:.2g} of the output's largest magnitude")
+    return difference
+
+
+def disagreement(library: Library, place: str, how: str) -> Disagreement:
+    """What to say of a library that does not compute what it should."""
+    return Disagreement(
+        f"{library.path.name} disagrees with {_judge(library.manifest())} on {place}: {how}.",
+        "One of its kernels is wrong for this input; please report this with the manifest.",
+    )
 
 
 def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall], comparable: bool = True) -> tuple[KernelResult, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.build import VariantJob
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.doubts import doubted, measure_again
@@ -136,6 +137,7 @@ def tune(
     dump_ir: str | Path | None = None,
     format: str = VM,  # noqa: A002
     archive: bool = False,
+    image: Normalisation | None = None,
     dask: str | None = None,
     listener: Listener = QUIET,
 ) -> Results:
@@ -156,6 +158,7 @@ def tune(
         dump_ir: where to write the module after each graph pass.
         format: `c` writes C libraries with the same kernels to `out/c`, see `compile_models`; what is timed are the others.
         archive: write C libraries as static ones too.
+        image: let C libraries take images too, with pixels normalised like this.
         dask: address of a Dask scheduler whose workers do what no board of this machine does.
         listener: hears how it goes.
 
@@ -167,11 +170,11 @@ def tune(
     board, most = device_of(device), DEFAULT_TRIALS if trials is None else trials
     check_strategy(strategy)
     folder = scratch_folder("libraries") if out is None else Path(out)
-    request = _request(threads, folder, logs, fresh, dump_ir, format, archive)
+    request = _request(threads, folder, logs, fresh, dump_ir, format, archive, image)
     if most:
         check_writable(request.logs.target, "--logs")
     asked = request.jobs(models, board.profile)
-    jobs = [replace(job, form=VM, archive=False) for job in asked]
+    jobs = [replace(job, form=VM, archive=False, image=None) for job in asked]
     with ExitStack() as held:
         workers = held.enter_context(_workers(jobs, board, most, dask))
         variants = _imported(workers, jobs, listener)
@@ -226,11 +229,12 @@ def plan_tuning(
     dump_ir: str | Path | None = None,
     format: str = VM,  # noqa: A002
     archive: bool = False,
+    image: Normalisation | None = None,
     dask: str | None = None,
     listener: Listener = QUIET,
 ) -> TuningPlan:
     """What `tune` would do and raise with the same arguments; nothing is tried or written."""
-    board, request = device_of(device), _request(threads, Path(out), logs, fresh, dump_ir, format, archive)
+    board, request = device_of(device), _request(threads, Path(out), logs, fresh, dump_ir, format, archive, image)
     jobs = request.jobs(models, board.profile)
     with _workers(jobs, board, DEFAULT_TRIALS if trials is None else trials, dask) as workers:
         variants = _imported(workers, jobs, listener)
@@ -265,10 +269,17 @@ def check_strategy(name: str) -> None:
 
 
 def _request(
-    threads: int, out: Path, logs: str | Path | None, fresh: bool, dump_ir: str | Path | None, form: str, archive: bool
+    threads: int,
+    out: Path,
+    logs: str | Path | None,
+    fresh: bool,
+    dump_ir: str | Path | None,
+    form: str,
+    archive: bool,
+    image: Normalisation | None,
 ) -> Request:
     directories = log_dirs(None if logs is None else Path(logs), out if fresh else None)
-    return Request(threads, out, directories, None if dump_ir is None else Path(dump_ir), form, archive)
+    return Request(threads, out, directories, None if dump_ir is None else Path(dump_ir), form, archive, image)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.running.manifest import check_manifest, check_version, spec_of
+from tvmmobile.running.manifest import VM, C, check_manifest, check_version, spec_of
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.files import sha256_of
 
@@ -48,10 +48,20 @@ class Library:
         """Input, and the output for it."""
         return self.path.with_suffix(".reference.npz")
 
+    @property
+    def header_path(self) -> Path:
+        """The header of a C library."""
+        return self.path.with_suffix(".h")
+
     def manifest(self) -> dict[str, Any]:
         """The manifest's content."""
         content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         return content
+
+    @property
+    def is_c(self) -> bool:
+        """Whether it is a C library, not one of TVM's virtual machine."""
+        return bool(self.manifest().get("format", VM) == C)
 
     @property
     def weights(self) -> str:

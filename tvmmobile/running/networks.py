@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.codegen import built_once
 from tvmmobile.native.source import INTERFACE
 from tvmmobile.running.library import read_manifest
@@ -18,7 +19,7 @@ from tvmmobile.system.doctor import CROSS_COMPILER, require
 from tvmmobile.system.programs import run_tool
 
 MAIN = "main"
-_ADAPTER = Path(__file__).with_name("adapter.c")
+_ADAPTER, _CHECK = (Path(__file__).with_name(name) for name in ("adapter.c", "check.c"))
 _FLAGS = ("-O2", "-fPIC", "-shared", "-ldl")
 Array = npt.NDArray[Any]
 
@@ -118,9 +119,17 @@ class CNetwork:
 @functools.cache
 def adapter() -> Path:
     """`adapter.c` for devices, compiled if it is not there yet; raises `UserError` without the cross compiler."""
+    return _compiled(_ADAPTER, ".so", _FLAGS)
 
+
+def checker() -> Path:
+    """`check.c` for devices, compiled if it is not there yet: runs a C library on its reference input, where neither agent nor TVM is."""
+    return _compiled(_CHECK, "", ("-O2", f"-DTOLERANCE={FLOAT32.network_tolerance}", "-ldl", "-lpthread"))
+
+
+def _compiled(source: Path, suffix: str, flags: tuple[str, ...]) -> Path:
     def build(output: Path) -> None:
-        command = [str(require(CROSS_COMPILER)), f"-I{INTERFACE.parent}", str(_ADAPTER), *_FLAGS, "-o", str(output)]
-        run_tool(command, f"Compiling {_ADAPTER.name}", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
+        command = [str(require(CROSS_COMPILER)), f"-I{INTERFACE.parent}", str(source), *flags, "-o", str(output)]
+        run_tool(command, f"Compiling {source.name}", "Run: apt-get install -y --reinstall g++-aarch64-linux-gnu")
 
-    return built_once(_ADAPTER, ".so", _FLAGS, build, (INTERFACE,))
+    return built_once(source, suffix, flags, build, (INTERFACE,))

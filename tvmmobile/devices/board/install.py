@@ -46,7 +46,7 @@ def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progre
     folder = f"{directory}/{bundle.name}"
 
     def prepare(missing: list[str]) -> None:
-        _make_directory(remote, directory)
+        make_directory(remote, directory)
         old = 'cd "$1" && for name in agent-*; do [ "$name" = "$2" ] || rm -rf "./$name"; done; mkdir -p -m 700 "./$2"'
         remote.run(["sh", "-c", old, "sh", directory, bundle.name])
         size = sum((bundle / name).stat().st_size for name in missing)
@@ -82,8 +82,8 @@ def remove_folder(remote: Remote, directory: str) -> None:
         raise UserError(f"{directory} cannot be removed from the board: {done.stderr.strip()}.", "Remove it there by hand.")
 
 
-def _make_directory(remote: Remote, directory: str) -> None:
-    """The user's own folder on the board, readable by nobody else."""
+def make_directory(remote: Remote, directory: str) -> None:
+    """The user's own folder on the board, readable by nobody else, with our mark; raises `DeviceUnavailable` where it cannot be one."""
     script = 'if [ -e "$1" ]; then [ -f "$1/$2" ] || [ -z "$(ls -A "$1")" ] || exit 9; fi; mkdir -p -m 700 "$1" && : > "$1/$2"'
     done = remote.run(["sh", "-c", script, "sh", directory, MARK])
     if done.status == 9:
@@ -98,11 +98,14 @@ def _make_directory(remote: Remote, directory: str) -> None:
 _HASH_TIMEOUT_S = 120.0
 #: Where the runtime is below the folder of the libraries.
 RUNTIME_FOLDER = "runtime"
+#: What a program in C needs of it; `libdl` and `libpthread` are parts of newer C libraries.
+_FOR_C = (LOADER, "libc.so.6", "libdl.so.2", "libpthread.so.0")
 
 
-def runtime_files(bundle: Path) -> dict[str, Path]:
-    """What a program needs to run a library, by its place in the folder: TVM's runtime, with the loader and C library it was built for."""
-    return {f"{RUNTIME_FOLDER}/{path.name}": path for path in sorted(bundle.iterdir()) if path.name != AGENT}
+def runtime_files(bundle: Path, tvm: bool = True) -> dict[str, Path]:
+    """What a program needs, by its place in the folder: the loader and C library of our own programs and, if asked for, TVM's runtime."""
+    names = sorted(path.name for path in bundle.iterdir() if path.name != AGENT) if tvm else _FOR_C
+    return {f"{RUNTIME_FOLDER}/{name}": bundle / name for name in names}
 
 
 def program_words(folder: str) -> list[str]:

@@ -1,0 +1,127 @@
+"""How systems start and what memory they hold, as a file and as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as validated
+from sharing import markdown_table
+
+from peers.results import BenchmarkContext
+from peers.starts import PLAIN, MemoryUse, StartUp
+from peers.systems import OURS_KEYS
+from tvmmobile.system.errors import UserError
+
+FORMAT = 1
+
+_METHOD = """\
+From a program that has nothing of a network in memory to the first result, on one thread of {board} ({cpu}, timing model
+`{model}`). Instructions and pages are counted under QEMU; milliseconds are **modelled**; nothing was measured on hardware.
+`./scripts/start_up` wrote this page; [{stem}.json]({stem}.json) has the figures. The networks are MobileNet v1, float32, batch 1. All
+systems have the same weights, and every result was compared with PyTorch's.
+
+The programs are those of [benchmarks.md](benchmarks.md): the vendors' AArch64 wheels in Python, TVM's Relax VM, and our C library through
+ctypes. The last line is the C library in a program in C (`scripts/peers/load_and_run.c`): `dlopen`, three symbols, `init`, `run`.
+"""
+_START = """\
+## Instructions to the first result
+
+*Imports* is what the systems' Python modules execute when they are imported; Python, NumPy and ctypes are there before. *Load and first
+run* begins after them: the network is read from its file, a session is made, and the network runs once; LiteRT's caller turns the image
+to NHWC there. Instructions of all threads of the process count. The kernel's do not: reading files and faulting pages in takes time that
+is neither counted nor modelled.
+"""
+_MEMORY = """\
+## Memory
+
+Pages of 4 KiB that a process uses: a page counts from when an instruction in it runs, or reads or writes it, or `read` fills it, until it
+is unmapped or given back (`munmap`, `madvise`, `brk`). Code, stack and heap count, and so do pages of files that processes share, such as
+our weights and the C library's code. QEMU's own memory does not. Linux reports somewhat more as resident: with a file's page it maps
+neighbours that the process never uses.
+
+*Whole process* is the most from its start to the first result, Python included; *loading adds* is the most above what it held before it
+loaded the network. *Beyond the need* is the whole process without the weights as packed and the workspace; {bound} MiB are allowed.
+"""
+MIB = 1 << 20
+#: What a program in C may hold besides weights and workspace.
+BEYOND_BYTES = 2 * MIB
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class StartReport:
+    """Everything that the file holds; `context` has a title for every key."""
+
+    context: BenchmarkContext
+    starts: tuple[StartUp, ...]
+    memory: tuple[MemoryUse, ...]
+
+
+def to_text(report: StartReport) -> str:
+    """The JSON file."""
+    return json.dumps({"version": FORMAT, **asdict(report)}, indent=1, allow_nan=False) + "\n"
+
+
+def from_file(path: Path) -> StartReport:
+    """What `to_text` made; raises `UserError` where it is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("version") != FORMAT:
+            raise ValueError("another version")
+        return StartReport(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}.", "Write it again: ./scripts/start_up") from error
+
+
+def page(report: StartReport, stem: str) -> str:
+    """The document."""
+    (facts,) = report.context.boards.values()
+    parts = [
+        "# Start-up and memory, compared with others",
+        "",
+        _METHOD.format(board=facts.board, cpu=facts.cpu, model=facts.timing_model, stem=stem),
+        _START,
+        *_starts(report),
+        "",
+        _MEMORY.format(bound=BEYOND_BYTES // MIB),
+        *_memory(report),
+        "",
+        "## Versions",
+        "",
+        f"- {', '.join(title for key, title in report.context.titles.items() if key != PLAIN)}",
+        f"- {', '.join(f'{name} {version}' for name, version in report.context.versions.items())}",
+        f"- tuning logs `{report.context.logs}`; {report.context.date}",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _starts(report: StartReport) -> Iterator[str]:
+    lines = []
+    for start in report.starts:
+        least = min((peer.instructions for peer in _peers(report.starts) if peer.variant == start.variant), default=0)
+        over = f"{start.instructions / least:.2f}" if least else "–"
+        imports = "–" if start.imports is None else f"{start.imports / 1e6:.1f}"
+        title = report.context.titles[start.key]
+        lines.append((start.variant, title, imports, f"{start.instructions / 1e6:.2f}", over, f"{start.modelled_ms:.2f}"))
+    headings = "network", "system", "imports, M", "load and first run, M", "÷ least peer", "load and first run, modelled ms"
+    yield from markdown_table(headings, lines, 2)
+
+
+def _memory(report: StartReport) -> Iterator[str]:
+    lines = []
+    for use in report.memory:
+        need, beyond = "–", "–"
+        if use.needed_bytes is not None:
+            need = f"{use.needed_bytes / MIB:.2f}"
+            beyond = f"{(use.pages.most_bytes - use.needed_bytes) / MIB:.2f}" if use.key == PLAIN else "–"
+        whole, adds = (f"{found / MIB:.2f}" for found in (use.pages.most_bytes, use.pages.loading_bytes))
+        lines.append((use.variant, report.context.titles[use.key], whole, adds, need, beyond))
+    headings = "network", "system", "whole process, MiB", "loading adds, MiB", "weights and workspace, MiB", "beyond the need, MiB"
+    yield from markdown_table(headings, lines, 2)
+
+
+def _peers(starts: Sequence[StartUp]) -> list[StartUp]:
+    return [start for start in starts if start.key not in (*OURS_KEYS, PLAIN)]

@@ -1,0 +1,65 @@
+"""What is done to an image before a network sees it: numbers alone, for Python's part and for C libraries.
+
+timm (timm/models/efficientnet.py): bicubic, crop fraction 0.875, and for `mobilenetv1_100.ra4_e3600_r224_in1k` mean and standard deviation
+0.5 of [0, 1], as in TensorFlow's MobileNets. Other weights may want ImageNet's own: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tvmmobile.system.errors import UserError
+
+Triple = tuple[float, float, float]
+HALVES: Triple = (0.5, 0.5, 0.5)
+#: The middle of the image that the network sees, as a share of the shorter side.
+CROP_FRACTION = 0.875
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What is done to pixels on the scale [0, 1]: minus `mean`, over `std`, of red, green and blue.
+
+    Raises:
+        UserError: a number is not finite, or a deviation is 0.
+    """
+
+    mean: Triple = HALVES
+    std: Triple = HALVES
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or 0.0 in self.std or (len(self.mean), len(self.std)) != (3, 3):
+            what = f"mean {self.mean} and standard deviation {self.std} cannot normalise pixels."
+            raise UserError(what, "Give three numbers each; no deviation is 0.")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to an image.
+
+    Attributes:
+        side: of the network's input, in pixels.
+        mean, std: of the channels red, green, blue, on the scale [0, 1].
+        resize: scale and crop; else the image must be `side` by `side`.
+        channels: of the network's input; only one of 3 takes an image.
+    """
+
+    side: int
+    mean: Triple = HALVES
+    std: Triple = HALVES
+    resize: bool = True
+    channels: int = 3
+
+    @property
+    def shorter_side(self) -> int:
+        """What the shorter side is scaled to before the middle is cut out."""
+        return int(self.side / CROP_FRACTION)
+
+    def __str__(self) -> str:
+        shape = f"shorter side to {self.shorter_side} (bicubic), middle {self.side}×{self.side}, " if self.resize else ""
+        return f"{shape}RGB in [0, 1], minus {_words(self.mean)}, over {_words(self.std)}"
+
+
+def _words(triple: Triple) -> str:
+    return f"{triple[0]:g}" if len(set(triple)) == 1 else f"({', '.join(f'{value:g}' for value in triple)})"

@@ -1,0 +1,125 @@
+/* Runs a C library on its reference input and compares: check LIBRARY.so PREFIX [THREADS [RUNS]]
+ *
+ * `tvmmobile deploy` puts it beside libraries on a board. Without THREADS it uses all that the library was compiled for; RUNS are timed, 20
+ * unless given. Ends with 5 where the output is off by more than TOLERANCE of the reference's largest magnitude, with 1 where nothing ran.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "interface.h"
+
+enum { LINE = 64, RUNS = 20, MOST_RUNS = 10000, DISAGREES = 5 };
+
+typedef const tvmmobile_description *(*Describe)(void);
+typedef int (*Init)(uint32_t, tvmmobile_instance *, const tvmmobile_options *);
+typedef int (*Run)(tvmmobile_instance *, const void *const *, void *const *, void *, size_t, uint32_t);
+typedef int (*Free)(tvmmobile_instance *);
+typedef const char *(*Message)(int);
+
+static void fail(const char *place, const char *problem) {
+  fprintf(stderr, "check: %s: %s\n", place, problem);
+  exit(1);
+}
+
+static void *function_of(void *library, const char *path, const char *prefix, const char *name) {
+  char symbol[1024];
+  snprintf(symbol, sizeof symbol, "%s_%s", prefix, name);
+  void *found = dlsym(library, symbol);
+  if (!found) fail(path, dlerror());
+  return found;
+}
+
+/* Memory of at least `bytes` as libraries want it. */
+static void *aligned(size_t bytes) {
+  void *memory = aligned_alloc(LINE, bytes / LINE * LINE + LINE);
+  if (!memory) fail("memory", "there is too little");
+  return memory;
+}
+
+static size_t number(const unsigned char *bytes) { return bytes[0] | (size_t)bytes[1] << 8; }
+
+/* The next array of an archive as NumPy writes it, which stores them as they are: a zip header, a .npy header, values (APPNOTE.TXT 4.3.7;
+ * numpy.lib.format). */
+static void *next_array(FILE *archive, const char *path, const char *name, size_t bytes) {
+  unsigned char zip[30], npy[10], text[1 << 16];
+  size_t length = strlen(name);
+  if (fread(zip, 1, sizeof zip, archive) != sizeof zip || memcmp(zip, "PK\3\4", 4) || number(zip + 8) || number(zip + 26) != length ||
+      fread(text, 1, length, archive) != length || memcmp(text, name, length) || fseek(archive, (long)number(zip + 28), SEEK_CUR) ||
+      fread(npy, 1, sizeof npy, archive) != sizeof npy || memcmp(npy, "\x93NUMPY\1", 7))
+    fail(path, "is not an archive of arrays as NumPy stores them");
+  length = number(npy + 8);
+  void *values = aligned(bytes);
+  if (fread(text, 1, length, archive) != length || !memmem(text, length, "'<f4'", 5) || fread(values, 1, bytes, archive) != bytes)
+    fail(path, "does not hold the network's float32 arrays");
+  return values;
+}
+
+static double milliseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+}
+
+static int by_size(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+
+/* Largest difference over the largest magnitude expected; what is not a number counts as infinite. */
+static double error_of(const float *output, const float *expected, size_t count) {
+  double most = 0, scale = 0;
+  for (size_t i = 0; i < count; ++i) {
+    double off = (double)output[i] - expected[i], size = expected[i];
+    off = off < 0 ? -off : off, size = size < 0 ? -size : size;
+    if (!(off <= most)) most = off == off ? off : 1e300;
+    if (size > scale) scale = size;
+  }
+  return most / (scale > 0 ? scale : 1);
+}
+
+int main(int count, char **words) {
+  if (count < 3 || count > 5) return fprintf(stderr, "usage: %s LIBRARY.so PREFIX [THREADS [RUNS]]\n", words[0]), 1;
+  const char *path = words[1], *prefix = words[2];
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library) fail(path, dlerror());
+  Describe describe = (Describe)function_of(library, path, prefix, "describe");
+  Init init = (Init)function_of(library, path, prefix, "init");
+  Run run = (Run)function_of(library, path, prefix, "run");
+  Free end = (Free)function_of(library, path, prefix, "free");
+  Message message = (Message)function_of(library, path, prefix, "message");
+  const tvmmobile_description *net = describe();
+  if (net->interface != TVMMOBILE_INTERFACE) fail(path, "has another version of the interface");
+  tvmmobile_options options = {.threads = count > 3 ? (uint32_t)atoi(words[3]) : net->threads};
+  int runs = count > 4 ? atoi(words[4]) : RUNS;
+  if (runs < 0 || runs > MOST_RUNS) fail(words[4], "is not a number of runs");
+
+  char reference[4096];
+  size_t stem = strlen(path) > 3 ? strlen(path) - 3 : 0;
+  snprintf(reference, sizeof reference, "%.*s.reference.npz", (int)stem, path);
+  FILE *archive = fopen(reference, "rb");
+  if (!archive) fail(reference, "cannot be opened");
+  const void *inputs[] = {next_array(archive, reference, "input.npy", net->inputs[0].bytes)};
+  const float *expected = next_array(archive, reference, "output.npy", net->outputs[0].bytes);
+  fclose(archive);
+
+  void *outputs[] = {aligned(net->outputs[0].bytes)}, *workspace = aligned(net->workspace_bytes);
+  static tvmmobile_instance instance;
+  static double times[1 + MOST_RUNS];
+  int code = init(TVMMOBILE_INTERFACE, &instance, &options);
+  for (int i = 0; !code && i <= runs; ++i) {
+    double begin = milliseconds();
+    code = run(&instance, inputs, outputs, workspace, net->workspace_bytes, 0);
+    times[i] = milliseconds() - begin;
+  }
+  if (code) fail(path, message(code));
+  end(&instance);
+
+  double error = error_of(outputs[0], expected, net->outputs[0].bytes / sizeof *expected);
+  printf("%s, threads: %u\nerror %.1g of the reference's largest magnitude\n", net->name, options.threads ? options.threads : 1, error);
+  printf("first run %.3f ms", times[0]);
+  qsort(times + 1, (size_t)runs, sizeof *times, by_size);
+  if (runs) printf(", then %.3f ms (median of %d)", times[1 + runs / 2], runs);
+  printf(", by this machine's clock\n");
+  return error <= TOLERANCE ? 0 : DISAGREES;
+}
