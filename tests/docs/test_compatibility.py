@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tvmmobile.accuracy import evaluation_file
+from tvmmobile.devices.agent import build
 from tvmmobile.devices.board.registered import DeviceFile
 from tvmmobile.gate import comparison
 from tvmmobile.native.source import interface_version
 from tvmmobile.results import file, validation
 from tvmmobile.running.manifest import MANIFEST_VERSION
+from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.tuning import records
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/compatibility.md"
@@ -40,6 +43,20 @@ def test_older_results_that_are_read() -> None:
     """tests/results/test_file.py reads one."""
     older = " and ".join(str(version) for version in file.READABLE if version != file.FORMAT)
     assert ROWS["results and baselines (`report.json`)"][3] == f"{older} is read"
+
+
+def test_timing_models_know_nothing_of_tvm() -> None:
+    """So their hashes, and what is modelled of one library, stay when TVM is upgraded."""
+    for path in (GUIDE.parents[1] / "tvmmobile/virtual").rglob("*.py"):
+        assert not re.search(r"TVM_VERSION|TVM_FFI_VERSION|^ *(import|from) tvm\b", path.read_text(encoding="utf-8"), re.MULTILINE), path
+
+
+def test_another_tvm_is_another_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is built, and installed on boards in place of the old one."""
+    before = build.bundle_path()
+    assert [wheel.requirement for wheel in build.WHEELS] == [f"apache-tvm=={TVM_VERSION}", f"apache-tvm-ffi=={TVM_FFI_VERSION}"]
+    monkeypatch.setattr(build, "WHEELS", tuple(replace(wheel, requirement=f"{wheel.requirement}.post9") for wheel in build.WHEELS))
+    assert build.bundle_path() != before
 
 
 def test_every_version_has_a_row() -> None:
