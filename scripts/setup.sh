@@ -145,6 +145,7 @@ _install_test_programs() {
     command -v make >/dev/null || missing+=(make)
     command -v cmake >/dev/null || missing+=(cmake)
     command -v rustc >/dev/null || missing+=(rustc)
+    command -v ld.lld >/dev/null || missing+=(lld)
     command -v qemu-system-aarch64 >/dev/null || missing+=(qemu-system-arm)
     [[ -f /usr/share/benchmark/compare.py ]] || missing+=(libbenchmark-tools)
     command -v chromium >/dev/null || missing+=(chromium)

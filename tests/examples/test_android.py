@@ -93,6 +93,43 @@ def test_what_is_seen_of_it(library: Path) -> None:
     assert "a segment aligned to 16384, pages of 65536" in refusals(library.read_bytes(), 65536)
 
 
+def lld() -> str:
+    """LLVM's linker, which the NDK links with: the system's, or that which rustup brings."""
+    if found := shutil.which("ld.lld"):
+        return found
+    if shutil.which("rustc"):
+        root = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
+        for path in Path(root).glob("lib/rustlib/*/bin/gcc-ld/ld.lld"):
+            return str(path)
+    pytest.skip("ld.lld is not installed")
+
+
+@pytest.mark.virtual
+def test_linked_as_the_ndk_links(out: Path) -> None:
+    """With LLVM's linker and the hash table that Android alone needs."""
+    linked = out.parent / "lld"
+    linked.mkdir()
+    common = [COMPILER, *WARNINGS, "-O2", "-isystem", jni(), f"-I{out}", "-fPIC", "-fvisibility=hidden"]
+    subprocess.run([*common, "-c", CPP / "classifier.c", "-o", linked / "classifier.o"], check=True)
+    options = [
+        "-shared",
+        "-z",
+        "max-page-size=16384",
+        "-z",
+        "defs",
+        "--exclude-libs",
+        "ALL",
+        "--hash-style=gnu",
+        "-soname",
+        "libclassifier.so",
+    ]
+    inputs = [linked / "classifier.o", out / f"{STEM}.a", "/usr/aarch64-linux-gnu/lib/libc.so.6"]
+    subprocess.run([lld(), *options, *inputs, "-o", linked / "libclassifier.so"], check=True)
+    assert refusals((linked / "libclassifier.so").read_bytes(), 16384) == []
+    subprocess.run([*common, HERE / "call_classifier.c", "-o", linked / "caller"], check=True)
+    check_calls(out, "qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", linked / "caller", linked / "libclassifier.so")
+
+
 @pytest.mark.virtual
 def test_under_androids_loader(out: Path, request: pytest.FixtureRequest) -> None:
     """The app's native part and its caller, linked with Android's own libc."""
