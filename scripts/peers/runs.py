@@ -28,7 +28,7 @@ from tvmmobile.virtual.calibration.fit import run_hash
 from tvmmobile.virtual.calibration.terms import overlaps
 from tvmmobile.virtual.cores.core_model import model_hash
 from tvmmobile.virtual.plugin.build import build_plugin
-from tvmmobile.virtual.profile import parse_profile
+from tvmmobile.virtual.profile import INSTRUCTION_BYTES, parse_profile
 from tvmmobile.virtual.program import model_program, qemu_words
 from tvmmobile.virtual.sysroot import programs_digest
 
@@ -93,26 +93,41 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
         UserError: the program cannot run or fails, or a tool is missing.
         Disagreement: its output is not PyTorch's.
     """
-    place = cache_dir() / "peers/runs" / job.key()
+    place = _place(job)
     models = f"{run_hash(job.board)}-{model_hash(job.board)}-{_FIGURES}"
     known = place.with_name(f"{place.name}-{models}.json")
     try:
         return _checked(Figures.read(json.loads(known.read_text(encoding="utf-8"))), job), False
     except (OSError, TypeError, ValueError, AttributeError):
         pass  # never made, or damaged
-    kept = place.with_suffix(".gz")
-    try:
-        counted = json.loads(gzip.decompress(kept.read_bytes()))
-        profile, maps, difference, ran = counted["profile"].encode("latin-1"), counted["maps"], float(counted["difference"]), False
-    except (OSError, EOFError, ValueError, KeyError, gzip.BadGzipFile):
-        profile, maps, difference = _count(job)
-        content = {"profile": profile.decode("latin-1"), "maps": maps, "difference": difference}
-        write_bytes(kept, gzip.compress(json.dumps(content).encode(), compresslevel=3, mtime=0))
-        ran = True
+    profile, maps, difference, ran = _counted(job)
     run = model_program(parse_profile(profile), maps, job.board, hottest=1, threads=job.threads)
     figures = Figures.of(run, difference, job.system.key)
     write_text(known, json.dumps(asdict(figures), allow_nan=False))
     return _checked(figures, job), ran
+
+
+def instructions_of(job: PeerRun) -> int:
+    """What all threads of a run executed in its region; nothing is modelled. Raises `UserError` as `figures_of`."""
+    profile = parse_profile(_counted(job)[0])
+    return sum(block.count * len(block.code) // INSTRUCTION_BYTES for block in profile.executed())
+
+
+def _place(job: PeerRun) -> Path:
+    return cache_dir() / "peers/runs" / job.key()
+
+
+def _counted(job: PeerRun) -> tuple[bytes, str, float, bool]:
+    """What `_count` returns, from the cache if it is there, and whether QEMU had to run for it."""
+    kept = _place(job).with_suffix(".gz")
+    try:
+        content = json.loads(gzip.decompress(kept.read_bytes()))
+        return content["profile"].encode("latin-1"), content["maps"], float(content["difference"]), False
+    except (OSError, EOFError, ValueError, KeyError, gzip.BadGzipFile):
+        profile, maps, difference = _count(job)
+        content = {"profile": profile.decode("latin-1"), "maps": maps, "difference": difference}
+        write_bytes(kept, gzip.compress(json.dumps(content).encode(), compresslevel=3, mtime=0))
+        return profile, maps, difference, True
 
 
 def _checked(figures: Figures, job: PeerRun) -> Figures:

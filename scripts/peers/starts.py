@@ -13,8 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
 from peers.models import digest_of
-from peers.results import Figures
-from peers.runs import PeerRun, environment_of, figures_of, run_to_the_end
+from peers.runs import PeerRun, environment_of, figures_of, instructions_of, run_to_the_end
 from peers.systems import OURS_C, System
 from tvmmobile.kernels.codegen import built_once
 from tvmmobile.native.source import INTERFACE
@@ -115,18 +114,15 @@ def start_up(key: str, variant: str, job: PeerRun) -> StartUp:
     Raises:
         UserError, Disagreement: as `figures_of`.
     """
-    imports = None if key == PLAIN else _all_instructions(figures_of(_marked(job, "import"))[0])
-    load = figures_of(job if key == PLAIN else _marked(job, "load"))[0]
-    return StartUp(key, variant, imports, _all_instructions(load), load.modelled_ms)
+    imports = None if key == PLAIN else instructions_of(_marked(job, "import"))
+    load = job if key == PLAIN else _marked(job, "load")
+    figures, _ = figures_of(load)
+    return StartUp(key, variant, imports, instructions_of(load), figures.modelled_ms)
 
 
 def memory_use(key: str, variant: str, job: PeerRun, needed_bytes: int | None = None) -> MemoryUse:
     """What its process holds; raises `UserError` where it cannot run or does not agree with PyTorch."""
     return MemoryUse(key, variant, pages_of(job if key == PLAIN else _marked(job, "load")), needed_bytes)
-
-
-def _all_instructions(figures: Figures) -> int:
-    return figures.instructions + figures.other_instructions
 
 
 def pages_of(job: PeerRun) -> Pages:

@@ -249,6 +249,17 @@ def test_a_finished_run_is_kept_and_only_modelled_again_where_the_model_changed(
     assert counted[3:] == ["qemu", "model"]
 
 
+def test_instructions_are_those_of_all_threads(job: runs.PeerRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the timing model, from what is kept."""
+    segments = [[1, 0, 0, [0] * 7, [0, 3, 1, 2]], [1, 1, 0, [0] * 7, [1, 5]]]
+    blocks = {"0": [4096, "00" * 8], "1": [8192, "00" * 4]}
+    profile = {"problem": "", "regions": 1, "guest_base": 0, "thread": 0, "segments": segments, "blocks": blocks}
+    monkeypatch.setattr(runs, "_count", lambda _job: (json.dumps(profile).encode(), "", 0.0))
+    assert runs.instructions_of(job) == 3 * 2 + 2 + 5
+    monkeypatch.delattr(runs, "_count")
+    assert runs.instructions_of(job) == 13
+
+
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x1f\x8b torn"])
 def test_damaged_files_are_made_again(job: runs.PeerRun, counted: list[str], tmp_path: Path, damage: bytes) -> None:
     expected, _ = runs.figures_of(job)
