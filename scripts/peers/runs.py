@@ -131,27 +131,35 @@ def _counted(job: PeerRun) -> tuple[bytes, str, float, bool]:
 
 
 def _checked(figures: Figures, job: PeerRun) -> Figures:
-    if not figures.difference <= job.system.tolerance:
+    check_difference(figures.difference, job)
+    return figures
+
+
+def check_difference(difference: float, job: PeerRun) -> None:
+    """Raises `Disagreement` for an output that is too far from PyTorch's, relative to its largest magnitude."""
+    if not difference <= job.system.tolerance:
         raise Disagreement(
-            f"{job.system.key}'s output is {figures.difference:.1e} of its largest magnitude off PyTorch's; "
-            f"{job.system.tolerance:g} is allowed.",
+            f"{job.system.key}'s output is {difference:.1e} of its largest magnitude off PyTorch's; {job.system.tolerance:g} is allowed.",
             f"Look at {job.files[0]}.",
         )
-    return figures
 
 
 def _count(job: PeerRun) -> tuple[bytes, str, float]:
     """Run the program under QEMU: what the plugin counted, the memory map, and how far the output is from PyTorch's."""
     build_plugin(phases=overlaps(job.board))  # here, where a compiler is found
-    model = job.files[0]
     with tempfile.TemporaryDirectory(prefix="tvmmobile-peers-") as scratch:
         command = [sys.executable, str(_PROFILER), job.board_name, str(job.sysroot), scratch, *job.command()]
         output = run_to_the_end(command, environment_of(job, scratch), job)
         profile, maps = Path(scratch, "profile").read_bytes(), Path(scratch, "maps").read_text(encoding="utf-8")
+    return profile, maps, difference_in(output, job)
+
+
+def difference_in(output: str, job: PeerRun) -> float:
+    """How far a program says that its output is from PyTorch's, relative to its largest magnitude; raises `UserError` if it does not."""
     said = _DIFFERENCE.search(output)
     if said is None:
         raise UserError(f"{job.system.key} did not say how far it is from PyTorch.", f"See {job.system.program}.")
-    return profile, maps, float(said[1]) / float(np.abs(np.load(model.parent / "logits.npy")).max())
+    return float(said[1]) / float(np.abs(np.load(job.files[0].parent / "logits.npy")).max())
 
 
 def environment_of(job: PeerRun, scratch: str) -> dict[str, str]:

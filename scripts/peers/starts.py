@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
 from peers.models import digest_of
-from peers.runs import PeerRun, environment_of, figures_of, instructions_of, run_to_the_end
+from peers.runs import PeerRun, check_difference, difference_in, environment_of, figures_of, instructions_of, run_to_the_end
 from peers.systems import OURS_C, System
 from tvmmobile.kernels.codegen import built_once
 from tvmmobile.native.source import INTERFACE
@@ -121,7 +121,7 @@ def start_up(key: str, variant: str, job: PeerRun) -> StartUp:
 
 
 def memory_use(key: str, variant: str, job: PeerRun, needed_bytes: int | None = None) -> MemoryUse:
-    """What its process holds; raises `UserError` where it cannot run or does not agree with PyTorch."""
+    """What its process holds; raises as `count_pages`."""
     return MemoryUse(key, variant, pages_of(job if key == PLAIN else _marked(job, "load")), needed_bytes)
 
 
@@ -139,12 +139,13 @@ def pages_of(job: PeerRun) -> Pages:
 
 
 def count_pages(job: PeerRun) -> Pages:
-    """The same, always counted."""
+    """The same, always counted; raises `UserError` where it cannot run, and `Disagreement` where its output is not PyTorch's."""
     program, _ = find_program(job.command()[0], job.sysroot)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-pages-") as scratch:
         out = Path(scratch, "pages.json")
         words = [*plain_qemu_words(job.board), "-L", str(job.sysroot), "-plugin", f"{plugin()},out={out}", str(program)]
-        run_to_the_end([*words, *job.command()[1:]], environment_of(job, scratch), job)
+        output = run_to_the_end([*words, *job.command()[1:]], environment_of(job, scratch), job)
+        check_difference(difference_in(output, job), job)
         counted: Mapping[str, int] = json.loads(out.read_text(encoding="utf-8"))
     return Pages(**counted)
 

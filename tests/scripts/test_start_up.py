@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import CommandLine
 
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.program import CROSS_SYSROOT
 
@@ -172,6 +172,32 @@ def test_a_c_librarys_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         job.system.program,
     )
     assert dict(marked.system.environment) == {"A": "b", "TVMMOBILE_PROGRAM": str(job.system.program), "TVMMOBILE_REGION": "load"}
+
+
+def test_pages_are_kept_of_a_run_that_agrees_with_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("image", "logits"):
+        np.save(tmp_path / f"{name}.npy", np.array([0.5, -2.0], np.float32))
+    for name in ("run", "net"):
+        (tmp_path / name).write_bytes(b"")
+    job = PeerRun(load_board("pi4"), "pi4", System("ncnn", "", tmp_path / "run", (), (), 1e-3), (tmp_path / "net",), tmp_path, 1)
+    ran = []
+
+    def run(words: list[str], _environment: dict[str, str], _job: PeerRun) -> str:
+        (option,) = (word for word in words if ",out=" in word)
+        Path(option.partition(",out=")[2]).write_text('{"start": 3, "end": 4, "most": 9, "most_before": 5}', encoding="ascii")
+        ran.append(words[-4:])
+        return f"largest difference from PyTorch: {difference}\n"
+
+    monkeypatch.setattr(starts, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(starts, "find_program", lambda name, _sysroot: (Path(name), None))
+    monkeypatch.setattr(starts, "run_to_the_end", run)
+    difference = "4.0e-01"
+    with pytest.raises(Disagreement, match=r"2\.0e-01 of its largest magnitude off"):
+        starts.memory_use(PLAIN, "0.25-128", job)
+    difference = "4.0e-05"
+    for _ in range(2):
+        assert starts.memory_use(PLAIN, "0.25-128", job).pages == Pages(3, 4, 9, 5)
+    assert ran == [[str(tmp_path / "run"), str(tmp_path / "net"), "--threads", "1"]] * 2
 
 
 @pytest.mark.virtual
