@@ -7,13 +7,16 @@
  * The generated file has defined IMAGE_SIDE, IMAGE_SHORTER, image_mean, image_std and `description`. It is compiled without contraction of
  * floating-point expressions.
  */
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 #include <stdbool.h>
 
 #define POINT 22
 #define HALF (1 << (POINT - 1))
 #define MOST_LENGTH 32767
 #define MOST_RATIO 100
-#define PIXELS_MORE 8 /* to begin at an even one and end behind an even number of taps, and for rounding */
+#define PIXELS_MORE 8 /* to begin at an even one, for rounding, and for taps up to a multiple of 4 */
 #define ROW ((IMAGE_SIDE + 3) / 4 * 16) /* bytes of a scaled row of four channels */
 #define BLOCK(size) (((size) + 63) / 64 * 64)
 
@@ -21,9 +24,7 @@ typedef int32_t Quad __attribute__((vector_size(16), may_alias));
 typedef int16_t Shorts __attribute__((vector_size(16), may_alias));
 typedef uint8_t Bytes __attribute__((vector_size(16), may_alias));
 typedef uint64_t Longs __attribute__((vector_size(16), may_alias));
-typedef struct Pixel {
-  int16_t channels[4]; /* red, green, blue as the frame has them, anything */
-} Pixel;
+typedef Quad Pixel; /* red, green and blue in the frame's order, anything */
 
 #define LOAD(type, from) ({ type loaded_; __builtin_memcpy(&loaded_, (from), sizeof loaded_); loaded_; })
 #define STORE(to, value) ({ __typeof__(value) stored_ = (value); __builtin_memcpy((to), &stored_, sizeof stored_); })
@@ -37,16 +38,23 @@ static Shorts wide_high(Bytes from) {
 static Quad quad_low(Shorts from) { return SHUFFLED(Quad, from, (Shorts){0}, 0, 8, 1, 9, 2, 10, 3, 11); }
 static Quad quad_high(Shorts from) { return SHUFFLED(Quad, from, (Shorts){0}, 4, 12, 5, 13, 6, 14, 7, 15); }
 static Shorts narrow(Quad low, Quad high) { return SHUFFLED(Shorts, (Shorts)low, (Shorts)high, 0, 2, 4, 6, 8, 10, 12, 14); }
-static Bytes narrower(Shorts low, Shorts high) {
-  return SHUFFLED(Bytes, (Bytes)low, (Bytes)high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-}
 
-/* Each value to the nearest of 0 to 255. */
-static Shorts bounded(Shorts values) {
+/* The first eight bytes: each value to the nearest of 0 to 255. */
+static Bytes saturated(Shorts values) {
+#if defined(__aarch64__)
+  return (Bytes)vcombine_u8(vqmovun_s16((int16x8_t)values), vdup_n_u8(0));
+#else
   values &= ~(values >> 15);
   Shorts above = values > 255;
-  return (values & ~above) | (above & 255);
+  values = (values & ~above) | (above & 255);
+  return SHUFFLED(Bytes, (Bytes)values, (Bytes){0}, 0, 2, 4, 6, 8, 10, 12, 14, 16, 16, 16, 16, 16, 16, 16, 16);
+#endif
 }
+
+/* What chroma adds to the channels of eight pixels; two rows of the frame share it. */
+typedef struct Chroma {
+  int16_t red[8], green[8], blue[8];
+} Chroma;
 
 /* One side of the frame. Result i has count[i] taps from pixel start[i] on, with coefficients weights[i * taps]. */
 typedef struct Axis {
@@ -63,14 +71,14 @@ typedef struct Scaling {
   float *input;          /* of the network: three planes */
   float *normal;         /* 256 for each channel */
   unsigned char *own;    /* of lane 0 */
-  size_t own_bytes;      /* of each lane: pixels of one row of the frame, then `taps` scaled rows */
-  size_t pixels_bytes;
+  size_t own_bytes;      /* of each lane: pixels of one row of the frame, its chroma, then `taps` scaled rows */
+  size_t pixels_bytes, chroma_bytes;
 } Scaling;
 
-/* At most so many taps for frames with this shorter side; a multiple of 2. */
+/* At most so many taps for frames with this shorter side, rounded up to a multiple of 4. */
 static int32_t most_taps(int32_t shorter) {
   int32_t least = IMAGE_SHORTER > 1 ? IMAGE_SHORTER - 1 : 1, half = (2 * shorter + least - 1) / least;
-  return 2 * (half > 2 ? half : 2) + 2;
+  return (2 * (half > 2 ? half : 2) + 4) / 4 * 4;
 }
 
 /* Pixels of a row that the crop needs, at most. */
@@ -80,12 +88,15 @@ static size_t most_pixels(int32_t shorter) {
 }
 
 static size_t table_bytes(int32_t shorter) { return BLOCK((2 + (size_t)most_taps(shorter)) * IMAGE_SIDE * sizeof(int32_t)); }
+static size_t pixels_bytes(int32_t shorter) { return BLOCK(most_pixels(shorter) * sizeof(Pixel)); }
+static size_t chroma_bytes(int32_t shorter) { return BLOCK((most_pixels(shorter) / 8 + 1) * sizeof(Chroma)); }
 static size_t ring_bytes(int32_t shorter) { return BLOCK((size_t)most_taps(shorter) * ROW); }
+static size_t own_bytes(int32_t shorter) { return pixels_bytes(shorter) + chroma_bytes(shorter) + ring_bytes(shorter); }
 #define NORMAL_BYTES (3 * 256 * sizeof(float))
 
 /* What is needed beside the network's input, before its first kernel. It grows with the shorter side alone. */
 static size_t scaling_bytes(int32_t shorter) {
-  return NORMAL_BYTES + 2 * table_bytes(shorter) + description.threads * (BLOCK(most_pixels(shorter) * sizeof(Pixel)) + ring_bytes(shorter));
+  return NORMAL_BYTES + 2 * table_bytes(shorter) + description.threads * own_bytes(shorter);
 }
 
 static int32_t shorter_of(uint32_t width, uint32_t height) { return (int32_t)(width < height ? width : height); }
@@ -134,8 +145,9 @@ static int plan_scaling(const tvmmobile_image *image, float *input, unsigned cha
   for (uint32_t i = 0; i < 2; ++i, workspace += table_bytes(shorter))
     plan.axes[i] = axis_of(i ? image->height : image->width, (uint32_t)shorter, workspace);
   plan.own = workspace;
-  plan.pixels_bytes = BLOCK(most_pixels(shorter) * sizeof(Pixel));
-  plan.own_bytes = plan.pixels_bytes + ring_bytes(shorter);
+  plan.pixels_bytes = pixels_bytes(shorter);
+  plan.chroma_bytes = chroma_bytes(shorter);
+  plan.own_bytes = own_bytes(shorter);
   *scaling = plan;
   return TVMMOBILE_OK;
 }
@@ -183,7 +195,8 @@ static void image_tables(const Frame *frame, uint32_t lane, int32_t begin, int32
       tabulate_normal(scaling->normal);
 }
 
-static void put_pixel(Pixel *to, int32_t red, int32_t green, int32_t blue) { *to = (Pixel){{(int16_t)red, (int16_t)green, (int16_t)blue, 0}}; }
+static void put_two(Pixel *to, Shorts two) { to[0] = quad_low(two), to[1] = quad_high(two); }
+static void put_four(Pixel *to, Bytes four) { put_two(to, wide_low(four)), put_two(to + 2, wide_high(four)); }
 
 static int32_t clamped(int32_t value) { return value < 0 ? 0 : value > 255 ? 255 : value; }
 
@@ -191,18 +204,14 @@ static int32_t clamped(int32_t value) { return value < 0 ? 0 : value > 255 ? 255
 static void read_packed(const uint8_t *from, int32_t bytes, int32_t count, Pixel *to) {
   int32_t i = 0;
   if (bytes == 4)
-    for (; i + 4 <= count; i += 4) {
-      Bytes four = LOAD(Bytes, from + 4 * i);
-      STORE(to + i, wide_low(four));
-      STORE(to + i + 2, wide_high(four));
-    }
+    for (; i + 4 <= count; i += 4) put_four(to + i, LOAD(Bytes, from + 4 * i));
   else
     for (; i + 6 <= count; i += 4) { /* reads 16 bytes of 18 */
       Bytes four = LOAD(Bytes, from + 3 * i), none = {0};
-      STORE(to + i, SHUFFLED(Bytes, four, none, 0, 16, 1, 16, 2, 16, 16, 16, 3, 16, 4, 16, 5, 16, 16, 16));
-      STORE(to + i + 2, SHUFFLED(Bytes, four, none, 6, 16, 7, 16, 8, 16, 16, 16, 9, 16, 10, 16, 11, 16, 16, 16));
+      put_two(to + i, SHUFFLED(Shorts, four, none, 0, 16, 1, 16, 2, 16, 16, 16, 3, 16, 4, 16, 5, 16, 16, 16));
+      put_two(to + i + 2, SHUFFLED(Shorts, four, none, 6, 16, 7, 16, 8, 16, 16, 16, 9, 16, 10, 16, 11, 16, 16, 16));
     }
-  for (; i < count; ++i) put_pixel(to + i, from[bytes * i], from[bytes * i + 1], from[bytes * i + 2]);
+  for (; i < count; ++i) to[i] = (Pixel){from[bytes * i], from[bytes * i + 1], from[bytes * i + 2], 0};
 }
 
 /* 16 bits behind the point, as in libjpeg. */
@@ -222,63 +231,84 @@ static Shorts doubled(Quad sums) {
   return SHUFFLED(Shorts, four, four, 0, 0, 1, 1, 2, 2, 3, 3);
 }
 
-#define FIRST_OF(one, other) SHUFFLED(Quad, one, other, 0, 8, 1, 9, 2, 10, 3, 11)
-#define LAST_OF(one, other) SHUFFLED(Quad, one, other, 4, 12, 5, 13, 6, 14, 7, 15)
-
-/* Four pixels of red and green, and of blue. */
-static void put_four(Pixel *to, Quad red_green, Quad blue) {
-  STORE(to, SHUFFLED(Quad, red_green, blue, 0, 4, 1, 5));
-  STORE(to + 2, SHUFFLED(Quad, red_green, blue, 2, 6, 3, 7));
-}
-
-/* Pixels of a row that begins at an even one. */
-static void read_yuv(const uint8_t *y, const uint8_t *u, const uint8_t *v, uint32_t step, int32_t count, Pixel *to) {
+/* For `count` pixels. */
+static void read_chroma(const uint8_t *u, const uint8_t *v, uint32_t step, int32_t count, Chroma *to) {
   int32_t i = 0;
-  for (; i + 8 < count; i += 8) { /* another sample follows: eight bytes of chroma can be read */
-    Quad du = four_chroma(u + (uint32_t)i / 2 * step, step), dv = four_chroma(v + (uint32_t)i / 2 * step, step);
-    Shorts luma = wide_low((Bytes)(Longs){LOAD(uint64_t, y + i)});
-    Shorts red = bounded(luma + doubled(RED_V * dv + ROUND)), blue = bounded(luma + doubled(BLUE_U * du + ROUND));
-    Shorts green = bounded(luma + doubled(GREEN_U * du + GREEN_V * dv + ROUND));
-    put_four(to + i, FIRST_OF(red, green), FIRST_OF(blue, blue));
-    put_four(to + i + 4, LAST_OF(red, green), LAST_OF(blue, blue));
+  for (; i + 8 < count; i += 8, ++to, u += 4 * step, v += 4 * step) { /* another sample follows: eight bytes can be read */
+    Quad du = four_chroma(u, step), dv = four_chroma(v, step);
+    STORE(to->red, doubled(RED_V * dv + ROUND));
+    STORE(to->green, doubled(GREEN_U * du + GREEN_V * dv + ROUND));
+    STORE(to->blue, doubled(BLUE_U * du + ROUND));
   }
-  for (; i < count; ++i) {
-    int32_t du = u[(uint32_t)i / 2 * step] - 128, dv = v[(uint32_t)i / 2 * step] - 128, luma = y[i];
-    int32_t red = (RED_V * dv + ROUND) >> 16, green = (GREEN_U * du + GREEN_V * dv + ROUND) >> 16, blue = (BLUE_U * du + ROUND) >> 16;
-    put_pixel(to + i, clamped(luma + red), clamped(luma + green), clamped(luma + blue));
+  for (int32_t j = 0; i + j < count; ++j) {
+    int32_t du = u[(uint32_t)j / 2 * step] - 128, dv = v[(uint32_t)j / 2 * step] - 128;
+    to->red[j] = (int16_t)((RED_V * dv + ROUND) >> 16);
+    to->green[j] = (int16_t)((GREEN_U * du + GREEN_V * dv + ROUND) >> 16);
+    to->blue[j] = (int16_t)((BLUE_U * du + ROUND) >> 16);
   }
 }
 
-/* `count` pixels of a row of the frame, from the even one `first` on. */
-static void read_row(const Scaling *scaling, int32_t row, int32_t first, int32_t count, Pixel *to) {
+/* Pixels from their luma and chroma. */
+static void read_luma(const uint8_t *y, const Chroma *chroma, int32_t count, Pixel *to) {
+  int32_t i = 0;
+  for (; i + 8 <= count; i += 8, ++chroma) {
+    Shorts luma = wide_low((Bytes)(Longs){LOAD(uint64_t, y + i)});
+    Bytes red = saturated(luma + LOAD(Shorts, chroma->red)), green = saturated(luma + LOAD(Shorts, chroma->green));
+    Shorts red_green = SHUFFLED(Shorts, red, green, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    Shorts blue = wide_low(saturated(luma + LOAD(Shorts, chroma->blue)));
+    put_four(to + i, SHUFFLED(Bytes, red_green, blue, 0, 8, 1, 9, 2, 10, 3, 11));
+    put_four(to + i + 4, SHUFFLED(Bytes, red_green, blue, 4, 12, 5, 13, 6, 14, 7, 15));
+  }
+  for (int32_t j = 0; i + j < count; ++j) {
+    int32_t luma = y[i + j];
+    to[i + j] = (Pixel){clamped(luma + chroma->red[j]), clamped(luma + chroma->green[j]), clamped(luma + chroma->blue[j]), 0};
+  }
+}
+
+/* A lane's part of the frame: pixels of a row, from the even one `first` on, and the chroma of row `chroma_row` of its planes. */
+typedef struct Reader {
+  Pixel *pixels;
+  Chroma *chroma;
+  int32_t first, count, chroma_row;
+} Reader;
+
+static void read_row(const Scaling *scaling, int32_t row, Reader *reader) {
   const tvmmobile_image *image = &scaling->image;
   const uint8_t *from = image->planes[0] + (size_t)row * image->strides[0];
+  int32_t first = reader->first, bytes = image->format <= TVMMOBILE_BGR ? 3 : 4;
   if (image->format <= TVMMOBILE_BGRA) {
-    int32_t bytes = image->format <= TVMMOBILE_BGR ? 3 : 4;
-    read_packed(from + bytes * first, bytes, count, to);
-  } else {
-    size_t u = (size_t)(row / 2) * image->strides[1], v = (size_t)(row / 2) * image->strides[2], across = (size_t)first / 2 * scaling->step;
-    read_yuv(from + first, image->planes[1] + u + across, image->planes[2] + v + across, scaling->step, count, to);
+    read_packed(from + bytes * first, bytes, reader->count, reader->pixels);
+    return;
   }
+  if (reader->chroma_row != row / 2) {
+    size_t across = (size_t)first / 2 * scaling->step, down = (size_t)(row / 2);
+    const uint8_t *u = image->planes[1] + down * image->strides[1] + across, *v = image->planes[2] + down * image->strides[2] + across;
+    read_chroma(u, v, scaling->step, reader->count, reader->chroma);
+    reader->chroma_row = row / 2;
+  }
+  read_luma(from + first, reader->chroma, reader->count, reader->pixels);
 }
 
 /* Two or four pixels from sums of products. */
-static Shorts two_rounded(Quad one, Quad other) { return bounded(narrow(one >> POINT, other >> POINT)); }
-static Bytes four_rounded(const Quad sums[4]) { return narrower(two_rounded(sums[0], sums[1]), two_rounded(sums[2], sums[3])); }
+static Bytes two_rounded(Quad one, Quad other) { return saturated(narrow(one >> POINT, other >> POINT)); }
+static Bytes four_rounded(const Quad sums[4]) {
+  return (Bytes)(Longs){((Longs)two_rounded(sums[0], sums[1]))[0], ((Longs)two_rounded(sums[2], sums[3]))[0]};
+}
 
-/* A pixel of a scaled row; `count` is rounded up to an even number: the coefficient behind an odd one is 0. */
+/* A pixel of a scaled row; coefficients behind `count` are 0, up to a multiple of 4. */
 static Quad sum_across(const Pixel *from, const int32_t *weights, int32_t count) {
   Quad sum = {HALF, HALF, HALF, HALF}, other = {0};
-  for (int32_t t = 0; t < count; t += 2) {
-    Shorts two = LOAD(Shorts, from + t);
-    sum += quad_low(two) * weights[t];
-    other += quad_high(two) * weights[t + 1];
+  for (int32_t t = 0; t < count; t += 4) {
+    sum += from[t] * weights[t];
+    other += from[t + 1] * weights[t + 1];
+    sum += from[t + 2] * weights[t + 2];
+    other += from[t + 3] * weights[t + 3];
   }
   return sum + other;
 }
 
 /* Scale a row; pixels[0] is pixel `first` of the frame. The last is repeated where their number is not a multiple of 4. */
-static void scale_row(const Axis *axis, int32_t taps, const Pixel *pixels, int32_t first, uint8_t *to) {
+__attribute__((noinline)) static void scale_row(const Axis *axis, int32_t taps, const Pixel *pixels, int32_t first, uint8_t *to) {
   for (int32_t i = 0; i < IMAGE_SIDE; i += 4) {
     Quad sums[4];
     for (int32_t j = 0; j < 4; ++j) {
@@ -320,14 +350,16 @@ static void put_normal(const Place *place, const uint8_t *values, int32_t column
 
 /* Add `count` rows of a chunk of 16 values, each times its coefficient. */
 static void add_rows(Quad sums[4], const uint8_t *from, const int32_t *weights, int32_t count) {
+  Quad a = sums[0], b = sums[1], c = sums[2], d = sums[3];
   for (int32_t t = 0; t < count; ++t, from += ROW) {
     Bytes values = LOAD(Bytes, from);
     Shorts low = wide_low(values), high = wide_high(values);
-    sums[0] += quad_low(low) * weights[t];
-    sums[1] += quad_high(low) * weights[t];
-    sums[2] += quad_low(high) * weights[t];
-    sums[3] += quad_high(high) * weights[t];
+    a += quad_low(low) * weights[t];
+    b += quad_high(low) * weights[t];
+    c += quad_low(high) * weights[t];
+    d += quad_high(high) * weights[t];
   }
+  sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
 }
 
 /* A row of the result, from rows of the ring: `count` from number `slot` on, going round. */
@@ -350,15 +382,16 @@ static void scale_down(const Scaling *scaling, const uint8_t *ring, int32_t slot
 static void image_rows(const Frame *frame, uint32_t lane, int32_t begin, int32_t end) {
   const Scaling *scaling = frame->scaling;
   const Axis *across = &scaling->axes[0], *down = &scaling->axes[1];
-  Pixel *pixels = (Pixel *)(scaling->own + lane * scaling->own_bytes);
-  uint8_t *ring = (uint8_t *)pixels + scaling->pixels_bytes;
+  unsigned char *own = scaling->own + lane * scaling->own_bytes;
+  uint8_t *ring = own + scaling->pixels_bytes + scaling->chroma_bytes;
   int32_t first = across->start[0] & ~1, last = across->start[IMAGE_SIDE - 1] + across->count[IMAGE_SIDE - 1], slots = scaling->taps;
+  Reader reader = {(Pixel *)own, (Chroma *)(own + scaling->pixels_bytes), first, last - first, -1};
   int32_t next = down->start[begin];
   for (int32_t row = begin; row < end; ++row) {
     int32_t start = down->start[row], count = down->count[row];
     for (; next < start + count; ++next) {
-      read_row(scaling, next, first, last - first, pixels);
-      scale_row(across, slots, pixels, first, ring + (size_t)(next % slots) * ROW);
+      read_row(scaling, next, &reader);
+      scale_row(across, slots, reader.pixels, first, ring + (size_t)(next % slots) * ROW);
     }
     scale_down(scaling, ring, start % slots, count, row);
   }
