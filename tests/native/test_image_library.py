@@ -224,7 +224,7 @@ def test_the_guide_has_the_declarations() -> None:
 @pytest.mark.virtual
 def test_the_guides_program_prints_what_run_prints(cli: CommandLine, tmp_path: Path) -> None:
     """Of a file that both read."""
-    write_guest(tmp_path, image=HOW)
+    write_guest(tmp_path, takes=HOW)
     image = tmp_path / "image.ppm"
     image.write_bytes(b"P6\n97 61\n255\n" + some_frame(np.random.default_rng(8), RGB, 97, 61).seen.tobytes())
     (program,) = (block for block in re.findall(r"```c\n(.*?)```", GUIDE, re.DOTALL) if "int main" in block and "run_image" in block)
@@ -233,9 +233,9 @@ def test_the_guides_program_prints_what_run_prints(cli: CommandLine, tmp_path: P
     subprocess.run(command, cwd=tmp_path, check=True)
     command = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", "-E", f"LD_LIBRARY_PATH={tmp_path}", "./see", str(image)]
     seen = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    options = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--json")
-    ran = cli("run", str(tmp_path / f"{STEM}.so"), str(image), *options)
+    ran = cli("run", str(tmp_path / f"{STEM}.so"), str(image), "--json")
     assert ran.code == 0, ran.err
+    assert "minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225)" in json.loads(ran.out)["input"]
     assert seen == "".join(f"{entry['index']} {100 * entry['probability']:.2f} %\n" for entry in json.loads(ran.out)["top"])
 
 

@@ -18,6 +18,7 @@ from tvmmobile.graph.network import lower
 from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, Port, interface_version, prefix_of
 from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.pipeline.build import image_entry
 
 VARIANT = "mobilenet_v1_0.25_128"
 STEM = f"{VARIANT}_float32_t4"
@@ -30,19 +31,21 @@ def description(threads: int = THREADS) -> Description:
     return Description(prefix_of(VARIANT), VARIANT, __version__, "cortex-a72", threads, (Port("input", "NCHW"),), (Port("output", "NC"),))
 
 
-def write_guest(folder: Path, target: Mapping[str, Any] = TARGET, image: Preprocessing | None = None) -> Any:
-    """All files that `compile --format c --archive` would write to `folder`; returns the lowered network. With `image` it takes images."""
+def write_guest(folder: Path, target: Mapping[str, Any] = TARGET, takes: Preprocessing | None = None) -> Any:
+    """All files that `compile --format c --archive` would write to `folder`; returns the lowered network. It `takes` images or none."""
     folder.mkdir(parents=True, exist_ok=True)
     torch_network = two_blocks()
     network = prepared(torch_network, SHAPE)
     kernels = kernels_of(network, threads=THREADS)
     module = lower(network, kernels)
     separate = frozenset(kernel.task.symbol for kernel in kernels)
-    written = write_library(module, target, replace(description(), image=image), folder / f"{STEM}.so", True, separate)
+    written = write_library(module, target, replace(description(), image=takes), folder / f"{STEM}.so", True, separate)
     image = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
     with torch.no_grad():
         output = torch_network(torch.from_numpy(image)).numpy()
     np.savez(folder / f"{STEM}.reference.npz", input=image, output=output)
-    c = {"prefix": prefix_of(VARIANT), "interface": interface_version(), **asdict(written)}
+    c: dict[str, Any] = {"prefix": prefix_of(VARIANT), "interface": interface_version(), **asdict(written)}
+    if takes is not None:
+        c["image"] = image_entry(takes)
     write_own_manifest(folder / f"{STEM}.so", SHAPE, output.shape, THREADS, format="c", c=c)
     return module

@@ -33,8 +33,8 @@ def evaluate(
         typer.Option("--checkpoint", metavar="FILE", help="State dict the library was compiled with; required if there was one."),
     ] = None,
     labels: Labels = None,
-    mean: Mean = "0.5",
-    std: Std = "0.5",
+    mean: Mean = None,
+    std: Std = None,
     no_resize: NoResize = False,
     require_hardware: RequireHardware = False,
 ) -> None:

@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     from tvmmobile.running.library import Library
 
 LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="Compiled library.")]
-Mean = Annotated[str, typer.Option("--mean", metavar="R,G,B", help="Per-channel mean to subtract (pixels in [0, 1]).")]
-Std = Annotated[str, typer.Option("--std", metavar="R,G,B", help="Per-channel standard deviation to divide by.")]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", metavar="R,G,B", help="Per-channel mean to subtract (pixels in [0, 1]); default: the library's, else 0.5."),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="R,G,B", help="Per-channel standard deviation to divide by; default: the library's, else 0.5."),
+]
 NoResize = Annotated[bool, typer.Option("--no-resize", help="Use the image as it is; it must have the network's input size.")]
 Labels = Annotated[Path | None, typer.Option("--labels", metavar="FILE", help="Class names, one per line.")]
 
@@ -36,13 +42,18 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
     return library
 
 
-def preprocessing_for(library: Library, mean: str, std: str, no_resize: bool) -> Preprocessing:
-    """What is done to an image before the library gets it; raises `UserError` for a --mean or --std that is neither a number nor three."""
-    from tvmmobile.networks.preprocessing import Preprocessing
+def preprocessing_for(library: Library, mean: str | None, std: str | None, no_resize: bool) -> Preprocessing:
+    """What is done to an image before the library gets it; raises `UserError` for a --mean or --std that is neither a number nor three.
+
+    Where they are not given, a library that takes images itself says what it was compiled with.
+    """
+    from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
+    from tvmmobile.running.manifest import normalisation_in
     from tvmmobile.system.errors import UserError
 
-    spec = library.spec
-    preprocessing = Preprocessing(spec.resolution, _triple("--mean", mean), _triple("--std", std), not no_resize, spec.input_shape[1])
+    spec, own = library.spec, normalisation_in(library.manifest()) or Normalisation()
+    means, stds = own.mean if mean is None else _triple("--mean", mean), own.std if std is None else _triple("--std", std)
+    preprocessing = Preprocessing(spec.resolution, means, stds, not no_resize, spec.input_shape[1])
     if 0.0 in preprocessing.std:
         raise UserError(f"--std {std} divides by zero.", "Give the channels' standard deviation, such as 0.5.")
     return preprocessing

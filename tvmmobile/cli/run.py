@@ -27,8 +27,8 @@ def run(
     save_input: Annotated[
         Path | None, typer.Option("--save-input", metavar="FILE.f32", help="Save the network's input as raw float32, NCHW.")
     ] = None,
-    mean: Mean = "0.5",
-    std: Std = "0.5",
+    mean: Mean = None,
+    std: Std = None,
     no_resize: NoResize = False,
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Timed runs on a board; a modelled latency takes one.")] = 30,
     require_hardware: RequireHardware = False,

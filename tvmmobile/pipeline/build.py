@@ -330,9 +330,14 @@ def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]
     written = write_library(planned.lowered(), job.target, description, job.library.path, job.archive, planned.separate)
     details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}
     if image is not None:
-        numbers = {"side": image.side, "shorter_side": image.shorter_side, "mean": image.mean, "std": image.std}
-        details["image"] = {"resampling": "bicubic", **numbers}
+        details["image"] = image_entry(image)
     return {"format": C, "c": details}
+
+
+def image_entry(image: Preprocessing) -> dict[str, Any]:
+    """What the manifest of a C library says of the images it takes."""
+    numbers = {"side": image.side, "shorter_side": image.shorter_side, "mean": image.mean, "std": image.std}
+    return {"resampling": "bicubic", **numbers}
 
 
 def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:

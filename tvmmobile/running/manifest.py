@@ -12,6 +12,8 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.native.source import interface_version
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
+from tvmmobile.networks.preprocessing import Normalisation
+from tvmmobile.system.errors import UserError
 
 MANIFEST_VERSION = 1
 #: What a library is for: TVM's virtual machine, or programs in C and whatever calls C.
@@ -72,6 +74,19 @@ def _check_c(program: Mapping[str, Any]) -> None:
     version = program.get("interface", _UNWRITTEN_INTERFACE)
     if version != interface_version():
         raise ValueError(f"its C interface has version {ascii(version)[:20]}, and this tvmmobile calls version {interface_version()}")
+    normalisation_in({"format": C, "c": program})
+
+
+def normalisation_in(manifest: Mapping[str, Any]) -> Normalisation | None:
+    """What a C library does to pixels that takes images, None for others; raises `ValueError` where the manifest does not say."""
+    image = manifest["c"].get("image") if manifest.get("format", VM) == C else None
+    if image is None:
+        return None
+    try:
+        mean, std = ((float(red), float(green), float(blue)) for red, green, blue in (image["mean"], image["std"]))
+        return Normalisation(mean, std)
+    except (TypeError, ValueError, KeyError, OverflowError, UserError) as error:
+        raise ValueError(f"what it does to images is {ascii(image)[:60]}") from error
 
 
 def _check_place(library: Any) -> None:
