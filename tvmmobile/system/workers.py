@@ -8,6 +8,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -339,7 +340,7 @@ def worker_count(jobs: int, boards: int | None = None) -> int:
     With `boards`, those that measure while others build: one more for each, since it waits for the board nearly all the time. And no more
     than two of the others for each: who comes third waits for two measurements, which its deadline allows for.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
     return max(1, min(cores, jobs)) if boards is None else boards + min(cores, 2 * boards)
 
 
@@ -361,7 +362,8 @@ def _deaf_to_terminal() -> Iterator[None]:
 def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[str], ready: Semaphore) -> None:
     """Leave Ctrl-C to the parent, die with it, take over its environment, and load the compiler before the first job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process it was forked from; who kills that means us, too
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process it was forked from; who kills that means us, too
     threading.Thread(target=_die_with_parent, daemon=True).start()
     take_over({**inherited, "TMPDIR": scratch})
     tempfile.tempdir = scratch

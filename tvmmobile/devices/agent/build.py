@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tvmmobile.devices.agent.wheels import PLATFORM, WHEELS, unpack_wheel
 from tvmmobile.system.doctor import require
-from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.environment import PREBUILT, cache_dir
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import filling_cache, made_once
 from tvmmobile.system.programs import run_tool
@@ -30,6 +30,8 @@ FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Wl,--no-as-needed", "-Wl,--a
 HARDENING = ("-D_FORTIFY_SOURCE=3", "-fstack-protector-strong", "-fPIE", "-pie", "-Wl,-z,relro,-z,now,-z,noexecstack")
 #: For timing.cc, see there.
 TIMED = ("-fno-stack-protector",)
+#: What it says of its source does not depend on where it was built: `{}` is each folder that the compiler finds files in.
+UNPLACED = "-ffile-prefix-map={}=."
 
 Progress = Callable[[str], None]
 
@@ -44,7 +46,7 @@ def bundle_path() -> Path:
     digest = hashlib.sha256()
     for path in sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(repr((WHEELS, PLATFORM, RUNTIME, FLAGS, HARDENING, TIMED)).encode())
+    digest.update(repr((WHEELS, PLATFORM, RUNTIME, FLAGS, HARDENING, TIMED, UNPLACED)).encode())
     return cache_dir() / f"agent-{digest.hexdigest()[:16]}"
 
 
@@ -56,16 +58,27 @@ def agent_command(bundle: Path) -> list[str]:
 def build_bundle(progress: Progress | None = None) -> Path:
     """The bundle's folder, built if needed (about 20 s, once, with pip and the cross compiler); `progress` hears of each long step.
 
+    A wheel brings it ready built.
+
     Raises:
         UserError: the cross compiler is missing, the cache cannot be written, or pip cannot fetch TVM's AArch64 wheels.
     """
     path = bundle_path()
     if path.is_dir():
         return path
+    ready = PREBUILT / path.name
     with filling_cache(), made_once(path) as bundle:
-        if bundle is not None:
+        if bundle is not None and ready.is_dir():
+            _copy(ready, bundle)  # whatever installed the wheel may have left out who may execute a file
+        elif bundle is not None:
             _fill(bundle.parent, bundle, progress or (lambda _sentence: None))
     return path
+
+
+def _copy(ready: Path, bundle: Path) -> None:
+    for path in ready.iterdir():
+        shutil.copyfile(path, bundle / path.name)
+        (bundle / path.name).chmod(0o755)
 
 
 def _fill(scratch: Path, bundle: Path, progress: Progress) -> None:
@@ -83,6 +96,7 @@ def _fill(scratch: Path, bundle: Path, progress: Progress) -> None:
     timing = str(scratch / "timing.o")
     remedy = f"Run: apt-get install -y --reinstall {COMPILER_PACKAGE}"
     own = str(Path(__file__).parent)
+    command += [UNPLACED.format(folder) for folder in (scratch, own)]
     run_tool([*command, *TIMED, "-c", f"{own}/timing.cc", "-o", timing], "Compiling the device agent", remedy)
     # Its copies of what both have come first, and so are kept.
     command += [timing, f"{own}/agent.cc", "-o", str(bundle / AGENT), f"-L{bundle}", "-ltvm_runtime", "-ltvm_ffi", "-ldl"]

@@ -13,6 +13,7 @@ import os
 import secrets
 import select
 import socket
+import stat
 import struct
 import threading
 import time
@@ -234,9 +235,9 @@ class Relay:
 def _other_end(ours: socket.socket) -> int:
     """The descriptor of the other end of a connection within this process, which TVM keeps to itself."""
     ends = ours.getpeername(), ours.getsockname()  # a port may have other connections too
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir("/dev/fd"):  # macOS has it too
         try:
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 with socket.socket(fileno=os.dup(int(name))) as candidate:
                     if candidate.family == socket.AF_INET and (candidate.getsockname(), candidate.getpeername()) == ends:
                         return int(name)
