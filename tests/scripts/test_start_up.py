@@ -29,6 +29,7 @@ from peers.start_page import BEYOND_BYTES, StartReport, from_file, page, to_text
 from peers.starts import PLAIN, MemoryUse, Pages, StartUp  # noqa: E402
 from peers.systems import EXAMPLES, OURS, OURS_C, System  # noqa: E402
 
+DOCS = SCRIPTS.parent / "docs"
 FACTS = BoardFacts("pi4", "Raspberry Pi 4", "Cortex-A72", 1.8e9, "feedc0de", "deadbeef", True)
 TITLES = {"ncnn": "ncnn 1", "mnn": "MNN 3", OURS_C: "tvmmobile 1, C library", PLAIN: "tvmmobile 1, C library in C"}
 REPORT = StartReport(
@@ -198,6 +199,19 @@ def test_pages_are_kept_of_a_run_that_agrees_with_pytorch(tmp_path: Path, monkey
     for _ in range(2):
         assert starts.memory_use(PLAIN, "0.25-128", job).pages == Pages(3, 4, 9, 5)
     assert ran == [[str(tmp_path / "run"), str(tmp_path / "net"), "--threads", "1"]] * 2
+
+
+def test_the_committed_figures() -> None:
+    """Ours starts with the fewest instructions, and a program in C holds little besides what it needs."""
+    report = from_file(DOCS / "start-up.json")
+    counted = {start.key: start.instructions for start in report.starts}
+    assert {"ncnn", "mnn", "litert", "onnxruntime", OURS, OURS_C, PLAIN} == set(counted)
+    peers = [count for key, count in counted.items() if key not in (OURS, OURS_C, PLAIN)]
+    assert counted[PLAIN] < counted[OURS_C] < min(peers)
+    held = {use.variant: use for use in report.memory if use.key == PLAIN}
+    assert set(held) == {"0.25-128", "1.0-224"}
+    for use in held.values():
+        assert use.needed_bytes is not None and use.needed_bytes < use.pages.most_bytes <= use.needed_bytes + BEYOND_BYTES
 
 
 @pytest.mark.virtual

@@ -237,6 +237,12 @@ def _script_page(script: str, file: str) -> str:
     return str(importlib.import_module(script).page(content(file)))
 
 
+def _start_page() -> str:
+    from peers.start_page import from_file, page
+
+    return str(page(from_file(DOCS / "start-up.json"), "start-up"))
+
+
 #: Documents that a script writes as a whole.
 PAGES: dict[str, Callable[[], str]] = {
     **{
@@ -244,6 +250,7 @@ PAGES: dict[str, Callable[[], str]] = {
         for stem in ("benchmarks", "benchmarks-later")
         for path in _peers_paths(stem)
     },
+    "docs/start-up.md": _start_page,
     "docs/networks.md": _networks_page,
     "docs/ablation.md": lambda: _script_page("ablation", "ablation.json"),
     "docs/search.md": lambda: _script_page("compare_search", "search.json"),
