@@ -20,6 +20,8 @@ from tvmmobile.schedules.vectors import Vectors
 
 Expr = Any
 Buffer = Any
+#: Attribute of what templates emit: flat buffers, 32-bit indices, vectors written out, no blocks. `kernels.lowering` says what that saves.
+PLAIN = "tvmmobile.plain"
 #: A range of equal pieces: first and one after the last.
 Span = tuple[Expr, Expr]
 
@@ -142,7 +144,7 @@ class Kernel:
         """Open the function with one argument per name and shape; yields them as flat buffers."""
         with self._ir_builder, self.T.prim_func(is_private=False, s_tir=True):
             self.T.func_name(self._symbol)
-            self.T.func_attr({"global_symbol": self._symbol, "tirx.noalias": True})
+            self.T.func_attr({"global_symbol": self._symbol, "tirx.noalias": True, PLAIN: True})
             arguments = [(self.T.arg(name, self.T.Buffer(shape, self._precision.name)), shape) for name, shape in shapes.items()]
             flat = []
             for argument, shape in arguments:

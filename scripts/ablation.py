@@ -29,7 +29,7 @@ from tvmmobile import schedules
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.codegen import LEFT_OUT, PASS_CONFIG
+from tvmmobile.kernels.codegen import PASS_CONFIG
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import build
@@ -103,7 +103,7 @@ def without_memory_plan() -> Any:
     """`pass_context` without TVM's pass that lets activations share memory."""
     import tvm
 
-    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=[*LEFT_OUT, "StaticPlanBlockMemory"])
+    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=["StaticPlanBlockMemory"])
 
 
 def rescheduled(template: str, other: str = "", **knobs: int) -> Callable[..., Choice]:

@@ -17,6 +17,7 @@ from support.network_files import write_python
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.kernels.codegen import export, make_target, pass_context
+from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.native.source import header_text, prefix_of
 from tvmmobile.pipeline.run import start
 from tvmmobile.results.file import read_results
@@ -97,7 +98,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
     folder = tmp_path_factory.mktemp("guest")
     module = write_guest(folder)
     with pass_context():
-        export(relax.build(module, target=make_target(TARGET)), folder / "vm.so", toolchain(TARGET))
+        export(relax.build(module, target=make_target(TARGET), tir_pipeline=PIPELINE), folder / "vm.so", toolchain(TARGET))
     with np.load(folder / f"{STEM}.reference.npz") as arrays:
         image = arrays["input"]
     image.tofile(folder / "input.f32")

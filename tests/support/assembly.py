@@ -10,6 +10,7 @@ from tvmmobile.graph.machine import BASELINE
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import make_target, pass_context
+from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.schedules import Template, template_for
 
 #: Of float32, whose loops the tests read.
@@ -49,7 +50,8 @@ def assembly_of(task: Task, knobs: Mapping[str, int], template: Template | None 
     template = template or template_for(task)
     assert template is not None
     with pass_context():
-        library = tvm.tirx.build(tvm.IRModule({task.symbol: template.emit(task, knobs)}), target=make_target({**TARGET, "mcpu": mcpu}))
+        module = tvm.IRModule({task.symbol: template.emit(task, knobs)})
+        library = tvm.tirx.build(module, target=make_target({**TARGET, "mcpu": mcpu}), pipeline=PIPELINE)
     text: str = library.inspect_source("asm")
     return text
 

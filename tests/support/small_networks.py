@@ -17,6 +17,7 @@ from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function
+from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.networks.models.weights import seed_weights
@@ -99,7 +100,7 @@ def run_lowered(module: Any, image: np.ndarray[Any, Any], path: Path) -> np.ndar
     from tvm import relax
 
     with pass_context():
-        executable = relax.build(module, target=make_target(HOST))
+        executable = relax.build(module, target=make_target(HOST), tir_pipeline=PIPELINE)
     export(executable, path, toolchain(HOST))
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
     result: np.ndarray[Any, Any] = machine["main"](tvm.runtime.tensor(image)).numpy()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.kernels import elementary
+from tvmmobile.kernels import elementary, lowering
 from tvmmobile.system.environment import PREBUILT, cache_dir
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import filling_cache, replacing, write_bytes
@@ -23,17 +23,15 @@ _FREESTANDING_FLAGS = ("-O2", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-t
 
 #: Templates allocate register tiles as annotated local buffers; TVM's storage rewrite would merge them into one and spill.
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
-#: Templates ask for as much as they use: to find that out again took more than half of the time to build a kernel of several layers.
-#: And they write nothing that does nothing: without looking for it, a kernel is built in nine tenths of the time, to the same object code.
-LEFT_OUT = ("s_tir.CompactBufferAllocation", "tirx.RemoveNoOp")
 
 
 def pass_context() -> Any:
-    """The PassContext under which every kernel and network is built, so that a kernel is the same code alone and in a network."""
+    """The PassContext under which every kernel and network is built, through `lowering.PIPELINE`: so a kernel is the same code in both."""
     import tvm
 
     elementary.register()
-    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG, disabled_pass=[*LEFT_OUT])
+    lowering.register()
+    return tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG)
 
 
 def make_target(target: Mapping[str, Any]) -> Any:
@@ -50,7 +48,7 @@ def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None
     tools = toolchain(target)
     module = tvm.IRModule({str(function.attrs["global_symbol"]): function})
     with pass_context():
-        library = tvm.tirx.build(module, target=make_target(target))
+        library = tvm.tirx.build(module, target=make_target(target), pipeline=lowering.PIPELINE)
     export(library, path, tools)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.kernels.codegen import make_target
+from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.native.memory import ALIGNMENT, aligned
 
 #: Smaller buffers stay on the stack, as in TVM's own lowering (`runtime::kMaxStackAlloca`).
@@ -53,7 +54,7 @@ def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[
 
     bound = make_target(target)
     module = tvm.tirx.transform.BindTarget(bound.with_host(bound))(tvm.IRModule(dict(functions)))
-    pipeline, _, _ = tvm.tirx.get_tir_pipeline("s_tir")
+    pipeline, _, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
     lowered = pipeline(module)
     kernels, parts = {}, {}
     for symbol, function in functions.items():
@@ -68,7 +69,7 @@ def write_object(module: Any, target: Mapping[str, Any], path: Path) -> None:
     import tvm
     from tvm.tirx.build import codegen_build
 
-    _, finish, _ = tvm.tirx.get_tir_pipeline("s_tir")
+    _, finish, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
     codegen_build(finish()(module), make_target(target)).write_to_file(str(path), "o")
 
 

@@ -22,6 +22,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import elementary
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
+from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
 from tvmmobile.native.library import write_library
 from tvmmobile.native.source import LAYOUTS, Description, Port, interface_version, prefix_of
@@ -315,7 +316,7 @@ def _compiled(lowered: Any, target: Mapping[str, Any]) -> Any:
     """A lowered network built for TVM's virtual machine, in a pass context."""
     from tvm import relax
 
-    return relax.build(lowered, target=make_target(target))
+    return relax.build(lowered, target=make_target(target), tir_pipeline=PIPELINE)
 
 
 def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""How TIR becomes what LLVM is given: TVM's passes, of which kernels of templates need few.
+
+What templates emit has flat buffers, 32-bit indices, vectors written out and no blocks. Most of TVM's passes find nothing to do there and
+took more than half of the time to build a kernel: `FlattenBuffer`, which simplifies every index, and `CommonSubexprElim`, which LLVM does
+again, most of all. Modelled latencies with and without them are within half a percent of each other, either way.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from tvmmobile.schedules.emit import PLAIN
+
+#: What TVM calls our passes.
+PIPELINE = "tvmmobile"
+
+
+@functools.cache
+def register() -> None:
+    """Let TVM know the pipeline in this process."""
+    from tvm.tirx.compilation_pipeline import register_tir_pipeline
+
+    register_tir_pipeline(PIPELINE, _pipeline)
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    """Ours for functions marked `PLAIN`, TVM's for all others; and how TVM finishes both."""
+    import tvm
+
+    theirs, finish_host, finish_device = tvm.tirx.get_tir_pipeline("s_tir")
+
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def lower(module: Any, _context: Any) -> Any:
+        plain: dict[Any, Any] = {}
+        other: dict[Any, Any] = {}
+        for name, function in module.functions.items():
+            (plain if PLAIN in (function.attrs or {}) else other)[name] = function
+        found = theirs(tvm.IRModule(other, attrs=module.attrs)) if other or not plain else tvm.IRModule({}, attrs=module.attrs)
+        if plain:
+            found.update(_few_passes()(tvm.IRModule(plain)))
+        return found
+
+    return lower, finish_host, finish_device
+
+
+def _few_passes() -> Any:
+    """In TVM's order, the passes that change what templates emit."""
+    import tvm
+    from tvm import s_tir, tirx
+
+    return tvm.ir.transform.Sequential(
+        [
+            s_tir.transform.CanonicalizeLoop(),
+            s_tir.transform.StmtSimplify(),
+            s_tir.transform.LowerOpaqueBlock(),  # a loop that runs once becomes its body: `HoistIfThenElse` fails on some of them
+            s_tir.transform.LoopPartition(),
+            tirx.transform.VectorizeLoop(True),
+            s_tir.transform.HoistIfThenElse(),
+            tirx.transform.UnrollLoop(),
+            s_tir.transform.RenormalizeSplitPattern(),
+            tirx.transform.StmtSimplify(),
+            s_tir.transform.RewriteUnsafeSelect(),
+            tirx.transform.VerifyMemory(),
+            tirx.transform.AnnotateEntryFunc(),
+            tirx.transform.SplitHostDevice(),
+            tirx.transform.MakePackedAPI(),
+        ]
+    )
