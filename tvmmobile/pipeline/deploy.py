@@ -118,11 +118,15 @@ def _check_there(remote: Remote, deployment: Deployment, library: Library) -> No
     """Run a C library where it was deployed, with what was deployed; raises `Disagreement`."""
     done = remote.run([*deployment.words(library), str(library.threads), "0"], timeout_s=session_timeout_s(library))
     if done.status == _DISAGREES:
-        raise disagreement(library, deployment.board, done.stdout.splitlines()[1])
+        raise disagreement(library, deployment.board, _line(done.stdout, "error ") or "check does not say how far")
     if done.status != 0:
-        said = (done.stderr.strip() or f"status {done.status}").splitlines()[-1]
-        core = library.manifest()["target"]["mcpu"]
+        said, core = _line(done.stderr) or f"status {done.status}", library.manifest()["target"]["mcpu"]
         raise Disagreement(f"{library.path.name} does not run on {deployment.board}: {said}.", f"It was compiled for {core}.")
+
+
+def _line(text: str, begin: str = "") -> str:
+    """The last line of what a board wrote that begins so, "" if none does; errors show it in printable characters."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip() and line.startswith(begin)), "")
 
 
 def _check_through_agents(file: DeviceFile, place: RegisteredBoard, libraries: Sequence[Library]) -> None:

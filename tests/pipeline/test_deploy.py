@@ -1,0 +1,49 @@
+"""What is said of a check on a board that ends otherwise than `check` does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tvmmobile.devices.board.remote import Completed, Remote
+from tvmmobile.networks.models.registry import grid
+from tvmmobile.pipeline.deploy import Deployment, _check_there
+from tvmmobile.running.library import Library
+from tvmmobile.system.errors import Disagreement, ExitCode
+
+
+class Board:
+    """A board on which every program ends in one way."""
+
+    def __init__(self, done: Completed) -> None:
+        self.done = done
+
+    def run(self, words: list[str], timeout_s: float) -> Completed:
+        """What the program leaves."""
+        assert words[1:3] == ["/models/runtime/check", "/models/net.so"] and timeout_s > 0
+        return self.done
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        (
+            Completed(5, "net, threads: 1\nerror 0.3 of the reference's largest magnitude\nfirst run 1 ms\n", ""),
+            "error 0.3 of the reference's",
+        ),
+        (Completed(5, "", ""), "check does not say how far"),
+        (Completed(1, "", "\nsh: check: \x1b[31mnot found\n"), r"does not run on pi@board: sh: check: \x1b[31mnot found."),
+        (Completed(137, "", " \n"), "does not run on pi@board: status 137."),
+    ],
+)
+def test_whatever_a_check_leaves_is_told(tmp_path: Path, done: Completed, said: str) -> None:
+    library = Library(grid("mobilenet_v1", (0.25,), (128,))[0], "float32", 1, tmp_path / "net.so")
+    manifest = {"format": "c", "c": {"prefix": "net"}, "target": {"mcpu": "cortex-a72"}, "kernels": [], "reference": "PyTorch"}
+    library.manifest_path.write_text(json.dumps(manifest))
+    deployed = Deployment("pi@board", "/models", (library,), (), 0, ("/models/runtime/ld.so",))
+    with pytest.raises(Disagreement) as raised:
+        _check_there(cast(Remote, Board(done)), deployed, library)
+    assert said in str(raised.value) and raised.value.exit_code == ExitCode.DISAGREES
