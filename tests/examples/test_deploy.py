@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, CommandLine
 from deployed import make_library
+from guest_python import board_python
 from PIL import Image
 from ssh_server import Home, Server, new_key, require_sshd
 from workflows import clone
@@ -29,8 +30,6 @@ from tvmmobile.kernels.reference import relative_error
 from tvmmobile.running.networks import checker
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import DeviceUnavailable
-from tvmmobile.virtual.board import load_board
-from tvmmobile.virtual.sysroot import python_sysroot
 
 GUIDE = REPOSITORY / "docs/deploy.md"
 STEM = "mobilenet_v1_0.25_128_float32_t1"
@@ -162,16 +161,9 @@ def test_the_program_in_c_plus_plus_computes_what_pytorch_computes(walk: Walk) -
 
 @pytest.mark.virtual
 def test_the_program_in_python_computes_what_pytorch_computes(walk: Walk) -> None:
-    sys.path.insert(0, str(REPOSITORY / "scripts"))
-    try:
-        from verify_in_python import REQUIREMENTS
-    finally:
-        sys.path.remove(str(REPOSITORY / "scripts"))
     data, expected = walk.reference()
     output = walk.folder / "python.f32"
-    sysroot = python_sysroot(load_board("pi4"), REQUIREMENTS)
-    command = ["qemu-aarch64", "-L", str(sysroot), str(sysroot / "usr/bin/python3")]
-    command += [str(walk.folder / "examples/deploy/classify.py"), str(walk.library), str(data), str(output)]
+    command = [*board_python(), str(walk.folder / "examples/deploy/classify.py"), str(walk.library), str(data), str(output)]
     environment = {"PATH": os.defpath, "PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

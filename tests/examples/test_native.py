@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from support.guest_libraries import STEM, THREADS, write_guest
+from support.guest_python import board_python
 from support.small_networks import HOST
 
-from tvmmobile.virtual.board import load_board
-from tvmmobile.virtual.sysroot import debian_folder, python_sysroot
+from tvmmobile.virtual.sysroot import debian_folder
 
 GUIDE = (REPOSITORY / "docs/native-examples.md").read_text(encoding="utf-8")
 COMPILE = "compile --alpha 0.25 --resolution 128 --threads 4 --format c --archive --out out"
@@ -138,14 +138,8 @@ def test_the_apps_input(walk: Walk) -> None:
 @pytest.mark.virtual
 def test_python_on_the_board(walk: Walk) -> None:
     """With an AArch64 Python, from the folder where library and program lie together."""
-    sys.path.insert(0, str(REPOSITORY / "scripts"))
-    try:
-        from verify_in_python import REQUIREMENTS  # what is in the cache already
-    finally:
-        sys.path.remove(str(REPOSITORY / "scripts"))
-    sysroot = python_sysroot(load_board("pi4"), REQUIREMENTS)
     (command,) = re.findall(r"^pi\$ python3 (.*)$", GUIDE, re.MULTILINE)
-    python = f"qemu-aarch64 -L {sysroot} {sysroot}/usr/bin/python3"
+    python = shlex.join(board_python())
     copies = f"mkdir -p pi; cp examples/native/classify.py input.f32 out/{STEM}.so out/{STEM}.json pi; cd pi"
     walk.check(walk.run(f"{copies}; PYTHONNOUSERSITE=1 PYTHONPATH= OMP_NUM_THREADS=1 {python} {command}"))
 
@@ -191,5 +185,5 @@ def test_programs_say_what_is_wrong(here: Walk, program: str) -> None:
     require("rustc" if program == "classify-rs" else "make")
     here.run(f"make -C examples/native {program} CC=gcc CXX=g++ RUSTC='rustc -O'; cp examples/native/{program} out")
     for words, complaint in (("", "usage: classify INPUT.f32 THREADS"), (f"input.f32 {THREADS + 1}", "more threads than the library")):
-        done = subprocess.run(f"out/{program} {words}", shell=True, cwd=here.folder, capture_output=True, text=True, check=False)
+        done = subprocess.run([f"out/{program}", *words.split()], cwd=here.folder, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and complaint in done.stderr

@@ -36,9 +36,8 @@ def _pipeline() -> tuple[Any, Any, Any]:
         other: dict[Any, Any] = {}
         for name, function in module.functions.items():
             (plain if PLAIN in (function.attrs or {}) else other)[name] = function
-        found = theirs(tvm.IRModule(other, attrs=module.attrs)) if other or not plain else tvm.IRModule({}, attrs=module.attrs)
-        if plain:
-            found.update(_few_passes()(tvm.IRModule(plain)))
+        found = theirs(tvm.IRModule(other, attrs=module.attrs))
+        found.update(_few_passes()(tvm.IRModule(plain)))
         return found
 
     return lower, finish_host, finish_device
