@@ -223,6 +223,7 @@ class _Fits:
     def __init__(self, layers: tuple[Conv2d, ...], task: Task, options: dict[str, tuple[int, ...]]) -> None:
         self.layers, self.task, self.options = layers, task, options
         self.arranged = cache(partial(_arranged, layers, task))
+        self.wastes = cache(self._wastes)
 
     def __call__(self, knobs: Knobs) -> bool:
         return self._tiles(knobs) and self._memory(knobs) and self._wastes_little(knobs)
@@ -262,16 +263,19 @@ class _Fits:
 
     def _wastes_little(self, knobs: Knobs) -> bool:
         """Tiles divide the columns, as far as any do."""
-        memory = self.arranged(knobs["strip"], knobs["parts"], knobs["blocks"])
+        found = self.wastes(knobs["strip"], knobs["parts"], knobs["blocks"])
+        return all(wastes[knobs[name]] <= max(MOST_WASTE, min(wastes.values())) for name, wastes in found.items())
+
+    def _wastes(self, strip: int, parts: int, blocks: int) -> dict[str, dict[int, float]]:
+        """Of every knob that is a tile along a row, what each value computes beyond what is needed."""
+        found = {}
         for kind, name in (("pointwise", "rows"), ("depthwise", "dw_columns"), ("image", "image_pixels")):
-            stages = [stage for stage in memory.stages if _kind(stage.layer, self.task.lanes) == kind]
-            macs = sum(stage.layer.macs for stage in stages)
-            wastes = {
-                tile: sum(_waste(stage.columns, tile) * stage.layer.macs for stage in stages) / max(macs, 1) for tile in self.options[name]
+            stages = [stage for stage in self.arranged(strip, parts, blocks).stages if _kind(stage.layer, self.task.lanes) == kind]
+            macs = max(1, sum(stage.layer.macs for stage in stages))
+            found[name] = {
+                tile: sum(_waste(stage.columns, tile) * stage.layer.macs for stage in stages) / macs for tile in self.options[name]
             }
-            if wastes[knobs[name]] > max(MOST_WASTE, min(wastes.values())):
-                return False
-        return True
+        return found
 
 
 def _arranged(layers: tuple[Conv2d, ...], task: Task, strip: int, parts: int, blocks: int) -> ChainMemory:

@@ -65,8 +65,12 @@ class Pointwise(Template):
         }
         usual = {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "m_block": 7, "n_block": 8, "outer": 1, "axis": 0}
 
+        @functools.cache
+        def likely() -> frozenset[tuple[int, ...]]:
+            return _likely(Product.of(layer, task), out_block, tuple(options.items()))
+
         def fits(knobs: Knobs) -> bool:
-            return tuple(knobs[name] for name in options) in _likely(Product.of(layer, task), out_block, tuple(options.items()))
+            return tuple(knobs[name] for name in options) in likely()
 
         return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
 

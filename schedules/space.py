@@ -45,6 +45,14 @@ class KnobSchedule:
         return dict(self.knobs)
 
 
+def _steps_from(wanted: int | None, choices: tuple[int, ...]) -> dict[int, float]:
+    """How many steps every value of a knob is from the one nearest to `wanted`, and a little more where that is another; none from `None`."""
+    if wanted is None:
+        return dict.fromkeys(choices, 0.01)
+    target = min(range(len(choices)), key=lambda i: abs(choices[i] - wanted))
+    return {value: abs(i - target) + (0.01 if value != wanted else 0.0) for i, value in enumerate(choices)}
+
+
 @dataclass(frozen=True)
 class Space:
     """All schedules of one template for one task.
@@ -113,17 +121,8 @@ class Space:
         """The member closest to a schedule made for another shape: fewest steps along the knobs' options."""
         if (schedule.template, schedule.version) != (self.template, self.version):
             return None
-        wanted = schedule.values
-
-        def steps(candidate: KnobSchedule) -> float:
-            distance = 0.0
-            for name, value in candidate.knobs:
-                choices = self.options[name]
-                target = min(range(len(choices)), key=lambda i: abs(choices[i] - wanted.get(name, value)))
-                distance += abs(choices.index(value) - target) + (0.01 if value != wanted.get(name) else 0.0)
-            return distance
-
-        return min(self, key=steps, default=None)
+        steps = {name: _steps_from(schedule.values.get(name), choices) for name, choices in self.options.items()}
+        return min(self, key=lambda member: sum(steps[name][value] for name, value in member.knobs), default=None)
 
     def mutate(self, schedule: KnobSchedule, rng: random.Random) -> KnobSchedule:
         """One knob moved to another value such that the result still fits; the schedule itself if no move does."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, LayerParameters
+from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.in_order_order import inner_order
 from tvmmobile.schedules.space import Knobs, Space
@@ -24,6 +26,8 @@ BLOCKED = frozenset({"in_layout=blocked", "out_layout=blocked"})
 PIECES = frozenset({"sources", "pieces"})
 THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
 _Kind = TypeVar("_Kind")
+#: Spaces that are kept: a search comes back to those of a kernel and of its neighbours, and their members are counted only once.
+SPACES_KEPT = 128
 
 
 def layer_of(task: Task, kind: type[_Kind]) -> _Kind:
@@ -46,6 +50,14 @@ def with_inner(space: Space, task: Task) -> Space:
     if not order:
         return replace(space, optional=optional)
     return replace(space, options={**space.options, "inner": (order,)}, usual={**space.usual, "inner": order}, optional=optional)
+
+
+@functools.lru_cache(maxsize=SPACES_KEPT)
+def _space_of(template: Template, task: Task, machine: Machine) -> Space | None:
+    """A template's space for `task`, which is written for `machine`: tasks do not differ by that."""
+    space = template._space(task)
+    # Not `if space`: its length is that of the whole space, counted.
+    return space if space is None or not template.multiplies else with_inner(space, task)
 
 
 class Template(ABC):
@@ -71,9 +83,7 @@ class Template(ABC):
     def space(self, task: Task) -> Space | None:
         """The schedules for `task`, or `None`: not mine."""
         steps = _steps() if self.handles >= EPILOGUE else frozenset()
-        space = self._space(task) if task.needs <= self.handles | steps else None
-        # Not `if space`: its length is that of the whole space, counted.
-        return space if space is None or not self.multiplies else with_inner(space, task)
+        return _space_of(self, task, task.machine) if task.needs <= self.handles | steps else None
 
     def emit(self, task: Task, knobs: Knobs) -> PrimFunc:
         """The kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs."""

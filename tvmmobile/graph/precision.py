@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.graph.machine import Machine
@@ -47,7 +48,7 @@ class Precision:
 
         return np.dtype(self.name)
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Of one stored element."""
         return self.numpy.itemsize
