@@ -9,11 +9,12 @@ import pytest
 from tvmmobile.devices.protocol import Origin
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules import templates_for
+from tvmmobile.schedules import Template, templates_for
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Region, VariantTasks
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.rounds import FEW_TRIALS, later_rounds, promising, worth_trying
+from tvmmobile.tuning.search.rounds import FEW_TRIALS, hopeless, later_rounds, promising, worth_trying
+from tvmmobile.tuning.search.tuner import assign
 
 FIRST = Conv2d(8, 8, 16, 32)
 SECOND = Conv2d(8, 8, 32, 32, (3, 3), (1, 1), (1, 1, 1, 1), 32)
@@ -21,13 +22,19 @@ SECOND = Conv2d(8, 8, 32, 32, (3, 3), (1, 1), (1, 1, 1, 1), 32)
 
 def record(task: Task, latency_us: float) -> Record:
     """Of the first template's usual knobs."""
-    space = templates_for(task)[0].space(task)
+    return trial(task, templates_for(task)[0], latency_us)
+
+
+def trial(task: Task, template: Template, latency_us: float | None) -> Record:
+    """Of a template's usual knobs; `None` failed."""
+    space = template.space(task)
     assert space is not None
-    return Record(task, space.default, latency_us)
+    return Record(task, space.default, latency_us, error=None if latency_us else "it failed")
 
 
 @pytest.mark.parametrize(
-    ("first", "trials", "most"), [(4, 64, [12, 24, 64]), (4, 24, [12, 24]), (4, 8, [8]), (4, 4, []), (4, 0, []), (16, 64, [24, 64])]
+    ("first", "trials", "most"),
+    [(2, 64, [4, 12, 24, 64]), (2, 24, [4, 12, 24]), (2, 8, [4, 8]), (2, 3, [3]), (2, 2, []), (2, 0, []), (16, 64, [24, 64])],
 )
 def test_rounds_end_with_what_was_asked_for(first: int, trials: int, most: list[int]) -> None:
     rounds = later_rounds(first, trials)
@@ -61,3 +68,16 @@ def test_few_trials_go_where_a_like_core_had_some_use_for_them(tmp_path: Path) -
             kin.append(record(task, each) for task, each in ((one, 50.0), (other, 50.0), (both, latency_us)))
         assert worth_trying(variants, kin, tasks, FEW_TRIALS) == left
         assert worth_trying(variants, kin, tasks, FEW_TRIALS + 1) == worth_trying(variants, None, tasks, FEW_TRIALS) == tasks
+
+
+def test_a_template_far_behind_another_gets_no_more(tmp_path: Path) -> None:
+    task = Task((Conv2d(28, 28, 256, 256),))
+    best, other = templates_for(task)[:2]
+    for behind_us, given_up in ((104.0, False), (106.0, True), (None, True)):
+        database = Database(Identity("board", Origin("modelled", "model")), (), tmp_path / str(behind_us))
+        none = assign({task: None}, database, 8, {})
+        with database.writing():
+            database.append([trial(task, best, 100.0), trial(task, other, behind_us)])
+        made = assign({task: None}, database, 8, {})
+        assert [hopeless(each, database) for each in none] == [False, False], "what was never tried"
+        assert [hopeless(each, database) for each in made if each.template in (best, other)] == [False, given_up]

@@ -30,7 +30,7 @@ def tune(
             "--trials",
             metavar="N",
             min=0,
-            help="Trials per kernel, logged ones included; above 4, promising kernels only. Default: 8; 0 where shipped logs have any.",
+            help="Trials per kernel, logged ones included; above 2, promising kernels only. Default: 8; 0 where shipped logs have any.",
         ),
     ] = None,
     threads: options.Threads = 1,

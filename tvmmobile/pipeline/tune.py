@@ -30,7 +30,7 @@ from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
 from tvmmobile.tuning.plan import VariantTasks
 from tvmmobile.tuning.search.kin import kin_database
-from tvmmobile.tuning.search.rounds import FIRST_TRIALS, later_rounds, promising, worth_trying
+from tvmmobile.tuning.search.rounds import FIRST_TRIALS, hopeless, later_rounds, promising, worth_trying
 from tvmmobile.tuning.search.tuner import BATCH, Assignment, Search, assign
 from tvmmobile.tuning.search.tuner import tune as search
 from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, twin_database
@@ -110,7 +110,8 @@ class _Needs:
 
     def further(self, most: int, may_gain: float) -> list[Assignment]:
         """A later round: what kernels lack that some network's best plan would have if they became a little faster."""
-        return self._lacking(promising(self._variants, self.database, self._tried, may_gain), most)
+        lacking = self._lacking(promising(self._variants, self.database, self._tried, may_gain), most)
+        return [replace(each, missing=0) if hopeless(each, self.database) else each for each in lacking]
 
 
 def _idle(asked: int | None, first: int) -> str:
@@ -148,7 +149,7 @@ def tune(
     Args:
         models: one network, several, or what loads them once everything else has been checked.
         device: its name, or what `find_device` returns.
-        trials: per kernel, logged ones included; above 4 for promising kernels alone. Without it 8, and 0 for kernels in the shipped logs.
+        trials: per kernel, logged ones included; above 2 for promising kernels and templates alone. Without it 8, and 0 for kernels in the shipped logs.
         threads: of the libraries.
         out: where the libraries go; without it, a folder that lasts as long as this process.
         logs: read and write this directory alone; without it, read the shipped logs, and read and write the user's own.

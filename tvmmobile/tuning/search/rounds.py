@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import KnobSchedule
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import VariantTasks, detours
+from tvmmobile.tuning.search.tuner import Assignment
 
-#: Trials that every kernel has. The nearest tuned shape's schedules and the template's usual knobs are among them: MobileNet v1 1.0-224's
-#: final plan had no kernel that would have cost more than 0.4 % of its latency after four trials each; eight told no better.
-FIRST_TRIALS = 4
+#: Trials that every kernel has, of each template. The nearest tuned shape's schedules and the template's usual knobs are among them. On
+#: a Cortex-A53 and a Cortex-A76, MobileNet v1's diagonal comes as close to its final latencies (within 0.5 %) as after four trials each.
+FIRST_TRIALS = 2
 #: (trials, share): up to so many trials for a kernel with which a network's best plan would be slower by no more than this share of the
 #: kernel's latency. With every trial there is less to gain: the kernels of the final plan were within 0.03 % after twelve.
-_LATER = ((12, 0.02), (24, 0.01), (sys.maxsize, 0.005))
+_LATER = ((4, 0.1), (12, 0.02), (24, 0.01), (sys.maxsize, 0.005))
+
+#: How far a template's best may be behind another's for the same kernel, as a share, to get more trials. Where two templates took a
+#: kernel, the one that won in the end was no more than 1.4 % behind after two trials (101 kernels on Cortex-A53, A73 and A76).
+MAY_CATCH_UP = 0.05
 
 #: What a kernel may gain on another core, as a share of its latency there, beyond which no few trials are spent on it. On a Cortex-A76 all
 #: kernels of MobileNet v1 1.0-224's best plan lie within 0.14 by a Cortex-A72's records, which leave out 16 of 66.
@@ -54,3 +61,16 @@ def promising(
             if detour_us <= may_gain * (latency_us(region.task) or 0.0):
                 chosen.add(region.task)
     return {task: source for task, source in tasks.items() if task in chosen}
+
+
+def hopeless(assignment: Assignment, database: Database) -> bool:
+    """Whether the template was tried, and is so far behind another one for the same kernel that more trials of it are lost."""
+    best, template = database.best(assignment.task), assignment.template
+    if template is None or best is None or best.latency_us is None or not assignment.done:
+        return False
+    mine = [
+        record.latency_us
+        for record in database.records(assignment.task)
+        if record.latency_us is not None and isinstance(record.schedule, KnobSchedule) and record.schedule.template == template.name
+    ]
+    return min(mine, default=math.inf) > (1 + MAY_CATCH_UP) * best.latency_us
