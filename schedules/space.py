@@ -46,7 +46,7 @@ class KnobSchedule:
 
 
 def _steps_from(wanted: int | None, choices: tuple[int, ...]) -> dict[int, float]:
-    """How many steps every value of a knob is from the one nearest to `wanted`, and a little more where that is another; none from `None`."""
+    """How many steps every value of a knob is from the one nearest to `wanted`, and a little more where that is another."""
     if wanted is None:
         return dict.fromkeys(choices, 0.01)
     target = min(range(len(choices)), key=lambda i: abs(choices[i] - wanted))

@@ -149,7 +149,7 @@ def tune(
     Args:
         models: one network, several, or what loads them once everything else has been checked.
         device: its name, or what `find_device` returns.
-        trials: per kernel, logged ones included; above 2 for promising kernels and templates alone. Without it 8, and 0 for kernels in the shipped logs.
+        trials: per kernel, logged ones included; above 2 for promising kernels alone. Without it 8, and 0 for kernels in the shipped logs.
         threads: of the libraries.
         out: where the libraries go; without it, a folder that lasts as long as this process.
         logs: read and write this directory alone; without it, read the shipped logs, and read and write the user's own.
