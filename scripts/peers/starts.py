@@ -15,8 +15,8 @@ from pydantic.dataclasses import dataclass as validated
 from peers.models import digest_of
 from peers.runs import PeerRun, check_difference, difference_in, environment_of, figures_of, instructions_of, run_to_the_end
 from peers.systems import OURS_C, System
-from tvmmobile.kernels.codegen import built_once
 from tvmmobile.native.source import INTERFACE
+from tvmmobile.system.compiled import HOST_FLAGS, built_once
 from tvmmobile.system.doctor import CROSS_COMPILER, require
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import write_text
@@ -152,7 +152,7 @@ def count_pages(job: PeerRun) -> Pages:
 
 def plugin() -> Path:
     """`pages.c` for QEMU, compiled if it is not there yet."""
-    return _compiled("cc", build.FLAGS, _PAGES, ".so", _PLUGIN_API)
+    return _compiled("cc", HOST_FLAGS, _PAGES, ".so", _PLUGIN_API)
 
 
 def _compiled(compiler: str, flags: Sequence[str], source: Path, suffix: str, header: Path) -> Path:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import errno
 import functools
-import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tvmmobile.kernels import elementary, lowering
-from tvmmobile.system.environment import PREBUILT, cache_dir
+from tvmmobile.system.compiled import built_once
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import filling_cache, replacing, write_bytes
+from tvmmobile.system.files import write_bytes
 from tvmmobile.system.programs import run_tool
 from tvmmobile.system.toolchain import Toolchain, toolchain
 
@@ -62,28 +61,6 @@ def instead_of_libc(tools: Toolchain) -> tuple[Path, ...]:
         tools.compiled(_FREESTANDING, output, _FREESTANDING_FLAGS)
 
     return (built_once(_FREESTANDING, ".o", _FREESTANDING_FLAGS, build, variant="-zig" if tools.zig else ""),)
-
-
-def built_once(
-    source: Path, suffix: str, flags: Sequence[str], build: Callable[[Path], object], headers: Sequence[Path] = (), variant: str = ""
-) -> Path:
-    """What a C file of ours is compiled to: ready built, as wheels bring it, or from the cache, built there if needed.
-
-    Args:
-        flags: these and what the files say are in its name.
-        build: writes it.
-        headers: that it includes.
-        variant: is in the name of what is not ready built.
-    """
-    digest = hashlib.sha256(repr(tuple(flags)).encode() + b"".join(file.read_bytes() for file in (source, *headers))).hexdigest()
-    ready = PREBUILT / f"{source.stem}-{digest[:16]}{suffix}"
-    if ready.is_file():
-        return ready
-    path = cache_dir() / f"{source.stem}{variant}-{digest[:16]}{suffix}"
-    if not path.exists():
-        with filling_cache(), replacing(path) as temporary:
-            build(temporary)
-    return path
 
 
 def export(library: Any, path: Path, tools: Toolchain) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.kernels.codegen import built_once
 from tvmmobile.native.source import INTERFACE
 from tvmmobile.running.library import read_manifest
 from tvmmobile.running.manifest import VM, C
+from tvmmobile.system.compiled import built_once
 from tvmmobile.system.doctor import CROSS_COMPILER, require
 from tvmmobile.system.programs import run_tool
 

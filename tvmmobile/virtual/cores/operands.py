@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -42,6 +43,8 @@ _EXCLUSIVE_STORE = re.compile(r"stl?x[rp][bh]?$")
 _ATOMIC = re.compile(r"(?:ld|st)(?:add|clr|eor|set|[su]max|[su]min)a?l?[bh]?$|(?:swp|cas|casp)a?l?[bh]?$")
 #: Loads of one element into all lanes.
 REPEATING = frozenset({"ld1r", "ld2r", "ld3r", "ld4r"})
+#: Instructions that stay taken apart: those of a kernel occur again and again in its blocks, and in the next kernel.
+INSTRUCTIONS_KEPT = 1 << 16
 BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbnz"})
 
 
@@ -89,6 +92,7 @@ class Instruction:
         return any(register[0] == "v" for register in self.data)
 
 
+@functools.lru_cache(maxsize=INSTRUCTIONS_KEPT)
 def instruction_of(text: str) -> Instruction:
     """Take an instruction apart that `disassemble` gave."""
     name, _, operands = text.partition("\t")

@@ -7,13 +7,18 @@ tables say: `cortex_a72.py`, `cortex_a76.py`.
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import ctypes
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from tvmmobile.system.compiled import HOST_FLAGS, built_once
+from tvmmobile.system.doctor import require
+from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 
+_SOURCE = Path(__file__).with_suffix(".c")
 _TRIPS = 24
 _WARM_TRIPS = 8
 #: From dispatch to the earliest start; it moves every schedule alike, and matters only through the window.
@@ -130,44 +135,15 @@ def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
     operations = [operation_of(text, tables) for text in block if text]
     if not operations:
         return 0.0
-    pipelines = _Pipelines(tables)
-    front_end = _FrontEnd(tables)
-    ready: defaultdict[str, int] = defaultdict(int)
-    early: dict[str, tuple[str, int]] = {}
-    retired: list[int] = []  # after each trip
-    seen: dict[Hashable, int] = {}
-    while len(retired) < _TRIPS:
-        for op in operations:
-            dispatched = start = front_end.dispatch(op.timing.micro_operations, pipelines.room(op.timing.ports)) + _DISPATCH_LATENCY
-            for place, name in enumerate(op.reads):
-                chain, cycle = early.get(name, ("", 0))
-                taken_over = place == 0 and name == op.accumulator and chain == op.timing.chain
-                start = max(start, cycle if taken_over else ready[name])
-            end = start
-            for port, cycles in pipelines.chosen(op.timing.ports, dispatched - _DISPATCH_LATENCY) if tables.chosen else op.timing.ports:
-                end = max(end, pipelines.take(port, start, cycles))
-            done = end
-            if op.updated:
-                ready[op.updated] = pipelines.take(op.timing.update, max(dispatched, ready[op.updated]), 1) + tables.base_latency
-            for name, latency in op.writes:
-                ready[name] = end + latency
-                early.pop(name, None)
-                done = max(done, end + latency)
-            for name in op.awaited:
-                done = max(done, ready[name])
-            if op.handed_over:
-                early[op.handed_over] = op.timing.chain, end + op.timing.chain_latency
-            front_end.leave(done, op.timing.micro_operations)
-        retired.append(front_end.retired)
-        now = front_end.next_cycle
-        registers = tuple((name, max(0, cycle - now)) for name, cycle in sorted(ready.items()))
-        chains = tuple((name, chain, max(0, cycle - now)) for name, (chain, cycle) in sorted(early.items()))
-        before = seen.setdefault((front_end.state(now), pipelines.state(now), registers, chains), len(retired))
-        if before < len(retired):  # from here on every trip repeats one that was
-            period, cycles = len(retired) - before, retired[-1] - retired[before - 1]
-            while len(retired) < _TRIPS:
-                retired.append(retired[-period] + cycles)
+    numbers = _Numbers(tables)
+    coded = [number for operation in operations for number in numbers.of(operation)]
+    retired = retired_after(numbers.of_core(_window(operations, tables)), coded, len(operations), _TRIPS)
     return (retired[-1] - retired[_WARM_TRIPS - 1]) / (_TRIPS - _WARM_TRIPS)
+
+
+def _window(operations: Sequence[Operation], tables: CoreTables) -> int:
+    """The window, no larger than what it may have to hold."""
+    return max(1, min(tables.window, _TRIPS * sum(operation.timing.micro_operations for operation in operations)))
 
 
 def pipeline_cycles(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
@@ -199,145 +175,67 @@ def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
     return {"registers": 100 * chains / cycles, "resources": 100 * (1 - chains / cycles)} if cycles else {}
 
 
-class _FrontEnd:
-    """In-order dispatch into the window, and in-order retirement from it."""
+class _Numbers:
+    """What `out_of_order.c` reads: kinds of pipelines, registers and families as numbers; -1 stands for none."""
 
     def __init__(self, tables: CoreTables) -> None:
         self._tables = tables
-        self._instructions = self._micro_operations = 0  # dispatched, and the slots that passed unused
-        self._leaves: list[int] = []  # when each micro-operation in flight leaves the window
-        self.retired = 0
+        self._kinds = {name: place for place, name in enumerate(tables.pipelines)}
+        self._registers: dict[str, int] = {}
+        self._chains: dict[str, int] = {}
 
-    def dispatch(self, micro_operations: int, room: int) -> int:
-        """The cycle in which an instruction is dispatched, not before there is `room` for it."""
-        widths = self._tables.instructions_per_cycle, self._tables.micro_operations_per_cycle
-        cycle = max(room, self._instructions // widths[0], self._micro_operations // widths[1])
-        if len(self._leaves) >= self._tables.window:
-            cycle = max(cycle, self._leaves[-self._tables.window])
-        self._instructions = max(self._instructions, cycle * widths[0]) + 1
-        self._micro_operations = max(self._micro_operations, cycle * widths[1]) + micro_operations
-        return cycle
+    def of_core(self, window: int) -> list[int]:
+        """The tables, once all operations are known."""
+        tables = self._tables
+        widths = tables.instructions_per_cycle, tables.micro_operations_per_cycle
+        found = [window, *widths, _DISPATCH_LATENCY, tables.base_latency, _PASSES, len(self._registers), len(self._kinds)]
+        once = {part for parts in tables.chosen.values() for part in parts}
+        for name, count in tables.pipelines.items():
+            queue = name
+            while queue and queue not in tables.queues:
+                queue = tables.part_of.get(queue, "")
+            parts = (self._kind(part) for part in tables.chosen.get(name, ("", "")))
+            found += [count, self._kind(tables.part_of.get(name, "")), tables.queues.get(name, 0), self._kind(queue), *parts, name in once]
+        return found
 
-    @property
-    def next_cycle(self) -> int:
-        """The first cycle in which anything else can be dispatched."""
-        return max(
-            self._instructions // self._tables.instructions_per_cycle, self._micro_operations // self._tables.micro_operations_per_cycle
-        )
+    def of(self, operation: Operation) -> list[int]:
+        """One operation."""
+        timing = operation.timing
+        found = [timing.micro_operations, self._chain(timing.chain), timing.chain_latency]
+        found += [self._register(name) for name in (operation.accumulator, operation.handed_over)]
+        found += [self._kind(timing.update), self._register(operation.updated), len(timing.ports)]
+        for port, cycles in timing.ports:
+            found += [self._kind(port), cycles]
+        found += [len(operation.reads), *map(self._register, operation.reads), len(operation.writes)]
+        for name, latency in operation.writes:
+            found += [self._register(name), latency]
+        return [*found, len(operation.awaited), *map(self._register, operation.awaited)]
 
-    def state(self, now: int) -> Hashable:
-        """All that what is dispatched from `next_cycle` on depends on, as seen from cycle `now`."""
-        instructions = self._instructions - now * self._tables.instructions_per_cycle
-        micro_operations = self._micro_operations - now * self._tables.micro_operations_per_cycle
-        return instructions, micro_operations, self.retired - now, tuple(max(0, cycle - now) for cycle in self._leaves)
+    def _kind(self, name: str) -> int:
+        return self._kinds[name] if name else -1
 
-    def leave(self, done: int, micro_operations: int) -> None:
-        """An instruction is done in that cycle; it leaves when all before it have left."""
-        self.retired = max(self.retired, done)
-        self._leaves += [self.retired] * micro_operations
-        del self._leaves[: -self._tables.window]
+    def _register(self, name: str) -> int:
+        return self._registers.setdefault(name, len(self._registers)) if name else -1
 
-
-class _Pipelines:
-    """Which pipelines are taken in which cycle, and what waits for them."""
-
-    def __init__(self, tables: CoreTables) -> None:
-        counts = {name: defaultdict[int, int](int) for name in tables.pipelines}
-        self._kinds: dict[str, list[tuple[defaultdict[int, int], int]]] = {}
-        self._queue_of: dict[str, _Queue] = {}
-        queues = {name: _Queue(entries) for name, entries in tables.queues.items()}
-        self._counts, self._queues = tuple(counts.values()), tuple(queues.values())
-        #: (first, last): from the first cycle up to the last, without it, no slot is free; slots are never given back.
-        self._taken = dict.fromkeys(tables.pipelines, (0, 0))
-        for name in tables.pipelines:
-            chain = [name]
-            while chain[-1] in tables.part_of:
-                chain.append(tables.part_of[chain[-1]])
-            self._kinds[name] = [(counts[kind], tables.pipelines[kind]) for kind in chain]
-            queued = [kind for kind in chain if kind in queues]
-            if queued:
-                self._queue_of[name] = queues[queued[0]]
-        self._parts = tables.chosen
-        self._once = {part for parts in tables.chosen.values() for part in parts}
-
-    def room(self, ports: tuple[tuple[str, int], ...]) -> int:
-        """The first cycle in which the queues can take what an instruction needs."""
-        cycle = 0
-        for port, cycles in ports:
-            if port in self._parts:
-                cycle = max(cycle, min(self._queue_of[part].room(1) for part in self._parts[port]))
-            elif port in self._queue_of:
-                cycle = max(cycle, self._queue_of[port].room(1 if port in self._once else cycles))
-        return cycle
-
-    def chosen(self, ports: tuple[tuple[str, int], ...], now: int) -> tuple[tuple[str, int], ...]:
-        """The same with one of the parts for each kind that has some to choose from, in cycle `now`; longer ones take both in turn."""
-        found: list[tuple[str, int]] = []
-        for port, cycles in ports:
-            if port not in self._parts:
-                found.append((port, cycles))
-                continue
-            first, other = self._parts[port]
-            if self._queue_of[other].waiting(now) < self._queue_of[first].waiting(now):
-                first, other = other, first
-            found += [(first, cycles)] if cycles <= _PASSES else [(first, cycles - cycles // 2), (other, cycles // 2)]
-        return tuple(found)
-
-    def state(self, now: int) -> Hashable:
-        """All that what starts in cycle `now` or later depends on, as seen from there; what is before is forgotten."""
-        for used in self._counts:
-            for cycle in [cycle for cycle in used if cycle < now]:
-                del used[cycle]
-        taken = tuple(tuple(sorted((cycle - now, count) for cycle, count in used.items() if count)) for used in self._counts)
-        return taken, tuple(queue.state(now) for queue in self._queues)
-
-    def take(self, port: str, start: int, cycles: int) -> int:
-        """Take as many free slots of a kind of pipeline from `start` on; the cycle of the last one."""
-        kinds, queue = self._kinds[port], self._queue_of.get(port)
-        first, at = self._taken[port]
-        if not first <= start <= at:
-            first = at = start
-        while True:
-            taken = True
-            while taken:  # without a generator: this is where modelling spends its time
-                taken = False
-                for used, count in kinds:
-                    if used[at] >= count:
-                        taken = True
-                        at += 1
-                        break
-            for used, _ in kinds:
-                used[at] += 1
-            if queue:
-                queue.enter(at)
-                queue = None if port in self._once else queue
-            cycles -= 1
-            if not cycles:
-                self._taken[port] = first, at
-                return at
+    def _chain(self, name: str) -> int:
+        return self._chains.setdefault(name, len(self._chains)) if name else -1
 
 
-class _Queue:
-    """Micro-operations that wait for their operands or their pipeline."""
+def retired_after(tables: Sequence[int], operations: Sequence[int], count: int, trips: int) -> list[int]:
+    """The cycle in which the last of `count` operations has left the window, after each of so many trips."""
+    retired = (ctypes.c_int64 * trips)()
+    coded = [(ctypes.c_int32 * len(numbers))(*numbers) for numbers in (tables, operations)]
+    if not _library().schedule(*coded, count, trips, retired):
+        raise MemoryError("there is no memory to schedule a block")
+    return list(retired)
 
-    def __init__(self, entries: int) -> None:
-        self._entries = entries
-        self._starts: list[int] = []  # when they leave it: the latest ones of all so far, earliest first
 
-    def room(self, entries: int) -> int:
-        """The first cycle in which that many more can enter."""
-        missing = len(self._starts) + min(entries, self._entries) - self._entries
-        return self._starts[missing - 1] if missing > 0 else 0
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """`out_of_order.c`, compiled for this machine: in Python, it was what modelling a kernel spent its time with."""
 
-    def waiting(self, now: int) -> int:
-        """How many are in it in that cycle, dispatched in it or before."""
-        return len(self._starts) - bisect_right(self._starts, now)
+    def build(output: Path) -> None:
+        command = [str(require("cc")), *HOST_FLAGS, str(_SOURCE), "-o", str(output)]
+        run_tool(command, f"Compiling {_SOURCE.name}", "Run: apt-get install -y gcc libc6-dev")
 
-    def state(self, now: int) -> Hashable:
-        """When its micro-operations leave, as seen from cycle `now`."""
-        return tuple(max(0, start - now) for start in self._starts)
-
-    def enter(self, start: int) -> None:
-        """One has entered that leaves in cycle `start`."""
-        insort(self._starts, start)
-        del self._starts[: -self._entries]
+    return ctypes.CDLL(str(built_once(_SOURCE, ".so", HOST_FLAGS, build)))

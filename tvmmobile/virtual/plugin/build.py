@@ -7,13 +7,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tvmmobile.system.compiled import HOST_FLAGS
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, replacing
 from tvmmobile.system.programs import run_tool
 
 FOLDER = Path(__file__).parent
-FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 
 
 def build_plugin(phases: bool = False) -> Path:
@@ -24,13 +24,13 @@ def build_plugin(phases: bool = False) -> Path:
     """
     program = FOLDER / "program.c"
     source = FOLDER / "phases.c" if phases else program
-    digest = hashlib.sha256(repr(FLAGS).encode())
+    digest = hashlib.sha256(repr(HOST_FLAGS).encode())
     for file in (*dict.fromkeys((source, program)), *sorted(FOLDER.glob("*.h"))):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     path = cache_dir() / f"{source.stem}-{digest.hexdigest()[:16]}.so"
     if path.exists():
         return path
-    command = [str(require("cc")), *FLAGS, str(source), "-o"]
+    command = [str(require("cc")), *HOST_FLAGS, str(source), "-o"]
     with filling_cache():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):

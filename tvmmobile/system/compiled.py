@@ -1,0 +1,35 @@
+"""What our C files are compiled to, once for all processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tvmmobile.system.environment import PREBUILT, cache_dir
+from tvmmobile.system.files import filling_cache, replacing
+
+#: Of a shared library for this machine.
+HOST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
+
+
+def built_once(
+    source: Path, suffix: str, flags: Sequence[str], build: Callable[[Path], object], headers: Sequence[Path] = (), variant: str = ""
+) -> Path:
+    """What a C file of ours is compiled to: ready built, as wheels bring it, or from the cache, built there if needed.
+
+    Args:
+        flags: these and what the files say are in its name.
+        build: writes it.
+        headers: that it includes.
+        variant: is in the name of what is not ready built.
+    """
+    digest = hashlib.sha256(repr(tuple(flags)).encode() + b"".join(file.read_bytes() for file in (source, *headers))).hexdigest()
+    ready = PREBUILT / f"{source.stem}-{digest[:16]}{suffix}"
+    if ready.is_file():
+        return ready
+    path = cache_dir() / f"{source.stem}{variant}-{digest[:16]}{suffix}"
+    if not path.exists():
+        with filling_cache(), replacing(path) as temporary:
+            build(temporary)
+    return path
