@@ -51,7 +51,6 @@ def _few_passes() -> Any:
     return tvm.ir.transform.Sequential(
         [
             s_tir.transform.CanonicalizeLoop(),
-            s_tir.transform.StmtSimplify(),
             s_tir.transform.LowerOpaqueBlock(),  # a loop that runs once becomes its body: `HoistIfThenElse` fails on some of them
             s_tir.transform.LoopPartition(),
             tirx.transform.VectorizeLoop(True),
