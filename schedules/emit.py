@@ -126,6 +126,7 @@ class Kernel:
 
     Attributes:
         lanes, bytes: elements of a vector, and the size of one.
+        chain: see `Precision`.
         inner: who orders the loop of a register tile, see `template.with_inner`.
     """
 
@@ -135,6 +136,7 @@ class Kernel:
 
         self.T = builder
         self.lanes, self.bytes, self._symbol, self._precision = task.lanes, task.precision.bytes, task.symbol, task.precision
+        self.chain = task.precision.chain
         self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) else 0
         self._ir_builder = IRBuilder()
         self._imported: dict[str, str] = {}
@@ -222,6 +224,23 @@ class Kernel:
     def accumulators(self, elements: int) -> Buffer:
         """A buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
         return self.T.alloc_buffer((elements,), self._precision.accumulator, scope="local", annotations={"disable_lower_builtin": True})
+
+    def totals(self, elements: int) -> Buffer:
+        """The same for sums that grow with every term, see `Precision.total`."""
+        return self.T.alloc_buffer((elements,), self._precision.total, scope="local", annotations={"disable_lower_builtin": True})
+
+    def widened(self, value: Expr, lanes: int) -> Expr:
+        """Numbers as `totals` has them; themselves where these are no wider."""
+        return self._cast(value, lanes, self._precision.total)
+
+    def narrowed(self, value: Expr, lanes: int) -> Expr:
+        """Totals as numbers that are stored."""
+        return self._cast(value, lanes, self._precision.name)
+
+    def _cast(self, value: Expr, lanes: int, dtype: str) -> Expr:
+        if self._precision.total == self._precision.name:
+            return value
+        return self.T.Cast(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
 
     def scratch(self, elements: int) -> Buffer:
         """A buffer in memory: one allocation where this is called, from the workspace of the thread that gets there."""

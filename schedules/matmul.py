@@ -182,6 +182,9 @@ class MatmulTile:
                 alone.accumulate(acc, row, rows, width, weights, own, first, alike and piece is self.pieces[0])
                 weights = weights + piece.count * self.pitch(width)
             return
+        if 0 < self.kernel.chain < part.count:
+            self._in_chains(acc, row, rows, width, weights, part, first)
+            return
         block = min(self.a.block, part.count)
         blocks = part.count // block
         loop = self._in_order(rows, width, part.count, block, alike) if self.kernel.inner else None
@@ -211,6 +214,26 @@ class MatmulTile:
                 steps(number + 1, 0, block)
         steps(blocks - 1, 0, block - self.unroll)
         steps(blocks - 1, max(block - self.unroll, 0), block)
+
+    def _in_chains(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int) -> None:
+        """`accumulate`, in sums of `Kernel.chain` terms that begin at zero; the last one may be shorter."""
+        kernel, chain, lanes = self.kernel, self.kernel.chain, self.kernel.lanes
+        whole, rest = divmod(part.count, chain)
+
+        def add(number: Expr, count: int) -> None:
+            sums = kernel.accumulators(rows * width)
+            for place in range(0, rows * width, lanes):
+                kernel.store(sums, kernel.splat(kernel.number(0.0)), place)
+            own = replace(part, start=part.start + number * chain, count=count)
+            self.accumulate(sums, row, rows, width, weights + number * chain * self.pitch(width), own)
+            for place in range(0, rows * width, lanes):
+                total = first * width + place
+                kernel.store(acc, kernel.load(acc, total) + kernel.load(sums, place), total)
+
+        with kernel.loop(whole) as number:
+            add(number, chain)
+        if rest:
+            add(whole, rest)
 
     def _in_order(self, rows: int, width: int, count: int, block: int, alike: bool) -> InOrderLoop | None:
         """The loop over so many steps of K, in blocks of A, in an order of our own; None where it has no such form."""

@@ -47,7 +47,8 @@ class PoolMean(Template):
         least = min(LINE_VECTORS, max(options["vectors"]))
 
         def fits(knobs: Knobs) -> bool:
-            return knobs["vectors"] >= least and knobs["vectors"] * knobs["pixels"] <= task.machine.registers - OTHERS
+            sums = knobs["vectors"] * knobs["pixels"] * task.precision.vectors_of_totals
+            return knobs["vectors"] >= least and sums <= task.machine.registers - OTHERS
 
         return Space(self.name, self.version, options, fits, {"vectors": 4, "pixels": 4})
 
@@ -135,7 +136,7 @@ class _Means:
         size = group.vectors * group.lanes
         channel = index // group.count * self.source.block + group.first + index % group.count * size
         corner = self.source.at(0, channel)
-        sums = kernel.accumulators(pixels * size)
+        sums = kernel.totals(pixels * size)
         self._add(sums, corner, 0, pixels, first=True)
         steps, rest = divmod(self.source.pixels, pixels)
         if steps > 1:
@@ -143,16 +144,17 @@ class _Means:
                 self._add(sums, corner, (step + 1) * pixels, pixels)
         if rest:
             self._add(sums, corner, steps * pixels, rest)
-        share = kernel.splat(self.share[0], group.lanes)
+        share = kernel.widened(kernel.splat(self.share[0], group.lanes), group.lanes)
         for offset in range(0, size, group.lanes):
             terms = [kernel.load(sums, pixel * size + offset, group.lanes) for pixel in range(pixels)]
-            kernel.store(self.output, _sum(terms) * share, channel + offset, group.lanes)
+            kernel.store(self.output, kernel.narrowed(_sum(terms) * share, group.lanes), channel + offset, group.lanes)
 
     def _add(self, sums: Buffer, corner: Expr, pixel: Expr, count: int, first: bool = False) -> None:
         """Adds `count` pixels to as many sums, or begins the sums with them."""
         kernel, lanes, size = self.kernel, self.group.lanes, self.group.vectors * self.group.lanes
         for place in range(0, count * size, lanes):
-            value = kernel.load(self.source.buffer, corner + (pixel + place // size) * self.source.block + place % size, lanes)
+            stored = kernel.load(self.source.buffer, corner + (pixel + place // size) * self.source.block + place % size, lanes)
+            value = kernel.widened(stored, lanes)
             kernel.store(sums, value if first else kernel.load(sums, place, lanes) + value, place, lanes)
 
 

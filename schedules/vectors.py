@@ -26,7 +26,7 @@ class Vectors:
     """Vectors of so many lanes, or single numbers.
 
     Args:
-        dtype: `float32` or `float64`.
+        dtype: `float16`, `float32` or `float64`.
         bind: gives a value a name, so that it is computed once.
         ordered: whether the vector unit has maximum and minimum of integers as wide.
     """
@@ -41,6 +41,10 @@ class Vectors:
     def number(self, value: float) -> Expr:
         """A number in all lanes."""
         return self._splat(value, self.dtype)
+
+    def cast(self, x: Expr) -> Expr:
+        """Numbers of another type as some of this one."""
+        return self.T.Cast(self.dtype if self.lanes == 1 else f"{self.dtype}x{self.lanes}", x)
 
     def limited(self, x: Expr, low: float | None, high: float | None) -> Expr:
         """x limited to the bounds there are."""
@@ -69,6 +73,9 @@ class Vectors:
 
     def sigmoid(self, x: Expr) -> Expr:
         """1 / (1 + exp(-x)), absolute error at most 4e-7; 0 and 1 beyond ±85 within that, and between 0 and 1 for a NaN."""
+        if self.dtype == "float16":  # too few digits for what follows, and exp(85) is infinite
+            wide = Vectors("float32", self.lanes, self.bind, self.ordered)
+            return self.cast(wide.sigmoid(wide.cast(x)))
         x = self.bind(self.at_most(self.at_least(x, -_MOST), _MOST))
         return self._reciprocal(self.number(_SCALE) + self._exp(x, -_LOG2_E, _SCALE))
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from document_blocks import REPOSITORY, benchmark, content, fit_of
 
+from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.tuning.records import read_line
@@ -120,6 +121,7 @@ CLAIMS: tuple[tuple[str, str, Callable[[], tuple[float, ...]]], ...] = (
             for template in ("pointwise", "strassen")
         ),
     ),
+    ("docs/kernels.md", "by more than {:.0f} % of its largest magnitude is refused", lambda: (100 * FLOAT16.network_tolerance,)),
     ("docs/kernels.md", "28×28×120 takes {:.0f} µs", lambda: (kernel("pool_28x28_120", "pool"),)),
     (
         "docs/kernels.md",

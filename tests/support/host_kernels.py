@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ from tvmmobile.kernels.reference import expected_output, make_inputs, make_param
 from tvmmobile.schedules import KnobSchedule, Space, template_for, template_named
 
 HOST = {"kind": "llvm"}
+#: With conversions of half precision, which LLVM else does number by number: a kernel then takes minutes to build.
+HALF = {**HOST, "mattr": ["+avx2", "+f16c"]} if platform.machine() == "x86_64" else {**HOST, "mattr": ["+fullfp16"]}
 #: Elements before and after each array; a multiple of TVM's alignment of 64 bytes.
 GUARD = 256
 #: NaNs with a payload of their own, by bytes of an element: arithmetic on them gives NaN, and a store over them is seen whatever the value.
-SENTINELS = {4: np.uint32(0x7FC0BEEF), 8: np.uint64(0x7FF800000000BEEF)}
+SENTINELS = {2: np.uint16(0x7EEF), 4: np.uint32(0x7FC0BEEF), 8: np.uint64(0x7FF800000000BEEF)}
 _NUMBER = itertools.count()
 
 
@@ -79,7 +82,7 @@ def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
     template = template_named(schedule.template, schedule.version)
     assert template is not None
     data, parameters = make_inputs(task), make_parameters(task)
-    compile_kernel(kernel_function(task, schedule, None), HOST, path)
+    compile_kernel(kernel_function(task, schedule, None), HALF if task.precision.bytes == 2 else HOST, path)
     inputs = [Guarded(array) for array in (*data, *template.pack(task, schedule.values, parameters))]
     output = Guarded(np.empty(task.region[-1].output_shape, task.precision.numpy))
     output.clear()

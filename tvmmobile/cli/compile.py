@@ -17,6 +17,7 @@ def compile_libraries(
     activation: options.Activation = None,
     classes: options.Classes = 1000,
     threads: options.Threads = 1,
+    dtype: options.Dtype = "float32",
     out: options.Out = Path("out"),
     checkpoint: options.Checkpoint = None,
     seed: options.Seed = 0,
@@ -42,8 +43,9 @@ def compile_libraries(
 
     options.check_target(target)
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
-    form: Any = {"format": library_format, "archive": archive, "image": normalisation_for(image, mean, std)}
-    libraries = compile_models(models, device, threads=threads, out=out, logs=logs, dump_ir=dump_ir, dask=dask, **form, listener=Shown())
+    chosen: Any = {"threads": threads, "dtype": dtype, "out": out, "logs": logs, "dump_ir": dump_ir, "dask": dask}
+    chosen |= {"format": library_format, "archive": archive, "image": normalisation_for(image, mean, std)}
+    libraries = compile_models(models, device, **chosen, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
     kernels = {kernel.name: kernel for library in libraries for kernel in library.kernels}

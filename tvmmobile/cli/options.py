@@ -39,6 +39,9 @@ Device = Annotated[
 ]
 DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="Device name, such as pi4.")]
 Threads = Annotated[int, typer.Option("--threads", "--num-threads", metavar="N", min=1, help="Number of threads the library runs on.")]
+Dtype = Annotated[
+    str, typer.Option("--dtype", metavar="NAME", help="What kernels compute in: float32, or float16 on cores that have it (A55, A76, …).")
+]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Checkpoint = Annotated[

@@ -22,17 +22,20 @@ class Precision:
     Attributes:
         name: NumPy's and TVM's name of weights and activations in memory; part of the names of tasks, logs and libraries.
         accumulator: the same of sums in registers.
+        total: the same of sums that grow with every term, as a mean's do.
         reference: the same of what a kernel is compared with, which PyTorch computes.
         tolerance: largest error of a kernel, relative to the largest magnitude of that.
         network_tolerance: largest error of a network, relative to the largest magnitude of what the float32 network returns.
         fma_rate: multiply-adds that a core can start in a cycle, as a multiple of those in float32.
         bits: integers as wide that the vector unit has maximum and minimum of, which order positive numbers as their bits do; "" for none.
         needs: what a template has to declare to be asked for it (`Task.needs`): nothing where kernels multiply and add as in float32.
+        chain: most terms of a product's sum that are added one after another, before such sums are; 0 for any number of terms.
         requires: what a core must have for it, see `Machine.has`; "" for nothing beyond ARMv8.0.
     """
 
     name: str
     accumulator: str
+    total: str
     reference: str
     tolerance: float
     network_tolerance: float
@@ -40,6 +43,7 @@ class Precision:
     bits: str = ""
     needs: frozenset[str] = frozenset()
     requires: str = ""
+    chain: int = 0
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -53,6 +57,13 @@ class Precision:
         """Of one stored element."""
         return self.numpy.itemsize
 
+    @property
+    def vectors_of_totals(self) -> int:
+        """How many vectors the totals of a vector take."""
+        import numpy as np
+
+        return np.dtype(self.total).itemsize // self.bytes
+
     def needs_on(self, machine: Machine) -> frozenset[str]:
         """`needs`, and what the core lacks, which no template has."""
         return self.needs | ({f"core with {self.requires}"} if self.requires and self.requires not in machine.has else set())
@@ -63,8 +74,21 @@ class Precision:
 
 
 #: Sums of a thousand terms stay below 1e-5 in float32.
-FLOAT32 = Precision("float32", "float32", "float32", tolerance=1e-4, network_tolerance=1e-4, fma_rate=1.0, bits="int32")
-_KNOWN = {FLOAT32.name: FLOAT32}
+FLOAT32 = Precision("float32", "float32", "float32", "float32", tolerance=1e-4, network_tolerance=1e-4, fma_rate=1.0, bits="int32")
+#: Sums too are in half precision: in chains, those of 512 terms are within half a percent (docs/kernels.md).
+FLOAT16 = Precision(
+    "float16",
+    "float16",
+    "float32",
+    "float32",
+    tolerance=1e-2,
+    network_tolerance=5e-2,
+    fma_rate=2.0,
+    bits="int16",
+    requires="half",
+    chain=64,
+)
+_KNOWN = {precision.name: precision for precision in (FLOAT32, FLOAT16)}
 
 
 def register(precision: Precision) -> None:

@@ -216,10 +216,6 @@ class Elementary(Vectors):
 
         return tirx.EQ(x, self.number(value) if isinstance(value, float) else value)
 
-    def cast(self, number: Expr) -> Expr:
-        """Of another type, a number of this one."""
-        return self.T.Cast(self.dtype if self.lanes == 1 else f"{self.dtype}x{self.lanes}", number)
-
     def _turned(self, x: Expr) -> tuple[Expr, Expr, Expr]:
         """Sine and cosine of x less so many quarter turns."""
         x = self.bind(x)

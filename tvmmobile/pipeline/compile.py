@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import overload
 
 from tvmmobile.devices.protocol import Device
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.cluster.start import started_workers
@@ -27,6 +28,7 @@ def compile_models(
     device: str | Device = ...,
     *,
     threads: int = ...,
+    dtype: str = ...,
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
@@ -44,6 +46,7 @@ def compile_models(
     device: str | Device = ...,
     *,
     threads: int = ...,
+    dtype: str = ...,
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
@@ -60,6 +63,7 @@ def compile_models(
     device: str | Device = "pi4",
     *,
     threads: int = 1,
+    dtype: str = FLOAT32.name,
     out: str | Path | None = None,
     logs: str | Path | None = None,
     dump_ir: str | Path | None = None,
@@ -75,6 +79,7 @@ def compile_models(
         models: one network, several, or what loads them once everything else has been checked.
         device: its name, or what `find_device` returns.
         threads: of the libraries.
+        dtype: what kernels compute in, `float32` or `float16`; input and output are float32 either way.
         out: where they go, each with its manifest and reference; without it, a folder that lasts as long as this process.
         logs: read this directory alone; without it, the shipped logs and the user's own.
         dump_ir: where to write the module after each graph pass.
@@ -93,7 +98,7 @@ def compile_models(
         raise UserError(f"--logs {logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     folder = scratch_folder("libraries") if out is None else Path(out)
     dump = None if dump_ir is None else Path(dump_ir)
-    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive, image)
+    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive, image, dtype)
     jobs = request.jobs(models, device_of(device).profile)
     with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]

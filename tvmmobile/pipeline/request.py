@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.build import VariantJob, variant_job
@@ -46,6 +47,7 @@ class Request:
         dump_ir: where to dump modules.
         archive: write static libraries as well.
         image: let C libraries take images too, normalised like this.
+        dtype: name of the precision that kernels compute in.
     """
 
     threads: int
@@ -55,10 +57,13 @@ class Request:
     form: str = VM
     archive: bool = False
     image: Normalisation | None = None
+    dtype: str = FLOAT32.name
 
     def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
         """One job per network; raises `UserError` for all that can be seen to be wrong before any work."""
         check_threads(self.threads, profile)
+        precision = precision_named(self.dtype)
+        check_precision(precision, profile)
         if self.form not in FORMS:
             raise UserError(f"format {self.form!r} is not known.", f"Give --format one of: {', '.join(FORMS)}.")
         for option, given in (("--archive", self.archive), ("--image", self.image)):
@@ -72,7 +77,7 @@ class Request:
         found = models_of(models)
         for model in found if self.image else []:
             _check_takes_images(model)
-        job = partial(variant_job, form=self.form, archive=self.archive, image=self.image)
+        job = partial(variant_job, precision=precision, form=self.form, archive=self.archive, image=self.image)
         return [job(model, profile, self.logs.all, *place) for model in found]
 
 
@@ -87,3 +92,12 @@ def check_threads(threads: int, profile: DeviceProfile) -> None:
     """Raises `UserError` for a thread count the device cannot run."""
     if threads > profile.cores:
         raise UserError(f"{threads} threads exceed the {profile.cores} cores of {profile.board}.", "Give a smaller --threads.")
+
+
+def check_precision(precision: Precision, profile: DeviceProfile) -> None:
+    """Raises `UserError` for a precision that the device's core does not compute in."""
+    if precision.requires and precision.requires not in profile.machine.has:
+        raise UserError(
+            f"{precision.name} needs arithmetic that the {profile.mcpu} of {profile.board} does not have.",
+            f"Leave --dtype out: {FLOAT32.name} runs on every core.",
+        )

@@ -97,7 +97,7 @@ def _time_kernel(job: TimingJob, source: KernelSource) -> tuple[Latency, float, 
     task = source.task
     data, parameters = make_inputs(task), make_parameters(task)
     expected = expected_output(task, data, parameters)
-    blank = np.full(expected.shape, np.nan, expected.dtype)
+    blank = np.full(expected.shape, np.nan, task.precision.numpy)
     arrays = [*data, *packed_constants(task, source.schedule, parameters), blank]
     # Warm, unlike in a search: what a clock's run has to stream over to make weights cold is written back while the kernel runs.
     timing = replace(job.agents.kernel_timing(task.threads), warmup=1, min_time_ms=_SAMPLE_MS, flush_bytes=0, produce=())
