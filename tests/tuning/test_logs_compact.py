@@ -422,7 +422,9 @@ def test_what_ships_is_small_and_read_at_once() -> None:
     database = opened(SHIPPED_LOGS)
     took_s = time.process_time() - started
     lines = [line for path in (SHIPPED_LOGS / PI.device).glob("*.jsonl") for line in path.read_bytes().splitlines()]
-    assert sum(map(len, database._unread.values())) == len(lines) > 2000
+    kernels = [json.loads(line) for line in lines]
+    again = {kernel["name"] for kernel in kernels if kernel.get("again")}  # what was measured once more goes with the kernel's other line
+    assert sum(map(len, database._unread.values())) == sum(kernel["name"] not in again for kernel in kernels) > 2000 > 50 * len(again)
     assert took_s < 1.0  # usually a twentieth of that
 
 
