@@ -35,7 +35,7 @@ def _log_lines() -> list[bytes]:
     for path in sorted(SHIPPED_LOGS.glob("*/*_t[14].jsonl")):
         for text in path.read_bytes().splitlines():
             value = json.loads(text)
-            kinds = [(group.get("template"), group.get("version")) for group in value["kept"]]
+            kinds = [(group.get("template"), group.get("version")) for group in value.get("kept", ())]  # none: measured again
             key = "kernel", len(kinds), "dropped" in value
             if len(text) < len(shortest.get(key, b"x" * 4000)):
                 shortest[key] = text

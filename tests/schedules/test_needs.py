@@ -106,7 +106,8 @@ def test_needs_are_named_after_fields_and_choices() -> None:
         "clamp",
         "in_layout=NCHW",
     }
-    assert Task((Conv2d(8, 8, 16, 16), Dense(4, 4)), "float16", 4).needs == {"layers", "dtype=float16", "threads"}
+    assert Task((Conv2d(8, 8, 16, 16), Dense(4, 4)), "float8", 4).needs == {"layers", "dtype=float8", "threads"}
+    assert Task((Conv2d(8, 8, 16, 16),), "float16").needs == {"core with half"}
     assert Task((Conv2d(8, 8, 6, 6, sources=(4, 4), pieces=((0, 0, 4), (1, 2, 2))),)).needs == {"sources", "pieces"}
     assert not Task((Conv2d(8, 8, 16, 16, (3, 3), (2, 2), (1, 1, 1, 1), 2),)).needs
 
