@@ -223,11 +223,14 @@ class Kernel:
 
     def accumulators(self, elements: int) -> Buffer:
         """A buffer that LLVM keeps in registers; without the annotation TVM would allocate it on the heap."""
-        return self.T.alloc_buffer((elements,), self._precision.accumulator, scope="local", annotations={"disable_lower_builtin": True})
+        return self._in_registers(elements, self._precision.accumulator)
 
     def totals(self, elements: int) -> Buffer:
         """The same for sums that grow with every term, see `Precision.total`."""
-        return self.T.alloc_buffer((elements,), self._precision.total, scope="local", annotations={"disable_lower_builtin": True})
+        return self._in_registers(elements, self._precision.total)
+
+    def _in_registers(self, elements: int, dtype: str) -> Buffer:
+        return self.T.alloc_buffer((elements,), dtype, scope="local", annotations={"disable_lower_builtin": True})
 
     def widened(self, value: Expr, lanes: int) -> Expr:
         """Numbers as `totals` has them; themselves where these are no wider."""
@@ -240,7 +243,7 @@ class Kernel:
     def _cast(self, value: Expr, lanes: int, dtype: str) -> Expr:
         if self._precision.total == self._precision.name:
             return value
-        return self.T.Cast(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
+        return Vectors(dtype, lanes, self.T.bind, bool(self._precision.bits)).cast(value)
 
     def scratch(self, elements: int) -> Buffer:
         """A buffer in memory: one allocation where this is called, from the workspace of the thread that gets there."""

@@ -6,11 +6,18 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import PREBUILT, cache_dir
 from tvmmobile.system.files import filling_cache, replacing
+from tvmmobile.system.programs import run_tool
 
 #: Of a shared library for this machine.
 HOST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
+
+
+def compile_here(source: Path, output: Path, title: str) -> None:
+    """Compile a C file to a shared library for this machine; raises `UserError`, with `title`, if there is no compiler or it fails."""
+    run_tool([str(require("cc")), *HOST_FLAGS, str(source), "-o", str(output)], title, "Run: apt-get install -y gcc libc6-dev")
 
 
 def built_once(

@@ -31,7 +31,7 @@ def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record
 def _neighbours(task: Task, database: Database, only: Template | None) -> list[tuple[KnobSchedule, Record]]:
     found: dict[KnobSchedule, Record] = {}
     for other in _by_distance(task, [other for other in database.tasks() if other != task]):
-        best = _best(database, other, only)
+        best = best_with_knobs(database, other, only)
         if best is not None:
             assert isinstance(best.schedule, KnobSchedule)
             template = template_named(best.schedule.template, best.schedule.version)
@@ -51,7 +51,7 @@ def _by_distance(task: Task, others: list[Task]) -> Iterator[Task]:
     yield from sorted(set(others) - set(alike), key=lambda other: (distance(task, other), other.name))
 
 
-def _best(database: Database, task: Task, only: Template | None) -> Record | None:
+def best_with_knobs(database: Database, task: Task, only: Template | None) -> Record | None:
     """The fastest record of a task's that has knobs, of one template if `only` is given."""
     good = [
         record

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules import KnobSchedule
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import VariantTasks, detours
+from tvmmobile.tuning.search.nearest import best_with_knobs
 from tvmmobile.tuning.search.tuner import Assignment
 
 #: Trials that every kernel has, of each template. The nearest tuned shape's schedules and the template's usual knobs are among them. On
@@ -68,9 +67,5 @@ def hopeless(assignment: Assignment, database: Database) -> bool:
     best, template = database.best(assignment.task), assignment.template
     if template is None or best is None or best.latency_us is None or not assignment.done:
         return False
-    mine = [
-        record.latency_us
-        for record in database.records(assignment.task)
-        if record.latency_us is not None and isinstance(record.schedule, KnobSchedule) and record.schedule.template == template.name
-    ]
-    return min(mine, default=math.inf) > (1 + MAY_CATCH_UP) * best.latency_us
+    mine = best_with_knobs(database, assignment.task, template)
+    return mine is None or mine.latency_us is None or mine.latency_us > (1 + MAY_CATCH_UP) * best.latency_us

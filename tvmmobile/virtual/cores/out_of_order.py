@@ -13,9 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tvmmobile.system.compiled import HOST_FLAGS, built_once
-from tvmmobile.system.doctor import require
-from tvmmobile.system.programs import run_tool
+from tvmmobile.system.compiled import HOST_FLAGS, built_once, compile_here
 from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 
 _SOURCE = Path(__file__).with_suffix(".c")
@@ -235,7 +233,6 @@ def _library() -> ctypes.CDLL:
     """`out_of_order.c`, compiled for this machine: in Python, it was what modelling a kernel spent its time with."""
 
     def build(output: Path) -> None:
-        command = [str(require("cc")), *HOST_FLAGS, str(_SOURCE), "-o", str(output)]
-        run_tool(command, f"Compiling {_SOURCE.name}", "Run: apt-get install -y gcc libc6-dev")
+        compile_here(_SOURCE, output, f"Compiling {_SOURCE.name}")
 
     return ctypes.CDLL(str(built_once(_SOURCE, ".so", HOST_FLAGS, build)))

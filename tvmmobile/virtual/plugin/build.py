@@ -7,11 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tvmmobile.system.compiled import HOST_FLAGS
-from tvmmobile.system.doctor import require
+from tvmmobile.system.compiled import HOST_FLAGS, compile_here
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, replacing
-from tvmmobile.system.programs import run_tool
 
 FOLDER = Path(__file__).parent
 
@@ -30,12 +28,11 @@ def build_plugin(phases: bool = False) -> Path:
     path = cache_dir() / f"{source.stem}-{digest.hexdigest()[:16]}.so"
     if path.exists():
         return path
-    command = [str(require("cc")), *HOST_FLAGS, str(source), "-o"]
     with filling_cache():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 with replacing(path) as temporary:
-                    run_tool([*command, str(temporary)], "Compiling a plugin for QEMU", "Run: apt-get install -y gcc libc6-dev")
+                    compile_here(source, temporary, "Compiling a plugin for QEMU")
                     temporary.chmod(0o755)
     return path
