@@ -34,7 +34,7 @@ from tvmmobile.tuning.logs.inspection import Log, inspect
 from tvmmobile.tuning.logs.merge import merge
 from tvmmobile.tuning.logs.verify import cut_file
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.nearest import _best, nearest_schedules
+from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_schedules
 from tvmmobile.tuning.search.rescore import rankings, replace_logs
 from tvmmobile.tuning.search.strategy import RandomSampling
 from tvmmobile.tuning.search.tuner import assign
@@ -77,7 +77,7 @@ def told(database: Database, task: Task) -> tuple[object, ...]:
     """What plans, reports and searches ask of a kernel's records."""
     trials = database.trials(task)
     best = database.best(task)
-    seeds = [_best(database, task, template) for template in templates_for(task)]
+    seeds = [best_with_knobs(database, task, template) for template in templates_for(task)]
     assignments = assign({task: None}, database, 1, {})
     return [one and replace(one, when="") for one in (best, *seeds)], len(trials), trials.course(), assignments
 
