@@ -1,4 +1,4 @@
-/* What networks share that take images. */
+/* Shared by all networks that take images. */
 #ifndef TVMMOBILE_IMAGES
 #define TVMMOBILE_IMAGES
 
@@ -20,14 +20,14 @@ enum tvmmobile_image_format {
   TVMMOBILE_YUV420 = 7 /* planes: Y, U, V */
 };
 
-/* An image of the caller's; it is only read, and may begin anywhere. */
+/* The caller's image. It is only read and needs no alignment. */
 typedef struct tvmmobile_image {
   uint32_t format;
   uint32_t width, height; /* pixels */
   uint32_t turns;         /* quarter turns clockwise that set it upright: 0 to 3 */
   const uint8_t *planes[3];
-  size_t strides[3];    /* of each plane, bytes from row to row; 0: its rows lie close together */
-  uint32_t chroma_step; /* YUV420 alone: bytes from one U or V to the next, 1 or 2; 0 is 1. Android calls it pixelStride */
+  size_t strides[3];    /* of each plane, bytes from row to row; 0: rows without gaps */
+  uint32_t chroma_step; /* only for YUV420: bytes from one U or V to the next, 1 or 2; 0 means 1. Android calls it pixelStride */
   uint32_t reserved;    /* 0 */
 } tvmmobile_image;
 

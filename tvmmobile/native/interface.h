@@ -1,11 +1,11 @@
-/* What all compiled networks share. Every network's header contains this text, and it counts once in a program. */
+/* Shared by all compiled networks. Every network's header contains this text; a program compiles it once. */
 #ifndef TVMMOBILE_INTERFACE
 #define TVMMOBILE_INTERFACE 1 /* raised when a program that was compiled with an older header could go wrong */
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* What calls return; NAME_message says it in words. */
+/* What calls return; NAME_message returns the meaning as a sentence. */
 enum tvmmobile_error {
   TVMMOBILE_OK = 0,
   TVMMOBILE_VERSION = 1,   /* the program was compiled with the header of another interface, or its options have unknown flags */
@@ -22,7 +22,7 @@ enum tvmmobile_error {
 typedef struct tvmmobile_tensor {
   const char *name;
   const char *type;   /* "float32" and the like */
-  const char *layout; /* what the axes are, such as "NCHW"; "" where they have no letters */
+  const char *layout; /* order of the axes, such as "NCHW"; "" if they have no letters */
   const int64_t *shape;
   uint32_t rank;
   uint32_t scale_count; /* 0: not quantised; 1: one scale; else one for each index of `axis` */
@@ -34,10 +34,10 @@ typedef struct tvmmobile_tensor {
 
 typedef struct tvmmobile_description {
   uint32_t interface; /* TVMMOBILE_INTERFACE when the library was compiled */
-  uint32_t threads;   /* that the work is divided among at most */
+  uint32_t threads;   /* most threads that share the work */
   const char *name;
   const char *version; /* of the compiler */
-  const char *core;    /* that the kernels were tuned for, such as "cortex-a72" */
+  const char *core;    /* the kernels were tuned for, such as "cortex-a72" */
   const tvmmobile_tensor *inputs;
   const tvmmobile_tensor *outputs;
   uint32_t input_count;
@@ -58,20 +58,20 @@ typedef int (*tvmmobile_join)(unsigned long thread, void **result);
 #define TVMMOBILE_BIG_CORES 1u        /* flag: pin each thread of the library to one of the fastest cores */
 #define TVMMOBILE_ALWAYS_SPIN 0xffffffffu /* spins: never sleep */
 
-/* Zeros stand for the defaults. */
+/* Zeros mean the defaults. */
 typedef struct tvmmobile_options {
-  uint32_t threads; /* for run: its caller's and those that init starts; 0 is 1 */
-  uint32_t spins;   /* polls before a waiting thread sleeps; 0 is 20000 */
+  uint32_t threads; /* of run: its caller's and those that init starts; 0 means 1 */
+  uint32_t spins;   /* polls before a waiting thread sleeps; 0 means 20000 */
   uint32_t flags;
   uint32_t reserved;           /* 0 */
-  uint64_t cpus;               /* pin the library's thread i to the CPU of the i-th bit that is set; the caller's is number 0 and stays */
+  uint64_t cpus;               /* pin the library's thread i to the CPU of the i-th bit that is set; thread 0 is the caller's and is not pinned */
   tvmmobile_parallel parallel; /* use these threads, and start none */
   void *pool;                  /* its first argument */
-  tvmmobile_create create;     /* for programs whose loader does not show pthread_create to libraries, as Android's */
+  tvmmobile_create create;     /* where the loader hides pthread_create from libraries, such as Android's */
   tvmmobile_join join;
 } tvmmobile_options;
 
-/* Memory for an instance, wherever the program likes; it must not move between init and free. */
+/* Memory for an instance, provided by the program; it must not move between init and free. */
 typedef struct tvmmobile_instance {
   uint64_t state[128];
 } tvmmobile_instance;

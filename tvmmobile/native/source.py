@@ -89,14 +89,14 @@ def header_text(description: Description) -> str:
 extern "C" {{
 #endif
 
-/* The network's inputs, outputs and needs. */
+/* The network's inputs, outputs and memory. */
 const tvmmobile_description *{prefix}_describe(void);
 /* Pass TVMMOBILE_INTERFACE; options may be null. Starts the threads asked for. */
 int {prefix}_init(uint32_t interface, tvmmobile_instance *instance, const tvmmobile_options *options);
-/* Allocates and locks nothing. Threads may run one instance at once, each with a workspace of its own. threads: 0 is all of init's. */
+/* Allocates and locks nothing. Threads may run one instance at once, each with its own workspace. threads: 0 means all of init's. */
 int {prefix}_run(tvmmobile_instance *instance, const void *const *inputs, void *const *outputs, void *workspace, size_t workspace_bytes,
     uint32_t threads);
-/* Ends its threads, while nothing runs. */
+/* Ends its threads. Nothing may be running. */
 int {prefix}_free(tvmmobile_instance *instance);
 /* What an error code means, in a sentence. */
 const char *{prefix}_message(int code);
