@@ -28,7 +28,8 @@ static void copy(const Frame *frame, uint32_t lane, int32_t begin, int32_t end) 
 }
 
 #include "scaling.c"
-static const Step steps[] = {IMAGE_STEP_LIST{copy, CELLS, 0, 1}};
+static const Step steps[] = {IMAGE_STEP_LIST{copy, CELLS, 0, 1, 1}};
+static const char *const kernels[] = {IMAGE_KERNEL "copy"};
 #define STEPS (IMAGE_STEPS + 1)
 #include "runtime.c"
 #include "image.c"

@@ -1,6 +1,7 @@
 /* runtime.c with steps that a sanitizer sees, in place of kernels: eight threads, each with an instance of its own or all with the same one.
  *
- * Every step reads what other threads wrote in the step before. `team RUNS THREADS SPINS SHARED` prints nothing if every run is right.
+ * Every step reads what other threads wrote in the step before. `team RUNS THREADS SPINS SHARED OBSERVED` prints nothing if every run is
+ * right, and an observer heard of each kernel once.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -50,7 +51,9 @@ static void first_of_last(const Frame *frame, uint32_t lane, int32_t begin, int3
 static void rest_of_last(const Frame *frame, uint32_t lane, int32_t begin, int32_t end) { last(frame, lane, begin + 1, end + 1); }
 
 /* The last two write different cells, and do not wait for each other. */
-static const Step steps[] = {{fill, CELLS, 0, 1}, {turn, CELLS, 0, 1}, {add, 0, 0, 1}, {first_of_last, 0, 1, 0}, {rest_of_last, CELLS - 1, 0, 1}};
+static const Step steps[] = {
+    {fill, CELLS, 0, 1, 0}, {turn, CELLS, 0, 1, 1}, {add, 0, 0, 1, 2}, {first_of_last, 0, 1, 0, 3}, {rest_of_last, CELLS - 1, 0, 1, 3}};
+static const char *const kernels[] = {"fill", "turn", "add", "last"};
 #define STEPS 5u
 
 static const int64_t shape[] = {CELLS};
@@ -61,9 +64,17 @@ static const tvmmobile_description description = {TVMMOBILE_INTERFACE, MOST, "te
 typedef struct Caller {
   pthread_t thread;
   tvmmobile_instance own, *instance;
-  long runs, wrong;
+  long runs, told, wrong; /* told: by a run */
   uint32_t number;
 } Caller;
+
+/* What this thread's runs told: kernels in order, each before and after; or else -1. */
+static _Thread_local long told;
+
+static void observe(void *context, const char *kernel, uint32_t done) {
+  bool expected = context == kernels && kernel == kernels[told / 2 % 4] && (long)done == told % 2;
+  told = told < 0 || !expected ? -1 : told + 1;
+}
 
 static void *call(void *argument) {
   Caller *caller = argument;
@@ -79,20 +90,23 @@ static void *call(void *argument) {
     caller->wrong += team_run(caller->instance, inputs, outputs, &workspace, sizeof workspace, (uint32_t)(run % 3 ? 0 : 1)) != TVMMOBILE_OK;
     caller->wrong += memcmp(output, expected, sizeof output) != 0;
   }
+  caller->wrong += told != caller->runs * caller->told;
   return 0;
 }
 
 int main(int count, char **words) {
-  if (count != 5) return 2;
+  if (count != 6) return 2;
   tvmmobile_options options = {.threads = (uint32_t)atoi(words[2]), .spins = (uint32_t)atoi(words[3]), .flags = TVMMOBILE_BIG_CORES};
-  bool shared = atoi(words[4]);
+  bool shared = atoi(words[4]), observed = atoi(words[5]);
   static Caller callers[CALLERS];
   for (uint32_t i = 0; i < CALLERS; ++i) {
     callers[i].runs = atol(words[1]);
     callers[i].number = i;
+    callers[i].told = observed ? 8 : 0;
     callers[i].instance = &callers[shared ? 0 : i].own;
     int code = shared && i ? TVMMOBILE_OK : team_init(TVMMOBILE_INTERFACE, callers[i].instance, &options);
     if (code) return puts(team_message(code)), 1;
+    if (observed && !(shared && i)) callers[i].wrong += team_observe(callers[i].instance, observe, (void *)kernels) != TVMMOBILE_OK;
   }
   for (int i = 0; i < CALLERS; ++i) pthread_create(&callers[i].thread, 0, call, &callers[i]);
   for (int i = 0; i < CALLERS; ++i) pthread_join(callers[i].thread, 0);

@@ -16,6 +16,7 @@ from conftest import REPOSITORY, CommandLine
 from support.c_libraries import (
     ALIGNMENT,
     NULL,
+    OBSERVER,
     OK,
     PARALLEL,
     THREADS,
@@ -126,6 +127,18 @@ def test_the_callers_threads_scale_too(library: ImageLibrary, tmp_path: Path) ->
     instance = library.instance(Options(MOST, parallel=pool))
     for frame in frames(7):
         assert library.scores(instance, frame) == expected(library, instance, frame, tmp_path)
+
+
+def test_an_observer_hears_of_the_image(library: ImageLibrary) -> None:
+    """As of a kernel of its own, before those of the network."""
+    told: list[str] = []
+    observer = OBSERVER(lambda _, kernel, done: told.append(kernel.decode()) if done else None)
+    instance = library.instance()
+    (frame,) = frames(1)
+    assert library.c.net_observe(instance, observer, None) == OK
+    library.run(instance, [np.zeros((1, 3, 16, 16), np.float32)])
+    library.scores(instance, frame)
+    assert len(told) == 11 and told[5:] == ["image", *told[:5]]
 
 
 def test_what_the_workspace_must_hold(library: ImageLibrary) -> None:

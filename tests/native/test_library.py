@@ -18,6 +18,7 @@ from support.c_libraries import (
     IN_USE,
     INTERFACE,
     NULL,
+    OBSERVER,
     OK,
     PARALLEL,
     THREADS,
@@ -47,11 +48,12 @@ MOST = 3
 
 @dataclass(frozen=True)
 class Built:
-    """A library, an input and what the virtual machine makes of it."""
+    """A library, an input and what the virtual machine makes of it; its kernels in order."""
 
     path: Path
     image: Array
     expected: Array
+    symbols: tuple[str, ...]
 
 
 def built(network: nn.Module, folder: Path, threads: int = 1, choice: int = 0) -> Built:
@@ -60,7 +62,8 @@ def built(network: nn.Module, folder: Path, threads: int = 1, choice: int = 0) -
     module, separate = lower(read, kernels), frozenset(kernel.task.symbol for kernel in kernels)
     image = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
     write_host_library(module, folder / "net.so", threads, archive=True, separate=separate)
-    return Built(folder / "net.so", image, run_lowered(module, image, folder / "vm.so"))
+    symbols = tuple(kernel.task.symbol for kernel in kernels)
+    return Built(folder / "net.so", image, run_lowered(module, image, folder / "vm.so"), symbols)
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +177,23 @@ def test_eight_instances_in_eight_threads(team: Built) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize("pooled", [False, True], ids=["own", "pool"])
+@pytest.mark.parametrize("threads", range(1, MOST + 1))
+def test_an_observer_hears_of_kernels(team: Built, threads: int, pooled: bool) -> None:
+    """In order, as often as they are called, until it is taken away; the bits are the same."""
+    told: list[tuple[str, int]] = []
+    observer = OBSERVER(lambda _, kernel, done: told.append((kernel.decode(), done)))
+    pool = PARALLEL(lambda _, work, data, count: [work(data, number) for number in range(count)] and None)
+    library = CLibrary(team.path)
+    instance = library.instance(Options(MOST, 1, parallel=pool if pooled else PARALLEL()))
+    for each in (observer, None, observer):
+        assert library.c.net_observe(instance, each, None) == OK
+        assert same_bits(library.run(instance, [team.image], threads), team.expected)
+    once = [(symbol, done) for symbol in team.symbols for done in (0, 1)]
+    assert len(once) == 10 and told == 2 * once
+    assert library.c.net_free(instance) == OK
+
+
 class Calls:
     """Calls with one thing wrong: their codes by name."""
 
@@ -229,6 +249,8 @@ def memory() -> Any:
         (lambda calls: calls.init(memory(), reserved=1), VERSION),
         (lambda calls: calls.init(memory(), threads=2), THREADS),
         (lambda calls: calls.init(calls.good["instance"]), IN_USE),
+        (lambda calls: calls.c.net_observe(None, None, None), NULL),
+        (lambda calls: calls.c.net_observe(memory(), None, None), UNREADY),
         (lambda calls: calls.c.net_free(None), NULL),
         (lambda calls: calls.c.net_free(memory()), UNREADY),
         (lambda calls: calls.c.net_free(calls.good["instance"]) or calls.run(), UNREADY),
@@ -247,7 +269,7 @@ def test_every_code_has_a_message(single: Built) -> None:
 
 
 def test_no_other_symbol_is_seen(single: Built) -> None:
-    functions = {f"net_{name}" for name in ("describe", "init", "run", "free", "message")}
+    functions = {f"net_{name}" for name in ("describe", "init", "run", "observe", "free", "message")}
     for file, options in ((single.path, ["-D", "--defined-only"]), (single.path.with_suffix(".a"), ["--defined-only", "--extern-only"])):
         listed = subprocess.run(["nm", "-P", *options, file], capture_output=True, text=True, check=True).stdout
         assert {line.split()[0] for line in listed.splitlines() if " " in line} == functions

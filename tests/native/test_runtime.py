@@ -34,9 +34,9 @@ def team(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return program
 
 
-def said(program: Path, runs: int, threads: int, spins: int, shared: bool) -> str:
+def said(program: Path, runs: int, threads: int, spins: int, shared: bool, observed: bool = False) -> str:
     """What it prints, and how it ended if not well."""
-    words = [str(program), *map(str, (runs, threads, spins, int(shared)))]
+    words = [str(program), *map(str, (runs, threads, spins, int(shared), int(observed)))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     return done.stdout + done.stderr + (f"exit code {done.returncode}" if done.returncode else "")
 
@@ -45,6 +45,12 @@ def said(program: Path, runs: int, threads: int, spins: int, shared: bool) -> st
 @pytest.mark.parametrize(("threads", "spins"), [(1, 0), (2, 1), (4, 100)])
 def test_eight_callers(team: Path, threads: int, spins: int, shared: bool) -> None:
     assert said(team, 60, threads, spins, shared) == ""
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_an_observer_hears_of_each_kernel(team: Path, shared: bool) -> None:
+    """Of one that is several steps once; from every caller, whether it got the threads or not."""
+    assert said(team, 60, 2, 100, shared, observed=True) == ""
 
 
 def test_ten_thousand_runs(team: Path) -> None:

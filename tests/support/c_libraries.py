@@ -62,6 +62,8 @@ class Described(ctypes.Structure):
 WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)
 PARALLEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, WORK, ctypes.c_void_p, ctypes.c_uint32)
 
+OBSERVER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32)
+
 
 class Options(ctypes.Structure):
     """`tvmmobile_options`."""

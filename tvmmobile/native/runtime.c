@@ -3,6 +3,7 @@
  *   MODEL(name)         the public name of a function
  *   description         what MODEL(describe) returns
  *   steps, STEPS        what to run, in order, and how many
+ *   kernels             the names that steps refer to
  *   IMAGE_STEPS         if it takes images: how many of those, at the beginning, make the network's input; image.c follows then
  *   typedefs Frame and Step below, which it uses: it includes this file twice, the first time for the types alone.
  *
@@ -26,6 +27,7 @@ typedef struct Step {
   int32_t extent;   /* iterations that threads share; 0: one thread does it */
   uint8_t by_last;  /* that one is the last, which has the least to do of the kernel's loops */
   uint8_t finishes; /* what follows reads what was written up to here */
+  uint16_t kernel;  /* that it is a part of: the next step of another one begins the next kernel */
 } Step;
 
 #else
@@ -68,6 +70,8 @@ typedef struct Gate {
   atomic_uint sleepers;
 } Gate;
 
+typedef void (*Observer)(void *context, const char *kernel, uint32_t done);
+
 typedef struct Instance {
   uint64_t magic;
   void *self; /* where it was initialised */
@@ -77,6 +81,8 @@ typedef struct Instance {
   uint64_t cpus;
   uint32_t threads, spins;
   uint32_t started;
+  Observer observer;
+  void *context;
   const Frame *frame; /* of the run that the threads take part in */
   atomic_uint starting; /* numbers the threads as they start */
   atomic_bool taken;    /* the threads belong to a run */
@@ -141,7 +147,7 @@ static uint32_t first_step(const Frame *frame) { return frame->scaling ? 0 : IMA
 static const char *image_message(int code);
 #define OTHER_MESSAGE image_message(code)
 #else
-#define first_step(frame) 0
+#define first_step(frame) ((void)(frame), 0)
 #define OTHER_MESSAGE "unknown error code"
 #endif
 
@@ -156,16 +162,32 @@ static void do_share(const Step *step, const Frame *frame, uint32_t lane, uint32
   if (begin < end) step->body(frame, lane, begin, end);
 }
 
+static bool begins(const Frame *frame, uint32_t i) { return i == first_step(frame) || steps[i].kernel != steps[i - 1].kernel; }
+static bool ends(uint32_t i) { return i + 1 == STEPS || steps[i].kernel != steps[i + 1].kernel; }
+static void tell(const Instance *self, uint32_t i, uint32_t done) { self->observer(self->context, kernels[steps[i].kernel], done); }
+
 /* One of `lanes` threads that run all steps side by side. */
 static void run_lane(Instance *self, uint32_t lane, uint32_t lanes) {
-  for (uint32_t i = first_step(self->frame); i < STEPS; ++i) {
-    do_share(&steps[i], self->frame, lane, lanes);
+  const Frame *frame = self->frame;
+  bool observed = self->observer != 0;
+  for (uint32_t i = first_step(frame); i < STEPS; ++i) {
+    if (observed && begins(frame, i)) {
+      if (lane == 0) tell(self, i, 0);
+      barrier(self, lanes, true); /* none of it is done before */
+    }
+    do_share(&steps[i], frame, lane, lanes);
     if (steps[i].finishes) barrier(self, lanes, lane == 0 || i + 1 < STEPS);
+    if (observed && lane == 0 && ends(i)) tell(self, i, 1);
   }
 }
 
-static void run_alone(const Frame *frame) {
-  for (uint32_t i = first_step(frame); i < STEPS; ++i) steps[i].body(frame, 0, 0, steps[i].extent);
+static void run_alone(const Instance *self, const Frame *frame) {
+  bool observed = self->observer != 0;
+  for (uint32_t i = first_step(frame); i < STEPS; ++i) {
+    if (observed && begins(frame, i)) tell(self, i, 0);
+    steps[i].body(frame, 0, 0, steps[i].extent);
+    if (observed && ends(i)) tell(self, i, 1);
+  }
 }
 
 /* A step for the caller's threads. */
@@ -183,10 +205,12 @@ static void do_shared(void *data, uint32_t lane) {
 static void run_in_pool(Instance *self, const Frame *frame, uint32_t lanes) {
   for (uint32_t i = first_step(frame); i < STEPS; ++i) {
     Shared shared = {&steps[i], frame, lanes};
+    if (self->observer && begins(frame, i)) tell(self, i, 0);
     if (steps[i].extent)
       self->parallel(self->pool, do_shared, &shared, lanes);
     else
       steps[i].body(frame, 0, 0, 0);
+    if (self->observer && ends(i)) tell(self, i, 1);
   }
 }
 
@@ -332,11 +356,11 @@ static int perform(Instance *self, const Frame *frame, uint32_t threads) {
   uint32_t lanes = threads ? threads : self->threads;
   if (lanes > self->threads) return TVMMOBILE_THREADS;
   if (lanes == 1) {
-    run_alone(frame);
+    run_alone(self, frame);
   } else if (self->parallel) {
     run_in_pool(self, frame, lanes);
   } else if (atomic_exchange(&self->taken, true)) {
-    run_alone(frame); /* another run has the threads: the result is the same */
+    run_alone(self, frame); /* another run has the threads: the result is the same */
   } else {
     self->frame = frame;
     open_gate(&self->begun, (atomic_load(&self->begun.value) / LANES + 1) * LANES + lanes);
@@ -354,6 +378,15 @@ PUBLIC int MODEL(run)(tvmmobile_instance *memory, const void *const *inputs, voi
   if (!code) code = check(outputs, workspace, bytes, description.workspace_bytes);
   Frame frame = {inputs, outputs, workspace, 0};
   return code ? code : perform(self, &frame, threads);
+}
+
+PUBLIC int MODEL(observe)(tvmmobile_instance *memory, Observer observer, void *context) {
+  Instance *self;
+  int code = find(memory, &self);
+  if (code) return code;
+  self->observer = observer;
+  self->context = context;
+  return TVMMOBILE_OK;
 }
 
 PUBLIC int MODEL(free)(tvmmobile_instance *memory) {

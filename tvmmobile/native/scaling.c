@@ -398,4 +398,5 @@ static void image_rows(const Frame *frame, uint32_t lane, int32_t begin, int32_t
 }
 
 #define IMAGE_STEPS 2u
-#define IMAGE_STEP_LIST {image_tables, 3, 0, 1}, {image_rows, IMAGE_SIDE, 0, 1},
+#define IMAGE_STEP_LIST {image_tables, 3, 0, 1, 0}, {image_rows, IMAGE_SIDE, 0, 1, 0},
+#define IMAGE_KERNEL "image", /* the first of the kernels */

@@ -21,7 +21,7 @@ _HERE = Path(__file__).parent
 INTERFACE, RUNTIME = _HERE / "interface.h", _HERE / "runtime.c"
 _IMAGES = _HERE / "image.h"
 #: Of every library, and of those that take images.
-FUNCTIONS = ("describe", "init", "run", "free", "message")
+FUNCTIONS = ("describe", "init", "run", "observe", "free", "message")
 IMAGE_FUNCTIONS = ("image_workspace", "run_image", "top")
 #: What the axes of tensors are, by how many there are.
 LAYOUTS = {2: "NC", 4: "NCHW"}
@@ -96,6 +96,8 @@ int {prefix}_init(uint32_t interface, tvmmobile_instance *instance, const tvmmob
 /* Allocates and locks nothing. Threads may run one instance at once, each with its own workspace. threads: 0 means all of init's. */
 int {prefix}_run(tvmmobile_instance *instance, const void *const *inputs, void *const *outputs, void *workspace, size_t workspace_bytes,
     uint32_t threads);
+/* From now on, run's caller calls the observer before (done: 0) and after (1) each kernel; null ends it. Nothing may be running. */
+int {prefix}_observe(tvmmobile_instance *instance, void (*observer)(void *context, const char *kernel, uint32_t done), void *context);
 /* Ends its threads. Nothing may be running. */
 int {prefix}_free(tvmmobile_instance *instance);
 /* What an error code means, in a sentence. */
@@ -171,7 +173,8 @@ def source_text(
         pointers = ", ".join(["const void *"] * len(call.arguments) + ["void *"] * 3)
         lines += [f"extern void {part.symbol}({pointers}, int32_t, int32_t);" for part in kernel.parts]
     lines += ["", *_described(description, program, layout), *([] if image is None else _image_lines(image)), ""]
-    rows = [] if image is None else ["    IMAGE_STEP_LIST"]
+    rows, names = ([], []) if image is None else (["    IMAGE_STEP_LIST"], ["    IMAGE_KERNEL"])
+    first = len(names)
     for number, call in enumerate(program.calls):
         kernel = kernels[call.symbol]
         apart = call.symbol in separate and len(kernel.parts) > 1 and not kernel.shared_bytes
@@ -179,8 +182,10 @@ def source_text(
             name = f"step{number}_{place}"
             lines += _step(name, part.symbol, list(_arguments(program, layout, number, call, kernel)))
             by_last, ends = apart and not part.extent, not apart or place + 1 == len(kernel.parts)
-            rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}}},")
-    lines += ["", "static const Step steps[] = {", *rows, "};", "#define STEPS ((uint32_t)(sizeof steps / sizeof *steps))", ""]
+            rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}, {first + number}}},")
+    names += [f"    {json.dumps(call.symbol)}," for call in program.calls]
+    lines += ["", "static const char *const kernels[] = {", *names, "};"]
+    lines += ["static const Step steps[] = {", *rows, "};", "#define STEPS ((uint32_t)(sizeof steps / sizeof *steps))", ""]
     return "\n".join([*lines, '#include "runtime.c"', *([] if image is None else ['#include "image.c"']), ""])
 
 

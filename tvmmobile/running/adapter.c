@@ -1,6 +1,8 @@
-/* A C library as functions that TVM's remote sessions can call: `open` loads it and starts its threads, `run` runs it once.
+/* A C library as functions that TVM's remote sessions can call: `open` loads it and starts its threads, `run` runs it once. Its kernels are
+ * told to whatever `set_instrument` is given, as TVM's virtual machine would; `observable` says whether they can be.
  *
- * Text comes as arrays of bytes with a zero at the end. Both return the library's error code, `open` -1 where there is no such library.
+ * Text comes as arrays of bytes with a zero at the end. `open` and `run` return the library's error code, `open` -1 where there is no such
+ * library.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,6 +16,7 @@ typedef struct Any {
   union {
     int64_t number;
     void *pointer;
+    const char *text;
   } value;
 } Any;
 typedef struct Tensor {
@@ -24,13 +27,20 @@ typedef struct Tensor {
   int64_t *shape, *strides;
   uint64_t offset;
 } Tensor;
-enum { INTEGER = 1, TENSOR_OBJECT = 70, OBJECT_HEADER = 24 };
+enum { NONE = 0, INTEGER = 1, BOOLEAN = 2, RAW_TEXT = 8, TENSOR_OBJECT = 70, OBJECT_HEADER = 24 };
+/* The agent's. */
+extern int TVMFFIFunctionCall(void *function, Any *arguments, int32_t count, Any *result);
+extern int TVMFFIObjectIncRef(void *object);
+extern int TVMFFIObjectDecRef(void *object);
 
 typedef int (*Init)(uint32_t, tvmmobile_instance *, const tvmmobile_options *);
 typedef int (*Run)(tvmmobile_instance *, const void *const *, void *const *, void *, size_t, uint32_t);
+typedef int (*Observe)(tvmmobile_instance *, void (*)(void *, const char *, uint32_t), void *);
 
 static tvmmobile_instance instance;
 static Run run_library;
+static Observe observe_library; /* null: the library is older than its observers */
+static void *instrument;
 
 static Tensor *tensor(const Any *value) {
   return (Tensor *)((char *)value->value.pointer + (value->type == TENSOR_OBJECT ? OBJECT_HEADER : 0));
@@ -56,6 +66,7 @@ int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result)
   const char *prefix = tensor(&arguments[1])->data;
   Init init = library ? (Init)function_of(library, prefix, "init") : NULL;
   run_library = library ? (Run)function_of(library, prefix, "run") : NULL;
+  observe_library = library ? (Observe)function_of(library, prefix, "observe") : NULL;
   if (!init || !run_library) return answer(result, -1);
   tvmmobile_options options = {.threads = (uint32_t)arguments[2].value.number};
   return answer(result, init(TVMMOBILE_INTERFACE, &instance, &options));
@@ -68,4 +79,28 @@ int __tvm_ffi_run(void *self, const Any *arguments, int32_t count, Any *result) 
   void *outputs[] = {tensor(&arguments[1])->data};
   const Tensor *workspace = tensor(&arguments[2]);
   return answer(result, run_library(&instance, inputs, outputs, workspace->data, (size_t)workspace->shape[0], 0));
+}
+
+/* As a virtual machine: (function, its name, whether it is about to run). */
+static void tell(void *function, const char *kernel, uint32_t done) {
+  Any arguments[] = {{.type = NONE}, {.type = RAW_TEXT, .value.text = kernel}, {.type = BOOLEAN, .value.number = !done}};
+  Any ignored = {.type = NONE};
+  TVMFFIFunctionCall(function, arguments, 3, &ignored);
+}
+
+/* observable() */
+int __tvm_ffi_observable(void *self, const Any *arguments, int32_t count, Any *result) {
+  (void)self, (void)arguments, (void)count;
+  return answer(result, observe_library != NULL);
+}
+
+/* set_instrument(function or none) */
+int __tvm_ffi_set_instrument(void *self, const Any *arguments, int32_t count, Any *result) {
+  (void)self, (void)count;
+  void *before = instrument;
+  instrument = arguments[0].type == NONE ? NULL : arguments[0].value.pointer;
+  if (instrument) TVMFFIObjectIncRef(instrument);
+  int code = observe_library(&instance, instrument ? tell : NULL, instrument);
+  if (before) TVMFFIObjectDecRef(before);
+  return answer(result, code);
 }

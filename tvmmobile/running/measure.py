@@ -235,7 +235,7 @@ class Agents:
             latency = self._timed(session, network.module, network.function, timing, network.arguments, network.threads)
             output = network.output()
             peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
-            return NetworkRun(latency, output, peak, self._timed_calls(session, network, timing) if network.calls else ())
+            return NetworkRun(latency, output, peak, self._timed_calls(session, network, timing) if network.observable else ())
 
     def measure_startup(self, library: Path, input_array: Array, threads: int, timeout_s: float) -> Startup:
         """What a network costs before it is warm, on a board with a clock: load a library that is known to run there, and run it once."""
@@ -323,7 +323,7 @@ class Agents:
     def _timed_calls(self, session: Any, network: ReadyNetwork, timing: Timing) -> tuple[KernelCall, ...]:
         """Run a network further times, and time each kernel by itself. What that costs between kernels is in no kernel's time."""
         mode = "model" if self.profile.origin.modelled else "clock"
-        run = _evaluator(session, network.module, network.function, timing, mode, calls=True)
+        run = _evaluator(session, network.module, network.function, replace(timing, threads=network.threads), mode, calls=True)
         answer = json.loads(bytes(run(*network.arguments)))
         if mode == "clock":
             medians = (statistics.median(samples) * 1e-9 for samples in zip(*answer["samples_ns"], strict=True))

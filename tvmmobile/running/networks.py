@@ -30,14 +30,16 @@ class ReadyNetwork(Protocol):
     Attributes:
         module, function, arguments: what runs it once.
         threads: of TVM's pool.
-        calls: whether it can be timed call by call.
     """
 
     module: Any
     function: str
     arguments: list[Any]
     threads: int
-    calls: bool
+
+    @property
+    def observable(self) -> bool:
+        """Whether it can be timed kernel by kernel."""
 
     def set_input(self, array: Array) -> None:
         """The input of runs from now on."""
@@ -49,11 +51,13 @@ class ReadyNetwork(Protocol):
 class VmNetwork:
     """A library of TVM's virtual machine whose `main` takes one tensor and returns one."""
 
+    observable = True
+
     def __init__(self, session: Any, module: Any, threads: int) -> None:
         from tvm.runtime.vm import VirtualMachine
 
         self._session, self._machine = session, VirtualMachine(module, session.cpu(0))
-        self.module, self.function, self.threads, self.calls = self._machine.module, "invoke_stateful", threads, True
+        self.module, self.function, self.threads = self._machine.module, "invoke_stateful", threads
         self.arguments: list[Any] = [MAIN]
 
     def set_input(self, array: Array) -> None:
@@ -92,7 +96,7 @@ class CNetwork:
 
     def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int) -> None:
         self._session = session
-        self.module, self.function, self.threads, self.calls = module, "run", 1, False
+        self.module, self.function, self.threads = module, "run", 1
         self._output = session.put(np.zeros(program.output_shape, np.float32))
         self.arguments: list[Any] = [None, self._output, session.put(np.zeros(max(program.workspace_bytes, 1), np.uint8))]
         place = session.get_function("tvm.rpc.server.workpath")(name)
@@ -102,6 +106,11 @@ class CNetwork:
 
     def _text(self, text: str) -> Any:
         return self._session.put(np.frombuffer(text.encode() + b"\0", np.uint8))
+
+    @property
+    def observable(self) -> bool:
+        """See `ReadyNetwork`; not if it was compiled before libraries had observers."""
+        return bool(self.module["observable"]())
 
     def set_input(self, array: Array) -> None:
         """See `ReadyNetwork`; raises `ValueError` where the library does not take it."""
