@@ -18,7 +18,7 @@ from tvmmobile.schedules.epilogue import constant_shapes, pack_constants
 from tvmmobile.schedules.image_conv import MAX_INPUT_CHANNELS
 from tvmmobile.schedules.matmul import TALL, good_tile, pack_panels, tile_rows
 from tvmmobile.schedules.space import Knobs, Space, up_to
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, THREADS, Template
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template
 
 #: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.
 MOST_LAYERS = 4
@@ -62,7 +62,7 @@ class Chain(Template):
     name = "chain"
     version = 1
     multiplies = True
-    handles = BLOCKED | EPILOGUE | LAYERS | THREADS | {"in_layout=NCHW"}
+    handles = BLOCKED | EPILOGUE | LAYERS | THREADS | STORAGE | {"in_layout=NCHW"}
     enough_trials = 24
 
     def _space(self, task: Task) -> Space | None:

@@ -17,7 +17,7 @@ from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, inpu
 from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, panel_spots
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, THREADS, Template, layer_of
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
 
 
 class Conv(Template):
@@ -37,7 +37,7 @@ class Conv(Template):
     name = "conv"
     version = 1
     multiplies = True
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | {"residual"}
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual"}
     enough_trials = 32
 
     def _space(self, task: Task) -> Space | None:
@@ -52,7 +52,7 @@ class Conv(Template):
         in_block = channel_block(layer.in_layout, layer.in_channels)
         k_blocks = (
             [k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)]
-            if channels % task.lanes == 0 and not layer.pieces
+            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums
             else []
         )
         options = {

@@ -12,7 +12,7 @@ from tvmmobile.schedules.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.matmul import MatmulTile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import EPILOGUE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 
 
 class DenseVector(Template):
@@ -25,7 +25,7 @@ class DenseVector(Template):
 
     name = "dense"
     version = 1
-    handles = EPILOGUE | THREADS
+    handles = EPILOGUE | THREADS | STORAGE
 
     def _space(self, task: Task) -> Space | None:
         if not isinstance(task.region[0], Dense):

@@ -12,7 +12,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Kernel
 from tvmmobile.schedules.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.space import Knobs, Space, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, THREADS, Template, layer_of
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
 from tvmmobile.schedules.window_nest import Weighted, emit_windows, window_space, window_width
 
 
@@ -29,7 +29,7 @@ class Depthwise(Template):
 
     name = "depthwise"
     version = 2
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE
     enough_trials = 16
     multiplies = True
 

@@ -6,6 +6,7 @@ a loop, and what is emitted is what LLVM sees.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,7 +138,11 @@ class Kernel:
         self.T = builder
         self.lanes, self.bytes, self._symbol, self._precision = task.lanes, task.precision.bytes, task.symbol, task.precision
         self.chain = task.precision.chain
-        self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) else 0
+        data, output = task.storage
+        #: What arguments are stored in, where that is not the kernel's precision; and their buffers.
+        self._storage = {name: kind for name, kind in (("data", data), ("output", output)) if kind is not task.precision}
+        self._converted: list[Buffer] = []
+        self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) and data is task.precision else 0
         self._ir_builder = IRBuilder()
         self._imported: dict[str, str] = {}
 
@@ -147,16 +152,14 @@ class Kernel:
         with self._ir_builder, self.T.prim_func(is_private=False, s_tir=True):
             self.T.func_name(self._symbol)
             self.T.func_attr({"global_symbol": self._symbol, "tirx.noalias": True, PLAIN: True})
-            arguments = [(self.T.arg(name, self.T.Buffer(shape, self._precision.name)), shape) for name, shape in shapes.items()]
+            types = [self._storage.get(name, self._precision).name for name in shapes]
+            arguments = [self.T.arg(name, self.T.Buffer(shape, kind)) for (name, shape), kind in zip(shapes.items(), types, strict=True)]
             flat = []
-            for argument, shape in arguments:
-                if len(shape) == 1:
-                    flat.append(argument)
-                    continue
-                size = 1
-                for extent in shape:
-                    size *= extent
-                flat.append(self.T.decl_buffer((size,), self._precision.name, data=argument.data))
+            for argument, (name, shape), kind in zip(arguments, shapes.items(), types, strict=True):
+                whole = len(shape) == 1
+                flat.append(argument if whole else self.T.decl_buffer((math.prod(shape),), kind, data=argument.data))
+                if name in self._storage:
+                    self._converted.append(flat[-1])
             yield flat
 
     @contextmanager
@@ -237,13 +240,17 @@ class Kernel:
         return self._cast(value, lanes, self._precision.total)
 
     def narrowed(self, value: Expr, lanes: int) -> Expr:
-        """Totals as numbers that are stored."""
-        return self._cast(value, lanes, self._precision.name)
+        """Totals as numbers that are stored; an output in another precision takes them as they are, see `store`."""
+        return value if "output" in self._storage else self._cast(value, lanes, self._precision.name)
 
     def _cast(self, value: Expr, lanes: int, dtype: str) -> Expr:
         if self._precision.total == self._precision.name:
             return value
         return Vectors(dtype, lanes, self.T.bind, bool(self._precision.bits)).cast(value)
+
+    def _is_converted(self, buffer: Buffer) -> bool:
+        """Whether it holds another precision than the kernel's."""
+        return any(buffer.same_as(other) for other in self._converted)
 
     def scratch(self, elements: int) -> Buffer:
         """A buffer in memory: one allocation where this is called, from the workspace of the thread that gets there."""
@@ -259,18 +266,21 @@ class Kernel:
         return self.T.Ramp(index, 1, lanes) if lanes > 1 else index
 
     def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
-        """`lanes` consecutive elements."""
-        return buffer[self.at(index, lanes)]
+        """`lanes` consecutive elements, in the kernel's precision."""
+        value = buffer[self.at(index, lanes)]
+        return self.vectors(lanes).cast(value) if self._is_converted(buffer) else value
 
     def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:
-        """Store `lanes` values to consecutive elements."""
+        """Store `lanes` values to consecutive elements, in the precision of these."""
+        if self._is_converted(buffer):
+            value = Vectors(str(buffer.dtype), lanes or self.lanes, self.T.bind, False).cast(value)
         self.T.buffer_store(buffer, value, [self.at(index, lanes)])
 
     def load_part(self, buffer: Buffer, index: Expr, lanes: int) -> Expr:
         """A whole vector of which only the first `lanes` elements exist in the buffer; the others are zeros."""
         if lanes == self.lanes:
             return self.load(buffer, index)
-        elements = [buffer[index + lane] if lane < lanes else self.number(0.0) for lane in range(self.lanes)]
+        elements = [self.load(buffer, index + lane, 1) if lane < lanes else self.number(0.0) for lane in range(self.lanes)]
         return self.T.Shuffle(elements, list(range(self.lanes)))
 
     def store_part(self, buffer: Buffer, vector: Expr, index: Expr, lanes: int) -> None:
@@ -279,7 +289,7 @@ class Kernel:
             self.store(buffer, vector, index)
             return
         for lane in range(lanes):
-            self.T.buffer_store(buffer, self.T.Shuffle([vector], [lane]), [index + lane])
+            self.store(buffer, self.T.Shuffle([vector], [lane]), index + lane, 1)
 
     def lane(self, vector: Expr, lane: int) -> Expr:
         """One lane of a vector in all lanes, which becomes the indexed operand of FMLA."""
@@ -288,7 +298,7 @@ class Kernel:
     def lane_within(self, buffer: Buffer, line: Expr, offset: int, low: int, high: int) -> Expr:
         """The element at `line + offset` in all lanes, out of vectors that stay within [low, high) of the line."""
         if high - low < self.lanes:
-            return self.splat(buffer[line + offset])
+            return self.splat(self.load(buffer, line + offset, 1))
         vector = min(low + (offset - low) // self.lanes * self.lanes, high - self.lanes)
         return self.lane(self.load(buffer, line + vector), offset - vector)
 

@@ -13,7 +13,7 @@ from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, p
 from tvmmobile.schedules.in_order_block import multiply_image
 from tvmmobile.schedules.matmul import Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import EPILOGUE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 
 MAX_INPUT_CHANNELS = 4
 #: Few taps leave little to amortise a large tile's start and end over: 2 × 8 and 5 × 8 beat tiles of 12 accumulators and more.
@@ -32,7 +32,7 @@ class ImageConv(Template):
     name = "image_conv"
     version = 2
     multiplies = True
-    handles = EPILOGUE | THREADS | {"in_layout=NCHW"}
+    handles = EPILOGUE | THREADS | STORAGE | {"in_layout=NCHW"}
 
     def _space(self, task: Task) -> Space | None:
         layer, lanes = task.region[0], task.lanes

@@ -270,7 +270,7 @@ class MatmulTile:
                     w = load(self.w, weights + j)
                     for i in range(rows):
                         whole = lanes == vector
-                        a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(data[source[i] + lane])
+                        a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(load(data, source[i] + lane, 1))
                         position = (place.row + i) * width + j
                         self.kernel.store(acc, load(acc, position) + w * a, position)
 

@@ -13,7 +13,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
 from tvmmobile.schedules.epilogue import Ends, Spot
 from tvmmobile.schedules.space import Knobs, Space, waste
-from tvmmobile.schedules.template import PIECES, THREADS, Template, layer_of
+from tvmmobile.schedules.template import PIECES, STORAGE, THREADS, Template, layer_of
 from tvmmobile.schedules.window_nest import emit_windows, window_space, window_width
 
 
@@ -25,7 +25,7 @@ class WindowMax(Template):
 
     name = "max_pool"
     version = 1
-    handles = PIECES | THREADS
+    handles = PIECES | THREADS | STORAGE
     enough_trials = 16
 
     def _space(self, task: Task) -> Space | None:

@@ -16,7 +16,7 @@ from tvmmobile.schedules.matmul import TALL, MatmulTile, good_tile, pack_panels,
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, THREADS, Template, layer_of
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
 
 #: Of all combinations, those that are searched.
 MEMBERS = 160
@@ -36,7 +36,7 @@ class Pointwise(Template):
 
     name = "pointwise"
     version = 2
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | {"residual", "scaled"}
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "scaled"}
     enough_trials = 48
     multiplies = True
 
@@ -51,7 +51,7 @@ class Pointwise(Template):
         # A block of partial sums is stored and loaded by whole vectors.
         k_blocks = (
             tuple(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0))
-            if channels % task.lanes == 0 and not layer.pieces
+            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums
             else ()
         )
         options = {

@@ -14,7 +14,7 @@ from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
-from tvmmobile.schedules.template import THREADS, Template, layer_of
+from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 #: Vectors of a cache line. Fewer at a time would read every line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 with one);
 #: as many sums also hide the latency of an addition (Cortex-A72: 4 cycles, one load a cycle).
@@ -33,7 +33,7 @@ class PoolMean(Template):
 
     name = "pool"
     version = 1
-    handles = THREADS | {"in_layout=blocked"}
+    handles = THREADS | STORAGE | {"in_layout=blocked"}
     enough_trials = 12
 
     def _space(self, task: Task) -> Space | None:

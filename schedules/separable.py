@@ -19,7 +19,7 @@ from tvmmobile.schedules.matmul import TALL, MatmulTile, good_tile, packed_eleme
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, THREADS, Template
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest
 
 #: The share of the first-level cache for what lies between the layers, per strip, and the bytes that still amortise a strip's start.
@@ -48,7 +48,7 @@ class Separable(Template):
     name = "separable"
     version = 2
     multiplies = True
-    handles = BLOCKED | EPILOGUE | LAYERS | THREADS | {"residual"}
+    handles = BLOCKED | EPILOGUE | LAYERS | THREADS | STORAGE | {"residual"}
 
     def _space(self, task: Task) -> Space | None:
         layers = _layers(task)

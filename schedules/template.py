@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from tvmmobile.graph import needs
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, LayerParameters
 from tvmmobile.graph.machine import Machine
@@ -25,6 +26,8 @@ BLOCKED = frozenset({"in_layout=blocked", "out_layout=blocked"})
 #: An input that is put together from slices of other tensors.
 PIECES = frozenset({"sources", "pieces"})
 THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
+#: An input or output in another precision than the kernel's: `Kernel.load` and `Kernel.store` convert.
+STORAGE = needs.STORAGE
 _Kind = TypeVar("_Kind")
 #: Spaces that are kept: a search comes back to those of a kernel and of its neighbours, and their members are counted only once.
 SPACES_KEPT = 128
@@ -64,7 +67,7 @@ class Template(ABC):
     """A hand-written kernel with searched knobs.
 
     A kernel takes the region's input, what else its layers read (`Task.side_shapes`), the arrays that `pack` returned, and the output, all
-    as tensors of the task's precision, in this order.
+    as tensors of the task's precision (`Task.storage` for input and output), in this order.
 
     A subclass writes `_space`, `features`, `_emit` and `_pack`, and declares in `handles` which needs (`Task.needs`) they know. A task with
     any other need never reaches them.

@@ -33,3 +33,8 @@ def test_a_network_in_half_precision(tmp_path: Path) -> None:
     assert result.dtype == "float16" and 1e-4 < result.max_error < FLOAT16.network_tolerance
     kernels = [kernel["name"] for kernel in json.loads((tmp_path / "out" / f"{result.name}.json").read_text())["kernels"]]
     assert all("_float16_t1" in name for name in kernels) and len(kernels) >= 5
+    assert (
+        "nchw_from_float32" in kernels[0]
+        and kernels[-1].startswith("dense_40x10_to_float32")
+        and not any("cast" in name for name in kernels)
+    )

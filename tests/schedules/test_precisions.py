@@ -15,6 +15,7 @@ from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision, register
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_inputs, make_parameters
+from tvmmobile.kernels.serial import task_from_json, task_to_json
 from tvmmobile.schedules import TEMPLATES, Template, templates_for
 
 RELU6: Clamp = (0.0, 6.0)
@@ -72,6 +73,33 @@ def test_every_template_computes_in_it(tmp_path: Path, template: Template, preci
         assert space is not None
         for choice in (0, 1009, -1):
             check_schedule(task, space, choice, error, tmp_path)
+
+
+@pytest.mark.parametrize(("inside", "outside", "error"), [(FLOAT16, FLOAT32, 1e-2), (FLOAT32, FLOAT16, 1e-3)], ids=["float16", "float32"])
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_every_template_converts_what_it_reads_and_writes(
+    tmp_path: Path, template: Template, inside: Precision, outside: Precision, error: float
+) -> None:
+    """An input and output in another precision; all but Strassen's algorithm, which keeps partial sums in the output."""
+    region = REGIONS[template.name][-(template.name == "chain")]
+    stored = (replace(region[0], reads=outside.name), *region[1:])
+    task = Task((*stored[:-1], replace(stored[-1], writes=outside.name)), inside.name, machine=machine_of("cortex-a76"))
+    space = template.space(task)
+    assert (space is None) == (template.name == "strassen")
+    if space is not None:
+        check_schedule(task, space, 1009, error, tmp_path)
+
+
+def test_the_storage_of_input_and_output_is_part_of_a_task() -> None:
+    """Of its name, of what it moves at least, and of a log's line; partial sums stay in an output that has all their digits."""
+    layer = Conv2d(14, 14, 256, 256, clamp=RELU6)
+    plain, ends = Task((layer,), "float16"), Task((replace(layer, reads="float32", writes="float32"),), "float16")
+    assert ends.name == "pw_14x14_256x256_from_float32_to_float32_relu6_float16_t1" and task_from_json(task_to_json(ends)) == ends
+    assert ends.least_bytes - plain.least_bytes == 2 * 2 * 14 * 14 * 256
+    narrow = Task((replace(layer, writes="float16"),), "float32")
+    spaces = [templates_for(task)[0].space(task) for task in (Task((layer,)), narrow)]
+    assert [len(space.options["k_block"]) > 1 for space in spaces if space] == [True, False]
+    assert [template.name for template in templates_for(narrow)] == ["pointwise"] and len(templates_for(Task((layer,)))) == 2
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)

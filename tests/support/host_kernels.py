@@ -82,9 +82,10 @@ def run_on_host(task: Task, schedule: KnobSchedule, path: Path) -> float:
     template = template_named(schedule.template, schedule.version)
     assert template is not None
     data, parameters = make_inputs(task), make_parameters(task)
-    compile_kernel(kernel_function(task, schedule, None), HALF if task.precision.bytes == 2 else HOST, path)
+    half = min(stored.bytes for stored in (task.precision, *task.storage)) == 2
+    compile_kernel(kernel_function(task, schedule, None), HALF if half else HOST, path)
     inputs = [Guarded(array) for array in (*data, *template.pack(task, schedule.values, parameters))]
-    output = Guarded(np.empty(task.region[-1].output_shape, task.precision.numpy))
+    output = Guarded(np.empty(task.region[-1].output_shape, task.storage[1].numpy))
     output.clear()
     tensors = [tvm.runtime.from_dlpack(guarded.array) for guarded in (*inputs, output)]
     tvm.runtime.load_module(str(path))[task.symbol](*tensors)

@@ -29,6 +29,21 @@ def clamp_name(clamp: Clamp) -> str:
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredLayer:
+    """A layer whose input and output may be stored in another precision than the kernel's, which then converts what it loads and stores.
+
+    Attributes:
+        reads, writes: names of the precisions in which the first input and the output are stored; "" for the kernel's.
+    """
+
+    reads: str = ""
+    writes: str = ""
+
+    def _stored_name(self) -> list[str]:
+        return [f"from_{self.reads}"] * bool(self.reads) + [f"to_{self.writes}"] * bool(self.writes)
+
+
 class SumLayer:
     """A layer whose results are sums, which begin with a bias and go through steps once they are complete."""
 
@@ -119,7 +134,7 @@ def _other_sources(height: int, width: int, sources: tuple[int, ...]) -> dict[st
 
 
 @dataclass(frozen=True)
-class Conv2d(WindowLayer, SumLayer):
+class Conv2d(StoredLayer, WindowLayer, SumLayer):
     """A 2-D convolution with bias and clamp, and perhaps factors for its input and another tensor added to its output.
 
     Attributes:
@@ -229,6 +244,7 @@ class Conv2d(WindowLayer, SumLayer):
         if self.out_layout != "NHWC":
             parts.append(f"to_{short_name(self.out_layout)}")
         parts += _pieces_name(self.sources, self.pieces)
+        parts += self._stored_name()
         if self.scaled:
             parts.append("scaled")
         if self.residual:
@@ -237,7 +253,7 @@ class Conv2d(WindowLayer, SumLayer):
 
 
 @dataclass(frozen=True)
-class Dense(SumLayer):
+class Dense(StoredLayer, SumLayer):
     """A fully connected layer with bias: (1, in_features) → (1, out_features). Weights are (in_features, out_features).
 
     Attributes:
@@ -283,11 +299,11 @@ class Dense(SumLayer):
     @property
     def name(self) -> str:
         """Canonical name."""
-        return "_".join(["dense", f"{self.in_features}x{self.out_features}", *self._steps_name()])
+        return "_".join(["dense", f"{self.in_features}x{self.out_features}", *self._stored_name(), *self._steps_name()])
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(StoredLayer):
     """The mean of every channel over all pixels: → (1, 1, 1, channels).
 
     Attributes:
@@ -318,11 +334,11 @@ class Pool:
     def name(self) -> str:
         """Canonical name."""
         layout = [] if self.in_layout == "NHWC" else [short_name(self.in_layout)]
-        return "_".join(["pool", f"{self.height}x{self.width}", f"{self.channels}", *layout])
+        return "_".join(["pool", f"{self.height}x{self.width}", f"{self.channels}", *layout, *self._stored_name()])
 
 
 @dataclass(frozen=True)
-class MaxPool(WindowLayer):
+class MaxPool(StoredLayer, WindowLayer):
     """The largest of every channel in a window, NHWC; padded places do not count, and every window has others.
 
     Attributes:
@@ -374,7 +390,8 @@ class MaxPool(WindowLayer):
     def name(self) -> str:
         """Canonical name."""
         window = _window_name(self.kernel, self.stride, self.padding)
-        return "_".join(["maxpool", f"{self.height}x{self.width}", f"{self.channels}", window, *_pieces_name(self.sources, self.pieces)])
+        pieces = _pieces_name(self.sources, self.pieces)
+        return "_".join(["maxpool", f"{self.height}x{self.width}", f"{self.channels}", window, *pieces, *self._stored_name()])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ SHAPE = frozenset(
     }
 )
 
+#: Fields that name a precision; which one makes no difference to a template.
+STORAGE = frozenset({"reads", "writes"})
+
 
 def needs_of(value: Any) -> frozenset[str]:
     """The needs of a layer or task, from each field outside `SHAPE` that has no default, or another value than its default.
@@ -33,6 +36,6 @@ def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def _need(name: str, value: Any) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or name in STORAGE:
         return name
     return f"{name}={'blocked' if name.endswith('layout') and value.endswith('c') else value}"

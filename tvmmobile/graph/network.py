@@ -10,7 +10,7 @@ from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.passes.canonical_names import block_names
-from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.system.errors import UserError
@@ -75,10 +75,10 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
             consumers.get(index) == [index + 1]
             and sources[index + 1][0] == index
             and (
-                len(sources[index + 1]) == 1 or _external_name(bindings[index + 1].value) is not None  # side inputs may come from anywhere
+                len(sources[index + 1]) == 1 or external_name(bindings[index + 1].value) is not None  # side inputs may come from anywhere
             )
         )
-        name = _external_name(binding.value)
+        name = external_name(binding.value)
         if name is not None:
             found = composed[name]
             nodes.append(Node(found.layer, found.parameters, None, not chained))
@@ -189,11 +189,6 @@ def _sources(module: Any, position: Mapping[Any, int]) -> list[list[int]]:
         else:
             origin[binding.var] = origin.get(value.args[0] if isinstance(value, relax.Call) else value, -1)
     return found
-
-
-def _external_name(call: Any) -> str | None:
-    name = getattr(call.args[0], "global_symbol", "")
-    return str(name) if str(name).startswith(EXTERNAL_PREFIX) else None
 
 
 def _opaque(name: str, function: Any) -> Opaque:

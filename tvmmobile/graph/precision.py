@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Precision:
     """One kind of numbers.
 
-    A network's own input and output stay float32, whatever its kernels compute in (`graph/passes/to_precision.py`).
+    A network's own input and output stay float32, whatever its kernels compute in: the first and the last kernel convert them
+    (`graph/passes/to_precision.py`).
 
     Attributes:
         name: NumPy's and TVM's name of weights and activations in memory; part of the names of tasks, logs and libraries.

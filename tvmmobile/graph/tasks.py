@@ -50,6 +50,17 @@ class Task:
         """What the kernel computes in."""
         return precision_named(self.dtype)
 
+    @cached_property
+    def storage(self) -> tuple[Precision, Precision]:
+        """What the region's first input and its output are stored in: the task's precision, unless the layers at its ends say another."""
+        reads, writes = (getattr(self.region[end], name, "") for end, name in ((0, "reads"), (-1, "writes")))
+        return precision_named(reads or self.dtype), precision_named(writes or self.dtype)
+
+    @property
+    def keeps_sums(self) -> bool:
+        """Whether the output holds partial sums with all their digits."""
+        return self.storage[1].bytes >= self.precision.bytes
+
     @property
     def lanes(self) -> int:
         """Elements of a vector register."""
@@ -97,8 +108,11 @@ class Task:
         if isinstance(first, Conv2d | MaxPool) and first.pieces:  # of its sources, only the pieces
             read = {name: shape for name, shape in self.side_shapes.items() if not name.startswith("source")}
             read["pieces"] = (first.height, first.width, first.in_channels)
-        elements = sum(map(math.prod, (*read.values(), last.output_shape)))
-        return self.precision.bytes * (elements + sum(layer.constants for layer in self.region))
+        data, output = self.storage
+        bytes_of = {"input": data.bytes}
+        moved = sum(bytes_of.get(name, self.precision.bytes) * math.prod(shape) for name, shape in read.items())
+        constants = self.precision.bytes * sum(layer.constants for layer in self.region)
+        return moved + constants + output.bytes * math.prod(last.output_shape)
 
 
 def in_place(name: str, place: int) -> str:

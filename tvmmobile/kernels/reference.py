@@ -22,9 +22,10 @@ def make_inputs(task: Task) -> list[Array]:
     """
     generator = np.random.default_rng(_seed(task.name))
     shapes = [task.region[0].input_shape, *task.side_shapes.values()]
+    types = [task.storage[0].numpy, *[task.precision.numpy] * len(task.side_shapes)]
     if isinstance(task.region[0], MaxPool):
-        return [generator.normal(-2.0, 1.0, shape).astype(task.precision.numpy) for shape in shapes]
-    return [np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0).astype(task.precision.numpy) for shape in shapes]
+        return [generator.normal(-2.0, 1.0, shape).astype(kind) for shape, kind in zip(shapes, types, strict=True)]
+    return [np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0).astype(kind) for shape, kind in zip(shapes, types, strict=True)]
 
 
 def make_parameters(task: Task) -> tuple[LayerParameters, ...]:

@@ -15,7 +15,7 @@ from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, L
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.rewriting import bindings_of, holds, mutate_main, readers_of
-from tvmmobile.graph.precision import Precision
+from tvmmobile.graph.precision import FLOAT32
 
 #: Attribute values that mark a composed layer.
 CONV2D, DENSE, POOL, MAX_POOL = "tvmmobile.conv2d", "tvmmobile.dense", "tvmmobile.pool", "tvmmobile.max_pool"
@@ -35,6 +35,13 @@ class ComposedLayer:
     parameters: LayerParameters
 
 
+def external_name(value: Any) -> str | None:
+    """The name of the external function that a value calls for a layer; `None` for other values."""
+    callee = value.args[0] if getattr(getattr(value, "op", None), "name", "") == "relax.call_dps_packed" else None
+    name = str(getattr(callee, "global_symbol", ""))
+    return name if name.startswith(EXTERNAL_PREFIX) else None
+
+
 class LayerComposer:
     """The pass that composes every conv2d or matmul with its bias (and gate, residual and activation, where there are), every mean over
     all pixels and every max pool, whose layer is accepted. Of an input that is put together from slices it reads these.
@@ -44,11 +51,10 @@ class LayerComposer:
 
     Args:
         accepts: says whether some template takes the layer; other operators stay as they are and go to the fallback.
-        precision: of the layers; what computes in another one is left to the fallback.
     """
 
-    def __init__(self, accepts: Callable[[Layer], bool], precision: Precision) -> None:
-        self.accepts, self.dtype = accepts, precision.name
+    def __init__(self, accepts: Callable[[Layer], bool]) -> None:
+        self.accepts = accepts
         #: By the name of the external function; filled when the pass runs.
         self.layers: dict[str, ComposedLayer] = {}
 
@@ -64,7 +70,7 @@ class LayerComposer:
             others = [found[name] for name in ("residual", *form.operands(TENSOR)) if name in found]
             if any(other.same_as(expression) for other in others for expression in inside):
                 return False  # a sum and itself
-            layer = _layer_of(found, self.dtype, form)
+            layer = _layer_of(found, form)
             return layer is not None and self.accepts(layer)
 
         forms = _forms()
@@ -78,14 +84,14 @@ class LayerComposer:
         from tvm import relax
         from tvm.relax.expr_functor import PyExprMutator, mutator
 
-        layers, accepts, dtype, readers = self.layers, self.accepts, self.dtype, readers_of(module["main"])
+        layers, accepts, readers = self.layers, self.accepts, readers_of(module["main"])
 
         @mutator
         class Rewriter(PyExprMutator):  # type: ignore[misc]
             def visit_call_(self, call: Any) -> Any:
                 if not isinstance(call.op, tvm.ir.GlobalVar):
                     return call
-                found = _composed_layer(module[call.op], dtype, forms)
+                found = _composed_layer(module[call.op], forms)
                 if found is None:
                     return call
                 composed, places = found
@@ -106,7 +112,7 @@ def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | MaxPool]:
     return isinstance(layer, MaxPool) or (isinstance(layer, Conv2d) and not layer.scaled)
 
 
-def _composed_layer(function: Any, dtype: str, forms: list[_Form]) -> tuple[ComposedLayer, tuple[int, ...]] | None:
+def _composed_layer(function: Any, forms: list[_Form]) -> tuple[ComposedLayer, tuple[int, ...]] | None:
     """The layer that a composed function computes, and which arguments it reads: data, gate, residual, operands of its steps; `None` for
     other functions.
     """
@@ -117,7 +123,7 @@ def _composed_layer(function: Any, dtype: str, forms: list[_Form]) -> tuple[Comp
     for form in forms:
         matched = form.pattern.extract_matched_expr(function.body.body, values) if form.name == name else None
         found = {part: values.get(matched[pattern], matched[pattern]) for part, pattern in form.parts.items()} if matched else {}
-        layer = _layer_of(found, dtype, form) if matched else None
+        layer = _layer_of(found, form) if matched else None
         if layer is None:
             continue
         if isinstance(layer, Pool | MaxPool):
@@ -257,17 +263,17 @@ def _sum(operator: str, before: str, order: str) -> _Sum:
     return pattern, parts
 
 
-def _layer_of(found: dict[str, Any], dtype: str, form: _Form) -> Layer | None:
+def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
     """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape, dilation)."""
     if "mean" in found:
-        return _pool_of(found["mean"], dtype)
+        return _pool_of(found["mean"])
     if "max pool" in found:
-        return _max_pool_of(found["max pool"], dtype)
+        return _max_pool_of(found["max pool"])
     product = found["product"]
     clamp = form.curve or _bounds_of(found)
     shapes = {part: [int(extent) for extent in expression.ty.shape] for part, expression in found.items()}
     out_shape = shapes["product"]
-    if str(product.ty.dtype) != dtype or clamp is None or out_shape[0] != 1:
+    if str(product.ty.dtype) != FLOAT32.name or clamp is None or out_shape[0] != 1:
         return None
     if any(not holds(found[name], value) for name, value in form.numbers.items()):
         return None
@@ -297,15 +303,15 @@ def _layer_of(found: dict[str, Any], dtype: str, form: _Form) -> Layer | None:
     return Conv2d(height, width, channels, out_shape[3], *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
 
 
-def _pool_of(mean: Any, dtype: str) -> Pool | None:
+def _pool_of(mean: Any) -> Pool | None:
     """The layer that a mean is, `None` where it is not over all pixels of one image."""
     shape = [int(extent) for extent in mean.args[0].ty.shape]
     over_pixels = mean.attrs.axis is not None and [int(axis) for axis in mean.attrs.axis] == [1, 2] and bool(mean.attrs.keepdims)
-    known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == dtype
+    known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == FLOAT32.name
     return Pool(shape[1], shape[2], shape[3]) if known else None
 
 
-def _max_pool_of(call: Any, dtype: str) -> MaxPool | None:
+def _max_pool_of(call: Any) -> MaxPool | None:
     """The layer that a max pool is, `None` for a batch, dilation, another layout, or windows of padding alone.
 
     Padding behind the input is what the windows reach, whether rounding up or the network asked for it.
@@ -313,7 +319,7 @@ def _max_pool_of(call: Any, dtype: str) -> MaxPool | None:
     attrs, shape, out_shape = call.attrs, [int(extent) for extent in call.args[0].ty.shape], [int(extent) for extent in call.ty.shape]
     if attrs.layout != "NHWC" or attrs.out_layout != "NHWC" or any(int(step) != 1 for step in attrs.dilation):
         return None
-    if shape[0] != 1 or str(call.ty.dtype) != dtype:
+    if shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name:
         return None
     kernel, stride = [int(extent) for extent in attrs.pool_size], [int(extent) for extent in attrs.strides]
     before = [int(extent) for extent in attrs.padding][:2]

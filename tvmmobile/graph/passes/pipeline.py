@@ -49,8 +49,8 @@ def prepare_passes(composer: LayerComposer, precision: Precision) -> list[tuple[
         ("unwrap_single_output", unwrap_single_output),
         ("channel_order", order_channels),
         ("remove_dead_code", transform.DeadCodeElimination()),
-        *([] if precision is FLOAT32 else [("to_precision", to_precision(precision))]),
         ("compose_layers", composer),
+        *([] if precision is FLOAT32 else [("to_precision", to_precision(precision, composer))]),
         ("legalize_rest", transform.LegalizeOps()),
         ("reshape_to_view", transform.RewriteDataflowReshape()),
         ("annotate_rest", transform.AnnotateTIROpPattern()),
@@ -75,7 +75,7 @@ def prepare(
     Returns:
         The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.
     """
-    composer = LayerComposer(accepts, precision)
+    composer = LayerComposer(accepts)
     for index, (name, transform) in enumerate(prepare_passes(composer, precision)):
         module = transform(module)
         if dump_dir is not None:

@@ -1,56 +1,152 @@
-"""A network in another precision than float32: constants and what is computed; its input and output stay as they are."""
+"""A network in another precision than float32, once its layers are composed.
+
+Layers convert what they load and store themselves, where they read the network's input or write its output; only other operators are
+given a conversion, which TVM fuses with them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.layers import Layer, LayerParameters
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
+from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
 from tvmmobile.graph.precision import FLOAT32, Precision
 
+_VIEW = "relax.reshape"
 
-def to_precision(precision: Precision) -> Callable[[Any], Any]:
-    """The pass: float32 becomes `precision` throughout `main`, between a conversion of the input and one of the output."""
+
+def to_precision(precision: Precision, composer: LayerComposer) -> Callable[[Any], Any]:
+    """The pass: `main` and the layers of `composer` compute in `precision`; input and output stay as they are."""
 
     def convert(module: Any) -> Any:
-        from tvm import relax
-
-        main = module["main"]
-        builder = relax.BlockBuilder()
-        replaced: dict[Any, Any] = {}
-        with builder.function("main", list(main.params)):
-            with builder.dataflow():
-                for parameter in main.params:
-                    replaced[parameter] = builder.emit(relax.op.astype(parameter, precision.name))
-                for binding in bindings_of(main):
-                    replaced[binding.var] = builder.emit(_converted(binding.value, replaced, precision))
-                output = builder.emit_output(relax.op.astype(replaced[main.body.body], FLOAT32.name))
-            builder.emit_func_output(output)
+        main = _Conversion(module["main"], precision, composer).converted()
         module = module.clone()
-        module["main"] = builder.get()["main"]
+        module["main"] = main
         return module
 
     return convert
 
 
-def _converted(value: Any, replaced: dict[Any, Any], precision: Precision) -> Any:
-    """An expression of variables and constants in `precision`."""
-    import tvm
-    from tvm import relax
+class _Conversion:
+    """`main` while it is written anew."""
 
-    if isinstance(value, relax.Var):
-        return replaced[value]
-    if isinstance(value, tvm.ir.GenericConst):
-        array = value.value.numpy()
-        return relax.const(array, precision.name) if str(array.dtype) == FLOAT32.name else value
-    if isinstance(value, relax.Tuple):
-        return relax.Tuple([_converted(field, replaced, precision) for field in value.fields])
-    if isinstance(value, relax.TupleGetItem):
-        return relax.TupleGetItem(_converted(value.tuple_value, replaced, precision), value.index)
-    if isinstance(value, relax.Call):
-        arguments = [_converted(argument, replaced, precision) for argument in value.args]
-        return relax.Call(value.op, arguments, _attributes(value.attrs, precision), value.ty_args)
-    return value
+    def __init__(self, main: Any, precision: Precision, composer: LayerComposer) -> None:
+        from tvm import relax
+
+        self.main, self.precision, self.composer = main, precision, composer
+        self.builder = relax.BlockBuilder()
+        self.readers = readers_of(main)
+        self.values = {binding.var: binding.value for binding in bindings_of(main)}
+        self.replaced: dict[Any, Any] = {}
+        #: Variables in another type than theirs.
+        self.others: dict[tuple[Any, str], Any] = {}
+
+    def converted(self) -> Any:
+        """`main` in the precision."""
+        with self.builder.function("main", list(self.main.params)):
+            with self.builder.dataflow():
+                self.replaced.update((parameter, parameter) for parameter in self.main.params)
+                for variable, value in self.values.items():
+                    self.replaced[variable] = self.builder.emit(self._value(variable, value))
+                output = self.builder.emit_output(self._output(self.main.body.body))
+            self.builder.emit_func_output(output)
+        return self.builder.get()["main"]
+
+    def _value(self, variable: Any, value: Any) -> Any:
+        """What a variable stands for; a view and another name leave the type alone."""
+        from tvm import relax
+
+        if isinstance(value, relax.Var):
+            return self.replaced[value]
+        if getattr(getattr(value, "op", None), "name", "") == _VIEW:
+            return relax.Call(value.op, [self.replaced[value.args[0]], *value.args[1:]], value.attrs, value.ty_args)
+        name = external_name(value)
+        return self._expression(value) if name is None else self._layer(variable, value, name)
+
+    def _layer(self, variable: Any, call: Any, name: str) -> Any:
+        """A layer's call: its first input and its output in the types that they have, if a template takes that."""
+        from tvm import relax
+
+        found, own = self.composer.layers[name], self.precision.name
+        data, *others = call.args[1].fields
+        layer = self._stored(found.layer, "reads", str(self.replaced[data].ty.dtype))
+        layer = self._stored(layer, "writes", FLOAT32.name if self._is_output(variable) else own)
+        first, last = (getattr(layer, end) or own for end in ("reads", "writes"))
+        arguments = [self._as(data, first), *(self._as(other, own) for other in others)]
+        self.composer.layers[name] = ComposedLayer(layer, self._constants(found.parameters))
+        shape = [int(extent) for extent in call.ty.shape]
+        return relax.call_dps_packed(name, relax.Tuple(arguments), out_ty=relax.TensorType(shape, last))
+
+    def _stored(self, layer: Layer, end: str, name: str) -> Layer:
+        """The layer with its input or output stored so, if a template takes that."""
+        given: Any = {end: "" if name == self.precision.name else name}
+        changed = replace(layer, **given)
+        return changed if self.composer.accepts(changed) else layer
+
+    def _constants(self, given: LayerParameters) -> LayerParameters:
+        kind = self.precision.numpy
+        return LayerParameters(given.weight.astype(kind), given.bias.astype(kind), tuple(array.astype(kind) for array in given.operands))
+
+    def _is_output(self, variable: Any) -> bool:
+        """Whether it is the network's output, views aside, and nothing else reads it."""
+        return all(reader is None or (self._viewed(reader) is not None and self._is_output(reader)) for reader in self.readers[variable])
+
+    def _viewed(self, variable: Any) -> Any:
+        """What a variable is a view of, or another name of; else `None`."""
+        from tvm import relax
+
+        value: Any = self.values.get(variable)
+        if isinstance(value, relax.Var):
+            return value
+        return value.args[0] if getattr(getattr(value, "op", None), "name", "") == _VIEW else None
+
+    def _output(self, variable: Any) -> Any:
+        """The network's output in float32, converted before views, where an operator may have the conversion fused with it."""
+        from tvm import relax
+
+        base = self._viewed(variable)
+        if base is None or self.replaced[variable].ty.dtype == FLOAT32.name:
+            return self._as(variable, FLOAT32.name)
+        value = self.values[variable]
+        whole = self._output(base)
+        return whole if isinstance(value, relax.Var) else self.builder.emit(relax.Call(value.op, [whole, *value.args[1:]], value.attrs))
+
+    def _as(self, variable: Any, name: str) -> Any:
+        """A variable that holds floats in this type; other ones as they are."""
+        from tvm import relax
+
+        found = self.replaced[variable]
+        if (
+            not isinstance(found.ty, relax.TensorType)
+            or found.ty.dtype not in (FLOAT32.name, self.precision.name)
+            or found.ty.dtype == name
+        ):
+            return found
+        if (variable, name) not in self.others:
+            self.others[variable, name] = self.builder.emit(relax.op.astype(found, name))
+        return self.others[variable, name]
+
+    def _expression(self, value: Any) -> Any:
+        """An expression of variables and constants in the precision."""
+        import tvm
+        from tvm import relax
+
+        if isinstance(value, relax.Var):
+            return self._as(value, self.precision.name)
+        if isinstance(value, tvm.ir.GenericConst):
+            array = value.value.numpy()
+            return relax.const(array, self.precision.name) if str(array.dtype) == FLOAT32.name else value
+        if isinstance(value, relax.Tuple):
+            return relax.Tuple([self._expression(field) for field in value.fields])
+        if isinstance(value, relax.TupleGetItem):
+            return relax.TupleGetItem(self._expression(value.tuple_value), value.index)
+        if isinstance(value, relax.Call):
+            arguments = [self._expression(argument) for argument in value.args]
+            return relax.Call(value.op, arguments, _attributes(value.attrs, self.precision), value.ty_args)
+        return value
 
 
 def _attributes(attrs: Any, precision: Precision) -> Any:

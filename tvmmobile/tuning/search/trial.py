@@ -93,7 +93,7 @@ def measure_trial(built: Built) -> Outcome:
 def _measure(job: TrialJob, library: Path) -> Outcome:
     data, parameters, expected = _workload(job.task, job.source)
     # What an opaque kernel returns need not be in the precision, and what is expected of others may be in a wider one.
-    dtype = expected.dtype if isinstance(job.task.region[0], Opaque) else job.task.precision.numpy
+    dtype = expected.dtype if isinstance(job.task.region[0], Opaque) else job.task.storage[1].numpy
     blank = np.full(expected.shape, np.nan if dtype.kind == "f" else 0, dtype)
     arrays = [*data, *packed_constants(job.task, job.schedule, parameters), blank]
     timing = job.agents.kernel_timing(job.task.threads)
