@@ -7,6 +7,7 @@
     ./scripts/bench_peers --known docs/benchmarks.json --boards pi5 rk3588-a55 --out docs   # adds these boards, or renews them
     ./scripts/bench_peers --known docs/benchmarks.json --boards --out docs   # runs nothing: the pages and plots are written anew
     ./scripts/bench_peers --models mobilenet_v2 mobilenet_v3_large --alpha 1 --resolution 224 --name benchmarks-later --out docs
+    ./scripts/bench_peers --dtype float16 --boards pi5 --name benchmarks-half --out docs   # the others run in float32 too
 
 Converters, AArch64 Pythons with the wheels, models, libraries and finished runs are kept in the cache: interrupt it whenever you like, the
 same command goes on. From nothing a board takes about two hours on one idle core; 1.0-224 takes a system about a minute. What QEMU counted
@@ -30,7 +31,7 @@ from peers.models import compiled, digest_of, exported, model_files
 from peers.plot import draw_board, draw_boards
 from peers.results import DIAGONAL, BenchmarkContext, BoardFacts, Cell, Comparison, PeerRow, from_json, hottest_kernels, merged, to_json
 from peers.runs import PeerRun, figures_of
-from peers.systems import OURS_C, OURS_KEYS, System, chosen_systems
+from peers.systems import DTYPES, OURS_C, OURS_KEYS, System, chosen_systems
 from peers.tables import pages
 from sharing import progress as say
 from sharing import telling
@@ -38,6 +39,8 @@ from sharing import telling
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.machine import machine_of
+from tvmmobile.graph.precision import precision_named
 from tvmmobile.networks.models.registry import grid
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.running.library import Library
@@ -126,7 +129,8 @@ def our_library(place: ReadyBoard, threads: int, spec: ModelSpec, system: System
     """What a system of ours runs; `None` for a peer."""
     if system.key not in OURS_KEYS or place.profile is None:
         return None
-    return compiled(spec, threads, place.profile, logs, exported(spec, say), say, C if system.key == OURS_C else VM)
+    form, precision = C if system.key == OURS_C else VM, precision_named(system.dtype)
+    return compiled(spec, threads, place.profile, logs, exported(spec, say), say, form, precision)
 
 
 def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> PeerRow:
@@ -152,7 +156,7 @@ def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, log
     return PeerRow(cell, system.key, tuple(runs), "", untuned)
 
 
-def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Path) -> BenchmarkContext:
+def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Path, dtype: str) -> BenchmarkContext:
     """Where and how the figures were got."""
     import torch
 
@@ -177,7 +181,7 @@ def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Pa
     }
     titles = {system.key: system.title for system in systems}
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return BenchmarkContext(facts, titles, versions, digest_of(sorted(logs.glob("*/*.jsonl"))), date)
+    return BenchmarkContext(facts, titles, versions, digest_of(sorted(logs.glob("*/*.jsonl"))), date, dtype=dtype)
 
 
 def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[int, ModelSpec]]:
@@ -199,16 +203,21 @@ def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[
 
 def compare(options: argparse.Namespace) -> int:
     """Run everything, and write the files; returns the exit code."""
-    systems = chosen_systems([key for word in options.only for key in word.split(",") if key])
+    systems = chosen_systems([key for word in options.only for key in word.split(",") if key], options.dtype)
     boards = {load_board(name).name: name for name in options.boards}  # rk3588 is also rk3588-a76
     for name in boards:
         cells_of(options, thread_counts(load_board(boards[name]), options.threads))
+        _check_dtype(options.dtype, load_board(boards[name]))
     if not boards and not options.known:
         raise UserError("--boards names no board, and there is no --known.", "Name a board, such as pi4.")
     if boards and any(system.key in OURS_KEYS for system in systems) and not options.logs.is_dir():
         raise UserError(f"--logs {options.logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     check_writable(options.out, "--out")
     earlier = from_json(options.known) if options.known else None
+    if earlier and boards and earlier.context.dtype != options.dtype:
+        raise UserError(
+            f"--known {options.known} compares in {earlier.context.dtype}, not in {options.dtype}.", "Keep a file for each --dtype."
+        )
     if boards:
         for tool in ("qemu-aarch64", "llvm-mca", "llvm-mc", "cc"):
             require(tool)
@@ -223,9 +232,16 @@ def compare(options: argparse.Namespace) -> int:
     return ExitCode.DISAGREES if ExitCode.DISAGREES in codes else max(codes)
 
 
+def _check_dtype(dtype: str, board: Board) -> None:
+    """Raises `UserError` for a precision that the board's core does not compute in: all libraries would be slower than in float32."""
+    needed = precision_named(dtype).requires
+    if needed and needed not in machine_of(board.mcpu).has:
+        raise UserError(f"The {board.cpu} of {board.board} does not compute in {dtype}.", "Leave --dtype out, or name another board.")
+
+
 def run(options: argparse.Namespace, places: Sequence[ReadyBoard], systems: Sequence[System], earlier: Comparison | None) -> Comparison:
     """Run every system in every cell, but for peers' figures that an earlier comparison has."""
-    context = context_of(places, systems, options.logs)
+    context = context_of(places, systems, options.logs, options.dtype)
     known = _known(context, earlier)
     runs = [(place, count, spec, system) for place in places for count, spec in cells_of(options, place.threads) for system in systems]
     rows = []
@@ -260,6 +276,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alpha", nargs="+", type=float, default=[], metavar="α", help="width multipliers (default: the paper's four)")
     parser.add_argument("--resolution", nargs="+", type=int, default=[], metavar="SIDE", help="input sides (default: the paper's four)")
     parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=f"networks (default: {NETWORK})")
+    dtype_help = "what ours computes in (default: float32); with float16 the others run in half precision and in float32"
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=dtype_help)
     parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the files and the folder (default: benchmarks)")
     parser.add_argument("--diagonal", action="store_true", help="1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone")
     parser.add_argument("--only", nargs="+", default=[], metavar="SYSTEM", help="of ncnn,mnn,litert,onnxruntime,iree,ours,ours-c")

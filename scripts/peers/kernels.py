@@ -19,7 +19,9 @@ from tvmmobile.virtual.elf import place_of
 from tvmmobile.virtual.program import ProgramRun
 
 _SYMBOL = re.compile(r"\((\S+)\+0x[0-9a-f]+\)$")
-_FUSED = re.compile(r"^fml[as]\t(v\d+)\.\d?[sdh], .*?(\.[sdh]\[\d\])?$")
+_FUSED = re.compile(r"^fml[as]\t(v\d+)\.(\d?[sdh]), .*?(\.[sdh]\[\d\])?$")
+#: Eight lanes of half precision.
+HALF_LANES = ".8h"
 _LOAD = re.compile(r"^(ld\w+)\t(\{[^}]*\}|([qdsxwv])\d+)")
 _INSERT = re.compile(r"^(?:ins|mov)\tv\d+\.d\[\d\]")
 
@@ -41,7 +43,7 @@ class HotKernel:
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """How a peer chooses its kernel for pointwise convolutions in float32.
+    """How a peer chooses its kernel for pointwise convolutions.
 
     Attributes:
         looks_at: what it reads of the core, and where its sources say so.
@@ -60,6 +62,9 @@ class KernelChoice:
 
 _XNNPACK = "xnn_f32_gemm_minmax_ukernel_{}__asm_aarch64_neonfma_{}"
 _NCNN = "convolution_gemm_transB_packed_tile, 8×12, "
+_XNNPACK_HALF = "xnn_f16_gemm_minmax_ukernel_6x16__asm_aarch64_neonfp16arith_cortex_a75"
+_NCNN_HALF = "convolution_gemm_transB_packed_tile_fp16sa, 8×12"
+_MLAS_HALF = "MlasHalfGemmKernelNeon, 6×16"
 _MLAS = "MlasSgemmKernel (SgemmKernelNeon.S), 4×16"
 MAKERS: Mapping[str, KernelChoice] = {
     "ncnn": KernelChoice(
@@ -98,6 +103,28 @@ MAKERS: Mapping[str, KernelChoice] = {
 }
 
 
+#: In half precision; the keys are those of `systems("float16")`, and `looks_at` is how each is asked for it.
+HALF_MAKERS: Mapping[str, KernelChoice] = {
+    "ncnn-float16": KernelChoice(
+        "`use_fp16_packed`, `use_fp16_storage` and `use_fp16_arithmetic`, on by default; HWCAP: half precision",
+        {"": _NCNN_HALF},
+        {"48 fmla .8h by lane to 12 accumulators; 1 ld1 2v, 2 ld1 4v, 3 prfm": _NCNN_HALF},
+    ),
+    "mnn-float16": KernelChoice("the session's `precision: low`; HWCAP: half precision", {"": "MNNPackedMatMulFP16"}, {}),
+    "litert-float16": KernelChoice(
+        "the model's metadata `reduced_precision_support`: `fp16accfp16`, without which the wheel's XNNPACK computes in float32; weights "
+        "are stored in float32",
+        {"": _XNNPACK_HALF},
+        {},
+    ),
+    "onnxruntime-float16": KernelChoice(
+        "the model's types: all of it in float16 but for input and output; the wheel has no XNNPACK",
+        {"": _MLAS_HALF},
+        {"48 fmla .8h by lane to 12 accumulators; 4 ld1 1v, 6 ldr d, 4 ldr q": _MLAS_HALF},
+    ),
+}
+
+
 def hottest_kernel(run: ProgramRun, system: str) -> HotKernel | None:
     """The kernel of a run that was modelled with its hottest block; `None` without one."""
     if not run.modelled.core.hottest:
@@ -105,7 +132,8 @@ def hottest_kernel(run: ProgramRun, system: str) -> HotKernel | None:
     block = run.modelled.core.hottest[0]
     loop = loop_of(block.assembly)
     symbol = _SYMBOL.search(place_of(block.address, run.mappings))
-    known = MAKERS[system].loops if system in MAKERS else {}
+    choice = MAKERS.get(system) or HALF_MAKERS.get(system)
+    known = choice.loops if choice else {}
     return HotKernel(symbol[1] if symbol else known.get(loop, ""), loop, block.cycles / max(run.modelled.core.cycles, 1))
 
 
@@ -115,10 +143,11 @@ def loop_of(assembly: Sequence[str]) -> str:
     if not fused:
         counts = Counter(text.partition("\t")[0] for text in assembly)
         return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    by_lane = " by lane" if any(found[2] for found in fused) else ""
+    by_lane = " by lane" if any(found[3] for found in fused) else ""
+    half = f" {HALF_LANES}" if all(found[2] == HALF_LANES[1:] for found in fused) else ""
     others = Counter(_kind(text) for text in assembly)
     del others[""]
-    work = f"{len(fused)} fmla{by_lane} to {len({found[1] for found in fused})} accumulators"
+    work = f"{len(fused)} fmla{half}{by_lane} to {len({found[1] for found in fused})} accumulators"
     return "; ".join(filter(None, (work, ", ".join(f"{others[name]} {name}" for name in sorted(others)))))
 
 

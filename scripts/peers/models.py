@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import export_models
 from peers import iree_compiler
 from peers.systems import ROOT, System
 from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build_variant, variant_job
@@ -21,9 +23,11 @@ from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import VM
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import made_once
+from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
 
 Say = Callable[[str], None]
+_HALF_MODELS = Path(__file__).with_name("half_models.py")
 #: What decides a library, besides the tuning logs.
 _COMPILER = (
     *(f"tvmmobile/{room}/**/*.py" for room in ("graph", "networks", "kernels", "tuning", "pipeline")),
@@ -46,14 +50,24 @@ def exported(spec: ModelSpec, say: Say) -> Path:
     return folder
 
 
-def compiled(spec: ModelSpec, threads: int, profile: DeviceProfile, logs: Path, models: Path, say: Say, form: str = VM) -> Library:
+def compiled(
+    spec: ModelSpec,
+    threads: int,
+    profile: DeviceProfile,
+    logs: Path,
+    models: Path,
+    say: Say,
+    form: str = VM,
+    precision: Precision = FLOAT32,
+) -> Library:
     """Our library of a variant in one of the `FORMS`, with image and output of `models` beside it; compiled if it is not there yet."""
     patterns = _COMPILER if form == VM else (*_COMPILER, *_NATIVE)
     sources = [path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path.is_file()]
     records = sorted((logs / profile.name).glob("*.jsonl"))
     recipe = digest_of([*sources, *records], f"{profile.origin.model} {sorted(profile.target.items())}")
-    folder = models / f"{profile.name}-t{threads}{'' if form == VM else f'-{form}'}-{recipe}"
-    job = variant_job(Model(spec), profile, (logs,), folder, threads, form=form)
+    kind = f"{'' if form == VM else f'-{form}'}{'' if precision == FLOAT32 else f'-{precision.name}'}"
+    folder = models / f"{profile.name}-t{threads}{kind}-{recipe}"
+    job = variant_job(Model(spec), profile, (logs,), folder, threads, precision=precision, form=form)
     with made_once(folder) as made:
         if made is not None:
             say(f"compiling {spec.variant} for {threads} threads …" if threads > 1 else f"compiling {spec.variant} …")
@@ -73,7 +87,21 @@ def model_files(system: System, board: Board, models: Path, library: Library | N
                 iree_compiler.compile_onnx(models / "model.onnx", board, made / "model.vmfb")
                 copy_image(models, made)
         return (folder / "model.vmfb",)
+    if system.dtype != FLOAT32.name and system.name in ("litert", "onnxruntime"):
+        return (_in_half_precision(models, system.model[0]),)
     return tuple(models / name for name in system.model)
+
+
+def _in_half_precision(models: Path, name: str) -> Path:
+    """A model of a runtime that takes its precision from there, beside a copy of the image."""
+    folder = models / f"half-{name}-{digest_of([_HALF_MODELS])}"
+    with made_once(folder) as made:
+        if made is not None:
+            packages = export_models.converters(lambda _step: None)
+            command = [sys.executable, str(_HALF_MODELS), str(packages), str(models / name), str(made / name)]
+            run_tool(command, f"Converting {name} to half precision", f"Run it by hand: {_HALF_MODELS.name} says how.")
+            copy_image(models, made)
+    return folder / name
 
 
 def copy_image(models: Path, folder: Path) -> None:

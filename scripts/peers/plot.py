@@ -54,7 +54,7 @@ def draw_boards(comparison: Comparison, path: Path) -> None:
         panel.set_xlim(min([0.5, *values]) - 0.05, max([1.0, *values]) + 0.05)
         panel.grid(axis="x", color="#dddddd", linewidth=0.6)
         panel.set_xlabel("ours ÷ best other library, modelled latency: less is faster")
-        panel.set_title("float32, batch 1; all modelled", fontsize=9)
+        panel.set_title(f"{comparison.context.dtype}, batch 1; all modelled", fontsize=9)
         if marks:
             panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
         figure.tight_layout()
@@ -73,7 +73,7 @@ def draw_board(comparison: Comparison, board: str, path: Path) -> None:
             panels[0].set_ylabel("latency ÷ best peer's")
             handles, labels = panels[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=8)
-        figure.suptitle(f"{facts.board}, float32, batch 1; modelled, timing model {facts.timing_model}", fontsize=9)
+        figure.suptitle(f"{facts.board}, {comparison.context.dtype}, batch 1; modelled, timing model {facts.timing_model}", fontsize=9)
         figure.tight_layout(rect=(0, 0.09, 1, 1))
 
 

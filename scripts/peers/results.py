@@ -116,6 +116,7 @@ class BenchmarkContext:
         logs: what identifies the tuning logs that ours was compiled from.
         date: ISO 8601, UTC.
         known: when the peers' figures that were taken from an earlier comparison were got; empty where none were.
+        dtype: what ours computes in; the others compute in that and in float32.
     """
 
     boards: Mapping[str, BoardFacts]
@@ -124,6 +125,7 @@ class BenchmarkContext:
     logs: str
     date: str
     known: str = ""
+    dtype: str = "float32"
 
     def origin(self, board: str) -> FiguresOrigin:
         """How a board's figures were got."""

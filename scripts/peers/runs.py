@@ -66,8 +66,8 @@ class PeerRun:
 
     def command(self) -> list[str]:
         """The guest's command line."""
-        program = str(self.system.program)
-        return [*(["python3"] if program.endswith(".py") else []), program, str(self.files[0]), "--threads", str(self.threads)]
+        programs = [str(program) for program in self.system.programs]
+        return [*(["python3"] if programs[0].endswith(".py") else []), *programs, str(self.files[0]), "--threads", str(self.threads)]
 
     def key(self) -> str:
         """Identifies all that decides what QEMU counts: cores, caches, plugin, wheels, program, network, input, threads; 16 hex digits.
@@ -76,7 +76,7 @@ class PeerRun:
         otherwise alike.
         """
         image = self.files[0].parent
-        programs = [self.system.program, EXAMPLES / "region.py", _PROFILER]
+        programs = [*reversed(self.system.programs), EXAMPLES / "region.py", _PROFILER]
         files = digest_of([*self.files, image / "image.npy", image / "logits.npy", *programs])
         # The plugin's file is named by its content, wherever it lies.
         options = [word.replace(str(cache_dir()), "") for word in qemu_words(self.board, "")[1:]]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peers import iree_compiler
 from tvmmobile import __version__
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, precision_named
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
 
@@ -19,6 +20,10 @@ EXAMPLES = ROOT / "examples/virtual-run"
 OURS, OURS_C = "ours", "ours-c"
 #: What is ours, not a peer's: "ours" in a ratio is the first of these that ran there.
 OURS_KEYS = (OURS_C, OURS)
+#: What can be compared: in half precision a peer takes part with its float32 as well, because its best may be either.
+DTYPES = (FLOAT32.name, FLOAT16.name)
+#: Runs another program, whose output may be as coarse as half precision makes it.
+HALF_RUNNER = Path(__file__).with_name("run_half.py")
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,14 @@ class System:
     """One system.
 
     Attributes:
-        key: what `--only` calls it.
+        key: what it is called in files: `name`, with the dtype behind it where float32 takes part too.
         title: what the table calls it, with its version.
         program: a Python program that takes `MODEL --threads N` and prints what `region.run_marked` prints.
         requirements: the wheels in its sysroot.
         model: the files of the network it runs, in the variant's folder, the one to name first; empty where it is compiled for the board.
         tolerance: largest difference from PyTorch it may have, relative to the output's largest magnitude.
         environment: variables that it needs.
+        dtype: what it computes in.
     """
 
     key: str
@@ -42,10 +48,24 @@ class System:
     model: tuple[str, ...]
     tolerance: float
     environment: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = FLOAT32.name
+
+    @property
+    def name(self) -> str:
+        """What `--only` calls it, in whatever it computes."""
+        return self.key.removesuffix(f"-{self.dtype}")
+
+    @property
+    def programs(self) -> tuple[Path, ...]:
+        """What Python runs, the first with the others as its arguments."""
+        return (self.program,) if self.dtype == FLOAT32.name else (HALF_RUNNER, self.program)
 
 
-def systems() -> tuple[System, ...]:
-    """All of them, peers first, with the versions that examples/virtual-run/wheels.txt pins."""
+def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
+    """All of them, peers first, with the versions that examples/virtual-run/wheels.txt pins.
+
+    In half precision IREE is left out, which has no kernels for it here; the others are there twice.
+    """
     wheels = tuple((EXAMPLES / "wheels.txt").read_text(encoding="utf-8").split())
     versions = dict(wheel.split("==") for wheel in wheels)
     peers = (
@@ -55,14 +75,43 @@ def systems() -> tuple[System, ...]:
         ("onnxruntime", "ONNX Runtime", "onnxruntime", ("model.onnx",)),
     )
     found = [
-        System(key, f"{title} {versions[wheel]}", EXAMPLES / f"run_{key}.py", wheels, model, 1e-3) for key, title, wheel, model in peers
+        System(key, f"{title} {versions[wheel]}", EXAMPLES / f"run_{key}.py", wheels, model, peer_tolerance(FLOAT32.name))
+        for key, title, wheel, model in peers
     ]
-    return (*found, _iree(), _ours(), _ours_c())
+    if dtype == FLOAT32.name:
+        return (*found, _iree(), _ours(), _ours_c())
+    ours = (_ours(), _ours_c())
+    bound = precision_named(dtype).network_tolerance
+    return (
+        *(_in_half_precision(peer) for peer in found),
+        *found,
+        *(replace(one, title=f"{one.title}, {dtype}", tolerance=bound, dtype=dtype) for one in ours),
+    )
+
+
+def peer_tolerance(dtype: str) -> float:
+    """How far a peer may be off PyTorch: it has computed the network. Our own bound is stricter, it is what we promise."""
+    return 1e-3 if dtype == FLOAT32.name else 5e-2
+
+
+def _in_half_precision(peer: System) -> System:
+    """A peer as `half.SETTINGS` says; its own program where a model says all that it needs to know."""
+    program = Path(__file__).with_name(f"{peer.program.stem}_half.py")
+    return replace(
+        peer,
+        key=f"{peer.key}-{FLOAT16.name}",
+        title=f"{peer.title.rpartition(' ')[0]} {FLOAT16.name} {peer.title.rpartition(' ')[2]}",
+        program=program if program.is_file() else peer.program,
+        tolerance=peer_tolerance(FLOAT16.name),
+        dtype=FLOAT16.name,
+    )
 
 
 def _iree() -> System:
     requirements = (f"iree-base-runtime=={iree_compiler.VERSION}", *_same("numpy", "ml_dtypes"))
-    return System("iree", f"IREE {iree_compiler.VERSION}", Path(__file__).with_name("run_iree.py"), requirements, (), 1e-3)
+    return System(
+        "iree", f"IREE {iree_compiler.VERSION}", Path(__file__).with_name("run_iree.py"), requirements, (), peer_tolerance(FLOAT32.name)
+    )
 
 
 def _ours() -> System:
@@ -89,10 +138,12 @@ def _same(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}=={importlib.metadata.version(name)}" for name in names)
 
 
-def chosen_systems(only: Sequence[str]) -> tuple[System, ...]:
+def chosen_systems(only: Sequence[str], dtype: str = FLOAT32.name) -> tuple[System, ...]:
     """Those that `--only` names, in the table's order; all of them if it names none."""
-    known = systems()
-    unknown = sorted(set(only) - {system.key for system in known})
+    known = systems(dtype)
+    names = list(dict.fromkeys(system.name for system in known))
+    unknown = sorted(set(only) - set(names))
     if unknown:
-        raise UserError(f"There is no system {unknown[0]!r}.", f"Give --only some of: {','.join(system.key for system in known)}")
-    return tuple(system for system in known if not only or system.key in only)
+        where = "" if dtype == FLOAT32.name else f" in {dtype}"
+        raise UserError(f"There is no system {unknown[0]!r}{where}.", f"Give --only some of: {','.join(names)}")
+    return tuple(system for system in known if not only or system.name in only)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from sharing import markdown_table
 
-from peers.kernels import MAKERS
+from peers.kernels import HALF_LANES, HALF_MAKERS, MAKERS
 from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
-from peers.systems import OURS_KEYS
+from peers.systems import OURS_KEYS, peer_tolerance
+from tvmmobile.graph.precision import FLOAT32, precision_named
 from tvmmobile.results.report.wording import plural
 
 #: Names of networks for people.
@@ -23,17 +24,21 @@ _METHOD = """\
 Every latency here is **modelled** on a virtual board; nothing was measured on hardware. Differences of a few percent between two systems
 are within the model's error ([virtual-boards.md](virtual-boards.md)).
 
-{networks}, float32, batch 1. All systems have the same weights: `scripts/export_models` converts our PyTorch model. Each system is a
+{networks}, {precision}, batch 1. All systems have the same weights: `scripts/export_models` converts our PyTorch model. Each system is a
 Python program using the vendor's AArch64 wheel under QEMU. It runs the network once to warm up and once for the figures, from the
 caller's NCHW array to an array of logits, and counts every copy and layout change; LiteRT takes NHWC, so its caller supplies NHWC. A
-system whose output differs from PyTorch's by more than 1e-3 of the largest magnitude (ours: 1e-4) gets no figures.
+system whose output differs from PyTorch's by more than {tolerances} gets no figures.
 
 Ours runs in two forms from the same tuning logs. As a C library ([c-library.md](c-library.md)) it is called through ctypes and works on the
 caller's arrays, which begin at a cache line as it asks. In TVM's Relax VM the copy of the input into TVM's tensor counts. *Ours ÷ best
 peer* is the C library's ratio, and the VM's where no C library was run; *ours, ms* names the form.
 
-`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run. With
+{others}`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run. With
 `--known FILE.json --boards NAME… --out docs` it adds boards to a file or renews them, and leaves the others as they are.
+"""
+_HALF_IS_ELSEWHERE = """\
+[benchmarks-half.md](benchmarks-half.md) compares half precision (`--dtype float16`), and says how each library is asked for it.
+
 """
 _KERNELS = """\
 A library chooses its kernels by the core it finds. On a virtual board it finds the board's own ID registers, caches, clocks and features
@@ -42,6 +47,12 @@ the tile of the big cores for both. HWCAP and the register MIDR_EL1 are those of
 and runs their programs on its Cortex-A76 and Cortex-A72, which have the same instructions. None of the libraries below asks the register
 where all cores are alike. The hottest kernel holds the block that takes most core cycles; where the wheel has no symbols, its loop tells
 which kernel it is. IREE and tvmmobile choose when they compile for the board.
+"""
+_ASKED = """\
+Each of the others runs in float32 and in half precision, and *best peer* is the quickest of all these: half precision is not always
+quicker. The caller's arrays are float32, and what converts them counts. Each library is asked for half precision as its makers say, and
+converts weights as it loads the network. QEMU runs the programs on its Cortex-A76, which reports half precision in HWCAP. IREE is left
+out. A hottest block in half precision has `fmla` of eight lanes (`.8h`).
 """
 _COLUMNS = """\
 *Core cycles* are those of the schedule behind the latency, with llvm-mca's own in parentheses. Cycles, instructions and misses are summed
@@ -69,7 +80,7 @@ def _index(comparison: Comparison, stem: str) -> str:
     parts = [
         "# How fast, compared with others",
         "",
-        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks),
+        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks, **_said_of(comparison)),
         f"![Ours over the best other library, on each board]({stem}.svg)",
         "",
         "## Boards",
@@ -78,10 +89,23 @@ def _index(comparison: Comparison, stem: str) -> str:
         "",
         "The last two columns are modelled milliseconds of the first network; each board's page has all networks and all libraries.",
         "",
+        *(_half_kernels(comparison) if any(one.system in HALF_MAKERS for one in comparison.kernels) else ()),
         *(_kernels(comparison) if any(one.system in MAKERS for one in comparison.kernels) else ()),
         _LEFT_OUT,
     ]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _said_of(comparison: Comparison) -> dict[str, str]:
+    """Of the precision, in words."""
+    dtype = comparison.context.dtype
+    peers, ours = (f"{bound:.0e}".replace("e-0", "e-") for bound in (peer_tolerance(dtype), precision_named(dtype).network_tolerance))
+    others = "" if dtype != FLOAT32.name else _HALF_IS_ELSEWHERE
+    return {
+        "others": others,
+        "precision": dtype,
+        "tolerances": f"{peers} of the largest magnitude{f' (ours: {ours})' if ours != peers else ''}",
+    }
 
 
 def _boards(comparison: Comparison, stem: str) -> list[str]:
@@ -115,6 +139,26 @@ def _kernels(comparison: Comparison) -> Iterator[str]:
         share, seen = f"{one.kernel.share * 100:.0f} %", f"{one.board}, {one.variant}"
         rows.append((one.cpu, titles[one.system], f"`{name}`", "yes" if name == wanted else f"no, `{wanted}`", seen, share))
     yield from markdown_table(("core", "library", "hottest kernel", "its makers' choice", "seen on", "share of core cycles"), rows, 5)
+    yield ""
+
+
+def _half_kernels(comparison: Comparison) -> Iterator[str]:
+    """How each peer is asked for half precision, and whether its hottest kernel then computes in it."""
+    chosen = [one for one in comparison.kernels if one.system in HALF_MAKERS]
+    titles = {one.system: _short(one.title) for one in chosen}
+    yield from ("## Half precision in the other libraries", "", _ASKED)
+    asked = [(titles[key], choice.looks_at) for key, choice in HALF_MAKERS.items() if key in titles]
+    yield from markdown_table(("library", "takes half precision from"), asked, 2)
+    yield ""
+    rows = [
+        (
+            *(one.cpu, titles[one.system], f"`{one.kernel.name or f'unknown: {one.kernel.loop}'}`"),
+            *("yes" if HALF_LANES in one.kernel.loop else "no", f"{one.board}, {one.variant}", f"{one.kernel.share * 100:.0f} %"),
+        )
+        for one in chosen
+    ]
+    headings = "core", "library", "hottest kernel", "in half precision", "seen on", "share of core cycles"
+    yield from markdown_table(headings, rows, 5)
     yield ""
 
 
@@ -217,5 +261,5 @@ def _millions(value: float) -> str:
 def _short(title: str) -> str:
     """A system's title without its version."""
     if title.startswith("tvmmobile"):
-        return "ours, C library" if title.endswith("C library") else "ours, VM"
+        return "ours, C library" if "C library" in title else "ours, VM"
     return title.rsplit(" ", 1)[0]

@@ -1,0 +1,16 @@
+"""Runs another program in half precision: `run_half.py PROGRAM.py MODEL [--threads N]`.
+
+The programs of examples/virtual-run end with an error where their output is 1e-3 off PyTorch's. Here it is said, and bench_peers judges.
+"""
+
+from __future__ import annotations
+
+import math
+import runpy
+import sys
+
+import region
+
+region.TOLERANCE = math.inf
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
