@@ -1,0 +1,81 @@
+"""`~/.ssh/config`: aliases, proxies, jump hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+from ssh_server import USER, Home, Server, public_key
+
+from tvmmobile.devices.board.registered import SshAddress
+from tvmmobile.devices.ssh.config import route_to
+from tvmmobile.devices.ssh.keys import host_key_of
+from tvmmobile.devices.ssh.remote import connect_ssh
+from tvmmobile.system.errors import DeviceUnavailable
+
+
+def test_an_alias(shared: Server, home: Home) -> None:
+    key = home.key.rename(home.ssh / "board key")
+    home.config("Include conf.d/*\nHost *\n  IdentityFile ~/.ssh/nothing\n  HostKeyAlias the-board\nHost other\n  Port 1\n")
+    (home.ssh / "conf.d").mkdir()
+    (home.ssh / "conf.d" / "boards").write_text(
+        f'Host board\n  HostName 127.0.0.1\n  Port {shared.port}\n  User {USER}\n  IdentityFile "{key}"\n  ConnectTimeout 7\n'
+    )
+    route = route_to("board", None)
+    assert (route.host, route.port, route.user, route.timeout_s, route.known_as) == ("127.0.0.1", shared.port, USER, 7.0, "the-board")
+    assert route.key_files == (key, home.ssh / "nothing")
+    address = SshAddress(destination="board", host_key=public_key(shared.host_keys["ed25519"]))
+    connect_ssh(address).close()
+    home.know(f"the-board {public_key(shared.host_keys['ed25519'])}")
+    assert host_key_of("board").known == "known"
+    # What the user gives counts more than the configuration.
+    assert (route_to("pi@board", 22).user, route_to("pi@board", 22).port) == ("pi", 22)
+
+
+@pytest.mark.parametrize("destination", ["", "user@", "@host", "-oProxyCommand=id", "a b", "$(id)", "-l@host", "a;b@host", "host;id"])
+def test_what_is_no_destination(home: Home, destination: str) -> None:
+    with pytest.raises(DeviceUnavailable, match="not an SSH destination"):
+        route_to(destination, None)
+
+
+def test_a_configuration_that_cannot_be_understood(home: Home) -> None:
+    home.config("Match nonsense\n")
+    with pytest.raises(DeviceUnavailable, match="configuration of board cannot be parsed"):
+        route_to("board", None)
+
+
+def test_a_proxy_command(shared: Server, home: Home, tmp_path: Path) -> None:
+    relay = tmp_path / "relay.py"
+    relay.write_text(
+        "import socket, sys, threading, os\n"
+        "sock = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+        "def back():\n"
+        "    while chunk := sock.recv(65536):\n"
+        "        os.write(1, chunk)\n"
+        "    os._exit(0)\n"
+        "threading.Thread(target=back).start()\n"
+        "while chunk := os.read(0, 65536):\n"
+        "    sock.sendall(chunk)\n"
+        "os._exit(0)\n"
+    )
+    home.config(f"Host board\n  HostName 127.0.0.1\n  ProxyCommand python3 '{relay}' %h %p\n")
+    remote = connect_ssh(shared.address.model_copy(update={"destination": "board"}))
+    proxies = [child for child in psutil.Process().children() if str(relay) in " ".join(child.cmdline())]
+    try:
+        assert len(proxies) == 1
+        assert remote.run(["cat"], stdin=b"x" * 1_000_000).stdout == "x" * 1_000_000
+    finally:
+        remote.close()
+    assert not proxies[0].is_running()
+    home.config("Host board\n  HostName 127.0.0.1\n  ProxyCommand echo no way >&2; false\n")
+    with pytest.raises(DeviceUnavailable, match="cannot be reached through its proxy: no way"):
+        host_key_of("board", shared.port)
+
+
+def test_jump_hosts_are_left_to_openssh(home: Home) -> None:
+    home.config("Host board\n  HostName 10.0.0.7\n  ProxyJump one,me@two:2222\nHost direct\n  ProxyJump none\n")
+    proxy = route_to("board", 2022).proxy
+    assert proxy is not None
+    assert proxy[0] == "ssh" and proxy[-5:] == ("-J", "one", "-W", "[10.0.0.7]:2022", "ssh://me@two:2222")
+    assert route_to("direct", None).proxy is None

@@ -1,0 +1,158 @@
+"""Files to and from a board behind SSH, with and without SFTP."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paramiko
+import pytest
+from ssh_server import Server, wait_until
+
+from tvmmobile.devices.board.remote import LinkLost
+from tvmmobile.devices.ssh.remote import SshRemote, connect_ssh
+
+NASTY = 'it\'s "$(touch pwned)" `id` ; & * \\ \t.bin'
+
+
+@pytest.mark.parametrize("sftp", [True, False], ids=["sftp", "no sftp"])
+def test_files_there_and_back(own: Callable[..., Server], tmp_path: Path, sftp: bool) -> None:
+    server = own() if sftp else own("Subsystem nothing /bin/false")
+    source, folder = tmp_path / NASTY, tmp_path / "on the 'board'"
+    folder.mkdir()
+    source.write_bytes(os.urandom(3_000_001))
+    source.chmod(0o750)
+    target = folder / NASTY
+    target.write_bytes(b"an older one")
+    back = tmp_path / "back" / NASTY
+    remote = connect_ssh(server.address)
+    try:
+        remote.push(source, str(target))
+        assert target.read_bytes() == source.read_bytes()
+        assert target.stat().st_mode & 0o777 == 0o750
+        remote.pull(str(target), back)
+        assert back.read_bytes() == source.read_bytes()
+        assert [path.name for path in folder.iterdir()] == [NASTY]
+        (tmp_path / "empty").touch()
+        remote.push(tmp_path / "empty", str(target))
+        remote.pull(str(target), back)
+        assert back.read_bytes() == b""
+    finally:
+        remote.close()
+    assert not (server.home / "pwned").exists()
+
+
+def test_a_file_without_a_size_can_be_pulled(remote: SshRemote, tmp_path: Path) -> None:
+    remote.pull("/proc/self/status", tmp_path / "status")
+    assert (tmp_path / "status").read_text().startswith("Name:")
+
+
+@pytest.mark.parametrize("sftp", [True, False], ids=["sftp", "no sftp"])
+def test_files_that_cannot_be_copied(own: Callable[..., Server], tmp_path: Path, sftp: bool) -> None:
+    server = own() if sftp else own("Subsystem nothing /bin/false")
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    remote = connect_ssh(server.address)
+    try:
+        with pytest.raises(OSError, match="No such file") as caught:
+            remote.push(source, str(tmp_path / "nowhere" / "file"))
+        assert caught.value.errno == errno.ENOENT
+        with pytest.raises(FileNotFoundError):
+            remote.push(tmp_path / "missing", str(tmp_path / "file"))
+        back = tmp_path / "back"
+        back.write_bytes(b"as it was")
+        with pytest.raises(FileNotFoundError, match="No such file or directory on 127"):
+            remote.pull(str(tmp_path / "missing"), back)
+        with pytest.raises(IsADirectoryError):
+            remote.pull(str(tmp_path), back)
+        assert back.read_bytes() == b"as it was"
+        with pytest.raises(OSError, match="file"):
+            remote.pull(str(source), source / "below a file")
+        assert remote.run(["true"]).status == 0
+    finally:
+        remote.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("sftp", [True, False], ids=["sftp", "no sftp"])
+def test_a_full_disk(own: Callable[..., Server], small_disk: Path, tmp_path: Path, sftp: bool) -> None:
+    server = own() if sftp else own("Subsystem nothing /bin/false")
+    big, target = tmp_path / "big", small_disk / "file"
+    big.write_bytes(bytes(1_500_000))  # few enough for SFTP to send all of it before it reads an answer
+    target.write_bytes(b"as it was")
+    remote = connect_ssh(server.address)
+    try:
+        with pytest.raises(OSError, match="No space left on device on 127") as caught:
+            remote.push(big, str(target))
+    finally:
+        remote.close()
+    assert caught.value.errno == errno.ENOSPC
+    assert target.read_bytes() == b"as it was"
+    assert [path.name for path in small_disk.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("sftp", [True, False], ids=["sftp", "no sftp"])
+def test_a_connection_that_breaks_while_a_file_is_copied(own: Callable[..., Server], tmp_path: Path, sftp: bool) -> None:
+    server = own() if sftp else own("Subsystem nothing /bin/false")
+    big, target, part = tmp_path / "big", tmp_path / "target", tmp_path / "target.part"
+    with big.open("wb") as stream:
+        stream.truncate(1 << 30)
+    target.write_bytes(b"as it was")
+    remote = connect_ssh(server.address)
+
+    def cut() -> None:
+        wait_until(lambda: part.exists() and part.stat().st_size > 0, "the copy to begin")
+        server.cut()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    try:
+        with pytest.raises(LinkLost, match="was lost"):
+            remote.push(big, str(target))
+    finally:
+        cutter.join()
+        remote.close()
+    wait_until(lambda: sftp or not part.exists(), "the rest to be removed")
+    assert target.read_bytes() == b"as it was"
+
+
+def test_ctrl_c_while_a_file_is_copied(own: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a packet."""
+    put, moved = paramiko.SFTPClient._async_request, list[int]()
+
+    def interrupted(*arguments: Any) -> Any:
+        moved.append(1)
+        if len(moved) == 20:
+            signal.raise_signal(signal.SIGINT)
+        return put(*arguments)
+
+    server = own()
+    (tmp_path / "big").write_bytes(bytes(4 << 20))
+    remote = connect_ssh(server.address)
+    monkeypatch.setattr(paramiko.SFTPClient, "_async_request", interrupted)
+    begun = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            remote.push(tmp_path / "big", str(tmp_path / "target"))
+        assert time.monotonic() - begun < 5
+        assert remote.run(["true"]).status == 0, "the connection is as good as before"
+    finally:
+        remote.close()
+    assert sorted(path.name for path in tmp_path.glob("target*")) == []
