@@ -18,8 +18,8 @@ from conftest import CommandLine, Outcome
 from phone_tree import BIG, LITTLE, write_phone_tree
 from phones import ADB, Phone, adb, adb_servers, private_adb_server, switched_on
 from pi4_tree import governors
-from ssh_server import wait_until
 from support.c_libraries import write_device_library
+from waiting import wait_until
 
 from tvmmobile.devices.adb.remote import devices
 from tvmmobile.devices.agent.build import LOADER

@@ -10,7 +10,7 @@ import pytest
 from conftest import CommandLine
 from pi4_tree import MODEL, governors
 from registered_boards import SshBoard, make_board, make_home, only_board, register
-from ssh_server import wait_until
+from waiting import wait_until
 
 from tvmmobile.devices.board.connect import connected
 from tvmmobile.devices.board.hardware import profile_of

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import CommandLine
 from registered_boards import make_board, make_home, register
-from ssh_server import wait_until
+from waiting import wait_until
 
 from tvmmobile.devices.agents.rpc import open_session
 from tvmmobile.devices.board.hardware import HardwareDevice

@@ -16,7 +16,8 @@ from conftest import CommandLine
 from deployed import make_library
 from quiet_listener import Quiet
 from registered_boards import SshBoard, make_board, make_home, register
-from ssh_server import Home, new_key, wait_until
+from ssh_server import Home, new_key
+from waiting import wait_until
 
 from tvmmobile.devices.agents.rpc import LinkError, open_session
 from tvmmobile.devices.board.hardware import CONTACT_S, HardwareDevice

@@ -18,7 +18,7 @@ import pytest
 from conftest import CommandLine
 from misbehaving_jobs import misbehave
 from registered_boards import make_board, make_home, register
-from ssh_server import wait_until
+from waiting import wait_until
 
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.registry import find_device

@@ -17,6 +17,8 @@ import pytest
 from tvmmobile.devices.board.registered import AdbAddress
 
 ADB = shutil.which("adb")
+#: Bytes to send: 8 MiB.
+PATTERN = bytes(range(256)) * (8 << 12)
 
 
 @contextlib.contextmanager

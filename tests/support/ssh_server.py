@@ -9,13 +9,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import wait_until
 
 from tvmmobile.devices.board.registered import SshAddress
 
@@ -176,14 +176,6 @@ class Server:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
             return sock.recv(4) == b"SSH-"
         return False
-
-
-def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 15.0) -> None:
-    """Returns once `holds()`; fails if that takes too long."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ssh_server import Home, Server, new_key, require_sshd, wait_until
+from ssh_server import Home, Server, new_key, require_sshd
+from waiting import wait_until
 
 from tvmmobile.devices.ssh.remote import SshRemote, connect_ssh
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import paramiko
 import pytest
-from ssh_server import Server, wait_until
+from ssh_server import Server
+from waiting import wait_until
 
 from tvmmobile.devices.board.remote import LinkLost
 from tvmmobile.devices.ssh.remote import SshRemote, connect_ssh

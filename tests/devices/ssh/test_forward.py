@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from ssh_server import Home, Server, free_port, wait_until
+from ssh_server import Home, Server, free_port
+from waiting import wait_until
 
 from tvmmobile.devices.board.remote import LinkLost
 from tvmmobile.devices.ssh.remote import SshRemote, connect_ssh

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssh_server import wait_until
+from waiting import wait_until
 
 from tvmmobile.devices.board.remote import LinkLost
 from tvmmobile.devices.ssh.remote import SshRemote

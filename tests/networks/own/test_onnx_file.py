@@ -1,0 +1,143 @@
+"""Networks from ONNX files, and one sentence for whatever is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from network_files import (
+    Graph,
+    convolution,
+    with_data_beside,
+    write_model,
+)
+from onnx import TensorProto, helper
+from own_networks import TOLERANCE, Files, error_of, image_for, load, names_of
+
+from tvmmobile.networks.models.spec import OwnSpec
+from tvmmobile.system.errors import UserError
+
+
+def node(operator: str, inputs: Sequence[str], output: str = "y", **attributes: Any) -> Any:
+    return helper.make_node(operator, list(inputs), [output], **attributes)
+
+
+@pytest.mark.parametrize(
+    ("graph", "settings", "complaint"),
+    [
+        (convolution(), {"shape": ("batch", 3, 8, 8)}, r"dimension 0 of the input 'x' is dynamic \(batch\)"),
+        (convolution(), {"shape": (1, 3, None, 8)}, "dimension 2 of the input 'x' is dynamic, and"),
+        (convolution(), {"shape": (2, 3, 8, 8)}, "a batch of 2, not of 1"),
+        (convolution(), {"shape": (1, 3, 8, 6)}, r"\[1, 3, 8, 6\], not \[1, channels, side, side\]"),
+        (convolution(), {"opset": 999}, r"opset 999; onnx \S+ knows up to \d+"),
+        (convolution(), {"ir_version": 99}, r"IR version 99; onnx \S+ knows up to \d+"),
+        (convolution([node("Add", "cz")]), {"inputs": ("z",)}, r"takes 2 tensors \(x, z\), not one"),
+        (convolution([node("Relu", "c"), node("Abs", "c", "z")]), {"outputs": ("z",)}, r"returns 2 tensors \(y, z\), not one"),
+        (
+            convolution([node("Bernoulli", "c", "d"), node("Celu", "d", "e"), node("Mine", "e", domain="own.ops")]),
+            {"domains": ("own.ops",)},
+            r"operators that cannot be imported: Bernoulli, Celu, own\.ops\.Mine",
+        ),
+        (convolution([node("Relu", "q")]), {}, "is not a valid ONNX model"),
+        (Graph([node("Relu", "x")], {}), {}, "has no convolution or matrix product with weights"),
+    ],
+    ids=["batch", "height", "a batch of 2", "not square", "opset", "IR version", "inputs", "outputs", "operators", "unsound", "no layer"],
+)
+def test_an_onnx_model_that_will_not_do(tmp_path: Path, graph: Graph, settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint) as caught:
+        load(write_model(tmp_path / "net.onnx", graph, **settings))
+    assert "\n" not in caught.value.message and caught.value.remedy
+
+
+def test_an_onnx_model_of_another_dtype(tmp_path: Path) -> None:
+    graph = convolution()
+    half = Graph(graph.nodes, {name: array.astype(np.float16) for name, array in graph.constants.items()})
+    with pytest.raises(UserError, match="the input 'x' is float16, not float32"):
+        load(write_model(tmp_path / "net.onnx", half, dtype=TensorProto.FLOAT16))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"not a model, but text", None])
+def test_a_torn_onnx_model(files: Files, tmp_path: Path, content: bytes | None) -> None:
+    (tmp_path / "net.onnx").write_bytes(files.onnx.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(UserError, match=r"net\.onnx is damaged or not an ONNX file"):
+        load(tmp_path / "net.onnx")
+
+
+def test_weights_beside_an_onnx_model(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "net.onnx", convolution())
+    whole = load(path)
+    apart = load(with_data_beside(path))
+    image = image_for(whole)
+    assert np.array_equal(whole.compute(image), apart.compute(image)) and names_of(whole) == names_of(apart)
+    (tmp_path / "weights.bin").write_bytes((tmp_path / "weights.bin").read_bytes()[::-1])
+    changed = load(path)
+    assert isinstance(apart.spec, OwnSpec) and isinstance(changed.spec, OwnSpec) and apart.spec.contents != changed.spec.contents
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(UserError, match=r"the data of w in weights\.bin cannot be read"):
+        load(path)
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "sub/../../weights.bin", ""])
+def test_weights_elsewhere_are_not_read(tmp_path: Path, location: str) -> None:
+    import onnx
+
+    path = with_data_beside(write_model(tmp_path / "net.onnx", convolution()))
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        next(entry for entry in tensor.external_data if entry.key == "location").value = location
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="which is not in the same folder"):
+        load(path)
+
+
+def test_weights_behind_a_link_are_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = with_data_beside(write_model(folder / "net.onnx", convolution()))
+    (folder / "weights.bin").rename(tmp_path / "weights.bin")
+    (folder / "weights.bin").symlink_to(tmp_path / "weights.bin")
+    with pytest.raises(UserError, match=r"the data of w in weights\.bin cannot be read"):
+        load(path)
+
+
+_BOUNDS = {"low": np.float32(0), "high": np.float32(6)}
+
+
+@pytest.mark.parametrize(
+    ("after", "clamp"),
+    [
+        ([node("Clip", ["c", "low", "high"])], "relu6"),
+        ([node("Clip", ["c", "low"])], "relu"),
+        ([node("Clip", ["c", "", "high"])], "linear"),
+        ([node("Max", ["c", "low"], "d"), node("Min", ["d", "high"])], "relu6"),
+        ([node("HardSwish", "c")], "hswish"),
+        ([node("HardSigmoid", "c", alpha=1 / 6, beta=0.5)], "hsigmoid"),
+        ([node("HardSigmoid", "c", "d", alpha=1 / 6, beta=0.5), node("Mul", "cd")], "hswish"),
+        ([node("HardSigmoid", "c")], "linear"),
+    ],
+    ids=["both", "lower", "upper", "max and min", "hswish", "hsigmoid", "hswish of two", "another hsigmoid"],
+)
+def test_activations_of_onnx(tmp_path: Path, after: list[Any], clamp: str) -> None:
+    graph = convolution(after)
+    imported = load(write_model(tmp_path / "net.onnx", Graph(graph.nodes, {**graph.constants, **_BOUNDS})))
+    assert names_of(imported)[0].rsplit("_", 1)[1] == clamp
+    assert error_of(imported, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET"])
+@pytest.mark.parametrize("side", [7, 8])
+def test_padding_that_onnx_leaves_to_the_reader(tmp_path: Path, mode: str, side: int) -> None:
+    graph = convolution(attributes={"auto_pad": mode, "strides": [2, 2], "kernel_shape": [3, 3]})
+    imported = load(write_model(tmp_path / "net.onnx", graph, (1, 3, side, side)))
+    assert names_of(imported)[0].startswith("conv_") and not any("pad" in name for name in names_of(imported))
+    assert error_of(imported, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_functions_of_an_onnx_model_are_inlined(tmp_path: Path) -> None:
+    opsets = [helper.make_opsetid("", 17)]
+    double = helper.make_function("own", "Double", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], opsets)
+    path = write_model(tmp_path / "net.onnx", convolution([node("Double", "c", domain="own")]), domains=("own",), functions=(double,))
+    assert error_of(load(path), tmp_path / "net.so") <= TOLERANCE

@@ -1,0 +1,77 @@
+"""Networks of the user's own, loaded and compiled for this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from small_networks import accepted, kernels_of, run_lowered
+
+from tvmmobile.graph.network import Network, lower, read_network
+from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.kernels.reference import relative_error
+from tvmmobile.networks.frontend import Imported
+from tvmmobile.networks.own.files import own_file
+from tvmmobile.networks.own.loading import load_own
+
+#: Largest relative error of a compiled network.
+TOLERANCE = 1e-5
+HEAD = "import torch\nfrom torch import nn\n"
+CONV = "nn.Conv2d(3, 4, 3, padding=1)"
+
+
+def load(model: str | Path, side: int | None = None, checkpoint: Path | None = None, seed: int = 0) -> Imported:
+    """The network that `--model` names."""
+    file = own_file(str(model))
+    assert file is not None
+    return load_own(file, side, checkpoint, seed)
+
+
+def network_of(imported: Imported) -> Network:
+    """Its nodes after the passes."""
+    return read_network(*prepare(imported.module, accepted))
+
+
+def names_of(imported: Imported) -> list[str]:
+    """Of its layers, in execution order."""
+    return [node.layer.name for node in network_of(imported).nodes]
+
+
+def image_for(imported: Imported) -> np.ndarray[Any, Any]:
+    """Noise of its input's shape, always the same."""
+    return np.random.default_rng(3).normal(0.0, 1.0, imported.spec.input_shape).astype(np.float32)
+
+
+def run_compiled(imported: Imported, path: Path) -> np.ndarray[Any, Any]:
+    """The output of the network compiled for this machine, for `image_for`."""
+    network = network_of(imported)
+    return run_lowered(lower(network, kernels_of(network)), image_for(imported), path)
+
+
+def error_of(imported: Imported, path: Path) -> float:
+    """Relative error of the compiled network against its reference."""
+    return relative_error(run_compiled(imported, path), imported.compute(image_for(imported)))
+
+
+@dataclass(frozen=True)
+class Files:
+    """One network in every format."""
+
+    python: str
+    pt2: Path
+    onnx: Path
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """As `--model` takes them."""
+        return self.python, str(self.pt2), str(self.onnx)
+
+
+def module_text(forward: str) -> str:
+    """Source of a network with a convolution `self.conv`; `forward` is the statement that returns its output for `x`."""
+    return (
+        f"{HEAD}class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.conv = {CONV}\n"
+        f"        self.count = nn.Buffer(torch.zeros(1))\n    def forward(self, x):\n        {forward}\ndef small():\n    return Net()\n"
+    )
