@@ -18,7 +18,7 @@ import pytest
 from tvmmobile.devices.adb.files import receive_file, send_file
 from tvmmobile.devices.adb.server import Gone, receive
 from tvmmobile.devices.agents import rpc
-from tvmmobile.devices.board.lease import BoardBusy, BoardLease
+from tvmmobile.devices.board.lease import LEASE_S, BoardBusy, BoardLease
 from tvmmobile.devices.board.probe import hottest, number_in, parse_cores, parse_memory
 from tvmmobile.devices.board.registered import load_device
 from tvmmobile.devices.board.remote import Completed
@@ -51,17 +51,22 @@ def test_a_core_without_a_part_is_none() -> None:
 
 
 class _Board:
-    """Says the same to every command."""
+    """Answers every command with the same text; keeps what was written to it last."""
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.written = b""
 
     def run(self, words: object, stdin: bytes = b"", timeout_s: float = 1.0) -> Completed:
+        self.written = stdin or self.written
         return Completed(0, self.text, "")
 
 
-def _take(text: str) -> None:
-    BoardLease("/tmp/lease", "/", "me@desk", "mine").take(_Board(text))  # type: ignore[arg-type]
+def _take(text: str) -> Any:
+    """The lease that is written to a board that says this."""
+    board = _Board(text)
+    BoardLease("/tmp/lease", "/", "me@desk", "mine").take(board)  # type: ignore[arg-type]
+    return json.loads(board.written)
 
 
 @pytest.mark.parametrize("until", ["1e999", "NaN", f"1{'0' * 400}", '"soon"', "[" * 2000])
@@ -73,8 +78,8 @@ def test_a_lease_that_ends_at_no_moment_is_none(until: str) -> None:
 
 
 @pytest.mark.parametrize("uptime", ["", "soon", "nan", "\x0050.0"])
-def test_an_uptime_that_is_none(uptime: str) -> None:
-    _take(f"\nb\n{uptime}\n")
+def test_an_unreadable_uptime_counts_as_zero(uptime: str) -> None:
+    assert _take(f"\nb\n{uptime}\n")["until_s"] == LEASE_S
 
 
 @contextmanager

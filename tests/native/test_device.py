@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, CommandLine
 from support.assembly import TARGET
+from support.c_libraries import check_syntax
 from support.guest_libraries import SHAPE, STEM, THREADS, VARIANT, description, write_guest
 from support.network_files import write_python
 
@@ -40,7 +41,7 @@ def test_headers_of_two_networks_in_one_program(compiler: list[str], tmp_path: P
         (tmp_path / f"{prefix}.h").write_text(header_text(replace(description(), prefix=prefix)), encoding="utf-8")
     source = tmp_path / "both.c"
     source.write_text('#include "one.h"\n#include "two.h"\nint main(void) { return one_describe() != two_describe(); }\n')
-    subprocess.run([*compiler, "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", source], check=True)
+    check_syntax(compiler, source)
 
 
 def test_a_prefix_is_an_identifier() -> None:

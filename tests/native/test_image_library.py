@@ -27,6 +27,7 @@ from support.c_libraries import (
     Options,
     Ranking,
     aligned,
+    check_syntax,
     describe,
     pointers,
     write_host_library,
@@ -226,7 +227,7 @@ def test_headers_with_and_without_images_in_one_program(compiler: list[str], tmp
     for first, second in (("sees", "blind"), ("blind", "sees")):
         source = tmp_path / "both.c"
         source.write_text(f'#include "{first}.h"\n#include "{second}.h"\nint main(void) {{ return other_describe() != net_describe(); }}\n')
-        subprocess.run([*compiler, "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", source], check=True)
+        check_syntax(compiler, source)
 
 
 def test_the_guide_has_the_declarations() -> None:

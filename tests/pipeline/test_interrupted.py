@@ -141,8 +141,8 @@ def nothing_of(find: Callable[[], list[str]], within_s: float) -> list[str]:
     return found
 
 
-def interrupt(place: Place, start: Callable[[], Command], phase: str, delay_s: float, group: bool = True) -> None:
-    """A moment, and Ctrl-C at it."""
+def check_interrupted(place: Place, start: Callable[[], Command], phase: str, delay_s: float, group: bool = True) -> None:
+    """Send Ctrl-C `delay_s` after the command has reached a phase; check that it says so and exits with 130."""
     command = start()
     arrive(place, command, phase)
     time.sleep(delay_s)
@@ -156,8 +156,8 @@ def moments(seed: int) -> Sequence[tuple[str, float, bool]]:
     return [(PHASES[number % len(PHASES)], rng.random() * MOST_DELAY_S, rng.random() < 0.7) for number in range(MOMENTS)]
 
 
-def finish(place: Place) -> None:
-    """A run that nobody interrupts works at once and goes on from the records there are."""
+def check_resumed(place: Place) -> None:
+    """Check that an uninterrupted run works at once and continues from the existing records."""
     before = records(place.logs)
     command = place.tune()
     code, _ = command.wait(600)
@@ -277,16 +277,16 @@ def test_ctrl_c_while_futures_are_locked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_two_moments(behind_ssh: Place) -> None:
-    interrupt(behind_ssh, behind_ssh.tune, "with workers", 0.5)
-    interrupt(behind_ssh, behind_ssh.tune, "measuring", 0.3, group=False)
+    check_interrupted(behind_ssh, behind_ssh.tune, "with workers", 0.5)
+    check_interrupted(behind_ssh, behind_ssh.tune, "measuring", 0.3, group=False)
 
 
 @pytest.mark.long
 @on("virtual", "behind_ssh")
 def test_tuning_at_ten_moments(place: Place) -> None:
     for moment in moments(11):
-        interrupt(place, place.tune, *moment)
-    finish(place)
+        check_interrupted(place, place.tune, *moment)
+    check_resumed(place)
 
 
 @pytest.mark.long
@@ -294,7 +294,7 @@ def test_tuning_at_ten_moments(place: Place) -> None:
 def test_benchmarks_at_ten_moments(place: Place, cli: CommandLine) -> None:
     assert cli("compile", "--device", place.device, *SMALL, "--out", str(place.libraries)).code == 0
     for moment in moments(12):
-        interrupt(place, place.bench, *moment)
+        check_interrupted(place, place.bench, *moment)
 
 
 @pytest.mark.long
@@ -305,7 +305,7 @@ def test_a_terminated_command_ends_in_order(place: Place) -> None:
         arrive(place, command, phase)
         code, said = ended(place, command, signal.SIGTERM, group=False)
         assert code == 143 and "Traceback" not in said and "error" not in said, f"{phase}: {said}"
-    interrupt(place, place.tune, "measuring", 0.0)
+    check_interrupted(place, place.tune, "measuring", 0.0)
 
 
 @pytest.mark.long

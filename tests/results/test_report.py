@@ -2,201 +2,53 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
 import json
 import math
 import re
 import time
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from report_pages import (
+    CASES,
+    Page,
+    check_page,
+    hostile,
+    spoiled,
+    two_sources,
+    unpublished,
+    written,
+)
 from report_samples import sample_results, without_kernel_times
 
-import tvmmobile.results.report
-from tvmmobile.networks.models.published import PAPER, SLIM, paper_figures
+from tvmmobile.networks.models.published import PAPER, SLIM
 from tvmmobile.results.file import Results, read_results
-from tvmmobile.results.report import write_report, write_side_by_side
+from tvmmobile.results.report import write_report
 from tvmmobile.results.report.markdown import markdown
 from tvmmobile.results.report.view import view_of
 from tvmmobile.system.errors import UserError
 
-_VOID = {"meta", "br", "link", "img", "input", "hr"}
-_URL_ATTRIBUTES = {"src", "href", "xlink:href", "srcset", "action", "data", "poster", "formaction", "background", "ping"}
 #: Attributes that hold coordinates or lengths.
 _NUMERIC = {"x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "width", "height", "data-latency-us", "data-macs", "data-ms", "data-top1"}
-_HOSTILE = """a"><script>alert('x')</script>&amp;<img src=x onerror=y>|`*_[b](c)\n\u202ex"""
 
 
-class _Page(HTMLParser):
-    """Checks nesting and collects what the tests ask for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text: dict[str, list[str]] = {}
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        self.text.setdefault(tag, []).append("")
-        if tag not in _VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        for tag in self._open:
-            self.text[tag][-1] += data
-
-    def named(self, tag: str) -> list[dict[str, str]]:
-        """The attributes of every element of a kind."""
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def _report(results: Results, out: Path) -> dict[str, str]:
-    paths = write_report(results, out)
-    assert [path.name for path in paths] == ["report.json", "report.csv", "report-kernels.csv", "report.md", "report.html"]
-    return _texts(paths, out)
-
-
-def _texts(paths: list[Path], out: Path) -> dict[str, str]:
-    """The written files by their last name: `json`, `csv`, `kernels.csv`, `md`, `html`."""
-    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in paths)
-    return {re.split("[-.]", path.name, maxsplit=1)[1]: path.read_text(encoding="utf-8") for path in paths}
-
-
-def _hostile() -> Results:
-    results = sample_results(2)
-    variants = []
-    for variant in results.variants:
-        kernels = tuple(replace(kernel, name=_HOSTILE, kind=_HOSTILE, schedule=_HOSTILE) for kernel in variant.kernels)
-        names = dict.fromkeys(("model", "dtype", "weights", "top1_source"), _HOSTILE)
-        conditions = {"before": [{"governor": _HOSTILE, "temperature_c": _HOSTILE, "throttled": [_HOSTILE]}, _HOSTILE], "after": 3}
-        spoiled = _HOSTILE if variants else ""
-        name = f"{_HOSTILE}{len(variants)}"
-        variants.append(replace(variant, name=name, kernels=kernels, conditions=conditions, invalid=spoiled, **names))
-    names = dict.fromkeys(("device", "board", "cpu", "modelled_terms", "memory_source"), _HOSTILE)
-    context = replace(results.context, versions={_HOSTILE: _HOSTILE}, **names)
-    return Results(context, tuple(variants))
-
-
-def _two_sources() -> Results:
-    """Variants of which some have the paper's accuracy, some that of the retrained networks."""
-    results = sample_results()
-    found = [paper_figures(variant.model, variant.alpha, variant.resolution) for variant in results.variants]
-    variants = [
-        replace(variant, top1=paper.top1, top1_source=paper.source) if paper else variant
-        for variant, paper in zip(results.variants, found, strict=True)
-    ]
-    return replace(results, variants=tuple(variants))
-
-
-def _unpublished(count: int = 16) -> Results:
-    results = sample_results(count)
-    return replace(results, variants=tuple(replace(variant, top1=None, top1_source=None) for variant in results.variants))
-
-
-def _untimed_kernels() -> Results:
-    results = sample_results(3)
-    variants = [
-        replace(
-            variant, kernels=tuple(replace(kernel, latency_us=latency, network_us=None, kind="", course=()) for kernel in variant.kernels)
-        )
-        for variant, latency in zip(results.variants, (None, 0.0, None), strict=True)
-    ]
-    return replace(results, variants=tuple(variants))
-
-
-def _equal_variants() -> Results:
-    results = sample_results(1)
-    return replace(results, variants=tuple(replace(results.variants[0], name=f"library {number}") for number in range(4)))
-
-
-def _several_networks() -> Results:
-    results = sample_results()
-    others = [
-        replace(variant, model="mobilenet_v2", name=variant.name.replace("v1", "v2"), alpha=0.1 * n + 0.1)
-        for n, variant in enumerate(results.variants[:9])
-    ]
-    return replace(results, variants=(*results.variants, *others))
-
-
-def _spoiled() -> Results:
-    results = sample_results(6, measured=True)
-    first, *others = results.variants
-    return replace(results, variants=(replace(first, invalid="the board held its clock down: throttled"), *others))
-
-
-_CASES = {
-    "sixteen": sample_results,
-    "one": lambda: sample_results(1),
-    "two": lambda: sample_results(2),
-    "measured": lambda: sample_results(measured=True),
-    "hostile": _hostile,
-    "two sources": _two_sources,
-    "unpublished": _unpublished,
-    "one unpublished": lambda: _unpublished(1),
-    "untimed kernels": _untimed_kernels,
-    "several networks": _several_networks,
-    "old format": lambda: without_kernel_times(sample_results()),
-    "spoiled": _spoiled,
-    "equal variants": _equal_variants,
-}
-
-
-@pytest.fixture(params=_CASES)
+@pytest.fixture(params=CASES)
 def results(request: pytest.FixtureRequest) -> Results:
     """Results of each kind a report may be asked for."""
-    made: Results = _CASES[request.param]()
+    made: Results = CASES[request.param]()
     return made
 
 
 def test_the_page_needs_nothing_and_runs_only_its_own_script(results: Results, tmp_path: Path) -> None:
-    _check_page(_report(results, tmp_path)["html"])
-
-
-def _check_page(text: str) -> None:
-    page = _Page(text)
-    for tag, attributes in page.tags:
-        assert tag not in ("link", "iframe", "object", "embed", "img", "base", "form")
-        assert not [name for name in attributes if name.startswith("on")]
-        for name in _URL_ATTRIBUTES & set(attributes):
-            assert attributes[name].startswith("#")
-    assert len(page.named("script")) == 1 and page.named("script") == [{}]
-    (script,) = page.text["script"]
-    assert script == (Path(tvmmobile.results.report.__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
-    (policy,) = [attributes["content"] for attributes in page.named("meta") if "http-equiv" in attributes]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
-    assert rules["default-src"] == "'none'" and rules["script-src"] == f"'sha256-{digest}'" and rules["style-src"] == "'unsafe-inline'"
-    assert set(rules) == {"default-src", "script-src", "style-src", "base-uri", "form-action"}
-    assert not re.search(r"https?://|//\w+\.\w|fetch\(|XMLHttpRequest|import\(|eval\(|innerHTML", script)
-    styles = "".join(page.text["style"]) + "".join(attributes.get("style", "") for _, attributes in page.tags)
-    assert "url(" not in styles and "@import" not in styles and "prefers-color-scheme: dark" in styles
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    targets = {attributes["href"][1:] for attributes in page.named("a")}
-    targets |= {
-        attributes[name] for _, attributes in page.tags for name in ("aria-labelledby", "aria-describedby", "for") if name in attributes
-    }
-    assert targets <= set(ids)
+    check_page(written(results, tmp_path)["html"])
 
 
 def test_every_number_in_the_page_is_one(results: Results, tmp_path: Path) -> None:
-    text = _report(results, tmp_path)["html"]
-    page = _Page(text)
+    text = written(results, tmp_path)["html"]
+    page = Page(text)
     for _, attributes in page.tags:
         for name in _NUMERIC & set(attributes):
             assert math.isfinite(float(attributes[name]))
@@ -212,7 +64,7 @@ def test_every_number_in_the_page_is_one(results: Results, tmp_path: Path) -> No
 
 
 def test_marks_stay_inside_the_plots(results: Results, tmp_path: Path) -> None:
-    page = _Page(_report(results, tmp_path)["html"])
+    page = Page(written(results, tmp_path)["html"])
     for attributes in page.named("circle"):
         assert 0 <= float(attributes["cx"]) <= 440 and 0 <= float(attributes["cy"]) <= 360
     for attributes in page.named("text"):
@@ -223,8 +75,8 @@ def test_marks_stay_inside_the_plots(results: Results, tmp_path: Path) -> None:
 def test_latencies_never_stand_without_their_origin(tmp_path: Path, measured: bool) -> None:
     results = sample_results(measured=measured)
     word, wrong = ("measured", "modelled") if measured else ("modelled", "measured")
-    files = _report(results, tmp_path)
-    page = _Page(files["html"])
+    files = written(results, tmp_path)
+    page = Page(files["html"])
     for heading in page.text["th"]:
         assert word in heading or not re.search(r"latency|time|GFLOP", heading)
     for text in [*page.text["h1"], *page.text["title"][:1], *page.text["summary"], *page.text["figcaption"]]:
@@ -250,8 +102,8 @@ def test_latencies_never_stand_without_their_origin(tmp_path: Path, measured: bo
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    files = _report(_hostile(), tmp_path)
-    page = _Page(files["html"])
+    files = written(hostile(), tmp_path)
+    page = Page(files["html"])
     assert len(page.named("script")) == 1 and not page.named("img")
     assert "alert(" not in page.text["script"][0] and "\u202e" not in files["html"] and "\u202e" not in files["md"]
     squeezed = " ".join("".join(page.text["dd"]).split())
@@ -268,7 +120,7 @@ def _cell(text: str) -> str:
 
 
 def test_csv_round_trip(results: Results, tmp_path: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(_report(results, tmp_path)["csv"], newline="")))
+    rows = list(csv.DictReader(io.StringIO(written(results, tmp_path)["csv"], newline="")))
     assert len(rows) == len(results.variants)
     for row, variant in zip(rows, results.variants, strict=True):
         assert (row["name"], row["weights"]) == (_cell(variant.name), _cell(variant.weights))
@@ -302,7 +154,7 @@ def test_no_cell_is_a_formula(tmp_path: Path, text: str, cell: str) -> None:
     results = sample_results(1)
     (variant,) = results.variants
     kernels = (replace(variant.kernels[0], name=text, rank_correlation=-0.25), *variant.kernels[1:])
-    files = _report(replace(results, variants=(replace(variant, weights=text, kernels=kernels),)), tmp_path)
+    files = written(replace(results, variants=(replace(variant, weights=text, kernels=kernels),)), tmp_path)
     (row,) = csv.DictReader(io.StringIO(files["csv"], newline=""))
     first, *_ = csv.DictReader(io.StringIO(files["kernels.csv"], newline=""))
     assert (row["weights"], first["name"], first["rank_correlation"]) == (cell, cell, "-0.25")
@@ -310,13 +162,13 @@ def test_no_cell_is_a_formula(tmp_path: Path, text: str, cell: str) -> None:
 
 
 def test_json_is_the_results(results: Results, tmp_path: Path) -> None:
-    _report(results, tmp_path)
+    written(results, tmp_path)
     assert read_results(tmp_path / "report.json") == results
 
 
 def test_sources_of_accuracy_are_never_mixed(tmp_path: Path) -> None:
-    files = _report(_two_sources(), tmp_path)
-    page = _Page(files["html"])
+    files = written(two_sources(), tmp_path)
+    page = Page(files["html"])
     headings = " ".join(page.text["th"])
     assert "top-1 [1]" in headings and "top-1 [2]" in headings
     captions = " ".join(page.text["figcaption"])
@@ -327,8 +179,8 @@ def test_sources_of_accuracy_are_never_mixed(tmp_path: Path) -> None:
 
 
 def test_nothing_published_nothing_claimed(tmp_path: Path) -> None:
-    files = _report(_unpublished(), tmp_path)
-    page = _Page(files["html"])
+    files = written(unpublished(), tmp_path)
+    page = Page(files["html"])
     for text in (files["html"].replace(page.text["script"][0], ""), files["md"]):
         assert "op-1" not in text and "Pareto" not in text
     assert "front" not in page.text["section"][0]
@@ -339,7 +191,7 @@ def test_nothing_published_nothing_claimed(tmp_path: Path) -> None:
 
 def test_the_page_has_grid_variants_and_kernels(tmp_path: Path) -> None:
     results = sample_results()
-    page = _Page(_report(results, tmp_path)["html"])
+    page = Page(written(results, tmp_path)["html"])
     assert len(page.named("details")) == 16 and all("29 kernels" in text for text in page.text["summary"])
     rows = [attributes for attributes in page.named("tr") if "data-macs" in attributes]
     assert [int(attributes["data-macs"]) for attributes in rows] == [variant.macs for variant in results.variants]
@@ -357,7 +209,7 @@ def test_the_page_has_grid_variants_and_kernels(tmp_path: Path) -> None:
 
 def test_a_missing_variant_leaves_a_hole_in_the_grid(tmp_path: Path) -> None:
     results = sample_results()
-    files = _report(replace(results, variants=results.variants[:5] + results.variants[6:]), tmp_path)
+    files = written(replace(results, variants=results.variants[:5] + results.variants[6:]), tmp_path)
     assert re.search(r"\| α 0\.75 \| \S+ \| – \| \S+ \| \S+ \|", files["md"])
 
 
@@ -370,13 +222,13 @@ def test_no_variant_no_report(tmp_path: Path) -> None:
 def test_sixteen_variants_take_less_than_two_seconds_and_megabytes(tmp_path: Path) -> None:
     results = sample_results()
     begin = time.perf_counter()
-    files = _report(results, tmp_path)
+    files = written(results, tmp_path)
     assert time.perf_counter() - begin < 2
     assert len(files["html"].encode()) < 2_000_000 and len(files["md"]) < 65_536
 
 
 def test_the_page_says_where_kernels_stand(tmp_path: Path) -> None:
-    page = _Page(_report(sample_results(2), tmp_path)["html"])
+    page = Page(written(sample_results(2), tmp_path)["html"])
     (sums, *_) = [text for text in page.text["p"] if "add up to" in text]
     assert (
         "Within the network (modelled) the kernels add up to 97.0 % of its latency; the rest is the virtual machine between them." in sums
@@ -390,8 +242,8 @@ def test_the_page_says_where_kernels_stand(tmp_path: Path) -> None:
 
 
 def test_the_page_says_which_variants_depart_and_why(tmp_path: Path) -> None:
-    files = _report(sample_results(), tmp_path)
-    page = _Page(files["html"])
+    files = written(sample_results(), tmp_path)
+    page = Page(files["html"])
     cells = list(zip(page.named("td"), page.text["td"], strict=True))
     causes = [text for attributes, text in cells if attributes.get("class") == "causes"]
     assert "9 of 16 variants depart from the α²ρ² law" in " ".join(page.text["p"]) and len(causes) == 2 * 9
@@ -403,21 +255,21 @@ def test_the_page_says_which_variants_depart_and_why(tmp_path: Path) -> None:
 
 
 def test_measured_kernels_are_held_against_the_least_bytes(tmp_path: Path) -> None:
-    page = _Page(_report(sample_results(1, measured=True), tmp_path)["html"])
+    page = Page(written(sample_results(1, measured=True), tmp_path)["html"])
     captions = " ".join(page.text["figcaption"])
     assert "least bytes: input, weights and output once" in captions and "gave and took" not in captions
 
 
 def test_without_times_in_the_network_it_says_so(tmp_path: Path) -> None:
-    files = _report(without_kernel_times(sample_results()), tmp_path)
-    page = _Page(files["html"])
+    files = written(without_kernel_times(sample_results()), tmp_path)
+    page = Page(files["html"])
     assert sum("They were not timed within the network." in text for text in page.text["p"]) == 16
     assert "add up to" not in files["html"] and "plot-roofline" not in files["html"] and 'id="course"' not in files["html"]
 
 
 def test_what_spoiled_a_run_stands_at_the_variant(tmp_path: Path) -> None:
-    files = _report(_spoiled(), tmp_path)
-    page = _Page(files["html"])
+    files = written(spoiled(), tmp_path)
+    page = Page(files["html"])
     reason = "the board held its clock down: throttled"
     first = next(text for text in page.text["tr"] if "mobilenet_v1_1.0_224_float32_t1" in text)
     assert f"not valid: {reason}" in first
@@ -433,7 +285,7 @@ def test_what_spoiled_a_run_stands_at_the_variant(tmp_path: Path) -> None:
 
 
 def test_every_kernel_has_a_line(results: Results, tmp_path: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(_report(results, tmp_path)["kernels.csv"], newline="")))
+    rows = list(csv.DictReader(io.StringIO(written(results, tmp_path)["kernels.csv"], newline="")))
     kernels = [(variant, kernel) for variant in results.variants for kernel in variant.kernels]
     assert len(rows) == len(kernels)
     for row, (variant, kernel) in zip(rows, kernels, strict=True):
@@ -461,39 +313,3 @@ def test_markdown_leaves_out_what_a_comment_does_not_hold() -> None:
     told = re.search(r"(\d+) more lines of this table, and what follows it, did not fit: see report.html and report.csv.", text)
     shown = len(re.findall(r"^\| mobilenet_v1_", text, re.MULTILINE))
     assert told and shown + int(told[1]) == len(many)
-
-
-def _slower(results: Results, factor: float, **context: object) -> Results:
-    variants = tuple(replace(one, samples_us=tuple(sample * factor for sample in one.samples_us)) for one in results.variants)
-    return Results(replace(results.context, **context), variants)
-
-
-def test_two_results_side_by_side(tmp_path: Path) -> None:
-    old = sample_results()
-    new = replace(_slower(old, 1.25, date="2026-11-21T08:00:00+00:00"), variants=_slower(old, 1.25).variants[1:])
-    files = _texts(write_side_by_side(old, new, tmp_path), tmp_path)
-    _check_page(files["html"])
-    page = _Page(files["html"])
-    section = page.text["section"][0]
-    assert "old, ms modelled" in section and "new, ms modelled" in section and section.count("+25.0%") == 15
-    assert "What follows is the new result, of 2026-11-21" in section
-    # The largest variant is only in the old result: it comes last, without a change.
-    assert files["md"].splitlines().count("| mobilenet_v1 1.0-224 float32 t1 | 89.61 | – | – |") == 1
-    assert "| mobilenet_v1 0.25-128 float32 t1 | 2.50 | 3.12 | +25.0% |" in files["md"]
-    assert [len(list(csv.DictReader(io.StringIO(files[name])))) for name in ("csv", "kernels.csv")] == [31, 31 * 29]
-
-
-def test_modelled_and_measured_stay_apart_side_by_side(tmp_path: Path) -> None:
-    files = _texts(write_side_by_side(sample_results(3), sample_results(3, measured=True), tmp_path), tmp_path)
-    section = _Page(files["html"]).text["section"][0]
-    assert "pi4-virtual, ms modelled" in section and "pi4, ms measured" in section
-    assert (
-        "change" not in _Page(files["html"]).text["th"] and "Modelled and measured latencies are not compared with one another." in section
-    )
-    assert "kind of latency modelled and measured" in files["md"]
-
-
-def test_hostile_names_stay_text_side_by_side(tmp_path: Path) -> None:
-    files = _texts(write_side_by_side(_hostile(), replace(_hostile(), context=sample_results(1).context), tmp_path), tmp_path)
-    _check_page(files["html"])
-    assert not _Page(files["html"]).named("img") and not re.search(r"(?<!\\)<", files["md"])

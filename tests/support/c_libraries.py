@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,10 @@ def write_device_library(folder: Path, name: str = "net") -> Path:
     program = {"prefix": PREFIX, "workspace_bytes": written.workspace_bytes}
     write_own_manifest(path, shape, output.shape, reference="PyTorch", format="c", c=program)
     return path
+
+
+def check_syntax(compiler: Sequence[str], source: Path) -> None:
+    """Check that a compiler accepts a program without warnings; it is not compiled."""
+    command = [*compiler, "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

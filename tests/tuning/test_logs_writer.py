@@ -87,7 +87,8 @@ def test_the_second_is_told_who_is_first(logs: Path, holder: Holder) -> None:
 
 def test_other_devices_and_directories_are_free(tmp_path: Path, logs: Path, holder: Holder) -> None:
     with writing(logs, "pi5-virtual"), writing(tmp_path, PI.device):
-        pass
+        for lock in (logs / "pi5-virtual" / "writer.lock", tmp_path / PI.device / "writer.lock"):
+            assert lock.read_text().startswith(f"process {os.getpid()} ")
 
 
 def test_a_killed_writer_is_none(logs: Path, holder: Holder) -> None:
