@@ -42,7 +42,7 @@ def test_versions_are_those_of_the_code(what: str, version: object) -> None:
 def test_older_results_that_are_read() -> None:
     """tests/results/test_file.py reads one."""
     older = " and ".join(str(version) for version in file.READABLE if version != file.FORMAT)
-    assert ROWS["results and baselines (`report.json`)"][3] == f"{older} is read"
+    assert ROWS["results and baselines (`report.json`)"][3] == f"{older} are read"
 
 
 def test_timing_models_know_nothing_of_tvm() -> None:

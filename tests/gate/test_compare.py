@@ -145,6 +145,7 @@ def _governed(governor: str) -> Any:
         (_context(timing_model="ffff"), "the timing models differ, '3f1c9a7e2b40' and 'ffff'"),
         (_variants(dtype="int8"), "the dtypes of mobilenet_v1 1.0-224 differ, float32 and int8"),
         (_variants(threads=4), "the thread counts of mobilenet_v1 1.0-224 differ, 1 and 4"),
+        (_variants(format="c"), "the formats of mobilenet_v1 1.0-224 differ, vm and c"),
         (lambda results: replace(results, variants=results.variants * 2), "appears twice"),
     ],
 )

@@ -138,6 +138,12 @@ def test_what_cannot_be_compared_is_said_before_anything_runs(built: Built, cli:
     content["context"]["timing_model"] = "another"
     result.write_text(json.dumps(content))
     assert "timing models differ" in cli("regress", library, "--dir", str(damaged)).err
+    content = json.loads((built.baselines / "pi4-virtual" / result.name).read_text())
+    content["benchmarks"][0]["format"] = other = {"vm": "c", "c": "vm"}[content["benchmarks"][0]["format"]]
+    result.write_text(json.dumps(content))
+    outcome = cli("regress", library, "--dir", str(damaged))
+    assert outcome.code == 1 and f"and its baseline {other}: their latencies do not compare" in outcome.err
+    assert f"Compile it with --format {other}, or save a new baseline" in outcome.err
     shutil.copy(built.baselines / "pi4-virtual" / result.name, result)
     (damaged / "pi4-virtual" / f"{STEM}.so").write_bytes(b"rotten")
     assert "not the library its manifest describes" in cli("regress", library, "--dir", str(damaged)).err
@@ -156,7 +162,9 @@ def test_a_board_is_asked_again_in_turns(built: Built, tmp_path: Path, monkeypat
         # As if it had been much faster: suspicious at first, cleared by the library itself.
         path = kept / "desk" / f"{STEM}.result.json"
         content = json.loads(path.read_text())
-        content["benchmarks"][0]["samples_us"] = [sample / 2 for sample in content["benchmarks"][0]["samples_us"]]
+        (entry,) = content["benchmarks"]
+        entry["samples_us"] = [sample / 2 for sample in entry["samples_us"]]
+        entry |= dict.fromkeys(("latency_us", "real_time", "cpu_time"), entry["latency_us"] / 2)
         path.write_text(json.dumps(content))
         outcome = cli(
             "regress", str(built.libraries["padded"].path), "--device", "desk", "--dir", str(kept), "--json", str(tmp_path / "gate.json")

@@ -18,6 +18,8 @@ from tvmmobile.results.file import FORMAT, read_results, write_results
 from tvmmobile.system import json_files
 from tvmmobile.system.errors import UserError
 
+VERSION = f'"version": {FORMAT}'.encode()
+
 
 @pytest.mark.parametrize("measured", [False, True])
 def test_what_is_written_is_read(tmp_path: Path, measured: bool) -> None:
@@ -90,6 +92,17 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert (read.name, read.weights) == ("a?b\u202e", "?? \U0001f600") and (tmp_path / "report.json").read_bytes().isascii()
 
 
+def test_a_library_of_a_file_that_does_not_say_is_for_the_virtual_machine(tmp_path: Path) -> None:
+    results, path = sample_results(1), tmp_path / "report.json"
+    write_results(replace(results, variants=(replace(results.variants[0], format="c"),)), path)
+    assert [variant.format for variant in read_results(path).variants] == ["c"]
+    content = json.loads(path.read_text())
+    content["version"] = 3
+    del content["benchmarks"][0]["format"]
+    path.write_text(json.dumps(content))
+    assert read_results(path) == results and results.variants[0].format == "vm"
+
+
 def test_the_format_before_is_read(tmp_path: Path) -> None:
     """What it lacked has its default."""
     results = sample_results(2)
@@ -100,6 +113,7 @@ def test_the_format_before_is_read(tmp_path: Path) -> None:
     for name in ("memory_bytes_per_s", "memory_source"):
         del content["context"][name]
     for entry in content["benchmarks"]:
+        del entry["format"]
         for kernel in entry["kernels"]:
             for name in ("network_us", "l1d_misses", "dram_bytes", "least_bytes", "course"):
                 del kernel[name]
@@ -197,10 +211,10 @@ FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "two files in one": (lambda good: good + good, "it is not JSON, trailing characters at line"),
     "deep": (lambda _: b"[" * 1_000_000, "it is nested too deeply"),
     "deep and closed": (lambda _: b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "it is nested too deeply"),
-    "long numbers": (lambda good: good.replace(b'"version": 3', b'"version": ' + b"1" * 10_000), "it is not JSON, number out of range"),
+    "long numbers": (lambda good: good.replace(VERSION, b'"version": ' + b"1" * 10_000), "it is not JSON, number out of range"),
     "huge": (lambda good: good + b" " * json_files.MOST_BYTES, "it has more than 64 MiB"),
     "not a number": (lambda good: good.replace(b'"max_error": 3.4e-07', b'"max_error": NaN'), "benchmarks[0].max_error is nan"),
-    "of the future": (lambda good: good.replace(b'"version": 3', b'"version": 99'), "has format 99, of a newer tvmmobile"),
+    "of the future": (lambda good: good.replace(VERSION, b'"version": 99'), "has format 99, of a newer tvmmobile"),
 }
 
 

@@ -35,8 +35,8 @@ def test_two_results_side_by_side(tmp_path: Path) -> None:
     assert "old, ms modelled" in section and "new, ms modelled" in section and section.count("+25.0%") == 15
     assert "What follows is the new result, of 2026-11-21" in section
     # The largest variant is only in the old result: it comes last, without a change.
-    assert files["md"].splitlines().count("| mobilenet_v1 1.0-224 float32 t1 | 89.61 | – | – |") == 1
-    assert "| mobilenet_v1 0.25-128 float32 t1 | 2.50 | 3.12 | +25.0% |" in files["md"]
+    assert files["md"].splitlines().count("| mobilenet_v1 1.0-224 float32 t1 vm | 89.61 | – | – |") == 1
+    assert "| mobilenet_v1 0.25-128 float32 t1 vm | 2.50 | 3.12 | +25.0% |" in files["md"]
     assert [len(list(csv.DictReader(io.StringIO(files[name])))) for name in ("csv", "kernels.csv")] == [31, 31 * 29]
 
 

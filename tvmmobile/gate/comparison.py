@@ -19,8 +19,8 @@ DEFAULT_THRESHOLD = 0.03
 _SAME_KERNEL = 0.02
 #: Nor does one matter whose latencies differ by less than this share of the network's: other kernels change what it finds in the caches.
 _SHOWS = 2e-3
-#: Network, α, side, dtype, threads.
-Key = tuple[str, float, int, str, int]
+#: Network, α, side, dtype, threads, format.
+Key = tuple[str, float, int, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
         measure: with it, variants that look slower are repeated before they are judged; modelled ones need none of it.
 
     Raises:
-        UserError: the two are not comparable: device, kind, clock, threads, dtype or timing model differ, a sample is not a latency, a
-            variant appears twice, or they have none in common.
+        UserError: the two are not comparable: device, kind, clock, threads, dtype, format or timing model differ, a sample is not a
+            latency, a variant appears twice, or they have none in common.
     """
     check_threshold(threshold)
     check_comparable(base.context, new.context)
@@ -312,7 +312,7 @@ def _pairing(base: VariantResult | None, new: VariantResult | None) -> Pairing:
 def _by_key(results: Results) -> dict[Key, VariantResult]:
     found: dict[Key, VariantResult] = {}
     for variant in results.variants:
-        key = (variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads)
+        key = (variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads, variant.format)
         if key in found:
             raise _refusal(f"{variant.name} appears twice")
         try:
@@ -324,8 +324,8 @@ def _by_key(results: Results) -> dict[Key, VariantResult]:
 
 
 def _check_settings(base: Mapping[Key, VariantResult], new: Mapping[Key, VariantResult]) -> None:
-    """A network that both have, though in no common dtype or thread count, was not left out but changed."""
-    for place, name in ((3, "dtypes"), (4, "thread counts")):
+    """A network that both have, though in no common dtype, thread count or format, was not left out but changed."""
+    for place, name in ((3, "dtypes"), (4, "thread counts"), (5, "formats")):
         old, young = (_settings(keys, place) for keys in (base, new))
         for network in young:
             if network in old and not young[network] & old[network]:
@@ -333,12 +333,11 @@ def _check_settings(base: Mapping[Key, VariantResult], new: Mapping[Key, Variant
                 raise _refusal(f"the {name} of {label} differ, {_listed(old[network])} and {_listed(young[network])}")
 
 
-def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, int], set[str | int]]:
+def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, int], set[object]]:
     """The settings at a place of the key that each network is there in."""
-    found: dict[tuple[str, float, int], set[str | int]] = {}
+    found: dict[tuple[str, float, int], set[object]] = {}
     for key in keys:
-        setting = key[3] if place == 3 else key[4]
-        found.setdefault(key[:3], set()).add(setting)
+        found.setdefault(key[:3], set()).add(key[place])
     return found
 
 

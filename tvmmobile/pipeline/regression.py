@@ -88,8 +88,19 @@ def regression_of(libraries: Sequence[Library], profile: DeviceProfile, director
         )
     for baseline in found:
         check_comparable(baseline.context, context_of(profile, libraries[0].threads))
+        _check_format(baseline, next(library for library in libraries if _identity(library) == baseline.name))
         baseline.library()
     return Regression(libraries, found, threshold)
+
+
+def _check_format(baseline: Baseline, library: Library) -> None:
+    """Raises `UserError` where the library is of another format than the one that was timed for its baseline."""
+    old, new = baseline.variant.format, library.format
+    if old != new:
+        raise UserError(
+            f"{library.path} has format {new}, and its baseline {old}: their latencies do not compare.",
+            f"Compile it with --format {old}, or save a new baseline: tvmmobile baseline save REPORT.json",
+        )
 
 
 def _identity(library: Library) -> str:

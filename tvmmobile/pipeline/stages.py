@@ -261,6 +261,7 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
         conditions={} if latency.kind == "modelled" else {"steady": latency.steady},
         network_sha256=own.contents if own else "",
         reference=_judge(manifest),
+        format=library.format,
     )
 
 

@@ -19,13 +19,14 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.graph.precision import is_precision, precision_named
+from tvmmobile.running.manifest import VM
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, read_json, validated
 
-FORMAT = 3
+FORMAT = 4
 #: Versions that this one reads: what they lack has a default.
-READABLE = (2, 3)
+READABLE = (2, 3, 4)
 #: Who computed the output that a library is compared with, where nothing else is said.
 REFERENCE = "PyTorch"
 _KIND = FileKind("a result file of tvmmobile", "Name a report.json that tvmmobile wrote, or make one: tvmmobile bench LIBRARIES --out DIR")
@@ -153,6 +154,7 @@ class VariantFields:
         conditions: the boards' state before and after (`devices/health.py`), and whether times had settled; empty where modelled.
         network_sha256: of the file of a network of the user's own, in hexadecimal; "" for a built-in one.
         reference: who computed the output that the library's was compared with, e.g. `PyTorch 2.13.0`.
+        format: what the library is for: `c` for programs in C and whatever calls C, `vm` for TVM's virtual machine.
     """
 
     __pydantic_config__ = _STRICT
@@ -182,6 +184,7 @@ class VariantFields:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     network_sha256: str = ""
     reference: str = REFERENCE
+    format: str = VM
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,14 @@ class Library:
         return content
 
     @property
+    def format(self) -> str:
+        """What it is for, one of `FORMS`."""
+        return str(self.manifest().get("format", VM))
+
+    @property
     def is_c(self) -> bool:
         """Whether it is a C library, not one of TVM's virtual machine."""
-        return bool(self.manifest().get("format", VM) == C)
+        return self.format == C
 
     @property
     def weights(self) -> str:

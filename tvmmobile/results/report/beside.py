@@ -146,12 +146,12 @@ def _headings(old: Context, new: Context) -> tuple[str, str]:
 
 
 def _key(variant: VariantResult) -> tuple[object, ...]:
-    return variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads
+    return variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads, variant.format
 
 
 def _name(row: VariantRow) -> str:
     variant = row.variant
-    return f"{variant.model} {label_of(variant)} {variant.dtype} t{variant.threads}"
+    return f"{variant.model} {label_of(variant)} {variant.dtype} t{variant.threads} {variant.format}"
 
 
 def _versions(old: View, new: View) -> str:

@@ -88,7 +88,7 @@ class Departure:
 
 
 def departures(variants: Sequence[VariantResult], context: Context) -> list[Departure]:
-    """Each variant of one network, dtype and thread count beside the law through the one with most multiply-adds; empty for one alone."""
+    """Each variant of one network and setting beside the law through the one with most multiply-adds; none for one alone."""
     if len({(variant.alpha, variant.resolution) for variant in variants}) < 2:
         return []
     largest = reference_of(variants)

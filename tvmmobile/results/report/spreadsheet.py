@@ -15,7 +15,7 @@ _WHERE = ("kind", "device", "board", "cpu", "clock_hz", "timing_model", "modelle
 #: Units are in the names; empty cells are unknown. `kind` says whether the latency is `modelled` or `measured`; `samples_us` are separated
 #: by blanks; `term_ms`, `conditions` and `versions` are JSON.
 COLUMNS = (
-    *("name", "model", "alpha", "resolution", "dtype", "threads", *_WHERE),
+    *("name", "model", "alpha", "resolution", "dtype", "threads", "format", *_WHERE),
     *("latency_us", "latency_min_us", "latency_max_us", "samples", "invalid", "cycles", "instructions", "l1d_misses", "dram_bytes"),
     *("macs", "parameters", "fma_peak_share", "top1_percent", "top1_source", "peak_memory_bytes", "max_error"),
     *("reference", "network_sha256", "library_sha256", "weights", "date", "kernels", "kernels_us", "memory_bytes_per_s", "memory_source"),
@@ -24,7 +24,7 @@ COLUMNS = (
 #: `latency_us` is `network_us` where the variant's kernels were timed within the network, else `record_us`; `moved_bytes` are `dram_bytes`
 #: where all were counted, else `least_bytes`. `course` is JSON: trials and the best latency by then.
 KERNEL_COLUMNS = (
-    *("variant", "model", "alpha", "resolution", "dtype", "threads", *_WHERE, "date"),
+    *("variant", "model", "alpha", "resolution", "dtype", "threads", "format", *_WHERE, "date"),
     *("position", "name", "layer_type", "macs", "latency_us", "network_us", "record_us", "gflops", "fma_peak_share", "time_share"),
     *("l1d_misses", "dram_bytes", "least_bytes", "moved_bytes", "flop_per_byte", "limit", "limit_share"),
     *("schedule", "fallback", "rank_correlation", "course"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_table(results: Results) -> None:
-    """Print one table per network, dtype and thread count, and where the latencies come from. Prints nothing without a variant."""
+    """Print one table per network, dtype, thread count and format, and where the latencies come from. Prints nothing without a variant."""
     from tvmmobile.system.console import output
 
     if not results.variants:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tvmmobile.results.file import Context, Results, VariantResult
 from tvmmobile.results.report.kernel_rows import far_off, kernel_table
 from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_power_law
-from tvmmobile.results.report.wording import fallback_sentence, plural
+from tvmmobile.results.report.wording import FORMATS, fallback_sentence, plural
 from tvmmobile.system.errors import some_of
 
 
@@ -43,10 +43,10 @@ class VariantRow:
 
 @dataclass(frozen=True)
 class Grid:
-    """Latency over α and resolution for one network, dtype and thread count.
+    """Latency over α and resolution for one network, dtype, thread count and format.
 
     Attributes:
-        title: e.g. `mobilenet_v1, float32, 1 thread`.
+        title: e.g. `mobilenet_v1, float32, 1 thread, C library`.
         resolutions: the columns, largest first.
         lines: α and one row or `None` per column; largest α first.
     """
@@ -72,7 +72,7 @@ class View:
 
     Attributes:
         rows: by network, then α and resolution, largest first.
-        grids: one for each network, dtype and thread count.
+        grids: one for each network, dtype, thread count and format.
         sources: of the accuracies; `VariantRow.source` counts them from 1.
         fit: latency against multiply-adds, `None` with too few variants.
         notes: what the columns mean and do not mean, one sentence or two each.
@@ -111,9 +111,9 @@ class View:
 
 def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
     """What a report of `results`, at least one variant, shows; `remarks` are sentences to print besides."""
-    groups: dict[tuple[str, str, int], list[VariantResult]] = {}
+    groups: dict[tuple[str, str, int, str], list[VariantResult]] = {}
     for variant in results.variants:
-        groups.setdefault((variant.model, variant.dtype, variant.threads), []).append(variant)
+        groups.setdefault(_group(variant), []).append(variant)
     ordered = [variant for group in groups.values() for variant in sorted(group, key=lambda one: (-one.alpha, -one.resolution))]
     sources = tuple(dict.fromkeys(_source(variant) for variant in ordered if variant.top1 is not None))
     front = {index for source in sources for index in _front(ordered, source)}
@@ -131,8 +131,11 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
         for index, variant in enumerate(ordered)
     )
     grids = tuple(
-        _grid(f"{model}, {dtype}, {plural(threads, 'thread')}", [row for row in rows if _group(row.variant) == (model, dtype, threads)])
-        for model, dtype, threads in groups
+        _grid(
+            f"{model}, {dtype}, {plural(threads, 'thread')}, {FORMATS.get(form, form)}",
+            [row for row in rows if _group(row.variant) == (model, dtype, threads, form)],
+        )
+        for model, dtype, threads, form in groups
     )
     valid = [row.variant for row in rows if row.valid]
     fit = fit_power_law([variant.macs for variant in valid], [variant.latency_us for variant in valid])
@@ -170,8 +173,8 @@ def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
     return front
 
 
-def _group(variant: VariantResult) -> tuple[str, str, int]:
-    return variant.model, variant.dtype, variant.threads
+def _group(variant: VariantResult) -> tuple[str, str, int, str]:
+    return variant.model, variant.dtype, variant.threads, variant.format
 
 
 def _source(variant: VariantResult) -> str:
@@ -192,7 +195,7 @@ def _front(variants: Sequence[VariantResult], source: str) -> list[int]:
 
 
 def _departures(variants: Sequence[VariantResult], context: Context) -> dict[int, Departure]:
-    """By index: what departs from the law within its network, dtype and thread count."""
+    """By index: what departs from the law within its network, dtype, thread count and format."""
     found: dict[int, Departure] = {}
     for group in dict.fromkeys(map(_group, variants)):
         indices = [index for index, variant in enumerate(variants) if _group(variant) == group and not variant.invalid]
