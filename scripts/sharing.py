@@ -1,4 +1,4 @@
-"""What the scripts share: how their errors are told, and Markdown tables."""
+"""Shared by the scripts: reporting errors and progress, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvmmobile.system.errors import UserError
 
 
 def telling(main: Callable[[], int]) -> Callable[[], int]:
-    """`main`, which tells a `UserError` of any function of the script as `SCRIPT: error: …`, and returns its exit code."""
+    """Decorate `main`: a `UserError` is printed as `SCRIPT: error: …` and its exit code returned."""
 
     @functools.wraps(main)
     def told() -> int:
@@ -25,7 +25,7 @@ def telling(main: Callable[[], int]) -> Callable[[], int]:
 
 
 def progress(sentence: str) -> None:
-    """Tell what takes its time, on stderr."""
+    """Print on stderr what takes time."""
     print(sentence, file=sys.stderr, flush=True)
 
 

@@ -87,20 +87,20 @@ def compare_once(random: np.random.Generator, slow: int | None) -> GateOutcome:
 
 
 def _called(estimates: Sequence[Estimate], slow: int | None) -> tuple[bool, bool]:
-    """Whether (of slowed code: the slow) variants are called slower; whether any is called too noisy."""
+    """Whether variants (only the slow one, if there is one) are judged slower; whether any is judged too noisy."""
     verdicts = [judgement.verdict for judgement in judge(estimates, THRESHOLD)]
     concerned = verdicts if slow is None else [verdicts[slow]]
     return Verdict.SLOWER in concerned, Verdict.TOO_NOISY in verdicts
 
 
 def simulate(comparisons: int, seed: int, slowed: bool) -> list[GateOutcome]:
-    """So many comparisons, of equal code or of code of which one variant is slower."""
+    """Simulate `comparisons` comparisons: of equal code, or with one slower variant if `slowed`."""
     generators = np.random.default_rng([seed, int(slowed)]).spawn(comparisons)
     return [compare_once(random, int(random.integers(VARIANTS)) if slowed else None) for random in generators]
 
 
 def counts(outcomes: Sequence[GateOutcome]) -> dict[str, float]:
-    """What the page says of so many comparisons: how many had which outcome, what was run again on average, and the most pairs."""
+    """The page's figures: comparisons by outcome, variants and pairs run again on average, and the most pairs."""
     sums = {name: sum(getattr(one, name) for one in outcomes) for name in ("at_once", "repeated", "undecided_at_once", "undecided")}
     means = {name: float(np.mean([getattr(one, name) for one in outcomes])) for name in ("suspicious", "pairs")}
     return {"comparisons": len(outcomes), **sums, **means, "most_pairs": max(one.pairs for one in outcomes)}

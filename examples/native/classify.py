@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-INTERFACE = 1  # TVMMOBILE_INTERFACE in the header that these structures were written after
+INTERFACE = 1  # TVMMOBILE_INTERFACE of the header that these structures follow
 
 
 class Tensor(Structure):
@@ -39,7 +39,7 @@ class Options(Structure):
 
 
 class Network:
-    """A library that was compiled with `--format c`, its inputs and outputs as arrays of their shapes.
+    """A library compiled with `--format c`, with its inputs and outputs as arrays.
 
     Raises:
         RuntimeError: the library refuses a call; the message says why.
@@ -59,7 +59,7 @@ class Network:
         self._workspace = self._aligned(net.workspace_bytes)
 
     def run(self) -> list[np.ndarray]:
-        """Compute `outputs` from `inputs`; returns `outputs`, which the next run overwrites. Other Python threads go on meanwhile."""
+        """Compute `outputs` from `inputs`; returns `outputs`, which the next run overwrites. Other Python threads run meanwhile."""
         inputs, outputs = ((c_void_p * len(arrays))(*(a.ctypes.data for a in arrays)) for arrays in (self.inputs, self.outputs))
         workspace = c_void_p(self._workspace.ctypes.data), c_size_t(self._workspace.size)
         self._call("run", self._instance, inputs, outputs, *workspace, 0)

@@ -14,6 +14,7 @@ pixels = np.ascontiguousarray(arguments.image.transpose(0, 2, 3, 1))
 
 
 def run() -> Array:
+    """Run the network once, from the caller's image to an array of logits."""
     network.set_tensor(image, pixels)
     network.invoke()
     output: Array = network.get_tensor(logits)

@@ -16,6 +16,7 @@ image = session.get_inputs()[0].name
 
 
 def run() -> Array:
+    """Run the network once, from the caller's image to an array of logits."""
     output: Array = session.run(None, {image: arguments.image})[0]
     return output
 

@@ -1,6 +1,7 @@
-"""One run of a C library of tvmmobile's by ctypes: `run_c_library.py LIBRARY.so [--threads N]`.
+"""One run of one of tvmmobile's C libraries by ctypes: `run_c_library.py LIBRARY.so [--threads N]`.
 
-`region` is that of examples/virtual-run. The caller's arrays begin at a cache line, as the library asks: nothing is copied.
+`region` is that of examples/virtual-run. The caller's arrays are aligned as the library asks, so nothing is copied. The structures
+repeat those of examples/native/classify.py: importing that program would add its imports to what `./scripts/start_up` counts.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Description(ctypes.Structure):
 
 
 class Options(ctypes.Structure):
-    """The header's `tvmmobile_options`; zeros stand for the defaults."""
+    """The header's `tvmmobile_options`; zeros mean the defaults."""
 
     _fields_ = (
         *((name, ctypes.c_uint32) for name in ("threads", "spins", "flags", "reserved")),
@@ -48,7 +49,7 @@ class Options(ctypes.Structure):
 
 
 def aligned(size: int, alignment: int) -> Array:
-    """Bytes from a multiple of `alignment` on; not written yet."""
+    """Uninitialised bytes that begin at a multiple of `alignment`."""
     memory = np.empty(size + alignment, np.uint8)
     begin = -memory.ctypes.data % alignment
     return memory[begin : begin + size]
@@ -56,7 +57,7 @@ def aligned(size: int, alignment: int) -> Array:
 
 arguments = read_arguments(__doc__)
 library = ctypes.CDLL(str(arguments.model))
-# Functions begin with the network's name, the file's without precision and threads.
+# Function names begin with the network's name: the file's without precision and threads.
 prefix = re.sub("[^0-9A-Za-z]", "_", arguments.model.stem.rsplit("_", 2)[0])
 describe, init, function = (getattr(library, f"{prefix}_{name}") for name in ("describe", "init", "run"))
 describe.restype = ctypes.POINTER(Description)
@@ -74,6 +75,7 @@ call = (instance, inputs, outputs, workspace.ctypes.data, network.workspace_byte
 
 
 def run() -> Array:
+    """Run the network once, from the caller's image to an array of logits."""
     if code := function(*call):
         raise SystemExit(f"run returns {code}.")
     return logits

@@ -17,6 +17,7 @@ network = runtime.load_vm_module(module, config)["main_graph"]
 
 
 def run() -> Array:
+    """Run the network once, from the caller's image to an array of logits."""
     return np.asarray(network(arguments.image).to_host())
 
 
