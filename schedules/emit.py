@@ -248,8 +248,8 @@ class Kernel:
             return value
         return Vectors(dtype, lanes, self.T.bind, bool(self._precision.bits)).cast(value)
 
-    def _is_converted(self, buffer: Buffer) -> bool:
-        """Whether it holds another precision than the kernel's."""
+    def is_converted(self, buffer: Buffer) -> bool:
+        """Whether it is an argument in another precision than the kernel's, which `load` and `store` convert."""
         return any(buffer.same_as(other) for other in self._converted)
 
     def scratch(self, elements: int) -> Buffer:
@@ -268,11 +268,11 @@ class Kernel:
     def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
         """`lanes` consecutive elements, in the kernel's precision."""
         value = buffer[self.at(index, lanes)]
-        return self.vectors(lanes).cast(value) if self._is_converted(buffer) else value
+        return self.vectors(lanes).cast(value) if self.is_converted(buffer) else value
 
     def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:
         """Store `lanes` values to consecutive elements, in the precision of these."""
-        if self._is_converted(buffer):
+        if self.is_converted(buffer):
             value = Vectors(str(buffer.dtype), lanes or self.lanes, self.T.bind, False).cast(value)
         self.T.buffer_store(buffer, value, [self.at(index, lanes)])
 

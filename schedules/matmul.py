@@ -94,6 +94,11 @@ def tile_rows(machine: Machine, rows: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted({*rows, *TALL})) if machine.in_order else rows
 
 
+#: Passes of a loop over K up to which chained sums leave it whole. With ends of its own LLVM makes one block of such a loop, and spills:
+#: eight lanes are as many steps, so that 32 channels are four passes. In float32 they are eight.
+FEW = 4
+
+
 @dataclass(frozen=True)
 class Extent:
     """A part of K.
@@ -201,6 +206,9 @@ class MatmulTile:
             self._steps(acc, place, rows, width, begin, end)
 
         if blocks == 1:
+            if self.kernel.chain and block <= FEW * self.unroll:
+                steps(0, 0, block)
+                return
             ends = min(self.unroll, block)
             steps(0, 0, ends)
             rest = (block - ends) % self.unroll or self.unroll

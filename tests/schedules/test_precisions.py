@@ -125,19 +125,32 @@ def test_the_product_is_fmla_by_lane_without_spills() -> None:
     assert all(".2d" in text and ".d[" in text for text in products) and loop.stack_accesses == []
 
 
-@pytest.mark.parametrize("rows", [4, 7])
-def test_half_precision_is_fmla_by_lane_without_conversions(rows: int) -> None:
-    """Eight lanes, sums in chains of sixty-four terms that stay in registers."""
-    task = Task((Conv2d(14, 14, 256, 256, clamp=RELU6),), FLOAT16.name, machine=machine_of("cortex-a76"))
-    (template, *_) = templates_for(task)
+#: With the knobs that a search has tried first, or found to be fast.
+HALF_LOOPS: dict[str, tuple[tuple[Layer, ...], dict[str, int]]] = {
+    "pointwise": ((Conv2d(14, 14, 256, 64, clamp=RELU6),), {"rows": 7, "columns": 16}),
+    "depthwise": ((Conv2d(14, 14, 64, 64, (3, 3), (1, 1), PADDED, 64, RELU6),), {}),
+    "image_conv": ((Conv2d(32, 32, 3, 32, (3, 3), (2, 2), PADDED, 1, RELU6, "NCHW", reads="float32"),), {}),
+    "dense": ((Dense(128, 160, writes="float32"),), {}),
+    "conv": ((Conv2d(14, 14, 64, 64, (3, 3), (1, 1), PADDED, clamp=RELU6),), {}),
+    "separable": ((Conv2d(14, 14, 32, 32, (3, 3), (1, 1), PADDED, 32, RELU6), Conv2d(14, 14, 32, 64, clamp=RELU6)), {}),
+    "chain": ((Conv2d(28, 28, 24, 96, clamp=RELU6), Conv2d(28, 28, 96, 96, (3, 3), (1, 1), PADDED, 96, RELU6)), {"rows": 7, "columns": 16}),
+}
+
+
+@pytest.mark.parametrize("name", HALF_LOOPS)
+def test_half_precision_is_fmla_of_eight_lanes_without_conversions(name: str) -> None:
+    """By lane where it is a product; sums in chains of sixty-four terms that stay in registers, input and output converted elsewhere."""
+    region, knobs = HALF_LOOPS[name]
+    task = Task(region, FLOAT16.name, machine=machine_of("cortex-a76"))
+    template = next(template for template in templates_for(task) if template.name == name)
     space = template.space(task)
-    assert space is not None and template.name == "pointwise"
-    knobs = {**space.default.values, "rows": rows, "columns": 16}
-    text = assembly_of(task, knobs, mcpu="cortex-a76")
+    assert space is not None
+    text = assembly_of(task, {**space.default.values, **knobs}, mcpu="cortex-a76", template=template)
     loop = hottest_loop(text)
     products = [line for line in loop.instructions if line.startswith("fmla")]
-    assert len(products) % (2 * rows) == 0 and all(".8h" in line and ".h[" in line for line in products)
-    assert loop.stack_accesses == [] and "fcvt" not in text
+    assert products and all(".8h" in line and (".h[" in line or name == "depthwise") for line in products)
+    assert loop.stack_accesses == [] and not any("fcvt" in line for line in loop.instructions)
+    assert ("fcvt" in text) == any(getattr(layer, end) for layer in region for end in ("reads", "writes"))
 
 
 def test_inputs_and_weights_are_stored_in_it() -> None:
