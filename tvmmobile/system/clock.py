@@ -1,4 +1,4 @@
-"""How often something is run when a board's clock times it: until it is steady, then often and long enough, but not for ever."""
+"""How often to run something that a board's clock times: until it is steady, then often and long enough, with a limit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ClockPlan:
     """How often to run.
 
     Attributes:
-        settle: relative difference between the medians of two windows below which times are steady; 0 to take no notice.
-        warm_s: how long warming up lasts at least, if `settle` is not 0.
-        repeat: samples, at least.
-        min_total_ms: what all samples together last, at least.
-        max_total_ms: what they last, at most; 0 for no limit. One is taken in any case.
+        settle: relative difference between the medians of two windows below which times are steady; 0 to skip the check.
+        warm_s: least duration of the warm-up, if `settle` is not 0.
+        repeat: least number of samples.
+        min_total_ms: least duration of all samples together.
+        max_total_ms: greatest duration of all samples together; 0 for no limit. At least one is taken.
     """
 
     settle: float = 0.0
@@ -43,14 +43,14 @@ class Sampled:
 
 
 def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Sampled:
-    """Warm up until times are steady, then take samples; `run` does so many runs in one go and returns each one's time in ns."""
+    """Warm up until times are steady, then take samples; `run` does the given number of runs at once and returns the time of each in ns."""
     limit_ns = plan.max_total_ms * NS_PER_MS if plan.max_total_ms else math.inf
     steady = plan.settle == 0.0 or _warm_up(run, plan.settle, plan.warm_s, limit_ns * _WARMUP_SHARE)
     samples = list(run(1))
     expected_ns = max(samples[0], 1.0)
     wanted = max(plan.repeat, math.ceil(plan.min_total_ms * NS_PER_MS / expected_ns))
     most = max(1, int(limit_ns / expected_ns)) if limit_ns < math.inf else wanted
-    # One more at a go: what the first of them finds is the state in which a pause has left the board.
+    # One run more, and the first is dropped: it finds the board as a pause has left it.
     samples = list(run(min(wanted, most) + 1))[1:] if min(wanted, most) > 1 else samples
     return Sampled(tuple(samples), steady)
 
@@ -58,7 +58,7 @@ def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Samp
 def _warm_up(run: Callable[[int], Sequence[float]], settle: float, warm_s: float, limit_ns: float) -> bool:
     """Run windows, each twice as long as the last, until two in a row agree; whether they did before `limit_ns` had passed.
 
-    Windows of one length would take a slow drift for rest, and two short ones at a low clock agree before a governor has raised it.
+    With windows of equal length a slow drift would look steady, and two short ones at a low clock agree before the governor has raised it.
     """
     count, begin = WINDOW, time.monotonic()
     before, spent = statistics.median(window := run(count)), sum(window)

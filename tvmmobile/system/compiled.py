@@ -1,4 +1,4 @@
-"""What our C files are compiled to, once for all processes."""
+"""Compiled forms of our C files, built once for all processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvmmobile.system.environment import PREBUILT, cache_dir
 from tvmmobile.system.files import filling_cache, replacing
 from tvmmobile.system.programs import run_tool
 
-#: Of a shared library for this machine.
+#: Flags for a shared library for this machine.
 HOST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 
 
@@ -23,7 +23,7 @@ def compile_here(source: Path, output: Path, title: str) -> None:
 def built_once(
     source: Path, suffix: str, flags: Sequence[str], build: Callable[[Path], object], headers: Sequence[Path] = (), variant: str = ""
 ) -> Path:
-    """What a C file of ours is compiled to: ready built, as wheels bring it, or from the cache, built there if needed.
+    """The compiled form of one of our C files: prebuilt from a wheel, or from the cache, where it is built if needed.
 
     Args:
         flags: these and what the files say are in its name.

@@ -14,7 +14,7 @@ from rich.text import Text
 
 class _Output(Console):
     def on_broken_pipe(self) -> None:
-        """Hand the error on; Rich would end the process with 1, which here means a wrong command line."""
+        """Raise the error again; Rich would exit with 1, which here means a wrong command line."""
         raise BrokenPipeError
 
 
@@ -40,7 +40,7 @@ class _Rows(Table):
             yield Padding(Text(said, overflow="fold"), (0, 0, 0, 2))
 
     def _least_width(self, console: Console, options: ConsoleOptions) -> int:
-        """With all that may wrap broken at every blank."""
+        """Width of the table with every cell that may wrap broken at each blank."""
         width = Measurement.get(console, options.update_width(10_000), self).maximum
         for column in self.columns:
             if not column.no_wrap:

@@ -1,4 +1,4 @@
-"""What this machine has of what tvmmobile needs, and the command that fixes the rest."""
+"""Checks that this machine has what tvmmobile needs; names the command that installs the rest."""
 
 from __future__ import annotations
 

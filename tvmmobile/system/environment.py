@@ -25,7 +25,7 @@ def cache_dir() -> Path:
 
 
 def torch_cache() -> Path:
-    """The folder for kernels that PyTorch's exporter creates although it makes none: among the helpers, not the temporary files."""
+    """The kernel cache folder that PyTorch's exporter creates without using it: among the helpers, not the temporary files."""
     return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or cache_dir() / "torchinductor")
 
 
@@ -55,7 +55,7 @@ def environment() -> dict[str, str]:
 
 
 def take_over(variables: Mapping[str, str]) -> None:
-    """Put another process's variables in the place of this one's."""
+    """Replace this process's variables with another's."""
     os.environ.clear()
     os.environ.update(variables)
 

@@ -1,4 +1,4 @@
-"""What a user can fix, with the command that fixes it, and the exit codes of the command line."""
+"""Errors that a user can fix, with the command that fixes them, and the exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from enum import IntEnum
 
-#: Characters of an error's sentence: what it quotes may have any length.
+#: Most characters of an error message, because quoted text may have any length.
 _MOST_SAID = 1200
-#: Characters of a value from elsewhere, or of a field's name, in a message.
+#: Most characters of a quoted value or field name in a message.
 MOST_SHOWN = 60
 
 
@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 class UserError(Exception):
     """A failure the user can repair: what was wrong and where, what to do about it (a command where there is one), and the exit code.
 
-    Whatever is quoted in the message, it is one printable line: names in files and what programs say may hold line ends and escape codes.
+    The message is always one printable line, although quoted names and program output may hold line ends and escape codes.
     """
 
     def __init__(self, message: str, remedy: str = "", exit_code: ExitCode = ExitCode.USAGE) -> None:
@@ -64,22 +64,22 @@ class Disagreement(UserError):
 
 
 def shown(value: object) -> str:
-    """A value from elsewhere for a message, in printable ASCII and short."""
+    """A value to quote in a message: printable ASCII, shortened."""
     if isinstance(value, int) and abs(value) > 1e18:
-        return "a huge number"  # Python writes no number of thousands of digits
+        return "a huge number"  # Python refuses to print numbers with thousands of digits
     text = ascii(value)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def in_one_line(text: str, most: int) -> str:
-    """Text with a blank for line ends and what is blank around them, and other characters that are not printable escaped; cut at `most`."""
+    """Text on one line: line ends and surrounding blanks become one blank, other unprintable characters are escaped; cut at `most`."""
     line = _LINE_END.sub(" ", text[: 4 * most])
     plain = line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     return plain if len(plain) <= most else f"{plain[:most]}..."
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
-    """What another's error says, in one printable line without the full stop."""
+    """The message of a foreign exception, as one printable line without the full stop."""
     return in_one_line(str(error), most).rstrip(".") or type(error).__name__
 
 

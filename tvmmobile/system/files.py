@@ -18,20 +18,20 @@ from pathlib import Path
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
 
-#: As many symbolic links as Linux follows.
+#: Most symbolic links in a row; Linux has the same limit.
 _MOST_LINKS = 40
-#: What a disk says that did not keep what it was given.
+#: Errors of a disk that lost data.
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
-#: A disk with less than this left is full for a library.
+#: A disk with less free space than this counts as full.
 _FULL_BYTES = 4 << 20
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to fill; on success its content is flushed to disk and becomes that of `path` as a whole.
+    """Yield a temporary path to fill; on success its content is flushed to disk and replaces that of `path` atomically.
 
-    A symbolic link stays, and what it points to is replaced. What is not a regular file (a device, a pipe, `/dev/fd/1`) is written to.
-    If the body raises, the temporary file is removed and `path` is left as it was. An `OSError` names `path`.
+    A symbolic link stays; its target is replaced. Anything but a regular file (a device, a pipe, `/dev/fd/1`) is written to in place.
+    If the body raises, the temporary file is removed and `path` does not change. An `OSError` names `path`.
     """
     goal = _goal(path)
     through = _written_through(goal)
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _goal(path: Path) -> Path:
-    """What `path` stands for: symbolic links are followed, except those of /proc to this process's open files."""
+    """The file behind `path`: symbolic links are followed, except those of /proc to this process's open files."""
     for _ in range(_MOST_LINKS):
         path = Path(os.path.realpath(path.parent), path.name)
         if _descriptor(path) is not None or not path.is_symlink():
@@ -74,10 +74,10 @@ def _written_through(goal: Path) -> bool:
 
 
 def _write_through(content: Path, goal: Path) -> None:
-    """Write to an open file where it stands, or to a device or a pipe."""
+    """Write to an open file at its current position, or to a device or pipe."""
     number = _descriptor(goal)
     if number is not None and sys.stdout is not None:
-        sys.stdout.flush()  # it may be the same file, and what was printed comes first
+        sys.stdout.flush()  # stdout may be the same file: flush what was printed before
     handle = os.open(goal, os.O_WRONLY) if number is None else os.dup(number)
     with content.open("rb") as source, open(handle, "wb") as stream:
         shutil.copyfileobj(source, stream)
@@ -94,7 +94,7 @@ def _move(temporary: Path, goal: Path) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Create a folder, and those above it, where there is none; a power cut leaves them there."""
+    """Create a folder and its parents if they are missing, durably: they survive a power cut."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in missing:
@@ -102,14 +102,14 @@ def make_folders(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush to disk which files are in a folder, as far as its file system can: a power cut leaves them there."""
+    """Flush a folder's entries to disk, if its file system can, so that they survive a power cut."""
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-    except OSError as error:  # some file systems do not know that, and some folders may only be written to
+    except OSError as error:  # some file systems do not support it, and some folders are write-only
         if error.errno in _LOST:
             raise
 
@@ -125,9 +125,9 @@ def _sync_tree(folder: Path) -> None:
 
 @contextmanager
 def made_once(folder: Path) -> Iterator[Path | None]:
-    """`None` where `folder` exists; else an empty folder to fill, which becomes `folder` as a whole if the body does not raise.
+    """Yield `None` if `folder` exists; else an empty folder to fill, which becomes `folder` as a whole unless the body raises.
 
-    Of several processes one fills it, and the others wait. Beside what is yielded there is room for scratch files.
+    Of several processes one fills it while the others wait. Scratch files may lie beside the yielded folder.
     """
     from filelock import FileLock
 
@@ -136,7 +136,7 @@ def made_once(folder: Path) -> Iterator[Path | None]:
         if folder.exists():
             yield None
             return
-        for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed
+        for left in folder.parent.glob(f".{folder.name}.*"):  # left by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             made = Path(scratch, "made")
@@ -149,7 +149,7 @@ def made_once(folder: Path) -> Iterator[Path | None]:
 
 @contextmanager
 def filling_cache(folder: Path | None = None) -> Iterator[None]:
-    """For code that puts something into the cache, or into that folder of it: an `OSError` becomes a `UserError` that names it."""
+    """Around code that writes to the cache, or to `folder` in it: turns an `OSError` into a `UserError` that names the folder."""
     try:
         yield
     except OSError as error:
@@ -183,7 +183,7 @@ def check_writable(directory: Path, option: str) -> None:
         existing = existing.parent
     if not existing.is_dir():
         raise UserError(f"{option} {directory}: {existing} is not a directory.", f"Name another directory with {option}.")
-    try:  # permissions do not tell all: root has every one of them, also where nothing can be created
+    try:  # permissions do not suffice: root has them all, even where nothing can be created
         os.rmdir(tempfile.mkdtemp(prefix=".tvmmobile-", dir=existing))
     except OSError as error:
         raise UserError(
@@ -210,7 +210,7 @@ def check_file_writable(file: Path, option: str) -> None:
 
 
 def check_space(folder: Path, needed_bytes: int = 0) -> None:
-    """Raises `OSError` where the disk under `folder` is full, so that what failed there probably failed for that."""
+    """Raise `OSError` if the disk under `folder` is full, the probable reason for a failure there."""
     if shutil.disk_usage(folder).free < needed_bytes + _FULL_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 

@@ -1,4 +1,4 @@
-"""Signals that end a command, kept from getting lost and away from places that cannot bear an exception."""
+"""Signals that end a command: none gets lost, and none interrupts code that cannot handle an exception."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGHUP arrived; the code is the one that a shell reports for it."""
+    """SIGTERM or SIGHUP arrived; with the exit code that a shell reports for it."""
 
 
 def terminate(number: int, _frame: object) -> None:
-    """Handler of SIGTERM and SIGHUP: ends the command in order, as Ctrl-C does. What follows of them does not disturb that."""
+    """Handler of SIGTERM and SIGHUP: ends the command in order, as Ctrl-C does. Further signals are ignored meanwhile."""
     for other in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(other, signal.SIG_IGN)
     raise Terminated(128 + number)
@@ -26,10 +26,10 @@ def terminate(number: int, _frame: object) -> None:
 
 @contextmanager
 def deferred() -> Iterator[list[int]]:
-    """Inside, these signals only enter the list that is yielded; the first of them takes effect at the end.
+    """Inside, these signals are only added to the yielded list; the first of them takes effect at the end.
 
-    For code whose locks would stay locked if it were left at any moment, as Python's futures are: whoever waits for them next waits for
-    ever. The signals are not blocked, which processes that are started inside would inherit.
+    For code whose locks would stay locked if an exception left it at the wrong moment, such as Python's futures: the next to wait for
+    them would wait for ever. The signals are not blocked, because processes started inside would inherit that.
     """
     arrived: list[int] = []
     try:
@@ -42,9 +42,9 @@ def deferred() -> Iterator[list[int]]:
 
 @contextmanager
 def insisted() -> Iterator[None]:
-    """These signals take effect at once, and once more at the end if what they raised did not get there.
+    """These signals take effect at once, and again at the end if the exception they raised was swallowed.
 
-    For libraries that call Python back from where no exception gets through, such as weak references.
+    For libraries that call back into Python where exceptions are swallowed, such as in weak references.
     """
     handlers, arrived = _handlers(), list[int]()
 
@@ -62,7 +62,7 @@ def insisted() -> Iterator[None]:
 
 @contextmanager
 def _replaced(handlers: Mapping[int, Handler], other: Handler) -> Iterator[None]:
-    """Another handler in the place of these, which come back in their order."""
+    """Install another handler for these signals; restore their own in order at the end."""
     try:
         for number in handlers:
             signal.signal(number, other)
@@ -73,9 +73,9 @@ def _replaced(handlers: Mapping[int, Handler], other: Handler) -> Iterator[None]
 
 
 def _handlers() -> dict[int, Handler]:
-    """Those that raise something; none in another thread than the main one, where no handler runs.
+    """Handlers that raise; empty outside the main thread, where no handler runs.
 
-    Ctrl-C's is the last: once it is there again, it may raise before the rest of them is.
+    Ctrl-C's comes last: once restored, it may raise before the others are.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}

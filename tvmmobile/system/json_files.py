@@ -1,4 +1,4 @@
-"""JSON files from elsewhere: read with one sentence on what is wrong with them, and where, whatever they hold."""
+"""Reads JSON files from elsewhere; whatever they hold, one sentence says what is wrong and where."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydantic_core import from_json
 
 from tvmmobile.system.errors import MOST_SHOWN, UserError, shown
 
-#: A file with more is not one of ours; it would fill memory before anything could be said of it.
+#: A larger file is not one of ours, and would fill memory before it could be refused.
 MOST_BYTES = 64 << 20
-#: Levels of objects and lists within one another. What is read can then be written again: `json.dumps` recurses.
+#: Nesting of objects and lists. Within it, `json.dumps`, which recurses, can write what was read.
 MOST_LEVELS = 32
 
 Value = TypeVar("Value")
@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a file should be, e.g. `a result file of tvmmobile`, and what to do about one that is not."""
+    """The expected kind of file, e.g. `a result file of tvmmobile`, and what to do about any other."""
 
     name: str
     remedy: str
@@ -87,7 +87,7 @@ def _text(path: Path, kind: FileKind) -> str:
 
 
 def _check_values(path: Path, kind: FileKind, content: Any) -> None:
-    """Refuse what would fail only later: when it is computed with, or written again."""
+    """Refuse values that would fail only later, in arithmetic or when written again."""
     waiting: list[tuple[tuple[int | str, ...], Any]] = [((), content)]
     while waiting:
         where, value = waiting.pop()

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def places(package: str) -> dict[str, tuple[str, str]]:
-    """For each name that a package's `__init__.pyi` offers (`from MODULE import NAME as KNOWN`), its module and what it is called there."""
+    """For each name in a package's `__init__.pyi` (`from MODULE import NAME as KNOWN`), its module and its name there."""
     stub = Path(str(sys.modules[package].__file__)).with_suffix(".pyi").read_text(encoding="utf-8")
     return {known: (module, name) for module, name, known in re.findall(r"^from (\S+) import (\w+) as (\w+)", stub, re.MULTILINE)}
 

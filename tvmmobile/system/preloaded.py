@@ -1,4 +1,4 @@
-"""What jobs need and takes seconds to import: worker processes are forked from one that has imported this module (`workers`).
+"""Imports that jobs need and that take seconds: worker processes are forked from one that has imported this module (`workers`).
 
 Nothing here starts a thread or reads a setting that may change from pool to pool.
 """
@@ -12,7 +12,7 @@ import os
 
 from tvmmobile.system.environment import keep_torch_cache
 
-#: With what `torch.export` would import when it is first called; of PyTorch's own modules none is promised to stay.
+#: Includes what `torch.export` imports on its first call. PyTorch's internal modules may disappear in a later version.
 _MODULES = (
     *("torch", "torch.export", "torch._dynamo", "torch._functorch.aot_autograd", "torch.export._trace", "networkx"),
     *("tvm.relax.frontend.torch", "tvm.s_tir.meta_schedule"),
@@ -21,7 +21,7 @@ _MODULES = (
 
 
 def _quietly() -> None:
-    """What libraries print as they are loaded is nothing to the user; where one fails, the job that needs it says so."""
+    """Hide what libraries print as they are loaded; if one fails, the job that needs it reports that."""
     before = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -34,7 +34,7 @@ def _quietly() -> None:
         os.close(before)
 
 
-keep_torch_cache()  # PyTorch creates its folder as it is imported
+keep_torch_cache()  # PyTorch creates its folder on import
 _quietly()
 gc.collect()
-gc.freeze()  # the collector touches every object it looks at, and so would copy its page in each worker
+gc.freeze()  # the collector writes to every object it visits, which would copy its page in each worker

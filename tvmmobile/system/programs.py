@@ -1,4 +1,4 @@
-"""Runs programs of the system to their end."""
+"""Runs system programs to their end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tvmmobile.system.errors import UserError
 
 
 def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600, folder: Path | None = None) -> str:
-    """Run a program to its end and return its standard output; raises `UserError`, with the end of that, if it fails or takes too long.
+    """Run a program to its end and return its standard output; raises `UserError` with the end of it if it fails or takes too long.
 
-    `folder` is where it runs: this process's if there is none.
+    It runs in `folder`, by default in this process's.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False, cwd=folder)
@@ -24,7 +24,7 @@ def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600,
 
 
 def zig_program() -> Path | None:
-    """The one program of the package ziglang, which is clang and lld as well; `None` where the package is not installed."""
+    """The program of the package ziglang, which contains clang and lld; `None` if the package is not installed."""
     found = importlib.util.find_spec("ziglang")
     program = Path(found.origin).with_name("zig") if found and found.origin else None
     return program if program and program.is_file() else None

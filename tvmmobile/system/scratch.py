@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tvmmobile.system.interrupts import deferred
 
-#: A folder of ours: what for, whose (for people; the lock tells programs) and something random.
+#: Names of our folders: purpose, owner (for people; programs look at the lock) and a random part.
 _NAME = re.compile(r"tvmmobile-[a-z]+-\d+-\w{8}")
-#: Longest path of a Unix socket (sun_path in unix(7), without its end), and of a socket's name in its folder.
+#: Longest path of a Unix socket (sun_path in unix(7), without the final NUL), and of a socket's name in its folder.
 _LONGEST_SOCKET, _SOCKET_NAME = 107, len("/listener-12345678")
 
 
@@ -27,7 +27,7 @@ _LONGEST_SOCKET, _SOCKET_NAME = 107, len("/listener-12345678")
 def scratch(purpose: str, parent: Path | None = None) -> Iterator[Path]:
     """A new folder in `parent`, or in the system's place for temporary files, that is removed at the end; `purpose` is a word for its name.
 
-    It is locked until then. Folders that nobody has locked any more were left by processes that were killed, and are removed now.
+    It is locked until then. Unlocked folders were left by processes that were killed, and are removed now.
     """
     with ExitStack() as held:
         with deferred():
@@ -46,9 +46,9 @@ def scratch_folder(purpose: str) -> Path:
 
 
 def place_sockets() -> None:
-    """Let `multiprocessing` keep the sockets of this process in a folder that is removed when it is killed, too.
+    """Let `multiprocessing` keep this process's sockets in a folder that is removed even if the process is killed.
 
-    Where the folder's path is too long for a socket's, it goes by the name that the open folder has in /proc.
+    If the folder's path is too long for a socket, the open folder's name in /proc is used.
     """
     config = vars(multiprocessing.current_process())["_config"]  # what `multiprocessing.util.get_temp_dir` looks at
     if config.get("tempdir") is None:
@@ -59,14 +59,14 @@ def place_sockets() -> None:
 
 
 def _locked(purpose: str, parent: Path) -> tuple[Path, int]:
-    """A new folder and its lock, a file descriptor, which the system takes from whoever dies."""
+    """A new folder and its lock, a file descriptor; the system releases it when the process dies."""
     _sweep(parent)
     while True:
         folder = tempfile.mkdtemp(prefix=f"tvmmobile-{purpose}-{os.getpid()}-", dir=parent)
-        with contextlib.suppress(FileNotFoundError):  # somebody swept it before it was locked
+        with contextlib.suppress(FileNotFoundError):  # another process removed it before it was locked
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            with contextlib.suppress(OSError):  # some network file systems have no locks; then nobody gets one, and nothing is swept
-                fcntl.flock(lock, fcntl.LOCK_SH)  # waits for who is sweeping it
+            with contextlib.suppress(OSError):  # some network file systems have no locks; then no folder is locked and none is removed
+                fcntl.flock(lock, fcntl.LOCK_SH)  # waits for a process that is removing it
             if os.path.exists(folder):
                 return Path(folder), lock
             os.close(lock)
@@ -74,7 +74,7 @@ def _locked(purpose: str, parent: Path) -> tuple[Path, int]:
 
 @functools.lru_cache
 def _sweep(parent: Path) -> None:
-    """Remove what processes of this user have left there that were killed; once in each process."""
+    """Remove what this user's killed processes have left there; once in each process."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(parent):
             if _NAME.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
@@ -83,7 +83,7 @@ def _sweep(parent: Path) -> None:
 
 
 def _remove_unlocked(folder: str) -> None:
-    """Raises `OSError` where somebody has it."""
+    """Remove an unlocked folder; raises `OSError` if it is locked."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

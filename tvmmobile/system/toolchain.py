@@ -1,6 +1,6 @@
-"""What turns C and object files into libraries: this machine's own compiler, the AArch64 cross compiler, or clang and lld of ziglang.
+"""Compiles and links C and object files into libraries: this machine's compiler, the AArch64 cross compiler, or ziglang's clang and lld.
 
-ziglang is a package of the registry, so nothing has to be installed as root. Kernels are object code of TVM's LLVM in any case.
+ziglang is a Python package, so nothing has to be installed as root. Kernels are always compiled by TVM's LLVM.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from tvmmobile.system.doctor import CROSS_COMPILER, installed, require
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.programs import run_tool, zig_program
 
-#: What a library for a device is linked without, in the cross compiler's words.
+#: The cross compiler's options to link a library for a device without a C library.
 _WITHOUT_LIBC = ("-nodefaultlibs", "-nostartfiles")
-#: What GCC takes and clang does not know; `-fno-builtin` says as much to clang.
+#: A GCC option that clang does not have; for clang, `-fno-builtin` has the same effect.
 _GCC_ALONE = frozenset({"-fno-tree-loop-distribute-patterns"})
 
 
@@ -26,9 +26,9 @@ class Toolchain:
     """The programs for one kind of target.
 
     Attributes:
-        program: GCC or its like; of ziglang, `zig`.
-        device: whether its code is for devices, and needs no C library; else for this machine.
-        zig: whether it is ziglang's.
+        program: GCC or a compatible compiler; for ziglang, `zig`.
+        device: whether it makes code for devices, which needs no C library; otherwise for this machine.
+        zig: whether it is ziglang.
     """
 
     program: Path
@@ -37,7 +37,7 @@ class Toolchain:
 
     @property
     def remedy(self) -> str:
-        """What to do where it fails."""
+        """What the user can do if it fails."""
         if self.zig:
             return "Run: pip install --force-reinstall ziglang"
         return f"Run: apt-get install -y --reinstall {'g++-aarch64-linux-gnu' if self.device else 'gcc libc6-dev'}"
@@ -46,8 +46,8 @@ class Toolchain:
         """Compile one file of C or assembly into an object; raises `UserError`.
 
         Args:
-            flags: GCC's.
-            folders: of what it includes.
+            flags: in GCC's syntax.
+            folders: searched for included files.
         """
         words = [str(self.program)]
         if self.zig:
@@ -58,7 +58,7 @@ class Toolchain:
         run_tool([*words, "-c", str(source), "-o", str(output)], f"Compiling {source.name}", self.remedy)
 
     def shared(self, objects: Sequence[Path | str], output: Path, options: Sequence[str] = ()) -> list[str]:
-        """The command that links objects into a shared library; `options` are the linker's, each with its value behind a comma."""
+        """The command that links objects into a shared library; `options` are the linker's, each with its value after a comma."""
         rest = [*map(str, objects), "-o", str(output)]
         if self.zig:
             # Debian's cross compiler works around that erratum, too.
@@ -73,7 +73,7 @@ class Toolchain:
         self._run([str(self.program), *words, *map(str, objects), "-o", str(output)], output)
 
     def archived(self, member: Path, output: Path) -> None:
-        """Write a static library of one object; raises `UserError`."""
+        """Write a static library that contains one object; raises `UserError`."""
         words = [str(self.program), "ar"] if self.zig else [CROSS_COMPILER.removesuffix("gcc") + "ar" if self.device else "ar"]
         self._run([*words, "rcsD", str(output), str(member)], output)
 
@@ -82,7 +82,7 @@ class Toolchain:
 
 
 def toolchain(target: Mapping[str, Any]) -> Toolchain:
-    """What makes code for a device profile's target; raises `UserError` if there is nothing that does."""
+    """The toolchain for a device profile's target; raises `UserError` if there is none."""
     if "aarch64" not in str(target.get("mtriple", "")):
         return _host_toolchain()
     return device_toolchain()
@@ -91,12 +91,12 @@ def toolchain(target: Mapping[str, Any]) -> Toolchain:
 def _host_toolchain() -> Toolchain:
     zig = zig_program()
     if zig is not None and sys.platform == "linux" and not installed("cc"):
-        return Toolchain(zig, device=False, zig=True)  # links kernels; what they need of the C library, this process has
+        return Toolchain(zig, device=False, zig=True)  # links kernels; this process already has what they need of the C library
     return Toolchain(require("cc"), device=False)
 
 
 def device_toolchain() -> Toolchain:
-    """The AArch64 cross compiler, or ziglang where that is missing; raises `UserError` where both are."""
+    """The AArch64 cross compiler, or ziglang if that is missing; raises `UserError` if both are."""
     zig = zig_program()
     if zig is not None and not installed(CROSS_COMPILER):
         return Toolchain(zig, device=True, zig=True)

@@ -36,41 +36,41 @@ from tvmmobile.system.scratch import place_sockets, scratch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-#: How long a signal may wait until it takes effect.
+#: Longest time until a signal takes effect.
 _LOOK_S = 0.1
-#: Jobs taken from their source for each worker: one it works on, and one that waits, so that it need not.
+#: Jobs taken from their source per worker: one in work, and one ready to follow at once.
 JOBS_EACH = 2
 _NO_MORE = object()
-#: How soon after a worker's death its job is known to have failed.
+#: Longest time until a worker's death is noticed.
 _NOTICED_S = 0.3
-#: How often workers may die while they start, and a job be lost while it is alone.
+#: How often workers may die during start-up, and how often a job may be lost while it runs alone.
 _MOST_STARTS = _MOST_TRIES = 3
 _PR_SET_PDEATHSIG = 1
-#: Between attempts to start any. A large process that was killed takes a while to die.
+#: Pause between attempts to start workers. A large process that was killed takes a while to die.
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
-#: What worker processes are called.
+#: Name of worker processes.
 _WORKER = "tvmmobile worker"
 _preparation = spawn.get_preparation_data
 
 
 class WorkerError(Exception):
-    """A job came to no end: its worker died, or it took too long. The message says which, in a line."""
+    """A job did not finish: its worker died, or it took too long. The one-line message says which."""
 
 
 class WorkerPool(Protocol):
-    """Whatever runs jobs: `Workers` in processes of this machine, `cluster.ClusterWorkers` on others."""
+    """Runs jobs: `Workers` in processes on this machine, `cluster.ClusterWorkers` on others."""
 
     @property
     def count(self) -> int:
-        """Jobs that are worked on at the same time."""
+        """Number of jobs that run at the same time."""
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        """Apply a module-level function to all jobs; yields each job with its result as soon as it is there.
+        """Apply a module-level function to all jobs; yields each job with its result as it finishes.
 
         A worker that dies or exceeds `timeout_s` gives a `WorkerError` in place of a result; what `function` itself raises is raised here.
 
         Args:
-            jobs: taken only as far as there are workers for them, so that what has been yielded may decide what comes next.
+            jobs: taken only as workers become free, so that later jobs may depend on earlier results.
         """
 
 
@@ -93,7 +93,7 @@ class Workers:
     def __init__(self, count: int, preload: Sequence[str] = (), folder: Path | None = None) -> None:
         self.count, self._preload = count, tuple(preload)
         with filling_cache(torch_cache()):
-            torch_cache().mkdir(parents=True, exist_ok=True)  # PyTorch would break off as it is imported, which nothing mends later
+            torch_cache().mkdir(parents=True, exist_ok=True)  # an interrupted import of PyTorch could not be repaired later
         # The workers' temporary files have one place, because a worker that is killed leaves its own behind.
         self._held = ExitStack()
         self._scratch = str(self._held.enter_context(scratch("workers", folder)))
@@ -148,7 +148,7 @@ class Workers:
                     future.cancel()
 
     def _next(self, source: Iterator[Any], pending: Mapping[Any, _Try], suspects: deque[_Try]) -> _Try | None:
-        """What is to be begun now: as many jobs as there is work for, or a suspect once nothing else is under way."""
+        """The jobs to start now: as many as there are free workers, or a suspect once nothing else is running."""
         if suspects:
             return suspects.popleft() if not pending else None
         if any(one.alone for one in pending.values()) or len(pending) >= JOBS_EACH * self.count:
@@ -168,7 +168,7 @@ class Workers:
             self._replace_if_lost()
 
     def _replace_if_lost(self) -> None:
-        """Start the workers again where one of them died; raises `UserError` where they do so before they can work."""
+        """Start the workers again where one of them died; raises `UserError` if they die before they can work."""
         with self._lock:
             if not self._pool.lost():
                 return
@@ -183,7 +183,7 @@ class Workers:
             self._pool = self._started()
 
     def _started(self) -> _Pool:
-        """New processes. What they are forked from may just be dying, and is started again once it is dead."""
+        """New processes. The process they are forked from may be dying; it is started again once it is dead."""
         for pause_s in _PAUSES_S:
             with suppress(UserError):
                 return _Pool(self.count, self._scratch, self._preload)
@@ -224,7 +224,7 @@ class _Try:
     alone: int = 0
 
     def to_blame(self, died: _Died) -> bool:
-        """Whether it did that itself, as far as one can tell."""
+        """Whether the job itself probably killed its worker."""
         return self.alone > 0 and (died.code is not None or self.alone >= _MOST_TRIES)
 
 
@@ -240,9 +240,9 @@ class _Pool:
         arguments = environment(), scratch, preload, self._ready
         self.processes = pebble.ProcessPool(count, context=self._starts, initializer=_initialize, initargs=arguments)
         try:
-            # A worker whose start is broken off prints a traceback. Libraries have threads that block nothing and take signals.
+            # A worker interrupted during start-up prints a traceback. Libraries have threads that block no signals and receive them.
             with deferred(), _deaf_to_terminal():
-                assert self.processes.active  # asking starts its threads and processes
+                assert self.processes.active  # the first submission starts its threads and processes
         except BrokenProcessPool as error:
             self.stop()
             raise UserError(f"worker processes cannot be started: {error.__cause__ or error}.", "Run: tvmmobile doctor") from error
@@ -268,10 +268,10 @@ class _Pool:
 
 
 class _Starts(ForkServerContext):
-    """Starts a pool's processes, until it ends them all.
+    """Starts a pool's processes, until `end` stops them all.
 
-    A pool puts new workers in the place of those whose jobs were cancelled, even while it stops; such a worker would find the pool's
-    semaphores gone and print a traceback.
+    A pool replaces workers whose jobs were cancelled, even while it stops; such a worker would find the pool's semaphores gone and
+    print a traceback.
     """
 
     def __init__(self) -> None:
@@ -286,7 +286,7 @@ class _Starts(ForkServerContext):
         return _Process(self, *args, **kwargs)
 
     def lost(self) -> bool:
-        """Whether a process ended that nobody told to. That is asked without reading its exit code, which only the first reader gets."""
+        """Whether a process ended that was not told to. This does not read its exit code, which only the first reader gets."""
         with self.lock:
             return bool(connection.wait([process.sentinel for process in self.started if not process.told], 0))
 
@@ -299,7 +299,7 @@ class _Starts(ForkServerContext):
 
 
 def _prepared(name: str) -> dict[str, Any]:
-    """What multiprocessing tells a new process of this one; ours are not told the user's program, which they would run once more."""
+    """What multiprocessing passes to a new process; ours do not get the user's main program, which they would run again."""
     told = _preparation(name)
     return {key: value for key, value in told.items() if not (name == _WORKER and key.startswith("init_main_from"))}
 
@@ -314,7 +314,7 @@ class _Process(ForkServerProcess):
 
     def start(self) -> None:
         """See `multiprocessing.Process`; raises `OSError` where the pool is ending."""
-        starts, self._starts = self._starts, None  # it does not go along to the process
+        starts, self._starts = self._starts, None  # it is not pickled for the process
         assert starts is not None
         with starts.lock:
             if starts.ended:
@@ -337,8 +337,8 @@ class _Process(ForkServerProcess):
 def worker_count(jobs: int, boards: int | None = None) -> int:
     """Worker processes: one per core this process may use, at most one per job.
 
-    With `boards`, those that measure while others build: one more for each, since it waits for the board nearly all the time. And no more
-    than two of the others for each: who comes third waits for two measurements, which its deadline allows for.
+    With `boards`, some measure while others build: one more for each board, since it mostly waits. At most two builders per board:
+    a third would wait for two measurements, which its deadline allows for.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
     return max(1, min(cores, jobs)) if boards is None else boards + min(cores, 2 * boards)
@@ -346,13 +346,13 @@ def worker_count(jobs: int, boards: int | None = None) -> int:
 
 @contextmanager
 def _deaf_to_terminal() -> Iterator[None]:
-    """Threads and processes started inside, and those they start, never hear Ctrl-C or a hang-up: their parent ends them, in order.
+    """Threads and processes started inside, and those they start, ignore Ctrl-C and hang-ups: their parent ends them in order.
 
     A Python that is interrupted while it starts, before any of our code runs, would print a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        resource_tracker.ensure_running()  # it unblocks SIGINT as it starts
+        resource_tracker.ensure_running()  # it unblocks SIGINT when it starts
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
@@ -363,7 +363,7 @@ def _initialize(inherited: Mapping[str, str], scratch: str, preload: Sequence[st
     """Leave Ctrl-C to the parent, die with it, take over its environment, and load the compiler before the first job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process it was forked from; who kills that means us, too
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with the process it was forked from: whoever kills that means us, too
     threading.Thread(target=_die_with_parent, daemon=True).start()
     take_over({**inherited, "TMPDIR": scratch})
     tempfile.tempdir = scratch
