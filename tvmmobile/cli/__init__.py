@@ -21,18 +21,18 @@ from tvmmobile.system.environment import debug_level
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.interrupts import terminate
 
-#: What a shell reports for a program that SIGPIPE ended: our reader went away, and nobody needs to be told.
+#: The exit code that a shell reports after SIGPIPE: the reader closed the pipe, and no message is needed.
 BROKEN_PIPE = 141
-#: Failures of the machine rather than ours, wherever they come up, and what to do about them.
+#: Failures of the machine, not ours, and what to do about them.
 _FIXABLE = {
     errno.ENOSPC: "Free some disk space and run it again.",
     errno.EDQUOT: "Free some of your disk quota and run it again.",
     errno.EACCES: "Give yourself access to it, or choose another place.",
     errno.EROFS: "Choose a place that can be written to.",
 }
-#: How `tempfile` says it.
+#: The wording of `tempfile`.
 _NO_TMPDIR = "No usable temporary directory"
-#: How PyTorch says it, in a `RuntimeError`.
+#: PyTorch's wording, in a `RuntimeError`.
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 _NO_MEMORY_REMEDY = "Free some memory, or take a smaller network: fewer --classes, a smaller --alpha or --resolution."
 
@@ -115,7 +115,7 @@ def _root(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code, with every failure said on stderr and none raised."""
+    """Run one command line; returns its exit code. Failures are reported on stderr; none is raised."""
     try:
         result = typer.main.get_command(app)(list(arguments) or ["--help"], prog_name="tvmmobile", standalone_mode=False)
         sys.stdout.flush()
@@ -129,11 +129,11 @@ def run(arguments: Sequence[str]) -> int:
         streams.silence(sys.stdout)
         return BROKEN_PIPE
     except SystemExit as end:
-        if not isinstance(end.__context__, BrokenPipeError):  # which Typer makes a 1 of
+        if not isinstance(end.__context__, BrokenPipeError):  # which Typer would turn into 1
             raise
         streams.silence(sys.stdout)
         return BROKEN_PIPE
-    except Exception as error:  # the process boundary: whatever is left is our own mistake
+    except Exception as error:  # the process boundary: anything left is a bug of ours
         if isinstance(error, OSError) and error.errno in _FIXABLE:
             streams.fails(sys.stdout)
             place = f" ({error.filename})" if error.filename else ""
@@ -160,8 +160,8 @@ def main() -> None:
 
 
 def _interrupted() -> int:
-    # Where Ctrl-C came while text was executed, as dataclasses do, `python -m` would end by SIGINT in spite of what was caught and of
-    # any exit code: CPython notes it (run_eval_code_obj in pythonrun.c), until text is executed again.
+    # If Ctrl-C came during `exec`, as in dataclasses, `python -m` would end by SIGINT although the exception was caught, and whatever
+    # the exit code: CPython remembers it (run_eval_code_obj in pythonrun.c) until the next `exec`.
     exec("")
     return _complain("interrupted", "", ExitCode.INTERRUPTED)
 

@@ -1,4 +1,4 @@
-"""What verbs have in common that take images: one library that the device can run, and what is done to images."""
+"""Shared by verbs that take images: one library that the device can run, and the preprocessing."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def the_library(path: Path, profile: DeviceProfile) -> Library:
 
 
 def preprocessing_for(library: Library, mean: str | None, std: str | None, no_resize: bool) -> Preprocessing:
-    """What is done to an image before the library gets it; raises `UserError` for a --mean or --std that is neither a number nor three.
+    """The preprocessing before the library gets an image; raises `UserError` for a --mean or --std that is neither one number nor three.
 
-    Where they are not given, a library that takes images itself says what it was compiled with.
+    If they are not given, a library that takes images has the values it was compiled with.
     """
     from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
     from tvmmobile.running.manifest import normalisation_in
@@ -60,7 +60,7 @@ def preprocessing_for(library: Library, mean: str | None, std: str | None, no_re
 
 
 def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normalisation | None:
-    """What a library that takes images does to pixels, None for one that does not; raises `UserError` as `preprocessing_for` does."""
+    """The normalisation of a library that takes images, None for others; raises `UserError` like `preprocessing_for`."""
     from tvmmobile.networks.preprocessing import Normalisation
     from tvmmobile.system.errors import UserError
 
@@ -73,7 +73,7 @@ def normalisation_for(image: bool, mean: str | None, std: str | None) -> Normali
 
 
 def _triple(option: str, text: str) -> Triple:
-    """Three numbers of one or three in `text`."""
+    """Three numbers from a text with one or three."""
     import math
 
     from tvmmobile.system.errors import UserError

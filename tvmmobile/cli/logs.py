@@ -122,11 +122,11 @@ def compact(
         list[Path] | None, typer.Argument(metavar="PATH", help="Logs, or directories of them; default: your own.", show_default=False)
     ] = None,
     keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Fast records to keep per kernel.")] = 8,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would become of each log.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would happen to each log; write nothing.")] = False,
 ) -> None:
     """Make logs small: keep what a search or a plan can still use.
 
-    Of each kernel these records stay: the N fastest, if within 10 % of the fastest; the fastest of each template; and each that was the
+    Kept for each kernel: the N fastest records, if within 10 % of the fastest; the fastest of each template; and each that was the
     fastest when it was measured. The others still count as trials. The old log is kept beside the new one as .bak, bad lines in .cut.
     """
     from tvmmobile.system.console import output
@@ -203,7 +203,7 @@ def _us(latency_us: float | None) -> str:
 
 
 def _print_device(console: Console, logs: list[Log], present: Identity | None) -> None:
-    """A table for each identity: latencies of different ones must not stand in one column."""
+    """Print a table for each identity: latencies of different ones must not share a column."""
     from tvmmobile.results.report.wording import UNKNOWN, plural
     from tvmmobile.system.console import table_of
     from tvmmobile.tuning.claims import short
@@ -236,7 +236,7 @@ def _differences(identity: Identity, present: Identity) -> list[str]:
 
 
 def _print_log(console: Console, log: Log, *, repaired: bool) -> None:
-    """What is wrong with a log, and what was done about it; nothing where all is well."""
+    """Print what is wrong with a log and what was done about it; nothing if all is well."""
     from tvmmobile.results.report.wording import plural
     from tvmmobile.tuning.logs.verify import cut_file
 
@@ -261,7 +261,7 @@ def _print_findings(console: Console, findings: Iterable[tuple[int, str]]) -> No
 
 
 def _lines(numbers: list[int]) -> str:
-    """`line 3`, or `lines 3, 5-9`; where there are many ranges, the first of them and how many lines more."""
+    """`line 3`, or `lines 3, 5-9`; of many ranges, the first ones and the number of further lines."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and ranges[-1][-1] == number - 1:

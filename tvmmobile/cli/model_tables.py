@@ -25,9 +25,9 @@ _COUNTED = (
     "Counted: million multiply-adds (MACs) of one image, those of squeeze-and-excite included; "
     "million parameters, with batch norm and bias."
 )
-#: Sources that a table of variants has columns for.
+#: Sources with a column in a table of variants.
 _MOST_SOURCES = 2
-#: Columns of latencies that 80 characters have room for.
+#: Columns of latencies that fit into 80 characters.
 _MOST_COLUMNS = 2
 
 _Key = tuple[str, float, int]
@@ -39,7 +39,7 @@ def _key(spec: ModelSpec) -> _Key:
 
 @dataclass(frozen=True)
 class Column:
-    """Latencies of variants, all got in the same way; `mark` tells it from other columns, such as ` [a]`, "" for the only one."""
+    """Latencies of variants, all of the same origin; `mark` tells it from other columns, such as ` [a]`, "" for the only one."""
 
     context: Context
     variants: Mapping[_Key, VariantResult]
@@ -47,7 +47,7 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """The latency is never without where it comes from."""
+        """The column's heading, which always names the origin of the latencies."""
         return f"{self.context.kind}\nms{self.mark}"
 
     def cell(self, spec: ModelSpec) -> str:
@@ -64,7 +64,7 @@ class Column:
         return f"Latency{self.mark} {origin_caption(self.context)}; {self.context.device}, {plural(self.context.threads, 'thread')}."
 
     def as_json(self, spec: ModelSpec) -> list[dict[str, Any]]:
-        """What there is of a variant."""
+        """The latency of a variant and its origin."""
         found = self.variants.get(_key(spec))
         where = {"kind": self.context.kind, "device": self.context.device, "threads": self.context.threads}
         return [] if found is None else [where | {"latency_us": found.latency_us}]
@@ -86,11 +86,11 @@ class Latencies:
         return tuple(column.cell(spec) for column in self.columns)
 
     def as_json(self, spec: ModelSpec) -> dict[str, Any]:
-        """What a variant's JSON has of them."""
+        """The latencies in a variant's JSON."""
         return {"latencies": [one for column in self.columns for one in column.as_json(spec)]} if self.columns else {}
 
     def with_others(self, specs: Sequence[ModelSpec]) -> list[ModelSpec]:
-        """These variants, and behind the last one of each family those of it that there are latencies for."""
+        """These variants; after the last one of each family, further ones that have latencies."""
         shown = {_key(spec) for spec in specs}
         others = [ModelSpec(*key) for key in dict.fromkeys(key for column in self.columns for key in column.variants) if key not in shown]
         last = {spec.name: place for place, spec in enumerate(specs)}
@@ -103,8 +103,8 @@ class Latencies:
 def latencies_of(paths: Sequence[Path]) -> Latencies:
     """The latencies in result files, or in directories with a `report.json`, without networks from files and what a board's state spoiled.
 
-    Files that were got on the same device in the same way share a column; where two of them have a variant, the last one counts. Raises
-    `UserError` where a file cannot be read, or they were got in more ways than there is room for.
+    Files from the same device and origin share a column; if two contain a variant, the later one counts. Raises
+    `UserError` if a file cannot be read, or if there are more kinds than columns.
     """
     from tvmmobile.results.file import read_results
 

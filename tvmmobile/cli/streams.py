@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 class _Stdout(io.FileIO):
-    """Writes to stdout; says so where that fails."""
+    """Writes to stdout, and remembers if that fails."""
 
     def write(self, data: Any, /) -> int:
         """See `io.FileIO.write`."""
@@ -43,7 +43,7 @@ def prepare() -> None:
 
 
 def fails(stream: TextIO) -> bool:
-    """Whether what was printed cannot be written; then the rest of it goes nowhere."""
+    """Whether output cannot be written; the rest is then discarded."""
     try:
         stream.flush()
     except OSError:
@@ -53,7 +53,7 @@ def fails(stream: TextIO) -> bool:
 
 
 def silence(stream: TextIO) -> None:
-    """Let the rest, and the interpreter's last flush, go nowhere."""
+    """Discard the rest of the output, and the interpreter's last flush."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

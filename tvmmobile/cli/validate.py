@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from tvmmobile.pipeline.validation.refit import Refit
     from tvmmobile.results.validation import Validation
 
-#: Terms of a point's time that are named, the largest ones.
+#: Number of terms named for a point, largest first.
 _TERMS_NAMED = 2
-#: A parameter is determined badly if leaving out one point moves it by more than this share of its bound.
+#: A parameter is badly determined if leaving out one point moves it by more than this share of its bound.
 _WIDE = 0.1
 
 
@@ -26,7 +26,7 @@ def validate(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="FILE", dir_okay=False, help="File to write, small and fit to share; default: out/validation-NAME.json."
+            "-o", "--out", metavar="FILE", dir_okay=False, help="File to write, small enough to share; default: out/validation-NAME.json."
         ),
     ] = None,
     board: Annotated[

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tvmmobile.virtual.program import ProgramRun
 
 virtual = typer.Typer(add_completion=False, rich_markup_mode=None)
-#: Below this share, what is not modelled is not worth a word.
+#: Below this share, instructions that are not modelled are not reported.
 _MATTERS = 0.01
 
 _TERMS = {

@@ -1,1 +1,1 @@
-"""Boards, real and virtual: what they are (`protocol`), which there are (`registry`) and how to talk to them (`rpc`)."""
+"""Boards, real and virtual: their description (`protocol`), their names (`registry`) and sessions with them (`rpc`)."""

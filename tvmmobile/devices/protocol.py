@@ -1,4 +1,4 @@
-"""What a device is (`DeviceProfile`), how to reach its agents (`Endpoint`), and what every kind of device can do (`Device`)."""
+"""The description of a device (`DeviceProfile`), the way to its agents (`Endpoint`), and the interface of all devices (`Device`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Kind = Literal["modelled", "measured", "emulated"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where latencies come from. Whatever else says so, has it from here.
+    """Where latencies come from; the only source of that information.
 
     Attributes:
         kind: a timing model, the board's clock, or the clock of a machine that emulates the board.
@@ -25,12 +25,12 @@ class Origin:
 
     @property
     def modelled(self) -> bool:
-        """Whether a model gives them, and no clock."""
+        """Whether they come from a model, not a clock."""
         return self.kind == "modelled"
 
     @property
     def written(self) -> str | None:
-        """As files have it that name a timing model: its hash, `emulated`, or `None` for measured latencies."""
+        """The form in files that name a timing model: its hash, `emulated`, or `None` for measured latencies."""
         return self.kind if self.kind == "emulated" else self.model
 
 
@@ -39,7 +39,7 @@ MEASURED, EMULATED = Origin("measured"), Origin("emulated")
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """What the rest of the program needs to know about a board.
+    """Everything that the rest of the program needs to know about a board.
 
     Attributes:
         name: such as `pi4`, or `pi4-virtual` for the virtual board.
@@ -68,12 +68,12 @@ class DeviceProfile:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a device's agents are asked for; it can be sent to another process of this machine.
+    """The tracker of a device's agents; it can be sent to another process on this machine.
 
     Attributes:
         host: the tracker's address.
         port: the tracker's port.
-        key: what the agents are registered as.
+        key: agents register under it.
         secret: what tracker, agents and clients of the run prove to each other that they have, and never send: 64 hexadecimal digits, or ""
             where there are no agents. It is not shown when printed.
     """
@@ -106,14 +106,14 @@ class Device(Protocol):
 
     @property
     def boards(self) -> int | None:
-        """How many boards measure at the same time; `None` where it is as many agents as are asked for."""
+        """Number of boards that measure at the same time; `None` if it is the number of agents asked for."""
 
     def started(self, agents: int = 1, timed: bool = True) -> AbstractContextManager[Endpoint]:
         """Run `agents` agents and a tracker while the context lasts; nothing is left behind after it.
 
         Args:
             agents: how many, where that can be chosen.
-            timed: whether latencies are wanted; a virtual board without them need not count what it executes.
+            timed: whether latencies are wanted; without them, a virtual board does not count instructions.
 
         Raises:
             DeviceUnavailable: the agents did not come up.

@@ -1,4 +1,4 @@
-"""Which devices there are, by the names users give them."""
+"""The devices by the names that users give them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find_device(name: str, require_hardware: bool = False, pin: bool = False) ->
     Args:
         name: such as `pi4` or `pi4-virtual`, or the path of a virtual board's file, `*.toml`.
         require_hardware: refuse a virtual board.
-        pin: hold a real board's clocks at their highest; a virtual one's never change.
+        pin: hold a real board's clocks at their highest; a virtual board's never change.
 
     Raises:
         UserError: there is no such device; the message lists those there are. Or the file does not describe a board.

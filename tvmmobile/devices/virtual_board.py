@@ -22,7 +22,7 @@ from tvmmobile.virtual.calibration.fit import run_hash
 from tvmmobile.virtual.program import plain_qemu_words, qemu_words
 
 START_DEADLINE_S = 60.0
-#: For a network on a board whose every instruction is counted: VGG-16 takes minutes a run, and more on a busy machine.
+#: Time limit of a network whose every instruction is counted: VGG-16 takes minutes a run, and more on a busy machine.
 _LONGEST_SESSION_S = 7200
 HOST_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from tvmmobile.devices.agents.host import main; main()"
 #: Symbols are bound when a library is loaded, so that no run's count holds the dynamic linker's work. The environment is the same
@@ -36,7 +36,7 @@ class VirtualDevice:
 
     Args:
         name: such as `pi4-virtual`.
-        board: what it is made of.
+        board: its description.
         board_file: what `load_board` reads it from, if not its name.
     """
 
@@ -78,7 +78,7 @@ class VirtualDevice:
     def started(self, agents: int = 1, timed: bool = True) -> Iterator[Endpoint]:
         """Run a tracker and `agents` agents under QEMU, on 127.0.0.1, until the context ends or this process does.
 
-        Unless `timed`, without the plugin: outputs are the same and come a little sooner, and nothing can be modelled.
+        Unless `timed`, without the plugin: outputs are the same and come slightly sooner, but nothing can be modelled.
 
         Raises:
             DeviceUnavailable: the agents did not come up.
@@ -105,7 +105,7 @@ class VirtualDevice:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:
-        """Nothing to watch: a model is always the same."""
+        """Nothing to watch: a model's state never changes."""
         yield None
 
 

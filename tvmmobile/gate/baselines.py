@@ -1,4 +1,4 @@
-"""Baselines: what a variant took on a device, kept in a directory that can be committed, with the library so that it can be timed again.
+"""Baselines: a variant's latency on a device, kept in a directory that can be committed, with the library so that it can be timed again.
 
 `DIR/<device>/<variant>.result.json` is a result file of one variant; `<variant>.so`, its manifest and its reference lie beside it.
 """
@@ -17,7 +17,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing
 
 _SUFFIX = ".result.json"
-#: Devices and networks are named in files; such names cannot lead out of a folder, nor be hidden in it.
+#: Names of devices and networks come from files; these cannot lead out of a folder or be hidden in it.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -50,7 +50,7 @@ class Baseline:
 
 
 def baseline_name(variant: VariantResult) -> str:
-    """What a variant's baseline is called: its identity, whatever its library was called."""
+    """The name of a variant's baseline: its identity, whatever its library's file is called."""
     return stem_of(f"{variant.model}_{variant.alpha}_{variant.resolution}", variant.dtype, variant.threads)
 
 
@@ -93,7 +93,7 @@ def baselines_named(name: str, directory: Path, device: str | None = None) -> li
 
 
 def devices_in(directory: Path) -> list[str]:
-    """The devices that a directory has baselines of."""
+    """The devices with baselines in a directory."""
     folders = sorted(path.parent.name for path in directory.glob(f"*/*{_SUFFIX}"))
     return [name for name in dict.fromkeys(folders) if _SAFE_NAME.fullmatch(name)]
 
@@ -121,7 +121,7 @@ def _library(folder: Path, variant: VariantResult) -> Library | None:
 def _save(context: Context, variant: VariantResult, library: Library | None, folder: Path) -> Baseline:
     baseline = Baseline(folder / f"{baseline_name(variant)}{_SUFFIX}", context, variant)
     kept = baseline.library_path
-    # The result goes last: until then the old one no longer fits the library, and says so.
+    # The result is written last: until then the old one does not match the library and is refused.
     if library is None:
         for path in (kept, kept.with_suffix(".json"), kept.with_suffix(".reference.npz")):
             path.unlink(missing_ok=True)

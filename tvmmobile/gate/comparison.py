@@ -1,4 +1,4 @@
-"""Two result files → a verdict per variant and an exit code. What cannot be compared is refused; what changed in the kernels is named."""
+"""Two result files → a verdict per variant and an exit code. Results that cannot be compared are refused; changed kernels are named."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tvmmobile.system.errors import UserError
 
 FORMAT = 1
 DEFAULT_THRESHOLD = 0.03
-#: A kernel with the same schedule whose latencies differ by less than this share is called the same.
+#: A kernel with the same schedule counts as unchanged if its latencies differ by less than this share.
 _SAME_KERNEL = 0.02
-#: Nor does one matter whose latencies differ by less than this share of the network's: other kernels change what it finds in the caches.
+#: It also counts as unchanged below this share of the network's latency: other kernels change what it finds in the caches.
 _SHOWS = 2e-3
 #: Network, α, side, dtype, threads, format.
 Key = tuple[str, float, int, str, int, str]
@@ -137,7 +137,7 @@ class Comparison:
         return tuple(one for one in self.variants if one.verdict == Verdict.SLOWER)
 
 
-#: Runs both libraries of a variant again, the old one first if so told; `None` where that cannot be done.
+#: Runs both libraries of a variant again, the old one first if the flag is set; `None` if that is impossible.
 Measure = Callable[[Pairing, bool], Pair | None]
 
 
@@ -195,7 +195,7 @@ def check_threshold(threshold: float) -> None:
 
 
 def check_comparable(base: Context, new: Context) -> None:
-    """Raises `UserError` where numbers got in these two places do not compare."""
+    """Raises `UserError` if results with these two contexts cannot be compared."""
     for name, mine, theirs in (
         ("devices", base.device, new.device),
         ("boards", base.board, new.board),
@@ -324,7 +324,7 @@ def _by_key(results: Results) -> dict[Key, VariantResult]:
 
 
 def _check_settings(base: Mapping[Key, VariantResult], new: Mapping[Key, VariantResult]) -> None:
-    """A network that both have, though in no common dtype, thread count or format, was not left out but changed."""
+    """Refuse a network that both have, but with no common dtype, thread count or format."""
     for place, name in ((3, "dtypes"), (4, "thread counts"), (5, "formats")):
         old, young = (_settings(keys, place) for keys in (base, new))
         for network in young:
@@ -367,7 +367,7 @@ def _differs(base: KernelResult, new: KernelResult, whole_us: float) -> bool:
     if base.schedule != new.schedule:
         return True
     if base.latency_us is None or new.latency_us is None:
-        return False  # the same schedule; only its record came or went
+        return False  # the same schedule; only its record was added or removed
     change = abs(new.latency_us - base.latency_us)
     return change > _SAME_KERNEL * base.latency_us and change > _SHOWS * whole_us
 
@@ -381,7 +381,7 @@ def _version_notes(base: Context, new: Context) -> tuple[str, ...]:
 
 
 def _network_notes(pairings: Iterable[Pairing]) -> tuple[str, ...]:
-    """Of networks of the user's own: which are others than before."""
+    """Names the user's own networks that have changed."""
     pairs = [(pairing.base, pairing.new) for pairing in pairings if pairing.base and pairing.new]
     others = [new.name for base, new in pairs if base.network_sha256 != new.network_sha256]
     return tuple(f"{name} was compiled from another file than before." for name in others)

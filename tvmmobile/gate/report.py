@@ -13,11 +13,11 @@ from tvmmobile.gate.statistics import Verdict
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption, plural, signed
 from tvmmobile.system.files import write_bytes, write_text
 
-#: Changed kernels that are named one by one; JSON has them all.
+#: Most changed kernels that are listed; JSON has them all.
 _MOST_KERNELS = 5
-#: Of a schedule's text on a line.
+#: Most characters of a schedule on a line.
 _MOST_SCHEDULE = 100
-#: What Markdown gives a meaning inside a line.
+#: Characters that Markdown interprets within a line.
 _SPECIAL = re.compile(r"([\\`*_|<>&~\[\]])")
 
 
@@ -69,7 +69,7 @@ def comparison_json(comparison: Comparison) -> str:
 
 
 def comparison_junit(comparison: Comparison) -> bytes:
-    """JUnit XML: a slower variant is a failure, one that nothing can be said of an error, one that was not compared is skipped."""
+    """JUnit XML: a slower variant is a failure, an undecided one an error, one that was not compared is skipped."""
     context = comparison.new
     cases = comparison.variants
     counts = {
@@ -101,7 +101,7 @@ def comparison_junit(comparison: Comparison) -> bytes:
 
 
 def _short(one: Compared) -> str:
-    """The verdict as a table has it."""
+    """The verdict for a table cell."""
     return "same library" if one.verdict is Verdict.SKIPPED and one.base_us and one.new_us else str(one.verdict)
 
 
@@ -112,7 +112,7 @@ def _cells(one: Compared) -> list[str]:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """What there is to say of single variants, and of the two results."""
+    """Remarks on single variants and on the two results."""
     lines = []
     for one in comparison.variants:
         if one.verdict not in (Verdict.SAME, Verdict.FASTER) and _short(one) != "same library":
@@ -122,7 +122,7 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 
 def _sentence(one: Compared, comparison: Comparison) -> str:
-    """The verdict with what it rests on."""
+    """The verdict with its evidence."""
     if one.change is None:
         return f"{one.verdict}: {one.note}."
     kind = comparison.new.kind

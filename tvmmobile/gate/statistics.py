@@ -1,4 +1,4 @@
-"""The gate's statistics: runs of an old and a new library → slower, faster, same, or too noisy to say. Nothing is run or read here.
+"""The gate's statistics: runs of an old and a new library → slower, faster, same, or too noisy to tell. Pure: nothing is run or read here.
 
 Samples of one run depend on one another, have outliers and drift, and two runs of the same library differ by more than the samples of
 either show. So a run counts by the median of its samples. From one pair of runs the error of their ratio is that of the medians (a
@@ -24,11 +24,11 @@ ALPHA = 0.01
 #: Standard deviation of the medians of separate runs of one library, as a share: 1 % between runs, and as much for a drift of 2 % over a
 #: run, which moves its median by half of that.
 RUN_TO_RUN = math.hypot(0.01, 0.01)
-#: A gate that a slowdown of this size would have passed says that it cannot say.
+#: If a slowdown of this size would not have been noticed, the verdict is "too noisy".
 COARSEST = 0.10
-#: A run with fewer samples has no error that could be estimated.
+#: The error of a run with fewer samples cannot be estimated.
 MIN_SAMPLES = 8
-#: Interleaved pairs of runs after which a suspicion is decided.
+#: Most interleaved pairs of runs to decide a suspicion.
 MOST_PAIRS = 14
 #: Errors by which an effect must stay below the threshold to be no suspicion: after the first look, and after interleaved pairs.
 _CLEAR_AT_FIRST, _CLEAR = 1.5, 2.0
@@ -41,7 +41,7 @@ Key = TypeVar("Key")
 
 
 class Verdict(StrEnum):
-    """What the gate says of a variant."""
+    """The gate's verdict on a variant."""
 
     SLOWER = "slower"
     FASTER = "faster"
@@ -82,7 +82,7 @@ class Estimate:
         return float(stats.t.sf(sign * self.log_ratio / self.error, self.freedom))
 
     def least_significant(self, hypotheses: int) -> float:
-        """The smallest slowdown that would be significant for certain among so many hypotheses, as a share; infinite if none would."""
+        """The smallest slowdown that is certainly significant among that many hypotheses, as a share; infinite if there is none."""
         if math.isinf(self.error):
             return math.inf
         return math.expm1(min(float(stats.t.isf(ALPHA / hypotheses, self.freedom)) * self.error, 700.0))
@@ -90,7 +90,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict with what it rests on.
+    """A verdict with its evidence.
 
     Attributes:
         change: new over old latency, less 1.
@@ -192,7 +192,7 @@ def settle(
     pairs: dict[Key, list[Pair]] = {key: [] for key in open_keys}
     for number in range(most_pairs):
         for key in list(open_keys):
-            # Old, new, new, old: what changes evenly with time falls on both sides alike.
+            # Old, new, new, old: a steady drift affects both sides equally.
             pair = measure(key, number % 2 == 0)
             if pair is not None:
                 pairs[key].append(pair)

@@ -1,4 +1,4 @@
-"""A network → Relax: one function `main` from the NCHW float32 input to one tensor; here from PyTorch. And what it costs there."""
+"""A network → Relax: one function `main` from the NCHW float32 input to one tensor; here from PyTorch. Also counts its multiply-adds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 Array = npt.NDArray[np.float32]
-#: Operators of PyTorch that Relax imports as something else than one step after another.
+#: PyTorch operators that Relax does not import one by one.
 _NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}
 
 
@@ -55,14 +55,14 @@ def imported_torch(spec: ModelSpec, module: torch.nn.Module, weights: str) -> Im
 
 
 def torch_judge() -> str:
-    """Who `by_torch` is."""
+    """Name and version of what `by_torch` computes with."""
     import torch
 
     return f"PyTorch {torch.__version__}"
 
 
 def by_torch(module: Callable[..., Any]) -> Callable[[Array], Array]:
-    """What a PyTorch module computes, from an array to the only tensor it returns."""
+    """A function that runs a PyTorch module on an array and returns its only output."""
     import torch
 
     def compute(image: Array) -> Array:
@@ -86,21 +86,21 @@ def import_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Any:
 
 
 def export_torch(module: torch.nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram:
-    """What `torch.export` makes of an eval-mode module for inputs like this one; raises `UserError` if it cannot be traced."""
+    """Export an eval-mode module for inputs like this one; raises `UserError` if it cannot be traced."""
     import torch
 
     keep_torch_cache()
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(module, (image,))
-    except Exception as error:  # the exporter's own errors are of many kinds, and the module's code raises what it likes
+    except Exception as error:  # the exporter raises many kinds of errors, and the module's own code may raise anything
         raise UserError(
             f"the network cannot be exported: {first_line(error)}", "It must export with torch.export at a static shape."
         ) from error
 
 
 def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program in PyTorch's core operators, none of which changes a tensor in its place."""
+    """The program in PyTorch's core operators, none of which works in place."""
     with quiet():
         return program.run_decompositions()
 
@@ -116,12 +116,12 @@ def import_program(program: torch.export.ExportedProgram) -> Any:
     try:
         with quiet():
             return from_exported_program(program, run_ep_decomposition=False)
-    except Exception as error:  # a converter raises whatever it meets
+    except Exception as error:  # converters raise errors of any kind
         raise not_imported(error) from error
 
 
 def refuse_operators(unknown: Iterable[str]) -> None:
-    """Raises `UserError` naming the operators that a network has and Relax' importer does not, if there are any."""
+    """Raises `UserError` naming the network's operators that Relax's importer lacks, if there are any."""
     names = sorted(set(unknown))
     if names:
         raise UserError(
@@ -131,7 +131,7 @@ def refuse_operators(unknown: Iterable[str]) -> None:
 
 
 def not_imported(error: Exception) -> UserError:
-    """What to say where Relax' importer fails over an operator that it has."""
+    """The error for when Relax's importer fails on an operator that it supports."""
     return UserError(
         f"the network cannot be imported into Relax: {first_line(error)}", "Find the operator it names, and express it with others."
     )
@@ -139,7 +139,7 @@ def not_imported(error: Exception) -> UserError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, and nothing printed or logged, while frameworks read a network; what is wrong with it comes as an error."""
+    """Suppress warnings, prints and logs of frameworks while they read a network; what is wrong with it is raised as an error."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -151,7 +151,7 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in its first line, with its type."""
+    """The type of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -159,7 +159,7 @@ def first_line(error: BaseException) -> str:
 def count_macs(module: Any) -> int:
     """Multiply-adds of convolutions and matrix products for one image, as `models.costs` counts them.
 
-    The module is as an importer leaves it: NCHW, weights OIHW, or IOHW where the convolution is transposed.
+    The module is as an importer returns it: NCHW, weights OIHW, or IOHW for transposed convolutions.
     """
     return sum(_macs(call) for call in _calls(module))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """What `load` returns: all that says which network it is, in a form that can be sent to a worker process.
+    """The result of `load`: what identifies a network, in a form that can be sent to a worker process.
 
     Attributes:
         spec: the variant.
@@ -47,7 +47,7 @@ class Model:
         """
         if self.own is not None:
             raise UserError(
-                f"{self} is from a file, and costs are counted of built-in networks.", "Compile it: bench() returns macs and parameters."
+                f"{self} is from a file; costs are counted for built-in networks.", "Compile it: bench() returns macs and parameters."
             )
         return count(self.spec)
 

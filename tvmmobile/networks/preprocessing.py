@@ -1,4 +1,4 @@
-"""What is done to an image before a network sees it: numbers alone, for Python's part and for C libraries.
+"""How an image is prepared for a network: the numbers, for Python's implementation and for C libraries.
 
 timm (timm/models/efficientnet.py): bicubic, crop fraction 0.875, and for `mobilenetv1_100.ra4_e3600_r224_in1k` mean and standard deviation
 0.5 of [0, 1], as in TensorFlow's MobileNets. Other weights may want ImageNet's own: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
@@ -13,13 +13,13 @@ from tvmmobile.system.errors import UserError
 
 Triple = tuple[float, float, float]
 HALVES: Triple = (0.5, 0.5, 0.5)
-#: The middle of the image that the network sees, as a share of the shorter side.
+#: The part of the shorter side that the network sees.
 CROP_FRACTION = 0.875
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What is done to pixels on the scale [0, 1]: minus `mean`, over `std`, of red, green and blue.
+    """Normalisation of pixels in [0, 1]: subtract `mean`, divide by `std`, for red, green and blue.
 
     Raises:
         UserError: a number is not finite, or a deviation is 0.
@@ -36,7 +36,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image.
+    """How an image is prepared.
 
     Attributes:
         side: of the network's input, in pixels.
@@ -53,7 +53,7 @@ class Preprocessing:
 
     @property
     def shorter_side(self) -> int:
-        """What the shorter side is scaled to before the middle is cut out."""
+        """Length of the shorter side after scaling, before the centre crop."""
         return int(self.side / CROP_FRACTION)
 
     def __str__(self) -> str:

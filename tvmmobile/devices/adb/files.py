@@ -12,7 +12,7 @@ from typing import IO
 
 from tvmmobile.devices.adb.server import Gone, receive, send
 
-_CHUNK_BYTES = 65536  # the most that adbd takes, and sends
+_CHUNK_BYTES = 65536  # the most that adbd accepts and sends
 
 
 def send_file(connection: socket.socket, source: IO[bytes], target: str, mode: int) -> None:
@@ -25,7 +25,7 @@ def send_file(connection: socket.socket, source: IO[bytes], target: str, mode: i
     _request(connection, b"SEND", os.fsencode(target) + b",%d" % (0o100000 | mode))
     while chunk := source.read(_CHUNK_BYTES):
         if select.select([connection], [], [], 0)[0]:
-            break  # the device says why it will not have the rest
+            break  # the device sends the reason why it refuses the rest
         send(connection, struct.pack("<4sI", b"DATA", len(chunk)) + chunk)
     else:
         send(connection, struct.pack("<4sI", b"DONE", int(time.time()) & 0xFFFFFFFF))
@@ -45,7 +45,7 @@ def receive_file(connection: socket.socket, source: str, target: IO[bytes]) -> N
 
 
 def error_number(message: str) -> int:
-    """The error that a device's message ends with, in the words of `strerror`; EIO for any other."""
+    """The error number for a device's message, which ends with a `strerror` text; EIO for any other."""
     return next((number for number in errno.errorcode if message.strip().endswith(os.strerror(number))), errno.EIO)
 
 
@@ -54,7 +54,7 @@ def _request(connection: socket.socket, name: bytes, content: bytes) -> None:
 
 
 def _answer(connection: socket.socket, path: str) -> int:
-    """How much data follows; 0 at the end."""
+    """The size of the data that follows; 0 at the end."""
     name, size = struct.unpack("<4sI", receive(connection, 8))
     if name in (b"DATA", b"FAIL") and size > _CHUNK_BYTES:
         raise Gone(f"{size} bytes at once are not how adb answers")

@@ -22,13 +22,13 @@ from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.files import replacing
 
 CONNECT_TIMEOUT_S = 30.0
-#: How long a transfer may stand still.
+#: Longest time without progress in a transfer.
 STALL_TIMEOUT_S = 20.0
 ALIVE_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
 _OPEN_TIMEOUT_S = 15.0
 _POLL_S = 0.1
-#: How long a device may stay offline before it is connected to anew.
+#: Longest time that a device may stay offline before reconnecting.
 _OFFLINE_S = 3.0
 _NETWORK_SERIAL = re.compile(r"(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):\d{1,5}")
 _AUTHORIZE = "Unlock its screen, accept this computer's key there, and run the same command again. To be asked again: adb reconnect offline"
@@ -112,7 +112,7 @@ def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s
 
 
 def _connect(server: AdbServer, serial: str, deadline: float) -> str:
-    """`adb connect`; returns what it says, which goes with every outcome."""
+    """Run `adb connect`; returns its output or the reason for a failure."""
     try:
         return server.ask(f"host:connect:{serial}", timeout_s=_left(deadline))
     except AdbRefused as error:
@@ -133,20 +133,20 @@ def _unknown(serial: str, listed: dict[str, str], said: str) -> DeviceUnavailabl
 
 
 def _transport_of(server: AdbServer, serial: str, deadline: float) -> int:
-    """adb's number for this connection to the device; another one after it was unplugged."""
+    """adb's number for this connection to the device; it changes when the device is unplugged."""
     with server.open(f"host:tport:serial:{serial}", timeout_s=_left(deadline)) as connection:
         return int.from_bytes(receive(connection, 8), "little")
 
 
 def _listed(text: str) -> set[int]:
-    """The ports that listen, of lines such as `SERIAL tcp:5000 tcp:6000`."""
+    """The listening ports, from lines such as `SERIAL tcp:5000 tcp:6000`."""
     return {int(port) for port in re.findall(r"^\S+ tcp:(\d+) ", text, re.MULTILINE)}
 
 
 class AdbRemote:
     """An open connection to a board behind adb (see `Remote`).
 
-    What leads to it is adb's server, which may connect to the device again by itself. Nothing of before is left on it then; so this object
+    The connection goes through adb's server, which may reconnect to the device by itself. Programs and ports are gone then, so this object
     stays lost once it has noticed.
     """
 
@@ -218,7 +218,7 @@ class AdbRemote:
         return opened
 
     def alive(self) -> bool:
-        """See `Remote`. Without one of the ports it has opened it is not alive either: then adb has connected to the device anew."""
+        """See `Remote`. If one of its opened ports is missing, it is not alive: then adb has reconnected to the device."""
         deadline = time.monotonic() + ALIVE_TIMEOUT_S
         try:
             with self._link():
@@ -239,7 +239,7 @@ class AdbRemote:
         return _listed(here).issuperset(forwards) and _listed(there).issuperset(reverses)
 
     def close(self) -> None:
-        """See `Remote`. Removes what it has opened, and nothing of others; the device stays connected to adb."""
+        """See `Remote`. Removes only what it has opened itself; the device stays connected to adb."""
         self._lost, lost = self._lost or "it was closed", bool(self._lost)
         for process in list(self._processes):
             process.stop()
@@ -255,7 +255,7 @@ class AdbRemote:
             except (AdbRefused, Gone):
                 continue
             except NoAnswer:
-                break  # it would not answer for the others either
+                break  # it would not answer the other requests either
 
     def _start(self, words: Sequence[str], timeout_s: float) -> AdbProcess:
         with self._link():
@@ -282,7 +282,7 @@ class AdbRemote:
 
     @contextlib.contextmanager
     def _link(self) -> Iterator[None]:
-        """Tells what adb answers as `LinkLost`."""
+        """Turns adb's errors into `LinkLost`."""
         if self._lost:
             raise LinkLost(f"{self._serial}: {self._lost}")
         try:
@@ -290,12 +290,12 @@ class AdbRemote:
         except NoAnswer as error:
             raise LinkLost(f"{self._serial} does not answer") from error
         except (AdbRefused, Gone) as error:
-            if str(error) != "closed":  # the device refuses one service, and goes on
+            if str(error) != "closed":  # the device refuses one service and keeps working
                 self._lost = self._lost or str(error)
             raise LinkLost(f"{self._serial}: {error}") from error
 
     def _free_bytes(self, folder: str) -> float:
-        """Of the file system the folder is on; infinity where the device does not tell."""
+        """Free bytes of the folder's file system; infinity if the device does not tell."""
         rows = self.run(["df", "-k", folder]).stdout.splitlines()
         words = rows[-1].split() if rows else []
         return int(words[3]) * 1024.0 if len(words) > 3 and words[3].isdigit() else float("inf")

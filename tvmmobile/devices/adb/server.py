@@ -1,4 +1,4 @@
-"""adb's server on this machine: started where none runs, and asked for its devices and their services.
+"""adb's server on this machine: starts it if none runs, and asks it for devices and their services.
 
 Each request is its length in four hexadecimal digits and its text, answered with OKAY or FAIL: `SERVICES.TXT` of Android's adb.
 """
@@ -16,20 +16,20 @@ from tvmmobile.system.environment import adb_server_port
 from tvmmobile.system.errors import DeviceUnavailable
 
 START_TIMEOUT_S = 20.0
-#: For what the server answers by itself.
+#: For requests that the server answers itself.
 ASK_TIMEOUT_S = 5.0
-#: Bytes to ask a connection for: Python reserves them before any has come.
+#: Most bytes per `recv`, which allocates them in advance.
 _AT_ONCE = 1 << 16
 _HOST = "127.0.0.1"
 _INSTALL = "Run: apt-get install -y adb"
 
 
 class AdbRefused(Exception):
-    """The server, or a device, says no; the message is its own."""
+    """The server or a device refused; the message is its own."""
 
 
 class NoAnswer(Exception):
-    """Nothing was said in time."""
+    """No answer in time."""
 
 
 class Gone(Exception):
@@ -38,7 +38,7 @@ class Gone(Exception):
 
 @dataclass(frozen=True)
 class AdbServer:
-    """A server that runs.
+    """A running server.
 
     Attributes:
         port: on this machine's 127.0.0.1.
@@ -47,7 +47,7 @@ class AdbServer:
     port: int
 
     def open(self, *requests: str, timeout_s: float) -> socket.socket:
-        """Give the server requests, one after another once the last one is accepted; the connection is then the service's.
+        """Send the server requests, each once the one before is accepted; returns a connection to the service.
 
         It fails with `TimeoutError` after `timeout_s`.
 
@@ -69,14 +69,14 @@ class AdbServer:
         return connection
 
     def ask(self, *requests: str, timeout_s: float = ASK_TIMEOUT_S, confirmed: bool = False) -> str:
-        """What is answered to the last request; `confirmed` where a second OKAY precedes it. Raises `AdbRefused`, `NoAnswer` or `Gone`."""
+        """The answer to the last request; `confirmed`: a second OKAY precedes it. Raises `AdbRefused`, `NoAnswer` or `Gone`."""
         with self.open(*requests, timeout_s=timeout_s) as connection:
             if confirmed:
                 _check_okay(connection)
             return _text(connection)
 
     def order(self, *requests: str, timeout_s: float = ASK_TIMEOUT_S) -> None:
-        """Give an order, the last of the requests, and see it carried out; raises `AdbRefused`, `NoAnswer` or `Gone` if it is not."""
+        """Give an order, the last of the requests, and wait until it is done; raises `AdbRefused`, `NoAnswer` or `Gone` if it fails."""
         with self.open(*requests, timeout_s=timeout_s) as connection:
             _check_okay(connection)
 
@@ -91,13 +91,13 @@ class AdbServer:
 
 
 def send(connection: socket.socket, content: bytes) -> None:
-    """Send all of it; raises `NoAnswer` or `Gone` where it does not get there."""
+    """Send all of it; raises `NoAnswer` or `Gone` on failure."""
     with _answers():
         connection.sendall(content)
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
-    """So many bytes; raises `NoAnswer` or `Gone` where they do not come."""
+    """Receive exactly that many bytes; raises `NoAnswer` or `Gone` on failure."""
     content = bytearray()
     while len(content) < size:
         with _answers():
@@ -135,7 +135,7 @@ def _check_okay(connection: socket.socket) -> None:
 
 
 def running_server() -> AdbServer:
-    """The server, started where none runs; raises `DeviceUnavailable` where that fails or it takes connections from other machines."""
+    """The server, started if none runs; raises `DeviceUnavailable` if that fails or if it accepts connections from other machines."""
     port = adb_server_port()
     if not _listens(port):
         _start(port)
@@ -170,7 +170,7 @@ def _listens(port: int) -> bool:
 
 
 def _listens_to_others(port: int) -> bool:
-    """Whether something listens on that port for more than this machine; False where the system does not tell."""
+    """Whether something listens on that port for other machines too; False if the system does not tell."""
     import psutil
 
     try:

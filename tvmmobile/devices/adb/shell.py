@@ -1,4 +1,4 @@
-"""A program on an Android device, over adb's shell protocol v2, which keeps its streams apart and tells its exit status.
+"""A program on an Android device, over adb's shell protocol v2, which separates its streams and reports its exit status.
 
 Packets are one byte (which stream), the content's length as 32 bits and the content: `shell_protocol.h` of Android's adb.
 """
@@ -28,12 +28,12 @@ def service_of(words: Sequence[str]) -> str:
 
 
 class AdbProcess:
-    """A program that runs (`RemoteProcess`). A thread of its own takes what it writes.
+    """A running program (`RemoteProcess`). A thread receives its output.
 
     Args:
         connection: to the service; becomes this object's.
         name: of the device, for messages.
-        ended: told once when the program's stream ends, with whether its exit status had arrived.
+        ended: called once when the program's stream ends, with whether its exit status had arrived.
     """
 
     def __init__(self, connection: socket.socket, name: str, ended: Callable[[AdbProcess, bool], None]) -> None:
@@ -70,11 +70,11 @@ class AdbProcess:
                     self._connection.sendall(struct.pack("<BI", _STDIN, len(part)) + part)
             except OSError as error:
                 raise self._lost() from error
-            if self._over:  # what was sent went nowhere
+            if self._over:  # what was sent is lost
                 raise self._lost()
 
     def end_input(self) -> None:
-        """Tell the program that there is no more to read."""
+        """Close the program's standard input."""
         with self._writing:
             try:
                 self._connection.sendall(struct.pack("<BI", _CLOSE_STDIN, 0))
@@ -92,12 +92,12 @@ class AdbProcess:
             return self._errors.decode(errors="replace").strip()[-600:]
 
     def outcome(self, stdin: bytes, timeout_s: float, deadline: float) -> tuple[int, str, str]:
-        """Give it all its input and wait for its end; returns its status and what it wrote to standard output and error.
+        """Send all its input and wait for its end; returns its status, standard output and standard error.
 
         The `deadline` is one of `time.monotonic`; `timeout_s`, which led to it, is for messages.
         """
         self._limit_writes(max(0.1, deadline - time.monotonic()))
-        with contextlib.suppress(LinkLost):  # it may end without having read its input
+        with contextlib.suppress(LinkLost):  # it may end without reading its input
             if stdin:
                 self.write(stdin)
             self.end_input()
@@ -114,12 +114,12 @@ class AdbProcess:
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         if threading.current_thread() is not self._reader:
-            self._reader.join(_JOIN_S)  # a Ctrl-C in a bad moment leaves its lock with this thread
+            self._reader.join(_JOIN_S)  # a Ctrl-C at the wrong moment leaves its lock with this thread
             with self._writing:
                 self._connection.close()
 
     def _limit_writes(self, timeout_s: float) -> None:
-        """Python's own timeout would hold for the reading thread as well."""
+        """Limit writes only: Python's own timeout would also apply to the reading thread."""
         whole = int(timeout_s)
         limit = struct.pack("ll", whole, max(1, int((timeout_s - whole) * 1e6)))
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -142,7 +142,7 @@ class AdbProcess:
             self._ended(self, self._status is not None)
 
     def _take(self, packets: bytearray) -> None:
-        """Take the whole packets off the front."""
+        """Remove complete packets from the front."""
         start = 0
         with self._changed:
             while len(packets) - start >= 5:

@@ -1,7 +1,7 @@
 """Builds the device agent: one folder with the program and every library it needs, its own loader and C library among them.
 
-A board's glibc does not matter: the agent runs as `ld-linux-aarch64.so.1 --library-path DIR DIR/tvmmobile-agent …`, under QEMU, on a Pi
-and on Android alike.
+It does not depend on a board's glibc: it runs as `ld-linux-aarch64.so.1 --library-path DIR DIR/tvmmobile-agent …`, under QEMU, on a Pi and
+on Android alike.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ COMPILER_PACKAGE = "g++-aarch64-linux-gnu"
 SYSROOT_LIBRARIES = Path("/usr/aarch64-linux-gnu/lib")
 RUNTIME = (LOADER, "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libstdc++.so.6", "libgcc_s.so.1")
 FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined")
-#: What an error in its memory meets before it is of use to anybody.
+#: Hardening against memory errors.
 HARDENING = ("-D_FORTIFY_SOURCE=3", "-fstack-protector-strong", "-fPIE", "-pie", "-Wl,-z,relro,-z,now,-z,noexecstack")
 #: For timing.cc, see there.
 TIMED = ("-fno-stack-protector",)
-#: What it says of its source does not depend on where it was built: `{}` is each folder that the compiler finds files in.
+#: Makes debug information independent of where it was built; `{}` is each folder in which the compiler finds files.
 UNPLACED = "-ffile-prefix-map={}=."
 
 Progress = Callable[[str], None]
@@ -42,7 +42,7 @@ def sources() -> list[Path]:
 
 
 def bundle_path() -> Path:
-    """Where this version's bundle belongs, whether it is there or not: sources, flags and runtime versions are in its name."""
+    """Path of this version's bundle, existing or not: its name depends on sources, flags and runtime versions."""
     digest = hashlib.sha256()
     for path in sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -56,9 +56,10 @@ def agent_command(bundle: Path) -> list[str]:
 
 
 def build_bundle(progress: Progress | None = None) -> Path:
-    """The bundle's folder, built if needed (about 20 s, once, with pip and the cross compiler); `progress` hears of each long step.
+    """The bundle's folder, built if needed (about 20 s, once, with pip and the cross compiler); a wheel contains it prebuilt.
 
-    A wheel brings it ready built.
+    Args:
+        progress: called before each long step.
 
     Raises:
         UserError: the cross compiler is missing, the cache cannot be written, or pip cannot fetch TVM's AArch64 wheels.
@@ -69,7 +70,7 @@ def build_bundle(progress: Progress | None = None) -> Path:
     ready = PREBUILT / path.name
     with filling_cache(), made_once(path) as bundle:
         if bundle is not None and ready.is_dir():
-            _copy(ready, bundle)  # whatever installed the wheel may have left out who may execute a file
+            _copy(ready, bundle)  # the wheel's installer may have dropped the permission to execute
         elif bundle is not None:
             _fill(bundle.parent, bundle, progress or (lambda _sentence: None))
     return path
@@ -98,12 +99,12 @@ def _fill(scratch: Path, bundle: Path, progress: Progress) -> None:
     own = str(Path(__file__).parent)
     command += [UNPLACED.format(folder) for folder in (scratch, own)]
     run_tool([*command, *TIMED, "-c", f"{own}/timing.cc", "-o", timing], "Compiling the device agent", remedy)
-    # Its copies of what both have come first, and so are kept.
+    # Its copies of common libraries come first, and so are kept.
     command += [timing, f"{own}/agent.cc", "-o", str(bundle / AGENT), f"-L{bundle}", "-ltvm_runtime", "-ltvm_ffi", "-ldl"]
     run_tool(command, "Compiling the device agent", remedy)
     for path in bundle.iterdir():
         path.chmod(0o755)
-    os.sync()  # the folder is renamed as a whole: its content must be on disk first
+    os.sync()  # its content must be on disk before the folder is renamed
 
 
 def _copy_library(name: str, bundle: Path) -> None:

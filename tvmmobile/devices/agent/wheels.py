@@ -1,4 +1,4 @@
-"""TVM's runtime for AArch64: two pinned wheels, fetched by pip, checked against their SHA-256, and what the agent needs of them."""
+"""TVM's runtime for AArch64: two pinned wheels, fetched by pip, checked against their SHA-256, and the files that the agent needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLATFORM = "manylinux_2_28_aarch64"
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel and the members that are taken from it.
+    """A wheel and the members to unpack.
 
     Attributes:
         requirement: as pip takes it.

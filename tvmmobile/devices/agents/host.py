@@ -30,7 +30,7 @@ RESTART_WINDOW_S = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-#: What the agent's folder is called in each work directory.
+#: Name of the agent's folder in each work directory.
 BUNDLE = "bundle"
 
 
@@ -98,11 +98,11 @@ class _Agents:
         )
         self._processes[index] = process
         assert process.stdin is not None
-        with contextlib.suppress(OSError), process.stdin as pipe:  # one that has ended is noticed by itself
+        with contextlib.suppress(OSError), process.stdin as pipe:  # an agent that has ended is noticed elsewhere
             pipe.write(f"{self._config.secret}\n".encode())
 
     def restart_ended(self) -> str:
-        """Start again what ended; a sentence when that happens too often, else ""."""
+        """Restart agents that ended; returns a sentence if that happens too often, else ""."""
         now = time.monotonic()
         for index, process in list(self._processes.items()):
             if process.poll() is None:
@@ -132,8 +132,8 @@ class _Agents:
 
 
 def say(message: dict[str, object]) -> None:
-    """One line of JSON to whoever started this process."""
-    with contextlib.suppress(OSError):  # nobody listens any more: the loop notices that by itself
+    """Send one line of JSON to the process that started this one."""
+    with contextlib.suppress(OSError):  # the reader is gone, which the main loop notices
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
 
@@ -169,7 +169,7 @@ def _serve(config: HostConfig) -> None:
 
 def _raise_stop(_number: int, _frame: object) -> None:
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the clean-up that follows is not to be interrupted
+        signal.signal(number, signal.SIG_IGN)  # the clean-up must not be interrupted
     raise StopRequested
 
 
@@ -183,7 +183,7 @@ def main() -> None:
     """Entry point of the process."""
     stop_on_signals()
     config = HostConfig(**json.loads(sys.stdin.readline()))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crashing kernel is ordinary here and needs no core file
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashing kernels are expected here and need no core file
     try:
         _serve(config)
     except StopRequested:

@@ -1,4 +1,4 @@
-"""Starts a device's host process, which owns the tracker and whatever leads to the agents, and ends it with all that is below it."""
+"""Starts a device's host process, which owns the tracker and the way to the agents, and ends it with all its children."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
     Args:
         words: its command line.
         config: one line of JSON for its standard input.
-        deadline_s: how long its agents may take to register.
-        what: what did not start, for the error: a sentence's beginning.
-        remedy: the error's second sentence, where the process names none.
+        deadline_s: longest time for its agents to register.
+        what: for errors, the beginning of a sentence that says what did not start.
+        remedy: the error's second sentence, if the process gives none.
 
     Raises:
         DeviceUnavailable: the agents did not come up.
@@ -32,7 +32,7 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
         words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for this process, which then ends that one in order
+        start_new_session=True,  # Ctrl-C is for this process, which then ends the other in order
     )
     try:
         message = _first_message(host, config, deadline_s)

@@ -1,6 +1,6 @@
 """Proof that a process belongs to a run: HMAC-SHA256 with a secret that only the run's own processes have.
 
-The secret travels through pipes, and over what SSH and adb encrypt or carry by cable; never in a command line, an environment or a file.
+The secret travels through pipes, and through SSH or adb (encrypted, or by cable); never in a command line, an environment or a file.
 Standard library only. The agent's side is `agent/proof.h`.
 """
 

@@ -22,22 +22,22 @@ from tvmmobile.devices.agents.proof import BYTES, nonce, proof, proves
 
 RPC_MAGIC = 0xFF271
 AGENT_MAGIC = 0x746D6101
-#: For an agent to prove itself and to begin a session.
+#: Time for an agent to prove itself and begin a session.
 PROVE_S = 10.0
 #: TVM's packets that are answers (`RPCCode` in rpc_reference.h): kReturn, kException, kCopyAck.
 _ANSWERS = frozenset({4, 5, 8})
 _HEADER = struct.Struct("<Qi")
 _CHUNK_BYTES = 1 << 18
-#: Connections to the port that have not shown the key; of more, the one that came first is dropped.
+#: Most connections to the port that have not shown the key; beyond that, the oldest is dropped.
 _MOST_WAITING = 16
 
 
 class _Stopped(Exception):
-    """`Relay`'s thread is not needed any more."""
+    """`Relay`'s thread is no longer needed."""
 
 
 class NotProven(Exception):
-    """Whoever answered does not know this run's secret, or not the offer."""
+    """The other end does not know this run's secret or the offer."""
 
 
 def prove(agent: socket.socket, key: bytes, offer: str, timeout_s: float) -> None:
@@ -47,7 +47,7 @@ def prove(agent: socket.socket, key: bytes, offer: str, timeout_s: float) -> Non
         agent: just connected.
         key: the run's secret.
         offer: what the agent announced itself with.
-        timeout_s: how long the agent is to let the session last.
+        timeout_s: longest duration of the session, enforced by the agent.
 
     Raises:
         NotProven: the agent did not prove it, or does not accept the proof; nothing worth keeping was sent.
@@ -144,7 +144,7 @@ class Relay:
             _shut(self._client)
 
     def _ready(self, *socks: socket.socket) -> list[socket.socket]:
-        """Those that can be read; raises `TimeoutError` at the deadline, `_Stopped` when the thread is to end."""
+        """The readable sockets; raises `TimeoutError` at the deadline, `_Stopped` when the thread must end."""
         poller = select.poll()
         by_number = {sock.fileno(): sock for sock in (*socks, self._woken)}
         for number in by_number:
@@ -158,7 +158,7 @@ class Relay:
         return ready
 
     def _await_client(self) -> socket.socket:
-        """TVM's client: of all who connect, the one that says the key."""
+        """The connection of TVM's client: the one that sends the key."""
         wanted = f"client:{self.key}".encode()
         wanted = struct.pack("<ii", RPC_MAGIC, len(wanted)) + wanted
         waiting: dict[socket.socket, bytes] = {}
@@ -191,7 +191,7 @@ class Relay:
                 sock.close()
 
     def _carry(self, client: socket.socket) -> None:
-        """Requests one way as they come; the other way whole answers, each to a request."""
+        """Forward requests as they come, and whole answers the other way, one per request."""
         while True:
             self._ready(client)
             request = client.recv(_CHUNK_BYTES)
@@ -202,7 +202,7 @@ class Relay:
                 return
 
     def _carry_answer(self, client: socket.socket) -> bool:
-        """Carry until one answer has gone through; false where either side has ended, or the agent sent something else than an answer."""
+        """Carry until one answer has gone through; false if either side has ended, or if the agent sent anything but an answer."""
         header, left = b"", 0
         while True:
             ready = self._ready(client, self.agent)
@@ -233,8 +233,8 @@ class Relay:
 
 
 def _other_end(ours: socket.socket) -> int:
-    """The descriptor of the other end of a connection within this process, which TVM keeps to itself."""
-    ends = ours.getpeername(), ours.getsockname()  # a port may have other connections too
+    """The descriptor of the other end of a connection within this process, which TVM does not expose."""
+    ends = ours.getpeername(), ours.getsockname()  # the port may have other connections
     for name in os.listdir("/dev/fd"):  # macOS has it too
         try:
             if stat.S_ISSOCK(os.fstat(int(name)).st_mode):

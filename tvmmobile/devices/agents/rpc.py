@@ -1,6 +1,6 @@
-"""A session with an agent: TVM's own, behind a tracker and an agent that have proved to belong to this run.
+"""A TVM session with an agent, through a tracker and an agent that have proved to belong to this run.
 
-TVM's `TrackerSession.request` waits without a limit, believes whoever answers, and its sockets keep Nagle's algorithm, 40 ms a message;
+TVM's `TrackerSession.request` waits without a limit, trusts whoever answers, and its sockets use Nagle's algorithm, 40 ms a message;
 this one has a deadline for everything, and `TCP_NODELAY`.
 """
 
@@ -20,17 +20,17 @@ from tvmmobile.devices.agents.relay import PROVE_S, NotProven, Relay, prove, rec
 from tvmmobile.devices.agents.tracker import MAX_MESSAGE_BYTES, REQUEST, SUCCESS, TRACKER_MAGIC
 from tvmmobile.devices.protocol import Endpoint
 
-#: How long the agent's own deadline may be overrun before the connection is cut from this side.
+#: Time after the agent's own deadline at which this side cuts the connection.
 GRACE_S = 5.0
 DEFAULT_WAIT_S = 60.0
 
 
 class LinkError(Exception):
-    """The device could not be reached, or went away: nothing is known about what was to run on it."""
+    """The device could not be reached, or went away: it is unknown whether the work ran."""
 
 
 class HostGone(LinkError):
-    """The process that leads to the device has ended, and with it every way there."""
+    """The process that leads to the device has ended, so the device cannot be reached any more."""
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
     """An `AgentSession` (TVM's `RPCSession` and a little more), closed when the context ends, whatever remote objects are still alive.
 
     Args:
-        endpoint: where the agents are asked for.
+        endpoint: the tracker to ask for an agent.
         timeout_s: how long the whole session may last; then the agent kills it and the call under way raises.
         wait_s: how long to wait for a free agent.
 
@@ -53,20 +53,20 @@ def open_session(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_W
         try:
             module = _ffi_api.Connect("127.0.0.1", relay.port, relay.key, False)
             connection = relay.hand_over()
-        except Exception as error:  # TVM raises whatever its C++ side threw: RuntimeError, InternalError, …
+        except Exception as error:  # TVM raises many kinds of errors from C++: RuntimeError, InternalError, …
             raise LinkError(f"the agent of {endpoint.key!r} did not open a session: {_last_line(error)}") from error
         with _cut_off(relay.agent, timeout_s + GRACE_S):
             close = module.get_function("CloseRPCConnection")
             try:
                 yield AgentSession(module, connection)
             finally:
-                with contextlib.suppress(Exception):  # the connection may be gone already, which is as closed as it gets
+                with contextlib.suppress(Exception):  # the connection may already be gone
                     close()
 
 
 @contextlib.contextmanager
 def open_relay(endpoint: Endpoint, timeout_s: float, wait_s: float = DEFAULT_WAIT_S) -> Iterator[Relay]:
-    """A port of this process that leads to a free agent, for one TVM client of any kind; arguments and errors as of `open_session`."""
+    """A port of this process that leads to a free agent, for one TVM client of any kind; arguments and errors as for `open_session`."""
     host, port, offer = _request_agent(endpoint, wait_s)
     agent = None
     try:
@@ -90,7 +90,7 @@ def _last_line(error: Exception) -> str:
 
 
 def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
-    """Where a free agent listens, and its offer."""
+    """The address of a free agent, and its offer."""
     deadline = time.monotonic() + wait_s
     try:
         with TrackerLink(endpoint, deadline) as tracker:
@@ -164,7 +164,7 @@ class TrackerLink:
 
 @contextlib.contextmanager
 def _cut_off(connection: socket.socket, after_s: float) -> Iterator[None]:
-    """Shut a session's connection down after a while, so that a call to an agent that no longer answers ends."""
+    """Shut down a session's connection after a while, to end a call to an agent that no longer answers."""
 
     def cut() -> None:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""A session with an agent. Imports TVM: import this where a session is opened, not before."""
+"""A session with an agent. Imports TVM, so import this module only where a session is opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FAILED = (1 << 64) - 1
 
 
 class AgentSession(RPCSession):  # type: ignore[misc]
-    """TVM's session, with a way for arrays and files that does not take a function call a byte (see agent/stream.h).
+    """TVM's session, with transfers of arrays and files that do not take a function call per byte (see agent/stream.h).
 
     Args:
         module: the connected session as `rpc.Connect` returns it.

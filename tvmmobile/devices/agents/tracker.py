@@ -1,8 +1,8 @@
-"""A small RPC tracker with the messages of TVM's (`tvm/rpc/tracker.py`), for one process and one event loop.
+"""A small RPC tracker that speaks TVM's protocol (`tvm/rpc/tracker.py`), for one process and one event loop.
 
-TVM's own answers everybody, takes seconds to import, binds every interface by default and leaves a worker behind when its parent is
-killed. This one answers only who knows the run's secret. A connection begins with `TRACKER_MAGIC` and a nonce; the tracker answers with
-both of its own and its proof. Every message after that is a length, a tag and JSON (`proof.Seal`).
+TVM's own answers everybody, takes seconds to import, binds all interfaces by default and leaves a worker behind when its parent is
+killed. This one answers only peers that know the run's secret. A connection begins with `TRACKER_MAGIC` and a nonce; the tracker
+answers with both of its own and its proof. Every message after that is a length, a tag and JSON (`proof.Seal`).
 
 Standard library only: it starts in a process of its own within tens of milliseconds.
 """
@@ -21,23 +21,23 @@ from typing import Any
 
 from tvmmobile.devices.agents.proof import BYTES, Seal, nonce, proof, tracker_seal
 
-#: Not TVM's, whose clients would wait for ever for an answer.
+#: Differs from TVM's, whose clients would wait for ever for an answer.
 TRACKER_MAGIC = 0x746D7401
 MAX_MESSAGE_BYTES = 1 << 20
-#: Of a peer that has proved nothing yet.
+#: Longest message of a peer that has not yet proved itself.
 MAX_FIRST_MESSAGE_BYTES = 4096
-#: Peers that have proved nothing yet; of more, the one that came first is dropped.
+#: Most peers that have not yet proved themselves; beyond that, the oldest is dropped.
 MOST_STRANGERS = 64
 SUCCESS, PING, PUT, REQUEST, UPDATE_INFO, SUMMARY, PENDING_MATCH_KEYS = 0, 1, 3, 4, 5, 6, 7
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardedPort:
-    """A port of the tracker's for the agents of one board, whose own ports are reached from here at other ones.
+    """A port of the tracker for one board's agents, whose own ports are forwarded to other ports here.
 
     Attributes:
         listener: where they register.
-        place: from an agent's port on the board to the one here that leads to it; raises where there is none.
+        place: maps an agent's port on the board to the port here that leads to it; raises if there is none.
     """
 
     listener: socket.socket
@@ -52,7 +52,7 @@ class ForwardedPort:
 @dataclass(eq=False)
 class _Peer:
     """One connection: a server that offers itself, or a client that asks for one. `seal` is there once nonces are exchanged, and
-    `proven` is true once it has sent a message that only who knows the secret can send.
+    `proven` is true once it has sent a message that requires the secret.
     """
 
     sock: socket.socket
@@ -93,13 +93,13 @@ class Tracker:
         self._listener = socket.create_server((host, 0), backlog=64)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        self._peers: dict[_Peer, None] = {}  # in the order they came
+        self._peers: dict[_Peer, None] = {}  # in order of arrival
         self._offers: dict[str, deque[_Offer]] = defaultdict(deque)
         self._requests: dict[str, deque[_Peer]] = defaultdict(deque)
         selector.register(self._listener, selectors.EVENT_READ, None)
 
     def open_gate(self, place: Callable[[int], int]) -> ForwardedPort:
-        """Another port to register at, see `ForwardedPort`."""
+        """Open another port for registrations, see `ForwardedPort`."""
         gate = ForwardedPort(socket.create_server(("127.0.0.1", 0), backlog=64), place)
         gate.listener.setblocking(False)
         self._selector.register(gate.listener, selectors.EVENT_READ, gate)
@@ -113,7 +113,7 @@ class Tracker:
             self._receive(data)
 
     def servers(self, gate: ForwardedPort | None = None) -> int:
-        """How many agents are connected; through one gate, where it is named."""
+        """Number of connected agents; only those of one gate, if given."""
         return sum(1 for peer in list(self._peers) if gate in (None, peer.gate) and str(peer.info.get("key", "")).startswith("server:"))
 
     def _accept(self, gate: ForwardedPort | None) -> None:

@@ -1,4 +1,4 @@
-"""Opens a connection to a board, whichever way leads to it."""
+"""Opens a connection to a board, by SSH or adb."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def connect(address: SshAddress | AdbAddress, timeout_s: float = CONNECT_TIMEOUT
 
 
 def described(address: SshAddress | AdbAddress) -> str:
-    """The address for people."""
+    """The address in readable form."""
     if isinstance(address, SshAddress):
         return address.destination + (f":{address.port}" if address.port else "")
     return f"adb {address.serial}"

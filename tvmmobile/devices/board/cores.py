@@ -1,4 +1,4 @@
-"""On which of a board's cores our programs run: on the fastest kind, as far as its system lets this user's programs run there.
+"""Chooses the cores for our programs: the fastest kind, as far as the board's system allows this user's programs there.
 
 Android puts programs into cpusets by their importance, `background` and `restricted` among them, and Linux by cgroups and containers. A
 program cannot leave its cpuset: `sched_setaffinity` beyond it fails, or is cut down to it.
@@ -17,14 +17,14 @@ from tvmmobile.system.errors import DeviceUnavailable
 
 _ALLOWED = re.compile(r"^Cpus_allowed_list:[ \t]*([0-9,-]{1,200})$", re.MULTILINE)
 _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
-#: What a shell answers for a program that is not there.
+#: A shell's exit code for a missing program.
 _NOT_FOUND = 127
 
 
 def allowed_cores(remote: Remote, board: RegisteredBoard) -> tuple[frozenset[int], str]:
-    """The cores that our programs may run on, and their cpuset's name; all cores, and "", where the board does not tell.
+    """The cores that our programs may run on, and their cpuset's name; all cores and "" if the board does not tell.
 
-    `cat` reads its own files, and has been started as the agent will be.
+    `cat` reads its own entries in /proc; it is started in the same way as the agent.
     """
     status, cpuset = (f"{board.root.rstrip('/')}/proc/self/{name}" for name in ("status", "cpuset"))
     files = read_files(remote, [status, cpuset])
@@ -35,15 +35,15 @@ def allowed_cores(remote: Remote, board: RegisteredBoard) -> tuple[frozenset[int
 
 
 def _numbers(text: str) -> frozenset[int]:
-    """`0-3,6` as numbers; what is none is left out."""
+    """The numbers in `0-3,6`; other text is left out."""
     found = [match for part in text.split(",") if (match := _RANGE.fullmatch(part))]
     return frozenset(number for match in found for number in range(int(match[1]), min(int(match[2] or match[1]), 4095) + 1))
 
 
 def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
-    """What to put before the agent's command so that it runs on the board's fastest cores alone; nothing where all cores are alike.
+    """Words before the agent's command that confine it to the board's fastest cores; none if all cores are alike.
 
-    Nothing either where the board has no `taskset`, which `core_notes` says, or where an emulator's machine has too few cores.
+    None either if the board has no `taskset`, which `core_notes` reports, or if an emulator's host has too few cores.
 
     Raises:
         DeviceUnavailable: this user's programs may not run on any of the fastest cores.
@@ -60,7 +60,7 @@ def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
             f"{name} lets our programs run on {_cores(allowed)} only{where}; its fastest are {_cores(numbers)}.",
             "Turn its screen on and unlock it; on Linux, start the SSH server outside of a cpuset.",
         )
-    # A mask without 0x is hexadecimal for util-linux's taskset, and all that Android's takes.
+    # A mask without 0x is hexadecimal for util-linux's taskset, and the only form that Android's accepts.
     words = ["taskset", f"{sum(1 << number for number in usable):x}"]
     tried = remote.run([*words, "true"])
     if tried.status == 0:
@@ -74,7 +74,7 @@ def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
 
 
 def core_notes(remote: Remote, board: RegisteredBoard) -> list[str]:
-    """What to know of the cores that measurements will use, a sentence each."""
+    """Remarks on the cores that measurements will use, one sentence each."""
     numbers = fastest(board.facts.cores)
     usable = [number for number in numbers if number in allowed_cores(remote, board)[0]]
     notes = []

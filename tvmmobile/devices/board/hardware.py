@@ -21,7 +21,7 @@ from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.watch import watching
 from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Endpoint, Watch
 
-#: How long first contact may take, the agent's installation apart.
+#: Longest time for first contact, without the agent's installation.
 CONTACT_S = 30.0
 
 
@@ -38,12 +38,12 @@ class HardwareDevice:
 
     @property
     def profile(self) -> DeviceProfile:
-        """What the first board is; `kind` is `measured`, or `emulated` where the agent runs in an emulator."""
+        """The profile of the first board; `kind` is `measured`, or `emulated` if the agent runs in an emulator."""
         return profile_of(self.file.name, self.file.boards[0])
 
     @property
     def boards(self) -> int:
-        """How many there are; each measures one candidate at a time."""
+        """Number of boards; each measures one candidate at a time."""
         return len(self.file.boards)
 
     @contextlib.contextmanager
@@ -67,20 +67,20 @@ class HardwareDevice:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Watch | None]:
-        """A watch over all boards, by connections of its own."""
+        """A watch over all boards, with its own connections."""
         with watching(self.file.boards) as watch:
             yield watch
 
 
 def fastest_cores(board: RegisteredBoard) -> tuple[CoreDesign, int, float]:
-    """The board's fastest kind of core, how many it has of it, and their highest clock in Hz (0 where it is not known)."""
+    """The board's fastest kind of core, their number, and their highest clock in Hz (0 if unknown)."""
     numbers = fastest(board.facts.cores)
     best = board.facts.cores[numbers[0]]
     return part_of(best.implementer, best.part), len(numbers), best.max_hz
 
 
 def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:
-    """What the rest of the program needs to know of a registered board."""
+    """The device profile of a registered board."""
     part, count, clock_hz = fastest_cores(board)
     system = "gnu" if board.facts.api_level is None else "android"
     return DeviceProfile(

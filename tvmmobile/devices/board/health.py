@@ -1,4 +1,4 @@
-"""What may disturb a measurement: clocks, temperature, throttling, governor, load."""
+"""Conditions that may disturb a measurement: clocks, temperature, throttling, governor, load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ANDROID_STATUS = {1: "light", 2: "moderate", 3: "severe", 4: "critical", 5: "em
 _MOST_ZONES = 16
 #: Beyond this, boards are near the temperature at which they hold clocks down (80 °C on a Raspberry Pi).
 WARM_C = 70.0
-#: Other programs that want the processor.
+#: Load of other programs that counts as a disturbance.
 _BUSY_LOAD = 0.5
 #: A clock is held down when it is this much below the highest.
 CLOCK_SHARE = 0.98
@@ -48,7 +48,7 @@ class Health:
 
 
 def read_health(remote: Remote, board: RegisteredBoard) -> Health:
-    """How the board is now."""
+    """The board's current state."""
     root = board.root.rstrip("/")
     cpu = f"{root}/sys/devices/system/cpu"
     clocks, caps = (
@@ -84,7 +84,7 @@ def _throttled(remote: Remote, board: RegisteredBoard) -> tuple[str, ...]:
 
 
 def capped(health: Health, board: RegisteredBoard) -> str:
-    """How far the clock of the fastest cores is held down now, in words; "" where it is not, or the board does not tell."""
+    """How far the clock of the fastest cores is held down now, in words; "" if it is not, or if the board does not tell."""
     numbers = fastest(board.facts.cores)
     highest = board.facts.cores[numbers[0]].max_hz
     caps = [health.caps_hz[number] for number in numbers if number < len(health.caps_hz) and health.caps_hz[number]]
@@ -92,7 +92,7 @@ def capped(health: Health, board: RegisteredBoard) -> str:
 
 
 def disturbances(health: Health, board: RegisteredBoard) -> list[str]:
-    """What will disturb measurements, a sentence each with what helps."""
+    """Disturbances of measurements, one sentence each with a remedy."""
     found = []
     if health.throttled:
         found.append(f"Its clocks are held down: {', '.join(health.throttled)}. Cool it, and give it a power supply that is strong enough.")

@@ -12,9 +12,9 @@ from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.system.files import sha256_of
 
 Progress = Callable[[str], None]
-#: For some megabytes on a slow card.
+#: Time to copy some megabytes to a slow card.
 _REMOVE_TIMEOUT_S = 60.0
-#: What a shell answers for a file that it may not execute.
+#: A shell's exit code for a file that it may not execute.
 _NOT_EXECUTABLE = 126
 #: In every folder of ours on a board: nothing is removed that does not hold it.
 MARK = ".tvmmobile"
@@ -38,10 +38,10 @@ def home_directory(remote: Remote) -> str:
 
 
 def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progress = lambda _sentence: None) -> str:
-    """Make sure the agent is on the board as it is here; agents of other versions are removed. Returns its folder there.
+    """Make sure that this version of the agent is on the board; agents of other versions are removed. Returns its folder there.
 
     Raises:
-        DeviceUnavailable: the board cannot store it, or what it stored is not what was sent.
+        DeviceUnavailable: the board cannot store it, or stored something else.
     """
     folder = f"{directory}/{bundle.name}"
 
@@ -73,7 +73,7 @@ def check_runs(remote: Remote, folder: str, runner: Sequence[str] = ()) -> None:
 
 
 def remove_folder(remote: Remote, directory: str) -> None:
-    """Remove everything of ours from the board; raises `UserError` if the folder is not ours, or cannot be removed."""
+    """Remove all our files from the board; raises `UserError` if the folder is not ours, or cannot be removed."""
     script = '[ -e "$1" ] || exit 0; [ -f "$1/$2" ] || exit 9; rm -rf "$1"'
     done = remote.run(["sh", "-c", script, "sh", directory, MARK], timeout_s=_REMOVE_TIMEOUT_S)
     if done.status == 9:
@@ -94,37 +94,37 @@ def make_directory(remote: Remote, directory: str) -> None:
         )
 
 
-#: Hashing of some dozens of megabytes on a slow card.
+#: Time to hash some dozens of megabytes on a slow card.
 _HASH_TIMEOUT_S = 120.0
-#: Where the runtime is below the folder of the libraries.
+#: The runtime's folder below that of the libraries.
 RUNTIME_FOLDER = "runtime"
-#: What a program in C needs of it; `libdl` and `libpthread` are parts of newer C libraries.
+#: The parts that a C program needs; newer C libraries include `libdl` and `libpthread`.
 _FOR_C = (LOADER, "libc.so.6", "libdl.so.2", "libpthread.so.0")
 
 
 def runtime_files(bundle: Path, tvm: bool = True) -> dict[str, Path]:
-    """What a program needs, by its place in the folder: the loader and C library of our own programs and, if asked for, TVM's runtime."""
+    """Files that a program needs, by path in the folder: the loader and C library of our own programs and, if asked for, TVM's runtime."""
     names = sorted(path.name for path in bundle.iterdir() if path.name != AGENT) if tvm else _FOR_C
     return {f"{RUNTIME_FOLDER}/{name}": bundle / name for name in names}
 
 
 def program_words(folder: str) -> list[str]:
-    """What comes before a program's path, on the board, for it to find the runtime in `folder`."""
+    """Words before a program's path on the board, so that it finds the runtime in `folder`."""
     return [f"{folder}/{RUNTIME_FOLDER}/{LOADER}", "--library-path", f"{folder}/{RUNTIME_FOLDER}"]
 
 
 def push_files(
     remote: Remote, folder: str, files: Mapping[str, Path], option: str = "--to", prepare: Callable[[list[str]], object] | None = None
 ) -> list[str]:
-    """Make sure that `folder` on the board holds `files`, in this order; nothing in it is removed. Returns what had to be pushed.
+    """Make sure that `folder` on the board holds `files`, in this order; nothing in it is removed. Returns the files that had to be pushed.
 
     Args:
-        files: by their place in the folder, such as `net.so` or `runtime/libtvm_ffi.so`.
+        files: by path in the folder, such as `net.so` or `runtime/libtvm_ffi.so`.
         option: names another folder.
-        prepare: called with what will be pushed; makes the folders, which is all that is done without it.
+        prepare: called with the files to push; must make their folders, which are made here without it.
 
     Raises:
-        DeviceUnavailable: the board cannot store them, or what it stored is not what was sent.
+        DeviceUnavailable: the board cannot store them, or stored something else.
     """
     wanted = {name: sha256_of(path) for name, path in files.items()}
     stored = _hashes(remote, folder, list(files))

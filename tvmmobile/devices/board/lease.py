@@ -1,6 +1,6 @@
 """Who uses a board: a file on it with owner and expiry, so that two people's measurements do not disturb each other.
 
-Expiry is in seconds since the board was started, and holds for that start alone: its calendar may step, and after a reboot nobody has it.
+Expiry counts seconds since the board was booted, and is valid for that boot only: its calendar may step, and a reboot ends all leases.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tvmmobile.devices.board.remote import Remote
 
-#: How long a lease lasts after it was taken or renewed, and how often it is renewed.
+#: Duration of a lease after it was taken or renewed, and the interval of renewals.
 LEASE_S, RENEW_S = 60.0, 15.0
 #: A lease is written over in place: files in /tmp cannot be removed by others.
 _SIZE = 512
@@ -34,8 +34,8 @@ class Lease:
     Attributes:
         owner: `user@host`.
         run: tells runs of one owner apart.
-        boot: of which start of the board `until_s` speaks.
-        until_s: seconds since that start.
+        boot: the board's boot that `until_s` refers to.
+        until_s: seconds since that boot.
     """
 
     owner: str
@@ -44,7 +44,7 @@ class Lease:
     until_s: float
 
     def to_bytes(self) -> bytes:
-        """As it is stored."""
+        """The stored form."""
         text = json.dumps({"owner": self.owner, "run": self.run, "boot": self.boot, "until_s": round(self.until_s, 1)})
         return text.encode().ljust(_SIZE - 1) + b"\n"
 
@@ -75,7 +75,7 @@ class BoardLease:
             raise BoardBusy(f"{now_held.owner} took the board at the same moment")
 
     def release(self, remote: Remote) -> None:
-        """Give it back, if it is this run's."""
+        """Release it, if it is this run's."""
         held, boot, _ = self._state(remote)
         if held is not None and held.run == self.run:
             ended = Lease(self.owner, self.run, boot, 0.0)
@@ -83,7 +83,7 @@ class BoardLease:
             remote.run(["sh", "-c", _REMOVE, "sh", self.path])
 
     def _state(self, remote: Remote) -> tuple[Lease | None, str, float]:
-        """The lease that is there, the board's present start, and seconds since that."""
+        """The stored lease, the board's current boot, and seconds since then."""
         lines = remote.run(["sh", "-c", _STATE, "sh", self.path, self.root]).stdout.splitlines()
         boot, uptime_s = (lines[-2].strip(), float(lines[-1])) if len(lines) >= 2 and _UPTIME.fullmatch(lines[-1]) else ("", 0.0)
         try:

@@ -1,4 +1,4 @@
-"""Keeps a registered device's agents running: connects to each board, starts its agent, and does so again after an outage."""
+"""Keeps a registered device's agents running: connects to each board, starts its agent, and repeats this after an outage."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tvmmobile.devices.board.registered import RegisteredBoard, SshAddress
 from tvmmobile.devices.board.remote import LinkLost, Remote, RemoteProcess
 from tvmmobile.system.errors import DeviceUnavailable
 
-#: How long a board may be away before it is given up: one that is started anew takes about half a minute.
+#: Longest outage before a board is given up: a reboot takes about half a minute.
 RECONNECT_S = 90.0
-#: How long an agent may take to register once it is started.
+#: Longest time from an agent's start to its registration.
 REGISTER_S = 20.0
-#: How often a board is asked whether it still answers, and the pause between attempts to reach it.
+#: Interval of checks that a board still answers, and the pause between attempts to reach it.
 ALIVE_S, PAUSE_S = 3.0, 1.0
 #: An agent that ends this often within the window is broken, not killed.
 MOST_RESTARTS, RESTART_WINDOW_S = 20, 10.0
-#: For an agent to end by itself once its tracker has gone.
+#: Time for an agent to end by itself after its tracker has gone.
 STOP_S = 3.0
 #: The process id is the agent's, by `exec`; the agent itself reads the secret, which comes over standard input.
 _LAUNCH = 'mkdir -p "$1" && echo "$$" && shift && exec "$@"'
@@ -35,10 +35,10 @@ _LAUNCH = 'mkdir -p "$1" && echo "$$" && shift && exec "$@"'
 
 @dataclass(frozen=True)
 class AgentPlan:
-    """What runs on every board.
+    """What to run on every board.
 
     Attributes:
-        key: what agents register as.
+        key: agents register under it.
         bundle: the agent's folder on this machine.
         secret: the run's.
         owner, run: for the lease.
@@ -58,7 +58,7 @@ class BoardLink:
 
     Attributes:
         gate: where its agent registers.
-        problem: why the board was given up, sentence and remedy; `None` while it was not.
+        problem: why the board was given up, sentence and remedy; `None` if it was not.
     """
 
     def __init__(self, board: RegisteredBoard, plan: AgentPlan, tracker: Tracker) -> None:
@@ -77,7 +77,7 @@ class BoardLink:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """End the agent, give the board back and close the connection."""
+        """End the agent, release the board and close the connection."""
         self._stopping.set()
         self._thread.join(timeout_s)
 
@@ -94,7 +94,7 @@ class BoardLink:
         if port not in self._places:
             try:
                 self._places[port] = remote.forward(port)
-            except LinkLost as error:  # of this board alone; its link finds out too
+            except LinkLost as error:  # only this board is affected, and its link finds out too
                 raise ValueError(str(error)) from error
         return self._places[port]
 
@@ -112,7 +112,7 @@ class BoardLink:
             except (LinkLost, BoardBusy, DeviceUnavailable) as error:
                 if self._ready_lately:
                     away_since, self._ready_lately = time.monotonic(), False
-                # What fails at first contact, fails the next second too. Later it is most likely a board that is being started anew.
+                # What fails at first contact will fail again a second later. Later failures are most likely a reboot.
                 first = not self._ready_once and not isinstance(error, LinkLost)
                 if first or isinstance(error, BoardBusy) or time.monotonic() - away_since > RECONNECT_S:
                     self.problem = self._told(error)
@@ -128,7 +128,7 @@ class BoardLink:
         return f"{place} does not answer: {error}.", "Check its power and network; then run the same command again."
 
     def _use(self, remote: Remote) -> None:
-        """Take the board, run its agent until this link is stopped, and give it back."""
+        """Take the board, run its agent until this link is stopped, and release the board."""
         lease = BoardLease(lease_path(self.board), self.board.root, self.plan.owner, self.plan.run)
         lease.take(remote)
         try:
@@ -153,9 +153,9 @@ class BoardLink:
                 raise DeviceUnavailable(f"The agent on {described(self.board.address)} keeps exiting: {words or 'no output'}.")
 
     def _run_agent(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> str:
-        """Run one agent until it ends or this link is stopped; what it wrote to standard error."""
+        """Run one agent until it ends or this link is stopped; returns its standard error."""
         work = f"{self.board.directory}/work-{self.plan.run}"
-        # While this run has the board, folders of others are what outages have left.
+        # While this run has the board, other folders are leftovers of outages.
         remote.run(["sh", "-c", 'rm -rf "$1"/work-*', "sh", self.board.directory])
         options = ["--tracker", f"127.0.0.1:{tracker_port}", "--key", self.plan.key, "--work-dir", work]
         process = remote.start(["sh", "-c", _LAUNCH, "sh", work, *agent, *options])
@@ -185,7 +185,7 @@ class BoardLink:
             self._ready_once = self._ready_lately = True
 
     def _watch(self, remote: Remote, process: RemoteProcess, lease: BoardLease) -> None:
-        """Until the agent ends or this link is stopped."""
+        """Return once the agent ends or this link is stopped."""
         renewed = asked = time.monotonic()
         while not self._stopping.wait(0.1) and process.poll() is None:
             now = time.monotonic()
@@ -198,7 +198,7 @@ class BoardLink:
                 renewed = time.monotonic()
 
     def _end(self, remote: Remote, process: RemoteProcess, pid: str, work: str) -> None:
-        """End the agent with its session, and remove its folder, as far as the board still answers."""
+        """End the agent with its session and remove its folder, if the board still answers."""
         with contextlib.suppress(LinkLost):
             if pid.isdigit() and process.poll() is None:
                 remote.run(["kill", "-TERM", pid])

@@ -20,7 +20,7 @@ from tvmmobile.devices.agents.tracker import Tracker
 from tvmmobile.devices.board.link import STOP_S, AgentPlan, BoardLink
 from tvmmobile.devices.board.registered import RegisteredBoard
 
-#: For all links together to end their agents.
+#: Time for all links together to end their agents.
 _STOP_ALL_S = 2 * STOP_S
 
 

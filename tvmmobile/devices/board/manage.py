@@ -43,7 +43,7 @@ def add_device(
     agreed: Callable[[str, str], bool] = lambda _destination, _fingerprint: False,
     said: Said = lambda _sentence: None,
 ) -> tuple[RegisteredBoard, Path]:
-    """Look at a board, put the agent there, and keep its address.
+    """Probe a board, install the agent there, and store its address.
 
     Args:
         name: of the device, such as `pi4`.
@@ -86,7 +86,7 @@ def remove_device(name: str, keep_files: bool = False, said: Said = lambda _sent
 
     Args:
         keep_files: leave the agent on the boards, which then need not answer.
-        said: is told of each board.
+        said: called for each board.
 
     Raises:
         UserError: there is no such device.
@@ -110,7 +110,7 @@ def registered(name: str) -> DeviceFile:
 
 
 def _ssh_address(destination: str, port: int | None, fingerprint: str | None, agreed: Callable[[str, str], bool]) -> SshAddress:
-    """The address, once its host key is agreed to."""
+    """The address, once the user has accepted its host key."""
     key = host_key_of(destination, port, CONNECT_TIMEOUT_S)
     if fingerprint is not None and fingerprint != key.fingerprint:
         raise DeviceUnavailable(
@@ -133,7 +133,7 @@ def _ssh_address(destination: str, port: int | None, fingerprint: str | None, ag
 def _board(
     address: SshAddress | AdbAddress, directory: str | None, runner: tuple[str, ...], root: str, clock_ghz: float | None, said: Said
 ) -> RegisteredBoard:
-    """Look at the board and put the agent there."""
+    """Probe the board and install the agent there."""
     if directory is not None and not directory.startswith("/"):
         raise UserError(f"--directory {directory} is not absolute.", "Give a path that begins with a slash.")
     bundle = build_bundle(said)

@@ -1,4 +1,4 @@
-"""Arm's cores by their part numbers (`parts.toml`), and what the compiler and reports need to know of them."""
+"""Arm's cores by their part numbers (`parts.toml`), and their properties for compiler and reports."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def _design(cpu: str, mcpu: str = "", **caches: Any) -> CoreDesign:
 
 _FILE = Path(__file__).with_name("parts.toml")
 _PARTS = {int(part, 16): _design(**core) for part, core in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()}
-#: For cores this list does not have; every AArch64 core runs what is compiled for it.
+#: For cores that are not listed; every AArch64 core runs code compiled for it.
 _GENERIC = _design("AArch64 core", "generic")
 
 
 def part_of(implementer: int, part: int) -> CoreDesign:
-    """The core design with these MIDR fields; a generic one where it is not known."""
+    """The core design with these MIDR fields; a generic one if it is unknown."""
     return _PARTS.get(part, _GENERIC) if implementer == ARM else _GENERIC
 
 
 def fastest(cores: Sequence[LinuxCore]) -> list[int]:
-    """The numbers of the cores of the fastest kind, in order; the others are slower ones."""
+    """The numbers of the cores of the fastest kind, in order; the others are slower."""
 
     def speed(core: LinuxCore) -> tuple[float, float, int]:
         return part_of(core.implementer, core.part).machine.fma_lanes_per_cycle * core.max_hz, core.max_hz, core.part

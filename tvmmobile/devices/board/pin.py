@@ -1,4 +1,4 @@
-"""Holds a board's clocks at their highest while it is measured, and puts the governors back whatever happens."""
+"""Holds a board's clocks at their highest while it is measured, and restores the governors whatever happens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable
 
-#: For sudo to refuse.
+#: Time for sudo to refuse.
 _PIN_S = 10.0
 #: Runs on the board for as long as its standard input is open, which ends with this process or the connection: then the governors are put
 #: back. Where the user may not write them, `sudo -n` is tried, which never asks for a password.

@@ -1,4 +1,4 @@
-"""Asks a board what it is: cores, clocks, caches, memory, system. Nothing but `sh` and `cat` is needed there."""
+"""Reads a board's description: cores, clocks, caches, memory, system. It needs only `sh` and `cat` there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tvmmobile.devices.board.registered import MOST_HZ, Facts, LinuxCore
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable
 
-#: Linux describes at most this many cores, caches and sensors of a board that we look at.
+#: Most cores, caches and sensors that we read from a board.
 _MOST_CORES, _MOST_CACHES, _MOST_ZONES = 16, 5, 16
 _CAT = 'for file in "$@"; do printf "\\n@@ %s\\n" "$file"; cat "$file" 2>/dev/null; done; exit 0'
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -29,11 +29,11 @@ def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
 
 
 def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
-    """What the board is.
+    """Read the board's description.
 
     Args:
         root: the tree whose `proc`, `sys` and `etc` describe it.
-        emulated: its programs run in an emulator: what its own programs say about the machine below is not about the board.
+        emulated: its programs run in an emulator, so what they report about the machine is not about the board.
 
     Raises:
         DeviceUnavailable: it is no 64-bit Arm board.
@@ -81,7 +81,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False) -> Facts:
 
 
 def _said(remote: Remote, words: Sequence[str]) -> str:
-    """What a program of the board prints; "" where it fails or is not there."""
+    """Output of a program on the board; "" if it fails or is missing."""
     done = remote.run(words)
     return done.stdout.strip() if done.status == 0 else ""
 

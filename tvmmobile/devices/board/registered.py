@@ -1,4 +1,4 @@
-"""Registered boards: one file a device name in the user's data folder, with where its boards are and what was found on them."""
+"""Registered boards: one file per device name in the user's data folder, with its boards' addresses and properties."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tvmmobile.system.errors import UserError, shown
 from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import place
 
-#: No clock is faster; a board that tells more does not tell.
+#: A higher clock is implausible and counts as unknown.
 MOST_HZ = 1e12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -97,7 +97,7 @@ class RegisteredBoard(_Strict):
 
     Attributes:
         directory: on the board, absolute, of the user's own; everything there is ours and removed with the board.
-        runner: words before the agent's command, such as an emulator's; timings of such a board are called emulated.
+        runner: words before the agent's command, such as an emulator's; such a board's timings are labelled emulated.
         root: the tree whose `proc` and `sys` describe the board.
     """
 

@@ -1,4 +1,4 @@
-"""What every way to a board can do (`Remote`), whether by SSH or adb: run programs, copy files, forward ports."""
+"""The interface of connections to a board (`Remote`), by SSH or adb: run programs, copy files, forward ports."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-#: For a command that answers at once.
+#: Time limit of a command that answers at once.
 RUN_TIMEOUT_S = 30.0
 
 
 class LinkLost(Exception):
-    """The connection to the board is gone, or did not answer in time; nothing is known about what ran there. The message says which.
+    """The connection to the board is gone, or did not answer in time; it is unknown what ran there. The message says which.
 
-    Whatever uses a `Remote` or a `RemoteProcess` may raise it, `poll`, `alive`, `stop` and `close` apart.
+    All methods of `Remote` and `RemoteProcess` may raise it, except `poll`, `alive`, `stop` and `close`.
     """
 
 
 @dataclass(frozen=True)
 class Completed:
-    """What a program on the board left.
+    """The result of a program on the board.
 
     Attributes:
         status: its exit status.
@@ -33,7 +33,7 @@ class Completed:
 
 
 class RemoteProcess(Protocol):
-    """A program that runs on the board. It ends, at the latest, when the connection does."""
+    """A running program on the board. It ends with the connection at the latest."""
 
     def read_line(self, timeout_s: float) -> str:
         """The next line of its standard output, without the newline; "" once that has ended."""
@@ -52,7 +52,7 @@ class RemoteProcess(Protocol):
 
 
 class Remote(Protocol):
-    """An open connection to a board. Words of commands are passed on as they are: no shell of the board reads them as anything else.
+    """An open connection to a board. Words of commands are passed on unchanged; no shell on the board interprets them.
 
     Usable from several threads.
     """

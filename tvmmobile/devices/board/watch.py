@@ -1,4 +1,4 @@
-"""Looks after a device's boards while they are measured: waits until they are cool, and says when a run is spoiled."""
+"""Monitors a device's boards during measurements: waits until they are cool, and reports when a run is spoiled."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import LinkLost, Remote
 from tvmmobile.system.errors import DeviceUnavailable
 
-#: How long a board gets to cool down, and how often it is looked at meanwhile.
+#: Longest time for a board to cool down, and the interval of checks.
 COOL_S, COOL_POLL_S = 300.0, 5.0
 #: How long a cool board gets to lift a cap on its clocks: a thermal one it lifts, a power-saving mode's it does not.
 CAP_S = 30.0
 
 
 class BoardWatch:
-    """Connections to all boards of a device, for their state alone; one that is lost is made again.
+    """Connections to all boards of a device, only for their state; a lost one is made again.
 
     Args:
-        reconnect_s: how long a board may be away.
+        reconnect_s: longest outage of a board.
     """
 
     def __init__(self, boards: Sequence[RegisteredBoard], reconnect_s: float = RECONNECT_S) -> None:
@@ -46,7 +46,7 @@ class BoardWatch:
             time.sleep(poll_s)
 
     def spoiled(self, before: Sequence[Health], after: Sequence[Health]) -> str:
-        """Why what was measured between two states does not count; "" where it does."""
+        """Why a measurement between two states does not count; "" if it does."""
         for board, then, now in zip(self._boards, before, after, strict=True):
             if then.boot != now.boot:
                 return "the board was started anew"
@@ -77,7 +77,7 @@ class BoardWatch:
                     remote.close()
                 if time.monotonic() > deadline:
                     place = described(board.address)
-                    reason = str(error).splitlines()[0]  # what to do about it may follow
+                    reason = str(error).splitlines()[0]  # a remedy may follow
                     remedy = "Finished measurements are kept; run it again."
                     raise DeviceUnavailable(f"{place} does not answer: {reason}", remedy) from error
             time.sleep(PAUSE_S)

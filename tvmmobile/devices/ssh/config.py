@@ -1,4 +1,4 @@
-"""Where an SSH destination leads: what the user gave, and OpenSSH's configuration files for the rest."""
+"""Resolves an SSH destination: the user's input, completed from OpenSSH's configuration files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tvmmobile.system.errors import DeviceUnavailable
 
 DEFAULT_PORT = 22
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
-#: In the order in which they are tried when the configuration names none.
+#: In the order in which they are tried if the configuration names none.
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _DEEPEST_INCLUDE = 16
-# Both end up in the words of a proxy's command, some of which is the shell's to read.
+# Both end up in a proxy's command, parts of which a shell interprets.
 _HOST = re.compile(r"[\w:%][\w.:%-]*")
 _USER = re.compile(r"[\w.][\w.@+-]*")
 
@@ -54,7 +54,7 @@ class Route:
 
     @property
     def where(self) -> str:
-        """For messages: the server, and the destination where that has another name."""
+        """For messages: the server, and the destination if it has a different name."""
         server = f"{self.host} port {self.port}"
         return server if self.destination.rpartition("@")[2] == self.host else f"{self.destination} ({server})"
 
@@ -66,10 +66,10 @@ class Route:
 
 
 def route_to(destination: str, port: int | None) -> Route:
-    """The route to `[user@]host`. User and port given here count more than `~/.ssh/config`, and that more than the system's file.
+    """The route to `[user@]host`. User and port given here take precedence over `~/.ssh/config`, and that over the system's file.
 
     Raises:
-        DeviceUnavailable: the destination is none, or a configuration file cannot be understood.
+        DeviceUnavailable: the destination is invalid, or a configuration file cannot be parsed.
     """
     user, _, name = destination.rpartition("@")
     if not _HOST.fullmatch(name) or (user and not _USER.fullmatch(user)) or (destination.startswith("@")):
@@ -145,7 +145,7 @@ def _words(text: str) -> list[str]:
 
 
 def _expanded(name: str) -> Path:
-    """A path with `~` replaced; as it is where it names a user that does not exist, or cannot be a path."""
+    """A path with `~` replaced; unchanged if it names an unknown user or cannot be a path."""
     try:
         return Path(name).expanduser()
     except (RuntimeError, ValueError):
@@ -153,7 +153,7 @@ def _expanded(name: str) -> Path:
 
 
 def _folder(path: Path) -> Path:
-    """What relative names of included files start from."""
+    """The folder for relative names of included files."""
     return SYSTEM_CONFIG.parent if path.is_relative_to(SYSTEM_CONFIG.parent) else Path.home() / ".ssh"
 
 
@@ -173,11 +173,11 @@ def _known_hosts(options: Mapping[str, str]) -> tuple[Path, ...]:
 def _proxy(options: Mapping[str, str], host: str, port: int) -> tuple[str, ...] | None:
     command = options.get("proxycommand")
     if command:
-        return ("/bin/sh", "-c", f"exec {command}")  # it is the shell's to read, as in OpenSSH
+        return ("/bin/sh", "-c", f"exec {command}")  # a shell interprets it, as in OpenSSH
     jumps = options.get("proxyjump")
     if not jumps or jumps.lower() == "none":
         return None
-    # As OpenSSH does it: its own client, which knows the jump hosts' keys and configuration, passes the bytes on.
+    # As in OpenSSH: its own client, which knows the jump hosts' keys and configuration, forwards the bytes.
     *earlier, last = (part.strip() for part in jumps.split(","))
     through = ["-J", ",".join(earlier)] if earlier else []
     uri = last if last.startswith("ssh://") else f"ssh://{last}"

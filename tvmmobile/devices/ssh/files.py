@@ -14,7 +14,7 @@ from tvmmobile.devices.ssh.process import execute, is_gone, lost, watched_sessio
 from tvmmobile.system.files import replacing
 from tvmmobile.system.interrupts import deferred
 
-#: Without a byte moved for so long, a transfer counts as stalled.
+#: A transfer that moves no byte for this long counts as stalled.
 STALL_S = 20.0
 # The size tells whether all of it came: a connection that breaks looks like the end of the file.
 _STORE = """LC_ALL=C; export LC_ALL
@@ -50,7 +50,7 @@ def _store_by_sftp(transport: Any, where: str, stream: BinaryIO, size: int, mode
     import paramiko
 
     part = f"{target}.part"
-    # A signal's exception amid a packet would have the server take the next one for its rest.
+    # If a signal's exception interrupted a packet, the server would take the next one for its rest.
     with deferred() as arrived, watched_session(transport, where, STALL_S) as (channel, watch):
 
         def moved(*_: int) -> None:
@@ -77,7 +77,7 @@ def _store_by_sftp(transport: Any, where: str, stream: BinaryIO, size: int, mode
                 raise lost(transport, where) from error
             if isinstance(error, OSError) and error.errno:
                 raise OSError(error.errno, f"{os.strerror(error.errno)} on {where}", target) from error
-            # SFTP has no number for a full disk and many others; the shell's programs say what is wrong.
+            # SFTP has no error number for a full disk and many other failures; the shell's programs name them.
             raise _NoSftp from error
 
 
@@ -89,10 +89,10 @@ def _store_by_shell(transport: Any, where: str, stream: BinaryIO, size: int, mod
 
 
 def _reason(stderr: bytes, where: str, path: str) -> OSError:
-    """What the programs wrote in the C locale, as an exception with its number."""
+    """The programs' message, in the C locale, as an exception with an error number."""
     said = stderr.decode(errors="replace").strip()
     numbers = [number for number in errno.errorcode if os.strerror(number) in said]
-    if "nonexistent" in said:  # dash's own words
+    if "nonexistent" in said:  # dash's wording
         numbers.append(errno.ENOENT)
     number = numbers[0] if numbers else errno.EIO
     lines = said.splitlines()

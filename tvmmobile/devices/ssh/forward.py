@@ -12,7 +12,7 @@ from typing import Any
 CONNECT_TIMEOUT_S = 20.0
 _POLL_S = 0.5
 _JOIN_S = 2.0
-#: What fits into one packet of a channel, less than which paramiko cuts everything to; a larger read would only be copied once more.
+#: Fits into one packet of a channel; paramiko would split and copy larger reads.
 PACKET_BYTES = (1 << 15) - 64
 
 
@@ -54,7 +54,7 @@ class Forwards:
             self._closed = True
             sockets, threads = list(self._sockets), list(self._threads)
         for sock in sockets:
-            _shut(sock, socket.SHUT_RDWR)  # wakes a thread that waits for it, which closes it
+            _shut(sock, socket.SHUT_RDWR)  # wakes the thread that waits for it, which closes it
         for thread in threads:
             thread.join(_JOIN_S)
 
@@ -95,7 +95,7 @@ class Forwards:
     def _connect_there(self, sock: socket.socket, origin: tuple[str, int], port: int) -> None:
         try:
             channel = self._transport.open_channel("direct-tcpip", ("127.0.0.1", port), origin, timeout=CONNECT_TIMEOUT_S)
-        except Exception:  # nobody listens there, or the connection is gone: paramiko raises whatever ended its thread
+        except Exception:  # nobody listens there, or the connection is gone: paramiko raises the error that ended its thread
             return
         self._carry(sock, channel)
 
@@ -122,7 +122,7 @@ class Forwards:
             sock.close()
 
     def _carry(self, sock: socket.socket, channel: Any) -> None:
-        """Both ways until both have ended; each end is passed on by itself."""
+        """Forward both ways until both have ended; each end is passed on separately."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         outward = threading.Thread(target=_to_channel, args=(sock, channel), name="ssh-outward", daemon=True)
         outward.start()
@@ -136,7 +136,7 @@ def _to_channel(sock: socket.socket, channel: Any) -> None:
         while chunk := sock.recv(PACKET_BYTES):
             send_all(channel, chunk)
         channel.shutdown_write()
-    except Exception:  # one side is gone, which paramiko says in many ways: the other side must learn of it
+    except Exception:  # one side is gone, for which paramiko raises many kinds of errors; the other side must learn of it
         close_channel(channel)
         _shut(sock, socket.SHUT_RD)
 
@@ -152,7 +152,7 @@ def _to_socket(channel: Any, sock: socket.socket) -> None:
 
 
 def send_all(channel: Any, content: bytes) -> None:
-    """Send all of it, or raise `OSError` or what paramiko raises; its own loops for ever on a channel that was shut."""
+    """Send all of it, or raise `OSError` or an error of paramiko's; paramiko's own function loops for ever on a channel that was shut."""
     while content:
         sent = channel.send(content)
         if sent == 0:
@@ -161,7 +161,7 @@ def send_all(channel: Any, content: bytes) -> None:
 
 
 def close_channel(channel: Any) -> None:
-    """Close it, whatever became of its transport."""
+    """Close it, whatever the state of its transport."""
     with contextlib.suppress(Exception):
         channel.close()
 

@@ -1,4 +1,4 @@
-"""Host keys: how they are written, and what OpenSSH's known_hosts files say about one."""
+"""Host keys: their text form, and their status in OpenSSH's known_hosts files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class HostKey:
 
 
 def host_key_of(destination: str, port: int | None = None, timeout_s: float = 10.0) -> HostKey:
-    """The key a server presents, of the type that known_hosts has if it has one. Nobody logs in for that.
+    """The key that a server presents, of the type in known_hosts if listed there. This needs no login.
 
     Destination and port are as in `SshAddress`; `timeout_s` is for all of it, from looking up the name.
 
@@ -55,7 +55,7 @@ def host_key_of(destination: str, port: int | None = None, timeout_s: float = 10
 
 
 def fingerprint_of(text: str) -> str:
-    """`SHA256:…` of a key written `<type> <base64>`; "no key" if it is none."""
+    """`SHA256:…` of a key written `<type> <base64>`; "no key" for other text."""
     try:
         blob = base64.b64decode(text.split()[1], validate=True)
     except (IndexError, ValueError):
@@ -88,7 +88,7 @@ def _entries(route: Route) -> Iterator[tuple[str, bool]]:
 def _entries_in(path: Path, name: str) -> Iterator[tuple[str, bool]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except (OSError, ValueError):  # not there, or no name of a file
+    except (OSError, ValueError):  # missing, or not a file's name
         return
     for line in lines:
         words = line.split()

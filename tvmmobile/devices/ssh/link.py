@@ -1,4 +1,4 @@
-"""A negotiated SSH connection that nobody has logged in on yet: name, TCP or proxy, key exchange, all within one deadline."""
+"""A negotiated SSH connection before login: name, TCP or proxy, key exchange, all within one deadline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import IO, Any
 from tvmmobile.devices.ssh.config import Route
 from tvmmobile.system.errors import DeviceUnavailable
 
-#: How long written data may stay unacknowledged before the connection counts as lost. Without it, Linux waits a quarter of an hour.
+#: Unacknowledged data for this long means that the connection is lost. Without it, Linux waits a quarter of an hour.
 UNACKNOWLEDGED_S = 15
 KEEPALIVE_S = 5
 _JOIN_S = 3.0
@@ -89,7 +89,7 @@ def open_link(route: Route, deadline: float, key_types: Sequence[str]) -> Link:
             transport.set_keepalive(KEEPALIVE_S)
             return Link(transport, proxy, f"{key.get_name()} {key.get_base64()}")
     except (paramiko.SSHException, EOFError, OSError):
-        pass  # it ended between the two; said below
+        pass  # it ended between the two; reported below
     except BaseException:
         _end(transport, proxy)
         raise
@@ -140,7 +140,7 @@ def _over_tcp(route: Route, deadline: float) -> socket.socket:
 
 
 def _addresses(route: Route, deadline: float) -> list[Any]:
-    # In a thread, because looking up a name takes as long as it likes.
+    # In a thread, because looking up a name has no time limit.
     answer: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 
     def resolve() -> None:
@@ -189,13 +189,13 @@ def _through_proxy(route: Route) -> tuple[socket.socket, Proxy]:
 
 
 def _end(transport: Any, proxy: Proxy | None) -> None:
-    with contextlib.suppress(Exception):  # whatever state a half-open transport is in
+    with contextlib.suppress(Exception):  # a half-open transport may be in any state
         transport.close()
     if transport.is_alive():
         transport.join(_JOIN_S)
     with contextlib.suppress(OSError):
         transport.sock.close()
-    transport.packetizer.complete_handshake()  # cancels the timer that watches over it, a thread that would hold up the end of the process
+    transport.packetizer.complete_handshake()  # cancels its watchdog timer, a thread that would delay the end of the process
     if proxy is not None:
         proxy.close()
 

@@ -1,4 +1,4 @@
-"""Logging in on an SSH connection with the keys of the agent and of `~/.ssh`, never with a password."""
+"""Login over an SSH connection with the keys of the ssh agent and of `~/.ssh`, never with a password."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_CONNECTIONS = 3
 
 @dataclass
 class _Tried:
-    """What was tried, for the message."""
+    """The keys that were tried, for the message."""
 
     files: list[str] = field(default_factory=list)
     agent_keys: int = 0
@@ -75,7 +75,7 @@ def _authenticate(route: Route, transport: Any, candidates: Iterator[_Candidate]
     if first:
         try:
             _limit(route, transport, deadline)
-            transport.auth_none(route.user)  # some boards' images let root in without anything
+            transport.auth_none(route.user)  # some boards' images let root in without authentication
         except paramiko.BadAuthenticationType as error:
             _check_methods(route, error.allowed_types)
         except (paramiko.SSHException, EOFError, OSError):
@@ -148,7 +148,7 @@ def _agent_keys(route: Route) -> Iterator[list[Any]]:
     try:
         agent = paramiko.Agent()
     except (paramiko.SSHException, OSError):
-        yield []  # an agent that answers nonsense is as good as none
+        yield []  # an agent with invalid answers counts as absent
         return
     try:
         yield list(agent.get_keys())
@@ -157,7 +157,7 @@ def _agent_keys(route: Route) -> Iterator[list[Any]]:
 
 
 def _candidates(route: Route, agent_keys: list[Any], tried: _Tried) -> Iterator[_Candidate]:
-    """The keys in OpenSSH's order: of the agent those that are configured, then its others, then the files; none twice."""
+    """The keys in OpenSSH's order: the agent's configured ones, then its others, then the files; each once."""
     configured = [blob for path in route.key_files if (blob := _public_blob(path))]
     held = {key.asbytes(): key for key in agent_keys}
     ordered = [held[blob] for blob in configured if blob in held]

@@ -1,4 +1,4 @@
-"""Programs that run over an SSH connection, to their end or along with it."""
+"""Programs over an SSH connection: run to their end, or left running until the connection ends."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SETTLE_S = 0.2
 
 @dataclass(frozen=True)
 class Ended:
-    """What a program left besides its output: exit status and standard error."""
+    """The result of a program besides its output: exit status and standard error."""
 
     status: int
     stderr: bytes
 
 
 class IdleWatch:
-    """Closes a channel when nothing happened for a while: much of what paramiko waits for has no limit of its own.
+    """Closes a channel after a while without activity: many of paramiko's waits have no limit.
 
     Args:
         idle_s: how long; counted again from each call of `again`.
@@ -46,7 +46,7 @@ class IdleWatch:
         self._thread.start()
 
     def again(self) -> None:
-        """Something happened."""
+        """Note activity."""
         self._until = time.monotonic() + self._idle_s
 
     def cancel(self) -> None:
@@ -93,7 +93,7 @@ def execute(
     Args:
         where: for messages.
         stdin: what it reads.
-        take: called with what it writes to standard output, piece by piece.
+        take: called with its standard output, piece by piece.
         idle: whether `timeout_s` counts from the last piece moved either way, not from the start.
 
     Raises:
@@ -127,7 +127,7 @@ def execute(
             raise lost(transport, where) from error
         finally:
             if not channel.status_event.is_set():
-                close_channel(channel)  # or its threads would wait on
+                close_channel(channel)  # otherwise its threads would keep waiting
             for thread in threads:
                 thread.join(_JOIN_S)
         if problems:
@@ -187,8 +187,8 @@ class SshProcess:
             try:
                 sent = self._channel.send(content)
             except TimeoutError:
-                sent = -1  # the reader's limit, which paramiko applies to both
-            except Exception as error:  # paramiko raises whatever ended its thread
+                sent = -1  # the reader's time limit, which paramiko applies to both directions
+            except Exception as error:  # paramiko raises the error that ended its thread
                 raise self._ended() from error
             if sent == 0:
                 raise self._ended()
@@ -243,14 +243,14 @@ class SshProcess:
 
 
 def is_gone(transport: Any) -> bool:
-    """Whether the connection has ended; waits a moment for one that is about to: paramiko closes the channels first."""
+    """Whether the connection has ended; waits a moment in case it is about to, because paramiko closes the channels first."""
     if transport.is_active():
         transport.join(_SETTLE_S)
     return not transport.is_alive() or not transport.is_active()
 
 
 def lost(transport: Any, where: str) -> LinkLost:
-    """For what failed on a connection."""
+    """The error for a failure on a connection."""
     if is_gone(transport):
         return LinkLost(f"the connection to {where} was lost")
     return LinkLost(f"{where} did not answer, or refuses to run programs")
@@ -278,7 +278,7 @@ def _feed(channel: Any, stdin: BinaryIO, moved: Callable[[], object], problems: 
             chunk = stdin.read(PACKET_BYTES)
         except OSError as error:
             problems.append(error)
-            close_channel(channel)  # rather than an end that looks like the content's
+            close_channel(channel)  # not an end that looks like the end of the content
             return
         try:
             if not chunk:

@@ -114,13 +114,13 @@ class SshRemote:
         if not self._transport.is_active():
             return False
         with self._lock:
-            # A question still open is not asked again: its answer, when it comes, is as good.
+            # A pending question is not asked again: its answer will do.
             if self._probe is None or self._probe.done():
                 self._probe = self._ask(lambda: self._transport.global_request("keepalive@openssh.com"))
             probe = self._probe
         try:
             probe.result(ALIVE_TIMEOUT_S)
-        except Exception:  # no answer in time, or the end of the connection, which paramiko says in many ways
+        except Exception:  # no answer in time, or the end of the connection, for which paramiko raises many kinds of errors
             return False
         return bool(self._transport.is_active())
 
@@ -144,7 +144,7 @@ class SshRemote:
             with self._asking:
                 try:
                     answer.set_result(question())
-                except Exception as error:  # whatever it is, it belongs to who asked
+                except Exception as error:  # any error is raised in the asking thread
                     answer.set_exception(error)
 
         thread = threading.Thread(target=work, name="ssh-ask", daemon=True)

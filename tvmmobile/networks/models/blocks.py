@@ -1,4 +1,4 @@
-"""The parts that networks are described with: leaves such as a convolution, and ways to join them. No framework is needed.
+"""The parts that networks are described with: leaves such as a convolution, and ways to join them. Needs no framework.
 
 A description is a tree. From it come the table of layers (`layers_of`), which costs are counted from, and the PyTorch module
 (`network.Network`), so that the two cannot differ. Every leaf has the path that its module has in the published PyTorch network, so that
@@ -199,14 +199,14 @@ class Concat:
 
 @dataclass(frozen=True)
 class Gate:
-    """The input times what `branch` makes of it: a factor for each channel (squeeze-and-excite, arXiv 1709.01507)."""
+    """The input times the output of `branch`, a factor for each channel (squeeze-and-excite, arXiv 1709.01507)."""
 
     branch: Part
 
 
 @dataclass(frozen=True)
 class KeepHalf:
-    """The first `half` channels as they are, then what `branch` makes of the other `half` (ShuffleNet v2, arXiv 1807.11164)."""
+    """The first `half` channels unchanged, then the output of `branch` for the other `half` (ShuffleNet v2, arXiv 1807.11164)."""
 
     half: int
     branch: Part

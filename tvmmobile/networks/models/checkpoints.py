@@ -66,7 +66,7 @@ def load_checkpoint(module: torch.nn.Module, body: Part, path: Path, spare: Sequ
 
 
 def load_own_checkpoint(module: torch.nn.Module, path: Path) -> str:
-    """Put the state dict saved in `path` into a module of the user's own, whose names it has; see `load_checkpoint`."""
+    """Load the state dict in `path`, with the module's own names, into a user's module; see `load_checkpoint`."""
     state, expected = _read_state_dict(path), _expected(module)
     remedy = "It must be the state dict of the very module that the factory returns."
     _check_names(path, expected.keys(), {name for name in state if not _is_count(name)}, remedy)
@@ -81,7 +81,7 @@ def _expected(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _is_count(name: str) -> bool:
-    """Batches that a batch norm has seen: without meaning in eval mode, and older files lack it."""
+    """Whether it counts a batch norm's batches: unused in eval mode, and missing in older files."""
     return name.endswith("num_batches_tracked")
 
 
@@ -120,14 +120,14 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
 
 
 def _check_names(path: Path, wanted: Collection[str], given: Collection[str], remedy: str) -> None:
-    """Raises `UserError` naming what is missing, or what there is besides."""
+    """Raises `UserError` naming missing or unknown tensors."""
     for verb, names in (("lacks", sorted(set(wanted) - set(given))), ("has unknown", sorted(set(given) - set(wanted)))):
         if names:
             raise UserError(f"checkpoint {path} {verb} {some_of(names)}.", remedy)
 
 
 def _check_tensor(path: Path, name: str, value: Any, wanted: torch.Tensor, remedy: str) -> None:
-    """Raises `UserError` unless `value` can take the place of `wanted`."""
+    """Raises `UserError` unless `value` can replace `wanted`."""
     import torch
 
     if not isinstance(value, torch.Tensor) or (wanted.is_floating_point() and not value.is_floating_point()):

@@ -28,7 +28,7 @@ class LayerCost:
         layer: the layer.
         macs: multiply-adds; bias, batch norm and activation are not counted.
         weights: the kernel's weights alone, as in the paper's table 2.
-        parameters: everything that training changes: weights, bias, and batch norm's γ and β.
+        parameters: all trainable values: weights, bias, and batch norm's γ and β.
     """
 
     layer: Layer
@@ -68,7 +68,7 @@ class ModelCost:
 
     @property
     def parameters(self) -> int:
-        """Everything that training changes."""
+        """All trainable values."""
         return sum(cost.parameters for cost in self.layers)
 
     def by_type(self) -> tuple[TypeCost, ...]:

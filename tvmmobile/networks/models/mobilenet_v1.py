@@ -1,4 +1,4 @@
-"""MobileNet v1 as a table of blocks (arXiv 1704.04861, table 1), and the two networks that the paper sets against it.
+"""MobileNet v1 as a table of blocks (arXiv 1704.04861, table 1), and the two networks that the paper compares it with.
 
 Two choices where published code differs:
 - channels are `max(int(c · α), 8)`, as in tensorflow/models `research/slim/nets/mobilenet_v1.py` (`min_depth=8`); they are not rounded

@@ -17,13 +17,13 @@ _FILE = tomllib.loads(Path(__file__).with_name("published.toml").read_text(encod
 PAPER = "arXiv 1704.04861"
 #: Networks retrained by the TensorFlow authors.
 SLIM = "tensorflow/models research/slim/nets/mobilenet_v1.md"
-#: Every accuracy here is ImageNet's: a classifier for other classes has none of them.
+#: All accuracies here are for ImageNet's classes; they do not apply to classifiers for others.
 IMAGENET_CLASSES = 1000
-#: What to know of a source where its figures stand.
+#: Notes on a source, shown with its figures.
 REMARKS: Mapping[str, str] = {source["name"]: source["remark"] for source in _FILE["sources"] if "remark" in source}
-#: Where a count differs from what is printed, and why.
+#: Why a count differs from the published figure.
 NOTES: Mapping[str, str] = _FILE["notes"]
-#: The networks that stand beside each other in one table.
+#: The networks compared in one table.
 COMPARED = tuple(ModelSpec(*row) for row in _FILE["compared"])
 
 

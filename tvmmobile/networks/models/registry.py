@@ -34,7 +34,7 @@ class Family:
     Attributes:
         name: as in `ModelSpec.name`.
         body: the description of a variant; needs no framework.
-        spare: beginnings of names in published checkpoints that the network has no use for, such as heads for training alone.
+        spare: prefixes of names in published checkpoints that the network does not use, such as training heads.
     """
 
     name: str
@@ -121,13 +121,13 @@ def build_torch_model(spec: ModelSpec, checkpoint: Path | None = None, seed: int
     from tvmmobile.networks.models.weights import PROBE_SIDE, seed_weights
 
     network = family(spec.name)
-    with torch.random.fork_rng(devices=[]):  # PyTorch's constructors draw weights of their own
+    with torch.random.fork_rng(devices=[]):  # PyTorch's constructors draw random weights
         module = network.module(spec)
     if checkpoint:
         source = load_checkpoint(module, network.body(spec), checkpoint, network.spare)
     else:
         layers = network.layers(spec)
-        # The classifier keeps its weights: logits of any spread do.
+        # The classifier keeps its weights: the spread of logits does not matter.
         scaled = [layer.name for layer in layers[:-1] if not layer.norm]
         least, most = TRAITS[spec.name].sides
         source = seed_weights(module, seed, scaled, least if least == most else PROBE_SIDE)

@@ -1,4 +1,4 @@
-"""What a depthwise separable convolution saves, for any layer (arXiv 1704.04861, section 3)."""
+"""The savings of a depthwise separable convolution, for any layer (arXiv 1704.04861, section 3)."""
 
 from __future__ import annotations
 

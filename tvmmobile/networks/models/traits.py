@@ -1,4 +1,4 @@
-"""Which variants each family has: width multipliers, input sides and activations, and those a run takes unless told."""
+"""The variants of each family: width multipliers, input sides and activations, and the defaults of a run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Traits:
     """The variants of one family.
 
     Attributes:
-        grid: (α, side) of the variants that a run takes unless told.
+        grid: (α, side) of a run's default variants.
         most_alpha: any α in (0, `most_alpha`] is a variant; `None`: only those in `alphas`.
-        alphas: the width multipliers where there are only some.
+        alphas: the width multipliers, if only some are possible.
         sides: least and greatest input side, in pixels.
         native_side: the side the network was designed for.
         activations: what may stand behind the convolutions, the family's own first.
@@ -54,7 +54,7 @@ _V1_ACTIVATIONS = ("relu6", "relu")
 #: (α, side) that v2's authors trained (tensorflow/models `research/slim/nets/mobilenet/README.md`).
 _V2_GRID = ((1.4, 224), (1.0, 224), (1.0, 192), (1.0, 160), (1.0, 128), (0.75, 224), (0.5, 224), (0.35, 224))
 _V3 = Traits(((1.0, 224), (0.75, 224)), most_alpha=1.5, activations=("hardswish",))
-#: Its fully connected layers take the features of a 224 image, and no others.
+#: Its fully connected layers fit only the features of a 224 image.
 _FIXED_SIDE = Traits(sides=(224, 224))
 
 TRAITS = {
@@ -75,5 +75,5 @@ TRAITS = {
     "vgg16": _FIXED_SIDE,
     "alexnet": _FIXED_SIDE,
 }
-#: Of names that no family has, as in the files of a later version; networks from files are `own.OwnSpec`s.
+#: For unknown families, as in files of a later version; networks from files are `own.OwnSpec`s.
 UNKNOWN = Traits(most_alpha=float("inf"), activations=("relu6", "relu", "hardswish"))

@@ -15,7 +15,7 @@ PROBE_SIDE = 96
 _PROBE_IMAGES = 4
 #: Ranges of the generated batch norms' γ and β: with them a few percent of the activations reach ReLU6's upper bound.
 _GAMMA, _BETA = (1.4, 3.0), (-0.25, 2.0)
-#: Weights are rounded by so many at a time: a fully connected layer of 10⁸ needs gigabytes otherwise.
+#: Weights rounded at a time: a fully connected layer of 10⁸ would need gigabytes otherwise.
 _AT_ONCE = 2**24
 
 _Uniform = Callable[[tuple[int, ...], float, float], "torch.Tensor"]
@@ -93,8 +93,8 @@ def _settling(uniform: _Uniform) -> Callable[[Any, tuple[torch.Tensor]], None]:
 def _scaling(uniform: _Uniform) -> Callable[[Any, tuple[torch.Tensor], torch.Tensor], torch.Tensor]:
     """Scales a layer's weights after its output, and makes that output what the scaled layer computes.
 
-    Where an image has many pixels and the layer a bias, channel by channel, to what a batch norm would have made of them. Else as a
-    whole, to unit variance: what differs between a few images is too little to be scaled up.
+    If images have many pixels and the layer a bias, each channel is scaled as a batch norm would do. Otherwise the layer is scaled as a
+    whole to unit variance: differences between a few images are too small to be scaled up.
     """
 
     def scale(part: Any, _inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
@@ -124,7 +124,7 @@ def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def single_thread() -> Iterator[None]:
     """PyTorch on one thread: results do not depend on their number.
 
-    It is also the quicker way on a busy machine, where OpenMP's threads spin for each other (16 s instead of 0.05 was seen).
+    It is also faster on a busy machine, where OpenMP's threads spin for each other (16 s instead of 0.05 s was seen).
     """
     import torch
 

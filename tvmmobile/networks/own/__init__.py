@@ -1,1 +1,1 @@
-"""Networks of the user's own: from a file that `--model` names to a Relax module, and to what its library is compared with."""
+"""The user's own networks: from the file that `--model` names to a Relax module and the reference for its library."""

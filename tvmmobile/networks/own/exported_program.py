@@ -1,4 +1,4 @@
-"""Networks that `torch.export` exported: from a `.pt2`, or from a module of the user's."""
+"""Networks exported by `torch.export`: from a `.pt2`, or from a user's module."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_exported_program(file: OwnFile, side: int | None) -> Imported:
     try:
         with quiet():
             program = load_pt2(io.BytesIO(content)).exported_programs["model"]
-    except Exception as error:  # whatever its readers meet in a file that another version wrote, or nobody
+    except Exception as error:  # its readers raise errors of any kind for files of other versions or damaged ones
         raise UserError(f"{file} cannot be read by PyTorch {torch.__version__}: {first_line(error)}", _FIX) from error
     compute = by_torch(program.module(check_guards=False))
     return imported_program(file, contents, program, compute, side, f"{file.label} sha256 {contents}", _FIX)
@@ -52,13 +52,13 @@ def imported_program(
 
     Args:
         contents: SHA-256 of the file.
-        compute: what PyTorch makes of an input.
-        side: what is asked for, if anything.
+        compute: runs the network in PyTorch on an input.
+        side: the requested input side, if any.
         weights: where they came from.
         fix: how to make such a program with static shapes.
 
     Raises:
-        UserError: it is none that can be compiled.
+        UserError: it cannot be compiled.
     """
     program = decomposed(program)
     changed = [*program.graph_signature.buffers_to_mutate.values()]
@@ -83,7 +83,7 @@ def _outputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
 
 
 def _tensor(name: str, value: Any) -> Tensor:
-    """What a value of the graph is like; a value that is not a tensor, such as a number, has no shape."""
+    """Name, shape and type of a value of the graph; a value that is not a tensor, such as a number, has no shape."""
     import torch
 
     if not isinstance(value, torch.Tensor):

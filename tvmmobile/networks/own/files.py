@@ -13,16 +13,16 @@ from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.system.errors import UserError
 
-#: Of files that hold a whole network.
+#: Suffixes of files that hold a whole network.
 SUFFIXES = (".pt2", ".onnx")
-#: What `--model` takes for a network of the user's own.
+#: The forms of `--model` for a user's own network.
 FORMS = "path.py:factory, file.pt2 or file.onnx"
 _PYTHON = re.compile(r"(?P<path>.+\.py)(:(?P<factory>.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class OwnFile:
-    """The file of a network of the user's own.
+    """The file of a user's own network.
 
     Attributes:
         path: as it was given.
@@ -42,19 +42,19 @@ class OwnFile:
 
     @property
     def name(self) -> str:
-        """What the network is called: as the factory, else as the file; `own_` before it where a built-in network has that name."""
+        """The network's name: the factory's or else the file's, with `own_` in front if a built-in network has that name."""
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", self.factory or self.path.stem).strip("._-") or "network"
         return f"own_{name}" if name in TRAITS else name
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a network takes or returns.
+    """An input or output of a network.
 
     Attributes:
         name: as the file has it.
-        shape: a dimension that is not a number is what the file calls it, "" where it does not say; `None` for an unknown rank.
-        dtype: in NumPy's words.
+        shape: a dimension that is not a number has its name in the file, or ""; `None` for an unknown rank.
+        dtype: NumPy's name of it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Tensor:
 
 
 def own_file(model: str) -> OwnFile | None:
-    """The file that `--model` names, `None` for what can only be a built-in network; raises `UserError` for files of other kinds."""
+    """The file that `--model` names; `None` for a built-in network's name; raises `UserError` for files of other kinds."""
     path = Path(model)
     if match := _PYTHON.fullmatch(model):
         if not (match["factory"] or "").isidentifier():
@@ -91,7 +91,7 @@ def spec_of(file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Seq
 
     Args:
         contents: SHA-256 in hexadecimal.
-        inputs, outputs: all that it takes and returns.
+        inputs, outputs: all of them.
         side: the input side that is asked for, if any.
         fix: how to make such a file with static shapes and a batch of 1.
 

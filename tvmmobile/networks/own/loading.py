@@ -1,4 +1,4 @@
-"""From what `--model` and its options say to networks ready for the compiler."""
+"""Loads the networks that `--model` and its options name, ready for the compiler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tvmmobile.system.interrupts import insisted
 
 
 def own_specs(file: OwnFile, sides: Sequence[int], checkpoint: Path | None, seed: int) -> list[ModelSpec]:
-    """The network's identity for each side, or for what the file says without one. It is loaded and imported here, to fail early.
+    """The network's identity for each side, or for the file's own side. It is loaded and imported here, to fail early.
 
     Raises:
         UserError: see `load_own`.
@@ -48,13 +48,13 @@ def _imported(file: OwnFile, side: int | None, checkpoint: Path | None, seed: in
 
 
 def files_of(file: OwnFile) -> list[Path]:
-    """The file, and those beside it that hold its weights; what a Python file imports or reads is not among them."""
+    """The file, and those beside it that hold its weights, but not what a Python file imports or reads."""
     beside = files_beside(file) if file.path.suffix.lower() == ".onnx" else []
     return [path for path in (file.path, *(file.path.parent / name for name in beside)) if path.is_file()]
 
 
 def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: int) -> Imported:
-    """The same network as before, in another process; raises `UserError` if it is another one now."""
+    """Load the same network again, in another process; raises `UserError` if it has changed."""
     imported = load_own(file, spec.resolution, checkpoint, seed)
     if imported.spec != spec:
         raise UserError(

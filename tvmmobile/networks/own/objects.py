@@ -24,7 +24,7 @@ _EXAMPLE = "Give one such as: tvmmobile.load(module, torch.zeros(1, 3, 224, 224)
 def write_object(network: Any, example: Any, name: str) -> OwnFile:
     """Export a module, or take a program that is exported, and write it as a `.pt2` that lasts as long as this process.
 
-    The same network gives the same file wherever it was defined: what the file says of lines in the source is left out.
+    The same network gives the same file wherever it was defined: references to source lines are left out.
 
     Args:
         network: a `torch.nn.Module`, which stays as it is, or a `torch.export.ExportedProgram`.
@@ -50,7 +50,7 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
     content = io.BytesIO()
     try:
         torch.export.save(program, content)
-    except Exception as error:  # whatever it meets in an argument that it has no words for
+    except Exception as error:  # it raises errors of any kind for unexpected arguments
         raise UserError(f"{name} cannot be saved: {first_line(error)}", "It must be what torch.export.save takes.") from error
     finally:
         for node, trace in before:

@@ -1,6 +1,6 @@
-"""Networks from an ONNX file, compared with what ONNX' own reference evaluator makes of them.
+"""Networks from an ONNX file, compared with ONNX's own reference evaluator.
 
-TVM's importer reads them, with other converters for what it would make unscheduled loops of, which no graph pass could read.
+TVM's importer reads them, with our converters for operators that it would turn into unscheduled loops, which graph passes cannot read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tvmmobile.system.errors import UserError
 
 _FIX = "Export it with an input of [1, channels, side, side], and without dynamic axes."
 _STANDARD = ("", "ai.onnx")
-#: What the importer knows besides and cannot be made a line of kernels of.
+#: Operators that the importer knows but that cannot become a sequence of kernels.
 _NOT_STRAIGHT = {"If"}
 
 
@@ -47,13 +47,13 @@ def load_onnx(file: OwnFile, side: int | None) -> Imported:
     try:
         module = import_onnx(model, opset)
         evaluator = ReferenceEvaluator(model)
-    except Exception as error:  # whatever a converter meets
+    except Exception as error:  # converters raise errors of any kind
         raise not_imported(error) from error
 
     def compute(image: Array) -> Array:
         try:
             result: Array = evaluator.run(None, {inputs[0].name: image})[0]
-        except Exception as error:  # whatever its operators meet
+        except Exception as error:  # its operators raise errors of any kind
             raise UserError(
                 f"ONNX's reference evaluator fails on {file}: {first_line(error)}", "The output cannot be checked without it."
             ) from error
@@ -85,7 +85,7 @@ def _parsed(file: OwnFile, content: bytes) -> Any:
 
 
 def _checked_opset(file: OwnFile, model: Any) -> int:
-    """The version of the standard operators, which the `onnx` here knows."""
+    """The version of the standard operators; raises `UserError` if the installed `onnx` does not know it."""
     import onnx
 
     opset = max((int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD), default=1)
@@ -133,7 +133,7 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
 
 
 def _checked(file: OwnFile, model: Any) -> Any:
-    """The model without functions of its own, and with shapes, after ONNX' checker had a look at it."""
+    """The model with functions inlined and shapes inferred, after ONNX's checker has accepted it."""
     import onnx
     from onnx.inliner import inline_local_functions
 
@@ -169,7 +169,7 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _parameters(graph: Any) -> int:
-    """Weights, biases and the γ and β of batch norms, as far as they were not folded into weights when it was exported."""
+    """Weights, biases and the γ and β of batch norms that were not folded into weights during export."""
     statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
     return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type == 1 and tensor.name not in statistics)
 
@@ -182,7 +182,7 @@ def import_onnx(model: Any, opset: int) -> Any:
     """A `ModelProto` that holds all its weights, with static shapes, as a Relax module with its weights as constants.
 
     Raises:
-        Exception: whatever a converter meets that it does not know.
+        Exception: of any kind, from a converter.
     """
     with quiet():
         return _importer()(None, FLOAT32.name).from_onnx(model.graph, opset)
@@ -224,7 +224,7 @@ def _bound(value: Any, default: float) -> float | None:
 
 
 def _explicit_padding(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Says how much a convolution is padded where it says `SAME` only: TVM's converter would pad in a kernel of its own."""
+    """Replaces a convolution's `SAME` by explicit padding; TVM's converter would pad in a separate kernel."""
     mode = attrs.get("auto_pad", b"NOTSET").decode()
     if not mode.startswith("SAME"):
         return None

@@ -1,4 +1,4 @@
-"""What a `.pt2` holds, looked at before PyTorch loads it: nothing of the file may be executed.
+"""Checks a `.pt2` before PyTorch loads it, so that nothing in the file is executed.
 
 `torch.export.load` unpickles whatever is not stored as plain tensors, loads compiled code, evaluates the text of symbolic dimensions,
 imports the modules of containers it does not know, and looks operators up by any name below `torch`; names go into Python code that it
@@ -19,14 +19,14 @@ from tvmmobile.networks.own.files import OwnFile, Tensor, refuse_dynamic
 from tvmmobile.system.errors import UserError
 
 _MODEL, _COMPILED, _CONFIG = "models/model.json", "data/aotinductor/", "_config.json"
-#: PyTorch's own operators, and taking one of several results.
+#: PyTorch's own operators, and the selection of one of several results.
 _OPERATOR = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.getitem")
 _NAME = re.compile(r"[\w.]*")
 #: Modules may have any name without a dot in it, which PyTorch puts into its Python code in quotation marks; torchvision's have hyphens.
 _PATHS = {"parameter_name", "buffer_name", "tensor_constant_name"}
 _PATH = re.compile(r"[\w.-]*")
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
-#: Arguments of nodes that are more than tensors, numbers, texts and lists of them.
+#: Node arguments other than tensors, numbers, strings and lists of them.
 _EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
 _Entry = tuple[str, Any]
 
@@ -35,7 +35,7 @@ def check_archive(file: OwnFile, content: bytes, fix: str) -> None:
     """Look through a `.pt2`; `fix` says how to make one that can be read.
 
     Raises:
-        UserError: it is damaged or of another kind, a dimension is dynamic, or loading it would execute something of it.
+        UserError: it is damaged or of another kind, a dimension is dynamic, or loading it would execute part of it.
     """
     from torch.export.pt2_archive import PT2ArchiveReader
 
@@ -46,7 +46,7 @@ def check_archive(file: OwnFile, content: bytes, fix: str) -> None:
         program = json.loads(parts[_MODEL])
         payloads = [payload for name in parts if name.endswith(_CONFIG) for payload in json.loads(parts[name])["config"].values()]
         pickled = any(payload["use_pickle"] for payload in payloads)
-    except Exception as error:  # whatever its zip and JSON readers meet
+    except Exception as error:  # its zip and JSON readers raise errors of any kind
         raise UserError(f"{file} is damaged or was not written by torch.export.save.", fix) from error
     if any(name.startswith(_COMPILED) for name in names):
         raise _refusal(file, "holds compiled code", fix)
@@ -75,7 +75,7 @@ def _check_program(file: OwnFile, program: Any, fix: str) -> None:
 
 
 def _entries(value: Any) -> Iterator[_Entry]:
-    """Everything that has a key, however deep."""
+    """All entries of nested objects, at any depth."""
     waiting = [value]
     while waiting:
         inner = waiting.pop()
@@ -96,7 +96,7 @@ def _inputs(program: Any) -> Iterator[Tensor]:
 
 
 def _symbol(size: Any) -> str:
-    """What a dynamic dimension is called: `s31` of `Symbol('s31', positive=True, integer=True)`."""
+    """The name of a dynamic dimension: `s31` of `Symbol('s31', positive=True, integer=True)`."""
     text = next((str(value) for name, value in _entries(size) if name == "expr_str"), "")
     named = re.fullmatch(r"Symbol\('(\w+)',.*", text)
     return named[1] if named else text
@@ -111,12 +111,12 @@ def _plain(spec: str) -> bool:
 
 
 def _only_tensors(content: bytes) -> bool:
-    """Whether PyTorch's own reader that executes nothing can read it; PyTorch would fall back to one that does."""
+    """Whether PyTorch's safe reader, which executes nothing, can read it; PyTorch would fall back to an unsafe one."""
     import torch
 
     try:
         torch.load(io.BytesIO(content), weights_only=True)
-    except Exception:  # whatever the pickle holds
+    except Exception:  # a pickle may raise anything
         return not content
     return True
 

@@ -20,14 +20,14 @@ from tvmmobile.system.interrupts import Terminated
 if TYPE_CHECKING:
     import torch
 
-#: The input side where neither the factory nor the command line says one.
+#: The input side if neither the factory nor the command line gives one.
 DEFAULT_SIDE = 224
 _CHANNELS = 3
 _FIX = "Give an example input of that kind with the module: return module, torch.zeros(1, 3, 224, 224)"
 
 
 def load_python(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int) -> Imported:
-    """The network that the file's factory returns. The file is executed, with everything that it imports.
+    """The network that the file's factory returns. The file is executed, including its imports.
 
     Args:
         side: of its input, where the factory gives no example; `DEFAULT_SIDE` without either.
@@ -54,9 +54,9 @@ def load_python(file: OwnFile, side: int | None, checkpoint: Path | None, seed: 
 
 
 def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
-    """The function that the file calls so, after the file was executed.
+    """The function of that name, after executing the file.
 
-    It is compiled here and not by Python's own loader, which would leave a cache beside it, and might take an old one.
+    It is compiled here and not by Python's own loader, which would leave a cache beside it and might use a stale one.
     """
     module = types.ModuleType(f"tvmmobile_own_{contents[:16]}")
     module.__file__ = str(file.path)
@@ -65,7 +65,7 @@ def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
         exec(compile(source, str(file.path), "exec"), vars(module))
     except Terminated:
         raise
-    except (Exception, SystemExit) as error:  # it is the user's program, and may raise what it likes
+    except (Exception, SystemExit) as error:  # it is the user's program, and may raise anything
         raise UserError(f"{file.path} cannot be imported: {_said(file, error)}", "Run it with Python for details.") from error
     factory = getattr(module, file.factory, None)
     if not callable(factory):
@@ -94,10 +94,10 @@ def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, t
 
 
 def check_module(file: OwnFile, module: torch.nn.Module, image: torch.Tensor, remedy: str) -> None:
-    """Look at its weights and run it once, so that what its own code raises is not mistaken for an error of the export.
+    """Check its weights and run it once, so that errors of its own code are not mistaken for errors of the export.
 
     Raises:
-        UserError: a weight is not float32, or it fails; `file` is what it is called there, `remedy` what to do.
+        UserError: a weight is not float32, or it fails; the message names `file` and gives `remedy`.
     """
     import torch
 
@@ -112,7 +112,7 @@ def check_module(file: OwnFile, module: torch.nn.Module, image: torch.Tensor, re
 
 
 def _said(file: OwnFile, error: BaseException) -> str:
-    """An error in a line, and the last line of the user's file that it came through."""
+    """An error on one line, with the last line of the user's file that it passed through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file.path)]
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(file.path) else next(reversed(lines), None)
     return first_line(error).rstrip(".") + (f" (line {line})." if line else ".")
