@@ -309,7 +309,8 @@ class Kernel:
 
     def vectors(self, lanes: int = 0) -> Vectors:
         """Arithmetic on vectors of so many lanes."""
-        return Vectors(self._precision.accumulator, lanes or self.lanes, self.T.bind, bool(self._precision.bits))
+        own = self._precision
+        return Vectors(own.accumulator, lanes or self.lanes, self.T.bind, bool(own.bits), own.total)
 
 
 def input_of(layer: Conv2d | MaxPool, buffers: Mapping[str, Buffer]) -> tuple[Activation, tuple[Piece, ...]]:

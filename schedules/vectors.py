@@ -29,12 +29,14 @@ class Vectors:
         dtype: `float16`, `float32` or `float64`.
         bind: gives a value a name, so that it is computed once.
         ordered: whether the vector unit has maximum and minimum of integers as wide.
+        wide: what exponential functions are computed in, "" for `dtype`.
     """
 
-    def __init__(self, dtype: str, lanes: int, bind: Callable[[Expr], Expr], ordered: bool) -> None:
+    def __init__(self, dtype: str, lanes: int, bind: Callable[[Expr], Expr], ordered: bool, wide: str = "") -> None:
         from tvm.tirx.script import builder
 
         self.T, self.dtype, self.lanes, self.bind, self.ordered = builder, dtype, lanes, bind, ordered and lanes > 1
+        self.wide = wide or dtype
         kind = np.finfo(dtype)
         self._mantissa, self._bias, self._integer = kind.nmant, kind.maxexp - 1, f"int{kind.bits}"
 
@@ -73,8 +75,8 @@ class Vectors:
 
     def sigmoid(self, x: Expr) -> Expr:
         """1 / (1 + exp(-x)), absolute error at most 4e-7; 0 and 1 beyond ±85 within that, and between 0 and 1 for a NaN."""
-        if self.dtype == "float16":  # too few digits for what follows, and exp(85) is infinite
-            wide = Vectors("float32", self.lanes, self.bind, self.ordered)
+        if self.wide != self.dtype:  # too few digits for what follows, and exp(85) is infinite
+            wide = Vectors(self.wide, self.lanes, self.bind, self.ordered)
             return self.cast(wide.sigmoid(wide.cast(x)))
         x = self.bind(self.at_most(self.at_least(x, -_MOST), _MOST))
         return self._reciprocal(self.number(_SCALE) + self._exp(x, -_LOG2_E, _SCALE))

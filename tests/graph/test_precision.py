@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from float64 import FLOAT64
-from small_networks import Residual, kernels_of, prepared, run_lowered, seeded, unit
+from small_networks import Residual, accepted, kernels_of, prepared, run_lowered, seeded, unit
 from torch import nn
 
 from tvmmobile.devices.board.parts import ARM, part_of
-from tvmmobile.graph.layers import Opaque
+from tvmmobile.graph.layers import LayerParameters, Opaque
 from tvmmobile.graph.machine import BASELINE, machine_of
-from tvmmobile.graph.network import lower
-from tvmmobile.graph.precision import FLOAT32, is_precision, precision_named
+from tvmmobile.graph.network import lower, names_of, read_network
+from tvmmobile.graph.passes.pipeline import compose, finish
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, is_precision, precision_named
+from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import relative_error
+from tvmmobile.kernels.simulation import layers_to_keep, run_layers
+from tvmmobile.networks.frontend import import_torch
+from tvmmobile.schedules import template_for
 from tvmmobile.system.errors import UserError
+from tvmmobile.tuning.plan import candidate_regions
 
 
 def test_precisions_are_found_by_name() -> None:
@@ -72,3 +79,49 @@ def test_a_network_computes_in_it_between_a_float32_input_and_output(tmp_path: P
         single, double = network(torch.from_numpy(image)).numpy(), network.double()(torch.from_numpy(image).double()).numpy()
     # Batch norms are folded in float32, which moves the double result by as much as float32 rounds, and no more.
     assert actual.dtype == np.float32 and relative_error(actual, single) <= FLOAT64.network_tolerance >= relative_error(actual, double)
+
+
+def test_layers_that_stay_in_float32(tmp_path: Path) -> None:
+    """What only they read is stored so, by the kernels that write it; one with another reader too converts what it reads."""
+    shape, inner = (1, 3, 10, 10), [*unit(8, 8, 3, groups=8), *unit(8, 8, activation=nn.Identity())]
+    network = seeded(*unit(3, 8, 3, 2), *unit(8, 8), Residual(nn.Sequential(*inner)), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+    composed = compose(import_torch(network, shape), accepted)
+    names = names_of(read_network(*finish(composed)))
+    read = read_network(*finish(composed, FLOAT64, {names[1], names[3]}))
+    ends = [(node.dtype, getattr(node.layer, "reads", ""), getattr(node.layer, "writes", "")) for node in read.nodes if node.dtype]
+    assert ends == [
+        ("float64", "float32", "float32"),  # read by the second alone
+        ("float32", "", "float64"),  # read by the third, and added by the fourth
+        ("float64", "", "float32"),
+        ("float32", "", "float64"),
+        ("float64", "", "float32"),
+    ]
+    tasks = [region.task for region in candidate_regions(read, lambda task: template_for(task) is not None, Task)]
+    assert {task.dtype for task in tasks if len(task.region) == 1} == {"float32", "float64"}
+    assert all(len(task.region) == 1 for task in tasks)  # no kernel computes in two precisions
+    image = np.random.default_rng(3).normal(0.0, 1.0, shape).astype(np.float32)
+    actual = run_lowered(lower(read, kernels_of(read, precision=FLOAT64)), image, tmp_path / "net.so")
+    with torch.no_grad():
+        assert relative_error(actual, network(torch.from_numpy(image)).numpy()) <= FLOAT64.network_tolerance
+
+
+def test_layers_that_half_precision_is_too_small_or_too_coarse_for() -> None:
+    """Too large numbers in what is read, in sums that a clamp cuts off, and in results; and weights that are next to nothing."""
+    network = seeded(*unit(3, 8, 3, 2), *unit(8, 8), *unit(8, 8), *unit(8, 8), Halves(), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+    image = np.random.default_rng(3).normal(0.0, 1.0, (1, 3, 10, 10)).astype(np.float32)
+    read = prepared(network, image.shape)
+    layers = {run.node: run for run in run_layers(read, image)}
+    with torch.no_grad():
+        expected = network(torch.from_numpy(image)).numpy()
+    assert relative_error(layers[len(read.nodes) - 1].output.reshape(expected.shape), expected) <= 1e-5
+    assert layers_to_keep(read, [image], FLOAT16) == ()
+    scaled = [
+        replace(node, parameters=_times(node.parameters, factor)) for node, factor in zip(read.nodes, (1, 1e6, 1e-9, 1), strict=False)
+    ]
+    found = layers_to_keep(replace(read, nodes=(*scaled, *read.nodes[4:])), [image], FLOAT16)
+    assert [(kept.node, kept.why.partition(" ")[0]) for kept in found] == [(1, "values"), (2, "an")]
+
+
+def _times(parameters: LayerParameters | None, factor: float) -> LayerParameters:
+    assert parameters is not None
+    return replace(parameters, weight=parameters.weight * np.float32(factor), bias=parameters.bias * np.float32(factor))

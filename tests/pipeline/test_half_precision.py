@@ -9,6 +9,7 @@ import pytest
 
 import tvmmobile
 from tvmmobile.graph.precision import FLOAT16
+from tvmmobile.pipeline.listener import Listener
 
 NETWORK = """
 from torch import nn
@@ -19,22 +20,41 @@ def make():
         return *depthwise, nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.Hardswish()
 
     first = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6()
-    return nn.Sequential(*first, *block(16, 80, 1), *block(80, 40, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 10))
+    large, small = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+    large.weight.data *= 1e6
+    small.weight.data *= 1e-6
+    last = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 10)
+    return nn.Sequential(*first, large, small, *block(16, 80, 1), *block(80, 40, 2), *last)
 """
 
 
 @pytest.mark.virtual
 def test_a_network_in_half_precision(tmp_path: Path) -> None:
+    """Input and output are converted by the first and the last kernel; two layers beyond the range of half precision stay in float32."""
     file = tmp_path / "network.py"
     file.write_text(NETWORK)
     model = tvmmobile.load(f"{file}:make", resolution=32)  # the least there is
-    results = tvmmobile.tune(model, "pi5", trials=0, dtype="float16", out=tmp_path / "out", logs=tmp_path / "logs")
+    heard = Heard()
+    results = tvmmobile.tune(model, "pi5", trials=0, dtype="float16", out=tmp_path / "out", logs=tmp_path / "logs", listener=heard)
     (result,) = results.variants
     assert result.dtype == "float16" and 1e-4 < result.max_error < FLOAT16.network_tolerance
-    kernels = [kernel["name"] for kernel in json.loads((tmp_path / "out" / f"{result.name}.json").read_text())["kernels"]]
-    assert all("_float16_t1" in name for name in kernels) and len(kernels) >= 5
-    assert (
-        "nchw_from_float32" in kernels[0]
-        and kernels[-1].startswith("dense_40x10_to_float32")
-        and not any("cast" in name for name in kernels)
-    )
+    manifest = json.loads((tmp_path / "out" / f"{result.name}.json").read_text())
+    kernels = [kernel["name"] for kernel in manifest["kernels"]]
+    assert "nchw_from_float32" in kernels[0] and kernels[-1].startswith("dense_40x10_to_float32")
+    assert not any("cast" in name for name in kernels) and len(kernels) >= 7
+    assert [number for number, name in enumerate(kernels) if name.endswith("_float32_t1")] == [1, 2]
+    assert "to_float32" in kernels[0] and "to_float16" in kernels[2] and "float16" not in kernels[1]
+    assert [(one["node"], one["why"][:12]) for one in manifest["float32_layers"]] == [(1, "values up to"), (2, "values up to")]
+    (sentence,) = [remark for remark in heard.remarks if "float32" in remark]
+    assert "2 layers stay in float32: pw_16x16_16x16_linear (node 1, values up to" in sentence
+
+
+class Heard(Listener):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+
+    def said(self, remark: str) -> None:
+        """See `Listener`."""
+        self.remarks.append(remark)

@@ -77,7 +77,7 @@ def kernels_of(network: Network, choice: int = 0, threads: int = 1, precision: P
     kernels = []
     functions: dict[Task, Any] = {}
     for index, node in enumerate(network.nodes):
-        task = Task((node.layer,), precision.name, threads)
+        task = Task((node.layer,), node.dtype or precision.name, threads)
         template = template_for(task)
         constants: list[Any] = []
         if template is None:

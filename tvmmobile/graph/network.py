@@ -31,6 +31,7 @@ class Node:
             fused.
         gated: the node that multiplies its output by a gate which the nodes in between make of it, the next one by pooling it (squeeze and
             excite); `None` where nothing of that kind reads it.
+        dtype: the name of the precision of a layer's kernel; "" for an opaque one.
     """
 
     layer: Layer
@@ -38,14 +39,25 @@ class Node:
     function: Any
     alone: bool
     gated: int | None = None
+    dtype: str = ""
+
+
+@dataclass(frozen=True)
+class KeptLayer:
+    """A layer that stays in float32: the number of its node, the name that it has there, and why."""
+
+    node: int
+    layer: str
+    why: str
 
 
 @dataclass(frozen=True)
 class Network:
-    """The nodes in execution order, and the module they were read from."""
+    """The nodes in execution order, the module they were read from, and layers that stay in float32 where others do not."""
 
     nodes: tuple[Node, ...]
     module: Any
+    kept: tuple[KeptLayer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class Lowered:
 def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
     """Read `main` of a prepared module (see `passes.pipeline.prepare`); `UserError` for operators that are not a kernel with one result."""
     _refuse_others(module)
-    bindings = _kernel_bindings(module)
+    bindings = kernel_bindings(module)
     position = {binding.var: index for index, binding in enumerate(bindings)}
     sources = _sources(module, position)
     consumers: dict[int, list[int]] = {}
@@ -81,13 +93,26 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
         name = external_name(binding.value)
         if name is not None:
             found = composed[name]
-            nodes.append(Node(found.layer, found.parameters, None, not chained))
+            nodes.append(Node(found.layer, found.parameters, None, not chained, dtype=found.dtype))
         else:
             function = module[binding.value.args[0]]
             nodes.append(Node(_opaque(binding.value.args[0].name_hint, function), None, function, not chained))
     for index, node in enumerate(nodes):
         nodes[index] = replace(node, gated=_gated(nodes, sources, index, consumers.get(index, [])))
     return Network(tuple(nodes), module)
+
+
+def names_of(network: Network) -> list[str]:
+    """For each node the name of its external function; "" for an opaque one."""
+    return [external_name(binding.value) or "" for binding in kernel_bindings(network.module)]
+
+
+def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
+    """What a command says of layers that stay in float32; "" where none does."""
+    if not kept:
+        return ""
+    count = "1 layer stays" if len(kept) == 1 else f"{len(kept)} layers stay"
+    return f"{network}: {count} in float32: {'; '.join(f'{one.layer} (node {one.node}, {one.why})' for one in kept)}."
 
 
 def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, consumers: Sequence[int]) -> int | None:
@@ -104,7 +129,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
     from tvm import relax
 
     module = network.module
-    bindings = _kernel_bindings(module)
+    bindings = kernel_bindings(module)
     index_of = {binding.var: index for index, binding in enumerate(bindings)}
     starts = {kernel.first: kernel for kernel in kernels}
     ends = {kernel.last: kernel for kernel in kernels}
@@ -145,7 +170,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
     return builder.get()
 
 
-def _kernel_bindings(module: Any) -> list[Any]:
+def kernel_bindings(module: Any) -> list[Any]:
     """Bindings of `main` that run a kernel: external layers and TIR functions. Views such as reshape are not among them."""
     from tvm import relax
 
@@ -160,7 +185,7 @@ def _refuse_others(module: Any) -> None:
     import tvm
     from tvm import relax
 
-    kernels, found = set(_kernel_bindings(module)), set()
+    kernels, found = set(kernel_bindings(module)), set()
     for binding in bindings_of(module["main"]):
         value = binding.value
         if binding in kernels:

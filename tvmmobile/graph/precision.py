@@ -23,7 +23,7 @@ class Precision:
     Attributes:
         name: NumPy's and TVM's name of weights and activations in memory; part of the names of tasks, logs and libraries.
         accumulator: the same of sums in registers.
-        total: the same of sums that grow with every term, as a mean's do.
+        total: the same of sums that grow with every term, as a mean's do, and of exponential functions.
         reference: the same of what a kernel is compared with, which PyTorch computes.
         tolerance: largest error of a kernel, relative to the largest magnitude of that.
         network_tolerance: largest error of a network, relative to the largest magnitude of what the float32 network returns.

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tvmmobile.graph.precision import FLOAT32, is_precision, precision_named
 from tvmmobile.schedules.vectors import Expr, Vectors
 
 #: Largest relative error in float32 where the result is a normal number; that of `sin`, `cos` and `tan` for arguments within ±8192, and of
@@ -266,11 +267,11 @@ def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
 
 
 def _lowered(name: str, call: Any) -> Any:
-    """The call in arithmetic; itself where it is in float64."""
+    """The call in arithmetic, in float32; itself where its precision asks for another type."""
     from tvm import tirx
 
     kind, _, lanes = str(call.ty.dtype).partition("x")
-    if kind not in ("float32", "float16"):
+    if (precision_named(kind).total if is_precision(kind) else kind) != FLOAT32.name:
         return call
     bound: list[tuple[Any, Any]] = []
 
@@ -279,12 +280,12 @@ def _lowered(name: str, call: Any) -> Any:
         bound.append((variable, value))
         return variable
 
-    functions = Elementary("float32", int(lanes or 1), bind, True)
+    functions = Elementary(FLOAT32.name, int(lanes or 1), bind, True)
     arguments = [functions.cast(argument) for argument in call.args]
     result = power(arguments[0], arguments[1], functions.lanes, bind) if name == "pow" else getattr(functions, name)(*arguments)
     for variable, value in reversed(bound):
         result = tirx.Let(variable, value, result)
-    return tirx.Cast(call.ty, result) if kind == "float16" else result
+    return result if kind == FLOAT32.name else tirx.Cast(call.ty, result)
 
 
 @functools.cache

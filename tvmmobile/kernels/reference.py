@@ -52,7 +52,7 @@ def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[Layer
         weight, bias, *operands = (array.astype(wide, copy=False) for array in (stored.weight, stored.bias, *stored.operands))
         constants = LayerParameters(weight, bias, tuple(operands))
         side = {name: others.pop(0) for name in layer.side_shapes}
-        data = _apply(layer, data, constants, side)
+        data = compute_layer(layer, data, constants, side)
     return data
 
 
@@ -68,7 +68,7 @@ def _seed(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
-def _apply(layer: Layer, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
     import torch
     from torch.nn import functional
 

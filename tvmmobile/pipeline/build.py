@@ -13,10 +13,10 @@ import numpy as np
 
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile
-from tvmmobile.graph.layers import Layer, LayerParameters
+from tvmmobile.graph.layers import Array, Layer, LayerParameters
 from tvmmobile.graph.machine import BASELINE, Machine
-from tvmmobile.graph.network import Lowered, Network, lower, read_network
-from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.network import KeptLayer, Lowered, Network, lower, names_of, read_network
+from tvmmobile.graph.passes.pipeline import compose, finish
 from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import elementary
@@ -24,6 +24,7 @@ from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
+from tvmmobile.kernels.simulation import layers_to_keep
 from tvmmobile.native.library import write_library
 from tvmmobile.native.source import LAYOUTS, Description, Port, interface_version, prefix_of
 from tvmmobile.networks.frontend import Imported, imported_torch
@@ -47,6 +48,8 @@ from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.twin import rank_correlation, twin_identity
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
+#: Of the images by which layers are found that have to stay in float32.
+_SEEDS = (_REFERENCE_SEED, _REFERENCE_SEED + 1)
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
     regions = candidate_regions(network, _taken, job.task)
     functions = {region.task: network.nodes[region.first].function for region in regions if region.first == region.last}
     sources = {task: tvm.ir.save_json(function) for task, function in functions.items() if function is not None}
-    return VariantTasks(len(network.nodes), tuple(regions), sources)
+    return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept)
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,13 @@ class BuiltVariant:
         refused: lines that hold no record, or one that cannot be true; paths begin with the number of the directory in `VariantJob.logs`,
             which has another name where the job was done on another machine.
         outdated: how many records rest on another timing model.
+        kept: layers that stay in float32 where the others do not.
     """
 
     library: Library
     refused: tuple[RefusedLine, ...]
     outdated: int
+    kept: tuple[KeptLayer, ...] = ()
 
 
 def build_variant(job: VariantJob) -> Library:
@@ -243,9 +248,12 @@ def build(job: VariantJob) -> BuiltVariant:
     steps = planned.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in planned.steps)
     ranks = _ranks(job, database, planned.steps)
     kernels = [_kernel(step, planned.choices[step.task].schedule, ranks, basis) for step in steps]
+    if planned.network.kept:
+        details |= {"float32_layers": [asdict(one) for one in planned.network.kept]}
     _write_manifest(job, planned.imported, kernels, details)
     read = [database] if basis is database else [database, basis]
-    return BuiltVariant(library, tuple(_placed(line, job.logs) for each in read for line in each.refused), database.outdated)
+    refused = tuple(_placed(line, job.logs) for each in read for line in each.refused)
+    return BuiltVariant(library, refused, database.outdated, planned.network.kept)
 
 
 def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
@@ -295,7 +303,19 @@ def _imported(job: VariantJob) -> Imported:
 
 def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Network:
     elementary.register()  # constants are folded alike in every build of a process
-    return read_network(*prepare(imported.module, lambda layer: _taken(job.task((layer,))), dump_dir, precision_named(job.dtype)))
+    precision = precision_named(job.dtype)
+    composed = compose(imported.module, lambda layer: _taken(job.task((layer,))), dump_dir)
+    if precision.bytes >= FLOAT32.bytes:
+        return read_network(*finish(composed, precision))
+    wide = read_network(*finish(composed))
+    kept = layers_to_keep(wide, [_image(imported.spec, seed) for seed in _SEEDS], precision)
+    names = names_of(wide)
+    return replace(read_network(*finish(composed, precision, {names[one.node] for one in kept})), kept=kept)
+
+
+def _image(spec: ModelSpec, seed: int) -> Array:
+    """White noise, as normalised images have it, NCHW."""
+    return np.random.default_rng(seed).normal(0.0, 1.0, spec.input_shape).astype(FLOAT32.numpy)
 
 
 def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice]) -> Any:
@@ -351,8 +371,7 @@ def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
 
 def _write_reference(imported: Imported, path: Path) -> None:
     """An input image and what the network makes of it, as `input` and `output`."""
-    generator = np.random.default_rng(_REFERENCE_SEED)
-    image = generator.normal(0.0, 1.0, imported.spec.input_shape).astype(FLOAT32.numpy)
+    image = _image(imported.spec, _REFERENCE_SEED)
     output = imported.compute(image)
     if not np.isfinite(output).all():
         raise UserError(

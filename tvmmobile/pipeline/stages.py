@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile, Watch
+from tvmmobile.graph.network import kept_sentence
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.graph.tasks import Task, symbol_of
 from tvmmobile.kernels.reference import relative_error
@@ -90,7 +91,7 @@ def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
 def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress, said: Progress | None = None) -> list[Library]:
     """Compile every variant, in the order of `jobs`; raises `UserError` where one cannot be built.
 
-    `said` hears a sentence about the lines of the logs that did not count.
+    `said` hears a sentence about the lines of the logs that did not count, and one about layers that stay in float32.
     """
     refused: dict[RefusedLine, None] = {}
     outdated = 0
@@ -102,6 +103,8 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
             path = line.path if line.path.is_absolute() else job.logs[int(number)].joinpath(*rest)
             refused[replace(line, path=path)] = None
         outdated = max(outdated, built.outdated)
+        if said is not None and built.kept:
+            said(kept_sentence(job.spec.variant, built.kept))
     if said is not None and refused:
         said(passed_over(list(refused)))
     if said is not None and outdated:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
+from tvmmobile.graph.network import kept_sentence
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.preprocessing import Normalisation
@@ -297,4 +298,8 @@ def _workers(jobs: Sequence[VariantJob], board: Device, trials: int, dask: str |
 
 def _imported(workers: WorkerPool, jobs: Sequence[VariantJob], listener: Listener) -> list[VariantTasks]:
     with listener.stage("importing", len(jobs)) as done:
-        return collect_variants(workers, jobs, done)
+        variants = collect_variants(workers, jobs, done)
+    for job, variant in zip(jobs, variants, strict=True):
+        if variant.kept:
+            listener.said(kept_sentence(job.spec.variant, variant.kept))
+    return variants

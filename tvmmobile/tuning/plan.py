@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from tvmmobile.graph.layers import Conv2d, Layer, Pool
 from tvmmobile.graph.layouts import Layout, blocked
-from tvmmobile.graph.network import Network
+from tvmmobile.graph.network import KeptLayer, Network, Node
 from tvmmobile.graph.tasks import Task
 
 #: Longest region considered; fused templates beyond this would need more registers and cache than the boards have.
@@ -67,11 +67,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class VariantTasks:
-    """What of a variant may become one kernel: regions in order among its network's nodes, and opaque tasks' TIR functions as JSON text."""
+    """What of a variant may become one kernel: regions in order among its network's nodes, and opaque tasks' TIR functions as JSON text;
+    and layers that stay in float32 where the others do not.
+    """
 
     nodes: int
     regions: tuple[Region, ...]
     sources: Mapping[Task, str]
+    kept: tuple[KeptLayer, ...] = ()
 
 
 def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:
@@ -98,19 +101,25 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: 
 
     Args:
         takes: whether some template takes a task of several layers, or with channels in blocks.
-        task_of: the task of a region's layers.
+        task_of: the task of a region's layers, in the network's precision; nodes that have another one are regions with their like.
 
     Returns the regions in order.
     """
     nodes = network.nodes
+
+    def task_in(region: tuple[Layer, ...], dtype: str) -> Task:
+        """The region's task in a node's precision."""
+        task = task_of(region)
+        return replace(task, dtype=dtype) if dtype else task
+
     edges: list[tuple[Layout, ...]] = [("NHWC",)] * (len(nodes) + 1)
     #: Places between nodes which an activation passes that a later node reads.
     kept: set[int] = set()
     for index, node in enumerate(nodes[:-1]):
-        readers = () if index + 1 in kept else tuple(nodes[reader].layer for reader in _readers(network, index))
+        readers = () if index + 1 in kept else tuple(nodes[reader] for reader in _readers(network, index))
         if readers:
-            tried = edge_layouts(node.layer, readers[0])
-            known = tuple(layout for layout in tried if _all_take(node.layer, readers, layout, lambda region: takes(task_of(region))))
+            tried = edge_layouts(node.layer, readers[0].layer)
+            known = tuple(layout for layout in tried if _all_take(node, readers, layout, lambda *region: takes(task_in(*region))))
             known = known or ("NHWC",)
             places = range(index + 1, (node.gated or index + 1) + 1)
             edges[places.start : places.stop] = [known] * len(places)
@@ -124,10 +133,10 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: 
                 if passed and before != after:
                     continue
                 read, written = "NHWC" if passed and first in kept else before, "NHWC" if passed else after
-                task = task_of(_between(layers, read, written))
+                task = task_in(_between(layers, read, written), nodes[first].dtype)
                 if task.region == layers == layers[:1] or takes(task):
                     found.append(Region(first, last, task, before, after))
-            if nodes[last].alone:
+            if nodes[last].alone or nodes[min(last + 1, len(nodes) - 1)].dtype != nodes[first].dtype:
                 break
     return found
 
@@ -140,10 +149,11 @@ def _readers(network: Network, index: int) -> tuple[int, ...]:
     return () if node.alone else (index + 1,)
 
 
-def _all_take(layer: Layer, readers: tuple[Layer, ...], layout: Layout, takes: Callable[[tuple[Layer, ...]], bool]) -> bool:
+def _all_take(node: Node, readers: tuple[Node, ...], layout: Layout, takes: Callable[[tuple[Layer, ...], str], bool]) -> bool:
     """Whether a layer and those that read it can be kernels of their own with this layout between them: a plan may have to take it so."""
-    regions = [_between((layer,), "NHWC", layout), *(_between((reader,), layout, "NHWC") for reader in readers)]
-    return layout == "NHWC" or all(map(takes, regions))
+    regions = [(_between((node.layer,), "NHWC", layout), node.dtype)]
+    regions += [(_between((reader.layer,), layout, "NHWC"), reader.dtype) for reader in readers]
+    return layout == "NHWC" or all(itertools.starmap(takes, regions))
 
 
 def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:

@@ -29,10 +29,11 @@ EXTERNAL_PREFIX = "tvmmobile.layer."
 
 @dataclass(frozen=True)
 class ComposedLayer:
-    """A layer found in the graph, with its constants."""
+    """A layer found in the graph, with its constants, and the name of the precision that it is computed in."""
 
     layer: Layer
     parameters: LayerParameters
+    dtype: str = FLOAT32.name
 
 
 def external_name(value: Any) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,25 @@ Pass = Callable[[Any], Any]
 _LAYOUTS = {"relax.nn.conv2d": ["NHWC", "HWIO"], "relax.nn.conv2d_transpose": ["NCHW", "IOHW"]}
 
 
-def prepare_passes(composer: LayerComposer, precision: Precision) -> list[tuple[str, Pass]]:
-    """Named passes from the imported network to one call per kernel, in order."""
+@dataclass(frozen=True)
+class Composed:
+    """A network whose layers are composed, before anything is known of precisions.
+
+    Attributes:
+        module: `main` calls an external function for each layer.
+        layers: by the name of that function.
+        accepts, dump_dir, passes: see `compose`; so many passes are done.
+    """
+
+    module: Any
+    layers: Mapping[str, ComposedLayer]
+    accepts: Callable[[Layer], bool]
+    dump_dir: Path | None
+    passes: int
+
+
+def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
+    """Named passes from the imported network to its layers, in order."""
     from tvm import relax
 
     transform = relax.transform
@@ -50,7 +68,16 @@ def prepare_passes(composer: LayerComposer, precision: Precision) -> list[tuple[
         ("channel_order", order_channels),
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("compose_layers", composer),
-        *([] if precision is FLOAT32 else [("to_precision", to_precision(precision, composer))]),
+    ]
+
+
+def _finishing(convert: Pass | None) -> list[tuple[str, Pass]]:
+    """Those from there to one call per kernel; `convert` brings the network to another precision."""
+    from tvm import relax
+
+    transform = relax.transform
+    return [
+        *([("to_precision", convert)] if convert else []),
         ("legalize_rest", transform.LegalizeOps()),
         ("reshape_to_view", transform.RewriteDataflowReshape()),
         ("annotate_rest", transform.AnnotateTIROpPattern()),
@@ -61,23 +88,40 @@ def prepare_passes(composer: LayerComposer, precision: Precision) -> list[tuple[
     ]
 
 
-def prepare(
-    module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, precision: Precision = FLOAT32
-) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Bring an imported network to the form the planner reads.
+def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None) -> Composed:
+    """Find the layers of an imported network.
 
     Args:
         module: Relax module as the front end leaves it.
         accepts: whether some template takes a layer.
         dump_dir: where to write the module after each pass, as `NN_name.py`.
-        precision: what the network shall compute in.
+    """
+    composer = LayerComposer(accepts)
+    passes = _composing(composer)
+    return Composed(_run(module, passes, 0, dump_dir), composer.layers, accepts, dump_dir, len(passes))
+
+
+def finish(composed: Composed, precision: Precision = FLOAT32, kept: Collection[str] = ()) -> tuple[Any, dict[str, ComposedLayer]]:
+    """Bring a network to the form the planner reads, in a precision but for the layers `kept` in float32.
 
     Returns:
         The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.
     """
-    composer = LayerComposer(accepts)
-    for index, (name, transform) in enumerate(prepare_passes(composer, precision)):
+    layers = dict(composed.layers)
+    convert = None if precision is FLOAT32 else to_precision(precision, layers, composed.accepts, kept)
+    return _run(composed.module, _finishing(convert), composed.passes, composed.dump_dir), layers
+
+
+def prepare(
+    module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, precision: Precision = FLOAT32
+) -> tuple[Any, dict[str, ComposedLayer]]:
+    """`compose` and `finish`: from the imported network to what the planner reads."""
+    return finish(compose(module, accepts, dump_dir), precision)
+
+
+def _run(module: Any, passes: list[tuple[str, Pass]], done: int, dump_dir: Path | None) -> Any:
+    for index, (name, transform) in enumerate(passes, done):
         module = transform(module)
         if dump_dir is not None:
             write_text(dump_dir / f"{index:02}_{name}.py", module.script(show_meta=False))
-    return module, composer.layers
+    return module

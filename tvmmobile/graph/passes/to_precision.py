@@ -6,23 +6,31 @@ given a conversion, which TVM fuses with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
 from tvmmobile.graph.layers import Layer, LayerParameters
-from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer, external_name
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
 from tvmmobile.graph.precision import FLOAT32, Precision
 
 _VIEW = "relax.reshape"
 
 
-def to_precision(precision: Precision, composer: LayerComposer) -> Callable[[Any], Any]:
-    """The pass: `main` and the layers of `composer` compute in `precision`; input and output stay as they are."""
+def to_precision(
+    precision: Precision, layers: dict[str, ComposedLayer], accepts: Callable[[Layer], bool], kept: Collection[str] = ()
+) -> Callable[[Any], Any]:
+    """The pass: `main` and the layers, by the name of their external function, compute in `precision`; input and output stay as they are.
+
+    Args:
+        layers: changed along with `main`.
+        accepts: whether some template takes a layer that converts what it reads or writes.
+        kept: layers that stay in float32. What only they read is stored so.
+    """
 
     def convert(module: Any) -> Any:
-        main = _Conversion(module["main"], precision, composer).converted()
+        main = _Conversion(module["main"], precision, layers, accepts, frozenset(kept)).converted()
         module = module.clone()
         module["main"] = main
         return module
@@ -33,10 +41,17 @@ def to_precision(precision: Precision, composer: LayerComposer) -> Callable[[Any
 class _Conversion:
     """`main` while it is written anew."""
 
-    def __init__(self, main: Any, precision: Precision, composer: LayerComposer) -> None:
+    def __init__(
+        self,
+        main: Any,
+        precision: Precision,
+        layers: dict[str, ComposedLayer],
+        accepts: Callable[[Layer], bool],
+        kept: frozenset[str],
+    ) -> None:
         from tvm import relax
 
-        self.main, self.precision, self.composer = main, precision, composer
+        self.main, self.precision, self.layers, self.accepts, self.kept = main, precision, layers, accepts, kept
         self.builder = relax.BlockBuilder()
         self.readers = readers_of(main)
         self.values = {binding.var: binding.value for binding in bindings_of(main)}
@@ -70,29 +85,32 @@ class _Conversion:
         """A layer's call: its first input and its output in the types that they have, if a template takes that."""
         from tvm import relax
 
-        found, own = self.composer.layers[name], self.precision.name
+        found, own = self.layers[name], FLOAT32 if name in self.kept else self.precision
         data, *others = call.args[1].fields
-        layer = self._stored(found.layer, "reads", str(self.replaced[data].ty.dtype))
-        layer = self._stored(layer, "writes", FLOAT32.name if self._is_output(variable) else own)
-        first, last = (getattr(layer, end) or own for end in ("reads", "writes"))
-        arguments = [self._as(data, first), *(self._as(other, own) for other in others)]
-        self.composer.layers[name] = ComposedLayer(layer, self._constants(found.parameters))
+        stored = FLOAT32 if self._only_float32_reads(variable) else self.precision
+        layer = self._stored(found.layer, own, "reads", str(self.replaced[data].ty.dtype))
+        layer = self._stored(layer, own, "writes", stored.name)
+        first, last = (getattr(layer, end) or own.name for end in ("reads", "writes"))
+        arguments = [self._as(data, first), *(self._as(other, own.name) for other in others)]
+        self.layers[name] = ComposedLayer(layer, _constants(found.parameters, own), own.name)
         shape = [int(extent) for extent in call.ty.shape]
         return relax.call_dps_packed(name, relax.Tuple(arguments), out_ty=relax.TensorType(shape, last))
 
-    def _stored(self, layer: Layer, end: str, name: str) -> Layer:
+    def _stored(self, layer: Layer, own: Precision, end: str, name: str) -> Layer:
         """The layer with its input or output stored so, if a template takes that."""
-        given: Any = {end: "" if name == self.precision.name else name}
+        given: Any = {end: "" if name == own.name else name}
         changed = replace(layer, **given)
-        return changed if self.composer.accepts(changed) else layer
+        return changed if self.accepts(changed) else layer
 
-    def _constants(self, given: LayerParameters) -> LayerParameters:
-        kind = self.precision.numpy
-        return LayerParameters(given.weight.astype(kind), given.bias.astype(kind), tuple(array.astype(kind) for array in given.operands))
+    def _only_float32_reads(self, variable: Any) -> bool:
+        """Whether all that read it, views aside, are layers that stay in float32, or the caller."""
 
-    def _is_output(self, variable: Any) -> bool:
-        """Whether it is the network's output, views aside, and nothing else reads it."""
-        return all(reader is None or (self._viewed(reader) is not None and self._is_output(reader)) for reader in self.readers[variable])
+        def wide(reader: Any) -> bool:
+            if reader is None or external_name(self.values[reader]) in self.kept:
+                return True
+            return self._viewed(reader) is not None and self._only_float32_reads(reader)
+
+        return all(map(wide, self.readers[variable]))
 
     def _viewed(self, variable: Any) -> Any:
         """What a variable is a view of, or another name of; else `None`."""
@@ -147,6 +165,11 @@ class _Conversion:
             arguments = [self._expression(argument) for argument in value.args]
             return relax.Call(value.op, arguments, _attributes(value.attrs, self.precision), value.ty_args)
         return value
+
+
+def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
+    kind = precision.numpy
+    return LayerParameters(given.weight.astype(kind), given.bias.astype(kind), tuple(array.astype(kind) for array in given.operands))
 
 
 def _attributes(attrs: Any, precision: Precision) -> Any:

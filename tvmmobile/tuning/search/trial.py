@@ -16,6 +16,7 @@ from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
 from tvmmobile.kernels.serial import Schedule
+from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_space
@@ -115,10 +116,10 @@ def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerP
     if isinstance(task.region[0], Opaque):
         function = _load_function(source)
         data = _opaque_inputs(task, function)
-        expected = _run_on_host(function, task, data)
+        expected = run_unscheduled(function, data)
         if expected.dtype.kind == "f" and not np.isfinite(expected).all():  # it may take logarithms, or roots of a variance
             data = [(np.abs(array) + 0.1).astype(array.dtype) if array.dtype.kind == "f" else array for array in data]
-            expected = _run_on_host(function, task, data)
+            expected = run_unscheduled(function, data)
         return data, (), expected
     inputs, parameters = make_inputs(task), make_parameters(task)
     return inputs, parameters, expected_output(task, inputs, parameters)
@@ -132,20 +133,6 @@ def _opaque_inputs(task: Task, function: Any) -> list[Array]:
         shape, dtype = tuple(int(extent) for extent in parameter.ty.shape), str(parameter.ty.dtype)
         inputs.append(generator.normal(1.0, 1.5, shape).astype(dtype) if dtype.startswith("float") else np.zeros(shape, dtype))
     return inputs
-
-
-def _run_on_host(function: Any, task: Task, data: list[Array]) -> Array:
-    """An opaque function's output, from its unscheduled loops compiled for the host."""
-    import tvm
-
-    output = tvm.runtime.tensor(np.zeros(task.region[-1].output_shape, str(list(function.params)[-1].ty.dtype)))
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-host-") as folder:
-        library = Path(folder) / "reference.so"
-        compile_kernel(function.with_attr("global_symbol", task.symbol), {"kind": "llvm"}, library)
-        module = tvm.runtime.load_module(str(library))
-        module[task.symbol](*[tvm.runtime.tensor(array) for array in data], output)
-    result: Array = output.numpy()
-    return result
 
 
 @functools.lru_cache(maxsize=8)
