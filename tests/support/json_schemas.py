@@ -14,7 +14,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tvmmobile.accuracy import evaluation_file
+from tvmmobile.accuracy.differences import Differences, OutputDifference
 from tvmmobile.accuracy.evaluation_file import Accuracy, EvaluationContext, EvaluationFile, ImageResult
+from tvmmobile.accuracy.storage import StoredLayer
 from tvmmobile.gate import comparison
 from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
 from tvmmobile.results import file as result_file
@@ -41,7 +43,8 @@ def comparison_schema() -> dict[str, Any]:
 
 def evaluation_schema() -> dict[str, Any]:
     """Of `evaluation.json`."""
-    return _schema("evaluation", evaluation_file.FORMAT, EvaluationFile, (EvaluationContext, Accuracy, ImageResult))
+    parts = (EvaluationContext, Accuracy, ImageResult, OutputDifference, Differences, StoredLayer)
+    return _schema("evaluation", evaluation_file.FORMAT, EvaluationFile, parts)
 
 
 def validation_schema() -> dict[str, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tvmmobile.accuracy.classes import read_labels
-from tvmmobile.accuracy.evaluation import Subject, batches, context_for, evaluate_batches
+from tvmmobile.accuracy.evaluation import Subject, batches, context_for, evaluate_batches, evaluate_storage
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile, ImageResult, evaluation_of, write_evaluation
 from tvmmobile.accuracy.labelled import LabelledImage, evenly_spaced, read_folder
 from tvmmobile.accuracy.original import original_of
 from tvmmobile.accuracy.preprocess import check_image
+from tvmmobile.accuracy.storage import StoredLayer
 from tvmmobile.devices.protocol import Device
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.listener import QUIET, Listener
@@ -107,34 +108,54 @@ def evaluate(
     _check_headers(chosen, treatment, listener)
     subject = Subject(library, original, treatment)
     context = context_for(subject, board.profile, listed, len(chosen))
-    results: list[ImageResult] = []
+    done = _Done()
     try:
-        _evaluate(board, subject, chosen, results, listener)
+        _evaluate(board, subject, chosen, done, listener)
     finally:  # also after Ctrl-C, or when the device went away: what is there is kept, and says that it is not all
-        if results:
-            file, paths = _written(context, chosen, results, out, listener)
+        if done.results:
+            file, paths = _written(context, chosen, done, out, listener)
     return Evaluation(file, paths, original.judge_name, listed.others)
 
 
-def _evaluate(board: Device, subject: Subject, chosen: Sequence[LabelledImage], results: list[ImageResult], listener: Listener) -> None:
-    """Evaluate the images; `results` grows as they are done."""
+def check_one_network(libraries: Sequence[Library]) -> None:
+    """Raises `UserError` unless the libraries are of one network with the same weights."""
+    first = libraries[0]
+    for library in libraries[1:]:
+        if (library.spec, library.weights) != (first.spec, first.weights):
+            raise UserError(
+                f"{library.path} is not of the same network and weights as {first.path}.",
+                "Compile both from one network, or evaluate them alone.",
+            )
+
+
+@dataclass
+class _Done:
+    """What there is of an evaluation while it goes on."""
+
+    results: list[ImageResult] = field(default_factory=list)
+    stored: tuple[int, tuple[StoredLayer, ...]] = (0, ())
+
+
+def _evaluate(board: Device, subject: Subject, chosen: Sequence[LabelledImage], done: _Done, listener: Listener) -> None:
+    """Evaluate the images; `done` grows as they are done."""
     parts = batches(chosen, subject.library, board.profile)
     count = worker_count(len(parts)) if board.boards is None else min(board.boards, len(parts))
-    with Workers(count) as workers, started_bench(board, workers, timed=False) as bench, listener.stage("evaluating", len(chosen)) as done:
+    with Workers(count) as workers, started_bench(board, workers, timed=False) as bench, listener.stage("evaluating", len(chosen)) as tell:
         for batch in evaluate_batches(bench, subject, parts):
-            results += batch
+            done.results += batch
             for result in batch:
-                done(result.image.partition("/")[0])
+                tell(result.image.partition("/")[0])
+        done.stored = evaluate_storage(bench, subject, chosen)
 
 
 def _written(
-    context: EvaluationContext, chosen: Sequence[LabelledImage], results: list[ImageResult], out: str | Path | None, listener: Listener
+    context: EvaluationContext, chosen: Sequence[LabelledImage], done: _Done, out: str | Path | None, listener: Listener
 ) -> tuple[EvaluationFile, tuple[Path, ...]]:
     places = {image.name: number for number, image in enumerate(chosen)}
-    file = evaluation_of(context, sorted(results, key=lambda result: places[result.image]))
+    file = evaluation_of(context, sorted(done.results, key=lambda result: places[result.image]), *done.stored)
     paths = () if out is None else write_evaluation(file, Path(out))
     if paths and not file.complete:
-        listener.said(f"partial: {len(results)} of {len(chosen)} images are in {paths[0]}")
+        listener.said(f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
     return file, paths
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,12 +18,14 @@ import numpy as np
 
 from tvmmobile import __version__
 from tvmmobile.accuracy.classes import most_likely
+from tvmmobile.accuracy.differences import difference_of
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, ImageResult
-from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, plain
+from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, evenly_spaced, plain
 from tvmmobile.accuracy.original import Original, compute_of
 from tvmmobile.accuracy.preprocess import read_input
+from tvmmobile.accuracy.storage import StoredLayer, stored_layers
 from tvmmobile.devices.protocol import MEASURED, DeviceProfile
-from tvmmobile.graph.precision import precision_named
+from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, failure_of, succeeded
@@ -40,6 +43,8 @@ _SESSION_TIMEOUT_S = 600.0
 _BATCH_TIMEOUT_S = 2000.0
 #: Images of a batch, for which the library is sent to the device once.
 _MOST_IMAGES = 32
+#: Layers are looked at on so many images: what they lose differs little from image to image.
+_STORED_IMAGES = 8
 #: QEMU does some 10⁸ multiply-adds a second: so many of them are a batch there, for its session to end in time.
 _EMULATED_MACS = 2_000_000_000
 _KINDS: Mapping[str, Any] = {"modelled": "virtual", "measured": "hardware", "emulated": "emulated"}
@@ -52,6 +57,11 @@ class Subject:
     library: Library
     original: Original
     preprocessing: Preprocessing
+
+    @property
+    def precision(self) -> Precision:
+        """What the library computes in."""
+        return precision_named(self.library.dtype)
 
 
 @dataclass(frozen=True)
@@ -93,9 +103,31 @@ def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
     return tuple(
         ImageResult(image.name, image.label, (), (), None, problems[image])
         if image in problems
-        else _compared(image, outputs[image], _computed(job.subject.original)(inputs[image]))
+        else _compared(image, outputs[image], _computed(job.subject.original)(inputs[image]), job.subject.precision)
         for image in job.images
     )
+
+
+def evaluate_storage(bench: Bench, subject: Subject, images: Sequence[LabelledImage]) -> tuple[int, tuple[StoredLayer, ...]]:
+    """What each layer loses in the library's precision on a few of the images, and on how many; nothing in float32.
+
+    PyTorch computes it in a worker. An image that cannot be read is left out.
+    """
+    if subject.precision == FLOAT32:
+        return 0, ()
+    jobs = [BatchJob(subject, bench.agents, evenly_spaced(images, _STORED_IMAGES))]
+    ((_, found),) = bench.workers.run(_storage_of, jobs, _BATCH_TIMEOUT_S)
+    layers: tuple[int, tuple[StoredLayer, ...]] = succeeded(found, "looking at its layers")
+    return layers
+
+
+def _storage_of(job: BatchJob) -> tuple[int, tuple[StoredLayer, ...]]:
+    inputs = []
+    for image in job.images:
+        with suppress(UserError):
+            inputs.append(read_input(image.path, job.subject.preprocessing).array)
+    layers = stored_layers(_computed(job.subject.original), inputs, job.subject.precision)
+    return (len(inputs) if layers else 0), layers
 
 
 def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder, chosen: int) -> EvaluationContext:
@@ -121,7 +153,7 @@ def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder
         images_chosen=chosen,
         labels=folder.how,
         preprocessing=str(subject.preprocessing),
-        tolerance=precision_named(library.dtype).network_tolerance,
+        tolerance=subject.precision.network_tolerance,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -147,9 +179,16 @@ def _computed(original: Original) -> Callable[[Array], Array]:
     return compute_of(original)
 
 
-def _compared(image: LabelledImage, output: Array, expected: Array) -> ImageResult:
+def _compared(image: LabelledImage, output: Array, expected: Array, precision: Precision) -> ImageResult:
     deviation = relative_error(output, expected)
-    return ImageResult(image.name, image.label, _top(output), _top(expected), deviation if math.isfinite(deviation) else None)
+    return ImageResult(
+        image=image.name,
+        label=image.label,
+        library_top5=_top(output),
+        original_top5=_top(expected),
+        deviation=deviation if math.isfinite(deviation) else None,
+        difference=difference_of(output, expected, precision),
+    )
 
 
 def _top(output: Array) -> tuple[int, ...]:

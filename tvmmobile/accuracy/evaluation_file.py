@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tvmmobile.accuracy.differences import Differences, OutputDifference, differences_of
+from tvmmobile.accuracy.storage import StoredLayer
 from tvmmobile.results.file import Count, NotNegative, Positive, PositiveCount
 from tvmmobile.results.report.spreadsheet import csv_text
 from tvmmobile.system.files import write_text
@@ -20,11 +22,11 @@ from tvmmobile.system.files import write_text
 FORMAT = 1
 _Percent = Annotated[float, Field(ge=0, le=100)]
 _Classes = Annotated[tuple[Count, ...], Field(max_length=5)]
-#: One line an image. Classes are separated by blanks, most likely first; `deviation` is empty where an output is not finite. Of an image
+#: One line an image. Classes are separated by blanks, most likely first; Deviations are empty where an output is not finite. Of an image
 #: that could not be read, all between `label` and `problem` is empty.
 COLUMNS = (
     *("image", "label", "library_top1", "library_top5", "original_top1", "original_top5"),
-    *("library_hit1", "library_hit5", "original_hit1", "original_hit5", "same_top1", "same_top5", "deviation", "problem"),
+    *("library_hit1", "library_hit5", "original_hit1", "original_hit5", "same_top1", "same_top5", "deviation", "mean_deviation", "problem"),
 )
 
 
@@ -93,6 +95,7 @@ class ImageResult:
         deviation: of the library's output: the largest difference over the largest magnitude of the original's. `None` where one of them
             is not finite, or the image could not be read.
         problem: why the image could not be read; "" where it could.
+        difference: more about the outputs; `None` where the image could not be read.
     """
 
     image: str
@@ -101,6 +104,7 @@ class ImageResult:
     original_top5: _Classes
     deviation: NotNegative | None
     problem: str = ""
+    difference: OutputDifference | None = None
 
     def disagrees(self, tolerance: float) -> bool:
         """Whether the library's output is another one than the original's."""
@@ -150,7 +154,11 @@ class EvaluationFile:
         beyond_tolerance: images on which the library disagrees with its original.
         largest_deviation: of a library's output from its original's, over the largest magnitude of that; `None` without finite outputs.
         largest_deviation_image: of which image.
+        differences: of the library's outputs from its original's.
         images: one entry an image, in the order of the sorted list.
+        stored_images: how many of the images `stored` is of, evenly spaced.
+        stored: what each layer loses by the precision of weights and activations alone, in a model in PyTorch on the host; none in
+            float32, and none of a network that PyTorch does not compute.
     """
 
     version: int
@@ -165,10 +173,15 @@ class EvaluationFile:
     beyond_tolerance: Count
     largest_deviation: NotNegative | None
     largest_deviation_image: str | None
+    differences: Differences
     images: tuple[ImageResult, ...]
+    stored_images: Count = 0
+    stored: tuple[StoredLayer, ...] = ()
 
 
-def evaluation_of(context: EvaluationContext, images: Sequence[ImageResult]) -> EvaluationFile:
+def evaluation_of(
+    context: EvaluationContext, images: Sequence[ImageResult], stored_images: int = 0, stored: tuple[StoredLayer, ...] = ()
+) -> EvaluationFile:
     """Everything counted; complete if `images` are as many as were chosen."""
     read = [result for result in images if not result.problem]
     worst = max((result for result in read if result.deviation is not None), key=lambda result: result.deviation or 0.0, default=None)
@@ -186,6 +199,9 @@ def evaluation_of(context: EvaluationContext, images: Sequence[ImageResult]) -> 
         largest_deviation=worst.deviation if worst else None,
         largest_deviation_image=worst.image if worst else None,
         images=tuple(images),
+        differences=differences_of([result.difference for result in read if result.difference]),
+        stored_images=stored_images,
+        stored=stored,
     )
 
 
@@ -214,4 +230,5 @@ def _line(result: ImageResult) -> dict[str, object]:
         line[f"{name}_top5"] = " ".join(map(str, classes))
         line[f"{name}_hit1"] = int(result.label in classes[:1])
         line[f"{name}_hit5"] = int(result.label in classes)
-    return line | {"same_top1": int(result.same_top1), "same_top5": int(result.same_top5), "deviation": result.deviation}
+    means = {"deviation": result.deviation, "mean_deviation": result.difference.mean if result.difference else None}
+    return line | {"same_top1": int(result.same_top1), "same_top5": int(result.same_top5), **means}

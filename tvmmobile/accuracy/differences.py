@@ -1,0 +1,101 @@
+"""How far a library's output is from its original's, in numbers that say more than the largest difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.graph.precision import Precision
+from tvmmobile.results.file import Count, NotNegative, PositiveCount
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """One output beside the original's.
+
+    Attributes:
+        values: how many it has.
+        mean: of the absolute differences, over the largest magnitude of the original's; `None` where one of them is not finite.
+        signal: mean square of the original's values; `None` likewise.
+        noise: mean square of the differences; `None` likewise.
+        infinities: values of the library's that are infinite.
+        nans: values of the library's that are not a number.
+        subnormals: values of the library's that are not 0 and smaller than the precision's least normal number.
+    """
+
+    values: PositiveCount
+    mean: NotNegative | None
+    signal: NotNegative | None
+    noise: NotNegative | None
+    infinities: Count
+    nans: Count
+    subnormals: Count
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The outputs of all images beside the original's.
+
+    Attributes:
+        values: how many there are.
+        mean: of the images' means; `None` where no output is finite.
+        signal_to_noise_db: ten times the logarithm of the signal's mean square over the noise's, in decibels; `None` without finite outputs
+            or without a difference.
+        infinities: values of the library's that are infinite.
+        nans: values of the library's that are not a number.
+        subnormals: values of the library's that are not 0 and smaller than the precision's least normal number.
+    """
+
+    values: Count = 0
+    mean: NotNegative | None = None
+    signal_to_noise_db: float | None = None
+    infinities: Count = 0
+    nans: Count = 0
+    subnormals: Count = 0
+
+
+def difference_of(output: npt.NDArray[Any], expected: npt.NDArray[Any], precision: Precision) -> OutputDifference:
+    """What a library returned for an image beside what its original did; both of one shape."""
+    values, wanted = output.astype(np.float64), expected.astype(np.float64)
+    mean = signal = noise = None
+    if np.isfinite(values).all() and np.isfinite(wanted).all():
+        off = values - wanted
+        mean = float(np.abs(off).mean()) / (float(np.abs(wanted).max()) or 1.0)
+        signal, noise = float(np.square(wanted).mean()), float(np.square(off).mean())
+    return OutputDifference(
+        values=values.size,
+        mean=mean,
+        signal=signal,
+        noise=noise,
+        infinities=int(np.isinf(values).sum()),
+        nans=int(np.isnan(values).sum()),
+        subnormals=subnormals_in(values, precision),
+    )
+
+
+def subnormals_in(values: npt.NDArray[Any], precision: Precision) -> int:
+    """How many values are not 0 and smaller than the least normal number."""
+    return int(((values != 0) & (np.abs(values) < np.finfo(precision.numpy).tiny)).sum())
+
+
+def differences_of(found: Sequence[OutputDifference]) -> Differences:
+    """Those of all images together."""
+    finite = [one for one in found if one.mean is not None]
+    return Differences(
+        values=sum(one.values for one in found),
+        mean=sum(one.mean or 0.0 for one in finite) / len(finite) if finite else None,
+        signal_to_noise_db=decibels(*(sum(one.values * (getattr(one, name) or 0.0) for one in finite) for name in ("signal", "noise"))),
+        infinities=sum(one.infinities for one in found),
+        nans=sum(one.nans for one in found),
+        subnormals=sum(one.subnormals for one in found),
+    )
+
+
+def decibels(signal: float, noise: float) -> float | None:
+    """Of two energies; `None` where one of them is 0."""
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None

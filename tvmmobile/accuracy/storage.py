@@ -1,0 +1,170 @@
+"""What it costs a network to store weights and activations in a precision, layer by layer: a model in PyTorch, nothing that a device did.
+
+Convolutions and matrix products read weights and activations rounded to the precision; all else, their sums included, stays float32. A
+layer that loses much here loses it by the size of its numbers, whatever its kernel does. PyTorch's dispatcher shows the layers, so that a
+module, an exported program and a function are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.accuracy.differences import decibels, subnormals_in
+from tvmmobile.graph.precision import Precision
+from tvmmobile.results.file import Count, NotNegative, PositiveCount
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """One convolution or matrix product, its batch norm included, as the model in PyTorch has it.
+
+    Attributes:
+        layer: what it is, after its number in the order of execution: `3: depthwise 3×3, 64 channels, to 56×56`.
+        signal_to_noise_db: of its sums before the activation, in decibels; `None` without a difference, or where one is not finite.
+        largest: magnitude of its sums in float32.
+        beyond: of its sums in float32, how many lie beyond the precision's largest number.
+        not_finite: of its sums in the model, how many are infinite or not a number: what went beyond in layers before it.
+        subnormals: of its sums in float32, how many are not 0 and smaller than the precision's least normal number.
+        values: how many sums there are.
+    """
+
+    layer: str
+    signal_to_noise_db: float | None
+    largest: NotNegative
+    beyond: Count
+    not_finite: Count
+    subnormals: Count
+    values: PositiveCount
+
+
+@dataclass
+class _Sums:
+    """What is added up of a layer, image by image."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    largest: float = 0.0
+    beyond: int = 0
+    not_finite: int = 0
+    subnormals: int = 0
+    values: int = 0
+
+    def add(self, exact: Array, rounded: Array, precision: Precision) -> None:
+        wanted, finite = exact.astype(np.float64), np.isfinite(rounded)
+        self.signal += float(np.square(wanted).sum())
+        self.noise += float(np.square(rounded[finite].astype(np.float64) - wanted[finite]).sum())
+        self.largest = max(self.largest, float(np.abs(wanted).max()))
+        self.beyond += int((np.abs(wanted) > np.finfo(precision.numpy).max).sum())
+        self.not_finite += int((~finite).sum())
+        self.subnormals += subnormals_in(wanted, precision)
+        self.values += wanted.size
+
+    def layer(self, name: str) -> StoredLayer:
+        ratio = None if self.not_finite else decibels(self.signal, self.noise)
+        return StoredLayer(name, ratio, self.largest, self.beyond, self.not_finite, self.subnormals, self.values)
+
+
+@dataclass
+class _Watched:
+    """The layers of one run in the order of execution: names, and sums as they were before the activation."""
+
+    names: list[str] = field(default_factory=list)
+    sums: list[Any] = field(default_factory=list)
+
+
+def stored_layers(compute: Callable[[Array], Array], images: Iterable[Array], precision: Precision) -> tuple[StoredLayer, ...]:
+    """What each layer of a network loses; none of a network that PyTorch does not compute.
+
+    Args:
+        compute: the network in float32, from an NCHW array to its output.
+        images: its inputs; they are not changed.
+        precision: what is stored in.
+    """
+    totals: list[_Sums] = []
+    names: list[str] = []
+    for image in images:
+        exact, rounded = (_run(compute, image, kept) for kept in (None, precision))
+        names = exact.names
+        totals = totals or [_Sums() for _ in names]
+        for total, wanted, found in zip(totals, exact.sums, rounded.sums, strict=True):
+            total.add(wanted.numpy(), found.numpy(), precision)
+    return tuple(total.layer(name) for total, name in zip(totals, names, strict=True))
+
+
+def _run(compute: Callable[[Array], Array], image: Array, precision: Precision | None) -> _Watched:
+    from tvmmobile.networks.models.weights import single_thread
+
+    watched = _Watched()
+    with single_thread(), _watching(watched, precision):
+        compute(image.copy())
+    return watched
+
+
+def _watching(watched: _Watched, precision: Precision | None) -> Any:
+    """A mode of PyTorch's dispatcher that notes the layers and, given a precision, rounds what they read to it.
+
+    What they read is rounded where it lies, so that a residual reads the same numbers.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    aten = torch.ops.aten
+    #: Operators, by where their activation and their weights are among the arguments.
+    products = {
+        aten.convolution.default: (0, 1),
+        aten.addmm.default: (1, 2),
+        aten.mm.default: (0, 1),
+        aten.bmm.default: (0, 1),
+    }
+    norms = {
+        aten.native_batch_norm.default,
+        aten._native_batch_norm_legit_no_training.default,
+        aten._native_batch_norm_legit.default,
+        aten.cudnn_batch_norm.default,
+    }
+
+    class Watching(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function in products:
+                data, weights = (args[place] for place in products[function])
+                if precision is not None:
+                    data.copy_(_rounded(data, precision))
+                    args = tuple(_rounded(one, precision) if one is weights else one for one in args)
+                result = function(*args, **(kwargs or {}))
+                watched.names.append(f"{len(watched.names) + 1}: {_described(args, products[function], result)}")
+                watched.sums.append(result)
+                return result
+            result = function(*args, **(kwargs or {}))
+            if function in norms and watched.sums and args[0] is watched.sums[-1]:
+                watched.sums[-1] = result[0]
+            return result
+
+    return Watching()
+
+
+def _rounded(values: torch.Tensor, precision: Precision) -> torch.Tensor:
+    import torch
+
+    return values.to(getattr(torch, precision.name)).to(values.dtype)
+
+
+def _described(args: Any, places: tuple[int, int], result: torch.Tensor) -> str:
+    """A layer in words."""
+    data, weights = (args[place] for place in places)
+    if result.dim() != 4:
+        return f"dense, {data.shape[-1]} → {result.shape[-1]}"
+    side = f"{result.shape[2]}×{result.shape[3]}"
+    kernel = "×".join(map(str, weights.shape[2:]))
+    if weights.shape[1] == 1 and result.shape[1] == data.shape[1]:
+        return f"depthwise {kernel}, {result.shape[1]} channels, to {side}"
+    return f"{kernel}, {data.shape[1]} → {result.shape[1]} channels, to {side}"
