@@ -1,4 +1,4 @@
-"""Which schedule a task is compiled with: its own best record, else the nearest shape's, else a first guess."""
+"""Chooses the schedule a task is compiled with: its own best record, else the nearest shape's, else a first guess."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Choice:
 
 
 def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any]) -> Choice:
-    """The schedule for `task`, sampled for `target` where none was measured; raises `UserError` where no schedule exists at all."""
+    """The schedule for `task`, sampled for `target` if none was measured; raises `UserError` if no schedule exists."""
     best = database.best(task)
     if best is not None:
         count = len(database.trials(task))

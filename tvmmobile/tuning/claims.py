@@ -1,4 +1,4 @@
-"""What a record claims of its latency, and whether that can be: its numbers' types and ranges, and what no core can beat."""
+"""Checks whether a record's figures can be true: their types and ranges, and limits that no core can beat."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tvmmobile.schedules import KnobSchedule, template_named
 #: In microseconds: a nanosecond, and 17 minutes, many times the deadline of a trial.
 LEAST_US, MOST_US = 1e-3, 1e9
 _MOST_CYCLES = 10**15
-#: Of a kernel; the largest of published networks has some 10**10.
+#: Multiply-adds of a kernel; the largest published network has some 10**10.
 _MOST_MACS = 10**18
 #: Figures are rounded when they are written: latencies and terms to 1e-4 us, samples to 1e-3 us, cycles to whole ones.
 _ROUNDING_US = 2e-3
-#: Core cycles are those of all threads, also after the last one that the kernel waits for.
+#: Core cycles are those of all threads, including work after the last one that the kernel waits for.
 _AFTER_THE_END = 1.1
 
 
@@ -38,7 +38,7 @@ class RecordFigures:
 
 
 def read_figures(value: Mapping[str, Any]) -> RecordFigures:
-    """The numbers of a line; raises `KeyError` or `ValueError` where one is not a number, is out of range, or contradicts the others."""
+    """The numbers of a line; raises `KeyError` or `ValueError` if one is not a number, is out of range, or contradicts the others."""
     latency, cycles, samples, terms = value["latency_us"], value.get("cycles"), value.get("samples_us", ()), value.get("terms_us", {})
     if latency is not None:
         latency = _microseconds("latency_us", latency, LEAST_US)
@@ -53,7 +53,7 @@ def read_figures(value: Mapping[str, Any]) -> RecordFigures:
 
 
 def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_us: tuple[tuple[str, float], ...]) -> None:
-    """Raises `ValueError` where a latency is not what its samples or its terms give."""
+    """Raises `ValueError` if a latency does not follow from its samples or terms."""
     if latency_us is None:
         return
     if samples_us and not min(samples_us) - _ROUNDING_US <= latency_us <= max(samples_us) + _ROUNDING_US:
@@ -64,7 +64,7 @@ def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_u
 
 
 def check_task(task: Task) -> None:
-    """Raises `ValueError`, `TypeError` or `ArithmeticError` for a kernel that cannot be: no threads, extents that no layer has."""
+    """Raises `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or extents that no layer has."""
     if task.threads < 1:
         raise ValueError(f"{task.threads} threads")
     extents = (extent for layer in task.region for extent in (*layer.input_shape, *layer.output_shape))
@@ -83,14 +83,14 @@ def _shown(value: Any) -> str:
 
 
 def short(text: str) -> str:
-    """Words from a log, safe to be printed and not longer than a line or two."""
+    """Text from a log, safe to print and at most a line or two long."""
     line = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return line if len(line) <= 120 else line[:119] + "…"
 
 
 @dataclass(frozen=True)
 class RefusedLine:
-    """A line of a log that was not taken, and why."""
+    """A refused line of a log, and the reason."""
 
     path: Path
     number: int
@@ -98,7 +98,7 @@ class RefusedLine:
 
 
 def passed_over(refused: Sequence[RefusedLine]) -> str:
-    """What a command says of lines that it passed over; "" where there are none."""
+    """A command's message on lines that it skipped; "" if there are none."""
     if not refused:
         return ""
     count = "1 line of the tuning logs was" if len(refused) == 1 else f"{len(refused)} lines of the tuning logs were"
@@ -110,14 +110,14 @@ def passed_over(refused: Sequence[RefusedLine]) -> str:
 
 
 def outdated_sentence(records: int) -> str:
-    """The same of records that rest on another timing model."""
+    """The message on records of another timing model."""
     count = "1 record of another timing model does" if records == 1 else f"{records} records of another timing model do"
     return f"{count} not count: see tvmmobile logs rescore --help"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What no kernel on a device can beat.
+    """Limits that no kernel on a device can beat.
 
     Attributes:
         clock_hz: of its cores; 0 where it is not known.
@@ -133,16 +133,16 @@ class Limits:
 
     @classmethod
     def of(cls, profile: DeviceProfile) -> Limits | None:
-        """Those of a device; `None` where nothing is known of the clock, as of a machine that emulates the board."""
+        """Those of a device; `None` if the clock is unknown, as for a machine that emulates the board."""
         if profile.origin.kind == "emulated" or not profile.clock_hz:
             return None
-        # A core that LLVM does not know has an older one's name there, and may be faster than that.
+        # A core unknown to LLVM has the name of an older one, and may be faster than that.
         known = profile.origin.modelled or is_known(profile.cpu.lower().replace(" ", "-"))
         lanes = profile.machine.fma_lanes_per_cycle if known else 0
         return cls(profile.clock_hz, profile.cores, lanes, profile.origin.modelled)
 
     def contradiction(self, task: Task, schedule: Schedule, figures: RecordFigures) -> str:
-        """Why a kernel cannot have these figures; "" where it can.
+        """Why these figures of a kernel are impossible; "" if they are not.
 
         Its core cycles take longer at the device's clock, or the multiply-adds that its schedule executes do at the cores' peak.
         """
@@ -164,27 +164,30 @@ class Limits:
         return f"{said} multiply-adds take at least {least_us:.4g} at the peak of the cores" if least_us > latency_us + _ROUNDING_US else ""
 
     def _least_us(self, task: Task, schedule: Schedule, threads: int, enough_us: float) -> float:
-        """What the multiply-adds take that the schedule executes; or `enough_us`, where they take no more, or the peak is not known."""
+        """The least time of the multiply-adds that the schedule executes.
+
+        Or `enough_us` if they take no more, or if the peak is unknown.
+        """
         if not self.fma_lanes_per_cycle or not is_precision(task.dtype):
             return enough_us
         peak_per_us = self.clock_hz * 1e-6 * threads * self.fma_lanes_per_cycle * task.precision.fma_rate
-        # Few records are so fast that it matters which algorithm they run.
+        # Few records are so fast that their algorithm matters.
         return max(enough_us, _executed(task, schedule) / peak_per_us) if task.least_macs > enough_us * peak_per_us else enough_us
 
 
 def _executed(task: Task, schedule: Schedule) -> float:
-    """The multiply-adds that a schedule cannot do without."""
+    """The least multiply-adds that a schedule executes."""
     template = template_named(schedule.template, schedule.version) if isinstance(schedule, KnobSchedule) else None
     return task.least_macs if template is None else template.executed_macs(task)
 
 
 def is_retired(schedule: Schedule) -> bool:
-    """Whether a schedule's template is one that this version does not have."""
+    """Whether this version lacks a schedule's template."""
     return isinstance(schedule, KnobSchedule) and template_named(schedule.template, schedule.version) is None
 
 
 def untakable(schedule: Schedule) -> str:
-    """Why a schedule that cannot be built for its kernel never could be; "" where only this version lacks its template."""
+    """Why no version could build a schedule for its kernel; "" if only this version lacks its template."""
     if is_retired(schedule):
         return ""
     named = f"{schedule.template}@{schedule.version}" if isinstance(schedule, KnobSchedule) else "MetaSchedule"

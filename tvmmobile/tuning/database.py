@@ -44,7 +44,7 @@ from tvmmobile.tuning.records import (
 )
 from tvmmobile.tuning.trials import Trials
 
-#: Of a kernel that nobody has tried anything for.
+#: For kernels without trials.
 _NONE = Trials()
 
 
@@ -65,7 +65,7 @@ class Database:
         sources: directories read in this order; none needs to exist.
         target: the directory new records are written to; `None` for a database that is only read.
 
-    A kernel's line of a compacted log is looked at once somebody asks for the kernel: most commands need few of the thousands there are.
+    A kernel's line of a compacted log is parsed when the kernel is asked for: most commands need few of the thousands there are.
 
     Attributes:
         ignored: lines and schedules that do not count, whatever the reason.
@@ -92,7 +92,7 @@ class Database:
         return sum(len(trials.records) for trials in self._trials.values())
 
     def read_all(self) -> None:
-        """Look at every line; `refused` is complete then."""
+        """Parse every line; `refused` is complete afterwards."""
         for name in list(self._unread):
             self._settle(name)
 
@@ -106,7 +106,7 @@ class Database:
         return self.trials(task).records
 
     def trials(self, task: Task) -> Trials:
-        """All that was tried for a task, also what has no record any more. It is not to be changed."""
+        """All trials of a task, including those without a record. Do not modify it."""
         if self._unread:
             self._settle(task.name)
         return self._trials.get(task, _NONE)
@@ -117,10 +117,10 @@ class Database:
         return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records to the end of their files, flushed to disk before this returns, under a lock; raises `UserError` where it cannot.
+        """Write records to the end of their files, flushed to disk before this returns, under a lock; raises `UserError` on failure.
 
-        A schedule that is there already is left out, unless it was measured `again`. A line that a crash left unfinished is closed first:
-        it must not swallow a new one.
+        A schedule that is already there is left out, unless it was measured `again`. An unfinished line left by a crash is ended first, so
+        that it does not swallow a new one.
         """
         assert self.target is not None, "this database is only read"
         fresh: dict[tuple[Task, Schedule], Record] = {}
@@ -139,14 +139,14 @@ class Database:
                 self._add(record.task, [record], {record.schedule} if usable(record, self._known) else set())
 
     def writing(self) -> AbstractContextManager[None]:
-        """The right to measure for this database's directory and device, which one process has at a time: see `writing`."""
+        """The exclusive right to measure for this database's directory and device: see `writing`."""
         assert self.target is not None, "this database is only read"
         return writing(self.target, self.identity.device)
 
     def replace(self, path: Path, records: Iterable[Record], dropped: Mapping[Task, Dropped] = MappingProxyType({})) -> Path:
-        """Write a file anew, whole, with these records alone; returns the old one's copy, `<path>.bak`. Raises `UserError` if it cannot.
+        """Replace a file by one with these records alone; returns the old one's copy, `<path>.bak`. Raises `UserError` if it cannot.
 
-        What was tried for its kernels and has no record any more stays known, and so does what `dropped` adds.
+        Tried schedules without a record stay known, including those in `dropped`.
         """
         self.read_all()
         for task, digests in dropped.items():
@@ -161,7 +161,7 @@ class Database:
             return replace_log(path, "".join(lines).encode())
 
     def _add(self, task: Task, records: Iterable[Record], buildable: Set[Schedule], dropped: Dropped = ()) -> None:
-        """Take records that are not refused; those whose schedules this version cannot build are noted, and no more."""
+        """Add records that are not refused; those whose schedules this version cannot build are only noted."""
         taken = []
         for record in records:
             if record.schedule in buildable:
@@ -173,7 +173,7 @@ class Database:
             self._trials.setdefault(task, Trials()).add(taken, dropped)
 
     def _read(self, path: Path) -> None:
-        """Take the lines of a file that have this identity."""
+        """Read the lines of a file that have this identity."""
         content = content_of(path)
         lines = lines_in(content)
         for number, text in enumerate(lines, 1):
@@ -193,7 +193,7 @@ class Database:
                 self._unread.setdefault(name, []).append(unread)
                 continue
             if self._unread and isinstance(name, str):
-                self._settle(name)  # lines of a kernel count in their order
+                self._settle(name)  # the order of a kernel's lines matters
             self._take(unread)
 
     def _settle(self, name: str) -> None:
@@ -223,17 +223,17 @@ class Database:
 
 
 def log_paths(directory: Path, device: str) -> list[Path]:
-    """The logs of a device, sorted. What a crash left of a file that was being replaced is none."""
+    """The logs of a device, sorted, without temporary files that a crash left."""
     return sorted(path for path in (directory / device).glob("*.jsonl") if not path.name.startswith("."))
 
 
 def file_name(task: Task) -> str:
-    """The log that a task's records are in, below the folder of its device."""
+    """The name of the log with a task's records, in its device's folder."""
     return f"{task.dtype}_t{task.threads}.jsonl"
 
 
 def content_of(path: Path) -> bytes:
-    """What a log holds; raises `UserError` where it cannot be read."""
+    """The content of a log; raises `UserError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -241,7 +241,7 @@ def content_of(path: Path) -> bytes:
 
 
 def replace_log(path: Path, content: bytes) -> Path:
-    """Give a log other content, whole, and keep a copy of the old one, `<path>.bak`, which is returned; its lock is the caller's."""
+    """Replace a log's content and keep a copy of the old one, `<path>.bak`, which is returned; the caller holds its lock."""
     backup = path.with_name(path.name + ".bak")
     write_bytes(backup, path.read_bytes())
     write_bytes(path, content)
@@ -249,13 +249,13 @@ def replace_log(path: Path, content: bytes) -> Path:
 
 
 def lines_in(content: bytes) -> list[bytes]:
-    """A log's lines without their ends; the last of them is unfinished where `content` does not end a line."""
+    """A log's lines without their ends; the last one is unfinished if `content` does not end with a line end."""
     lines = content.split(b"\n")
     return lines[:-1] if lines[-1] == b"" else lines
 
 
 def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
-    """The lines of a file whatever timing model they rest on, in their order: their latencies are not comparable with each other.
+    """The lines of a file of any timing model, in their order; their latencies are not comparable with each other.
 
     Those of other devices and TVM versions, and schedules that this version cannot build, are left out. Raises `UserError` where the file
     cannot be read.
@@ -272,7 +272,10 @@ def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
 
 @contextmanager
 def locked(path: Path, wrong: str = "", remedy: str = "Name another directory with --logs DIR.") -> Iterator[None]:
-    """The lock of a log that is about to change, its folder created; a disk error becomes a `UserError`, `wrong` and `remedy` its words."""
+    """The lock of a log that is about to change, its folder created.
+
+    A disk error becomes a `UserError` with the texts `wrong` and `remedy`.
+    """
     try:
         make_folders(path.parent)
         with filelock.FileLock(append_lock(path)):
@@ -283,13 +286,13 @@ def locked(path: Path, wrong: str = "", remedy: str = "Name another directory wi
 
 
 def append_lock(path: Path) -> Path:
-    """The lock file that everyone holds who changes a log, for as long as that takes."""
+    """The lock file that is held while a log is changed."""
     return path.with_suffix(".lock")
 
 
 @contextmanager
 def writing(directory: Path, device: str) -> Iterator[None]:
-    """The right to measure for a log directory and a device, which one process has at a time: two would measure everything twice.
+    """The exclusive right to measure for a log directory and a device: two processes would measure everything twice.
 
     It is for whole runs; records can be read meanwhile. It ends with the process, however that ends. Raises `UserError` where another
     process has it, saying which and where, or the directory cannot be written.
@@ -312,7 +315,7 @@ def writing(directory: Path, device: str) -> Iterator[None]:
 
 
 def _owner(path: Path) -> str:
-    """Who holds a writer's lock: its first line, which is empty until the owner has come to write it."""
+    """The holder of a writer's lock: its first line, which is empty until the owner has written it."""
     lines = path.read_text(encoding="utf-8", errors="replace")[:200].splitlines()
     return "".join(filter(str.isprintable, lines[0])) if lines else "another process"
 

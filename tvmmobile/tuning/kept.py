@@ -1,4 +1,4 @@
-"""What a line of a compacted log keeps of a kernel, as JSON: rows of records' numbers, and digests of other schedules that were tried."""
+"""The JSON of a kernel's line in a compacted log: rows of records' numbers, and digests of other schedules that were tried."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tvmmobile.tuning.claims import RecordFigures, read_figures
 
 #: Characters of a digest (see `trials.digest`).
 DIGEST_LENGTH = 4
-#: Digests of schedules that were tried and have no record any more, by what `trials.family` files them under.
+#: Digests of schedules that were tried and no longer have a record, by `trials.family`.
 Dropped = tuple[tuple[str, frozenset[str]], ...]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A record without what all records of a line have in common; `trial` says which one of the kernel's trials it was, from 1."""
+    """A record without the fields that all records of a line share; `trial` is its number among the kernel's trials, from 1."""
 
     trial: int
     schedule: Schedule
@@ -26,7 +26,7 @@ class Kept:
 
 
 def read_kept(value: Mapping[str, Any]) -> tuple[tuple[Kept, ...], Dropped]:
-    """What `kept` and `dropped` of a line hold, in the order of trials; raises one of `records.MALFORMED` where they are not right."""
+    """The content of a line's `kept` and `dropped`, in the order of trials; raises one of `records.MALFORMED` if they are invalid."""
     dropped = tuple((name, _digests(text)) for name, text in value.get("dropped", {}).items())
     kept = sorted((one for group in value["kept"] for one in _read_group(group)), key=lambda one: one.trial)
     if not kept and not dropped:

@@ -24,7 +24,7 @@ MOST_FUSED = 256
 
 @dataclass(frozen=True)
 class Price:
-    """What is known of a task: its best latency (`None` if never measured) and where it comes from, e.g. `best of 64 records`."""
+    """The price of a task: its best latency (`None` if never measured) and its origin, e.g. `best of 64 records`."""
 
     latency_us: float | None
     source: str
@@ -67,8 +67,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class VariantTasks:
-    """What of a variant may become one kernel: regions in order among its network's nodes, and opaque tasks' TIR functions as JSON text;
-    and layers that stay in float32 where the others do not.
+    """Candidate kernels of a variant: regions in order among its network's nodes, opaque tasks' TIR functions as JSON text, and layers that
+    stay in float32 although the others do not.
     """
 
     nodes: int
@@ -91,7 +91,7 @@ def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:
         return ("NHWC",)
     # A product that is one kernel with the depthwise layer behind it reads pixel by pixel.
     fusable = isinstance(following, Conv2d) and layer.is_depthwise and following.is_pointwise and channels <= MOST_FUSED
-    # A pool reads every line once, wherever it is.
+    # A pool reads every line once in any layout.
     either = channels < FEWEST_ONLY_BLOCKED or fusable or isinstance(following, Pool)
     return (blocked(blocks[0]), "NHWC") if either else (blocked(blocks[0]),)
 
@@ -113,7 +113,7 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: 
         return replace(task, dtype=dtype) if dtype else task
 
     edges: list[tuple[Layout, ...]] = [("NHWC",)] * (len(nodes) + 1)
-    #: Places between nodes which an activation passes that a later node reads.
+    #: Positions between nodes that an activation passes on its way to a later node.
     kept: set[int] = set()
     for index, node in enumerate(nodes[:-1]):
         readers = () if index + 1 in kept else tuple(nodes[reader] for reader in _readers(network, index))
@@ -167,7 +167,7 @@ def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[
 
 
 def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], float | None]) -> dict[Region, float]:
-    """By how many microseconds the best plan with a region is slower than the best of all; regions whose latency is `None` are left out."""
+    """Microseconds by which the best plan with a region is slower than the best of all; regions whose latency is `None` are left out."""
     known = [(region, latency) for region in regions if (latency := latency_us(region.task)) is not None]
     before: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
     after: list[dict[Layout, float]] = [{} for _ in range(count + 1)]
@@ -187,7 +187,7 @@ def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], 
 
 
 def make_plan(network: Network, regions: Sequence[Region], price: Callable[[Task], Price]) -> Plan:
-    """Choose regions and the layouts between them such that the sum of their latencies is least.
+    """Choose regions and the layouts between them so that the sum of their latencies is least.
 
     A region of several layers must have been measured; a single layer that nothing else covers is taken unmeasured, at no claimed cost and
     in the first layout that `edge_layouts` names.
@@ -225,7 +225,7 @@ def _described(price: Price) -> str:
 
 
 def _reason(region: Region, regions: Sequence[Region], prices: Mapping[Task, Price]) -> str:
-    """Why this region and not another one that begins at the same node."""
+    """The reason for this region instead of another that begins at the same node."""
     price = prices[region.task]
     if price.latency_us is None:
         return "no measurement yet; " + price.source
@@ -238,7 +238,7 @@ def _reason(region: Region, regions: Sequence[Region], prices: Mapping[Task, Pri
 
 
 def _place(rival: Region, region: Region) -> str:
-    """What a rival covers, and its layouts where they are others."""
+    """The part that a rival covers, and its layouts if they differ."""
     place = f"nodes {rival.first} to {rival.last}"
     alike = (rival.before, rival.after) == (region.before, region.after)
     return place if alike else f"{place} from {rival.before} to {rival.after}"

@@ -1,4 +1,4 @@
-"""What a tuning log holds: records, each with the identity of what measured it; and how a line says so."""
+"""The content of a tuning log: records, each with the identity of what measured it; and their form as lines."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tvmmobile.tuning.claims import Limits, RecordFigures, check_task, read_figu
 from tvmmobile.tuning.kept import Dropped, Kept, read_kept, written_kept
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
-#: Of a line with one record, and of one with all that a compacted log keeps of a kernel.
+#: Versions of a line with one record, and of a compacted line with all kept records of a kernel.
 FORMAT, COMPACTED = 1, 2
 #: What reading a line, or the extents of a task that no network has, may raise.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
 
-#: What is wrong with the last line of a log whose writer was cut off.
+#: The fault of the last line of a log whose writer was interrupted.
 UNFINISHED = "the last line is unfinished"
 
 
@@ -34,21 +34,21 @@ class MalformedRecord(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """What must agree for two records to be comparable, besides the task: the device, where latencies come from, and TVM's version."""
+    """What must agree for two records to be comparable, besides the task: the device, the origin of latencies, and TVM's version."""
 
     device: str
     origin: Origin
     tvm: str = TVM_VERSION
-    #: What no record of it can beat; `None` where that is not known, as of records in a file.
+    #: Limits that no record of it can beat; `None` if unknown, as for records in a file.
     limits: Limits | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, profile: DeviceProfile) -> Identity:
-        """That of what a device gives now."""
+        """The identity of a device's measurements now."""
         return cls(profile.name, profile.origin, limits=Limits.of(profile))
 
     def refuses(self, found: Identity, record: Record) -> str:
-        """Why a record of what measured it cannot be true; "" where it can, or is not comparable with this."""
+        """Why a record cannot be true under this identity; "" if it can, or if it is not comparable."""
         if self.limits is None or found != self:
             return ""
         return self.limits.contradiction(record.task, record.schedule, record.figures)
@@ -62,7 +62,7 @@ class Record:
         latency_us: microseconds; `None` where the candidate failed.
         cycles: modelled core cycles, `None` on hardware.
         samples_us: raw samples where they were measured.
-        error: why it failed, `None` where it did not.
+        error: why it failed, `None` if it did not.
         when: ISO 8601, UTC.
         terms_us: what a modelled latency consists of, by name (docs/virtual-boards.md); empty where it was measured, and in older logs.
         again: it was measured once more because the kernel took something else within a network, and counts instead of earlier ones.
@@ -88,7 +88,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Line:
-    """What a line of a log holds of a kernel: one record or, where the log was compacted, those that are kept, in the order they were made.
+    """The content of a log's line: one record of a kernel or, in a compacted log, all its kept records, in the order they were made.
 
     `dropped` has digests of further schedules that were tried; `when` is the time of the last trial.
     """
@@ -101,7 +101,7 @@ class Line:
 
 
 def encoded(identity: Identity, record: Record) -> str:
-    """A record as a line of a log, with its end; it is stamped with the present time where it says none."""
+    """A record as a line of a log, with its end; it gets the current time if it has none."""
     value = {"schedule": schedule_to_json(record.schedule), "latency_us": record.latency_us}
     kind = {name: told for name in ("cycles", "samples_us", "error") if (told := getattr(record, name))}
     terms = {"terms_us": dict(record.terms_us)} if record.terms_us else {}
@@ -130,19 +130,19 @@ def _written(version: int, task: Task, value: Mapping[str, Any], identity: Ident
 
 
 def read_line(text: bytes) -> Line:
-    """What a line holds; raises `MalformedRecord` where that is no record."""
+    """The content of a line; raises `MalformedRecord` if it is not a record."""
     try:
         value, known = json.loads(text.decode()), KnownTasks()
         line = line_in(value, identity_in(value), known)
         for record in line.records:
-            usable(record, known)  # shapes that no layer has come up here
+            usable(record, known)  # impossible shapes are found here
     except MALFORMED as error:
         raise MalformedRecord(reason(error)) from error
     return line
 
 
 def reason(error: Exception) -> str:
-    """Why a line holds no record, for one of `MALFORMED`."""
+    """The reason why a line holds no record, from one of `MALFORMED`."""
     match error:
         case json.JSONDecodeError():
             return "it is not JSON"
@@ -171,15 +171,15 @@ def identity_in(value: dict[str, Any]) -> Identity:
 
 
 class KnownTasks:
-    """What many records of a file have in common: their tasks, and the spaces of the templates for them."""
+    """Tasks of a file's records, and the templates' spaces for them, each made once."""
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[str, str], Task] = {}
         self._spaces: dict[tuple[str, int, Task], Space | None] = {}
 
     def task(self, name: str, value: dict[str, Any]) -> Task:
-        """The task that `value` describes; raises `ValueError` where that is not its name."""
-        key = name, repr(value)  # as text: 1, 1.0 and true are equal, and not all of them describe a task
+        """The task that `value` describes; raises `ValueError` if its name is not that of the task."""
+        key = name, repr(value)  # compared as text: 1, 1.0 and true are equal, but not all describe a task
         if key not in self._tasks:
             task = task_from_json(value)
             if name != task.name:
@@ -189,7 +189,7 @@ class KnownTasks:
         return self._tasks[key]
 
     def space(self, schedule: KnobSchedule, task: Task) -> Space | None:
-        """What the schedule's template spans for the task; `None` where it does not take it, or this version has it no longer."""
+        """The space of the schedule's template for the task; `None` if it does not take the task, or if this version lacks the template."""
         key = schedule.template, schedule.version, task
         if key not in self._spaces:
             template = template_named(schedule.template, schedule.version)
@@ -198,7 +198,7 @@ class KnownTasks:
 
 
 def line_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Line:
-    """What a line holds; raises one of `MALFORMED` where that is no record."""
+    """The content of a line; raises one of `MALFORMED` if it is not a record."""
     if value["v"] == COMPACTED:
         return _kernel_in(value, identity, known)
     if value["v"] != FORMAT:
@@ -207,7 +207,7 @@ def line_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Lin
     if not isinstance(error, str | None) or type(value.get("again", False)) is not bool:
         raise ValueError("error is not text, or again is not true or false")
     schedule = schedule_from_json(value["schedule"])
-    hash((task, schedule))  # a dict where a number belongs would come up where records are looked up
+    hash((task, schedule))  # a dict in place of a number would fail later, when records are looked up
     when, again = str(value.get("when", "")), value.get("again", False)
     numbers = figures.latency_us, figures.cycles, figures.samples_us
     return Line(identity, task, (Record(task, schedule, *numbers, error, when, figures.terms_us, again),), when)

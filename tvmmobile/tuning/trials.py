@@ -1,4 +1,4 @@
-"""The trials of a kernel: records, and in place of those that a compacted log no longer has, digests of their schedules."""
+"""The trials of a kernel: records, and digests of schedules whose records a compacted log has dropped."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.tuning.kept import DIGEST_LENGTH, Dropped
 from tvmmobile.tuning.records import Record
 
-#: What stands for the template of schedules that MetaSchedule sampled.
+#: The family of schedules sampled by MetaSchedule, which have no template.
 SAMPLED = "metaschedule"
 
 
 def family(schedule: Schedule) -> str:
-    """What a schedule's digest is filed under: its template with version, as `pointwise@2`."""
+    """The key for a schedule's digest: its template with version, such as `pointwise@2`."""
     return SAMPLED if isinstance(schedule, TraceSchedule) else f"{schedule.template}@{schedule.version}"
 
 
 def digest(schedule: Schedule) -> str:
-    """Four characters that stand for a schedule among those of its template that were tried for one kernel."""
+    """Four characters that identify a schedule among a template's tried ones for a kernel."""
     knobs = schedule.trace if isinstance(schedule, TraceSchedule) else ",".join(f"{name}={value}" for name, value in schedule.knobs)
-    hashed = hashlib.sha256(knobs.encode(errors="surrogatepass")).digest()  # a file may hold half a character
+    hashed = hashlib.sha256(knobs.encode(errors="surrogatepass")).digest()  # a file may hold half of a surrogate pair
     # 24 bits: where 64 of 10,000 schedules were dropped, one space in 26 has an untried one that looks like one of them.
     return base64.urlsafe_b64encode(hashed).decode()[:DIGEST_LENGTH]
 
@@ -32,7 +32,7 @@ class Trials:
 
     Attributes:
         records: in the order they were made.
-        dropped: digests of schedules that were tried and have no record any more, by family.
+        dropped: digests of schedules that were tried and no longer have a record, by family.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Trials:
         return len(self.records) + sum(map(len, self.dropped.values()))
 
     def add(self, records: Iterable[Record], dropped: Dropped = ()) -> None:
-        """Take what a line of a log holds; of two records of a schedule the first counts, unless the second was measured `again`."""
+        """Add the content of a log's line; of two records of a schedule the first counts, unless the second was measured `again`."""
         before = len(self)
         known = {(family(record.schedule), digest(record.schedule)) for record in self.records} if dropped else ()
         for name, digests in dropped:
@@ -66,7 +66,7 @@ class Trials:
         return bool(self.dropped) and digest(schedule) in self.dropped.get(family(schedule), ())
 
     def dropped_of(self, template: str, version: int) -> int:
-        """How many schedules of a template were tried and have no record any more."""
+        """How many schedules of a template were tried and no longer have a record."""
         return len(self.dropped.get(f"{template}@{version}", ()))
 
     def told_dropped(self) -> Dropped:
@@ -74,7 +74,7 @@ class Trials:
         return _told(self.dropped)
 
     def dropped_without(self, kept: Container[object]) -> Dropped:
-        """The same once only records of these schedules are kept."""
+        """`dropped` after keeping only records of these schedules."""
         dropped = {name: set(digests) for name, digests in self.dropped.items()}
         for record in self.records:
             if record.schedule not in kept:
@@ -82,7 +82,7 @@ class Trials:
         return _told(dropped)
 
     def number(self, record: Record) -> int:
-        """Which trial of the kernel a record was, from 1."""
+        """The number of a record among the kernel's trials, from 1."""
         return min(self._numbers[record.schedule], len(self))
 
     def course(self) -> list[tuple[int, float]]:

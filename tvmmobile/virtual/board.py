@@ -1,7 +1,8 @@
-"""What a virtual board is made of, read from `boards/*.toml` or a user's own file.
+"""The figures of a virtual board, read from `boards/*.toml` or a user's own file.
 
-A file has what differs between boards: clock, caches as built, memory. What its `mcpu` always has comes from `cores/MCPU.toml`, where
-there is such a file; a figure in the board's own file wins. A board with several kinds of cores has a table `[clusters.NAME]` for each,
+A file has what differs between boards: clock, caches as built, memory. What all boards with its `mcpu` share comes from
+`cores/MCPU.toml`, if there is such a file; a figure in the board's own file wins. A board with several kinds of cores has a table
+`[clusters.NAME]` for each,
 which adds to the rest of the file: each is a board of its own, `FILE-NAME`, and the file's name alone means the first.
 """
 
@@ -23,12 +24,12 @@ CORES = Path(__file__).parent / "cores"
 #: `pi4-virtual` is the virtual board even when a real one is registered as `pi4`.
 VIRTUAL_SUFFIX = "-virtual"
 _REPAIR = "docs/virtual-boards.md says what a board's file holds; tvmmobile/virtual/boards has examples."
-#: As many figures as a board has; of more, the file is of another kind.
+#: Most figures in a board's file; a file with more is of another kind.
 _MOST_COMPLAINTS = 30
 #: One access, of at most 16 bytes, touches at most two lines.
 _LEAST_LINE_BYTES = 16
 
-#: Figures no board has are mistakes in its file: a clock in MHz, a size in KiB, ports by the hundred.
+#: Figures beyond these are mistakes in the file: a clock in MHz, a size in KiB, hundreds of ports.
 _Count = Annotated[int, Field(gt=0, le=1024)]
 _Bytes = Annotated[int, Field(gt=0, le=1 << 30)]
 _Ports = Annotated[int, Field(gt=0, le=16)]
@@ -68,7 +69,7 @@ class Caches(_Strict):
 
     @model_validator(mode="after")
     def _sets_are_a_power_of_two(self) -> Caches:
-        # An address's bits choose the line's set.
+        # The address's bits select the line's set.
         if self.line_bytes < _LEAST_LINE_BYTES or self.line_bytes & (self.line_bytes - 1):
             raise ValueError(f"line_bytes = {self.line_bytes} is not a power of two of at least {_LEAST_LINE_BYTES}")
         levels = [("l1d", self.l1d_bytes, self.l1d_ways), ("l2", self.l2_bytes, self.l2_ways)]
@@ -96,8 +97,8 @@ class Memory(_Strict):
     """Main memory as one core sees it.
 
     Attributes:
-        peak_bytes_per_s: what the bus could carry.
-        copy_bytes_per_s: how fast one core copies arrays much larger than the caches, each byte counted once.
+        peak_bytes_per_s: peak rate of the bus.
+        copy_bytes_per_s: rate at which one core copies arrays much larger than the caches, each byte counted once.
         latency_ns: what an access to memory takes beyond one that hits the first level, when nothing hides it.
     """
 
@@ -113,7 +114,7 @@ class Memory(_Strict):
 
 
 class Core(_Strict):
-    """What one core can start per cycle, as far as it bounds a block's cost from below.
+    """What one core can start per cycle: a lower bound of a block's cost.
 
     Attributes:
         vector_bits: how wide each of `vector_ports` is for arithmetic: a 128-bit operation takes two of 64 bits.
@@ -132,7 +133,7 @@ def _items(table: object) -> object:
 
 
 class OwnCalibration(_Strict):
-    """What waiting costs on this very board, in place of what its core's calibration says; `calibration_of` checks it.
+    """The cost of waiting on this board, in place of its core's calibration; `calibration_of` checks it.
 
     Attributes:
         fitted_with: identifies the board's figures and the version of the timing model that the parameters were fitted with.
@@ -180,7 +181,7 @@ class Board(_Strict):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the values (comments and layout of the file do not count)."""
+        """SHA-256 of the values (comments and layout of the file do not matter)."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
@@ -190,12 +191,12 @@ def board_names() -> list[str]:
 
 
 def is_board(name: str) -> bool:
-    """Whether a board that comes with the package has this name, or this name without its kind of core."""
+    """Whether a built-in board has this name, or this name without its kind of core."""
     return name in _places() or (BOARDS / f"{name}.toml").is_file()
 
 
 def load_board(name: str) -> Board:
-    """Read one board: the name of one that comes with the package, or the path of a file (`./myboard.toml`).
+    """Read one board: a built-in one's name, or the path of a file (`./myboard.toml`).
 
     The name of a file with several kinds of cores stands for the first of them.
 
@@ -213,14 +214,14 @@ def load_board(name: str) -> Board:
 
 
 def read_board(path: Path, cluster: str = "") -> Board:
-    """Read a board's file, which is called as the board is.
+    """Read a board's file, which has the board's name.
 
     Args:
         path: the file.
         cluster: which of its kinds of cores; the first one if empty.
 
     Raises:
-        UserError: it is no TOML, or a figure is missing or absurd; the message names the file and each such field.
+        UserError: it is not TOML, or a figure is missing or implausible; the message names the file and each such field.
     """
     values = _toml(path)
     clusters = values.pop("clusters", {})
@@ -248,7 +249,7 @@ def read_board(path: Path, cluster: str = "") -> Board:
 
 @functools.cache
 def core_values(mcpu: str) -> dict[str, Any]:
-    """What every board with this core has, as its file says it; empty if there is no file of the core."""
+    """The figures that all boards with this core share, from its file; empty if the core has no file."""
     known = {path.stem: path for path in CORES.glob("*.toml")}
     return _toml(known[mcpu]) if mcpu in known else {}
 
@@ -268,12 +269,12 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", _REPAIR) from error
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number with thousands of digits, or nested too deeply
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number with thousands of digits, or nested too deeply
         raise UserError(f"{path.name} is not a TOML file: {one_line(error)}.", _REPAIR) from error
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with what `over` says, tables entry by entry."""
+    """`base` updated with `over`, tables entry by entry."""
     both = {key: _merged(base[key], value) for key, value in over.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
     return base | over | both
 

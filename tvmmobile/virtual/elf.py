@@ -1,6 +1,6 @@
-"""What an ELF file says of itself: for which machine it is, what it needs to start, and which function an address belongs to.
+"""Reads an ELF file: its machine, what it needs to start, and which function an address belongs to.
 
-And which file an address of a finished program belonged to, from its /proc/self/maps.
+Also finds the file of an address in a finished program, from its /proc/self/maps.
 Tool Interface Standard, ELF 1.2, with the 64-bit layout of the System V ABI.
 """
 
@@ -30,7 +30,7 @@ _MAPPED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+ +(/.*)$"
 
 
 class NotElf(ValueError):
-    """The file is no 64-bit little-endian ELF file."""
+    """The file is not a 64-bit little-endian ELF file."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read_elf(path: Path) -> Elf:
         OSError: it cannot be read.
     """
     if path.exists() and not path.is_file():
-        raise NotElf(f"{path} is not a regular file")  # a device may have no end
+        raise NotElf(f"{path} is not a regular file")  # a device may be endless
     data = path.read_bytes()
     if data[:4] != _IDENT or len(data) < 64:
         raise NotElf(f"{path} is not an ELF file")
@@ -103,7 +103,7 @@ def _parse(data: bytes) -> Elf:
 
 
 def _with_sizes(symbols: list[tuple[int, int, str]]) -> tuple[tuple[int, int, str], ...]:
-    """Functions with those that say no size, as handwritten assembly often does not, reaching to the next function."""
+    """Functions with sizes; those without one, common in handwritten assembly, reach to the next function."""
     begins = sorted({address for address, _, _ in symbols})
     after = dict(pairwise(begins))
     return tuple((address, size or after.get(address, address) - address, name) for address, size, name in symbols)
@@ -148,7 +148,7 @@ def place_of(address: int, mappings: Sequence[Mapping]) -> str:
             offset = mapping.offset + address - mapping.begin
             try:
                 function = read_elf(mapping.path).place(offset)
-            except (ValueError, OSError):  # no ELF file, no file at all, or no name of one
+            except (ValueError, OSError):  # not ELF, missing, or not a file name
                 function = ""
             return f"{mapping.path.name}+{offset:#x}" + (f" ({function})" if function else "")
     return f"address {address:#x}"

@@ -1,4 +1,4 @@
-"""From what the plugin counted in a region to the modelled time, term by term."""
+"""Computes a region's modelled time, term by term, from the plugin's counts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tvmmobile.virtual.cores.corrected import corrected_time, costs_for
 from tvmmobile.virtual.profile import MissCounts, Profile
 from tvmmobile.virtual.timeline import Course, course_of
 
-#: How finely phases are told apart: steps an octave of memory's time over the core's, and the least and most of that.
+#: Resolution of phases: steps per octave of the ratio of memory's time to the core's, and its least and greatest value.
 _STEPS, _LEAST_BUSY, _MOST_BUSY = 2, 1 / 16, 16
 
 
 @dataclass(frozen=True)
 class ModelledRun:
-    """A region's modelled time, and what it comes from.
+    """A region's modelled time and its parts.
 
     Attributes:
         threads: how many cores it had.
@@ -59,7 +59,7 @@ class RegionTime:
 
 
 def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int = 0, fit: Fit | None = None) -> ModelledRun:
-    """Model a region, with another calibration than the board's core has if `fit` is given.
+    """Model a region, with the calibration `fit` in place of the core's, if given.
 
     The board's caches must be those that the plugin simulated. With `threads=1` the thread that opened the region is modelled, with more
     all of them, each on a core of its own.
@@ -106,12 +106,12 @@ def modelled_regions(profile: Profile, board: Board, threads: int = 1) -> list[R
 
 
 def modelled_course(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> Course:
-    """The course of a run in several threads, with what these parameters make misses cost."""
+    """The course of a run in several threads, with misses priced by these parameters."""
     return course_of(profile, board, _worked(profile, board, parameters))
 
 
 def phases_of(profile: Profile, board: Board) -> tuple[Phase, ...]:
-    """A run's phases, those in which memory was about as busy added up; none for a board whose core simply waits for each miss."""
+    """A run's phases, summed where memory was about equally busy; none for a board whose core simply waits for each miss."""
     return _phases(profile, board, _core_cycles(profile, board)) if overlaps(board) else ()
 
 

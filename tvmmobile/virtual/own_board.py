@@ -1,4 +1,4 @@
-"""Writes a board's file for a user: all figures, and perhaps a calibration of its own."""
+"""Writes a board's file for a user: all figures, and optionally its own calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The block profile of one run: what the plugin writes, and the basic blocks behind it.
+"""The block profile of one run: the plugin's output, and the basic blocks behind it.
 
 QEMU's translation blocks are not the program's: one starts wherever control happened to arrive, so the first trip around a loop is often
 part of a longer block, and pages end blocks too. `basic_blocks` cuts them at every place where any of them starts or ends, adds the
@@ -35,13 +35,13 @@ class Block:
 
     @property
     def end(self) -> int:
-        """The address behind its last instruction."""
+        """The address after its last instruction."""
         return self.address + len(self.code)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What one thread did between two places where threads wait for each other.
+    """The work of one thread between two synchronisation points.
 
     Attributes:
         region: which region it belongs to, counted from 1 (0 for a program without).
@@ -86,7 +86,7 @@ class MissCounts:
         return self.loads_from_l2 + self.loads_from_l3 + self.loads_from_memory + self.stores
 
     def dram_bytes(self, line_bytes: int) -> int:
-        """What was read from memory and written back to it."""
+        """Bytes read from memory and written back to it."""
         return (self.fills + self.write_backs) * line_bytes
 
     def __add__(self, other: MissCounts) -> MissCounts:
@@ -95,7 +95,7 @@ class MissCounts:
 
 @dataclass(frozen=True)
 class Profile:
-    """What the plugin wrote of one process.
+    """The plugin's output for one process.
 
     Attributes:
         problem: why its regions cannot be modelled, in a few words; empty if they can.
@@ -114,7 +114,7 @@ class Profile:
     blocks: tuple[tuple[int, bytes], ...]
 
     def of_thread(self, thread: int) -> Profile:
-        """The same with one thread's segments alone, and none of its waiting."""
+        """The profile of one thread's segments alone, without its waiting."""
         return replace(self, segments=tuple(replace(s, after=0) for s in self.segments if s.thread == thread))
 
     def executed(self) -> list[Block]:
@@ -131,7 +131,7 @@ class Profile:
 
 
 def parse_profile(text: str | bytes) -> Profile:
-    """What the plugin wrote, program.c says how.
+    """Parse the plugin's output; program.c documents it.
 
     Raises:
         ValueError: it is something else.
@@ -164,7 +164,7 @@ def profile_of(found: Any) -> Profile:
 
 
 def _check_numbers(profile: Profile) -> None:
-    """Raises `TypeError` where a number is something else: it would come up only when it is computed with."""
+    """Raises `TypeError` for a number of another type, which would otherwise fail only in later arithmetic."""
     numbers = [profile.regions, profile.thread, profile.guest_base, *(address for address, _ in profile.blocks)]
     for segment in profile.segments:
         numbers += [segment.region, segment.thread, segment.after, *vars(segment.misses).values(), *segment.counts.values()]
@@ -209,7 +209,7 @@ def _pieces(block: Block, cuts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     begin = block.address
     index = bisect_right(cuts, begin)
     while begin < block.end:
-        end = cuts[index]  # the block's own end is one, so there always is a next
+        end = cuts[index]  # the block's own end is one, so there is always a next
         yield begin, block.code[begin - block.address : end - block.address]
         begin, index = end, index + 1
 

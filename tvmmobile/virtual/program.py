@@ -28,14 +28,14 @@ from tvmmobile.virtual.profile import INSTRUCTION_BYTES, Block, Profile, parse_p
 
 #: Where g++-aarch64-linux-gnu keeps the libraries that its programs need.
 CROSS_SYSROOT = Path("/usr/aarch64-linux-gnu")
-#: What QEMU makes up for the program (stack protectors, AT_RANDOM) is the same in every run.
+#: Makes QEMU's random values for the program (stack protectors, AT_RANDOM) the same in every run.
 SEED = "1"
 _MARKERS = "The region lies between prctl(0x7a110001,0,0,0,0) and prctl(0x7a110002,0,0,0,0), both called by the same thread."
 
 
 @dataclass(frozen=True)
 class ProgramRun:
-    """What a program did in its region, or in its whole run, on a virtual board.
+    """A program's region, or whole run, on a virtual board.
 
     Attributes:
         modelled: the times and counts.
@@ -69,13 +69,13 @@ def run_program(board: Board, command: Sequence[str], sysroot: Path | None = Non
     """
     if threads > board.cores:
         raise UserError(f"{board.board} has {board.cores} cores, not {threads}.", f"Give --threads {board.cores} or less.")
-    calibration_of(board)  # one that does not hold is refused before the program runs
+    calibration_of(board)  # an invalid one is refused before the program runs
     profile, maps = profile_program(board, command, sysroot)
     return model_program(parse_profile(profile), maps, board, hottest, threads)
 
 
 def profile_program(board: Board, command: Sequence[str], sysroot: Path | None = None) -> tuple[bytes, str]:
-    """Run a program to its end, as `run_program` does; what the plugin wrote of it, for `parse_profile`, and its memory map.
+    """Run a program to its end, as `run_program` does; returns the plugin's output, for `parse_profile`, and its memory map.
 
     Raises:
         UserError: as `run_program`.
@@ -89,7 +89,7 @@ def profile_program(board: Board, command: Sequence[str], sysroot: Path | None =
 
 
 def model_program(profile: Profile, maps: str, board: Board, hottest: int = 0, threads: int = 1) -> ProgramRun:
-    """What `run_program` makes of what the plugin wrote."""
+    """Model a program from the plugin's output; see `run_program`."""
     own = profile.of_thread(profile.thread)
     blocks = (own if threads == 1 else profile).executed()
     core = core_time(blocks, board, 0)
@@ -117,7 +117,7 @@ def qemu_words(board: Board, folder: str) -> list[str]:
 
 
 def plain_qemu_words(board: Board) -> list[str]:
-    """The same without the plugin, where nothing is to be modelled.
+    """The command line without the plugin, for runs that are not modelled.
 
     Raises:
         UserError: QEMU is not installed.
@@ -162,7 +162,7 @@ def _candidates(name: str, sysroot: Path | None) -> list[Path]:
 
 
 def _problem_of(path: Path) -> tuple[str, str] | None:
-    """What keeps a file from running on a board, and what to do about it."""
+    """Why a file cannot run on a board, and what to do about it."""
     try:
         elf = read_elf(path)
     except NotElf:

@@ -1,4 +1,4 @@
-"""What a program's modelled run comes to: as JSON, and how far its time can be trusted."""
+"""Summarises a program's modelled run: as JSON, and how far its time can be trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tvmmobile.virtual.program import ProgramRun
 
 
 def summary(done: ProgramRun, board: Board) -> dict[str, Any]:
-    """What `virtual run --json` writes of a run."""
+    """The JSON of a run for `virtual run --json`."""
     return {
         "board": board.name,
         "kind": "modelled",
@@ -43,7 +43,7 @@ def summary(done: ProgramRun, board: Board) -> dict[str, Any]:
 
 
 def block_summary(block: HotBlock) -> dict[str, Any]:
-    """What `virtual run --json --top` writes of a block."""
+    """The JSON of a block for `virtual run --json --top`."""
     cost = block.cost
     return {
         "place": block.place,

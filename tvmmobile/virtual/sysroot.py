@@ -1,4 +1,4 @@
-"""An AArch64 Python with other people's wheels, put together without root rights, that runs under QEMU as it would on the board."""
+"""An AArch64 Python with third-party wheels, assembled without root rights, that runs under QEMU as on the board."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tvmmobile.system.files import filling_cache, made_once
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
 
-#: Debian's packages: Python, and the libraries that wheels take for granted.
+#: Debian's packages: Python, and the libraries that wheels expect.
 PACKAGES = ("python3", "libstdc++6", "libgomp1")
 #: pip takes these literally: it does not know that 2_28 includes the older ones.
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64", "any")
-#: Where Debian keeps its releases, and who signs them, where one is asked for by its name.
+#: Debian's archive and signing key, for releases requested by name.
 MIRROR, KEYRING = "http://deb.debian.org/debian", "/usr/share/keyrings/debian-archive-keyring.gpg"
-#: Where the wheels go; Debian's Python looks there by itself.
+#: The folder for wheels, on the default path of Debian's Python.
 SITE = "usr/local/lib/python{version}/dist-packages"
 DOWNLOAD_TIMEOUT_S = 1200
 _NO_MIRROR = "Check that this machine's apt-get reaches a Debian mirror that has arm64."
@@ -89,7 +89,7 @@ def _wheels_digest(requirements: Sequence[str], release: str = "") -> str:
 
 
 def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], None], release: str) -> Path:
-    """A sysroot of no particular board, made if it is not there yet."""
+    """A sysroot without a board's files, made if it is missing."""
     with made_once(folder) as made:
         if made is not None:
             say("Building an AArch64 Python in the cache (once, about a minute) …")
@@ -111,7 +111,7 @@ def _digest(recipe: object) -> str:
 
 
 def core_files(board: Board) -> dict[str, str]:
-    """What /proc and /sys say of the board's cores, by path, as far as libraries choose kernels, blocks or thread counts by it.
+    """Files of /proc and /sys on the board's cores, by path, as far as libraries choose kernels, blocks or thread counts by them.
 
     ncnn and XNNPACK size their blocks by `cache`, ncnn reads `regs` and `topology`, MNN groups cores by `cpufreq`. A file missing here
     would be found on this machine, which has other cores; an empty one counts as missing.
@@ -139,7 +139,7 @@ def core_files(board: Board) -> dict[str, str]:
 
 
 def _cache_files(board: Board, number: int) -> dict[str, str]:
-    """One core's caches as Linux numbers them. No board's file says how large the one for instructions is."""
+    """One core's caches as Linux numbers them. Boards' files do not give the size of the instruction cache."""
     caches, everyone = board.caches, range(board.cores)
     l2_cores = (number,) if caches.l2_private else everyone
     levels: list[tuple[int, str, int, int, Sequence[int]]] = [
@@ -159,7 +159,7 @@ def _cache_files(board: Board, number: int) -> dict[str, str]:
 
 
 def _list_of(cores: Sequence[int]) -> str:
-    """Neighbouring cores as Linux writes them: `0-3`."""
+    """Neighbouring cores in Linux's notation: `0-3`."""
     return "-".join(map(str, dict.fromkeys((cores[0], cores[-1])))) if cores else ""
 
 
@@ -177,7 +177,7 @@ def cpuinfo(board: Board) -> str:
 
 
 def _apt(scratch: Path, release: str) -> list[str]:
-    """An apt-get for AArch64 that knows of no installed package and keeps its state in `scratch`, with its lists read."""
+    """An apt-get command for AArch64 with no packages installed and its state in `scratch`; its lists are up to date."""
     for name in ("apt-get", "dpkg-deb"):
         if shutil.which(name) is None:
             raise UserError(f"{name} is missing; it is needed for Debian's AArch64 packages.", "Run this on Debian or Ubuntu.")
@@ -186,7 +186,7 @@ def _apt(scratch: Path, release: str) -> list[str]:
     (scratch / "status").touch()
     apt = ["apt-get", "-q", "-y", "-o", f"Dir::State={scratch}/state", "-o", f"Dir::State::status={scratch}/status"]
     apt += ["-o", f"Dir::Cache={scratch}/cache", "-o", "APT::Architecture=arm64", "-o", "APT::Architectures::=arm64"]
-    apt += ["-o", "APT::Sandbox::User=root"]  # its own user may not look into this folder
+    apt += ["-o", "APT::Sandbox::User=root"]  # apt's own user may not read this folder
     if release:
         (scratch / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {release} main\n", encoding="ascii")
         apt += ["-o", f"Dir::Etc::SourceList={scratch}/sources.list", "-o", "Dir::Etc::SourceParts=-"]
@@ -195,7 +195,7 @@ def _apt(scratch: Path, release: str) -> list[str]:
 
 
 def _unpack_debian(scratch: Path, root: Path, release: str) -> None:
-    """Debian's Python with all it depends on."""
+    """Unpack Debian's Python with its dependencies."""
     packages = [*_apt(scratch, release), "install", "--download-only", "--no-install-recommends", *PACKAGES]
     run_tool(packages, "Downloading Python for AArch64", _NO_MIRROR, DOWNLOAD_TIMEOUT_S)
     _unpack_archives(scratch / "cache/archives", root)

@@ -1,4 +1,4 @@
-"""When several threads' segments ran: each after its predecessors, all sharing one memory.
+"""Places several threads' segments on a time axis: each after its predecessors, all sharing one memory.
 
 A segment begins when its thread's one before it has ended and the segment that it waits for has begun; what it waits for reaches it after a
 handover, the line's invalidation and its transfer between two cores, each taken as long as an access to the level that the cores share.
@@ -27,7 +27,7 @@ class Course:
     Attributes:
         chain_ms: by name, what the time consists of along the chain of segments that nothing could start earlier; then `handover` for what
             passing work between cores took in it.
-        busy_ms: what each thread worked, most first.
+        busy_ms: working time of each thread, longest first.
         traffic: how long (ms) all threads together asked for how many bytes a millisecond, at least where it was any.
         copied: bytes a millisecond that one core reads and writes in a copy.
     """
@@ -41,7 +41,7 @@ class Course:
         """The terms of the run's time, `bandwidth` for what memory made all wait the last one.
 
         Args:
-            bandwidth: what memory delivers to all cores together, as a share of `copied`.
+            bandwidth: memory's rate for all cores together, as a share of `copied`.
         """
         most = bandwidth * self.copied
         return self.chain_ms | {"bandwidth": sum(ms * max(0.0, rate / most - 1) for ms, rate in self.traffic)}

@@ -1,1 +1,1 @@
-"""Looking after tuning logs: what is in them, what is wrong with them, and joining them."""
+"""Maintenance of tuning logs: their content, their faults, merging and compacting."""

@@ -1,4 +1,4 @@
-"""Makes logs small: of each kernel the records that a later search or plan can still use, and which other schedules were tried."""
+"""Makes logs small: keeps for each kernel the records that a later search or plan can still use, and which other schedules were tried."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from tvmmobile.tuning.logs.verify import cut_file, joined_lines
 from tvmmobile.tuning.records import Identity, KnownTasks, Record, encoded, encoded_kernel, usable
 from tvmmobile.tuning.trials import Trials, family
 
-#: Records kept of a kernel, the fastest ones, if they are at most this many times slower than the fastest: an altered timing model makes
+#: The fastest records of a kernel are kept if they take at most this many times as long as the fastest: a changed timing model makes
 #: none of the others the fastest.
 KEPT, SLOWEST = 8, 1.1
 
 
 @dataclass(frozen=True)
 class CompactedLog:
-    """What became of a log, or would: records, schedules without a record, and bytes, before and after. `found` is the log as it was.
+    """What happened to a log, or would happen: records, schedules without a record, and bytes, before and after.
 
-    Nothing was written where the content is the same; else the old log is in `backup`, `None` also after a dry run.
+    `found` is the log as it was. Nothing was written where the content is the same; else the old log is in `backup`, `None` also after a
+    dry run.
     """
 
     found: Log
@@ -74,7 +75,7 @@ def compact(path: Path, present: Identity | None, keep: int, dry_run: bool = Fal
         content = content_of(path)
         found = inspect(path, present, content)  # as it is now that nobody else can change it
         new = _compacted(found, keep)
-        # First the copies: a crash in between leaves a line in both places rather than in none.
+        # The copies come first: after a crash in between, a line is in both places, not in none.
         if found.faults:
             append_whole(cut_file(path), joined_lines([line.text for line in found.faults]))
         return _outcome(found, new, len(content), replace_log(path, new.content))
@@ -87,7 +88,7 @@ def _outcome(found: Log, new: _Compacted, size: int, backup: Path | None) -> Com
 
 
 def _compacted(log: Log, keep: int) -> _Compacted:
-    """What a log becomes: its kernels in the order in which they first come, each with a line for every identity."""
+    """The compacted log: its kernels in the order in which they first occur, each with a line for every identity."""
     kernels: dict[tuple[Identity, Task], Trials] = {}
     times: dict[tuple[Identity, Task], str] = {}
     for held in (line.held for line in log.lines if line.held is not None and not line.fault):
@@ -106,12 +107,12 @@ def _compacted(log: Log, keep: int) -> _Compacted:
 
 
 def _sorted_out(trials: Trials, keep: int, known: KnownTasks) -> tuple[list[Record], Dropped, list[Record]]:
-    """The records that stay, with their numbers; what the others leave behind; and what was measured again, whose lines say so."""
+    """The kept records with their numbers; the digests of the others; and the records that were measured again."""
     again = [record for record in trials.records if record.again]
     others = [record for record in trials.records if not record.again]
     can_be_built = {record.schedule for record in others if usable(record, known)}
     wanted = set[object]()
-    for built in (True, False):  # what another version is faster with says nothing of this one's
+    for built in (True, False):  # another version's fast schedules say nothing about this one's
         wanted |= _wanted([record for record in others if (record.schedule in can_be_built) == built], keep)
     kept = [record for record in others if record.schedule in wanted]
     dropped = trials.dropped_without(wanted | {record.schedule for record in again})

@@ -1,4 +1,4 @@
-"""Which directories of tuning logs a run uses, and what the devices of their folders would be measured as now."""
+"""The directories of tuning logs of a run, and the current identities of the devices that their folders name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tvmmobile.system.environment import SHIPPED_LOGS, user_data_dir
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.records import Identity
 
-#: The present identity of the device that a folder is called after; `None` where no such device is known here.
+#: The current identity of the device that a folder is named after; `None` if it is unknown here.
 Present = Callable[[str], Identity | None]
 
 
 @dataclass(frozen=True)
 class LogDirs:
-    """Where tuning records are read from, and where new ones go."""
+    """The directories from which tuning records are read, and to which new ones go."""
 
     sources: tuple[Path, ...]
     target: Path
@@ -46,12 +46,12 @@ def log_dirs(logs: Path | None, fresh: Path | None = None) -> LogDirs:
 
 
 def identity_of(name: str) -> Identity:
-    """The identity that measurements on a device have now; `name` is as users give it. Raises `UserError` where there is no such device."""
+    """The current identity of measurements on a device; `name` is the user's. Raises `UserError` if there is no such device."""
     return Identity.of(find_device(name).profile)
 
 
 def present_identity(device: str) -> Identity | None:
-    """The identity that measurements on the device of exactly this name have now; `None` where it is not known here."""
+    """The current identity of measurements on the device of exactly this name; `None` if it is unknown here."""
     try:
         identity = identity_of(device)
     except UserError:

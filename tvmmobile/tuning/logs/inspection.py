@@ -22,7 +22,7 @@ from tvmmobile.tuning.trials import digest, family
 
 #: A log's name.
 _NAME = re.compile(r"[a-z][a-z0-9_]*_t[1-9][0-9]*\.jsonl")
-#: For a log whose last line ends in the middle, how long to wait for whoever may be writing it.
+#: How long to wait for a possible writer of a log whose last line is incomplete.
 _SETTLE_S = 10.0
 #: A schedule that was tried for a kernel, or its family and digest; and whether it was measured again.
 Key = tuple[Identity, Task, Schedule | tuple[str, str], bool]
@@ -34,10 +34,10 @@ class LogLine:
 
     Attributes:
         number: from 1.
-        text: as it is in the file, without its end.
-        held: what it holds; `None` where it holds no record.
-        fault: why it does not belong into this file; "" where it does.
-        remark: why its records do not all count at present though they belong there; "" where it counts.
+        text: in the file, without its line end.
+        held: its content; `None` if it holds no record.
+        fault: why it does not belong in this file; "" if it does.
+        remark: why some of its records do not count now although they belong there; "" if all count.
     """
 
     number: int
@@ -49,7 +49,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Log:
-    """A log as it was found; `foreign` says why it is not one of ours and was not checked, "" where it is."""
+    """A log as it was found; `foreign` says why it is not one of ours and was not checked, else ""."""
 
     path: Path
     lines: tuple[LogLine, ...]
@@ -62,7 +62,7 @@ class Log:
 
     @property
     def faults(self) -> list[LogLine]:
-        """The lines that do not belong there."""
+        """The lines that do not belong in it."""
         return [line for line in self.lines if line.fault]
 
 
@@ -79,7 +79,7 @@ def logs_in(directory: Path, device: str | None = None) -> list[Path]:
 def files_of(sources: Sequence[Path]) -> list[Path]:
     """All logs of some log files, folders of devices and directories with such, in their order, each once.
 
-    Raises `UserError` where one of them is not there, or a directory has no logs.
+    Raises `UserError` if one of them does not exist, or if a directory has no logs.
     """
     files: dict[Path, Path] = {}
     for source in sources:
@@ -97,11 +97,11 @@ def is_log_name(name: str) -> bool:
 
 
 def inspect(path: Path, present: Identity | None, content: bytes | None = None) -> Log:
-    """Look at every line of a log; raises `UserError` where it cannot be read.
+    """Check every line of a log; raises `UserError` if it cannot be read.
 
     Args:
-        present: what its device is measured as now; `None` where that is not known, and timing models cannot be compared.
-        content: what it holds, for a caller that has its lock; read from the file unless given.
+        present: its device's current identity; `None` if unknown, in which case timing models cannot be compared.
+        content: its content, from a caller that holds its lock; read from the file unless given.
     """
     if not is_log_name(path.name):
         return Log(path, (), f"its name is not that of a log, DTYPE_tTHREADS{path.suffix}")
@@ -119,7 +119,7 @@ def inspect(path: Path, present: Identity | None, content: bytes | None = None) 
 
 
 def read_lines(content: bytes) -> Iterator[LogLine]:
-    """The lines of any file with records. Those that are no record, or whose schedules their templates do not take, have a fault.
+    """The lines of any file with records. Lines without a record, or with schedules that their templates do not take, have a fault.
 
     A kernel's line of a compacted log with some such schedules has a remark.
     """
@@ -138,29 +138,29 @@ def read_lines(content: bytes) -> Iterator[LogLine]:
 
 
 def settled_content(path: Path) -> bytes:
-    """What a log holds; where it ends within a line, once nobody is writing to it. Raises `UserError` where it cannot be read."""
+    """The content of a log; if it ends within a line, once nobody is writing to it. Raises `UserError` if it cannot be read."""
     content = content_of(path)
     lock = append_lock(path)
     if content and not content.endswith(b"\n") and lock.exists():
-        with suppress(OSError), filelock.FileLock(lock, timeout=_SETTLE_S):  # not ours to lock: then as it is
+        with suppress(OSError), filelock.FileLock(lock, timeout=_SETTLE_S):  # we may not lock it: read it as it is
             content = content_of(path)
     return content
 
 
 def keys_of(line: Line) -> set[Key]:
-    """What a line tells of: what was tried for which kernel under which identity; a schedule that is kept, by itself and its digest."""
+    """The trials in a line, by identity, kernel and schedule; a kept schedule counts both by itself and by its digest."""
     tried = {(family(record.schedule), digest(record.schedule)) for record in line.records}
     settled = {(one, again) for record in line.records for one in (record.schedule,) for again in (False, record.again)}
     return dropped_keys(line) | {(line.identity, line.task, one, again) for one, again in (*settled, *((one, False) for one in tried))}
 
 
 def dropped_keys(line: Line) -> set[Key]:
-    """Those of the schedules that a line has no record of."""
+    """The keys of schedules for which a line has no record."""
     return {(line.identity, line.task, (name, one), False) for name, digests in line.dropped for one in digests}
 
 
 def _repeats(line: Line, seen: Set[Key]) -> bool:
-    """Whether earlier lines tell all that a line does; what was measured again corrects them."""
+    """Whether earlier lines contain everything in a line; records measured again correct them."""
     keys = {(line.identity, line.task, record.schedule, False) for record in line.records if not record.again}
     return bool(keys or line.dropped) and keys | dropped_keys(line) <= seen
 
@@ -173,7 +173,7 @@ def _misplaced(path: Path, line: Line) -> str:
 
 
 def refusal(line: Line, present: Identity | None) -> str:
-    """Why a line's records cannot all be true on the device that is known here; "" where they can, or none is."""
+    """Why a line's records cannot all be true on the device, if it is known here; "" if they can."""
     return "" if present is None else next(filter(None, (present.refuses(line.identity, record) for record in line.records)), "")
 
 
@@ -188,7 +188,7 @@ def _outdated(line: Line, present: Identity | None) -> str:
 
 
 def model_name(identity: Identity) -> str:
-    """How the timing model that latencies rest on is called in messages."""
+    """The name of a timing model in messages."""
     name = identity.origin.written
     return "no timing model" if name is None else f"timing model {short(name)}"
 

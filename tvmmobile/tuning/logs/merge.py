@@ -1,4 +1,4 @@
-"""Joins tuning logs: what several machines measured, each schedule once."""
+"""Merges the tuning logs of several machines, keeping each schedule once."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tvmmobile.tuning.logs.inspection import (
 from tvmmobile.tuning.records import Identity, Line
 from tvmmobile.tuning.trials import digest, family
 
-#: Devices' names become folders.
+#: Device names that can be folders.
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 @dataclass(frozen=True)
 class MergedLog:
-    """A log that was written, or had no need: how many records are `new` to it, and `known` to it before or given twice."""
+    """A target log: how many records are `new` to it, and how many were `known` before or given twice."""
 
     path: Path
     new: int
@@ -44,7 +44,7 @@ class MergedLog:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did, log by log, and what it left out."""
+    """The result of a merge, log by log, and what it left out."""
 
     joined: tuple[MergedLog, ...]
     refused: tuple[RefusedLine, ...]
@@ -64,7 +64,7 @@ class _Found:
         return self.held.identity
 
     def is_known(self, known: Set[Key]) -> bool:
-        """Whether lines with these keys tell all that this one does; a schedule may be known by its digest alone."""
+        """Whether lines with these keys contain everything in this one; a schedule may be known by its digest alone."""
         for record in self.held.records:
             ways = [record.schedule] if record.again else [record.schedule, (family(record.schedule), digest(record.schedule))]
             if not any((self.identity, self.held.task, one, record.again) in known for one in ways):
@@ -128,7 +128,7 @@ def _read(files: Iterable[Path], present: Present) -> tuple[list[_Found], list[R
 
 
 def _unsafe(line: Line) -> str:
-    """Why a line cannot have a file: its device or its dtype would be no name of one."""
+    """Why no file can hold a line: its device or dtype is not a valid file name."""
     if not _DEVICE.fullmatch(line.identity.device):
         return f"{short(line.identity.device)!r} cannot be a device's name"
     name = file_name(line.task)

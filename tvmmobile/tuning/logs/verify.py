@@ -1,4 +1,4 @@
-"""All logs of a directory looked through; what does not belong in one is taken out of it, and kept beside it."""
+"""Checks all logs of a directory; faulty lines are cut out and kept in a file beside the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tvmmobile.tuning.records import Identity
 
 
 def looked_through(logs: Path | None, device: str | None, repairing: bool) -> Iterator[tuple[Log, Identity | None]]:
-    """Each log as soon as it is read, with the identity that its device has now, if that is known here; see `verify_logs`."""
+    """Yield each log as it is read, with its device's current identity, if known here; see `verify_logs`."""
     place = logs or own_logs()
     folder, present = chosen_device(device, [place]) if device is not None else (None, present_identity)
     for path in logs_in(place, folder):
@@ -22,7 +22,7 @@ def looked_through(logs: Path | None, device: str | None, repairing: bool) -> It
 
 
 def verify_logs(logs: str | Path | None = None, device: str | None = None, *, repair: bool = False) -> list[Log]:
-    """Look through the user's own logs, or those in `logs`; `repair` cuts faulty lines, which are kept in a file beside the log.
+    """Check the user's own logs, or those in `logs`; `repair` cuts faulty lines, which are kept in a file beside the log.
 
     Raises `UserError` where there is no such directory or device, or no log.
     """
@@ -30,12 +30,12 @@ def verify_logs(logs: str | Path | None = None, device: str | None = None, *, re
 
 
 def cut_file(path: Path) -> Path:
-    """Where the lines are kept that were cut out of a log."""
+    """The file for lines that were cut out of a log."""
     return path.with_name(path.name + ".cut")
 
 
 def repair(path: Path, present: Identity | None) -> Log:
-    """Write a log anew, whole, without its faulty lines, which are appended to `<file>.cut`; returns the log as it was.
+    """Rewrite a log without its faulty lines, which are appended to `<file>.cut`; returns the log as it was.
 
     Outdated records stay. Records may be appended by others meanwhile; they wait. Raises `UserError`, the log being as it was, where it
     cannot be read or written.
@@ -46,12 +46,12 @@ def repair(path: Path, present: Identity | None) -> Log:
     with locked(path, f"{path} cannot be repaired", "The log is as it was; give yourself access, or free some disk space."):
         found = inspect(path, present, content_of(path))  # as it is now that nobody else can change it
         if found.faults:
-            # First the copy: a crash in between leaves a line in both places rather than in none.
+            # The copy comes first: after a crash in between, a line is in both places, not in none.
             append_whole(cut_file(path), joined_lines([line.text for line in found.faults]))
             write_bytes(path, joined_lines([line.text for line in found.lines if not line.fault]))
     return found
 
 
 def joined_lines(lines: list[bytes]) -> bytes:
-    """Lines without their ends as a file's content."""
+    """A file's content from lines without their ends."""
     return b"".join(line + b"\n" for line in lines)

@@ -19,9 +19,9 @@ from tvmmobile.schedules import KnobSchedule, Template, template_named
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Record
 
-#: Records from which a model says more than chance.
+#: Least number of records for a useful model.
 MIN_RECORDS = 12
-#: What a failed candidate counts as: this many times the slowest good one.
+#: Latency assumed for a failed candidate, as a multiple of the slowest good one.
 _FAILURE_FACTOR = 2.0
 
 
@@ -52,7 +52,7 @@ class CostModel:
 
     @property
     def trained(self) -> bool:
-        """Whether there are records enough to predict from."""
+        """Whether there are enough records to predict from."""
         return sum(1 for target in self._targets if not math.isnan(target)) >= MIN_RECORDS
 
     def predict(self, task: Task, schedules: Sequence[KnobSchedule]) -> npt.NDArray[np.float64]:
@@ -81,7 +81,7 @@ class CostModel:
 
 
 class CostModels:
-    """One for each template, shared by all tasks; each begins with what a database knows when it is first asked for."""
+    """One for each template, shared by all tasks; each begins with the records of a database when it is first asked for."""
 
     def __init__(self, database: Database, machine: Machine = BASELINE) -> None:
         self.database, self._machine = database, machine

@@ -14,7 +14,7 @@ from tvmmobile.kernels.serial import TraceSchedule
 
 #: `TuneContext` imports the tensor intrinsics of every backend; these cost ten seconds and none is for ARM.
 _FOREIGN_INTRINSICS = ("cuda", "rocm", "metal", "hexagon", "x86", "riscv_cpu")
-#: Random draws per wanted schedule; postprocessing refuses some, and small spaces repeat themselves.
+#: Random draws per wanted schedule; postprocessing rejects some, and small spaces repeat.
 _DRAWS = 8
 
 
@@ -40,13 +40,13 @@ class FallbackSpace:
                 num_threads=1,
             )
             self._designs = context.generate_design_space()
-            # A loop of varying length, as uneven pooling has, is nothing that a CPU could not do.
+            # A CPU can run loops of varying length, as in uneven pooling.
             self._postprocessors = [
                 each for each in context.space_generator.postprocs if not isinstance(each, ms.postproc.DisallowDynamicLoop)
             ]
 
     def members(self, count: int) -> tuple[TraceSchedule, ...]:
-        """At most `count` different schedules, the same ones at every call; fewer where the space does not give more."""
+        """At most `count` different schedules, the same ones at every call; fewer if the space has no more."""
         found: dict[TraceSchedule, None] = {}
         for seed in range(1, _DRAWS * count + 1):
             schedule = self._draw(seed)

@@ -1,4 +1,4 @@
-"""Where the kernels of a device without records start: with the best of the most similar core that has shipped ones, measured anew."""
+"""Starting points for a device without records: the best schedules of the most similar core with shipped ones, measured again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.twin import best_of_twin
 
-#: Of a kernel and template, how many of the other core's best are tried.
+#: How many of the other core's best schedules are tried per kernel and template.
 FROM_KIN = 3
 
 
 def kin_identity(profile: DeviceProfile, shipped: Path) -> Identity | None:
-    """Whose shipped records come from the core most like a device's, the device's own aside; `None` where none have been shipped."""
+    """The identity of the shipped records from the core most like a device's, other than its own; `None` if there are none."""
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names
 
     names = [f"{name}{VIRTUAL_SUFFIX}" for name in board_names()]
@@ -34,7 +34,7 @@ def kin_identity(profile: DeviceProfile, shipped: Path) -> Identity | None:
 
 
 def kin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
-    """Those records; `None` where there are none, or where `sources` have shipped records of the device itself."""
+    """The records of `kin_identity`; `None` if there are none, or if `sources` have shipped records of the device itself."""
     if SHIPPED_LOGS in sources and (SHIPPED_LOGS / profile.name).is_dir():
         return None
     identity = kin_identity(profile, SHIPPED_LOGS)
@@ -49,8 +49,8 @@ def unlikeness(one: Machine, other: Machine) -> float:
 
 
 def first_guesses(task: Task, template: Template, database: Database, kin: Database | None) -> list[KnobSchedule]:
-    """What is tried first, most promising first: by turns the other core's best for this task or the nearest, what the device's own core
-    suggests, and what was best here for the nearest tasks.
+    """The first schedules to try, most promising first: in turn the other core's best for this task or the nearest, those that the device's
+    own core suggests, and the best ones here for the nearest tasks.
     """
     space = template.space(task)
     assert space is not None

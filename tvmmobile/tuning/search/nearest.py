@@ -1,4 +1,4 @@
-"""Where a kernel without records of its own starts: with what was best for the nearest shapes."""
+"""Starting points for a kernel without its own records: the best schedules of the nearest shapes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NEIGHBOURS = 3
 def nearest_schedules(task: Task, database: Database, template: Template) -> list[KnobSchedule]:
     """Schedules of a template for `task`, most promising first: the best of the nearest tasks with records, moved into this task's space.
 
-    Empty where nothing alike was tuned.
+    Empty if nothing similar was tuned.
     """
     return [schedule for schedule, _ in _neighbours(task, database, template)]
 
 
 def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record] | None:
-    """What was best for the nearest task, whatever template it is of, moved into this task's space, and the record it comes from."""
+    """The best schedule of the nearest task, of any template, moved into this task's space, and its record."""
     return next(iter(_neighbours(task, database, None)), None)
 
 
@@ -45,7 +45,7 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> list[t
 
 
 def _by_distance(task: Task, others: list[Task]) -> Iterator[Task]:
-    """The nearest first; those that may not be alike at all are compared only once the others are used up."""
+    """The nearest first; dissimilar ones are compared only after the others are used up."""
     alike = [other for other in others if len(other.region) == len(task.region) and other.dtype == task.dtype]
     yield from sorted(alike, key=lambda other: (distance(task, other), other.name))
     yield from sorted(set(others) - set(alike), key=lambda other: (distance(task, other), other.name))
@@ -64,7 +64,7 @@ def best_with_knobs(database: Database, task: Task, only: Template | None) -> Re
 
 
 def distance(one: Task, other: Task) -> float:
-    """How unlike two tasks of one template are: differences of the logarithms of their extents; other strides or threads weigh more."""
+    """Dissimilarity of two tasks of one template: differences of the logarithms of their extents; other strides or threads weigh more."""
     far = 4.0 * (one.threads != other.threads) + 100.0 * (len(one.region) != len(other.region) or one.dtype != other.dtype)
     for layer, counterpart in zip(one.region, other.region, strict=False):
         for mine, theirs in zip(_extents(layer), _extents(counterpart), strict=False):

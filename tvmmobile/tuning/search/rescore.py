@@ -1,4 +1,4 @@
-"""Scores again under the present timing model what earlier models found best: the schedules stay, their latencies do not.
+"""Scores again, under the current timing model, the best schedules of earlier models: the schedules stay, their latencies do not.
 
 A model's latencies cannot be compared with another's, so `Database` reads none but the present one's. This is the only place that reads the
 others, and only for their order.
@@ -39,7 +39,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Rescored:
-    """What the present model says of a ranking: `new` follows the order of `ranking.old`, failed records included."""
+    """A ranking under the current model: `new` follows the order of `ranking.old`, failed records included."""
 
     ranking: Ranking
     new: tuple[Record, ...]
@@ -56,7 +56,7 @@ class Rescored:
 
     @property
     def best_is_another(self) -> bool:
-        """Whether another schedule is the fastest now."""
+        """Whether a different schedule is the fastest now."""
         return self._order()[0] != 0
 
     @property
@@ -87,7 +87,7 @@ def rankings(directory: Path, identity: Identity, keep: int) -> list[Ranking]:
 
 
 class _Tried:
-    """What earlier models say of a kernel: `models` has the records that did not fail, by model."""
+    """Records of a kernel under earlier models: `models` has the records that did not fail, by model."""
 
     def __init__(self) -> None:
         self.models: dict[str | None, list[Record]] = {}
@@ -114,7 +114,10 @@ def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
 
 
 def unmeasured(ranked: Iterable[Ranking], database: Database, sources: Mapping[Task, str]) -> list[Assignment]:
-    """What is still to be measured: the database's records, an interrupted run's, count. `sources`: opaque tasks' TIR as JSON text."""
+    """The schedules still to be measured: the database's records, from an interrupted run, count.
+
+    `sources`: opaque tasks' TIR as JSON text.
+    """
     assignments = []
     for ranking in ranked:
         done = len(ranking.old) - len(_missing(ranking, database))
@@ -149,7 +152,7 @@ def rescore(
 
 
 def replace_logs(ranked: Sequence[Ranking], database: Database) -> tuple[list[Rescored], list[Path]]:
-    """Write each log anew with the present model's records alone, in the old order; returns those, and where the old logs are.
+    """Rewrite each log with only the current model's records, in the old order; returns them, and the paths of the old logs.
 
     What was tried under earlier models stays tried: a longer search does not go back to what was slower there.
     """

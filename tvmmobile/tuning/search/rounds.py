@@ -1,4 +1,4 @@
-"""Trials go where the plan may use them: every kernel has a few, the rest is for those that some network may still be compiled with."""
+"""Spends trials where a plan may use them: every kernel gets a few, the rest goes to kernels that a network may still be compiled with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvmmobile.tuning.plan import VariantTasks, detours
 from tvmmobile.tuning.search.nearest import best_with_knobs
 from tvmmobile.tuning.search.tuner import Assignment
 
-#: Trials that every kernel has, of each template. The nearest tuned shape's schedules and the template's usual knobs are among them. On
+#: Trials that every kernel gets for each template. The nearest tuned shape's schedules and the template's usual knobs are among them. On
 #: a Cortex-A53 and a Cortex-A76, MobileNet v1's diagonal comes as close to its final latencies (within 0.5 %) as after four trials each.
 FIRST_TRIALS = 2
 #: (trials, share): up to so many trials for a kernel with which a network's best plan would be slower by no more than this share of the
@@ -25,19 +25,19 @@ MAY_CATCH_UP = 0.05
 #: What a kernel may gain on another core, as a share of its latency there, beyond which no few trials are spent on it. On a Cortex-A76 all
 #: kernels of MobileNet v1 1.0-224's best plan lie within 0.14 by a Cortex-A72's records, which leave out 16 of 66.
 MAY_GAIN_ELSEWHERE = 0.2
-#: Trials asked for up to which that holds.
+#: Largest number of requested trials for which that holds.
 FEW_TRIALS = 8
 
 
 def worth_trying(
     variants: Sequence[VariantTasks], kin: Database | None, tasks: Mapping[Task, str | None], trials: int
 ) -> dict[Task, str | None]:
-    """Of `tasks`, those that a few trials are spent on: all, or what a like core's records, where there are, leave as promising."""
+    """The `tasks` worth a few trials: all, or those that remain promising by a similar core's records, if there are any."""
     return dict(tasks) if kin is None or trials > FEW_TRIALS else promising(variants, kin, tasks, MAY_GAIN_ELSEWHERE)
 
 
 def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
-    """What follows the first trials per kernel, of `trials` asked for: up to how many, and `promising`'s share."""
+    """The rounds after the first trials per kernel, of the requested `trials`: their number of trials, and `promising`'s share."""
     found: list[tuple[int, float]] = []
     for most, share in _LATER:
         if min(most, trials) > max([first, *(done for done, _ in found)]):
@@ -48,7 +48,7 @@ def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
 def promising(
     variants: Sequence[VariantTasks], database: Database, tasks: Mapping[Task, str | None], may_gain: float
 ) -> dict[Task, str | None]:
-    """Of `tasks`, those never measured, and those that a variant's best plan would have if they were faster by this share."""
+    """The `tasks` that were never measured, or that would enter a variant's best plan if they were faster by this share."""
 
     def latency_us(task: Task) -> float | None:
         best = database.best(task)
@@ -63,7 +63,7 @@ def promising(
 
 
 def hopeless(assignment: Assignment, database: Database) -> bool:
-    """Whether the template was tried, and is so far behind another one for the same kernel that more trials of it are lost."""
+    """Whether the template was tried, and is so far behind another one for the same kernel that more trials of it are wasted."""
     best, template = database.best(assignment.task), assignment.template
     if template is None or best is None or best.latency_us is None or not assignment.done:
         return False

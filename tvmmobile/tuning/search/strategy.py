@@ -1,4 +1,4 @@
-"""How the next schedules to try are chosen from a space."""
+"""Strategies that choose the next schedules to try from a space."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Strategy(ABC):
         self.tried: dict[KnobSchedule, float] = {}
 
     def propose(self, count: int) -> list[KnobSchedule]:
-        """At most `count` schedules not tried before; fewer only where the space is exhausted."""
+        """At most `count` schedules not tried before; fewer only if the space is exhausted."""
         chosen: list[KnobSchedule] = []
         while self._queue and len(chosen) < count:
             schedule = self._queue.pop(0)
@@ -30,17 +30,17 @@ class Strategy(ABC):
                 chosen.append(schedule)
         if len(chosen) < count:
             chosen += self._choose(count - len(chosen), set(chosen))
-        self.tried.update(dict.fromkeys(chosen, float("inf")))  # until what came of them is observed
+        self.tried.update(dict.fromkeys(chosen, float("inf")))  # until their outcome is observed
         return chosen
 
     def observe(self, records: list[Record]) -> None:
-        """Learn what came of proposals, or of an earlier run; records of other templates say nothing."""
+        """Learn from outcomes of proposals, or from an earlier run; records of other templates are ignored."""
         for record in records:
             if isinstance(record.schedule, KnobSchedule) and record.schedule in self.space:
                 self.tried[record.schedule] = float("inf") if record.latency_us is None else record.latency_us
 
     def leave_out(self, trials: Trials) -> None:
-        """Take for tried what a compacted log has dropped."""
+        """Treat as tried what a compacted log has dropped."""
         if trials.dropped:
             members = (schedule for schedule in (*self._members, *self._queue) if schedule not in self.tried)
             self.tried.update({schedule: float("inf") for schedule in members if trials.has(schedule)})
@@ -61,14 +61,14 @@ class Strategy(ABC):
 
 
 class RandomSampling(Strategy):
-    """Uniform over what was not tried."""
+    """Uniform over untried schedules."""
 
     def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
         return self._random(count, taken)
 
 
 class HillClimbing(Strategy):
-    """Neighbours of the best schedule so far, one knob changed; random where it has none left, and for the first batch."""
+    """Neighbours of the best schedule so far, one knob changed; random if none is left, and for the first batch."""
 
     def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
         chosen: list[KnobSchedule] = []

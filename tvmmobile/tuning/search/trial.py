@@ -24,7 +24,7 @@ from tvmmobile.system.files import check_space
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What a worker needs for one trial; `source` is an opaque task's TIR function as JSON text, `timeout_s` for running on the device."""
+    """The input of one trial in a worker; `source` is an opaque task's TIR function as JSON text, `timeout_s` for running on the device."""
 
     task: Task
     schedule: Schedule
@@ -35,13 +35,13 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     Attributes:
         latency_us: microseconds; `None` where it failed.
         error: why it failed, in a line.
-        outage: the device could not be reached, which says nothing about the schedule.
-        final: it will not be reached again in this run.
+        outage: the device could not be reached, so nothing is known about the schedule.
+        final: the device will not come back in this run.
         terms_us: what a modelled latency consists of, by name.
     """
 
@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate, built perhaps on another machine: the library's content or, where it could not be built, what the log keeps of it."""
+    """A candidate, perhaps built on another machine: the library's content or, if it could not be built, the error for the log."""
 
     job: TrialJob
     result: bytes | Outcome = field(repr=False)
@@ -73,9 +73,9 @@ def build_trial(job: TrialJob) -> bytes | Outcome:
         library = Path(folder) / "kernel.so"
         try:
             compile_kernel(kernel_function(job.task, job.schedule, _load_function(job.source)), job.agents.profile.target, library)
-        except (OSError, UserError):  # this machine's fault, not the candidate's
+        except (OSError, UserError):  # a fault of this machine, not of the candidate
             raise
-        except Exception as error:  # the compiler refused the candidate; whatever it raised is the reason
+        except Exception as error:  # the compiler rejected the candidate; the error is the reason
             check_space(Path(folder))
             return Outcome(None, error=f"does not build: {_first_line(error)}")
         return library.read_bytes()
@@ -93,7 +93,7 @@ def measure_trial(built: Built) -> Outcome:
 
 def _measure(job: TrialJob, library: Path) -> Outcome:
     data, parameters, expected = _workload(job.task, job.source)
-    # What an opaque kernel returns need not be in the precision, and what is expected of others may be in a wider one.
+    # An opaque kernel's output need not have the precision, and the expected output of others may have a wider one.
     dtype = expected.dtype if isinstance(job.task.region[0], Opaque) else job.task.storage[1].numpy
     blank = np.full(expected.shape, np.nan if dtype.kind == "f" else 0, dtype)
     arrays = [*data, *packed_constants(job.task, job.schedule, parameters), blank]
@@ -117,7 +117,7 @@ def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerP
         function = _load_function(source)
         data = _opaque_inputs(task, function)
         expected = run_unscheduled(function, data)
-        if expected.dtype.kind == "f" and not np.isfinite(expected).all():  # it may take logarithms, or roots of a variance
+        if expected.dtype.kind == "f" and not np.isfinite(expected).all():  # it may contain logarithms, or roots of a variance
             data = [(np.abs(array) + 0.1).astype(array.dtype) if array.dtype.kind == "f" else array for array in data]
             expected = run_unscheduled(function, data)
         return data, (), expected
@@ -126,7 +126,7 @@ def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerP
 
 
 def _opaque_inputs(task: Task, function: Any) -> list[Array]:
-    """Random numbers, and zeros where an opaque function reads whole ones, which may be places in a tensor."""
+    """Random numbers, and zeros for integer inputs, which may be indices into a tensor."""
     generator = np.random.default_rng(len(task.name))
     inputs = []
     for parameter in list(function.params)[:-1]:

@@ -27,17 +27,17 @@ from tvmmobile.tuning.search.twin import best_of_twin
 
 #: Candidates per batch: enough for all workers, few enough that the cost model learns often.
 BATCH = 8
-#: Times candidates are measured that the board's state spoiled.
+#: How often spoiled candidates are measured.
 MOST_ATTEMPTS = 3
-#: Before a candidate is tried again when the device went away under it.
+#: Pause before a candidate is tried again after an outage.
 OUTAGE_PAUSE_S = 2.0
-#: For building and running one candidate; the run alone has its own, shorter deadline on the device.
+#: Time limit for building and running one candidate; the run has its own, shorter one on the device.
 TRIAL_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True)
 class Deadlines:
-    """How many seconds a candidate may take on the device, loading included, and altogether; and how long the device may be away, from
+    """How many seconds a candidate may take on the device, loading included, and altogether; and how long an outage may last, from
     the first candidate that met an outage with none measured since.
     """
 
@@ -77,11 +77,11 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Search:
-    """How schedules are looked for.
+    """How to search for schedules.
 
     Attributes:
         strategy: `evolution`, `random` or `climb`.
-        twin: records of a like virtual board, whose best are tried first.
+        twin: records of a similar virtual board, whose best are tried first.
         kin: those of the most similar core, some of whose best are among the first.
     """
 
@@ -93,7 +93,7 @@ class Search:
 
 
 class SearchListener:
-    """Hears how a search goes, and does nothing: derive from it what you need. Every call comes from the tuning thread."""
+    """Receives a search's progress and does nothing: override what you need. All calls come from the tuning thread."""
 
     def kernel_started(self, assignment: Assignment) -> None:
         """A task's first batch is about to run."""
@@ -106,7 +106,7 @@ class SearchListener:
 
 
 def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[Assignment]:
-    """What is still to do for `trials` records per task and template; existing ones count, and a smaller space is enough."""
+    """The trials still needed for `trials` records per task and template; existing ones count, and a small space needs fewer."""
     assignments = []
     for task, source in tasks.items():
         made = database.trials(task)
@@ -135,8 +135,8 @@ def _sampled(task: Task, source: str | None, target: Mapping[str, Any], count: i
 def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, listener: SearchListener, search: Search = Search()) -> None:
     """Run the missing trials; every finished measurement is in the database before the next is awaited.
 
-    Candidates of a board that is watched are measured when it is cool, and again where its state spoiled them; they count a batch at a
-    time, once that is known. Raises `DeviceUnavailable` where the device went away and did not come back.
+    Candidates of a watched board are measured when it is cool, and again if its state spoiled them; whole batches count, once that is
+    known. Raises `DeviceUnavailable` if the device went away and did not come back.
     """
     models, runner = CostModels(database, bench.profile.machine), _Runner(bench, search.deadlines)
     tunings = (_Tuning(assignment, models, search, listener) for assignment in assignments if assignment.missing)
@@ -148,7 +148,7 @@ def tune(assignments: Sequence[Assignment], database: Database, bench: Bench, li
 
 
 def measured(wanted: Iterable[tuple[Assignment, Schedule]], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
-    """Outcomes of tasks' schedules as they come; one that met an outage is tried again. Raises `DeviceUnavailable` if it lasts."""
+    """Outcomes of tasks' schedules as they come; those that met an outage are tried again. Raises `DeviceUnavailable` if it lasts."""
     runner = _Runner(bench, DEADLINES)
     return runner.outcomes(runner.job(assignment, schedule) for assignment, schedule in wanted)
 
@@ -163,18 +163,18 @@ class _Held:
         self.reason, self.spoiled = "", 0
 
     def begin(self) -> None:
-        """Wait until the boards are cool; what waited is going to be measured again."""
+        """Wait until the boards are cool; held outcomes will be measured again."""
         if self._watch is not None:
             self._before = self._watch.wait_until_cool()
         self.outcomes, self.reason = [], ""
 
     def add(self, job: TrialJob, outcome: Outcome) -> list[tuple[TrialJob, Outcome]]:
-        """One more; returns what counts now: nothing until there is a batch."""
+        """Add an outcome; returns those that count now: none until a batch is complete."""
         self.outcomes.append((job, outcome))
         return self.released() if self._watch is None or len(self.outcomes) >= BATCH else []
 
     def released(self) -> list[tuple[TrialJob, Outcome]]:
-        """All that wait, unless something spoiled them."""
+        """All held outcomes, unless something spoiled them."""
         if self._watch is not None and self.outcomes:
             if not self.reason:
                 after = self._watch.read()
@@ -193,7 +193,7 @@ class _Runner:
         self._bench, self._deadlines = bench, deadlines
 
     def job(self, assignment: Assignment, schedule: Schedule) -> TrialJob:
-        """A task's schedule as a candidate; a task that was read from a log is of no core yet."""
+        """A task's schedule as a candidate; a task read from a log has no core yet."""
         agents = self._bench.agents
         task = replace(assignment.task, machine=agents.profile.machine)
         return TrialJob(task, schedule, assignment.source, agents, self._deadlines.run_s)
@@ -205,7 +205,7 @@ class _Runner:
     def outcomes(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
         """Outcomes as they come; under a watch a batch together, once it is known that nothing spoiled them.
 
-        `jobs` is read no further than there are workers for them, and not at all while some wait to be tried again.
+        `jobs` is read only as workers become free, and not at all while some wait to be tried again.
 
         Raises:
             DeviceUnavailable: the device went away and did not come back, or its state spoils everything.
@@ -236,7 +236,7 @@ class _Runner:
             yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
 
     def _check(self, lost: Sequence[tuple[TrialJob, Outcome]], away_since: float, held: _Held) -> None:
-        """Raises `DeviceUnavailable` where there is no use in trying again."""
+        """Raises `DeviceUnavailable` if another attempt is pointless."""
         if lost and (any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s):
             raise DeviceUnavailable(
                 f"the device {self._bench.profile.name} went away: {lost[0][1].error}",
@@ -250,14 +250,14 @@ class _Runner:
 
 
 def _handed_out(again: Sequence[TrialJob], source: Iterator[TrialJob], stopped: Callable[[], bool]) -> Iterator[TrialJob]:
-    """First what is to be tried again, then what comes from `source`, until that is stopped."""
+    """Yield candidates to be tried again, then those of `source`, until stopped."""
     yield from again
     while not stopped() and (job := next(source, None)) is not None:
         yield job
 
 
 def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
-    """One task's trials, batch by batch: what is proposed rests on all that went before, and is the same in every run."""
+    """One task's trials, batch by batch: proposals depend on everything before, and are the same in every run."""
     tuning.start()
     while batch := runner.jobs(tuning.assignment, tuning.next_batch()):
         records = {job: tuning.record(job, outcome) for job, outcome in runner.outcomes(batch)}
@@ -268,7 +268,7 @@ def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
 def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
     """All tasks' trials, without a pause between batches or tasks: no board waits for another's last candidate.
 
-    What is proposed rests on what is known by then, which a board's clock makes another thing in every run anyway.
+    Proposals depend on what is known by then, which a board's clock makes different in every run anyway.
     """
     under_way: dict[TrialJob, _Tuning] = {}
 
@@ -290,7 +290,7 @@ def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
 
 
 def record_of(job: TrialJob, outcome: Outcome) -> Record:
-    """What a log keeps of a trial."""
+    """The record of a trial."""
     return Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error, terms_us=outcome.terms_us)
 
 
@@ -325,37 +325,37 @@ class _Tuning:
         if template is not None:
             likely = best_of_twin(search.twin, task, template) if search.twin is not None else []
             seeds = [*likely, *first_guesses(task, template, self.database, search.kin)]
-            # Resuming must not repeat the same random choices, hence the number of records in the seed.
+            # The number of records is part of the seed, so that resuming does not repeat random choices.
             rng = random.Random(f"{task.name} {search.seed} {assignment.done}")
             self.strategy = make_strategy(search.strategy, template, task, seeds, rng, models)
             self.strategy.observe(self.database.records(task))
             self.strategy.leave_out(self.database.trials(task))
 
     def start(self) -> None:
-        """Say that the first batch is about to run."""
+        """Report that the first batch is about to run."""
         self.listener.kernel_started(self.assignment)
 
     def next_batch(self) -> Sequence[Schedule]:
-        """What is tried next; empty where the trials are used up, or the space is."""
+        """The schedules to try next; empty once the trials or the space are used up."""
         batch = self._propose(min(BATCH, self.left)) if self.left > 0 else []
         self.left -= len(batch)
         return batch
 
     def record(self, job: TrialJob, outcome: Outcome) -> Record:
-        """Keep what came of a trial: it is in the database when this returns."""
+        """Store the outcome of a trial: it is in the database when this returns."""
         record = record_of(job, outcome)
         self.database.append([record])
         self.listener.trial_finished(record, self.database.best(job.task))
         return record
 
     def learn(self, records: list[Record]) -> None:
-        """Let the next proposals rest on these too."""
+        """Let the next proposals take these into account."""
         if self.strategy is not None:
             self.strategy.observe(records)
         self.models.add(records)
 
     def finish(self) -> None:
-        """Say that all trials are recorded."""
+        """Report that all trials are recorded."""
         self.listener.kernel_finished(self.assignment, self.database.best(self.assignment.task))
 
     def _propose(self, count: int) -> Sequence[Schedule]:

@@ -14,12 +14,12 @@ from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity
 from tvmmobile.virtual.calibration.residuals import spearman
 
-#: Of a kernel and template, how many of the virtual board's best are measured first.
+#: How many of the virtual board's best schedules are measured first per kernel and template.
 FIRST_FROM_TWIN = 8
 
 
 def twin_identity(profile: DeviceProfile) -> Identity | None:
-    """Whose records are modelled for a board's kind of core: the calibrated virtual board with the same core and the nearest clock."""
+    """The identity of the twin's records: the calibrated virtual board with the same core and the nearest clock."""
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, load_board
     from tvmmobile.virtual.calibration.fit import calibrated_boards
 
@@ -33,7 +33,7 @@ def twin_identity(profile: DeviceProfile) -> Identity | None:
 
 
 def twin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
-    """The twin's records, those that come with the program and those in `sources`; `None` where there is no twin."""
+    """The twin's records, shipped ones and those in `sources`; `None` if there is no twin."""
     identity = twin_identity(profile)
     return None if identity is None else Database(identity, (SHIPPED_LOGS, *sources), None)
 

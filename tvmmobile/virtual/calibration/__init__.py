@@ -1,1 +1,1 @@
-"""What a miss costs, fitted to published latencies."""
+"""The cost of a miss, fitted to published latencies."""

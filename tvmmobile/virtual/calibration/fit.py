@@ -34,7 +34,7 @@ from tvmmobile.virtual.timeline import TIMELINE_VERSION
 CALIBRATED = Path(__file__).parent / "calibrated"
 PUBLISHED = CALIBRATED / "published.json"
 _KIND = FileKind("a calibration", "Run: ./scripts/calibrate --networks DIR")
-#: Text does not count as a number; `errors`, which follow from the rest, are passed over.
+#: Text does not count as a number; `errors`, which follow from the rest, are ignored.
 _STRICT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 #: What errors are relative to.
 _Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
@@ -42,7 +42,7 @@ _Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
 @dataclass(frozen=True)
 class Phase:
-    """Phases of a run in which memory was about as busy, added up.
+    """The sum of a run's phases in which memory was about equally busy.
 
     Attributes:
         core_cycles: corrected core cycles.
@@ -57,7 +57,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Observation:
-    """One network on one board, in one thread: what was measured there and counted here.
+    """One network on one board, on one thread: the measurement and our counts.
 
     Attributes:
         board: where it was measured.
@@ -108,7 +108,7 @@ class Check:
 
 @dataclass(frozen=True)
 class FittedBoard:
-    """A board whose figures a core was fitted to.
+    """A board to whose figures a core was fitted.
 
     Attributes:
         name: the board's.
@@ -165,19 +165,19 @@ class Fit:
 
     @property
     def left_out_errors(self) -> tuple[float, ...]:
-        """The same with each network left out of its own fit: what to expect of another program of this kind."""
+        """Errors with each network left out of its own fit: what to expect for another program of this kind."""
         return self._relative(self.left_out_ms)
 
     @property
     def board_left_out_errors(self) -> tuple[float, ...]:
-        """The same with each board left out of its own fit: what to expect of another board with this core; empty where there is one."""
+        """Errors with each board left out of its own fit: what to expect for another board with this core; empty if there is only one."""
         return self._relative(self.board_left_out_ms) if self.board_left_out_ms else ()
 
     def _relative(self, times_ms: Sequence[float]) -> tuple[float, ...]:
         return tuple(ms / seen.measured_ms - 1 for ms, seen in zip(times_ms, self.observations, strict=True))
 
     def of_board(self, errors: Sequence[float], board: str, integers: bool | None = None) -> tuple[float, ...]:
-        """Those of the observations' errors that are one board's.
+        """One board's errors among those of the observations.
 
         Args:
             errors: one for each observation.
@@ -201,7 +201,7 @@ class Fit:
         return groups
 
     def all_errors(self) -> dict[str, tuple[float, ...]]:
-        """All errors by what they are of, in the order in which they are told."""
+        """All errors by kind, in the order in which they are reported."""
         told = {"fit": self.errors, "network left out": self.left_out_errors, "board left out": self.board_left_out_errors}
         for board in self.board_names:
             for kind, integers in (("floats", False), ("integers", True)):
@@ -217,7 +217,7 @@ class Fit:
 
 
 def in_integers(network: str) -> bool:
-    """Whether a published network computes in 8-bit integers, as its name says."""
+    """Whether a published network computes in 8-bit integers, by its name."""
     return network.endswith("_int8")
 
 
@@ -251,12 +251,12 @@ def calibration_of(board: Board) -> Fit | None:
 
 
 def fitted_with(board: Board) -> str:
-    """What a calibration in a board's own file rests on: the model's versions, and the figures but the name (16 hex digits)."""
+    """Identifies what a calibration in a board's file depends on: the model's versions, and the figures except the name (16 hex digits)."""
     return hashlib.sha256(f"{versions(board.mcpu)}\0{board.model_dump_json(exclude={'name'})}".encode()).hexdigest()[:16]
 
 
 def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
-    """The core's calibration with the parameters of the board's own file; what was measured elsewhere says nothing of them."""
+    """The core's calibration with the parameters of the board's own file, without checks measured elsewhere."""
     values, problem = dict(own.parameters), ""
     if own.fitted_with != fitted_with(board):
         problem = "the board's figures or the timing model changed since it was fitted"
@@ -278,25 +278,25 @@ def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
 
 
 def memory_bytes_per_s(board: Board, threads: int) -> float:
-    """What memory delivers to so many threads together, read and written."""
+    """Bytes per second that memory delivers to that many threads together, read and written."""
     fit = calibration_of(board)
     return 2 * board.memory.copy_bytes_per_s * (fit.bandwidth.value if fit and threads > 1 else 1.0)
 
 
 def calibrated_boards() -> frozenset[str]:
-    """The names of boards whose core has a committed calibration, also one that a changed model has outdated."""
+    """The names of boards whose core has a committed calibration, even one outdated by a changed model."""
     cores = {path.stem for path in CALIBRATED.glob("*.json") if path != PUBLISHED}
     return frozenset(name for name in board_names() if load_board(name).mcpu in cores)
 
 
 def run_hash(board: Board) -> str:
-    """Identifies what a modelled time of all terms rests on (16 hex digits)."""
+    """Identifies everything that a modelled time depends on (16 hex digits)."""
     fit = calibration_of(board)
     return hashlib.sha256(f"{versions(board.mcpu)}\0{corrected_hash(board)}\0{fit.digest if fit else ''}".encode()).hexdigest()[:16]
 
 
 def versions(mcpu: str) -> tuple[int, ...]:
-    """Of what the calibration of a core rests on, besides the board: one that was fitted with others does not hold."""
+    """Versions that a core's calibration depends on, besides the board: one fitted with others is invalid."""
     return terms_version(mcpu), TIMELINE_VERSION, corrected_version(mcpu), MODEL_VERSION
 
 

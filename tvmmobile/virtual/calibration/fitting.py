@@ -19,7 +19,7 @@ from tvmmobile.virtual.calibration.residuals import observed_ms
 from tvmmobile.virtual.calibration.terms import TERMS, Parameter, overlaps, terms_of
 from tvmmobile.virtual.cores.corrected import corrected_hash
 
-#: Memory delivers to several cores what one of them moves in a copy, or less where they are in each other's way.
+#: Memory delivers to several cores what one of them moves in a copy, or less if they compete.
 _LEAST_BANDWIDTH, _MOST_BANDWIDTH = 0.5, 1.0
 
 
@@ -32,7 +32,7 @@ class SeveralThreads:
         network: its name in the published table.
         threads: how many.
         measured_ms: the published latency.
-        modelled_ms: the modelled one, by how much memory delivers to all cores together (a share, as in `Fit.bandwidth`).
+        modelled_ms: the modelled one, by memory's rate for all cores together (a share, as in `Fit.bandwidth`).
     """
 
     board: str

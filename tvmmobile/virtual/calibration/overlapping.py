@@ -1,4 +1,4 @@
-"""Least squares for cores whose memory works beside them: of each phase, what takes longer counts.
+"""Least squares for cores that compute while memory works: of each phase, the longer part counts.
 
 Which phases show their memory depends on the parameters. With that given the problem is linear; so a general solver finds the phases, and a
 linear one the parameters.
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_NOTHING = 1e-6  # a solver's way to say that a value lies on its bound
+_NOTHING = 1e-6  # the solver's tolerance for a value on its bound
 _MOST_STEPS = 20
 
 
 def rounded(value: float, digits: int = 6) -> float:
-    """So that it does not differ from one machine's linear algebra to another's."""
+    """Rounded so that it does not depend on a machine's linear algebra library."""
     return float(f"{value:.{digits}g}") if abs(value) > _NOTHING else 0.0
 
 
@@ -32,7 +32,7 @@ def solve_beside(boards: Mapping[str, Board], observations: Sequence[Observation
     Args:
         boards: by name, all with one core.
         observations: of one thread.
-        most: what each parameter cannot be more than.
+        most: upper bound of each parameter.
         bounded: whether they keep within their bounds.
     """
     import numpy as np
@@ -68,7 +68,7 @@ def solve_beside(boards: Mapping[str, Board], observations: Sequence[Observation
 
 
 def _amounts(board: Board, seen: Observation) -> NDArray[np.float64]:
-    """Of each phase the core's time and the terms' amounts, over what the run was measured to take."""
+    """The core's time and the terms' amounts of each phase, relative to the measured time of the run."""
     import numpy as np
 
     terms = terms_of(board).values()
@@ -77,7 +77,7 @@ def _amounts(board: Board, seen: Observation) -> NDArray[np.float64]:
 
 
 def _linear(run: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What of the core's time and of each term's amount shows in the run's time."""
+    """The parts of the core's time and of each term's amount that show in the run's time."""
     import numpy as np
 
     core, memory = run[:, :2], run[:, 2:]

@@ -1,4 +1,4 @@
-"""What measurements say of a model: whether it ranks them right, and which of its terms explains best what it gets wrong."""
+"""Compares a model with measurements: whether it ranks them correctly, and which of its terms best explains its errors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.fit import Observation
 from tvmmobile.virtual.calibration.terms import Parameter, overlaps, summed_ms, term_ms, terms_of
 
-#: Fewer pairs have no rank correlation worth a number.
+#: Least number of pairs for a meaningful rank correlation.
 FEWEST_RANKED = 4
 #: The term of the core's own cycles, whose factor is 1.
 CORE = "core"
-#: A term errs if it explains at least this much of squared errors that are at least so large (relative, root mean square).
+#: A term errs if it explains at least this share of squared errors, and these are at least this large (relative, root mean square).
 _EXPLAINS, _LEAST_ERROR = 0.3, 0.02
 _Share = Annotated[float, Field(ge=0, le=1e6)]
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Spearman's rank correlation; `None` for too few pairs, or where all on one side are equal."""
+    """Spearman's rank correlation; `None` for too few pairs, or if all on one side are equal."""
     if len(pairs) < FEWEST_RANKED or any(len(set(column)) == 1 for column in zip(*pairs, strict=True)):
         return None
     from scipy.stats import spearmanr  # takes a second
@@ -32,12 +32,12 @@ def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
 
 @dataclass(frozen=True)
 class TermError:
-    """What one term could do about the errors of the model, if it alone were wrong.
+    """How much of the model's errors one term explains, if it alone were wrong.
 
     Attributes:
         name: `core`, or one of the terms of misses.
-        value: what it is multiplied by in the model.
-        alone: what it would have to be multiplied by for the least squared relative errors, all other terms as they are.
+        value: its factor in the model.
+        alone: its factor for the least squared relative errors, with all other terms unchanged.
         explained: how much of the squared relative errors that takes away, as a share of 1.
     """
 
@@ -55,12 +55,12 @@ def relative_errors(board: Board, parameters: Sequence[Parameter], observations:
 
 
 def observed_ms(board: Board, parameters: Sequence[Parameter], seen: Observation) -> dict[str, float]:
-    """The terms of what was observed, in milliseconds."""
+    """The terms of an observation, in milliseconds."""
     return summed_ms(term_ms(board, part.core_cycles, part.misses, parameters) for part in seen.parts)
 
 
 def term_errors(board: Board, parameters: Sequence[Parameter], observations: Sequence[Observation]) -> tuple[TermError, ...]:
-    """Every term that the observations have some of, the one that explains most of their errors first."""
+    """Every term that occurs in the observations, by how much of their errors it explains, most first."""
     missing = [-error for error in relative_errors(board, parameters, observations)]
     squares = sum(error * error for error in missing)
     found = []
@@ -76,7 +76,7 @@ def term_errors(board: Board, parameters: Sequence[Parameter], observations: Seq
 
 
 def erring(terms: Sequence[TermError], errors: Sequence[float]) -> TermError | None:
-    """The term that explains most of these errors; `None` where they are small, or none of the terms explains them."""
+    """The term that explains most of these errors; `None` if they are small, or if no term explains them."""
     if not terms or sum(error * error for error in errors) < len(errors) * _LEAST_ERROR**2:
         return None
     return terms[0] if terms[0].explained >= _EXPLAINS else None

@@ -1,4 +1,4 @@
-"""What a run's time consists of besides its core cycles: a few terms, each an amount of the run times a parameter of its core.
+"""The parts of a run's time besides its core cycles: a few terms, each an amount of the run times a parameter of its core.
 
 Amounts are in milliseconds: counts of the simulated caches times a documented time of the board, so that a parameter is the share of that
 time that the core really waits. What is fetched ahead in time costs nothing, what nothing hides costs all of it.
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.profile import MissCounts
 
-#: Raise these with every change of the terms; the latter is that of cores whose memory works beside them.
+#: Raise these with every change of the terms; the second is for cores that compute while memory works.
 TERMS_VERSION, _OVERLAPPING_VERSION = 3, 4
-#: Cores whose memory works beside them, by LLVM's names.
+#: Cores that compute while memory works, by LLVM's names.
 _OVERLAPPING = frozenset({"cortex-a76"})
-#: As near to a bound, relative to the width between both, a parameter counts as lying on it.
+#: A parameter this close to a bound, relative to the distance between both, counts as lying on it.
 ON_BOUND = 1e-3
 
 
@@ -35,10 +35,10 @@ class Term:
 
     Attributes:
         amount_ms: milliseconds of a run on a board if the parameter were 1.
-        what: what the parameter is a share of.
-        most: what it cannot be more than, on a board.
+        what: the quantity of which the parameter is a share.
+        most: its upper bound on a board.
         most_source: why.
-        least: what it cannot be less than.
+        least: its lower bound.
         least_source: why.
     """
 
@@ -85,7 +85,7 @@ TERMS: Mapping[str, Term] = {
         _LATENCY,
     ),
 }
-#: The same of cores whose memory works beside them.
+#: The same for cores that compute while memory works.
 _OVERLAPPING_TERMS: Mapping[str, Term] = {
     "cache_hits": TERMS["cache_hits"],
     "lines_read": Term(
@@ -108,7 +108,7 @@ _OVERLAPPING_TERMS: Mapping[str, Term] = {
 
 
 def overlaps(board: Board) -> bool:
-    """Whether the memory of the board's core works beside it."""
+    """Whether the board's core computes while memory works."""
     return board.mcpu in _OVERLAPPING
 
 
@@ -128,10 +128,10 @@ class Parameter:
 
     Attributes:
         name: of the term.
-        what: what it is a share of.
+        what: the quantity of which it is a share.
         value: the share.
-        low: what it cannot be less than.
-        high: what it cannot be more than.
+        low: its lower bound.
+        high: its upper bound.
         low_source: where `low` is from.
         high_source: where `high` is from.
         unbounded: its value in a fit without bounds.
@@ -157,7 +157,8 @@ class Parameter:
 def term_ms(board: Board, core_cycles: float, misses: MissCounts, parameters: Sequence[Parameter]) -> dict[str, float]:
     """Each term of the modelled time in milliseconds, by its name: `core`, then those of the parameters.
 
-    Where memory works beside the core, of one phase: the memory's terms have in proportion what it takes longer than the core.
+    For a core that computes while memory works, of one phase: the memory's terms share, in proportion, the time by which it exceeds the
+    core's.
     """
     terms = terms_of(board)
     found = {"core": core_cycles / board.clock_hz * 1e3} | {p.name: p.value * terms[p.name].amount_ms(board, misses) for p in parameters}

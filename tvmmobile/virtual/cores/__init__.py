@@ -1,1 +1,1 @@
-"""What a core does with a block of instructions, in cycles."""
+"""The cycles that a core takes for a block of instructions."""

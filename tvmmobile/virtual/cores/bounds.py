@@ -1,4 +1,4 @@
-"""The least a block can cost, from its instruction mix and the core's ports alone.
+"""The least cost of a block, from its instruction mix and the core's ports alone.
 
 A schedule is only as good as its tables. No block may be cheaper than its loads through the load ports, its stores through the store ports,
 its vector work through the vector ports, its branches, and the instructions that the core dispatches in a cycle. The counts come from the
@@ -27,7 +27,7 @@ _BOTH_HALVES = frozenset(
 
 
 def least_cycles(instructions: Iterable[str], core: Core) -> float:
-    """Cycles below which one execution of these instructions cannot go, on average over many."""
+    """A lower bound of the cycles for these instructions, on average over many executions."""
     return max(port_cycles(instructions, core).values())
 
 

@@ -1,6 +1,6 @@
 """Executed blocks to cycles of one core: llvm-mca's schedule of each block, never less than the core's ports allow, times its count.
 
-Every block is taken as the body of a loop in its steady state: exact where a kernel spends its time, a little generous elsewhere.
+Every block is taken as the body of a loop in its steady state: exact where a kernel spends its time, slightly optimistic elsewhere.
 Caches are not modelled here: every access hits the first level.
 """
 
@@ -21,7 +21,7 @@ from tvmmobile.virtual.profile import Block, basic_blocks, basic_blocks_of
 HOTTEST = 8
 #: Cycles per execution of each block, and whether they are the ports' bound alone.
 CostsOf = Callable[[set[Code], Board], dict[Code, Cost]]
-#: Raise this with every change that changes a modelled number: it parts the new numbers from the old in logs, caches and the gate.
+#: Raise this with every change that changes a modelled number: it separates the new numbers from the old in logs, caches and the gate.
 #: tests/virtual/test_core_model.py pins numbers, and fails when they change under the same version.
 MODEL_VERSION = 2
 
@@ -31,11 +31,11 @@ class BlockCost:
     """One block's share of a run.
 
     Attributes:
-        address: where it lies in the program's memory.
+        address: in the program's memory.
         count: how often it ran.
         cycles_each: modelled cycles per execution.
         assembly: its instructions, branch distances left out.
-        bounds_only: llvm-mca did not know it, and the ports' bound stands in.
+        bounds_only: llvm-mca did not know it, so the ports' bound is used.
     """
 
     address: int
@@ -70,14 +70,14 @@ class CoreTime:
 
 
 def model_hash(board: Board) -> str:
-    """Identifies what a modelled number rests on: the board's values, this model's version and llvm-mca's version (16 hex digits)."""
+    """Identifies what a modelled number depends on: the board's values, this model's version and llvm-mca's version (16 hex digits)."""
     return hashlib.sha256(f"{MODEL_VERSION}\0{board.digest}\0{mca_version()}".encode()).hexdigest()[:16]
 
 
 def core_time(blocks: Iterable[Block], board: Board, hottest: int = HOTTEST, costs_of: CostsOf | None = None) -> CoreTime:
     """Model one run from its executed translation blocks, and show the `hottest` of them.
 
-    `costs_of` is another model of a block's cycles than this one, such as `corrected.corrected_costs`.
+    `costs_of` replaces this model of a block's cycles, for example by `corrected.corrected_costs`.
     """
     pieces = basic_blocks(blocks)
     codes = [words_of(piece.code) for piece in pieces]
@@ -100,7 +100,7 @@ def core_time(blocks: Iterable[Block], board: Board, hottest: int = HOTTEST, cos
 
 
 def block_cycles(blocks: Sequence[Block], board: Board, costs_of: CostsOf | None = None) -> list[float]:
-    """Cycles per execution of each translation block, such that they add up to `core_time`'s cycles."""
+    """Cycles per execution of each translation block, which add up to `core_time`'s cycles."""
     pieces, shares = basic_blocks_of(blocks)
     codes = [words_of(piece.code) for piece in pieces]
     costs = (costs_of or _costs)(set(codes), board)
@@ -131,7 +131,7 @@ def costs_by(
     board: Board,
     schedule: Callable[[Sequence[list[str]]], Sequence[float | None]],
 ) -> dict[Code, Cost]:
-    """Costs by some schedule, never less than the ports' bounds; those that `cache` does not know are computed and put there.
+    """Costs by a schedule, never less than the ports' bounds; those missing in `cache` are computed and added.
 
     `schedule` gives the cycles of each listing; None for one that it does not know.
     """

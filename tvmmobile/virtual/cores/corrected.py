@@ -1,4 +1,4 @@
-"""A block's cycles by the cores' own tables instead of llvm-mca's alone; every modelled time rests on it.
+"""A block's cycles by our own tables of the cores in place of llvm-mca's; every modelled time depends on it.
 
 - Cortex-A72: llvm-mca knows the Cortex-A57's latencies only, lets either vector pipeline shift and convert, which one of them alone does,
   dispatches three results of 16 bytes a cycle, of which the core takes three halves, and makes the base register of a post-indexed access
@@ -31,12 +31,12 @@ from tvmmobile.virtual.cores.cost_cache import Code, Cost, CostCache
 from tvmmobile.virtual.cores.out_of_order import dispatch_cycles, pipeline_cycles, steady_cycles, waits_of
 from tvmmobile.virtual.profile import Block
 
-#: Raise a core's with every change that changes a number of its own: what was calibrated, tuned or measured for the others stays valid.
+#: Raise a core's version with every change to its numbers; calibrations, records and results of the others stay valid.
 #: tests/virtual/test_calibration_core.py, test_in_order.py and test_cortex_a76.py pin some numbers.
 VERSIONS: Mapping[str, int] = {"cortex-a53": 5, "cortex-a55": 5, "cortex-a72": 6, "cortex-a73": 5, "cortex-a76": 6}
 _IN_ORDER = {"cortex-a53": cortex_a53.step_of, "cortex-a55": cortex_a55.step_of}
 _OUT_OF_ORDER = {tables.name: tables for tables in (CORTEX_A72, CORTEX_A73, CORTEX_A76)}
-#: The cores of which there are better figures than llvm-mca's, by LLVM's names: cycles of a block that runs over and over.
+#: The cores with better figures than llvm-mca's, by LLVM's names: cycles of a block in a loop.
 CORES: Mapping[str, Callable[[Sequence[str]], float]] = {
     **{name: partial(in_order.steady_cycles, step_of=step_of) for name, step_of in _IN_ORDER.items()},
     **{name: partial(steady_cycles, tables=tables) for name, tables in _OUT_OF_ORDER.items()},
@@ -57,12 +57,12 @@ DISPATCH: Mapping[str, Callable[[Sequence[str]], float]] = {
 
 
 def corrected_hash(board: Board) -> str:
-    """Identifies what these core cycles rest on: the board, both models' versions and llvm-mca's (16 hex digits)."""
+    """Identifies what these core cycles depend on: the board, both models' versions and llvm-mca's (16 hex digits)."""
     return hashlib.sha256(f"{corrected_version(board.mcpu)}\0{model_hash(board)}".encode()).hexdigest()[:16]
 
 
 def corrected_version(mcpu: str) -> int:
-    """The version of what this model knows of a core; 0 where it knows nothing of it."""
+    """The version of this model's figures of a core; 0 if it has none."""
     return VERSIONS.get(mcpu, 0)
 
 
@@ -72,7 +72,7 @@ def corrected_time(blocks: Sequence[Block], board: Board, hottest: int = 0) -> C
 
 
 def costs_for(board: Board) -> CostsOf | None:
-    """The best model there is of this board's blocks: None for llvm-mca alone."""
+    """The best model of this board's blocks; None for llvm-mca alone."""
     return corrected_costs if board.mcpu in CORES else None
 
 

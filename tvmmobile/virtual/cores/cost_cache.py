@@ -1,4 +1,4 @@
-"""What llvm-mc and llvm-mca said before: in memory, and in a SQLite file that several processes share."""
+"""Caches the output of llvm-mc and llvm-mca: in memory, and in a SQLite file that several processes share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUERY_LIMIT = 500
 class CostCache:
     """Texts of instruction words and costs of blocks, for one version of the model.
 
-    The file only saves time: whatever is wrong with it (disk full, read-only, damaged) is answered by computing again.
+    The file only saves time: if anything is wrong with it (disk full, read-only, damaged), costs are computed again.
 
     Args:
         path: the file; its name carries the model's hash, so that entries never go stale.

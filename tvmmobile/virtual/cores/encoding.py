@@ -1,4 +1,4 @@
-"""AArch64 machine code made independent of where it lies, so that a block's cost is looked up by what it does."""
+"""AArch64 machine code made independent of its address, so that equal blocks share one cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a hot block costs what it costs: the part of the core that it keeps busy, or what its schedule waits for."""
+"""Explains a hot block's cost: the part of the core that it keeps busy, or what its schedule waits for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tvmmobile.virtual.cores.mca import pressures_of
 from tvmmobile.virtual.elf import place_of
 from tvmmobile.virtual.program import ProgramRun
 
-#: llvm-mca's 50 iterations include filling and draining the pipeline, some ten cycles: this near to a bound, the bound is the reason.
+#: llvm-mca's 50 iterations include filling and draining the pipeline, some ten cycles: within this distance of a bound, the bound is the
+#: reason.
 _NEAR, _NEAR_CYCLES = 1.02, 10 / 50
 _WAITS = {"resources": "for execution units", "registers": "for results of earlier instructions", "memory": "for earlier stores and loads"}
 
@@ -25,7 +26,7 @@ class HotBlock:
         cost: its count, cycles and assembly.
         share: of the run's corrected core cycles, 0 to 1.
         place: file, offset and function.
-        limit: what keeps it from being faster.
+        limit: why it is not faster.
     """
 
     cost: BlockCost
@@ -42,7 +43,7 @@ def hot_blocks(run: ProgramRun, board: Board) -> list[HotBlock]:
 
 
 def limit_of(cost: BlockCost, board: Board) -> str:
-    """What limits a block, in a sentence without its full stop."""
+    """The limit of a block, as a sentence without a full stop."""
     ports = port_cycles(cost.assembly, board.core)
     if board.mcpu in PIPELINES:
         ports["dispatch"] = max(ports["dispatch"], DISPATCH[board.mcpu](cost.assembly))

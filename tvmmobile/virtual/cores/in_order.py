@@ -1,7 +1,7 @@
 """The schedule of a core that issues in order, two instructions a cycle at most: cycles of a block that runs over and over.
 
-The rules of one core, such as `cortex_a53.py`, turn each instruction into a `IssueStep`; this engine knows nothing of instructions. Nothing
-misses a cache, and no branch is predicted wrongly.
+The rules of one core, such as `cortex_a53.py`, turn each instruction into a `IssueStep`; this engine knows no instructions. There are no
+cache misses and no branch mispredictions.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class IssueStep:
 
 
 class _Issue:
-    """What has issued so far."""
+    """The state of issue."""
 
     def __init__(self) -> None:
         self.cycle = 0
@@ -76,7 +76,7 @@ class _Issue:
 
     def add(self, step: IssueStep) -> None:
         """Issue one more, as early as it can."""
-        # Without generators here and in `_fits`: this is where modelling spends its time.
+        # No generators here and in `_fits`: modelling spends its time here.
         soonest, ready, written = self.cycle + (self.used >= ISSUE_WIDTH), self.ready, self.written
         at = self.cycle
         for name, stage in step.reads:
@@ -115,7 +115,7 @@ class _Issue:
             self.used = ISSUE_WIDTH  # what follows is fetched anew
 
     def state(self) -> Hashable:
-        """All that what issues from now on depends on, as seen from the present cycle; what is over before that makes no difference."""
+        """Everything that later issues depend on, relative to the current cycle; what ended before does not matter."""
         now = self.cycle
         for cycle in [cycle for cycle in self.adder if cycle < now]:
             del self.adder[cycle]
@@ -152,7 +152,7 @@ def steady_issue(steps: Sequence[IssueStep]) -> float:
         issue.add_all(steps)
         ends.append(issue.last_cycle)
         before = seen.setdefault(issue.state(), len(ends))
-        if before < len(ends):  # from here on every trip repeats one that was
+        if before < len(ends):  # from here on every trip repeats an earlier one
             period, cycles = len(ends) - before, ends[-1] - ends[before - 1]
             while len(ends) < _TRIPS:
                 ends.append(ends[-period] + cycles)

@@ -23,7 +23,7 @@ _COMPUTED, _SHIFT, _MULTIPLIED = 3, 2, 4
 _UPDATED_BASE = 1
 #: An integer division: the first version of [gcc] (2013).
 _DIVIDED = 8
-#: Before a general register's name: it as an address, which has its own time.
+#: Prefix of a general register used as an address, which has its own time.
 _AS_ADDRESS = "@"
 
 _MULTIPLY = frozenset(
@@ -44,7 +44,7 @@ _ALU = (
     *(f"crc32{kind}{size}" for kind in ("", "c") for size in "bhwx"),
     *("nop", "yield", "bti", "hint", "sev", "sevl", "wfe", "paciasp", "autiasp", "xpaclri"),
 )
-#: Instructions on general registers that are here on purpose; one that is not is taken for the ALU's.
+#: Instructions on general registers with known timing; others are treated as ALU instructions.
 GENERAL_NAMES = frozenset({*_MULTIPLY, *_DIVIDE, *_SHIFTS, *_BIT_FIELDS, *_SYSTEM, *_ALU})
 _SHIFTED = re.compile(r", (?:lsl|lsr|asr|ror|[su]xt[bhwx])\b")
 

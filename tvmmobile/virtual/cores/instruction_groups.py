@@ -80,7 +80,7 @@ _GENERAL_MEMBERS: dict[str, set[str]] = {
 #: The group of each name, of instructions with vector registers and of those without.
 VECTOR_GROUPS: dict[str, str] = {name: group for group, members in _MEMBERS.items() for name in members}
 GENERAL_GROUPS: dict[str, str] = {name: group for group, members in _GENERAL_MEMBERS.items() for name in members}
-#: What an instruction is charged whose name nobody listed.
+#: The group of unlisted instructions.
 _DEFAULT, _GENERAL_DEFAULT = "arithmetic", "basic"
 
 

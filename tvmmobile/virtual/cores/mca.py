@@ -12,7 +12,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.programs import run_tool
 
 PACKAGE = "llvm-16"
-#: What the shipped logs were modelled with.
+#: The version with which the shipped logs were modelled.
 SHIPPED_VERSION = "Debian LLVM version 16.0.6"
 ITERATIONS = 50
 TIMEOUT_S = 120.0
@@ -24,9 +24,9 @@ _PRESSURES = {"Resource Pressure": "resources", "Register Dependencies": "regist
 
 @functools.cache
 def mca_version() -> str:
-    """The installed llvm-mca's version line, which is part of what identifies a timing model; without any, the shipped logs'.
+    """The installed llvm-mca's version line, which is part of a timing model's identity; the shipped logs' version if none is installed.
 
-    So those can be read everywhere; nothing is modelled where llvm-mca is missing.
+    So shipped logs can be read everywhere; nothing can be modelled without llvm-mca.
     """
     if not installed("llvm-mca"):
         return SHIPPED_VERSION
@@ -51,7 +51,7 @@ def disassemble(words: Sequence[int]) -> list[str]:
 
 
 def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
-    """Cycles per execution of each block, as `disassemble` gives it, when it runs over and over; None where llvm-mca cannot say."""
+    """Cycles per execution of each block, as `disassemble` gives it, when it runs over and over; None if llvm-mca cannot tell."""
     if not blocks:
         return []
     regions = [f"# LLVM-MCA-BEGIN b{i}\n" + "\n".join(block) + f"\n# LLVM-MCA-END b{i}\n" for i, block in enumerate(blocks)]

@@ -1,4 +1,4 @@
-"""What an instruction reads and writes, from its text; the same for every core."""
+"""The operands that an instruction reads and writes, from its text; the same for every core."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHAPE = re.compile(r"\.(\d*[bhsd])\b")
 _QUAD = re.compile(r"\.(?:16b|8h|4s|2d)\b")
 _LANE = re.compile(r"\}\[\d+\]")
 
-#: Instructions that read what they write, their first operand, whole: what they accumulate, or the part that they leave alone.
+#: Instructions that also read the first operand, which they write: an accumulator, or a part that they keep.
 _READ_FIRST = frozenset(
     {"fmla", "fmls", "mla", "mls", "bsl", "bit", "bif", "movk", "bfi", "bfxil", "bfm", "bfc", "sli", "sri", "tbx", "suqadd", "usqadd"}
     | {f"fml{sign}l{half}" for sign in "as" for half in ("", "2")}
@@ -43,14 +43,14 @@ _EXCLUSIVE_STORE = re.compile(r"stl?x[rp][bh]?$")
 _ATOMIC = re.compile(r"(?:ld|st)(?:add|clr|eor|set|[su]max|[su]min)a?l?[bh]?$|(?:swp|cas|casp)a?l?[bh]?$")
 #: Loads of one element into all lanes.
 REPEATING = frozenset({"ld1r", "ld2r", "ld3r", "ld4r"})
-#: Instructions that stay taken apart: those of a kernel occur again and again in its blocks, and in the next kernel.
+#: Parsed instructions to cache: those of a kernel recur in its blocks and in the next kernel.
 INSTRUCTIONS_KEPT = 1 << 16
 BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbnz"})
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction, taken apart.
+    """One parsed instruction.
 
     Attributes:
         name: its mnemonic.
@@ -94,7 +94,7 @@ class Instruction:
 
 @functools.lru_cache(maxsize=INSTRUCTIONS_KEPT)
 def instruction_of(text: str) -> Instruction:
-    """Take an instruction apart that `disassemble` gave."""
+    """Parse an instruction from `disassemble`."""
     name, _, operands = text.partition("\t")
     shape = _SHAPE.search(operands)
     if name in BRANCHES or name.startswith("b."):
@@ -130,7 +130,7 @@ def registers_of(operands: str) -> tuple[str, ...]:
 
 
 def _atomic(name: str, operands: str) -> Instruction:
-    """`cas` reads and writes what it compares with; of the others the first register is the operand, the second what memory held."""
+    """`cas` reads and writes its comparand; for the others the first register is the operand, the second receives memory's old value."""
     listed, _, place = operands.partition("[")
     count = 2 if name.startswith("casp") else 1
     texts = listed.rstrip(", ").split(", ")

@@ -19,7 +19,7 @@ from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 _SOURCE = Path(__file__).with_suffix(".c")
 _TRIPS = 24
 _WARM_TRIPS = 8
-#: From dispatch to the earliest start; it moves every schedule alike, and matters only through the window.
+#: Cycles from dispatch to the earliest start; they shift all schedules equally, and matter only through the window.
 _DISPATCH_LATENCY = 1
 _UNLIMITED = 1 << 20
 #: Two passes through one pipeline for both halves of 16 bytes; more are several micro-operations.
@@ -50,7 +50,7 @@ class InstructionTiming:
 
 @dataclass(frozen=True)
 class CoreTables:
-    """What the schedule needs of a core.
+    """A core's figures for the schedule.
 
     Attributes:
         name: LLVM's name of the core.
@@ -162,10 +162,9 @@ def dispatch_cycles(block: Sequence[str], tables: CoreTables) -> float:
 
 
 def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
-    """What keeps a block that runs over and over from being faster, in percent of its cycles, as `mca.pressures_of` names it.
+    """What limits a block in a loop, in percent of its cycles, with the names of `mca.pressures_of`.
 
-    `registers` is how long it would take with pipelines without number, where only dependent operations wait for each other; `resources` is
-    the rest.
+    `registers` is its time with unlimited pipelines, where only dependent operations wait for each other; `resources` is the rest.
     """
     cycles = steady_cycles(block, tables)
     unlimited = replace(tables, pipelines=dict.fromkeys(tables.pipelines, _UNLIMITED), part_of={}, queues={}, chosen={})
@@ -174,7 +173,7 @@ def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
 
 
 class _Numbers:
-    """What `out_of_order.c` reads: kinds of pipelines, registers and families as numbers; -1 stands for none."""
+    """The input of `out_of_order.c`: kinds of pipelines, registers and families as numbers; -1 means none."""
 
     def __init__(self, tables: CoreTables) -> None:
         self._tables = tables
@@ -230,7 +229,7 @@ def retired_after(tables: Sequence[int], operations: Sequence[int], count: int, 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """`out_of_order.c`, compiled for this machine: in Python, it was what modelling a kernel spent its time with."""
+    """`out_of_order.c`, compiled for this machine: in Python, it took most of the time of modelling a kernel."""
 
     def build(output: Path) -> None:
         compile_here(_SOURCE, output, f"Compiling {_SOURCE.name}")
