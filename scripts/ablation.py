@@ -74,7 +74,7 @@ class UnpackedPointwise(Pointwise):
     tile = UnpackedTile
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """The weights as they are."""
+        """The weights without packing."""
         weight = parameters[0].weight.reshape(-1, parameters[0].weight.shape[-1])
         padding = round_up(weight.shape[1], task.lanes) - weight.shape[1]
         return [np.pad(weight, ((0, 0), (0, padding))).ravel(), *pack_constants(parameters[0], task.lanes)]

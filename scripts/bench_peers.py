@@ -80,7 +80,7 @@ class ReadyBoard:
 
 
 def variants(model: str, alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[ModelSpec]:
-    """What is compared on so many threads: of MobileNet v1 the diagonal first, then the rest of the grid."""
+    """The variants to compare on a number of threads: MobileNet v1's diagonal first, then the rest of its grid."""
     found = grid(model, alphas, resolutions)
     if model != NETWORK:
         return list(found)
@@ -91,7 +91,7 @@ def variants(model: str, alphas: Sequence[float], resolutions: Sequence[int], di
 
 
 def thread_counts(board: Board, asked: Sequence[int]) -> tuple[int, ...]:
-    """On how many threads to compare: those asked for, else one and four, or as many as there are cores.
+    """The thread counts to compare: those asked for, else one and four, or as many as there are cores.
 
     Raises:
         UserError: the board has fewer cores than asked for.
@@ -126,7 +126,7 @@ def _known(context: BenchmarkContext, earlier: Comparison | None) -> dict[tuple[
 
 
 def our_library(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> Library | None:
-    """What a system of ours runs; `None` for a peer."""
+    """The library that one of our systems runs; `None` for a peer."""
     if system.key not in OURS_KEYS or place.profile is None:
         return None
     form, precision = C if system.key == OURS_C else VM, precision_named(system.dtype)
@@ -157,7 +157,7 @@ def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, log
 
 
 def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Path, dtype: str) -> BenchmarkContext:
-    """Where and how the figures were got."""
+    """Where and how the figures were obtained."""
     import torch
 
     facts = {
@@ -185,7 +185,7 @@ def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Pa
 
 
 def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[int, ModelSpec]]:
-    """What is compared on a board, by thread count; what says most comes first.
+    """The cells to compare on a board, by thread count; the most informative come first.
 
     Raises:
         UserError: the options leave nothing.

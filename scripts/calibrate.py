@@ -1,4 +1,4 @@
-"""Fits what cache misses cost on virtual boards to latencies that ncnn's users measured on real ones, and writes the fits down.
+"""Fits the cost of cache misses on virtual boards to latencies that ncnn's users measured on real ones, and writes the fits to files.
 
     ./scripts/calibrate --networks DIR
 
@@ -71,7 +71,7 @@ del net
 
 @dataclass(frozen=True)
 class Row:
-    """A published row: what one board took for each network.
+    """A published row: one board's latency for each network.
 
     Attributes:
         board: the virtual board's name.
@@ -111,7 +111,7 @@ def network_file(folder: Path, network: str) -> Path:
 
 
 def profiled(row: Row, network: str, path: Path, cache: Path) -> Profile:
-    """What one network does on the row's virtual board, from the cache if it is known."""
+    """The counts of one network on the row's virtual board, from the cache if they are there."""
     board = load_board(row.board)
     side = published()["input_side"][network]
     told = (row.wheel, row.python, PROGRAM, path.read_text(encoding="utf-8"), side, row.threads, cpuinfo(board), qemu_words(board, "")[1:])
@@ -128,7 +128,7 @@ def profiled(row: Row, network: str, path: Path, cache: Path) -> Profile:
 
 
 def in_one_thread(rows: Iterable[Row], networks: Path, cache: Path) -> list[Observation]:
-    """What the published networks do on the virtual boards, beside what they took on the real ones."""
+    """The counts of the published networks on the virtual boards, with their published latencies."""
     observations = []
     for row in rows:
         for network, measured_ms in row.min_ms.items():

@@ -37,7 +37,7 @@ FULL, SHALLOW = ModelSpec("mobilenet_v1_full", 1.0, 224), ModelSpec("mobilenet_v
 
 @dataclass(frozen=True)
 class Statement:
-    """Two networks that the MobileNets paper sets against each other.
+    """Two networks that the MobileNets paper compares.
 
     Attributes:
         title: what the paper says of them.
@@ -113,7 +113,7 @@ def table(specs: Sequence[ModelSpec], results: Mapping[ModelSpec, VariantResult]
 
 
 def comparison(statement: Statement, results: Mapping[ModelSpec, VariantResult]) -> list[str]:
-    """A statement of the paper, with latencies beside what it counts."""
+    """A comparison of the paper, with latencies beside its counts."""
     first, second = results[statement.first], results[statement.second]
     rows: list[tuple[object, ...]] = []
     accuracies = [top1_of(spec)[0] or 0.0 for spec in (statement.first, statement.second)]

@@ -1,4 +1,4 @@
-"""Gives the readers of files and of what boards say mutated samples; each must return, or refuse its input in one sentence.
+"""Feeds mutated samples to the readers of files and of boards' answers; each must return, or refuse its input in one sentence.
 
     ./scripts/fuzz --inputs 1000000
     ./scripts/fuzz --reader manifest --reader results --inputs 50000 --seed 7
@@ -42,7 +42,7 @@ def chosen(names: Sequence[str]) -> list[Reader]:
 
 
 def told(finding: Finding, seed: int) -> str:
-    """A finding, and how to see it again."""
+    """A finding, and how to reproduce it."""
     content = finding.content
     more = f" and {len(content) - _MOST_SHOWN} bytes more" if len(content) > _MOST_SHOWN else ""
     again = f"./scripts/fuzz --reader {finding.reader} --seed {seed} --first {finding.number} --inputs 1"

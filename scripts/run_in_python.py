@@ -33,7 +33,7 @@ def main() -> None:
     for library in sys.argv[1:]:
         try:
             found: object = difference(library)
-        except Exception as error:  # whatever TVM raises of a library is the finding
+        except Exception as error:  # any error that TVM raises for a library is the finding
             found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         print(json.dumps([library, found]), flush=True)
 

@@ -38,7 +38,7 @@ NOISE, CORRELATION, OUTLIERS, WORST_OUTLIER, DRIFT, BETWEEN_RUNS = 0.02, 0.5, 0.
 
 @dataclass(frozen=True)
 class GateOutcome:
-    """What became of one comparison.
+    """The outcome of one comparison.
 
     Attributes:
         at_once, repeated: whether a variant was called slower (of slowed code: the slow one) without and with repeats.

@@ -20,13 +20,13 @@ arguments = region.read_arguments(__doc__)
 
 
 def begin_loading(_what: str) -> region.Arguments:
-    """Stands for `read_arguments`, which a program calls after its imports."""
+    """Replaces `read_arguments`, which a program calls after its imports."""
     libc.prctl(region.END if importing else region.BEGIN, 0, 0, 0, 0)
     return arguments
 
 
 def run_once(run: Callable[[], region.Array], _arguments: region.Arguments) -> None:
-    """Stands for `run_marked`."""
+    """Replaces `run_marked`."""
     output = run()
     if not importing:
         libc.prctl(region.END, 0, 0, 0, 0)

@@ -68,7 +68,7 @@ _MLAS_HALF = "MlasHalfGemmKernelNeon, 6×16"
 _MLAS = "MlasSgemmKernel (SgemmKernelNeon.S), 4×16"
 MAKERS: Mapping[str, KernelChoice] = {
     "ncnn": KernelChoice(
-        "`midr_el1` in `/sys`, else `/proc/cpuinfo`: A53 and A55 or another core; HWCAP: with half precision an A55 (cpu.cpp, "
+        "`midr_el1` in `/sys`, else `/proc/cpuinfo`: A53, A55 or another core; HWCAP: with half precision an A55 (cpu.cpp, "
         "convolution_im2col_gemm.h). The size of the second level in `/sys` decides its blocks",
         {"Cortex-A53": f"{_NCNN}A53", "Cortex-A55": f"{_NCNN}A55", "": f"{_NCNN}others"},
         {
@@ -96,7 +96,8 @@ MAKERS: Mapping[str, KernelChoice] = {
         {},
     ),
     "onnxruntime": KernelChoice(
-        "HWCAP: SVE, SME (platform.cpp of MLAS); in float32 one kernel serves all cores here. The core's part counts for integers alone",
+        "HWCAP: SVE, SME (platform.cpp of MLAS); in float32 one kernel serves all cores here. The core's part number matters for integer "
+        "kernels only",
         {"": _MLAS},
         {"64 fmla by lane to 16 accumulators; 8 ldp q, 4 ldr q": _MLAS},
     ),

@@ -1,4 +1,4 @@
-"""All figures of one comparison, the ratios between them, and the file that keeps them."""
+"""All figures of one comparison, the ratios between them, and their file."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ class Figures:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Figures:
-        """What `asdict` made of figures; raises `TypeError` or `ValueError` where it is something else."""
+        """Figures from the output of `asdict`; raises `TypeError` or `ValueError` for anything else."""
         hottest = values.get("hottest")
         return cls(**{**values, "hottest": HotKernel(**hottest) if hottest else None})
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class FiguresOrigin:
-    """How a board's figures were got; the attributes are those of `BenchmarkContext`."""
+    """How a board's figures were obtained; the attributes are those of `BenchmarkContext`."""
 
     titles: Mapping[str, str]
     versions: Mapping[str, str]
@@ -107,7 +107,7 @@ class BoardFacts:
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class BenchmarkContext:
-    """Where and how the figures were got.
+    """Where and how the figures were obtained.
 
     Attributes:
         boards: the virtual boards, by name.
@@ -128,11 +128,11 @@ class BenchmarkContext:
     dtype: str = "float32"
 
     def origin(self, board: str) -> FiguresOrigin:
-        """How a board's figures were got."""
+        """How a board's figures were obtained."""
         return self.boards[board].origin or FiguresOrigin(self.titles, self.versions, self.logs, self.date, self.known)
 
     def alike(self, other: BenchmarkContext, board: str, system: str) -> bool:
-        """Whether a peer runs on a board as it did in another comparison: by the same model, in the same version, with the same tools."""
+        """Whether a peer runs on a board as in another comparison: same model, same version, same tools."""
         if board not in self.boards or board not in other.boards:
             return False
         mine, its = self.origin(board), other.origin(board)
@@ -210,7 +210,7 @@ class PeerRow:
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class PeerKernel:
-    """What a peer spends most of its time in on a core: `title` is the peer's, `board` and `variant` are where this was seen."""
+    """The kernel in which a peer spends most of its time on a core: `title` names the peer, `board` and `variant` are where it was seen."""
 
     cpu: str
     system: str
@@ -247,7 +247,7 @@ def best_peer(rows: Sequence[PeerRow]) -> PeerRow | None:
 
 
 def our_row(rows: Sequence[PeerRow]) -> PeerRow | None:
-    """What "ours" is in a cell: the C library, the network in TVM's VM where no C library was run, None where neither was."""
+    """Our row in a cell: the C library, or the network in TVM's VM if no C library was run, or None."""
     found = {row.system: row for row in rows}
     return next((found[key] for key in OURS_KEYS if key in found), None)
 
@@ -304,7 +304,7 @@ def merged(now: Comparison, earlier: Comparison) -> Comparison:
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """All figures of every attempt, with the ratios: what `benchmarks.json` holds."""
+    """All figures of every attempt, with the ratios: the content of `benchmarks.json`."""
     entries = []
     for cell, members in by_cell(comparison.rows).items():
         best = best_peer(members)

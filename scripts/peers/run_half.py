@@ -1,6 +1,7 @@
 """Runs another program in half precision: `run_half.py PROGRAM.py MODEL [--threads N]`.
 
-The programs of examples/virtual-run end with an error where their output is 1e-3 off PyTorch's. Here it is said, and bench_peers judges.
+The programs of examples/virtual-run end with an error if their output is 1e-3 off PyTorch's. Here the error is printed, and bench_peers
+judges it.
 """
 
 from __future__ import annotations

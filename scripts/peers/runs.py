@@ -34,7 +34,7 @@ from tvmmobile.virtual.sysroot import programs_digest
 
 RUN_TIMEOUT_S = 3600
 _FORMAT = 1
-#: Raise it when `Figures` hold something new that a kept run tells.
+#: Raise it when `Figures` get a field that is taken from a cached run.
 _FIGURES = 2
 _PROFILER = Path(__file__).with_name("profile_program.py")
 _DIFFERENCE = re.compile(r"^largest difference from PyTorch: (\S+)$", re.MULTILINE)
@@ -108,7 +108,7 @@ def figures_of(job: PeerRun) -> tuple[Figures, bool]:
 
 
 def instructions_of(job: PeerRun) -> int:
-    """What all threads of a run executed in its region; nothing is modelled. Raises `UserError` as `figures_of`."""
+    """The instructions of all threads in a run's region; nothing is modelled. Raises `UserError` as `figures_of`."""
     profile = parse_profile(_counted(job)[0])
     return sum(block.count * len(block.code) // INSTRUCTION_BYTES for block in profile.executed())
 
@@ -145,7 +145,7 @@ def check_difference(difference: float, job: PeerRun) -> None:
 
 
 def _count(job: PeerRun) -> tuple[bytes, str, float]:
-    """Run the program under QEMU: what the plugin counted, the memory map, and how far the output is from PyTorch's."""
+    """Run the program under QEMU; returns the plugin's counts, the memory map, and the output's difference from PyTorch's."""
     build_plugin(phases=overlaps(job.board))  # here, where a compiler is found
     with tempfile.TemporaryDirectory(prefix="tvmmobile-peers-") as scratch:
         command = [sys.executable, str(_PROFILER), job.board_name, str(job.sysroot), scratch, *job.command()]
@@ -179,7 +179,7 @@ def environment_of(job: PeerRun, scratch: str) -> dict[str, str]:
 
 
 def run_to_the_end(command: list[str], environment: dict[str, str], job: PeerRun) -> str:
-    """What the program printed; it and all that it started are gone when this returns or raises."""
+    """Run a program and return its output; it and its children have ended when this returns or raises."""
     name = f"{job.system.key} on {job.board.name}"
     process = subprocess.Popen(
         command,

@@ -19,7 +19,7 @@ from tvmmobile.system.errors import UserError
 FORMAT = 1
 
 _METHOD = """\
-From a program that has nothing of a network in memory to the first result, on one thread of {board} ({cpu}, timing model
+From a process without the network in memory to its first result, on one thread of {board} ({cpu}, timing model
 `{model}`). Instructions and pages are counted under QEMU; milliseconds are **modelled**; nothing was measured on hardware.
 `./scripts/start_up` wrote this page; [{stem}.json]({stem}.json) has the figures. The networks are MobileNet v1, float32, batch 1. All
 systems have the same weights, and every result was compared with PyTorch's.
@@ -30,24 +30,24 @@ ctypes. The last line is the C library in a program in C (`scripts/peers/load_an
 _START = """\
 ## Instructions to the first result
 
-*Imports* is what the systems' Python modules execute when they are imported; Python, NumPy and ctypes are there before. *Load and first
-run* begins after them: the network is read from its file, a session is made, and the network runs once; LiteRT's caller turns the image
-to NHWC there. Instructions of all threads of the process count. The kernel's do not: reading files and faulting pages in takes time that
+*Imports* counts the import of the systems' Python modules; Python, NumPy and ctypes are loaded before. *Load and first
+run* begins after them: the network is read from its file, a session is made, and the network runs once; LiteRT's caller also converts the
+image to NHWC. Instructions of all threads of the process count, those of the kernel do not: the time to read files and fault in pages
 is neither counted nor modelled.
 """
 _MEMORY = """\
 ## Memory
 
-Pages of 4 KiB that a process uses: a page counts from when an instruction in it runs, or reads or writes it, or `read` fills it, until it
-is unmapped or given back (`munmap`, `madvise`, `brk`). Code, stack and heap count, and so do pages of files that processes share, such as
-our weights and the C library's code. QEMU's own memory does not. Linux reports somewhat more as resident: with a file's page it maps
-neighbours that the process never uses.
+Pages of 4 KiB that a process uses. A page counts from its first use (an instruction in it runs, or accesses it, or `read` fills it) until
+it is unmapped or given back (`munmap`, `madvise`, `brk`). Code, stack and heap count, and so do pages of files that processes share, such
+as our weights and the C library's code. QEMU's own memory does not. Linux reports slightly more as resident, because with a file's page it
+maps neighbouring pages that the process never uses.
 
-*Whole process* is the most from its start to the first result, Python included; *loading adds* is the most above what it held before it
-loaded the network. *Beyond the need* is the whole process without the weights as packed and the workspace; {bound} MiB are allowed.
+*Whole process* is the peak until the first result, Python included; *loading adds* is the peak above what the process held before it
+loaded the network. *Beyond the need* is the whole process minus packed weights and workspace; {bound} MiB are allowed.
 """
 MIB = 1 << 20
-#: What a program in C may hold besides weights and workspace.
+#: Most memory of a C program besides weights and workspace.
 BEYOND_BYTES = 2 * MIB
 
 
@@ -66,7 +66,7 @@ def to_text(report: StartReport) -> str:
 
 
 def from_file(path: Path) -> StartReport:
-    """What `to_text` made; raises `UserError` where it is something else."""
+    """Read the output of `to_text`; raises `UserError` for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("version") != FORMAT:

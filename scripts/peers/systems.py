@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples/virtual-run"
 #: Our network in TVM's Relax VM, and as a C library.
 OURS, OURS_C = "ours", "ours-c"
-#: What is ours, not a peer's: "ours" in a ratio is the first of these that ran there.
+#: Our systems: "ours" in a ratio is the first of these that ran there.
 OURS_KEYS = (OURS_C, OURS)
 #: What can be compared: in half precision a peer takes part with its float32 as well, because its best may be either.
 DTYPES = (FLOAT32.name, FLOAT16.name)
@@ -90,7 +90,7 @@ def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
 
 
 def peer_tolerance(dtype: str) -> float:
-    """How far a peer may be off PyTorch: it has computed the network. Our own bound is stricter, it is what we promise."""
+    """Tolerance of a peer's output, enough to show that it computed the network. Our own bound, which we promise, is stricter."""
     return 1e-3 if dtype == FLOAT32.name else 5e-2
 
 

@@ -30,27 +30,27 @@ caller's NCHW array to an array of logits, and counts every copy and layout chan
 system whose output differs from PyTorch's by more than {tolerances} gets no figures.
 
 Ours runs in two forms from the same tuning logs. As a C library ([c-library.md](c-library.md)) it is called through ctypes and works on the
-caller's arrays, which begin at a cache line as it asks. In TVM's Relax VM the copy of the input into TVM's tensor counts. *Ours ÷ best
+caller's arrays, aligned to cache lines as it requires. In TVM's Relax VM the copy of the input into TVM's tensor counts. *Ours ÷ best
 peer* is the C library's ratio, and the VM's where no C library was run; *ours, ms* names the form.
 
 {others}`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run. With
-`--known FILE.json --boards NAME… --out docs` it adds boards to a file or renews them, and leaves the others as they are.
+`--known FILE.json --boards NAME… --out docs` it adds or renews boards in a file and keeps the others.
 """
 _HALF_IS_ELSEWHERE = """\
 [benchmarks-half.md](benchmarks-half.md) compares half precision (`--dtype float16`), and says how each library is asked for it.
 
 """
 _KERNELS = """\
-A library chooses its kernels by the core it finds. On a virtual board it finds the board's own ID registers, caches, clocks and features
-in `/proc/cpuinfo` and `/sys`. Of big and little cores it is told of one kind alone, as if the others were offline; XNNPACK would else take
+A library chooses its kernels for the core it detects. On a virtual board it sees the board's own ID registers, caches, clocks and features
+in `/proc/cpuinfo` and `/sys`. Of big and little cores it sees only one kind, as if the others were offline; otherwise XNNPACK would use
 the tile of the big cores for both. HWCAP and the register MIDR_EL1 are those of QEMU's core: QEMU 7.2 has no Cortex-A55 and no Cortex-A73,
-and runs their programs on its Cortex-A76 and Cortex-A72, which have the same instructions. None of the libraries below asks the register
-where all cores are alike. The hottest kernel holds the block that takes most core cycles; where the wheel has no symbols, its loop tells
-which kernel it is. IREE and tvmmobile choose when they compile for the board.
+and runs their programs on its Cortex-A76 and Cortex-A72, which have the same instructions. None of the libraries below reads the register
+if all cores are alike. The hottest kernel contains the block with the most core cycles; in a wheel without symbols, its loop identifies
+the kernel. IREE and tvmmobile choose when they compile for the board.
 """
 _ASKED = """\
-Each of the others runs in float32 and in half precision, and *best peer* is the quickest of all these: half precision is not always
-quicker. The caller's arrays are float32, and what converts them counts. Each library is asked for half precision as its makers say, and
+Each of the others runs in float32 and in half precision, and *best peer* is the fastest of all these: half precision is not always
+faster. The caller's arrays are float32, and their conversion counts. Each library is set to half precision as its documentation says, and
 converts weights as it loads the network. QEMU runs the programs on its Cortex-A76, which reports half precision in HWCAP. IREE is left
 out. A hottest block in half precision has `fmla` of eight lanes (`.8h`).
 """
@@ -65,7 +65,7 @@ _LEFT_OUT = """\
 ## Left out
 
 ExecuTorch 1.5.1 has AArch64 wheels, but they depend on PyTorch's AArch64 wheel, which is built for CUDA (427 MB, plus the CUDA libraries).
-Its CPU kernels are XNNPACK's, like LiteRT's. Real boards: none is registered yet.
+Its CPU kernels are XNNPACK's, like LiteRT's. No real board has been compared yet.
 """
 
 
