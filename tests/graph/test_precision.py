@@ -21,6 +21,7 @@ from tvmmobile.graph.precision import FLOAT16, FLOAT32, is_precision, precision_
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.kernels.simulation import layers_to_keep, run_layers
+from tvmmobile.native.program import read_program
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.schedules import template_for
 from tvmmobile.system.errors import UserError
@@ -103,6 +104,21 @@ def test_layers_that_stay_in_float32(tmp_path: Path) -> None:
     actual = run_lowered(lower(read, kernels_of(read, precision=FLOAT64)), image, tmp_path / "net.so")
     with torch.no_grad():
         assert relative_error(actual, network(torch.from_numpy(image)).numpy()) <= FLOAT64.network_tolerance
+
+
+def test_input_and_output_in_the_networks_precision(tmp_path: Path) -> None:
+    """Nothing is converted then; a program is told what it passes."""
+    network, shape = seeded(*unit(3, 8, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 5)), (1, 3, 10, 10)
+    read = read_network(*finish(compose(import_torch(network, shape), accepted), FLOAT64, outside=FLOAT64))
+    assert not any(getattr(node.layer, "reads", "") or getattr(node.layer, "writes", "") for node in read.nodes) and len(read.nodes) == 3
+    lowered = lower(read, kernels_of(read, precision=FLOAT64))
+    program = read_program(lowered)
+    assert {program.values[number].dtype for number in (*program.inputs, *program.outputs)} == {"float64"}
+    image = np.random.default_rng(3).normal(0.0, 1.0, shape)
+    actual = run_lowered(lowered, image, tmp_path / "net.so")
+    with torch.no_grad():
+        expected = network.double()(torch.from_numpy(image)).numpy()
+    assert actual.dtype == np.float64 and relative_error(actual, expected) <= FLOAT64.network_tolerance
 
 
 def test_layers_that_half_precision_is_too_small_or_too_coarse_for() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tvmmobile
 from tvmmobile.graph.precision import FLOAT16
+from tvmmobile.kernels.reference import relative_error
 from tvmmobile.pipeline.listener import Listener
 
 NETWORK = """
@@ -47,6 +49,24 @@ def test_a_network_in_half_precision(tmp_path: Path) -> None:
     assert [(one["node"], one["why"][:12]) for one in manifest["float32_layers"]] == [(1, "values up to"), (2, "values up to")]
     (sentence,) = [remark for remark in heard.remarks if "float32" in remark]
     assert "2 layers stay in float32: pw_16x16_16x16_linear (node 1, values up to" in sentence
+
+
+@pytest.mark.virtual
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["vm", "c"])
+def test_a_library_that_takes_and_returns_half_precision(tmp_path: Path, form: str) -> None:
+    """Callers of `run` pass and get float32 all the same; the manifest and the header say what the library takes."""
+    file = tmp_path / "network.py"
+    file.write_text(NETWORK)
+    model = tvmmobile.load(f"{file}:make", resolution=32)
+    library = tvmmobile.compile(model, "pi5", dtype="float16", io_dtype="float16", format=form, out=tmp_path, logs=tmp_path)
+    manifest = library.manifest()
+    assert manifest["input"]["dtype"] == manifest["output"]["dtype"] == "float16"
+    assert not any("nchw_from" in kernel["name"] for kernel in manifest["kernels"])
+    data, expected = library.reference()
+    output = library.run(data, "pi5")
+    assert output.dtype == data.dtype == expected.dtype == np.float32
+    assert 1e-4 < relative_error(output, expected) < FLOAT16.network_tolerance
 
 
 class Heard(Listener):

@@ -18,6 +18,7 @@ def compile_libraries(
     classes: options.Classes = 1000,
     threads: options.Threads = 1,
     dtype: options.Dtype = "float32",
+    io_dtype: options.IoDtype = "float32",
     out: options.Out = Path("out"),
     checkpoint: options.Checkpoint = None,
     seed: options.Seed = 0,
@@ -44,7 +45,7 @@ def compile_libraries(
     options.check_target(target)
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
     chosen: Any = {"threads": threads, "dtype": dtype, "out": out, "logs": logs, "dump_ir": dump_ir, "dask": dask}
-    chosen |= {"format": library_format, "archive": archive, "image": normalisation_for(image, mean, std)}
+    chosen |= {"io_dtype": io_dtype, "format": library_format, "archive": archive, "image": normalisation_for(image, mean, std)}
     libraries = compile_models(models, device, **chosen, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)

@@ -42,6 +42,10 @@ Threads = Annotated[int, typer.Option("--threads", "--num-threads", metavar="N",
 Dtype = Annotated[
     str, typer.Option("--dtype", metavar="NAME", help="What kernels compute in: float32, or float16 on cores that have it (A55, A76, …).")
 ]
+IoDtype = Annotated[
+    str,
+    typer.Option("--io-dtype", metavar="NAME", help="Type of the library's input and output: float32, or float16 with --dtype float16."),
+]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Checkpoint = Annotated[

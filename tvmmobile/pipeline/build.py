@@ -67,6 +67,7 @@ class VariantJob:
         form: what the library is for, one of `FORMS`.
         archive: write a static library as well.
         image: let a C library take images too, normalised like this.
+        io_dtype: name of the precision of input and output.
     """
 
     model: Model
@@ -82,6 +83,7 @@ class VariantJob:
     form: str = VM
     archive: bool = False
     image: Normalisation | None = None
+    io_dtype: str = FLOAT32.name
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""
@@ -148,11 +150,12 @@ def variant_job(
     form: str = VM,
     archive: bool = False,
     image: Normalisation | None = None,
+    io_dtype: str = FLOAT32.name,
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
     place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
-    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image)
+    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image, io_dtype)
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
@@ -303,14 +306,14 @@ def _imported(job: VariantJob) -> Imported:
 
 def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Network:
     elementary.register()  # constants are folded alike in every build of a process
-    precision = precision_named(job.dtype)
+    precision, outside = map(precision_named, (job.dtype, job.io_dtype))
     composed = compose(imported.module, lambda layer: _taken(job.task((layer,))), dump_dir)
     if precision.bytes >= FLOAT32.bytes:
-        return read_network(*finish(composed, precision))
+        return read_network(*finish(composed, precision, outside=outside))
     wide = read_network(*finish(composed))
     kept = layers_to_keep(wide, [_image(imported.spec, seed) for seed in _SEEDS], precision)
     names = names_of(wide)
-    return replace(read_network(*finish(composed, precision, {names[one.node] for one in kept})), kept=kept)
+    return replace(read_network(*finish(composed, precision, {names[one.node] for one in kept}, outside)), kept=kept)
 
 
 def _image(spec: ModelSpec, seed: int) -> Array:
@@ -409,8 +412,8 @@ def _write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str,
         "weights": imported.weights,
         "reference": imported.judge,
         **({} if imported.macs is None else {"macs": imported.macs, "parameters": imported.parameters}),
-        "input": {"shape": job.spec.input_shape, "layout": "NCHW", "dtype": FLOAT32.name},
-        "output": {"shape": job.spec.output_shape, "dtype": FLOAT32.name},
+        "input": {"shape": job.spec.input_shape, "layout": "NCHW", "dtype": job.io_dtype},
+        "output": {"shape": job.spec.output_shape, "dtype": job.io_dtype},
         "dtype": job.dtype,
         "threads": job.threads,
         "device": job.identity.device,

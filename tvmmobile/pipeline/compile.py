@@ -29,6 +29,7 @@ def compile_models(
     *,
     threads: int = ...,
     dtype: str = ...,
+    io_dtype: str = ...,
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
@@ -47,6 +48,7 @@ def compile_models(
     *,
     threads: int = ...,
     dtype: str = ...,
+    io_dtype: str = ...,
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
@@ -64,6 +66,7 @@ def compile_models(
     *,
     threads: int = 1,
     dtype: str = FLOAT32.name,
+    io_dtype: str = FLOAT32.name,
     out: str | Path | None = None,
     logs: str | Path | None = None,
     dump_ir: str | Path | None = None,
@@ -79,7 +82,8 @@ def compile_models(
         models: one network, several, or what loads them once everything else has been checked.
         device: its name, or what `find_device` returns.
         threads: of the libraries.
-        dtype: what kernels compute in, `float32` or `float16`; input and output are float32 either way.
+        dtype: what kernels compute in, `float32` or `float16`.
+        io_dtype: what the libraries take and return, `float32` or the same.
         out: where they go, each with its manifest and reference; without it, a folder that lasts as long as this process.
         logs: read this directory alone; without it, the shipped logs and the user's own.
         dump_ir: where to write the module after each graph pass.
@@ -98,7 +102,7 @@ def compile_models(
         raise UserError(f"--logs {logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     folder = scratch_folder("libraries") if out is None else Path(out)
     dump = None if dump_ir is None else Path(dump_ir)
-    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive, image, dtype)
+    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive, image, dtype, io_dtype)
     jobs = request.jobs(models, device_of(device).profile)
     with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]

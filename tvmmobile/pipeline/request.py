@@ -48,6 +48,7 @@ class Request:
         archive: write static libraries as well.
         image: let C libraries take images too, normalised like this.
         dtype: name of the precision that kernels compute in.
+        io_dtype: name of the one that libraries take and return: float32 or the same.
     """
 
     threads: int
@@ -58,12 +59,17 @@ class Request:
     archive: bool = False
     image: Normalisation | None = None
     dtype: str = FLOAT32.name
+    io_dtype: str = FLOAT32.name
 
     def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
         """One job per network; raises `UserError` for all that can be seen to be wrong before any work."""
         check_threads(self.threads, profile)
         precision = precision_named(self.dtype)
         check_precision(precision, profile)
+        if self.io_dtype not in (FLOAT32.name, self.dtype):
+            raise UserError(f"libraries in {self.dtype} cannot take and return {self.io_dtype}.", f"Give --dtype {self.io_dtype} as well.")
+        if self.image and self.io_dtype != FLOAT32.name:
+            raise UserError(f"--image gives the network {FLOAT32.name}.", "Leave out --image or --io-dtype.")
         if self.form not in FORMS:
             raise UserError(f"format {self.form!r} is not known.", f"Give --format one of: {', '.join(FORMS)}.")
         for option, given in (("--archive", self.archive), ("--image", self.image)):
@@ -77,7 +83,7 @@ class Request:
         found = models_of(models)
         for model in found if self.image else []:
             _check_takes_images(model)
-        job = partial(variant_job, precision=precision, form=self.form, archive=self.archive, image=self.image)
+        job = partial(variant_job, precision=precision, form=self.form, archive=self.archive, image=self.image, io_dtype=self.io_dtype)
         return [job(model, profile, self.logs.all, *place) for model in found]
 
 

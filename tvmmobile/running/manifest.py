@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.precision import FLOAT32, is_precision
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.native.source import interface_version
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
@@ -59,7 +59,7 @@ def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
     _check_place(manifest["library"])
     _check_target(manifest["target"])
     for name, shape in (("input", spec.input_shape), ("output", spec.output_shape)):
-        _check_tensor(name, manifest[name], shape)
+        _check_tensor(name, manifest[name], shape, manifest["dtype"])
     for kernel in manifest["kernels"]:
         _check_kernel(kernel)
 
@@ -103,12 +103,12 @@ def _check_target(target: Mapping[str, Any]) -> None:
         raise ValueError("its target's mcpu is not text")
 
 
-def _check_tensor(name: str, tensor: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+def _check_tensor(name: str, tensor: Mapping[str, Any], shape: tuple[int, ...], own: str) -> None:
     found = tensor["shape"]
     if not isinstance(found, list) or any(type(extent) is not int for extent in found) or tuple(found) != shape:
         raise ValueError(f"the shape of its {name} is {ascii(found)[:60]}, and the network's is {list(shape)}")
     dtype, layout = tensor.get("dtype", FLOAT32.name), tensor.get("layout", "NCHW")
-    if (dtype, layout) != (FLOAT32.name, "NCHW"):
+    if dtype not in {FLOAT32.name, *([own] if is_precision(own) else [])} or layout != "NCHW":
         raise ValueError(f"its {name} is {ascii(dtype)[:20]} in {ascii(layout)[:20]}, and networks take and return {FLOAT32.name} in NCHW")
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from tvmmobile.devices.agents.rpc import HostGone, LinkError, open_session
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Kind, NotStored
-from tvmmobile.running.networks import CNetwork, CProgram, ReadyNetwork, VmNetwork, c_program
+from tvmmobile.running.networks import CNetwork, CProgram, ReadyNetwork, VmNetwork, c_program, interface_types
 from tvmmobile.system.clock import ClockPlan, sample_clock
 from tvmmobile.system.files import check_space
 from tvmmobile.virtual.board import Board, load_board
@@ -404,9 +404,10 @@ def _upload_network(session: Any, library: Path, program: CProgram | None) -> No
 def _ready(session: Any, library: Path, program: CProgram | None, threads: int) -> ReadyNetwork:
     """An uploaded network's library, ready to be run."""
     with _loading(library.name):
+        types = interface_types(library)
         if program is None:
-            return VmNetwork(session, session.load_module(library.name), threads)
-        return CNetwork(session, session.load_module(program.adapter.name), library.name, program, threads)
+            return VmNetwork(session, session.load_module(library.name), threads, types)
+        return CNetwork(session, session.load_module(program.adapter.name), library.name, program, threads, types)
 
 
 def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:

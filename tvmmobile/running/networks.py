@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,10 +43,25 @@ class ReadyNetwork(Protocol):
         """Whether it can be timed kernel by kernel."""
 
     def set_input(self, array: Array) -> None:
-        """The input of runs from now on."""
+        """The input of runs from now on, in float32; a library that takes another type is given that."""
 
     def output(self) -> Array:
-        """What the last run returned."""
+        """What the last run returned, in float32."""
+
+
+@dataclass(frozen=True)
+class InterfaceTypes:
+    """NumPy's names of the types of a library's input and output."""
+
+    input: str = FLOAT32.name
+    output: str = FLOAT32.name
+
+
+def interface_types(library: Path) -> InterfaceTypes:
+    """What a library's manifest says, if it has one."""
+    path = library.with_suffix(".json")
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return InterfaceTypes(*(manifest.get(name, {}).get("dtype", FLOAT32.name) for name in ("input", "output")))
 
 
 class VmNetwork:
@@ -53,21 +69,22 @@ class VmNetwork:
 
     observable = True
 
-    def __init__(self, session: Any, module: Any, threads: int) -> None:
+    def __init__(self, session: Any, module: Any, threads: int, types: InterfaceTypes) -> None:
         from tvm.runtime.vm import VirtualMachine
 
         self._session, self._machine = session, VirtualMachine(module, session.cpu(0))
         self.module, self.function, self.threads = self._machine.module, "invoke_stateful", threads
         self.arguments: list[Any] = [MAIN]
+        self._types = types
 
     def set_input(self, array: Array) -> None:
         """See `ReadyNetwork`."""
-        self._machine.set_input(MAIN, self._session.put(array))
+        self._machine.set_input(MAIN, self._session.put(array.astype(self._types.input, copy=False)))
 
     def output(self) -> Array:
         """See `ReadyNetwork`."""
         found: Array = self._session.get(self._machine.get_outputs(MAIN))
-        return found
+        return found.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -94,10 +111,10 @@ def c_program(library: Path) -> CProgram | None:
 class CNetwork:
     """A C library with one input and one output, which is in the session's folder on the device; raises `ValueError` if it cannot start."""
 
-    def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int) -> None:
-        self._session = session
+    def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int, types: InterfaceTypes) -> None:
+        self._session, self._types = session, types
         self.module, self.function, self.threads = module, "run", 1
-        self._output = session.put(np.zeros(program.output_shape, np.float32))
+        self._output = session.put(np.zeros(program.output_shape, types.output))
         self.arguments: list[Any] = [None, self._output, session.put(np.zeros(max(program.workspace_bytes, 1), np.uint8))]
         place = session.get_function("tvm.rpc.server.workpath")(name)
         code = int(module["open"](self._text(str(place)), self._text(program.prefix), threads))
@@ -114,7 +131,7 @@ class CNetwork:
 
     def set_input(self, array: Array) -> None:
         """See `ReadyNetwork`; raises `ValueError` where the library does not take it."""
-        self.arguments[0] = self._session.put(array)
+        self.arguments[0] = self._session.put(array.astype(self._types.input, copy=False))
         code = int(self.module[self.function](*self.arguments))
         if code:
             raise ValueError(f"its run returns {code}")
@@ -122,7 +139,7 @@ class CNetwork:
     def output(self) -> Array:
         """See `ReadyNetwork`."""
         found: Array = self._session.get(self._output)
-        return found
+        return found.astype(np.float32, copy=False)
 
 
 @functools.cache

@@ -101,14 +101,17 @@ def compose(module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None
     return Composed(_run(module, passes, 0, dump_dir), composer.layers, accepts, dump_dir, len(passes))
 
 
-def finish(composed: Composed, precision: Precision = FLOAT32, kept: Collection[str] = ()) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Bring a network to the form the planner reads, in a precision but for the layers `kept` in float32.
+def finish(
+    composed: Composed, precision: Precision = FLOAT32, kept: Collection[str] = (), outside: Precision = FLOAT32
+) -> tuple[Any, dict[str, ComposedLayer]]:
+    """Bring a network to the form the planner reads, in a precision but for the layers `kept` in float32; `outside` is that of its input
+    and output.
 
     Returns:
         The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.
     """
     layers = dict(composed.layers)
-    convert = None if precision is FLOAT32 else to_precision(precision, layers, composed.accepts, kept)
+    convert = None if precision is FLOAT32 else to_precision(precision, layers, composed.accepts, kept, outside)
     return _run(composed.module, _finishing(convert), composed.passes, composed.dump_dir), layers
 
 

@@ -19,9 +19,13 @@ _VIEW = "relax.reshape"
 
 
 def to_precision(
-    precision: Precision, layers: dict[str, ComposedLayer], accepts: Callable[[Layer], bool], kept: Collection[str] = ()
+    precision: Precision,
+    layers: dict[str, ComposedLayer],
+    accepts: Callable[[Layer], bool],
+    kept: Collection[str] = (),
+    outside: Precision = FLOAT32,
 ) -> Callable[[Any], Any]:
-    """The pass: `main` and the layers, by the name of their external function, compute in `precision`; input and output stay as they are.
+    """The pass: `main` and the layers, by the name of their external function, compute in `precision`; input and output are in `outside`.
 
     Args:
         layers: changed along with `main`.
@@ -30,7 +34,7 @@ def to_precision(
     """
 
     def convert(module: Any) -> Any:
-        main = _Conversion(module["main"], precision, layers, accepts, frozenset(kept)).converted()
+        main = _Conversion(module["main"], precision, layers, accepts, frozenset(kept), outside).converted()
         module = module.clone()
         module["main"] = main
         return module
@@ -48,10 +52,11 @@ class _Conversion:
         layers: dict[str, ComposedLayer],
         accepts: Callable[[Layer], bool],
         kept: frozenset[str],
+        outside: Precision,
     ) -> None:
         from tvm import relax
 
-        self.main, self.precision, self.layers, self.accepts, self.kept = main, precision, layers, accepts, kept
+        self.main, self.precision, self.layers, self.accepts, self.kept, self.outside = main, precision, layers, accepts, kept, outside
         self.builder = relax.BlockBuilder()
         self.readers = readers_of(main)
         self.values = {binding.var: binding.value for binding in bindings_of(main)}
@@ -61,14 +66,22 @@ class _Conversion:
 
     def converted(self) -> Any:
         """`main` in the precision."""
-        with self.builder.function("main", list(self.main.params)):
+        parameters = list(map(self._parameter, self.main.params))
+        with self.builder.function("main", parameters):
             with self.builder.dataflow():
-                self.replaced.update((parameter, parameter) for parameter in self.main.params)
+                self.replaced.update(zip(self.main.params, parameters, strict=True))
                 for variable, value in self.values.items():
                     self.replaced[variable] = self.builder.emit(self._value(variable, value))
                 output = self.builder.emit_output(self._output(self.main.body.body))
             self.builder.emit_func_output(output)
         return self.builder.get()["main"]
+
+    def _parameter(self, given: Any) -> Any:
+        """A parameter as the caller stores it."""
+        from tvm import relax
+
+        floats = isinstance(given.ty, relax.TensorType) and given.ty.dtype == FLOAT32.name != self.outside.name
+        return relax.Var(given.name, relax.TensorType(given.ty.shape, self.outside.name)) if floats else given
 
     def _value(self, variable: Any, value: Any) -> Any:
         """What a variable stands for; a view and another name leave the type alone."""
@@ -87,7 +100,7 @@ class _Conversion:
 
         found, own = self.layers[name], FLOAT32 if name in self.kept else self.precision
         data, *others = call.args[1].fields
-        stored = FLOAT32 if self._only_float32_reads(variable) else self.precision
+        stored = self._read_as(variable) or self.precision
         layer = self._stored(found.layer, own, "reads", str(self.replaced[data].ty.dtype))
         layer = self._stored(layer, own, "writes", stored.name)
         first, last = (getattr(layer, end) or own.name for end in ("reads", "writes"))
@@ -102,15 +115,17 @@ class _Conversion:
         changed = replace(layer, **given)
         return changed if self.accepts(changed) else layer
 
-    def _only_float32_reads(self, variable: Any) -> bool:
-        """Whether all that read it, views aside, are layers that stay in float32, or the caller."""
+    def _read_as(self, variable: Any) -> Precision | None:
+        """What all that read a variable, views aside, want it stored in; `None` where they do not agree."""
+        wanted = {self._wanted_by(reader) for reader in self.readers[variable]}
+        return wanted.pop() if len(wanted) == 1 else None
 
-        def wide(reader: Any) -> bool:
-            if reader is None or external_name(self.values[reader]) in self.kept:
-                return True
-            return self._viewed(reader) is not None and self._only_float32_reads(reader)
-
-        return all(map(wide, self.readers[variable]))
+    def _wanted_by(self, reader: Any) -> Precision | None:
+        if reader is None:
+            return self.outside
+        if self._viewed(reader) is not None:
+            return self._read_as(reader)
+        return FLOAT32 if external_name(self.values[reader]) in self.kept else self.precision
 
     def _viewed(self, variable: Any) -> Any:
         """What a variable is a view of, or another name of; else `None`."""
@@ -122,12 +137,12 @@ class _Conversion:
         return value.args[0] if getattr(getattr(value, "op", None), "name", "") == _VIEW else None
 
     def _output(self, variable: Any) -> Any:
-        """The network's output in float32, converted before views, where an operator may have the conversion fused with it."""
+        """The network's output as the caller wants it, converted before views, where an operator may have the conversion fused with it."""
         from tvm import relax
 
         base = self._viewed(variable)
-        if base is None or self.replaced[variable].ty.dtype == FLOAT32.name:
-            return self._as(variable, FLOAT32.name)
+        if base is None or self.replaced[variable].ty.dtype == self.outside.name:
+            return self._as(variable, self.outside.name)
         value = self.values[variable]
         whole = self._output(base)
         return whole if isinstance(value, relax.Var) else self.builder.emit(relax.Call(value.op, [whole, *value.args[1:]], value.attrs))
