@@ -1,1 +1,1 @@
-"""What a library computes of labelled images."""
+"""Accuracy of a library over labelled images."""

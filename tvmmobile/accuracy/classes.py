@@ -1,4 +1,4 @@
-"""What a classifier says: its most likely classes, and what they are called."""
+"""A classifier's answer: its most likely classes and their names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Ranked:
 
     Attributes:
         index: from 0.
-        label: what it is called; None where nobody said.
+        label: its name; None if unknown.
         probability: after softmax.
     """
 
@@ -29,7 +29,7 @@ class Ranked:
 
 
 def read_labels(path: Path, classes: int) -> list[str]:
-    """The names in a file, one a line, in the order of the classes; raises `UserError` for another number of them."""
+    """The names in a file, one a line, in the order of the classes; raises `UserError` if their number differs."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -27,7 +27,7 @@ from tvmmobile.system.workers import Workers, worker_count
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of the images.
+    """The results for the images.
 
     Attributes:
         file: the counts, and every image.
@@ -42,7 +42,7 @@ class Evaluation:
     others: int
 
     def check(self) -> None:
-        """Look whether the library computes what its original computes.
+        """Check that the library's outputs agree with its original's.
 
         Raises:
             Disagreement: they differ on an image by more than the tolerance.
@@ -111,7 +111,7 @@ def evaluate(
     done = _Done()
     try:
         _evaluate(board, subject, chosen, done, listener)
-    finally:  # also after Ctrl-C, or when the device went away: what is there is kept, and says that it is not all
+    finally:  # also after Ctrl-C or an outage: finished images are kept, and the file says that it is incomplete
         if done.results:
             file, paths = _written(context, chosen, done, out, listener)
     return Evaluation(file, paths, original.judge_name, listed.others)
@@ -130,14 +130,14 @@ def check_one_network(libraries: Sequence[Library]) -> None:
 
 @dataclass
 class _Done:
-    """What there is of an evaluation while it goes on."""
+    """The state of an evaluation in progress."""
 
     results: list[ImageResult] = field(default_factory=list)
     stored: tuple[int, tuple[StoredLayer, ...]] = (0, ())
 
 
 def _evaluate(board: Device, subject: Subject, chosen: Sequence[LabelledImage], done: _Done, listener: Listener) -> None:
-    """Evaluate the images; `done` grows as they are done."""
+    """Evaluate the images; `done` grows with the results."""
     parts = batches(chosen, subject.library, board.profile)
     count = worker_count(len(parts)) if board.boards is None else min(board.boards, len(parts))
     with Workers(count) as workers, started_bench(board, workers, timed=False) as bench, listener.stage("evaluating", len(chosen)) as tell:
@@ -160,7 +160,7 @@ def _written(
 
 
 def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing, listener: Listener) -> None:
-    """Raises `UserError` for images whose header says that they cannot be used, all of them at once."""
+    """Raises one `UserError` for all images whose headers show that they cannot be used."""
     problems: list[UserError] = []
     names: list[str] = []
     with listener.stage("checking", len(images)) as done:

@@ -37,11 +37,11 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 
 _TOP = 5
-#: As long as the agent lets a session last.
+#: Time limit of a session, enforced by the agent.
 _SESSION_TIMEOUT_S = 600.0
-#: For a batch with all its attempts and their waiting for an agent.
+#: Time limit of a batch with all its attempts and their waits for an agent.
 _BATCH_TIMEOUT_S = 2000.0
-#: Images of a batch, for which the library is sent to the device once.
+#: Images per batch; the library is sent to the device once per batch.
 _MOST_IMAGES = 32
 #: Layers are looked at on so many images: what they lose differs little from image to image.
 _STORED_IMAGES = 8
@@ -52,7 +52,7 @@ _KINDS: Mapping[str, Any] = {"modelled": "virtual", "measured": "hardware", "emu
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: a library, beside the network it was compiled from, on images prepared in one way."""
+    """A library and the network it was compiled from, on images prepared in one way."""
 
     library: Library
     original: Original
@@ -60,13 +60,13 @@ class Subject:
 
     @property
     def precision(self) -> Precision:
-        """What the library computes in."""
+        """The library's precision."""
         return precision_named(self.library.dtype)
 
 
 @dataclass(frozen=True)
 class BatchJob:
-    """What a worker needs to evaluate some images."""
+    """The input of a worker that evaluates some images."""
 
     subject: Subject
     agents: Agents
@@ -74,7 +74,7 @@ class BatchJob:
 
 
 def batches(images: Sequence[LabelledImage], library: Library, profile: DeviceProfile) -> list[tuple[LabelledImage, ...]]:
-    """The images in batches for one session each. Each goes over the whole list, so that a part of them says something of all."""
+    """The images in batches for one session each. Each is spread over the whole list, so that some batches are representative of all."""
     size = _MOST_IMAGES
     if profile.origin != MEASURED:
         macs = sum(kernel["macs"] for kernel in library.manifest()["kernels"])
@@ -84,7 +84,7 @@ def batches(images: Sequence[LabelledImage], library: Library, profile: DevicePr
 
 
 def evaluate_batches(bench: Bench, subject: Subject, parts: Sequence[tuple[LabelledImage, ...]]) -> Iterator[tuple[ImageResult, ...]]:
-    """What became of each batch's images, as soon as it is there; raises `Disagreement` or `DeviceUnavailable` where it fails."""
+    """Yield the results of each batch's images as it finishes; raises `Disagreement` or `DeviceUnavailable` on failure."""
     jobs = [BatchJob(subject, bench.agents, part) for part in parts]
     for _, results in bench.workers.run(evaluate_batch, jobs, _BATCH_TIMEOUT_S):
         yield succeeded(results, f"running {subject.library.path.name}")
@@ -160,7 +160,7 @@ def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder
 
 
 def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
-    """The library's outputs; tried again where the way to the device broke."""
+    """The library's outputs; tried again after a broken connection."""
     if not inputs:
         return []
     library = job.subject.library
@@ -175,7 +175,7 @@ def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
 
 @lru_cache(maxsize=1)
 def _computed(original: Original) -> Callable[[Array], Array]:
-    """A worker makes it once, for all its batches."""
+    """Made once per worker, for all its batches."""
     return compute_of(original)
 
 
@@ -192,5 +192,5 @@ def _compared(image: LabelledImage, output: Array, expected: Array, precision: P
 
 
 def _top(output: Array) -> tuple[int, ...]:
-    """The most likely classes; none where the output is not finite."""
+    """The most likely classes; none if the output is not finite."""
     return tuple(ranked.index for ranked in most_likely(output, _TOP, None)) if np.isfinite(output).all() else ()

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from tvmmobile.system.errors import UserError, some_of
 
-#: What images are called, as torchvision's ImageFolder has it.
+#: Suffixes of images, as in torchvision's ImageFolder.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-#: WordNet's number of a noun, which ImageNet names its classes with.
+#: WordNet's identifier of a noun, which names ImageNet's classes.
 _SYNSET = re.compile(r"n\d{8}")
 _LAYOUT = "Give a folder with a folder for each class: FOLDER/CLASS/IMAGE."
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image and what it shows.
+    """An image and its class.
 
     Attributes:
         name: the path within the folder, such as `n01440764/ILSVRC2012_val_00000293.JPEG`; valid UTF-8, whatever the file is called.
@@ -95,7 +95,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _labels(folder: Path, found: Sequence[str], classes: int, names: Sequence[str] | None) -> tuple[dict[str, int], str]:
-    """Each class folder's label, and how it was told."""
+    """Each class folder's label, and how it was derived."""
     if names is not None:
         return _named(folder, found, names), "class folders by name, in the order of --labels"
     if all(name.isascii() and name.isdigit() for name in found):
@@ -141,5 +141,5 @@ def _refuse(names: Sequence[str], folder: Path, why: str, remedy: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Text with a file's name in it, as it can be written: half a character becomes a question mark."""
+    """Text with a file's name, made encodable: a lone surrogate becomes a question mark."""
     return text.encode("utf-8", "replace").decode()

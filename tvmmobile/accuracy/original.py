@@ -1,4 +1,4 @@
-"""The network that a library was compiled from, made again from what its manifest and the user say of it, to compare with."""
+"""The network that a library was compiled from, rebuilt from its manifest and the user's options, for comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 
 Array = npt.NDArray[Any]
-#: What a manifest says of weights, see `models.weights.seed_weights`, `own.python_file.load_python` and
+#: A manifest's descriptions of weights, see `models.weights.seed_weights`, `own.python_file.load_python` and
 #: `models.checkpoints.load_checkpoint`.
 _SEEDED = re.compile(r"seeded kaiming, seed (\d+)")
 _FACTORY = re.compile(r".+ sha256 [0-9a-f]{64}, seed (\d+)", re.DOTALL)
@@ -50,7 +50,7 @@ class Original:
 
 
 def original_of(library: Library, model: str | None, checkpoint: Path | None) -> Original:
-    """The network of a library, once it is sure that it is the same one, with the same weights.
+    """The network of a library, after checking that it is the same one with the same weights.
 
     Args:
         model: the file, for a network of the user's own; it is read, and a Python file is executed.
@@ -76,7 +76,7 @@ def original_of(library: Library, model: str | None, checkpoint: Path | None) ->
 
 
 def compute_of(original: Original) -> Callable[[Array], Array]:
-    """What the network computes, from an NCHW float32 input to its output.
+    """A function from an NCHW float32 input to the network's output.
 
     Raises:
         UserError: the file is no longer what it was, or the checkpoint does not fit the network.
@@ -92,7 +92,7 @@ def compute_of(original: Original) -> Callable[[Array], Array]:
 
 
 def _file(library: Library, model: str | None) -> OwnFile | None:
-    """The file that is given; `None` for a built-in network, which needs none."""
+    """The given file; `None` for a built-in network, which needs none."""
     own = isinstance(library.spec, OwnSpec)
     if model is None:
         if own:
@@ -107,7 +107,7 @@ def _file(library: Library, model: str | None) -> OwnFile | None:
 
 
 def _seed(library: Library, checkpoint: Path | None) -> int:
-    """The seed that the manifest names, 0 without one; the checkpoint is the one that it names."""
+    """The manifest's seed, 0 without one; the checkpoint must be the manifest's."""
     weights = library.weights
     wanted = _CHECKPOINT.fullmatch(weights)
     if wanted is None:

@@ -1,4 +1,4 @@
-"""From an image or an array on disk to what a network takes: NCHW float32, normalised as timm does it for `mobilenetv1_100`."""
+"""From an image or array on disk to a network's input: NCHW float32, normalised as timm does for `mobilenetv1_100`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "
 
 @dataclass(frozen=True)
 class Input:
-    """A network's input and where it came from.
+    """A network's input and its origin.
 
     Attributes:
         array: `[1, channels, side, side]`.
@@ -72,7 +72,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
 
 
 def check_image(path: Path, preprocessing: Preprocessing) -> None:
-    """Read an image's header; raises `UserError` where that tells that `read_input` will refuse the file."""
+    """Read an image's header; raises `UserError` if it shows that `read_input` will refuse the file."""
     with _pillow_reads(path) as image:
         _check_kind(image, str(path), preprocessing)
 
@@ -81,7 +81,7 @@ def _load_array(path: Path) -> npt.NDArray[np.generic]:
     try:
         # Mapped: a header that promises more than the file holds is refused before anything is allocated. No pickle is ever read.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # whatever NumPy's readers meet, those of Python's own syntax in the header among them
+    except Exception as error:  # NumPy's readers, including the parser of Python syntax in the header, raise errors of any kind
         raise UserError(
             f"{path} is not an array of numbers that NumPy can read: {one_line(error)}.", "Write it with numpy.save."
         ) from error
@@ -127,7 +127,7 @@ def _check_kind(image: Image, source: str, preprocessing: Preprocessing) -> None
 
 
 def _scaled(image: Image, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Width and height once the shorter of them is what it is scaled to."""
+    """Width and height after scaling the shorter side."""
     width, height = image.size
     shorter = preprocessing.shorter_side
     return int(shorter * width / min(width, height)), int(shorter * height / min(width, height))

@@ -1,4 +1,4 @@
-"""What it costs a network to store weights and activations in a precision, layer by layer: a model in PyTorch, nothing that a device did.
+"""The error of storing weights and activations in a precision, layer by layer: simulated in PyTorch, not run on a device.
 
 Convolutions and matrix products read weights and activations rounded to the precision; all else, their sums included, stays float32. A
 layer that loses much here loses it by the size of its numbers, whatever its kernel does. PyTorch's dispatcher shows the layers, so that a
@@ -49,7 +49,7 @@ class StoredLayer:
 
 @dataclass
 class _Sums:
-    """What is added up of a layer, image by image."""
+    """Sums over images for a layer."""
 
     signal: float = 0.0
     noise: float = 0.0
@@ -159,7 +159,7 @@ def _rounded(values: torch.Tensor, precision: Precision) -> torch.Tensor:
 
 
 def _described(args: Any, places: tuple[int, int], result: torch.Tensor) -> str:
-    """A layer in words."""
+    """A layer's description."""
     data, weights = (args[place] for place in places)
     if result.dim() != 4:
         return f"dense, {data.shape[-1]} → {result.shape[-1]}"

@@ -14,7 +14,7 @@ from tvmmobile.graph.layouts import Layout, activation_shape, short_name
 
 #: Weights and activations, in any precision.
 Array = npt.NDArray[Any]
-#: What is applied to the output: lower and upper bound, `None` where unbounded; or the name of one of `curves.CURVES`.
+#: Applied to the output: lower and upper bound, `None` if unbounded; or the name of one of `curves.CURVES`.
 Clamp = tuple[float | None, float | None] | str
 NO_CLAMP: Clamp = (None, None)
 
@@ -45,7 +45,7 @@ class StoredLayer:
 
 
 class SumLayer:
-    """A layer whose results are sums, which begin with a bias and go through steps once they are complete."""
+    """A layer whose results are sums that begin with a bias and pass through steps once complete."""
 
     clamp: Clamp
     then: tuple[Clamp, ...]
@@ -62,17 +62,17 @@ class SumLayer:
 
     @property
     def steps(self) -> tuple[Clamp, ...]:
-        """What a complete sum goes through, in this order."""
+        """The steps of a complete sum, in order."""
         return tuple(step for step in (self.clamp, *self.then) if step != NO_CLAMP)
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """Kinds of what the steps read besides the sum, in this order: see `Curve.operands`."""
+        """Kinds of the steps' operands besides the sum, in order: see `Curve.operands`."""
         return tuple(kind for step in self.steps if isinstance(step, str) and step in CURVES for kind in CURVES[step].operands)
 
     @property
     def constants(self) -> int:
-        """Weights, biases, and what steps have for each channel."""
+        """Number of weights, biases, and per-channel operands of steps."""
         return math.prod(self.weight_shape) + (1 + self.operands.count(CHANNEL)) * self.weight_shape[-1]
 
     def _operand_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -107,7 +107,7 @@ def _window_name(kernel: tuple[int, int], stride: tuple[int, int], padding: tupl
     return f"k{kernel[0]}x{kernel[1]}s{stride[0]}x{stride[1]}p{'.'.join(map(str, padding))}"
 
 
-#: Larger windows are in no network, but may be in a file.
+#: Largest window; no network has larger ones, but a file may.
 _MOST_TAPS = 256
 
 
@@ -129,13 +129,13 @@ def _pieces_name(sources: tuple[int, ...], pieces: tuple[tuple[int, int, int], .
 
 
 def _other_sources(height: int, width: int, sources: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors after the first that an input is put together from."""
+    """Shapes of the tensors after the first of which an input is composed."""
     return {f"source{number}": activation_shape("NHWC", height, width, sources[number]) for number in range(1, len(sources))}
 
 
 @dataclass(frozen=True)
 class Conv2d(StoredLayer, WindowLayer, SumLayer):
-    """A 2-D convolution with bias and clamp, and perhaps factors for its input and another tensor added to its output.
+    """A 2-D convolution with bias and clamp, and optionally factors for its input and a tensor added to its output.
 
     Attributes:
         height, width: input size in pixels.
@@ -222,7 +222,7 @@ class Conv2d(StoredLayer, WindowLayer, SumLayer):
 
     @property
     def least_macs(self) -> int:
-        """Those of `macs` that are not with the padding's zeros: a kernel may leave out the others."""
+        """The multiply-adds without those with the padding's zeros, which a kernel may leave out."""
         rows = _inside(self.height, self.out_height, self.kernel[0], self.stride[0], self.padding[0])
         columns = _inside(self.width, self.out_width, self.kernel[1], self.stride[1], self.padding[1])
         return rows * columns * self.weight_shape[2] * self.out_channels
@@ -316,7 +316,7 @@ class Pool(StoredLayer):
     channels: int
     in_layout: Layout = "NHWC"
     kind: ClassVar[str] = "average pool"
-    macs: ClassVar[int] = 0  # it multiplies nothing by a weight
+    macs: ClassVar[int] = 0  # it has no weights to multiply by
     constants: ClassVar[int] = 0
     side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
@@ -339,7 +339,7 @@ class Pool(StoredLayer):
 
 @dataclass(frozen=True)
 class MaxPool(StoredLayer, WindowLayer):
-    """The largest of every channel in a window, NHWC; padded places do not count, and every window has others.
+    """The largest of every channel in a window, NHWC; padding does not count, and no window is all padding.
 
     Attributes:
         height, width, channels: input size.
@@ -363,7 +363,7 @@ class MaxPool(StoredLayer, WindowLayer):
 
     @property
     def in_channels(self) -> int:
-        """The same as of the output."""
+        """The same as the output's."""
         return self.channels
 
     @property
@@ -410,7 +410,7 @@ class Opaque:
     input_shapes: tuple[tuple[int, ...], ...]
     result_shape: tuple[int, ...]
     kind: ClassVar[str] = "other"
-    macs: ClassVar[int] = 0  # the paper counts convolutions and the classifier only
+    macs: ClassVar[int] = 0  # the paper counts only convolutions and the classifier
     side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
@@ -446,5 +446,5 @@ class LayerParameters:
     operands: tuple[Array, ...] = ()
 
 
-#: Of a layer that has no constants.
+#: For layers without constants.
 NO_PARAMETERS = LayerParameters(np.zeros(0), np.zeros(0))

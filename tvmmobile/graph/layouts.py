@@ -1,4 +1,4 @@
-"""How activations lie in memory: names of layouts, and the shapes of tensors that have them."""
+"""Memory layouts of activations: their names, and the shapes of tensors in them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Layout = str
 
 
 def blocked(channels: int) -> Layout:
-    """The layout with channels in blocks of so many."""
+    """The layout with channels in blocks of that size."""
     return f"NCHW{channels}c"
 
 
 def channel_block(layout: Layout, channels: int) -> int:
-    """Channels that lie together for each pixel, of `channels`; `ValueError` for other layouts, or blocks that do not divide them."""
+    """The number of adjacent channels of a pixel, out of `channels`; `ValueError` for other layouts, or blocks that do not divide them."""
     if layout in ("NHWC", "NCHW"):
         return channels if layout == "NHWC" else 1
     found = re.fullmatch(r"NCHW([1-9][0-9]*)c", layout)

@@ -1,4 +1,4 @@
-"""What a core offers a kernel: vector unit, instructions, caches."""
+"""A core as kernels see it: vector unit, instructions, caches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _KIB, _MIB = 1 << 10, 1 << 20
 
 @dataclass(frozen=True)
 class Machine:
-    """One core; by default one of ARMv8.0 of which nothing is known.
+    """One core; by default an unknown one of ARMv8.0.
 
     Attributes:
         fma_lanes_per_cycle: float32 multiply-adds that it can start in a cycle (Arm's optimisation guides).
@@ -46,17 +46,17 @@ class Machine:
 
     @property
     def resident_bytes(self) -> int:
-        """What can be counted on to stay in the first level while other things pass."""
+        """Bytes that stay in the first level while other data passes."""
         return self.l1d_bytes * 13 // 16
 
     @property
     def largest_cache_bytes(self) -> int:
-        """Of the last level before memory."""
+        """Size of the last level before memory."""
         return max(self.l2_bytes, self.l3_bytes)
 
     @property
     def cached_bytes(self) -> int:
-        """What can be counted on to stay in some level while other things pass."""
+        """Bytes that stay in some level while other data passes."""
         return self.largest_cache_bytes * 3 // 4
 
 
@@ -106,12 +106,12 @@ _MACHINES = {
     "cortex-x2": replace(_X1, has=_V9),
     "cortex-x3": replace(_X1, has=_V9),
 }
-#: What every AArch64 core can do.
+#: Features of every AArch64 core.
 BASELINE = Machine()
 
 
 def machine_of(mcpu: str) -> Machine:
-    """The core with LLVM's name `mcpu`; the baseline where it is not known."""
+    """The core with LLVM's name `mcpu`; the baseline if it is unknown."""
     return _MACHINES.get(mcpu, BASELINE)
 
 

@@ -1,4 +1,4 @@
-"""What a task asks of a template beyond a product, sum or window of some shape, derived so that nothing can be forgotten."""
+"""A task's requirements of a template beyond a product, sum or window of some shape, derived from its fields so that none is forgotten."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
-#: Fields that every template reads to find out what it takes. Any other field is a need wherever it differs from its default.
+#: Fields that every template reads to decide what it takes. Any other field is a need if it differs from its default.
 SHAPE = frozenset(
     {
         *("height", "width", "channels", "in_channels", "out_channels", "in_features", "out_features"),

@@ -15,7 +15,7 @@ from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.system.errors import UserError
 
-#: What costs nothing at run time, besides assignments.
+#: Operators that cost nothing at run time, besides assignments.
 _VIEWS = {"relax.reshape"}
 
 
@@ -108,7 +108,7 @@ def names_of(network: Network) -> list[str]:
 
 
 def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
-    """What a command says of layers that stay in float32; "" where none does."""
+    """A command's message on layers that stay in float32; "" if there are none."""
     if not kept:
         return ""
     count = "1 layer stays" if len(kept) == 1 else f"{len(kept)} layers stay"
@@ -156,7 +156,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
                     data.clear()
                     data.extend(inputs)
                 else:
-                    data.extend(inputs[1:])  # what the layer multiplies by and adds
+                    data.extend(inputs[1:])  # the layer's factors and summands
                 kernel = ends.get(index)
                 if kernel is None:
                     continue
@@ -181,7 +181,7 @@ def kernel_bindings(module: Any) -> list[Any]:
 
 
 def _refuse_others(module: Any) -> None:
-    """Raises `UserError` for what runs something else in `main` than a kernel with one result."""
+    """Raises `UserError` if `main` runs anything but kernels with one result."""
     import tvm
     from tvm import relax
 
@@ -222,5 +222,5 @@ def _opaque(name: str, function: Any) -> Opaque:
     shapes = tuple(tuple(int(extent) for extent in parameter.ty.shape) for parameter in function.params)
     hashed = tvm_ffi.structural_hash(function.without_attr("global_symbol"))
     digest = hashlib.sha256(" ".join([str(hashed), *block_names(function)]).encode()).hexdigest()[:12]
-    operator = re.sub(r"\d+(?=_|$)", "", name.removeprefix("fused_"))  # Relax numbers what occurs several times
+    operator = re.sub(r"\d+(?=_|$)", "", name.removeprefix("fused_"))  # Relax numbers repeated names
     return Opaque(operator, digest, shapes[:-1], shapes[-1])

@@ -1,4 +1,4 @@
-"""What kernels compute in: one value that templates, packing, reference, verification, logs and reports ask."""
+"""The arithmetic of kernels: one value that templates, packing, reference, verification, logs and reports read."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Precision:
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """NumPy's type of what is stored."""
-        import numpy as np  # `tvmmobile models` knows precisions without it
+        """NumPy's type of stored numbers."""
+        import numpy as np  # `tvmmobile models` needs precisions without NumPy
 
         return np.dtype(self.name)
 
@@ -66,7 +66,7 @@ class Precision:
         return np.dtype(self.total).itemsize // self.bytes
 
     def needs_on(self, machine: Machine) -> frozenset[str]:
-        """`needs`, and what the core lacks, which no template has."""
+        """`needs`, plus features that the core lacks, which no template handles."""
         return self.needs | ({f"core with {self.requires}"} if self.requires and self.requires not in machine.has else set())
 
     def bits_of(self, number: float) -> int:

@@ -1,4 +1,4 @@
-"""Kernel tasks: what is tuned. A task is a region of one or more layers with its dtype and thread count."""
+"""Kernel tasks, the units of tuning. A task is a region of one or more layers with its dtype and thread count."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class Task:
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """What a template has to declare to be asked for this task: see `needs_of`; what its precision needs; and `layers`, where there are
+        """The needs that a template must declare to be offered this task: see `needs_of`; what its precision needs.
+
+        And `layers`, where there are
         several.
         """
         numbers = self.precision.needs_on(self.machine) if is_precision(self.dtype) else [f"dtype={self.dtype}"]
@@ -47,7 +49,7 @@ class Task:
 
     @property
     def precision(self) -> Precision:
-        """What the kernel computes in."""
+        """The precision of the kernel."""
         return precision_named(self.dtype)
 
     @cached_property
@@ -73,7 +75,7 @@ class Task:
 
     @cached_property
     def least_macs(self) -> int:
-        """Multiply-adds of the region that every kernel executes which multiplies directly."""
+        """Multiply-adds that every direct kernel of the region executes."""
         return sum(layer.least_macs if isinstance(layer, Conv2d) else layer.macs for layer in self.region)
 
     @property
@@ -102,7 +104,7 @@ class Task:
 
     @property
     def least_bytes(self) -> int:
-        """Bytes of the input, of all weights and biases, and of the output: no kernel moves fewer where the caches are cold."""
+        """Bytes of the input, of all weights and biases, and of the output: with cold caches, no kernel moves fewer."""
         first, last = self.region[0], self.region[-1]
         read = {"input": first.input_shape, **self.side_shapes}
         if isinstance(first, Conv2d | MaxPool) and first.pieces:  # of its sources, only the pieces
@@ -116,10 +118,10 @@ class Task:
 
 
 def in_place(name: str, place: int) -> str:
-    """What an argument of the layer at that place in a region is called."""
+    """The name of an argument of the layer at that position in a region."""
     return f"{name}{'_' * name[-1].isdigit()}{place}"
 
 
 def symbol_of(name: str) -> str:
-    """What the function of a task with this name is called in a library."""
+    """The symbol of a task's function in a library, from the task's name."""
     return "".join(c if c.isalnum() else "_" for c in name)

@@ -1,6 +1,6 @@
-"""Activations in the one form that later passes know: clips and relus as maximum and minimum, h-swish, h-sigmoid and SiLU as PyTorch's.
+"""Activations in the single form that later passes know: clips and relus as maximum and minimum, h-swish, h-sigmoid and SiLU as PyTorch's.
 
-clip has no layout inference. A bound of infinity, which PyTorch's decompositions leave, is none. Networks have h-swish and h-sigmoid,
+clip has no layout inference. An infinite bound, from PyTorch's decompositions, counts as none. Networks have h-swish and h-sigmoid,
 x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6, also as x · (clip(x + 3, 0, 6) / 6), with a factor of 1/6 instead of the division, and
 as clip(x / 6 + 1/2, 0, 1); ONNX' HardSwish and HardSigmoid are imported so.
 """
@@ -38,7 +38,7 @@ def clamp_to_min_max(module: Any) -> Any:
             bounds = [(relax.op.maximum, low)] if low > -math.inf else []
             bounds += [(relax.op.minimum, high)] if high is not None and high < math.inf else []
             for number, (operator, bound) in enumerate(bounds):
-                # The last operator becomes the value of the binding that is visited: a variable there would stop layouts.
+                # The last operator becomes the value of the visited binding: a variable there would block layout inference.
                 data = operator(self.builder_.emit(data) if number else data, relax.const(bound, FLOAT32.name))
             return data
 
@@ -50,7 +50,7 @@ def _number(value: Any) -> float:
     return float(getattr(inner, "value", inner))
 
 
-#: A pattern's constants with the numbers they must be, and what takes its place, made of what the pattern's parts matched.
+#: A pattern's constants with their required values, and its replacement, built from the matches of the pattern's parts.
 _Rule = tuple[Any, Mapping[Any, float], Any]
 
 

@@ -1,4 +1,4 @@
-"""Average pools as layers that have templates: a depthwise convolution whose weights are all alike, or the mean over all pixels.
+"""Average pools as layers with templates: a depthwise convolution with equal weights, or the mean over all pixels.
 
 Relax's own legalisation counts the pixels of every window at run time, by scalar divisions: ShuffleNet v1's three pools took 86 ms.
 """

@@ -1,4 +1,4 @@
-"""Biases where the passes behind expect them: none before a batch norm, one behind every convolution and matrix product."""
+"""Biases where later passes expect them: none before a batch norm, one after every convolution and matrix product."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def zero_bias(module: Any) -> Any:
 
 
 def _bias_shape(call: Any) -> tuple[int, ...]:
-    """Of the bias that a convolution or a product with constant weights may have; empty for what is neither."""
+    """Shape of the bias of a convolution or a product with constant weights; empty for anything else."""
     import tvm
 
     name = getattr(getattr(call, "op", None), "name", "")
@@ -71,7 +71,7 @@ def _bias_shape(call: Any) -> tuple[int, ...]:
 
 
 def _adds(call: Any, shape: tuple[int, ...]) -> bool:
-    """Whether it adds a constant of so many elements."""
+    """Whether it adds a constant with that many elements."""
     import tvm
 
     constants = [argument for argument in getattr(call, "args", ()) if isinstance(argument, tvm.ir.GenericConst)]

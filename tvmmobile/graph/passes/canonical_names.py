@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 _BLOCK, _VARIABLE, _BUFFER = "s_tir.SBlock", "ir.Var", "tirx.BufferType"
-#: The block around the others, which MetaSchedule asks for by this name.
+#: The outermost block, which MetaSchedule looks up by this name.
 _ROOT = "root"
 
 
@@ -25,7 +25,7 @@ def canonical_names(module: Any) -> Any:
 
 
 def block_names(function: Any) -> list[str]:
-    """What the blocks of a TIR function are called, in order of occurrence."""
+    """Names of a TIR function's blocks, in order of occurrence."""
     nodes = _graph(function)["nodes"]
     return [nodes[node["data"]["name_hint"]]["data"] for node in nodes if node["type"] == _BLOCK]
 

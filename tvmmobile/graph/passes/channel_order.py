@@ -57,7 +57,7 @@ class _Edit:
     outputs: Order | None = None
 
     def add(self, other: _Edit) -> None:
-        """Both; they are of different kinds."""
+        """Merge two edits of different kinds."""
         self.pieces = self.pieces or other.pieces
         self.inputs = other.inputs if self.inputs is None else self.inputs
         self.outputs = other.outputs if self.outputs is None else self.outputs
@@ -84,7 +84,7 @@ class _Reader:
 
 @dataclass(frozen=True)
 class _Family:
-    """Tensors whose channels get mixed, by number, and the tensors that hold what comes of it."""
+    """Tensors whose channels get mixed, by number, and the tensors that result."""
 
     numbers: tuple[int, ...]
     moved: tuple[Any, ...]
@@ -92,7 +92,7 @@ class _Family:
 
 @dataclass
 class _Graph:
-    """`main`, with what only moves channels in it."""
+    """`main`, with its operators that only move channels."""
 
     main: Any
     trace: Trace = field(default_factory=Trace)
@@ -106,7 +106,7 @@ class _Graph:
         self.uses = readers_of(self.main)
 
     def families(self) -> list[_Family]:
-        """Those in which something is shuffled."""
+        """The families with shuffled channels."""
         parent = list(range(len(self.trace.tensors)))
 
         def top(number: int) -> int:
@@ -128,7 +128,7 @@ class _Graph:
         ]
 
     def readers(self, family: _Family) -> list[_Reader] | None:
-        """All that reads moved channels, in order of execution; `None` if something does for which their order matters."""
+        """All readers of moved channels, in order of execution; `None` if their order matters to one."""
         found = []
         for variable in family.moved:
             for use in self.uses[variable]:
@@ -150,7 +150,7 @@ class _Graph:
         return _Reader(use, moved.origins, 1, followers, last) if last else None
 
     def _followers(self, variable: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """What is computed channel by channel from a depthwise convolution, and the convolutions behind; none of them if there is more."""
+        """The channel-wise operators after a depthwise convolution, and the convolutions behind them; none if anything else follows."""
         followers: list[Any] = []
         while len(self.uses[variable]) == 1 and self._channelwise_input(self.uses[variable][0]) is not None:
             variable = self.uses[variable][0]
@@ -164,7 +164,7 @@ class _Graph:
         return tuple(followers), last
 
     def makers(self, number: int) -> tuple[Any, ...]:
-        """What computes a tensor's channels, back to the convolution that may give them another order; none where the order is given."""
+        """The operators that compute a tensor's channels, back to the convolution that may reorder them; none if the order is fixed."""
         variable = self.trace.tensors[number]
         if not all(use in self.trace.moved for use in self.uses[variable]):
             return ()
@@ -208,7 +208,7 @@ def _is_depthwise(call: Any) -> bool:
 
 
 def _edits(graph: _Graph, family: _Family) -> dict[Any, _Edit]:
-    """What changes so that nobody reads what moves the family's channels; nothing where that is not possible."""
+    """The edits that make the family's channel moves unnecessary; none if that is impossible."""
     readers = graph.readers(family)
     if not readers:
         return {}
@@ -261,7 +261,7 @@ def _by_place(reader: _Reader, positions: dict[int, Order]) -> Order:
 
 
 def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(tensor, first channel, channels) of what lies together."""
+    """(tensor, first channel, channels) of consecutive channels."""
     found: list[tuple[int, int, int]] = []
     for number, channel in places:
         if found and found[-1][0] == number and found[-1][1] + found[-1][2] == channel:
@@ -300,7 +300,7 @@ def _with_inputs(weight: npt.NDArray[np.float32], inputs: Order, groups: int) ->
 
 
 def _put_together(builder: Any, pieces: Sequence[tuple[Any, int, int]]) -> Any:
-    """The tensor that the pieces make."""
+    """The concatenation of the pieces."""
     from tvm import relax
 
     found = []

@@ -1,4 +1,4 @@
-"""Where the channels of a tensor come from, through all that only moves them: concatenations, slices, shuffles, other layouts."""
+"""Traces the channels of a tensor through operators that only move them: concatenations, slices, shuffles, layout changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Moved:
 
 @dataclass
 class Trace:
-    """What of a network only moves channels.
+    """The channel moves of a network.
 
     Attributes:
         tensors: NHWC tensors that something is computed into, by number.
@@ -78,7 +78,7 @@ class Trace:
         return Moved(np.concatenate([part.origins for part in known]), known[0].axis, any(part.shuffled for part in known))
 
     def _of(self, variable: Any) -> Moved | None:
-        """What is known of a tensor; one that is computed is where its own channels come from."""
+        """The origins of a tensor's channels; a computed tensor is its own origin."""
         if variable in self.moved:
             return self.moved[variable]
         shape = [int(extent) for extent in getattr(variable.ty, "shape", None) or ()]

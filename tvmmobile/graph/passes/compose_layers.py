@@ -19,7 +19,7 @@ from tvmmobile.graph.precision import FLOAT32
 
 #: Attribute values that mark a composed layer.
 CONV2D, DENSE, POOL, MAX_POOL = "tvmmobile.conv2d", "tvmmobile.dense", "tvmmobile.pool", "tvmmobile.max_pool"
-#: Between one of these and the name of a layer's curve.
+#: Separates one of these from the name of a layer's curve.
 CURVE_MARK = ":"
 #: A pattern and its annotated parts.
 _Sum = tuple[Any, dict[str, Any]]
@@ -66,7 +66,7 @@ class LayerComposer:
         def check(context: Any, form: _Form) -> bool:
             found = {str(name): expression for name, expression in context.annotated_expr.items()}
             if _read_outside(context):
-                return False  # a kernel has one result; of two sums, this one is what is added, and the other operand may be the sum
+                return False  # a kernel has one result; of two sums, this one is the summand, and the other operand may be the sum
             inside = [expression for binding in context.matched_bindings.items() for expression in binding]
             others = [found[name] for name in ("residual", *form.operands(TENSOR)) if name in found]
             if any(other.same_as(expression) for other in others for expression in inside):
@@ -140,7 +140,7 @@ def _composed_layer(function: Any, forms: list[_Form]) -> tuple[ComposedLayer, t
 
 
 def _scaled_operands(found: dict[str, Any]) -> tuple[Any, ...]:
-    """What is scaled, and its gate of one factor for each channel; empty where nothing is, or not so."""
+    """The scaled tensor and its gate with one factor per channel; empty without such a gate."""
     import tvm
 
     if "scaled" not in found or any(isinstance(operand, tvm.ir.GenericConst) for operand in found["scaled"].args):
@@ -154,7 +154,7 @@ def _scaled_operands(found: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _read_outside(context: Any) -> bool:
-    """Whether something besides the matched operators reads a value within them."""
+    """Whether any operator outside the match reads a value within it."""
     inside = context.matched_bindings
     return any(
         user not in inside
@@ -166,7 +166,7 @@ def _read_outside(context: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Form:
-    """One way in which a network has a layer.
+    """One form of a layer in a network.
 
     Attributes:
         kind: attribute value of the composed function, before the curve's.
@@ -305,7 +305,7 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
 
 
 def _pool_of(mean: Any) -> Pool | None:
-    """The layer that a mean is, `None` where it is not over all pixels of one image."""
+    """The layer of a mean, `None` if it is not over all pixels of one image."""
     shape = [int(extent) for extent in mean.args[0].ty.shape]
     over_pixels = mean.attrs.axis is not None and [int(axis) for axis in mean.attrs.axis] == [1, 2] and bool(mean.attrs.keepdims)
     known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == FLOAT32.name
@@ -313,7 +313,7 @@ def _pool_of(mean: Any) -> Pool | None:
 
 
 def _max_pool_of(call: Any) -> MaxPool | None:
-    """The layer that a max pool is, `None` for a batch, dilation, another layout, or windows of padding alone.
+    """The layer of a max pool, `None` for a batch, dilation, another layout, or windows of padding alone.
 
     Padding behind the input is what the windows reach, whether rounding up or the network asked for it.
     """

@@ -1,4 +1,4 @@
-"""What a layer's input is put together from: slices of tensors that it may as well read itself."""
+"""The pieces of a layer's input: slices of tensors that it can read directly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from tvmmobile.graph.layers import Conv2d, MaxPool
 from tvmmobile.graph.passes.channel_trace import NHWC, slice_of
 
-#: From so many channels on, Strassen's algorithm pays for a layer that reads one tensor (schedules/strassen.py).
+#: From this many channels on, Strassen's algorithm pays for a layer that reads one tensor (schedules/strassen.py).
 STRASSEN_CHANNELS = 128
 
 
 def reading_pieces(layer: Conv2d | MaxPool, data: Any, lookup: Callable[[Any], Any]) -> tuple[Conv2d | MaxPool, list[Any]] | None:
-    """The layer that reads the pieces of its input, and the tensors they are of; `None` where it should not, or where there are none.
+    """The layer that reads the pieces of its input, and the tensors they are of; `None` if it should not, or if there are none.
 
     Strassen's algorithm takes one tensor and saves more than the copy costs: 7×7, 464 → 1024 takes 4.69 ms in five pieces, 3.56 ms of one.
 
@@ -48,7 +48,7 @@ def reading_pieces(layer: Conv2d | MaxPool, data: Any, lookup: Callable[[Any], A
 
 
 def _slice(value: Any) -> tuple[Any, int, int] | None:
-    """Of a slice of channels: the tensor, the first one, and how many."""
+    """Tensor, first channel and number of channels of a slice."""
     if getattr(getattr(value, "op", None), "name", "") != "relax.strided_slice":
         return None
     found = slice_of(value)

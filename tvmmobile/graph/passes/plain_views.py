@@ -1,4 +1,4 @@
-"""Views and parts of a tensor in forms that TVM 0.27 compiles: a squeeze is a reshape, a part of a split a slice, no index is negative.
+"""Views and parts of a tensor in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits slices, and indices non-negative.
 
 Its layout inference runs out of memory over a squeeze of negative axes, a kernel here has one result, and the `take` that PyTorch's
 `x[:, -1]` is imported as reads what lies before the tensor.

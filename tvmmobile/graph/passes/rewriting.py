@@ -1,4 +1,4 @@
-"""Reading `main` by who reads what, and rewriting it by pattern or by mutator."""
+"""Readers of the variables of `main`, and rewriting it by pattern or by mutator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def bindings_of(function: Any) -> list[Any]:
 
 
 def readers_of(function: Any) -> dict[Any, list[Any]]:
-    """For each variable those that are computed from it, as often as they read it; `None` for the result of the function."""
+    """For each variable, the variables computed from it, once per read; `None` stands for the result of the function."""
     readers: dict[Any, list[Any]] = defaultdict(list)
     for binding in bindings_of(function):
         for variable in _variables(binding.value):
@@ -38,7 +38,7 @@ def _variables(value: Any) -> Iterator[Any]:
 
 
 def rewrite_main(module: Any, pattern: Any, replacement: Callable[[Any, Any], Any]) -> Any:
-    """The module with `main` rewritten; `replacement` makes what takes its place of a match and the matches of the pattern's parts."""
+    """The module with `main` rewritten; `replacement` gets a match and the matches of the pattern's parts."""
     from tvm.relax.dpl import rewrite_call
 
     module = module.clone()
@@ -47,14 +47,14 @@ def rewrite_main(module: Any, pattern: Any, replacement: Callable[[Any, Any], An
 
 
 def mutate_main(module: Any, mutator: Any) -> Any:
-    """The module with `main` as a `PyExprMutator` made for this module leaves it, and with the functions it added."""
+    """The module with `main` rewritten by a `PyExprMutator` made for this module, and with the functions it added."""
     name = next(variable for variable in module.get_global_vars() if variable.name_hint == "main")
     mutator.builder_.update_func(name, mutator.visit_expr(module[name]))
     return mutator.builder_.get()
 
 
 def mutate_functions(module: Any, mutator: Any) -> Any:
-    """The module with every Relax function as a `PyExprMutator` made for this module leaves it."""
+    """The module with every Relax function rewritten by a `PyExprMutator` made for this module."""
     from tvm import relax
 
     for variable, function in module.functions_items():
@@ -64,7 +64,7 @@ def mutate_functions(module: Any, mutator: Any) -> Any:
 
 
 def rebind_main(module: Any, value_of: Callable[[Any, Any], Any]) -> Any:
-    """The module whose `main` gives each variable what `value_of` makes of the block builder and the binding."""
+    """The module with each variable of `main` bound to the result of `value_of(block builder, binding)`."""
     import tvm
     from tvm import relax
 

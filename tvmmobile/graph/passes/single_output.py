@@ -1,4 +1,4 @@
-"""torch.export returns a tuple even of one tensor; the library returns the tensor itself."""
+"""torch.export returns even a single tensor as a tuple; the library returns the tensor itself."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def to_precision(
 
 
 class _Conversion:
-    """`main` while it is written anew."""
+    """`main` while it is rewritten."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class _Conversion:
         self.readers = readers_of(main)
         self.values = {binding.var: binding.value for binding in bindings_of(main)}
         self.replaced: dict[Any, Any] = {}
-        #: Variables in another type than theirs.
+        #: Variables converted to another type.
         self.others: dict[tuple[Any, str], Any] = {}
 
     def converted(self) -> Any:
@@ -84,7 +84,7 @@ class _Conversion:
         return relax.Var(given.name, relax.TensorType(given.ty.shape, self.outside.name)) if floats else given
 
     def _value(self, variable: Any, value: Any) -> Any:
-        """What a variable stands for; a view and another name leave the type alone."""
+        """The value of a variable; views and aliases keep the type."""
         from tvm import relax
 
         if isinstance(value, relax.Var):
@@ -116,7 +116,7 @@ class _Conversion:
         return changed if self.accepts(changed) else layer
 
     def _read_as(self, variable: Any) -> Precision | None:
-        """What all that read a variable, views aside, want it stored in; `None` where they do not agree."""
+        """The precision that all readers of a variable, behind views, want it in; `None` if they disagree."""
         wanted = {self._wanted_by(reader) for reader in self.readers[variable]}
         return wanted.pop() if len(wanted) == 1 else None
 
@@ -128,7 +128,7 @@ class _Conversion:
         return FLOAT32 if external_name(self.values[reader]) in self.kept else self.precision
 
     def _viewed(self, variable: Any) -> Any:
-        """What a variable is a view of, or another name of; else `None`."""
+        """The variable of which this one is a view or an alias; else `None`."""
         from tvm import relax
 
         value: Any = self.values.get(variable)
@@ -148,7 +148,7 @@ class _Conversion:
         return whole if isinstance(value, relax.Var) else self.builder.emit(relax.Call(value.op, [whole, *value.args[1:]], value.attrs))
 
     def _as(self, variable: Any, name: str) -> Any:
-        """A variable that holds floats in this type; other ones as they are."""
+        """A variable of floats converted to this type; others unchanged."""
         from tvm import relax
 
         found = self.replaced[variable]
