@@ -48,13 +48,13 @@ from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.twin import rank_correlation, twin_identity
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
-#: Of the images by which layers are found that have to stay in float32.
+#: Seed of the images that reveal which layers must stay in float32.
 _SEEDS = (_REFERENCE_SEED, _REFERENCE_SEED + 1)
 
 
 @dataclass(frozen=True)
 class VariantJob:
-    """All that decides a library, in a form that can be sent to a worker process.
+    """Everything that determines a library, in a form that can be sent to a worker process.
 
     Attributes:
         model: the network and where its weights come from.
@@ -101,13 +101,13 @@ class VariantJob:
 
     @property
     def library(self) -> Library:
-        """What the job makes."""
+        """The library that the job makes."""
         return Library(self.spec, self.dtype, self.threads, self.out / f"{self.stem}.so")
 
     def reads(self) -> Mapping[str, Path]:
-        """The files it reads, by their place below the folder that `moved` is given."""
+        """The files it reads, by path below the folder that `moved` is given."""
         found: dict[str, Path] = {}
-        # The job complains of a checkpoint that is not a file; every other path stays as it is.
+        # The job reports a checkpoint that is not a file; all other paths are kept.
         checkpoint, own = self.model.checkpoint, self.model.own
         if checkpoint is not None and checkpoint.is_file():
             found[f"checkpoint/{checkpoint.name}"] = checkpoint
@@ -119,11 +119,11 @@ class VariantJob:
         return found
 
     def writes(self) -> Mapping[str, Path]:
-        """The folders it writes to, by their names below the folder that `moved` is given."""
+        """The folders it writes to, by name below the folder that `moved` is given."""
         return {"out": self.out} | ({} if self.dump_dir is None else {"dump": self.dump_dir})
 
     def moved(self, folder: Path) -> VariantJob:
-        """The same job with all of its paths below `folder`."""
+        """The same job with all its paths below `folder`."""
         checkpoint, own = self.model.checkpoint, self.model.own
         model = replace(
             self.model,
@@ -215,12 +215,12 @@ class PlannedVariant:
 
     @property
     def separate(self) -> frozenset[str]:
-        """Symbols of kernels whose parallel loops write different outputs, as all do that templates write."""
+        """Symbols of kernels whose parallel loops write different outputs, as in all templates' kernels."""
         return frozenset(step.task.symbol for step in self.steps if not isinstance(self.choices[step.task].schedule, TraceSchedule))
 
 
 def plan_variant(job: VariantJob) -> PlannedVariant:
-    """Import a network and plan it; nothing is compiled but what the fallback needs to know."""
+    """Import a network and plan it; compiles only what the fallback needs."""
     imported = _imported(job)
     network = _network(imported, job, job.dump_dir)
     database = Database(job.identity, job.logs, None)
@@ -237,7 +237,7 @@ def plan_variant(job: VariantJob) -> PlannedVariant:
 
 
 def build(job: VariantJob) -> BuiltVariant:
-    """The same, and what is to be said of the logs."""
+    """Build a variant; returns the library and remarks on the logs."""
     tools = toolchain(job.target)
     planned = plan_variant(job)
     database, basis, library = planned.database, planned.basis, job.library
@@ -280,7 +280,7 @@ def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Databa
 
 
 def _unmeasured(price: Price, basis: Database) -> Price:
-    """The same schedule, of which nothing is known on the board itself."""
+    """The same schedule without a latency on the board itself."""
     return Price(None, f"{price.source}, modelled on {basis.identity.device}; never measured here")
 
 
@@ -305,7 +305,7 @@ def _imported(job: VariantJob) -> Imported:
 
 
 def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Network:
-    elementary.register()  # constants are folded alike in every build of a process
+    elementary.register()  # constants are folded identically in every build of a process
     precision, outside = map(precision_named, (job.dtype, job.io_dtype))
     composed = compose(imported.module, lambda layer: _taken(job.task((layer,))), dump_dir)
     if precision.bytes >= FLOAT32.bytes:
@@ -317,7 +317,7 @@ def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Netw
 
 
 def _image(spec: ModelSpec, seed: int) -> Array:
-    """White noise, as normalised images have it, NCHW."""
+    """White noise with the spread of normalised images, NCHW."""
     return np.random.default_rng(seed).normal(0.0, 1.0, spec.input_shape).astype(FLOAT32.numpy)
 
 
@@ -359,7 +359,7 @@ def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]
 
 
 def image_entry(image: Preprocessing) -> dict[str, Any]:
-    """What the manifest of a C library says of the images it takes."""
+    """The manifest's entry on the images that a C library takes."""
     numbers = {"side": image.side, "shorter_side": image.shorter_side, "mean": image.mean, "std": image.std}
     return {"resampling": "bicubic", **numbers}
 
@@ -373,7 +373,7 @@ def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
 
 
 def _write_reference(imported: Imported, path: Path) -> None:
-    """An input image and what the network makes of it, as `input` and `output`."""
+    """Write an input image and the network's output for it, as `input` and `output`."""
     image = _image(imported.spec, _REFERENCE_SEED)
     output = imported.compute(image)
     if not np.isfinite(output).all():
@@ -385,7 +385,7 @@ def _write_reference(imported: Imported, path: Path) -> None:
 
 
 def _kernel(step: Step, schedule: Schedule, ranks: Mapping[Task, float | None], basis: Database) -> dict[str, Any]:
-    """What the manifest says of a kernel."""
+    """The manifest's entry for a kernel."""
     return {
         "name": step.task.name,
         "kind": " + ".join(layer.kind for layer in step.task.region),

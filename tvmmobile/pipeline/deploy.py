@@ -1,4 +1,4 @@
-"""Libraries → the boards of a registered device, with what programs of the user's own, or a check in place, need besides."""
+"""Libraries → the boards of a registered device, with everything that the user's programs, or a check on the board, need."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tvmmobile.running.networks import checker
 from tvmmobile.system.errors import Disagreement, UserError
 
 _CHECK = f"{RUNTIME_FOLDER}/check"
-#: What `check` ends with where a library runs and computes something else (check.c).
+#: Exit code of `check` for a library that runs but computes something else (check.c).
 _DISAGREES = 5
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What is on one board now.
+    """The state of one board after deployment.
 
     Attributes:
         board: its address, in words.
@@ -58,7 +58,7 @@ class Deployment:
 def deploy(
     paths: Sequence[str | Path], device: str = "pi4", to: str | None = None, listener: Listener = QUIET, *, verify: bool = False
 ) -> list[Deployment]:
-    """Copy compiled libraries to every board of a device; files that are there already are not sent again.
+    """Copy compiled libraries to every board of a device; unchanged files are not sent again.
 
     Args:
         paths: of libraries, or of directories of them.

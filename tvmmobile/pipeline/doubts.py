@@ -1,4 +1,4 @@
-"""Kernels that took something else within their network than their records say: measured again alone, and the records corrected."""
+"""Kernels whose time within the network contradicts their records: measured again alone, and the records corrected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What wants to know how a run goes, and the plan that it hears of."""
+"""The listener to a run's progress, and the plan that it receives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tvmmobile.tuning.search.tuner import Assignment, SearchListener
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """What a run has to do.
+    """The work of a run.
 
     Attributes:
         profile: of the device.
@@ -54,7 +54,7 @@ def missing_trials(assignments: Sequence[Assignment]) -> int:
 
 
 class Listener(SearchListener):
-    """Hears how a run goes, and does nothing: derive from it what you need. Every call comes from the thread that started the run."""
+    """Receives a run's progress and does nothing: override what you need. All calls come from the thread that started the run."""
 
     def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
         """A stage (`importing`, `compiling` or `verifying`) while the context lasts; call what it yields with each finished item's name."""
@@ -68,8 +68,8 @@ class Listener(SearchListener):
         return nullcontext(self)
 
     def said(self, remark: str) -> None:
-        """A sentence about the run."""
+        """A message about the run."""
 
 
-#: For whoever does not want to know.
+#: Ignores all progress.
 QUIET = Listener()

@@ -1,4 +1,4 @@
-"""Libraries timed now → compared with their baselines; what looks slower is timed again, interleaved with the baseline's library."""
+"""Libraries timed now → compared with their baselines; libraries that look slower are timed again, interleaved with the baseline's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Regression:
     threshold: float
 
     def compare(self, bench: Bench, new: Results, progress: Progress) -> Comparison:
-        """Compare what the libraries took now with their baselines, telling `progress` of each repeated run; raises as `regress`."""
+        """Compare the libraries' times with their baselines, reporting each repeated run to `progress`; raises like `regress`."""
         kept = {baseline.name: baseline.library() for baseline in self.baselines}
         now: Mapping[str, Library] = {_identity(library): library for library in self.libraries}
 
@@ -78,7 +78,7 @@ def regress(
 
 
 def regression_of(libraries: Sequence[Library], profile: DeviceProfile, directory: Path, threshold: float) -> Regression:
-    """What these libraries will be compared with, checked before anything is timed; raises `UserError` if a baseline does not do."""
+    """The baselines of these libraries, checked before anything is timed; raises `UserError` if one is unsuitable."""
     check_threshold(threshold)
     wanted = {_identity(library) for library in libraries}
     found = [baseline for baseline in load_baselines(directory, profile.name) if baseline.name in wanted]

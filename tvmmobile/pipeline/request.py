@@ -1,4 +1,4 @@
-"""What is asked of a run: networks, a device, threads and folders; all of it checked before any work."""
+"""The arguments of a run: networks, a device, threads and folders, all checked before any work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tvmmobile.system.files import check_writable
 from tvmmobile.system.toolchain import toolchain
 from tvmmobile.tuning.logs.directories import LogDirs
 
-#: A network, several, or what loads them once everything else has been checked.
+#: A network, several, or a function that loads them once everything else has been checked.
 Models = Model | Sequence[Model] | Callable[[], Sequence[Model]]
 
 
@@ -38,7 +38,7 @@ def device_of(device: str | Device) -> Device:
 
 @dataclass(frozen=True)
 class Request:
-    """What `tune` and `compile_models` share.
+    """Arguments shared by `tune` and `compile_models`.
 
     Attributes:
         threads, form: of the libraries.
@@ -62,7 +62,7 @@ class Request:
     io_dtype: str = FLOAT32.name
 
     def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
-        """One job per network; raises `UserError` for all that can be seen to be wrong before any work."""
+        """One job per network; raises `UserError` for everything that can be checked before any work."""
         check_threads(self.threads, profile)
         precision = precision_named(self.dtype)
         check_precision(precision, profile)

@@ -1,4 +1,4 @@
-"""Logs that rest on another timing model → the best schedules of every kernel, scored again with the present one."""
+"""Logs of another timing model → the best schedules of every kernel, scored again with the current one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A library on a device, with an input of the user's."""
+"""A library on a device, with the user's input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LibraryRun:
 
     @property
     def output(self) -> npt.NDArray[Any]:
-        """What the network returned."""
+        """The network's output."""
         return self.network.output
 
     @property
@@ -109,7 +109,7 @@ def run(library: Library, image: npt.ArrayLike, device: Place = "pi4", *, repeat
 def _input(library: Library, image: npt.ArrayLike) -> npt.NDArray[np.float32]:
     try:
         array = np.ascontiguousarray(image, dtype=np.float32)
-    except (TypeError, ValueError, RuntimeError) as error:  # a tensor of PyTorch's says by itself what it lacks
+    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's own error says what its tensor lacks
         raise UserError(f"the input is not an array of numbers: {error}.", "Give a NumPy array or a detached tensor.") from error
     if array.shape != library.spec.input_shape:
         given, wanted = (list(shape) for shape in (array.shape, library.spec.input_shape))

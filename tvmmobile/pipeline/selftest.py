@@ -1,4 +1,4 @@
-"""Looks whether a registered device works: the link, the board's state, and a small library on its agent."""
+"""Checks whether a registered device works: the link, the board's state, and a small library on its agent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RUN_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class BoardReport:
-    """What one board says: its address, a command's median round trip, clock, temperature and governor, and what will disturb it."""
+    """One board's report: its address, a command's median round trip, clock, temperature and governor, and possible disturbances."""
 
     place: str
     round_trip_ms: float

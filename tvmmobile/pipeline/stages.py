@@ -40,16 +40,16 @@ _BUILD_TIMEOUT_S = 300.0
 #: and much less on a busy one); its worker has twice as long, so that a slow library is told from a stuck worker.
 _BENCH_TIMEOUT_S = 120.0
 _BENCH_MACS_PER_S = 10e6
-#: Times a library is timed whose run was spoiled by the board's state, or cut off.
+#: How often a library is timed whose run was spoiled by the board's state, or cut off.
 MOST_ATTEMPTS = 3
-#: What a modelled latency contains and what not, in words.
+#: What a modelled latency includes and excludes, in words.
 MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fetches"
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class BenchJob:
-    """What a worker needs to verify and time one library."""
+    """The input of a worker that verifies and times one library."""
 
     library: Library
     agents: Agents
@@ -146,7 +146,7 @@ def session_timeout_s(library: Library) -> float:
 
 
 def _memory(agents: Agents, threads: int) -> tuple[float, str]:
-    """What memory delivers, in bytes a second, and where that figure is from."""
+    """Memory bandwidth in bytes per second, and the source of that figure."""
     profile = agents.profile
     if profile.origin.modelled:
         return memory_bytes_per_s(load_board(profile.board_file), threads), "the virtual board's, docs/virtual-boards.md"
@@ -189,7 +189,10 @@ def bench_library(job: BenchJob) -> VariantResult:
 
 
 def agreement(library: Library, output: npt.NDArray[Any], expected: npt.NDArray[Any], place: str) -> float:
-    """How far a library's output is from its reference's, of that one's largest magnitude; raises `Disagreement` if it is too far."""
+    """The difference of a library's output from its reference, relative to the reference's largest magnitude.
+
+    Raises `Disagreement` if too large.
+    """
     difference = relative_error(output, expected)
     if not difference <= precision_named(library.dtype).network_tolerance:
         raise disagreement(library, place, f"error {difference:.2g} of the output's largest magnitude")
@@ -197,7 +200,7 @@ def agreement(library: Library, output: npt.NDArray[Any], expected: npt.NDArray[
 
 
 def disagreement(library: Library, place: str, how: str) -> Disagreement:
-    """What to say of a library that does not compute what it should."""
+    """The error for a library with a wrong output."""
     return Disagreement(
         f"{library.path.name} disagrees with {_judge(library.manifest())} on {place}: {how}.",
         "One of its kernels is wrong for this input; please report this with the manifest.",
@@ -207,7 +210,7 @@ def disagreement(library: Library, place: str, how: str) -> Disagreement:
 def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall], comparable: bool = True) -> tuple[KernelResult, ...]:
     """A library's kernels with what they took, provided that they are the functions that ran.
 
-    Where its records do not compare with the device's latencies, their figures are left out.
+    If its records are not comparable with the device's latencies, their figures are left out.
     """
     kernels = manifest["kernels"]
     if not comparable:
@@ -269,12 +272,12 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
 
 
 def _judge(manifest: Mapping[str, Any]) -> str:
-    """Who computed the output that a library is compared with."""
+    """The program that computed the reference output."""
     return str(manifest.get("reference", REFERENCE))
 
 
 def context_of(profile: DeviceProfile, threads: int) -> Context:
-    """Where and how numbers of this device are got."""
+    """Where and how this device's numbers are obtained."""
     modelled = profile.origin.modelled
     return Context(
         device=profile.name,
@@ -292,7 +295,7 @@ def context_of(profile: DeviceProfile, threads: int) -> Context:
 
 
 def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:
-    """What to say of a library that could not be run: whether it or the device is to blame."""
+    """The error for a library that could not be run: the fault of the library or of the device."""
     if error.kind in ("link", "host"):
         return _gone(profile, error)
     if error.kind == "timeout":
@@ -313,7 +316,7 @@ def _gone(profile: DeviceProfile, error: MeasureError) -> DeviceUnavailable:
 
 
 def succeeded(result: Any, what: str) -> Any:
-    """What a worker's job returned; raises `UserError`, naming `what` it was about, where it came to no end."""
+    """The result of a worker's job; raises `UserError`, naming `what` it was about, if it did not finish."""
     if isinstance(result, WorkerError):
         raise UserError(f"{what} failed: {result}.", "Set TVMMOBILE_DEBUG=1 and run it again.", ExitCode.INTERNAL)
     return result

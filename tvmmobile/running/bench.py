@@ -1,4 +1,4 @@
-"""A started device with everything that measuring on it takes."""
+"""A started device with everything needed to measure on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Bench:
 
     @property
     def profile(self) -> DeviceProfile:
-        """What the device is."""
+        """The device's profile."""
         return self.agents.profile
 
 
@@ -44,7 +44,7 @@ def started_agents(device: Device, count: int = 1, timed: bool = True) -> Iterat
 def started_bench(device: Device, workers: WorkerPool, repeat: int = 1, warmup: int = 1, timed: bool = True) -> Iterator[Bench]:
     """A bench of `device` while the context lasts, with an agent for each worker where their number can be chosen.
 
-    Unless `timed`, nobody watches the boards, and a virtual one does not count what it executes. Raises as `Device.started`.
+    Unless `timed`, the boards are not watched, and a virtual one does not count instructions. Raises as `Device.started`.
     """
     with started_agents(device, workers.count, timed) as agents, device.watched() if timed else nullcontext() as watch:
         yield Bench(agents, workers, watch, repeat, warmup)

@@ -20,12 +20,12 @@ from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.files import sha256_of
 
 _AGAIN = "Compile the library again."
-#: More than the header of an array of few dimensions takes.
+#: More than the header of an array with few dimensions needs.
 _HEADER_BYTES = 4096
 
 
 def stem_of(variant: str, dtype: str, threads: int) -> str:
-    """What a library is called without its suffix, such as `mobilenet_v1_1.0_224_float32_t1`."""
+    """A library's name without its suffix, such as `mobilenet_v1_1.0_224_float32_t1`."""
     return f"{variant}_{dtype}_t{threads}"
 
 
@@ -60,7 +60,7 @@ class Library:
 
     @property
     def format(self) -> str:
-        """What it is for, one of `FORMS`."""
+        """Its format, one of `FORMS`."""
         return str(self.manifest().get("format", VM))
 
     @property
@@ -79,12 +79,12 @@ class Library:
         others = UserError(f"{self.reference_path} does not hold the arrays of {self.spec.variant}.", _AGAIN)
         try:
             if _largest(self.reference_path) > FLOAT32.numpy.itemsize * max(map(math.prod, shapes)) + _HEADER_BYTES:
-                raise others  # unpacked, it might fill memory
+                raise others  # it might fill memory when unpacked
             with np.load(self.reference_path, allow_pickle=False) as arrays:
                 data, output = arrays["input"], arrays["output"]
         except UserError:
             raise
-        except Exception as error:  # whatever the readers of zip, deflate and NumPy's headers meet in a damaged file
+        except Exception as error:  # the readers of zip, deflate and NumPy's headers raise errors of any kind for damaged files
             raise UserError(f"{self.reference_path} cannot be read: {one_line(error)}.", _AGAIN) from error
         if any(
             not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != FLOAT32.numpy
@@ -101,7 +101,7 @@ def _largest(path: Path) -> int:
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], ModelSpec]:
-    """A manifest and the network it describes, checked as `check_manifest` does; raises `UserError` for what is none."""
+    """A manifest and the network it describes, checked as `check_manifest` does; raises `UserError` for anything else."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         check_version(manifest)

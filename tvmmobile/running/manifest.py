@@ -1,4 +1,4 @@
-"""What a library's manifest says of it, checked before anything rests on it, and how it differs from the device that is to run it."""
+"""Checks a library's manifest before it is used, and compares it with the device that will run the library."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tvmmobile.system.errors import UserError
 MANIFEST_VERSION = 1
 #: What a library is for: TVM's virtual machine, or programs in C and whatever calls C.
 VM, C = FORMS = ("vm", "c")
-#: The interface of C libraries whose manifests do not say it.
+#: The interface of C libraries whose manifests do not name it.
 _UNWRITTEN_INTERFACE = 1
 
 
 def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
-    """The identity of the network; raises what `check_manifest` does where there is none."""
+    """The identity of the network; raises like `check_manifest` if it is missing."""
     model = manifest["model"]
     if "contents" not in model:
         return ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
@@ -65,7 +65,7 @@ def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
 
 
 def _check_c(program: Mapping[str, Any]) -> None:
-    """How a C library is called."""
+    """Check how a C library is called."""
     prefix, size = program["prefix"], program["workspace_bytes"]
     if not isinstance(prefix, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,999}", prefix):
         raise ValueError(f"the prefix of its functions is {ascii(prefix)[:40]}")
@@ -122,12 +122,12 @@ def _check_kernel(kernel: Mapping[str, Any]) -> None:
 
 
 def records_compare(manifest: Mapping[str, Any], profile: DeviceProfile) -> bool:
-    """Whether the latencies of a manifest's records compare with those that the device gives."""
+    """Whether the latencies of a manifest's records are comparable with the device's."""
     return (manifest["device"], manifest.get("timing_model")) == (profile.name, profile.origin.written)
 
 
 def differences(name: str, manifest: Mapping[str, Any], profile: DeviceProfile) -> str:
-    """What sets a library apart from those compiled for the device, a sentence; "" for nothing.
+    """How a library differs from those compiled for the device, in a sentence; "" if it does not.
 
     A library runs on other cores than its own if they have its instructions; what it takes there says little of either.
     """

@@ -1,4 +1,4 @@
-"""Runs a library on a device once it is compiled: a kernel with given arrays, or a whole network; what came out, and how long it took.
+"""Runs a library on a device once it is compiled: a kernel with given arrays, or a whole network; returns outputs and time.
 
 On a virtual board a run's executed blocks and cache misses are counted, and the board's model says how long they take
 (virtual/modelled.py); on a real one the clock is read. Every failure is a `MeasureError` whose kind tells a bad library ("crashed",
@@ -34,14 +34,14 @@ from tvmmobile.virtual.profile import MissCounts, parse_profile, profile_of
 
 FailureKind = Literal["crashed", "timeout", "load", "link", "host"]
 Array = npt.NDArray[Any]
-#: Fields of `Timing` that the agent is not told.
+#: Fields of `Timing` that are not sent to the agent.
 _OURS = ("settle", "warm_s", "min_total_ms", "max_total_ms")
-#: How long a board warms up at least. `schedutil` asks for the highest clock once a task's use has grown to four fifths, after 2.3 of the
+#: Least duration of a board's warm-up. `schedutil` asks for the highest clock once a task's use has grown to four fifths, after 2.3 of the
 #: half-lives of 32 ms by which Linux weighs it.
 WARM_S = 0.1
 #: EM_AARCH64 (ELF for the Arm 64-bit Architecture, Arm IHI 0056).
 ELF_AARCH64 = 183
-#: What the agent answers when it ends a session itself (agent.cc, `SayWhy`).
+#: The agent's answer when it ends a session itself (agent.cc, `SayWhy`).
 _ENDED = re.compile(r"tvmmobile session (crashed|timeout): ([^\n]*)")
 _KILLED = "killed by SIGKILL"
 Given = ParamSpec("Given")
@@ -171,7 +171,7 @@ class NetworkRun:
 
 @dataclass(frozen=True)
 class Startup:
-    """The first moments of a library on a board. Only its clock can tell them; no model has them.
+    """The start-up of a library on a board, measured by its clock; it is not modelled.
 
     Attributes:
         init_seconds: from the library's file on the board to a virtual machine that is ready, as seen from here: a few of the link's round
@@ -184,7 +184,7 @@ class Startup:
 
 
 def _again_if_killed(verb: Callable[Given, Found]) -> Callable[Given, Found]:
-    """Once more where somebody killed the session, as the kernel does when memory runs out: no library's fault ends with that signal."""
+    """Run once more if the session was killed, as the kernel does when memory runs out: no fault of a library ends with that signal."""
 
     @functools.wraps(verb)
     def tried(*given: Given.args, **named: Given.kwargs) -> Found:
@@ -269,7 +269,7 @@ class Agents:
             return float(session.get_function("tvmmobile.copy_rate")())
 
     def network_timing(self, threads: int, repeat: int, warmup: int) -> Timing:
-        """How a whole network is timed; `repeat` and `warmup` are a clock's, a model needs one run after one."""
+        """The timing of a whole network; `repeat` and `warmup` apply to clocks, a model needs one warm-up and one run."""
         if self.profile.origin.modelled:
             return Timing(warmup=1, threads=threads)
         return Timing(warmup, repeat, threads=threads, settle=0.02, warm_s=WARM_S, min_total_ms=500, max_total_ms=20_000)
@@ -286,7 +286,7 @@ class Agents:
 
     @contextmanager
     def _session(self, timeout_s: float) -> Iterator[Any]:
-        """A session whose failures come out as `MeasureError`; raises `OSError` where this machine's disk is full under a virtual board."""
+        """A session whose failures become `MeasureError`s; raises `OSError` if this machine's disk is full under a virtual board."""
         try:
             with open_session(self.endpoint, timeout_s) as session:
                 yield session
@@ -295,7 +295,7 @@ class Agents:
                 check_space(Path(tempfile.gettempdir()), error.size if isinstance(error, NotStored) else 0)
             if isinstance(error, MeasureError):
                 raise
-            if not isinstance(error, LinkError | OSError):  # TVM raises whatever its C++ side threw, on either end of the connection
+            if not isinstance(error, LinkError | OSError):  # TVM raises errors of any kind from C++ on either end of the connection
                 raise _explained(error) from error
             raise MeasureError(str(error), "host" if isinstance(error, HostGone) else "link") from error
 
@@ -321,7 +321,7 @@ class Agents:
         return Latency(self.profile.origin.kind, seconds, samples_ns=sampled.samples_ns, steady=sampled.steady)
 
     def _timed_calls(self, session: Any, network: ReadyNetwork, timing: Timing) -> tuple[KernelCall, ...]:
-        """Run a network further times, and time each kernel by itself. What that costs between kernels is in no kernel's time."""
+        """Run a network further times, and time each kernel separately. The cost between kernels is in no kernel's time."""
         mode = "model" if self.profile.origin.modelled else "clock"
         run = _evaluator(session, network.module, network.function, replace(timing, threads=network.threads), mode, calls=True)
         answer = json.loads(bytes(run(*network.arguments)))
@@ -354,7 +354,7 @@ def _is_outage(text: str) -> bool:
 
 
 def _first_line(text: str) -> str:
-    """What went wrong, without the lines that only say where."""
+    """The first line of an error, without the traceback."""
     lines = [
         line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("RPCError: Error caught", "Traceback", "  "))
     ]
@@ -363,7 +363,7 @@ def _first_line(text: str) -> str:
 
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
-    """Makes whatever the agent objects to a failure of kind `load`; outages, crashes and deadlines stay what they are."""
+    """Turns the agent's errors into failures of kind `load`; outages, crashes and deadlines keep their kind."""
     try:
         yield
     except Exception as error:
@@ -382,7 +382,7 @@ def _load(session: Any, library: Path) -> Any:
 def _upload(session: Any, library: Path) -> None:
     with library.open("rb") as stream:
         header = stream.read(20)
-    # The device's loader says "no such file" of a library for another processor.
+    # The device's loader reports "no such file" for a library for another processor.
     if header[:4] != b"\x7fELF" or int.from_bytes(header[18:20], "little") != ELF_AARCH64:
         raise MeasureError(f"{library.name} is not an AArch64 library", "load")
     session.upload_file(library)
@@ -395,7 +395,7 @@ def _network(session: Any, library: Path, program: CProgram | None, threads: int
 
 
 def _upload_network(session: Any, library: Path, program: CProgram | None) -> None:
-    """Upload a network's library, and what calls it."""
+    """Upload a network's library and its caller."""
     _upload(session, library)
     if program is not None:
         session.upload_file(program.adapter)

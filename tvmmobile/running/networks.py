@@ -89,7 +89,7 @@ class VmNetwork:
 
 @dataclass(frozen=True)
 class CProgram:
-    """How a C library is called: what its manifest says, and `adapter.c`, compiled for devices."""
+    """How to call a C library: its manifest's data, and `adapter.c`, compiled for devices."""
 
     prefix: str
     workspace_bytes: int
@@ -98,7 +98,7 @@ class CProgram:
 
 
 def c_program(library: Path) -> CProgram | None:
-    """How a library is called if it is a C library; one without a manifest is not. Raises `UserError` for what is no manifest."""
+    """How a library is called if it is a C library; one without a manifest is not. Raises `UserError` for an invalid manifest."""
     path = library.with_suffix(".json")
     if not path.is_file():
         return None

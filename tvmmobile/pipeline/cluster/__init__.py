@@ -1,1 +1,1 @@
-"""Work on other machines, through Dask: what is sent (`parcel`), what runs there (`worker`), and who hands it out (`pool`)."""
+"""Work on other machines, through Dask: packed jobs (`parcel`), the code that runs there (`worker`), and its distribution (`pool`)."""

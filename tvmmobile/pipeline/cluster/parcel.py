@@ -52,14 +52,14 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of a job; `files` holds the compressed contents of what it wrote, by path."""
+    """The result of a job; `files` holds the compressed files that it wrote, by path."""
 
     result: Any
     files: Mapping[str, bytes] = field(repr=False)
 
 
 def pack(function: Callable[[Any], Any], job: Any, builds: bool = False) -> Parcel:
-    """A job as it can be sent; `builds`: it needs no board. Raises `OSError` where a file it needs cannot be read."""
+    """Pack a job for sending; `builds`: it needs no board. Raises `OSError` if a file it needs cannot be read."""
     paths = job.reads() if isinstance(job, UsesFiles) else {}
     files = {name: zlib.compress(path.read_bytes(), 1) for name, path in paths.items()}
     if not isinstance(job, UsesBoard):
@@ -96,5 +96,5 @@ def accept(job: Any, delivered: Delivery) -> Any:
 
 
 def elsewhere(profile: DeviceProfile) -> Agents:
-    """Stands for the agents of a board that is started where the job is done."""
+    """Placeholder for the agents of a board that is started where the job runs."""
     return Agents(profile, Endpoint("", 0, profile.name))

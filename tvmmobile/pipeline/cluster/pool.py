@@ -27,9 +27,9 @@ from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.system.workers import JOBS_EACH, Job, Result, WorkerError, WorkerPool
 from tvmmobile.tuning.search.trial import Built, Outcome, build_trial, measure_trial, run_trial
 
-#: How long the scheduler may take to answer, and to have a worker.
+#: Time limits for the scheduler to answer, and to have a worker.
 CONNECT_S = 30.0
-#: How often the cluster is looked at, and how long it may be without any worker while it has work of ours.
+#: Interval of checks of the cluster, and how long it may be without any worker while it has our work.
 LOOK_S, WITHOUT_WORKERS_S = 2.0, 60.0
 _CLOSE_S = 5.0
 _ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
@@ -74,12 +74,12 @@ class ClusterWorkers:
         return max(1, sum(self._threads.values()))
 
     def stop(self) -> None:
-        """Leave the cluster, and what it has not begun. Its workers, and the boards they started, stay."""
+        """Leave the cluster and cancel jobs that have not begun. Its workers, and the boards they started, stay."""
         with contextlib.suppress(Exception):  # it may be gone already
             self._client.close(_CLOSE_S)
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        """See `workers.Pool.run`; a dead worker's job is another's. Raises `DeviceUnavailable` when the scheduler or all workers end."""
+        """See `workers.Pool.run`; a dead worker's job goes to another. Raises `DeviceUnavailable` when the scheduler or all workers end."""
         if self._here is None:
             return self._run_there(function, jobs, timeout_s)
         chosen: Any = function
@@ -88,12 +88,12 @@ class ClusterWorkers:
         return self._here.run(function, jobs, timeout_s) if chosen is bench_library else self._run_there(function, jobs, timeout_s)
 
     def _run_in_halves(self, jobs: Iterable[Any], timeout_s: float) -> Iterator[tuple[Any, Any]]:
-        """Candidates built there, and measured from here."""
+        """Build candidates on the cluster, and measure them from here."""
         here = self._here
         assert here is not None
 
         def built() -> Iterator[Built]:
-            # No further ahead than the boards are served: what is proposed later rests on more measurements.
+            # No further ahead than the boards can measure: later proposals depend on more measurements.
             for job, result in self._run_there(build_trial, jobs, timeout_s, JOBS_EACH * here.count, builds=True):
                 yield Built(job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result)
 
@@ -133,10 +133,10 @@ class ClusterWorkers:
                 return ended.get(timeout=LOOK_S)
 
     def _look(self) -> None:
-        """See who is there; workers may join and leave at any time."""
+        """Look up the workers, which may join and leave at any time."""
         try:
             self._threads = self._client.sync(self._client.scheduler.ncores, callback_timeout=CONNECT_S)
-        except Exception as error:  # whatever a connection that is gone makes of it
+        except Exception as error:  # a lost connection raises errors of any kind
             raise self._gone() from error
         self._looked_at = time.monotonic()
         if self._threads:
@@ -186,17 +186,17 @@ class ClusterWorkers:
                 )
             time.sleep(0.1)
             self._look()
-        # Functions of the standard library, so that the answer does not depend on what is to be found out.
+        # Functions of the standard library, so that the answer does not depend on the versions in question.
         found = {name: self._client.run(importlib.metadata.version, name, on_error="return") for name in PACKAGES}
         for worker in self._threads:
             there = {name: versions.get(worker) for name, versions in found.items()}
-            if not any(version is None for version in there.values()):  # else it has just left
+            if not any(version is None for version in there.values()):  # otherwise it has just left
                 said = {name: version if isinstance(version, str) else "not installed" for name, version in there.items()}
                 check_versions(self._versions, said, worker)
 
 
 def _carrier() -> Callable[[bytes], Delivery]:
-    """What Dask is told to run: it travels as it is, being no module's, so that a scheduler needs nothing but Dask itself."""
+    """The function that Dask runs: it is pickled by value, because it belongs to no module, so that a scheduler needs only Dask."""
 
     def carried(order: bytes) -> Delivery:
         import pickle
@@ -228,7 +228,7 @@ def _check_encrypted(address: str, required: bool | None) -> None:
 
 
 async def _greet(address: str, connect_s: float) -> None:
-    """Exchange greetings with the scheduler. A `Client` waits for ever for one that takes connections and says nothing."""
+    """Exchange greetings with the scheduler. A `Client` waits for ever for one that accepts connections and does not answer."""
     from distributed.comm import connect
     from distributed.security import Security
 
@@ -237,7 +237,7 @@ async def _greet(address: str, connect_s: float) -> None:
 
 
 def _connected(address: str, connect_s: float) -> Any:
-    """A client of the scheduler; nothing of ours listens, least of all a dashboard."""
+    """A client of the scheduler; it opens no listening port and no dashboard."""
     check_address(address)
     try:
         import dask
@@ -245,7 +245,7 @@ def _connected(address: str, connect_s: float) -> Any:
     except ImportError as error:
         raise UserError(f"--dask needs Dask: {error}.", "Run: python -m pip install 'tvmmobile[cluster]'") from error
     _check_encrypted(address, dask.config.get("distributed.comm.require-encryption", None))
-    if not debug_level():  # what it logs of connections that end reaches the user as a sentence of ours
+    if not debug_level():  # our own message replaces its log of connections that end
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"})  # libraries travel with their jobs
     try:

@@ -1,4 +1,4 @@
-"""What runs in a Dask worker: every job in a process of its own, on a virtual board of the worker's own.
+"""The code in a Dask worker: every job runs in its own process, on the worker's own virtual board.
 
 The processes and the board start with the first job that needs them and stay until the worker ends, whichever way. A job that hangs or
 dies takes one of those processes with it, never the worker: so a worker that dies says nothing about its job.
@@ -26,7 +26,7 @@ from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.system.workers import Workers
 from tvmmobile.tuning.search.trial import Outcome
 
-#: What must be alike on all machines for their results to be.
+#: Packages whose versions must agree on all machines for equal results.
 PACKAGES = ("tvmmobile", "apache-tvm", "apache-tvm-ffi", "torch", "numpy")
 
 
@@ -62,7 +62,7 @@ def check_versions(here: Mapping[str, str], there: Mapping[str, str], where: str
 
 
 def serve(order: Order) -> Delivery:
-    """Do one job; returns what came of it, maybe a `WorkerError`. Raises `UserError` if this worker cannot, and what the job raises."""
+    """Do one job; returns its result, perhaps a `WorkerError`. Raises `UserError` if this worker cannot, and what the job raises."""
     where, site = _own_site()
     check_versions(order.versions, versions_here(), where)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-job-", dir=site.folder) as name:
@@ -89,7 +89,7 @@ def serve(order: Order) -> Delivery:
 
 @dataclass(frozen=True)
 class _Place:
-    """A board of this worker's: agents with the profile that this machine has for it, and what ends it."""
+    """A board of this worker: agents with the profile that this machine has for it, and the way to stop it."""
 
     agents: Agents
     held: contextlib.ExitStack = field(repr=False)
@@ -115,7 +115,7 @@ class _Site:
             return self._places[profile]
 
     def give_up(self, profile: DeviceProfile) -> None:
-        """End a board that does not work any more, if that has not been done."""
+        """Stop a board that no longer works, unless that has been done."""
         with self._lock:
             place = self._places.pop(profile, None)
         if place is not None:

@@ -1,4 +1,4 @@
-"""What is kept of a validation: begun, gone on with, added to, judged."""
+"""The record of a validation: started, resumed, extended, judged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tvmmobile.virtual.calibration.fit import Observation
 from tvmmobile.virtual.calibration.residuals import observed_ms, spearman, term_errors
 from tvmmobile.virtual.cores.mca import mca_version
 
-#: Characters of what a board says about itself.
+#: Most characters of a board's own descriptions.
 _MOST_TEXT = 100
 
 
@@ -82,11 +82,11 @@ def _measured_board(device: HardwareDevice, model: ComparedModel) -> ValidatedBo
 def point_of(
     name: str, kind: str, measured: Latency, invalid: str, modelled: Latency, library_sha256: str, model: ComparedModel
 ) -> ValidationPoint:
-    """What both sides say of a point."""
+    """A point with both sides' figures."""
     assert modelled.cycles is not None and modelled.misses is not None
     counted = Observation(model.clocked.name, name, measured.seconds * 1e3, modelled.cycles, modelled.misses, modelled.phases)
     terms = observed_ms(model.clocked, model.parameters, counted)
-    low, middle, high = statistics.quantiles(measured.samples_ns * 2, n=4)  # twice, for there may be only one
+    low, middle, high = statistics.quantiles(measured.samples_ns * 2, n=4)  # twice, because there may be only one
     return ValidationPoint(
         name=name,
         kind="kernel" if kind == "kernel" else "network",
@@ -105,7 +105,7 @@ def point_of(
 
 
 def with_point(validation: Validation, point: ValidationPoint, suite: Suite, model: ComparedModel) -> Validation:
-    """With one more point, in the suite's order, and judged anew."""
+    """The validation with one more point, in the suite's order, and judged again."""
     points = {known.name: known for known in (*validation.points, point)}
     found = tuple(points[name] for name in suite.names if name in points)
     whole = replace(validation, points=found, complete=len(found) == len(suite.names), date=datetime.now(UTC).isoformat(timespec="seconds"))

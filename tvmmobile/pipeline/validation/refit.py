@@ -1,4 +1,4 @@
-"""A model's parameters fitted to what was measured on one board, and the board's file that holds them."""
+"""Fits a model's parameters to measurements on one board, and writes them to a board's file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Refit:
 
 
 def check_refit(path: Path, profile: DeviceProfile) -> None:
-    """Raises `UserError` where a fit to this device would be worth nothing, or has no place."""
+    """Raises `UserError` if a fit to this device would be meaningless, or cannot be written."""
     if profile.origin.kind != "measured":
         raise UserError(
             f"{profile.name} runs programs in an emulator, whose times say nothing about the board.",
@@ -107,7 +107,7 @@ def _fitted(parameter: Parameter, before: float, others: Sequence[float]) -> Fit
 
 
 def _remarks(validation: Validation) -> list[str]:
-    """The file's comments: where its figures are from."""
+    """The file's comments: the sources of its figures."""
     measured, model = validation.measured, validation.model
     system = ", ".join(filter(None, (measured.system, f"Linux {measured.kernel}", validation.date)))
     return [

@@ -1,4 +1,4 @@
-"""What a board is validated with. The kernels span the model's terms: the core alone, each level of the caches, weights, stores.
+"""The suite that validates a board. The kernels span the model's terms: the core alone, each level of the caches, weights, stores.
 
 Each is run over and over, so that sizes decide what it waits for: what does not fit into a cache is read from beyond it each time.
 """

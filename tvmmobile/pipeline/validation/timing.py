@@ -20,17 +20,17 @@ from tvmmobile.running.measure import Agents, Latency
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import Disagreement
 
-#: For one kernel on the device: an emulator takes a second or two, a busy machine many more.
+#: Time limit of one kernel on the device: an emulator takes a second or two, on a busy machine much longer.
 _KERNEL_S = 120.0
 #: Samples of a network, and runs before them.
 _REPEAT, _WARMUP = 15, 3
-#: A sample of a kernel lasts at least this long: calling it and reading the clock take no part of that which matters.
+#: Least duration of a kernel's sample, so that the call and the clock do not matter.
 _SAMPLE_MS = 1
 
 
 @dataclass(frozen=True)
 class KernelSource:
-    """A kernel with its template's default schedule, and where its library goes."""
+    """A kernel with its template's default schedule, and the path of its library."""
 
     name: str
     task: Task
@@ -81,7 +81,7 @@ def time_point(job: TimingJob) -> Latency:
 
     Raises:
         MeasureError: it could not be run.
-        Disagreement: it computes something else than it should.
+        Disagreement: its output is wrong.
     """
     built = job.built
     latency, error, most = _time_kernel(job, built) if isinstance(built, KernelSource) else _time_network(job, built)

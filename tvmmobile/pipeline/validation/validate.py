@@ -35,7 +35,7 @@ _BUILD_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True)
 class Validated:
-    """What came of a validation.
+    """The result of a validation.
 
     Attributes:
         validation: as the file has it.
@@ -107,7 +107,7 @@ def _registered_device(name: str, pin: bool) -> HardwareDevice:
 
 @dataclass(frozen=True)
 class _Run:
-    """What measuring takes."""
+    """What a measurement needs."""
 
     device: HardwareDevice
     model: ComparedModel
