@@ -37,6 +37,7 @@ from tvmmobile.pipeline.build import VariantJob, variant_job
 from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
+from tvmmobile.running.formats import VM
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.schedules.emit import Expr
@@ -227,7 +228,7 @@ def main() -> int:
     profile = find_device(DEVICE).profile
     spec = ModelSpec("mobilenet_v1", options.alpha, options.resolution)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-ablation-") as folder:
-        found = rows(variant_job(Model(spec), profile, (options.logs,), Path(folder)), options.threads)
+        found = rows(variant_job(Model(spec), profile, (options.logs,), Path(folder), form=VM), options.threads)
     where = {"variant": f"{spec.alpha}-{spec.resolution}", "board": profile.board, "timing_model": profile.origin.model}
     content = where | {"date": datetime.now(UTC).date().isoformat(), "rows": found}
     if options.out is None:

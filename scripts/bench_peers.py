@@ -43,8 +43,8 @@ from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.networks.models.registry import grid
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.running.formats import VM, C
 from tvmmobile.running.library import Library
-from tvmmobile.running.manifest import VM, C
 from tvmmobile.system.doctor import diagnose, require
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError

@@ -27,6 +27,7 @@ from tvmmobile.pipeline.compile import compile_models
 from tvmmobile.results.file import Results, VariantResult, read_results, write_results
 from tvmmobile.results.report.beside import join
 from tvmmobile.results.report.wording import latency_ms, millions, scientific, signed
+from tvmmobile.running.formats import VM
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 
@@ -59,7 +60,7 @@ STATEMENTS = (
 
 def run(specs: Sequence[ModelSpec], logs: Path, threads: int) -> Results:
     """Compile, check and time the networks."""
-    libraries = compile_models([Model(spec) for spec in specs], DEVICE, threads=threads, logs=logs)
+    libraries = compile_models([Model(spec) for spec in specs], DEVICE, threads=threads, logs=logs, format=VM)
     return bench(libraries, DEVICE, repeat=1, warmup_runs=1)
 
 

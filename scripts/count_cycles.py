@@ -26,6 +26,7 @@ from tvmmobile.pipeline.build import build_variant, variant_job
 from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
+from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode
@@ -59,7 +60,7 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
     """Compile the variant into `folder`, check it against PyTorch on the virtual board, and time it."""
     device = find_device(DEVICE)
     profile = device.profile
-    library = build_variant(variant_job(Model(spec), profile, (logs,), folder))
+    library = build_variant(variant_job(Model(spec), profile, (logs,), folder, form=VM))
     with started_agents(device) as agents:
         return library, bench_library(BenchJob(library, agents, agents.network_timing(1, 1, 1))), profile
 

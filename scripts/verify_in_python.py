@@ -24,7 +24,7 @@ from tvmmobile.graph.precision import precision_named
 from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
-from tvmmobile.system.errors import ExitCode
+from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.sysroot import python_sysroot
 
@@ -71,6 +71,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("libraries", nargs="+", type=Path, metavar="LIBRARY", help="compiled libraries, or directories of them")
     libraries = find_libraries(parser.parse_args().libraries)
+    for library in libraries:
+        if library.is_c:
+            raise UserError(f"{library.path} is a C library.", "Compile one for TVM's virtual machine: tvmmobile compile --format vm")
     found = verify(libraries)
     wrong = 0
     for library, (path, result) in zip(libraries, found.items(), strict=True):

@@ -1,4 +1,4 @@
-// A program of your own around a compiled library: classify LIBRARY.so INPUT.f32 [OUTPUT.f32]
+// A program of your own around a library of `--format vm`: classify LIBRARY.so INPUT.f32 [OUTPUT.f32]
 //
 // INPUT is the network's input as raw float32, NCHW (tvmmobile run --save-input writes one). Prints the five most likely classes and the
 // latency; OUTPUT, if given, gets what the network returned. TVM's runtime does the rest: libtvm_runtime.so and libtvm_ffi.so.

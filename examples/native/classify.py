@@ -39,7 +39,7 @@ class Options(Structure):
 
 
 class Network:
-    """A library compiled with `--format c`, with its inputs and outputs as arrays.
+    """A C library, with its inputs and outputs as arrays.
 
     Raises:
         RuntimeError: the library refuses a call; the message says why.

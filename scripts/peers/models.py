@@ -19,8 +19,8 @@ from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build_variant, variant_job
+from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
-from tvmmobile.running.manifest import VM
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import made_once
 from tvmmobile.system.programs import run_tool

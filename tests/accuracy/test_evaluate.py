@@ -144,10 +144,10 @@ def test_counts_are_pytorchs_own(cli: CommandLine, compiled: Compiled, tmp_path:
 
 
 @pytest.mark.long
-def test_a_c_library_is_counted_alike(cli: CommandLine, compiled: Compiled, tmp_path: Path) -> None:
-    words = ("compile", "--alpha", "0.25", "--resolution", str(SIDE), "--classes", str(CLASSES), "--format", "c")
-    assert cli(*words, "--out", str(tmp_path / "c")).code == 0
-    done = cli("evaluate", str(tmp_path / "c" / f"{STEM}.so"), str(compiled.folder), "--limit", "10", "--out", str(tmp_path))
+def test_a_library_for_tvm_is_counted_alike(cli: CommandLine, compiled: Compiled, tmp_path: Path) -> None:
+    words = ("compile", "--alpha", "0.25", "--resolution", str(SIDE), "--classes", str(CLASSES), "--format", "vm")
+    assert cli(*words, "--out", str(tmp_path / "vm")).code == 0
+    done = cli("evaluate", str(tmp_path / "vm" / f"{STEM}.so"), str(compiled.folder), "--limit", "10", "--out", str(tmp_path))
     assert done.code == 0, done.err
     check_counts(evaluation_in(tmp_path), compiled, sorted(compiled.labels)[::4])
 

@@ -53,12 +53,12 @@ class Walk:
     @property
     def library(self) -> Path:
         """The compiled library of TVM's virtual machine."""
-        return self.folder / f"out/{STEM}.so"
+        return self.folder / f"out/vm/{STEM}.so"
 
     @property
     def c_library(self) -> Path:
         """The C library."""
-        return self.folder / f"out/c/{STEM}.so"
+        return self.folder / f"out/{STEM}.so"
 
     def reference(self) -> tuple[Path, np.ndarray]:
         """The reference input as a file of raw float32, and PyTorch's output for it."""
@@ -128,6 +128,8 @@ def test_the_guides_table_has_what_the_commands_made(walk: Walk) -> None:
     }
     for way, size in sizes.items():
         assert float(rows[way][2]) == pytest.approx(size / 1e6, rel=0.05), way
+    manifest = json.loads(walk.c_library.with_suffix(".json").read_text())
+    assert c_library - manifest["c"]["weight_bytes"] < 400 * 1024  # code, description and padding
     tvm = sum((bundle / name).stat().st_size for name in ("libtvm_runtime.so", "libtvm_ffi.so"))
     assert f"({tvm / 1e6:.2f} MB)" in rows["VM library, from C++"][3]
     modelled = [float(found) for found in re.findall(r"^latency (\S+) ms modelled", walk.said, re.MULTILINE)]
@@ -309,13 +311,13 @@ def test_a_c_library_that_is_wrong_there(cli: CommandLine, walk: Walk, registere
 @pytest.mark.virtual
 def test_deploy_and_what_it_says_to_run(cli: CommandLine, walk: Walk, registered: Registered) -> None:
     """A library of TVM's virtual machine."""
-    first = cli("deploy", str(walk.folder / "out"), "--device", "mypi", "--verify")
+    first = cli("deploy", str(walk.library.parent), "--device", "mypi", "--verify")
     assert first.code == 0, first.err
     folder = registered.directory / "models"
     assert (registered.directory / MARK).exists(), "removed with the device, and shared with the agent that verified"
     assert "13 files pushed" in first.out and f"  {folder / STEM}.so\n" in first.out and "every library agrees" in first.out
     for name in (f"{STEM}.so", f"{STEM}.json"):
-        assert (folder / name).read_bytes() == (walk.folder / "out" / name).read_bytes()
+        assert (folder / name).read_bytes() == (walk.library.parent / name).read_bytes()
     (line,) = [line for line in first.out.splitlines() if line.endswith("./classify " + shlex.quote(f"{folder / STEM}.so") + " INPUT.f32")]
     data, expected = walk.reference()
     there = line.replace("INPUT.f32", shlex.quote(str(data)))

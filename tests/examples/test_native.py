@@ -22,7 +22,7 @@ from support.small_networks import HOST
 from tvmmobile.virtual.sysroot import debian_folder
 
 GUIDE = (REPOSITORY / "docs/native-examples.md").read_text(encoding="utf-8")
-COMPILE = "compile --alpha 0.25 --resolution 128 --threads 4 --format c --archive --out out"
+COMPILE = "compile --alpha 0.25 --resolution 128 --threads 4 --archive --out out"
 BUILT = ("classify-c", "classify-cc", "classify-rs")
 ANSWER = re.compile(r"^class (\d+): (\S+)$", re.MULTILINE)
 

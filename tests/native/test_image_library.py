@@ -258,7 +258,7 @@ def test_compile_writes_one(cli: CommandLine, tmp_path: Path) -> None:
     stem, out, logs = "separable_1.0_32_float32_t1", tmp_path / "out", tmp_path / "logs"
     logs.mkdir()
     words = ("compile", "--model", f"{write_python(tmp_path)}:separable", "--resolution", "32", "--logs", str(logs), "--out", str(out))
-    compiled = cli(*words, "--format", "c", "--image", "--mean", "0.485,0.456,0.406", "--std", "0.25")
+    compiled = cli(*words, "--image", "--mean", "0.485,0.456,0.406", "--std", "0.25")
     assert compiled.code == 0, compiled.err
     told = json.loads((out / f"{stem}.json").read_text())["c"]["image"]
     assert told == {"resampling": "bicubic", "side": 32, "shorter_side": 36, "mean": [0.485, 0.456, 0.406], "std": [0.25] * 3}
@@ -267,8 +267,8 @@ def test_compile_writes_one(cli: CommandLine, tmp_path: Path) -> None:
 
 def test_options_that_do_not_fit(cli: CommandLine, tmp_path: Path) -> None:
     words = ("compile", "--alpha", "0.25", "--resolution", "32", "--out", str(tmp_path))
-    assert "Give --format c as well" in cli(*words, "--image").err
-    assert "Give --image as well" in cli(*words, "--format", "c", "--mean", "0.4").err
-    assert "no deviation is 0" in cli(*words, "--format", "c", "--image", "--std", "1,0,1").err
-    assert "not one number or three" in cli(*words, "--format", "c", "--image", "--mean", "1,2").err
+    assert "Leave out --format, or give --format c." in cli(*words, "--format", "vm", "--image").err
+    assert "Give --image as well" in cli(*words, "--mean", "0.4").err
+    assert "no deviation is 0" in cli(*words, "--image", "--std", "1,0,1").err
+    assert "not one number or three" in cli(*words, "--image", "--mean", "1,2").err
     assert not list(tmp_path.iterdir())

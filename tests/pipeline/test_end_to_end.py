@@ -30,8 +30,6 @@ from tvmmobile.results.file import read_results
 from tvmmobile.system.files import sha256_of
 
 pytestmark = pytest.mark.virtual
-#: Libraries a 64-bit Raspberry Pi OS and Android's agent bundle have.
-ALLOWED_NEEDED = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-aarch64.so.1"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Hero:
         shown: what tables call it.
         nodes: layers in its graph.
         kernels: how many it has in the library of another side, as a pattern.
-        between: share of its latency that may pass between its kernels, in the virtual machine.
+        between: share of its latency by which its kernels may add up to less, or to more: what passes between them, and what telling costs.
         classes: of its output.
     """
 
@@ -220,22 +218,21 @@ def test_every_latency_is_called_modelled(story: Story, finished: Run) -> None:
 def test_each_kernel_is_timed_within_the_network(story: Story, finished: Run) -> None:
     results = read_results(story.out / "report.json")
     (variant,) = results.variants
-    least = (1 - story.hero.between) * variant.latency_us
-    assert variant.kernels_us is not None and least < variant.kernels_us < variant.latency_us
+    assert variant.kernels_us is not None and abs(variant.kernels_us / variant.latency_us - 1) < story.hero.between
     for kernel in variant.kernels:
         assert kernel.dram_bytes is not None and kernel.l1d_misses is not None and kernel.least_bytes and kernel.course[0][0] == 1
         assert kernel.course[-1][1] == kernel.latency_us and list(kernel.course) == sorted(kernel.course)
     assert results.context.memory_bytes_per_s and "virtual" in results.context.memory_source
 
 
-def test_the_library_is_for_aarch64_and_needs_nothing_unusual(story: Story, finished: Run) -> None:
+def test_the_library_is_for_aarch64_and_needs_nothing(story: Story, finished: Run) -> None:
     library = story.library
     header = library.read_bytes()[:20]
     assert header[:6] == b"\x7fELF\x02\x01" and int.from_bytes(header[18:], "little") == 183
     readelf = shutil.which("aarch64-linux-gnu-readelf")
     assert readelf is not None
     dynamic = subprocess.run([readelf, "--dynamic", str(library)], capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic)) <= ALLOWED_NEEDED
+    assert "SONAME" in dynamic and "NEEDED" not in dynamic
     assert "RPATH" not in dynamic and "RUNPATH" not in dynamic
 
 

@@ -217,7 +217,7 @@ def test_the_committed_figures() -> None:
 @pytest.mark.virtual
 @pytest.mark.long
 def test_a_program_in_c_holds_little_besides_weights_and_workspace(cli: CommandLine, tmp_path: Path) -> None:
-    done = cli("compile", "--alpha", "0.25", "--resolution", "128", "--format", "c", "--out", str(tmp_path))
+    done = cli("compile", "--alpha", "0.25", "--resolution", "128", "--out", str(tmp_path))
     assert done.code == 0, done.err
     (library,) = tmp_path.glob("*.so")
     with np.load(library.with_suffix(".reference.npz")) as reference:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY, CommandLine
+from deployed import make_library
 
 STEM = "mobilenet_v1_0.25_32_float32_t1"
 SMALL = ("--alpha", "0.25", "--resolution", "32")
@@ -24,7 +25,7 @@ def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.long
 @pytest.mark.virtual
 def test_tvms_own_machine_in_an_aarch64_python_agrees(cli: CommandLine, tmp_path: Path) -> None:
-    assert cli("compile", *SMALL, "--out", str(tmp_path)).code == 0
+    assert cli("compile", *SMALL, "--format", "vm", "--out", str(tmp_path)).code == 0
     done = script("verify_in_python.py", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.fullmatch(rf"ok    {STEM}\.so: error (\S+) of the output's largest magnitude\n", done.stdout)
@@ -42,6 +43,12 @@ def test_there_must_be_something_to_verify(tmp_path: Path) -> None:
     done = script("verify_in_python.py", str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("verify_in_python: error: no library in ")
+
+
+def test_a_c_library_is_not_for_tvm(tmp_path: Path) -> None:
+    make_library(tmp_path, format="c", c={"prefix": "net", "workspace_bytes": 64})
+    done = script("verify_in_python.py", str(tmp_path))
+    assert done.returncode == 1 and "is a C library.\nCompile one for TVM's virtual machine: tvmmobile compile --format vm" in done.stderr
 
 
 @pytest.mark.long

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +83,10 @@ def result_table() -> str:
 
 
 def tune_output() -> str:
-    """What `tune` prints for two variants, from the networks' results."""
-    results = read_results(DOCS / "networks.json")
-    shown = tuple(one for one in results.variants if one.model == "mobilenet_v1" and one.resolution == 224)
+    """What `tune` prints for two variants; docs/tune.json is the report.json that it wrote."""
     said = io.StringIO()
     with redirect_stdout(said):
-        print_table(replace(results, variants=shown))
+        print_table(read_results(DOCS / "tune.json"))
     lines = [" ".join(re.split("\N{NO-BREAK SPACE}", line)).rstrip() for line in said.getvalue().splitlines()]
     command = "$ ./scripts/tvmmobile tune --target arm --device pi4 --alpha 1 --alpha 0.75 --resolution 224"
     return "\n".join(

@@ -25,7 +25,7 @@ def compile_libraries(
     logs: options.Logs = None,
     dask: options.Dask = None,
     dump_ir: options.DumpIr = None,
-    library_format: options.Format = "vm",
+    library_format: options.Format = "c",
     archive: options.Archive = False,
     image: options.Image = False,
     mean: options.ImageMean = None,

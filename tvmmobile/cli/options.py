@@ -68,11 +68,13 @@ DumpIr = Annotated[
 Format = Annotated[
     str,
     typer.Option(
-        "--format", metavar="NAME", help="vm: a library for TVM's virtual machine; c: a C library and header that need nothing else."
+        "--format",
+        metavar="NAME",
+        help="c (default): libraries with C headers that need nothing else; vm: libraries for TVM's virtual machine.",
     ),
 ]
-Archive = Annotated[bool, typer.Option("--archive", help="With --format c: write the static library (.a) too.")]
-Image = Annotated[bool, typer.Option("--image", help="With --format c: take RGB images and camera frames too, and rank classes.")]
+Archive = Annotated[bool, typer.Option("--archive", help="Write static libraries (.a) as well (C alone).")]
+Image = Annotated[bool, typer.Option("--image", help="Let libraries take RGB images and camera frames, and rank classes (C alone).")]
 ImageMean = Annotated[str | None, typer.Option("--mean", metavar="R,G,B", help="With --image: per-channel mean to subtract; default: 0.5.")]
 ImageStd = Annotated[
     str | None, typer.Option("--std", metavar="R,G,B", help="With --image: per-channel standard deviation to divide by; default: 0.5.")

@@ -46,7 +46,7 @@ def tune(
     pin: options.Pin = False,
     dask: options.Dask = None,
     dump_ir: options.DumpIr = None,
-    library_format: options.Format = "vm",
+    library_format: options.Format = "c",
     archive: options.Archive = False,
     image: options.Image = False,
     mean: options.ImageMean = None,
@@ -82,8 +82,6 @@ def tune(
     print_table(results)
     count = plural(len(results.variants), "library")
     output().print(f"Written to {out}: {count}, {', '.join(path.name for path in paths)}", soft_wrap=True)
-    if library_format != "vm":
-        output().print(f"Written to {out / library_format}: {plural(len(results.variants), 'C library')}", soft_wrap=True)
 
 
 def _print_plan(plan: TuningPlan) -> None:

@@ -33,8 +33,9 @@ from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.loading import files_of, load_again
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
+from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library, stem_of
-from tvmmobile.running.manifest import MANIFEST_VERSION, VM, C
+from tvmmobile.running.manifest import MANIFEST_VERSION
 from tvmmobile.schedules import template_for
 from tvmmobile.system.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
@@ -80,7 +81,7 @@ class VariantJob:
     dump_dir: Path | None = None
     twin: Identity | None = None
     machine: Machine = BASELINE
-    form: str = VM
+    form: str = C
     archive: bool = False
     image: Normalisation | None = None
     io_dtype: str = FLOAT32.name
@@ -147,7 +148,7 @@ def variant_job(
     threads: int = 1,
     dump_ir: Path | None = None,
     precision: Precision = FLOAT32,
-    form: str = VM,
+    form: str = C,
     archive: bool = False,
     image: Normalisation | None = None,
     io_dtype: str = FLOAT32.name,

@@ -15,7 +15,7 @@ from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import Models, Request, device_of
 from tvmmobile.pipeline.stages import build_libraries
-from tvmmobile.running.manifest import VM
+from tvmmobile.running.formats import C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import worker_count
@@ -70,7 +70,7 @@ def compile_models(
     out: str | Path | None = None,
     logs: str | Path | None = None,
     dump_ir: str | Path | None = None,
-    format: str = VM,  # noqa: A002
+    format: str = C,  # noqa: A002
     archive: bool = False,
     image: Normalisation | None = None,
     dask: str | None = None,
@@ -87,9 +87,9 @@ def compile_models(
         out: where they go, each with its manifest and reference; without it, a folder that lasts as long as this process.
         logs: read this directory alone; without it, the shipped logs and the user's own.
         dump_ir: where to write the module after each graph pass.
-        format: `vm` for TVM's virtual machine, `c` for a library and a C header that need nothing else.
-        archive: write C libraries as static ones too.
-        image: let C libraries take images too, with pixels normalised like this.
+        format: `c` for libraries and C headers that need nothing else, `vm` for TVM's virtual machine.
+        archive: write static libraries as well; `c` alone.
+        image: let libraries take images too; `c` alone, with pixels normalised like this.
         dask: address of a Dask scheduler whose workers compile.
 
     Returns:

@@ -155,7 +155,7 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
         if len(twins) > 1:
             raise UserError(f"{twins[0]} and {twins[1]} have the same name.", "Deploy them into different folders with --to.")
         if library.is_c and not library.header_path.is_file():
-            raise UserError(f"{library.header_path} does not exist.", "Compile the library again: tvmmobile compile --format c")
+            raise UserError(f"{library.header_path} does not exist.", "Compile the library again: tvmmobile compile")
         core = library.manifest()["target"]["mcpu"]
         if core != profile.mcpu:
             listener.said(f"note: {library.path.name} was compiled for {core}; {file.name} has {profile.mcpu}.")

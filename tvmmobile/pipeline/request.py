@@ -13,7 +13,7 @@ from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.build import VariantJob, variant_job
-from tvmmobile.running.manifest import FORMS, VM, C
+from tvmmobile.running.formats import FORMS, C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.toolchain import toolchain
@@ -55,7 +55,7 @@ class Request:
     out: Path
     logs: LogDirs
     dump_ir: Path | None = None
-    form: str = VM
+    form: str = C
     archive: bool = False
     image: Normalisation | None = None
     dtype: str = FLOAT32.name
@@ -74,7 +74,7 @@ class Request:
             raise UserError(f"format {self.form!r} is not known.", f"Give --format one of: {', '.join(FORMS)}.")
         for option, given in (("--archive", self.archive), ("--image", self.image)):
             if given and self.form != C:
-                raise UserError(f"{option} is for C libraries.", "Give --format c as well.")
+                raise UserError(f"{option} is for C libraries.", "Leave out --format, or give --format c.")
         check_writable(self.out, "--out")
         if self.dump_ir is not None:
             check_writable(self.dump_ir, "--dump-ir")

@@ -21,8 +21,8 @@ from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_
 from tvmmobile.results.file import Results
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.bench import Bench
+from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
-from tvmmobile.running.manifest import VM
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable, set_aside
@@ -140,7 +140,7 @@ def tune(
     strategy: str = "evolution",
     seed: int = 0,
     dump_ir: str | Path | None = None,
-    format: str = VM,  # noqa: A002
+    format: str = C,  # noqa: A002
     archive: bool = False,
     image: Normalisation | None = None,
     dask: str | None = None,
@@ -163,9 +163,9 @@ def tune(
         strategy: `evolution`, `climb` or `random`.
         seed: of the search.
         dump_ir: where to write the module after each graph pass.
-        format: `c` writes C libraries with the same kernels to `out/c`, see `compile_models`; what is timed are the others.
-        archive: write C libraries as static ones too.
-        image: let C libraries take images too, with pixels normalised like this.
+        format: of the libraries, see `compile_models`.
+        archive: write static libraries as well.
+        image: let libraries take images too, with pixels normalised like this.
         dask: address of a Dask scheduler whose workers do what no board of this machine does.
         listener: hears how it goes.
 
@@ -180,8 +180,7 @@ def tune(
     request = _request(threads, (dtype, io_dtype), folder, logs, fresh, dump_ir, format, archive, image)
     if most:
         check_writable(request.logs.target, "--logs")
-    asked = request.jobs(models, board.profile)
-    jobs = [replace(job, form=VM, archive=False, image=None) for job in asked]
+    jobs = request.jobs(models, board.profile)
     with ExitStack() as held:
         workers = held.enter_context(_workers(jobs, board, most, dask))
         variants = _imported(workers, jobs, listener)
@@ -199,8 +198,6 @@ def tune(
             while most and corrections < _MOST_CORRECTIONS and _corrected(needs, results, bench, listener):
                 corrections += 1
                 results = _timed(workers, jobs, bench, listener)
-        if format != VM:
-            _compile([replace(job, out=job.out / format) for job in asked], workers, listener)
         return results
 
 
@@ -236,7 +233,7 @@ def plan_tuning(
     logs: str | Path | None = None,
     fresh: bool = False,
     dump_ir: str | Path | None = None,
-    format: str = VM,  # noqa: A002
+    format: str = C,  # noqa: A002
     archive: bool = False,
     image: Normalisation | None = None,
     dask: str | None = None,

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.graph.precision import is_precision, precision_named
-from tvmmobile.running.manifest import VM
+from tvmmobile.running.formats import VM
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, read_json, validated

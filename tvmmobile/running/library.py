@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.running.manifest import VM, C, check_manifest, check_version, spec_of
+from tvmmobile.running.formats import VM, C
+from tvmmobile.running.manifest import check_manifest, check_version, spec_of
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.files import sha256_of
 

@@ -13,11 +13,10 @@ from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.native.source import interface_version
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.preprocessing import Normalisation
+from tvmmobile.running.formats import FORMS, VM, C
 from tvmmobile.system.errors import UserError
 
 MANIFEST_VERSION = 1
-#: What a library is for: TVM's virtual machine, or programs in C and whatever calls C.
-VM, C = FORMS = ("vm", "c")
 #: The interface of C libraries whose manifests do not name it.
 _UNWRITTEN_INTERFACE = 1
 

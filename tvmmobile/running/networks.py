@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.native.source import INTERFACE
+from tvmmobile.running.formats import VM, C
 from tvmmobile.running.library import read_manifest
-from tvmmobile.running.manifest import VM, C
 from tvmmobile.system.compiled import built_once
 from tvmmobile.system.doctor import CROSS_COMPILER, require
 from tvmmobile.system.programs import run_tool

@@ -21,6 +21,7 @@ from tvmmobile.pipeline.validation.timing import BuildJob, KernelSource, TimingJ
 from tvmmobile.results.report.wording import plural
 from tvmmobile.results.validation import Validation, write_validation
 from tvmmobile.running.bench import Bench, started_agents, started_bench
+from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Latency, MeasureError
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
@@ -125,7 +126,7 @@ class _Run:
             for job, built in workers.run(build_kernel, [BuildJob(source, profile.target) for source in sources], _BUILD_TIMEOUT_S):
                 succeeded(built, f"building {job.source.name}")
                 done(job.source.name)
-            jobs = [variant_job(model, profile, log_dirs(None).all, folder) for model in models]
+            jobs = [variant_job(model, profile, log_dirs(None).all, folder, form=VM) for model in models]
             libraries = build_libraries(workers, jobs, done, self.listener.said)
         return {source.name: source for source in sources} | {net.name: found for net, found in zip(networks, libraries, strict=True)}
 

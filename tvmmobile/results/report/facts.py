@@ -10,6 +10,7 @@ from tvmmobile.results.report.kernel_rows import KernelTable, kernel_table
 from tvmmobile.results.report.law import TOLERANCE, PowerLaw
 from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import label_of, latency_ms, percent, plural
+from tvmmobile.running.formats import VM
 
 #: An exponent nearer to 1 than this is called proportional.
 _PROPORTIONAL = 0.01
@@ -50,7 +51,7 @@ def sum_sentence(table: KernelTable, variant: VariantResult, context: Context) -
     """What the kernels add up to beside the whole; "" where no kernel was timed."""
     if table.sum_share is not None:
         if table.sum_share <= 1:
-            rest = "the rest is the virtual machine between them"
+            rest = f"the rest is {_between([variant])}"
         else:
             rest = "concurrent work counts twice" if variant.threads > 1 else "timing each one costs a little"
         return f"Within the network ({context.kind}) its kernels add up to {_part(table.sum_share)} % of its latency; {rest}."
@@ -71,8 +72,13 @@ def sums_sentence(view: View) -> str:
         return ""
     low, high = _part(min(shares)), _part(max(shares))
     whole = f"{low} %" if low == high else f"{low} to {high} %"
-    rest = "; the rest is the virtual machine between them" if max(shares) <= 1 else ""
+    rest = f"; the rest is {_between([row.variant for row in view.rows])}" if max(shares) <= 1 else ""
     return f"Within the network ({view.context.kind}) the kernels add up to {whole} of its latency{rest}."
+
+
+def _between(variants: Iterable[VariantResult]) -> str:
+    """What a run does besides its kernels."""
+    return "the virtual machine between them" if all(variant.format == VM for variant in variants) else "what lies between them"
 
 
 def _part(share: float) -> str:

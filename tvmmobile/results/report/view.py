@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from tvmmobile.results.file import Context, Results, VariantResult
 from tvmmobile.results.report.kernel_rows import far_off, kernel_table
 from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_power_law
-from tvmmobile.results.report.wording import FORMATS, fallback_sentence, plural
+from tvmmobile.results.report.wording import fallback_sentence, plural
+from tvmmobile.running.formats import WORDS
 from tvmmobile.system.errors import some_of
 
 
@@ -132,7 +133,7 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
     )
     grids = tuple(
         _grid(
-            f"{model}, {dtype}, {plural(threads, 'thread')}, {FORMATS.get(form, form)}",
+            f"{model}, {dtype}, {plural(threads, 'thread')}, {WORDS.get(form, form)}",
             [row for row in rows if _group(row.variant) == (model, dtype, threads, form)],
         )
         for model, dtype, threads, form in groups

@@ -8,10 +8,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from tvmmobile.results.file import Context, VariantResult
-from tvmmobile.running.manifest import VM, C
 
-#: What libraries of a format are called.
-FORMATS = {VM: "VM library", C: "C library"}
 #: Written where a value is not known.
 UNKNOWN = "–"
 #: Kernels that are listed by name; of more, the operators.

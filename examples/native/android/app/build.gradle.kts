@@ -16,7 +16,7 @@ android {
         ndk { abiFilters += "arm64-v8a" }
         externalNativeBuild {
             cmake {
-                // What `tvmmobile compile --format c --archive --out out` wrote.
+                // What `tvmmobile compile --archive --out out` wrote.
                 arguments += "-DNETWORK_DIR=${rootDir.resolve("../../../out").canonicalPath}"
             }
         }

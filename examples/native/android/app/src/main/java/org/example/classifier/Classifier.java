@@ -1,6 +1,6 @@
 package org.example.classifier;
 
-/** A network that {@code tvmmobile compile --format c} compiled, with threads of its own until it is closed. */
+/** A network that {@code tvmmobile compile} compiled, with threads of its own until it is closed. */
 public final class Classifier implements AutoCloseable {
     static {
         System.loadLibrary("classifier");

@@ -1,0 +1,6 @@
+"""What a library is for. This module imports nothing: result files and reports use it, too."""
+
+#: `c`, the default: programs in C and whatever calls C; `vm`: TVM's virtual machine.
+C, VM = FORMS = ("c", "vm")
+#: What users call them.
+WORDS = {C: "C library", VM: "VM library"}
