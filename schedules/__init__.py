@@ -1,4 +1,4 @@
-"""Hand-written schedule templates. To add one, write a `Template` in a file of its own and list it in `TEMPLATES`.
+"""Hand-written schedule templates. To add one, write a `Template` in its own file and list it in `TEMPLATES`.
 
 One that lives outside this package is announced with `register`, in every process that uses it (see `workers.Workers`).
 """
@@ -47,20 +47,20 @@ __all__ = [
 
 
 def register(template: Template) -> None:
-    """Add a template of one's own to this process; it is asked before those that were there which tasks it takes."""
+    """Add your own template to this process; it takes precedence over the existing ones."""
     _registered.insert(0, template)
 
 
 def templates_for(task: Task) -> list[Template]:
-    """The templates that take `task`, in the order in which they are tried; none where the fallback has to."""
+    """The templates that take `task`, in the order in which they are tried; none if only the fallback does."""
     return [template for template in (*_registered, *TEMPLATES) if template.space(task) is not None]
 
 
 def template_for(task: Task) -> Template | None:
-    """The first template that takes `task`, or `None` where the fallback has to."""
+    """The first template that takes `task`, or `None` if only the fallback does."""
     return next((template for template in (*_registered, *TEMPLATES) if template.space(task) is not None), None)
 
 
 def template_named(name: str, version: int) -> Template | None:
-    """The template a record was made with, or `None` if this version of tvmmobile has it no longer."""
+    """The template a record was made with, or `None` if this version of tvmmobile lacks it."""
     return next((found for found in (*_registered, *TEMPLATES) if (found.name, found.version) == (name, version)), None)

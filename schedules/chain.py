@@ -1,4 +1,4 @@
-"""Consecutive layers in one kernel: what lies between them stays in the first-level cache, in rings of rows."""
+"""Consecutive layers in one kernel: intermediate results stay in the first-level cache, in rings of rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THR
 MOST_LAYERS = 4
 #: Of all weights of a chain of three layers or more, which every step reads: beyond, its rings have no room beside them.
 MOST_CHAIN_BYTES = 13312
-#: Of a product's weights for 16 channels, before a depthwise convolution.
+#: Most bytes of a product's weights for 16 channels, before a depthwise convolution.
 MOST_BEFORE_BYTES = 16384
 #: The share of the first-level cache for rings: of its two ways, one; with the weights of a block of channels they may take all of it.
 RING_SHARE = 0.5
@@ -34,9 +34,9 @@ LEAST_RING_BYTES = 1024
 WEIGHT_SHARE, LEAST_BLOCK_BYTES = 0.5, 4096
 #: Sizes of first-level caches between which those of all cores lie.
 FIRST_LEVELS = (32768, 65536)
-#: Outputs computed over outputs needed, along a row: what tiles may waste.
+#: Most outputs computed per output needed, along a row: the waste of tiles.
 MOST_WASTE = 1.1
-#: Columns of the dearest layer in a part, to begin with.
+#: Default columns per part of the most expensive layer.
 USUAL_WIDTH = 14
 
 
@@ -162,7 +162,7 @@ def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
 
 
 def _kind(layer: Conv2d, lanes: int) -> str:
-    """What emits the layer."""
+    """The function that emits the layer."""
     if layer.out_channels % lanes:
         return "none"
     if layer.is_pointwise:
@@ -191,7 +191,7 @@ def _blocks(layers: Sequence[Conv2d], task: Task) -> tuple[int, ...]:
 
 
 def _blocks_within(layers: Sequence[Conv2d], task: Task, most: int) -> tuple[int, ...]:
-    """Numbers of blocks, of channels by pairs of vectors, whose weights fill the first-level cache well; 1 where none do."""
+    """Numbers of channel blocks, in pairs of vectors, whose weights fill the first-level cache well; 1 if none do."""
     product = layers[0]
     depth, channels = product.in_channels, product.out_channels
     found = []
@@ -246,7 +246,7 @@ class _Fits:
         return knobs["dw_columns"] in ((5, 7, 8) if knobs["dw_rows"] == 1 else (4, 5))
 
     def _memory(self, knobs: Knobs) -> bool:
-        """What the steps come back to stays in the cache."""
+        """The data that steps reuse stays in the cache."""
         memory = self.arranged(knobs["strip"], knobs["parts"], knobs["blocks"])
         rings = _ring_bytes(memory, self.task)
         weights = self.task.precision.bytes * sum(stage.weight_elements for stage in memory.stages)
@@ -267,7 +267,7 @@ class _Fits:
         return all(wastes[knobs[name]] <= max(MOST_WASTE, min(wastes.values())) for name, wastes in found.items())
 
     def _wastes(self, strip: int, parts: int, blocks: int) -> dict[str, dict[int, float]]:
-        """Of every knob that is a tile along a row, what each value computes beyond what is needed."""
+        """For every knob that is a tile along a row, the excess outputs of each value."""
         found = {}
         for kind, name in (("pointwise", "rows"), ("depthwise", "dw_columns"), ("image", "image_pixels")):
             stages = [stage for stage in self.arranged(strip, parts, blocks).stages if _kind(stage.layer, self.task.lanes) == kind]

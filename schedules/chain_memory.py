@@ -1,4 +1,4 @@
-"""Which outputs every layer of a chain computes in a piece of an axis, and which of them the next layer's buffer holds.
+"""The outputs that each layer of a chain computes in a piece of an axis, and those that the next layer's buffer holds.
 
 Rows come in steps, columns in parts; both are cut alike. A layer has after piece n computed all that the next one reads up to its own
 piece n, and nothing twice: what two pieces of the next layer share is kept, along rows in a ring of rows, along columns in a copy of the
@@ -20,7 +20,7 @@ from tvmmobile.schedules.space import Knobs, round_up
 
 @dataclass(frozen=True)
 class Reader:
-    """How a layer reads along one axis, and how many outputs it has; `padding` is what lies before the first input."""
+    """How a layer reads along one axis, and its number of outputs; `padding` precedes the first input."""
 
     size: int
     kernel: int
@@ -57,7 +57,7 @@ class ChainAxis:
 
     @property
     def lead(self) -> int:
-        """Pieces before the first one in which this layer has to work already, so that all halos behind it are there."""
+        """Pieces before the first one in which this layer must already compute, so that all later halos exist."""
         return (self.next.lead if self.next else 0) + -(-self.halo // self.step)
 
     @property
@@ -67,7 +67,7 @@ class ChainAxis:
 
     @property
     def pitch(self) -> int:
-        """Outputs, with padding, that the next layer's buffer has to hold in a piece."""
+        """Outputs, with padding, that the next layer's buffer must hold in a piece."""
         longest = 0
         for piece in range(self.pieces):
             kept = (piece + 1) * self.step + self.offset if piece + 1 < self.pieces else 0
@@ -87,7 +87,7 @@ class ChainAxis:
         return piece * self.step + self.offset - self.halo if piece > 0 else -self.padding
 
     def needed(self, piece: int) -> int:
-        """End of what the next layer reads in a piece, with padding; 0 where it reads nothing."""
+        """End of the next layer's reads in a piece, with padding; 0 if it reads nothing."""
         if self.next is None or self.next.begin(piece) >= self.next.end(piece):
             return 0
         return (self.next.end(piece) - 1) * self.stride - self.padding + self.kernel
@@ -101,7 +101,7 @@ def axes(readers: Sequence[Reader], step: int, aligned: int | None = None) -> li
         return found
     scale = math.prod(reader.stride for reader in readers[aligned + 1 :])
     shifted = _axes(readers, step, -(found[aligned].offset // scale))
-    # The first piece has to have what the second one reads of it.
+    # The first piece must contain everything that the second one reads of it.
     return shifted if all(axis.step + axis.offset - axis.halo >= -axis.padding for axis in shifted) else found
 
 
@@ -192,12 +192,12 @@ class ChainMemory:
 
     @property
     def resident(self) -> int:
-        """Elements that every step comes back to, and that should therefore stay in the first-level cache."""
+        """Elements that every step reuses, and that should therefore stay in the first-level cache."""
         return sum(stage.ring * stage.row for stage in self.stages[:-1]) + sum(stage.weight_elements for stage in self.stages)
 
 
 def arrange(layers: Sequence[Conv2d], knobs: Knobs, task: Task) -> ChainMemory:
-    """Cut the layers' outputs as the knobs say and place what lies between them, one after another so that it cannot displace itself."""
+    """Cut the layers' outputs by the knobs and place the buffers between them in sequence, so that they do not displace each other."""
     blocks, line = knobs["blocks"], LINE_BYTES // task.precision.bytes
     width = -(-layers[-1].out_width // knobs["parts"])
     dearest = max(range(len(layers)), key=lambda index: layers[index].macs)

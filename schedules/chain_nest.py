@@ -1,4 +1,4 @@
-"""The loops of a chain: parts of columns, blocks of channels, steps of rows, and in each step what every layer does in turn."""
+"""The loops of a chain: parts of columns, blocks of channels, steps of rows, and in each step every layer in turn."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _row_kinds(place: Place) -> list[tuple[tuple[int, int] | None, ...]]:
     rows, layer = place.stage.rows, place.layer
     whole = (0, layer.kernel[0])
     if place.source is not None and not place.last:
-        # Rows outside are computed from whatever the buffer holds: nobody reads them.
+        # Rows outside are computed from arbitrary data, but never read.
         return [(whole,) * rows.step] * (rows.lead + rows.pieces)
     taps = [whole] * rows.size if place.source is not None else taps_along(layer, 0)
     firsts = [step * rows.step + rows.offset for step in range(-rows.lead, rows.pieces)]
@@ -155,7 +155,7 @@ def _depthwise_rows(place: Place, row: Expr, taps_y: Taps) -> None:
     for taps_x, loop in kinds:
         with loop() as column, T.serial(0, place.stage.channels // lanes) as vector:
             channel = place.first_channel + vector * lanes
-            # The buffer before a layer has the channels of one block.
+            # The buffer before a layer holds the channels of one block.
             source = vector * lanes
             left = column * layer.stride[1] - layer.padding[1]
             windows = [(line.buffer, line.at(first + left, source), line.block) for line, first in lines]
@@ -300,7 +300,7 @@ class ChainNest:
                 emit_borders(place)
 
     def _gather(self, scratch: Buffer, block: Expr) -> None:
-        """Copy the weights of a block of channels next to what they are used with, where neither displaces the other."""
+        """Copy the weights of a block of channels next to the data they are used with, so that neither displaces the other."""
         for stage, weight in zip(self.stages, self.weights, strict=True):
             assert stage.weights is not None
             with self.T.serial(0, stage.weight_elements // self.kernel.lanes) as index:

@@ -94,7 +94,7 @@ class Place:
         return self.moment.step * stage.rows.step + stage.rows.offset
 
     def input(self, row: Expr) -> tuple[Activation, Expr]:
-        """What has an input row, and the pixel there of column 0."""
+        """The buffer with an input row, and the pixel of column 0 in it."""
         layer = self.layer
         if self.source is None:
             channels = layer.in_channels
@@ -103,7 +103,7 @@ class Place:
         return self._buffered(self.source, row, 0), 0
 
     def target(self, row: Expr) -> tuple[Activation, Expr]:
-        """What has an output row, its channels counted over all blocks, and the pixel there of column 0."""
+        """The buffer for an output row, its channels counted over all blocks, and the pixel of column 0 in it."""
         layer = self.layer
         if self.last:
             channels = layer.out_channels
@@ -114,7 +114,7 @@ class Place:
     def spot(self, target: Expr, row: Expr, column: Expr, channel: Expr) -> Spot:
         """A vector of the output, which is stored at `target`."""
         T = self.kernel.T  # noqa: N806
-        # Rows of a step may lie outside the image, where nobody reads what they become.
+        # Rows of a step may lie outside the image, where they are never read.
         place = lambda tensor: tensor.at(T.max(T.min(row, self.layer.out_height - 1), 0) * self.layer.out_width + column, channel)  # noqa: E731
         return Spot(channel, target, place, self.kernel.lanes, self.kernel.lanes)
 
@@ -183,7 +183,7 @@ class Place:
         tile = tile_for(axis, wanted, borders=True)
         full = (0, self.layer.kernel[1])
         left, right = (any(tap != full for tap in side) for side in (taps[:tile], taps[-tile:]))
-        # One at the end may have no columns left.
+        # The last one may have no columns left.
         final = sum(length > 0 for length in axis.lengths) - 1
         is_first, is_final = self.moment.part == 0, self.moment.part == final
         begin, end, lengths = self.begin(axis), self.end(axis), axis.lengths

@@ -135,7 +135,7 @@ class _Nest:
             self._share(thread, threads)
 
     def _share(self, thread: Expr, threads: int) -> None:
-        """A thread's rows, or its panels; a panel that stands alone falls to the last one."""
+        """A thread's rows, or its panels; a single panel goes to the last thread."""
         by_rows = self.knobs["axis"] == 0
         rows = share(thread if by_rows else None, threads, self.layer.out_height)
         for panel in panels(self.channels, self.knobs["columns"], self.kernel.lanes):

@@ -43,7 +43,7 @@ class DenseVector(Template):
         return Space(self.name, self.version, options, fits, {"columns": 10 * lanes, "unroll": lanes})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size and what the last panel wastes."""
+        """Size and the waste of the last panel."""
         layer = layer_of(task, Dense)
         return [math.log2(layer.in_features), math.log2(layer.out_features), waste(layer.out_features, knobs["columns"])]
 

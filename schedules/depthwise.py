@@ -42,7 +42,7 @@ class Depthwise(Template):
         return window_space(self.name, self.version, layer, task, constants=layer.kernel[1])
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, stride, tile, registers used, loads per output, and what the tile wastes at the edges."""
+        """Size, stride, tile, registers used, loads per output, and the tile's waste at the edges."""
         layer = layer_of(task, Conv2d)
         kernel, stride = layer.kernel[1], layer.stride[1]
         outputs, window = knobs["rows"] * knobs["columns"], window_width(layer, knobs)

@@ -1,7 +1,7 @@
 """Small steps from which templates build TIR: buffers, vectors, and the partition of an axis into tiles.
 
 Kernels are built with TVM's IR builder rather than by transforming naive loops: a Python loop unrolls, a `T.serial` loop stays
-a loop, and what is emitted is what LLVM sees.
+a loop, and LLVM sees exactly what is emitted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tvmmobile.schedules.vectors import Vectors
 
 Expr = Any
 Buffer = Any
-#: Attribute of what templates emit: flat buffers, 32-bit indices, vectors written out, no blocks. `kernels.lowering` says what that saves.
+#: Marks functions that templates emit: flat buffers, 32-bit indices, explicit vectors, no blocks. `kernels.lowering` uses it.
 PLAIN = "tvmmobile.plain"
 #: A range of equal pieces: first and one after the last.
 Span = tuple[Expr, Expr]
@@ -118,7 +118,7 @@ class Piece:
 
 
 def share(thread: Expr, threads: int, count: int) -> Span:
-    """A thread's share of `count` equal pieces; all of them where the thread is `None`, the only one."""
+    """A thread's share of `count` equal pieces; all of them if the thread is `None`, the only one."""
     return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
 
 
@@ -128,7 +128,7 @@ class Kernel:
     Attributes:
         lanes, bytes: elements of a vector, and the size of one.
         chain: see `Precision`.
-        inner: who orders the loop of a register tile, see `template.with_inner`.
+        inner: the order of a register tile's loop, see `template.with_inner`.
     """
 
     def __init__(self, task: Task, knobs: Knobs = MappingProxyType({})) -> None:
@@ -139,7 +139,7 @@ class Kernel:
         self.lanes, self.bytes, self._symbol, self._precision = task.lanes, task.precision.bytes, task.symbol, task.precision
         self.chain = task.precision.chain
         data, output = task.storage
-        #: What arguments are stored in, where that is not the kernel's precision; and their buffers.
+        #: Precisions of arguments that differ from the kernel's, by argument; and their buffers.
         self._storage = {name: kind for name, kind in (("data", data), ("output", output)) if kind is not task.precision}
         self._converted: list[Buffer] = []
         self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) and data is task.precision else 0
@@ -202,7 +202,7 @@ class Kernel:
 
     @contextmanager
     def team(self, threads: int) -> Iterator[Expr]:
-        """A loop whose iterations are threads; yields the thread's number, `None` where there is only one.
+        """A loop whose iterations are threads; yields the thread's number, `None` if there is only one.
 
         Loops of one kernel write different outputs, and none reads what another writes: in a C library they do not wait for each other.
         """
@@ -214,7 +214,7 @@ class Kernel:
 
     @contextmanager
     def where(self, *conditions: Expr) -> Iterator[None]:
-        """What is emitted inside happens only if all conditions hold."""
+        """Code emitted inside runs only if all conditions hold."""
         if not conditions:
             yield
             return
@@ -236,7 +236,7 @@ class Kernel:
         return self.T.alloc_buffer((elements,), dtype, scope="local", annotations={"disable_lower_builtin": True})
 
     def widened(self, value: Expr, lanes: int) -> Expr:
-        """Numbers as `totals` has them; themselves where these are no wider."""
+        """Numbers in the type of `totals`; unchanged if that is not wider."""
         return self._cast(value, lanes, self._precision.total)
 
     def narrowed(self, value: Expr, lanes: int) -> Expr:
@@ -253,7 +253,7 @@ class Kernel:
         return any(buffer.same_as(other) for other in self._converted)
 
     def scratch(self, elements: int) -> Buffer:
-        """A buffer in memory: one allocation where this is called, from the workspace of the thread that gets there."""
+        """A buffer in memory: one allocation at this point, in the workspace of the executing thread."""
         return self.T.alloc_buffer((elements,), self._precision.name)
 
     def number(self, value: float) -> Expr:
@@ -261,7 +261,7 @@ class Kernel:
         return getattr(self.T, self._precision.accumulator)(value)
 
     def at(self, index: Expr, lanes: int = 0) -> Expr:
-        """Index of `lanes` consecutive elements, 0 for a whole vector; so in what follows."""
+        """Index of `lanes` consecutive elements; 0 means a whole vector, here and below."""
         lanes = lanes or self.lanes
         return self.T.Ramp(index, 1, lanes) if lanes > 1 else index
 
@@ -308,7 +308,7 @@ class Kernel:
         return self.T.Broadcast(scalar, lanes) if lanes > 1 else scalar
 
     def vectors(self, lanes: int = 0) -> Vectors:
-        """Arithmetic on vectors of so many lanes."""
+        """Arithmetic on vectors with that many lanes."""
         own = self._precision
         return Vectors(own.accumulator, lanes or self.lanes, self.T.bind, bool(own.bits), own.total)
 

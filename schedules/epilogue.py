@@ -1,4 +1,4 @@
-"""What a layer does with its sums in registers: what accumulators begin with, and what happens to them before they are stored."""
+"""A layer's work on its sums in registers: the start of accumulators, and the steps before they are stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tvmmobile.schedules.vectors import Vectors
 
 @dataclass(frozen=True)
 class Spot:
-    """A vector of a layer's output, or a single element of it, that an accumulator is for.
+    """A vector of a layer's output, or a single element, that an accumulator computes.
 
     Attributes:
         channel: its first one.
@@ -58,7 +58,7 @@ def constant_shapes(layer: SumLayer, lanes: int = 1) -> dict[str, tuple[int, ...
 
 
 def pack_constants(parameters: LayerParameters, lanes: int = 1) -> list[Array]:
-    """What there is for each channel, padded with zeros to whole vectors of so many lanes."""
+    """Per-channel constants, padded with zeros to whole vectors."""
     arrays = (parameters.bias, *parameters.operands)
     return [np.pad(array, (0, round_up(len(array), lanes) - len(array))) for array in arrays]
 
@@ -71,11 +71,11 @@ class Ends(ABC):
 
     @abstractmethod
     def begin(self, spot: Spot) -> Expr:
-        """What an accumulator begins with."""
+        """The start value of an accumulator."""
 
     @abstractmethod
     def finish(self, value: Expr, spot: Spot) -> Expr:
-        """What is stored of a complete result."""
+        """The value to store for a complete result."""
 
     def fill(self, accumulators: Buffer, spots: Sequence[Spot], partial: Buffer | None = None) -> None:
         """Begin the accumulators, one after another, or with partial sums that the output holds."""
@@ -84,7 +84,7 @@ class Ends(ABC):
             self.kernel.store(accumulators, value, number * spot.lanes, spot.lanes)
 
     def drain(self, accumulators: Buffer, spots: Sequence[Spot], output: Buffer, last: bool = True) -> None:
-        """Store the accumulators: results where these are the last sums, else partial sums."""
+        """Store the accumulators: results if these are the last sums, else partial sums."""
         for number, spot in enumerate(spots):
             value = self.kernel.load(accumulators, number * spot.lanes, spot.lanes)
             value = self.finish(value, spot) if last else value
@@ -107,11 +107,11 @@ class Epilogue(Ends):
 
     @property
     def begins_alike(self) -> bool:
-        """Whether the accumulators of a channel begin alike, whatever the pixel."""
+        """Whether the accumulators of a channel begin with the same value for all pixels."""
         return "residual" not in self.buffers
 
     def begin(self, spot: Spot) -> Expr:
-        """The bias, and the residual where there is one."""
+        """The bias, plus the residual if there is one."""
         bias = self._constant("bias", spot)
         return bias + self._tensor("residual", spot) if "residual" in self.buffers else bias
 

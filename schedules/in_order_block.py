@@ -17,15 +17,15 @@ from tvmmobile.schedules.in_order_order import REGISTERS, TEMPORARIES, HalfNeed,
 _REACH, _NEAR = 32760, 255
 #: FMLAs from one use of an accumulator to the next (the latency of both cores is less), and how far ahead others are looked for.
 _APART, _AHEAD = 8, 16
-#: Fewer multiplications than this are left to LLVM.
+#: Blocks with fewer multiplications are left to LLVM.
 LEAST = 16
-#: Of the policies for insertions, so many are tried: blocks are many, and the first few are good for most.
+#: Number of insertion policies to try: blocks are many, and the first few policies suit most.
 _POLICIES = 3
 
 
 @dataclass(frozen=True)
 class VectorPlace:
-    """A vector in memory: so many bytes after one of several pointers."""
+    """A vector in memory: an offset in bytes from one of several pointers."""
 
     base: int
     offset: int
@@ -79,7 +79,7 @@ class InOrderBlock:
 
     @property
     def symbol(self) -> str:
-        """A name of its own."""
+        """The name of the block's function."""
         return f"tvmmobile_in_order_{hashlib.sha256(repr(self).encode()).hexdigest()[:16]}"
 
     @cached_property

@@ -65,9 +65,9 @@ _LATER = tuple(Policy(14, single, False, start) for single in (99, 6) for start 
 
 
 def inner_order(machine: Machine, lanes: int) -> int:
-    """Who orders the loop of a register tile on a core, for vectors of so many lanes.
+    """The order of a register tile's loop on a core, for vectors with that many lanes.
 
-    0 stands for LLVM, 1 and 2 for this module; 2 where an insertion starts beside an FMLA.
+    0 means LLVM's, 1 and 2 this module's; 2 if an insertion starts beside an FMLA.
     """
     return (2 if machine.inserts_beside else 1) if machine.in_order and lanes == STEPS else 0
 
@@ -82,7 +82,7 @@ class TileShape:
 
     @property
     def cycles(self) -> float:
-        """About how many a pass takes."""
+        """Approximate cycles of a pass."""
         multiplies, halves = STEPS * self.rows * self.vectors, 2 * (STEPS * self.vectors + self.rows)
         if self.beside:
             return multiplies + STEPS * self.vectors / 2 + 1
@@ -150,7 +150,7 @@ class HalfNeed:
 
     @property
     def register(self) -> tuple[str, int]:
-        """What insertions that share a cycle must not share."""
+        """The register, which insertions in the same cycle must not share."""
         return self.half.of, self.half.index
 
 
@@ -159,7 +159,7 @@ Multiplies = Sequence[tuple[LoopAction, tuple[VectorHalf, ...]]]
 
 
 def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
-    """What a pass reads, most urgent first; the `last` one nothing for a next one."""
+    """The halves that a pass reads, most urgent first; the `last` pass reads none for a next one."""
     rows, vectors = shape.rows, STEPS * shape.vectors
     total, found = rows * vectors, []
     for n, high in itertools.product(range(vectors + shape.ahead), (False, True)):
@@ -225,7 +225,7 @@ class _Pass:
         self.advanced = 0
         self.advanced_at = 0
         self.finished = 0
-        self.quiet: set[int] = set()  # cycles in which no FMLA starts
+        self.quiet: set[int] = set()  # cycles without an FMLA
         while self.done < len(self.multiplies) or self.to_insert:
             self._cycle()
         self.actions += [LoopAction(f"finish{number}") for number in range(self.finished, self.finish)]

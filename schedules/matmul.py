@@ -84,13 +84,13 @@ def good_tile(machine: Machine, lanes: int, rows: int, columns: int, pixels: int
     return min(machine.accumulators, most // 2) <= rows * vectors <= machine.registers - rows - min(vectors, 2)
 
 
-#: Pixels of register tiles that cores in order have besides those that all have: their loops' cycles are 79 % multiplications on a
+#: Pixels of register tiles that only in-order cores try: their loops' cycles are 79 % multiplications on a
 #: Cortex-A53 and 95 % on a Cortex-A55, with 7 pixels 78 and 93 %.
 TALL = (8, 9)
 
 
 def tile_rows(machine: Machine, rows: tuple[int, ...]) -> tuple[int, ...]:
-    """Pixels that register tiles of two vectors may have on a core, of which all cores have `rows`."""
+    """Pixels of register tiles of two vectors on a core; all cores have `rows`."""
     return tuple(sorted({*rows, *TALL})) if machine.in_order else rows
 
 

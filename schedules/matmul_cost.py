@@ -1,6 +1,6 @@
-"""What a blocked matrix product costs by counting: multiplications, and the lines that its cache blocks move. For ranking, not for reports.
+"""Estimates the cost of a blocked matrix product: multiplications, and the lines that its cache blocks move. For ranking, not for reports.
 
-The first-level cache is thought of as holding whatever a loop comes back to, if all of that together is small enough.
+The first-level cache is assumed to hold everything that a loop reuses, if all of it together is small enough.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tvmmobile.schedules.space import Knobs, round_up
 LINE_BYTES = 64
 #: Multiply-adds' time of a tile beyond its multiplications: for each K block, and for bias and clamp.
 PER_K_BLOCK, PER_TILE = 3.5, 20.0
-#: Independent accumulators below which a step of K waits for the one before.
+#: With fewer independent accumulators, a step of K waits for the one before.
 LATENCY_BOUND = 8
 
 
@@ -77,7 +77,7 @@ class Product:
     def moving(self, knobs: Knobs) -> float:
         """Time for the lines of A, W and C that come and go.
 
-        Something that is come back to is still in the first-level cache if what was touched in between fits with it.
+        Reused data is still in the first-level cache if it fits together with the data touched in between.
         """
         rows, columns = knobs["rows"], knobs["columns"]
         m = min((knobs["m_block"] * rows) or self.pixels, self.pixels)
@@ -104,16 +104,16 @@ class Product:
         )
 
     def _scaling(self, block: float, times: float) -> float:
-        """Time to multiply all weights by their gate so many times, block by block into a buffer."""
+        """Time to multiply all weights by their gate that many times, block by block into a buffer."""
         weights = self.depth * self.channels
         missed = 0.0 if self._stay(block, block) else weights / self.line * self.machine.line_written
         return times * (weights / self.lanes * PER_SCALED_VECTOR + missed)
 
     def _line(self, extent: int, passes: bool, times: float) -> float:
-        """Time to read a line of A or W: from memory again where all of it passes several times and is too much for the caches."""
+        """Time to read a line of A or W: from memory again if all of it passes several times and exceeds the caches."""
         again = passes and times > 1 and extent * self.depth * self.bytes > self.machine.cached_bytes
         return self.machine.line_from_memory if again else self.machine.line_read
 
     def _stay(self, *elements: float) -> bool:
-        """Whether so many elements stay in the first-level cache together."""
+        """Whether that many elements stay in the first-level cache together."""
         return sum(elements) * self.bytes <= self.machine.resident_bytes

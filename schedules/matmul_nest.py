@@ -49,7 +49,7 @@ class MatmulNest:
             self._panels(thread)
 
     def _panels(self, thread: Expr) -> None:
-        """A thread's share: some of the tiles, or some of the panels; what cannot be shared falls to the last one."""
+        """A thread's share: some of the tiles, or some of the panels; the remainder goes to the last one."""
         by_pixels = self.knobs["axis"] == 0
         tiles = share(thread if by_pixels else None, self.threads, self.tiles)
         for panel in self.widths:
@@ -60,7 +60,7 @@ class MatmulNest:
                 columns = first * size, panel.count if isinstance(last, int) else self.T.min(last * size, panel.count)
                 self._outer(panel, columns, tiles, thread if by_pixels else None)
             else:
-                # What cannot be shared falls to the last thread.
+                # The remainder goes to the last thread.
                 with self.kernel.where(*([] if thread is None else [thread == self.threads - 1])):
                     self._outer(panel, (0, 1), tiles, None)
 

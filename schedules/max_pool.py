@@ -58,13 +58,13 @@ class WindowMax(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """What is less than every value. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
+        """The smallest value. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
         return [np.array([-np.inf], task.precision.numpy)]
 
 
 @dataclass(frozen=True)
 class _Ends(Ends):
-    """Begins with what is less than every value."""
+    """Begins with the smallest value."""
 
     least: Buffer
 
@@ -73,5 +73,5 @@ class _Ends(Ends):
         return self.kernel.splat(self.least[0], spot.lanes)
 
     def finish(self, value: Expr, spot: Spot) -> Expr:
-        """As it is."""
+        """The value itself."""
         return value

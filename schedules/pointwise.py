@@ -18,7 +18,7 @@ from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
 
-#: Of all combinations, those that are searched.
+#: Number of combinations that are searched.
 MEMBERS = 160
 
 
@@ -75,7 +75,7 @@ class Pointwise(Template):
         return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, tile, registers used, and what the tile wastes at the edges."""
+        """Size, tile, registers used, and the tile's waste at the edges."""
         layer = layer_of(task, Conv2d)
         pixels, product = layer.out_height * layer.out_width, Product.of(layer, task)
         vectors = knobs["columns"] // task.lanes
@@ -106,7 +106,7 @@ class Pointwise(Template):
             (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()
         return kernel.finish()
 
-    #: What emits the register tiles, and expects the weights as `pack` lays them out.
+    #: Emits the register tiles, and reads the weights in the order of `pack`.
     tile: type[MatmulTile] = MatmulTile
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -127,7 +127,7 @@ def _pixels(layer: Conv2d) -> Pixels:
 
 @functools.lru_cache(maxsize=256)
 def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> frozenset[tuple[int, ...]]:
-    """The combinations that cost least by counting."""
+    """The combinations with the lowest estimated cost."""
     choices = dict(options)
     tiles = [
         (rows, columns)
@@ -141,7 +141,7 @@ def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[in
     found = []
     for (rows, columns), values in itertools.product(tiles or [(1, product.lanes)], itertools.product(*(choices[name] for name in others))):
         knobs = {"rows": rows, "columns": columns, **dict(zip(others, values, strict=True))}
-        # Without blocks of both kinds, there is nothing to put outermost.
+        # Without blocks of both kinds, the order of loops does not matter.
         if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
             found.append((multiplying(rows, columns, knobs["k_block"]) + product.moving(knobs), tuple(knobs.values())))
     return frozenset((*values, axis) for _, values in sorted(found)[:MEMBERS] for axis in choices["axis"])

@@ -19,7 +19,7 @@ from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 #: Vectors of a cache line. Fewer at a time would read every line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 with one);
 #: as many sums also hide the latency of an addition (Cortex-A72: 4 cycles, one load a cycle).
 LINE_VECTORS = 4
-#: Registers for what is read and multiplied by.
+#: Registers for the values read and the factor.
 OTHERS = 4
 
 
@@ -75,7 +75,7 @@ class PoolMean(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """A pixel's share in the mean. (Relax looks whether a kernel of one argument is a reshape, and fails where it has no blocks.)"""
+        """A pixel's share of the mean. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
         layer = layer_of(task, Pool)
         return [np.array([1 / (layer.height * layer.width)], task.precision.numpy)]
 
@@ -159,7 +159,7 @@ class _Means:
 
 
 def _sum(terms: list[Expr]) -> Expr:
-    """Their sum, added in pairs."""
+    """The sum of the accumulators, added in pairs."""
     if len(terms) == 1:
         return terms[0]
     return _sum(terms[: len(terms) // 2]) + _sum(terms[len(terms) // 2 :])

@@ -1,4 +1,4 @@
-"""Depthwise and pointwise convolution in one kernel, NHWC: strip by strip, what lies between them stays in the first-level cache."""
+"""Depthwise and pointwise convolution in one kernel, NHWC: strip by strip, with the intermediate result in the first-level cache."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest
 
-#: The share of the first-level cache for what lies between the layers, per strip, and the bytes that still amortise a strip's start.
+#: The share of the first-level cache for a strip's intermediate result, and the bytes that still amortise a strip's start.
 STRIP_SHARE, LEAST_BYTES = 0.5, 2048
 #: Weights of the 1×1 convolution, which every strip reads again: beyond, that costs more than what lies between the layers (128 × 256 at
 #: 28 × 28 pixels: 4.71 ms either way; 256 × 256: 8.99 ms, alone 9.00 ms; 512 × 512 at 14 × 14: 10.1 and 9.0 ms; modelled, Pi 4).
 MOST_WEIGHT_BYTES = 65536
-#: Pixels of a strip to begin with: fewer read the weights too often, more do not stay in the cache while weights and output pass.
+#: Default pixels of a strip: fewer read the weights too often, more do not stay in the cache while weights and output pass.
 USUAL_PIXELS = 28
 #: Narrowest part of a row: a pixel tile or two.
 LEAST_WIDTH = 7
@@ -156,7 +156,7 @@ def _layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
 
 
 def _alone(task: Task) -> tuple[Task, Task]:
-    """Each layer as a task of its own, on the one thread that a strip has."""
+    """Each layer as a separate task, on a strip's single thread."""
     return replace(task, region=task.region[:1], threads=1), replace(task, region=task.region[1:], threads=1)
 
 
@@ -257,7 +257,7 @@ class _Nest:
 
     @contextmanager
     def _where(self, strips: _Strips, index: Expr, run: Run) -> Iterator[None]:
-        """Only strips of this run, where there are others."""
+        """Restrict to strips of this run, if there are others."""
         T = self.kernel.T  # noqa: N806
         before = (run.start - strips.start) // strips.size
         with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Knobs, the frozen value that a schedule is, and the finite space it is chosen from."""
+"""Knobs, schedules as frozen values, and the finite spaces they are chosen from."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ class Space:
     elsewhere: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[KnobSchedule]:
-        """Every combination that fits; every combination at all where none does."""
+        """Every combination that fits; all combinations if none does."""
         return iter(self._pruned or list(self.unpruned()))
 
     def __len__(self) -> int:
         return len(self._pruned) or sum(1 for _ in self.unpruned())
 
     def size(self, most: int) -> int:
-        """How many members there are, counted up to `most`: far sooner done than all of them where there are thousands."""
+        """The number of members, counted up to `most`: much faster than all if there are thousands."""
         fitting = (knobs for knobs in self._combinations() if self.fits(knobs))
         return sum(1 for _ in itertools.islice(fitting, most)) or min(len(self), most)
 
@@ -125,7 +125,7 @@ class Space:
         return min(self, key=lambda member: sum(steps[name][value] for name, value in member.knobs), default=None)
 
     def mutate(self, schedule: KnobSchedule, rng: random.Random) -> KnobSchedule:
-        """One knob moved to another value such that the result still fits; the schedule itself if no move does."""
+        """One knob moved to another value so that the result still fits; the schedule itself if no move does."""
         names = [name for name, choices in self.options.items() if len(choices) > 1]
         rng.shuffle(names)
         for name in names:

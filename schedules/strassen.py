@@ -38,7 +38,7 @@ WEIGHT_SHARE = 2 / 3
 #: Blocks of output channels of which a line is no longer in the cache when the next panel comes to it: 512 channels together take 7.48 ms
 #: panel by panel and 7.27 ms with two in turns; blocks of 16 7.20 and 7.21 ms.
 SHARED_BLOCK = 16
-#: Of the time; the pixels after the last whole tile.
+#: Largest share of the time for the pixels after the last whole tile.
 MOST_TAIL = 0.08
 #: With more of a cache for each pixel than this the input and the output stay there for all seven products (256 channels; 28 × 28 in two
 #: parts and in one: 7.47 and 7.57 ms modelled on a Pi 4 with 0.75 MB for them, 2.66 and 2.57 ms on a Pi 5 with 1.5 MB).
@@ -106,7 +106,7 @@ class Strassen(Template):
                 return False
             half = _half(pixels, knobs)
             block = knobs["m_block"] * knobs["rows"]
-            # Blocks that are nearly alike, none of them the whole half by another name.
+            # Blocks of nearly equal size, none equal to the whole half.
             if block and (block >= half or waste(half, block) > 0.25):
                 return False
             size = _sum_bytes(task, half, depth, knobs)
@@ -178,7 +178,7 @@ def _usual_rows(task: Task, half: int) -> int:
         return min((7, 8, 6), key=lambda height: waste(half, height))
 
     def cycles(height: int) -> float:
-        """Of a step of K for all tiles of two vectors."""
+        """Cycles of a step of K for all tiles of two vectors."""
         whole, rest = divmod(half, height)
         return sum(count * TileShape(rows, 2, order == 2).cycles for count, rows in ((whole, height), (1, rest)) if rows)
 
@@ -192,13 +192,13 @@ def _half(pixels: int, knobs: Knobs) -> int:
 
 
 def _sum_bytes(task: Task, half: int, depth: int, knobs: Knobs) -> int:
-    """Of a sum of blocks of A, for one block of pixels and K."""
+    """Bytes of a sum of blocks of A, for one block of pixels and K."""
     rows = min(knobs["m_block"] * knobs["rows"] or half, half)
     return rows * min(knobs["k_block"] or depth, depth) * task.precision.bytes
 
 
 def _tail(task: Task, half: int, knobs: Knobs) -> float:
-    """Share of the time that the tile after the whole ones wastes for want of accumulators."""
+    """Share of the time wasted by the last, incomplete tile, which has too few accumulators."""
     rest = half % knobs["rows"]
     idle = task.machine.accumulators - rest * knobs["columns"] // task.lanes
     return max(idle, 0) * task.lanes / (half * knobs["columns"]) if rest else 0.0

@@ -1,4 +1,4 @@
-"""What a schedule template is: a space of knobs for the tasks it takes, the kernel for given knobs, and the weights packed for it."""
+"""The base class of schedule templates: a space of knobs for the tasks it takes, the kernel for given knobs, and the packed weights."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 #: Every step that `CURVES` has, see `epilogue.Epilogue`: in `handles` it stands for the needs of all of them.
 EPILOGUE = frozenset({"epilogue"})
-#: Channels in blocks, in what is read and in what is written.
+#: Channels in blocks, in input and output.
 BLOCKED = frozenset({"in_layout=blocked", "out_layout=blocked"})
-#: An input that is put together from slices of other tensors.
+#: An input composed of slices of other tensors.
 PIECES = frozenset({"sources", "pieces"})
 THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
 #: An input or output in another precision than the kernel's: `Kernel.load` and `Kernel.store` convert.
 STORAGE = needs.STORAGE
 _Kind = TypeVar("_Kind")
-#: Spaces that are kept: a search comes back to those of a kernel and of its neighbours, and their members are counted only once.
+#: Number of cached spaces: a search reuses those of a kernel and its neighbours, and their members are counted only once.
 SPACES_KEPT = 128
 
 
@@ -74,17 +74,17 @@ class Template(ABC):
     """
 
     name: str
-    #: Trials that are enough, whatever more is asked for: where they come within a percent of the best of the whole space.
+    #: Trials that suffice, even if more are requested: they come within a percent of the best of the whole space.
     enough_trials: int | None = None
     #: Raised whenever `_emit` or `_pack` changes what old knobs mean, so that no record is read with a new meaning.
     version: int
-    #: The needs that the kernels meet; a plain NHWC layer in floating point on one thread has none.
+    #: The needs that the kernels meet; a plain floating-point NHWC layer on one thread has none.
     handles: frozenset[str] = frozenset()
     #: Whether the kernels are made of `MatmulTile`s, of which `inner` of `with_inner` says more.
     multiplies: bool = False
 
     def space(self, task: Task) -> Space | None:
-        """The schedules for `task`, or `None`: not mine."""
+        """The schedules for `task`, or `None` if the template does not take it."""
         steps = _steps() if self.handles >= EPILOGUE else frozenset()
         return _space_of(self, task, task.machine) if task.needs <= self.handles | steps else None
 
@@ -99,7 +99,7 @@ class Template(ABC):
         return self._pack(task, knobs, parameters)
 
     def executed_macs(self, task: Task) -> float:
-        """The fewest multiply-adds that a kernel of any knobs executes; a template whose algorithm needs fewer says so."""
+        """The fewest multiply-adds that a kernel of any knobs executes; a template whose algorithm needs fewer overrides it."""
         return task.least_macs
 
     def _check(self, task: Task, knobs: Knobs) -> None:
@@ -116,7 +116,7 @@ class Template(ABC):
 
     @abstractmethod
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """What a cost model should know beyond the knobs themselves, for tasks of every size; always the same number of values."""
+        """Inputs of the cost model besides the knobs, for tasks of any size; always the same number of values."""
 
     @abstractmethod
     def _emit(self, task: Task, knobs: Knobs) -> PrimFunc:

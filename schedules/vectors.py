@@ -1,4 +1,4 @@
-"""Arithmetic on whole vectors or single floats, out of operations that every target has: no call of a mathematical library.
+"""Arithmetic on whole vectors or single floats, from operations that every target has, without calls to a maths library.
 
 Where a comparison of floats takes a cycle on the Cortex-A72, one of their bits as integers takes half of one; a division of four takes 34.
 """
@@ -45,11 +45,11 @@ class Vectors:
         return self._splat(value, self.dtype)
 
     def cast(self, x: Expr) -> Expr:
-        """Numbers of another type as some of this one."""
+        """Convert numbers of another type to this one."""
         return self.T.Cast(self.dtype if self.lanes == 1 else f"{self.dtype}x{self.lanes}", x)
 
     def limited(self, x: Expr, low: float | None, high: float | None) -> Expr:
-        """x limited to the bounds there are."""
+        """x limited to the given bounds."""
         x = x if low is None else self.T.max(x, self.number(low))
         return x if high is None else self.T.min(x, self.number(high))
 
@@ -75,7 +75,7 @@ class Vectors:
 
     def sigmoid(self, x: Expr) -> Expr:
         """1 / (1 + exp(-x)), absolute error at most 4e-7; 0 and 1 beyond ±85 within that, and between 0 and 1 for a NaN."""
-        if self.wide != self.dtype:  # too few digits for what follows, and exp(85) is infinite
+        if self.wide != self.dtype:  # too few digits for the steps below, and exp(85) is infinite
             wide = Vectors(self.wide, self.lanes, self.bind, self.ordered)
             return self.cast(wide.sigmoid(wide.cast(x)))
         x = self.bind(self.at_most(self.at_least(x, -_MOST), _MOST))
@@ -114,7 +114,7 @@ class Vectors:
         return self._bits(bits, self.dtype)
 
     def _kept(self, x: Expr) -> Expr:
-        """The same, as something that TVM does not look into: it takes the sum of floats x + y - y for x."""
+        """The same value, opaque to TVM, which would simplify the floats x + y - y to x."""
         return self._from(self._bits(x, self._integer))
 
     def _pattern(self, value: float) -> int:

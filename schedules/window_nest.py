@@ -1,4 +1,4 @@
-"""What slides a window over an image, channel by channel: a tile of output pixels for a few channels, the window read once per tile."""
+"""Slides a window over an image, channel by channel: a tile of output pixels for a few channels, the window read once per tile."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a task and a schedule to a kernel: TIR, code generation, reference values."""
+"""Makes kernels from tasks and schedules: TIR, code generation, reference values."""

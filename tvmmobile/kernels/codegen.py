@@ -53,7 +53,7 @@ def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None
 
 @functools.cache
 def instead_of_libc(tools: Toolchain) -> tuple[Path, ...]:
-    """Objects by which a library for a device needs no C library, so that Android can load it too; none for this machine's own."""
+    """Objects that free a device's library from needing a C library, so that Android can load it too; none for this machine."""
     if not tools.device:
         return ()
 
@@ -75,9 +75,9 @@ def export(library: Any, path: Path, tools: Toolchain) -> None:
         try:
             library.export_library(str(linked), fcompile=link)
         except UserError as error:
-            if os.strerror(errno.ENOSPC) in error.message:  # the linker's words
+            if os.strerror(errno.ENOSPC) in error.message:  # the linker's options
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
-            raise RuntimeError(str(error)) from error  # what was compiled is at fault
+            raise RuntimeError(str(error)) from error  # the compiled code is at fault
         try:
             write_bytes(path, linked.read_bytes())
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Elementary functions out of vector arithmetic, where TVM would call a mathematical library: so no library of ours needs one.
+"""Elementary functions in vector arithmetic, where TVM would call a maths library, so that our libraries need none.
 
 Ranges are reduced, and most polynomials come, as in S. Moshier's Cephes library (single precision); erf's from N. Juffa, "A more accurate
 and faster implementation of erff()", 2016. Errors are in `ERRORS`, infinities and NaNs are treated as in C.
@@ -68,7 +68,7 @@ class Elementary(Vectors):
         return int(self._integer.removeprefix("int")) - 1
 
     def exp(self, x: Expr, base: str = "exp") -> Expr:
-        """The base to the power of x; what is too small for a number is 0, what is too large is infinite."""
+        """The base to the power of x; 0 on underflow, infinite on overflow."""
         log2, first, second, log = _BASES[base]
         x = self.bind(x)
         bounded = self.bind(self.limited(x, -152 / log2, 130 / log2))
@@ -90,7 +90,7 @@ class Elementary(Vectors):
         return self.exp(x, "exp10")
 
     def log(self, x: Expr) -> Expr:
-        """The natural logarithm: -∞ of 0, no number of a negative one."""
+        """The natural logarithm: -∞ for 0, NaN for negative numbers."""
         x = self.bind(x)
         small = x < self.number(2.0**-126)
         scaled = self.bind(self._bits(self.T.Select(small, x * self.number(2.0**25), x), self._integer))
@@ -113,7 +113,7 @@ class Elementary(Vectors):
         return self.log(x) * self.number(1 / math.log(10))
 
     def log1p(self, x: Expr) -> Expr:
-        """log(1 + x), where x is lost in that sum as well."""
+        """log(1 + x), accurate even if x vanishes in that sum."""
         x = self.bind(x)
         more = self.bind(x + self.number(1.0))
         rest = self.bind(self._kept(more) - self.number(1.0))
@@ -178,7 +178,7 @@ class Elementary(Vectors):
         return self.signed(start + self._odd(_ATAN, rest), x)
 
     def _half_exp(self, x: Expr) -> Expr:
-        """Half of exp(|x|), of which no step overflows before it does."""
+        """Half of exp(|x|), without an intermediate overflow."""
         root = self.bind(self.exp(self.size(x) * self.number(0.5)))
         return self.bind(root * self.number(0.5) * root)
 
@@ -218,7 +218,7 @@ class Elementary(Vectors):
         return tirx.EQ(x, self.number(value) if isinstance(value, float) else value)
 
     def _turned(self, x: Expr) -> tuple[Expr, Expr, Expr]:
-        """Sine and cosine of x less so many quarter turns."""
+        """Sine and cosine of x minus a number of quarter turns."""
         x = self.bind(x)
         rounder = 1.5 * 2.0**self._mantissa
         shifted = self.bind(x * self.number(2 / math.pi) + self.number(rounder))
@@ -230,7 +230,7 @@ class Elementary(Vectors):
         return self.bind(self._odd(_SIN, x)), self.bind(cosine), self.bind(self._bits(shifted, self._integer))
 
     def _quadrant(self, number: Expr, sine: Expr, cosine: Expr) -> Expr:
-        """The sine of so many quarter turns more."""
+        """The sine after adding that many quarter turns."""
         one, two, zero = (self._splat(value, self._integer) for value in (1, 2, 0))
         number = self.bind(number)
         value = self.bind(self.T.Select(self.T.bitwise_and(number, one) > zero, cosine, sine))
@@ -267,7 +267,7 @@ def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
 
 
 def _lowered(name: str, call: Any) -> Any:
-    """The call in arithmetic, in float32; itself where its precision asks for another type."""
+    """The call as arithmetic in float32; unchanged if its precision needs another type."""
     from tvm import tirx
 
     kind, _, lanes = str(call.ty.dtype).partition("x")

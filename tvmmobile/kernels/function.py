@@ -1,4 +1,4 @@
-"""From a task and a schedule to the TIR function of its kernel. Alone in a trial or inside a network, it is the same function."""
+"""Makes the TIR function of a kernel from its task and schedule; the same function in a trial and inside a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
 
 
 def packed_constants(task: Task, schedule: Schedule, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-    """What the kernel reads besides activations, as it reads it; nothing for a trace, whose function has its constants inside."""
+    """The constants that the kernel reads, in its layout; none for a trace, whose function contains them."""
     if isinstance(schedule, TraceSchedule):
         return []
     template = template_named(schedule.template, schedule.version)

@@ -1,4 +1,4 @@
-"""How TIR becomes what LLVM is given: TVM's passes, of which kernels of templates need few.
+"""Lowers TIR for LLVM with TVM's passes, of which templates' kernels need few.
 
 What templates emit has flat buffers, 32-bit indices, vectors written out and no blocks. Most of TVM's passes find nothing to do there and
 took more than half of the time to build a kernel: `FlattenBuffer`, which simplifies every index, and `CommonSubexprElim`, which LLVM does
@@ -12,7 +12,7 @@ from typing import Any
 
 from tvmmobile.schedules.emit import PLAIN
 
-#: What TVM calls our passes.
+#: Name of our pipeline in TVM.
 PIPELINE = "tvmmobile"
 
 
@@ -25,7 +25,7 @@ def register() -> None:
 
 
 def _pipeline() -> tuple[Any, Any, Any]:
-    """Ours for functions marked `PLAIN`, TVM's for all others; and how TVM finishes both."""
+    """Our passes for functions marked `PLAIN`, TVM's for all others, then TVM's final passes for both."""
     import tvm
 
     theirs, finish_host, finish_device = tvm.tirx.get_tir_pipeline("s_tir")

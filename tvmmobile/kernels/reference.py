@@ -1,4 +1,4 @@
-"""What a kernel should compute, by PyTorch on the host, with inputs and parameters that exercise every bound."""
+"""Reference outputs of kernels, by PyTorch on the host, with inputs and parameters that exercise every bound."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[Layer
 
 
 def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.floating]) -> float:
-    """Largest absolute difference over the largest magnitude expected; infinite where anything is not finite."""
+    """Largest absolute difference over the largest magnitude expected; infinite if anything is not finite."""
     if actual.shape != expected.shape or not np.isfinite(actual).all():
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
@@ -121,7 +121,7 @@ def _from_nhwc(data: Array, layer: Conv2d) -> Array:
 
 
 def _finish(layer: SumLayer, sums: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
-    """What a layer's epilogue makes of its sums, which already have the bias; channels are last."""
+    """Apply a layer's epilogue to its sums, which already include the bias; channels are last."""
     values = sums + side["residual"] if "residual" in side else sums
     operands = {CHANNEL: list(constants.operands), TENSOR: [array for name, array in side.items() if name.startswith("operand")]}
     for step in layer.steps:

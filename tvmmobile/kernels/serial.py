@@ -22,7 +22,7 @@ class TraceSchedule:
     def __str__(self) -> str:
         import hashlib
 
-        digest = hashlib.sha256(self.trace.encode(errors="surrogatepass")).hexdigest()  # a file may hold half a character
+        digest = hashlib.sha256(self.trace.encode(errors="surrogatepass")).hexdigest()  # a file may hold a lone surrogate
         return f"metaschedule({digest[:12]})"
 
 

@@ -1,4 +1,4 @@
-"""Where everything lies: constants in read-only data, tensors and kernels' memory in one workspace."""
+"""Memory layout of a library: constants in read-only data, tensors and kernels' memory in one workspace."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int
 
 
 def _weights(program: Program) -> tuple[dict[int, int], bytes]:
-    """The constants one behind the other, each from a cache line on, and their offsets."""
+    """The constants in sequence, each aligned to a cache line, and their offsets."""
     offsets: dict[int, int] = {}
     known: dict[bytes, int] = {}
     pieces = bytearray()

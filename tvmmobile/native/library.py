@@ -1,4 +1,7 @@
-"""A lowered network → `.so`, `.a`, header and CMake package: its kernels, its weights and `runtime.c`. Nothing else is needed or seen."""
+"""A lowered network → `.so`, `.a`, header and CMake package: its kernels, its weights and `runtime.c`.
+
+It needs nothing else and exports nothing else.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ weights:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """The written library.
 
     Attributes:
         workspace_bytes: that a run needs.
@@ -87,7 +90,7 @@ def write_library(
 
 
 def laid_out(module: Any, target: Mapping[str, Any], threads: int) -> tuple[Program, dict[str, CutKernel], Any, Layout]:
-    """All that is known of a library before its kernels are compiled: the calls, the kernels and their functions, and where tensors lie."""
+    """A library before its kernels are compiled: the calls, the kernels and their functions, and the placement of tensors."""
     program = read_program(module)
     with pass_context():
         kernels, parts = cut_parts(program.functions, target)

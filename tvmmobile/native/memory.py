@@ -1,4 +1,4 @@
-"""Where tensors lie in the workspace, so that those that live at the same time do not overlap and all of it stays small."""
+"""Places tensors in the workspace, so that those alive at the same time do not overlap and the workspace stays small."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 #: Every block begins at a multiple of a cache line, as kernels are compiled for.
 ALIGNMENT = 64
-#: Orders tried where none of the obvious ones reaches the lower bound.
+#: Orders tried if none of the obvious ones reaches the lower bound.
 _ATTEMPTS = 300
 
 
@@ -23,7 +23,7 @@ class LiveBlock:
 
 @dataclass(frozen=True)
 class Packing:
-    """An offset for every block, in their order, and the bytes of the whole."""
+    """An offset for every block, in order, and the total size in bytes."""
 
     offsets: tuple[int, ...]
     bytes: int

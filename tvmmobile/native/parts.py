@@ -1,4 +1,4 @@
-"""Kernels as plain C functions of raw pointers, cut where threads share their work.
+"""Kernels as plain C functions of raw pointers, cut at the loops that threads share.
 
 TVM lowers a kernel to a function of boxed arguments that checks them, calls a thread pool for each parallel loop and asks for memory where
 it needs some. Here the same lowered loops become functions `void part(const void *argument0, …, void *shared, void *own, int32_t begin,
@@ -159,7 +159,7 @@ class _Cut:
 
 
 def _compute_body(statement: Any) -> Any:
-    """What is left of the kernel behind the checks of its arguments."""
+    """The body of the kernel after the checks of its arguments."""
     found = next((each for each in _walk(statement) if getattr(each, "attr_key", "") == "compute_scope"), None)
     assert found is not None, "MakePackedAPI has left no compute_scope"
     return found.body

@@ -1,4 +1,4 @@
-"""A lowered network as a straight list of kernel calls: what the library runs, with every buffer by number."""
+"""A lowered network as a straight list of kernel calls: the library's steps, with buffers as numbers."""
 
 from __future__ import annotations
 

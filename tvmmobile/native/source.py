@@ -23,7 +23,7 @@ _IMAGES = _HERE / "image.h"
 #: Of every library, and of those that take images.
 FUNCTIONS = ("describe", "init", "run", "observe", "free", "message")
 IMAGE_FUNCTIONS = ("image_workspace", "run_image", "top")
-#: What the axes of tensors are, by how many there are.
+#: Names of a tensor's axes, by rank.
 LAYOUTS = {2: "NC", 4: "NCHW"}
 
 
@@ -36,7 +36,7 @@ def interface_version() -> int:
 
 @dataclass(frozen=True)
 class Port:
-    """What the description says of an input or output besides its shape: its name, and what its axes are, e.g. `NCHW`."""
+    """Properties of an input or output besides its shape: its name and the order of its axes, e.g. `NCHW`."""
 
     name: str
     layout: str
@@ -44,7 +44,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Description:
-    """What a library says of itself.
+    """A library's description of itself.
 
     Attributes:
         prefix: of its functions, a C identifier.
@@ -67,7 +67,7 @@ class Description:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """What the library shows, without the prefix."""
+        """The exported functions, without the prefix."""
         return FUNCTIONS if self.image is None else (*FUNCTIONS, *IMAGE_FUNCTIONS)
 
 
@@ -112,12 +112,12 @@ const char *{prefix}_message(int code);
 
 
 def _image_types(description: Description) -> str:
-    """What headers of libraries that take images contain as well."""
+    """The additional text in headers of libraries that take images."""
     return "" if description.image is None else f"\n{_IMAGES.read_text(encoding='utf-8')}"
 
 
 def _image_functions(description: Description) -> str:
-    """The declarations that those have more."""
+    """The additional declarations of those."""
     image, prefix = description.image, description.prefix
     if image is None:
         return ""

@@ -19,7 +19,7 @@ class Joined:
     """Several results as one.
 
     Attributes:
-        remarks: what a reader should know of it, a sentence each: which variants were there twice, which versions differ.
+        remarks: notes for the reader, one sentence each: which variants occurred twice, which versions differ.
     """
 
     results: Results
@@ -46,7 +46,7 @@ class Beside:
 
     Attributes:
         headings: of the two columns: old and new, or the devices where these differ.
-        remarks: what sets the two apart, a sentence each.
+        remarks: their differences, one sentence each.
     """
 
     old: View
@@ -74,7 +74,7 @@ class Beside:
 
 
 def differences(first: Context, second: Context) -> list[str]:
-    """What sets numbers got in these two places apart, a clause each; empty for one and the same context."""
+    """The differences between two contexts, one clause each; empty if there are none."""
     pairs = (
         ("device", first.device, second.device),
         ("board", first.board, second.board),
@@ -89,7 +89,7 @@ def differences(first: Context, second: Context) -> list[str]:
 
 
 def join(results: Sequence[Results]) -> Joined:
-    """All variants of the results, each as the latest of them has it; raises `UserError` if they are of more than one context."""
+    """All variants of the results, each from the latest result with it; raises `UserError` if their contexts differ."""
     ordered = sorted(results, key=lambda one: one.context.date)
     latest = ordered[-1].context
     for one in ordered[:-1]:

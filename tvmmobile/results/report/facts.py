@@ -17,7 +17,7 @@ _PROPORTIONAL = 0.01
 
 
 def fit_sentence(fit: PowerLaw, context: Context) -> str:
-    """The fitted exponent and what it says, in words."""
+    """The fitted exponent and its meaning, in words."""
     if abs(fit.exponent - 1) < _PROPORTIONAL:
         meaning = "time per multiply-add is the same for small and large variants"
     elif fit.exponent < 1:
@@ -82,13 +82,13 @@ def _between(variants: Iterable[VariantResult]) -> str:
 
 
 def _part(share: float) -> str:
-    """In percent; what is nearly all has a decimal more, so that a rest is seen to be one."""
+    """A share in percent; near 100 % with one more decimal, so that a remainder shows."""
     text = percent(share)
     return f"{100 * share:.2f}" if text == "100.0" and share < 1 else text
 
 
 def facts(view: View) -> list[tuple[str, str]]:
-    """Where and how the numbers were got, as names and values."""
+    """Where and how the numbers were obtained, as names and values."""
     context = view.context
     runs = sorted({len(row.variant.samples_us) for row in view.rows})
     found = [
@@ -154,7 +154,7 @@ def _temperatures(variants: list[VariantResult], moment: str) -> str:
 
 
 def _states(variant: VariantResult, moment: str) -> list[Mapping[str, Any]]:
-    """The file may hold anything here."""
+    """The boards' states; the file may hold anything here."""
     return [state for state in _words(variant.conditions.get(moment)) if isinstance(state, Mapping)]
 
 

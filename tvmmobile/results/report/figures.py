@@ -1,4 +1,4 @@
-"""What a plot consists of, as geometry: axes with round ticks, marks, and labels that cover neither one another nor the marks.
+"""The geometry of a plot: axes with round ticks, marks, and labels that cover neither one another nor the marks.
 
 `templates/plot.svg.j2` draws it.
 """

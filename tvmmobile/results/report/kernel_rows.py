@@ -1,4 +1,4 @@
-"""The kernels of a variant for its table: each one's speed and limit, and where the time goes by layer type."""
+"""The table of a variant's kernels: speed and limit of each, and time by layer type."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FAR_US = 5.0
 
 @dataclass(frozen=True)
 class Roof:
-    """What the cores and the memory allow a kernel (Williams, Waterman, Patterson 2009, Roofline: an insightful visual performance model).
+    """The limits of cores and memory for a kernel (Williams, Waterman, Patterson 2009, Roofline: an insightful visual performance model).
 
     Attributes:
         compute_gflops: the FMA units of the threads' cores, two operations for each multiply-add.
@@ -154,7 +154,7 @@ def kind_rows(variant: VariantResult) -> list[KindRow]:
 
 
 def limit_of(roof: Roof, intensity: float | None) -> Limit | None:
-    """Which roof is lower for a kernel; `None` where that of memory is not known."""
+    """The lower roof of a kernel; `None` if memory's is unknown."""
     if roof.ridge is None:
         return None
     return "memory" if intensity is not None and intensity < roof.ridge else "compute"

@@ -24,7 +24,7 @@ from tvmmobile.results.report.wording import (
 
 #: GitHub takes comments of up to 65,536 characters; some are left for what a workflow puts around the report.
 MOST_CHARACTERS = 65_000
-#: What Markdown gives a meaning inside a line; an underscore within a word has none, nor has a bracket that no link follows.
+#: Characters that Markdown interprets within a line; not underscores within words, nor brackets without a link.
 _SPECIAL = re.compile(r"([\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\[]))")
 
 
@@ -55,7 +55,7 @@ def _fitted(parts: Sequence[str], most: int) -> str:
     text = "\n\n".join(parts) + "\n"
     if len(text) <= most:
         return text
-    room = most - 200  # for what is said about it
+    room = most - 200  # room for the note about it
     kept: list[str] = []
     for part in parts:
         left = room - sum(len(one) + 2 for one in kept)

@@ -1,4 +1,4 @@
-"""Results as one HTML page that needs nothing else: style, script and plots are inside, and its policy lets it load and run nothing else.
+"""Results as one self-contained HTML page: style, script and plots are inside, and its policy lets it load and run nothing else.
 
 Every element that stands for a variant has `data-variant`, its number in the report; the script (`templates/page.js`) reads what it needs
 from the rows of the table of variants. Without it the page shows the same numbers.
@@ -63,7 +63,7 @@ def page(view: View, beside: Beside | None = None) -> str:
         rooflines={row.index: roofline_plot(view, row, tables[row.index], styles) for row in view.rows if row.index in tables},
         kinds={row.index: kind_rows(row.variant) for row in view.rows},
         conditions={row.index: condition_sentence(row) for row in view.rows},
-        script=Markup(script),  # ours, word for word: its hash is in the page's policy
+        script=Markup(script),  # our script, unescaped: its hash is in the page's policy
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
