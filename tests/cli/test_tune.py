@@ -40,6 +40,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--target", "riscv"], "target 'riscv' is not known"),
         (["--threads", "0"], "Invalid value for '--threads'"),
         (["--threads", "9"], "9 threads exceed the 4 cores of Raspberry Pi 4 Model B"),
+        (["--max-error", "0.01"], "--max-error is a share above 0 that other precisions than float32 may be off by"),
         (["--io-dtype", "float16"], "libraries in float32 cannot take and return float16"),
         (["--dtype", "float8"], "precision 'float8' is not known"),
         (["--dtype", "float16"], "float16 needs arithmetic that the cortex-a72 of Raspberry Pi 4 Model B does not have"),

@@ -46,6 +46,14 @@ IoDtype = Annotated[
     str,
     typer.Option("--io-dtype", metavar="NAME", help="Type of the library's input and output: float32, or float16 with --dtype float16."),
 ]
+MaxError = Annotated[
+    float | None,
+    typer.Option(
+        "--max-error",
+        metavar="SHARE",
+        help="Keep layers in float32 until the output is off by at most this share of its largest magnitude, by an estimate; such as 0.01.",
+    ),
+]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Checkpoint = Annotated[

@@ -30,7 +30,7 @@ def clamp_name(clamp: Clamp) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredLayer:
+class ConvertingLayer:
     """A layer whose input and output may be stored in another precision than the kernel's, which then converts what it loads and stores.
 
     Attributes:
@@ -134,7 +134,7 @@ def _other_sources(height: int, width: int, sources: tuple[int, ...]) -> dict[st
 
 
 @dataclass(frozen=True)
-class Conv2d(StoredLayer, WindowLayer, SumLayer):
+class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
     """A 2-D convolution with bias and clamp, and optionally factors for its input and a tensor added to its output.
 
     Attributes:
@@ -253,7 +253,7 @@ class Conv2d(StoredLayer, WindowLayer, SumLayer):
 
 
 @dataclass(frozen=True)
-class Dense(StoredLayer, SumLayer):
+class Dense(ConvertingLayer, SumLayer):
     """A fully connected layer with bias: (1, in_features) → (1, out_features). Weights are (in_features, out_features).
 
     Attributes:
@@ -303,7 +303,7 @@ class Dense(StoredLayer, SumLayer):
 
 
 @dataclass(frozen=True)
-class Pool(StoredLayer):
+class Pool(ConvertingLayer):
     """The mean of every channel over all pixels: → (1, 1, 1, channels).
 
     Attributes:
@@ -338,7 +338,7 @@ class Pool(StoredLayer):
 
 
 @dataclass(frozen=True)
-class MaxPool(StoredLayer, WindowLayer):
+class MaxPool(ConvertingLayer, WindowLayer):
     """The largest of every channel in a window, NHWC; padding does not count, and no window is all padding.
 
     Attributes:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, Opaque, SumLayer
+from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumLayer
 from tvmmobile.graph.network import KeptLayer, Network, kernel_bindings
 from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.graph.precision import Precision
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.reference import compute_layer, relative_error
+
+#: Root mean square of what rounding adds to a number, as a share of it and of a unit in the last place: mantissas are spread evenly.
+_ROUNDED = 0.4
+#: What the largest error may be on other images, as a multiple of the largest one seen.
+_UNSEEN = 1.25
 
 
 @dataclass(frozen=True)
@@ -25,30 +32,67 @@ class LayerRun:
     Attributes:
         node: its number.
         inputs: its first input, then what else it reads.
-        output: its result.
     """
 
     node: int
     layer: Layer
     inputs: tuple[Array, ...]
     parameters: LayerParameters
-    output: Array
 
-    def again(self, layer: Layer, round_to: np.dtype[Any] | None = None) -> Array:
-        """What another layer computes from the same numbers, or from these as a narrower type stores them."""
+    def output(self) -> Array:
+        """What it computes."""
+        return self._computed(self.layer, lambda array: array)
 
-        def stored(array: Array) -> Array:
-            with np.errstate(over="ignore"):
-                return array if round_to is None else array.astype(round_to).astype(array.dtype)
+    def sums(self) -> Array:
+        """The same before any step that limits or bends it."""
+        layer = self.layer
+        return (
+            self._computed(replace(layer, clamp=NO_CLAMP, then=()), lambda array: array) if isinstance(layer, SumLayer) else self.output()
+        )
 
+    def rounded(self, precision: Precision) -> Array:
+        """What it computes if all that it reads and writes is stored in a precision, and sums are exact."""
+        stored = partial(_stored, precision=precision)
+        return stored(self._computed(self.layer, stored))
+
+    def in_precision(self, precision: Precision, generator: np.random.Generator) -> Array:
+        """A guess at what it computes in a precision: `rounded`, and noise for what sums lose on their way.
+
+        The partial sums of a chain of L terms walk at random from 0 to their share of the whole, and each is rounded; so are the N sums of
+        chains. With a whole of variance v that leaves errors of variance v · (L + N) / 2 · r², r being the error of one rounding, and
+        b² / 3 · r² for each sum on the way from a bias b to a result that the clamp leaves alone.
+        """
+        output = self.rounded(precision)
+        if not isinstance(self.layer, SumLayer):
+            return output
+        terms = math.prod(self.layer.weight_shape[:-1])
+        chain = min(precision.chain or terms, terms)
+        chains = -(-terms // chain)
+        sums, bias = self.sums().astype(np.float64), self.parameters.bias.astype(np.float64)
+        power = np.square(sums - bias).mean(tuple(range(sums.ndim - 1))) * (chain + chains) / 2
+        power += np.square(bias) * (terms if chains == 1 else chains) / 3
+        share = _ROUNDED * float(np.finfo(precision.accumulator).eps) / 2
+        clamp = self.layer.clamp
+        low, high = clamp if isinstance(clamp, tuple) else (None, None)
+        inside = (output > (-np.inf if low is None else low)) & (output < (np.inf if high is None else high))
+        noise = share * np.sqrt(power) * generator.normal(0.0, 1.0, output.shape) * inside
+        return _stored((output + noise).astype(output.dtype), precision)
+
+    def _computed(self, layer: Layer, read: Callable[[Array], Array]) -> Array:
         given = self.parameters
-        constants = LayerParameters(stored(given.weight), stored(given.bias), tuple(map(stored, given.operands)))
-        data, *others = map(stored, self.inputs)
-        return stored(compute_layer(layer, data, constants, dict(zip(self.layer.side_shapes, others, strict=True))))
+        constants = LayerParameters(read(given.weight), read(given.bias), tuple(map(read, given.operands)))
+        data, *others = map(read, self.inputs)
+        return compute_layer(layer, data, constants, dict(zip(self.layer.side_shapes, others, strict=True)))
 
 
-def run_layers(network: Network, image: Array) -> Iterator[LayerRun]:
-    """Compute a float32 network node by node; yields the layers that templates take."""
+def _stored(array: Array, precision: Precision) -> Array:
+    """Numbers as a precision stores them."""
+    with np.errstate(over="ignore"):
+        return array.astype(precision.numpy).astype(array.dtype)
+
+
+def run_layers(network: Network, image: Array, compute: Callable[[LayerRun], Array] = LayerRun.output) -> Iterator[tuple[LayerRun, Array]]:
+    """Compute a float32 network node by node; yields the layers that templates take, and what `compute` makes of them, in order."""
     from tvm import relax
 
     main = network.module["main"]
@@ -66,12 +110,12 @@ def run_layers(network: Network, image: Array) -> Iterator[LayerRun]:
             continue
         node = network.nodes[number]
         inputs = tuple(map(value_of, value.args[1].fields))
-        if isinstance(node.layer, Opaque) or node.parameters is None:
+        if node.parameters is None:
             values[binding.var] = run_unscheduled(node.function, inputs)
             continue
-        side = dict(zip(node.layer.side_shapes, inputs[1:], strict=True))
-        values[binding.var] = output = compute_layer(node.layer, inputs[0], node.parameters, side)
-        yield LayerRun(number, node.layer, inputs, node.parameters, output)
+        run = LayerRun(number, node.layer, inputs, node.parameters)
+        values[binding.var] = output = compute(run)
+        yield run, output
 
 
 def run_unscheduled(function: Any, inputs: Sequence[Array]) -> Array:
@@ -88,24 +132,64 @@ def run_unscheduled(function: Any, inputs: Sequence[Array]) -> Array:
     return result
 
 
-def layers_to_keep(network: Network, images: Sequence[Array], precision: Precision) -> tuple[KeptLayer, ...]:
-    """Layers of a float32 network that `precision` is too small or too coarse for, by what they compute of some images."""
+def layers_to_keep(
+    network: Network, images: Sequence[Array], precision: Precision, most_error: float | None = None
+) -> tuple[KeptLayer, ...]:
+    """Layers of a float32 network that `precision` is too small or too coarse for, by what they compute of some images.
+
+    Given the most that the output may be off, as a share of its largest magnitude, also as many of the first layers as that takes: what
+    those lose, all others add to.
+    """
     found: dict[int, KeptLayer] = {}
+    outputs = []
     for image in images:
-        for run in run_layers(network, image):
-            why = "" if run.node in found else _unfit(run, precision)
+        for run, output in run_layers(network, image):
+            why = "" if run.node in found else _unfit(run, output, precision)
             if why:
                 found[run.node] = KeptLayer(run.node, run.layer.name, why)
+        outputs.append(output)
+    if most_error is not None:
+        error = partial(_error, network, images, outputs, precision)
+        found |= {one.node: one for one in _first_layers(network, frozenset(found), error, most_error)}
     return tuple(found[node] for node in sorted(found))
 
 
-def _unfit(run: LayerRun, precision: Precision) -> str:
+def _first_layers(
+    network: Network, wide: frozenset[int], error: Callable[[frozenset[int]], float], most_error: float
+) -> Iterator[KeptLayer]:
+    """The fewest layers from the first one on, besides those in `wide`, that leave no more than an error."""
+    layers = [node for node, entry in enumerate(network.nodes) if entry.parameters is not None and node not in wide]
+    least = error(wide)
+    if least <= most_error:
+        return
+    few, many, left = 0, len(layers), 0.0  # too few, and enough with what error they leave
+    while few + 1 < many:
+        middle = (few + many) // 2
+        found = error(wide.union(layers[:middle]))
+        few, many, left = (few, middle, found) if found <= most_error else (middle, many, left)
+    why = f"for an error of about {100 * left:.2g} %, not {100 * least:.2g} %"
+    yield from (KeptLayer(node, network.nodes[node].layer.name, why) for node in layers[:many])
+
+
+def _error(network: Network, images: Sequence[Array], outputs: Sequence[Array], precision: Precision, wide: frozenset[int]) -> float:
+    """A guess at the largest error of a network's last layer in a precision, all but some layers."""
+    largest = 0.0
+    for image, expected in zip(images, outputs, strict=True):
+        generator = np.random.default_rng(0)
+
+        def compute(run: LayerRun, generator: np.random.Generator = generator) -> Array:
+            return run.output() if run.node in wide else run.in_precision(precision, generator)
+
+        *_, (_, output) = run_layers(network, image, compute)
+        largest = max(largest, relative_error(output, expected))
+    return _UNSEEN * largest
+
+
+def _unfit(run: LayerRun, output: Array, precision: Precision) -> str:
     """Why a layer cannot be computed in a precision; "" where it can."""
-    layer, kind = run.layer, precision.numpy
-    sums = run.again(replace(layer, clamp=NO_CLAMP, then=())) if isinstance(layer, SumLayer) else run.output
-    numbers = (*run.inputs, run.parameters.weight, run.parameters.bias, *run.parameters.operands, sums, run.output)
+    numbers = (*run.inputs, run.parameters.weight, run.parameters.bias, *run.parameters.operands, run.sums(), output)
     largest = max(float(np.abs(array).max(initial=0.0)) for array in numbers)
-    if not largest <= float(np.finfo(kind).max):
+    if not largest <= float(np.finfo(precision.numpy).max):
         return f"values up to {largest:.2g}"
-    error = relative_error(run.again(layer, kind), run.output)
+    error = relative_error(run.rounded(precision), output)
     return "" if error <= precision.tolerance else f"an error of {100 * error:.2g} % by rounding what it reads and writes"

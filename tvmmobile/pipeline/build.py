@@ -69,6 +69,7 @@ class VariantJob:
         archive: write a static library as well.
         image: let a C library take images too, normalised like this.
         io_dtype: name of the precision of input and output.
+        max_error: keep layers in float32 until the output is off by no more, as a share of its largest magnitude; `None` for any error.
     """
 
     model: Model
@@ -85,6 +86,7 @@ class VariantJob:
     archive: bool = False
     image: Normalisation | None = None
     io_dtype: str = FLOAT32.name
+    max_error: float | None = None
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""
@@ -152,11 +154,12 @@ def variant_job(
     archive: bool = False,
     image: Normalisation | None = None,
     io_dtype: str = FLOAT32.name,
+    max_error: float | None = None,
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
     place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
-    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image, io_dtype)
+    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image, io_dtype, max_error)
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
@@ -312,7 +315,7 @@ def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Netw
     if precision.bytes >= FLOAT32.bytes:
         return read_network(*finish(composed, precision, outside=outside))
     wide = read_network(*finish(composed))
-    kept = layers_to_keep(wide, [_image(imported.spec, seed) for seed in _SEEDS], precision)
+    kept = layers_to_keep(wide, [_image(imported.spec, seed) for seed in _SEEDS], precision, job.max_error)
     names = names_of(wide)
     return replace(read_network(*finish(composed, precision, {names[one.node] for one in kept}, outside)), kept=kept)
 

@@ -49,6 +49,7 @@ class Request:
         image: let C libraries take images too, normalised like this.
         dtype: name of the precision that kernels compute in.
         io_dtype: name of the one that libraries take and return: float32 or the same.
+        max_error: see `VariantJob`.
     """
 
     threads: int
@@ -60,6 +61,7 @@ class Request:
     image: Normalisation | None = None
     dtype: str = FLOAT32.name
     io_dtype: str = FLOAT32.name
+    max_error: float | None = None
 
     def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
         """One job per network; raises `UserError` for everything that can be checked before any work."""
@@ -68,6 +70,10 @@ class Request:
         check_precision(precision, profile)
         if self.io_dtype not in (FLOAT32.name, self.dtype):
             raise UserError(f"libraries in {self.dtype} cannot take and return {self.io_dtype}.", f"Give --dtype {self.io_dtype} as well.")
+        if self.max_error is not None and (self.dtype == FLOAT32.name or not self.max_error > 0):
+            raise UserError(
+                "--max-error is a share above 0 that other precisions than float32 may be off by.", "Give --dtype float16 as well."
+            )
         if self.image and self.io_dtype != FLOAT32.name:
             raise UserError(f"--image gives the network {FLOAT32.name}.", "Leave out --image or --io-dtype.")
         if self.form not in FORMS:
@@ -83,7 +89,8 @@ class Request:
         found = models_of(models)
         for model in found if self.image else []:
             _check_takes_images(model)
-        job = partial(variant_job, precision=precision, form=self.form, archive=self.archive, image=self.image, io_dtype=self.io_dtype)
+        job = partial(variant_job, precision=precision, form=self.form, archive=self.archive, image=self.image)
+        job = partial(job, io_dtype=self.io_dtype, max_error=self.max_error)
         return [job(model, profile, self.logs.all, *place) for model in found]
 
 

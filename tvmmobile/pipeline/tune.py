@@ -134,6 +134,7 @@ def tune(
     threads: int = 1,
     dtype: str = FLOAT32.name,
     io_dtype: str = FLOAT32.name,
+    max_error: float | None = None,
     out: str | Path | None = None,
     logs: str | Path | None = None,
     fresh: bool = False,
@@ -157,6 +158,7 @@ def tune(
         threads: of the libraries.
         dtype: what kernels compute in, `float32` or `float16`.
         io_dtype: what the libraries take and return, `float32` or the same.
+        max_error: keep layers in float32 until an estimate of the output's error is no more than this share of its largest magnitude.
         out: where the libraries go; without it, a folder that lasts as long as this process.
         logs: read and write this directory alone; without it, read the shipped logs, and read and write the user's own.
         fresh: begin with an empty log below `out`; an older one is set aside.
@@ -177,7 +179,7 @@ def tune(
     board, most = device_of(device), DEFAULT_TRIALS if trials is None else trials
     check_strategy(strategy)
     folder = scratch_folder("libraries") if out is None else Path(out)
-    request = _request(threads, (dtype, io_dtype), folder, logs, fresh, dump_ir, format, archive, image)
+    request = _request(threads, (dtype, io_dtype, max_error), folder, logs, fresh, dump_ir, format, archive, image)
     if most:
         check_writable(request.logs.target, "--logs")
     jobs = request.jobs(models, board.profile)
@@ -229,6 +231,7 @@ def plan_tuning(
     threads: int = 1,
     dtype: str = FLOAT32.name,
     io_dtype: str = FLOAT32.name,
+    max_error: float | None = None,
     out: str | Path = "out",
     logs: str | Path | None = None,
     fresh: bool = False,
@@ -240,7 +243,10 @@ def plan_tuning(
     listener: Listener = QUIET,
 ) -> TuningPlan:
     """What `tune` would do and raise with the same arguments; nothing is tried or written."""
-    board, request = device_of(device), _request(threads, (dtype, io_dtype), Path(out), logs, fresh, dump_ir, format, archive, image)
+    board, request = (
+        device_of(device),
+        _request(threads, (dtype, io_dtype, max_error), Path(out), logs, fresh, dump_ir, format, archive, image),
+    )
     jobs = request.jobs(models, board.profile)
     with _workers(jobs, board, DEFAULT_TRIALS if trials is None else trials, dask) as workers:
         variants = _imported(workers, jobs, listener)
@@ -276,7 +282,7 @@ def check_strategy(name: str) -> None:
 
 def _request(
     threads: int,
-    dtypes: tuple[str, str],
+    numbers: tuple[str, str, float | None],
     out: Path,
     logs: str | Path | None,
     fresh: bool,
@@ -286,7 +292,7 @@ def _request(
     image: Normalisation | None,
 ) -> Request:
     directories = log_dirs(None if logs is None else Path(logs), out if fresh else None)
-    return Request(threads, out, directories, None if dump_ir is None else Path(dump_ir), form, archive, image, *dtypes)
+    return Request(threads, out, directories, None if dump_ir is None else Path(dump_ir), form, archive, image, *numbers)
 
 
 @contextmanager
