@@ -227,6 +227,18 @@ def test_sixteen_variants_take_less_than_two_seconds_and_megabytes(tmp_path: Pat
     assert len(files["html"].encode()) < 2_000_000 and len(files["md"]) < 65_536
 
 
+def test_the_format_is_said(tmp_path: Path) -> None:
+    """In headings, lines of tables for programs, and what kernels add up to."""
+    results = sample_results(2)
+    for form, title, rest in (("vm", "VM library", "the virtual machine"), ("c", "C library", "what lies")):
+        files = written(replace(results, variants=tuple(replace(one, format=form) for one in results.variants)), tmp_path / form)
+        for text in (files["md"].replace("\\", ""), files["html"]):
+            assert f"float32, 1 thread, {title}: latency" in text
+        assert f"the rest is {rest} between them" in files["html"]
+        for name in ("csv", "kernels.csv"):
+            assert {line["format"] for line in csv.DictReader(io.StringIO(files[name]))} == {form}
+
+
 def test_the_page_says_where_kernels_stand(tmp_path: Path) -> None:
     page = Page(written(sample_results(2), tmp_path)["html"])
     (sums, *_) = [text for text in page.text["p"] if "add up to" in text]
