@@ -18,10 +18,14 @@ from torch import nn
 from tvmmobile.accuracy.differences import Differences, difference_of, differences_of
 from tvmmobile.accuracy.evaluate import Evaluation, check_one_network
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile, ImageResult, evaluation_of, write_evaluation
+from tvmmobile.accuracy.noise import inputs_in
+from tvmmobile.accuracy.preprocess import read_input
 from tvmmobile.accuracy.storage import StoredLayer, stored_layers
 from tvmmobile.cli.evaluate import _names, _print
 from tvmmobile.graph.precision import FLOAT16, FLOAT32
 from tvmmobile.networks.frontend import by_torch
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.errors import UserError
 
@@ -194,6 +198,27 @@ def test_precisions_side_by_side_in_80_columns(capsys: pytest.CaptureFixture[str
     _print({"float16": evaluations()["float16"]})
     alone = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert "the same top-1 on 2 of 2 images, the same top-5 set on 2" in alone and " library  100.00       2  100.00       2" in alone
+
+
+def test_noise_in_place_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On disk while it is used, the same each time, of unit variance; and no accuracy is shown, which would mean nothing."""
+    spec = ModelSpec(alpha=0.25, resolution=SIDE, classes=CLASSES)
+    with inputs_in("noise:3", spec, None) as found:
+        paths = [image.path for image in found.images]
+        inputs = [read_input(path, Preprocessing(SIDE)).array for path in paths]
+    assert [image.name for image in found.images] == ["noise/00000.npy", "noise/00001.npy", "noise/00002.npy"]
+    assert not paths[0].parent.exists() and inputs[0].shape == (1, 3, SIDE, SIDE) and np.var(inputs) == pytest.approx(1, abs=0.05)
+    with inputs_in("noise:2", spec, None) as again:
+        assert all(np.array_equal(np.load(image.path), before) for image, before in zip(again.images, inputs, strict=False))
+    assert not np.array_equal(*inputs[:2])
+    for wrong in ("noise:0", "noise:x", "noise"):
+        with pytest.raises(UserError, match=f"{wrong} is not a folder") as caught, inputs_in(wrong, spec, None):
+            pass
+        assert "or noise:N" in caught.value.remedy
+    one = evaluations()["float16"]
+    _print({"float16": replace(one, file=replace(one.file, context=replace(CONTEXT, folder="noise:2")))})
+    shown = capsys.readouterr().out
+    assert "top-5\n" not in shown and "PyTorch  100.00" not in shown and "same top-1 on 2 of 2 images" in shown
 
 
 def test_the_files_hold_it(tmp_path: Path) -> None:

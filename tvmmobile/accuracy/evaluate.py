@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tvmmobile.accuracy.classes import read_labels
 from tvmmobile.accuracy.evaluation import Subject, batches, context_for, evaluate_batches, evaluate_storage
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile, ImageResult, evaluation_of, write_evaluation
-from tvmmobile.accuracy.labelled import LabelledImage, evenly_spaced, read_folder
+from tvmmobile.accuracy.labelled import LabelledImage, evenly_spaced
+from tvmmobile.accuracy.noise import inputs_in, is_noise
 from tvmmobile.accuracy.original import original_of
 from tvmmobile.accuracy.preprocess import check_image
 from tvmmobile.accuracy.storage import StoredLayer
@@ -81,7 +82,7 @@ def evaluate(
     """Run labelled images through a library on a device, and through its original on this machine.
 
     Args:
-        folder: the images: FOLDER/CLASS/IMAGE.
+        folder: the images: FOLDER/CLASS/IMAGE; or `noise:N` for N inputs of noise.
         device: its name, or what `find_device` returns.
         limit: this many images at most, evenly spaced over the sorted list.
         out: where to write the evaluation, also what there is of it after Ctrl-C.
@@ -100,20 +101,23 @@ def evaluate(
     check_cores(library, board.profile)
     treatment = preprocessing or Preprocessing(spec.resolution, channels=spec.input_shape[1])
     names = read_labels(Path(labels), spec.classes) if labels else None
-    listed = read_folder(Path(folder), spec.classes, names)
     if out is not None:
         check_writable(Path(out), "--out")
-    chosen = evenly_spaced(listed.images, limit)
-    original = original_of(library, model, None if checkpoint is None else Path(checkpoint))
-    _check_headers(chosen, treatment, listener)
-    subject = Subject(library, original, treatment)
-    context = context_for(subject, board.profile, listed, len(chosen))
-    done = _Done()
-    try:
-        _evaluate(board, subject, chosen, done, listener)
-    finally:  # also after Ctrl-C or an outage: finished images are kept, and the file says that it is incomplete
-        if done.results:
-            file, paths = _written(context, chosen, done, out, listener)
+    with inputs_in(str(folder), spec, names) as listed:
+        chosen = evenly_spaced(listed.images, limit)
+        original = original_of(library, model, None if checkpoint is None else Path(checkpoint))
+        noise = is_noise(str(folder))
+        if not noise:
+            _check_headers(chosen, treatment, listener)
+        subject = Subject(library, original, treatment)
+        context = context_for(subject, board.profile, listed, len(chosen))
+        context = replace(context, preprocessing="none") if noise else context
+        done = _Done()
+        try:
+            _evaluate(board, subject, chosen, done, listener)
+        finally:  # also after Ctrl-C or an outage: finished images are kept, and the file says that it is incomplete
+            if done.results:
+                file, paths = _written(context, chosen, done, out, listener)
     return Evaluation(file, paths, original.judge_name, listed.others)
 
 

@@ -13,7 +13,7 @@ from tvmmobile.system.errors import UserError, some_of
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 #: WordNet's identifier of a noun, which names ImageNet's classes.
 _SYNSET = re.compile(r"n\d{8}")
-_LAYOUT = "Give a folder with a folder for each class: FOLDER/CLASS/IMAGE."
+_LAYOUT = "Give a folder with a folder for each class: FOLDER/CLASS/IMAGE; or noise:N."
 
 
 @dataclass(frozen=True)

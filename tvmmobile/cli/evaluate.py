@@ -26,7 +26,7 @@ _LAYERS = 5
 
 def evaluate(
     libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled library; several of one network are compared.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of labelled images: FOLDER/CLASS/IMAGE.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of labelled images: FOLDER/CLASS/IMAGE; or noise:N.")],
     device: Device = "pi4",
     limit: Annotated[
         int | None,
@@ -51,6 +51,7 @@ def evaluate(
 
     PyTorch runs on this machine with the same weights; for an ONNX file, ONNX's reference evaluator runs instead. Class folders are synsets
     in order, numbers, or names from --labels; the output says which. Libraries of one network in several precisions are shown side by side.
+    noise:N in place of FOLDER takes N inputs of noise: how far the outputs agree, without labels.
     """
     from tvmmobile.accuracy.evaluate import check_one_network
     from tvmmobile.accuracy.evaluate import evaluate as run
@@ -79,6 +80,7 @@ def _names(libraries: Sequence[Library]) -> list[str]:
 
 
 def _print(done: Mapping[str, Evaluation]) -> None:
+    from tvmmobile.accuracy.noise import is_noise
     from tvmmobile.results.report.wording import clean, plural, scientific
     from tvmmobile.system.console import output
 
@@ -98,7 +100,8 @@ def _print(done: Mapping[str, Evaluation]) -> None:
     say(f"labels: {context.labels}")
     say(f"preprocessing: {context.preprocessing}")
     say(f"weights: {context.weights}")
-    console.print(_accuracies(done))
+    if not is_noise(context.folder):
+        console.print(_accuracies(done))
     console.print(_differences(done))
     for name, evaluation in done.items():
         file, who = evaluation.file, f"{name}: " if len(done) > 1 else ""
