@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ import pytest
 import tvmmobile
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.kernels.reference import relative_error
+from tvmmobile.pipeline.deploy import Deployment
 from tvmmobile.pipeline.listener import Listener
+from tvmmobile.running.networks import checker
+from tvmmobile.system.doctor import require
 
 NETWORK = """
 from torch import nn
@@ -48,7 +53,7 @@ def test_a_network_in_half_precision(tmp_path: Path) -> None:
     assert "to_float32" in kernels[0] and "to_float16" in kernels[2] and "float16" not in kernels[1]
     assert [(one["node"], one["why"][:12]) for one in manifest["float32_layers"]] == [(1, "values up to"), (2, "values up to")]
     (sentence,) = [remark for remark in heard.remarks if "float32" in remark]
-    assert "2 layers stay in float32: pw_16x16_16x16_linear (node 1, values up to" in sentence
+    assert "2 layers stay in float32: pw_16x16_16x16_linear to pw_16x16_16x16_linear (nodes 1 to 2, values up to" in sentence
 
 
 @pytest.mark.virtual
@@ -67,6 +72,13 @@ def test_a_library_that_takes_and_returns_half_precision(tmp_path: Path, form: s
     output = library.run(data, "pi5")
     assert output.dtype == data.dtype == expected.dtype == np.float32
     assert 1e-4 < relative_error(output, expected) < FLOAT16.network_tolerance
+    if form == "c":
+        words = Deployment("a board", str(library.path.parent), (library,), (), 0, ()).words(library)
+        program = Path(shutil.copy(checker(), tmp_path / "check"))
+        program.chmod(0o755)
+        check = [str(require("qemu-aarch64")), "-cpu", "max", "-L", "/usr/aarch64-linux-gnu", str(program)]
+        done = [subprocess.run([*check, *given, "1", "0"], capture_output=True, text=True, check=False) for given in (words[1:], words[2:])]
+        assert [one.returncode for one in done] == [0, 5] and "error 0.0" in done[0].stdout, done
 
 
 class Heard(Listener):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -108,11 +109,16 @@ def names_of(network: Network) -> list[str]:
 
 
 def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
-    """A command's message on layers that stay in float32; "" if there are none."""
+    """What a command says of layers that stay in float32; "" where none does. Layers with a reason in common are named together."""
     if not kept:
         return ""
+    groups = []
+    for why, found in itertools.groupby(kept, lambda one: one.why):
+        first, *others = found
+        nodes = f"node {first.node}" if not others else f"nodes {first.node} to {others[-1].node}"
+        groups.append(f"{first.layer}{f' to {others[-1].layer}' if others else ''} ({nodes}, {why})")
     count = "1 layer stays" if len(kept) == 1 else f"{len(kept)} layers stay"
-    return f"{network}: {count} in float32: {'; '.join(f'{one.layer} (node {one.node}, {one.why})' for one in kept)}."
+    return f"{network}: {count} in float32: {'; '.join(groups)}."
 
 
 def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, consumers: Sequence[int]) -> int | None:

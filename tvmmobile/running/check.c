@@ -1,7 +1,8 @@
-/* Runs a C library on its reference input and compares: check LIBRARY.so PREFIX [THREADS [RUNS]]
+/* Runs a C library on its reference input and compares: check [--tolerance=SHARE] LIBRARY.so PREFIX [THREADS [RUNS]]
  *
  * `tvmmobile deploy` puts it beside libraries on a board. Without THREADS it uses all that the library was compiled for; RUNS are timed, 20
- * unless given. Ends with 5 where the output is off by more than TOLERANCE of the reference's largest magnitude, with 1 where nothing ran.
+ * unless given. Ends with 5 where the output is off by more than SHARE (TOLERANCE unless given) of the reference's largest magnitude, with 1
+ * where nothing ran. A library that takes or returns float16 is given the reference's float32 rounded, and compared in float32.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -58,6 +59,26 @@ static void *next_array(FILE *archive, const char *path, const char *name, size_
   return values;
 }
 
+static int is_half(const tvmmobile_tensor *tensor) { return !strcmp(tensor->type, "float16"); }
+
+static size_t elements_of(const tvmmobile_tensor *tensor) { return tensor->bytes / (is_half(tensor) ? sizeof(_Float16) : sizeof(float)); }
+
+/* What a library takes for these numbers. */
+static const void *as_taken(const tvmmobile_tensor *tensor, const float *values) {
+  if (!is_half(tensor)) return values;
+  _Float16 *halves = aligned(tensor->bytes);
+  for (size_t i = 0; i < elements_of(tensor); ++i) halves[i] = (_Float16)values[i];
+  return halves;
+}
+
+/* What it returned, as numbers. */
+static const float *as_returned(const tvmmobile_tensor *tensor, const void *values) {
+  if (!is_half(tensor)) return values;
+  float *numbers = aligned(elements_of(tensor) * sizeof *numbers);
+  for (size_t i = 0; i < elements_of(tensor); ++i) numbers[i] = ((const _Float16 *)values)[i];
+  return numbers;
+}
+
 static double milliseconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -79,7 +100,13 @@ static double error_of(const float *output, const float *expected, size_t count)
 }
 
 int main(int count, char **words) {
-  if (count < 3 || count > 5) return fprintf(stderr, "usage: %s LIBRARY.so PREFIX [THREADS [RUNS]]\n", words[0]), 1;
+  static const char option[] = "--tolerance=";
+  double tolerance = TOLERANCE;
+  if (count > 1 && !strncmp(words[1], option, sizeof option - 1)) {
+    tolerance = atof(words[1] + sizeof option - 1);
+    words[1] = words[0], ++words, --count;
+  }
+  if (count < 3 || count > 5) return fprintf(stderr, "usage: %s [--tolerance=SHARE] LIBRARY.so PREFIX [THREADS [RUNS]]\n", words[0]), 1;
   const char *path = words[1], *prefix = words[2];
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) fail(path, dlerror());
@@ -99,8 +126,9 @@ int main(int count, char **words) {
   snprintf(reference, sizeof reference, "%.*s.reference.npz", (int)stem, path);
   FILE *archive = fopen(reference, "rb");
   if (!archive) fail(reference, "cannot be opened");
-  const void *inputs[] = {next_array(archive, reference, "input.npy", net->inputs[0].bytes)};
-  const float *expected = next_array(archive, reference, "output.npy", net->outputs[0].bytes);
+  const tvmmobile_tensor *input = net->inputs, *result = net->outputs;
+  const void *inputs[] = {as_taken(input, next_array(archive, reference, "input.npy", elements_of(input) * sizeof(float)))};
+  const float *expected = next_array(archive, reference, "output.npy", elements_of(result) * sizeof(float));
   fclose(archive);
 
   void *outputs[] = {aligned(net->outputs[0].bytes)}, *workspace = aligned(net->workspace_bytes);
@@ -115,11 +143,11 @@ int main(int count, char **words) {
   if (code) fail(path, message(code));
   end(&instance);
 
-  double error = error_of(outputs[0], expected, net->outputs[0].bytes / sizeof *expected);
+  double error = error_of(as_returned(result, outputs[0]), expected, elements_of(result));
   printf("%s, threads: %u\nerror %.1g of the reference's largest magnitude\n", net->name, options.threads ? options.threads : 1, error);
   printf("first run %.3f ms", times[0]);
   qsort(times + 1, (size_t)runs, sizeof *times, by_size);
   if (runs) printf(", then %.3f ms (median of %d)", times[1 + runs / 2], runs);
   printf(", by this machine's clock\n");
-  return error <= TOLERANCE ? 0 : DISAGREES;
+  return error <= tolerance ? 0 : DISAGREES;
 }
