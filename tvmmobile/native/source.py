@@ -96,7 +96,7 @@ int {prefix}_init(uint32_t interface, tvmmobile_instance *instance, const tvmmob
 /* Allocates and locks nothing. Threads may run one instance at once, each with its own workspace. threads: 0 means all of init's. */
 int {prefix}_run(tvmmobile_instance *instance, const void *const *inputs, void *const *outputs, void *workspace, size_t workspace_bytes,
     uint32_t threads);
-/* From now on, run's caller calls the observer before (done: 0) and after (1) each kernel; null ends it. Nothing may be running. */
+/* Sets a function that run's caller calls before (done: 0) and after (1) each kernel; null removes it. Nothing may be running. */
 int {prefix}_observe(tvmmobile_instance *instance, void (*observer)(void *context, const char *kernel, uint32_t done), void *context);
 /* Ends its threads. Nothing may be running. */
 int {prefix}_free(tvmmobile_instance *instance);

@@ -166,7 +166,7 @@ def test_another_file_than_before(files: Files, tmp_path: Path) -> None:
     spec = load_own(file, SIDE, None, 0).spec
     assert load_again(file, spec, None, 0).spec == spec
     path.write_text(SOURCE + "\n")
-    with pytest.raises(UserError, match=r"net\.py:small is not the network it was when this run began"):
+    with pytest.raises(UserError, match=r"net\.py:small has changed since this run began"):
         load_again(file, spec, None, 0)
 
 

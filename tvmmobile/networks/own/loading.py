@@ -58,6 +58,6 @@ def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: in
     imported = load_own(file, spec.resolution, checkpoint, seed)
     if imported.spec != spec:
         raise UserError(
-            f"{file} is not the network it was when this run began.", "Do not change it during a run; run the same command again."
+            f"{file} has changed since this run began.", "Do not change it during a run; run the same command again."
         )
     return imported
