@@ -11,9 +11,20 @@ from tvmmobile.cli import options
 
 if TYPE_CHECKING:
     from tvmmobile.pipeline.listener import TuningPlan
+    from tvmmobile.results.file import Results
 
 #: Trials a second on two cores of a desktop, for the estimate of --dry-run; a real run shows the time that is left.
 _TRIALS_PER_SECOND = 2.5
+
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        "--trials",
+        metavar="N",
+        min=0,
+        help="Trials per kernel, logged ones included; above 2, promising kernels only. Default: 8; 0 where shipped logs have any.",
+    ),
+]
 
 
 def tune(
@@ -24,15 +35,7 @@ def tune(
     resolution: options.Resolutions = None,
     activation: options.Activation = None,
     classes: options.Classes = 1000,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            "--trials",
-            metavar="N",
-            min=0,
-            help="Trials per kernel, logged ones included; above 2, promising kernels only. Default: 8; 0 where shipped logs have any.",
-        ),
-    ] = None,
+    trials: Trials = None,
     threads: options.Threads = 1,
     dtype: options.Dtype = "float32",
     io_dtype: options.IoDtype = "float32",
@@ -64,9 +67,6 @@ def tune(
     from tvmmobile.devices.registry import find_device
     from tvmmobile.pipeline.tune import check_strategy, plan_tuning
     from tvmmobile.pipeline.tune import tune as run
-    from tvmmobile.results.report import print_table, write_report
-    from tvmmobile.results.report.wording import plural
-    from tvmmobile.system.console import output
 
     board = find_device(device, require_hardware, pin)
     check_strategy(strategy)
@@ -79,6 +79,15 @@ def tune(
         _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
         return
     results = run(models, board, **chosen, strategy=strategy, seed=seed, listener=Shown())
+    _report(results, out)
+
+
+def _report(results: Results, out: Path) -> None:
+    """Write the report beside the libraries; print the table and what was written."""
+    from tvmmobile.results.report import print_table, write_report
+    from tvmmobile.results.report.wording import plural
+    from tvmmobile.system.console import output
+
     paths = write_report(results, out)
     print_table(results)
     count = plural(len(results.variants), "library")

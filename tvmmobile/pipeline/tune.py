@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
@@ -176,13 +177,28 @@ def tune(
         DeviceUnavailable: the device went away and did not come back.
         Disagreement: a library does not compute what PyTorch computes.
     """
-    board, most = device_of(device), DEFAULT_TRIALS if trials is None else trials
+    board = device_of(device)
     check_strategy(strategy)
     folder = scratch_folder("libraries") if out is None else Path(out)
     request = _request(threads, (dtype, io_dtype, max_error), folder, logs, fresh, dump_ir, format, archive, image)
-    if most:
+    if trials != 0:
         check_writable(request.logs.target, "--logs")
     jobs = request.jobs(models, board.profile)
+    return _run(request, jobs, board, trials, fresh, partial(Search, strategy, seed), dask, listener)
+
+
+def _run(
+    request: Request,
+    jobs: Sequence[VariantJob],
+    board: Device,
+    trials: int | None,
+    fresh: bool,
+    search_from: Callable[[Database | None, Database | None], Search],
+    dask: str | None,
+    listener: Listener,
+) -> Results:
+    """Tune, compile, verify and time; `search_from` makes the search from a twin's and a similar core's records."""
+    most = DEFAULT_TRIALS if trials is None else trials
     with ExitStack() as held:
         workers = held.enter_context(_workers(jobs, board, most, dask))
         variants = _imported(workers, jobs, listener)
@@ -194,7 +210,7 @@ def tune(
             held.enter_context(needs.writing())
         listener.planned(needs.plan)
         with bench_of(board, workers, dask, _REPEAT, _WARMUP) as bench:
-            _try(needs, bench, Search(strategy, seed, needs.twin, needs.kin), listener)
+            _try(needs, bench, search_from(needs.twin, needs.kin), listener)
             results = _timed(workers, jobs, bench, listener)
             corrections = 0
             while most and corrections < _MOST_CORRECTIONS and _corrected(needs, results, bench, listener):
