@@ -81,13 +81,17 @@ def test_every_template_converts_what_it_reads_and_writes(
     tmp_path: Path, template: Template, inside: Precision, outside: Precision, error: float
 ) -> None:
     """An input and output in another precision; all but Strassen's algorithm, which keeps partial sums in the output."""
-    region = REGIONS[template.name][-(template.name == "chain")]
+    region = REGIONS[template.name][template.name == "chain"]
     stored = (replace(region[0], reads=outside.name), *region[1:])
     task = Task((*stored[:-1], replace(stored[-1], writes=outside.name)), inside.name, machine=machine_of("cortex-a76"))
     space = template.space(task)
     assert (space is None) == (template.name == "strassen")
     if space is not None:
         check_schedule(task, space, 1009, error, tmp_path)
+    if template.name == "chain":  # conversions would be in its loops
+        image, following = REGIONS["chain"][2]
+        tasks = [replace(task, region=(first, following)) for first in (image, replace(image, reads=outside.name))]
+        assert [template.space(each) is None for each in tasks] == [False, True]
 
 
 def test_the_storage_of_input_and_output_is_part_of_a_task() -> None:
