@@ -195,7 +195,7 @@ def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple
 def shortest(
     multiplies: Multiplies, waiting: Sequence[HalfNeed], beside: bool, advance: int = 0, finish: int = 0, policies: int | None = None
 ) -> tuple[LoopAction, ...]:
-    """The instructions that start these FMLAs in their order, in the fewest cycles of so many policies; `waiting` begins with the most
+    """The instructions that start these FMLAs in their order, in the fewest cycles among the policies; `waiting` begins with the most
     urgent half."""
     if beside:
         return tuple(_BesidePass(multiplies, waiting, advance, finish).actions)

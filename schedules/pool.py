@@ -85,7 +85,7 @@ class _Group:
     """Channels that are summed together.
 
     Attributes:
-        lanes, vectors: so many vectors of so many channels.
+        lanes, vectors: channels per vector, and number of vectors.
         count: groups of them that follow each other in every block.
         first: channel of a block with which they begin.
     """

@@ -24,7 +24,7 @@ Add = Callable[[Expr, Expr, Expr, int, int], Expr]
 
 @dataclass(frozen=True)
 class Weighted:
-    """Adds values, each times its weight, of which there are so many taps for each channel."""
+    """Adds values, each times its weight, with a number of taps per channel."""
 
     kernel: Kernel
     taps: int
@@ -111,7 +111,7 @@ class Channels:
     """Channels that are carried through the image together.
 
     Attributes:
-        lanes, count: so many vectors of so many channels.
+        lanes, count: channels per vector, and number of vectors.
         first: the first one.
         shift: how much further back it is in the layer than in the input's tensor.
     """

@@ -13,10 +13,12 @@ image, logits = network.getSessionInput(session), network.getSessionOutput(sessi
 
 
 def host_tensor(values: Array) -> MNN.Tensor:
+    """A tensor that MNN copies from and to; NCHW."""
     return MNN.Tensor(values.shape, MNN.Halide_Type_Float, values, MNN.Tensor_DimensionType_Caffe)
 
 
 def run() -> Array:
+    """Run the network once, from the caller's image to an array of logits."""
     image.copyFrom(host_tensor(arguments.image))
     network.runSession(session)
     output = host_tensor(np.empty(logits.getShape(), np.float32))  # which copies: the values are not in the array afterwards

@@ -17,6 +17,7 @@ image, logits = net.input_names()[0], net.output_names()[0]
 
 
 def run() -> Array:
+    """Run the network once, from the caller's image to an array of logits."""
     extractor = net.create_extractor()
     extractor.input(image, ncnn.Mat(arguments.image[0]))
     return np.array(extractor.extract(logits)[1])

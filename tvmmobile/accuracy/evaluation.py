@@ -43,9 +43,9 @@ _SESSION_TIMEOUT_S = 600.0
 _BATCH_TIMEOUT_S = 2000.0
 #: Images per batch; the library is sent to the device once per batch.
 _MOST_IMAGES = 32
-#: Layers are looked at on so many images: what they lose differs little from image to image.
+#: Images on which layers are examined: their losses differ little from image to image.
 _STORED_IMAGES = 8
-#: QEMU does some 10⁸ multiply-adds a second: so many of them are a batch there, for its session to end in time.
+#: Multiply-adds per batch under QEMU, which does some 10⁸ a second, so that its session ends in time.
 _EMULATED_MACS = 2_000_000_000
 _KINDS: Mapping[str, Any] = {"modelled": "virtual", "measured": "hardware", "emulated": "emulated"}
 

@@ -124,7 +124,7 @@ def judge_exact(base: float, new: float, threshold: float) -> Judgement:
 
 
 def judge(estimates: Sequence[Estimate], threshold: float) -> list[Judgement]:
-    """The verdicts, in order, on variants that are compared together; a change up to `threshold` is none."""
+    """The verdicts, in order, on variants that are compared together; changes up to `threshold` do not count."""
     slower = holm([estimate.p_value(1) for estimate in estimates])
     faster = holm([estimate.p_value(-1) for estimate in estimates])
     found = []

@@ -60,7 +60,7 @@ _HALF_PI = (1.5703125, 4.837512969970703125e-4, 7.549789954891882e-8)
 
 
 class Elementary(Vectors):
-    """The functions of `ERRORS`, of vectors of so many lanes or of single numbers."""
+    """The functions of `ERRORS`, for vectors or single numbers."""
 
     @property
     def _sign(self) -> int:

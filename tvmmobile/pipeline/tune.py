@@ -43,7 +43,7 @@ DEFAULT_TRIALS = 8
 STRATEGIES = ("evolution", "climb", "random")
 #: Timed runs of a finished library on a real board, and runs before them.
 _REPEAT, _WARMUP = 10, 3
-#: Times the networks are compiled anew because records were false. Each makes way for the next best, which may be false as well.
+#: How often networks are compiled again because records were false. Each is replaced by the next best, which may be false as well.
 _MOST_CORRECTIONS = 4
 
 

@@ -32,7 +32,7 @@ def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
 
 
 def check_version(manifest: Any) -> None:
-    """Raises `ValueError` for a manifest of another version, of which nothing else is known, and for what is none at all."""
+    """Raises `ValueError` for a manifest of another version, whose content is unknown, and for anything else."""
     if not isinstance(manifest, dict):
         raise ValueError("it holds no object")
     version = manifest["version"]

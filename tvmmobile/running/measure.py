@@ -302,7 +302,7 @@ class Agents:
     def _timed(
         self, session: Any, module: Any, function: str, timing: Timing, arguments: Sequence[Any], pool: int | None = None
     ) -> Latency:
-        """Run a function as `timing` says, with so many threads of TVM's pool if not all; on a board as often as its clock needs."""
+        """Run a function as `timing` says, on its number of threads of TVM's pool; on a board as often as its clock needs."""
         threads, timing = timing.threads, replace(timing, threads=timing.threads if pool is None else pool)
         if self.profile.origin.modelled:
             answer = _evaluator(session, module, function, timing, "model")(*arguments)

@@ -37,7 +37,7 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     thread counts by them. QEMU runs `usr/bin/python3` in it with `-L` and this folder. Boards share what is unpacked, by hard links.
 
     Args:
-        board: whose core the program shall find.
+        board: the board whose core programs find.
         requirements: as pip takes them, such as `ncnn==1.0.20261020`; dependencies are not followed. Pin versions: what is built for a
             requirement is kept.
         say: called with a sentence when there is something to wait for.

@@ -33,7 +33,7 @@ class Composed:
     Attributes:
         module: `main` calls an external function for each layer.
         layers: by the name of that function.
-        accepts, dump_dir, passes: see `compose`; so many passes are done.
+        accepts, dump_dir, passes: see `compose`; `passes` is the number done so far.
     """
 
     module: Any

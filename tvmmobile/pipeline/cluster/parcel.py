@@ -1,6 +1,6 @@
 """A job with the files it reads, for a machine that has none of them, and the files that come back.
 
-Machines of a cluster share no folders: paths of a job are made anew below a folder of the worker's, where the files were unpacked.
+A cluster's machines do not share folders: a job's paths are moved below a folder of the worker, where the files were unpacked.
 """
 
 from __future__ import annotations

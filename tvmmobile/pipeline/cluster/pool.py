@@ -1,7 +1,7 @@
 """Jobs on a Dask cluster, with the interface of `workers.Workers`.
 
 The scheduler at the given address is trusted: Dask executes what its scheduler is told, and what comes back from it is unpickled. So both
-ends need certificates (TLS), unless Dask's own configuration says in so many words that they do not.
+ends need certificates (TLS), unless Dask's own configuration explicitly says that they do not.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from tvmmobile.results.report.kernel_rows import OTHER, KernelRow, KernelTable, 
 from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import label_of, percent
 
-#: Layer types beyond the first so many are drawn alike.
+#: Number of layer types with their own style; the others share one.
 _OWN_STYLES = STYLES - 1
 
 

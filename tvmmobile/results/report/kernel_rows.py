@@ -37,7 +37,7 @@ class Roof:
         return self.compute_gflops / self.memory_gb_per_s if self.memory_gb_per_s else None
 
     def attainable_gflops(self, intensity: float | None) -> float:
-        """The most that a kernel with so many operations for each byte can do; `None` moves nothing."""
+        """The highest speed of a kernel with this many operations per byte; `None` means that it moves no bytes."""
         if intensity is None or self.memory_gb_per_s is None:
             return self.compute_gflops
         return min(self.compute_gflops, intensity * self.memory_gb_per_s)

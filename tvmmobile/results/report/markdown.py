@@ -29,7 +29,7 @@ _SPECIAL = re.compile(r"([\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\
 
 
 def markdown(view: View, beside: Beside | None = None, most: int = MOST_CHARACTERS) -> str:
-    """The text of `report.md` (GitHub's dialect), at most so many characters.
+    """The text of `report.md` (GitHub's dialect), within a number of characters.
 
     What does not fit is left out from the end, a section or the last lines of a table at a time, and the text says so.
     """

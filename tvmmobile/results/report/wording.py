@@ -65,7 +65,7 @@ def mebibytes(count: int) -> str:
 
 
 def scientific(value: float, decimals: int = 1) -> str:
-    """A digit, so many decimals and an exponent."""
+    """A number with that many decimals and an exponent."""
     return f"{value:.{decimals}e}" if math.isfinite(value) else UNKNOWN
 
 

@@ -21,7 +21,7 @@ _TRIPS = 11
 
 @dataclass(frozen=True)
 class IssueStep:
-    """One instruction as an in-order core issues it. A stage is so many cycles after issue.
+    """One instruction as an in-order core issues it. A stage is a number of cycles after issue.
 
     Attributes:
         reads: registers, and the stage at which each is needed.
@@ -112,7 +112,7 @@ class _Issue:
             written[name] = at
         self.last_cycle = max(self.last_cycle, at + step.cycles)
         if step.unit == "branch":
-            self.used = ISSUE_WIDTH  # what follows is fetched anew
+            self.used = ISSUE_WIDTH  # the following instructions are fetched again
 
     def state(self) -> Hashable:
         """Everything that later issues depend on, relative to the current cycle; what ended before does not matter."""

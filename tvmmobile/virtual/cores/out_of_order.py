@@ -219,7 +219,7 @@ class _Numbers:
 
 
 def retired_after(tables: Sequence[int], operations: Sequence[int], count: int, trips: int) -> list[int]:
-    """The cycle in which the last of `count` operations has left the window, after each of so many trips."""
+    """The cycle in which the last of `count` operations has left the window, after each trip."""
     retired = (ctypes.c_int64 * trips)()
     coded = [(ctypes.c_int32 * len(numbers))(*numbers) for numbers in (tables, operations)]
     if not _library().schedule(*coded, count, trips, retired):
