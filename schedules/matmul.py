@@ -224,8 +224,9 @@ class MatmulTile:
         steps(blocks - 1, max(block - self.unroll, 0), block)
 
     def _in_chains(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int) -> None:
-        """`accumulate`, in sums of `Kernel.chain` terms that begin at zero; the last one may be shorter."""
-        kernel, chain, lanes = self.kernel, self.kernel.chain, self.kernel.lanes
+        """`accumulate`, in sums of `Kernel.chain` terms that begin at zero, or of whole blocks of A; the last one may be shorter."""
+        kernel, lanes = self.kernel, self.kernel.lanes
+        chain = kernel.chain if self.a.block >= part.count else max(kernel.chain // self.a.block, 1) * self.a.block
         whole, rest = divmod(part.count, chain)
 
         def add(number: Expr, count: int) -> None:

@@ -94,6 +94,15 @@ def test_every_template_converts_what_it_reads_and_writes(
         assert [template.space(each) is None for each in tasks] == [False, True]
 
 
+@pytest.mark.parametrize("layer", [Conv2d(5, 4, 72, 16, in_layout="NCHW24c"), Conv2d(4, 4, 144, 24, in_layout="NCHW48c")])
+def test_chains_of_sums_end_with_blocks_of_channels(tmp_path: Path, layer: Conv2d) -> None:
+    """Sixty-four terms are no whole blocks of 24 or 48."""
+    task = Task((layer,), FLOAT16.name, machine=machine_of("cortex-a76"))
+    space = templates_for(task)[0].space(task)
+    assert space is not None
+    check_schedule(task, space, 0, 1e-2, tmp_path)
+
+
 def test_the_storage_of_input_and_output_is_part_of_a_task() -> None:
     """Of its name, of what it moves at least, and of a log's line; partial sums stay in an output that has all their digits."""
     layer = Conv2d(14, 14, 256, 256, clamp=RELU6)

@@ -198,6 +198,16 @@ def test_no_blocks_where_none_divide_the_channels() -> None:
     assert edge_layouts(layer, layer) == ("NHWC",)
 
 
+def test_blocks_are_whole_vectors() -> None:
+    """Eight lanes of half precision do not divide 44 or 20."""
+    for channels in (88, 100):
+        layer: Layer = Conv2d(8, 8, channels, channels)
+        assert edge_layouts(layer, layer) != ("NHWC",) and edge_layouts(layer, layer, 8) == ("NHWC",)
+    network = Network(tuple(Node(Conv2d(8, 8, 88, 88), None, None, False) for _ in range(2)), None)
+    found = {region.after for region in candidate_regions(network, lambda task: True, lambda layers: Task(layers, "float16"))}
+    assert found == {"NHWC"}
+
+
 def test_detours() -> None:
     """Singles take 5 us each, so that a plan with the pair of 12 takes 2 more, and the pair of 9 is the best plan's."""
     prices = {**{(index, index): 5.0 for index in range(4)}, (0, 1): 12.0, (2, 3): 9.0, (1, 2): None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tvmmobile.graph.layers import Conv2d, Layer, Pool
@@ -77,16 +77,17 @@ class VariantTasks:
     kept: tuple[KeptLayer, ...] = ()
 
 
-def edge_layouts(layer: Layer, following: Layer) -> tuple[Layout, ...]:
+def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout, ...]:
     """The layouts worth trying between two layers, the one to take where nothing is measured first.
 
     Pixels of many channels are a power of two apart in NHWC and displace each other in a first-level cache of two ways; in blocks of
-    about 32 channels they lie together, and whatever a kernel reads of a block at a time is in one piece.
+    about 32 channels they lie together, and whatever a kernel reads of a block at a time is in one piece. Blocks are
+    whole vectors of `lanes`.
     """
     if not (isinstance(layer, Conv2d) and isinstance(following, Conv2d | Pool)):
         return ("NHWC",)
     channels = layer.out_channels
-    blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block]
+    blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block and block % lanes == 0]
     if channels < FEWEST_BLOCKED or not blocks:
         return ("NHWC",)
     # A product that is one kernel with the depthwise layer behind it reads pixel by pixel.
@@ -118,7 +119,7 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: 
     for index, node in enumerate(nodes[:-1]):
         readers = () if index + 1 in kept else tuple(nodes[reader] for reader in _readers(network, index))
         if readers:
-            tried = edge_layouts(node.layer, readers[0].layer)
+            tried = edge_layouts(node.layer, readers[0].layer, _lanes(task_in, (node, *readers)))
             known = tuple(layout for layout in tried if _all_take(node, readers, layout, lambda *region: takes(task_in(*region))))
             known = known or ("NHWC",)
             places = range(index + 1, (node.gated or index + 1) + 1)
@@ -147,6 +148,11 @@ def _readers(network: Network, index: int) -> tuple[int, ...]:
     if node.gated is not None:
         return index + 1, node.gated
     return () if node.alone else (index + 1,)
+
+
+def _lanes(task_in: Callable[[tuple[Layer, ...], str], Task], nodes: Iterable[Node]) -> int:
+    """Elements of the longest vector that kernels of these nodes compute with."""
+    return max(task_in((node.layer,), node.dtype).lanes for node in nodes)
 
 
 def _all_take(node: Node, readers: tuple[Node, ...], layout: Layout, takes: Callable[[tuple[Layer, ...], str], bool]) -> bool:
