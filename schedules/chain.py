@@ -153,7 +153,7 @@ def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
     joints = {("image", "depthwise"), ("depthwise", "pointwise"), ("pointwise", "depthwise")}
     if any(joint not in joints for joint in itertools.pairwise(kinds)) or not _layouts_fit(layers, task.lanes):
         return None
-    if kinds[0] == "image" and task.storage[0] is not task.precision:
+    if kinds[0] == "image" and task.storage[0] != task.precision:
         return None  # tiles would convert the image number by number, once for each panel; `ImageConv` converts rows
     sizes = [task.precision.bytes * math.prod(layer.weight_shape) for layer in layers]
     if len(layers) > 2:

@@ -140,9 +140,9 @@ class Kernel:
         self.chain = task.precision.chain
         data, output = task.storage
         #: Precisions of arguments that differ from the kernel's, by argument; and their buffers.
-        self._storage = {name: kind for name, kind in (("data", data), ("output", output)) if kind is not task.precision}
+        self._storage = {name: kind for name, kind in (("data", data), ("output", output)) if kind != task.precision}
         self._converted: list[Buffer] = []
-        self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) and data is task.precision else 0
+        self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) and data == task.precision else 0
         self._ir_builder = IRBuilder()
         self._imported: dict[str, str] = {}
 

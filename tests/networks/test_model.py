@@ -93,7 +93,7 @@ def test_a_program_that_is_exported_already() -> None:
         (lambda: tm.load(nn.Flatten(), IMAGE), "has no convolution or matrix product", "nothing"),
         (lambda: tm.load("mobilenet_v1", alpha=3), "width multiplier 3 is outside|width multiplier 3.0 is outside", "--alpha"),
         (lambda: tm.load("gone.pt2"), "gone.pt2 cannot be read", "--model"),
-        (lambda: tm.load(small(), IMAGE).cost, "costs are counted of built-in networks", "bench"),
+        (lambda: tm.load(small(), IMAGE).cost, "costs are counted for built-in networks", "bench"),
     ],
 )
 def test_what_cannot_be_loaded(given: object, complaint: str, remedy: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,3 +208,16 @@ def test_tiles_fill_the_registers_of_the_machine(layer: Layer) -> None:
     spaces = [[template.space(task) for template in templates_for(task)] for task in (usual, small)]
     for one, other in zip(*spaces, strict=True):
         assert one is not None and other is not None and one.options == other.options and set(one) != set(other)
+
+
+@pytest.mark.parametrize("name", ["pointwise", "image_conv", "chain"])
+def test_a_task_from_another_process_gives_the_same_kernel(name: str) -> None:
+    """Workers read tasks whose precisions are objects of their own; a core that does not reorder has kernels that depend on them."""
+    template = next(template for template in TEMPLATES if template.name == name)
+    task = Task(REGIONS[name][-1 if name == "chain" else 0], FLOAT32.name, machine=machine_of("cortex-a53"))
+    space = template.space(task)
+    assert space is not None and task.storage == (FLOAT32, FLOAT32)
+    other = pickle.loads(pickle.dumps(task))
+    assert template._space(other) is not None
+    knobs = dict(space.default.knobs)
+    assert template.emit(other, knobs).script() == template.emit(task, knobs).script()

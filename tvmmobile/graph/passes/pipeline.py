@@ -111,7 +111,7 @@ def finish(
         The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.
     """
     layers = dict(composed.layers)
-    convert = None if precision is FLOAT32 else to_precision(precision, layers, composed.accepts, kept, outside)
+    convert = None if precision == FLOAT32 else to_precision(precision, layers, composed.accepts, kept, outside)
     return _run(composed.module, _finishing(convert), composed.passes, composed.dump_dir), layers
 
 
