@@ -179,7 +179,7 @@ def multiply_window(
     rows: Mapping[int, tuple[Buffer, Expr, int]],
     weights: tuple[Buffer, Expr],
 ) -> bool:
-    """Emits a depthwise tile's multiplications, one value of the window after another; not if there is no such block.
+    """Emit a depthwise tile's multiplications, one value of the window after another; returns whether there is such a block.
 
     Args:
         products: output, row and column of the window, tap.

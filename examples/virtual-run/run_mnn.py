@@ -1,4 +1,4 @@
-"""One run of a network with MNN: `run_mnn.py model.mnn [--threads N]`."""
+"""One run of a network with MNN: `run_mnn.py model.mnn [--threads N] [--half]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from region import Array, read_arguments, run_marked
 
 arguments = read_arguments(__doc__)
 network = MNN.Interpreter(str(arguments.model))
-session = network.createSession({"backend": "CPU", "numThread": arguments.threads})
+precision = {"precision": "low"} if arguments.half else {}
+session = network.createSession({"backend": "CPU", "numThread": arguments.threads, **precision})
 image, logits = network.getSessionInput(session), network.getSessionOutput(session)
 
 

@@ -1,4 +1,4 @@
-"""One run of a network with ncnn: `run_ncnn.py model.ncnn.param [--threads N]`; the weights are in `model.ncnn.bin`."""
+"""One run of a network with ncnn: `run_ncnn.py model.ncnn.param [--threads N] [--half]`; the weights are in `model.ncnn.bin`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from region import Array, read_arguments, run_marked
 arguments = read_arguments(__doc__)
 net = ncnn.Net()
 net.opt.num_threads = arguments.threads
-# float32 throughout, as in the other programs: on cores that have it, ncnn uses half precision otherwise.
-net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+# On cores that have it, ncnn uses half precision without being asked.
+net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = arguments.half
 net.load_param(str(arguments.model))
 net.load_model(str(arguments.model.with_suffix(".bin")))
 image, logits = net.input_names()[0], net.output_names()[0]

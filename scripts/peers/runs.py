@@ -19,6 +19,7 @@ import numpy as np
 from peers.models import digest_of
 from peers.results import Figures
 from peers.systems import EXAMPLES, ROOT, System
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import Disagreement, UserError
@@ -66,8 +67,10 @@ class PeerRun:
 
     def command(self) -> list[str]:
         """The guest's command line."""
-        programs = [str(program) for program in self.system.programs]
-        return [*(["python3"] if programs[0].endswith(".py") else []), *programs, str(self.files[0]), "--threads", str(self.threads)]
+        program = self.system.program
+        half = [] if self.system.dtype == FLOAT32.name else ["--half"]
+        start = ["python3"] if program.suffix == ".py" else []
+        return [*start, str(program), str(self.files[0]), "--threads", str(self.threads), *half]
 
     def key(self) -> str:
         """Identifies all that decides what QEMU counts: cores, caches, plugin, wheels, program, network, input, threads; 16 hex digits.
@@ -76,13 +79,13 @@ class PeerRun:
         otherwise alike.
         """
         image = self.files[0].parent
-        programs = [*reversed(self.system.programs), EXAMPLES / "region.py", _PROFILER]
+        programs = [self.system.program, EXAMPLES / "region.py", _PROFILER]
         files = digest_of([*self.files, image / "image.npy", image / "logits.npy", *programs])
         # The plugin's file is named by its content, wherever it lies.
         options = [word.replace(str(cache_dir()), "") for word in qemu_words(self.board, "")[1:]]
         sysroot = programs_digest(self.board, self.system.requirements)
         environment = sorted((name, text.replace(str(ROOT), "")) for name, text in self.system.environment.items())
-        recipe = [_FORMAT, options, sysroot, environment, files, self.threads, self.attempt]
+        recipe = [_FORMAT, options, sysroot, environment, files, self.threads, self.attempt, self.system.dtype]
         return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 

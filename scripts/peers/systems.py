@@ -22,8 +22,6 @@ OURS, OURS_C = "ours", "ours-c"
 OURS_KEYS = (OURS_C, OURS)
 #: What can be compared: in half precision a peer takes part with its float32 as well, because its best may be either.
 DTYPES = (FLOAT32.name, FLOAT16.name)
-#: Runs another program, whose output may be as coarse as half precision makes it.
-HALF_RUNNER = Path(__file__).with_name("run_half.py")
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class System:
     Attributes:
         key: what it is called in files: `name`, with the dtype behind it where float32 takes part too.
         title: what the table calls it, with its version.
-        program: a Python program that takes `MODEL --threads N` and prints what `region.run_marked` prints.
+        program: a Python program that takes `MODEL --threads N`, and `--half` for half precision, and prints what
+            `region.run_marked` prints.
         requirements: the wheels in its sysroot.
         model: the files of the network it runs, in the variant's folder, the one to name first; empty where it is compiled for the board.
         tolerance: largest difference from PyTorch it may have, relative to the output's largest magnitude.
@@ -54,11 +53,6 @@ class System:
     def name(self) -> str:
         """What `--only` calls it, in whatever it computes."""
         return self.key.removesuffix(f"-{self.dtype}")
-
-    @property
-    def programs(self) -> tuple[Path, ...]:
-        """What Python runs, the first with the others as its arguments."""
-        return (self.program,) if self.dtype == FLOAT32.name else (HALF_RUNNER, self.program)
 
 
 def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
@@ -95,13 +89,11 @@ def peer_tolerance(dtype: str) -> float:
 
 
 def _in_half_precision(peer: System) -> System:
-    """A peer as `half.SETTINGS` says; its own program where a model says all that it needs to know."""
-    program = Path(__file__).with_name(f"{peer.program.stem}_half.py")
+    """A peer in half precision: its program is asked for it, or its model says so (`half_models.py`)."""
     return replace(
         peer,
         key=f"{peer.key}-{FLOAT16.name}",
         title=f"{peer.title.rpartition(' ')[0]} {FLOAT16.name} {peer.title.rpartition(' ')[2]}",
-        program=program if program.is_file() else peer.program,
         tolerance=peer_tolerance(FLOAT16.name),
         dtype=FLOAT16.name,
     )

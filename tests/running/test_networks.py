@@ -11,23 +11,23 @@ from deployed import make_library
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.running.measure import Agents
-from tvmmobile.running.networks import c_program
+from tvmmobile.running.networks import calling
 from tvmmobile.system.errors import UserError
 
 C = {"prefix": "mobilenet", "workspace_bytes": 640}
 
 
 def test_a_c_librarys_manifest_says_how_it_is_called(tmp_path: Path) -> None:
-    program = c_program(make_library(tmp_path, format="c", c=C))
+    program = calling(make_library(tmp_path, format="c", c=C)).c
     assert program is not None and (program.prefix, program.workspace_bytes, program.output_shape) == ("mobilenet", 640, (1, 10))
     assert program.adapter.is_file()
 
 
 def test_other_libraries_are_none(tmp_path: Path) -> None:
     library = make_library(tmp_path)
-    assert c_program(library) is None
+    assert calling(library).c is None
     library.with_suffix(".json").unlink()
-    assert c_program(library) is None
+    assert calling(library).c is None
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_other_libraries_are_none(tmp_path: Path) -> None:
 def test_a_bad_manifest_is_named(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
     library = make_library(tmp_path, **{"format": "c", **changes})
     with pytest.raises(UserError, match=rf"\.json is not a manifest of tvmmobile: {complaint}") as refused:
-        c_program(library)
+        calling(library)
     assert refused.value.remedy == "Compile the library again."
 
 

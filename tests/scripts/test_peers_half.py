@@ -37,7 +37,7 @@ from peers.results import (  # noqa: E402
     to_json,
 )
 from peers.runs import PeerRun  # noqa: E402
-from peers.systems import EXAMPLES, HALF_RUNNER, OURS, OURS_C, chosen_systems, systems  # noqa: E402
+from peers.systems import EXAMPLES, OURS, OURS_C, chosen_systems, systems  # noqa: E402
 from peers.tables import pages  # noqa: E402
 
 DOCS = SCRIPTS.parent / "docs"
@@ -60,7 +60,7 @@ def test_peers_take_part_in_both_precisions_and_ours_in_half() -> None:
     assert [found[peer] for peer in MAKERS] == [one for one in systems() if one.key in MAKERS]  # runs in float32 are the same, and kept
     assert found["ncnn-float16"].title.split()[:2] == ["ncnn", "float16"] and found[OURS_C].title.endswith("C library, float16")
     assert {found[key].tolerance for key in (OURS, OURS_C)} == {FLOAT16.network_tolerance}
-    assert all(program.is_file() for one in found.values() for program in one.programs)
+    assert all(one.program.is_file() for one in found.values())
     assert [one.key for one in chosen_systems(["ncnn", "ours"], "float16")] == ["ncnn-float16", "ncnn", OURS]
     with pytest.raises(UserError, match=r"There is no system 'iree' in float16\.") as caught:
         chosen_systems(["iree"], "float16")
@@ -68,7 +68,7 @@ def test_peers_take_part_in_both_precisions_and_ours_in_half() -> None:
 
 
 def test_a_run_is_another_one_in_half_precision(tmp_path: Path) -> None:
-    """Also of a peer that has one program for both; in float32 nothing wraps it."""
+    """Also of a peer whose model alone says it."""
     for name in ("model.tflite", "image.npy", "logits.npy"):
         (tmp_path / name).write_bytes(b"x")
     single, half = (
@@ -77,7 +77,7 @@ def test_a_run_is_another_one_in_half_precision(tmp_path: Path) -> None:
     )
     program = str(EXAMPLES / "run_litert.py")
     assert single.command() == ["python3", program, str(tmp_path / "model.tflite"), "--threads", "1"]
-    assert half.command() == ["python3", str(HALF_RUNNER), program, str(tmp_path / "model.tflite"), "--threads", "1"]
+    assert half.command() == ["python3", program, str(tmp_path / "model.tflite"), "--threads", "1", "--half"]
     assert single.key() != half.key() == replace(half, sysroot=tmp_path / "elsewhere").key()
 
 
@@ -89,10 +89,10 @@ def test_a_coarse_output_is_said_and_not_judged(tmp_path: Path) -> None:
     program.write_text(
         "import numpy as np\nfrom region import read_arguments, run_marked\nrun_marked(lambda: np.full(4, 0.5), read_arguments(''))\n"
     )
-    calls = [[str(program)], [str(HALF_RUNNER), str(program)]]
+    calls: list[list[str]] = [[], ["--half"]]
     done = [
         subprocess.run(
-            [sys.executable, *words, str(tmp_path / "model")],
+            [sys.executable, str(program), str(tmp_path / "model"), *words],
             env={"PYTHONPATH": str(EXAMPLES)},
             capture_output=True,
             text=True,

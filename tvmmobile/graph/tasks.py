@@ -52,7 +52,7 @@ class Task:
         """The precision of the kernel."""
         return precision_named(self.dtype)
 
-    @cached_property
+    @property
     def storage(self) -> tuple[Precision, Precision]:
         """What the region's first input and its output are stored in: the task's precision, unless the layers at its ends say another."""
         reads, writes = (getattr(self.region[end], name, "") for end, name in ((0, "reads"), (-1, "writes")))

@@ -69,6 +69,7 @@ def _seed(name: str) -> int:
 
 
 def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
+    """A layer's output, of `output_shape`, computed by PyTorch; `side` holds the tensors of `side_shapes` by name."""
     import torch
     from torch.nn import functional
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from tvmmobile.devices.agents.rpc import HostGone, LinkError, open_session
 from tvmmobile.devices.protocol import DeviceProfile, Endpoint, Kind, NotStored
-from tvmmobile.running.networks import CNetwork, CProgram, ReadyNetwork, VmNetwork, c_program, interface_types
+from tvmmobile.running.networks import Calling, CNetwork, ReadyNetwork, VmNetwork, calling
 from tvmmobile.system.clock import ClockPlan, sample_clock
 from tvmmobile.system.files import check_space
 from tvmmobile.virtual.board import Board, load_board
@@ -228,9 +228,9 @@ class Agents:
     def measure_network(self, library: Path, input_array: Array, timeout_s: float, timing: Timing = WARM) -> NetworkRun:
         """Run a network's library, which takes one tensor and returns one; in TVM's virtual machine a run to warm up allocates the
         activations."""
-        program = c_program(library)
+        how = calling(library)
         with self._session(timeout_s) as session:
-            network = _network(session, library, program, timing.threads)
+            network = _network(session, library, how, timing.threads)
             network.set_input(input_array)
             latency = self._timed(session, network.module, network.function, timing, network.arguments, network.threads)
             output = network.output()
@@ -239,11 +239,11 @@ class Agents:
 
     def measure_startup(self, library: Path, input_array: Array, threads: int, timeout_s: float) -> Startup:
         """What a network costs before it is warm, on a board with a clock: load a library that is known to run there, and run it once."""
-        program = c_program(library)
+        how = calling(library)
         with self._session(timeout_s) as session:
-            _upload_network(session, library, program)
+            _upload_network(session, library, how)
             begin = time.monotonic()
-            network = _ready(session, library, program, threads)
+            network = _ready(session, library, how, threads)
             init_seconds = time.monotonic() - begin
             network.set_input(input_array)
             answer = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")(*network.arguments)
@@ -253,9 +253,9 @@ class Agents:
     @_again_if_killed
     def outputs(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> list[Array]:
         """What a network's library returns for each input; no latency, so a virtual board need not model one."""
-        found, program = [], c_program(library)
+        found, how = [], calling(library)
         with self._session(timeout_s) as session:
-            network = _network(session, library, program, threads)
+            network = _network(session, library, how, threads)
             run = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")
             for array in inputs:
                 network.set_input(array)
@@ -388,26 +388,25 @@ def _upload(session: Any, library: Path) -> None:
     session.upload_file(library)
 
 
-def _network(session: Any, library: Path, program: CProgram | None, threads: int) -> ReadyNetwork:
+def _network(session: Any, library: Path, how: Calling, threads: int) -> ReadyNetwork:
     """Upload and load a network's library; raises as `_load` does."""
-    _upload_network(session, library, program)
-    return _ready(session, library, program, threads)
+    _upload_network(session, library, how)
+    return _ready(session, library, how, threads)
 
 
-def _upload_network(session: Any, library: Path, program: CProgram | None) -> None:
+def _upload_network(session: Any, library: Path, how: Calling) -> None:
     """Upload a network's library and its caller."""
     _upload(session, library)
-    if program is not None:
-        session.upload_file(program.adapter)
+    if how.c is not None:
+        session.upload_file(how.c.adapter)
 
 
-def _ready(session: Any, library: Path, program: CProgram | None, threads: int) -> ReadyNetwork:
+def _ready(session: Any, library: Path, how: Calling, threads: int) -> ReadyNetwork:
     """An uploaded network's library, ready to be run."""
     with _loading(library.name):
-        types = interface_types(library)
-        if program is None:
-            return VmNetwork(session, session.load_module(library.name), threads, types)
-        return CNetwork(session, session.load_module(program.adapter.name), library.name, program, threads, types)
+        if how.c is None:
+            return VmNetwork(session, session.load_module(library.name), threads, how)
+        return CNetwork(session, session.load_module(how.c.adapter.name), library.name, how.c, threads, how)
 
 
 def _evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,44 +49,6 @@ class ReadyNetwork(Protocol):
 
 
 @dataclass(frozen=True)
-class InterfaceTypes:
-    """NumPy's names of the types of a library's input and output."""
-
-    input: str = FLOAT32.name
-    output: str = FLOAT32.name
-
-
-def interface_types(library: Path) -> InterfaceTypes:
-    """What a library's manifest says, if it has one."""
-    path = library.with_suffix(".json")
-    manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return InterfaceTypes(*(manifest.get(name, {}).get("dtype", FLOAT32.name) for name in ("input", "output")))
-
-
-class VmNetwork:
-    """A library of TVM's virtual machine whose `main` takes one tensor and returns one."""
-
-    observable = True
-
-    def __init__(self, session: Any, module: Any, threads: int, types: InterfaceTypes) -> None:
-        from tvm.runtime.vm import VirtualMachine
-
-        self._session, self._machine = session, VirtualMachine(module, session.cpu(0))
-        self.module, self.function, self.threads = self._machine.module, "invoke_stateful", threads
-        self.arguments: list[Any] = [MAIN]
-        self._types = types
-
-    def set_input(self, array: Array) -> None:
-        """See `ReadyNetwork`."""
-        self._machine.set_input(MAIN, self._session.put(array.astype(self._types.input, copy=False)))
-
-    def output(self) -> Array:
-        """See `ReadyNetwork`."""
-        found: Array = self._session.get(self._machine.get_outputs(MAIN))
-        return found.astype(np.float32, copy=False)
-
-
-@dataclass(frozen=True)
 class CProgram:
     """How to call a C library: its manifest's data, and `adapter.c`, compiled for devices."""
 
@@ -97,24 +58,63 @@ class CProgram:
     adapter: Path
 
 
-def c_program(library: Path) -> CProgram | None:
-    """How a library is called if it is a C library; one without a manifest is not. Raises `UserError` for an invalid manifest."""
+@dataclass(frozen=True)
+class Calling:
+    """How a network's library is called.
+
+    Attributes:
+        input, output: NumPy's names of their types.
+        c: of a C library; `None` for TVM's virtual machine.
+    """
+
+    input: str = FLOAT32.name
+    output: str = FLOAT32.name
+    c: CProgram | None = None
+
+
+def calling(library: Path) -> Calling:
+    """What a library's manifest says of calling it; one without a manifest is for TVM. Raises `UserError` for an invalid manifest."""
     path = library.with_suffix(".json")
     if not path.is_file():
-        return None
+        return Calling()
     manifest, spec = read_manifest(path)
-    if manifest.get("format", VM) != C:
-        return None
-    return CProgram(manifest["c"]["prefix"], manifest["c"]["workspace_bytes"], spec.output_shape, adapter())
+    c = None
+    if manifest.get("format", VM) == C:
+        c = CProgram(manifest["c"]["prefix"], manifest["c"]["workspace_bytes"], spec.output_shape, adapter())
+    input_type, output_type = (manifest[name].get("dtype", FLOAT32.name) for name in ("input", "output"))
+    return Calling(input_type, output_type, c)
+
+
+class VmNetwork:
+    """A library of TVM's virtual machine whose `main` takes one tensor and returns one."""
+
+    observable = True
+
+    def __init__(self, session: Any, module: Any, threads: int, how: Calling) -> None:
+        from tvm.runtime.vm import VirtualMachine
+
+        self._session, self._machine = session, VirtualMachine(module, session.cpu(0))
+        self.module, self.function, self.threads = self._machine.module, "invoke_stateful", threads
+        self.arguments: list[Any] = [MAIN]
+        self._how = how
+
+    def set_input(self, array: Array) -> None:
+        """See `ReadyNetwork`."""
+        self._machine.set_input(MAIN, self._session.put(array.astype(self._how.input, copy=False)))
+
+    def output(self) -> Array:
+        """See `ReadyNetwork`."""
+        found: Array = self._session.get(self._machine.get_outputs(MAIN))
+        return found.astype(np.float32, copy=False)
 
 
 class CNetwork:
     """A C library with one input and one output, which is in the session's folder on the device; raises `ValueError` if it cannot start."""
 
-    def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int, types: InterfaceTypes) -> None:
-        self._session, self._types = session, types
+    def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int, how: Calling) -> None:
+        self._session, self._how = session, how
         self.module, self.function, self.threads = module, "run", 1
-        self._output = session.put(np.zeros(program.output_shape, types.output))
+        self._output = session.put(np.zeros(program.output_shape, how.output))
         self.arguments: list[Any] = [None, self._output, session.put(np.zeros(max(program.workspace_bytes, 1), np.uint8))]
         place = session.get_function("tvm.rpc.server.workpath")(name)
         code = int(module["open"](self._text(str(place)), self._text(program.prefix), threads))
@@ -131,7 +131,7 @@ class CNetwork:
 
     def set_input(self, array: Array) -> None:
         """See `ReadyNetwork`; raises `ValueError` where the library does not take it."""
-        self.arguments[0] = self._session.put(array.astype(self._types.input, copy=False))
+        self.arguments[0] = self._session.put(array.astype(self._how.input, copy=False))
         code = int(self.module[self.function](*self.arguments))
         if code:
             raise ValueError(f"its run returns {code}")

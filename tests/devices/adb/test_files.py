@@ -81,26 +81,23 @@ def test_messages_have_numbers() -> None:
     assert error_number("what?") == errno.EIO
 
 
-def test_a_cut_during_a_transfer(remote: AdbRemote, phone: Phone, tmp_path: Path) -> None:
-    here = tmp_path / "here"
+def check_lost(remote: AdbRemote, phone: Phone, here: Path, order: str, why: str, seconds: float) -> None:
+    """The phone gets an order while a gigabyte is on its way, and the transfer ends with an error within a time."""
     with here.open("wb") as file:
         file.truncate(1 << 30)
-    threading.Timer(0.1, phone.order, ["cut"]).start()
+    threading.Timer(0.1, phone.order, [order]).start()
     start = time.monotonic()
-    with pytest.raises(LinkLost, match="connection ended"):
+    with pytest.raises(LinkLost, match=why):
         remote.push(here, f"{phone.board}/there")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < seconds
+
+
+def test_a_cut_during_a_transfer(remote: AdbRemote, phone: Phone, tmp_path: Path) -> None:
+    check_lost(remote, phone, tmp_path / "here", "cut", "connection ended", 5)
     assert os.listdir(phone.board) == ["there.part"]
 
 
 def test_a_transfer_that_stands_still(remote: AdbRemote, phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tvmmobile.devices.adb.remote.STALL_TIMEOUT_S", 0.5)
-    here = tmp_path / "here"
-    with here.open("wb") as file:
-        file.truncate(1 << 30)
-    threading.Timer(0.1, phone.order, ["silent"]).start()
-    start = time.monotonic()
-    with pytest.raises(LinkLost, match="nothing moved in time"):
-        remote.push(here, f"{phone.board}/there")
-    assert time.monotonic() - start < 4
+    check_lost(remote, phone, tmp_path / "here", "silent", "nothing moved in time", 4)
     phone.order("speak")
