@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
 from tvmmobile.graph.layouts import Layout, activation_shape, short_name
+from tvmmobile.graph.storage import ConvertingLayer
 
 #: Weights and activations, in any precision.
 Array = npt.NDArray[Any]
@@ -27,21 +28,6 @@ def clamp_name(clamp: Clamp) -> str:
         return clamp
     known = _CLAMP_NAMES.get(clamp)
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertingLayer:
-    """A layer whose input and output may be stored in another precision than the kernel's, which then converts what it loads and stores.
-
-    Attributes:
-        reads, writes: names of the precisions in which the first input and the output are stored; "" for the kernel's.
-    """
-
-    reads: str = ""
-    writes: str = ""
-
-    def _stored_name(self) -> list[str]:
-        return [f"from_{self.reads}"] * bool(self.reads) + [f"to_{self.writes}"] * bool(self.writes)
 
 
 class SumLayer:

@@ -59,6 +59,11 @@ class Precision:
         return self.numpy.itemsize
 
     @property
+    def is_integer(self) -> bool:
+        """Whether stored numbers are integers, which stand for real ones by a scale and a zero point."""
+        return self.name == INT8.name
+
+    @property
     def vectors_of_totals(self) -> int:
         """How many vectors the totals of a vector take."""
         import numpy as np
@@ -89,7 +94,18 @@ FLOAT16 = Precision(
     requires="half",
     chain=64,
 )
-_KNOWN = {precision.name: precision for precision in (FLOAT32, FLOAT16)}
+#: Scaled integers, see `graph.integers`: kernels compute exactly what is defined there.
+INT8 = Precision(
+    "int8",
+    "int32",
+    "int32",
+    "int8",
+    tolerance=0.0,
+    network_tolerance=0.25,
+    fma_rate=4.0,
+    needs=frozenset({"integers"}),
+)
+_KNOWN = {precision.name: precision for precision in (FLOAT32, FLOAT16, INT8)}
 
 
 def register(precision: Precision) -> None:

@@ -39,12 +39,13 @@ class Task:
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """The needs that a template must declare to be offered this task: see `needs_of`; what its precision needs.
-
-        And `layers`, where there are
-        several.
+        """The needs that a template must declare to be offered this task: see `needs_of`; what its precision needs, and what those
+        that it reads or writes need (integers mean nothing to a kernel in floats); and `layers`, where there are several.
         """
-        numbers = self.precision.needs_on(self.machine) if is_precision(self.dtype) else [f"dtype={self.dtype}"]
+        if not is_precision(self.dtype):
+            numbers = frozenset([f"dtype={self.dtype}"])
+        else:
+            numbers = self.precision.needs_on(self.machine).union(*(stored.needs for stored in self.storage))
         return needs_of(self).union(["layers"] * (len(self.region) > 1), numbers, *map(needs_of, self.region))
 
     @property

@@ -1,4 +1,7 @@
-"""Reference outputs of kernels, by PyTorch on the host, with inputs and parameters that exercise every bound."""
+"""Reference outputs of kernels, by PyTorch on the host, with inputs and parameters that exercise every bound.
+
+Those of integer layers are `kernels.integers`'.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
+from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Conv2d, Dense, Layer, LayerParameters, MaxPool, Pool, SumLayer
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.integers import compute_integers, random_integers
 
 
 def make_inputs(task: Task) -> list[Array]:
     """The region's input, then what else its layers read: values as a clamped layer leaves them, about a quarter at the lower bound; for a
-    max pool mostly negative ones, which are less than padding of zeros.
+    max pool mostly negative ones, which are less than padding of zeros. Integers are spread evenly over all of int8.
 
     Same task, same values.
     """
     generator = np.random.default_rng(_seed(task.name))
     shapes = [task.region[0].input_shape, *task.side_shapes.values()]
     types = [task.storage[0].numpy, *[task.precision.numpy] * len(task.side_shapes)]
+    if task.precision.is_integer:
+        return [
+            generator.integers(LOWEST, HIGHEST + 1, shape).astype(kind)
+            if kind.kind == "i"
+            else generator.normal(0.0, 2.0, shape).astype(kind)
+            for shape, kind in zip(shapes, types, strict=True)
+        ]
     if isinstance(task.region[0], MaxPool):
         return [generator.normal(-2.0, 1.0, shape).astype(kind) for shape, kind in zip(shapes, types, strict=True)]
     return [np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0).astype(kind) for shape, kind in zip(shapes, types, strict=True)]
@@ -31,8 +43,11 @@ def make_inputs(task: Task) -> list[Array]:
 def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
     """Weights and biases per layer, scaled so that outputs are spread over the clamp's range and partly beyond it."""
     generator = np.random.default_rng(_seed(task.name) + 1)
-    parameters = []
+    parameters: list[LayerParameters] = []
     for layer in task.region:
+        if task.precision.is_integer:
+            parameters.append(random_integers(layer, generator))
+            continue
         if not isinstance(layer, SumLayer):
             parameters.append(NO_PARAMETERS)
             continue
@@ -46,6 +61,12 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
 
 def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
     """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host, in `Precision.reference`."""
+    if task.precision.is_integer:
+        (given,) = inputs
+        for layer, constants in zip(task.region, parameters, strict=True):
+            assert isinstance(constants, IntegerParameters)
+            given = compute_integers(layer, given, constants)
+        return given
     wide = np.dtype(task.precision.reference)
     data, *others = (array.astype(wide, copy=False) for array in inputs)
     for layer, stored in zip(task.region, parameters, strict=True):

@@ -67,6 +67,8 @@ class Request:
         """One job per network; raises `UserError` for everything that can be checked before any work."""
         check_threads(self.threads, profile)
         precision = precision_named(self.dtype)
+        if precision.is_integer:
+            raise UserError(f"networks cannot be quantised to {self.dtype} yet.", "Give --dtype float32 or float16.")
         check_precision(precision, profile)
         if self.io_dtype not in (FLOAT32.name, self.dtype):
             raise UserError(f"libraries in {self.dtype} cannot take and return {self.io_dtype}.", f"Give --dtype {self.io_dtype} as well.")

@@ -1,0 +1,59 @@
+"""Integer layers as tasks, and the bound below which their sums are not converted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tvmmobile.graph.integers import NARROW, NARROW_TERMS, IntegerParameters, converts_sums, is_wide, largest_sums
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.precision import INT8
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import task_from_json, task_to_json
+from tvmmobile.schedules import TEMPLATES
+
+POINTWISE = Conv2d(4, 5, 64, 8)
+
+
+def with_sums(layer: Layer, products: int, bias: int) -> IntegerParameters:
+    """Constants of which the last channel's sum of |weight| is that, and its bias; all others are small."""
+    weight = np.zeros(getattr(layer, "weight_shape", (0,)), np.int8)
+    flat = weight.reshape(-1, weight.shape[-1])
+    for place in range(len(flat)):
+        flat[place, -1] = min(products, 127) * (-1) ** place
+        products -= abs(int(flat[place, -1]))
+    assert products == 0
+    channels = weight.shape[-1] or 1
+    biases = np.zeros(channels, np.int32)
+    biases[-1] = bias
+    return IntegerParameters(weight, biases, multiplier=np.full(channels, 1e-3, np.float32))
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("products", "bias", "wide"), [(1000, NARROW - 128001, False), (1000, NARROW - 128000, True), (0, NARROW, True)])
+def test_a_layer_is_wide_from_two_to_the_22_on(products: int, bias: int, wide: bool, sign: int) -> None:
+    parameters = with_sums(POINTWISE, products, sign * bias)
+    assert int(largest_sums(POINTWISE, parameters)[-1]) == 128 * products + bias
+    assert is_wide(POINTWISE, parameters) == wide
+    marked = replace(POINTWISE, wide=wide)
+    assert converts_sums(marked) == wide and Task((marked,), "int8").name == f"pw_4x5_64x8_{'wide_' * wide}linear_int8_t1"
+
+
+def test_layers_of_many_terms_are_converted_and_never_wide() -> None:
+    """So that all networks of these shapes have the same kernel; up to that, the largest weights alone cannot make a layer wide."""
+    assert NARROW_TERMS * 127 * 128 < NARROW
+    many = Dense(NARROW_TERMS + 1, 4)
+    assert converts_sums(many) and not is_wide(many, with_sums(many, 127 * NARROW_TERMS, NARROW))
+    assert not converts_sums(Dense(NARROW_TERMS, 4)) and not converts_sums(Pool(7, 7, 8))
+    assert is_wide(Pool(7, 7, 1), IntegerParameters(np.zeros(0, np.int8), np.array([NARROW - 49 * 128], np.int32), multiplier=np.ones(1)))
+
+
+def test_integer_tasks_are_named_stored_and_refused_by_float_templates() -> None:
+    layer = replace(POINTWISE, reads="float32", wide=True)
+    task = Task((layer,), "int8", 4)
+    assert task.name == "pw_4x5_64x8_from_float32_wide_linear_int8_t4" and task_from_json(task_to_json(task)) == task
+    assert (task.lanes, task.precision, task.needs) == (16, INT8, {"integers", "reads", "wide", "threads"})
+    for each in (task, Task((replace(layer, wide=False, reads="int8"),)), Task((replace(layer, wide=False, reads="", writes="int8"),))):
+        assert "integers" in each.needs and not [template.name for template in TEMPLATES if template.space(each) is not None]

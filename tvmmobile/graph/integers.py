@@ -1,0 +1,92 @@
+"""Layers of scaled integers (precision `int8`): what their constants are, and what exactly they compute.
+
+A stored integer q stands for the real number scale · (q - zero). Activations have one scale and one zero point per tensor, and are
+int8 of any sign; weights are int8 from -127 to 127 with a scale per output channel and no zero point; biases and sums are int32.
+
+An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8`, without `clamp` and `then`: bounds are values (`low` and `high` of
+`IntegerParameters`), and so are scales and zero points: all networks of the same shapes share kernels and records. Per channel it computes
+
+    sum = bias + Σ data · weight              exactly; where the window reaches into padding, data is `zero_in`
+    q   = rint(float32(sum) · multiplier)     the product is exact and rounded once, ties to even
+    out = limit(q + zero_out, low, high)      exactly: whatever leaves int8 becomes the nearest bound
+
+where float32(sum) rounds sums from 2^24 up to 24 bits, ties to even. Derived from real numbers,
+
+    bias       = rint(real bias / (scale_in · scale_weight)) - zero_in · Σ weight, over a channel's weights
+    multiplier = scale_in · scale_weight / scale_out
+
+A `Pool` has a bias and a multiplier per channel too. The sum over its pixels is that of weights of 1: they are -pixels · zero_in and
+scale_in / (pixels · scale_out). Kernels agree with `kernels.integers`, which computes this in NumPy, bit for bit.
+
+The ends of a network are the layers' own:
+
+    with `reads="float32"`, data = limit(rint(float · per_scale_in) + zero_in, -128, 127), the product exact; per_scale_in = 1 / scale_in
+    with `writes="float32"`, out = float32(sum) · multiplier, rounded to float32, where multiplier = scale_in · scale_weight
+
+How kernels get float32(sum) is a matter of their speed. Where |sum| < 2^22 it costs nothing: sums begin at the bits of 1.5 · 2^23, and are
+the mantissa of a float. Others are converted, which takes a pipeline that multiplies on some cores. Which of the two is in a kernel has to
+be known from its task: layers of more than `NARROW_TERMS` products a sum are always converted, which is hardly seen beside those; all
+others are not, unless they say `wide`. Whoever makes a layer sets `wide=is_wide(layer, parameters)`; it is rare, as weights average a
+third of the largest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Layer, LayerParameters, Pool, SumLayer
+
+#: Sums beyond are converted.
+NARROW = 1 << 22
+#: Products of a sum up to which a layer's sums are taken for narrow: so many are, even of the largest weights.
+NARROW_TERMS = 256
+LOWEST, HIGHEST = -128, 127
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerParameters(LayerParameters):
+    """Constants of an integer layer: `weight` int8 (HWIO or (in, out); empty for a pool), `bias` int32 per output channel; no `operands`.
+
+    Attributes:
+        multiplier: float32 per output channel.
+        zero_in: the input's zero point, which fills padding.
+        zero_out: the output's.
+        low, high: bounds of the output, integers of int8.
+        per_scale_in: float32, 1 / scale_in, of a layer that reads float32.
+    """
+
+    multiplier: Array
+    zero_in: int = 0
+    zero_out: int = 0
+    low: int = LOWEST
+    high: int = HIGHEST
+    per_scale_in: float = 1.0
+
+
+def terms(layer: Layer) -> int:
+    """Products, or pixels of a pool, that each sum of a layer has."""
+    if isinstance(layer, Pool):
+        return layer.height * layer.width
+    return math.prod(layer.weight_shape[:-1]) if isinstance(layer, SumLayer) else 0
+
+
+def largest_sums(layer: Layer, parameters: IntegerParameters) -> Array:
+    """A bound of each channel's |sum|, int64 per output channel: over all inputs, and attained but for the sign of zero."""
+    if isinstance(layer, Pool):
+        products = np.full(layer.channels, terms(layer), np.int64)
+    else:
+        products = np.abs(parameters.weight.astype(np.int64)).reshape(-1, parameters.weight.shape[-1]).sum(0)
+    return np.abs(parameters.bias.astype(np.int64)) + -LOWEST * products
+
+
+def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
+    """What a layer's `wide` has to be: whether a sum may reach 2^22, where its kernels would not convert sums."""
+    return terms(layer) <= NARROW_TERMS and bool((largest_sums(layer, parameters) >= NARROW).any())
+
+
+def converts_sums(layer: Layer) -> bool:
+    """Whether kernels of a layer convert its sums to floats."""
+    return terms(layer) > NARROW_TERMS or bool(getattr(layer, "wide", False))

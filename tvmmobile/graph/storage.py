@@ -1,0 +1,23 @@
+"""How a layer's input, output and sums are stored, where that is not as its kernel's precision says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertingLayer:
+    """A layer whose input and output may be stored in another precision than the kernel's, which then converts what it loads and stores.
+
+    Attributes:
+        reads, writes: names of the precisions in which the first input and the output are stored; "" for the kernel's.
+        wide: of an integer layer: its sums may leave the range that kernels convert to floats for nothing (`graph.integers.is_wide`).
+    """
+
+    reads: str = ""
+    writes: str = ""
+    wide: bool = False
+
+    def _stored_name(self) -> list[str]:
+        stored = [f"from_{self.reads}"] * bool(self.reads) + [f"to_{self.writes}"] * bool(self.writes)
+        return stored + ["wide"] * self.wide

@@ -1,0 +1,92 @@
+"""Reference outputs of integer layers in NumPy, exactly as `graph.integers` defines them, and random constants for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.graph.integers import HIGHEST, LOWEST, NARROW, IntegerParameters, converts_sums, largest_sums, terms
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Pool, SumLayer
+
+
+def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerParameters:
+    """Constants with which outputs of evenly spread inputs use the whole range and some leave it, with zero points of their own.
+
+    Bounds lie inside int8 for every other layer; a layer's sums keep to what its `wide` says.
+    """
+    channels = layer.weight_shape[-1] if isinstance(layer, SumLayer) else _channels(layer)
+    shape = layer.weight_shape if isinstance(layer, SumLayer) else (0,)
+    weight = generator.integers(-HIGHEST, HIGHEST + 1, shape).astype(np.int8)
+    zero_in, zero_out = (int(zero) for zero in generator.integers(LOWEST, HIGHEST + 1, 2))
+    spread = 74.0 * np.sqrt(terms(layer)) * (73.0 if weight.size else 1.0)
+    bias = generator.normal(0.0, spread / 2, channels).astype(np.int32)
+    multiplier = (generator.uniform(40.0, 120.0, channels) / spread).astype(np.float32)
+    bounds = sorted(int(bound) for bound in generator.integers(LOWEST, HIGHEST + 1, 2)) if generator.random() < 0.5 else (LOWEST, HIGHEST)
+    found = IntegerParameters(
+        weight,
+        bias,
+        multiplier=multiplier,
+        zero_in=zero_in,
+        zero_out=zero_out,
+        low=bounds[0],
+        high=bounds[1],
+        per_scale_in=float(np.float32(generator.uniform(20.0, 60.0))),
+    )
+    if not converts_sums(layer):
+        room = NARROW - 1 - (largest_sums(layer, found) - np.abs(bias))
+        np.clip(bias, -room, room, out=bias, casting="unsafe")
+    return found
+
+
+def _channels(layer: Layer) -> int:
+    assert isinstance(layer, Pool)
+    return layer.channels
+
+
+def quantise(data: Array, per_scale: float, zero: int) -> npt.NDArray[np.int8]:
+    """Float32 numbers as stored integers; infinite ones become the bounds."""
+    whole = np.rint(data.astype(np.float64) * np.float64(np.float32(per_scale)))
+    stored: npt.NDArray[np.int8] = np.clip(whole + zero, LOWEST, HIGHEST).astype(np.int8)
+    return stored
+
+
+def sums_of(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParameters) -> npt.NDArray[np.int64]:
+    """A layer's sums with their bias, exactly, channels last: of NHWC data, or NCHW if the layer says so."""
+    sums: npt.NDArray[np.int64] = _products(layer, data, constants).astype(np.int64) + constants.bias.astype(np.int64)
+    return sums
+
+
+def _products(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParameters) -> Array:
+    """Sums of products, as integers or as doubles, which are exact below 2^53."""
+    import torch
+    from torch.nn import functional
+
+    wide, weight = data.astype(np.float64), constants.weight.astype(np.float64)
+    if isinstance(layer, Pool):
+        return np.asarray(wide.sum((1, 2), keepdims=True))
+    if isinstance(layer, Dense):
+        return np.asarray(wide @ weight)
+    assert isinstance(layer, Conv2d) and layer.in_layout in ("NHWC", "NCHW")
+    image = wide if layer.in_layout == "NCHW" else np.ascontiguousarray(wide.transpose(0, 3, 1, 2))
+    top, left, bottom, right = layer.padding
+    padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=constants.zero_in)
+    filters = torch.from_numpy(weight).permute(3, 2, 0, 1)
+    sums = functional.conv2d(torch.from_numpy(padded), filters, None, layer.stride, groups=layer.groups)
+    return np.ascontiguousarray(sums.permute(0, 2, 3, 1).numpy())
+
+
+def requantise(sums: npt.NDArray[np.int64], constants: IntegerParameters) -> npt.NDArray[np.int8]:
+    """Sums as the integers that are stored."""
+    scaled = np.rint(sums.astype(np.float32).astype(np.float64) * constants.multiplier.astype(np.float64))
+    stored: npt.NDArray[np.int8] = np.clip(scaled + constants.zero_out, constants.low, constants.high).astype(np.int8)
+    return stored
+
+
+def compute_integers(layer: Layer, data: Array, constants: IntegerParameters) -> Array:
+    """An integer layer's output: int8, or float32 where the layer writes that."""
+    if getattr(layer, "reads", ""):
+        data = quantise(data, constants.per_scale_in, constants.zero_in)
+    sums = sums_of(layer, data, constants)
+    if getattr(layer, "writes", ""):
+        return sums.astype(np.float32) * constants.multiplier
+    return requantise(sums, constants).reshape(layer.output_shape)
