@@ -1,9 +1,11 @@
-"""Hand-written schedule templates. To add one, write a `Template` in its own file and list it in `TEMPLATES`.
+"""Hand-written schedule templates. To add one, write a `Template` in its own file and list it in `TEMPLATES` or `INTEGER_TEMPLATES`.
 
 One that lives outside this package is announced with `register`, in every process that uses it (see `workers.Workers`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.chain import Chain
@@ -11,6 +13,7 @@ from tvmmobile.schedules.conv import Conv
 from tvmmobile.schedules.dense import DenseVector
 from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.image_conv import ImageConv
+from tvmmobile.schedules.integer_product import DotProduct
 from tvmmobile.schedules.max_pool import WindowMax
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.pool import PoolMean
@@ -31,9 +34,12 @@ TEMPLATES: tuple[Template, ...] = (
     PoolMean(),
     WindowMax(),
 )
+#: Those for layers of scaled integers, which the others refuse.
+INTEGER_TEMPLATES: tuple[Template, ...] = (DotProduct(),)
 _registered: list[Template] = []
 
 __all__ = [
+    "INTEGER_TEMPLATES",
     "TEMPLATES",
     "KnobSchedule",
     "Knobs",
@@ -51,16 +57,20 @@ def register(template: Template) -> None:
     _registered.insert(0, template)
 
 
+def _all() -> Iterator[Template]:
+    yield from (*_registered, *TEMPLATES, *INTEGER_TEMPLATES)
+
+
 def templates_for(task: Task) -> list[Template]:
     """The templates that take `task`, in the order in which they are tried; none if only the fallback does."""
-    return [template for template in (*_registered, *TEMPLATES) if template.space(task) is not None]
+    return [template for template in _all() if template.space(task) is not None]
 
 
 def template_for(task: Task) -> Template | None:
     """The first template that takes `task`, or `None` if only the fallback does."""
-    return next((template for template in (*_registered, *TEMPLATES) if template.space(task) is not None), None)
+    return next((template for template in _all() if template.space(task) is not None), None)
 
 
 def template_named(name: str, version: int) -> Template | None:
     """The template a record was made with, or `None` if this version of tvmmobile lacks it."""
-    return next((found for found in (*_registered, *TEMPLATES) if (found.name, found.version) == (name, version)), None)
+    return next((found for found in _all() if (found.name, found.version) == (name, version)), None)

@@ -152,7 +152,7 @@ class Kernel:
         with self._ir_builder, self.T.prim_func(is_private=False, s_tir=True):
             self.T.func_name(self._symbol)
             self.T.func_attr({"global_symbol": self._symbol, "tirx.noalias": True, PLAIN: True})
-            types = [self._storage.get(name, self._precision).name for name in shapes]
+            types = list(map(self.type_of, shapes))
             arguments = [self.T.arg(name, self.T.Buffer(shape, kind)) for (name, shape), kind in zip(shapes.items(), types, strict=True)]
             flat = []
             for argument, (name, shape), kind in zip(arguments, shapes.items(), types, strict=True):
@@ -161,6 +161,10 @@ class Kernel:
                 if name in self._storage:
                     self._converted.append(flat[-1])
             yield flat
+
+    def type_of(self, argument: str) -> str:
+        """TVM's name of the type of an argument's elements."""
+        return self._storage.get(argument, self._precision).name
 
     @contextmanager
     def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
@@ -294,6 +298,10 @@ class Kernel:
     def lane(self, vector: Expr, lane: int) -> Expr:
         """One lane of a vector in all lanes, which becomes the indexed operand of FMLA."""
         return self.T.Broadcast(self.T.Shuffle([vector], [lane]), self.lanes)
+
+    def multiply_add(self, so_far: Expr, weight: Expr, value: Expr) -> Expr:
+        """A vector of sums with one more product."""
+        return so_far + weight * value
 
     def lane_within(self, buffer: Buffer, line: Expr, offset: int, low: int, high: int) -> Expr:
         """The element at `line + offset` in all lanes, out of vectors that stay within [low, high) of the line."""

@@ -281,7 +281,7 @@ class MatmulTile:
                         whole = lanes == vector
                         a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(load(data, source[i] + lane, 1))
                         position = (place.row + i) * width + j
-                        self.kernel.store(acc, load(acc, position) + w * a, position)
+                        self.kernel.store(acc, self.kernel.multiply_add(load(acc, position), w, a), position)
 
     def pitch(self, width: int) -> int:
         """Elements of W from one step of K to the next, in a panel of `width` channels."""

@@ -46,7 +46,7 @@ class Pointwise(Template):
             return None
         if layer.pieces and (layer.scaled or layer.in_layout != "NHWC"):
             return None
-        pixels, depth, channels = _pixels(layer).count, layer.in_channels, layer.out_channels
+        pixels, depth, channels = pixels_of(layer).count, layer.in_channels, layer.out_channels
         in_block, out_block = channel_block(layer.in_layout, depth), channel_block(layer.out_layout, channels)
         # A block of partial sums is stored and loaded by whole vectors.
         k_blocks = (
@@ -96,7 +96,7 @@ class Pointwise(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task, knobs)
-        pixels, depth, channels = _pixels(layer), layer.in_channels, layer.out_channels
+        pixels, depth, channels = pixels_of(layer), layer.in_channels, layer.out_channels
         weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, pieces = input_of(layer, buffers)
@@ -117,7 +117,7 @@ class Pointwise(Template):
         return [packed, *pack_constants(parameters[0], task.lanes)]
 
 
-def _pixels(layer: Conv2d) -> Pixels:
+def pixels_of(layer: Conv2d) -> Pixels:
     """All pixels in one line, or where pixels are left out, every line for itself."""
     if layer.stride == (1, 1):
         return Pixels(layer.height * layer.width)

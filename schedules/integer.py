@@ -1,0 +1,185 @@
+"""Kernels of scaled integers (`graph.integers`): bytes in memory, sums of 32 bits in registers, and what becomes of these at a tile's end.
+
+Sums are requantised in vector registers. 1.5 · 2^23 added to a number below 2^22 rounds it to an integer, ties to even, which is then in
+the low bits of the float: that is the only rounding, and converts in both directions for the price of an addition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tvmmobile.graph.integers import IntegerParameters, converts_sums
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, LayerParameters, Pool
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel
+from tvmmobile.schedules.space import round_up
+
+#: Lanes of sums in a vector.
+LANES = 4
+#: 1.5 · 2^23, and its bits.
+ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
+#: What integer templates declare besides what they are made for.
+INTEGERS = frozenset({"integers", "reads", "writes", "wide", "threads"})
+#: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
+_OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(7)
+_TYPES = {"weight": "int8", "bias": "int32", "multiplier": "float32", "numbers": "int32"}
+
+
+def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
+    """Whether a task is one integer layer that reads and writes integers, or what else is listed."""
+    layer = task.region[0]
+    return task.precision.is_integer and getattr(layer, "reads", "") in reads and getattr(layer, "writes", "") in writes
+
+
+def constant_shapes(channels: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `pack_constants` returns, by the kernel's argument."""
+    padded = (round_up(channels, LANES),)
+    return {"bias": padded, "multiplier": padded, "numbers": (_COUNT,)}
+
+
+def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
+    """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; and `numbers`."""
+    assert isinstance(parameters, IntegerParameters)
+    bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
+    rest = (0, round_up(len(bias), LANES) - len(bias))
+    numbers = np.zeros(_COUNT, np.int32)
+    numbers[_OFFSET], numbers[_LOW], numbers[_HIGH] = ROUNDER_BITS - parameters.zero_out, parameters.low, parameters.high
+    numbers[_ZERO_IN], numbers[_OFFSET_IN] = parameters.zero_in, ROUNDER_BITS - parameters.zero_in
+    numbers[_PER_SCALE] = np.float32(parameters.per_scale_in).view(np.int32)
+    return [np.pad(bias.astype(np.int32), rest), np.pad(parameters.multiplier, rest), numbers]
+
+
+class IntegerKernel(Kernel):
+    """A kernel under construction whose vectors have 16 bytes, or four sums."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._types = {**_TYPES, "data": task.storage[0].name, "output": task.storage[1].name}
+        self._storage = {}
+
+    def type_of(self, argument: str) -> str:
+        """Of an argument's elements."""
+        return self._types[argument]
+
+    def intrinsic(self, kind: str, name: str, *arguments: Expr) -> Expr:
+        """A call of LLVM's intrinsic `llvm.NAME`, with a result of this type."""
+        return self.T.call_llvm_pure_intrin(kind, f"llvm.{name}", *arguments)
+
+    def sums(self, vectors: int) -> Buffer:
+        """Registers for so many vectors of four sums."""
+        return self.accumulators(vectors * LANES)
+
+    def bytes_at(self, buffer: Buffer, index: Expr, count: int = 16) -> Expr:
+        """Consecutive bytes."""
+        return buffer[self.T.Ramp(index, 1, count)] if count > 1 else buffer[index]
+
+    def joined(self, *vectors: Expr, lanes: int) -> Expr:
+        """Equal vectors of so many lanes, one after another, as one."""
+        return vectors[0] if len(vectors) == 1 else self.T.Shuffle(list(vectors), list(range(len(vectors) * lanes)))
+
+    def as_type(self, kind: str, value: Expr) -> Expr:
+        """The same bits as another type."""
+        return self.T.reinterpret(kind, value)
+
+    def rounder(self) -> Expr:
+        """`ROUNDER` in four lanes."""
+        return self.T.Broadcast(self.T.float32(ROUNDER), LANES)
+
+    def quantised(self, values: Expr, scale: Expr, offset: Expr) -> Expr:
+        """Four floats times a scale, rounded once, as int32 from which `offset` less the bits of `ROUNDER` is subtracted; it saturates."""
+        scaled = self.intrinsic("float32x4", "fma.v4f32", values, scale, self.rounder())
+        return self.intrinsic("int32x4", "aarch64.neon.sqsub.v4i32", self.as_type("int32x4", scaled), offset)
+
+    def narrowed_to_bytes(self, vectors: Sequence[Expr]) -> Expr:
+        """Two or four vectors of int32 as int8, saturated, in one vector; a single one is followed by itself."""
+        twice = [*vectors, *vectors] if len(vectors) == 1 else vectors
+        halves = [self.intrinsic("int16x4", "aarch64.neon.sqxtn.v4i16", vector) for vector in twice]
+        pairs = [self.joined(*halves[place : place + 2], lanes=4) for place in range(0, len(halves), 2)]
+        return self.joined(*(self.intrinsic("int8x8", "aarch64.neon.sqxtn.v8i8", pair) for pair in pairs), lanes=8)
+
+
+@dataclass(frozen=True)
+class IntegerEnds:
+    """What sums begin with, and how they become what is stored.
+
+    Attributes:
+        buffers: by the kernel's arguments.
+    """
+
+    kernel: IntegerKernel
+    layer: Conv2d | Dense | Pool
+    buffers: Mapping[str, Buffer]
+
+    @cached_property
+    def _converts(self) -> bool:
+        return converts_sums(self.layer)
+
+    def number(self, place: int, lanes: int, kind: str = "int32") -> Expr:
+        """One of `numbers` in all lanes, as another type of integer if need be."""
+        value = self.buffers["numbers"][place]
+        return self.kernel.T.Broadcast(value if kind == "int32" else self.kernel.T.Cast(kind, value), lanes)
+
+    def zero_in(self, lanes: int) -> Expr:
+        """The zero point of the input, in bytes."""
+        return self.number(_ZERO_IN, lanes, "int8")
+
+    def begin(self, channel: Expr) -> Expr:
+        """The start of four channels' sums."""
+        return self.kernel.load(self.buffers["bias"], channel, LANES)
+
+    def store(self, sums: Sequence[Expr], channel: Expr, target: Expr, count: int) -> None:
+        """Store a pixel's complete sums, from a channel on, of which `count` exist; vectors of four."""
+        if self.layer.writes:
+            for place, value in enumerate(sums):
+                scaled = self._float(value) * self.kernel.load(self.buffers["multiplier"], channel + LANES * place, LANES)
+                self.kernel.store_part(self.buffers["output"], scaled, target + LANES * place, min(LANES, count - LANES * place))
+            return
+        for first in range(0, len(sums), 4):
+            group = sums[first : first + 4]
+            for start, size in ((0, 4),) if len(group) == 4 else ((0, 2), (2, 1)) if len(group) == 3 else ((0, len(group)),):
+                done = LANES * (first + start)
+                self._store(group[start : start + size], channel + done, target + done, min(LANES * size, count - done))
+
+    def _float(self, value: Expr) -> Expr:
+        """Four sums as floats."""
+        T = self.kernel.T  # noqa: N806
+        return T.Cast("float32x4", value) if self._converts else self.kernel.as_type("float32x4", value) - self.kernel.rounder()
+
+    def _store(self, sums: Sequence[Expr], channel: Expr, target: Expr, count: int) -> None:
+        """One, two or four vectors of sums as bytes."""
+        kernel, T = self.kernel, self.kernel.T  # noqa: N806
+        offset, multiplier = self.number(_OFFSET, LANES), self.buffers["multiplier"]
+        scaled = [
+            kernel.quantised(self._float(value), kernel.load(multiplier, channel + LANES * place, LANES), offset)
+            for place, value in enumerate(sums)
+        ]
+        lanes = 16 if len(sums) == 4 else 8
+        stored = T.max(kernel.narrowed_to_bytes(scaled), self.number(_LOW, lanes, "int8"))
+        stored = T.bind(T.min(stored, self.number(_HIGH, lanes, "int8")))
+        if count == lanes:
+            T.buffer_store(self.buffers["output"], stored, [T.Ramp(target, 1, lanes)])
+        elif count == LANES:
+            words = T.Shuffle([kernel.as_type("int32x2", stored)], [0])
+            T.buffer_store(self.buffers["output"], kernel.as_type("int8x4", words), [T.Ramp(target, 1, LANES)])
+        else:
+            for lane in range(count):
+                T.buffer_store(self.buffers["output"], T.Shuffle([stored], [lane]), [target + lane])
+
+    def quantise(self, floats: Sequence[Expr]) -> Expr:
+        """Vectors of four floats of the input as bytes: see `IntegerKernel.narrowed_to_bytes`."""
+        kernel = self.kernel
+        scale, offset = kernel.as_type("float32x4", self.number(_PER_SCALE, LANES)), self.number(_OFFSET_IN, LANES)
+        return kernel.narrowed_to_bytes([kernel.quantised(value, scale, offset) for value in floats])
+
+
+@contextmanager
+def integer_body(kernel: IntegerKernel, layer: Conv2d | Dense | Pool, channels: int, weight: int = 0) -> Iterator[IntegerEnds]:
+    """The body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers."""
+    packed = {"weight": (weight,)} if weight else {}
+    with kernel.named_body(data=layer.input_shape, **packed, **constant_shapes(channels), output=layer.output_shape) as buffers:
+        yield IntegerEnds(kernel, layer, buffers)

@@ -1,0 +1,38 @@
+"""The AArch64 code of integer kernels' inner loops: the multiplications of the tile, what they read, and no spills."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from assembly import assembly_of, hottest_loop
+
+from tvmmobile.graph.layers import Conv2d, Dense, Layer
+from tvmmobile.graph.machine import machine_of
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import templates_for
+
+POINTWISE = Conv2d(14, 14, 512, 512)
+_BY_LANE = re.compile(r"sdot\tv\d+\.4s, v\d+\.16b, v\d+\.4b\[\d\]")
+
+
+def of_core(layer: Layer, mcpu: str, **knobs: int) -> str:
+    """The assembly of the only template that takes an integer layer on a core."""
+    task = Task((layer,), "int8", machine=machine_of(mcpu))
+    (template,) = templates_for(task)
+    space = template.space(task)
+    assert space is not None
+    return assembly_of(task, {**space.default.values, **knobs}, template, mcpu)
+
+
+@pytest.mark.parametrize(
+    ("layer", "rows", "columns", "depth"),
+    [(POINTWISE, 8, 8, 16), (POINTWISE, 4, 16, 16), (POINTWISE, 6, 12, 16), (Dense(1024, 1000, writes="float32"), 1, 16, 32)],
+)
+def test_dot_product(layer: Layer, rows: int, columns: int, depth: int) -> None:
+    """All multiplications take four bytes of a lane; besides, a load of every vector, addresses and the branch."""
+    loop = hottest_loop(of_core(layer, "cortex-a76", rows=rows, columns=columns), "sdot")
+    products = [text for text in loop.instructions if text.startswith("sdot")]
+    assert len(products) == rows * columns * depth // 16 == sum(bool(_BY_LANE.match(text)) for text in products)
+    assert loop.stack_accesses == []
+    assert len(loop.instructions) - len(products) <= columns * depth // 16 + rows * depth // 16 + 6

@@ -1,0 +1,57 @@
+"""Integer kernels under QEMU compute what `kernels.integers` does, bit for bit, whatever the shape, the constants and the knobs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from integer_kernels import check, check_extremes
+
+from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.layers import Conv2d, Dense, Layer
+from tvmmobile.running.bench import started_agents
+from tvmmobile.running.measure import Agents
+
+pytestmark = pytest.mark.virtual
+
+
+@pytest.fixture(scope="module")
+def pi5() -> Iterator[Agents]:
+    """A core with SDOT."""
+    with started_agents(find_device("pi5-virtual")) as found:
+        yield found
+
+
+def product(rng: random.Random, group: int) -> Layer:
+    """A 1×1 convolution or a classifier, of which input channels divide by a group; narrow, wide or converted sums."""
+    depth, channels = group * rng.choice((1, 3, 5, 16, 96 // group, 320 // group)), rng.choice((3, 8, 12, 20, 37, 64))
+    wide = depth <= 256 and rng.random() < 0.3
+    if rng.random() < 0.3:
+        return Dense(depth, channels, writes=rng.choice(("", "float32")), wide=wide)
+    stride = rng.choice((1, 1, 2))
+    return Conv2d(rng.randint(1, 9), rng.randint(1, 9), depth, channels, stride=(stride, stride), wide=wide)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_dot_product(seed: int, pi5: Agents, tmp_path: Path) -> None:
+    check(pi5, product(random.Random(seed), 4), "dot_product", tmp_path, threads=1 + 2 * seed)
+
+
+@pytest.mark.long
+def test_dot_product_of_many_shapes(pi5: Agents, tmp_path: Path) -> None:
+    for seed in range(2, 60):
+        check(pi5, product(random.Random(seed), 4), "dot_product", tmp_path, seed, 1 + seed % 3)
+
+
+@pytest.mark.parametrize("layer", [Conv2d(2, 3, 256, 12), Dense(1024, 12, writes="float32")], ids=lambda layer: layer.name)
+def test_extremes_of_dot_products(layer: Layer, pi5: Agents, tmp_path: Path) -> None:
+    """256 of the largest products are just below 2^22, where sums begin at the bits of a float."""
+    check_extremes(pi5, layer, "dot_product", tmp_path)
+
+
+@pytest.mark.long
+def test_extremes_of_wide_dot_products(pi5: Agents, tmp_path: Path) -> None:
+    check_extremes(pi5, replace(Conv2d(2, 3, 64, 12), wide=True), "dot_product", tmp_path)

@@ -1,0 +1,67 @@
+"""Integer kernels under QEMU, against their exact reference."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tvmmobile.graph.integers import IntegerParameters, is_wide
+from tvmmobile.graph.layers import Array, Layer
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import compile_kernel
+from tvmmobile.kernels.function import kernel_function, packed_constants
+from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters
+from tvmmobile.running.measure import ONCE, Agents
+from tvmmobile.schedules import KnobSchedule, template_named, templates_for
+
+
+def only_space_of(task: Task, name: str) -> list[KnobSchedule]:
+    """The members of the space of the template of that name, which alone takes the task."""
+    (template,) = templates_for(task)
+    assert template.name == name
+    space = template.space(task)
+    assert space is not None
+    return list(space)
+
+
+def run(agents: Agents, task: Task, schedule: KnobSchedule, given: IntegerParameters, data: Array, folder: Path) -> tuple[Array, Array]:
+    """The output of a schedule's kernel on a board, and the reference's."""
+    assert template_named(schedule.template, schedule.version) is not None
+    assert is_wide(task.layer, given) <= getattr(task.layer, "wide", False)
+    library = folder / f"{task.symbol}.so"
+    if not library.exists():
+        compile_kernel(kernel_function(task, schedule, None), agents.profile.target, library)
+    arrays = [data, *packed_constants(task, schedule, (given,)), np.full(task.layer.output_shape, 85, task.storage[1].numpy)]
+    found = agents.measure_kernel(library, task.symbol, arrays, 60.0, replace(ONCE, threads=task.threads))
+    return found.outputs[0], expected_output(task, [data], (given,))
+
+
+def check(agents: Agents, layer: Layer, name: str, folder: Path, seed: int = 0, threads: int = 1) -> None:
+    """A random member of the space of the template of that name computes what the reference does, bit for bit."""
+    task = Task((layer,), "int8", threads, agents.profile.machine)
+    (given,) = make_parameters(task)
+    assert isinstance(given, IntegerParameters)
+    schedule = random.Random(f"{task.name} {seed}").choice(only_space_of(task, name))
+    actual, expected = run(agents, task, schedule, given, make_inputs(task)[0], folder)
+    assert np.array_equal(actual, expected), f"{task.name} {schedule}: {(actual != expected).mean():.1%} differ"
+
+
+def check_extremes(agents: Agents, layer: Layer, name: str, folder: Path, zero_in: int = -128) -> None:
+    """Weights at either end of their range in each channel, pixels of either end, so that sums are as large as they get, and multipliers
+    from those whose products vanish to those whose products are infinite.
+    """
+    task = Task((layer,), "int8", 1, agents.profile.machine)
+    (given,) = make_parameters(task)
+    assert isinstance(given, IntegerParameters)
+    channels = np.arange(len(given.bias))
+    weight = np.broadcast_to(np.where(channels % 2, 127, -127).astype(np.int8), given.weight.shape) if given.weight.size else given.weight
+    factors = np.array([1.0, 1e5, 1e-9, -2e33, 2e33, -1.0], np.float32)[channels // 2 % 6]
+    extreme = replace(given, weight=weight.copy(), bias=given.bias * 0, multiplier=given.multiplier * factors, low=-128, high=127)
+    extreme = replace(extreme, zero_in=zero_in, zero_out=-1 - zero_in)
+    data = np.broadcast_to(np.array([-128, 127]).repeat(2)[np.arange(layer.input_shape[-2]) % 4, None], layer.input_shape)
+    actual, expected = run(agents, task, only_space_of(task, name)[0], extreme, data.astype(task.storage[0].numpy), folder)
+    assert np.array_equal(actual, expected)
+    assert {-128, 127} <= set(np.unique(expected)) or task.storage[1].name == "float32"
