@@ -171,9 +171,18 @@ class MatmulTile:
         return Spot(channel + j, place(self.c, target), shifted, lanes, min(lanes, panel.columns - j))
 
     def accumulate(
-        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int = 0, alike: bool = False
+        self,
+        acc: Buffer,
+        row: Expr,
+        rows: int,
+        width: int,
+        weights: Expr,
+        part: Extent,
+        first: int = 0,
+        alike: bool = False,
+        blank: bool = False,
     ) -> None:
-        """acc[first .. first + rows] += A[row .. row + rows, part] · W[part].
+        """acc[first .. first + rows] += A[row .. row + rows, part] · W[part]; = where `acc` is blank.
 
         Of an A that is put together, the part has to be all of K.
 
@@ -194,28 +203,32 @@ class MatmulTile:
         blocks = part.count // block
         loop = self._in_order(rows, width, part.count, block, alike) if self.kernel.inner else None
         if loop:
+            if blank:
+                self._clear(acc, rows * width)
             done = loop.passes * STEPS
             origin = self.a.at(row, part.start)
             self.kernel.call(loop.symbol, loop.llvm, (acc, first * width), (self.a.buffer, origin), (self.w, weights))
             self._steps(acc, _Place(origin, weights, 0, first), rows, width, done, part.count)
             return
 
-        def steps(number: Expr, begin: int, end: int) -> None:
+        def steps(number: Expr, begin: int, end: int, blank: bool = False) -> None:
             """Steps of K inside a block of A."""
             place = _Place(self.a.at(row, part.start + number * block), weights, number * block, first)
-            self._steps(acc, place, rows, width, begin, end)
+            self._steps(acc, place, rows, width, begin, end, blank)
 
         if blocks == 1:
             if self.kernel.chain and block <= FEW * self.unroll:
-                steps(0, 0, block)
+                if blank and block > self.unroll:
+                    self._clear(acc, rows * width)
+                steps(0, 0, block, blank and block <= self.unroll)
                 return
             ends = min(self.unroll, block)
-            steps(0, 0, ends)
+            steps(0, 0, ends, blank)
             rest = (block - ends) % self.unroll or self.unroll
             steps(0, ends, max(block - rest, ends))
             steps(0, max(block - rest, ends), block)
             return
-        steps(0, 0, min(self.unroll, block))
+        steps(0, 0, min(self.unroll, block), blank)
         steps(0, min(self.unroll, block), block)
         if blocks > 2:
             with self.kernel.T.serial(0, blocks - 2) as number:
@@ -224,17 +237,15 @@ class MatmulTile:
         steps(blocks - 1, max(block - self.unroll, 0), block)
 
     def _in_chains(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int) -> None:
-        """`accumulate`, in sums of `Kernel.chain` terms that begin at zero, or of whole blocks of A; the last one may be shorter."""
+        """`accumulate`, in sums of `Kernel.chain` terms of their own, or of whole blocks of A; the last one may be shorter."""
         kernel, lanes = self.kernel, self.kernel.lanes
         chain = kernel.chain if self.a.block >= part.count else max(kernel.chain // self.a.block, 1) * self.a.block
         whole, rest = divmod(part.count, chain)
 
         def add(number: Expr, count: int) -> None:
             sums = kernel.accumulators(rows * width)
-            for place in range(0, rows * width, lanes):
-                kernel.store(sums, kernel.splat(kernel.number(0.0)), place)
             own = replace(part, start=part.start + number * chain, count=count)
-            self.accumulate(sums, row, rows, width, weights + number * chain * self.pitch(width), own)
+            self.accumulate(sums, row, rows, width, weights + number * chain * self.pitch(width), own, blank=True)
             for place in range(0, rows * width, lanes):
                 total = first * width + place
                 kernel.store(acc, kernel.load(acc, total) + kernel.load(sums, place), total)
@@ -256,19 +267,24 @@ class MatmulTile:
         loop = InOrderLoop(shape, count // STEPS, row_bytes, step_bytes, *blocked, alike=alike)
         return loop if loop.fits else None
 
-    def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int) -> None:
-        """Steps `first` to `last` of a block of A."""
+    def _clear(self, acc: Buffer, count: int) -> None:
+        """acc[.. count] = 0."""
+        for place in range(0, count, self.kernel.lanes):
+            self.kernel.store(acc, self.kernel.splat(self.kernel.number(0.0)), place)
+
+    def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int, blank: bool = False) -> None:
+        """Steps `first` to `last` of a block of A; of a blank `acc` no more than are unrolled."""
         whole, rest = divmod(max(last - first, 0), self.unroll)
         if whole > 1:
             with self.kernel.T.serial(0, whole) as step:
                 self._multiply(acc, place, rows, width, first + step * self.unroll, self.unroll)
         elif whole:
-            self._multiply(acc, place, rows, width, first, self.unroll)
+            self._multiply(acc, place, rows, width, first, self.unroll, blank)
         if rest:
-            self._multiply(acc, place, rows, width, first + whole * self.unroll, rest)
+            self._multiply(acc, place, rows, width, first + whole * self.unroll, rest, blank and not whole)
 
-    def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int) -> None:
-        """`count` steps, unrolled; A is read a vector of K values at a time."""
+    def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int, blank: bool = False) -> None:
+        """`count` steps, unrolled; A is read a vector of K values at a time. The first one of a blank `acc` adds to nothing."""
         load, data, vector = self.kernel.load, self.a.buffer, self.kernel.lanes
         for begin in range(0, count, vector):
             lanes = min(vector, count - begin)
@@ -281,7 +297,9 @@ class MatmulTile:
                         whole = lanes == vector
                         a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(load(data, source[i] + lane, 1))
                         position = (place.row + i) * width + j
-                        self.kernel.store(acc, self.kernel.multiply_add(load(acc, position), w, a), position)
+                        begins = blank and begin + lane == 0
+                        total = w * a if begins else self.kernel.multiply_add(load(acc, position), w, a)
+                        self.kernel.store(acc, total, position)
 
     def pitch(self, width: int) -> int:
         """Elements of W from one step of K to the next, in a panel of `width` channels."""

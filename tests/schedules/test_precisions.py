@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,17 @@ def test_half_precision_is_fmla_of_eight_lanes_without_conversions(name: str) ->
     assert products and all(".8h" in line and (".h[" in line or name == "depthwise") for line in products)
     assert loop.stack_accesses == [] and not any("fcvt" in line for line in loop.instructions)
     assert ("fcvt" in text) == any(getattr(layer, end) for layer in region for end in ("reads", "writes"))
+
+
+def test_a_chain_of_sums_begins_with_its_first_products() -> None:
+    """Not with zeros to which they are added: 14 vectors of them for every 64 steps."""
+    task = Task((Conv2d(14, 14, 256, 64, clamp=RELU6),), FLOAT16.name, machine=machine_of("cortex-a76"))
+    template = templates_for(task)[0]
+    space = template.space(task)
+    assert space is not None and template.name == "pointwise"
+    text = assembly_of(task, {**space.default.values, "rows": 7, "columns": 16}, mcpu="cortex-a76", template=template)
+    count = Counter(line.split()[0] for line in text.splitlines() if line.strip())
+    assert count["fmul"] == count["fadd"] == 14 and count["movi"] < 14
 
 
 def test_inputs_and_weights_are_stored_in_it() -> None:
