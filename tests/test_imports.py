@@ -17,6 +17,7 @@ ROOMS = (
     "networks",
     "schedules",
     "kernels",
+    "quantisation",
     "native",
     "virtual",
     "devices",

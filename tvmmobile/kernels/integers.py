@@ -89,4 +89,4 @@ def compute_integers(layer: Layer, data: Array, constants: IntegerParameters) ->
     sums = sums_of(layer, data, constants)
     if getattr(layer, "writes", ""):
         return sums.astype(np.float32) * constants.multiplier
-    return requantise(sums, constants).reshape(layer.output_shape)
+    return requantise(sums, constants).reshape(-1, *layer.output_shape[1:])

@@ -1,0 +1,103 @@
+"""A trained network in integers, by each method; before and after a rescale of its channels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from quantised import decibels, digit_inputs, rescaled, trained_flow
+
+from tvmmobile.graph.integers import largest_sums
+from tvmmobile.graph.layers import Array
+from tvmmobile.quantisation import calibration
+from tvmmobile.quantisation.calibration import BEST, Images, Method, best_method, images_of, quantise
+from tvmmobile.quantisation.histogram import RANGES
+from tvmmobile.quantisation.integers import IntegerNetwork
+
+PLAIN = "minimum and maximum"
+
+
+@pytest.fixture(scope="module")
+def expected() -> Array:
+    return trained_flow().outputs(digit_inputs(100, 1))
+
+
+def quality(network: IntegerNetwork, expected: Array) -> tuple[float, float]:
+    """Decibels, and the share of images that get the class that the float32 network gives them."""
+    output = network.outputs(digit_inputs(100, 1))
+    return decibels(output, expected), float((output.argmax(1) == expected.argmax(1)).mean())
+
+
+@pytest.mark.parametrize("ranges", [*RANGES, BEST])
+def test_a_trained_network_keeps_its_answers(ranges: str, expected: Array) -> None:
+    ratio, same = quality(quantise(trained_flow(), images_of(digit_inputs(64, 2)), Method(ranges)), expected)
+    assert ratio > 26 and same >= 0.99
+
+
+def test_equalisation_makes_a_rescale_harmless(expected: Array) -> None:
+    """Without it, a rescale by 2^±3 costs most of the signal; with it, next to nothing."""
+    images, flow = images_of(digit_inputs(64, 2)), trained_flow()
+    other = rescaled(flow, 0)
+    before, after = (quality(quantise(given, images, Method(PLAIN)), expected) for given in (flow, other))
+    without = quality(quantise(other, images, Method(PLAIN, equalise=False)), expected)
+    assert after[0] > before[0] - 1 and after[1] >= 0.99
+    assert without[0] < before[0] - 12 and without[1] < 0.99
+
+
+def test_bias_correction_leaves_means_where_they_are(expected: Array) -> None:
+    """Of each channel of the output, over the calibration data."""
+    images = digit_inputs(64, 2)
+    flow = rescaled(trained_flow(), 0)
+    wanted = flow.outputs(images).mean(0)
+    off = [
+        np.abs(quantise(flow, images_of(images), Method(PLAIN, False, correct)).outputs(images).mean(0) - wanted).max()
+        for correct in (False, True)
+    ]
+    assert off[1] < 1e-3 < 20 * off[1] < off[0]
+
+
+def test_sums_fit_in_their_integers() -> None:
+    """Also those of a channel with tiny weights and a large bias, and of one with none."""
+    flow = trained_flow()
+    step = flow.steps[2]
+    assert step.parameters is not None
+    weight, bias = step.parameters.weight.copy(), step.parameters.bias.copy()
+    weight[..., 0] *= 1e-12
+    weight[..., 1] = bias[1] = 0
+    bias[0] = 5
+    flow = flow.changed(replace(step, parameters=replace(step.parameters, weight=weight, bias=bias)))
+    network = quantise(flow, images_of(digit_inputs(16, 2)), Method(PLAIN, equalise=False))
+    for found in network.steps.values():
+        assert largest_sums(found.layer, found.parameters).max() < 2**31
+        assert np.isfinite(found.parameters.multiplier).all() and found.parameters.multiplier.dtype == np.float32
+    images = digit_inputs(20, 1)
+    assert decibels(network.outputs(images), flow.outputs(images)) > 25
+    layers = [network.steps[number].layer for number in range(29)]
+    assert (layers[0].reads, layers[0].writes, layers[28].reads, layers[28].writes) == ("float32", "", "", "float32")  # type: ignore[union-attr]
+
+
+def test_a_batch_is_its_images() -> None:
+    network = quantise(trained_flow(), images_of(digit_inputs(16, 2)), Method())
+    images = digit_inputs(5, 1)
+    one_by_one = np.concatenate([network.outputs(images[place : place + 1]) for place in range(5)])
+    assert (one_by_one == network.outputs(images)).all()
+
+
+def test_signal_to_noise_falls_along_the_network() -> None:
+    flow, images = trained_flow(), images_of(digit_inputs(16, 2))
+    found = quantise(flow, images, Method(PLAIN, equalise=False)).signal_to_noise_db(images.batches(), flow)
+    assert list(found) == list(range(29)) and found[0] > 40 > found[20] > 20
+
+
+def test_the_method_is_chosen_by_error_on_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a rescaled network, only equalised ones are any good; calibration data are read a few at a time."""
+    monkeypatch.setattr(calibration, "_TRIED", 20)
+    data, asked = digit_inputs(64, 2), []
+
+    def read(numbers: object) -> Array:
+        asked.append(list(numbers))  # type: ignore[call-overload]
+        return data[asked[-1]]
+
+    assert best_method(rescaled(trained_flow(), 0), Images(len(data), read)).equalise
+    assert max(map(len, asked)) <= 10 and len({number for numbers in asked for number in numbers}) == 20

@@ -1,0 +1,94 @@
+"""Channels equalised across layers: the network stays what it is, whatever its channels' scales were."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from quantised import decibels, digit_inputs, flow_from, rescaled, trained_flow
+from small_networks import Residual, seeded, unit
+from torch import nn
+
+from tvmmobile.quantisation.calibration import channel_ranges
+from tvmmobile.quantisation.equalisation import Pair, equalised, pairs_of
+from tvmmobile.quantisation.flow import Flow
+
+
+@pytest.fixture(scope="module")
+def flow() -> Flow:
+    return trained_flow()
+
+
+def test_steps_compute_what_pytorch_does(flow: Flow) -> None:
+    """Batches and single images alike."""
+    import torch
+    from trained import trained
+
+    images = digit_inputs(6, 1)
+    with torch.no_grad():
+        expected = trained()(torch.from_numpy(images)).numpy()
+    assert np.abs(flow.outputs(images) - expected).max() < 1e-4
+    assert np.abs(flow.outputs(images[2:3]) - expected[2:3]).max() < 1e-4
+
+
+def test_rescaling_channels_preserves_the_network(flow: Flow) -> None:
+    images = digit_inputs(40, 1)
+    other = rescaled(flow, 0)
+    assert len(list(pairs_of(flow))) == 27  # the last one through the pool
+    assert decibels(other.outputs(images), flow.outputs(images)) > 100
+    spreads = [channel_ranges(given, [images])[6].size for given in (flow, other)]
+    assert spreads[1].max() / spreads[1].min() > 8 * spreads[0].max() / spreads[0].min()
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_equalisation_preserves_the_network(flow: Flow, seed: int | None) -> None:
+    """Exactly on the calibration data, where ReLU6's bound acts in some channels and is left out of others; nearly on other images."""
+    given = flow if seed is None else rescaled(flow, seed)
+    images, others = digit_inputs(48, 2), digit_inputs(40, 1)
+    found = equalised(given, channel_ranges(given, [images]))
+    assert decibels(found.outputs(images), flow.outputs(images)) > 100
+    assert decibels(found.outputs(others), flow.outputs(others)) > 30
+    bounded = [step for step in found.steps if step.most is not None and np.isfinite(step.most).any()]
+    assert 5 < len(bounded) < 27
+    for step in bounded:  # one bound for all channels that have one: kernels have one for the tensor
+        assert step.most is not None
+        finite = step.most[np.isfinite(step.most)]
+        assert finite.max() / finite.min() < 1 + 1e-5
+        ranges = channel_ranges(found, [images])[step.number]
+        assert ranges.magnitude.max() <= finite.max() * (1 + 1e-5)
+
+
+def test_equalisation_undoes_a_rescale(flow: Flow) -> None:
+    """Channels end with the same sizes beside one another, whatever they began with."""
+    images = digit_inputs(48, 2)
+    sizes = []
+    for given in (flow, rescaled(flow, 5)):
+        found = channel_ranges(equalised(given, channel_ranges(given, [images])), [images])
+        sizes.append([found[number].size / found[number].size.max() for number in range(27)])
+    assert all(np.allclose(one, other, rtol=1e-3) for one, other in zip(*sizes, strict=True))
+
+
+def test_only_channels_with_one_reader_are_scaled() -> None:
+    """Not those that a residual reads too, behind a curve, or of a layer that adds a residual."""
+    inner = Residual(nn.Sequential(*unit(8, 8, 3, groups=8), *unit(8, 8)))
+    curved = unit(8, 8, activation=nn.Hardswish())
+    last = nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 5)
+    flow = flow_from(seeded(*unit(3, 8, 3, 2), inner, *unit(8, 8, activation=nn.ReLU()), *curved, *last), (1, 3, 12, 12))
+    assert list(pairs_of(flow)) == [Pair(1, 2), Pair(4, 5)]
+    images = np.random.default_rng(0).normal(0, 1, (2, 3, 12, 12)).astype(np.float32)
+    found = equalised(flow, channel_ranges(flow, [images]))
+    assert decibels(found.outputs(images), flow.outputs(images)) > 100
+
+
+def test_silent_channels_are_left_in_peace(flow: Flow) -> None:
+    """One whose weights are all zero, and one that ReLU silences."""
+    first = flow.steps[0]
+    assert first.parameters is not None
+    weight, bias = first.parameters.weight.copy(), first.parameters.bias.copy()
+    weight[..., 0] = bias[0] = 0
+    bias[1] = -1e3
+    given = flow.changed(replace(first, parameters=replace(first.parameters, weight=weight, bias=bias)))
+    images = digit_inputs(16, 2)
+    found = equalised(given, channel_ranges(given, [images]))
+    assert decibels(found.outputs(images), given.outputs(images)) > 100

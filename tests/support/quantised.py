@@ -1,0 +1,50 @@
+"""Small float32 networks as steps, and the trained one, for tests of quantisation."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from trained import SIDE, digits, inputs_of, trained
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.network import read_network
+from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.frontend import import_torch
+from tvmmobile.quantisation.equalisation import pairs_of, scaled
+from tvmmobile.quantisation.flow import Flow, flow_of
+from tvmmobile.schedules import template_for
+
+
+def flow_from(module: torch.nn.Module, shape: tuple[int, ...]) -> Flow:
+    """The steps of a network in PyTorch, in eval mode."""
+    return flow_of(read_network(*prepare(import_torch(module, shape), lambda layer: template_for(Task((layer,))) is not None)))
+
+
+@cache
+def trained_flow() -> Flow:
+    """The steps of the trained MobileNet v1 0.25-32."""
+    return flow_from(trained(), (1, 3, SIDE, SIDE))
+
+
+@cache
+def digit_inputs(count: int, seed: int) -> Array:
+    """Digits as the trained network takes them; not to be changed."""
+    return inputs_of(digits(count, seed)[0])
+
+
+def rescaled(flow: Flow, seed: int, octaves: float = 3.0) -> Flow:
+    """The same network with each channel between layers divided by a factor of its own, log-uniform over 2^±octaves."""
+    generator = np.random.default_rng(seed)
+    for pair in pairs_of(flow):
+        channels = flow.steps[pair.first].layer.output_shape[-1]
+        flow = scaled(flow, pair, np.exp2(generator.uniform(-octaves, octaves, channels)))
+    return flow
+
+
+def decibels(output: Array, expected: Array) -> float:
+    """Signal to noise of an output."""
+    noise = np.square(output.astype(np.float64) - expected).sum()
+    return float(10 * np.log10(np.square(expected, dtype=np.float64).sum() / noise))

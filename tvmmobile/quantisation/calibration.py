@@ -1,0 +1,181 @@
+"""From a float32 network and calibration data to a network in integers: ranges, equalisation, bias correction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, MaxPool
+from tvmmobile.quantisation.equalisation import ChannelRange, equalised
+from tvmmobile.quantisation.flow import INPUT, Flow, Step
+from tvmmobile.quantisation.histogram import RANGES, Histogram
+from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, integer_step, with_bias
+from tvmmobile.quantisation.scales import Scale
+
+#: Name of the choice among `RANGES` by the error that each leaves in what reads the tensor.
+BEST = "least error"
+#: Images, evenly spaced, on which errors of layers are measured; and how many numbers of these a tensor may have at most.
+_MEASURED, _NUMBERS = 64, 16_000_000
+_BATCH = 8
+#: Images on which methods are compared.
+_TRIED = 64
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to quantise.
+
+    Attributes:
+        ranges: how activations' ranges are chosen, one of `RANGES` or `BEST`.
+        equalise: whether channels are equalised across layers.
+        correct: whether biases make up for the mean error of each channel.
+    """
+
+    ranges: str = BEST
+    equalise: bool = True
+    correct: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Calibration data that are read anew each time they are run through.
+
+    Attributes:
+        count: how many inputs there are.
+        read: from their numbers to a batch of them, NCHW, float32.
+    """
+
+    count: int
+    read: Callable[[Sequence[int]], Array]
+
+    def batches(self) -> Iterator[Array]:
+        """All of them, a few at a time."""
+        for first in range(0, self.count, _BATCH):
+            yield self.read(range(first, min(first + _BATCH, self.count)))
+
+    def some(self, largest: int) -> Array:
+        """Those that layers' errors are measured on.
+
+        Args:
+            largest: numbers that the largest tensor of the network has.
+        """
+        most = max(1, min(self.count, _MEASURED, _NUMBERS // largest))
+        return self.read([place * self.count // most for place in range(most)])
+
+    def part(self, numbers: Sequence[int]) -> Images:
+        """Some of them, by their numbers."""
+        return Images(len(numbers), lambda chosen: self.read([numbers[place] for place in chosen]))
+
+
+def images_of(array: Array) -> Images:
+    """Calibration data in memory, NCHW."""
+    return Images(len(array), lambda numbers: array[list(numbers)])
+
+
+def quantise(flow: Flow, images: Images, method: Method) -> IntegerNetwork:
+    """The network in integers."""
+    if method.equalise:
+        flow = equalised(flow, channel_ranges(flow, images.batches()))
+    histograms = histograms_of(flow, images.batches())
+    largest = max(int(np.prod(step.layer.output_shape)) for step in flow.steps)
+    return _Quantisation(flow, histograms, method, images.some(largest)).network()
+
+
+def best_method(flow: Flow, images: Images) -> Method:
+    """The method that leaves the least error in the network's output: each is calibrated on half of some images and tried on the others."""
+    most = min(images.count, _TRIED)
+    numbers = [place * images.count // most for place in range(most)]
+    seen, unseen = images.part(numbers[::2]), images.part(numbers[1::2] or numbers)
+    methods = [Method(ranges, equalise) for equalise in (False, True) for ranges in (*RANGES, BEST)]
+    last = flow.steps[-1].number
+    return max(methods, key=lambda method: quantise(flow, seen, method).signal_to_noise_db(unseen.batches(), flow)[last])
+
+
+def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRange]:
+    """What each channel of each convolution and matrix product reaches."""
+    found: dict[int, ChannelRange] = {}
+    for batch in batches:
+        for step, inputs, output in flow.run(batch):
+            if step.summing:
+                axes = tuple(range(output.ndim - 1))
+                sums = step.sums(inputs)
+                power, count = np.square(sums, dtype=np.float64).sum(axes), sums.size // sums.shape[-1]
+                now = ChannelRange(np.abs(output).max(axes), sums.max(axes), power, count)
+                found[step.number] = found[step.number].joined(now) if step.number in found else now
+    return found
+
+
+def histograms_of(flow: Flow, batches: Iterable[Array]) -> dict[int, Histogram]:
+    """The values of the input and of each step's output, by number."""
+    found = {number: Histogram() for number in (INPUT, *(step.number for step in flow.steps))}
+    for batch in batches:
+        found[INPUT].add(batch)
+        for step, _, output in flow.run(batch):
+            found[step.number].add(output)
+    return found
+
+
+class _Quantisation:
+    """A network while its steps become integers, one after another, on images that all of them see."""
+
+    def __init__(self, flow: Flow, histograms: dict[int, Histogram], method: Method, images: Array) -> None:
+        self.flow, self.histograms, self.method = flow, histograms, method
+        self.at = {step.number: step for step in flow.steps}
+        self.scales: dict[int, Scale] = {}
+        #: What each tensor that is still read holds in float32, and in integers.
+        self.exact: dict[int, Array] = {INPUT: images}
+        self.integers: dict[int, Array] = {}
+
+    def network(self) -> IntegerNetwork:
+        """All steps."""
+        steps: dict[int, IntegerStep] = {}
+        self.scales[INPUT] = self._scale(INPUT)
+        self.integers[INPUT] = self.exact[INPUT]
+        for step in self.flow.steps:
+            steps[step.number] = self._integer(step)
+            for values in (self.exact, self.integers):
+                self.flow.release(values, step.number)
+        return IntegerNetwork(self.flow, steps)
+
+    def _integer(self, step: Step) -> IntegerStep:
+        """A step in integers; its output is noted."""
+        (source,) = step.sources
+        assert isinstance(source, int)
+        read, number = self.scales[source], step.number
+        self.exact[number] = step.output((self.exact[source],))
+        written = None
+        if number in self.flow.readers:
+            written = self.scales[number] = read if isinstance(step.layer, MaxPool) else self._scale(number)
+        found = integer_step(step, read, written)
+        if self.method.correct and step.summing:
+            found = self._corrected(found, self.exact[source], self.integers[source])
+        self.integers[number] = found.output(self.integers[source])
+        return found
+
+    def _corrected(self, found: IntegerStep, data: Array, integers: Array) -> IntegerStep:
+        """The step with a bias that leaves each channel's mean where it is in float32, given what the steps before it lose."""
+        assert found.step.parameters is not None
+        wanted = found.step.sums((data,))
+        excess = (found.sums(integers) - wanted).mean(tuple(range(wanted.ndim - 1)))
+        return with_bias(found, found.step.parameters.bias - excess)
+
+    def _scale(self, number: int) -> Scale:
+        """The scale of a tensor."""
+        histogram = self.histograms[number]
+        if self.method.ranges != BEST:
+            return RANGES[self.method.ranges](histogram)
+        choices = list(dict.fromkeys(choose(histogram) for choose in RANGES.values()))
+        errors = [self._error(number, scale) for scale in choices]
+        return choices[int(np.argmin(errors))]
+
+    def _error(self, number: int, scale: Scale) -> float:
+        """Mean square of what a scale adds to the outputs of the steps that read a tensor, over that of the outputs."""
+        data, total = self.exact[number], 0.0
+        rounded = scale.rounded(data)
+        for reader in self.flow.readers[number]:
+            step = self.at[reader]
+            exact = step.output((data,))
+            total += float(np.square(step.output((rounded,)) - exact).mean()) / max(float(np.square(exact).mean()), 1e-30)
+        return total

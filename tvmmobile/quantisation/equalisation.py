@@ -1,0 +1,162 @@
+"""Equalisation across layers: channels that are small beside others of their tensor are made as large, without changing the network.
+
+Dividing the filters and bias of an output channel by s, and multiplying what reads the channel by s, changes nothing where bounds scale
+along (0 does). A tensor has one scale for all channels, weights have one for each output channel, so that what matters are the ranges of a
+channel's activations, and of the weights that read it beside those that read the other channels.
+
+An upper bound such as ReLU6's stays the same for all channels. Channels that reach it on the calibration data are scaled by a common
+factor, so that the bound means the same as before; in the others it never acts, and they stay below it.
+
+References:
+    Nagel et al., Data-free quantization through weight equalization and bias correction, arXiv 1906.04721; with activations in place of
+    the first weights as in SmoothQuant, arXiv 2211.10438
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters, Pool
+from tvmmobile.quantisation.flow import Flow, Step
+
+#: A channel is made at most this many times larger beside the largest; it may hold next to nothing.
+_MOST_GAIN = 2.0**20
+#: Sums within this share of a bound count as reaching it.
+_NEAR = 0.01
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A step, and the only one that reads its channels, if a pool lies in between or not."""
+
+    first: int
+    second: int
+
+
+def pairs_of(flow: Flow) -> Iterator[Pair]:
+    """The pairs of a network, in execution order."""
+    at = {step.number: step for step in flow.steps}
+    for step in flow.steps:
+        if not _scalable(step):
+            continue
+        readers = flow.readers.get(step.number, ())
+        while len(readers) == 1 and isinstance(at[readers[0]].layer, Pool):
+            readers = flow.readers.get(readers[0], ())
+        if len(readers) == 1 and _reads_channels(at[readers[0]], step):
+            yield Pair(step.number, readers[0])
+
+
+def _scalable(step: Step) -> bool:
+    layer = step.layer
+    return step.summing and isinstance(layer, Conv2d) and not layer.residual and step.bounds[0] in (0.0, -np.inf)
+
+
+def _reads_channels(step: Step, source: Step) -> bool:
+    """Whether a step multiplies each channel of `source`'s output by weights of its own, as its first input."""
+    layer, channels = step.layer, source.layer.output_shape[-1]
+    if not isinstance(step.sources[0], int):
+        return False
+    if isinstance(layer, Dense):
+        return layer.in_features == channels
+    return isinstance(layer, Conv2d) and not layer.pieces and layer.in_layout == "NHWC" and (layer.groups == 1 or layer.is_depthwise)
+
+
+def scaled(flow: Flow, pair: Pair, factors: Array) -> Flow:
+    """The flow with each channel between a pair divided by its factor, upper bounds included; it computes the same.
+
+    Args:
+        factors: above 0, for each output channel of the first step.
+    """
+    at = {step.number: step for step in flow.steps}
+    first, second = at[pair.first], at[pair.second]
+    assert first.parameters is not None and second.parameters is not None
+    weight, bias = (array / factors for array in (first.parameters.weight, first.parameters.bias))
+    most = first.bounds[1] / factors if np.isfinite(first.bounds[1]).any() else first.most
+    first = replace(first, parameters=_constants(first, weight, bias), most=most)
+    weight = second.parameters.weight * (factors if _is_depthwise(second) else factors[:, None])
+    return flow.changed(first, replace(second, parameters=_constants(second, weight, second.parameters.bias)))
+
+
+def _constants(step: Step, weight: Array, bias: Array) -> LayerParameters:
+    assert step.parameters is not None
+    return LayerParameters(weight.astype(np.float32), bias.astype(np.float32), step.parameters.operands)
+
+
+@dataclass(frozen=True)
+class ChannelRange:
+    """What the channels of a step's output hold.
+
+    Attributes:
+        magnitude: the largest of each.
+        sums: the largest sum of each before the bounds.
+        power: sum of squares of the sums of each.
+        count: how many each has.
+    """
+
+    magnitude: Array
+    sums: Array
+    power: Array
+    count: int
+
+    def joined(self, other: ChannelRange) -> ChannelRange:
+        """That of both's values."""
+        magnitude, sums = np.maximum(self.magnitude, other.magnitude), np.maximum(self.sums, other.sums)
+        return ChannelRange(magnitude, sums, self.power + other.power, self.count + other.count)
+
+    @property
+    def size(self) -> Array:
+        """How large each channel is: the root mean square of its sums, float64.
+
+        By its largest value, every channel would end where the tensor's range does, and be cut off by the next image that goes further; and
+        channels that bounds silence on the calibration data have a size too.
+        """
+        return np.asarray(np.sqrt(self.power / self.count))
+
+
+def equalised(flow: Flow, ranges: Mapping[int, ChannelRange]) -> Flow:
+    """The flow with all pairs equalised, by what calibration showed of each first step."""
+    for pair in pairs_of(flow):
+        at = {step.number: step for step in flow.steps}
+        step = at[pair.first]
+        factors, free = _factors(step, at[pair.second], ranges[pair.first])
+        if free.any():  # where a bound never acts, there is none
+            flow = flow.changed(replace(step, most=np.where(free, np.inf, step.bounds[1]).astype(np.float32)))
+        flow = scaled(flow, pair, factors)
+    return flow
+
+
+def _factors(first: Step, second: Step, found: ChannelRange) -> tuple[Array, Array]:
+    """For each channel what it is divided by, and whether its upper bound never acts."""
+    size, bound = found.size, np.broadcast_to(first.bounds[1], found.magnitude.shape)
+    free, live = found.sums < bound * (1 - _NEAR), size > 0
+    if not live.any():
+        return np.ones_like(size), free
+    size = np.maximum(size, size.max() / _MOST_GAIN)
+    wanted = size if _is_depthwise(second) else size / np.sqrt(_share(second, size))
+    wanted /= float((found.magnitude / wanted)[live].max())  # so that the tensor ends at 1
+    end = float(np.where(free, 0.0, bound).max())
+    if not end:
+        return np.where(live, wanted, 1.0), free
+    wanted = np.maximum(wanted, found.magnitude) / end  # no channel goes beyond the bounds that act
+    return np.where(free, np.where(live, wanted, 1.0), bound / end), free
+
+
+def _is_depthwise(step: Step) -> bool:
+    """Whether it has weights, and so a scale for them, for each input channel; then activations alone matter."""
+    return isinstance(step.layer, Conv2d) and step.layer.is_depthwise
+
+
+def _share(step: Step, size: Array) -> Array:
+    """For each input channel the largest share that it has in an output channel, beside the channel that has most; at most 1.
+
+    Weights count with the size of what they multiply, so that the shares, and with them what equalisation makes of a network, stay the same
+    however its channels are scaled.
+    """
+    assert step.parameters is not None
+    weight = np.abs(step.parameters.weight.astype(np.float64))
+    products = weight.reshape(-1, *weight.shape[-2:]).max(0) * size[:, None]
+    share: Array = np.maximum((products / np.maximum(products.max(0), 1e-30)).max(1), 1 / _MOST_GAIN)
+    return share

@@ -1,0 +1,152 @@
+"""A composed float32 network as a list of steps that run on the host in PyTorch, batch after batch, and whose weights can be changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Pool
+from tvmmobile.graph.network import Network, kernel_bindings
+from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.kernels.reference import compute_layer
+from tvmmobile.kernels.simulation import run_unscheduled
+
+#: The number of the network's input among the sources of a step.
+INPUT = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One kernel-sized step.
+
+    Attributes:
+        number: of its node in the network.
+        layer: what it computes.
+        parameters: its constants in float32; `None` for an opaque function.
+        sources: for its first input and all else it reads the number of the step that computes it, `INPUT`, or a constant.
+        most: the upper bound of each channel, in place of the clamp's; `None` where the clamp has the last word.
+        function: TIR of an opaque layer.
+    """
+
+    number: int
+    layer: Layer
+    parameters: LayerParameters | None
+    sources: tuple[int | Array, ...]
+    most: Array | None = None
+    function: Any = None
+
+    @property
+    def summing(self) -> bool:
+        """Whether it is a convolution or matrix product whose sums pass through bounds alone."""
+        layer = self.layer
+        return isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, tuple) and not layer.then
+
+    @property
+    def bounds(self) -> tuple[float, float | Array]:
+        """Lower and upper bound of a step that is `summing`; infinite where there is none."""
+        layer = self.layer
+        assert isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, tuple)
+        low, high = layer.clamp
+        return -np.inf if low is None else low, (np.inf if high is None else high) if self.most is None else self.most
+
+    def sums(self, inputs: tuple[Array, ...]) -> Array:
+        """What a step that is `summing` computes before its bounds."""
+        assert isinstance(self.layer, Conv2d | Dense)
+        return self._computed(replace(self.layer, clamp=NO_CLAMP), inputs)
+
+    def output(self, inputs: tuple[Array, ...]) -> Array:
+        """What it computes of a batch; its first input and output have the batch's extent in front."""
+        if self.parameters is None:
+            return np.concatenate([run_unscheduled(self.function, one) for one in _each(inputs)])
+        if self.summing:
+            return np.clip(self.sums(inputs), *self.bounds).astype(np.float32)
+        return self._computed(self.layer, inputs)
+
+    def _computed(self, layer: Layer, inputs: tuple[Array, ...]) -> Array:
+        assert self.parameters is not None
+        data, *others = inputs
+        data = data.reshape(-1, *layer.input_shape[1:])
+        if isinstance(layer, Pool):
+            return np.concatenate([compute_layer(layer, one[None], self.parameters, {}) for one in data])
+        return compute_layer(layer, data, self.parameters, dict(zip(layer.side_shapes, others, strict=True)))
+
+
+def _each(inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
+    """The inputs of each image of a batch."""
+    count = max(len(array) for array in inputs)
+    for place in range(count):
+        yield tuple(np.ascontiguousarray(array[place : place + 1]) if len(array) == count else array for array in inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """The steps of a network in execution order; the last one computes its output."""
+
+    steps: tuple[Step, ...]
+
+    @cached_property
+    def readers(self) -> Mapping[int, tuple[int, ...]]:
+        """For the input and each step the numbers of the steps that read it, once per read."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for step in self.steps:
+            for source in step.sources:
+                if isinstance(source, int):
+                    found[source].append(step.number)
+        return {number: tuple(readers) for number, readers in found.items()}
+
+    def changed(self, *steps: Step) -> Flow:
+        """The flow with these steps in place of those with their numbers."""
+        new = {step.number: step for step in steps}
+        return Flow(tuple(new.get(step.number, step) for step in self.steps))
+
+    def run(self, images: Array) -> Iterator[tuple[Step, tuple[Array, ...], Array]]:
+        """Compute a batch; yields each step with its inputs and its output. What nothing reads any more is let go.
+
+        Args:
+            images: NCHW.
+        """
+        values: dict[int, Array] = {INPUT: images}
+        for step in self.steps:
+            inputs = tuple(values[source] if isinstance(source, int) else source for source in step.sources)
+            output = step.output(inputs)
+            yield step, inputs, output
+            values[step.number] = output
+            self.release(values, step.number)
+
+    def release(self, values: dict[int, Any], done: int) -> None:
+        """Drop the values that no step after `done` reads."""
+        for number in [number for number in values if max(self.readers.get(number, (number,))) <= done and number != done]:
+            del values[number]
+
+    def outputs(self, images: Array) -> Array:
+        """What the network returns for a batch."""
+        *_, (_, _, output) = self.run(images)
+        return output
+
+
+def flow_of(network: Network) -> Flow:
+    """The steps of a float32 network; `passes.pipeline.finish` made it."""
+    from tvm import relax
+
+    main = network.module["main"]
+    number_of = {binding.var: number for number, binding in enumerate(kernel_bindings(network.module))}
+    origin: dict[Any, int | Array] = {main.params[0]: INPUT}
+
+    def source_of(expression: Any) -> int | Array:
+        return origin[expression] if isinstance(expression, relax.Var) else expression.value.numpy()
+
+    steps = []
+    for binding in bindings_of(main):
+        value, number = binding.value, number_of.get(binding.var)
+        if number is None:
+            origin[binding.var] = source_of(value.args[0] if isinstance(value, relax.Call) else value)
+            continue
+        node = network.nodes[number]
+        steps.append(Step(number, node.layer, node.parameters, tuple(map(source_of, value.args[1].fields)), None, node.function))
+        origin[binding.var] = number
+    return Flow(tuple(steps))

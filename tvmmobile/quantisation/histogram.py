@@ -1,0 +1,94 @@
+"""The values of a tensor over any number of images, in a histogram of fixed size, and the ranges that it suggests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.graph.integers import HIGHEST, LOWEST
+from tvmmobile.graph.layers import Array
+from tvmmobile.quantisation.scales import Scale, scale_of
+
+_BINS = 2048
+#: The share of values on each side of 0 that a percentile's range may leave out.
+_OUTSIDE = 1e-4
+#: How much narrower than all values the ranges are that least squares tries, at each end.
+_SHARES = np.linspace(1.0, 0.3, 71)
+
+
+class Histogram:
+    """Counts of values between limits that double whenever a value lies beyond them, so that no batch is needed twice.
+
+    Attributes:
+        low, high: the least and the largest value, and 0 if all are on one side of it.
+    """
+
+    def __init__(self) -> None:
+        self.low = self.high = 0.0
+        self._limit = 0.0
+        self._counts = np.zeros(_BINS, np.int64)
+
+    def add(self, values: Array) -> None:
+        """Count a batch of finite values."""
+        self.low, self.high = min(self.low, float(values.min(initial=0.0))), max(self.high, float(values.max(initial=0.0)))
+        most = max(-self.low, self.high)
+        if most > self._limit:
+            self._widen(most)
+        self._counts += np.histogram(values, _BINS, (-self._limit, self._limit))[0] if self._limit else 0
+
+    def _widen(self, most: float) -> None:
+        """Let the limits be at least `most`: pairs of bins become one."""
+        if not self._limit:
+            self._limit = most
+        while self._limit < most:
+            pairs = self._counts.reshape(-1, 2).sum(1)
+            self._counts = np.pad(pairs, _BINS // 4)
+            self._limit *= 2
+
+    @property
+    def _middles(self) -> npt.NDArray[np.float64]:
+        edges = np.linspace(-self._limit, self._limit, _BINS + 1)
+        return (edges[1:] + edges[:-1]) / 2
+
+    def all_values(self) -> Scale:
+        """From the least to the largest value."""
+        return scale_of(self.low, self.high)
+
+    def most_values(self) -> Scale:
+        """All values but one in 10,000 at each end."""
+        middles, half = self._middles, self._limit / _BINS
+        total = int(self._counts.sum())
+        below, above = np.cumsum(self._counts), np.cumsum(self._counts[::-1])[::-1]
+        inside = (below > _OUTSIDE * total) & (above > _OUTSIDE * total)
+        if not inside.any():
+            return self.all_values()
+        low, high = float(middles[inside].min()) - half, float(middles[inside].max()) + half
+        return scale_of(max(low, self.low), min(high, self.high))
+
+    def least_squares(self) -> Scale:
+        """The range whose rounding and cutting off leave the least mean square error; each end in turn is moved towards 0."""
+        ends = [self.low, self.high]
+        for end in (1, 0, 1, 0):
+            if ends[end]:
+                given = (self.low, self.high)[end]
+                tried = [(given * share, *ends[1 - end : 2 - end]) for share in _SHARES]
+                errors = [self._error(scale_of(min(pair), max(pair))) for pair in tried]
+                ends[end] = tried[int(np.argmin(errors))][0]
+        return scale_of(*ends)
+
+    def _error(self, scale: Scale) -> float:
+        """Sum of squares of what a scale adds to the values."""
+        held = np.flatnonzero(self._counts)
+        middles = self._middles[held]
+        integers = np.clip(np.rint(middles / scale.step) + scale.zero, LOWEST, HIGHEST)
+        return float((self._counts[held] * np.square((integers - scale.zero) * scale.step - middles)).sum())
+
+
+#: Ways to choose a range, by the name that documents and results use.
+RANGES: Mapping[str, Callable[[Histogram], Scale]] = {
+    "minimum and maximum": Histogram.all_values,
+    "percentile": Histogram.most_values,
+    "least squares": Histogram.least_squares,
+}

@@ -1,0 +1,170 @@
+"""A network in exact integer arithmetic on the host: what its int8 kernels compute, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters, is_wide
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.kernels.integers import compute_integers, sums_of
+from tvmmobile.quantisation.flow import INPUT, Flow, Step
+from tvmmobile.quantisation.scales import Scale
+
+#: Largest magnitude of a bias: with sums of products below 2^30, int32 holds all.
+_BIAS_MOST = 2.0**29
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerStep:
+    """One step of a network in integers.
+
+    Attributes:
+        step: the one in float32.
+        layer: the same in integers.
+        parameters: its constants.
+        weight_scale: what a step of each output channel's weights stands for; for a pool, what a pixel counts.
+        read, written: scale of the first input and of the output; `None` for an output in float32.
+        most: the largest integer of each channel of the output, where those differ; then there is no kernel for it.
+    """
+
+    step: Step
+    layer: Layer
+    parameters: IntegerParameters
+    weight_scale: Array
+    read: Scale
+    written: Scale | None
+    most: Array | None = None
+
+    def sums(self, data: Array) -> Array:
+        """Complete sums of a batch in real numbers."""
+        data = data.reshape(-1, *self.layer.input_shape[1:])
+        if getattr(self.layer, "reads", ""):
+            data = self.read.quantised(data)
+        return sums_of(self.layer, data, self.parameters) * (self.read.step * self.weight_scale.astype(np.float64))
+
+    def output(self, data: Array) -> Array:
+        """Of a batch: int8, or float32 where nothing else reads it."""
+        output = compute_integers(self.layer, data.reshape(-1, *self.layer.input_shape[1:]), self.parameters)
+        return output if self.most is None else np.minimum(output, self.most)
+
+
+def has_integers(step: Step) -> bool:
+    """Whether a step has an int8 kernel."""
+    layer = step.layer
+    return isinstance(layer, Pool) or (step.summing and isinstance(layer, Conv2d | Dense) and not layer.side_shapes)
+
+
+def integer_step(step: Step, read: Scale, written: Scale | None) -> IntegerStep:
+    """A step that `has_integers`; one without a scale of its output has to have no bounds."""
+    layer = step.layer
+    ends: dict[str, Any] = {"reads": FLOAT32.name * (step.sources[0] == INPUT), "writes": FLOAT32.name * (written is None)}
+    if isinstance(layer, Pool):
+        share = np.full(layer.channels, 1 / (layer.height * layer.width))
+        constants = _constants(step, np.zeros(0, np.int8), read, written)
+        return _scaled(IntegerStep(step, replace(layer, **ends), constants, share, read, written))
+    assert isinstance(layer, Conv2d | Dense) and step.parameters is not None
+    weight, bias = step.parameters.weight.astype(np.float64), step.parameters.bias.astype(np.float64)
+    largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0) / HIGHEST
+    # A channel of tiny weights and a large bias has coarser weights, so that its sums fit. All-zero channels may have any scale.
+    scale = np.maximum(largest, np.abs(bias) / read.step / _BIAS_MOST)
+    scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0).astype(np.float32)
+    integers = np.clip(np.rint(weight / scale), -HIGHEST, HIGHEST).astype(np.int8)
+    constants = _constants(step, integers, read, written)
+    found = IntegerStep(step, replace(layer, clamp=NO_CLAMP, **ends), constants, scale, read, written, _most(step, written))
+    return with_bias(_scaled(found), bias)
+
+
+def _constants(step: Step, weight: Array, read: Scale, written: Scale | None) -> IntegerParameters:
+    """Those without bias and multiplier."""
+    low, high = LOWEST, HIGHEST
+    if step.summing and written is not None:
+        bounds = written.quantised(np.array([step.bounds[0], np.max(step.bounds[1])], np.float32))
+        low, high = map(int, bounds)
+    empty = np.zeros(step.layer.output_shape[-1], np.int32)
+    zero_out = 0 if written is None else written.zero
+    return IntegerParameters(
+        weight, empty, multiplier=empty, zero_in=read.zero, zero_out=zero_out, low=low, high=high, per_scale_in=read.per_step
+    )
+
+
+def _most(step: Step, written: Scale | None) -> Array | None:
+    """See `IntegerStep.most`."""
+    most = None if step.most is None or written is None else written.quantised(step.most)
+    return most if most is not None and most.min() < most.max() else None
+
+
+def _scaled(step: IntegerStep) -> IntegerStep:
+    """The step with its multiplier, and the bias that the zero point of its input asks for."""
+    scale = step.read.step * step.weight_scale.astype(np.float64)
+    multiplier = (scale / (1.0 if step.written is None else step.written.step)).astype(np.float32)
+    return _biased(replace(step, parameters=replace(step.parameters, multiplier=multiplier)), np.zeros(len(multiplier)))
+
+
+def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
+    """The step with a real bias for each channel."""
+    return _biased(step, np.rint(bias / (step.read.step * step.weight_scale.astype(np.float64))))
+
+
+def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
+    """The step with a bias in steps of the sums."""
+    weight, layer = step.parameters.weight.astype(np.int64), step.layer
+    ones = layer.height * layer.width if isinstance(layer, Pool) else weight.reshape(-1, weight.shape[-1]).sum(0)
+    parameters = replace(step.parameters, bias=(bias - step.read.zero * ones).astype(np.int32))
+    wide: Any = {"wide": is_wide(layer, parameters)}
+    return replace(step, layer=replace(layer, **wide), parameters=parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerNetwork:
+    """A network in integers, and the float32 network that it stands for.
+
+    Attributes:
+        flow: in float32, equalised.
+        steps: by number; all of the flow's.
+    """
+
+    flow: Flow
+    steps: Mapping[int, IntegerStep]
+
+    def run(self, images: Array) -> Iterator[tuple[IntegerStep, Array]]:
+        """Compute a batch; yields each step and its output, in order.
+
+        Args:
+            images: NCHW, float32.
+        """
+        values: dict[int, Array] = {INPUT: images}
+        for step in self.flow.steps:
+            (source,) = step.sources
+            assert isinstance(source, int)
+            found = self.steps[step.number]
+            values[step.number] = output = found.output(values[source])
+            yield found, output
+            self.flow.release(values, step.number)
+
+    def outputs(self, images: Array) -> Array:
+        """What the network returns for a batch, in float32."""
+        *_, (last, output) = self.run(images)
+        return output if last.written is None else last.written.real(output)
+
+    def signal_to_noise_db(self, batches: Iterator[Array], flow: Flow) -> dict[int, float]:
+        """For each step, in decibels, how large its output is beside what is added to it, by the number of the step.
+
+        Args:
+            flow: what the outputs are compared with; of the same function, such as `flow`.
+        """
+        signal, noise = dict.fromkeys(self.steps, 0.0), dict.fromkeys(self.steps, 0.0)
+        for batch in batches:
+            for (step, _, wanted), (found, output) in zip(flow.run(batch), self.run(batch), strict=True):
+                real = output if found.written is None else found.written.real(output)
+                signal[step.number] += float(np.square(wanted, dtype=np.float64).sum())
+                noise[step.number] += float(np.square(real.astype(np.float64) - wanted).sum())
+        decibels = {}
+        for one in self.steps:
+            decibels[one] = 10 * math.log10(signal[one] / noise[one]) if signal[one] and noise[one] else math.inf
+        return decibels

@@ -1,0 +1,61 @@
+"""What an 8-bit integer stands for: real value = scale · (integer − zero)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvmmobile.graph.integers import HIGHEST, LOWEST
+from tvmmobile.graph.layers import Array
+from tvmmobile.kernels.integers import quantise
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale and zero point of a tensor.
+
+    Attributes:
+        step: the difference between two neighbours; a number of float32.
+        zero: the integer that stands for 0, of int8.
+    """
+
+    step: float
+    zero: int
+
+    @property
+    def per_step(self) -> float:
+        """What real values are multiplied by, a number of float32."""
+        return float(np.float32(1 / self.step))
+
+    @property
+    def low(self) -> float:
+        """The least real value."""
+        return self.step * (LOWEST - self.zero)
+
+    @property
+    def high(self) -> float:
+        """The largest real value."""
+        return self.step * (HIGHEST - self.zero)
+
+    def quantised(self, values: Array) -> Array:
+        """The nearest integers, as a layer that reads float32 has them; int8."""
+        return quantise(values, self.per_step, self.zero)
+
+    def real(self, integers: Array) -> Array:
+        """What integers stand for, in float32."""
+        real: Array = (integers.astype(np.float32) - np.float32(self.zero)) * np.float32(self.step)
+        return real
+
+    def rounded(self, values: Array) -> Array:
+        """Values as a tensor of this scale has them."""
+        return self.real(self.quantised(values))
+
+
+def scale_of(low: float, high: float) -> Scale:
+    """The scale of a tensor with values from `low` to `high`; 0 is among them, exactly. Where both are 0, any scale will do."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = np.float32((high - low) / (HIGHEST - LOWEST))
+    if not step > np.finfo(np.float32).tiny:
+        return Scale(1.0, 0)
+    return Scale(float(step), int(np.clip(round(LOWEST - low / float(step)), LOWEST, HIGHEST)))
