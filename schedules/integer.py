@@ -86,6 +86,15 @@ class IntegerKernel(Kernel):
         """The same bits as another type."""
         return self.T.reinterpret(kind, value)
 
+    def long_product(self, one: Expr, other: Expr, first: int = 0, whole: bool = True) -> Expr:
+        """Eight products of 16 bits, of the bytes of two vectors from a place on; these are all there are if `whole`."""
+        halves = [vector if whole else self.T.Shuffle([vector], list(range(first, first + 8))) for vector in (one, other)]
+        return self.intrinsic("int16x8", "aarch64.neon.smull.v8i16", *halves)
+
+    def pairs(self, one: Expr, other: Expr) -> Expr:
+        """The sums of neighbours in two vectors of int32."""
+        return self.intrinsic("int32x4", "aarch64.neon.addp.v4i32", one, other)
+
     def rounder(self) -> Expr:
         """`ROUNDER` in four lanes."""
         return self.T.Broadcast(self.T.float32(ROUNDER), LANES)
@@ -96,9 +105,9 @@ class IntegerKernel(Kernel):
         return self.intrinsic("int32x4", "aarch64.neon.sqsub.v4i32", self.as_type("int32x4", scaled), offset)
 
     def narrowed_to_bytes(self, vectors: Sequence[Expr]) -> Expr:
-        """Two or four vectors of int32 as int8, saturated, in one vector; a single one is followed by itself."""
-        twice = [*vectors, *vectors] if len(vectors) == 1 else vectors
-        halves = [self.intrinsic("int16x4", "aarch64.neon.sqxtn.v4i16", vector) for vector in twice]
+        """Up to four vectors of int32 as int8, saturated, in one vector; an odd one is followed by itself."""
+        even = [*vectors, vectors[-1]] if len(vectors) % 2 else vectors
+        halves = [self.intrinsic("int16x4", "aarch64.neon.sqxtn.v4i16", vector) for vector in even]
         pairs = [self.joined(*halves[place : place + 2], lanes=4) for place in range(0, len(halves), 2)]
         return self.joined(*(self.intrinsic("int8x8", "aarch64.neon.sqxtn.v8i8", pair) for pair in pairs), lanes=8)
 
@@ -132,43 +141,54 @@ class IntegerEnds:
         """The start of four channels' sums."""
         return self.kernel.load(self.buffers["bias"], channel, LANES)
 
-    def store(self, sums: Sequence[Expr], channel: Expr, target: Expr, count: int) -> None:
-        """Store a pixel's complete sums, from a channel on, of which `count` exist; vectors of four."""
+    def store(self, pixels: Sequence[tuple[Sequence[Expr], Expr]], channel: Expr, count: int) -> None:
+        """Store complete sums, from a channel on, of which `count` exist: for each pixel its vectors of four and where it is stored."""
         if self.layer.writes:
-            for place, value in enumerate(sums):
-                scaled = self._float(value) * self.kernel.load(self.buffers["multiplier"], channel + LANES * place, LANES)
-                self.kernel.store_part(self.buffers["output"], scaled, target + LANES * place, min(LANES, count - LANES * place))
+            for sums, target in pixels:
+                for place, value in enumerate(sums):
+                    scaled = self._float(value) * self.kernel.load(self.buffers["multiplier"], channel + LANES * place, LANES)
+                    self.kernel.store_part(self.buffers["output"], scaled, target + LANES * place, min(LANES, count - LANES * place))
             return
-        for first in range(0, len(sums), 4):
-            group = sums[first : first + 4]
-            for start, size in ((0, 4),) if len(group) == 4 else ((0, 2), (2, 1)) if len(group) == 3 else ((0, len(group)),):
-                done = LANES * (first + start)
-                self._store(group[start : start + size], channel + done, target + done, min(LANES * size, count - done))
+        every = [(value, target, place) for sums, target in pixels for place, value in enumerate(sums)]
+        for first in range(0, len(every), 4):
+            self._store(every[first : first + 4], channel, count)
 
     def _float(self, value: Expr) -> Expr:
         """Four sums as floats."""
         T = self.kernel.T  # noqa: N806
         return T.Cast("float32x4", value) if self._converts else self.kernel.as_type("float32x4", value) - self.kernel.rounder()
 
-    def _store(self, sums: Sequence[Expr], channel: Expr, target: Expr, count: int) -> None:
-        """One, two or four vectors of sums as bytes."""
+    def _store(self, sums: Sequence[tuple[Expr, Expr, int]], channel: Expr, count: int) -> None:
+        """Up to four vectors of sums as bytes, each with its pixel's target and its place there; those of a pixel follow each other."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
         offset, multiplier = self.number(_OFFSET, LANES), self.buffers["multiplier"]
         scaled = [
             kernel.quantised(self._float(value), kernel.load(multiplier, channel + LANES * place, LANES), offset)
-            for place, value in enumerate(sums)
+            for value, _, place in sums
         ]
-        lanes = 16 if len(sums) == 4 else 8
+        lanes = 16 if len(sums) > 2 else 8
         stored = T.max(kernel.narrowed_to_bytes(scaled), self.number(_LOW, lanes, "int8"))
         stored = T.bind(T.min(stored, self.number(_HIGH, lanes, "int8")))
-        if count == lanes:
-            T.buffer_store(self.buffers["output"], stored, [T.Ramp(target, 1, lanes)])
-        elif count == LANES:
-            words = T.Shuffle([kernel.as_type("int32x2", stored)], [0])
-            T.buffer_store(self.buffers["output"], kernel.as_type("int8x4", words), [T.Ramp(target, 1, LANES)])
-        else:
+        first = 0
+        for number, (_, target, place) in enumerate(sums):
+            if number + 1 < len(sums) and sums[number + 1][2] == place + 1:
+                continue
+            begin = sums[first][2]
+            self._store_lanes(stored, lanes, first, number + 1 - first, target + LANES * begin, count - LANES * begin)
+            first = number + 1
+
+    def _store_lanes(self, stored: Expr, lanes: int, first: int, size: int, target: Expr, count: int) -> None:
+        """Some fours of a vector of bytes, of which `count` or all exist."""
+        kernel, T, output = self.kernel, self.kernel.T, self.buffers["output"]  # noqa: N806
+        if count < LANES * size:
             for lane in range(count):
-                T.buffer_store(self.buffers["output"], T.Shuffle([stored], [lane]), [target + lane])
+                T.buffer_store(output, T.Shuffle([stored], [LANES * first + lane]), [target + lane])
+        elif size == 1:
+            word = T.Shuffle([kernel.as_type(f"int32x{lanes // LANES}", stored)], [first])
+            T.buffer_store(output, kernel.as_type("int8x4", word), [T.Ramp(target, 1, LANES)])
+        else:
+            part = stored if LANES * size == lanes else T.Shuffle([stored], list(range(LANES * first, LANES * (first + size))))
+            T.buffer_store(output, part, [T.Ramp(target, 1, LANES * size)])
 
     def quantise(self, floats: Sequence[Expr]) -> Expr:
         """Vectors of four floats of the input as bytes: see `IntegerKernel.narrowed_to_bytes`."""

@@ -1,10 +1,11 @@
-"""Matrix products of integers, 1×1 convolutions and classifiers: `SDOT` by lane where a core has it."""
+"""Matrix products of integers, 1×1 convolutions and classifiers: `SDOT` by lane where a core has it, else `SMULL` and `SADALP`."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class DotKernel(IntegerKernel):
 
 @dataclass(frozen=True)
 class DotTile(MatmulTile):
-    """Tiles of sums of words: K is counted in these, and C in channels."""
+    """Tiles of sums of words: K is counted in these, C in channels."""
 
     epilogue: IntegerEnds  # type: ignore[assignment]
 
@@ -62,9 +63,61 @@ class DotTile(MatmulTile):
         for place, j in itertools.product(range(rows), range(0, width, LANES)):
             kernel.store(acc, self.epilogue.begin(channel + j), place * width + j)
         self.accumulate(acc, row, rows, width, weights, part)
+        sums = [[kernel.load(acc, place * width + j) for j in range(0, width, LANES)] for place in range(rows)]
+        targets = [self.c.at(target + place, channel) for place in range(rows)]
+        self.epilogue.store(list(zip(sums, targets, strict=True)), channel, panel.columns)
+
+
+@dataclass(frozen=True)
+class LongTile(MatmulTile):
+    """Tiles of sums in which a vector has one channel's, each of a quarter of K: two products of bytes fit in 16 bits, SADALP adds pairs
+    of these to sums of 32. K is counted in sixteens, of which the last may be half full.
+
+    Attributes:
+        bytes: of a pixel of A.
+    """
+
+    epilogue: IntegerEnds  # type: ignore[assignment]
+    kernel: IntegerKernel
+    bytes: int = 0
+
+    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
+        """See `MatmulTile.emit`; the part is all of K."""
+        assert part.first and part.last
+        kernel, width, channel = self.kernel, panel.width, panel.channel + index * panel.width
+        acc = kernel.sums(rows * width)
+        steps, half = divmod(self.bytes, 16)
+        self._step(acc, row, rows, width, weights, 0, steps == 0, True)
+        if steps > 1:
+            with kernel.loop(steps - 1) as step:
+                self._step(acc, row, rows, width, weights, step + 1, False, False)
+        if steps and half:
+            self._step(acc, row, rows, width, weights, steps, True, False)
+        pixels = []
         for place in range(rows):
-            sums = [kernel.load(acc, place * width + j) for j in range(0, width, LANES)]
-            self.epilogue.store(sums, channel, self.c.at(target + place, channel), panel.columns)
+            sums = [self._four(acc, (place * width + j) * LANES) + self.epilogue.begin(channel + j) for j in range(0, width, LANES)]
+            pixels.append((sums, self.c.at(target + place, channel)))
+        self.epilogue.store(pixels, channel, panel.columns)
+
+    def _step(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, step: Expr, half: bool, first: bool) -> None:
+        """Sixteen bytes of K, or eight."""
+        kernel = self.kernel
+        data = [kernel.bytes_at(self.a.buffer, (row + i * self.step) * self.bytes + step * 16, 8 if half else 16) for i in range(rows)]
+        for j in range(width):
+            w = kernel.bytes_at(self.w, (weights + step * width + j) * 16, 8 if half else 16)
+            for i, a in enumerate(data):
+                products = kernel.long_product(a, w, 0, half)
+                if not half:
+                    products = products + kernel.long_product(a, w, 8, half)
+                pairs = kernel.intrinsic("int32x4", "aarch64.neon.saddlp.v4i32.v8i16", products)
+                place = (i * width + j) * LANES
+                kernel.store(acc, pairs if first else kernel.load(acc, place, LANES) + pairs, place, LANES)
+
+    def _four(self, acc: Buffer, place: int) -> Expr:
+        """The sums of four channels' vectors."""
+        kernel = self.kernel
+        one, two, three, four = (kernel.load(acc, place + LANES * number, LANES) for number in range(LANES))
+        return kernel.pairs(kernel.pairs(one, two), kernel.pairs(three, four))
 
 
 def extents(layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
@@ -84,28 +137,42 @@ def is_product(task: Task, group: int) -> bool:
     return extents(layer)[1] % group == 0
 
 
-class DotProduct(Template):
-    """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 4.
+class IntegerProduct(Template):
+    """What templates of integer products have in common.
 
     Knobs:
         rows, columns: register tile in pixels and channels.
         m_block, n_block, outer, axis: see `Pointwise`.
     """
 
-    name = "dot_product"
     version = 1
     handles = INTEGERS
     enough_trials = 24
+    #: Input channels divide by it; how many of them an element of the packed weights has.
+    group: int
+    element: int
+    #: Tiles of the space, and the one that a search begins with.
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    usual: tuple[int, int]
+
+    def suits(self, task: Task) -> bool:
+        """Whether a core multiplies this way."""
+        raise NotImplementedError
+
+    def registers(self, rows: int, columns: int) -> tuple[int, int]:
+        """Of a tile: vectors of sums, and those besides, at least."""
+        raise NotImplementedError
 
     def _space(self, task: Task) -> Space | None:
-        if not (is_product(task, WORD) and "dot" in task.machine.has):
+        if not (is_product(task, self.group) and self.suits(task)):
             return None
         layer = task.region[0]
         assert isinstance(layer, Conv2d | Dense)
         pixels, _, channels = extents(layer)
         options = {
-            "rows": up_to((1, 2, 3, 4, 5, 6, 7, 8), pixels.count),
-            "columns": up_to((4, 8, 12, 16), round_up(channels, LANES)),
+            "rows": up_to(self.rows, pixels.count),
+            "columns": up_to(self.columns, round_up(channels, LANES)),
             "m_block": (0, *(tiles for tiles in (2, 4, 8, 16) if tiles * 4 < pixels.count)),
             "n_block": (0, *(count for count in (1, 2, 4, 8, 16) if count * 8 < channels)),
             "outer": (0, 1),
@@ -114,13 +181,31 @@ class DotProduct(Template):
 
         @functools.cache
         def likely() -> frozenset[tuple[int, ...]]:
-            return frozenset(_likely(task, layer, options))
+            return frozenset(self._likely(task, layer, options))
 
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in likely()
 
-        usual = {"rows": 8, "columns": 8, "m_block": 0, "n_block": 8, "outer": 1, "axis": 0}
+        usual = dict(zip(options, (*self.usual, 0, 8, 1, 0), strict=True))
         return Space(self.name, self.version, options, fits, usual)
+
+    def _likely(self, task: Task, layer: Conv2d | Dense, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Tiles that fit the registers, each with the orders of blocks that move the least data."""
+        pixels, depth, channels = extents(layer)
+        product = Product(pixels.count * pixels.lines, depth, channels, False, task.lanes, task.precision.bytes, task.machine)
+        most, _ = self.registers(max(options["rows"]), max(options["columns"]))
+        found: list[tuple[int, ...]] = []
+        for rows, columns in itertools.product(options["rows"], options["columns"]):
+            sums, others = self.registers(rows, columns)
+            if not min(12, most) <= sums <= task.machine.registers - others:
+                continue
+            orders = []
+            for blocks in itertools.product(options["m_block"], options["n_block"], options["outer"]):
+                knobs = {"rows": rows, "columns": columns, "k_block": 0, **dict(zip(("m_block", "n_block", "outer"), blocks, strict=True))}
+                if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
+                    orders.append((product.moving(knobs), blocks))
+            found += [(rows, columns, *blocks, axis) for _, blocks in sorted(orders)[:ORDERS] for axis in options["axis"]]
+        return found
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, and the tile's waste at the edges."""
@@ -137,43 +222,81 @@ class DotProduct(Template):
             waste(channels, columns),
         ]
 
+    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
+        """A kernel under construction, and its tile."""
+        raise NotImplementedError
+
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = task.layer
         assert isinstance(layer, Conv2d | Dense)
-        kernel, (pixels, depth, channels) = DotKernel(task), extents(layer)
-        words = packed_elements(channels, knobs["columns"], depth // WORD, LANES)
-        with integer_body(kernel, layer, channels, words * WORD) as ends:
-            count = pixels.count * pixels.lines
-            a = Activation(ends.buffers["data"], count, depth // WORD, depth // WORD)
-            c = Activation(ends.buffers["output"], count, channels, channels)
-            unroll = LANES if knobs["rows"] * knobs["columns"] >= 48 else 2 * LANES
-            tile = DotTile(kernel, a, ends.buffers["weight"], c, unroll, ends, pixels.step)
-            MatmulNest(tile, knobs, pixels, panels(channels, knobs["columns"], LANES), task.threads).emit()
+        (kernel, tile), (pixels, depth, channels) = self.tile(task, layer, knobs), extents(layer)
+        elements = packed_elements(channels, knobs["columns"], -(-depth // self.element), LANES)
+        with integer_body(kernel, layer, channels, elements * self.element) as ends:
+            MatmulNest(tile(ends), knobs, pixels, panels(channels, knobs["columns"], LANES), task.threads).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights in panels of `columns`: words of four K, channel after channel."""
+        """Weights in panels of `columns`: an element's input channels together, output channel after output channel."""
         assert isinstance(task.layer, Conv2d | Dense)
         _, depth, channels = extents(task.layer)
-        grouped = parameters[0].weight.reshape(depth // WORD, WORD, channels).transpose(0, 2, 1)
-        words = np.ascontiguousarray(grouped).view(np.int32)[..., 0]
-        return [pack_panels(words, knobs["columns"], LANES).view(np.int8), *pack_constants(task.layer, parameters[0])]
+        whole = np.pad(parameters[0].weight.reshape(depth, channels), ((0, -depth % self.element), (0, 0)))
+        elements = np.ascontiguousarray(whole.reshape(-1, self.element, channels).transpose(0, 2, 1)).view(f"V{self.element}")[..., 0]
+        return [pack_panels(elements, knobs["columns"], LANES).view(np.int8), *pack_constants(task.layer, parameters[0])]
 
 
-def _likely(task: Task, layer: Conv2d | Dense, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Tiles that fit the registers, each with the orders of blocks that move the least data."""
-    pixels, depth, channels = extents(layer)
-    product = Product(pixels.count * pixels.lines, depth, channels, False, task.lanes, task.precision.bytes, task.machine)
-    most = max(options["rows"]) * max(options["columns"]) // LANES
-    found: list[tuple[int, ...]] = []
-    for rows, columns in itertools.product(options["rows"], options["columns"]):
-        vectors = columns // LANES
-        if not min(12, most) <= rows * vectors <= task.machine.registers - rows - min(vectors, 2) - 2:
-            continue
-        orders = []
-        for blocks in itertools.product(options["m_block"], options["n_block"], options["outer"]):
-            knobs = {"rows": rows, "columns": columns, "k_block": 0, **dict(zip(("m_block", "n_block", "outer"), blocks, strict=True))}
-            if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
-                orders.append((product.moving(knobs), blocks))
-        found += [(rows, columns, *blocks, axis) for _, blocks in sorted(orders)[:ORDERS] for axis in options["axis"]]
-    return found
+class DotProduct(IntegerProduct):
+    """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 4."""
+
+    name = "dot_product"
+    group = element = WORD
+    rows, columns, usual = (1, 2, 3, 4, 5, 6, 7, 8), (4, 8, 12, 16), (8, 8)
+
+    def suits(self, task: Task) -> bool:
+        """Cores with SDOT."""
+        return "dot" in task.machine.has
+
+    def registers(self, rows: int, columns: int) -> tuple[int, int]:
+        """A vector of sums has four channels."""
+        return rows * columns // LANES, rows + min(columns // LANES, 2) + 2
+
+    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
+        """Loops of 16 input channels, or of 32 for small tiles."""
+        kernel, (pixels, depth, channels) = DotKernel(task), extents(layer)
+        count, words = pixels.count * pixels.lines, depth // WORD
+        unroll = LANES if knobs["rows"] * knobs["columns"] >= 48 else 2 * LANES
+
+        def tile(ends: IntegerEnds) -> MatmulTile:
+            a, c = Activation(ends.buffers["data"], count, words, words), Activation(ends.buffers["output"], count, channels, channels)
+            return DotTile(kernel, a, ends.buffers["weight"], c, unroll, ends, pixels.step)
+
+        return kernel, tile
+
+
+class LongProduct(IntegerProduct):
+    """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 8."""
+
+    name = "long_product"
+    group, element = 8, 16
+    rows, columns, usual = (1, 2, 3, 4, 5, 6), (4, 8, 12, 16), (4, 4)
+
+    def suits(self, task: Task) -> bool:
+        """Cores without SDOT."""
+        return "dot" not in task.machine.has
+
+    def registers(self, rows: int, columns: int) -> tuple[int, int]:
+        """A vector of sums has one channel."""
+        return rows * columns, rows + 3
+
+    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
+        """Loops of 16 input channels."""
+        kernel, (pixels, depth, channels) = IntegerKernel(task), extents(layer)
+        count, elements = pixels.count * pixels.lines, -(-depth // 16)
+
+        def tile(ends: IntegerEnds) -> MatmulTile:
+            a, c = (
+                Activation(ends.buffers["data"], count, elements, elements),
+                Activation(ends.buffers["output"], count, channels, channels),
+            )
+            return LongTile(kernel, a, ends.buffers["weight"], c, 1, ends, pixels.step, bytes=depth)
+
+        return kernel, tile

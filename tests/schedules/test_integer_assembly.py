@@ -36,3 +36,15 @@ def test_dot_product(layer: Layer, rows: int, columns: int, depth: int) -> None:
     assert len(products) == rows * columns * depth // 16 == sum(bool(_BY_LANE.match(text)) for text in products)
     assert loop.stack_accesses == []
     assert len(loop.instructions) - len(products) <= columns * depth // 16 + rows * depth // 16 + 6
+
+
+@pytest.mark.parametrize(
+    ("layer", "rows", "columns"), [(POINTWISE, 4, 4), (POINTWISE, 5, 4), (POINTWISE, 2, 8), (Dense(1024, 1000, writes="float32"), 1, 16)]
+)
+def test_long_product(layer: Layer, rows: int, columns: int) -> None:
+    """For 16 bytes of a pixel and a channel, SMULL of the low and SMLAL2 of the high ones, and SADALP; the vectors are loaded once."""
+    loop = hottest_loop(of_core(layer, "cortex-a72", rows=rows, columns=columns), "sadalp")
+    counts = [sum(text.startswith(f"{name}\t") for text in loop.instructions) for name in ("smull", "smlal2", "sadalp")]
+    assert counts == [rows * columns] * 3
+    assert loop.stack_accesses == []
+    assert len(loop.instructions) <= 3 * rows * columns + rows + columns + 6

@@ -25,6 +25,13 @@ def pi5() -> Iterator[Agents]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def pi4() -> Iterator[Agents]:
+    """A core without SDOT."""
+    with started_agents(find_device("pi4-virtual")) as found:
+        yield found
+
+
 def product(rng: random.Random, group: int) -> Layer:
     """A 1×1 convolution or a classifier, of which input channels divide by a group; narrow, wide or converted sums."""
     depth, channels = group * rng.choice((1, 3, 5, 16, 96 // group, 320 // group)), rng.choice((3, 8, 12, 20, 37, 64))
@@ -40,18 +47,33 @@ def test_dot_product(seed: int, pi5: Agents, tmp_path: Path) -> None:
     check(pi5, product(random.Random(seed), 4), "dot_product", tmp_path, threads=1 + 2 * seed)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_long_product(seed: int, pi4: Agents, tmp_path: Path) -> None:
+    check(pi4, product(random.Random(seed), 8), "long_product", tmp_path, threads=1 + 2 * seed)
+
+
 @pytest.mark.long
-def test_dot_product_of_many_shapes(pi5: Agents, tmp_path: Path) -> None:
+def test_products_of_many_shapes(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     for seed in range(2, 60):
         check(pi5, product(random.Random(seed), 4), "dot_product", tmp_path, seed, 1 + seed % 3)
+        check(pi4, product(random.Random(seed), 8), "long_product", tmp_path, seed, 1 + seed % 3)
 
 
-@pytest.mark.parametrize("layer", [Conv2d(2, 3, 256, 12), Dense(1024, 12, writes="float32")], ids=lambda layer: layer.name)
+#: 256 of the largest products are just below 2^22, where sums begin at the bits of a float; two of these just fit in 16 bits.
+LARGEST = (Conv2d(2, 3, 256, 12), Dense(1024, 12, writes="float32"))
+
+
+@pytest.mark.parametrize("layer", LARGEST, ids=lambda layer: layer.name)
 def test_extremes_of_dot_products(layer: Layer, pi5: Agents, tmp_path: Path) -> None:
-    """256 of the largest products are just below 2^22, where sums begin at the bits of a float."""
     check_extremes(pi5, layer, "dot_product", tmp_path)
 
 
+@pytest.mark.parametrize("layer", LARGEST, ids=lambda layer: layer.name)
+def test_extremes_of_long_products(layer: Layer, pi4: Agents, tmp_path: Path) -> None:
+    check_extremes(pi4, layer, "long_product", tmp_path)
+
+
 @pytest.mark.long
-def test_extremes_of_wide_dot_products(pi5: Agents, tmp_path: Path) -> None:
-    check_extremes(pi5, replace(Conv2d(2, 3, 64, 12), wide=True), "dot_product", tmp_path)
+def test_extremes_of_wide_products(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    for agents, name in ((pi4, "long_product"), (pi5, "dot_product")):
+        check_extremes(agents, replace(Conv2d(2, 3, 64, 12), wide=True), name, tmp_path / name)

@@ -31,9 +31,9 @@ def run(agents: Agents, task: Task, schedule: KnobSchedule, given: IntegerParame
     """The output of a schedule's kernel on a board, and the reference's."""
     assert template_named(schedule.template, schedule.version) is not None
     assert is_wide(task.layer, given) <= getattr(task.layer, "wide", False)
-    library = folder / f"{task.symbol}.so"
-    if not library.exists():
-        compile_kernel(kernel_function(task, schedule, None), agents.profile.target, library)
+    folder.mkdir(exist_ok=True)
+    library = folder / "kernel.so"
+    compile_kernel(kernel_function(task, schedule, None), agents.profile.target, library)
     arrays = [data, *packed_constants(task, schedule, (given,)), np.full(task.layer.output_shape, 85, task.storage[1].numpy)]
     found = agents.measure_kernel(library, task.symbol, arrays, 60.0, replace(ONCE, threads=task.threads))
     return found.outputs[0], expected_output(task, [data], (given,))
