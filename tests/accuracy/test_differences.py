@@ -19,11 +19,11 @@ from tvmmobile.accuracy.differences import Differences, difference_of, differenc
 from tvmmobile.accuracy.evaluate import Evaluation, check_one_network
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile, ImageResult, evaluation_of, write_evaluation
 from tvmmobile.accuracy.noise import inputs_in
-from tvmmobile.accuracy.preprocess import read_input
 from tvmmobile.accuracy.storage import StoredLayer, stored_layers
 from tvmmobile.cli.evaluate import _names, _print
 from tvmmobile.graph.precision import FLOAT16, FLOAT32
 from tvmmobile.networks.frontend import by_torch
+from tvmmobile.networks.images import read_input
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.running.library import find_libraries

@@ -14,8 +14,8 @@ from deployed import CLASSES, SIDE, make_library
 from PIL import Image
 
 from tvmmobile.accuracy.classes import most_likely, read_labels
-from tvmmobile.accuracy.preprocess import read_input
 from tvmmobile.devices.registry import find_device
+from tvmmobile.networks.images import read_input
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.stages import failure_of
 from tvmmobile.running.library import find_libraries

@@ -296,7 +296,7 @@ def _image(folder: Path) -> Prepared:
     import numpy as np
     from PIL import Image
 
-    from tvmmobile.accuracy.preprocess import read_input
+    from tvmmobile.networks.images import read_input
     from tvmmobile.networks.preprocessing import Preprocessing
 
     samples = []
@@ -312,7 +312,7 @@ def _image(folder: Path) -> Prepared:
 def _array(folder: Path) -> Prepared:
     import numpy as np
 
-    from tvmmobile.accuracy.preprocess import read_input
+    from tvmmobile.networks.images import read_input
     from tvmmobile.networks.preprocessing import Preprocessing
 
     samples = []

@@ -11,8 +11,8 @@ import pytest
 from conftest import REPOSITORY
 from support.frames import FORMATS, NV21, RGB, YUV420, Frame, some_frame
 
-from tvmmobile.accuracy.preprocess import Array
 from tvmmobile.native.library import DEVICE_FLAGS, FLAGS
+from tvmmobile.networks.images import Array
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.system.doctor import CROSS_COMPILER, require
 

@@ -86,7 +86,7 @@ def test_a_comparison_says_that_the_network_is_another_one() -> None:
 
 
 def test_arrays_for_networks_of_other_channels(tmp_path: Path) -> None:
-    from tvmmobile.accuracy.preprocess import read_input
+    from tvmmobile.networks.images import read_input
     from tvmmobile.networks.preprocessing import Preprocessing
 
     gray = Preprocessing(8, channels=1)

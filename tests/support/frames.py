@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.accuracy.preprocess import Array, read_input
+from tvmmobile.networks.images import Array, read_input
 from tvmmobile.networks.preprocessing import Preprocessing
 
 Plane = npt.NDArray[np.uint8]

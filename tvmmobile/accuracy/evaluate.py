@@ -12,9 +12,9 @@ from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile
 from tvmmobile.accuracy.labelled import LabelledImage, evenly_spaced
 from tvmmobile.accuracy.noise import inputs_in, is_noise
 from tvmmobile.accuracy.original import original_of
-from tvmmobile.accuracy.preprocess import check_image
 from tvmmobile.accuracy.storage import StoredLayer
 from tvmmobile.devices.protocol import Device
+from tvmmobile.networks.images import check_image
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of

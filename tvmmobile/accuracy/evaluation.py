@@ -22,11 +22,11 @@ from tvmmobile.accuracy.differences import difference_of
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, ImageResult
 from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, evenly_spaced, plain
 from tvmmobile.accuracy.original import Original, compute_of
-from tvmmobile.accuracy.preprocess import read_input
 from tvmmobile.accuracy.storage import StoredLayer, stored_layers
 from tvmmobile.devices.protocol import MEASURED, DeviceProfile
 from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.kernels.reference import relative_error
+from tvmmobile.networks.images import read_input
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, failure_of, succeeded
 from tvmmobile.running.bench import Bench

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tvmmobile.networks.images import SUFFIXES
 from tvmmobile.system.errors import UserError, some_of
 
-#: Suffixes of images, as in torchvision's ImageFolder.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 #: WordNet's identifier of a noun, which names ImageNet's classes.
 _SYNSET = re.compile(r"n\d{8}")
 _LAYOUT = "Give a folder with a folder for each class: FOLDER/CLASS/IMAGE; or noise:N."

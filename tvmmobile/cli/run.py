@@ -12,7 +12,7 @@ from tvmmobile.cli.options import Device, Json, RequireHardware
 
 if TYPE_CHECKING:
     from tvmmobile.accuracy.classes import Ranked
-    from tvmmobile.accuracy.preprocess import Input
+    from tvmmobile.networks.images import Input
     from tvmmobile.pipeline.run import LibraryRun
     from tvmmobile.running.library import Library
 
@@ -39,8 +39,8 @@ def run(
     Images are scaled, cropped and normalised as timm does for mobilenetv1_100; the output says how.
     """
     from tvmmobile.accuracy.classes import most_likely, read_labels
-    from tvmmobile.accuracy.preprocess import read_input
     from tvmmobile.devices.registry import find_device
+    from tvmmobile.networks.images import read_input
     from tvmmobile.pipeline.run import run as run_library
     from tvmmobile.system.errors import UserError
     from tvmmobile.system.files import check_file_writable, replacing, write_bytes

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, MaxPool
+from tvmmobile.graph.layers import Array, Layer
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised
 from tvmmobile.quantisation.flow import INPUT, Flow, Step
 from tvmmobile.quantisation.histogram import RANGES, Histogram
-from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, integer_step, with_bias
+from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_integers, integer_step, with_bias
 from tvmmobile.quantisation.scales import Scale
 
 #: Name of the choice among `RANGES` by the error that each leaves in what reads the tensor.
@@ -74,23 +74,23 @@ def images_of(array: Array) -> Images:
     return Images(len(array), lambda numbers: array[list(numbers)])
 
 
-def quantise(flow: Flow, images: Images, method: Method) -> IntegerNetwork:
-    """The network in integers."""
+def quantise(flow: Flow, images: Images, method: Method, accepts: Callable[[Layer], bool] = lambda layer: True) -> IntegerNetwork:
+    """The network in integers; layers that are not accepted, or that have no integer form, stay in float32."""
     if method.equalise:
         flow = equalised(flow, channel_ranges(flow, images.batches()))
     histograms = histograms_of(flow, images.batches())
     largest = max(int(np.prod(step.layer.output_shape)) for step in flow.steps)
-    return _Quantisation(flow, histograms, method, images.some(largest)).network()
+    return _Quantisation(flow, histograms, method, images.some(largest)).network(accepts)
 
 
-def best_method(flow: Flow, images: Images) -> Method:
+def best_method(flow: Flow, images: Images, accepts: Callable[[Layer], bool] = lambda layer: True) -> Method:
     """The method that leaves the least error in the network's output: each is calibrated on half of some images and tried on the others."""
     most = min(images.count, _TRIED)
     numbers = [place * images.count // most for place in range(most)]
     seen, unseen = images.part(numbers[::2]), images.part(numbers[1::2] or numbers)
     methods = [Method(ranges, equalise) for equalise in (False, True) for ranges in (*RANGES, BEST)]
     last = flow.steps[-1].number
-    return max(methods, key=lambda method: quantise(flow, seen, method).signal_to_noise_db(unseen.batches(), flow)[last])
+    return max(methods, key=lambda method: quantise(flow, seen, method, accepts).signal_to_noise_db(unseen.batches(), flow)[last])
 
 
 def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRange]:
@@ -124,35 +124,34 @@ class _Quantisation:
         self.flow, self.histograms, self.method = flow, histograms, method
         self.at = {step.number: step for step in flow.steps}
         self.scales: dict[int, Scale] = {}
-        #: What each tensor that is still read holds in float32, and in integers.
+        #: What each tensor that is still read holds in float32, and in the network of integers.
         self.exact: dict[int, Array] = {INPUT: images}
-        self.integers: dict[int, Array] = {}
+        self.values: dict[int, Array] = {INPUT: images}
 
-    def network(self) -> IntegerNetwork:
-        """All steps."""
-        steps: dict[int, IntegerStep] = {}
-        self.scales[INPUT] = self._scale(INPUT)
-        self.integers[INPUT] = self.exact[INPUT]
+    def network(self, accepts: Callable[[Layer], bool]) -> IntegerNetwork:
+        """All steps; those that are not accepted stay in float32."""
+        network = IntegerNetwork(self.flow, {}, {})
         for step in self.flow.steps:
-            steps[step.number] = self._integer(step)
-            for values in (self.exact, self.integers):
-                self.flow.release(values, step.number)
-        return IntegerNetwork(self.flow, steps)
+            number = step.number
+            inputs = tuple(self.exact[source] if isinstance(source, int) else source for source in step.sources)
+            self.exact[number] = step.output(inputs)
+            found = self._integer(step) if has_integers(step) else None
+            if found is not None and accepts(found.layer):
+                network.steps[number] = found
+                if found.written is not None:
+                    network.scales[number] = found.written
+            self.values[number] = network.output(step, self.values)
+            for values in (self.exact, self.values):
+                self.flow.release(values, number)
+        return network
 
     def _integer(self, step: Step) -> IntegerStep:
-        """A step in integers; its output is noted."""
+        """A step in integers."""
         (source,) = step.sources
         assert isinstance(source, int)
-        read, number = self.scales[source], step.number
-        self.exact[number] = step.output((self.exact[source],))
-        written = None
-        if number in self.flow.readers:
-            written = self.scales[number] = read if isinstance(step.layer, MaxPool) else self._scale(number)
-        found = integer_step(step, read, written)
-        if self.method.correct and step.summing:
-            found = self._corrected(found, self.exact[source], self.integers[source])
-        self.integers[number] = found.output(self.integers[source])
-        return found
+        whole = step.number not in self.flow.readers and (not step.summing or step.bounds == (-np.inf, np.inf))
+        found = integer_step(step, self._scale(source), None if whole else self._scale(step.number))
+        return self._corrected(found, self.exact[source], self.values[source]) if self.method.correct and step.summing else found
 
     def _corrected(self, found: IntegerStep, data: Array, integers: Array) -> IntegerStep:
         """The step with a bias that leaves each channel's mean where it is in float32, given what the steps before it lose."""
@@ -162,7 +161,12 @@ class _Quantisation:
         return with_bias(found, found.step.parameters.bias - excess)
 
     def _scale(self, number: int) -> Scale:
-        """The scale of a tensor."""
+        """The scale of a tensor; the same each time."""
+        if number not in self.scales:
+            self.scales[number] = self._chosen(number)
+        return self.scales[number]
+
+    def _chosen(self, number: int) -> Scale:
         histogram = self.histograms[number]
         if self.method.ranges != BEST:
             return RANGES[self.method.ranges](histogram)
@@ -174,8 +178,8 @@ class _Quantisation:
         """Mean square of what a scale adds to the outputs of the steps that read a tensor, over that of the outputs."""
         data, total = self.exact[number], 0.0
         rounded = scale.rounded(data)
-        for reader in self.flow.readers[number]:
-            step = self.at[reader]
+        readers = [step for reader in self.flow.readers.get(number, ()) if has_integers(step := self.at[reader])]
+        for step in readers:
             exact = step.output((data,))
             total += float(np.square(step.output((rounded,)) - exact).mean()) / max(float(np.square(exact).mean()), 1e-30)
-        return total
+        return total if readers else float(np.square(rounded - data).mean())

@@ -44,13 +44,16 @@ class IntegerStep:
     def sums(self, data: Array) -> Array:
         """Complete sums of a batch in real numbers."""
         data = data.reshape(-1, *self.layer.input_shape[1:])
-        if getattr(self.layer, "reads", ""):
+        if data.dtype != np.int8:
             data = self.read.quantised(data)
         return sums_of(self.layer, data, self.parameters) * (self.read.step * self.weight_scale.astype(np.float64))
 
     def output(self, data: Array) -> Array:
-        """Of a batch: int8, or float32 where nothing else reads it."""
-        output = compute_integers(self.layer, data.reshape(-1, *self.layer.input_shape[1:]), self.parameters)
+        """Of a batch in int8, or in float32 behind a step in float32: int8, or float32 where nothing else reads it."""
+        data = data.reshape(-1, *self.layer.input_shape[1:])
+        if data.dtype != np.int8 and not getattr(self.layer, "reads", ""):
+            data = self.read.quantised(data)
+        output = compute_integers(self.layer, data, self.parameters)
         return output if self.most is None else np.minimum(output, self.most)
 
 
@@ -126,31 +129,43 @@ class IntegerNetwork:
 
     Attributes:
         flow: in float32, equalised.
-        steps: by number; all of the flow's.
+        steps: in integers, by number; those of the flow that are not among them stay in float32.
+        scales: of the outputs of steps that return integers, by number.
     """
 
     flow: Flow
-    steps: Mapping[int, IntegerStep]
+    steps: dict[int, IntegerStep]
+    scales: dict[int, Scale]
 
-    def run(self, images: Array) -> Iterator[tuple[IntegerStep, Array]]:
-        """Compute a batch; yields each step and its output, in order.
+    def real(self, number: int, output: Array) -> Array:
+        """The output of a step, or the input, in float32."""
+        return self.scales[number].real(output) if output.dtype == np.int8 else output
+
+    def output(self, step: Step, values: Mapping[int, Array]) -> Array:
+        """Of a step, given what those before it computed."""
+        found = self.steps.get(step.number)
+        if found is not None:
+            (source,) = step.sources
+            assert isinstance(source, int)
+            return found.output(values[source])
+        return step.output(tuple(self.real(source, values[source]) if isinstance(source, int) else source for source in step.sources))
+
+    def run(self, images: Array) -> Iterator[tuple[Step, Array]]:
+        """Compute a batch; yields each step in float32 and its output, in order.
 
         Args:
             images: NCHW, float32.
         """
         values: dict[int, Array] = {INPUT: images}
         for step in self.flow.steps:
-            (source,) = step.sources
-            assert isinstance(source, int)
-            found = self.steps[step.number]
-            values[step.number] = output = found.output(values[source])
-            yield found, output
+            values[step.number] = output = self.output(step, values)
+            yield step, output
             self.flow.release(values, step.number)
 
     def outputs(self, images: Array) -> Array:
         """What the network returns for a batch, in float32."""
         *_, (last, output) = self.run(images)
-        return output if last.written is None else last.written.real(output)
+        return self.real(last.number, output)
 
     def signal_to_noise_db(self, batches: Iterator[Array], flow: Flow) -> dict[int, float]:
         """For each step, in decibels, how large its output is beside what is added to it, by the number of the step.
@@ -158,13 +173,12 @@ class IntegerNetwork:
         Args:
             flow: what the outputs are compared with; of the same function, such as `flow`.
         """
-        signal, noise = dict.fromkeys(self.steps, 0.0), dict.fromkeys(self.steps, 0.0)
+        signal, noise = (dict.fromkeys((step.number for step in flow.steps), 0.0) for _ in range(2))
         for batch in batches:
-            for (step, _, wanted), (found, output) in zip(flow.run(batch), self.run(batch), strict=True):
-                real = output if found.written is None else found.written.real(output)
+            for (step, _, wanted), (_, output) in zip(flow.run(batch), self.run(batch), strict=True):
                 signal[step.number] += float(np.square(wanted, dtype=np.float64).sum())
-                noise[step.number] += float(np.square(real.astype(np.float64) - wanted).sum())
+                noise[step.number] += float(np.square(self.real(step.number, output).astype(np.float64) - wanted).sum())
         decibels = {}
-        for one in self.steps:
+        for one in signal:
             decibels[one] = 10 * math.log10(signal[one] / noise[one]) if signal[one] and noise[one] else math.inf
         return decibels

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.graph.layers import Layer
+from tvmmobile.graph.layers import Layer, LayerParameters
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
 from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, zero_bias
@@ -17,6 +17,7 @@ from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.single_output import unwrap_single_output
+from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.system.files import write_text
@@ -71,13 +72,13 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
     ]
 
 
-def _finishing(convert: Pass | None) -> list[tuple[str, Pass]]:
+def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:
     """Those from there to one call per kernel; `convert` brings the network to another precision."""
     from tvm import relax
 
     transform = relax.transform
     return [
-        *([("to_precision", convert)] if convert else []),
+        *([convert] if convert else []),
         ("legalize_rest", transform.LegalizeOps()),
         ("reshape_to_view", transform.RewriteDataflowReshape()),
         ("annotate_rest", transform.AnnotateTIROpPattern()),
@@ -111,8 +112,21 @@ def finish(
         The module, whose `main` calls external functions for composed layers and TIR functions for the rest, and those layers by name.
     """
     layers = dict(composed.layers)
-    convert = None if precision == FLOAT32 else to_precision(precision, layers, composed.accepts, kept, outside)
+    convert = ("to_precision", to_precision(precision, layers, composed.accepts, kept, outside)) if precision != FLOAT32 else None
     return _run(composed.module, _finishing(convert), composed.passes, composed.dump_dir), layers
+
+
+def finish_integers(
+    composed: Composed, quantised: Mapping[str, QuantisedLayer], changed: Mapping[str, LayerParameters]
+) -> tuple[Any, dict[str, ComposedLayer]]:
+    """The same with the layers in `quantised` in integers and all others in float32, by the name of their external function.
+
+    Args:
+        changed: constants of layers in float32 that are not those of the network.
+    """
+    layers = {name: replace(layer, parameters=changed[name]) if name in changed else layer for name, layer in composed.layers.items()}
+    passes = _finishing(("to_integers", to_integers(layers, quantised)))
+    return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
 def prepare(

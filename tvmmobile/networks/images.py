@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 _IMAGE_CHANNELS = 3
+#: Suffixes of images, as in torchvision's ImageFolder.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+_NOISE = re.compile(r"noise:([1-9]\d{0,4})")
 #: Pillow's modes of at most 8 bits a channel: what is brighter than 255 elsewhere would be cut off without a word.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 
@@ -69,6 +73,17 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
         f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
         f"It takes float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if image else ''}.",
     )
+
+
+def noise_count(source: str) -> int:
+    """N for `noise:N`; 0 for what is something else."""
+    found = _NOISE.fullmatch(source)
+    return int(found[1]) if found else 0
+
+
+def noise_input(number: int, shape: tuple[int, ...]) -> Array:
+    """One input of noise: uniform with unit variance, as normalised photographs have, and the same each time."""
+    return np.random.default_rng(number).uniform(-(3**0.5), 3**0.5, shape).astype(np.float32)
 
 
 def check_image(path: Path, preprocessing: Preprocessing) -> None:

@@ -1,0 +1,97 @@
+"""The pass that puts layers in integers: what is stored between them, and what they compute together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pytest
+import torch
+from quantised import decibels, flow_from
+from small_networks import Residual, seeded, unit
+from torch import nn
+
+from tvmmobile.graph.integers import IntegerParameters
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Opaque, Pool
+from tvmmobile.graph.network import Network, kernel_bindings, names_of, read_network
+from tvmmobile.graph.passes.pipeline import compose, finish, finish_integers
+from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.integers import compute_integers
+from tvmmobile.kernels.reference import compute_layer
+from tvmmobile.kernels.simulation import run_unscheduled
+from tvmmobile.networks.frontend import import_torch
+from tvmmobile.quantisation.calibration import Method, images_of, quantise
+from tvmmobile.quantisation.flow import flow_of
+from tvmmobile.quantisation.integers import IntegerNetwork
+from tvmmobile.quantisation.lowering import named_layers
+from tvmmobile.schedules import template_for
+
+SHAPE = (1, 3, 12, 12)
+
+
+def network() -> nn.Module:
+    """A MobileNet's layers with a residual block, whose last layer has no integer form yet, in between."""
+    inner = Residual(nn.Sequential(*unit(8, 8, 3, groups=8), *unit(8, 8, activation=nn.Identity())))
+    return seeded(*unit(3, 8, 3, 2), inner, *unit(8, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(16, 5))
+
+
+def quantised(refused: Collection[type[Layer]] = ()) -> tuple[IntegerNetwork, Network]:
+    """A network in integers, and the same as the planner reads it."""
+    composed = compose(import_torch(network(), SHAPE), lambda layer: template_for(Task((layer,))) is not None)
+    wide = read_network(*finish(composed))
+    images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
+    found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: type(layer) not in refused)
+    layers = named_layers(found, names_of(wide))
+    return found, read_network(*finish_integers(composed, layers.quantised, layers.changed))
+
+
+def run(read: Network, image: Array) -> Array:
+    """What `main` computes, each layer by its reference."""
+    from tvm import relax
+
+    main, number_of = read.module["main"], {binding.var: number for number, binding in enumerate(kernel_bindings(read.module))}
+    values = {main.params[0]: image}
+    for binding in bindings_of(main):
+        value = binding.value
+        if binding.var not in number_of:
+            source = values[value.args[0] if isinstance(value, relax.Call) else value]
+            values[binding.var] = source.reshape([int(extent) for extent in binding.var.ty.shape])
+            continue
+        node = read.nodes[number_of[binding.var]]
+        data, *others = [values[one] if isinstance(one, relax.Var) else one.value.numpy() for one in value.args[1].fields]
+        assert str(binding.var.ty.dtype) == (node.dtype if not getattr(node.layer, "writes", "") else "float32") or not node.dtype
+        if isinstance(node.parameters, IntegerParameters):
+            values[binding.var] = compute_integers(node.layer, data, node.parameters)
+        elif node.parameters is None:
+            values[binding.var] = run_unscheduled(node.function, [data, *others])
+        else:
+            values[binding.var] = compute_layer(node.layer, data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True)))
+    return values[main.body.body]
+
+
+@pytest.mark.parametrize("refused", [(), (Pool,), (Dense,), (Conv2d,), (Conv2d, Pool, Dense)])
+def test_the_module_computes_what_was_simulated(refused: tuple[type[Layer], ...]) -> None:
+    """Whichever layers are refused: those stay in float32, with conversions beside them; input and output are float32."""
+    found, read = quantised(refused)
+    kinds = [node.dtype for node in read.nodes if not isinstance(node.layer, Opaque)]
+    assert kinds == ["int8" if step.number in found.steps else "float32" for step in found.flow.steps if step.parameters is not None]
+    assert ("int8" in kinds) == (refused != (Conv2d, Pool, Dense)) and "float32" in kinds
+    main = read.module["main"]
+    assert str(main.params[0].ty.dtype) == str(main.body.body.ty.dtype) == "float32"
+    image = np.random.default_rng(1).normal(0, 1, SHAPE).astype(np.float32)
+    output = run(read, image)
+    assert np.abs(output - found.outputs(image)).max() < 1e-4
+    with torch.no_grad():
+        assert decibels(output, network()(torch.from_numpy(image)).numpy()) > 20
+
+
+def test_ends_convert_and_conversions_are_shared() -> None:
+    """The first layer rounds the image, the last returns real numbers; what the residual block reads is converted once for each reader."""
+    found, read = quantised()
+    layers = [node.layer for node in read.nodes]
+    assert layers[0].reads == layers[-1].writes == "float32" and layers[0].writes == layers[-1].reads == ""  # type: ignore[union-attr]
+    opaque = [node.layer.operator for node in read.nodes if isinstance(node.layer, Opaque)]
+    assert len(opaque) == 3, opaque  # behind the first layer, behind the depthwise one, before the next
+    assert len(found.steps) == len(found.flow.steps) - 1
+    assert decibels(flow_from(network(), SHAPE).outputs(np.ones(SHAPE, np.float32)), found.flow.outputs(np.ones(SHAPE, np.float32))) > 80

@@ -1,0 +1,117 @@
+"""Calibration data as users give them, and one sentence for each thing that is wrong with them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trained import SIDE, digits, inputs_of, write_images
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.networks.images import noise_input
+from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.quantisation.data import calibration_data
+from tvmmobile.system.errors import UserError
+
+TAKES = Preprocessing(SIDE, resize=False)
+
+
+def read(given: Path | str, numbers: list[int] | None = None) -> Array:
+    images = calibration_data(str(given), TAKES, True).images()
+    return images.read(range(images.count) if numbers is None else numbers)
+
+
+def test_images_are_prepared_as_evaluate_prepares_them(tmp_path: Path) -> None:
+    """In class folders or in one, in the order of their paths."""
+    folder = write_images(tmp_path / "digits", 12, seed=3)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in folder.rglob("*.png"):
+        shutil.copy(path, flat / f"{path.parent.name}-{path.name}")
+    (flat / ".hidden.png").write_text("no image")
+    (flat / "notes.txt").write_text("no image either")
+    pixels, labels = digits(12, 3)
+    expected = inputs_of(pixels[np.argsort(labels, kind="stable")])
+    for place in (folder, flat):
+        assert np.abs(read(place) - expected).max() < 1e-6
+    assert np.abs(read(folder, [11, 0]) - expected[[11, 0]]).max() < 1e-6
+
+
+def test_tensors_and_noise(tmp_path: Path) -> None:
+    arrays = np.random.default_rng(0).normal(0, 1, (5, 3, SIDE, SIDE)).astype(np.float32)
+    np.save(tmp_path / "five.npy", arrays)
+    np.savez(tmp_path / "parts.npz", a=arrays[:2], b=arrays[2:])
+    for name in ("five.npy", "parts.npz"):
+        assert (read(tmp_path / name) == arrays).all() and (read(tmp_path / name, [3, 1]) == arrays[[3, 1]]).all()
+    assert (read("noise:3")[2] == noise_input(2, (1, 3, SIDE, SIDE))[0]).all()
+
+
+def test_data_move_to_other_machines(tmp_path: Path) -> None:
+    folder, there = write_images(tmp_path / "digits", 4, seed=3), tmp_path / "there"
+    np.save(tmp_path / "one.npy", np.zeros((1, 3, SIDE, SIDE), np.float32))
+    for given in (folder, tmp_path / "one.npy"):
+        data = calibration_data(str(given), TAKES, False)
+        for name, path in data.reads().items():
+            (there / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, there / name)
+        images = data.moved(there).images()
+        assert (images.read(range(images.count)) == read(given)).all()
+    noise = calibration_data("noise:2", TAKES, True)
+    assert noise.moved(there) == noise and not noise.reads()
+
+
+def write(place: Path, kind: str) -> Path:
+    """A file or folder that cannot be used."""
+    good = np.zeros((2, 3, SIDE, SIDE), np.float32)
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "text":
+        place = place.with_suffix(".npy")
+        place.write_text("text")
+    elif kind == "zip":
+        place = place.with_suffix(".npz")
+        np.savez(place, good)
+        place.write_bytes(place.read_bytes()[:-40])
+    elif kind == "suffix":
+        place = place.with_suffix(".csv")
+        place.write_text("1,2")
+    elif kind in ("nan", "empty", "side", "double", "objects"):
+        place = place.with_suffix(".npy")
+        array = {
+            "nan": good * np.nan,
+            "empty": good[:0],
+            "side": good[..., 1:],
+            "double": good.astype(float),
+            "objects": good.astype(object),
+        }[kind]
+        np.save(place, array, allow_pickle=True)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "does not exist"),
+        ("folder", "has no images in it"),
+        ("text", "is not what NumPy can read"),
+        ("zip", "is not what NumPy can read"),
+        ("objects", "is not what NumPy can read"),
+        ("suffix", "is neither a folder nor a .npy or .npz file"),
+        ("nan", "holds values that are not finite"),
+        ("empty", "has no inputs in it"),
+        ("side", r"holds float32 \[2, 3, 32, 31\], and the network takes float32 \[N, 3, 32, 32\]"),
+        ("double", "holds float64"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, kind: str, said: str) -> None:
+    place = write(tmp_path / "data", kind)
+    with pytest.raises(UserError, match=f"--calibrate {place} {said}") as caught:
+        read(place)
+    assert caught.value.remedy and "\n" not in caught.value.message
+
+
+def test_noise_is_for_generated_weights_alone() -> None:
+    with pytest.raises(UserError, match="noise cannot calibrate trained weights"):
+        calibration_data("noise:4", TAKES, False)

@@ -1,0 +1,146 @@
+"""A composed float32 network with some of its layers in scaled integers (`graph.integers`).
+
+What reads the network's input rounds it, and what writes the output returns float32, where kernels can. Between an integer layer and one
+that stays in float32 stands a conversion, which TVM fuses with other operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
+from tvmmobile.graph.layers import Layer
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
+from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.precision import FLOAT32, INT8
+
+_VIEW = "relax.reshape"
+
+
+@dataclass(frozen=True)
+class QuantisedLayer:
+    """A layer in integers.
+
+    Attributes:
+        layer: without bounds; `reads` and `writes` say float32 where it rounds its input itself, or returns real numbers.
+        parameters: its constants.
+        step: the difference of the real numbers that two neighbouring integers of the output stand for; `None` for real numbers.
+    """
+
+    layer: Layer
+    parameters: IntegerParameters
+    step: float | None
+
+
+def to_integers(layers: dict[str, ComposedLayer], quantised: Mapping[str, QuantisedLayer]) -> Callable[[Any], Any]:
+    """The pass: layers with an entry in `quantised`, by the name of their external function, compute in integers, all others in float32.
+
+    Args:
+        layers: changed along with `main`.
+    """
+
+    def convert(module: Any) -> Any:
+        main = _Rewriting(module["main"], quantised).rewritten()
+        layers.update({name: ComposedLayer(entry.layer, entry.parameters, INT8.name) for name, entry in quantised.items()})
+        module = module.clone()
+        module["main"] = main
+        return module
+
+    return convert
+
+
+class _Rewriting:
+    """`main` while it is rewritten."""
+
+    def __init__(self, main: Any, quantised: Mapping[str, QuantisedLayer]) -> None:
+        from tvm import relax
+
+        self.main, self.quantised = main, quantised
+        self.builder = relax.BlockBuilder()
+        #: The new variable for each old one, and the layer whose integers it holds.
+        self.replaced: dict[Any, Any] = {}
+        self.made_by: dict[Any, QuantisedLayer] = {}
+        self.reals: dict[Any, Any] = {}
+
+    def rewritten(self) -> Any:
+        """`main`, in part in integers."""
+        parameters = list(self.main.params)
+        with self.builder.function("main", parameters):
+            with self.builder.dataflow():
+                self.replaced.update(zip(parameters, parameters, strict=True))
+                for binding in bindings_of(self.main):
+                    self.replaced[binding.var] = self.builder.emit(self._value(binding.var, binding.value))
+                output = self.builder.emit_output(self._real(self.main.body.body))
+            self.builder.emit_func_output(output)
+        return self.builder.get()["main"]
+
+    def _value(self, variable: Any, value: Any) -> Any:
+        """The value of a variable; views and aliases keep integers."""
+        from tvm import relax
+
+        viewed = value if isinstance(value, relax.Var) else None
+        if getattr(getattr(value, "op", None), "name", "") == _VIEW:
+            viewed = value.args[0]
+        if viewed is not None:
+            if viewed in self.made_by:
+                self.made_by[variable] = self.made_by[viewed]
+            whole = self.replaced[viewed]
+            return whole if viewed is value else relax.Call(value.op, [whole, *value.args[1:]], value.attrs, value.ty_args)
+        entry = self.quantised.get(external_name(value) or "")
+        return self._reals_in(value) if entry is None else self._layer(variable, value, entry)
+
+    def _layer(self, variable: Any, call: Any, entry: QuantisedLayer) -> Any:
+        """The call of an integer layer."""
+        from tvm import relax
+
+        (data,) = call.args[1].fields
+        reads = getattr(entry.layer, "reads", "")
+        argument = self._real(data) if reads else self._integers(data, entry.parameters)
+        if entry.step is not None:
+            self.made_by[variable] = entry
+        kind = FLOAT32.name if entry.step is None else INT8.name
+        shape = [int(extent) for extent in call.ty.shape]
+        return relax.call_dps_packed(external_name(call), relax.Tuple([argument]), out_ty=relax.TensorType(shape, kind))
+
+    def _integers(self, variable: Any, reader: IntegerParameters) -> Any:
+        """A variable as the integers that a layer reads."""
+        from tvm import relax
+
+        found = self.replaced[variable]
+        if variable in self.made_by:
+            return found
+        emit, op = self.builder.emit, relax.op
+        rounded = emit(op.round(emit(op.multiply(found, relax.const(reader.per_scale_in, FLOAT32.name)))))
+        moved = emit(op.add(rounded, relax.const(float(reader.zero_in), FLOAT32.name)))
+        above = emit(op.maximum(moved, relax.const(float(LOWEST), FLOAT32.name)))
+        return emit(op.astype(emit(op.minimum(above, relax.const(float(HIGHEST), FLOAT32.name))), INT8.name))
+
+    def _real(self, variable: Any) -> Any:
+        """A variable in float32."""
+        from tvm import relax
+
+        entry = self.made_by.get(variable)
+        if entry is None:
+            return self.replaced[variable]
+        if variable not in self.reals:
+            emit, op = self.builder.emit, relax.op
+            wide = emit(op.astype(self.replaced[variable], FLOAT32.name))
+            centred = emit(op.subtract(wide, relax.const(float(entry.parameters.zero_out), FLOAT32.name)))
+            self.reals[variable] = emit(op.multiply(centred, relax.const(entry.step, FLOAT32.name)))
+        return self.reals[variable]
+
+    def _reals_in(self, value: Any) -> Any:
+        """An expression with all that it reads in float32."""
+        from tvm import relax
+
+        if isinstance(value, relax.Var):
+            return self._real(value)
+        if isinstance(value, relax.Tuple):
+            return relax.Tuple([self._reals_in(field) for field in value.fields])
+        if isinstance(value, relax.TupleGetItem):
+            return relax.TupleGetItem(self._reals_in(value.tuple_value), value.index)
+        if isinstance(value, relax.Call):
+            return relax.Call(value.op, [self._reals_in(argument) for argument in value.args], value.attrs, value.ty_args)
+        return value

@@ -1,0 +1,125 @@
+"""Calibration data on disk: images, prepared as `evaluate` prepares them, or tensors."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.networks.images import SUFFIXES, noise_count, noise_input, read_input
+from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.quantisation.calibration import Images
+from tvmmobile.system.errors import UserError, one_line
+
+_GIVE = "Give a folder of images, a .npy or .npz of float32 inputs, or, for generated weights, noise:N."
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Where calibration data are, in a form that can be sent to a worker process.
+
+    Attributes:
+        given: by the user, such as `photos` or `noise:64`.
+        place: a file or folder; `None` for noise.
+        preprocessing: of images, and the input that the network takes.
+    """
+
+    given: str
+    place: Path | None
+    preprocessing: Preprocessing
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, or the folder's images and `.npy` files at any depth, sorted; hidden ones are left alone."""
+        if self.place is None:
+            return ()
+        if self.place.is_file():
+            return (self.place,)
+        found = [path for path in self.place.rglob("*") if path.suffix.lower() in SUFFIXES | {".npy"} and path.is_file()]
+        return tuple(sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(self.place).parts)))
+
+    def reads(self) -> Mapping[str, Path]:
+        """The files, by path below the folder that `moved` is given."""
+        place = self.place
+        if place is None:
+            return {}
+        return {path.name if path == place else f"{place.name}/{path.relative_to(place).as_posix()}": path for path in self.files}
+
+    def moved(self, folder: Path) -> CalibrationData:
+        """The same with its files below `folder`."""
+        return self if self.place is None else replace(self, place=folder / self.place.name)
+
+    def images(self) -> Images:
+        """The inputs; raises `UserError` if there are none, and what is wrong with one when it is read."""
+        preprocessing = self.preprocessing
+        shape = (1, preprocessing.channels, preprocessing.side, preprocessing.side)
+        if self.place is None:
+            return Images(noise_count(self.given), lambda numbers: np.concatenate([noise_input(number, shape) for number in numbers]))
+        if self.place.is_dir():
+            files = self.files
+            if not files:
+                raise UserError(f"--calibrate {self.given} has no images in it.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
+            return Images(
+                len(files), lambda numbers: np.concatenate([read_input(files[number], preprocessing).array for number in numbers])
+            )
+        arrays = [_checked(array, self.given, shape) for array in _arrays(self.place, self.given)]
+        owners = [(array, number) for array in arrays for number in range(len(array))]
+        if not owners:
+            raise UserError(f"--calibrate {self.given} has no inputs in it.", _GIVE)
+
+        def read(numbers: Sequence[int]) -> Array:
+            batch = np.stack([owners[number][0][owners[number][1]] for number in numbers])
+            if not np.isfinite(batch).all():
+                raise UserError(f"--calibrate {self.given} holds values that are not finite (NaN or infinity).", "Check how it was made.")
+            return batch
+
+        return Images(len(owners), read)
+
+
+def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) -> CalibrationData:
+    """What `--calibrate` names.
+
+    Args:
+        generated: whether the network's weights are generated, so that noise is as good as images.
+
+    Raises:
+        UserError: there is no such file or folder, or noise is given for weights that somebody trained.
+    """
+    if noise_count(given):
+        if not generated:
+            raise UserError(
+                "noise cannot calibrate trained weights: the scales would fit no real image.", "Give --calibrate a folder of images."
+            )
+        return CalibrationData(given, None, preprocessing)
+    place = Path(given)
+    if not place.exists():
+        raise UserError(f"--calibrate {given} does not exist.", _GIVE)
+    if place.is_file() and place.suffix.lower() not in (".npy", ".npz"):
+        raise UserError(f"--calibrate {given} is neither a folder nor a .npy or .npz file.", _GIVE)
+    return CalibrationData(given, place, preprocessing)
+
+
+def _arrays(place: Path, given: str) -> list[Any]:
+    """The arrays of a file; no pickle is ever read."""
+    try:
+        found = np.load(place, mmap_mode="r", allow_pickle=False)
+        return [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"--calibrate {given} is not what NumPy can read: {one_line(error)}.", "Write it with numpy.save or numpy.savez."
+        ) from error
+
+
+def _checked(array: Any, given: str, shape: tuple[int, ...]) -> Any:
+    """An array of inputs; raises `UserError` if it is something else."""
+    wanted = f"float32 [N, {', '.join(map(str, shape[1:]))}]"
+    if array.dtype != np.float32 or array.ndim != len(shape) or array.shape[1:] != shape[1:]:
+        raise UserError(
+            f"--calibrate {given} holds {array.dtype} {list(array.shape)}, and the network takes {wanted}.", f"Save {wanted}, normalised."
+        )
+    return array
