@@ -13,6 +13,7 @@ from tvmmobile.schedules.conv import Conv
 from tvmmobile.schedules.dense import DenseVector
 from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.image_conv import ImageConv
+from tvmmobile.schedules.integer_depthwise import DotDepthwise, LongDepthwise
 from tvmmobile.schedules.integer_product import DotProduct, LongProduct
 from tvmmobile.schedules.max_pool import WindowMax
 from tvmmobile.schedules.pointwise import Pointwise
@@ -35,7 +36,7 @@ TEMPLATES: tuple[Template, ...] = (
     WindowMax(),
 )
 #: Those for layers of scaled integers, which the others refuse.
-INTEGER_TEMPLATES: tuple[Template, ...] = (DotProduct(), LongProduct())
+INTEGER_TEMPLATES: tuple[Template, ...] = (DotProduct(), LongProduct(), DotDepthwise(), LongDepthwise())
 _registered: list[Template] = []
 
 __all__ = [

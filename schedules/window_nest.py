@@ -210,7 +210,7 @@ class WindowNest:
         self.ends.fill(acc, spots)
         top = (self.part.top + row) * layer.stride[0] - layer.padding[0]
         left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
-        corner = _first(self.data, top * layer.width + left, channels, index) - channels.shift
+        corner = first_of(self.data, top * layer.width + left, channels, index) - channels.shift
         if not (self.kernel.inner and self._in_order(acc, row_run, column_run, corner, channel, lanes)):
             for out, y, x, tap in self._products(row_run, column_run):
                 value = load(self.data.buffer, corner + (y * layer.width + x) * self.data.block, lanes)
@@ -243,7 +243,7 @@ class WindowNest:
     def _spots(self, row: Expr, column: Expr, size: tuple[int, int], channels: Channels, index: Expr) -> Iterator[Spot]:
         """The outputs of a tile, row by row."""
         part, lanes, channel = self.part, channels.lanes, channels.first + index * channels.lanes
-        target = _first(self.output, row * part.width + column, channels, index)
+        target = first_of(self.output, row * part.width + column, channels, index)
         for y, x in itertools.product(*map(range, size)):
 
             def place(tensor: Activation, y: int = y, x: int = x) -> Expr:
@@ -252,7 +252,7 @@ class WindowNest:
             yield Spot(channel, target + (y * part.width + x) * self.output.block, place, lanes, lanes)
 
 
-def _first(activation: Activation, pixel: Expr, channels: Channels, index: Expr) -> Expr:
+def first_of(activation: Activation, pixel: Expr, channels: Channels, index: Expr) -> Expr:
     """Index of a vector's first channel; the block is worked out once for all vectors of a group that lies in one."""
     if activation.block % (channels.lanes * channels.count) == 0:
         return activation.at(pixel, channels.first) + index * channels.lanes

@@ -13,6 +13,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import templates_for
 
 POINTWISE = Conv2d(14, 14, 512, 512)
+DEPTHWISE = Conv2d(14, 14, 512, 512, (3, 3), (1, 1), (1, 1, 1, 1), 512)
 _BY_LANE = re.compile(r"sdot\tv\d+\.4s, v\d+\.16b, v\d+\.4b\[\d\]")
 
 
@@ -48,3 +49,23 @@ def test_long_product(layer: Layer, rows: int, columns: int) -> None:
     assert counts == [rows * columns] * 3
     assert loop.stack_accesses == []
     assert len(loop.instructions) <= 3 * rows * columns + rows + columns + 6
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (2, 3), (1, 4)])
+def test_dot_depthwise(rows: int, columns: int) -> None:
+    """For eight channels of a column of the window four permutations, and for an output six products; no number on its own."""
+    loop = hottest_loop(of_core(DEPTHWISE, "cortex-a76", rows=rows, columns=columns), "sdot")
+    assert sum(text.startswith("sdot") for text in loop.instructions) == rows * columns * 6
+    assert sum(text.startswith(("zip", "uzp", "trn", "ext", "tbl", "ins")) for text in loop.instructions) <= (columns + 2) * 4 + 4
+    assert loop.stack_accesses == []
+    assert not [text for text in loop.instructions if text.startswith(("umov", "smov", "ldrb", "ldrsb", "strb"))]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 4), (2, 3)])
+def test_long_depthwise(rows: int, columns: int) -> None:
+    """Nine products of eight channels for an output, of which eight are added in pairs of 16 bits; two wide additions for each sum."""
+    loop = hottest_loop(of_core(DEPTHWISE, "cortex-a72", rows=rows, columns=columns), "smlal")
+    counts = {name: sum(text.startswith(f"{name}\t") for text in loop.instructions) for name in ("smull", "smlal", "saddw", "saddw2")}
+    outputs = rows * columns
+    assert counts == {"smull": 5 * outputs, "smlal": 4 * outputs, "saddw": 5 * outputs, "saddw2": 5 * outputs}
+    assert loop.stack_accesses == []

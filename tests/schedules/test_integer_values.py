@@ -42,6 +42,14 @@ def product(rng: random.Random, group: int) -> Layer:
     return Conv2d(rng.randint(1, 9), rng.randint(1, 9), depth, channels, stride=(stride, stride), wide=wide)
 
 
+def depthwise(rng: random.Random) -> Conv2d:
+    """A depthwise convolution with 3×3 windows or others, and any padding; narrow or wide sums."""
+    height, width, channels, stride = rng.randint(3, 12), rng.randint(3, 12), 8 * rng.choice((1, 2, 5)), rng.choice((1, 1, 2))
+    kernel = (3, 3) if rng.random() < 0.6 else (3, rng.randint(1, 4))
+    edges = (rng.randint(0, 2), rng.randint(0, kernel[1] - 1), rng.randint(0, 2), rng.randint(0, kernel[1] - 1))
+    return Conv2d(height, max(width, 4), channels, channels, kernel, (stride, stride), edges, channels, wide=rng.random() < 0.2)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_dot_product(seed: int, pi5: Agents, tmp_path: Path) -> None:
     check(pi5, product(random.Random(seed), 4), "dot_product", tmp_path, threads=1 + 2 * seed)
@@ -50,6 +58,29 @@ def test_dot_product(seed: int, pi5: Agents, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_long_product(seed: int, pi4: Agents, tmp_path: Path) -> None:
     check(pi4, product(random.Random(seed), 8), "long_product", tmp_path, threads=1 + 2 * seed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_depthwise(seed: int, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    layer = depthwise(random.Random(seed))
+    check(pi5, layer, "dot_depthwise", tmp_path / "dot", threads=1 + 2 * seed)
+    check(pi4, layer, "long_depthwise", tmp_path / "long", threads=1 + 2 * seed)
+
+
+@pytest.mark.long
+def test_depthwise_of_many_shapes(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    for seed in range(2, 40):
+        layer = depthwise(random.Random(seed))
+        check(pi5, layer, "dot_depthwise", tmp_path, seed, 1 + seed % 3)
+        check(pi4, replace(layer, kernel=(2 + seed % 3, layer.kernel[1])), "long_depthwise", tmp_path, seed, 1 + seed % 3)
+
+
+@pytest.mark.parametrize("zero", [-128, 127])
+def test_extremes_of_depthwise(zero: int, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    """Padding is as large as what it surrounds."""
+    layer = Conv2d(4, 5, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), 16)
+    check_extremes(pi5, layer, "dot_depthwise", tmp_path / "dot", zero)
+    check_extremes(pi4, layer, "long_depthwise", tmp_path / "long", zero)
 
 
 @pytest.mark.long

@@ -1,0 +1,238 @@
+"""Depthwise convolutions of integers: tiles of pixels for eight channels, by `SDOT` over the rows of a window, or in pairs of taps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition
+from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.space import Knobs, Space, up_to, waste
+from tvmmobile.schedules.template import Template, layer_of
+from tvmmobile.schedules.window_nest import Channels, OutputPart, Span, WindowNest, first_of, window_width
+
+#: Channels of a tile: a load of 8 bytes, two vectors of sums.
+EIGHT = 8
+#: Rows of a window whose bytes are a lane of SDOT.
+_ROWS = 3
+
+
+class WindowKernel(IntegerKernel):
+    """Vectors of eight bytes."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.lanes = EIGHT
+
+
+def _inside(run: Run, stride: int, place: int) -> bool:
+    """Whether a row, or column, of a tile's window lies in the image; every output that it reaches knows."""
+    return any(low <= place - stride * out < high for out, (low, high) in enumerate(run.taps))
+
+
+@dataclass(frozen=True)
+class IntegerNest(WindowNest):
+    """The loops of a float window, around tiles that read the zero point where the window reaches over the image's edge."""
+
+    ends: IntegerEnds  # type: ignore[assignment]
+    weight: Buffer
+
+    def _tile(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> None:
+        layer, kernel = self.layer, self.ends.kernel
+        channel = channels.first + index * EIGHT
+        top = row * layer.stride[0] - layer.padding[0]
+        left = column * layer.stride[1] - layer.padding[1]
+        corner = first_of(self.data, top * layer.width + left, channels, index)
+
+        def value(y: int, x: int) -> Expr:
+            if not (_inside(row_run, layer.stride[0], y) and _inside(column_run, layer.stride[1], x)):
+                return self.ends.zero_in(EIGHT)
+            return kernel.bytes_at(self.data.buffer, corner + (y * layer.width + x) * self.data.block, EIGHT)
+
+        size = (row_run.size, column_run.size)
+        acc = kernel.sums(2 * size[0] * size[1])
+        for place, half in itertools.product(range(size[0] * size[1]), range(2)):
+            kernel.store(acc, self.ends.begin(channel + half * LANES), (2 * place + half) * LANES, LANES)
+        self._multiply(acc, size, value, channel)
+        target = first_of(self.output, row * self.part.width + column, channels, index)
+        pixels = []
+        for place, (y, x) in enumerate(itertools.product(*map(range, size))):
+            sums = [kernel.load(acc, (2 * place + half) * LANES, LANES) for half in range(2)]
+            pixels.append((sums, target + (y * self.part.width + x) * self.output.block))
+        self.ends.store(pixels, channel, EIGHT)
+
+    def _multiply(self, acc: Buffer, size: tuple[int, int], value: Callable[[int, int], Expr], channel: Expr) -> None:
+        """Adds all products of a tile of so many rows and columns, of bytes of the window."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LongNest(IntegerNest):
+    """Two products of bytes are added in 16 bits, and their sum to those of 32."""
+
+    def _multiply(self, acc: Buffer, size: tuple[int, int], value: Callable[[int, int], Expr], channel: Expr) -> None:
+        kernel, layer = self.ends.kernel, self.layer
+        taps = list(itertools.product(*map(range, layer.kernel)))
+        for first in range(0, len(taps), 2):
+            pair = taps[first : first + 2]
+            weights = [kernel.bytes_at(self.weight, (channel * len(taps)) + (first + place) * EIGHT, EIGHT) for place in range(len(pair))]
+            for place, (y, x) in enumerate(itertools.product(*map(range, size))):
+                products: Expr = None
+                for (tap_y, tap_x), weight in zip(pair, weights, strict=True):
+                    product = kernel.long_product(value(y * layer.stride[0] + tap_y, x * layer.stride[1] + tap_x), weight)
+                    products = product if products is None else products + product
+                wide = kernel.T.Cast("int32x8", products)
+                kernel.store(acc, kernel.load(acc, 2 * place * LANES, EIGHT) + wide, 2 * place * LANES, EIGHT)
+
+
+@dataclass(frozen=True)
+class DotNest(IntegerNest):
+    """The rows of a window are a lane's bytes, channel by channel: three of an output, and one that its weights leave out. With stride 1,
+    two rows of outputs share the same four: the second one leaves out the first.
+    """
+
+    def _multiply(self, acc: Buffer, size: tuple[int, int], value: Callable[[int, int], Expr], channel: Expr) -> None:
+        kernel, layer = self.ends.kernel, self.layer
+        taps, shared = layer.kernel[1], 2 if layer.stride[0] == 1 else 1
+        for x in range((size[1] - 1) * layer.stride[1] + taps):
+            reached = [(out, x - out * layer.stride[1]) for out in range(size[1]) if 0 <= x - out * layer.stride[1] < taps]
+            for first in range(0, size[0] if reached else 0, shared):
+                outputs = range(first, min(first + shared, size[0]))
+                lowest = outputs[-1] * layer.stride[0] + _ROWS - 1
+                words = self._words([value(min(first * layer.stride[0] + y, lowest), x) for y in range(_ROWS + 1)])
+                for (out, tap), y, half in itertools.product(reached, outputs, range(2)):
+                    place = (2 * (y * size[1] + out) + half) * LANES
+                    weight = channel * (8 * taps) + (((y - first) * taps + tap) * 2 + half) * 16
+                    weights = kernel.bytes_at(self.weight, weight)
+                    total = kernel.intrinsic(
+                        "int32x4", "aarch64.neon.sdot.v4i32.v16i8", kernel.load(acc, place, LANES), words[half], weights
+                    )
+                    kernel.store(acc, total, place, LANES)
+
+    def _words(self, rows: list[Expr]) -> list[Expr]:
+        """For each of eight channels the bytes of four rows together, in two vectors."""
+        kernel, T = self.ends.kernel, self.ends.kernel.T  # noqa: N806
+        zipped = [place for lane in range(EIGHT) for place in (lane, EIGHT + lane)]
+        pairs = [T.bind(kernel.as_type("int16x8", T.Shuffle(rows[first : first + 2], zipped))) for first in (0, 2)]
+        halves = [T.Shuffle(pairs, zipped[half * EIGHT : (half + 1) * EIGHT]) for half in range(2)]
+        return [T.bind(kernel.as_type("int8x16", half)) for half in halves]
+
+
+class IntegerDepthwise(Template):
+    """What templates of integer depthwise convolutions have in common, whose channels divide by 8.
+
+    Knobs:
+        rows, columns, channels, axis: see `Depthwise`.
+    """
+
+    version = 1
+    handles = INTEGERS
+    enough_trials = 16
+    nest: type[IntegerNest]
+    #: Tiles, of rows and columns.
+    tiles: tuple[tuple[int, int], ...]
+
+    def suits(self, task: Task, layer: Conv2d) -> bool:
+        """Whether a core multiplies this way, and a layer's window has the size."""
+        raise NotImplementedError
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not (isinstance(layer, Conv2d) and layer.is_depthwise and takes(task)):
+            return None
+        if layer.in_channels % EIGHT or not self.suits(task, layer):
+            return None
+        options = {
+            "rows": up_to((1, 2), layer.out_height),
+            "columns": up_to(tuple(sorted({columns for _, columns in self.tiles})), layer.out_width),
+            "channels": (0, *(count for count in (16, 32, 64) if count < layer.in_channels)),
+            "axis": (0, 1) if task.threads > 1 else (0,),
+        }
+        kept = {(min(rows, max(options["rows"])), min(columns, max(options["columns"]))) for rows, columns in self.tiles}
+
+        def fits(knobs: Knobs) -> bool:
+            return (knobs["rows"], knobs["columns"]) in kept
+
+        return Space(self.name, self.version, options, fits, dict(zip(options, (*self.tiles[0], 0, 0), strict=True)))
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, stride, tile, window per output, and the tile's waste at the edges."""
+        layer = layer_of(task, Conv2d)
+        outputs = knobs["rows"] * knobs["columns"]
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.in_channels),
+            layer.stride[1],
+            outputs,
+            window_width(layer, knobs) * ((knobs["rows"] - 1) * layer.stride[0] + layer.kernel[0]) / outputs,
+            waste(layer.out_height, knobs["rows"]),
+            waste(layer.out_width, knobs["columns"]),
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = layer_of(task, Conv2d)
+        kernel, channels = WindowKernel(task), layer.in_channels
+        part = OutputPart(partition(layer, 0, knobs["rows"]), partition(layer, 1, knobs["columns"]), 0, 0, layer.out_width)
+        with integer_body(kernel, layer, channels, channels * self.bytes_per_channel(layer)) as ends:
+            data = Activation(ends.buffers["data"], layer.height * layer.width, channels, channels)
+            output = Activation(ends.buffers["output"], layer.out_height * layer.out_width, channels, channels)
+            # Tiles are summed as a whole, so that there is nothing that adds a single value.
+            nest = self.nest(ends, None, layer, knobs, part, data, output, ends.buffers["weight"])  # type: ignore[arg-type]
+            nest.emit(task.threads, Span(0, channels, 0))
+        return kernel.finish()
+
+    def bytes_per_channel(self, layer: Conv2d) -> int:
+        """Of the packed weights."""
+        return math.prod(layer.kernel)
+
+
+class LongDepthwise(IntegerDepthwise):
+    """Takes one integer depthwise convolution of any window, stride and padding, whose channels divide by 8."""
+
+    name = "long_depthwise"
+    nest = LongNest
+    tiles = ((1, 4), (1, 2), (1, 3), (1, 5), (1, 6), (2, 2), (2, 3), (2, 4))
+
+    def suits(self, task: Task, layer: Conv2d) -> bool:
+        """What `DotDepthwise` does not take."""
+        return not _by_dots(task, layer)
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights as [eight channels][tap][channel]."""
+        layer = layer_of(task, Conv2d)
+        weight = parameters[0].weight.reshape(-1, layer.in_channels // EIGHT, EIGHT).transpose(1, 0, 2)
+        return [weight.ravel(), *pack_constants(layer, parameters[0])]
+
+
+class DotDepthwise(IntegerDepthwise):
+    """Takes one integer depthwise convolution with windows of three rows, whose channels divide by 8, on cores with SDOT."""
+
+    name = "dot_depthwise"
+    nest = DotNest
+    tiles = ((2, 4), (2, 2), (2, 3), (1, 2), (1, 3), (1, 4), (1, 6), (2, 6))
+
+    def suits(self, task: Task, layer: Conv2d) -> bool:
+        """Cores with SDOT."""
+        return _by_dots(task, layer)
+
+    def bytes_per_channel(self, layer: Conv2d) -> int:
+        """A word for each column of the window and for either row of outputs."""
+        return 8 * layer.kernel[1]
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights as [eight channels][rows 0 to 2, or 1 to 3, of a word][column of the window][channel][row of the word]."""
+        layer = layer_of(task, Conv2d)
+        weight = parameters[0].weight[:, :, 0].reshape(_ROWS, layer.kernel[1], -1, EIGHT)
+        both = np.stack([np.pad(weight, ((shift, 1 - shift), *((0, 0),) * 3)) for shift in range(2)])
+        return [np.ascontiguousarray(both.transpose(3, 0, 2, 4, 1)).ravel(), *pack_constants(layer, parameters[0])]
+
+
+def _by_dots(task: Task, layer: Conv2d) -> bool:
+    return "dot" in task.machine.has and layer.kernel[0] == _ROWS
