@@ -14,6 +14,8 @@ from tvmmobile.schedules.dense import DenseVector
 from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.image_conv import ImageConv
 from tvmmobile.schedules.integer_depthwise import DotDepthwise, LongDepthwise
+from tvmmobile.schedules.integer_image import DotImage, LongImage
+from tvmmobile.schedules.integer_pool import IntegerPool
 from tvmmobile.schedules.integer_product import DotProduct, LongProduct
 from tvmmobile.schedules.max_pool import WindowMax
 from tvmmobile.schedules.pointwise import Pointwise
@@ -36,7 +38,15 @@ TEMPLATES: tuple[Template, ...] = (
     WindowMax(),
 )
 #: Those for layers of scaled integers, which the others refuse.
-INTEGER_TEMPLATES: tuple[Template, ...] = (DotProduct(), LongProduct(), DotDepthwise(), LongDepthwise())
+INTEGER_TEMPLATES: tuple[Template, ...] = (
+    DotProduct(),
+    LongProduct(),
+    DotDepthwise(),
+    LongDepthwise(),
+    DotImage(),
+    LongImage(),
+    IntegerPool(),
+)
 _registered: list[Template] = []
 
 __all__ = [

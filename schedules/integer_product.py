@@ -50,9 +50,24 @@ class DotKernel(IntegerKernel):
 
 @dataclass(frozen=True)
 class DotTile(MatmulTile):
-    """Tiles of sums of words: K is counted in these, C in channels."""
+    """Tiles of sums of words: K is counted in these, C in channels.
+
+    Attributes:
+        words: K where A's pixels are longer, and whole vectors; 0 where they are not.
+    """
 
     epilogue: IntegerEnds  # type: ignore[assignment]
+    words: int = 0
+
+    @property
+    def depth(self) -> int:
+        """See `MatmulTile.depth`."""
+        return self.words or super().depth
+
+    @property
+    def padded(self) -> bool:
+        """See `MatmulTile.padded`."""
+        return self.words > 0
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """See `MatmulTile.emit`; the part is all of K."""
@@ -135,6 +150,14 @@ def is_product(task: Task, group: int) -> bool:
     if isinstance(layer, Conv2d) and (layer.kernel != (1, 1) or layer.groups != 1 or any(layer.padding)):
         return False
     return extents(layer)[1] % group == 0
+
+
+def pack_elements(weight: Array, element: int, columns: int) -> Array:
+    """Weights (K, N) in panels of `columns`, with so many bytes of K together, padded with zeros."""
+    depth, channels = weight.shape
+    whole = np.pad(weight, ((0, -depth % element), (0, 0)))
+    elements = np.ascontiguousarray(whole.reshape(-1, element, channels).transpose(0, 2, 1)).view(f"V{element}")[..., 0]
+    return pack_panels(elements, columns, LANES).view(np.int8)
 
 
 class IntegerProduct(Template):
@@ -239,9 +262,8 @@ class IntegerProduct(Template):
         """Weights in panels of `columns`: an element's input channels together, output channel after output channel."""
         assert isinstance(task.layer, Conv2d | Dense)
         _, depth, channels = extents(task.layer)
-        whole = np.pad(parameters[0].weight.reshape(depth, channels), ((0, -depth % self.element), (0, 0)))
-        elements = np.ascontiguousarray(whole.reshape(-1, self.element, channels).transpose(0, 2, 1)).view(f"V{self.element}")[..., 0]
-        return [pack_panels(elements, knobs["columns"], LANES).view(np.int8), *pack_constants(task.layer, parameters[0])]
+        weight = parameters[0].weight.reshape(depth, channels)
+        return [pack_elements(weight, self.element, knobs["columns"]), *pack_constants(task.layer, parameters[0])]
 
 
 class DotProduct(IntegerProduct):

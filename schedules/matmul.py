@@ -294,12 +294,17 @@ class MatmulTile:
                 for j in range(0, width, vector):
                     w = load(self.w, weights + j)
                     for i in range(rows):
-                        whole = lanes == vector
+                        whole = lanes == vector or self.padded
                         a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(load(data, source[i] + lane, 1))
                         position = (place.row + i) * width + j
                         begins = blank and begin + lane == 0
                         total = w * a if begins else self.kernel.multiply_add(load(acc, position), w, a)
                         self.kernel.store(acc, total, position)
+
+    @property
+    def padded(self) -> bool:
+        """Whether what follows the last K of a pixel may be read up to a whole vector."""
+        return False
 
     def pitch(self, width: int) -> int:
         """Elements of W from one step of K to the next, in a panel of `width` channels."""

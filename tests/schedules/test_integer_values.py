@@ -11,7 +11,7 @@ import pytest
 from integer_kernels import check, check_extremes
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.layers import Conv2d, Dense, Layer
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
 
@@ -50,6 +50,14 @@ def depthwise(rng: random.Random) -> Conv2d:
     return Conv2d(height, max(width, 4), channels, channels, kernel, (stride, stride), edges, channels, wide=rng.random() < 0.2)
 
 
+def image(rng: random.Random) -> Conv2d:
+    """An image's convolution: one to four channels, any width from 16 on, any padding of less than a window."""
+    kernel, stride = (rng.randint(1, 3), rng.randint(1, 4)), (rng.choice((1, 2)), rng.choice((1, 2)))
+    edges = (rng.randint(0, 2), rng.randint(0, kernel[1] - 1), rng.randint(0, 2), rng.randint(0, kernel[1] - 1))
+    height, width, channels = rng.randint(3, 9), rng.randint(16, 40), rng.randint(1, 4)
+    return Conv2d(height, width, channels, rng.choice((4, 9, 24, 32)), kernel, stride, edges, in_layout="NCHW", reads="float32")
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_dot_product(seed: int, pi5: Agents, tmp_path: Path) -> None:
     check(pi5, product(random.Random(seed), 4), "dot_product", tmp_path, threads=1 + 2 * seed)
@@ -73,6 +81,29 @@ def test_depthwise_of_many_shapes(pi4: Agents, pi5: Agents, tmp_path: Path) -> N
         layer = depthwise(random.Random(seed))
         check(pi5, layer, "dot_depthwise", tmp_path, seed, 1 + seed % 3)
         check(pi4, replace(layer, kernel=(2 + seed % 3, layer.kernel[1])), "long_depthwise", tmp_path, seed, 1 + seed % 3)
+
+
+@pytest.mark.parametrize(
+    "layer", [image(random.Random(0)), Conv2d(8, 32, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), in_layout="NCHW", reads="float32")]
+)
+def test_image(layer: Conv2d, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    check(pi5, layer, "dot_image", tmp_path / "dot")
+    check(pi4, layer, "long_image", tmp_path / "long", threads=2)
+
+
+@pytest.mark.long
+def test_image_of_many_shapes(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    for seed in range(1, 30):
+        layer = image(random.Random(seed))
+        check(pi5, layer, "dot_image", tmp_path, seed, 1 + seed % 3)
+        check(pi4, layer, "long_image", tmp_path, seed, 1 + seed % 3)
+
+
+@pytest.mark.parametrize("layer", [Pool(7, 7, 40), Pool(17, 16, 72)], ids=lambda layer: layer.name)
+def test_pool(layer: Pool, pi5: Agents, tmp_path: Path) -> None:
+    """Up to 255 pixels, of which sums fit in 16 bits, and more; vectors of channels and eight that remain; the largest sums."""
+    check(pi5, layer, "integer_pool", tmp_path, threads=3)
+    check_extremes(pi5, layer, "integer_pool", tmp_path)
 
 
 @pytest.mark.parametrize("zero", [-128, 127])

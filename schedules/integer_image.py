@@ -1,0 +1,257 @@
+"""The first convolution in integers: a float image is quantised row by row, and each pixel's window laid out as K of a matrix product.
+
+What a kernel reads again is small: a few rows of bytes, their channels together and with the padding, and one row of windows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition, tiles
+from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer_product import WORD, DotKernel, DotTile, LongTile, pack_elements
+from tvmmobile.schedules.matmul import MatmulTile, packed_elements, panels
+from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import Template, layer_of
+
+#: Bytes of a vector.
+VECTOR = 16
+MAX_INPUT_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Sizes in bytes of what a layer's kernel keeps.
+
+    Attributes:
+        layer: the layer.
+        element: bytes of K that are multiplied together.
+    """
+
+    layer: Conv2d
+    element: int
+
+    @property
+    def taps(self) -> int:
+        """A window's row."""
+        return self.layer.kernel[1] * self.layer.in_channels
+
+    @property
+    def depth(self) -> int:
+        """A window."""
+        return self.layer.kernel[0] * self.taps
+
+    @property
+    def elements(self) -> int:
+        """Elements of K that its window takes, the last one perhaps in part."""
+        return -(-self.depth // self.element)
+
+    @property
+    def pitch(self) -> int:
+        """From one window to the next."""
+        return round_up(self.depth, VECTOR)
+
+    @property
+    def line(self) -> int:
+        """From one row of the image to the next: with the padding, and a vector that may be stored beyond it."""
+        columns = self.layer.width + self.layer.padding[1] + self.layer.padding[3]
+        return round_up(columns * self.layer.in_channels, VECTOR) + VECTOR
+
+
+class IntegerImage(Template):
+    """What templates of an image's integer convolution have in common: at most 4 channels of float32 in NCHW, 16 columns or more.
+
+    Knobs:
+        lines: rows of the output for which rows of the image are quantised together.
+        rows, columns: register tile in output pixels of a row and output channels.
+    """
+
+    version = 1
+    handles = INTEGERS | {"in_layout=NCHW"}
+    enough_trials = 12
+    element: int
+    tiles: tuple[tuple[int, int], ...]
+
+    def suits(self, task: Task) -> bool:
+        """Whether a core multiplies this way."""
+        raise NotImplementedError
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not (isinstance(layer, Conv2d) and takes(task, reads=("float32",)) and layer.in_layout == "NCHW" and layer.groups == 1):
+            return None
+        if layer.in_channels > MAX_INPUT_CHANNELS or _Shape(layer, self.element).taps > VECTOR or layer.width < VECTOR:
+            return None
+        if not self.suits(task):
+            return None
+        options = {
+            "lines": up_to((1, 2, 4), layer.out_height),
+            "rows": up_to(tuple(sorted({rows for rows, _ in self.tiles})), layer.out_width),
+            "columns": up_to(tuple(sorted({columns for _, columns in self.tiles})), round_up(layer.out_channels, LANES)),
+        }
+        most = max(options["rows"]), max(options["columns"])
+        kept = {(min(rows, most[0]), min(columns, most[1])) for rows, columns in self.tiles}
+
+        def fits(knobs: Knobs) -> bool:
+            return (knobs["rows"], knobs["columns"]) in kept
+
+        usual = {"lines": 2, "rows": self.tiles[0][0], "columns": self.tiles[0][1]}
+        return Space(self.name, self.version, options, fits, usual)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size, tile, and what the tile wastes at the edges."""
+        layer = layer_of(task, Conv2d)
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.out_channels),
+            knobs["rows"] * knobs["columns"],
+            waste(layer.out_height, knobs["lines"]),
+            waste(layer.out_width, knobs["rows"]),
+            waste(layer.out_channels, knobs["columns"]),
+        ]
+
+    def kernel(self, task: Task) -> IntegerKernel:
+        """A kernel under construction."""
+        return IntegerKernel(task)
+
+    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation) -> MatmulTile:
+        """A tile of the product of windows and weights."""
+        raise NotImplementedError
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer = layer_of(task, Conv2d)
+        shape, kernel = _Shape(layer, self.element), self.kernel(task)
+        weight = packed_elements(layer.out_channels, knobs["columns"], shape.elements, LANES) * self.element
+        with integer_body(kernel, layer, layer.out_channels, weight) as ends:
+            nest = _Nest(self, ends, shape, knobs)
+            for run in partition(layer, 0, knobs["lines"]):
+                if task.threads > 1 and run.count > 1:
+                    with kernel.T.parallel(0, run.count) as index:
+                        nest.emit(run, run.start + index * run.size)
+                else:
+                    with tiles(run) as row:
+                        nest.emit(run, row)
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights in panels of `columns`, a window row by row, its channels together."""
+        layer = layer_of(task, Conv2d)
+        weight = parameters[0].weight.reshape(-1, layer.out_channels)
+        return [pack_elements(weight, self.element, knobs["columns"]), *pack_constants(layer, parameters[0])]
+
+
+class _Nest:
+    """A few rows of the output at a time."""
+
+    def __init__(self, template: IntegerImage, ends: IntegerEnds, shape: _Shape, knobs: Knobs) -> None:
+        self.template, self.ends, self.kernel, self.shape, self.layer, self.knobs = template, ends, ends.kernel, shape, shape.layer, knobs
+
+    def emit(self, run: Run, row: Expr) -> None:
+        """`run.size` rows of the output, from a row on."""
+        layer, stride = self.layer, self.layer.stride[0]
+        height = (run.size - 1) * stride + layer.kernel[0]
+        lines, windows = self.kernel.scratch(height * self.shape.line), self.kernel.scratch(layer.out_width * self.shape.pitch + VECTOR)
+        inside = [y for y in range(height) if any(low <= y - stride * out < high for out, (low, high) in enumerate(run.taps))]
+        first = inside[0] if inside else 0
+        for y in sorted(set(range(height)) - set(inside)):
+            self._fill(lines, y * self.shape.line, self.shape.line // VECTOR)
+        if inside:
+            with self.kernel.span(first, inside[-1] + 1) as y:
+                self._quantise(lines, y, row * stride - layer.padding[0] + y)
+        for line in range(run.size):
+            self._windows(lines, windows, line * stride)
+            self._multiply(windows, row + line)
+
+    def _fill(self, lines: Buffer, start: Expr, vectors: int) -> None:
+        """So many vectors of zero points."""
+        T = self.kernel.T  # noqa: N806
+        with self.kernel.loop(vectors) as vector:
+            T.buffer_store(lines, self.ends.zero_in(VECTOR), [T.Ramp(start + vector * VECTOR, 1, VECTOR)])
+
+    def _quantise(self, lines: Buffer, line: Expr, row: Expr) -> None:
+        """A row of the image between its padding; the last vector begins where it still lies in the row."""
+        layer, channels = self.layer, self.layer.in_channels
+        start = line * self.shape.line
+        self._fill(lines, start, -(-layer.padding[1] * channels // VECTOR))
+        whole, rest = divmod(layer.width, VECTOR)
+        with self.kernel.loop(whole) as vector:
+            self._sixteen(lines, start, row, vector * VECTOR)
+        if rest:
+            self._sixteen(lines, start, row, layer.width - VECTOR)
+        end = start + (layer.padding[1] + layer.width) * channels
+        self._fill(lines, end, -(-layer.padding[3] * channels // VECTOR))
+
+    def _sixteen(self, lines: Buffer, start: Expr, row: Expr, column: Expr) -> None:
+        """Sixteen pixels, channels together."""
+        layer, T = self.layer, self.kernel.T  # noqa: N806
+        channels, data = layer.in_channels, self.ends.buffers["data"]
+        planes = []
+        for plane in range(channels):
+            place = (plane * layer.height + row) * layer.width + column
+            planes.append(T.bind(self.ends.quantise([data[T.Ramp(place + part, 1, LANES)] for part in range(0, VECTOR, LANES)])))
+        order = [plane * VECTOR + pixel for pixel in range(VECTOR) for plane in range(channels)]
+        together = T.Shuffle(planes, order) if channels > 1 else planes[0]
+        T.buffer_store(lines, together, [T.Ramp(start + (layer.padding[1] + column) * channels, 1, VECTOR * channels)])
+
+    def _windows(self, lines: Buffer, windows: Buffer, line: int) -> None:
+        """The windows of a row of the output: each row of a window is stored with what follows it, which the next one overwrites; beyond
+        the last one weights are zero.
+        """
+        T, shape = self.kernel.T, self.shape  # noqa: N806
+        with self.kernel.loop(self.layer.out_width) as pixel:
+            for y in range(self.layer.kernel[0]):
+                source = (line + y) * shape.line + pixel * (self.layer.stride[1] * self.layer.in_channels)
+                row = T.bind(self.kernel.bytes_at(lines, source))
+                T.buffer_store(windows, row, [T.Ramp(pixel * shape.pitch + y * shape.taps, 1, VECTOR)])
+
+    def _multiply(self, windows: Buffer, row: Expr) -> None:
+        """A row of the output."""
+        layer = self.layer
+        output = Activation(self.ends.buffers["output"], layer.out_height * layer.out_width, layer.out_channels, layer.out_channels)
+        tile = self.template.tile(self.shape, windows, self.ends, output)
+        pixels = Pixels(layer.out_width, origin=row * layer.out_width)
+        MatmulNest(tile, self.knobs, pixels, panels(layer.out_channels, self.knobs["columns"], LANES), 1).emit()
+
+
+class DotImage(IntegerImage):
+    """Takes an image's integer convolution on cores with SDOT."""
+
+    name = "dot_image"
+    element = WORD
+    tiles = ((4, 16), (8, 8), (6, 8), (5, 16), (3, 16))
+
+    def suits(self, task: Task) -> bool:
+        """Cores with SDOT."""
+        return "dot" in task.machine.has
+
+    def kernel(self, task: Task) -> IntegerKernel:
+        """A kernel of words."""
+        return DotKernel(task)
+
+    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation) -> MatmulTile:
+        """K in words, in a loop of all of it."""
+        pitch = shape.pitch // WORD
+        words = Activation(windows, shape.layer.out_width, pitch, pitch)
+        return DotTile(ends.kernel, words, ends.buffers["weight"], output, 2 * LANES, ends, words=shape.elements)
+
+
+class LongImage(IntegerImage):
+    """Takes an image's integer convolution on cores without SDOT."""
+
+    name = "long_image"
+    element = VECTOR
+    tiles = ((4, 4), (5, 4), (2, 8), (3, 4))
+
+    def suits(self, task: Task) -> bool:
+        """Cores without SDOT."""
+        return "dot" not in task.machine.has
+
+    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation) -> MatmulTile:
+        """K in sixteens."""
+        sixteens = Activation(windows, shape.layer.out_width, shape.elements, shape.elements)
+        return LongTile(ends.kernel, sixteens, ends.buffers["weight"], output, 1, ends, bytes=shape.pitch)
