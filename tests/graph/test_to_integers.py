@@ -43,7 +43,7 @@ def quantised(refused: Collection[type[Layer]] = ()) -> tuple[IntegerNetwork, Ne
     images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
     found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: type(layer) not in refused)
     layers = named_layers(found, names_of(wide))
-    return found, read_network(*finish_integers(composed, layers.quantised, layers.changed))
+    return found, read_network(*finish_integers(composed, layers.quantised, layers.floats))
 
 
 def run(read: Network, image: Array) -> Array:

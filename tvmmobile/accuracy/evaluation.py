@@ -109,11 +109,11 @@ def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
 
 
 def evaluate_storage(bench: Bench, subject: Subject, images: Sequence[LabelledImage]) -> tuple[int, tuple[StoredLayer, ...]]:
-    """What each layer loses in the library's precision on a few of the images, and on how many; nothing in float32.
+    """What each layer loses in the library's precision on a few of the images, and on how many; nothing in float32 and in integers.
 
     PyTorch computes it in a worker. An image that cannot be read is left out.
     """
-    if subject.precision == FLOAT32:
+    if subject.precision == FLOAT32 or subject.precision.is_integer:
         return 0, ()
     jobs = [BatchJob(subject, bench.agents, evenly_spaced(images, _STORED_IMAGES))]
     ((_, found),) = bench.workers.run(_storage_of, jobs, _BATCH_TIMEOUT_S)
@@ -187,7 +187,7 @@ def _compared(image: LabelledImage, output: Array, expected: Array, precision: P
         library_top5=_top(output),
         original_top5=_top(expected),
         deviation=deviation if math.isfinite(deviation) else None,
-        difference=difference_of(output, expected, precision),
+        difference=difference_of(output, expected, FLOAT32 if precision.is_integer else precision),
     )
 
 

@@ -20,6 +20,7 @@ def compile_libraries(
     dtype: options.Dtype = "float32",
     io_dtype: options.IoDtype = "float32",
     max_error: options.MaxError = None,
+    calibrate: options.Calibrate = None,
     out: options.Out = Path("out"),
     checkpoint: options.Checkpoint = None,
     seed: options.Seed = 0,
@@ -46,7 +47,7 @@ def compile_libraries(
     options.check_target(target)
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
     chosen: Any = {"threads": threads, "dtype": dtype, "out": out, "logs": logs, "dump_ir": dump_ir, "dask": dask}
-    chosen |= {"io_dtype": io_dtype, "max_error": max_error, "format": library_format, "archive": archive}
+    chosen |= {"io_dtype": io_dtype, "max_error": max_error, "calibrate": calibrate, "format": library_format, "archive": archive}
     chosen["image"] = normalisation_for(image, mean, std)
     libraries = compile_models(models, device, **chosen, listener=Shown())
     for library in libraries:

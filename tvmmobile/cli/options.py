@@ -40,7 +40,12 @@ Device = Annotated[
 DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="Device name, such as pi4.")]
 Threads = Annotated[int, typer.Option("--threads", "--num-threads", metavar="N", min=1, help="Number of threads the library runs on.")]
 Dtype = Annotated[
-    str, typer.Option("--dtype", metavar="NAME", help="What kernels compute in: float32, or float16 on cores that have it (A55, A76, …).")
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help="What kernels compute in: float32, int8 with --calibrate, or float16 on cores that have it (A55, A76, …).",
+    ),
 ]
 IoDtype = Annotated[
     str,
@@ -52,6 +57,14 @@ MaxError = Annotated[
         "--max-error",
         metavar="SHARE",
         help="Keep layers in float32 until the output is off by at most this share of its largest magnitude, by an estimate; such as 0.01.",
+    ),
+]
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        "--calibrate",
+        metavar="PATH",
+        help="Data that give int8 its scales: a folder of images, a .npy or .npz of inputs, or noise:N for generated weights.",
     ),
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]

@@ -40,6 +40,7 @@ def tune(
     dtype: options.Dtype = "float32",
     io_dtype: options.IoDtype = "float32",
     max_error: options.MaxError = None,
+    calibrate: options.Calibrate = None,
     out: options.Out = Path("out"),
     checkpoint: options.Checkpoint = None,
     seed: options.Seed = 0,
@@ -74,7 +75,7 @@ def tune(
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
     chosen: Any = {"trials": trials, "threads": threads, "out": out, "logs": logs, "fresh": fresh, "dump_ir": dump_ir, "dask": dask}
     chosen |= {"dtype": dtype, "io_dtype": io_dtype, "format": library_format, "archive": archive}
-    chosen |= {"max_error": max_error, "image": normalisation_for(image, mean, std)}
+    chosen |= {"max_error": max_error, "calibrate": calibrate, "image": normalisation_for(image, mean, std)}
     if dry_run:
         _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
         return

@@ -109,14 +109,14 @@ def names_of(network: Network) -> list[str]:
 
 
 def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
-    """What a command says of layers that stay in float32; "" where none does. Layers with a reason in common are named together."""
+    """What a command says of layers that stay in float32; "" where none does. Neighbours with a reason in common are named together."""
     if not kept:
         return ""
     groups = []
-    for why, found in itertools.groupby(kept, lambda one: one.why):
-        first, *others = found
-        nodes = f"node {first.node}" if not others else f"nodes {first.node} to {others[-1].node}"
-        groups.append(f"{first.layer}{f' to {others[-1].layer}' if others else ''} ({nodes}, {why})")
+    for (_, why), found in itertools.groupby(enumerate(kept), lambda one: (one[1].node - one[0], one[1].why)):
+        (_, first), *others = found
+        nodes = f"node {first.node}" if not others else f"nodes {first.node} to {others[-1][1].node}"
+        groups.append(f"{first.layer}{f' to {others[-1][1].layer}' if others else ''} ({nodes}, {why})")
     count = "1 layer stays" if len(kept) == 1 else f"{len(kept)} layers stay"
     return f"{network}: {count} in float32: {'; '.join(groups)}."
 

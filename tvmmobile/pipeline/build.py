@@ -13,18 +13,15 @@ import numpy as np
 
 from tvmmobile import __version__
 from tvmmobile.devices.protocol import DeviceProfile
-from tvmmobile.graph.layers import Array, Layer, LayerParameters
+from tvmmobile.graph.layers import Layer, LayerParameters
 from tvmmobile.graph.machine import BASELINE, Machine
-from tvmmobile.graph.network import KeptLayer, Lowered, Network, lower, names_of, read_network
-from tvmmobile.graph.passes.pipeline import compose, finish
-from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
+from tvmmobile.graph.network import KeptLayer, Lowered, Network, lower
+from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels import elementary
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
-from tvmmobile.kernels.simulation import layers_to_keep
 from tvmmobile.native.library import write_library
 from tvmmobile.native.source import LAYOUTS, Description, Port, interface_version, prefix_of
 from tvmmobile.networks.frontend import Imported, imported_torch
@@ -33,10 +30,11 @@ from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.loading import files_of, load_again
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
+from tvmmobile.pipeline.prepared import Prepared, prepared, taken
+from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.running.manifest import MANIFEST_VERSION
-from tvmmobile.schedules import template_for
 from tvmmobile.system.environment import SHIPPED_LOGS, TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing, sha256_of, write_text
@@ -47,10 +45,6 @@ from tvmmobile.tuning.database import Database, log_paths
 from tvmmobile.tuning.plan import Price, Step, VariantTasks, candidate_regions, make_plan
 from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.twin import rank_correlation, twin_identity
-
-_REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
-#: Seed of the images that reveal which layers must stay in float32.
-_SEEDS = (_REFERENCE_SEED, _REFERENCE_SEED + 1)
 
 
 @dataclass(frozen=True)
@@ -70,6 +64,7 @@ class VariantJob:
         image: let a C library take images too, normalised like this.
         io_dtype: name of the precision of input and output.
         max_error: keep layers in float32 until the output is off by no more, as a share of its largest magnitude; `None` for any error.
+        calibration: where the data are that give integers their scales; `None` for other precisions.
     """
 
     model: Model
@@ -87,6 +82,7 @@ class VariantJob:
     image: Normalisation | None = None
     io_dtype: str = FLOAT32.name
     max_error: float | None = None
+    calibration: CalibrationData | None = None
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""
@@ -116,6 +112,8 @@ class VariantJob:
             found[f"checkpoint/{checkpoint.name}"] = checkpoint
         if own is not None:
             found |= {f"network/{path.relative_to(own.path.parent).as_posix()}": path for path in files_of(own)}
+        if self.calibration is not None:
+            found |= {f"calibration/{name}": path for name, path in self.calibration.reads().items()}
         devices = {self.identity.device: None, **({} if self.twin is None else {self.twin.device: None})}
         for number, directory in enumerate(self.logs):
             found |= {f"logs/{number}/{device}/{path.name}": path for device in devices for path in log_paths(directory, device)}
@@ -137,6 +135,7 @@ class VariantJob:
             self,
             model=model,
             logs=tuple(folder / "logs" / str(number) for number in range(len(self.logs))),
+            calibration=None if self.calibration is None else self.calibration.moved(folder / "calibration"),
             out=folder / "out",
             dump_dir=None if self.dump_dir is None else folder / "dump",
         )
@@ -155,19 +154,21 @@ def variant_job(
     image: Normalisation | None = None,
     io_dtype: str = FLOAT32.name,
     max_error: float | None = None,
+    calibration: CalibrationData | None = None,
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
     place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
-    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image, io_dtype, max_error)
+    numbers = (io_dtype, max_error, calibration)
+    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image, *numbers)
 
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
     """The tasks of a variant."""
     import tvm
 
-    network = _network(_imported(job), job, None)
-    regions = candidate_regions(network, _taken, job.task)
+    network = prepared(_imported(job), job, None).network
+    regions = candidate_regions(network, taken, job.task)
     functions = {region.task: network.nodes[region.first].function for region in regions if region.first == region.last}
     sources = {task: tvm.ir.save_json(function) for task, function in functions.items() if function is not None}
     return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept)
@@ -206,11 +207,16 @@ class PlannedVariant:
     """
 
     imported: Imported
-    network: Network
+    prepared: Prepared
     steps: tuple[Step, ...]
     choices: Mapping[Task, Choice]
     database: Database
     basis: Database
+
+    @property
+    def network(self) -> Network:
+        """What the steps cover."""
+        return self.prepared.network
 
     def lowered(self) -> Any:
         """The network's Relax module, with every distinct kernel once."""
@@ -226,10 +232,11 @@ class PlannedVariant:
 def plan_variant(job: VariantJob) -> PlannedVariant:
     """Import a network and plan it; compiles only what the fallback needs."""
     imported = _imported(job)
-    network = _network(imported, job, job.dump_dir)
+    ready = prepared(imported, job, job.dump_dir)
+    network = ready.network
     database = Database(job.identity, job.logs, None)
     choices: dict[Task, Choice] = {}
-    regions = candidate_regions(network, _taken, job.task)
+    regions = candidate_regions(network, taken, job.task)
     basis = _basis(job, database, [region.task for region in regions])
     for region in regions:
         task = region.task
@@ -237,7 +244,7 @@ def plan_variant(job: VariantJob) -> PlannedVariant:
             choices[task] = choose(task, network.nodes[region.first].function, basis, job.target)
     regions = [region for region in regions if region.task in choices]
     plan = make_plan(network, regions, lambda task: choices[task].price)
-    return PlannedVariant(imported, network, plan.steps, choices, database, basis)
+    return PlannedVariant(imported, ready, plan.steps, choices, database, basis)
 
 
 def build(job: VariantJob) -> BuiltVariant:
@@ -251,13 +258,11 @@ def build(job: VariantJob) -> BuiltVariant:
     else:
         with pass_context():
             export(_compiled(planned.lowered(), job.target), library.path, tools)
-    _write_reference(planned.imported, library.reference_path)
+    _write_reference(planned, library.reference_path)
     steps = planned.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in planned.steps)
     ranks = _ranks(job, database, planned.steps)
     kernels = [_kernel(step, planned.choices[step.task].schedule, ranks, basis) for step in steps]
-    if planned.network.kept:
-        details |= {"float32_layers": [asdict(one) for one in planned.network.kept]}
-    _write_manifest(job, planned.imported, kernels, details)
+    _write_manifest(job, planned.imported, kernels, details | planned.prepared.details)
     read = [database] if basis is database else [database, basis]
     refused = tuple(_placed(line, job.logs) for each in read for line in each.refused)
     return BuiltVariant(library, refused, database.outdated, planned.network.kept)
@@ -296,33 +301,12 @@ def _ranks(job: VariantJob, database: Database, steps: tuple[Step, ...]) -> dict
     return {step.task: rank_correlation(database, twin, step.task) for step in steps}
 
 
-def _taken(task: Task) -> bool:
-    return template_for(task) is not None
-
-
 def _imported(job: VariantJob) -> Imported:
     model = job.model
     if model.own is not None:
         return load_again(model.own, model.spec, model.checkpoint, model.seed)
     built = build_torch_model(model.spec, model.checkpoint, model.seed)
     return imported_torch(model.spec, built.module, built.weights)
-
-
-def _network(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Network:
-    elementary.register()  # constants are folded identically in every build of a process
-    precision, outside = map(precision_named, (job.dtype, job.io_dtype))
-    composed = compose(imported.module, lambda layer: _taken(job.task((layer,))), dump_dir)
-    if precision.bytes >= FLOAT32.bytes:
-        return read_network(*finish(composed, precision, outside=outside))
-    wide = read_network(*finish(composed))
-    kept = layers_to_keep(wide, [_image(imported.spec, seed) for seed in _SEEDS], precision, job.max_error)
-    names = names_of(wide)
-    return replace(read_network(*finish(composed, precision, {names[one.node] for one in kept}, outside)), kept=kept)
-
-
-def _image(spec: ModelSpec, seed: int) -> Array:
-    """White noise with the spread of normalised images, NCHW."""
-    return np.random.default_rng(seed).normal(0.0, 1.0, spec.input_shape).astype(FLOAT32.numpy)
 
 
 def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice]) -> Any:
@@ -376,16 +360,19 @@ def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
     return tuple(found)
 
 
-def _write_reference(imported: Imported, path: Path) -> None:
-    """Write an input image and the network's output for it, as `input` and `output`."""
-    image = _image(imported.spec, _REFERENCE_SEED)
+def _write_reference(planned: PlannedVariant, path: Path) -> None:
+    """Write an input image and the network's output for it, as `input` and `output`; for integers, theirs on the host as `integers`."""
+    imported, image, integers = planned.imported, planned.prepared.image, planned.prepared.integers
     output = imported.compute(image)
     if not np.isfinite(output).all():
         raise UserError(
             f"{imported.spec.variant} returns values that are not finite for white noise, by {imported.judge}.", "Look at its weights."
         )
+    arrays: dict[str, Any] = {"input": image, "output": output}
+    if integers is not None:
+        arrays["integers"] = integers.outputs(image)
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, input=image, output=output)
+        np.savez(stream, **arrays)
 
 
 def _kernel(step: Step, schedule: Schedule, ranks: Mapping[Task, float | None], basis: Database) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def compile_models(
     dtype: str = ...,
     io_dtype: str = ...,
     max_error: float | None = ...,
+    calibrate: str | Path | None = ...,
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
@@ -51,6 +52,7 @@ def compile_models(
     dtype: str = ...,
     io_dtype: str = ...,
     max_error: float | None = ...,
+    calibrate: str | Path | None = ...,
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
@@ -70,6 +72,7 @@ def compile_models(
     dtype: str = FLOAT32.name,
     io_dtype: str = FLOAT32.name,
     max_error: float | None = None,
+    calibrate: str | Path | None = None,
     out: str | Path | None = None,
     logs: str | Path | None = None,
     dump_ir: str | Path | None = None,
@@ -85,9 +88,10 @@ def compile_models(
         models: one network, several, or what loads them once everything else has been checked.
         device: its name, or what `find_device` returns.
         threads: of the libraries.
-        dtype: what kernels compute in, `float32` or `float16`.
+        dtype: what kernels compute in, `float32`, `float16` or `int8`.
         io_dtype: what the libraries take and return, `float32` or the same.
         max_error: keep layers in float32 until an estimate of the output's error is no more than this share of its largest magnitude.
+        calibrate: images or inputs that give `int8` its scales: a folder, a `.npy` or a `.npz`; for generated weights also `noise:N`.
         out: where they go, each with its manifest and reference; without it, a folder that lasts as long as this process.
         logs: read this directory alone; without it, the shipped logs and the user's own.
         dump_ir: where to write the module after each graph pass.
@@ -106,9 +110,8 @@ def compile_models(
         raise UserError(f"--logs {logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     folder = scratch_folder("libraries") if out is None else Path(out)
     dump = None if dump_ir is None else Path(dump_ir)
-    request = Request(
-        threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive, image, dtype, io_dtype, max_error
-    )
+    numbers = (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate))
+    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive, image, *numbers)
     jobs = request.jobs(models, device_of(device).profile)
     with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
+from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.networks.model import Model
-from tvmmobile.networks.preprocessing import Normalisation
+from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.pipeline.build import VariantJob, variant_job
+from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.running.formats import FORMS, C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
@@ -50,6 +51,7 @@ class Request:
         dtype: name of the precision that kernels compute in.
         io_dtype: name of the one that libraries take and return: float32 or the same.
         max_error: see `VariantJob`.
+        calibrate: a folder, a file or `noise:N`, see `calibration_data`; for integers.
     """
 
     threads: int
@@ -62,20 +64,18 @@ class Request:
     dtype: str = FLOAT32.name
     io_dtype: str = FLOAT32.name
     max_error: float | None = None
+    calibrate: str | None = None
 
     def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
         """One job per network; raises `UserError` for everything that can be checked before any work."""
         check_threads(self.threads, profile)
         precision = precision_named(self.dtype)
-        if precision.is_integer:
-            raise UserError(f"networks cannot be quantised to {self.dtype} yet.", "Give --dtype float32 or float16.")
         check_precision(precision, profile)
-        if self.io_dtype not in (FLOAT32.name, self.dtype):
-            raise UserError(f"libraries in {self.dtype} cannot take and return {self.io_dtype}.", f"Give --dtype {self.io_dtype} as well.")
-        if self.max_error is not None and (self.dtype == FLOAT32.name or not self.max_error > 0):
-            raise UserError(
-                "--max-error is a share above 0 that other precisions than float32 may be off by.", "Give --dtype float16 as well."
-            )
+        self._check_calibration(precision)
+        if self.io_dtype not in (FLOAT32.name, *[self.dtype] * (not precision.is_integer)):
+            raise UserError(f"libraries in {self.dtype} cannot take and return {self.io_dtype}.", _other_ends(self.io_dtype))
+        if self.max_error is not None and (self.dtype == FLOAT32.name or precision.is_integer or not self.max_error > 0):
+            raise UserError("--max-error is a share above 0 that float16 may be off by.", "Give --dtype float16 as well.")
         if self.image and self.io_dtype != FLOAT32.name:
             raise UserError(f"--image gives the network {FLOAT32.name}.", "Leave out --image or --io-dtype.")
         if self.form not in FORMS:
@@ -93,7 +93,29 @@ class Request:
             _check_takes_images(model)
         job = partial(variant_job, precision=precision, form=self.form, archive=self.archive, image=self.image)
         job = partial(job, io_dtype=self.io_dtype, max_error=self.max_error)
-        return [job(model, profile, self.logs.all, *place) for model in found]
+        return [job(model, profile, self.logs.all, *place, calibration=self._calibration(model)) for model in found]
+
+    def _check_calibration(self, precision: Precision) -> None:
+        """Raises `UserError` for integers without calibration data, and for calibration data without integers."""
+        if precision.is_integer and self.calibrate is None:
+            raise UserError(
+                f"{self.dtype} needs images to calibrate with.",
+                "Give --calibrate a folder of some hundred images like those the network will see, or a .npy or .npz of inputs.",
+            )
+        if self.calibrate is not None and not precision.is_integer:
+            raise UserError(f"--calibrate is for {INT8.name}, and --dtype is {self.dtype}.", f"Leave it out, or give --dtype {INT8.name}.")
+
+    def _calibration(self, model: Model) -> CalibrationData | None:
+        """Where a network's calibration data are."""
+        if self.calibrate is None:
+            return None
+        numbers, (_, channels, side, _) = self.image or Normalisation(), model.spec.input_shape
+        preprocessing = Preprocessing(side, numbers.mean, numbers.std, channels=channels)
+        return calibration_data(self.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
+
+
+def _other_ends(io_dtype: str) -> str:
+    return "Leave out --io-dtype." if precision_named(io_dtype).is_integer else f"Give --dtype {io_dtype} as well."
 
 
 def _check_takes_images(model: Model) -> None:

@@ -136,6 +136,7 @@ def tune(
     dtype: str = FLOAT32.name,
     io_dtype: str = FLOAT32.name,
     max_error: float | None = None,
+    calibrate: str | Path | None = None,
     out: str | Path | None = None,
     logs: str | Path | None = None,
     fresh: bool = False,
@@ -157,9 +158,10 @@ def tune(
         device: its name, or what `find_device` returns.
         trials: per kernel, logged ones included; above 2 for promising kernels alone. Without it 8, and 0 for kernels in the shipped logs.
         threads: of the libraries.
-        dtype: what kernels compute in, `float32` or `float16`.
+        dtype: what kernels compute in, `float32`, `float16` or `int8`.
         io_dtype: what the libraries take and return, `float32` or the same.
         max_error: keep layers in float32 until an estimate of the output's error is no more than this share of its largest magnitude.
+        calibrate: images or inputs that give `int8` its scales, see `compile_models`.
         out: where the libraries go; without it, a folder that lasts as long as this process.
         logs: read and write this directory alone; without it, read the shipped logs, and read and write the user's own.
         fresh: begin with an empty log below `out`; an older one is set aside.
@@ -180,7 +182,17 @@ def tune(
     board = device_of(device)
     check_strategy(strategy)
     folder = scratch_folder("libraries") if out is None else Path(out)
-    request = _request(threads, (dtype, io_dtype, max_error), folder, logs, fresh, dump_ir, format, archive, image)
+    request = _request(
+        threads,
+        (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate)),
+        folder,
+        logs,
+        fresh,
+        dump_ir,
+        format,
+        archive,
+        image,
+    )
     if trials != 0:
         check_writable(request.logs.target, "--logs")
     jobs = request.jobs(models, board.profile)
@@ -248,6 +260,7 @@ def plan_tuning(
     dtype: str = FLOAT32.name,
     io_dtype: str = FLOAT32.name,
     max_error: float | None = None,
+    calibrate: str | Path | None = None,
     out: str | Path = "out",
     logs: str | Path | None = None,
     fresh: bool = False,
@@ -261,7 +274,17 @@ def plan_tuning(
     """What `tune` would do and raise with the same arguments; nothing is tried or written."""
     board, request = (
         device_of(device),
-        _request(threads, (dtype, io_dtype, max_error), Path(out), logs, fresh, dump_ir, format, archive, image),
+        _request(
+            threads,
+            (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate)),
+            Path(out),
+            logs,
+            fresh,
+            dump_ir,
+            format,
+            archive,
+            image,
+        ),
     )
     jobs = request.jobs(models, board.profile)
     with _workers(jobs, board, DEFAULT_TRIALS if trials is None else trials, dask) as workers:
@@ -298,7 +321,7 @@ def check_strategy(name: str) -> None:
 
 def _request(
     threads: int,
-    numbers: tuple[str, str, float | None],
+    numbers: tuple[str, str, float | None, str | None],
     out: Path,
     logs: str | Path | None,
     fresh: bool,

@@ -120,28 +120,33 @@ def equalised(flow: Flow, ranges: Mapping[int, ChannelRange]) -> Flow:
     """The flow with all pairs equalised, by what calibration showed of each first step."""
     for pair in pairs_of(flow):
         at = {step.number: step for step in flow.steps}
-        step = at[pair.first]
-        factors, free = _factors(step, at[pair.second], ranges[pair.first])
-        if free.any():  # where a bound never acts, there is none
-            flow = flow.changed(replace(step, most=np.where(free, np.inf, step.bounds[1]).astype(np.float32)))
+        factors, end = _factors(at[pair.first], at[pair.second], ranges[pair.first])
         flow = scaled(flow, pair, factors)
+        flow = flow.changed(_bounded(flow.steps[at[pair.first].number], end))
     return flow
 
 
-def _factors(first: Step, second: Step, found: ChannelRange) -> tuple[Array, Array]:
-    """For each channel what it is divided by, and whether its upper bound never acts."""
+def _bounded(step: Step, end: float | None) -> Step:
+    """The step with one upper bound for all channels."""
+    layer = step.layer
+    assert isinstance(layer, Conv2d) and isinstance(layer.clamp, tuple)
+    return replace(step, layer=replace(layer, clamp=(layer.clamp[0], end)), most=None)
+
+
+def _factors(first: Step, second: Step, found: ChannelRange) -> tuple[Array, float | None]:
+    """For each channel what it is divided by, and the upper bound afterwards; `None` where none acts."""
     size, bound = found.size, np.broadcast_to(first.bounds[1], found.magnitude.shape)
     free, live = found.sums < bound * (1 - _NEAR), size > 0
+    end = None if free.all() else float(bound[~free].max())
     if not live.any():
-        return np.ones_like(size), free
+        return np.ones_like(size), end
     size = np.maximum(size, size.max() / _MOST_GAIN)
     wanted = size if _is_depthwise(second) else size / np.sqrt(_share(second, size))
-    wanted /= float((found.magnitude / wanted)[live].max())  # so that the tensor ends at 1
-    end = float(np.where(free, 0.0, bound).max())
-    if not end:
-        return np.where(live, wanted, 1.0), free
-    wanted = np.maximum(wanted, found.magnitude) / end  # no channel goes beyond the bounds that act
-    return np.where(free, np.where(live, wanted, 1.0), bound / end), free
+    wanted *= float((found.magnitude / wanted)[live].max())  # so that the tensor ends at 1
+    if end is None:
+        return np.where(live, wanted, 1.0), end
+    wanted = np.maximum(wanted, found.magnitude) / end  # no channel goes beyond the bound
+    return np.where(free, np.where(live, wanted, 1.0), bound / end), end
 
 
 def _is_depthwise(step: Step) -> bool:

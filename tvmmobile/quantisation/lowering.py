@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvmmobile.graph.layers import LayerParameters
+from tvmmobile.graph.passes.compose_layers import ComposedLayer
 from tvmmobile.graph.passes.to_integers import QuantisedLayer
 from tvmmobile.quantisation.integers import IntegerNetwork
 
@@ -16,11 +16,11 @@ class NamedLayers:
 
     Attributes:
         quantised: layers in integers.
-        changed: constants of layers that stay in float32, equalised as their neighbours are.
+        floats: those that stay in float32, equalised as their neighbours are.
     """
 
     quantised: dict[str, QuantisedLayer]
-    changed: dict[str, LayerParameters]
+    floats: dict[str, ComposedLayer]
 
 
 def named_layers(network: IntegerNetwork, names: Sequence[str]) -> NamedLayers:
@@ -33,9 +33,10 @@ def named_layers(network: IntegerNetwork, names: Sequence[str]) -> NamedLayers:
     for step in network.flow.steps:
         name, integers = names[step.number], network.steps.get(step.number)
         if integers is not None:
-            assert integers.most is None, "kernels have one bound for all channels"
+            assert step.most is None, "kernels have one bound for all channels"
             written = integers.written
             found.quantised[name] = QuantisedLayer(integers.layer, integers.parameters, None if written is None else written.step)
         elif name and step.parameters is not None:
-            found.changed[name] = step.parameters
+            assert step.most is None
+            found.floats[name] = ComposedLayer(step.layer, step.parameters)
     return found

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.graph.layers import Layer, LayerParameters
+from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
 from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, zero_bias
@@ -117,14 +117,10 @@ def finish(
 
 
 def finish_integers(
-    composed: Composed, quantised: Mapping[str, QuantisedLayer], changed: Mapping[str, LayerParameters]
+    composed: Composed, quantised: Mapping[str, QuantisedLayer], floats: Mapping[str, ComposedLayer]
 ) -> tuple[Any, dict[str, ComposedLayer]]:
-    """The same with the layers in `quantised` in integers and all others in float32, by the name of their external function.
-
-    Args:
-        changed: constants of layers in float32 that are not those of the network.
-    """
-    layers = {name: replace(layer, parameters=changed[name]) if name in changed else layer for name, layer in composed.layers.items()}
+    """The same with the layers in `quantised` in integers, and those in `floats` in place of the network's, by their external function."""
+    layers = {**composed.layers, **floats}
     passes = _finishing(("to_integers", to_integers(layers, quantised)))
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 

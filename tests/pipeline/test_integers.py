@@ -1,0 +1,82 @@
+"""Networks in int8 on virtual boards: their libraries compute, bit for bit, what integers on the host do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CommandLine
+from trained import SIDE, digits, inputs_of, trained, write_images
+
+import tvmmobile
+from tvmmobile.graph.network import KeptLayer, kept_sentence
+from tvmmobile.graph.precision import INT8
+from tvmmobile.kernels.reference import relative_error
+
+NETWORK = """
+from torch import nn
+
+def make():
+    first = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6()
+    depthwise = nn.Conv2d(16, 16, 3, 1, 1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU6()
+    last = nn.Conv2d(16, 24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)
+    return nn.Sequential(*first, *depthwise, *last)
+"""
+
+
+@pytest.mark.virtual
+def test_a_network_in_integers(tmp_path: Path) -> None:
+    """Calibrated with arrays from a file; the reference is one of them, and the manifest lists every layer's scales."""
+    file, data = tmp_path / "network.py", tmp_path / "images.npy"
+    file.write_text(NETWORK)
+    np.save(data, np.random.default_rng(0).uniform(-1, 1, (12, 3, 32, 32)).astype(np.float32))
+    model = tvmmobile.load(f"{file}:make", resolution=32)
+    library = tvmmobile.compile(model, "pi5", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    image, expected = library.reference()
+    assert (image == np.load(data)[:1]).all()
+    output = library.run(image, "pi5")
+    assert output.dtype == np.float32 and relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
+    assert 1e-5 < relative_error(output, expected) < 0.1 < INT8.network_tolerance
+    manifest = library.manifest()
+    found = manifest["quantisation"]
+    assert (found["calibration"], found["inputs"], len(found["layers"])) == (str(data), 12, 5) and "float32_layers" not in manifest
+    for layer in found["layers"]:
+        assert layer["dtype"] == "int8" and layer["reads"]["scale"] > 0 and -128 <= layer["reads"]["zero"] <= 127
+        assert (layer["writes"] is None) == (layer is found["layers"][-1]) and 0 < layer["weight_scales"][0] <= layer["weight_scales"][1]
+    assert [kernel["name"].endswith("_int8_t1") for kernel in manifest["kernels"]] == [True] * 5
+
+
+@pytest.mark.virtual
+@pytest.mark.long
+@pytest.mark.parametrize("board", ["pi4", "pi5"])
+def test_a_trained_library_in_integers_names_the_same_class(cli: CommandLine, tmp_path: Path, board: str) -> None:
+    """Calibrated with a folder of images; `evaluate` beside float32, on digits that neither training nor calibration saw."""
+    torch.save(trained().state_dict(), tmp_path / "digits.pth")
+    words = ("--alpha", "0.25", "--resolution", str(SIDE), "--classes", "10", "--checkpoint", str(tmp_path / "digits.pth"))
+    calibrate = ("--dtype", "int8", "--calibrate", str(write_images(tmp_path / "seen", 200, seed=2)))
+    for given in ((), calibrate):
+        done = cli("compile", *words, "--device", board, *given, "--out", str(tmp_path / "libraries"))
+        assert done.code == 0, done.err
+    libraries = [tmp_path / "libraries" / f"mobilenet_v1_0.25_{SIDE}_{dtype}_t1.so" for dtype in ("float32", "int8")]
+    folder = write_images(tmp_path / "digits", 500, seed=1)
+    options = ("--device", f"{board}-virtual", "--checkpoint", str(tmp_path / "digits.pth"), "--out", str(tmp_path / "out"))
+    done = cli("evaluate", *map(str, libraries), str(folder), *options)
+    assert done.code == 0, done.err
+    single, bytes_ = (json.loads((tmp_path / "out" / dtype / "evaluation.json").read_text()) for dtype in ("float32", "int8"))
+    assert bytes_["evaluated"] == 500 and bytes_["same_top1"] >= 495
+    assert bytes_["library"]["top1"] >= single["library"]["top1"] - 5 and bytes_["differences"]["signal_to_noise_db"] > 28
+    (library,) = tvmmobile.open_libraries(libraries[1])
+    reference = np.load(library.reference_path)
+    for image in (reference["input"], inputs_of(digits(1, 9)[0])):
+        assert np.isfinite(library.run(image, board)).all()
+    assert relative_error(library.run(reference["input"], board), reference["integers"]) < 1e-6
+
+
+def test_neighbours_that_stay_in_float32_are_named_together() -> None:
+    kept = [KeptLayer(node, f"layer{node}", why) for node, why in ((0, "a"), (1, "a"), (4, "a"), (5, "b"))]
+    assert kept_sentence("net", kept) == (
+        "net: 4 layers stay in float32: layer0 to layer1 (nodes 0 to 1, a); layer4 (node 4, a); layer5 (node 5, b)."
+    )

@@ -1,0 +1,117 @@
+"""A job's network in the form that the planner reads, in its precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
+from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_integers
+from tvmmobile.graph.precision import FLOAT32, INT8, precision_named
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels import elementary
+from tvmmobile.kernels.simulation import layers_to_keep
+from tvmmobile.networks.frontend import Imported
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.quantisation.calibration import best_method, quantise
+from tvmmobile.quantisation.data import CalibrationData
+from tvmmobile.quantisation.flow import flow_of
+from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
+from tvmmobile.quantisation.lowering import named_layers
+from tvmmobile.schedules import template_for
+
+if TYPE_CHECKING:
+    from tvmmobile.pipeline.build import VariantJob
+
+_REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
+#: Seed of the images that reveal which layers must stay in float32.
+_SEEDS = (_REFERENCE_SEED, _REFERENCE_SEED + 1)
+#: Of layers that no int8 kernel takes.
+_NO_KERNEL = "no int8 kernel"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network for the planner.
+
+    Attributes:
+        image: that the library's reference output is of.
+        integers: the network in exact integers on the host, if that is what the library computes.
+        details: what the manifest says of how numbers are stored.
+    """
+
+    network: Network
+    image: Array
+    integers: IntegerNetwork | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def taken(task: Task) -> bool:
+    """Whether some template takes a task."""
+    return template_for(task) is not None
+
+
+def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prepared:
+    """The network of a job; raises `UserError` where it, or its calibration data, cannot be used."""
+    elementary.register()  # constants are folded identically in every build of a process
+    precision, outside = map(precision_named, (job.dtype, job.io_dtype))
+    floats = FLOAT32.name if precision.is_integer else job.dtype
+    composed = compose(imported.module, lambda layer: taken(replace(job.task((layer,)), dtype=floats)), dump_dir)
+    image = _image(imported.spec, _REFERENCE_SEED)
+    if job.calibration is not None:
+        return _quantised(composed, job.calibration, lambda layer: taken(job.task((layer,))))
+    if precision.bytes >= FLOAT32.bytes:
+        return Prepared(read_network(*finish(composed, precision, outside=outside)), image)
+    wide = read_network(*finish(composed))
+    kept = layers_to_keep(wide, [_image(imported.spec, seed) for seed in _SEEDS], precision, job.max_error)
+    names = names_of(wide)
+    network = replace(read_network(*finish(composed, precision, {names[one.node] for one in kept}, outside)), kept=kept)
+    return Prepared(network, image, None, _float32_layers(kept))
+
+
+def _image(spec: ModelSpec, seed: int) -> Array:
+    """White noise with the spread of normalised images, NCHW."""
+    return np.random.default_rng(seed).normal(0.0, 1.0, spec.input_shape).astype(FLOAT32.numpy)
+
+
+def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
+    return {"float32_layers": [asdict(one) for one in kept]} if kept else {}
+
+
+def _quantised(composed: Composed, data: CalibrationData, accepts: Any) -> Prepared:
+    """The network in integers, but for the layers that no kernel takes."""
+    wide, images = read_network(*finish(composed)), data.images()
+    flow = flow_of(wide)
+    method = best_method(flow, images, accepts)
+    integers = quantise(flow, images, method, accepts)
+    names = names_of(wide)
+    layers = named_layers(integers, names)
+    network = read_network(*finish_integers(composed, layers.quantised, layers.floats))
+    nodes = {name: node for node, name in enumerate(names_of(network)) if name}
+    kept = tuple(KeptLayer(node, network.nodes[node].layer.name, _NO_KERNEL) for name, node in nodes.items() if name in layers.floats)
+    found = {
+        "calibration": data.given,
+        "inputs": images.count,
+        "ranges": method.ranges,
+        "equalised": method.equalise,
+        "layers": [_scales(step, nodes[names[number]], network) for number, step in integers.steps.items()],
+    }
+    return Prepared(replace(network, kept=kept), images.read([0]), integers, {"quantisation": found, **_float32_layers(kept)})
+
+
+def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:
+    """The manifest's entry for an integer layer: the scales and zero points of its input and output, and its weights' scales."""
+    written = None if step.written is None else {"scale": step.written.step, "zero": step.written.zero}
+    return {
+        "node": node,
+        "layer": network.nodes[node].layer.name,
+        "dtype": INT8.name,
+        "reads": {"scale": step.read.step, "zero": step.read.zero},
+        "writes": written,
+        "weight_scales": [float(step.weight_scale.min()), float(step.weight_scale.max())],
+    }
