@@ -1,7 +1,9 @@
 """Kernels of scaled integers (`graph.integers`): bytes in memory, sums of 32 bits in registers, and what becomes of these at a tile's end.
 
 Sums are requantised in vector registers. 1.5 · 2^23 added to a number below 2^22 rounds it to an integer, ties to even, which is then in
-the low bits of the float: that is the only rounding, and converts in both directions for the price of an addition.
+the low bits of the float: that is the only rounding, and converts in both directions for the price of an addition. Of results that fit in
+16 bits the low halves are taken; others, of layers whose sums are converted, are subtracted and narrowed with saturation, which takes twice
+as many instructions.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 #: What integer templates declare besides what they are made for.
 INTEGERS = frozenset({"integers", "reads", "writes", "wide", "threads"})
 #: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
-_OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(7)
+_ZERO_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
 _TYPES = {"weight": "int8", "bias": "int32", "multiplier": "float32", "numbers": "int32"}
 
 
@@ -48,7 +50,8 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
     rest = (0, round_up(len(bias), LANES) - len(bias))
     numbers = np.zeros(_COUNT, np.int32)
-    numbers[_OFFSET], numbers[_LOW], numbers[_HIGH] = ROUNDER_BITS - parameters.zero_out, parameters.low, parameters.high
+    numbers[_ZERO_OUT], numbers[_LOW], numbers[_HIGH] = parameters.zero_out, parameters.low, parameters.high
+    numbers[_OFFSET] = ROUNDER_BITS - parameters.zero_out
     numbers[_ZERO_IN], numbers[_OFFSET_IN] = parameters.zero_in, ROUNDER_BITS - parameters.zero_in
     numbers[_PER_SCALE] = np.float32(parameters.per_scale_in).view(np.int32)
     return [np.pad(bias.astype(np.int32), rest), np.pad(parameters.multiplier, rest), numbers]
@@ -99,17 +102,30 @@ class IntegerKernel(Kernel):
         """`ROUNDER` in four lanes."""
         return self.T.Broadcast(self.T.float32(ROUNDER), LANES)
 
-    def quantised(self, values: Expr, scale: Expr, offset: Expr) -> Expr:
-        """Four floats times a scale, rounded once, as int32 from which `offset` less the bits of `ROUNDER` is subtracted; it saturates."""
-        scaled = self.intrinsic("float32x4", "fma.v4f32", values, scale, self.rounder())
-        return self.intrinsic("int32x4", "aarch64.neon.sqsub.v4i32", self.as_type("int32x4", scaled), offset)
+    def scaled(self, values: Expr, scale: Expr) -> Expr:
+        """Four floats times a scale, rounded once: as int32, which are their sums with the bits of `ROUNDER`."""
+        return self.as_type("int32x4", self.intrinsic("float32x4", "fma.v4f32", values, scale, self.rounder()))
 
-    def narrowed_to_bytes(self, vectors: Sequence[Expr]) -> Expr:
-        """Up to four vectors of int32 as int8, saturated, in one vector; an odd one is followed by itself."""
-        even = [*vectors, vectors[-1]] if len(vectors) % 2 else vectors
-        halves = [self.intrinsic("int16x4", "aarch64.neon.sqxtn.v4i16", vector) for vector in even]
-        pairs = [self.joined(*halves[place : place + 2], lanes=4) for place in range(0, len(halves), 2)]
-        return self.joined(*(self.intrinsic("int8x8", "aarch64.neon.sqxtn.v8i8", pair) for pair in pairs), lanes=8)
+    def saturated(self, scaled: Sequence[Expr], offset: Expr) -> Expr:
+        """Up to four vectors of `scaled` numbers of any size, less an offset, as int8 in one vector; an odd one is followed by itself."""
+        less = [self.intrinsic("int32x4", "aarch64.neon.sqsub.v4i32", vector, offset) for vector in _even(scaled)]
+        halves = [self.intrinsic("int16x4", "aarch64.neon.sqxtn.v4i16", vector) for vector in less]
+        return self._as_bytes([self.joined(*halves[place : place + 2], lanes=4) for place in range(0, len(halves), 2)])
+
+    def shortened(self, scaled: Sequence[Expr], zero: Expr) -> Expr:
+        """The same for numbers that fit in 16 bits, which are in the low half of what is `scaled`; `zero` is added."""
+        halves = [self.as_type("int16x8", vector) for vector in _even(scaled)]
+        shorts = [self.T.Shuffle(halves[place : place + 2], list(range(0, 16, 2))) for place in range(0, len(halves), 2)]
+        return self._as_bytes([self.intrinsic("int16x8", "aarch64.neon.sqadd.v8i16", short, zero) for short in shorts])
+
+    def _as_bytes(self, shorts: Sequence[Expr]) -> Expr:
+        """One or two vectors of int16 as int8, saturated, in one vector."""
+        return self.joined(*(self.intrinsic("int8x8", "aarch64.neon.sqxtn.v8i8", short) for short in shorts), lanes=8)
+
+
+def _even(vectors: Sequence[Expr]) -> Sequence[Expr]:
+    """The vectors, the last one twice if they are odd in number."""
+    return [*vectors, vectors[-1]] if len(vectors) % 2 else vectors
 
 
 @dataclass(frozen=True)
@@ -161,14 +177,14 @@ class IntegerEnds:
     def _store(self, sums: Sequence[tuple[Expr, Expr, int]], channel: Expr, count: int) -> None:
         """Up to four vectors of sums as bytes, each with its pixel's target and its place there; those of a pixel follow each other."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
-        offset, multiplier = self.number(_OFFSET, LANES), self.buffers["multiplier"]
-        scaled = [
-            kernel.quantised(self._float(value), kernel.load(multiplier, channel + LANES * place, LANES), offset)
-            for value, _, place in sums
-        ]
+        multiplier = self.buffers["multiplier"]
+        scaled = [kernel.scaled(self._float(value), kernel.load(multiplier, channel + LANES * place, LANES)) for value, _, place in sums]
+        if self._converts:
+            narrowed = kernel.saturated(scaled, self.number(_OFFSET, LANES))
+        else:
+            narrowed = kernel.shortened(scaled, self.number(_ZERO_OUT, 8, "int16"))
         lanes = 16 if len(sums) > 2 else 8
-        stored = T.max(kernel.narrowed_to_bytes(scaled), self.number(_LOW, lanes, "int8"))
-        stored = T.bind(T.min(stored, self.number(_HIGH, lanes, "int8")))
+        stored = T.bind(T.min(T.max(narrowed, self.number(_LOW, lanes, "int8")), self.number(_HIGH, lanes, "int8")))
         first = 0
         for number, (_, target, place) in enumerate(sums):
             if number + 1 < len(sums) and sums[number + 1][2] == place + 1:
@@ -191,10 +207,10 @@ class IntegerEnds:
             T.buffer_store(output, part, [T.Ramp(target, 1, LANES * size)])
 
     def quantise(self, floats: Sequence[Expr]) -> Expr:
-        """Vectors of four floats of the input as bytes: see `IntegerKernel.narrowed_to_bytes`."""
+        """Vectors of four floats of the input as bytes."""
         kernel = self.kernel
-        scale, offset = kernel.as_type("float32x4", self.number(_PER_SCALE, LANES)), self.number(_OFFSET_IN, LANES)
-        return kernel.narrowed_to_bytes([kernel.quantised(value, scale, offset) for value in floats])
+        scale = kernel.as_type("float32x4", self.number(_PER_SCALE, LANES))
+        return kernel.saturated([kernel.scaled(value, scale) for value in floats], self.number(_OFFSET_IN, LANES))
 
 
 @contextmanager

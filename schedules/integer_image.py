@@ -215,7 +215,7 @@ class _Nest:
         output = Activation(self.ends.buffers["output"], layer.out_height * layer.out_width, layer.out_channels, layer.out_channels)
         tile = self.template.tile(self.shape, windows, self.ends, output)
         pixels = Pixels(layer.out_width, origin=row * layer.out_width)
-        MatmulNest(tile, self.knobs, pixels, panels(layer.out_channels, self.knobs["columns"], LANES), 1).emit()
+        MatmulNest(tile, {**self.knobs, "order": 1}, pixels, panels(layer.out_channels, self.knobs["columns"], LANES), 1).emit()
 
 
 class DotImage(IntegerImage):

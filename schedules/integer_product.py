@@ -25,7 +25,9 @@ from tvmmobile.schedules.template import Template
 #: Bytes that a lane of SDOT multiplies and adds.
 WORD = 4
 #: Orders of cache blocks that are tried for each tile.
-ORDERS = 4
+ORDERS = 3
+#: Input channels up to which pixel tiles are usually innermost.
+FEW = 64
 
 
 class DotKernel(IntegerKernel):
@@ -166,6 +168,8 @@ class IntegerProduct(Template):
     Knobs:
         rows, columns: register tile in pixels and channels.
         m_block, n_block, outer, axis: see `Pointwise`.
+        order: what is innermost of a cache block: 0 panels, 1 pixel tiles. In few steps of K, LLVM prepares what is read again in the
+            innermost loop outside, for which there are enough registers if it is weights.
     """
 
     version = 1
@@ -192,13 +196,14 @@ class IntegerProduct(Template):
             return None
         layer = task.region[0]
         assert isinstance(layer, Conv2d | Dense)
-        pixels, _, channels = extents(layer)
+        pixels, depth, channels = extents(layer)
         options = {
             "rows": up_to(self.rows, pixels.count),
             "columns": up_to(self.columns, round_up(channels, LANES)),
-            "m_block": (0, *(tiles for tiles in (2, 4, 8, 16) if tiles * 4 < pixels.count)),
+            "m_block": (0, *(tiles for tiles in (2, 4, 8, 16, 32) if tiles * 4 < pixels.count)),
             "n_block": (0, *(count for count in (1, 2, 4, 8, 16) if count * 8 < channels)),
             "outer": (0, 1),
+            "order": (0, 1),
             "axis": (0, 1) if task.threads > 1 else (0,),
         }
 
@@ -209,7 +214,7 @@ class IntegerProduct(Template):
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in likely()
 
-        usual = dict(zip(options, (*self.usual, 0, 8, 1, 0), strict=True))
+        usual = dict(zip(options, (*self.usual, 4, 8, 1, int(depth <= FEW), 0), strict=True))
         return Space(self.name, self.version, options, fits, usual)
 
     def _likely(self, task: Task, layer: Conv2d | Dense, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -222,12 +227,18 @@ class IntegerProduct(Template):
             sums, others = self.registers(rows, columns)
             if not min(12, most) <= sums <= task.machine.registers - others:
                 continue
-            orders = []
-            for blocks in itertools.product(options["m_block"], options["n_block"], options["outer"]):
-                knobs = {"rows": rows, "columns": columns, "k_block": 0, **dict(zip(("m_block", "n_block", "outer"), blocks, strict=True))}
-                if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
-                    orders.append((product.moving(knobs), blocks))
-            found += [(rows, columns, *blocks, axis) for _, blocks in sorted(orders)[:ORDERS] for axis in options["axis"]]
+            for order in options["order"]:
+                names = ("m_block", "n_block", "outer")
+                orders = []
+                for blocks in itertools.product(*(options[name] for name in names)):
+                    knobs = {"rows": rows, "columns": columns, "k_block": 0, **dict(zip(names, blocks, strict=True))}
+                    if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
+                        # With order 1, a block of pixels is read again for every panel: as large a one as stays in the first level.
+                        held = (knobs["m_block"] or pixels.count) * rows * depth * order
+                        too_much = held > task.machine.resident_bytes // 2
+                        orders.append((too_much, held if too_much else -held, product.moving(knobs), blocks))
+                best = [blocks for *_, blocks in sorted(orders)[:ORDERS]]
+                found += [(rows, columns, *blocks, order, axis) for blocks in best for axis in options["axis"]]
         return found
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:

@@ -41,13 +41,21 @@ def test_a_layer_is_wide_from_two_to_the_22_on(products: int, bias: int, wide: b
     assert converts_sums(marked) == wide and Task((marked,), "int8").name == f"pw_4x5_64x8_{'wide_' * wide}linear_int8_t1"
 
 
+def test_a_layer_is_wide_whose_results_leave_16_bits() -> None:
+    """Before they are limited to 8; what is written as floats is not limited."""
+    parameters = with_sums(POINTWISE, 1000, 2000)
+    for scaled, wide in ((32766.9, False), (32767.1, True), (-32767.1, True)):
+        given = replace(parameters, multiplier=np.full(8, scaled / 130000, np.float32))
+        assert is_wide(POINTWISE, given) == wide and not is_wide(replace(POINTWISE, writes="float32"), given)
+
+
 def test_layers_of_many_terms_are_converted_and_never_wide() -> None:
     """So that all networks of these shapes have the same kernel; up to that, the largest weights alone cannot make a layer wide."""
     assert NARROW_TERMS * 127 * 128 < NARROW
     many = Dense(NARROW_TERMS + 1, 4)
     assert converts_sums(many) and not is_wide(many, with_sums(many, 127 * NARROW_TERMS, NARROW))
     assert not converts_sums(Dense(NARROW_TERMS, 4)) and not converts_sums(Pool(7, 7, 8))
-    assert is_wide(Pool(7, 7, 1), IntegerParameters(np.zeros(0, np.int8), np.array([NARROW - 49 * 128], np.int32), multiplier=np.ones(1)))
+    assert is_wide(Pool(7, 7, 1), IntegerParameters(np.zeros(0, np.int8), np.array([NARROW - 49 * 128], np.int32), multiplier=np.zeros(1)))
 
 
 def test_integer_tasks_are_named_stored_and_refused_by_float_templates() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tvmmobile.graph.integers import IntegerParameters, is_wide
+from tvmmobile.graph.integers import SHORT, IntegerParameters, converts_sums, is_wide, largest_sums
 from tvmmobile.graph.layers import Array, Layer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
@@ -51,7 +51,7 @@ def check(agents: Agents, layer: Layer, name: str, folder: Path, seed: int = 0, 
 
 def check_extremes(agents: Agents, layer: Layer, name: str, folder: Path, zero_in: int = -128) -> None:
     """Weights at either end of their range in each channel, pixels of either end, so that sums are as large as they get, and multipliers
-    from those whose products vanish to those whose products are infinite.
+    from those whose products vanish to those whose products are infinite, or as large as they may be in a layer that is not wide.
     """
     task = Task((layer,), "int8", 1, agents.profile.machine)
     (given,) = make_parameters(task)
@@ -61,6 +61,9 @@ def check_extremes(agents: Agents, layer: Layer, name: str, folder: Path, zero_i
     factors = np.array([1.0, 1e5, 1e-9, -2e33, 2e33, -1.0], np.float32)[channels // 2 % 6]
     extreme = replace(given, weight=weight.copy(), bias=given.bias * 0, multiplier=given.multiplier * factors, low=-128, high=127)
     extreme = replace(extreme, zero_in=zero_in, zero_out=-1 - zero_in)
+    if not converts_sums(layer) and not getattr(layer, "writes", ""):  # as large as results may be
+        most = np.float32(SHORT) / largest_sums(layer, extreme).astype(np.float32)
+        extreme = replace(extreme, multiplier=np.clip(extreme.multiplier, -most, most) * np.float32(1 - 1e-6))
     data = np.broadcast_to(np.array([-128, 127]).repeat(2)[np.arange(layer.input_shape[-2]) % 4, None], layer.input_shape)
     actual, expected = run(agents, task, only_space_of(task, name)[0], extreme, data.astype(task.storage[0].numpy), folder)
     assert np.array_equal(actual, expected)

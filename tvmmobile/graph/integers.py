@@ -23,11 +23,12 @@ The ends of a network are the layers' own:
     with `reads="float32"`, data = limit(rint(float · per_scale_in) + zero_in, -128, 127), the product exact; per_scale_in = 1 / scale_in
     with `writes="float32"`, out = float32(sum) · multiplier, rounded to float32, where multiplier = scale_in · scale_weight
 
-How kernels get float32(sum) is a matter of their speed. Where |sum| < 2^22 it costs nothing: sums begin at the bits of 1.5 · 2^23, and are
-the mantissa of a float. Others are converted, which takes a pipeline that multiplies on some cores. Which of the two is in a kernel has to
-be known from its task: layers of more than `NARROW_TERMS` products a sum are always converted, which is hardly seen beside those; all
-others are not, unless they say `wide`. Whoever makes a layer sets `wide=is_wide(layer, parameters)`; it is rare, as weights average a
-third of the largest.
+How kernels get float32(sum) and store q is a matter of their speed. Where |sum| < 2^22 it costs nothing: sums begin at the bits of
+1.5 · 2^23, and are the mantissa of a float. Where q fits in 16 bits, it is narrowed in half as many instructions. Other sums are converted,
+which takes a pipeline that multiplies on some cores, and other results saturated step by step. Which of the two is in a kernel has to be
+known from its task: layers of more than `NARROW_TERMS` products a sum are always converted, which is hardly seen beside those; all others
+are not, unless they say `wide`. Whoever makes a layer sets `wide=is_wide(layer, parameters)`; it is rare, as both bounds are those of
+inputs that have the sign of the weights everywhere.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from tvmmobile.graph.layers import Array, Layer, LayerParameters, Pool, SumLayer
 
 #: Sums beyond are converted.
 NARROW = 1 << 22
+#: Largest result of a multiplication that needs no saturation.
+SHORT = (1 << 15) - 1
 #: Products of a sum up to which a layer's sums are taken for narrow: so many are, even of the largest weights.
 NARROW_TERMS = 256
 LOWEST, HIGHEST = -128, 127
@@ -83,8 +86,12 @@ def largest_sums(layer: Layer, parameters: IntegerParameters) -> Array:
 
 
 def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
-    """What a layer's `wide` has to be: whether a sum may reach 2^22, where its kernels would not convert sums."""
-    return terms(layer) <= NARROW_TERMS and bool((largest_sums(layer, parameters) >= NARROW).any())
+    """What a layer's `wide` has to be: whether a sum may reach 2^22, or leave 16 bits times its multiplier, and it matters to kernels."""
+    if terms(layer) > NARROW_TERMS:
+        return False
+    sums = largest_sums(layer, parameters)
+    scaled = sums * np.abs(parameters.multiplier.astype(np.float64)) * (not getattr(layer, "writes", ""))
+    return bool((sums >= NARROW).any() or (scaled > SHORT).any())
 
 
 def converts_sums(layer: Layer) -> bool:
