@@ -15,8 +15,9 @@ from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.image_conv import ImageConv
 from tvmmobile.schedules.integer_depthwise import DotDepthwise, LongDepthwise
 from tvmmobile.schedules.integer_image import DotImage, LongImage
+from tvmmobile.schedules.integer_long import LongProduct
 from tvmmobile.schedules.integer_pool import IntegerPool
-from tvmmobile.schedules.integer_product import DotProduct, LongProduct
+from tvmmobile.schedules.integer_product import DotProduct
 from tvmmobile.schedules.max_pool import WindowMax
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.pool import PoolMean

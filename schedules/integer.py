@@ -29,7 +29,7 @@ ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 INTEGERS = frozenset({"integers", "reads", "writes", "wide", "threads"})
 #: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
 _ZERO_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
-_TYPES = {"weight": "int8", "bias": "int32", "multiplier": "float32", "numbers": "int32"}
+_TYPES = {"weight": "int8", "bias": "int32", "multiplier": "float32", "numbers": "int32", "steps": "int32"}
 
 
 def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
@@ -214,8 +214,12 @@ class IntegerEnds:
 
 
 @contextmanager
-def integer_body(kernel: IntegerKernel, layer: Conv2d | Dense | Pool, channels: int, weight: int = 0) -> Iterator[IntegerEnds]:
-    """The body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers."""
+def integer_body(
+    kernel: IntegerKernel, layer: Conv2d | Dense | Pool, channels: int, weight: int = 0, **tables: tuple[int, ...]
+) -> Iterator[IntegerEnds]:
+    """The body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers; `tables` are the shapes of
+    what else it reads.
+    """
     packed = {"weight": (weight,)} if weight else {}
-    with kernel.named_body(data=layer.input_shape, **packed, **constant_shapes(channels), output=layer.output_shape) as buffers:
+    with kernel.named_body(data=layer.input_shape, **packed, **constant_shapes(channels), **tables, output=layer.output_shape) as buffers:
         yield IntegerEnds(kernel, layer, buffers)

@@ -13,7 +13,8 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition, tiles
 from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
-from tvmmobile.schedules.integer_product import WORD, DotKernel, DotTile, LongTile, pack_elements
+from tvmmobile.schedules.integer_long import LongTile
+from tvmmobile.schedules.integer_product import WORD, DotKernel, DotTile, pack_elements
 from tvmmobile.schedules.matmul import MatmulTile, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste

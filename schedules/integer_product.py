@@ -85,58 +85,6 @@ class DotTile(MatmulTile):
         self.epilogue.store(list(zip(sums, targets, strict=True)), channel, panel.columns)
 
 
-@dataclass(frozen=True)
-class LongTile(MatmulTile):
-    """Tiles of sums in which a vector has one channel's, each of a quarter of K: two products of bytes fit in 16 bits, SADALP adds pairs
-    of these to sums of 32. K is counted in sixteens, of which the last may be half full.
-
-    Attributes:
-        bytes: of a pixel of A.
-    """
-
-    epilogue: IntegerEnds  # type: ignore[assignment]
-    kernel: IntegerKernel
-    bytes: int = 0
-
-    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """See `MatmulTile.emit`; the part is all of K."""
-        assert part.first and part.last
-        kernel, width, channel = self.kernel, panel.width, panel.channel + index * panel.width
-        acc = kernel.sums(rows * width)
-        steps, half = divmod(self.bytes, 16)
-        self._step(acc, row, rows, width, weights, 0, steps == 0, True)
-        if steps > 1:
-            with kernel.loop(steps - 1) as step:
-                self._step(acc, row, rows, width, weights, step + 1, False, False)
-        if steps and half:
-            self._step(acc, row, rows, width, weights, steps, True, False)
-        pixels = []
-        for place in range(rows):
-            sums = [self._four(acc, (place * width + j) * LANES) + self.epilogue.begin(channel + j) for j in range(0, width, LANES)]
-            pixels.append((sums, self.c.at(target + place, channel)))
-        self.epilogue.store(pixels, channel, panel.columns)
-
-    def _step(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, step: Expr, half: bool, first: bool) -> None:
-        """Sixteen bytes of K, or eight."""
-        kernel = self.kernel
-        data = [kernel.bytes_at(self.a.buffer, (row + i * self.step) * self.bytes + step * 16, 8 if half else 16) for i in range(rows)]
-        for j in range(width):
-            w = kernel.bytes_at(self.w, (weights + step * width + j) * 16, 8 if half else 16)
-            for i, a in enumerate(data):
-                products = kernel.long_product(a, w, 0, half)
-                if not half:
-                    products = products + kernel.long_product(a, w, 8, half)
-                pairs = kernel.intrinsic("int32x4", "aarch64.neon.saddlp.v4i32.v8i16", products)
-                place = (i * width + j) * LANES
-                kernel.store(acc, pairs if first else kernel.load(acc, place, LANES) + pairs, place, LANES)
-
-    def _four(self, acc: Buffer, place: int) -> Expr:
-        """The sums of four channels' vectors."""
-        kernel = self.kernel
-        one, two, three, four = (kernel.load(acc, place + LANES * number, LANES) for number in range(LANES))
-        return kernel.pairs(kernel.pairs(one, two), kernel.pairs(three, four))
-
-
 def extents(layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
     """Pixels, K and output channels of the product that a layer is."""
     if isinstance(layer, Dense):
@@ -187,7 +135,7 @@ class IntegerProduct(Template):
         """Whether a core multiplies this way."""
         raise NotImplementedError
 
-    def registers(self, rows: int, columns: int) -> tuple[int, int]:
+    def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """Of a tile: vectors of sums, and those besides, at least."""
         raise NotImplementedError
 
@@ -221,10 +169,10 @@ class IntegerProduct(Template):
         """Tiles that fit the registers, each with the orders of blocks that move the least data."""
         pixels, depth, channels = extents(layer)
         product = Product(pixels.count * pixels.lines, depth, channels, False, task.lanes, task.precision.bytes, task.machine)
-        most, _ = self.registers(max(options["rows"]), max(options["columns"]))
+        most, _ = self.registers(max(options["rows"]), max(options["columns"]), depth)
         found: list[tuple[int, ...]] = []
         for rows, columns in itertools.product(options["rows"], options["columns"]):
-            sums, others = self.registers(rows, columns)
+            sums, others = self.registers(rows, columns, depth)
             if not min(12, most) <= sums <= task.machine.registers - others:
                 continue
             for order in options["order"]:
@@ -260,12 +208,16 @@ class IntegerProduct(Template):
         """A kernel under construction, and its tile."""
         raise NotImplementedError
 
+    def tables(self, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
+        """Shapes of what a kernel reads besides, by argument."""
+        return {}
+
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = task.layer
         assert isinstance(layer, Conv2d | Dense)
         (kernel, tile), (pixels, depth, channels) = self.tile(task, layer, knobs), extents(layer)
         elements = packed_elements(channels, knobs["columns"], -(-depth // self.element), LANES)
-        with integer_body(kernel, layer, channels, elements * self.element) as ends:
+        with integer_body(kernel, layer, channels, elements * self.element, **self.tables(layer, knobs)) as ends:
             MatmulNest(tile(ends), knobs, pixels, panels(channels, knobs["columns"], LANES), task.threads).emit()
         return kernel.finish()
 
@@ -288,7 +240,7 @@ class DotProduct(IntegerProduct):
         """Cores with SDOT."""
         return "dot" in task.machine.has
 
-    def registers(self, rows: int, columns: int) -> tuple[int, int]:
+    def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """A vector of sums has four channels."""
         return rows * columns // LANES, rows + min(columns // LANES, 2) + 2
 
@@ -301,35 +253,5 @@ class DotProduct(IntegerProduct):
         def tile(ends: IntegerEnds) -> MatmulTile:
             a, c = Activation(ends.buffers["data"], count, words, words), Activation(ends.buffers["output"], count, channels, channels)
             return DotTile(kernel, a, ends.buffers["weight"], c, unroll, ends, pixels.step)
-
-        return kernel, tile
-
-
-class LongProduct(IntegerProduct):
-    """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels divide by 8."""
-
-    name = "long_product"
-    group, element = 8, 16
-    rows, columns, usual = (1, 2, 3, 4, 5, 6), (4, 8, 12, 16), (4, 4)
-
-    def suits(self, task: Task) -> bool:
-        """Cores without SDOT."""
-        return "dot" not in task.machine.has
-
-    def registers(self, rows: int, columns: int) -> tuple[int, int]:
-        """A vector of sums has one channel."""
-        return rows * columns, rows + 3
-
-    def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
-        """Loops of 16 input channels."""
-        kernel, (pixels, depth, channels) = IntegerKernel(task), extents(layer)
-        count, elements = pixels.count * pixels.lines, -(-depth // 16)
-
-        def tile(ends: IntegerEnds) -> MatmulTile:
-            a, c = (
-                Activation(ends.buffers["data"], count, elements, elements),
-                Activation(ends.buffers["output"], count, channels, channels),
-            )
-            return LongTile(kernel, a, ends.buffers["weight"], c, 1, ends, pixels.step, bytes=depth)
 
         return kernel, tile

@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from integer_kernels import check, check_extremes
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
+from tvmmobile.schedules.integer_long import order_steps
 
 pytestmark = pytest.mark.virtual
 
@@ -133,6 +138,28 @@ def test_extremes_of_dot_products(layer: Layer, pi5: Agents, tmp_path: Path) -> 
 @pytest.mark.parametrize("layer", LARGEST, ids=lambda layer: layer.name)
 def test_extremes_of_long_products(layer: Layer, pi4: Agents, tmp_path: Path) -> None:
     check_extremes(pi4, layer, "long_product", tmp_path)
+
+
+@pytest.mark.parametrize("largest", [63, 64])
+def test_extremes_of_pairs_of_steps(largest: int, pi4: Agents, tmp_path: Path) -> None:
+    """Four of the smaller weights fit in 16 bits with the lowest inputs, four of the larger ones do not, by one."""
+    weight = np.full((6, 4, 16), largest, np.int8)
+    assert order_steps(weight)[1] == (2 if largest == 63 else 0)
+    check_extremes(pi4, Conv2d(2, 3, 96, 12), "long_product", tmp_path, largest=largest)
+
+
+@given(
+    arrays(np.int8, array_shapes(min_dims=3, max_dims=3, max_side=9).map(lambda shape: (*shape[:2], 16)), elements=st.integers(-127, 127))
+)
+@settings(max_examples=60, derandomize=True, database=None, deadline=None)
+def test_pairs_of_steps_fit_in_16_bits(weight: np.ndarray) -> None:
+    """Every step is there once; the largest sums of a lane's four products are those of inputs with the signs of the weights."""
+    weight[:, :, ::2] //= 3
+    order, pairs = order_steps(weight)
+    assert sorted(order) == list(range(len(weight))) and 2 * pairs < len(order)
+    for pair in range(pairs):
+        one, other = (np.abs(weight[step].astype(int)) for step in order[1 + 2 * pair : 3 + 2 * pair])
+        assert (128 * (one[:, :8] + one[:, 8:] + other[:, :8] + other[:, 8:])).max() < 1 << 15
 
 
 @pytest.mark.long

@@ -49,15 +49,19 @@ def check(agents: Agents, layer: Layer, name: str, folder: Path, seed: int = 0, 
     assert np.array_equal(actual, expected), f"{task.name} {schedule}: {(actual != expected).mean():.1%} differ"
 
 
-def check_extremes(agents: Agents, layer: Layer, name: str, folder: Path, zero_in: int = -128) -> None:
-    """Weights at either end of their range in each channel, pixels of either end, so that sums are as large as they get, and multipliers
+def check_extremes(agents: Agents, layer: Layer, name: str, folder: Path, zero_in: int = -128, largest: int = 127) -> None:
+    """Weights at either end of a range in each channel, pixels of either end, so that sums are as large as they get, and multipliers
     from those whose products vanish to those whose products are infinite, or as large as they may be in a layer that is not wide.
     """
     task = Task((layer,), "int8", 1, agents.profile.machine)
     (given,) = make_parameters(task)
     assert isinstance(given, IntegerParameters)
     channels = np.arange(len(given.bias))
-    weight = np.broadcast_to(np.where(channels % 2, 127, -127).astype(np.int8), given.weight.shape) if given.weight.size else given.weight
+    weight = (
+        np.broadcast_to(np.where(channels % 2, largest, -largest).astype(np.int8), given.weight.shape)
+        if given.weight.size
+        else given.weight
+    )
     factors = np.array([1.0, 1e5, 1e-9, -2e33, 2e33, -1.0], np.float32)[channels // 2 % 6]
     extreme = replace(given, weight=weight.copy(), bias=given.bias * 0, multiplier=given.multiplier * factors, low=-128, high=127)
     extreme = replace(extreme, zero_in=zero_in, zero_out=-1 - zero_in)

@@ -8,6 +8,9 @@ import numpy.typing as npt
 from tvmmobile.graph.integers import HIGHEST, LOWEST, NARROW, IntegerParameters, converts_sums, largest_sums, terms
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Pool, SumLayer
 
+#: Deviation of weights whose scale is that of the largest of a few hundred.
+_WEIGHTS = 42.0
+
 
 def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerParameters:
     """Constants with which outputs of evenly spread inputs use the whole range and some leave it, with zero points of their own.
@@ -16,9 +19,9 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
     """
     channels = layer.weight_shape[-1] if isinstance(layer, SumLayer) else _channels(layer)
     shape = layer.weight_shape if isinstance(layer, SumLayer) else (0,)
-    weight = generator.integers(-HIGHEST, HIGHEST + 1, shape).astype(np.int8)
+    weight = np.rint(np.clip(generator.normal(0.0, _WEIGHTS, shape), -HIGHEST, HIGHEST)).astype(np.int8)
     zero_in, zero_out = (int(zero) for zero in generator.integers(LOWEST, HIGHEST + 1, 2))
-    spread = 74.0 * np.sqrt(terms(layer)) * (73.0 if weight.size else 1.0)
+    spread = 74.0 * np.sqrt(terms(layer)) * (_WEIGHTS if weight.size else 1.0)
     bias = generator.normal(0.0, spread / 2, channels).astype(np.int32)
     multiplier = (generator.uniform(40.0, 120.0, channels) / spread).astype(np.float32)
     bounds = sorted(int(bound) for bound in generator.integers(LOWEST, HIGHEST + 1, 2)) if generator.random() < 0.5 else (LOWEST, HIGHEST)
