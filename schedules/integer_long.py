@@ -16,6 +16,7 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
 from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel
+from tvmmobile.schedules.integer_in_order import PairsLoop
 from tvmmobile.schedules.integer_product import IntegerProduct, extents
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
@@ -40,6 +41,7 @@ class LongTile(MatmulTile):
         bytes: of a pixel of A.
         table: of the steps' order, see `order_steps`; `None` where they have none.
         columns: of all panels but the last one.
+        in_order: whether pairs of steps are multiplied in an order of our own.
     """
 
     epilogue: IntegerEnds  # type: ignore[assignment]
@@ -47,6 +49,7 @@ class LongTile(MatmulTile):
     bytes: int = 0
     table: Buffer = None
     columns: int = 0
+    in_order: bool = False
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """See `MatmulTile.emit`; the part is all of K."""
@@ -62,8 +65,13 @@ class LongTile(MatmulTile):
             entry = (panel.channel // self.columns + index) * (steps + 2)
             pairs, singles, places = self.table[entry], self.table[entry + 1], entry + 2
             add(0, [self.table[places]], first=True)
-            with kernel.T.serial(0, pairs) as pair:
-                add(1 + 2 * pair, [self.table[places + 1 + 2 * pair], self.table[places + 2 + 2 * pair]])
+            loop = PairsLoop(rows, width, self.step * self.bytes)
+            if self.in_order and loop.fits:
+                data, second = (self.a.buffer, row * self.bytes), (self.w, (weights + width) * STEP)
+                kernel.call(loop.symbol, loop.llvm, (acc, 0), data, second, (self.table, entry))
+            else:
+                with kernel.T.serial(0, pairs) as pair:
+                    add(1 + 2 * pair, [self.table[places + 1 + 2 * pair], self.table[places + 2 + 2 * pair]])
             with kernel.T.serial(0, singles) as single:
                 number = kernel.T.bind(1 + 2 * pairs + single)
                 add(number, [self.table[places + number]])
@@ -134,7 +142,7 @@ class LongProduct(IntegerProduct):
                 Activation(ends.buffers["data"], count, elements, elements),
                 Activation(ends.buffers["output"], count, channels, channels),
             )
-            order = ends.buffers.get("steps"), knobs["columns"]
+            order = ends.buffers.get("steps"), knobs["columns"], task.machine.in_order
             return LongTile(kernel, a, ends.buffers["weight"], c, 1, ends, pixels.step, 0, (), depth, *order)
 
         return kernel, tile

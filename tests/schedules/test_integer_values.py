@@ -12,12 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from integer_kernels import check, check_extremes
+from integer_kernels import check, check_extremes, only_space_of
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.function import kernel_function
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
+from tvmmobile.schedules.integer_in_order import PairsLoop
 from tvmmobile.schedules.integer_long import order_steps
 
 pytestmark = pytest.mark.virtual
@@ -34,6 +37,13 @@ def pi5() -> Iterator[Agents]:
 def pi4() -> Iterator[Agents]:
     """A core without SDOT."""
     with started_agents(find_device("pi4-virtual")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def pi3bplus() -> Iterator[Agents]:
+    """A core that issues in order."""
+    with started_agents(find_device("pi3bplus-virtual")) as found:
         yield found
 
 
@@ -138,6 +148,15 @@ def test_extremes_of_dot_products(layer: Layer, pi5: Agents, tmp_path: Path) -> 
 @pytest.mark.parametrize("layer", LARGEST, ids=lambda layer: layer.name)
 def test_extremes_of_long_products(layer: Layer, pi4: Agents, tmp_path: Path) -> None:
     check_extremes(pi4, layer, "long_product", tmp_path)
+
+
+@pytest.mark.parametrize(("depth", "largest"), [(352, 60), (160, 64)])
+def test_pairs_of_steps_in_order(depth: int, largest: int, pi3bplus: Agents, tmp_path: Path) -> None:
+    """Ten pairs of steps and a single one, and none of either: tiles whose loop is written for a core that issues in order."""
+    task = Task((Conv2d(3, 3, depth, 12),), "int8", machine=pi3bplus.profile.machine)
+    found = next(schedule for schedule in only_space_of(task, "long_product") if schedule.values["rows"] == 4)
+    assert PairsLoop(4, 4, depth).symbol in str(kernel_function(task, found, None))
+    check_extremes(pi3bplus, task.layer, "long_product", tmp_path, largest=largest, schedule=found)
 
 
 @pytest.mark.parametrize("largest", [63, 64])

@@ -49,7 +49,9 @@ def check(agents: Agents, layer: Layer, name: str, folder: Path, seed: int = 0, 
     assert np.array_equal(actual, expected), f"{task.name} {schedule}: {(actual != expected).mean():.1%} differ"
 
 
-def check_extremes(agents: Agents, layer: Layer, name: str, folder: Path, zero_in: int = -128, largest: int = 127) -> None:
+def check_extremes(
+    agents: Agents, layer: Layer, name: str, folder: Path, zero_in: int = -128, largest: int = 127, schedule: KnobSchedule | None = None
+) -> None:
     """Weights at either end of a range in each channel, pixels of either end, so that sums are as large as they get, and multipliers
     from those whose products vanish to those whose products are infinite, or as large as they may be in a layer that is not wide.
     """
@@ -69,6 +71,6 @@ def check_extremes(agents: Agents, layer: Layer, name: str, folder: Path, zero_i
         most = np.float32(SHORT) / largest_sums(layer, extreme).astype(np.float32)
         extreme = replace(extreme, multiplier=np.clip(extreme.multiplier, -most, most) * np.float32(1 - 1e-6))
     data = np.broadcast_to(np.array([-128, 127]).repeat(2)[np.arange(layer.input_shape[-2]) % 4, None], layer.input_shape)
-    actual, expected = run(agents, task, only_space_of(task, name)[0], extreme, data.astype(task.storage[0].numpy), folder)
+    actual, expected = run(agents, task, schedule or only_space_of(task, name)[0], extreme, data.astype(task.storage[0].numpy), folder)
     assert np.array_equal(actual, expected)
     assert {-128, 127} <= set(np.unique(expected)) or task.storage[1].name == "float32"
