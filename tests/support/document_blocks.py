@@ -210,6 +210,13 @@ def gate_table() -> str:
     return str(simulate_gate.report(found["equal"], found["slowed"]))
 
 
+def quantisation_table() -> str:
+    """What each method of quantisation costs a trained network."""
+    import compare_quantisation
+
+    return str(compare_quantisation.table(content("quantisation.json")))
+
+
 @functools.cache
 def _peers_pages(stem: str) -> dict[str, str]:
     from peers.results import from_json
@@ -258,6 +265,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/tune.md": {"tune": tune_output},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table},
+    "docs/quantisation.md": {"methods": quantisation_table},
     "docs/virtual-boards.md": {
         "wheels": wheels_table,
         "cores": core_cycles_table,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +15,13 @@ from tvmmobile.quantisation.histogram import RANGES, Histogram
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_integers, integer_step, with_bias
 from tvmmobile.quantisation.scales import Scale
 
-#: Name of the choice among `RANGES` by the error that each leaves in what reads the tensor.
-BEST = "least error"
+#: Whether a kernel takes an integer layer.
+Accepts = Callable[[Layer], bool]
 #: Images, evenly spaced, on which errors of layers are measured; and how many numbers of these a tensor may have at most.
-_MEASURED, _NUMBERS = 64, 16_000_000
+_MEASURED, _NUMBERS = 64, 8_000_000
 _BATCH = 8
-#: Images on which methods are compared.
-_TRIED = 64
+#: Images on which methods are compared, at most; and of a network with large tensors.
+_TRIED, _LEAST_TRIED = 64, 16
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,16 @@ class Method:
     """How to quantise.
 
     Attributes:
-        ranges: how activations' ranges are chosen, one of `RANGES` or `BEST`.
+        ranges: how activations' ranges are chosen, one of `RANGES`.
         equalise: whether channels are equalised across layers.
         correct: whether biases make up for the mean error of each channel.
+        per_channel: whether weights have a scale for each output channel, as kernels have it; else all have the largest of these.
     """
 
-    ranges: str = BEST
+    ranges: str = next(iter(RANGES))
     equalise: bool = True
     correct: bool = True
+    per_channel: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,33 +77,53 @@ def images_of(array: Array) -> Images:
     return Images(len(array), lambda numbers: array[list(numbers)])
 
 
-def quantise(flow: Flow, images: Images, method: Method, accepts: Callable[[Layer], bool] = lambda layer: True) -> IntegerNetwork:
-    """The network in integers; layers that are not accepted, or that have no integer form, stay in float32."""
-    if method.equalise:
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """A network after calibration: equalised or not, with the values of its input and of each step's output, by number."""
+
+    flow: Flow
+    histograms: Mapping[int, Histogram]
+    some: Array
+
+
+def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
+    """What calibration data show of a network."""
+    if equalise:
         flow = equalised(flow, channel_ranges(flow, images.batches()))
-    histograms = histograms_of(flow, images.batches())
-    largest = max(int(np.prod(step.layer.output_shape)) for step in flow.steps)
-    return _Quantisation(flow, histograms, method, images.some(largest)).network(accepts)
+    return Observed(flow, histograms_of(flow, images.batches()), images.some(largest_tensor(flow)))
 
 
-def best_method(flow: Flow, images: Images, accepts: Callable[[Layer], bool] = lambda layer: True) -> Method:
+def largest_tensor(flow: Flow) -> int:
+    """Numbers in the largest output of a step."""
+    return max(math.prod(step.layer.output_shape) for step in flow.steps)
+
+
+def quantise(flow: Flow, images: Images, method: Method, accepts: Accepts = lambda layer: True) -> IntegerNetwork:
+    """The network in integers; layers that are not accepted, or that have no integer form, stay in float32."""
+    return _Quantisation(observe(flow, images, method.equalise), method).network(accepts)
+
+
+def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:
     """The method that leaves the least error in the network's output: each is calibrated on half of some images and tried on the others."""
-    most = min(images.count, _TRIED)
+    most = min(images.count, _TRIED, max(_LEAST_TRIED, 2 * _NUMBERS // largest_tensor(flow)))
     numbers = [place * images.count // most for place in range(most)]
     seen, unseen = images.part(numbers[::2]), images.part(numbers[1::2] or numbers)
-    methods = [Method(ranges, equalise) for equalise in (False, True) for ranges in (*RANGES, BEST)]
-    last = flow.steps[-1].number
-    return max(methods, key=lambda method: quantise(flow, seen, method, accepts).signal_to_noise_db(unseen.batches(), flow)[last])
+    last, found = flow.steps[-1].number, {}
+    for equalise in (False, True):
+        observed = observe(flow, seen, equalise)
+        for method in (Method(ranges, equalise) for ranges in RANGES):
+            network = _Quantisation(observed, method).network(accepts)
+            found[method] = network.signal_to_noise_db(unseen.batches(), flow)[last]
+    return max(found, key=found.__getitem__)
 
 
 def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRange]:
     """What each channel of each convolution and matrix product reaches."""
     found: dict[int, ChannelRange] = {}
     for batch in batches:
-        for step, inputs, output in flow.run(batch):
+        for step, sums, output in flow.run(batch):
             if step.summing:
                 axes = tuple(range(output.ndim - 1))
-                sums = step.sums(inputs)
                 power, count = np.square(sums, dtype=np.float64).sum(axes), sums.size // sums.shape[-1]
                 now = ChannelRange(np.abs(output).max(axes), sums.max(axes), power, count)
                 found[step.number] = found[step.number].joined(now) if step.number in found else now
@@ -120,15 +143,14 @@ def histograms_of(flow: Flow, batches: Iterable[Array]) -> dict[int, Histogram]:
 class _Quantisation:
     """A network while its steps become integers, one after another, on images that all of them see."""
 
-    def __init__(self, flow: Flow, histograms: dict[int, Histogram], method: Method, images: Array) -> None:
-        self.flow, self.histograms, self.method = flow, histograms, method
-        self.at = {step.number: step for step in flow.steps}
+    def __init__(self, observed: Observed, method: Method) -> None:
+        self.flow, self.histograms, self.method = observed.flow, observed.histograms, method
         self.scales: dict[int, Scale] = {}
         #: What each tensor that is still read holds in float32, and in the network of integers.
-        self.exact: dict[int, Array] = {INPUT: images}
-        self.values: dict[int, Array] = {INPUT: images}
+        self.exact: dict[int, Array] = {INPUT: observed.some}
+        self.values: dict[int, Array] = {INPUT: observed.some}
 
-    def network(self, accepts: Callable[[Layer], bool]) -> IntegerNetwork:
+    def network(self, accepts: Accepts) -> IntegerNetwork:
         """All steps; those that are not accepted stay in float32."""
         network = IntegerNetwork(self.flow, {}, {})
         for step in self.flow.steps:
@@ -150,7 +172,7 @@ class _Quantisation:
         (source,) = step.sources
         assert isinstance(source, int)
         whole = step.number not in self.flow.readers and (not step.summing or step.bounds == (-np.inf, np.inf))
-        found = integer_step(step, self._scale(source), None if whole else self._scale(step.number))
+        found = integer_step(step, self._scale(source), None if whole else self._scale(step.number), self.method.per_channel)
         return self._corrected(found, self.exact[source], self.values[source]) if self.method.correct and step.summing else found
 
     def _corrected(self, found: IntegerStep, data: Array, integers: Array) -> IntegerStep:
@@ -163,23 +185,5 @@ class _Quantisation:
     def _scale(self, number: int) -> Scale:
         """The scale of a tensor; the same each time."""
         if number not in self.scales:
-            self.scales[number] = self._chosen(number)
+            self.scales[number] = RANGES[self.method.ranges](self.histograms[number])
         return self.scales[number]
-
-    def _chosen(self, number: int) -> Scale:
-        histogram = self.histograms[number]
-        if self.method.ranges != BEST:
-            return RANGES[self.method.ranges](histogram)
-        choices = list(dict.fromkeys(choose(histogram) for choose in RANGES.values()))
-        errors = [self._error(number, scale) for scale in choices]
-        return choices[int(np.argmin(errors))]
-
-    def _error(self, number: int, scale: Scale) -> float:
-        """Mean square of what a scale adds to the outputs of the steps that read a tensor, over that of the outputs."""
-        data, total = self.exact[number], 0.0
-        rounded = scale.rounded(data)
-        readers = [step for reader in self.flow.readers.get(number, ()) if has_integers(step := self.at[reader])]
-        for step in readers:
-            exact = step.output((data,))
-            total += float(np.square(step.output((rounded,)) - exact).mean()) / max(float(np.square(exact).mean()), 1e-30)
-        return total if readers else float(np.square(rounded - data).mean())

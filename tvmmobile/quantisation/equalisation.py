@@ -74,7 +74,7 @@ def scaled(flow: Flow, pair: Pair, factors: Array) -> Flow:
     first, second = at[pair.first], at[pair.second]
     assert first.parameters is not None and second.parameters is not None
     weight, bias = (array / factors for array in (first.parameters.weight, first.parameters.bias))
-    most = first.bounds[1] / factors if np.isfinite(first.bounds[1]).any() else first.most
+    most = (first.bounds[1] / factors).astype(np.float32) if np.isfinite(first.bounds[1]).any() else first.most
     first = replace(first, parameters=_constants(first, weight, bias), most=most)
     weight = second.parameters.weight * (factors if _is_depthwise(second) else factors[:, None])
     return flow.changed(first, replace(second, parameters=_constants(second, weight, second.parameters.bias)))

@@ -64,7 +64,7 @@ class Step:
         if self.parameters is None:
             return np.concatenate([run_unscheduled(self.function, one) for one in _each(inputs)])
         if self.summing:
-            return np.clip(self.sums(inputs), *self.bounds).astype(np.float32)
+            return np.clip(self.sums(inputs), *self.bounds)
         return self._computed(self.layer, inputs)
 
     def _computed(self, layer: Layer, inputs: tuple[Array, ...]) -> Array:
@@ -104,8 +104,8 @@ class Flow:
         new = {step.number: step for step in steps}
         return Flow(tuple(new.get(step.number, step) for step in self.steps))
 
-    def run(self, images: Array) -> Iterator[tuple[Step, tuple[Array, ...], Array]]:
-        """Compute a batch; yields each step with its inputs and its output. What nothing reads any more is let go.
+    def run(self, images: Array) -> Iterator[tuple[Step, Array, Array]]:
+        """Compute a batch; yields each step with its sums, if it is `summing`, and its output. What nothing reads any more is let go.
 
         Args:
             images: NCHW.
@@ -113,8 +113,9 @@ class Flow:
         values: dict[int, Array] = {INPUT: images}
         for step in self.steps:
             inputs = tuple(values[source] if isinstance(source, int) else source for source in step.sources)
-            output = step.output(inputs)
-            yield step, inputs, output
+            sums = step.sums(inputs) if step.summing else step.output(inputs)
+            output = np.clip(sums, *step.bounds) if step.summing else sums
+            yield step, sums, output
             values[step.number] = output
             self.release(values, step.number)
 

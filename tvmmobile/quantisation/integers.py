@@ -63,8 +63,12 @@ def has_integers(step: Step) -> bool:
     return isinstance(layer, Pool) or (step.summing and isinstance(layer, Conv2d | Dense) and not layer.side_shapes)
 
 
-def integer_step(step: Step, read: Scale, written: Scale | None) -> IntegerStep:
-    """A step that `has_integers`; one without a scale of its output has to have no bounds."""
+def integer_step(step: Step, read: Scale, written: Scale | None, per_channel: bool = True) -> IntegerStep:
+    """A step that `has_integers`; one without a scale of its output has to have no bounds.
+
+    Args:
+        per_channel: let weights have a scale for each output channel, not one for all.
+    """
     layer = step.layer
     ends: dict[str, Any] = {"reads": FLOAT32.name * (step.sources[0] == INPUT), "writes": FLOAT32.name * (written is None)}
     if isinstance(layer, Pool):
@@ -74,6 +78,7 @@ def integer_step(step: Step, read: Scale, written: Scale | None) -> IntegerStep:
     assert isinstance(layer, Conv2d | Dense) and step.parameters is not None
     weight, bias = step.parameters.weight.astype(np.float64), step.parameters.bias.astype(np.float64)
     largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0) / HIGHEST
+    largest = largest if per_channel else np.full_like(largest, largest.max())
     # A channel of tiny weights and a large bias has coarser weights, so that its sums fit. All-zero channels may have any scale.
     scale = np.maximum(largest, np.abs(bias) / read.step / _BIAS_MOST)
     scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0).astype(np.float32)
