@@ -14,6 +14,7 @@ from tvmmobile.quantisation import calibration
 from tvmmobile.quantisation.calibration import Images, Method, best_method, images_of, quantise
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork
+from tvmmobile.system.errors import UserError
 
 PLAIN = "minimum and maximum"
 
@@ -76,6 +77,20 @@ def test_sums_fit_in_their_integers() -> None:
     assert decibels(network.outputs(images), flow.outputs(images)) > 25
     layers = [network.steps[number].layer for number in range(29)]
     assert (layers[0].reads, layers[0].writes, layers[28].reads, layers[28].writes) == ("float32", "", "", "float32")  # type: ignore[union-attr]
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    """Of a weight that is none, and of inputs that sums overflow with."""
+    flow = trained_flow()
+    step = flow.steps[4]
+    assert step.parameters is not None
+    bias = step.parameters.bias.copy()
+    bias[3] = np.nan
+    bad = flow.changed(replace(step, parameters=replace(step.parameters, bias=bias)))
+    with pytest.raises(UserError, match=r"pw_8x8_16x32_relu6 \(node 4\) makes sums of the calibration data that are not finite"):
+        quantise(bad, images_of(digit_inputs(4, 2)), Method(PLAIN, equalise=False))
+    with pytest.raises(UserError, match=r"\(node 0\) makes sums of the calibration data that are not finite, or beyond 1e\+30"):
+        quantise(flow, images_of(digit_inputs(4, 2) * np.float32(3e38)), Method(PLAIN, equalise=False))
 
 
 def test_a_batch_is_its_images() -> None:

@@ -14,12 +14,15 @@ from tvmmobile.quantisation.flow import INPUT, Flow, Step
 from tvmmobile.quantisation.histogram import RANGES, Histogram
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_integers, integer_step, with_bias
 from tvmmobile.quantisation.scales import Scale
+from tvmmobile.system.errors import UserError
 
 #: Whether a kernel takes an integer layer.
 Accepts = Callable[[Layer], bool]
 #: Images, evenly spaced, on which errors of layers are measured; and how many numbers of these a tensor may have at most.
 _MEASURED, _NUMBERS = 64, 8_000_000
 _BATCH = 8
+#: Largest magnitude of a layer's sums; squares of these are numbers still.
+_MOST = 1e30
 #: Images on which methods are compared, at most; and of a network with large tensors.
 _TRIED, _LEAST_TRIED = 64, 16
 
@@ -122,6 +125,7 @@ def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRan
     found: dict[int, ChannelRange] = {}
     for batch in batches:
         for step, sums, output in flow.run(batch):
+            _check(step, sums)
             if step.summing:
                 axes = tuple(range(output.ndim - 1))
                 power, count = np.square(sums, dtype=np.float64).sum(axes), sums.size // sums.shape[-1]
@@ -130,13 +134,23 @@ def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRan
     return found
 
 
+def _check(step: Step, sums: Array) -> None:
+    """Raises `UserError` for sums that no scale fits."""
+    if not np.abs(sums).max(initial=0.0) <= _MOST:
+        raise UserError(
+            f"{step.layer.name} (node {step.number}) makes sums of the calibration data that are not finite, or beyond {_MOST:g}.",
+            "Look at the network's weights, and at how the data are normalised.",
+        )
+
+
 def histograms_of(flow: Flow, batches: Iterable[Array]) -> dict[int, Histogram]:
     """The values of the input and of each step's output, by number."""
     found = {number: Histogram() for number in (INPUT, *(step.number for step in flow.steps))}
     for batch in batches:
-        found[INPUT].add(batch)
-        for step, _, output in flow.run(batch):
+        for step, sums, output in flow.run(batch):
+            _check(step, sums)
             found[step.number].add(output)
+        found[INPUT].add(batch)
     return found
 
 
