@@ -101,7 +101,7 @@ class IntegerImage(Template):
         def fits(knobs: Knobs) -> bool:
             return (knobs["rows"], knobs["columns"]) in kept
 
-        usual = {"lines": 2, "rows": self.tiles[0][0], "columns": self.tiles[0][1]}
+        usual = {"lines": 4, "rows": self.tiles[0][0], "columns": self.tiles[0][1]}
         return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
@@ -224,7 +224,7 @@ class DotImage(IntegerImage):
 
     name = "dot_image"
     element = WORD
-    tiles = ((4, 16), (8, 8), (6, 8), (5, 16), (3, 16))
+    tiles = ((3, 16), (4, 16), (8, 8), (6, 8), (5, 16))
 
     def suits(self, task: Task) -> bool:
         """Cores with SDOT."""

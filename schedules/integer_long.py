@@ -2,7 +2,8 @@
 
 Two products of a lane always fit. Four do if their weights are at most 255 together, and take five instructions in place of six. So the
 steps of K are put in an order of their own for each panel of weights: first one step, then pairs of steps of which all lanes are proved to
-fit, then what remains. A table says how many there are of each, and where their data is: the code is the same for all weights.
+fit, then what remains. A table says how many there are of each, and where their data is: the code is the same for all weights. Weights
+spread as a normal distribution's or a trained network's find partners for nearly every step; those spread evenly find none.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from tvmmobile.schedules.space import Knobs
 
 #: Bytes of K in a step, and the largest sum of weights of a lane of 16 bits.
 STEP, MOST = 16, 255
+#: Share of steps with partners below which none are paired.
+LEAST = 0.4
 #: Steps from which a tile has an order of its own, and the widest panel of which pairs are likely to fit.
 MANY, WIDEST = 5, 8
 
@@ -61,25 +64,25 @@ class LongTile(MatmulTile):
         def add(number: Expr, offsets: list[Expr], half: bool = False, first: bool = False) -> None:
             self._add(acc, row, rows, width, weights + number * width, offsets, half, first)
 
-        if self.table is not None:
-            entry = (panel.channel // self.columns + index) * (steps + 2)
-            pairs, singles, places = self.table[entry], self.table[entry + 1], entry + 2
-            add(0, [self.table[places]], first=True)
-            loop = PairsLoop(rows, width, self.step * self.bytes)
-            if self.in_order and loop.fits:
-                data, second = (self.a.buffer, row * self.bytes), (self.w, (weights + width) * STEP)
-                kernel.call(loop.symbol, loop.llvm, (acc, 0), data, second, (self.table, entry))
-            else:
-                with kernel.T.serial(0, pairs) as pair:
-                    add(1 + 2 * pair, [self.table[places + 1 + 2 * pair], self.table[places + 2 + 2 * pair]])
-            with kernel.T.serial(0, singles) as single:
-                number = kernel.T.bind(1 + 2 * pairs + single)
-                add(number, [self.table[places + number]])
-        else:
+        def add_all(table: Buffer, entry: Expr) -> None:
+            """In the table's order, or as they come where no steps are paired, which takes fewer instructions."""
+            T, pairs = kernel.T, table[entry]  # noqa: N806
+            with T.If(pairs == 0):
+                with T.Then():
+                    in_turn()
+                with T.Else():
+                    self._add_pairs(acc, (row, rows), (weights, width), (table, entry), add)
+
+        def in_turn() -> None:
             add(0, [0], steps == 0, True)
             if steps > 1:
                 with kernel.loop(steps - 1) as step:
                     add(step + 1, [(step + 1) * STEP])
+
+        if self.table is None:
+            in_turn()
+        else:
+            add_all(self.table, (panel.channel // self.columns + index) * (steps + 2))
         if steps and half:
             add(steps, [steps * STEP], True)
         pixels = []
@@ -87,6 +90,24 @@ class LongTile(MatmulTile):
             sums = [self._four(acc, (place * width + j) * LANES) + self.epilogue.begin(channel + j) for j in range(0, width, LANES)]
             pixels.append((sums, self.c.at(target + place, channel)))
         self.epilogue.store(pixels, channel, panel.columns)
+
+    def _add_pairs(
+        self, acc: Buffer, pixels: tuple[Expr, int], weights: tuple[Expr, int], order: tuple[Buffer, Expr], add: Callable[..., None]
+    ) -> None:
+        """The first step, pairs, and what remains, of the order that a table has from an entry on."""
+        kernel, (row, rows), (first, width), (table, entry) = self.kernel, pixels, weights, order
+        pairs, singles, places = table[entry], table[entry + 1], entry + 2
+        add(0, [table[places]], first=True)
+        loop = PairsLoop(rows, width, self.step * self.bytes)
+        if self.in_order and loop.fits:
+            data, second = (self.a.buffer, row * self.bytes), (self.w, (first + width) * STEP)
+            kernel.call(loop.symbol, loop.llvm, (acc, 0), data, second, (table, entry))
+        else:
+            with kernel.T.serial(0, pairs) as pair:
+                add(1 + 2 * pair, [table[places + 1 + 2 * pair], table[places + 2 + 2 * pair]])
+        with kernel.T.serial(0, singles) as single:
+            number = kernel.T.bind(1 + 2 * pairs + single)
+            add(number, [table[places + number]])
 
     def _add(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, offsets: list[Expr], half: bool, first: bool) -> None:
         """One step, or two whose products fit in 16 bits together, of data at these offsets of a pixel; or the half of one."""
@@ -123,8 +144,10 @@ class LongProduct(IntegerProduct):
         return "dot" not in task.machine.has
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """A vector of sums has one channel; pairs of steps read two vectors of each pixel."""
-        return rows * columns, rows * (1 + is_ordered(depth, columns)) + 3
+        """A vector of sums has one channel. Pairs of steps read two vectors of each pixel; with five, which are best without pairs, some
+        are read from the stack.
+        """
+        return rows * columns, rows * (1 + (is_ordered(depth, columns) and rows < 5)) + 3
 
     def tables(self, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
         """The steps' order."""
@@ -170,7 +193,7 @@ def order_steps(weight: Array) -> tuple[list[int], int]:
     """An order of the steps of a panel's weights (step, channel, 16), and the number of pairs in it.
 
     One step, then pairs of which every lane of 16 bits, which has four products, holds whatever data there is; then the others. Steps that
-    fit with few others choose first.
+    fit with few others choose first. Where few have partners, all are in their own order: single steps are faster so.
     """
     magnitudes = np.abs(weight.astype(np.int32))
     lanes = (magnitudes[..., :8] + magnitudes[..., 8:]).reshape(len(weight), -1)
@@ -192,4 +215,6 @@ def order_steps(weight: Array) -> tuple[list[int], int]:
             pairs += [step, partner]
         else:
             singles.append(step)
+    if len(pairs) < len(weight) * LEAST:
+        return list(range(len(weight))), 0
     return [first, *pairs, *singles], len(pairs) // 2

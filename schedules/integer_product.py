@@ -152,7 +152,7 @@ class IntegerProduct(Template):
             "n_block": (0, *(count for count in (1, 2, 4, 8, 16) if count * 8 < channels)),
             "outer": (0, 1),
             "order": (0, 1),
-            "axis": (0, 1) if task.threads > 1 else (0,),
+            "axis": ((0, 1) if pixels.count * pixels.lines > 1 else (1,)) if task.threads > 1 else (0,),
         }
 
         @functools.cache
@@ -162,7 +162,9 @@ class IntegerProduct(Template):
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in likely()
 
-        usual = dict(zip(options, (*self.usual, 4, 8, 1, int(depth <= FEW), 0), strict=True))
+        tile = {"rows": (min(self.usual[0], max(options["rows"])),), "columns": (min(self.usual[1], max(options["columns"])),)}
+        first = self._likely(task, layer, {**options, **tile, "order": (int(depth <= FEW),)})
+        usual = dict(zip(options, first[0] if first else (max(choices) for choices in options.values()), strict=True))
         return Space(self.name, self.version, options, fits, usual)
 
     def _likely(self, task: Task, layer: Conv2d | Dense, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -234,7 +236,7 @@ class DotProduct(IntegerProduct):
 
     name = "dot_product"
     group = element = WORD
-    rows, columns, usual = (1, 2, 3, 4, 5, 6, 7, 8), (4, 8, 12, 16), (8, 8)
+    rows, columns, usual = (1, 2, 3, 4, 5, 6, 7, 8), (4, 8, 12, 16), (3, 16)
 
     def suits(self, task: Task) -> bool:
         """Cores with SDOT."""
