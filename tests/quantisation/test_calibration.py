@@ -100,6 +100,12 @@ def test_a_batch_is_its_images() -> None:
     assert (one_by_one == network.outputs(images)).all()
 
 
+def test_some_images_are_evenly_spaced() -> None:
+    images = images_of(np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1))
+    assert images.some(4).all().ravel().tolist() == [0, 2, 5, 7] and images.some(20).count == 10
+    assert images.some(4).part([3, 1]).all().ravel().tolist() == [7, 2]
+
+
 def test_signal_to_noise_falls_along_the_network() -> None:
     flow, images = trained_flow(), images_of(digit_inputs(16, 2))
     found = quantise(flow, images, Method(PLAIN, equalise=False)).signal_to_noise_db(images.batches(), flow)

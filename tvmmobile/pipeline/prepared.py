@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
 #: Seed of the images that reveal which layers must stay in float32.
 _SEEDS = (_REFERENCE_SEED, _REFERENCE_SEED + 1)
+#: Calibration data on which the manifest's signal-to-noise ratios are measured.
+_LOOKED_AT = 8
 #: Of layers that no int8 kernel takes.
 _NO_KERNEL = "no int8 kernel"
 
@@ -94,14 +97,20 @@ def _quantised(composed: Composed, data: CalibrationData, accepts: Any) -> Prepa
     network = read_network(*finish_integers(composed, layers.quantised, layers.floats))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
     kept = tuple(KeptLayer(node, network.nodes[node].layer.name, _NO_KERNEL) for name, node in nodes.items() if name in layers.floats)
+    ratios = integers.signal_to_noise_db(images.some(_LOOKED_AT).batches(), integers.flow)
     found = {
         "calibration": data.given,
         "inputs": images.count,
         "ranges": method.ranges,
         "equalised": method.equalise,
-        "layers": [_scales(step, nodes[names[number]], network) for number, step in integers.steps.items()],
+        "layers": [_scales(step, nodes[names[number]], network) | _quality(ratios[number]) for number, step in integers.steps.items()],
     }
     return Prepared(replace(network, kept=kept), images.read([0]), integers, {"quantisation": found, **_float32_layers(kept)})
+
+
+def _quality(ratio: float) -> dict[str, Any]:
+    """Signal to noise of a layer's output on some calibration data, with the error of all layers before it."""
+    return {"signal_to_noise_db": round(ratio, 1) if math.isfinite(ratio) else None}
 
 
 def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:

@@ -61,14 +61,14 @@ class Images:
         for first in range(0, self.count, _BATCH):
             yield self.read(range(first, min(first + _BATCH, self.count)))
 
-    def some(self, largest: int) -> Array:
-        """Those that layers' errors are measured on.
+    def some(self, most: int) -> Images:
+        """At most so many of them, evenly spaced."""
+        count = min(self.count, most)
+        return self.part([place * self.count // count for place in range(count)])
 
-        Args:
-            largest: numbers that the largest tensor of the network has.
-        """
-        most = max(1, min(self.count, _MEASURED, _NUMBERS // largest))
-        return self.read([place * self.count // most for place in range(most)])
+    def all(self) -> Array:
+        """All of them at once."""
+        return self.read(range(self.count))
 
     def part(self, numbers: Sequence[int]) -> Images:
         """Some of them, by their numbers."""
@@ -93,7 +93,8 @@ def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
     """What calibration data show of a network."""
     if equalise:
         flow = equalised(flow, channel_ranges(flow, images.batches()))
-    return Observed(flow, histograms_of(flow, images.batches()), images.some(largest_tensor(flow)))
+    measured = images.some(min(_MEASURED, max(1, _NUMBERS // largest_tensor(flow))))
+    return Observed(flow, histograms_of(flow, images.batches()), measured.all())
 
 
 def largest_tensor(flow: Flow) -> int:
@@ -108,9 +109,9 @@ def quantise(flow: Flow, images: Images, method: Method, accepts: Accepts = lamb
 
 def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:
     """The method that leaves the least error in the network's output: each is calibrated on half of some images and tried on the others."""
-    most = min(images.count, _TRIED, max(_LEAST_TRIED, 2 * _NUMBERS // largest_tensor(flow)))
-    numbers = [place * images.count // most for place in range(most)]
-    seen, unseen = images.part(numbers[::2]), images.part(numbers[1::2] or numbers)
+    tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * _NUMBERS // largest_tensor(flow))))
+    numbers = range(tried.count)
+    seen, unseen = tried.part(numbers[::2]), tried.part(numbers[1::2] or numbers)
     last, found = flow.steps[-1].number, {}
     for equalise in (False, True):
         observed = observe(flow, seen, equalise)
