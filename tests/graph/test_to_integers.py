@@ -36,11 +36,12 @@ def network() -> nn.Module:
     return seeded(*unit(3, 8, 3, 2), inner, *unit(8, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(16, 5))
 
 
-def quantised(refused: Collection[type[Layer]] = ()) -> tuple[IntegerNetwork, Network]:
+def quantised(refused: Collection[type[Layer]] = (), images: Array | None = None) -> tuple[IntegerNetwork, Network]:
     """A network in integers, and the same as the planner reads it."""
     composed = compose(import_torch(network(), SHAPE), lambda layer: template_for(Task((layer,))) is not None)
     wide = read_network(*finish(composed))
-    images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
+    if images is None:
+        images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
     found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: type(layer) not in refused)
     layers = named_layers(found, names_of(wide))
     return found, read_network(*finish_integers(composed, layers.quantised, layers.floats))
@@ -92,6 +93,18 @@ def test_ends_convert_and_conversions_are_shared() -> None:
     layers = [node.layer for node in read.nodes]
     assert layers[0].reads == layers[-1].writes == "float32" and layers[0].writes == layers[-1].reads == ""  # type: ignore[union-attr]
     opaque = [node.layer.operator for node in read.nodes if isinstance(node.layer, Opaque)]
-    assert len(opaque) == 3, opaque  # behind the first layer, behind the depthwise one, before the next
+    assert len(opaque) == 3  # behind the first layer, behind the depthwise one, before the next
     assert len(found.steps) == len(found.flow.steps) - 1
     assert decibels(flow_from(network(), SHAPE).outputs(np.ones(SHAPE, np.float32)), found.flow.outputs(np.ones(SHAPE, np.float32))) > 80
+
+
+def test_conversions_of_one_shape_are_one_task() -> None:
+    """Whatever the scales: what is tuned for one network holds for another."""
+    names = set()
+    for seed in (0, 1):
+        images = np.random.default_rng(seed).normal(0, 1 + seed, (4, *SHAPE[1:])).astype(np.float32)
+        _, read = quantised((Pool,), images)
+        found = [node.layer.name for node in read.nodes if isinstance(node.layer, Opaque)]
+        assert len(found) == 5 and len(set(found)) == 4  # those of the residual block's ends, and those beside the pool
+        names.update(found)
+    assert len(names) == 4

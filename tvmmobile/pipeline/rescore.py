@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
@@ -12,10 +12,13 @@ from tvmmobile.graph.precision import precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import variants
 from tvmmobile.networks.models.registry import FAMILIES
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.build import VariantJob, variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import collect_variants, distinct_tasks
+from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.bench import started_bench
 from tvmmobile.system.errors import UserError
@@ -114,4 +117,11 @@ def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile, li
 
 
 def _imports(family: str, dtype: str, threads: int, profile: DeviceProfile) -> list[VariantJob]:
-    return [variant_job(model, profile, (), Path(), threads, precision=precision_named(dtype)) for model in variants(family)]
+    precision = precision_named(dtype)
+    jobs = [variant_job(model, profile, (), Path(), threads, precision=precision) for model in variants(family)]
+    return [replace(job, calibration=_any_calibration(job.spec)) for job in jobs] if precision.is_integer else jobs
+
+
+def _any_calibration(spec: ModelSpec) -> CalibrationData:
+    """Data that give layers some scales: tasks do not depend on which."""
+    return calibration_data("noise:1", Preprocessing(spec.resolution, channels=spec.input_shape[1]), generated=True)

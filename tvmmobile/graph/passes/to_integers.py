@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
@@ -112,8 +114,8 @@ class _Rewriting:
         if variable in self.made_by:
             return found
         emit, op = self.builder.emit, relax.op
-        rounded = emit(op.round(emit(op.multiply(found, relax.const(reader.per_scale_in, FLOAT32.name)))))
-        moved = emit(op.add(rounded, relax.const(float(reader.zero_in), FLOAT32.name)))
+        rounded = emit(op.round(emit(op.multiply(found, _number(reader.per_scale_in)))))
+        moved = emit(op.add(rounded, _number(reader.zero_in)))
         above = emit(op.maximum(moved, relax.const(float(LOWEST), FLOAT32.name)))
         return emit(op.astype(emit(op.minimum(above, relax.const(float(HIGHEST), FLOAT32.name))), INT8.name))
 
@@ -125,10 +127,11 @@ class _Rewriting:
         if entry is None:
             return self.replaced[variable]
         if variable not in self.reals:
+            assert entry.step is not None
             emit, op = self.builder.emit, relax.op
             wide = emit(op.astype(self.replaced[variable], FLOAT32.name))
-            centred = emit(op.subtract(wide, relax.const(float(entry.parameters.zero_out), FLOAT32.name)))
-            self.reals[variable] = emit(op.multiply(centred, relax.const(entry.step, FLOAT32.name)))
+            centred = emit(op.subtract(wide, _number(entry.parameters.zero_out)))
+            self.reals[variable] = emit(op.multiply(centred, _number(entry.step)))
         return self.reals[variable]
 
     def _reals_in(self, value: Any) -> Any:
@@ -144,3 +147,10 @@ class _Rewriting:
         if isinstance(value, relax.Call):
             return relax.Call(value.op, [self._reals_in(argument) for argument in value.args], value.attrs, value.ty_args)
         return value
+
+
+def _number(value: float) -> Any:
+    """A constant that is an argument of the kernel, not part of it: conversions of one shape are one task, whatever the scales."""
+    from tvm import relax
+
+    return relax.const(np.array([value], np.float32), FLOAT32.name)
