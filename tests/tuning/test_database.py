@@ -19,11 +19,13 @@ from log_samples import APPENDER
 
 from tvmmobile.devices.protocol import EMULATED, MEASURED, Origin
 from tvmmobile.graph.layers import Conv2d, Dense, Opaque
+from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.logs.inspection import inspect
 from tvmmobile.tuning.records import Identity, MalformedRecord, Record, read_line
 from tvmmobile.tuning.search import tuner
 
@@ -53,6 +55,18 @@ def reopened(folder: Path, identity: Identity = PI) -> Database:
 def the_file(folder: Path) -> Path:
     (path,) = folder.rglob("*.jsonl")
     return path
+
+
+@pytest.mark.parametrize(("dtype", "core"), [("float16", "cortex-a76"), ("int8", "cortex-a76"), ("int8", "cortex-a72")])
+def test_records_of_cores_with_features_of_their_own_survive(tmp_path: Path, dtype: str, core: str) -> None:
+    """A log does not say which core its device has; what is read from it must not depend on that."""
+    task = Task((Conv2d(14, 14, 64, 64),), dtype, machine=machine_of(core))
+    (made, *_) = schedules(task)
+    Database(PI, (), tmp_path).append([Record(task, made, 1.0)])
+    found = reopened(tmp_path)
+    assert found.ignored == 0 and [one.schedule for one in found.records(task)] == [made]
+    log = inspect(the_file(tmp_path), PI)
+    assert len(log.lines) == 1 and not log.lines[0].fault
 
 
 def test_records_survive(tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ _MACHINES = {
 }
 #: Features of every AArch64 core.
 BASELINE = Machine()
+#: Features of any core: a log does not say which core it is of.
+ANY = Machine(has=_V9)
 
 
 def machine_of(mcpu: str) -> Machine:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Origin
 from tvmmobile.graph.layers import Opaque
+from tvmmobile.graph.machine import ANY, BASELINE
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.schedules import KnobSchedule, Space, template_named
@@ -189,11 +190,12 @@ class KnownTasks:
         return self._tasks[key]
 
     def space(self, schedule: KnobSchedule, task: Task) -> Space | None:
-        """The space of the schedule's template for the task; `None` if it does not take the task, or if this version lacks the template."""
+        """The space of the schedule's template for the task; `None` if it takes that on no core, or if this version lacks it."""
         key = schedule.template, schedule.version, task
         if key not in self._spaces:
             template = template_named(schedule.template, schedule.version)
-            self._spaces[key] = template.space(task) if template else None
+            of_cores = (template.space(replace(task, machine=core)) for core in (BASELINE, ANY)) if template else iter(())
+            self._spaces[key] = next((space for space in of_cores if space is not None), None)
         return self._spaces[key]
 
 
