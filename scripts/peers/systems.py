@@ -84,8 +84,11 @@ def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
 
 
 def peer_tolerance(dtype: str) -> float:
-    """Tolerance of a peer's output, enough to show that it computed the network. Our own bound, which we promise, is stricter."""
-    return 1e-3 if dtype == FLOAT32.name else 5e-2
+    """Tolerance of a peer's output, enough to show that it computed the network. Our own bound, which we promise, is stricter.
+
+    In half precision ncnn is 7 % off for MobileNet v1 1.0-224 with generated weights, and its latency counts all the same.
+    """
+    return 1e-3 if dtype == FLOAT32.name else 2e-1
 
 
 def _in_half_precision(peer: System) -> System:

@@ -37,7 +37,7 @@ from peers.results import (  # noqa: E402
     to_json,
 )
 from peers.runs import PeerRun  # noqa: E402
-from peers.systems import EXAMPLES, OURS, OURS_C, chosen_systems, systems  # noqa: E402
+from peers.systems import EXAMPLES, OURS, OURS_C, OURS_KEYS, chosen_systems, peer_tolerance, systems  # noqa: E402
 from peers.tables import pages  # noqa: E402
 
 DOCS = SCRIPTS.parent / "docs"
@@ -150,7 +150,8 @@ def test_pages_say_how_each_was_asked_and_what_it_then_ran() -> None:
     rows = (row("ncnn-float16", 20.0, loops[0]), row("mnn-float16", 30.0, loops[1]), row("ncnn", 35.0, loops[1]), row(OURS_C, 16.0))
     found = pages(Comparison(CONTEXT, rows, hottest_kernels(CONTEXT, rows)), "half")
     page = found["half.md"]
-    assert "MobileNet v1, float16, batch 1" in page and "more than 5e-2 of the largest magnitude" in page and "benchmarks-half" not in page
+    assert "MobileNet v1, float16, batch 1" in page and "benchmarks-half" not in page
+    assert "more than 2e-1 of the largest magnitude (ours: 5e-2)" in page
     lines = {tuple(words[1:5]) for line in page.splitlines() if len(words := [word.strip() for word in line.split("|")]) == 8}
     asked = {("Cortex-A76", "ncnn float16", f"`unknown: {loops[0]}`", "yes"), ("Cortex-A76", "MNN float16", f"`unknown: {loops[1]}`", "no")}
     assert asked < lines
@@ -177,7 +178,7 @@ def test_each_peers_half_precision_runs_in_the_committed_figures() -> None:
     for (system, cpu), kernel in kernels.items():
         choice = HALF_MAKERS.get(system) or MAKERS[system]
         assert kernel.name == choice.kernel(cpu) and (HALF_LANES in kernel.loop) == (system in HALF_MAKERS), system
-    assert all(run.difference < 5e-2 for one in found.rows for run in one.runs)
+    assert all(run.difference < (5e-2 if one.system in OURS_KEYS else peer_tolerance("float16")) for one in found.rows for run in one.runs)
 
 
 @pytest.mark.parametrize(
