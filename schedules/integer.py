@@ -8,6 +8,7 @@ as many instructions.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,10 @@ class IntegerKernel(Kernel):
         halves = [vector if whole else self.T.Shuffle([vector], list(range(first, first + 8))) for vector in (one, other)]
         return self.intrinsic("int16x8", "aarch64.neon.smull.v8i16", *halves)
 
+    def dot(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
+        """Four sums, each with the products of four bytes."""
+        return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
+
     def pairs(self, one: Expr, other: Expr) -> Expr:
         """The sums of neighbours in two vectors of int32."""
         return self.intrinsic("int32x4", "aarch64.neon.addp.v4i32", one, other)
@@ -156,6 +161,15 @@ class IntegerEnds:
     def begin(self, channel: Expr) -> Expr:
         """The start of four channels' sums."""
         return self.kernel.load(self.buffers["bias"], channel, LANES)
+
+    def fill(self, sums: Buffer, pixels: int, channel: Expr, count: int) -> None:
+        """Begin the sums of so many pixels, of `count` channels from one on: pixel after pixel, channels together."""
+        for place, j in itertools.product(range(pixels), range(0, count, LANES)):
+            self.kernel.store(sums, self.begin(channel + j), place * count + j, LANES)
+
+    def complete(self, sums: Buffer, pixel: int, count: int) -> list[Expr]:
+        """A pixel's sums in the order of `fill`, in vectors of four."""
+        return [self.kernel.load(sums, pixel * count + j, LANES) for j in range(0, count, LANES)]
 
     def store(self, pixels: Sequence[tuple[Sequence[Expr], Expr]], channel: Expr, count: int) -> None:
         """Store complete sums, from a channel on, of which `count` exist: for each pixel its vectors of four and where it is stored."""

@@ -58,14 +58,12 @@ class IntegerNest(WindowNest):
 
         size = (row_run.size, column_run.size)
         acc = kernel.sums(2 * size[0] * size[1])
-        for place, half in itertools.product(range(size[0] * size[1]), range(2)):
-            kernel.store(acc, self.ends.begin(channel + half * LANES), (2 * place + half) * LANES, LANES)
+        self.ends.fill(acc, size[0] * size[1], channel, EIGHT)
         self._multiply(acc, size, value, channel)
         target = first_of(self.output, row * self.part.width + column, channels, index)
         pixels = []
         for place, (y, x) in enumerate(itertools.product(*map(range, size))):
-            sums = [kernel.load(acc, (2 * place + half) * LANES, LANES) for half in range(2)]
-            pixels.append((sums, target + (y * self.part.width + x) * self.output.block))
+            pixels.append((self.ends.complete(acc, place, EIGHT), target + (y * self.part.width + x) * self.output.block))
         self.ends.store(pixels, channel, EIGHT)
 
     def _multiply(self, acc: Buffer, size: tuple[int, int], value: Callable[[int, int], Expr], channel: Expr) -> None:
@@ -110,10 +108,7 @@ class DotNest(IntegerNest):
                 for (out, tap), y, half in itertools.product(reached, outputs, range(2)):
                     place = (2 * (y * size[1] + out) + half) * LANES
                     weight = channel * (8 * taps) + (((y - first) * taps + tap) * 2 + half) * 16
-                    weights = kernel.bytes_at(self.weight, weight)
-                    total = kernel.intrinsic(
-                        "int32x4", "aarch64.neon.sdot.v4i32.v16i8", kernel.load(acc, place, LANES), words[half], weights
-                    )
+                    total = kernel.dot(kernel.load(acc, place, LANES), words[half], kernel.bytes_at(self.weight, weight))
                     kernel.store(acc, total, place, LANES)
 
     def _words(self, rows: list[Expr]) -> list[Expr]:

@@ -70,8 +70,7 @@ def _emit_group(ends: IntegerEnds, layer: Pool, channel: Expr, lanes: int, vecto
     """The means of one group of channels."""
     kernel, T, pixels = ends.kernel, ends.kernel.T, layer.height * layer.width  # noqa: N806
     sums = kernel.sums(vectors * lanes // LANES)
-    for place in range(0, vectors * lanes, LANES):
-        kernel.store(sums, ends.begin(channel + place), place, LANES)
+    ends.fill(sums, 1, channel, vectors * lanes)
     short = T.alloc_buffer((vectors * lanes,), "int16", scope="local", annotations={"disable_lower_builtin": True})
     whole, rest = divmod(pixels, _SHORT)
 
@@ -86,8 +85,7 @@ def _emit_group(ends: IntegerEnds, layer: Pool, channel: Expr, lanes: int, vecto
             add(part * _SHORT, _SHORT)
     if rest:
         add(whole * _SHORT, rest)
-    every = [kernel.load(sums, place, LANES) for place in range(0, vectors * lanes, LANES)]
-    ends.store([(every, channel)], channel, vectors * lanes)
+    ends.store([(ends.complete(sums, 0, vectors * lanes), channel)], channel, vectors * lanes)
 
 
 def _add_pixels(ends: IntegerEnds, layer: Pool, short: Buffer, start: Expr, count: int, channel: Expr, size: tuple[int, int]) -> None:

@@ -46,8 +46,7 @@ class DotKernel(IntegerKernel):
 
     def multiply_add(self, so_far: Expr, weight: Expr, value: Expr) -> Expr:
         """Four sums, each with the products of a word."""
-        words = (self.as_type("int8x16", weight), self.as_type("int8x16", value))
-        return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, *words)
+        return self.dot(so_far, self.as_type("int8x16", weight), self.as_type("int8x16", value))
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,10 @@ class DotTile(MatmulTile):
         kernel, width = self.kernel, panel.width
         acc = kernel.accumulators(rows * width)
         channel = panel.channel + index * width
-        for place, j in itertools.product(range(rows), range(0, width, LANES)):
-            kernel.store(acc, self.epilogue.begin(channel + j), place * width + j)
+        self.epilogue.fill(acc, rows, channel, width)
         self.accumulate(acc, row, rows, width, weights, part)
-        sums = [[kernel.load(acc, place * width + j) for j in range(0, width, LANES)] for place in range(rows)]
-        targets = [self.c.at(target + place, channel) for place in range(rows)]
-        self.epilogue.store(list(zip(sums, targets, strict=True)), channel, panel.columns)
+        pixels = [(self.epilogue.complete(acc, place, width), self.c.at(target + place, channel)) for place in range(rows)]
+        self.epilogue.store(pixels, channel, panel.columns)
 
 
 def extents(layer: Conv2d | Dense) -> tuple[Pixels, int, int]:

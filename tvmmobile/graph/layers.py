@@ -423,6 +423,11 @@ class Opaque:
 Layer = Conv2d | Dense | Pool | MaxPool | Opaque
 
 
+def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:
+    """Shapes of all tensors that a layer reads, constants of an opaque one included."""
+    return layer.input_shapes if isinstance(layer, Opaque) else (layer.input_shape, *layer.side_shapes.values())
+
+
 @dataclass(frozen=True)
 class LayerParameters:
     """Constants of one layer: weights (HWIO or (in, out)), a bias for each output channel, and the steps' operands of that kind."""

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tvmmobile.graph.layers import Conv2d, Layer, LayerParameters, Opaque, Pool
+from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.passes.canonical_names import block_names
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.passes.rewriting import bindings_of, view_of, viewed
 from tvmmobile.graph.tasks import Task
 from tvmmobile.system.errors import UserError
 
-#: Operators that cost nothing at run time, besides assignments.
-_VIEWS = {"relax.reshape"}
+#: The number of the network's input among those of kernels.
+INPUT = -1
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
     """Read `main` of a prepared module (see `passes.pipeline.prepare`); `UserError` for operators that are not a kernel with one result."""
     _refuse_others(module)
     bindings = kernel_bindings(module)
-    position = {binding.var: index for index, binding in enumerate(bindings)}
-    sources = _sources(module, position)
+    sources = [[source for source in inputs if isinstance(source, int)] for inputs in sources_of(module)]
     consumers: dict[int, list[int]] = {}
     for index, inputs in enumerate(sources):
         for source in inputs:
@@ -130,6 +129,25 @@ def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, 
     return last if isinstance(layer, Conv2d) and layer.scaled and sources[last].index(index) == 0 else None
 
 
+def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
+    """For each kernel all that it reads, behind views: the number of the kernel that computes it, `INPUT`, or a constant."""
+    main = module["main"]
+    position = {binding.var: number for number, binding in enumerate(kernel_bindings(module))}
+    origin: dict[Any, int | Array] = dict.fromkeys(main.params, INPUT)
+
+    def origin_of(expression: Any) -> int | Array:
+        return origin[expression] if expression in origin else expression.value.numpy()
+
+    found: list[tuple[int | Array, ...]] = []
+    for binding in bindings_of(main):
+        if binding.var in position:
+            origin[binding.var] = position[binding.var]
+            found.append(tuple(map(origin_of, binding.value.args[1].fields)))
+        else:
+            origin[binding.var] = origin_of(viewed(binding.value))
+    return found
+
+
 def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
     """The network's Relax module computed by these kernels, which cover every node once, in execution order."""
     from tvm import relax
@@ -152,10 +170,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
             for binding in bindings_of(main):
                 index = index_of.get(binding.var)
                 if index is None:
-                    value = binding.value
-                    if isinstance(value, relax.Call):
-                        value = relax.Call(value.op, [current(argument) for argument in value.args], value.attrs, value.ty_args)
-                    replaced[binding.var] = builder.emit(current(value))
+                    replaced[binding.var] = builder.emit(view_of(binding.value, current(viewed(binding.value))))
                     continue
                 inputs = [current(argument) for argument in binding.value.args[1].fields]
                 if index in starts:
@@ -188,7 +203,6 @@ def kernel_bindings(module: Any) -> list[Any]:
 
 def _refuse_others(module: Any) -> None:
     """Raises `UserError` if `main` runs anything but kernels with one result."""
-    import tvm
     from tvm import relax
 
     kernels, found = set(kernel_bindings(module)), set()
@@ -197,29 +211,13 @@ def _refuse_others(module: Any) -> None:
         if binding in kernels:
             if not isinstance(value.ty, relax.TensorType):
                 found.add(value.args[0].name_hint)
-        elif isinstance(value, relax.Call) and not (isinstance(value.op, tvm.ir.Op) and value.op.name in _VIEWS):
+        elif isinstance(value, relax.Call) and viewed(value) is None:
             found.add(str(getattr(value.op, "name", value.op)).removeprefix("relax."))
     if found:
         raise UserError(
             f"no kernel can be compiled for {', '.join(sorted(found))}.",
             "Express it with other operators, or leave that part out.",
         )
-
-
-def _sources(module: Any, position: Mapping[Any, int]) -> list[list[int]]:
-    """For each kernel, the kernels whose outputs it reads, looking through views; -1 stands for the network's input."""
-    from tvm import relax
-
-    origin: dict[Any, int] = {}
-    found: list[list[int]] = []
-    for binding in bindings_of(module["main"]):
-        value = binding.value
-        if binding.var in position:
-            origin[binding.var] = position[binding.var]
-            found.append([origin.get(argument, -1) for argument in value.args[1].fields if isinstance(argument, relax.Var)])
-        else:
-            origin[binding.var] = origin.get(value.args[0] if isinstance(value, relax.Call) else value, -1)
-    return found
 
 
 def _opaque(name: str, function: Any) -> Opaque:

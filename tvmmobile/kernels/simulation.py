@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumLayer
-from tvmmobile.graph.network import KeptLayer, Network, kernel_bindings
-from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumLayer, input_shapes
+from tvmmobile.graph.network import INPUT, KeptLayer, Network, sources_of
 from tvmmobile.graph.precision import Precision
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.reference import compute_layer, relative_error
@@ -93,28 +92,15 @@ def _stored(array: Array, precision: Precision) -> Array:
 
 def run_layers(network: Network, image: Array, compute: Callable[[LayerRun], Array] = LayerRun.output) -> Iterator[tuple[LayerRun, Array]]:
     """Compute a float32 network node by node; yields the layers that templates take, and what `compute` makes of them, in order."""
-    from tvm import relax
-
-    main = network.module["main"]
-    number_of = {binding.var: number for number, binding in enumerate(kernel_bindings(network.module))}
-    values: dict[Any, Array] = {main.params[0]: image}
-
-    def value_of(expression: Any) -> Array:
-        return values[expression] if isinstance(expression, relax.Var) else expression.value.numpy()
-
-    for binding in bindings_of(main):
-        value, number = binding.value, number_of.get(binding.var)
-        if number is None:
-            source = value_of(value.args[0] if isinstance(value, relax.Call) else value)
-            values[binding.var] = source.reshape([int(extent) for extent in binding.var.ty.shape])
-            continue
-        node = network.nodes[number]
-        inputs = tuple(map(value_of, value.args[1].fields))
+    values: dict[int, Array] = {INPUT: image}
+    for number, (node, sources) in enumerate(zip(network.nodes, sources_of(network.module), strict=True)):
+        arrays = (values[source] if isinstance(source, int) else source for source in sources)
+        inputs = tuple(array.reshape(shape) for array, shape in zip(arrays, input_shapes(node.layer), strict=True))
         if node.parameters is None:
-            values[binding.var] = run_unscheduled(node.function, inputs)
+            values[number] = run_unscheduled(node.function, inputs)
             continue
         run = LayerRun(number, node.layer, inputs, node.parameters)
-        values[binding.var] = output = compute(run)
+        values[number] = output = compute(run)
         yield run, output
 
 

@@ -13,7 +13,7 @@ from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.pipeline.build import VariantJob, variant_job
-from tvmmobile.quantisation.data import CalibrationData, calibration_data
+from tvmmobile.quantisation.data import SOURCES, CalibrationData, calibration_data
 from tvmmobile.running.formats import FORMS, C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
@@ -100,7 +100,7 @@ class Request:
         if precision.is_integer and self.calibrate is None:
             raise UserError(
                 f"{self.dtype} needs images to calibrate with.",
-                "Give --calibrate a folder of some hundred images like those the network will see, or a .npy or .npz of inputs.",
+                f"Give --calibrate {SOURCES}; some hundred images like those the network will see suffice.",
             )
         if self.calibrate is not None and not precision.is_integer:
             raise UserError(f"--calibrate is for {INT8.name}, and --dtype is {self.dtype}.", f"Leave it out, or give --dtype {INT8.name}.")

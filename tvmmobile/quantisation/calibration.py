@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Layer
+from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised
-from tvmmobile.quantisation.flow import INPUT, Flow, Step
+from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.histogram import RANGES, Histogram
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_integers, integer_step, with_bias
 from tvmmobile.quantisation.scales import Scale

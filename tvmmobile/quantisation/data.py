@@ -16,7 +16,9 @@ from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.calibration import Images
 from tvmmobile.system.errors import UserError, one_line
 
-_GIVE = "Give a folder of images, a .npy or .npz of float32 inputs, or, for generated weights, noise:N."
+#: What calibration data may be.
+SOURCES = "a folder of images, a .npy or .npz of float32 inputs, or, for generated weights, noise:N"
+_GIVE = f"Give {SOURCES}."
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Pool
-from tvmmobile.graph.network import Network, kernel_bindings
-from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Pool, input_shapes
+from tvmmobile.graph.network import INPUT, Network, sources_of
 from tvmmobile.kernels.reference import compute_layer
 from tvmmobile.kernels.simulation import run_unscheduled
-
-#: The number of the network's input among the sources of a step.
-INPUT = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +58,9 @@ class Step:
     def output(self, inputs: tuple[Array, ...]) -> Array:
         """What it computes of a batch; its first input and output have the batch's extent in front."""
         if self.parameters is None:
-            return np.concatenate([run_unscheduled(self.function, one) for one in _each(inputs)])
+            shapes = input_shapes(self.layer)
+            every = (map(np.reshape, one, shapes) for one in _each(inputs))
+            return np.concatenate([run_unscheduled(self.function, list(one)) for one in every])
         if self.summing:
             return np.clip(self.sums(inputs), *self.bounds)
         return self._computed(self.layer, inputs)
@@ -132,22 +130,5 @@ class Flow:
 
 def flow_of(network: Network) -> Flow:
     """The steps of a float32 network; `passes.pipeline.finish` made it."""
-    from tvm import relax
-
-    main = network.module["main"]
-    number_of = {binding.var: number for number, binding in enumerate(kernel_bindings(network.module))}
-    origin: dict[Any, int | Array] = {main.params[0]: INPUT}
-
-    def source_of(expression: Any) -> int | Array:
-        return origin[expression] if isinstance(expression, relax.Var) else expression.value.numpy()
-
-    steps = []
-    for binding in bindings_of(main):
-        value, number = binding.value, number_of.get(binding.var)
-        if number is None:
-            origin[binding.var] = source_of(value.args[0] if isinstance(value, relax.Call) else value)
-            continue
-        node = network.nodes[number]
-        steps.append(Step(number, node.layer, node.parameters, tuple(map(source_of, value.args[1].fields)), None, node.function))
-        origin[binding.var] = number
-    return Flow(tuple(steps))
+    wired = zip(network.nodes, sources_of(network.module), strict=True)
+    return Flow(tuple(Step(number, node.layer, node.parameters, read, None, node.function) for number, (node, read) in enumerate(wired)))

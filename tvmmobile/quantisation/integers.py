@@ -11,9 +11,10 @@ import numpy as np
 
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters, is_wide
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.integers import compute_integers, sums_of
-from tvmmobile.quantisation.flow import INPUT, Flow, Step
+from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.scales import Scale
 
 #: Largest magnitude of a bias: with sums of products below 2^30, int32 holds all.

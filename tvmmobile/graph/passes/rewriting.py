@@ -1,11 +1,15 @@
-"""Readers of the variables of `main`, and rewriting it by pattern or by mutator."""
+"""Readers of the variables of `main`, and rewriting it: by pattern, by mutator, or binding by binding."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
+
+#: The operator whose result is its first argument with another shape; it costs nothing at run time.
+VIEW = "relax.reshape"
 
 
 def bindings_of(function: Any) -> list[Any]:
@@ -35,6 +39,81 @@ def _variables(value: Any) -> Iterator[Any]:
     else:
         for part in (*getattr(value, "args", ()), *getattr(value, "fields", ())):
             yield from _variables(part)
+
+
+def viewed(value: Any) -> Any:
+    """The variable or constant that a view or an alias shows; `None` for other values."""
+    from tvm import relax
+
+    if isinstance(value, relax.Var):
+        return value
+    return value.args[0] if getattr(getattr(value, "op", None), "name", "") == VIEW else None
+
+
+def view_of(value: Any, source: Any) -> Any:
+    """A view or an alias, of another source."""
+    from tvm import relax
+
+    return source if isinstance(value, relax.Var) else relax.Call(value.op, [source, *value.args[1:]], value.attrs)
+
+
+def rebuilt(value: Any, leaf: Callable[[Any], Any], attributes: Callable[[Any], Any] = lambda attrs: attrs) -> Any:
+    """An expression with what `leaf` makes of its variables and constants, and `attributes` of its operators' attributes."""
+    import tvm
+    from tvm import relax
+
+    def again(part: Any) -> Any:
+        return rebuilt(part, leaf, attributes)
+
+    if isinstance(value, relax.Var | tvm.ir.GenericConst):
+        return leaf(value)
+    if isinstance(value, relax.Tuple):
+        return relax.Tuple([again(field) for field in value.fields])
+    if isinstance(value, relax.TupleGetItem):
+        return relax.TupleGetItem(again(value.tuple_value), value.index)
+    if isinstance(value, relax.Call):
+        return relax.Call(value.op, [again(argument) for argument in value.args], attributes(value.attrs), value.ty_args)
+    return value
+
+
+class MainRewriter(ABC):
+    """`main` while its variables get other types, one binding after another.
+
+    Attributes:
+        values: of the old variables.
+        replaced: the new variable for each old one so far.
+    """
+
+    def __init__(self, main: Any) -> None:
+        from tvm import relax
+
+        self.main, self.builder = main, relax.BlockBuilder()
+        self.values = {binding.var: binding.value for binding in bindings_of(main)}
+        self.replaced: dict[Any, Any] = {}
+
+    def rewritten(self) -> Any:
+        """The new `main`."""
+        parameters = list(map(self.parameter, self.main.params))
+        with self.builder.function("main", parameters):
+            with self.builder.dataflow():
+                self.replaced.update(zip(self.main.params, parameters, strict=True))
+                for variable, value in self.values.items():
+                    self.replaced[variable] = self.builder.emit(self.value(variable, value))
+                output = self.builder.emit_output(self.output(self.main.body.body))
+            self.builder.emit_func_output(output)
+        return self.builder.get()["main"]
+
+    def parameter(self, given: Any) -> Any:
+        """What becomes of a parameter."""
+        return given
+
+    @abstractmethod
+    def value(self, variable: Any, value: Any) -> Any:
+        """The new value of an old variable."""
+
+    @abstractmethod
+    def output(self, variable: Any) -> Any:
+        """What is returned in place of an old variable."""
 
 
 def rewrite_main(module: Any, pattern: Any, replacement: Callable[[Any, Any], Any]) -> Any:

@@ -15,10 +15,8 @@ import numpy as np
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import bindings_of
+from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt, view_of, viewed
 from tvmmobile.graph.precision import FLOAT32, INT8
-
-_VIEW = "relax.reshape"
 
 
 @dataclass(frozen=True)
@@ -53,45 +51,33 @@ def to_integers(layers: dict[str, ComposedLayer], quantised: Mapping[str, Quanti
     return convert
 
 
-class _Rewriting:
-    """`main` while it is rewritten."""
+class _Rewriting(MainRewriter):
+    """`main` while some of its variables become integers."""
 
     def __init__(self, main: Any, quantised: Mapping[str, QuantisedLayer]) -> None:
-        from tvm import relax
-
-        self.main, self.quantised = main, quantised
-        self.builder = relax.BlockBuilder()
-        #: The new variable for each old one, and the layer whose integers it holds.
-        self.replaced: dict[Any, Any] = {}
+        super().__init__(main)
+        self.quantised = quantised
+        #: The layer whose integers a variable holds, and the same in float32 where something reads that.
         self.made_by: dict[Any, QuantisedLayer] = {}
         self.reals: dict[Any, Any] = {}
 
-    def rewritten(self) -> Any:
-        """`main`, in part in integers."""
-        parameters = list(self.main.params)
-        with self.builder.function("main", parameters):
-            with self.builder.dataflow():
-                self.replaced.update(zip(parameters, parameters, strict=True))
-                for binding in bindings_of(self.main):
-                    self.replaced[binding.var] = self.builder.emit(self._value(binding.var, binding.value))
-                output = self.builder.emit_output(self._real(self.main.body.body))
-            self.builder.emit_func_output(output)
-        return self.builder.get()["main"]
-
-    def _value(self, variable: Any, value: Any) -> Any:
-        """The value of a variable; views and aliases keep integers."""
-        from tvm import relax
-
-        viewed = value if isinstance(value, relax.Var) else None
-        if getattr(getattr(value, "op", None), "name", "") == _VIEW:
-            viewed = value.args[0]
-        if viewed is not None:
-            if viewed in self.made_by:
-                self.made_by[variable] = self.made_by[viewed]
-            whole = self.replaced[viewed]
-            return whole if viewed is value else relax.Call(value.op, [whole, *value.args[1:]], value.attrs, value.ty_args)
+    def value(self, variable: Any, value: Any) -> Any:
+        """Views and aliases keep integers."""
+        source = viewed(value)
+        if source is not None and source in self.replaced:
+            if source in self.made_by:
+                self.made_by[variable] = self.made_by[source]
+            return view_of(value, self.replaced[source])
         entry = self.quantised.get(external_name(value) or "")
-        return self._reals_in(value) if entry is None else self._layer(variable, value, entry)
+        return rebuilt(value, self._leaf) if entry is None else self._layer(variable, value, entry)
+
+    def output(self, variable: Any) -> Any:
+        """Float32."""
+        return self._real(variable)
+
+    def _leaf(self, part: Any) -> Any:
+        """A variable in float32; constants are."""
+        return self._real(part) if part in self.replaced else part
 
     def _layer(self, variable: Any, call: Any, entry: QuantisedLayer) -> Any:
         """The call of an integer layer."""
@@ -133,20 +119,6 @@ class _Rewriting:
             centred = emit(op.subtract(wide, _number(entry.parameters.zero_out)))
             self.reals[variable] = emit(op.multiply(centred, _number(entry.step)))
         return self.reals[variable]
-
-    def _reals_in(self, value: Any) -> Any:
-        """An expression with all that it reads in float32."""
-        from tvm import relax
-
-        if isinstance(value, relax.Var):
-            return self._real(value)
-        if isinstance(value, relax.Tuple):
-            return relax.Tuple([self._reals_in(field) for field in value.fields])
-        if isinstance(value, relax.TupleGetItem):
-            return relax.TupleGetItem(self._reals_in(value.tuple_value), value.index)
-        if isinstance(value, relax.Call):
-            return relax.Call(value.op, [self._reals_in(argument) for argument in value.args], value.attrs, value.ty_args)
-        return value
 
 
 def _number(value: float) -> Any:

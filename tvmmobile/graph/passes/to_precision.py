@@ -12,10 +12,8 @@ from typing import Any
 
 from tvmmobile.graph.layers import Layer, LayerParameters
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
+from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, view_of, viewed
 from tvmmobile.graph.precision import FLOAT32, Precision
-
-_VIEW = "relax.reshape"
 
 
 def to_precision(
@@ -34,7 +32,7 @@ def to_precision(
     """
 
     def convert(module: Any) -> Any:
-        main = _Conversion(module["main"], precision, layers, accepts, frozenset(kept), outside).converted()
+        main = _Conversion(module["main"], precision, layers, accepts, frozenset(kept), outside).rewritten()
         module = module.clone()
         module["main"] = main
         return module
@@ -42,7 +40,7 @@ def to_precision(
     return convert
 
 
-class _Conversion:
+class _Conversion(MainRewriter):
     """`main` while it is rewritten."""
 
     def __init__(
@@ -54,45 +52,33 @@ class _Conversion:
         kept: frozenset[str],
         outside: Precision,
     ) -> None:
-        from tvm import relax
-
-        self.main, self.precision, self.layers, self.accepts, self.kept, self.outside = main, precision, layers, accepts, kept, outside
-        self.builder = relax.BlockBuilder()
+        super().__init__(main)
+        self.precision, self.layers, self.accepts, self.kept, self.outside = precision, layers, accepts, kept, outside
         self.readers = readers_of(main)
-        self.values = {binding.var: binding.value for binding in bindings_of(main)}
-        self.replaced: dict[Any, Any] = {}
         #: Variables converted to another type.
         self.others: dict[tuple[Any, str], Any] = {}
 
-    def converted(self) -> Any:
-        """`main` in the precision."""
-        parameters = list(map(self._parameter, self.main.params))
-        with self.builder.function("main", parameters):
-            with self.builder.dataflow():
-                self.replaced.update(zip(self.main.params, parameters, strict=True))
-                for variable, value in self.values.items():
-                    self.replaced[variable] = self.builder.emit(self._value(variable, value))
-                output = self.builder.emit_output(self._output(self.main.body.body))
-            self.builder.emit_func_output(output)
-        return self.builder.get()["main"]
-
-    def _parameter(self, given: Any) -> Any:
+    def parameter(self, given: Any) -> Any:
         """A parameter as the caller stores it."""
         from tvm import relax
 
         floats = isinstance(given.ty, relax.TensorType) and given.ty.dtype == FLOAT32.name != self.outside.name
         return relax.Var(given.name, relax.TensorType(given.ty.shape, self.outside.name)) if floats else given
 
-    def _value(self, variable: Any, value: Any) -> Any:
-        """The value of a variable; views and aliases keep the type."""
-        from tvm import relax
-
-        if isinstance(value, relax.Var):
-            return self.replaced[value]
-        if getattr(getattr(value, "op", None), "name", "") == _VIEW:
-            return relax.Call(value.op, [self.replaced[value.args[0]], *value.args[1:]], value.attrs, value.ty_args)
+    def value(self, variable: Any, value: Any) -> Any:
+        """Views and aliases keep the type."""
+        source = viewed(value)
+        if source is not None and source in self.replaced:
+            return view_of(value, self.replaced[source])
         name = external_name(value)
         return self._expression(value) if name is None else self._layer(variable, value, name)
+
+    def output(self, variable: Any) -> Any:
+        """As the caller wants it, converted before views, where an operator may have the conversion fused with it."""
+        base = viewed(self.values.get(variable))
+        if base is None or self.replaced[variable].ty.dtype == self.outside.name:
+            return self._as(variable, self.outside.name)
+        return self.builder.emit(view_of(self.values[variable], self.output(base)))
 
     def _layer(self, variable: Any, call: Any, name: str) -> Any:
         """A layer's call: its first input and its output in the types that they have, if a template takes that."""
@@ -123,29 +109,9 @@ class _Conversion:
     def _wanted_by(self, reader: Any) -> Precision | None:
         if reader is None:
             return self.outside
-        if self._viewed(reader) is not None:
+        if viewed(self.values[reader]) is not None:
             return self._read_as(reader)
         return FLOAT32 if external_name(self.values[reader]) in self.kept else self.precision
-
-    def _viewed(self, variable: Any) -> Any:
-        """The variable of which this one is a view or an alias; else `None`."""
-        from tvm import relax
-
-        value: Any = self.values.get(variable)
-        if isinstance(value, relax.Var):
-            return value
-        return value.args[0] if getattr(getattr(value, "op", None), "name", "") == _VIEW else None
-
-    def _output(self, variable: Any) -> Any:
-        """The network's output as the caller wants it, converted before views, where an operator may have the conversion fused with it."""
-        from tvm import relax
-
-        base = self._viewed(variable)
-        if base is None or self.replaced[variable].ty.dtype == self.outside.name:
-            return self._as(variable, self.outside.name)
-        value = self.values[variable]
-        whole = self._output(base)
-        return whole if isinstance(value, relax.Var) else self.builder.emit(relax.Call(value.op, [whole, *value.args[1:]], value.attrs))
 
     def _as(self, variable: Any, name: str) -> Any:
         """A variable of floats converted to this type; others unchanged."""
@@ -164,22 +130,16 @@ class _Conversion:
 
     def _expression(self, value: Any) -> Any:
         """An expression of variables and constants in the precision."""
-        import tvm
+        return rebuilt(value, self._leaf, lambda attrs: _attributes(attrs, self.precision))
+
+    def _leaf(self, part: Any) -> Any:
+        """A variable or constant in the precision."""
         from tvm import relax
 
-        if isinstance(value, relax.Var):
-            return self._as(value, self.precision.name)
-        if isinstance(value, tvm.ir.GenericConst):
-            array = value.value.numpy()
-            return relax.const(array, self.precision.name) if str(array.dtype) == FLOAT32.name else value
-        if isinstance(value, relax.Tuple):
-            return relax.Tuple([self._expression(field) for field in value.fields])
-        if isinstance(value, relax.TupleGetItem):
-            return relax.TupleGetItem(self._expression(value.tuple_value), value.index)
-        if isinstance(value, relax.Call):
-            arguments = [self._expression(argument) for argument in value.args]
-            return relax.Call(value.op, arguments, _attributes(value.attrs, self.precision), value.ty_args)
-        return value
+        if isinstance(part, relax.Var):
+            return self._as(part, self.precision.name)
+        array = part.value.numpy()
+        return relax.const(array, self.precision.name) if str(array.dtype) == FLOAT32.name else part
 
 
 def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
