@@ -16,11 +16,12 @@ from functools import cached_property
 
 import numpy as np
 
-from tvmmobile.graph.integers import IntegerParameters, converts_sums
+from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
 from tvmmobile.schedules.space import round_up
+from tvmmobile.schedules.vectors import Vectors
 
 #: Lanes of sums in a vector.
 LANES = 4
@@ -28,21 +29,32 @@ LANES = 4
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 #: What integer templates declare besides what they are made for.
 INTEGERS = frozenset({"integers", "reads", "writes", "wide", "threads"})
+#: What `IntegerEnds` does besides to sums, where integers are written.
+INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})
 #: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
 _ZERO_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
-_TYPES = {"weight": "int8", "bias": "int32", "multiplier": "float32", "numbers": "int32", "steps": "int32"}
+#: Those that follow of layers with a residual or a curve.
+_OFFSET_SIDE, _SCALE_SIDE, _PER_SIXTH, _COUNT_WITH_STEPS = range(_COUNT, _COUNT + 4)
+_TYPES = {"weight": "int8", "residual": "int8", "bias": "int32", "multiplier": "float32", "numbers": "int32", "steps": "int32"}
 
 
 def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
     """Whether a task is one integer layer that reads and writes integers, or what else is listed."""
     layer = task.region[0]
+    if has_steps(layer):
+        writes = ("",)
     return task.precision.is_integer and getattr(layer, "reads", "") in reads and getattr(layer, "writes", "") in writes
 
 
-def constant_shapes(channels: int) -> dict[str, tuple[int, ...]]:
+def has_steps(layer: Layer) -> bool:
+    """Whether results are more than scaled sums."""
+    return bool(curve_of(layer)) or adds(layer)
+
+
+def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """Shapes of what `pack_constants` returns, by the kernel's argument."""
-    padded = (round_up(channels, LANES),)
-    return {"bias": padded, "multiplier": padded, "numbers": (_COUNT,)}
+    padded = (round_up(layer.output_shape[-1], LANES),)
+    return {"bias": padded, "multiplier": padded, "numbers": (_COUNT_WITH_STEPS if has_steps(layer) else _COUNT,)}
 
 
 def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
@@ -50,12 +62,20 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     assert isinstance(parameters, IntegerParameters)
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
     rest = (0, round_up(len(bias), LANES) - len(bias))
-    numbers = np.zeros(_COUNT, np.int32)
+    numbers = np.zeros(constant_shapes(layer)["numbers"], np.int32)
     numbers[_ZERO_OUT], numbers[_LOW], numbers[_HIGH] = parameters.zero_out, parameters.low, parameters.high
     numbers[_OFFSET] = ROUNDER_BITS - parameters.zero_out
     numbers[_ZERO_IN], numbers[_OFFSET_IN] = parameters.zero_in, ROUNDER_BITS - parameters.zero_in
-    numbers[_PER_SCALE] = np.float32(parameters.per_scale_in).view(np.int32)
+    numbers[_PER_SCALE] = _bits(parameters.per_scale_in)
+    if has_steps(layer):
+        numbers[_OFFSET_SIDE] = _bits(ROUNDER + parameters.zero_side)
+        numbers[_SCALE_SIDE], numbers[_PER_SIXTH] = _bits(parameters.scale_side), _bits(parameters.per_sixth)
     return [np.pad(bias.astype(np.int32), rest), np.pad(parameters.multiplier, rest), numbers]
+
+
+def _bits(number: float) -> np.int32:
+    """Of a number of float32."""
+    return np.float32(number).view(np.int32)
 
 
 class IntegerKernel(Kernel):
@@ -107,9 +127,13 @@ class IntegerKernel(Kernel):
         """`ROUNDER` in four lanes."""
         return self.T.Broadcast(self.T.float32(ROUNDER), LANES)
 
+    def fused(self, one: Expr, other: Expr, added: Expr) -> Expr:
+        """one · other + added of four floats, rounded once."""
+        return self.intrinsic("float32x4", "fma.v4f32", one, other, added)
+
     def scaled(self, values: Expr, scale: Expr) -> Expr:
         """Four floats times a scale, rounded once: as int32, which are their sums with the bits of `ROUNDER`."""
-        return self.as_type("int32x4", self.intrinsic("float32x4", "fma.v4f32", values, scale, self.rounder()))
+        return self.as_type("int32x4", self.fused(values, scale, self.rounder()))
 
     def saturated(self, scaled: Sequence[Expr], offset: Expr) -> Expr:
         """Up to four vectors of `scaled` numbers of any size, less an offset, as int8 in one vector; an odd one is followed by itself."""
@@ -192,7 +216,14 @@ class IntegerEnds:
         """Up to four vectors of sums as bytes, each with its pixel's target and its place there; those of a pixel follow each other."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
         multiplier = self.buffers["multiplier"]
-        scaled = [kernel.scaled(self._float(value), kernel.load(multiplier, channel + LANES * place, LANES)) for value, _, place in sums]
+        scaled = []
+        for value, target, place in sums:
+            factor = kernel.load(multiplier, channel + LANES * place, LANES)
+            if has_steps(self.layer):
+                at = target + LANES * place
+                scaled.append(self._stepped(value, factor, at, min(LANES, count - LANES * place)))
+            else:
+                scaled.append(kernel.scaled(self._float(value), factor))
         if self._converts:
             narrowed = kernel.saturated(scaled, self.number(_OFFSET, LANES))
         else:
@@ -206,6 +237,33 @@ class IntegerEnds:
             begin = sums[first][2]
             self._store_lanes(stored, lanes, first, number + 1 - first, target + LANES * begin, count - LANES * begin)
             first = number + 1
+
+    def _stepped(self, value: Expr, factor: Expr, target: Expr, count: int) -> Expr:
+        """Four sums, of which so many are stored at a target, through residual and curve: scaled as `IntegerKernel.scaled` has them."""
+        kernel, T, curve = self.kernel, self.kernel.T, curve_of(self.layer)  # noqa: N806
+        vectors = Vectors("float32", LANES, T.bind, True)
+        other = self._other(target, count) if adds(self.layer) else vectors.number(0.0)
+        x = T.bind(kernel.fused(self._float(value), factor, other))
+        if not curve:
+            return kernel.as_type("int32x4", x + kernel.rounder())
+        sixth = self._real(_PER_SIXTH)
+        inside = vectors.bounded(x + vectors.number(3.0), 0.0, 6.0)
+        return kernel.scaled(x, inside * sixth) if curve == "hswish" else kernel.scaled(inside, sixth)
+
+    def _other(self, target: Expr, count: int) -> Expr:
+        """Four integers of the residual, of which so many exist, as what is added to products."""
+        kernel, T, residual = self.kernel, self.kernel.T, self.buffers["residual"]  # noqa: N806
+        if count < LANES:
+            lanes = [residual[target + lane] if lane < count else T.int8(0) for lane in range(LANES)]
+            stored = T.Shuffle(lanes, list(range(LANES)))
+        else:
+            stored = kernel.bytes_at(residual, target, LANES)
+        bits = T.Cast("int32x4", stored) + T.Broadcast(T.int32(ROUNDER_BITS), LANES)
+        return (kernel.as_type("float32x4", bits) - self._real(_OFFSET_SIDE)) * self._real(_SCALE_SIDE)
+
+    def _real(self, place: int) -> Expr:
+        """One of `numbers` that is a float, in all lanes."""
+        return self.kernel.as_type("float32x4", self.number(place, LANES))
 
     def _store_lanes(self, stored: Expr, lanes: int, first: int, size: int, target: Expr, count: int) -> None:
         """Some fours of a vector of bytes, of which `count` or all exist."""
@@ -223,17 +281,16 @@ class IntegerEnds:
     def quantise(self, floats: Sequence[Expr]) -> Expr:
         """Vectors of four floats of the input as bytes."""
         kernel = self.kernel
-        scale = kernel.as_type("float32x4", self.number(_PER_SCALE, LANES))
+        scale = self._real(_PER_SCALE)
         return kernel.saturated([kernel.scaled(value, scale) for value in floats], self.number(_OFFSET_IN, LANES))
 
 
 @contextmanager
-def integer_body(
-    kernel: IntegerKernel, layer: Conv2d | Dense | Pool, channels: int, weight: int = 0, **tables: tuple[int, ...]
-) -> Iterator[IntegerEnds]:
+def integer_body(kernel: IntegerKernel, layer: Conv2d | Dense | Pool, weight: int = 0, **tables: tuple[int, ...]) -> Iterator[IntegerEnds]:
     """The body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers; `tables` are the shapes of
     what else it reads.
     """
     packed = {"weight": (weight,)} if weight else {}
-    with kernel.named_body(data=layer.input_shape, **packed, **constant_shapes(channels), **tables, output=layer.output_shape) as buffers:
+    shapes = {"data": layer.input_shape, **layer.side_shapes, **packed, **constant_shapes(layer), **tables, "output": layer.output_shape}
+    with kernel.named_body(**shapes) as buffers:
         yield IntegerEnds(kernel, layer, buffers)

@@ -13,7 +13,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition
-from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import Template, layer_of
 from tvmmobile.schedules.window_nest import Channels, OutputPart, Span, WindowNest, first_of, window_width
@@ -128,7 +128,7 @@ class IntegerDepthwise(Template):
     """
 
     version = 1
-    handles = INTEGERS
+    handles = INTEGERS | INTEGER_STEPS
     enough_trials = 16
     nest: type[IntegerNest]
     #: Tiles, of rows and columns.
@@ -175,7 +175,7 @@ class IntegerDepthwise(Template):
         layer = layer_of(task, Conv2d)
         kernel, channels = WindowKernel(task), layer.in_channels
         part = OutputPart(partition(layer, 0, knobs["rows"]), partition(layer, 1, knobs["columns"]), 0, 0, layer.out_width)
-        with integer_body(kernel, layer, channels, channels * self.bytes_per_channel(layer)) as ends:
+        with integer_body(kernel, layer, channels * self.bytes_per_channel(layer)) as ends:
             data = Activation(ends.buffers["data"], layer.height * layer.width, channels, channels)
             output = Activation(ends.buffers["output"], layer.out_height * layer.out_width, channels, channels)
             # Tiles are summed as a whole, so that there is nothing that adds a single value.

@@ -12,7 +12,7 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition, tiles
-from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
 from tvmmobile.schedules.integer_long import LongTile
 from tvmmobile.schedules.integer_product import WORD, DotKernel, DotTile, pack_elements
 from tvmmobile.schedules.matmul import MatmulTile, packed_elements, panels
@@ -73,7 +73,7 @@ class IntegerImage(Template):
     """
 
     version = 1
-    handles = INTEGERS | {"in_layout=NCHW"}
+    handles = INTEGERS | INTEGER_STEPS | {"in_layout=NCHW"}
     enough_trials = 12
     element: int
     tiles: tuple[tuple[int, int], ...]
@@ -128,7 +128,7 @@ class IntegerImage(Template):
         layer = layer_of(task, Conv2d)
         shape, kernel = _Shape(layer, self.element), self.kernel(task)
         weight = packed_elements(layer.out_channels, knobs["columns"], shape.elements, LANES) * self.element
-        with integer_body(kernel, layer, layer.out_channels, weight) as ends:
+        with integer_body(kernel, layer, weight) as ends:
             nest = _Nest(self, ends, shape, knobs)
             for run in partition(layer, 0, knobs["lines"]):
                 if task.threads > 1 and run.count > 1:

@@ -45,7 +45,7 @@ class IntegerPool(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Pool)
         kernel = IntegerKernel(task)
-        with integer_body(kernel, layer, layer.channels) as ends:
+        with integer_body(kernel, layer) as ends:
             first = 0
             for lanes, vectors in ((VECTOR, knobs["vectors"]), (VECTOR, 1), (EIGHT, 1)):
                 count = (layer.channels - first) // (lanes * vectors)

@@ -14,7 +14,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
-from tvmmobile.schedules.integer import INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
@@ -118,7 +118,7 @@ class IntegerProduct(Template):
     """
 
     version = 1
-    handles = INTEGERS
+    handles = INTEGERS | INTEGER_STEPS
     enough_trials = 24
     #: Input channels divide by it; how many of them an element of the packed weights has.
     group: int
@@ -216,7 +216,7 @@ class IntegerProduct(Template):
         assert isinstance(layer, Conv2d | Dense)
         (kernel, tile), (pixels, depth, channels) = self.tile(task, layer, knobs), extents(layer)
         elements = packed_elements(channels, knobs["columns"], -(-depth // self.element), LANES)
-        with integer_body(kernel, layer, channels, elements * self.element, **self.tables(layer, knobs)) as ends:
+        with integer_body(kernel, layer, elements * self.element, **self.tables(layer, knobs)) as ends:
             MatmulNest(tile(ends), knobs, pixels, panels(channels, knobs["columns"], LANES), task.threads).emit()
         return kernel.finish()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -28,21 +28,36 @@ from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.schedules import template_for
 
 SHAPE = (1, 3, 12, 12)
+Refused = Callable[[Layer], bool]
 
 
 def network() -> nn.Module:
-    """A MobileNet's layers with a residual block, whose last layer has no integer form yet, in between."""
-    inner = Residual(nn.Sequential(*unit(8, 8, 3, groups=8), *unit(8, 8, activation=nn.Identity())))
-    return seeded(*unit(3, 8, 3, 2), inner, *unit(8, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(16, 5))
+    """A MobileNet's layers, with a residual block and curves in between."""
+    inner = Residual(nn.Sequential(*unit(8, 8, 3, groups=8, activation=nn.Hardswish()), *unit(8, 8, activation=nn.Identity())))
+    return seeded(
+        *unit(3, 8, 3, 2), inner, *unit(8, 16, activation=nn.Hardsigmoid()), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(16, 5)
+    )
 
 
-def quantised(refused: Collection[type[Layer]] = (), images: Array | None = None) -> tuple[IntegerNetwork, Network]:
+def adds(layer: Layer) -> bool:
+    return isinstance(layer, Conv2d) and layer.residual
+
+
+def is_curved(layer: Layer) -> bool:
+    return isinstance(layer, Conv2d) and isinstance(layer.clamp, str)
+
+
+def is_pool(layer: Layer) -> bool:
+    return isinstance(layer, Pool)
+
+
+def quantised(refused: Refused = lambda layer: False, images: Array | None = None) -> tuple[IntegerNetwork, Network]:
     """A network in integers, and the same as the planner reads it."""
     composed = compose(import_torch(network(), SHAPE), lambda layer: template_for(Task((layer,))) is not None)
     wide = read_network(*finish(composed))
     if images is None:
         images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
-    found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: type(layer) not in refused)
+    found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: not refused(layer))
     layers = named_layers(found, names_of(wide))
     return found, read_network(*finish_integers(composed, layers.quantised, layers.floats))
 
@@ -63,7 +78,9 @@ def run(read: Network, image: Array) -> Array:
         data, *others = [values[one] if isinstance(one, relax.Var) else one.value.numpy() for one in value.args[1].fields]
         assert str(binding.var.ty.dtype) == (node.dtype if not getattr(node.layer, "writes", "") else "float32") or not node.dtype
         if isinstance(node.parameters, IntegerParameters):
-            values[binding.var] = compute_integers(node.layer, data, node.parameters)
+            values[binding.var] = compute_integers(
+                node.layer, data, node.parameters, dict(zip(node.layer.side_shapes, others, strict=True))
+            )
         elif node.parameters is None:
             values[binding.var] = run_unscheduled(node.function, [data, *others])
         else:
@@ -71,13 +88,21 @@ def run(read: Network, image: Array) -> Array:
     return values[main.body.body]
 
 
-@pytest.mark.parametrize("refused", [(), (Pool,), (Dense,), (Conv2d,), (Conv2d, Pool, Dense)])
-def test_the_module_computes_what_was_simulated(refused: tuple[type[Layer], ...]) -> None:
+def is_convolution(layer: Layer) -> bool:
+    return isinstance(layer, Conv2d)
+
+
+def is_dense(layer: Layer) -> bool:
+    return isinstance(layer, Dense)
+
+
+@pytest.mark.parametrize("refused", [lambda layer: False, is_pool, is_dense, is_convolution, adds, is_curved, lambda layer: True])
+def test_the_module_computes_what_was_simulated(refused: Refused) -> None:
     """Whichever layers are refused: those stay in float32, with conversions beside them; input and output are float32."""
     found, read = quantised(refused)
     kinds = [node.dtype for node in read.nodes if not isinstance(node.layer, Opaque)]
     assert kinds == ["int8" if step.number in found.steps else "float32" for step in found.flow.steps if step.parameters is not None]
-    assert ("int8" in kinds) == (refused != (Conv2d, Pool, Dense)) and "float32" in kinds
+    assert kinds == ["float32" if refused(node.layer) else "int8" for node in read.nodes if not isinstance(node.layer, Opaque)]
     main = read.module["main"]
     assert str(main.params[0].ty.dtype) == str(main.body.body.ty.dtype) == "float32"
     image = np.random.default_rng(1).normal(0, 1, SHAPE).astype(np.float32)
@@ -88,8 +113,10 @@ def test_the_module_computes_what_was_simulated(refused: tuple[type[Layer], ...]
 
 
 def test_ends_convert_and_conversions_are_shared() -> None:
-    """The first layer rounds the image, the last returns real numbers; what the residual block reads is converted once for each reader."""
+    """The first layer rounds the image, the last returns real numbers; in between are no floats but those of a layer without integers."""
     found, read = quantised()
+    assert len(found.steps) == len(read.nodes) == len(found.flow.steps)
+    found, read = quantised(adds)
     layers = [node.layer for node in read.nodes]
     assert layers[0].reads == layers[-1].writes == "float32" and layers[0].writes == layers[-1].reads == ""  # type: ignore[union-attr]
     opaque = [node.layer.operator for node in read.nodes if isinstance(node.layer, Opaque)]
@@ -103,7 +130,7 @@ def test_conversions_of_one_shape_are_one_task() -> None:
     names = set()
     for seed in (0, 1):
         images = np.random.default_rng(seed).normal(0, 1 + seed, (4, *SHAPE[1:])).astype(np.float32)
-        _, read = quantised((Pool,), images)
+        _, read = quantised(lambda layer: adds(layer) or is_pool(layer), images)
         found = [node.layer.name for node in read.nodes if isinstance(node.layer, Opaque)]
         assert len(found) == 5 and len(set(found)) == 4  # those of the residual block's ends, and those beside the pool
         names.update(found)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from tvmmobile.graph.integers import IntegerParameters, is_wide
+from tvmmobile.graph.integers import IntegerParameters, curve_of, is_wide
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.graph.tasks import Task
-from tvmmobile.kernels.integers import compute_integers, quantise, random_integers, requantise, sums_of
+from tvmmobile.kernels.integers import compute_integers, fused, quantise, random_integers, requantise, sums_of
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters
 
 LAYERS: tuple[Layer, ...] = (
@@ -21,6 +22,11 @@ LAYERS: tuple[Layer, ...] = (
     Dense(300, 3, writes="float32"),
     Dense(12, 3),
     Pool(3, 4, 5),
+    Conv2d(3, 2, 8, 5, residual=True),
+    Conv2d(3, 2, 8, 5, clamp="hswish"),
+    Conv2d(4, 4, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), 6, clamp="hsigmoid"),
+    Conv2d(3, 2, 8, 5, clamp="hswish", residual=True),
+    Dense(12, 3, clamp="hswish"),
 )
 
 
@@ -38,6 +44,25 @@ def element(layer: Layer, data: np.ndarray, given: IntegerParameters, row: int, 
         source = channel if layer.is_depthwise else depth
         total += (int(data[(0, *at, source)]) if inside else given.zero_in) * int(given.weight[y, x, depth, channel])
     return total
+
+
+def nearest(exact: Fraction) -> Fraction:
+    """Rounded to float32, ties to even; not near the ends of its range."""
+    if not exact:
+        return exact
+    unit = Fraction(2) ** (math.frexp(float(exact))[1] - 24)
+    return round(exact / unit) * unit
+
+
+def result(layer: Layer, given: IntegerParameters, total: Fraction, multiplier: Fraction, residual: int | None) -> Fraction:
+    """What is rounded to an integer, by the definition, in fractions."""
+    curve = layer.clamp if isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, str) else ""
+    if residual is None and not curve:
+        return total * multiplier
+    other = Fraction(0) if residual is None else nearest((residual - given.zero_side) * Fraction(given.scale_side))
+    x = nearest(total * multiplier + other)
+    inside, sixth = min(max(nearest(x + 3), Fraction(0)), Fraction(6)), Fraction(given.per_sixth)
+    return {"": x, "hswish": x * nearest(inside * sixth), "hsigmoid": inside * sixth}[curve]
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
@@ -61,7 +86,8 @@ def test_outputs_are_those_of_exact_arithmetic(layer: Layer) -> None:
         if actual.dtype == np.float32:
             assert actual[place] == total * given.multiplier[place[-1]]
         else:
-            rounded = round(Fraction(float(total)) * Fraction(float(given.multiplier[place[-1]])))
+            residual = int(inputs[1][place]) if len(inputs) > 1 else None
+            rounded = round(result(layer, given, Fraction(float(total)), Fraction(float(given.multiplier[place[-1]])), residual))
             assert actual[place] == min(max(rounded + given.zero_out, given.low), given.high)
 
 
@@ -80,7 +106,23 @@ def test_random_constants_use_the_range(layer: Layer) -> None:
     generator = np.random.default_rng(5)
     given = replace(random_integers(layer, generator), low=-128, high=127)
     task = Task((replace(layer, reads="", writes=""),), "int8")
-    found = compute_integers(task.layer, make_inputs(task)[0], given)
+    data, *others = make_inputs(task)
+    found = compute_integers(task.layer, data, given, dict(zip(task.layer.side_shapes, others, strict=True)))
     assert len(np.unique(found)) >= min(found.size, 24) // 3
-    wide = replace(given, multiplier=given.multiplier * 8)
-    assert set(np.unique(requantise(sums_of(task.layer, make_inputs(task)[0], wide), wide))) & {-128, 127}
+    wide = replace(given, multiplier=given.multiplier * 8, per_sixth=given.per_sixth * 8)
+    assert set(np.unique(requantise(sums_of(task.layer, data, wide), wide, curve_of(layer)))) & {-128, 127}
+
+
+def test_sums_of_products_are_rounded_once() -> None:
+    """Also where rounding the sum to float64 first would end half-way between two numbers of float32."""
+    one, tiny = np.float32(1), np.float32(2.0**-40)
+    halfway = np.array([1 + 2.0**-12, -1 - 2.0**-12], np.float32), np.array([1 + 2.0**-12] * 2, np.float32)
+    assert fused(*halfway, np.array([tiny, -tiny])).tolist() == [1 + 2.0**-11 + 2.0**-23, -(1 + 2.0**-11 + 2.0**-23)]
+    assert fused(np.array([one]), np.array([one]), np.array([2.0**-24 + 2.0**-60], np.float32)).tolist() == [1.0]
+    generator = np.random.default_rng(0)
+    a, b, c = (
+        generator.normal(0, 1, 3000).astype(np.float32) * np.exp2(generator.integers(-20, 20, 3000)).astype(np.float32) for _ in "abc"
+    )
+    for given in (c, np.rint(-a * b).astype(np.float32), -(a * b)):
+        exact = [nearest(Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))) for x, y, z in zip(a, b, given, strict=True)]
+        assert fused(a, b, given).tolist() == [float(number) for number in exact]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from quantised import decibels, digit_inputs, flow_from, rescaled, trained_flow
 from small_networks import Residual, seeded, unit
 from torch import nn
@@ -67,7 +68,7 @@ def test_equalisation_undoes_a_rescale(flow: Flow) -> None:
 
 
 def test_only_channels_with_one_reader_are_scaled() -> None:
-    """Not those that a residual reads too, behind a curve, or of a layer that adds a residual."""
+    """Not those that a residual reads too, behind a curve, of a layer that adds a residual, or that are the residual."""
     inner = Residual(nn.Sequential(*unit(8, 8, 3, groups=8), *unit(8, 8)))
     curved = unit(8, 8, activation=nn.Hardswish())
     last = nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 5)
@@ -76,6 +77,23 @@ def test_only_channels_with_one_reader_are_scaled() -> None:
     images = np.random.default_rng(0).normal(0, 1, (2, 3, 12, 12)).astype(np.float32)
     found = equalised(flow, channel_ranges(flow, [images]))
     assert decibels(found.outputs(images), flow.outputs(images)) > 100
+
+
+def test_a_tensor_that_is_only_added_is_not_scaled() -> None:
+    """A shortcut's convolution, whose channels are those of the sum."""
+
+    class Shortcut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Sequential(*unit(8, 8)), nn.Sequential(*unit(8, 8, activation=nn.Identity()))
+            self.other = nn.Sequential(*unit(8, 8, activation=nn.Identity()))
+
+        def forward(self, data: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(data)) + self.other(data)
+
+    flow = flow_from(seeded(*unit(3, 8, 3, 2), Shortcut(), nn.AdaptiveAvgPool2d(1)), (1, 3, 12, 12))
+    (added,) = (step for step in flow.steps if getattr(step.layer, "residual", False))
+    assert [pair.second for pair in pairs_of(flow)] == [added.number] and added.sources[0] == next(pairs_of(flow)).first
 
 
 def test_silent_channels_are_left_in_peace(flow: Flow) -> None:

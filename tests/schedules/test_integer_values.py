@@ -83,6 +83,40 @@ def test_long_product(seed: int, pi4: Agents, tmp_path: Path) -> None:
     check(pi4, product(random.Random(seed), 8), "long_product", tmp_path, threads=1 + 2 * seed)
 
 
+#: A residual, a curve or both; channels that do not divide by 4; sums that are converted.
+STEPS = (
+    Conv2d(3, 5, 16, 24, residual=True),
+    Conv2d(2, 3, 264, 13, residual=True),
+    Conv2d(3, 3, 24, 37, residual=True, clamp="hswish"),
+    Conv2d(4, 3, 32, 20, clamp="hswish"),
+    Conv2d(1, 1, 24, 16, clamp="hsigmoid", wide=True),
+    Dense(264, 19, clamp="hswish"),
+)
+WINDOWS = (
+    Conv2d(7, 6, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), 16, clamp="hswish"),
+    Conv2d(7, 6, 24, 24, (3, 3), (2, 2), (1, 1, 1, 1), 24, clamp="hsigmoid", wide=True),
+    Conv2d(6, 6, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), 16, residual=True),
+)
+IMAGE = Conv2d(6, 17, 3, 12, (3, 3), (2, 2), (0, 0, 1, 1), in_layout="NCHW", reads="float32", clamp="hswish")
+
+
+@pytest.mark.parametrize("layer", STEPS, ids=lambda layer: layer.name)
+def test_steps_of_products(layer: Layer, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    check(pi5, layer, "dot_product", tmp_path / "dot")
+    check(pi4, layer, "long_product", tmp_path / "long", threads=2)
+
+
+@pytest.mark.parametrize("layer", WINDOWS, ids=lambda layer: layer.name)
+def test_steps_of_depthwise(layer: Layer, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    check(pi5, layer, "dot_depthwise", tmp_path / "dot")
+    check(pi4, layer, "long_depthwise", tmp_path / "long")
+
+
+def test_steps_of_images(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    check(pi5, IMAGE, "dot_image", tmp_path / "dot")
+    check(pi4, IMAGE, "long_image", tmp_path / "long")
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_depthwise(seed: int, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     layer = depthwise(random.Random(seed))

@@ -47,4 +47,4 @@ def rescaled(flow: Flow, seed: int, octaves: float = 3.0) -> Flow:
 def decibels(output: Array, expected: Array) -> float:
     """Signal to noise of an output."""
     noise = np.square(output.astype(np.float64) - expected).sum()
-    return float(10 * np.log10(np.square(expected, dtype=np.float64).sum() / noise))
+    return float(10 * np.log10(np.square(expected, dtype=np.float64).sum() / noise)) if noise else np.inf

@@ -3,8 +3,9 @@
 A stored integer q stands for the real number scale · (q - zero). Activations have one scale and one zero point per tensor, and are
 int8 of any sign; weights are int8 from -127 to 127 with a scale per output channel and no zero point; biases and sums are int32.
 
-An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8`, without `clamp` and `then`: bounds are values (`low` and `high` of
-`IntegerParameters`), and so are scales and zero points: all networks of the same shapes share kernels and records. Per channel it computes
+An integer layer is a `Conv2d`, `Dense` or `Pool` of a task in `int8` without `then`, whose `clamp` is one of `CURVES` or nothing: bounds
+are values (`low` and `high` of `IntegerParameters`), and so are scales and zero points: all networks of the same shapes share kernels and
+records. Per channel it computes
 
     sum = bias + Σ data · weight              exactly; where the window reaches into padding, data is `zero_in`
     q   = rint(float32(sum) · multiplier)     the product is exact and rounded once, ties to even
@@ -17,6 +18,16 @@ where float32(sum) rounds sums from 2^24 up to 24 bits, ties to even. Derived fr
 
 A `Pool` has a bias and a multiplier per channel too. The sum over its pixels is that of weights of 1: they are -pixels · zero_in and
 scale_in / (pixels · scale_out). Kernels agree with `kernels.integers`, which computes this in NumPy, bit for bit.
+
+A layer with a residual or a curve takes more steps, in float32:
+
+    x   = fma(float32(sum), multiplier, other)    rounded once; other = float32(residual - zero_side) · scale_side, or 0
+    t   = limit(x + 3, 0, 6)
+    q   = rint(x)                                 without a curve; scale_side = scale_residual / scale_out
+    q   = rint(x · (t · per_sixth))               of h-swish; the last product is exact
+    q   = rint(t · per_sixth)                     of h-sigmoid; the product is exact
+
+With a curve, x is a real number: multiplier = scale_in · scale_weight, scale_side = scale_residual, and per_sixth = 1 / (6 · scale_out).
 
 The ends of a network are the layers' own:
 
@@ -38,7 +49,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Layer, LayerParameters, Pool, SumLayer
+from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Pool, SumLayer
 
 #: Sums beyond are converted.
 NARROW = 1 << 22
@@ -47,6 +58,8 @@ SHORT = (1 << 15) - 1
 #: Products of a sum up to which a layer's sums are taken for narrow: so many are, even of the largest weights.
 NARROW_TERMS = 256
 LOWEST, HIGHEST = -128, 127
+#: Curves that integer layers have.
+CURVES = frozenset({"hswish", "hsigmoid"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +72,8 @@ class IntegerParameters(LayerParameters):
         zero_out: the output's.
         low, high: bounds of the output, integers of int8.
         per_scale_in: float32, 1 / scale_in, of a layer that reads float32.
+        zero_side, scale_side: zero point of the residual, and what a step of it counts.
+        per_sixth: float32, of a layer with a curve.
     """
 
     multiplier: Array
@@ -67,6 +82,9 @@ class IntegerParameters(LayerParameters):
     low: int = LOWEST
     high: int = HIGHEST
     per_scale_in: float = 1.0
+    zero_side: int = 0
+    scale_side: float = 0.0
+    per_sixth: float = 0.0
 
 
 def terms(layer: Layer) -> int:
@@ -90,8 +108,28 @@ def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
     if terms(layer) > NARROW_TERMS:
         return False
     sums = largest_sums(layer, parameters)
-    scaled = sums * np.abs(parameters.multiplier.astype(np.float64)) * (not getattr(layer, "writes", ""))
-    return bool((sums >= NARROW).any() or (scaled > SHORT).any())
+    results = largest_results(layer, parameters) * (not getattr(layer, "writes", ""))
+    return bool((sums >= NARROW).any() or (results > SHORT).any())
+
+
+def curve_of(layer: Layer) -> str:
+    """The curve of an integer layer; "" for none."""
+    clamp = layer.clamp if isinstance(layer, SumLayer) else ""
+    return clamp if isinstance(clamp, str) else ""
+
+
+def adds(layer: Layer) -> bool:
+    """Whether a layer adds another tensor to its sums."""
+    return isinstance(layer, Conv2d) and layer.residual
+
+
+def largest_results(layer: Layer, parameters: IntegerParameters) -> Array:
+    """A bound of each channel's |q|, float64 per output channel."""
+    x = largest_sums(layer, parameters) * np.abs(parameters.multiplier.astype(np.float64))
+    x = x + (HIGHEST - LOWEST) * abs(parameters.scale_side)
+    factor = 6 * abs(parameters.per_sixth)
+    curve = curve_of(layer)
+    return np.asarray(x * factor if curve == "hswish" else np.full_like(x, factor) if curve else x)
 
 
 def converts_sums(layer: Layer) -> bool:

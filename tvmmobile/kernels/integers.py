@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.integers import HIGHEST, LOWEST, NARROW, IntegerParameters, converts_sums, largest_sums, terms
+from tvmmobile.graph.integers import (
+    HIGHEST,
+    LOWEST,
+    NARROW,
+    SHORT,
+    IntegerParameters,
+    adds,
+    converts_sums,
+    curve_of,
+    largest_results,
+    largest_sums,
+    terms,
+)
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Pool, SumLayer
 
 #: Deviation of weights whose scale is that of the largest of a few hundred.
@@ -23,7 +39,9 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
     zero_in, zero_out = (int(zero) for zero in generator.integers(LOWEST, HIGHEST + 1, 2))
     spread = 74.0 * np.sqrt(terms(layer)) * (_WEIGHTS if weight.size else 1.0)
     bias = generator.normal(0.0, spread / 2, channels).astype(np.int32)
-    multiplier = (generator.uniform(40.0, 120.0, channels) / spread).astype(np.float32)
+    # Of a curve, most results are within its bend; its steps are of 1/40.
+    reach = (2.0, 5.0) if curve_of(layer) else (40.0, 120.0)
+    multiplier = (generator.uniform(*reach, channels) / spread).astype(np.float32)
     bounds = sorted(int(bound) for bound in generator.integers(LOWEST, HIGHEST + 1, 2)) if generator.random() < 0.5 else (LOWEST, HIGHEST)
     found = IntegerParameters(
         weight,
@@ -34,10 +52,15 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         low=bounds[0],
         high=bounds[1],
         per_scale_in=float(np.float32(generator.uniform(20.0, 60.0))),
+        zero_side=int(generator.integers(LOWEST, HIGHEST + 1)) * adds(layer),
+        scale_side=float(np.float32(generator.uniform(0.3, 1.2) / (100.0 if curve_of(layer) else 1.0))) * adds(layer),
+        per_sixth=float(np.float32(generator.uniform(5.0, 30.0))) * bool(curve_of(layer)),
     )
     if not converts_sums(layer):
         room = NARROW - 1 - (largest_sums(layer, found) - np.abs(bias))
         np.clip(bias, -room, room, out=bias, casting="unsafe")
+        most = largest_results(layer, found).max() / SHORT
+        found = replace(found, multiplier=(multiplier / max(most, 1.0)).astype(np.float32))
     return found
 
 
@@ -78,18 +101,57 @@ def _products(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParame
     return np.ascontiguousarray(sums.permute(0, 2, 3, 1).numpy())
 
 
-def requantise(sums: npt.NDArray[np.int64], constants: IntegerParameters) -> npt.NDArray[np.int8]:
-    """Sums as the integers that are stored."""
-    scaled = np.rint(sums.astype(np.float32).astype(np.float64) * constants.multiplier.astype(np.float64))
-    stored: npt.NDArray[np.int8] = np.clip(scaled + constants.zero_out, constants.low, constants.high).astype(np.int8)
+def requantise(
+    sums: npt.NDArray[np.int64], constants: IntegerParameters, curve: str = "", residual: Array | None = None
+) -> npt.NDArray[np.int8]:
+    """Sums as the integers that are stored, with a curve of `graph.integers.CURVES` and integers that are added."""
+    numbers = sums.astype(np.float32)
+    if curve or residual is not None:
+        products = _curved(fused(numbers, constants.multiplier, _side(residual, constants)), curve, constants)
+    else:
+        products = numbers.astype(np.float64) * constants.multiplier.astype(np.float64)
+    stored: npt.NDArray[np.int8] = np.clip(np.rint(products) + constants.zero_out, constants.low, constants.high).astype(np.int8)
     return stored
 
 
-def compute_integers(layer: Layer, data: Array, constants: IntegerParameters) -> Array:
-    """An integer layer's output: int8, or float32 where the layer writes that."""
+def _side(residual: Array | None, constants: IntegerParameters) -> Array:
+    """What is added to products, float32."""
+    if residual is None:
+        return np.zeros(1, np.float32)
+    return np.asarray((residual.astype(np.float32) - np.float32(constants.zero_side)) * np.float32(constants.scale_side))
+
+
+def _curved(x: Array, curve: str, constants: IntegerParameters) -> Array:
+    """What is rounded of x, float32: exactly, float64."""
+    if not curve:
+        return x.astype(np.float64)
+    inside = np.clip(x + np.float32(3), np.float32(0), np.float32(6))
+    sixth = np.float32(constants.per_sixth)
+    if curve == "hsigmoid":
+        return np.asarray(inside.astype(np.float64) * np.float64(sixth))
+    assert curve == "hswish"
+    return np.asarray(x.astype(np.float64) * (inside * sixth).astype(np.float64))
+
+
+def fused(a: Array, b: Array, c: Array) -> Array:
+    """a · b + c of float32, rounded once to float32.
+
+    The product is exact in float64. Their sum is rounded there to odd, so that rounding it again is as if it had been exact (Boldo and
+    Melquiond 2008, Emulation of FMA and correctly rounded sums).
+    """
+    product, other = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
+    total = np.asarray(product + other)
+    back = total - product
+    error = (product - (total - back)) + (other - back)
+    even = (total.view(np.int64) & 1) == 0
+    return np.where((error != 0) & even, np.nextafter(total, np.copysign(np.inf, error)), total).astype(np.float32)
+
+
+def compute_integers(layer: Layer, data: Array, constants: IntegerParameters, side: Mapping[str, Array] = MappingProxyType({})) -> Array:
+    """An integer layer's output: int8, or float32 where the layer writes that; `side` holds the integers of `side_shapes` by name."""
     if getattr(layer, "reads", ""):
         data = quantise(data, constants.per_scale_in, constants.zero_in)
     sums = sums_of(layer, data, constants)
     if getattr(layer, "writes", ""):
         return sums.astype(np.float32) * constants.multiplier
-    return requantise(sums, constants).reshape(-1, *layer.output_shape[1:])
+    return requantise(sums, constants, curve_of(layer), side.get("residual")).reshape(-1, *layer.output_shape[1:])

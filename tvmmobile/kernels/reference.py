@@ -62,10 +62,10 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
 def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
     """The region's output for what `make_inputs` lists, computed layer by layer with PyTorch on the host, in `Precision.reference`."""
     if task.precision.is_integer:
-        (given,) = inputs
+        given, *sides = inputs
         for layer, constants in zip(task.region, parameters, strict=True):
             assert isinstance(constants, IntegerParameters)
-            given = compute_integers(layer, given, constants)
+            given = compute_integers(layer, given, constants, {name: sides.pop(0) for name in layer.side_shapes})
         return given
     wide = np.dtype(task.precision.reference)
     data, *others = (array.astype(wide, copy=False) for array in inputs)

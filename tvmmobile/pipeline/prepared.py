@@ -24,6 +24,7 @@ from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.lowering import named_layers
+from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
 
 if TYPE_CHECKING:
@@ -115,12 +116,16 @@ def _quality(ratio: float) -> dict[str, Any]:
 
 def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:
     """The manifest's entry for an integer layer: the scales and zero points of its input and output, and its weights' scales."""
-    written = None if step.written is None else {"scale": step.written.step, "zero": step.written.zero}
     return {
         "node": node,
         "layer": network.nodes[node].layer.name,
         "dtype": INT8.name,
-        "reads": {"scale": step.read.step, "zero": step.read.zero},
-        "writes": written,
+        "reads": _scale(step.read),
+        **({} if step.side is None else {"adds": _scale(step.side)}),
+        "writes": None if step.written is None else _scale(step.written),
         "weight_scales": [float(step.weight_scale.min()), float(step.weight_scale.max())],
     }
+
+
+def _scale(scale: Scale) -> dict[str, float | int]:
+    return {"scale": scale.step, "zero": scale.zero}

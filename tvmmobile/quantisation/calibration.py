@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Layer
+from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised
 from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.histogram import RANGES, Histogram
-from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_integers, integer_step, with_bias
+from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, with_bias
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.system.errors import UserError
 
@@ -171,8 +171,7 @@ class _Quantisation:
         network = IntegerNetwork(self.flow, {}, {})
         for step in self.flow.steps:
             number = step.number
-            inputs = tuple(self.exact[source] if isinstance(source, int) else source for source in step.sources)
-            self.exact[number] = step.output(inputs)
+            self.exact[number] = step.output(step.read(self.exact))
             found = self._integer(step) if has_integers(step) else None
             if found is not None and accepts(found.layer):
                 network.steps[number] = found
@@ -185,18 +184,19 @@ class _Quantisation:
 
     def _integer(self, step: Step) -> IntegerStep:
         """A step in integers."""
-        (source,) = step.sources
-        assert isinstance(source, int)
-        whole = step.number not in self.flow.readers and (not step.summing or step.bounds == (-np.inf, np.inf))
-        found = integer_step(step, self._scale(source), None if whole else self._scale(step.number), self.method.per_channel)
-        return self._corrected(found, self.exact[source], self.values[source]) if self.method.correct and step.summing else found
+        read, *others = (self._scale(source) for source in step.sources if isinstance(source, int))
+        floats = step.number not in self.flow.readers and has_floats(step)
+        written = None if floats else self._scale(step.number)
+        found = integer_step(step, read, written, others[0] if others else None, self.method.per_channel)
+        return self._corrected(found) if self.method.correct and isinstance(step.layer, SumLayer) else found
 
-    def _corrected(self, found: IntegerStep, data: Array, integers: Array) -> IntegerStep:
-        """The step with a bias that leaves each channel's mean where it is in float32, given what the steps before it lose."""
-        assert found.step.parameters is not None
-        wanted = found.step.sums((data,))
-        excess = (found.sums(integers) - wanted).mean(tuple(range(wanted.ndim - 1)))
-        return with_bias(found, found.step.parameters.bias - excess)
+    def _corrected(self, found: IntegerStep) -> IntegerStep:
+        """The step with a bias that leaves the mean of each channel's sums where it is in float32, given what the steps before it lose."""
+        step = found.step
+        assert step.parameters is not None
+        wanted = step.sums(step.read(self.exact))
+        excess = (found.sums(step.read(self.values)) - wanted).mean(tuple(range(wanted.ndim - 1)))
+        return with_bias(found, step.parameters.bias - excess)
 
     def _scale(self, number: int) -> Scale:
         """The scale of a tensor; the same each time."""

@@ -42,10 +42,10 @@ def pairs_of(flow: Flow) -> Iterator[Pair]:
     for step in flow.steps:
         if not _scalable(step):
             continue
-        readers = flow.readers.get(step.number, ())
+        last, readers = step.number, flow.readers.get(step.number, ())
         while len(readers) == 1 and isinstance(at[readers[0]].layer, Pool):
-            readers = flow.readers.get(readers[0], ())
-        if len(readers) == 1 and _reads_channels(at[readers[0]], step):
+            last, readers = readers[0], flow.readers.get(readers[0], ())
+        if len(readers) == 1 and at[readers[0]].sources[0] == last and _reads_channels(at[readers[0]], step):
             yield Pair(step.number, readers[0])
 
 
@@ -57,8 +57,6 @@ def _scalable(step: Step) -> bool:
 def _reads_channels(step: Step, source: Step) -> bool:
     """Whether a step multiplies each channel of `source`'s output by weights of its own, as its first input."""
     layer, channels = step.layer, source.layer.output_shape[-1]
-    if not isinstance(step.sources[0], int):
-        return False
     if isinstance(layer, Dense):
         return layer.in_features == channels
     return isinstance(layer, Conv2d) and not layer.pieces and layer.in_layout == "NHWC" and (layer.groups == 1 or layer.is_depthwise)

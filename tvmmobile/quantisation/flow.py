@@ -50,8 +50,12 @@ class Step:
         low, high = layer.clamp
         return -np.inf if low is None else low, (np.inf if high is None else high) if self.most is None else self.most
 
+    def read(self, values: Mapping[int, Array]) -> tuple[Array, ...]:
+        """What it reads, by what the steps before it computed."""
+        return tuple(values[source] if isinstance(source, int) else source for source in self.sources)
+
     def sums(self, inputs: tuple[Array, ...]) -> Array:
-        """What a step that is `summing` computes before its bounds."""
+        """What a convolution or matrix product computes before its bounds or curve, with a residual that it adds."""
         assert isinstance(self.layer, Conv2d | Dense)
         return self._computed(replace(self.layer, clamp=NO_CLAMP), inputs)
 
@@ -110,7 +114,7 @@ class Flow:
         """
         values: dict[int, Array] = {INPUT: images}
         for step in self.steps:
-            inputs = tuple(values[source] if isinstance(source, int) else source for source in step.sources)
+            inputs = step.read(values)
             sums = step.sums(inputs) if step.summing else step.output(inputs)
             output = np.clip(sums, *step.bounds) if step.summing else sums
             yield step, sums, output

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters, is_wide
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.integers import CURVES, HIGHEST, LOWEST, IntegerParameters, curve_of, is_wide
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, Pool, input_shapes
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.integers import compute_integers, sums_of
@@ -31,6 +31,7 @@ class IntegerStep:
         parameters: its constants.
         weight_scale: what a step of each output channel's weights stands for; for a pool, what a pixel counts.
         read, written: scale of the first input and of the output; `None` for an output in float32.
+        side: scale of what else is read, where there is something.
         most: the largest integer of each channel of the output, where those differ; then there is no kernel for it.
     """
 
@@ -40,34 +41,53 @@ class IntegerStep:
     weight_scale: Array
     read: Scale
     written: Scale | None
+    side: Scale | None = None
     most: Array | None = None
 
-    def sums(self, data: Array) -> Array:
-        """Complete sums of a batch in real numbers."""
-        data = data.reshape(-1, *self.layer.input_shape[1:])
-        if data.dtype != np.int8:
-            data = self.read.quantised(data)
-        return sums_of(self.layer, data, self.parameters) * (self.read.step * self.weight_scale.astype(np.float64))
+    def sums(self, inputs: Sequence[Array]) -> Array:
+        """Complete sums of a batch in real numbers, before any bound or curve; what `output` reads."""
+        data, *others = self._integers(inputs)
+        sums: Array = sums_of(self.layer, data, self.parameters) * (self.read.step * self.weight_scale.astype(np.float64))
+        return sums + self.side.real(others[0]) if self.side is not None else sums
 
-    def output(self, data: Array) -> Array:
+    def output(self, inputs: Sequence[Array]) -> Array:
         """Of a batch in int8, or in float32 behind a step in float32: int8, or float32 where nothing else reads it."""
-        data = data.reshape(-1, *self.layer.input_shape[1:])
-        if data.dtype != np.int8 and not getattr(self.layer, "reads", ""):
-            data = self.read.quantised(data)
-        output = compute_integers(self.layer, data, self.parameters)
+        data, *others = inputs if getattr(self.layer, "reads", "") else self._integers(inputs)
+        output = compute_integers(self.layer, data, self.parameters, dict(zip(self.layer.side_shapes, others, strict=True)))
         return output if self.most is None else np.minimum(output, self.most)
+
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        """Of all that it reads."""
+        return (self.read,) if self.side is None else (self.read, self.side)
+
+    def _integers(self, inputs: Sequence[Array]) -> list[Array]:
+        """What it reads, each in integers of its scale."""
+        shapes = input_shapes(self.layer)
+        arrays = [array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, shapes, strict=True)]
+        return [array if array.dtype == np.int8 else scale.quantised(array) for array, scale in zip(arrays, self.scales, strict=True)]
 
 
 def has_integers(step: Step) -> bool:
     """Whether a step has an int8 kernel."""
     layer = step.layer
-    return isinstance(layer, Pool) or (step.summing and isinstance(layer, Conv2d | Dense) and not layer.side_shapes)
+    if not all(isinstance(source, int) for source in step.sources):
+        return False
+    if isinstance(layer, Conv2d | Dense):
+        return layer.side_shapes.keys() <= {"residual"} and not layer.then and (step.summing or layer.clamp in CURVES)
+    return isinstance(layer, Pool)
 
 
-def integer_step(step: Step, read: Scale, written: Scale | None, per_channel: bool = True) -> IntegerStep:
-    """A step that `has_integers`; one without a scale of its output has to have no bounds.
+def has_floats(step: Step) -> bool:
+    """Whether a step that `has_integers` may also write real numbers: a pool, or products that nothing bounds, bends or adds to."""
+    return isinstance(step.layer, Pool) or (step.summing and not step.layer.side_shapes and step.bounds == (-np.inf, np.inf))
+
+
+def integer_step(step: Step, read: Scale, written: Scale | None, side: Scale | None = None, per_channel: bool = True) -> IntegerStep:
+    """A step that `has_integers`; without a scale of its output, one that `has_floats`.
 
     Args:
+        side: scale of the residual, if there is one.
         per_channel: let weights have a scale for each output channel, not one for all.
     """
     layer = step.layer
@@ -85,7 +105,8 @@ def integer_step(step: Step, read: Scale, written: Scale | None, per_channel: bo
     scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0).astype(np.float32)
     integers = np.clip(np.rint(weight / scale), -HIGHEST, HIGHEST).astype(np.int8)
     constants = _constants(step, integers, read, written)
-    found = IntegerStep(step, replace(layer, clamp=NO_CLAMP, **ends), constants, scale, read, written, _most(step, written))
+    clamp = curve_of(layer) or NO_CLAMP
+    found = IntegerStep(step, replace(layer, clamp=clamp, **ends), constants, scale, read, written, side, _most(step, written))
     return with_bias(_scaled(found), bias)
 
 
@@ -109,10 +130,15 @@ def _most(step: Step, written: Scale | None) -> Array | None:
 
 
 def _scaled(step: IntegerStep) -> IntegerStep:
-    """The step with its multiplier, and the bias that the zero point of its input asks for."""
+    """The step with its multipliers, and the bias that the zero point of its input asks for."""
     scale = step.read.step * step.weight_scale.astype(np.float64)
-    multiplier = (scale / (1.0 if step.written is None else step.written.step)).astype(np.float32)
-    return _biased(replace(step, parameters=replace(step.parameters, multiplier=multiplier)), np.zeros(len(multiplier)))
+    parameters, written = step.parameters, 1.0 if step.written is None else step.written.step
+    if curve_of(step.layer):
+        parameters, written = replace(parameters, per_sixth=float(np.float32(1 / (6 * written)))), 1.0
+    if step.side is not None:
+        parameters = replace(parameters, zero_side=step.side.zero, scale_side=float(np.float32(step.side.step / written)))
+    multiplier = (scale / written).astype(np.float32)
+    return _biased(replace(step, parameters=replace(parameters, multiplier=multiplier)), np.zeros(len(multiplier)))
 
 
 def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
@@ -151,9 +177,7 @@ class IntegerNetwork:
         """Of a step, given what those before it computed."""
         found = self.steps.get(step.number)
         if found is not None:
-            (source,) = step.sources
-            assert isinstance(source, int)
-            return found.output(values[source])
+            return found.output(step.read(values))
         return step.output(tuple(self.real(source, values[source]) if isinstance(source, int) else source for source in step.sources))
 
     def run(self, images: Array) -> Iterator[tuple[Step, Array]]:

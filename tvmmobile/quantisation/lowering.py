@@ -35,7 +35,12 @@ def named_layers(network: IntegerNetwork, names: Sequence[str]) -> NamedLayers:
         if integers is not None:
             assert step.most is None, "kernels have one bound for all channels"
             written = integers.written
-            found.quantised[name] = QuantisedLayer(integers.layer, integers.parameters, None if written is None else written.step)
+            found.quantised[name] = QuantisedLayer(
+                integers.layer,
+                integers.parameters,
+                None if written is None else written.step,
+                tuple((scale.per_step, scale.zero) for scale in integers.scales),
+            )
         elif name and step.parameters is not None:
             assert step.most is None
             found.floats[name] = ComposedLayer(step.layer, step.parameters)

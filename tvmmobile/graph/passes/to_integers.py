@@ -24,14 +24,16 @@ class QuantisedLayer:
     """A layer in integers.
 
     Attributes:
-        layer: without bounds; `reads` and `writes` say float32 where it rounds its input itself, or returns real numbers.
+        layer: without bounds (curves stay); `reads` and `writes` say float32 where it rounds its input itself, or returns real numbers.
         parameters: its constants.
         step: the difference of the real numbers that two neighbouring integers of the output stand for; `None` for real numbers.
+        inputs: for each tensor that it reads what real numbers are multiplied by to become integers, and the zero point.
     """
 
     layer: Layer
     parameters: IntegerParameters
     step: float | None
+    inputs: tuple[tuple[float, int], ...]
 
 
 def to_integers(layers: dict[str, ComposedLayer], quantised: Mapping[str, QuantisedLayer]) -> Callable[[Any], Any]:
@@ -83,16 +85,17 @@ class _Rewriting(MainRewriter):
         """The call of an integer layer."""
         from tvm import relax
 
-        (data,) = call.args[1].fields
-        reads = getattr(entry.layer, "reads", "")
-        argument = self._real(data) if reads else self._integers(data, entry.parameters)
+        data, *others = call.args[1].fields
+        first, *rest = entry.inputs
+        arguments = [self._real(data) if getattr(entry.layer, "reads", "") else self._integers(data, *first)]
+        arguments += [self._integers(other, *rounding) for other, rounding in zip(others, rest, strict=True)]
         if entry.step is not None:
             self.made_by[variable] = entry
         kind = FLOAT32.name if entry.step is None else INT8.name
         shape = [int(extent) for extent in call.ty.shape]
-        return relax.call_dps_packed(external_name(call), relax.Tuple([argument]), out_ty=relax.TensorType(shape, kind))
+        return relax.call_dps_packed(external_name(call), relax.Tuple(arguments), out_ty=relax.TensorType(shape, kind))
 
-    def _integers(self, variable: Any, reader: IntegerParameters) -> Any:
+    def _integers(self, variable: Any, per_scale: float, zero: int) -> Any:
         """A variable as the integers that a layer reads."""
         from tvm import relax
 
@@ -100,8 +103,8 @@ class _Rewriting(MainRewriter):
         if variable in self.made_by:
             return found
         emit, op = self.builder.emit, relax.op
-        rounded = emit(op.round(emit(op.multiply(found, _number(reader.per_scale_in)))))
-        moved = emit(op.add(rounded, _number(reader.zero_in)))
+        rounded = emit(op.round(emit(op.multiply(found, _number(per_scale)))))
+        moved = emit(op.add(rounded, _number(zero)))
         above = emit(op.maximum(moved, relax.const(float(LOWEST), FLOAT32.name)))
         return emit(op.astype(emit(op.minimum(above, relax.const(float(HIGHEST), FLOAT32.name))), INT8.name))
 
