@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-LISTS = ("requirements", "requirements-dev", "converters")
+LISTS = ("requirements", "requirements-dev", "converters", "survey")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 

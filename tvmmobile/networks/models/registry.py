@@ -118,7 +118,7 @@ def build_torch_model(spec: ModelSpec, checkpoint: Path | None = None, seed: int
     import torch
 
     from tvmmobile.networks.models.checkpoints import load_checkpoint
-    from tvmmobile.networks.models.weights import PROBE_SIDE, seed_weights
+    from tvmmobile.networks.models.weights import PROBE, seed_weights
 
     network = family(spec.name)
     with torch.random.fork_rng(devices=[]):  # PyTorch's constructors draw random weights
@@ -130,5 +130,5 @@ def build_torch_model(spec: ModelSpec, checkpoint: Path | None = None, seed: int
         # The classifier keeps its weights: the spread of logits does not matter.
         scaled = [layer.name for layer in layers[:-1] if not layer.norm]
         least, most = TRAITS[spec.name].sides
-        source = seed_weights(module, seed, scaled, least if least == most else PROBE_SIDE)
+        source = seed_weights(module, seed, scaled, (3, least, least) if least == most else PROBE)
     return TorchModel(spec, module.eval(), source)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-#: Side of the images that the generated statistics are taken from. The same for every resolution, because parameters do not depend on it.
-PROBE_SIDE = 96
+#: Channels, height and width of the images that generated statistics are taken from. The same for every resolution, because parameters do not depend on it.
+PROBE = (3, 96, 96)
 _PROBE_IMAGES = 4
 #: Ranges of the generated batch norms' γ and β: with them a few percent of the activations reach ReLU6's upper bound.
 _GAMMA, _BETA = (1.4, 3.0), (-0.25, 2.0)
@@ -21,7 +21,7 @@ _AT_ONCE = 2**24
 _Uniform = Callable[[tuple[int, ...], float, float], "torch.Tensor"]
 
 
-def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (), probe_side: int = PROBE_SIDE) -> str:
+def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (), probe: tuple[int, ...] = PROBE) -> str:
     """Fill `module` with Kaiming weights (uniform, fan out, ReLU) and non-trivial batch-norm statistics.
 
     Returns `seeded kaiming, seed <n>`.
@@ -34,10 +34,10 @@ def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (
     and the statistics are computed in float64 and kept to 8 bits. Leaves the global random state alone, and `module` in eval mode.
 
     Args:
-        module: any module of convolutions, batch norms and linear layers that takes NCHW images of 3 channels.
+        module: any module of convolutions, batch norms and linear layers that takes NCHW images.
         seed: any integer that PyTorch's generator takes.
         scaled: paths of the convolutions and linear layers to scale: those without batch norm.
-        probe_side: side of the white-noise images, in pixels.
+        probe: channels, height and width of the white-noise images.
     """
     import torch
 
@@ -55,7 +55,7 @@ def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (
                 _fill(part, uniform)
         root = math.sqrt(3)  # unit variance, as normalised images have
         with single_thread():
-            module(uniform((_PROBE_IMAGES, 3, probe_side, probe_side), -root, root))
+            module(uniform((_PROBE_IMAGES, *probe), -root, root))
     for hook in hooks:
         hook.remove()
     module.float()

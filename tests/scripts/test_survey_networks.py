@@ -1,0 +1,70 @@
+"""scripts/survey_networks: the networks it builds itself, what its table says, and one that goes all the way."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))  # scripts import each other
+
+import survey_models  # noqa: E402
+import survey_networks  # noqa: E402
+from survey_networks import Outcome  # noqa: E402
+
+BUILT_HERE = [name for name, surveyed in survey_models.NETWORKS.items() if surveyed.source == "here"]
+
+
+def test_every_kind_of_network_is_there() -> None:
+    kinds = {surveyed.kind for surveyed in survey_models.NETWORKS.values()}
+    assert len(survey_models.NETWORKS) >= 70 and len(kinds) == 9
+
+
+@pytest.mark.parametrize("name", BUILT_HERE)
+def test_networks_of_its_own_answer_differently_to_different_images(name: str) -> None:
+    """With generated weights no layer may be without effect, or a comparison says nothing."""
+    import torch
+
+    surveyed = survey_models.NETWORKS[name]
+    module = survey_models.build(name, surveyed)
+    survey_models.give_weights(module, surveyed.shape)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        first, second = (module(torch.randn(surveyed.shape, generator=generator)) for _ in range(2))
+    assert torch.isfinite(first).all() and (first - second).abs().max() > 0.05 * first.abs().max()
+
+
+def test_the_table_has_figures_of_the_format_that_worked_and_what_went_wrong_in_the_other() -> None:
+    good = Outcome(12.345, 2e-6, 0.0312, 98_700_000, 40)
+    lost = Outcome(message="tvmmobile: error: one | two")
+    networks = {"unet": {"pt2": vars(lost), "onnx": vars(good)}, "espcn": {"pt2": vars(lost), "onnx": vars(lost)}}
+    lines = survey_networks.table(networks).splitlines()
+    refused = "tvmmobile: error: one \\| two"
+    assert lines[2] == f"| unet | here | segmentation | 3×128×128 | {refused} | 2e-06 | 99 | 12.35 | 3.1% |"
+    assert lines[3] == f"| espcn | here | super-resolution | 1×128×128 | {refused} | {refused} |  |  |  |"
+
+
+def test_bad_calls_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["survey_networks", "resnet19"])
+    assert survey_networks.main() == 1 and "There is no network resnet19 in the survey." in capsys.readouterr().err
+    earlier = tmp_path / "survey.json"
+    earlier.write_text(json.dumps({"device": "pi4-virtual", "trials": 8, "threads": 1, "networks": {}}))
+    monkeypatch.setattr(sys, "argv", ["survey_networks", "unet", "--out", str(earlier)])
+    assert survey_networks.main() == 1 and "was made with other options" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_network_goes_all_the_way_in_both_formats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, work = tmp_path / "survey.json", tmp_path / "work"
+    monkeypatch.setattr(sys, "argv", ["survey_networks", "landmarks", "--work", str(work), "--out", str(out)])
+    assert survey_networks.main() == 0
+    outcomes = json.loads(out.read_text())["networks"]["landmarks"]
+    assert [outcomes[form]["message"] for form in ("pt2", "onnx")] == ["", ""], outcomes
+    assert outcomes["pt2"]["latency_ms"] == pytest.approx(outcomes["onnx"]["latency_ms"], rel=0.02) and outcomes["pt2"]["error"] < 1e-5
+    first = out.read_bytes()
+    assert survey_networks.main() == 0 and out.read_bytes() == first, "what is there is not tried again"
