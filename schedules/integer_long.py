@@ -17,7 +17,7 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
 from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel
-from tvmmobile.schedules.integer_in_order import PairsLoop
+from tvmmobile.schedules.integer_in_order import StepsLoop
 from tvmmobile.schedules.integer_product import IntegerProduct, extents
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
@@ -71,7 +71,7 @@ class LongTile(MatmulTile):
                 with T.Then():
                     in_turn()
                 with T.Else():
-                    self._add_pairs(acc, (row, rows), (weights, width), (table, entry), add)
+                    self._add_pairs((table, entry), add)
 
         def in_turn() -> None:
             add(0, [0], steps == 0, True)
@@ -79,10 +79,15 @@ class LongTile(MatmulTile):
                 with kernel.loop(steps - 1) as step:
                     add(step + 1, [(step + 1) * STEP])
 
-        if self.table is None:
+        entry = (panel.channel // self.columns + index) * (steps + 2)
+        loop = StepsLoop(rows, width, self.step * self.bytes, steps, self.table is not None)
+        if self.in_order and steps and loop.fits:
+            order = [] if self.table is None else [(self.table, entry)]
+            kernel.call(loop.symbol, loop.llvm, (acc, 0), (self.a.buffer, row * self.bytes), (self.w, weights * STEP), *order)
+        elif self.table is None:
             in_turn()
         else:
-            add_all(self.table, (panel.channel // self.columns + index) * (steps + 2))
+            add_all(self.table, entry)
         if steps and half:
             add(steps, [steps * STEP], True)
         pixels = []
@@ -91,20 +96,13 @@ class LongTile(MatmulTile):
             pixels.append((sums, self.c.at(target + place, channel)))
         self.epilogue.store(pixels, channel, panel.columns)
 
-    def _add_pairs(
-        self, acc: Buffer, pixels: tuple[Expr, int], weights: tuple[Expr, int], order: tuple[Buffer, Expr], add: Callable[..., None]
-    ) -> None:
+    def _add_pairs(self, order: tuple[Buffer, Expr], add: Callable[..., None]) -> None:
         """The first step, pairs, and what remains, of the order that a table has from an entry on."""
-        kernel, (row, rows), (first, width), (table, entry) = self.kernel, pixels, weights, order
+        kernel, (table, entry) = self.kernel, order
         pairs, singles, places = table[entry], table[entry + 1], entry + 2
         add(0, [table[places]], first=True)
-        loop = PairsLoop(rows, width, self.step * self.bytes)
-        if self.in_order and loop.fits:
-            data, second = (self.a.buffer, row * self.bytes), (self.w, (first + width) * STEP)
-            kernel.call(loop.symbol, loop.llvm, (acc, 0), data, second, (table, entry))
-        else:
-            with kernel.T.serial(0, pairs) as pair:
-                add(1 + 2 * pair, [table[places + 1 + 2 * pair], table[places + 2 + 2 * pair]])
+        with kernel.T.serial(0, pairs) as pair:
+            add(1 + 2 * pair, [table[places + 1 + 2 * pair], table[places + 2 + 2 * pair]])
         with kernel.T.serial(0, singles) as single:
             number = kernel.T.bind(1 + 2 * pairs + single)
             add(number, [table[places + number]])

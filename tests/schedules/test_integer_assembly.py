@@ -11,7 +11,6 @@ from tvmmobile.graph.layers import Conv2d, Dense, Layer
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import templates_for
-from tvmmobile.schedules.integer_in_order import PairsLoop
 
 POINTWISE = Conv2d(14, 14, 512, 512)
 DEPTHWISE = Conv2d(14, 14, 512, 512, (3, 3), (1, 1), (1, 1, 1, 1), 512)
@@ -54,17 +53,6 @@ def test_long_product(layer: Layer, rows: int, columns: int) -> None:
         assert loop.stack_accesses == []
         assert len(loop.instructions) <= (products + 1) * tile + products // 2 * (rows + columns) + 9
     assert len(loops) == (3 if columns <= 8 else 1)  # of all steps as they come, of those without partners, and of pairs
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(4, 4), (3, 4)])
-def test_pairs_of_steps_in_order(rows: int, columns: int) -> None:
-    """Pixels take turns, so that a product begins or goes to another sum than the one before; every sum is added to once."""
-    text = of_core(POINTWISE, "cortex-a53", rows=rows, columns=columns)
-    assert PairsLoop(rows, columns, 512).fits and not PairsLoop(4, 5, 512).fits and not PairsLoop(rows, columns, 520).fits
-    (loop,) = (loop for loop in innermost_loops(text) if _count(loop, "ldpsw") and _count(loop, "sadalp") == rows * columns)
-    products = [text.split("\t")[1].split(",")[0] for text in loop.instructions if text.startswith(("smull", "smlal"))]
-    assert len(products) == 4 * rows * columns and _count(loop, "sadalp") == rows * columns and loop.stack_accesses == []
-    assert all(len(set(products[place : place + rows])) == rows for place in range(len(products) - rows))
 
 
 def _count(loop: Loop, name: str) -> int:

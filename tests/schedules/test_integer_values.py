@@ -20,7 +20,6 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
-from tvmmobile.schedules.integer_in_order import PairsLoop
 from tvmmobile.schedules.integer_long import order_steps
 
 pytestmark = pytest.mark.virtual
@@ -184,12 +183,12 @@ def test_extremes_of_long_products(layer: Layer, pi4: Agents, tmp_path: Path) ->
     check_extremes(pi4, layer, "long_product", tmp_path)
 
 
-@pytest.mark.parametrize(("depth", "largest"), [(352, 60), (160, 64)])
-def test_pairs_of_steps_in_order(depth: int, largest: int, pi3bplus: Agents, tmp_path: Path) -> None:
-    """Ten pairs of steps and a single one, and none of either: tiles whose loop is written for a core that issues in order."""
+@pytest.mark.parametrize(("depth", "rows", "largest"), [(352, 4, 60), (160, 5, 64), (56, 3, 127)])
+def test_steps_in_order(depth: int, rows: int, largest: int, pi3bplus: Agents, tmp_path: Path) -> None:
+    """Ten pairs of steps and a single one, none of either, and no table: tiles whose loop is written for a core that issues in order."""
     task = Task((Conv2d(3, 3, depth, 12),), "int8", machine=pi3bplus.profile.machine)
-    found = next(schedule for schedule in only_space_of(task, "long_product") if schedule.values["rows"] == 4)
-    assert PairsLoop(4, 4, depth).symbol in str(kernel_function(task, found, None))
+    found = next(schedule for schedule in only_space_of(task, "long_product") if schedule.values["rows"] == rows)
+    assert f"tvmmobile_steps_{rows}_4_{depth}_{depth // 16}_" in str(kernel_function(task, found, None))
     check_extremes(pi3bplus, task.layer, "long_product", tmp_path, largest=largest, schedule=found)
 
 
