@@ -20,7 +20,8 @@ from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.elementary import ERRORS
 from tvmmobile.system.toolchain import toolchain
 
-NUMPY = {"tan": np.tan, "atan": np.arctan, "exp10": lambda x: 10.0**x, "pow": np.power, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}
+NUMPY = {f"a{name}": getattr(np, f"arc{name}") for name in ("sin", "cos", "tan", "sinh", "cosh", "tan2")}
+NUMPY |= {"tan": np.tan, "exp10": lambda x: 10.0**x, "pow": np.power, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}
 LIMITS = [0.0, -0.0, 1.0, -1.0, 2.0, 0.5, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3e38, -3e38]
 ONE = np.finfo(np.float32).tiny
 
@@ -36,11 +37,16 @@ def exact(name: str, *arguments: Array) -> Array:
 
 def arguments_of(name: str) -> list[Array]:
     """Where the functions bend, far out, over all magnitudes of both signs, and where they have limits."""
-    if name == "pow":
+    if name in ("pow", "atan2", "fmod"):
         generator = np.random.default_rng(0)
         x, y = (generator.normal(size=1 << 14) * np.exp(generator.normal(size=1 << 14) * 3) for _ in range(2))
         pairs = np.array([(np.abs(a), b) if place % 2 else (a, np.round(b)) for place, (a, b) in enumerate(zip(x, y, strict=True))])
-        return [array.astype(np.float32) for array in np.concatenate([pairs, [(a, b) for a in LIMITS for b in (*LIMITS, 3.0)]]).T]
+        pairs = np.concatenate([pairs, [(a, b) for a in LIMITS for b in (*LIMITS, 3.0)]]).astype(np.float32)
+        if name == "fmod":
+            with np.errstate(all="ignore"):
+                quotients = pairs[:, 0].astype(np.float64) / pairs[:, 1]
+            pairs = pairs[~(np.isfinite(quotients) & (np.abs(quotients) >= 2**29))]
+        return list(np.ascontiguousarray(pairs.T))
     magnitudes = np.logspace(-44, 38, 1 << 12)
     values = np.concatenate([np.linspace(-9, 9, 1 << 13), np.linspace(-120, 120, 1 << 13), magnitudes, -magnitudes, LIMITS])
     return [(np.where(np.abs(values) <= 8192, values, 1) if name in ("sin", "cos", "tan") else values).astype(np.float32)]
@@ -128,7 +134,7 @@ def test_the_error_is_as_stated(library: Any, case: Case) -> None:
     given = arguments if constant is None else [*arguments, np.full_like(arguments[0], constant)]
     found = errors(name, tensors[-1].numpy(), exact(name, *given)).max()
     assert found <= ERRORS[name]
-    assert constant is not None or found > ERRORS[name] / 16  # what is stated is not far from what is
+    assert constant is not None or found >= ERRORS[name] / 16  # what is stated is not far from what is
 
 
 def test_none_calls_a_library(tmp_path: Path) -> None:

@@ -25,16 +25,6 @@ from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import files_of, load_again, own_specs
 from tvmmobile.system.errors import UserError
 
-
-def test_kernels_that_no_template_takes_are_named() -> None:
-    from tvmmobile.results.report.wording import fallback_sentence
-
-    few, many = ["mean_1x7x7x8_0123456789ab_float32_t1"], [f"mean_1x{n}x7x8_0123456789ab_float32_t1" for n in range(9)]
-    assert fallback_sentence([], 3) == ""
-    assert fallback_sentence(few, 3) == f"No template takes 1 of 3 kernels, which use MetaSchedule's schedules: {few[0]}."
-    assert fallback_sentence(many, 30).endswith(": mean (9).")
-
-
 _READS_PLACES = module_text("return self.conv(x)[:, [3, 1]].log_softmax(1)")
 _TAKES_ROOTS = module_text("return nn.functional.layer_norm(self.conv(x), (8,)).clamp(min=1e-3).log().flatten(1)")
 

@@ -36,7 +36,7 @@ def plan_with(count: int, prices: Mapping[tuple[int, int], float | None], alone:
     """The plan where regions cost what `prices` says; regions of several layers that are not in it are taken by no template."""
     network = network_of(count, alone)
     regions = candidate_regions(network, lambda task: region_of(task) in prices, Task)
-    return make_plan(network, regions, lambda task: Price(prices.get(region_of(task)), "made up"))
+    return make_plan(len(network.nodes), regions, lambda task: Price(prices.get(region_of(task)), "made up"))
 
 
 def test_every_layer_alone_where_nothing_is_fused() -> None:
@@ -175,14 +175,14 @@ def test_layouts_agree_on_every_edge_and_cost_least(cost: float, expected: Layou
         assert isinstance(first, Conv2d)
         return Price(5.0 + cost * ("c" in first.in_layout) + (cost - 1.0) * ("c" in first.out_layout), "made up")
 
-    found = layouts(make_plan(network, regions, price))
+    found = layouts(make_plan(len(network.nodes), regions, price))
     assert [after for _, after in found[:-1]] == [before for before, _ in found[1:]] == [expected] * 3
     assert found[0][0] == found[-1][1] == "NHWC"
 
 
 def test_unmeasured_kernels_take_the_layout_named_first() -> None:
     network = chain_of(64, 3)
-    plan = make_plan(network, candidate_regions(network, single, Task), lambda task: Price(None, "never"))
+    plan = make_plan(len(network.nodes), candidate_regions(network, single, Task), lambda task: Price(None, "never"))
     assert layouts(plan) == [("NHWC", "NCHW32c"), ("NCHW32c", "NCHW32c"), ("NCHW32c", "NHWC")]
 
 
@@ -242,7 +242,7 @@ def test_both_readers_of_a_gated_layer_read_what_it_writes(cost: float, expected
         return 5.0 + cost * ("c" in task.layer.in_layout) + (cost - 1.0) * written
 
     regions = candidate_regions(network, single, Task)
-    plan = make_plan(network, regions, lambda task: Price(latency_us(task), "made up"))
+    plan = make_plan(len(network.nodes), regions, lambda task: Price(latency_us(task), "made up"))
     assert spans(plan) == [(index, index) for index in range(6)]
     _, depthwise, pool, reduce, expand, last = (step.task.layer for step in plan.steps)
     assert isinstance(depthwise, Conv2d) and isinstance(pool, Pool) and isinstance(last, Conv2d)

@@ -99,7 +99,7 @@ def plan_of(network: Network, database: Database) -> tuple[Plan, dict[Task, Knob
     regions = [region for region in regions if region.first == region.last or database.best(region.task) is not None]
     choices = {region.task: choose(region.task, network.nodes[region.first].function, database, TARGET) for region in regions}
     chosen = {task: choice.schedule for task, choice in choices.items()}
-    return make_plan(network, regions, lambda task: choices[task].price), chosen  # type: ignore[return-value]
+    return make_plan(len(network.nodes), regions, lambda task: choices[task].price), chosen  # type: ignore[return-value]
 
 
 def record_all(network: Network, database: Database, singles_us: float, pairs_us: dict[int, float]) -> None:

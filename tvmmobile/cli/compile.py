@@ -41,7 +41,7 @@ def compile_libraries(
     from tvmmobile.cli.images import normalisation_for
     from tvmmobile.cli.progress import Shown, errors
     from tvmmobile.pipeline.compile import compile_models
-    from tvmmobile.results.report.wording import fallback_sentence
+    from tvmmobile.results.report.fallback import UsedKernel, fallback_lines
     from tvmmobile.system.console import output
 
     options.check_target(target)
@@ -53,9 +53,9 @@ def compile_libraries(
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
     kernels = {kernel.name: kernel for library in libraries for kernel in library.kernels}
-    fallback = fallback_sentence([kernel.name for kernel in kernels.values() if kernel.fallback], len(kernels))
-    if fallback:
-        errors().print(fallback, soft_wrap=True)
+    used = [UsedKernel(each.name, each.fallback, each.macs, each.latency_us) for library in libraries for each in library.kernels]
+    for line in fallback_lines(used):
+        errors().print(line, soft_wrap=True)
     untuned = sum(kernel.latency_us is None for kernel in kernels.values())
     if untuned:
         errors().print(

@@ -96,7 +96,8 @@ def _report(results: Results, out: Path) -> None:
 
 
 def _print_plan(plan: TuningPlan) -> None:
-    from tvmmobile.results.report.wording import fallback_sentence, plural
+    from tvmmobile.results.report.fallback import fallback_lines
+    from tvmmobile.results.report.wording import plural
     from tvmmobile.system.console import output, table_of
 
     table = table_of(("kernel",), ("records", "trials"))
@@ -104,8 +105,7 @@ def _print_plan(plan: TuningPlan) -> None:
         name = assignment.title.replace("+", " +\n  ")  # of several layers: one a line, or it would not fit
         table.add_row(name, str(assignment.done), str(assignment.missing))
     output().print(table)
-    remark = fallback_sentence(plan.fallback, plan.kernels)
-    if remark:
-        output().print(remark)
+    for line in fallback_lines(plan.used):
+        output().print(line, soft_wrap=True)
     minutes = plan.missing / _TRIALS_PER_SECOND / 60
     output().print(f"About {plural(round(minutes), 'minute')} of tuning on two desktop cores; nothing was run.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Opaque, Pool
+from tvmmobile.graph.opaque import multiply_adds
 from tvmmobile.graph.passes.canonical_names import block_names
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import bindings_of, view_of, viewed
@@ -41,6 +42,11 @@ class Node:
     alone: bool
     gated: int | None = None
     dtype: str = ""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds, an opaque function's included."""
+        return multiply_adds(self.layer.operator, self.function) if isinstance(self.layer, Opaque) else self.layer.macs
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tvmmobile.graph.precision import FLOAT32, is_precision, precision_named
 from tvmmobile.schedules.vectors import Expr, Vectors
 
 #: Largest relative error in float32 where the result is a normal number; that of `sin`, `cos` and `tan` for arguments within ±8192, and of
-#: the first two absolute.
+#: the first two absolute; that of `fmod` for quotients within ±2²⁹.
 ERRORS = {
     "exp": 1.5e-7,
     "exp2": 1.5e-7,
@@ -33,6 +33,12 @@ ERRORS = {
     "cos": 1.5e-7,
     "tan": 4e-7,
     "atan": 3e-7,
+    "asin": 4e-7,
+    "acos": 4e-7,
+    "asinh": 5e-7,
+    "acosh": 5e-7,
+    "atan2": 4e-7,
+    "fmod": 0.0,
     "pow": 8e-7,
 }
 #: Of TVM, where it is not `tirx` and the function's name.
@@ -53,8 +59,11 @@ _TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-
 _SINH = (2.03721912945e-4, 8.33028376239e-3, 1.66667160211e-1)
 _SIN, _COS = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1), (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
 _ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
+_ASIN = (4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1)
 _ERF_NEAR = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
 _ERF_FAR = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.128717512)
+#: From here on 1 vanishes beside the square.
+_GREAT = 1e5
 #: π/2 in three parts, the first two with few bits.
 _HALF_PI = (1.5703125, 4.837512969970703125e-4, 7.549789954891882e-8)
 
@@ -177,6 +186,63 @@ class Elementary(Vectors):
         start = self.T.Select(far, self.number(math.pi / 2), self.T.Select(middle, self.number(math.pi / 4), self.number(0.0)))
         return self.signed(start + self._odd(_ATAN, rest), x)
 
+    def atan2(self, y: Expr, x: Expr) -> Expr:
+        """The angle of the point (x, y)."""
+        y, x = self.bind(y), self.bind(x)
+        height, width = self.bind(self.size(y)), self.bind(self.size(x))
+        steep, zero = height > width, self.number(0.0)
+        low, high = self.bind(self.T.Select(steep, width, height)), self.bind(self.T.Select(steep, height, width))
+        ratio = self.T.Select(self.equal(low, high), self.T.Select(self.equal(high, 0.0), zero, self.number(1.0)), low / high)
+        angle = self.bind(self.atan(ratio))
+        angle = self.bind(self.T.Select(steep, self.number(math.pi / 2) - angle, angle))
+        behind = self._bits(x, self._integer) < self._splat(0, self._integer)
+        angle = self.signed(self.T.Select(behind, self.number(math.pi) - angle, angle), y)
+        return self.T.Select(self.equal(x, x), self.T.Select(self.equal(y, y), angle, y), x)
+
+    def asin(self, x: Expr) -> Expr:
+        """The arc sine: NaN beyond ±1."""
+        x = self.bind(x)
+        far, angle = self._arc(x)
+        return self.signed(self.T.Select(far, self.number(math.pi / 2) - angle, angle), x)
+
+    def acos(self, x: Expr) -> Expr:
+        """The arc cosine: NaN beyond ±1."""
+        x = self.bind(x)
+        far, angle = self._arc(x)
+        behind = self.T.Select(x < self.number(0.0), self.number(math.pi) - angle, angle)
+        return self.T.Select(far, behind, self.number(math.pi / 2) - self.signed(angle, x))
+
+    def _arc(self, x: Expr) -> tuple[Expr, Expr]:
+        """Whether |x| > 1/2; then the arc cosine of |x|, else its arc sine."""
+        from tvm import tirx
+
+        size = self.bind(self.size(x))
+        far = size > self.number(0.5)
+        square = self.bind(self.T.Select(far, (self.number(1.0) - size) * self.number(0.5), size * size))
+        side = self.bind(self.T.Select(far, tirx.sqrt(square), size))
+        angle = self.bind(side + side * square * self._polynomial(_ASIN, square))
+        return far, self.bind(self.T.Select(far, angle + angle, angle))
+
+    def asinh(self, x: Expr) -> Expr:
+        """The inverse hyperbolic sine."""
+        from tvm import tirx
+
+        x = self.bind(x)
+        size = self.bind(self.size(x))
+        square = self.bind(size * size)
+        near = self.log1p(size + square / (self.number(1.0) + tirx.sqrt(square + self.number(1.0))))
+        return self.signed(self.T.Select(size < self.number(_GREAT), near, self.log(size) + self.number(math.log(2))), x)
+
+    def acosh(self, x: Expr) -> Expr:
+        """The inverse hyperbolic cosine: NaN below 1."""
+        from tvm import tirx
+
+        x = self.bind(x)
+        above = self.bind(x - self.number(1.0))
+        near = self.log1p(above + tirx.sqrt(above * (above + self.number(2.0))))
+        value = self.T.Select(x < self.number(_GREAT), near, self.log(x) + self.number(math.log(2)))
+        return self.T.Select(x < self.number(1.0), self.number(math.nan), value)
+
     def _half_exp(self, x: Expr) -> Expr:
         """Half of exp(|x|), without an intermediate overflow."""
         root = self.bind(self.exp(self.size(x) * self.number(0.5)))
@@ -266,6 +332,22 @@ def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
     )
 
 
+def remainder(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
+    """C's `fmod` in float32, by way of float64: x minus y times their quotient rounded towards zero, with the sign of x."""
+    from tvm import tirx
+
+    narrow, wide = Elementary("float32", lanes, bind, True), Elementary("float64", lanes, bind, False)
+    x, y = bind(x), bind(y)
+    over, under = bind(wide.cast(narrow.size(x))), bind(wide.cast(narrow.size(y)))
+    rest = narrow.cast(over - under * tirx.floor(over / under))
+    endless = tirx.And(narrow.equal(narrow.size(y), math.inf), narrow.size(x) < narrow.number(math.inf))
+    return narrow.T.Select(endless, x, narrow.signed(rest, x))
+
+
+#: Functions of two numbers that need both float32 and float64.
+_BY_WIDE = {"pow": power, "fmod": remainder}
+
+
 def _lowered(name: str, call: Any) -> Any:
     """The call as arithmetic in float32; unchanged if its precision needs another type."""
     from tvm import tirx
@@ -282,7 +364,8 @@ def _lowered(name: str, call: Any) -> Any:
 
     functions = Elementary(FLOAT32.name, int(lanes or 1), bind, True)
     arguments = [functions.cast(argument) for argument in call.args]
-    result = power(arguments[0], arguments[1], functions.lanes, bind) if name == "pow" else getattr(functions, name)(*arguments)
+    by_wide = _BY_WIDE.get(name)
+    result = by_wide(arguments[0], arguments[1], functions.lanes, bind) if by_wide else getattr(functions, name)(*arguments)
     for variable, value in reversed(bound):
         result = tirx.Let(variable, value, result)
     return result if kind == FLOAT32.name else tirx.Cast(call.ty, result)

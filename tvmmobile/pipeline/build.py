@@ -169,9 +169,10 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
 
     network = prepared(_imported(job), job, None).network
     regions = candidate_regions(network, taken, job.task)
-    functions = {region.task: network.nodes[region.first].function for region in regions if region.first == region.last}
-    sources = {task: tvm.ir.save_json(function) for task, function in functions.items() if function is not None}
-    return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept)
+    nodes = {region.task: network.nodes[region.first] for region in regions if region.first == region.last}
+    opaque = {task: node for task, node in nodes.items() if node.function is not None}
+    sources = {task: tvm.ir.save_json(node.function) for task, node in opaque.items()}
+    return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept, {task: node.macs for task, node in opaque.items()})
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ def plan_variant(job: VariantJob) -> PlannedVariant:
         if task not in choices and (region.first == region.last or basis.best(task)):
             choices[task] = choose(task, network.nodes[region.first].function, basis, job.target)
     regions = [region for region in regions if region.task in choices]
-    plan = make_plan(network, regions, lambda task: choices[task].price)
+    plan = make_plan(len(network.nodes), regions, lambda task: choices[task].price)
     return PlannedVariant(imported, ready, plan.steps, choices, database, basis)
 
 
@@ -261,7 +262,8 @@ def build(job: VariantJob) -> BuiltVariant:
     _write_reference(planned, library.reference_path)
     steps = planned.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in planned.steps)
     ranks = _ranks(job, database, planned.steps)
-    kernels = [_kernel(step, planned.choices[step.task].schedule, ranks, basis) for step in steps]
+    macs = [sum(node.macs for node in planned.network.nodes[step.first : step.last + 1]) for step in steps]
+    kernels = [_kernel(step, planned.choices[step.task].schedule, count, ranks, basis) for step, count in zip(steps, macs, strict=True)]
     _write_manifest(job, planned.imported, kernels, details | planned.prepared.details)
     read = [database] if basis is database else [database, basis]
     refused = tuple(_placed(line, job.logs) for each in read for line in each.refused)
@@ -375,13 +377,13 @@ def _write_reference(planned: PlannedVariant, path: Path) -> None:
         np.savez(stream, **arrays)
 
 
-def _kernel(step: Step, schedule: Schedule, ranks: Mapping[Task, float | None], basis: Database) -> dict[str, Any]:
+def _kernel(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task, float | None], basis: Database) -> dict[str, Any]:
     """The manifest's entry for a kernel."""
     return {
         "name": step.task.name,
         "kind": " + ".join(layer.kind for layer in step.task.region),
         "nodes": [step.first, step.last],
-        "macs": step.task.macs,
+        "macs": macs,
         "schedule": schedule_to_json(schedule),
         "latency_us": step.price.latency_us,
         "record": step.price.source,

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.results.report.fallback import UsedKernel
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener
 
@@ -22,7 +23,7 @@ class TuningPlan:
         first: trials per kernel in that round.
         trials: trials per kernel at most, for those that a network's plan may use.
         outdated: records that rest on another timing model and do not count.
-        fallback: names of kernels that no template takes.
+        used: the kernels that the networks would have with the records there are.
         refused: lines of the logs that hold no record, or one that cannot be true.
         idle: why there is nothing to try, a sentence; "" where there is something, or nothing was asked for.
     """
@@ -33,7 +34,7 @@ class TuningPlan:
     first: int
     trials: int
     outdated: int
-    fallback: tuple[str, ...]
+    used: tuple[UsedKernel, ...]
     refused: tuple[RefusedLine, ...] = ()
     idle: str = ""
 

@@ -37,9 +37,10 @@ from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
 
 _BUILD_TIMEOUT_S = 300.0
 #: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
-#: and much less on a busy one); its worker has twice as long, so that a slow library is told from a stuck worker.
+#: a tenth of that where no template unrolls them, and much less on a busy one); its worker has twice as long, so that a slow library is
+#: told from a stuck worker.
 _BENCH_TIMEOUT_S = 120.0
-_BENCH_MACS_PER_S = 10e6
+_BENCH_MACS_PER_S, _BENCH_FALLBACK_MACS_PER_S = 10e6, 1e6
 #: How often a library is timed whose run was spoiled by the board's state, or cut off.
 MOST_ATTEMPTS = 3
 #: What a modelled latency includes and excludes, in words.
@@ -141,8 +142,14 @@ def bench_libraries(bench: Bench, libraries: Sequence[Library], progress: Progre
 
 def session_timeout_s(library: Library) -> float:
     """For running it, in seconds: as slowly as an emulator does."""
-    macs: int = sum(kernel["macs"] for kernel in library.manifest()["kernels"])
-    return _BENCH_TIMEOUT_S + macs / _BENCH_MACS_PER_S
+    manifest = library.manifest()
+    of_templates, of_others = (
+        sum(kernel["macs"] for kernel in manifest["kernels"] if ("trace" in kernel["schedule"]) is others) for others in (False, True)
+    )
+    # Manifests of older versions say 0 for the kernels that no template takes.
+    of_others = max(of_others, manifest.get("macs", 0) - of_templates)
+    timeout_s: float = _BENCH_TIMEOUT_S + of_templates / _BENCH_MACS_PER_S + of_others / _BENCH_FALLBACK_MACS_PER_S
+    return timeout_s
 
 
 def _memory(agents: Agents, threads: int) -> tuple[float, str]:

@@ -17,6 +17,7 @@ from tvmmobile.pipeline.build import VariantJob
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.doubts import doubted, measure_again
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
+from tvmmobile.pipeline.planned import planned_kernels
 from tvmmobile.pipeline.request import Models, Request, device_of
 from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
 from tvmmobile.results.file import Results
@@ -82,7 +83,6 @@ class _Needs:
     def _planned(self, first: int, trials: int) -> TuningPlan:
         assignments = self._lacking(self._tried, first)
         self.pending = bool(missing_trials(assignments)) or any(missing_trials(self.further(*each)) for each in self.later)
-        fallback = tuple(task.name for task, source in self._tried.items() if source is not None)
         return TuningPlan(
             self._profile,
             len(self._variants),
@@ -90,7 +90,7 @@ class _Needs:
             first,
             trials if self.pending else first,
             self.database.outdated,
-            fallback,
+            tuple(used for variant in self._variants for used in planned_kernels(variant, self.database)),
             tuple(self.database.refused),
             "" if self.pending else _idle(self._asked, first),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tvmmobile.graph.layers import Conv2d, Layer, Pool
 from tvmmobile.graph.layouts import Layout, blocked
@@ -67,14 +67,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class VariantTasks:
-    """Candidate kernels of a variant: regions in order among its network's nodes, opaque tasks' TIR functions as JSON text, and layers that
-    stay in float32 although the others do not.
+    """Candidate kernels of a variant.
+
+    Attributes:
+        nodes: of its network.
+        regions: in order among them.
+        sources: opaque tasks' TIR functions as JSON text.
+        kept: layers that stay in float32 although the others do not.
+        macs: multiply-adds of opaque tasks.
     """
 
     nodes: int
     regions: tuple[Region, ...]
     sources: Mapping[Task, str]
     kept: tuple[KeptLayer, ...] = ()
+    macs: Mapping[Task, int] = field(default_factory=dict)
 
 
 def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout, ...]:
@@ -192,21 +199,20 @@ def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], 
     return found
 
 
-def make_plan(network: Network, regions: Sequence[Region], price: Callable[[Task], Price]) -> Plan:
-    """Choose regions and the layouts between them so that the sum of their latencies is least.
+def make_plan(nodes: int, regions: Sequence[Region], price: Callable[[Task], Price]) -> Plan:
+    """Choose regions and the layouts between a network's nodes so that the sum of their latencies is least.
 
     A region of several layers must have been measured; a single layer that nothing else covers is taken unmeasured, at no claimed cost and
     in the first layout that `edge_layouts` names.
     """
-    count = len(network.nodes)
     prices = {region.task: price(region.task) for region in regions}
     by_first: dict[int, list[Region]] = {}
     for region in regions:
         if region.first == region.last or prices[region.task].latency_us is not None:
             by_first.setdefault(region.first, []).append(region)
     #: By node and the layout of its input: unmeasured kernels and latency from there on, and the first region.
-    best: list[dict[Layout, tuple[int, float, Region | None]]] = [{} for _ in range(count)] + [{"NHWC": (0, 0.0, None)}]
-    for first in range(count - 1, -1, -1):
+    best: list[dict[Layout, tuple[int, float, Region | None]]] = [{} for _ in range(nodes)] + [{"NHWC": (0, 0.0, None)}]
+    for first in range(nodes - 1, -1, -1):
         for region in by_first[first]:
             if region.after not in best[region.last + 1]:
                 continue
@@ -217,7 +223,7 @@ def make_plan(network: Network, regions: Sequence[Region], price: Callable[[Task
                 best[first][region.before] = option
     steps: list[Step] = []
     position, layout = 0, "NHWC"
-    while position < count:
+    while position < nodes:
         chosen = best[position][layout][2]
         assert chosen is not None
         reason = _reason(chosen, by_first[position], prices)

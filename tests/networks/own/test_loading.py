@@ -12,7 +12,9 @@ import torch
 from network_files import (
     SIDE,
     SOURCE,
+    convolution,
     module_of,
+    write_model,
     write_onnx,
     write_pt2,
     write_python,
@@ -113,6 +115,20 @@ def test_its_identity(files: Files) -> None:
 def test_names(model: str, name: str) -> None:
     file = own_file(model)
     assert file is not None and file.name == name
+
+
+@pytest.mark.parametrize(
+    ("file", "inside", "name"),
+    [("model", "PoseNet/2", "PoseNet_2"), ("model", "main_graph", "model"), ("pose", "PoseNet", "pose"), ("model", "vgg16", "own_vgg16")],
+)
+def test_a_name_inside_counts_where_the_file_says_nothing(tmp_path: Path, file: str, inside: str, name: str) -> None:
+    import onnx
+
+    path = write_model(tmp_path / f"{file}.onnx", convolution())
+    model = onnx.load(path)
+    model.graph.name = inside
+    onnx.save(model, path)
+    assert load(path).spec.name == name
 
 
 @pytest.mark.parametrize("model", ["mobilenet_v1", "squeezenet1_0", "resnet"])

@@ -17,6 +17,8 @@ from tvmmobile.system.errors import UserError
 SUFFIXES = (".pt2", ".onnx")
 #: The forms of `--model` for a user's own network.
 FORMS = "path.py:factory, file.pt2 or file.onnx"
+#: Names that programs give to any network.
+_MEANINGLESS = {"", "model", "network", "graph", "main", "main_graph", "torch_jit", "torch-jit-export", "tf2onnx", "onnx_graph"}
 _PYTHON = re.compile(r"(?P<path>.+\.py)(:(?P<factory>.*))?", re.DOTALL)
 
 
@@ -43,7 +45,13 @@ class OwnFile:
     @property
     def name(self) -> str:
         """The network's name: the factory's or else the file's, with `own_` in front if a built-in network has that name."""
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", self.factory or self.path.stem).strip("._-") or "network"
+        return self.named("")
+
+    def named(self, inside: str) -> str:
+        """The network's name where the file has one inside, which counts if the file's own says nothing: `model.onnx`."""
+        own = self.factory or self.path.stem
+        given = inside if own in _MEANINGLESS and inside not in _MEANINGLESS else own
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", given).strip("._-") or "network"
         return f"own_{name}" if name in TRAITS else name
 
 
@@ -86,7 +94,9 @@ def read_whole(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read: {error.strerror}.", f"Give --model {FORMS}, or a built-in network's name.") from error
 
 
-def spec_of(file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], side: int | None, fix: str) -> OwnSpec:
+def spec_of(
+    file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], side: int | None, fix: str, inside: str = ""
+) -> OwnSpec:
     """The identity of a network that takes one image and returns one tensor.
 
     Args:
@@ -94,6 +104,7 @@ def spec_of(file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Seq
         inputs, outputs: all of them.
         side: the input side that is asked for, if any.
         fix: how to make such a file with static shapes and a batch of 1.
+        inside: the network's name in the file, "" for none.
 
     Raises:
         UserError: it takes or returns something else, or images of another side.
@@ -113,7 +124,7 @@ def spec_of(file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Seq
             raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}, which is empty.", fix)
     if side is not None and side != given[2]:
         raise UserError(f"{file} takes only images of side {given[2]}, not {side}.", f"Leave out --resolution, or give {given[2]}.")
-    return OwnSpec(file.name, 1.0, given[2], contents=contents, channels=given[1], output=returned)
+    return OwnSpec(file.named(inside), 1.0, given[2], contents=contents, channels=given[1], output=returned)
 
 
 def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:

@@ -43,7 +43,7 @@ def load_onnx(file: OwnFile, side: int | None) -> Imported:
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [_tensor(value) for value in model.graph.input if value.name not in constants]
     contents = digest.hexdigest()
-    spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], side, _FIX)
+    spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], side, _FIX, model.graph.name)
     try:
         module = import_onnx(model, opset)
         evaluator = ReferenceEvaluator(model)

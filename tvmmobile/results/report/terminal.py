@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from tvmmobile.results.file import Results
 from tvmmobile.results.report.beside import side_by_side
-from tvmmobile.results.report.view import Grid, VariantRow, View, doubt_sentence, fallback_note, view_of
+from tvmmobile.results.report.fallback import fallback_lines, used_kernels
+from tvmmobile.results.report.view import Grid, VariantRow, View, doubt_sentence, view_of
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, mebibytes, millions, origin_caption, percent, scientific, signed
 
 if TYPE_CHECKING:
@@ -36,9 +37,8 @@ def print_table(results: Results) -> None:
         console.print("Top-1 is as published, not that of the weights timed here.")
         console.print("*: no variant is at least as fast and as accurate, and better in one.")
     console.print("peak: share of the multiply-adds the core could have done in that time.")
-    fallback = fallback_note(results)
-    if fallback:
-        console.print(clean(fallback))
+    for line in fallback_lines(used_kernels(results.variants)):
+        console.print(clean(line))
 
 
 def print_side_by_side(old: Results, new: Results) -> None:

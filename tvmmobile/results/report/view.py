@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvmmobile.results.file import Context, Results, VariantResult
+from tvmmobile.results.report.fallback import fallback_lines, used_kernels
 from tvmmobile.results.report.kernel_rows import far_off, kernel_table
 from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_power_law
-from tvmmobile.results.report.wording import fallback_sentence, plural
+from tvmmobile.results.report.wording import plural
 from tvmmobile.running.formats import WORDS
 from tvmmobile.system.errors import some_of
 
@@ -157,12 +158,6 @@ def doubt_sentence(results: Results) -> str:
     )
 
 
-def fallback_note(results: Results) -> str:
-    """Which kernels of these variants no template takes; "" for none."""
-    kernels = {kernel.name: kernel.fallback for variant in results.variants for kernel in variant.kernels}
-    return fallback_sentence([name for name, fallback in kernels.items() if fallback], len(kernels))
-
-
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
     """The points that no other beats (costs at most as much, gains at least as much, and one of them better): indices by ascending cost."""
     order = sorted(range(len(costs)), key=lambda index: (costs[index], -gains[index]))
@@ -252,5 +247,4 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
     notes.append(f"Peak memory: increase of the process's resident memory: library, weights, activations{emulator}.")
     judges = " or ".join(dict.fromkeys(variant.reference for variant in results.variants))
     notes.append(f"Max error: largest difference from the output of {judges}, relative to its largest magnitude.")
-    fallback = fallback_note(results)
-    return (*notes, fallback) if fallback else tuple(notes)
+    return (*notes, *fallback_lines(used_kernels(results.variants)))

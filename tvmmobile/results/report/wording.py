@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Collection
 
 from tvmmobile.results.file import Context, VariantResult
 
 #: Written where a value is not known.
 UNKNOWN = "–"
-#: Kernels that are listed by name; of more, the operators.
-_MOST_NAMES = 6
-#: What a name has behind its operator: shape, fingerprint, dtype and threads (`layers.Opaque.name`, `tasks.Task.name`).
-_OPERATOR = re.compile(r"_\d+(x\d+)*_[0-9a-f]{12}.*")
 
 
 def clean(text: str) -> str:
@@ -74,17 +67,6 @@ def plural(count: int, thing: str) -> str:
     if count == 1:
         return f"1 {thing}"
     return f"{count} {thing[:-1]}ies" if thing.endswith("ry") else f"{count} {thing}s"
-
-
-def fallback_sentence(names: Collection[str], kernels: int) -> str:
-    """Which kernels, each named once, no template takes, so that MetaSchedule's rules made their schedules; "" for none of `kernels`."""
-    if not names:
-        return ""
-    listed = list(names)
-    if len(listed) > _MOST_NAMES:
-        operators = Counter(_OPERATOR.sub("", name) for name in listed)
-        listed = [f"{operator} ({count})" for operator, count in operators.most_common()]
-    return f"No template takes {len(names)} of {plural(kernels, 'kernel')}, which use MetaSchedule's schedules: {', '.join(listed)}."
 
 
 def label_of(variant: VariantResult) -> str:

@@ -1,0 +1,33 @@
+"""Multiply-adds of layers that no template takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from network_files import write_python
+from own_networks import load, module_text, network_of
+
+from tvmmobile.graph.layers import Opaque
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        "return (self.conv(x).flatten(2) @ self.conv(x).sin().flatten(2).transpose(1, 2)).flatten(1)",
+        "return nn.functional.conv1d(self.conv(x).flatten(2), torch.ones(5, 4, 3), stride=2)",
+        "return torch.sin(nn.functional.conv2d(self.conv(x), torch.ones(6, 2, 3, 3), dilation=2, groups=2))",
+    ],
+    ids=["product of two tensors", "one dimension", "groups and dilation"],
+)
+def test_what_the_network_has_is_what_its_layers_have(tmp_path: Path, forward: str) -> None:
+    imported = load(f"{write_python(tmp_path, module_text(forward))}:small", 12)
+    nodes = network_of(imported).nodes
+    assert any(isinstance(node.layer, Opaque) and node.macs for node in nodes)
+    assert sum(node.macs for node in nodes) == imported.macs
+
+
+def test_norms_and_means_have_none(tmp_path: Path) -> None:
+    forward = "return nn.functional.layer_norm(self.conv(x), (8,)).softmax(1).mean(1).var(1)"
+    nodes = network_of(load(f"{write_python(tmp_path, module_text(forward))}:small", 8)).nodes
+    assert [node.macs for node in nodes if isinstance(node.layer, Opaque)] == [0] * (len(nodes) - 1)
