@@ -25,6 +25,7 @@ from tvmmobile.schedules.separable import Separable
 from tvmmobile.schedules.space import Knobs, KnobSchedule, Space
 from tvmmobile.schedules.strassen import Strassen
 from tvmmobile.schedules.template import Template
+from tvmmobile.schedules.winograd import Winograd
 
 TEMPLATES: tuple[Template, ...] = (
     Pointwise(),
@@ -35,6 +36,7 @@ TEMPLATES: tuple[Template, ...] = (
     Strassen(),
     Chain(),
     Conv(),
+    Winograd(),
     PoolMean(),
     WindowMax(),
 )

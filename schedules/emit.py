@@ -89,18 +89,22 @@ class Activation:
     Attributes:
         buffer: where it is.
         pixels, channels, block: its extents; NHWC is one block of all channels.
+        origin: where it begins in the buffer.
     """
 
     buffer: Buffer
     pixels: int
     channels: int
     block: int
+    origin: Expr = 0
 
     def at(self, pixel: Expr, channel: Expr) -> Expr:
         """Index of an element."""
         if self.block == self.channels:
-            return pixel * self.channels + channel
-        return channel // self.block * (self.pixels * self.block) + pixel * self.block + channel % self.block
+            index = pixel * self.channels + channel
+        else:
+            index = channel // self.block * (self.pixels * self.block) + pixel * self.block + channel % self.block
+        return index if isinstance(self.origin, int) and self.origin == 0 else self.origin + index
 
 
 @dataclass(frozen=True)

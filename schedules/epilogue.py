@@ -69,6 +69,11 @@ class Ends(ABC):
 
     kernel: Kernel
 
+    @property
+    def begins_alike(self) -> bool:
+        """Whether the accumulators of a channel begin with the same value for all pixels."""
+        return True
+
     @abstractmethod
     def begin(self, spot: Spot) -> Expr:
         """The start value of an accumulator."""
@@ -107,7 +112,7 @@ class Epilogue(Ends):
 
     @property
     def begins_alike(self) -> bool:
-        """Whether the accumulators of a channel begin with the same value for all pixels."""
+        """Not with a residual."""
         return "residual" not in self.buffers
 
     def begin(self, spot: Spot) -> Expr:

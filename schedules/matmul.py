@@ -10,7 +10,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece
-from tvmmobile.schedules.epilogue import Epilogue, Spot
+from tvmmobile.schedules.epilogue import Ends, Spot
 from tvmmobile.schedules.in_order_loop import InOrderLoop
 from tvmmobile.schedules.in_order_order import STEPS, TileShape
 from tvmmobile.schedules.space import round_up
@@ -132,7 +132,7 @@ class MatmulTile:
     w: Buffer
     c: Activation
     unroll: int
-    epilogue: Epilogue
+    epilogue: Ends
     step: int = 1
     shift: Expr = 0
     pieces: tuple[Piece, ...] = ()

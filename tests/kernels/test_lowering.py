@@ -26,6 +26,7 @@ REGIONS: tuple[tuple[Layer, ...], ...] = (
     (Conv2d(14, 14, 32, 32, (3, 3), (1, 1), (1, 1, 1, 1), 32, RELU6), Conv2d(14, 14, 32, 64, clamp="hswish")),
     (Conv2d(14, 14, 32, 64, clamp=RELU6), Conv2d(14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), 64, RELU6)),
     (Conv2d(7, 8, 6, 9, (3, 3), (2, 2), (1, 1, 1, 1), 3, RELU6),),
+    (Conv2d(7, 8, 32, 24, (3, 3), (1, 1), (1, 1, 1, 1)),),
     (Pool(7, 7, 64),),
     (MaxPool(9, 8, 8, (3, 3), (2, 2), (1, 1, 1, 1)),),
     (Dense(64, 40),),
@@ -50,7 +51,19 @@ def test_templates_emit_nothing_that_the_other_passes_change(threads: int) -> No
             while (shorter := re.sub(r"\([^()]*\)", "", text)) != text:  # no commas but those between indices
                 text = shorter
             assert not re.search(r"\w\[[^][]*,[^][]*\]", text), template.name
-    assert seen == {"image_conv", "pointwise", "strassen", "depthwise", "separable", "chain", "conv", "pool", "max_pool", "dense"}
+    assert seen == {
+        "image_conv",
+        "pointwise",
+        "strassen",
+        "winograd",
+        "depthwise",
+        "separable",
+        "chain",
+        "conv",
+        "pool",
+        "max_pool",
+        "dense",
+    }
 
 
 def test_other_functions_of_a_module_are_lowered_by_all_passes(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def region(kind: str, rng: random.Random) -> tuple[Layer, ...]:
         rows, columns, count = first.out_height, first.out_width, first.out_channels
         second = Conv2d(rows, columns, count, count, (3, 3), (1, 1), (1, 1, 1, 1), count, RELU6)
         return first, second, *([Conv2d(rows, columns, count, channels, clamp=RELU6)] if rng.random() < 0.5 else [])
-    if kind == "conv":
+    if kind in ("conv", "winograd"):
+        stride = 1 if kind == "winograd" else stride
         return (Conv2d(height, width, depth, channels, (3, 3), (stride, stride), (1, 1, 1, 1), clamp=RELU6),)
     if kind == "strassen":
         return (Conv2d(height, width, 128, 128, clamp=RELU6, in_layout=rng.choice(("NHWC", blocked(32)))),)
@@ -68,7 +69,7 @@ def check(kind: str, seed: int, agents: Agents) -> None:
         assert outcome.error is None, f"{task.name} {schedule}: {outcome.error}"
 
 
-KINDS = ("pointwise", "depthwise", "image", "chain", "conv", "strassen", "separable")
+KINDS = ("pointwise", "depthwise", "image", "chain", "conv", "winograd", "strassen", "separable")
 
 
 @pytest.mark.parametrize("kind", KINDS[:4])

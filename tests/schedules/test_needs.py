@@ -61,6 +61,7 @@ TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "strassen": ((replace(POINTWISE, in_channels=256, out_channels=256),), {"dilation": 2}, "dilation"),
     "chain": ((POINTWISE, DEPTHWISE), {"dilation": 2}, "dilation"),
     "conv": ((NewConv2d(14, 14, 16, 24, (3, 3)),), {"dilation": 2}, "dilation"),
+    "winograd": ((NewConv2d(14, 14, 16, 24, (3, 3)),), {"dilation": 2}, "dilation"),
     "pool": ((NewPool(7, 7, 64),), {"squared": True}, "squared"),
     "max_pool": ((NewMaxPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
 }

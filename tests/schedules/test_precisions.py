@@ -57,6 +57,7 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
         (Conv2d(7, 8, 6, 9, (3, 3), (2, 2), PADDED, 3, RELU6),),
         (Conv2d(6, 6, 64, 34, (3, 3), (1, 1), PADDED, residual=True, in_layout="NCHW32c"),),
     ),
+    "winograd": ((Conv2d(7, 8, 32, 48, (3, 3), (1, 1), PADDED, clamp=RELU6),), (Conv2d(9, 5, 32, 32, (3, 3), in_layout="NCHW16c"),)),
     "pool": ((Pool(7, 5, 22),), (Pool(6, 6, 32, "NCHW16c"),), (Pool(3, 3, 1),)),
     "max_pool": ((MaxPool(9, 8, 7, (3, 3), (2, 2), PADDED),), (MaxPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),)),
 }
@@ -119,14 +120,15 @@ def test_the_storage_of_input_and_output_is_part_of_a_task() -> None:
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
 def test_tiles_are_as_many_vectors(template: Template) -> None:
-    """A knob counts channels by whole vectors of the precision, and the tile that a search starts with has as many as in float32."""
+    """A knob counts channels by whole vectors of the precision, and the tile that a search starts with has as many as in float32, unless an
+    estimate chooses it."""
     for region in REGIONS[template.name]:
         double, single = (template.space(Task(region, dtype)) for dtype in (FLOAT64.name, FLOAT32.name))
         assert double is not None
         for name in ("columns", "image_columns"):
             if name in double.options and template.name not in ("depthwise", "max_pool"):
                 assert all(value % 2 == 0 for value in double.options[name])
-                assert single is None or double.usual[name] * 2 == single.usual[name]
+                assert single is None or template.name == "winograd" or double.usual[name] * 2 == single.usual[name]
 
 
 def test_the_product_is_fmla_by_lane_without_spills() -> None:

@@ -236,7 +236,7 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
     )
     beyond = {limit for variant in results.variants for limit in _beyond(variant, context)}
     if "compute" in beyond:
-        notes.append("Above 100 % of it: Strassen's algorithm needs fewer multiply-adds than are counted for a layer.")
+        notes.append("Above 100 % of it: Strassen's and Winograd's algorithms need fewer multiply-adds than are counted for a layer.")
     if "memory" in beyond:
         notes.append(
             "Above 100 % of what memory allows: the limit is for alternating reads and writes; a kernel that mostly reads may get more."
