@@ -14,6 +14,7 @@ from tvmmobile.schedules.dense import DenseVector
 from tvmmobile.schedules.depthwise import Depthwise
 from tvmmobile.schedules.image_conv import ImageConv
 from tvmmobile.schedules.integer_depthwise import DotDepthwise, LongDepthwise
+from tvmmobile.schedules.integer_gate import IntegerGate
 from tvmmobile.schedules.integer_image import DotImage, LongImage
 from tvmmobile.schedules.integer_long import LongProduct
 from tvmmobile.schedules.integer_pool import IntegerPool
@@ -49,6 +50,7 @@ INTEGER_TEMPLATES: tuple[Template, ...] = (
     DotImage(),
     LongImage(),
     IntegerPool(),
+    IntegerGate(),
 )
 _registered: list[Template] = []
 

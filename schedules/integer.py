@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, LayerParameters, Pool
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
 from tvmmobile.schedules.space import round_up
@@ -33,9 +33,17 @@ INTEGERS = frozenset({"integers", "reads", "writes", "wide", "threads"})
 INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})
 #: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
 _ZERO_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
-#: Those that follow of layers with a residual or a curve.
+#: Those that follow of layers with a residual, a curve or a gate.
 _OFFSET_SIDE, _SCALE_SIDE, _PER_SIXTH, _COUNT_WITH_STEPS = range(_COUNT, _COUNT + 4)
-_TYPES = {"weight": "int8", "residual": "int8", "bias": "int32", "multiplier": "float32", "numbers": "int32", "steps": "int32"}
+_TYPES = {
+    "weight": "int8",
+    "residual": "int8",
+    "gate": "int8",
+    "bias": "int32",
+    "multiplier": "float32",
+    "numbers": "int32",
+    "steps": "int32",
+}
 
 
 def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
@@ -54,7 +62,12 @@ def has_steps(layer: Layer) -> bool:
 def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """Shapes of what `pack_constants` returns, by the kernel's argument."""
     padded = (round_up(layer.output_shape[-1], LANES),)
-    return {"bias": padded, "multiplier": padded, "numbers": (_COUNT_WITH_STEPS if has_steps(layer) else _COUNT,)}
+    return {"bias": padded, "multiplier": padded, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,)}
+
+
+def _has_more(layer: Layer) -> bool:
+    """Whether kernels of a layer read numbers beyond those that all do."""
+    return has_steps(layer) or isinstance(layer, Gating)
 
 
 def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
@@ -67,7 +80,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     numbers[_OFFSET] = ROUNDER_BITS - parameters.zero_out
     numbers[_ZERO_IN], numbers[_OFFSET_IN] = parameters.zero_in, ROUNDER_BITS - parameters.zero_in
     numbers[_PER_SCALE] = _bits(parameters.per_scale_in)
-    if has_steps(layer):
+    if _has_more(layer):
         numbers[_OFFSET_SIDE] = _bits(ROUNDER + parameters.zero_side)
         numbers[_SCALE_SIDE], numbers[_PER_SIXTH] = _bits(parameters.scale_side), _bits(parameters.per_sixth)
     return [np.pad(bias.astype(np.int32), rest), np.pad(parameters.multiplier, rest), numbers]
@@ -166,7 +179,7 @@ class IntegerEnds:
     """
 
     kernel: IntegerKernel
-    layer: Conv2d | Dense | Pool
+    layer: Conv2d | Dense | Pool | Gating
     buffers: Mapping[str, Buffer]
 
     @cached_property
@@ -186,6 +199,10 @@ class IntegerEnds:
         """The start of four channels' sums."""
         return self.kernel.load(self.buffers["bias"], channel, LANES)
 
+    def factor(self, channel: Expr, place: int) -> Expr:
+        """The multipliers of a vector of four, counted from a channel on."""
+        return self.kernel.load(self.buffers["multiplier"], channel + LANES * place, LANES)
+
     def fill(self, sums: Buffer, pixels: int, channel: Expr, count: int) -> None:
         """Begin the sums of so many pixels, of `count` channels from one on: pixel after pixel, channels together."""
         for place, j in itertools.product(range(pixels), range(0, count, LANES)):
@@ -200,7 +217,7 @@ class IntegerEnds:
         if self.layer.writes:
             for sums, target in pixels:
                 for place, value in enumerate(sums):
-                    scaled = self._float(value) * self.kernel.load(self.buffers["multiplier"], channel + LANES * place, LANES)
+                    scaled = self._float(value) * self.factor(channel, place)
                     self.kernel.store_part(self.buffers["output"], scaled, target + LANES * place, min(LANES, count - LANES * place))
             return
         every = [(value, target, place) for sums, target in pixels for place, value in enumerate(sums)]
@@ -215,10 +232,9 @@ class IntegerEnds:
     def _store(self, sums: Sequence[tuple[Expr, Expr, int]], channel: Expr, count: int) -> None:
         """Up to four vectors of sums as bytes, each with its pixel's target and its place there; those of a pixel follow each other."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
-        multiplier = self.buffers["multiplier"]
         scaled = []
         for value, target, place in sums:
-            factor = kernel.load(multiplier, channel + LANES * place, LANES)
+            factor = self.factor(channel, place)
             if has_steps(self.layer):
                 at = target + LANES * place
                 scaled.append(self._stepped(value, factor, at, min(LANES, count - LANES * place)))
@@ -251,15 +267,19 @@ class IntegerEnds:
         return kernel.scaled(x, inside * sixth) if curve == "hswish" else kernel.scaled(inside, sixth)
 
     def _other(self, target: Expr, count: int) -> Expr:
-        """Four integers of the residual, of which so many exist, as what is added to products."""
+        """Four of the residual, of which so many exist, as what is added to products."""
         kernel, T, residual = self.kernel, self.kernel.T, self.buffers["residual"]  # noqa: N806
         if count < LANES:
             lanes = [residual[target + lane] if lane < count else T.int8(0) for lane in range(LANES)]
             stored = T.Shuffle(lanes, list(range(LANES)))
         else:
             stored = kernel.bytes_at(residual, target, LANES)
-        bits = T.Cast("int32x4", stored) + T.Broadcast(T.int32(ROUNDER_BITS), LANES)
-        return (kernel.as_type("float32x4", bits) - self._real(_OFFSET_SIDE)) * self._real(_SCALE_SIDE)
+        return self.side(stored) * self._real(_SCALE_SIDE)
+
+    def side(self, stored: Expr) -> Expr:
+        """Four integers of the residual or gate less their zero point, as floats."""
+        bits = self.kernel.T.Cast("int32x4", stored) + self.kernel.T.Broadcast(self.kernel.T.int32(ROUNDER_BITS), LANES)
+        return self.kernel.as_type("float32x4", bits) - self._real(_OFFSET_SIDE)
 
     def _real(self, place: int) -> Expr:
         """One of `numbers` that is a float, in all lanes."""
@@ -286,7 +306,9 @@ class IntegerEnds:
 
 
 @contextmanager
-def integer_body(kernel: IntegerKernel, layer: Conv2d | Dense | Pool, weight: int = 0, **tables: tuple[int, ...]) -> Iterator[IntegerEnds]:
+def integer_body(
+    kernel: IntegerKernel, layer: Conv2d | Dense | Pool | Gating, weight: int = 0, **tables: tuple[int, ...]
+) -> Iterator[IntegerEnds]:
     """The body of a kernel for one layer with so many bytes of weights, with its ends, which have its buffers; `tables` are the shapes of
     what else it reads.
     """

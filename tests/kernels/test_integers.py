@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tvmmobile.graph.integers import IntegerParameters, curve_of, is_wide
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.layers import Conv2d, Dense, Gating, Layer, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers, fused, quantise, random_integers, requantise, sums_of
 from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters
@@ -27,6 +27,7 @@ LAYERS: tuple[Layer, ...] = (
     Conv2d(4, 4, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), 6, clamp="hsigmoid"),
     Conv2d(3, 2, 8, 5, clamp="hswish", residual=True),
     Dense(12, 3, clamp="hswish"),
+    Gating(3, 2, 5),
 )
 
 
@@ -35,6 +36,8 @@ def element(layer: Layer, data: np.ndarray, given: IntegerParameters, row: int, 
     total = int(given.bias[channel])
     if isinstance(layer, Pool):
         return total + sum(int(q) for q in data[0, :, :, channel].ravel())
+    if isinstance(layer, Gating):
+        return total + int(data[0, row, column, channel])
     if isinstance(layer, Dense):
         return total + sum(int(q) * int(w) for q, w in zip(data[0], given.weight[:, channel], strict=True))
     assert isinstance(layer, Conv2d)
@@ -86,8 +89,12 @@ def test_outputs_are_those_of_exact_arithmetic(layer: Layer) -> None:
         if actual.dtype == np.float32:
             assert actual[place] == total * given.multiplier[place[-1]]
         else:
-            residual = int(inputs[1][place]) if len(inputs) > 1 else None
-            rounded = round(result(layer, given, Fraction(float(total)), Fraction(float(given.multiplier[place[-1]])), residual))
+            multiplier, residual = Fraction(float(given.multiplier[place[-1]])), None
+            if isinstance(layer, Gating):
+                multiplier = nearest((int(inputs[1][0, 0, 0, place[-1]]) - given.zero_side) * multiplier)
+            elif len(inputs) > 1:
+                residual = int(inputs[1][place])
+            rounded = round(result(layer, given, Fraction(float(total)), multiplier, residual))
             assert actual[place] == min(max(rounded + given.zero_out, given.low), given.high)
 
 
@@ -110,7 +117,8 @@ def test_random_constants_use_the_range(layer: Layer) -> None:
     found = compute_integers(task.layer, data, given, dict(zip(task.layer.side_shapes, others, strict=True)))
     assert len(np.unique(found)) >= min(found.size, 24) // 3
     wide = replace(given, multiplier=given.multiplier * 8, per_sixth=given.per_sixth * 8)
-    assert set(np.unique(requantise(sums_of(task.layer, data, wide), wide, curve_of(layer)))) & {-128, 127}
+    if not isinstance(layer, Gating):
+        assert set(np.unique(requantise(sums_of(task.layer, data, wide), wide, curve_of(layer)))) & {-128, 127}
 
 
 def test_sums_of_products_are_rounded_once() -> None:

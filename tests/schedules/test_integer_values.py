@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from integer_kernels import check, check_extremes, only_space_of
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
+from tvmmobile.graph.layers import Conv2d, Dense, Gating, Layer, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.running.bench import started_agents
@@ -152,6 +152,13 @@ def test_pool(layer: Pool, pi5: Agents, tmp_path: Path) -> None:
     """Up to 255 pixels, of which sums fit in 16 bits, and more; vectors of channels and eight that remain; the largest sums."""
     check(pi5, layer, "integer_pool", tmp_path, threads=3)
     check_extremes(pi5, layer, "integer_pool", tmp_path)
+
+
+@pytest.mark.parametrize("layer", [Gating(5, 7, 40), Gating(3, 3, 136), Gating(1, 2, 8, wide=True)], ids=lambda layer: layer.name)
+def test_gate(layer: Gating, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    """Vectors of channels and eight that remain; more threads than pixels; results beyond 16 bits."""
+    check(pi4, layer, "integer_gate", tmp_path / "pi4")
+    check(pi5, layer, "integer_gate", tmp_path / "pi5", threads=3)
 
 
 @pytest.mark.parametrize("zero", [-128, 127])

@@ -29,6 +29,8 @@ A layer with a residual or a curve takes more steps, in float32:
 
 With a curve, x is a real number: multiplier = scale_in · scale_weight, scale_side = scale_residual, and per_sixth = 1 / (6 · scale_out).
 
+A `Gating` has sums of one term, data - zero_in, whose multiplier is float32(gate - zero_side) · multiplier, rounded to float32.
+
 The ends of a network are the layers' own:
 
     with `reads="float32"`, data = limit(rint(float · per_scale_in) + zero_in, -128, 127), the product exact; per_scale_in = 1 / scale_in
@@ -49,7 +51,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Pool, SumLayer
+from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer, LayerParameters, Pool, SumLayer
 
 #: Sums beyond are converted.
 NARROW = 1 << 22
@@ -72,7 +74,7 @@ class IntegerParameters(LayerParameters):
         zero_out: the output's.
         low, high: bounds of the output, integers of int8.
         per_scale_in: float32, 1 / scale_in, of a layer that reads float32.
-        zero_side, scale_side: zero point of the residual, and what a step of it counts.
+        zero_side, scale_side: zero point of the residual or gate, and what a step of a residual counts.
         per_sixth: float32, of a layer with a curve.
     """
 
@@ -91,12 +93,14 @@ def terms(layer: Layer) -> int:
     """Products, or pixels of a pool, that each sum of a layer has."""
     if isinstance(layer, Pool):
         return layer.height * layer.width
+    if isinstance(layer, Gating):
+        return 1
     return math.prod(layer.weight_shape[:-1]) if isinstance(layer, SumLayer) else 0
 
 
 def largest_sums(layer: Layer, parameters: IntegerParameters) -> Array:
     """A bound of each channel's |sum|, int64 per output channel: over all inputs, and attained but for the sign of zero."""
-    if isinstance(layer, Pool):
+    if isinstance(layer, Pool | Gating):
         products = np.full(layer.channels, terms(layer), np.int64)
     else:
         products = np.abs(parameters.weight.astype(np.int64)).reshape(-1, parameters.weight.shape[-1]).sum(0)
@@ -126,7 +130,7 @@ def adds(layer: Layer) -> bool:
 def largest_results(layer: Layer, parameters: IntegerParameters) -> Array:
     """A bound of each channel's |q|, float64 per output channel."""
     x = largest_sums(layer, parameters) * np.abs(parameters.multiplier.astype(np.float64))
-    x = x + (HIGHEST - LOWEST) * abs(parameters.scale_side)
+    x = x * (HIGHEST - LOWEST) if isinstance(layer, Gating) else x + (HIGHEST - LOWEST) * abs(parameters.scale_side)
     factor = 6 * abs(parameters.per_sixth)
     curve = curve_of(layer)
     return np.asarray(x * factor if curve == "hswish" else np.full_like(x, factor) if curve else x)

@@ -381,6 +381,45 @@ class MaxPool(ConvertingLayer, WindowLayer):
 
 
 @dataclass(frozen=True)
+class Gating(ConvertingLayer):
+    """Each channel of the input times a factor of its own, which is another input, NHWC: `Conv2d.scaled` by itself, for networks whose
+    kernels do not multiply what they load.
+
+    Attributes:
+        height, width, channels: input size.
+    """
+
+    height: int
+    width: int
+    channels: int
+    in_layout: ClassVar[Layout] = "NHWC"
+    out_layout: ClassVar[Layout] = "NHWC"
+    kind: ClassVar[str] = "gate"
+    macs: ClassVar[int] = 0
+    constants: ClassVar[int] = 0
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, with the batch of 1."""
+        return activation_shape("NHWC", self.height, self.width, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The same."""
+        return self.input_shape
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of the factors."""
+        return {"gate": (1, 1, 1, self.channels)}
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        return "_".join(["gate", f"{self.height}x{self.width}", f"{self.channels}", *self._stored_name()])
+
+
+@dataclass(frozen=True)
 class Opaque:
     """Operators that no template describes, fused into one TIR function by Relax.
 
@@ -420,7 +459,7 @@ class Opaque:
         return f"{self.operator}_{'x'.join(map(str, self.input_shape))}_{self.fingerprint}"
 
 
-Layer = Conv2d | Dense | Pool | MaxPool | Opaque
+Layer = Conv2d | Dense | Pool | MaxPool | Gating | Opaque
 
 
 def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:

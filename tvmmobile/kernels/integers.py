@@ -22,7 +22,7 @@ from tvmmobile.graph.integers import (
     largest_sums,
     terms,
 )
-from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer, Pool, SumLayer
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, Pool, SumLayer
 
 #: Deviation of weights whose scale is that of the largest of a few hundred.
 _WEIGHTS = 42.0
@@ -33,12 +33,14 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
 
     Bounds lie inside int8 for every other layer; a layer's sums keep to what its `wide` says.
     """
-    channels = layer.weight_shape[-1] if isinstance(layer, SumLayer) else _channels(layer)
+    channels = layer.output_shape[-1]
     shape = layer.weight_shape if isinstance(layer, SumLayer) else (0,)
     weight = np.rint(np.clip(generator.normal(0.0, _WEIGHTS, shape), -HIGHEST, HIGHEST)).astype(np.int8)
     zero_in, zero_out = (int(zero) for zero in generator.integers(LOWEST, HIGHEST + 1, 2))
     spread = 74.0 * np.sqrt(terms(layer)) * (_WEIGHTS if weight.size else 1.0)
     bias = generator.normal(0.0, spread / 2, channels).astype(np.int32)
+    if isinstance(layer, Gating):
+        bias[:], spread = -zero_in, spread * 74.0
     # Of a curve, most results are within its bend; its steps are of 1/40.
     reach = (2.0, 5.0) if curve_of(layer) else (40.0, 120.0)
     multiplier = (generator.uniform(*reach, channels) / spread).astype(np.float32)
@@ -52,7 +54,7 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         low=bounds[0],
         high=bounds[1],
         per_scale_in=float(np.float32(generator.uniform(20.0, 60.0))),
-        zero_side=int(generator.integers(LOWEST, HIGHEST + 1)) * adds(layer),
+        zero_side=int(generator.integers(LOWEST, HIGHEST + 1)) * bool(layer.side_shapes),
         scale_side=float(np.float32(generator.uniform(0.3, 1.2) / (100.0 if curve_of(layer) else 1.0))) * adds(layer),
         per_sixth=float(np.float32(generator.uniform(5.0, 30.0))) * bool(curve_of(layer)),
     )
@@ -62,11 +64,6 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         most = largest_results(layer, found).max() / SHORT
         found = replace(found, multiplier=(multiplier / max(most, 1.0)).astype(np.float32))
     return found
-
-
-def _channels(layer: Layer) -> int:
-    assert isinstance(layer, Pool)
-    return layer.channels
 
 
 def quantise(data: Array, per_scale: float, zero: int) -> npt.NDArray[np.int8]:
@@ -88,6 +85,8 @@ def _products(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParame
     from torch.nn import functional
 
     wide, weight = data.astype(np.float64), constants.weight.astype(np.float64)
+    if isinstance(layer, Gating):
+        return wide
     if isinstance(layer, Pool):
         return np.asarray(wide.sum((1, 2), keepdims=True))
     if isinstance(layer, Dense):
@@ -152,6 +151,9 @@ def compute_integers(layer: Layer, data: Array, constants: IntegerParameters, si
     if getattr(layer, "reads", ""):
         data = quantise(data, constants.per_scale_in, constants.zero_in)
     sums = sums_of(layer, data, constants)
+    if isinstance(layer, Gating):
+        factors = side["gate"].astype(np.float32) - np.float32(constants.zero_side)
+        constants = replace(constants, multiplier=factors * constants.multiplier)
     if getattr(layer, "writes", ""):
         return sums.astype(np.float32) * constants.multiplier
     return requantise(sums, constants, curve_of(layer), side.get("residual")).reshape(-1, *layer.output_shape[1:])

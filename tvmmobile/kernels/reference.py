@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
-from tvmmobile.graph.layers import NO_PARAMETERS, Array, Conv2d, Dense, Layer, LayerParameters, MaxPool, Pool, SumLayer
+from tvmmobile.graph.layers import NO_PARAMETERS, Array, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool, SumLayer
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers, random_integers
@@ -102,6 +102,8 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         padded = np.pad(_put_together(layer, data, side), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=-np.inf)
         largest = functional.max_pool2d(torch.from_numpy(_to_nchw(padded, "NHWC")), layer.kernel, layer.stride)
         return np.ascontiguousarray(largest.numpy().transpose(0, 2, 3, 1))
+    if isinstance(layer, Gating):
+        return np.asarray(data * side["gate"])
     weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
     with torch.no_grad():
         if isinstance(layer, Dense):

@@ -6,11 +6,18 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Opaque, Pool
+from tvmmobile.graph.layers import Conv2d, Dense, Gating, Layer, MaxPool, Opaque, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule
 
-_LAYERS: dict[str, type[Layer]] = {"conv2d": Conv2d, "dense": Dense, "pool": Pool, "max_pool": MaxPool, "opaque": Opaque}
+_LAYERS: dict[str, type[Layer]] = {
+    "conv2d": Conv2d,
+    "dense": Dense,
+    "pool": Pool,
+    "max_pool": MaxPool,
+    "gate": Gating,
+    "opaque": Opaque,
+}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array
+from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_integers
 from tvmmobile.graph.precision import FLOAT32, INT8, precision_named
@@ -65,7 +65,14 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     elementary.register()  # constants are folded identically in every build of a process
     precision, outside = map(precision_named, (job.dtype, job.io_dtype))
     floats = FLOAT32.name if precision.is_integer else job.dtype
-    composed = compose(imported.module, lambda layer: taken(replace(job.task((layer,)), dtype=floats)), dump_dir)
+
+    def accepts(layer: Layer) -> bool:
+        if isinstance(layer, Gating):
+            return precision.is_integer and taken(job.task((layer,)))
+        gated = isinstance(layer, Conv2d) and layer.scaled  # by a layer of its own in integers
+        return not (gated and precision.is_integer) and taken(replace(job.task((layer,)), dtype=floats))
+
+    composed = compose(imported.module, accepts, dump_dir)
     image = _image(imported.spec, _REFERENCE_SEED)
     if job.calibration is not None:
         return _quantised(composed, job.calibration, lambda layer: taken(job.task((layer,))))

@@ -75,7 +75,8 @@ class Step:
         data = data.reshape(-1, *layer.input_shape[1:])
         if isinstance(layer, Pool):
             return np.concatenate([compute_layer(layer, one[None], self.parameters, {}) for one in data])
-        return compute_layer(layer, data, self.parameters, dict(zip(layer.side_shapes, others, strict=True)))
+        sides = zip(layer.side_shapes.items(), others, strict=True)
+        return compute_layer(layer, data, self.parameters, {name: other.reshape(-1, *shape[1:]) for (name, shape), other in sides})
 
 
 def _each(inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:

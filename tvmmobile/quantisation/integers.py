@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import CURVES, HIGHEST, LOWEST, IntegerParameters, curve_of, is_wide
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, Pool, input_shapes
+from tvmmobile.graph.integers import CURVES, HIGHEST, LOWEST, IntegerParameters, adds, curve_of, is_wide, terms
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, Pool, input_shapes
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.integers import compute_integers, sums_of
@@ -29,7 +29,7 @@ class IntegerStep:
         step: the one in float32.
         layer: the same in integers.
         parameters: its constants.
-        weight_scale: what a step of each output channel's weights stands for; for a pool, what a pixel counts.
+        weight_scale: what a step of each output channel's weights stands for; for a pool, what a pixel counts; for a gate, its scale.
         read, written: scale of the first input and of the output; `None` for an output in float32.
         side: scale of what else is read, where there is something.
         most: the largest integer of each channel of the output, where those differ; then there is no kernel for it.
@@ -75,7 +75,7 @@ def has_integers(step: Step) -> bool:
         return False
     if isinstance(layer, Conv2d | Dense):
         return layer.side_shapes.keys() <= {"residual"} and not layer.then and (step.summing or layer.clamp in CURVES)
-    return isinstance(layer, Pool)
+    return isinstance(layer, Pool | Gating)
 
 
 def has_floats(step: Step) -> bool:
@@ -87,7 +87,7 @@ def integer_step(step: Step, read: Scale, written: Scale | None, side: Scale | N
     """A step that `has_integers`; without a scale of its output, one that `has_floats`.
 
     Args:
-        side: scale of the residual, if there is one.
+        side: scale of the residual or the gate, if there is one.
         per_channel: let weights have a scale for each output channel, not one for all.
     """
     layer = step.layer
@@ -96,6 +96,10 @@ def integer_step(step: Step, read: Scale, written: Scale | None, side: Scale | N
         share = np.full(layer.channels, 1 / (layer.height * layer.width))
         constants = _constants(step, np.zeros(0, np.int8), read, written)
         return _scaled(IntegerStep(step, replace(layer, **ends), constants, share, read, written))
+    if isinstance(layer, Gating):
+        assert side is not None
+        constants, share = _constants(step, np.zeros(0, np.int8), read, written), np.full(layer.channels, side.step)
+        return _scaled(IntegerStep(step, layer, constants, share, read, written, side))
     assert isinstance(layer, Conv2d | Dense) and step.parameters is not None
     weight, bias = step.parameters.weight.astype(np.float64), step.parameters.bias.astype(np.float64)
     largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0) / HIGHEST
@@ -136,7 +140,9 @@ def _scaled(step: IntegerStep) -> IntegerStep:
     if curve_of(step.layer):
         parameters, written = replace(parameters, per_sixth=float(np.float32(1 / (6 * written)))), 1.0
     if step.side is not None:
-        parameters = replace(parameters, zero_side=step.side.zero, scale_side=float(np.float32(step.side.step / written)))
+        parameters = replace(parameters, zero_side=step.side.zero)
+    if step.side is not None and adds(step.layer):
+        parameters = replace(parameters, scale_side=float(np.float32(step.side.step / written)))
     multiplier = (scale / written).astype(np.float32)
     return _biased(replace(step, parameters=replace(parameters, multiplier=multiplier)), np.zeros(len(multiplier)))
 
@@ -149,7 +155,7 @@ def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
 def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
     """The step with a bias in steps of the sums."""
     weight, layer = step.parameters.weight.astype(np.int64), step.layer
-    ones = layer.height * layer.width if isinstance(layer, Pool) else weight.reshape(-1, weight.shape[-1]).sum(0)
+    ones = terms(layer) if isinstance(layer, Pool | Gating) else weight.reshape(-1, weight.shape[-1]).sum(0)
     parameters = replace(step.parameters, bias=(bias - step.read.zero * ones).astype(np.int32))
     wide: Any = {"wide": is_wide(layer, parameters)}
     return replace(step, layer=replace(layer, **wide), parameters=parameters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeGuard
@@ -11,14 +11,14 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Spelling
-from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Layer, LayerParameters, MaxPool, Pool
+from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.rewriting import bindings_of, holds, mutate_main, readers_of
 from tvmmobile.graph.precision import FLOAT32
 
 #: Attribute values that mark a composed layer.
-CONV2D, DENSE, POOL, MAX_POOL = "tvmmobile.conv2d", "tvmmobile.dense", "tvmmobile.pool", "tvmmobile.max_pool"
+CONV2D, DENSE, POOL, MAX_POOL, GATING = (f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate"))
 #: Separates one of these from the name of a layer's curve.
 CURVE_MARK = ":"
 #: A pattern and its annotated parts.
@@ -118,7 +118,7 @@ def _composed_layer(function: Any, forms: list[_Form]) -> tuple[ComposedLayer, t
     other functions.
     """
     name = str((function.attrs or {}).get("Composite", ""))
-    if name.partition(CURVE_MARK)[0] not in (CONV2D, DENSE, POOL, MAX_POOL):
+    if name.partition(CURVE_MARK)[0] not in (CONV2D, DENSE, POOL, MAX_POOL, GATING):
         return None
     values = {binding.var: binding.value for binding in bindings_of(function)}
     for form in forms:
@@ -129,17 +129,23 @@ def _composed_layer(function: Any, forms: list[_Form]) -> tuple[ComposedLayer, t
             continue
         if isinstance(layer, Pool | MaxPool):
             return ComposedLayer(layer, NO_PARAMETERS), (0,)
-        read = _scaled_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
+        read = _gated_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
         read = (*read, *(found[part] for part in ("residual", *form.operands(TENSOR)) if part in found))
-        parameters = list(function.params)
-        places = tuple(next(place for place, parameter in enumerate(parameters) if parameter.same_as(one)) for one in read)
+        places = _places(function, read)
+        if isinstance(layer, Gating):
+            return ComposedLayer(layer, NO_PARAMETERS), places
         weight = np.ascontiguousarray(found["weight"].value.numpy())
         bias, *operands = (found[part].value.numpy().reshape(-1) for part in ("bias", *form.operands(CHANNEL)))
         return ComposedLayer(layer, LayerParameters(weight, bias, tuple(operands))), places
     raise AssertionError(f"composed from an unknown pattern: {function}")
 
 
-def _scaled_operands(found: dict[str, Any]) -> tuple[Any, ...]:
+def _places(function: Any, read: Sequence[Any]) -> tuple[int, ...]:
+    """Which parameters these are."""
+    return tuple(next(place for place, parameter in enumerate(function.params) if parameter.same_as(one)) for one in read)
+
+
+def _gated_operands(found: dict[str, Any]) -> tuple[Any, ...]:
     """The scaled tensor and its gate with one factor per channel; empty without such a gate."""
     import tvm
 
@@ -208,7 +214,8 @@ def _forms() -> list[_Form]:
             for curve, entry in CURVES.items():
                 found += [_curve_form(name, _sum(operator, before, order), curve, spelling) for spelling in entry.spellings]
             found += [_Form(name, *_bounded(_sum(operator, before, order), bounds)) for bounds in (("low", "high"), ("low",), ())]
-    return found
+    product = is_op("relax.multiply")(wildcard(), wildcard())
+    return [*found, _Form(GATING, product, {"scaled": product})]
 
 
 def _curve_form(kind: str, layer: _Sum, curve: str, spelling: Spelling) -> _Form:
@@ -270,6 +277,8 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
         return _pool_of(found["mean"])
     if "max pool" in found:
         return _max_pool_of(found["max pool"])
+    if form.kind == GATING:
+        return _gating_of(found)
     product = found["product"]
     clamp = form.curve or _bounds_of(found)
     shapes = {part: [int(extent) for extent in expression.ty.shape] for part, expression in found.items()}
@@ -292,7 +301,7 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
         return None
     if "permute" in found and [int(axis) for axis in found["permute"].attrs.axes] != [0, 2, 3, 1]:
         return None
-    if "scaled" in found and not _scaled_operands(found):
+    if "scaled" in found and not _gated_operands(found):
         return None
     height, width, channels = data_shape[1:]
     kernel = [int(extent) for extent in found["weight"].ty.shape][:2]
@@ -310,6 +319,14 @@ def _pool_of(mean: Any) -> Pool | None:
     over_pixels = mean.attrs.axis is not None and [int(axis) for axis in mean.attrs.axis] == [1, 2] and bool(mean.attrs.keepdims)
     known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == FLOAT32.name
     return Pool(shape[1], shape[2], shape[3]) if known else None
+
+
+def _gating_of(found: dict[str, Any]) -> Gating | None:
+    """The layer of a product, `None` if it is not that of one image and a factor for each of its channels."""
+    operands = _gated_operands(found)
+    shape = [int(extent) for extent in found["scaled"].ty.shape]
+    known = operands and shape[0] == 1 and str(found["scaled"].ty.dtype) == FLOAT32.name
+    return Gating(*shape[1:]) if known else None
 
 
 def _max_pool_of(call: Any) -> MaxPool | None:
