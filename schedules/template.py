@@ -102,6 +102,12 @@ class Template(ABC):
         """The fewest multiply-adds that a kernel of any knobs executes; a template whose algorithm needs fewer overrides it."""
         return task.least_macs
 
+    def promises(self, task: Task) -> bool:
+        """Whether its usual schedule of a task that it takes is estimated to be clearly faster than a direct kernel; asked where nothing
+        is measured.
+        """
+        return False
+
     def _check(self, task: Task, knobs: Knobs) -> None:
         space = self.space(task)
         if space is None:

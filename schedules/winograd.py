@@ -23,6 +23,8 @@ from tvmmobile.schedules.winograd_transform import SIZES, TAPS, transformed
 
 #: Fewest input and output channels: with fewer the transforms take longer than the multiplications that they save.
 LEAST_CHANNELS = 16
+#: Largest estimated time of an untuned kernel that is taken instead of a direct one, as a share of that one's multiply-adds.
+CLEARLY = 0.8
 #: Members of a space: those with the lowest estimated cost for each size of tile.
 MEMBERS = 24
 
@@ -88,6 +90,12 @@ class Winograd(Template):
         layer = layer_of(task, Conv2d)
         channels = layer.in_channels * layer.out_channels
         return float(min((size + TAPS - 1) ** 2 * TileGrid(layer, size, 0).tiles for size in SIZES) * channels)
+
+    def promises(self, task: Task) -> bool:
+        """By the estimate, against the multiply-adds of a direct sum."""
+        space = self.space(task)
+        assert space is not None
+        return cycles(task, layer_of(task, Conv2d), space.usual) < CLEARLY * task.least_macs / task.lanes / task.threads
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, the blocks, what is wasted at the edges, and the estimated time."""

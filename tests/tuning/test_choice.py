@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from small_networks import HOST, prepared, seeded, unit
 from torch import nn
 
 from tvmmobile.devices.protocol import MEASURED
-from tvmmobile.graph.layers import Opaque
+from tvmmobile.graph.layers import Conv2d, Opaque
 from tvmmobile.graph.network import Node
 from tvmmobile.graph.passes.canonical_names import block_names, canonical_names
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
+from tvmmobile.schedules import template_named
 from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
@@ -48,6 +50,23 @@ def test_a_record_fits_an_equal_function_of_another_network(tmp_path: Path) -> N
     assert (choice.schedule, choice.price.latency_us) == (trace, 5.0)
     kernels = [kernel_function(task, choice.schedule, node.function) for node in (here, there)]
     assert kernels[0].script() == kernels[1].script()
+
+
+def test_an_estimate_chooses_where_nothing_is_measured(tmp_path: Path) -> None:
+    """Winograd's filtering for a layer of many pixels, unless both were measured for the nearest one, where the direct sum was faster."""
+    layer, few = (Conv2d(side, side, 128, 128, (3, 3), padding=(1, 1, 1, 1)) for side in (28, 1))
+    task, near = Task((layer,)), Task((replace(layer, height=27),))
+    database = Database(Identity("nowhere", MEASURED), (), tmp_path)
+
+    def chosen(task: Task) -> str:
+        return str(choose(task, None, database, HOST).schedule)
+
+    assert chosen(task).startswith("winograd") and chosen(Task((few,))).startswith("conv")
+    direct, filtered = (template_named(name, 1).space(near).default for name in ("conv", "winograd"))  # type: ignore[union-attr]
+    database.append([Record(near, direct, 5.0)])
+    assert chosen(task).startswith("winograd")
+    database.append([Record(near, filtered, 6.0)])
+    assert chosen(task).startswith("conv")
 
 
 def doubled(names: tuple[str, str]) -> Any:

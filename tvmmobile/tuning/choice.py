@@ -8,12 +8,12 @@ from typing import Any
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
-from tvmmobile.schedules import template_for
+from tvmmobile.schedules import template_for, templates_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Price
 from tvmmobile.tuning.search.fallback import FallbackSpace
-from tvmmobile.tuning.search.nearest import nearest_record
+from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_record, nearest_schedules
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
         count = len(database.trials(task))
         return Choice(best.schedule, Price(best.latency_us, f"best of {count} records" if count > 1 else "the only record"))
     near = nearest_record(task, database)
+    promising = next((template for template in templates_for(task) if template.promises(task)), None)
+    if promising is not None and (near is None or best_with_knobs(database, near[1].task, promising) is None):
+        space = promising.space(task)
+        assert space is not None
+        schedules = [*nearest_schedules(task, database, promising), space.default]
+        return Choice(schedules[0], Price(None, f"not tuned: {promising.name} is estimated to be faster than a direct kernel"))
     if near is not None:
         return Choice(near[0], Price(None, f"best of the nearest tuned shape, {near[1].task.name}"))
     template = template_for(task)
