@@ -20,8 +20,8 @@ from tvmmobile.schedules.window_nest import Channels, OutputPart, Span, WindowNe
 
 #: Channels of a tile: a load of 8 bytes, two vectors of sums.
 EIGHT = 8
-#: Rows of a window whose bytes are a lane of SDOT.
-_ROWS = 3
+#: Rows of windows that SDOT takes: with a row for a second output, they fill words of four bytes well.
+_ROWS, WORD = (3, 5, 7), 4
 
 
 class WindowKernel(IntegerKernel):
@@ -92,24 +92,26 @@ class LongNest(IntegerNest):
 
 @dataclass(frozen=True)
 class DotNest(IntegerNest):
-    """The rows of a window are a lane's bytes, channel by channel: three of an output, and one that its weights leave out. With stride 1,
-    two rows of outputs share the same four: the second one leaves out the first.
+    """The rows of a window are the bytes of words, channel by channel: three or seven of an output, and one that its weights leave out, or
+    five and three. With stride 1, two rows of outputs share the same words: the second one leaves out the first row.
     """
 
     def _multiply(self, acc: Buffer, size: tuple[int, int], value: Callable[[int, int], Expr], channel: Expr) -> None:
         kernel, layer = self.ends.kernel, self.layer
-        taps, shared = layer.kernel[1], 2 if layer.stride[0] == 1 else 1
+        (height, taps), shared = layer.kernel, 2 if layer.stride[0] == 1 else 1
         for x in range((size[1] - 1) * layer.stride[1] + taps):
             reached = [(out, x - out * layer.stride[1]) for out in range(size[1]) if 0 <= x - out * layer.stride[1] < taps]
             for first in range(0, size[0] if reached else 0, shared):
                 outputs = range(first, min(first + shared, size[0]))
-                lowest = outputs[-1] * layer.stride[0] + _ROWS - 1
-                words = self._words([value(min(first * layer.stride[0] + y, lowest), x) for y in range(_ROWS + 1)])
-                for (out, tap), y, half in itertools.product(reached, outputs, range(2)):
-                    place = (2 * (y * size[1] + out) + half) * LANES
-                    weight = channel * (8 * taps) + (((y - first) * taps + tap) * 2 + half) * 16
-                    total = kernel.dot(kernel.load(acc, place, LANES), words[half], kernel.bytes_at(self.weight, weight))
-                    kernel.store(acc, total, place, LANES)
+                top, lowest = first * layer.stride[0], outputs[-1] * layer.stride[0] + height - 1
+                for word in range(words_of(layer)):
+                    rows = range(top + word * WORD, top + (word + 1) * WORD)
+                    words = self._words([value(min(y, lowest), x) for y in rows])
+                    for (out, tap), y, half in itertools.product(reached, outputs, range(2)):
+                        place = (2 * (y * size[1] + out) + half) * LANES
+                        weight = ((((y - first) * words_of(layer) + word) * taps + tap) * 2 + half) * 16
+                        weights = kernel.bytes_at(self.weight, channel * (8 * words_of(layer) * taps) + weight)
+                        kernel.store(acc, kernel.dot(kernel.load(acc, place, LANES), words[half], weights), place, LANES)
 
     def _words(self, rows: list[Expr]) -> list[Expr]:
         """For each of eight channels the bytes of four rows together, in two vectors."""
@@ -207,7 +209,7 @@ class LongDepthwise(IntegerDepthwise):
 
 
 class DotDepthwise(IntegerDepthwise):
-    """Takes one integer depthwise convolution with windows of three rows, whose channels divide by 8, on cores with SDOT."""
+    """Takes one integer depthwise convolution with windows of 3, 5 or 7 rows, whose channels divide by 8, on cores with SDOT."""
 
     name = "dot_depthwise"
     nest = DotNest
@@ -218,16 +220,23 @@ class DotDepthwise(IntegerDepthwise):
         return _by_dots(task, layer)
 
     def bytes_per_channel(self, layer: Conv2d) -> int:
-        """A word for each column of the window and for either row of outputs."""
-        return 8 * layer.kernel[1]
+        """The words of each column of the window, for either row of outputs."""
+        return 8 * words_of(layer) * layer.kernel[1]
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [eight channels][rows 0 to 2, or 1 to 3, of a word][column of the window][channel][row of the word]."""
+        """Weights as [eight channels][from row 0 or 1 of the words on][word][column of the window][channel][row of the word]."""
         layer = layer_of(task, Conv2d)
-        weight = parameters[0].weight[:, :, 0].reshape(_ROWS, layer.kernel[1], -1, EIGHT)
-        both = np.stack([np.pad(weight, ((shift, 1 - shift), *((0, 0),) * 3)) for shift in range(2)])
-        return [np.ascontiguousarray(both.transpose(3, 0, 2, 4, 1)).ravel(), *pack_constants(layer, parameters[0])]
+        (height, taps), count = layer.kernel, words_of(layer)
+        weight = parameters[0].weight[:, :, 0].reshape(height, taps, -1, EIGHT)
+        both = np.stack([np.pad(weight, ((shift, count * WORD - height - shift), *((0, 0),) * 3)) for shift in range(2)])
+        words = both.reshape(2, count, WORD, taps, -1, EIGHT).transpose(4, 0, 1, 3, 5, 2)
+        return [np.ascontiguousarray(words).ravel(), *pack_constants(layer, parameters[0])]
 
 
 def _by_dots(task: Task, layer: Conv2d) -> bool:
-    return "dot" in task.machine.has and layer.kernel[0] == _ROWS
+    return "dot" in task.machine.has and layer.kernel[0] in _ROWS
+
+
+def words_of(layer: Conv2d) -> int:
+    """Words that the rows of a window and one more take."""
+    return layer.kernel[0] // WORD + 1

@@ -111,6 +111,14 @@ def test_steps_of_depthwise(layer: Layer, pi4: Agents, pi5: Agents, tmp_path: Pa
     check(pi4, layer, "long_depthwise", tmp_path / "long")
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [((5, 5), 1), ((5, 3), 2), ((7, 2), 1), ((7, 7), 2)])
+def test_tall_windows_of_depthwise(kernel: tuple[int, int], stride: int, pi5: Agents, tmp_path: Path) -> None:
+    """Two words of rows, of which the second one is in part beyond the window and the image."""
+    layer = Conv2d(9, 8, 16, 16, kernel, (stride, stride), (kernel[0] // 2, kernel[1] // 2) * 2, 16)
+    check(pi5, layer, "dot_depthwise", tmp_path, threads=stride)
+    check_extremes(pi5, layer, "dot_depthwise", tmp_path)
+
+
 def test_steps_of_images(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     check(pi5, IMAGE, "dot_image", tmp_path / "dot")
     check(pi4, IMAGE, "long_image", tmp_path / "long")
