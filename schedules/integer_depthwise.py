@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, WindowLayer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition
 from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
@@ -237,6 +237,6 @@ def _by_dots(task: Task, layer: Conv2d) -> bool:
     return "dot" in task.machine.has and layer.kernel[0] in _ROWS
 
 
-def words_of(layer: Conv2d) -> int:
+def words_of(layer: WindowLayer) -> int:
     """Words that the rows of a window and one more take."""
     return layer.kernel[0] // WORD + 1

@@ -51,6 +51,22 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
 
 
 @pytest.mark.virtual
+def test_a_network_with_a_layer_in_float32(tmp_path: Path) -> None:
+    """One that was asked for: its library computes what the host does, and the manifest says why."""
+    file, data = tmp_path / "network.py", tmp_path / "images.npy"
+    file.write_text(NETWORK)
+    np.save(data, np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32))
+    model = tvmmobile.load(f"{file}:make", resolution=32)
+    library = tvmmobile.compile(model, "pi5", dtype="int8", calibrate=data, keep=["dw_*"], out=tmp_path / "out", logs=tmp_path)
+    manifest = library.manifest()
+    (kept,) = manifest["float32_layers"]
+    assert kept["why"] == "--keep dw_*" and kept["layer"].startswith("dw_16x16_16")
+    assert [layer["number"] for layer in manifest["quantisation"]["layers"]] == [0, 2, 3, 4]
+    output = library.run(library.reference()[0], "pi5")
+    assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-3
+
+
+@pytest.mark.virtual
 @pytest.mark.long
 @pytest.mark.parametrize("board", ["pi4", "pi5"])
 def test_a_trained_library_in_integers_names_the_same_class(cli: CommandLine, tmp_path: Path, board: str) -> None:

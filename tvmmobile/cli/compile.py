@@ -21,6 +21,8 @@ def compile_libraries(
     io_dtype: options.IoDtype = "float32",
     max_error: options.MaxError = None,
     calibrate: options.Calibrate = None,
+    keep: options.Keep = None,
+    max_drop: options.MaxDrop = None,
     out: options.Out = Path("out"),
     checkpoint: options.Checkpoint = None,
     seed: options.Seed = 0,
@@ -48,6 +50,7 @@ def compile_libraries(
     models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
     chosen: Any = {"threads": threads, "dtype": dtype, "out": out, "logs": logs, "dump_ir": dump_ir, "dask": dask}
     chosen |= {"io_dtype": io_dtype, "max_error": max_error, "calibrate": calibrate, "format": library_format, "archive": archive}
+    chosen |= {"keep": keep or (), "max_drop": max_drop}
     chosen["image"] = normalisation_for(image, mean, std)
     libraries = compile_models(models, device, **chosen, listener=Shown())
     for library in libraries:

@@ -67,6 +67,18 @@ Calibrate = Annotated[
         help="Data that give int8 its scales: a folder of images, a .npy or .npz of inputs, or noise:N for generated weights.",
     ),
 ]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option("--keep", metavar="LAYER", help="Keep a layer in float32 beside int8: its number, or its name, where * fits anything."),
+]
+MaxDrop = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="LIMIT",
+        help="Keep layers in float32 beside int8 until the output's noise is as far below its signal as 30dB, or 1% get another class.",
+    ),
+]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Checkpoint = Annotated[

@@ -41,6 +41,8 @@ def tune(
     io_dtype: options.IoDtype = "float32",
     max_error: options.MaxError = None,
     calibrate: options.Calibrate = None,
+    keep: options.Keep = None,
+    max_drop: options.MaxDrop = None,
     out: options.Out = Path("out"),
     checkpoint: options.Checkpoint = None,
     seed: options.Seed = 0,
@@ -76,6 +78,7 @@ def tune(
     chosen: Any = {"trials": trials, "threads": threads, "out": out, "logs": logs, "fresh": fresh, "dump_ir": dump_ir, "dask": dask}
     chosen |= {"dtype": dtype, "io_dtype": io_dtype, "format": library_format, "archive": archive}
     chosen |= {"max_error": max_error, "calibrate": calibrate, "image": normalisation_for(image, mean, std)}
+    chosen |= {"keep": keep or (), "max_drop": max_drop}
     if dry_run:
         _print_plan(plan_tuning(models, board, **chosen, listener=Shown()))
         return

@@ -32,6 +32,8 @@ def compile_models(
     io_dtype: str = ...,
     max_error: float | None = ...,
     calibrate: str | Path | None = ...,
+    keep: Sequence[str] = ...,
+    max_drop: str | None = ...,
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
@@ -53,6 +55,8 @@ def compile_models(
     io_dtype: str = ...,
     max_error: float | None = ...,
     calibrate: str | Path | None = ...,
+    keep: Sequence[str] = ...,
+    max_drop: str | None = ...,
     out: str | Path | None = ...,
     logs: str | Path | None = ...,
     dump_ir: str | Path | None = ...,
@@ -73,6 +77,8 @@ def compile_models(
     io_dtype: str = FLOAT32.name,
     max_error: float | None = None,
     calibrate: str | Path | None = None,
+    keep: Sequence[str] = (),
+    max_drop: str | None = None,
     out: str | Path | None = None,
     logs: str | Path | None = None,
     dump_ir: str | Path | None = None,
@@ -92,6 +98,9 @@ def compile_models(
         io_dtype: what the libraries take and return, `float32` or the same.
         max_error: keep layers in float32 until an estimate of the output's error is no more than this share of its largest magnitude.
         calibrate: images or inputs that give `int8` its scales: a folder, a `.npy` or a `.npz`; for generated weights also `noise:N`.
+        keep: layers that stay in float32 beside `int8`: their numbers or names in the float32 network, in which `*` stands for anything.
+        max_drop: keep layers in float32 until the output's noise is as far below its signal on the calibration data as `30dB`, or no more
+            than `1%` of these get another class.
         out: where they go, each with its manifest and reference; without it, a folder that lasts as long as this process.
         logs: read this directory alone; without it, the shipped logs and the user's own.
         dump_ir: where to write the module after each graph pass.
@@ -110,7 +119,7 @@ def compile_models(
         raise UserError(f"--logs {logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     folder = scratch_folder("libraries") if out is None else Path(out)
     dump = None if dump_ir is None else Path(dump_ir)
-    numbers = (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate))
+    numbers = (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate), tuple(keep), max_drop)
     request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive, image, *numbers)
     jobs = request.jobs(models, device_of(device).profile)
     with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:

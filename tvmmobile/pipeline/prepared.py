@@ -19,11 +19,12 @@ from tvmmobile.kernels import elementary
 from tvmmobile.kernels.simulation import layers_to_keep
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.quantisation.calibration import best_method, quantise
+from tvmmobile.quantisation.calibration import best_method
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.lowering import named_layers
+from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
 
@@ -98,13 +99,15 @@ def _quantised(composed: Composed, data: CalibrationData, accepts: Any) -> Prepa
     """The network in integers, but for the layers that no kernel takes."""
     wide, images = read_network(*finish(composed)), data.images()
     flow = flow_of(wide)
+    kept = chosen_layers(flow, data.keep)
     method = best_method(flow, images, accepts)
-    integers = quantise(flow, images, method, accepts)
+    integers, reasons = quantise_within(flow, images, method, accepts, kept, data.max_drop)
     names = names_of(wide)
     layers = named_layers(integers, names)
     network = read_network(*finish_integers(composed, layers.quantised, layers.floats))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
-    kept = tuple(KeptLayer(node, network.nodes[node].layer.name, _NO_KERNEL) for name, node in nodes.items() if name in layers.floats)
+    why = {name: reasons.get(number, _NO_KERNEL) for number, name in enumerate(names)}
+    floats = tuple(KeptLayer(node, network.nodes[node].layer.name, why[name]) for name, node in nodes.items() if name in layers.floats)
     ratios = integers.signal_to_noise_db(images.some(_LOOKED_AT).batches(), integers.flow)
     found = {
         "calibration": data.given,
@@ -113,7 +116,7 @@ def _quantised(composed: Composed, data: CalibrationData, accepts: Any) -> Prepa
         "equalised": method.equalise,
         "layers": [_scales(step, nodes[names[number]], network) | _quality(ratios[number]) for number, step in integers.steps.items()],
     }
-    return Prepared(replace(network, kept=kept), images.read([0]), integers, {"quantisation": found, **_float32_layers(kept)})
+    return Prepared(replace(network, kept=floats), images.read([0]), integers, {"quantisation": found, **_float32_layers(floats)})
 
 
 def _quality(ratio: float) -> dict[str, Any]:
@@ -122,9 +125,12 @@ def _quality(ratio: float) -> dict[str, Any]:
 
 
 def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:
-    """The manifest's entry for an integer layer: the scales and zero points of its input and output, and its weights' scales."""
+    """The manifest's entry for an integer layer: its node here and its number in float32, the scales and zero points of what it reads and
+    writes, and its weights' scales.
+    """
     return {
         "node": node,
+        "number": step.step.number,
         "layer": network.nodes[node].layer.name,
         "dtype": INT8.name,
         "reads": _scale(step.read),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.pipeline.build import VariantJob, variant_job
 from tvmmobile.quantisation.data import SOURCES, CalibrationData, calibration_data
+from tvmmobile.quantisation.mixed import limit_of
 from tvmmobile.running.formats import FORMS, C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
@@ -52,6 +53,8 @@ class Request:
         io_dtype: name of the one that libraries take and return: float32 or the same.
         max_error: see `VariantJob`.
         calibrate: a folder, a file or `noise:N`, see `calibration_data`; for integers.
+        keep: names or numbers of layers that stay in float32, see `chosen_layers`; for integers.
+        max_drop: how much accuracy they may cost, such as `30dB` or `1%`; see `limit_of`.
     """
 
     threads: int
@@ -65,6 +68,8 @@ class Request:
     io_dtype: str = FLOAT32.name
     max_error: float | None = None
     calibrate: str | None = None
+    keep: tuple[str, ...] = ()
+    max_drop: str | None = None
 
     def jobs(self, models: Models, profile: DeviceProfile) -> list[VariantJob]:
         """One job per network; raises `UserError` for everything that can be checked before any work."""
@@ -104,6 +109,10 @@ class Request:
             )
         if self.calibrate is not None and not precision.is_integer:
             raise UserError(f"--calibrate is for {INT8.name}, and --dtype is {self.dtype}.", f"Leave it out, or give --dtype {INT8.name}.")
+        if (self.keep or self.max_drop is not None) and not precision.is_integer:
+            raise UserError(f"--keep and --max-drop are for {INT8.name}.", f"Leave them out, or give --dtype {INT8.name}.")
+        if self.max_drop is not None:
+            limit_of(self.max_drop)
 
     def _calibration(self, model: Model) -> CalibrationData | None:
         """Where a network's calibration data are."""
@@ -111,7 +120,8 @@ class Request:
             return None
         numbers, (_, channels, side, _) = self.image or Normalisation(), model.spec.input_shape
         preprocessing = Preprocessing(side, numbers.mean, numbers.std, channels=channels)
-        return calibration_data(self.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
+        data = calibration_data(self.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
+        return replace(data, keep=self.keep, max_drop=None if self.max_drop is None else limit_of(self.max_drop))
 
 
 def _other_ends(io_dtype: str) -> str:

@@ -137,6 +137,8 @@ def tune(
     io_dtype: str = FLOAT32.name,
     max_error: float | None = None,
     calibrate: str | Path | None = None,
+    keep: Sequence[str] = (),
+    max_drop: str | None = None,
     out: str | Path | None = None,
     logs: str | Path | None = None,
     fresh: bool = False,
@@ -162,6 +164,7 @@ def tune(
         io_dtype: what the libraries take and return, `float32` or the same.
         max_error: keep layers in float32 until an estimate of the output's error is no more than this share of its largest magnitude.
         calibrate: images or inputs that give `int8` its scales, see `compile_models`.
+        keep, max_drop: which layers stay in float32 beside `int8`, see `compile_models`.
         out: where the libraries go; without it, a folder that lasts as long as this process.
         logs: read and write this directory alone; without it, read the shipped logs, and read and write the user's own.
         fresh: begin with an empty log below `out`; an older one is set aside.
@@ -184,7 +187,7 @@ def tune(
     folder = scratch_folder("libraries") if out is None else Path(out)
     request = _request(
         threads,
-        (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate)),
+        (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate), tuple(keep), max_drop),
         folder,
         logs,
         fresh,
@@ -261,6 +264,8 @@ def plan_tuning(
     io_dtype: str = FLOAT32.name,
     max_error: float | None = None,
     calibrate: str | Path | None = None,
+    keep: Sequence[str] = (),
+    max_drop: str | None = None,
     out: str | Path = "out",
     logs: str | Path | None = None,
     fresh: bool = False,
@@ -276,7 +281,7 @@ def plan_tuning(
         device_of(device),
         _request(
             threads,
-            (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate)),
+            (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate), tuple(keep), max_drop),
             Path(out),
             logs,
             fresh,
@@ -321,7 +326,7 @@ def check_strategy(name: str) -> None:
 
 def _request(
     threads: int,
-    numbers: tuple[str, str, float | None, str | None],
+    numbers: tuple[str, str, float | None, str | None, tuple[str, ...], str | None],
     out: Path,
     logs: str | Path | None,
     fresh: bool,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +105,12 @@ def largest_tensor(flow: Flow) -> int:
 
 def quantise(flow: Flow, images: Images, method: Method, accepts: Accepts = lambda layer: True) -> IntegerNetwork:
     """The network in integers; layers that are not accepted, or that have no integer form, stay in float32."""
-    return _Quantisation(observe(flow, images, method.equalise), method).network(accepts)
+    return quantised(observe(flow, images, method.equalise), method, accepts)
+
+
+def quantised(observed: Observed, method: Method, accepts: Accepts, kept: Collection[int] = ()) -> IntegerNetwork:
+    """The same of a network that was observed; steps in `kept`, by number, stay in float32 too."""
+    return _Quantisation(observed, method).network(accepts, kept)
 
 
 def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:
@@ -117,7 +122,7 @@ def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: Tru
     for equalise in (False, True):
         observed = observe(flow, seen, equalise)
         for method in (Method(ranges, equalise) for ranges in RANGES):
-            network = _Quantisation(observed, method).network(accepts)
+            network = quantised(observed, method, accepts)
             found[method] = network.signal_to_noise_db(unseen.batches(), flow)[last]
     return max(found, key=found.__getitem__)
 
@@ -166,13 +171,13 @@ class _Quantisation:
         self.exact: dict[int, Array] = {INPUT: observed.some}
         self.values: dict[int, Array] = {INPUT: observed.some}
 
-    def network(self, accepts: Accepts) -> IntegerNetwork:
-        """All steps; those that are not accepted stay in float32."""
+    def network(self, accepts: Accepts, kept: Collection[int]) -> IntegerNetwork:
+        """All steps; those that are not accepted, or in `kept`, stay in float32."""
         network = IntegerNetwork(self.flow, {}, {})
         for step in self.flow.steps:
             number = step.number
             self.exact[number] = step.output(step.read(self.exact))
-            found = self._integer(step) if has_integers(step) else None
+            found = self._integer(step) if number not in kept and has_integers(step) else None
             if found is not None and accepts(found.layer):
                 network.steps[number] = found
                 if found.written is not None:

@@ -1,0 +1,83 @@
+"""Networks partly in float32: which layers, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from quantised import decibels, digit_inputs, trained_flow
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.quantisation.calibration import Method, images_of, observe, quantised
+from tvmmobile.quantisation.mixed import Limit, chosen_layers, layer_noise, limit_of, quantise_within
+from tvmmobile.system.errors import UserError
+
+METHOD = Method("minimum and maximum", equalise=False)
+
+
+def everything(_: object) -> bool:
+    return True
+
+
+@pytest.fixture(scope="module")
+def images() -> Array:
+    return digit_inputs(32, 2)
+
+
+def test_layers_are_named_by_number_name_or_pattern() -> None:
+    flow = trained_flow()
+    depthwise = [step.number for step in flow.steps if step.layer.name.startswith("dw_")]
+    assert sorted(chosen_layers(flow, ["dw_*"])) == depthwise and len(depthwise) == 13
+    found = chosen_layers(flow, ["0", flow.steps[-1].layer.name])
+    assert found == {0: "--keep 0", flow.steps[-1].number: f"--keep {flow.steps[-1].layer.name}"}
+    with pytest.raises(UserError, match=r"--keep 99 fits no layer") as caught:
+        chosen_layers(flow, ["0", "99"])
+    assert flow.steps[0].layer.name in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(("text", "limit"), [("30dB", Limit(30, "dB")), ("0.5%", Limit(0.5, "%"))])
+def test_limits_are_read_as_they_are_written(text: str, limit: Limit) -> None:
+    assert limit_of(text) == limit and str(limit) == text
+
+
+@pytest.mark.parametrize("text", ["", "30", "-1%", "dB", "1 %", "infdB", "1%%"])
+def test_other_limits_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--max-drop"):
+        limit_of(text)
+
+
+def test_a_limit_holds_up_to_its_value() -> None:
+    """Of ten inputs one has another class; of noise a tenth as large as the signal, the ratio is 20 dB."""
+    expected = np.eye(10, dtype=np.float32)
+    other = expected.copy()
+    other[3] = np.roll(other[3], 1)
+    assert Limit(10, "%").holds(other, expected) and not Limit(9.9, "%").holds(other, expected)
+    noisy = expected * np.float32(1.1)
+    assert Limit(19.99, "dB").holds(noisy, expected) and not Limit(20.01, "dB").holds(noisy, expected)
+    assert Limit(200, "dB").holds(expected, expected)
+
+
+def test_kept_layers_stay_in_float32(images: Array) -> None:
+    flow = trained_flow()
+    kept = chosen_layers(flow, ["dw_*", "0"])
+    network, reasons = quantise_within(flow, images_of(images), METHOD, everything, kept, None)
+    assert reasons == kept and network.steps.keys() == {step.number for step in flow.steps} - kept.keys()
+    assert decibels(network.outputs(images), flow.outputs(images)) > 25
+
+
+def test_as_few_layers_are_kept_as_a_limit_takes(images: Array) -> None:
+    """The noisiest ones; with one fewer, the limit would not hold."""
+    flow, data = trained_flow(), images_of(images)
+    observed = observe(flow, data, METHOD.equalise)
+    plain = quantised(observed, METHOD, everything)
+    limit = Limit(round(decibels(plain.outputs(images), flow.outputs(images))) + 3, "dB")
+    network, reasons = quantise_within(flow, data, METHOD, everything, {}, limit)
+    assert 0 < len(reasons) < len(flow.steps) and set(reasons.values()) == {f"--max-drop {limit}"}
+    assert network.steps.keys().isdisjoint(reasons) and limit.holds(network.outputs(images), flow.outputs(images))
+    noise = layer_noise(observed, plain)
+    kept = sorted(reasons, key=noise.__getitem__)
+    assert noise[kept[0]] >= max(noise[number] for number in noise.keys() - reasons.keys())
+    assert not limit.holds(quantised(observed, METHOD, everything, kept[1:]).outputs(images), flow.outputs(images))
+
+
+def test_a_limit_that_holds_keeps_nothing(images: Array) -> None:
+    assert quantise_within(trained_flow(), images_of(images), METHOD, everything, {}, Limit(10, "%"))[1] == {}

@@ -1,0 +1,134 @@
+"""Networks partly in float32: layers that are asked for, and as many more as an accuracy takes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, Gating
+from tvmmobile.graph.network import INPUT
+from tvmmobile.quantisation.calibration import Accepts, Images, Method, Observed, observe, quantised
+from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.integers import IntegerNetwork
+from tvmmobile.system.errors import UserError
+
+#: Images on which networks are compared, at most.
+_COMPARED = 128
+_LIMIT = re.compile(r"(\d+(?:\.\d+)?)(dB|%)")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How far the output of a network in integers may be from that in float32, on calibration data.
+
+    Attributes:
+        value: the least signal-to-noise ratio, or the most inputs that may get another class, in percent.
+        unit: `dB` or `%`.
+    """
+
+    value: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.value:g}{self.unit}"
+
+    def holds(self, outputs: Array, expected: Array) -> bool:
+        """Whether the outputs of a batch are close enough."""
+        if self.unit == "%":
+            count = len(expected)
+            other = outputs.reshape(count, -1).argmax(1) != expected.reshape(count, -1).argmax(1)
+            return 100 * float(other.mean()) <= self.value
+        noise = float(np.square(outputs.astype(np.float64) - expected).sum())
+        return noise * 10 ** (self.value / 10) <= float(np.square(expected, dtype=np.float64).sum())
+
+
+def limit_of(given: str) -> Limit:
+    """What `--max-drop` says, such as `30dB` or `1%`; raises `UserError` for anything else."""
+    found = _LIMIT.fullmatch(given)
+    if found is None:
+        raise UserError(
+            f"--max-drop {given} is neither a signal-to-noise ratio nor a share of the data.",
+            "Give it as 30dB, or as 1% of the calibration data that may get another class.",
+        )
+    return Limit(float(found[1]), found[2])
+
+
+def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
+    """The layers that `--keep` names: by their number or their name in the float32 network, in which `*` stands for anything.
+
+    Returns:
+        For the number of each layer the reason to keep it.
+
+    Raises:
+        UserError: a pattern fits none.
+    """
+    found: dict[int, str] = {}
+    for pattern in patterns:
+        fitting = [step for step in _keepable(flow) if pattern == str(step.number) or fnmatchcase(step.layer.name, pattern)]
+        if not fitting:
+            first = next(_keepable(flow), None)
+            example = f" Its first layer is {first.number}, {first.layer.name}." if first else ""
+            raise UserError(f"--keep {pattern} fits no layer of the network.", f"Give a layer's number or name; * fits anything.{example}")
+        found |= {step.number: f"--keep {pattern}" for step in fitting}
+    return found
+
+
+def _keepable(flow: Flow) -> Iterator[Step]:
+    """Steps that have a kernel in float32: gates are multiplied within others there."""
+    return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating))
+
+
+def quantise_within(
+    flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None
+) -> tuple[IntegerNetwork, dict[int, str]]:
+    """The network in integers, but for the layers in `kept`, those that are not accepted, and the fewest others that a limit takes: those
+    whose own rounding adds most noise to their output come first.
+
+    Returns:
+        The network, and the reason for each layer that is kept.
+    """
+    observed = observe(flow, images, method.equalise)
+    network = quantised(observed, method, accepts, kept)
+    if limit is None:
+        return network, kept
+    data = images.some(_COMPARED)
+
+    def fits(tried: IntegerNetwork) -> bool:
+        outputs, expected = zip(*((tried.outputs(batch), flow.outputs(batch)) for batch in data.batches()), strict=True)
+        return limit.holds(np.concatenate(outputs), np.concatenate(expected))
+
+    if fits(network):
+        return network, kept
+    noise = layer_noise(observed, network)
+    order = sorted((step.number for step in _keepable(flow) if step.number in noise), key=lambda number: -noise[number])
+    few, many = 0, len(order)
+    found = quantised(observed, method, accepts, [*kept, *order])
+    while few + 1 < many:
+        middle = (few + many) // 2
+        tried = quantised(observed, method, accepts, [*kept, *order[:middle]])
+        if fits(tried):
+            many, found = middle, tried
+        else:
+            few = middle
+    return found, kept | dict.fromkeys(order[:many], f"--max-drop {limit}")
+
+
+def layer_noise(observed: Observed, network: IntegerNetwork) -> dict[int, float]:
+    """For each integer step how much noise it adds itself, given what float32 computes before it: as a share of its output's power."""
+    values: dict[int, Array] = {INPUT: observed.some}
+    found: dict[int, float] = {}
+    for step in network.flow.steps:
+        inputs = step.read(values)
+        values[step.number] = exact = step.output(inputs)
+        integers = network.steps.get(step.number)
+        if integers is not None:
+            added = network.real(step.number, integers.output(inputs)).astype(np.float64) - exact
+            power = float(np.square(exact, dtype=np.float64).sum())
+            found[step.number] = float(np.square(added).sum()) / power if power else math.inf
+        network.flow.release(values, step.number)
+    return found
