@@ -21,8 +21,8 @@ from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THR
 
 
 class Conv(Template):
-    """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, padding and number of groups,
-    with or without a residual.
+    """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, dilation, padding and
+    number of groups, with or without a residual.
 
     Channels lie together, or in blocks where there is one group. Where the input is put together from pieces, these are NHWC, and K is one
     cache block.
@@ -37,7 +37,7 @@ class Conv(Template):
     name = "conv"
     version = 1
     multiplies = True
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual"}
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation"}
     enough_trials = 32
 
     def _space(self, task: Task) -> Space | None:
@@ -210,9 +210,9 @@ class _Nest:
                 with self.kernel.span(0, count if tap_x is None else 1) as number:
                     tap = number if tap_x is None else tap_x
                     rows = run.size if tap_x is None else count
-                    left = (column + first) * layer.stride[1] - layer.padding[1] + tap
+                    left = (column + first) * layer.stride[1] - layer.padding[1] + tap * layer.dilation[1]
                     at = weights + (tap_y * taps_x + tap) * (part.count * width)
-                    self.tile.accumulate(acc, (top + tap_y) * layer.width + left, rows, width, at, depth, first)
+                    self.tile.accumulate(acc, (top + tap_y * layer.dilation[0]) * layer.width + left, rows, width, at, depth, first)
         self.epilogue.drain(acc, spots, self.c.buffer, part.last)
 
     def _taps(self, run: Run) -> Iterator[tuple[int | None, int, int]]:
@@ -229,11 +229,12 @@ class _Nest:
     @contextmanager
     def _rows_inside(self, top: Expr) -> Iterator[Expr]:
         """A loop over the taps of a column that fall inside the image."""
-        taps, height = self.layer.kernel[0], self.layer.height
+        taps, height, step = self.layer.kernel[0], self.layer.height, self.layer.dilation[0]
         before, _, after, _ = self.layer.padding
         if not before and not after:
             with self.kernel.span(0, taps) as tap:
                 yield tap
             return
-        with self.kernel.span(self.T.max(0, -top), self.T.min(taps, height - top)) as tap:
+        first, end = (-top, height - top) if step == 1 else ((step - 1 - top) // step, (height - top + step - 1) // step)
+        with self.kernel.span(self.T.max(0, first), self.T.min(taps, end)) as tap:
             yield tap

@@ -17,7 +17,7 @@ from tvmmobile.schedules.window_nest import Weighted, emit_windows, window_space
 
 
 class Depthwise(Template):
-    """Takes one depthwise convolution of any kernel size, stride and padding, channels together or in blocks. Where its
+    """Takes one depthwise convolution of any kernel size, stride, dilation and padding, channels together or in blocks. Where its
     input is put together from pieces, these and the output are NHWC.
 
     Knobs:
@@ -29,7 +29,7 @@ class Depthwise(Template):
 
     name = "depthwise"
     version = 2
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE
+    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"dilation"}
     enough_trials = 16
     multiplies = True
 
@@ -52,7 +52,7 @@ class Depthwise(Template):
             stride,
             outputs,
             outputs + window + kernel,
-            window * ((knobs["rows"] - 1) * stride + kernel) / outputs,
+            window * ((knobs["rows"] - 1) * stride + layer.reach[0]) / outputs,
             waste(layer.out_height, knobs["rows"]),
             waste(layer.out_width, knobs["columns"]),
         ]

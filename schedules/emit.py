@@ -47,9 +47,9 @@ class Run:
 def taps_along(layer: WindowLayer, axis: int) -> list[tuple[int, int]]:
     """For each output row (axis 0) or column (1) its taps [low, high) that fall inside the input."""
     outputs, inputs = ((layer.out_height, layer.height), (layer.out_width, layer.width))[axis]
-    kernel = layer.kernel[axis]
+    kernel, step = layer.kernel[axis], layer.dilation[axis]
     origins = [output * layer.stride[axis] - layer.padding[axis] for output in range(outputs)]
-    return [(min(max(0, -origin), kernel), max(0, min(kernel, inputs - origin))) for origin in origins]
+    return [(min(max(0, -(origin // step)), kernel), max(0, min(kernel, -((origin - inputs) // step)))) for origin in origins]
 
 
 def partition(layer: WindowLayer, axis: int, tile: int) -> list[Run]:

@@ -60,7 +60,8 @@ def window_space(template: str, version: int, layer: Windowed, task: Task, const
 
 def window_width(layer: Windowed, knobs: Knobs) -> int:
     """Columns of the input that a row of a tile reads."""
-    return (knobs["columns"] - 1) * layer.stride[1] + layer.kernel[1]
+    columns, taps, step = knobs["columns"], layer.kernel[1], layer.dilation[1]
+    return min((columns - 1) * layer.stride[1] + (taps - 1) * step + 1, columns * taps)
 
 
 def emit_windows(ends: Ends, add: Add, layer: Windowed, knobs: Knobs, buffers: Mapping[str, Buffer], threads: int) -> None:
@@ -220,14 +221,14 @@ class WindowNest:
     def _products(self, row_run: Run, column_run: Run) -> Iterator[tuple[int, int, int, int]]:
         """Each output of a tile with a row and a column of the window it needs, and the tap that meets there."""
         layer = self.layer
-        for y in range((row_run.size - 1) * layer.stride[0] + layer.kernel[0]):
+        for y in range((row_run.size - 1) * layer.stride[0] + layer.reach[0]):
             for out_y in range(row_run.size):
-                tap_y = y - out_y * layer.stride[0]
-                if not row_run.taps[out_y][0] <= tap_y < row_run.taps[out_y][1]:
+                tap_y, between = divmod(y - out_y * layer.stride[0], layer.dilation[0])
+                if between or not row_run.taps[out_y][0] <= tap_y < row_run.taps[out_y][1]:
                     continue
                 for tap_x, out_x in itertools.product(range(layer.kernel[1]), range(column_run.size)):
                     if column_run.taps[out_x][0] <= tap_x < column_run.taps[out_x][1]:
-                        x = out_x * layer.stride[1] + tap_x
+                        x = out_x * layer.stride[1] + tap_x * layer.dilation[1]
                         yield out_y * column_run.size + out_x, y, x, tap_y * layer.kernel[1] + tap_x
 
     def _in_order(self, acc: Buffer, row_run: Run, column_run: Run, corner: Expr, channel: Expr, lanes: int) -> bool:
@@ -235,7 +236,7 @@ class WindowNest:
         if not isinstance(self.add, Weighted) or lanes != self.kernel.lanes:
             return False
         data, block = self.data.buffer, self.data.block
-        height = (row_run.size - 1) * self.layer.stride[0] + self.layer.kernel[0]
+        height = (row_run.size - 1) * self.layer.stride[0] + self.layer.reach[0]
         rows = {y: (data, corner + y * self.layer.width * block, block) for y in range(height)}
         weights = self.add.weight, self.add.first(channel)
         return multiply_window(self.kernel, acc, self._products(row_run, column_run), rows, weights)

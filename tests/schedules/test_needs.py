@@ -18,7 +18,7 @@ RELU6 = (0.0, 6.0)
 class NewConv2d(Conv2d):
     """A convolution with something that no template knows."""
 
-    dilation: int = 1
+    rotation: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ POINTWISE = NewConv2d(14, 14, 64, 64, clamp=RELU6)
 DEPTHWISE = NewConv2d(14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), 64, RELU6)
 #: One task of every template's, each with the need that is new in its last layer.
 TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
-    "pointwise": ((POINTWISE,), {"dilation": 2}, "dilation"),
-    "depthwise": ((DEPTHWISE,), {"dilation": 2}, "dilation"),
-    "image_conv": ((NewConv2d(32, 32, 3, 8, (3, 3), in_layout="NCHW"),), {"dilation": 2}, "dilation"),
+    "pointwise": ((POINTWISE,), {"rotation": 2}, "rotation"),
+    "depthwise": ((DEPTHWISE,), {"rotation": 2}, "rotation"),
+    "image_conv": ((NewConv2d(32, 32, 3, 8, (3, 3), in_layout="NCHW"),), {"rotation": 2}, "rotation"),
     "dense": ((NewDense(64, 40),), {"mask": (1,)}, "mask"),
-    "separable": ((DEPTHWISE, POINTWISE), {"dilation": 2}, "dilation"),
-    "strassen": ((replace(POINTWISE, in_channels=256, out_channels=256),), {"dilation": 2}, "dilation"),
-    "chain": ((POINTWISE, DEPTHWISE), {"dilation": 2}, "dilation"),
-    "conv": ((NewConv2d(14, 14, 16, 24, (3, 3)),), {"dilation": 2}, "dilation"),
-    "winograd": ((NewConv2d(14, 14, 16, 24, (3, 3)),), {"dilation": 2}, "dilation"),
+    "separable": ((DEPTHWISE, POINTWISE), {"rotation": 2}, "rotation"),
+    "strassen": ((replace(POINTWISE, in_channels=256, out_channels=256),), {"rotation": 2}, "rotation"),
+    "chain": ((POINTWISE, DEPTHWISE), {"rotation": 2}, "rotation"),
+    "conv": ((NewConv2d(14, 14, 16, 24, (3, 3)),), {"rotation": 2}, "rotation"),
+    "winograd": ((NewConv2d(14, 14, 16, 24, (3, 3)),), {"rotation": 2}, "rotation"),
     "pool": ((NewPool(7, 7, 64),), {"squared": True}, "squared"),
     "max_pool": ((NewMaxPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
 }

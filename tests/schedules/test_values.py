@@ -217,6 +217,35 @@ def test_conv(
     check_layer(layer, thread_count, choice, "conv", tmp_path)
 
 
+@examples(40)
+@given(
+    st.tuples(st.integers(1, 15), st.integers(1, 15)),
+    st.sampled_from(((5, 7, 1), (8, 16, 1), (6, 9, 3), (32, 48, 1), (12, 12, 12), (7, 7, 7), (32, 32, 32))),
+    st.sampled_from(((3, 3), (5, 3), (1, 3), (2, 4), (5, 5))),
+    st.sampled_from(((2, 2), (1, 2), (3, 1), (4, 6))),
+    st.sampled_from((1, 2)),
+    st.tuples(*(st.integers(0, 6),) * 4),
+    threads,
+    st.integers(0, 1 << 16),
+)
+def test_dilated(
+    tmp_path: Path,
+    size: tuple[int, int],
+    channel_counts: tuple[int, int, int],
+    kernel: tuple[int, int],
+    dilation: tuple[int, int],
+    stride: int,
+    padding: tuple[int, int, int, int],
+    thread_count: int,
+    choice: int,
+) -> None:
+    """Dense, grouped and depthwise; also where taps or whole windows are in the padding."""
+    inputs, outputs, groups = channel_counts
+    layer = Conv2d(*size, inputs, outputs, kernel, (stride, stride), padding, groups, RELU, dilation=dilation)
+    if min(layer.out_height, layer.out_width) > 0:
+        check_layer(layer, thread_count, choice, "depthwise" if layer.is_depthwise else "conv", tmp_path)
+
+
 @examples(24)
 @given(
     sides,

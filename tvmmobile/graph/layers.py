@@ -77,33 +77,41 @@ class WindowLayer:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns from the first to the last tap, both included."""
+        return (self.kernel[0] - 1) * self.dilation[0] + 1, (self.kernel[1] - 1) * self.dilation[1] + 1
 
     @property
     def out_height(self) -> int:
         """Output rows."""
-        return (self.height + self.padding[0] + self.padding[2] - self.kernel[0]) // self.stride[0] + 1
+        return (self.height + self.padding[0] + self.padding[2] - self.reach[0]) // self.stride[0] + 1
 
     @property
     def out_width(self) -> int:
         """Output columns."""
-        return (self.width + self.padding[1] + self.padding[3] - self.kernel[1]) // self.stride[1] + 1
+        return (self.width + self.padding[1] + self.padding[3] - self.reach[1]) // self.stride[1] + 1
 
-
-def _window_name(kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int, int, int]) -> str:
-    return f"k{kernel[0]}x{kernel[1]}s{stride[0]}x{stride[1]}p{'.'.join(map(str, padding))}"
+    @property
+    def _window_name(self) -> str:
+        parts = [f"k{self.kernel[0]}x{self.kernel[1]}s{self.stride[0]}x{self.stride[1]}p{'.'.join(map(str, self.padding))}"]
+        return "_".join(parts + [f"d{self.dilation[0]}x{self.dilation[1]}"] * (self.dilation != (1, 1)))
 
 
 #: Largest window; no network has larger ones, but a file may.
 _MOST_TAPS = 256
 
 
-def _inside(extent: int, outputs: int, kernel: int, stride: int, padding: int) -> int:
+def _inside(extent: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """Along one axis, how many pairs of an output and a place of its window lie in the input, and not in the padding; at least, for a
     window that is absurdly large.
     """
     count = 0
     for tap in range(min(kernel, _MOST_TAPS)):
-        first, last = -((tap - padding) // stride), (extent - 1 + padding - tap) // stride
+        place = tap * dilation - padding
+        first, last = -(place // stride), (extent - 1 - place) // stride
         count += max(min(last, outputs - 1) - max(first, 0) + 1, 0)
     return count
 
@@ -135,6 +143,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
         sources, pieces: where the input's channels are put together from other tensors, NHWC: the channels that each of these has, and for
             each piece (tensor, first channel, channels), in the order of the input's channels. Empty where the input is one tensor.
         then: what is applied after the clamp.
+        dilation: pixels from one tap to the next, (vertical, horizontal).
     """
 
     height: int
@@ -153,6 +162,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
     sources: tuple[int, ...] = ()
     pieces: tuple[tuple[int, int, int], ...] = ()
     then: tuple[Clamp, ...] = ()
+    dilation: tuple[int, int] = (1, 1)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -209,8 +219,8 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
     @property
     def least_macs(self) -> int:
         """The multiply-adds without those with the padding's zeros, which a kernel may leave out."""
-        rows = _inside(self.height, self.out_height, self.kernel[0], self.stride[0], self.padding[0])
-        columns = _inside(self.width, self.out_width, self.kernel[1], self.stride[1], self.padding[1])
+        rows = _inside(self.height, self.out_height, self.kernel[0], self.stride[0], self.padding[0], self.dilation[0])
+        columns = _inside(self.width, self.out_width, self.kernel[1], self.stride[1], self.padding[1], self.dilation[1])
         return rows * columns * self.weight_shape[2] * self.out_channels
 
     @property
@@ -222,7 +232,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
             head, channels = ("pw" if self.is_pointwise else "conv"), f"{self.in_channels}x{self.out_channels}"
         parts = [head, f"{self.height}x{self.width}", channels]
         if not self.is_pointwise:
-            parts.append(_window_name(self.kernel, self.stride, self.padding))
+            parts.append(self._window_name)
         if self.groups > 1 and not self.is_depthwise:
             parts.append(f"g{self.groups}")
         if self.in_layout != "NHWC":
@@ -375,9 +385,8 @@ class MaxPool(ConvertingLayer, WindowLayer):
     @property
     def name(self) -> str:
         """Canonical name."""
-        window = _window_name(self.kernel, self.stride, self.padding)
         pieces = _pieces_name(self.sources, self.pieces)
-        return "_".join(["maxpool", f"{self.height}x{self.width}", f"{self.channels}", window, *pieces, *self._stored_name()])
+        return "_".join(["maxpool", f"{self.height}x{self.width}", f"{self.channels}", self._window_name, *pieces, *self._stored_name()])
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _products(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParame
     top, left, bottom, right = layer.padding
     padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=constants.zero_in)
     filters = torch.from_numpy(weight).permute(3, 2, 0, 1)
-    sums = functional.conv2d(torch.from_numpy(padded), filters, None, layer.stride, groups=layer.groups)
+    sums = functional.conv2d(torch.from_numpy(padded), filters, None, layer.stride, 0, layer.dilation, layer.groups)
     return np.ascontiguousarray(sums.permute(0, 2, 3, 1).numpy())
 
 

@@ -114,7 +114,7 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
             image = image * torch.from_numpy(_to_nchw(side["gate"], "NHWC"))
         top, left, bottom, right = layer.padding
         image = functional.pad(image, (left, right, top, bottom))
-        sums = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, groups=layer.groups)
+        sums = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, 0, layer.dilation, layer.groups)
         return _from_nhwc(_finish(layer, sums.permute(0, 2, 3, 1).numpy(), constants, side), layer)
 
 

@@ -272,7 +272,7 @@ def _sum(operator: str, before: str, order: str) -> _Sum:
 
 
 def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
-    """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape, dilation)."""
+    """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape)."""
     if "mean" in found:
         return _pool_of(found["mean"])
     if "max pool" in found:
@@ -297,7 +297,7 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
             return None
         return Dense(data_shape[1], out_shape[1], clamp)
     attrs = product.attrs
-    if attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO" or any(int(step) != 1 for step in attrs.dilation):
+    if attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO":
         return None
     if "permute" in found and [int(axis) for axis in found["permute"].attrs.axes] != [0, 2, 3, 1]:
         return None
@@ -309,8 +309,11 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
     stride = tuple(int(extent) for extent in attrs.strides)
     layout: Layout = "NCHW" if "permute" in found else "NHWC"
     window = (kernel[0], kernel[1]), (stride[0], stride[1]), (top, left, bottom, right)
+    # Of a single tap it makes no difference.
+    steps = [int(step) if taps > 1 else 1 for step, taps in zip(attrs.dilation, kernel, strict=True)]
     residual, scaled = "residual" in found, "scaled" in found
-    return Conv2d(height, width, channels, out_shape[3], *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
+    layer = Conv2d(height, width, channels, out_shape[3], *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
+    return replace(layer, dilation=(steps[0], steps[1]))
 
 
 def _pool_of(mean: Any) -> Pool | None:

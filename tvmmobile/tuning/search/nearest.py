@@ -71,6 +71,7 @@ def distance(one: Task, other: Task) -> float:
             far += abs(math.log2(mine / theirs))
         far += 3.0 * (getattr(layer, "stride", None) != getattr(counterpart, "stride", None))
         far += 3.0 * (getattr(layer, "kernel", None) != getattr(counterpart, "kernel", None))
+        far += 3.0 * (getattr(layer, "dilation", None) != getattr(counterpart, "dilation", None))
         far += 1.0 * (getattr(layer, "in_layout", None) != getattr(counterpart, "in_layout", None))
         far += 1.0 * (getattr(layer, "out_layout", None) != getattr(counterpart, "out_layout", None))
         far += 1.0 * (getattr(layer, "scaled", None) != getattr(counterpart, "scaled", None))
