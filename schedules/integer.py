@@ -92,12 +92,17 @@ def _bits(number: float) -> np.int32:
 
 
 class IntegerKernel(Kernel):
-    """A kernel under construction whose vectors have 16 bytes, or four sums."""
+    """A kernel under construction whose vectors have 16 bytes, or four sums.
+
+    Attributes:
+        in_order: whether the core issues in order.
+    """
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self._types = {**_TYPES, "data": task.storage[0].name, "output": task.storage[1].name}
         self._storage = {}
+        self.in_order = task.machine.in_order
 
     def type_of(self, argument: str) -> str:
         """Of an argument's elements."""

@@ -1,9 +1,9 @@
 """Integer products where a core has no `SDOT`: `SMULL`, `SMLAL2` and `SADALP`, with four products in 16 bits where weights allow it.
 
 Two products of a lane always fit. Four do if their weights are at most 255 together, and take five instructions in place of six. So the
-steps of K are put in an order of their own for each panel of weights: first one step, then pairs of steps of which all lanes are proved to
-fit, then what remains. A table says how many there are of each, and where their data is: the code is the same for all weights. Weights
-spread as a normal distribution's or a trained network's find partners for nearly every step; those spread evenly find none.
+steps of K are put in an order of their own for each panel of weights: first pairs of steps of which all lanes are proved to fit, then what
+remains. A table says how many there are of each, and where their data is: the code is the same for all weights. Weights spread as a normal
+distribution's or a trained network's find partners for nearly every step; those spread evenly find none, unless they have 7 bits.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
 from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel
-from tvmmobile.schedules.integer_in_order import StepsLoop
 from tvmmobile.schedules.integer_product import IntegerProduct, extents
+from tvmmobile.schedules.integer_steps import MANY, StepsLoop
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
 
@@ -26,13 +26,8 @@ from tvmmobile.schedules.space import Knobs
 STEP, MOST = 16, 255
 #: Share of steps with partners below which none are paired.
 LEAST = 0.4
-#: Steps from which a tile has an order of its own, and the widest panel of which pairs are likely to fit.
-MANY, WIDEST = 5, 8
-
-
-def is_ordered(depth: int, columns: int) -> bool:
-    """Whether the steps of K have an order of their own."""
-    return depth // STEP >= MANY and columns <= WIDEST
+#: Channels of a panel whose steps have an order of their own: of more, pairs seldom fit.
+ORDERED = 4
 
 
 @dataclass(frozen=True)
@@ -43,16 +38,12 @@ class LongTile(MatmulTile):
     Attributes:
         bytes: of a pixel of A.
         table: of the steps' order, see `order_steps`; `None` where they have none.
-        columns: of all panels but the last one.
-        in_order: whether pairs of steps are multiplied in an order of our own.
     """
 
     epilogue: IntegerEnds  # type: ignore[assignment]
     kernel: IntegerKernel
     bytes: int = 0
     table: Buffer = None
-    columns: int = 0
-    in_order: bool = False
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """See `MatmulTile.emit`; the part is all of K."""
@@ -60,65 +51,36 @@ class LongTile(MatmulTile):
         kernel, width, channel = self.kernel, panel.width, panel.channel + index * panel.width
         acc = kernel.sums(rows * width)
         steps, half = divmod(self.bytes, STEP)
-
-        def add(number: Expr, offsets: list[Expr], half: bool = False, first: bool = False) -> None:
-            self._add(acc, row, rows, width, weights + number * width, offsets, half, first)
-
-        def add_all(table: Buffer, entry: Expr) -> None:
-            """In the table's order, or as they come where no steps are paired, which takes fewer instructions."""
-            T, pairs = kernel.T, table[entry]  # noqa: N806
-            with T.If(pairs == 0):
-                with T.Then():
-                    in_turn()
-                with T.Else():
-                    self._add_pairs((table, entry), add)
-
-        def in_turn() -> None:
-            add(0, [0], steps == 0, True)
+        loop = StepsLoop(rows, width, self.step * self.bytes, steps, self.table is not None, kernel.in_order)
+        if steps and loop.fits:
+            order = [(self.table, (panel.channel // ORDERED + index) * (steps + 2))] if self.table is not None else []
+            kernel.call(loop.symbol, loop.llvm, (acc, 0), (self.a.buffer, row * self.bytes), (self.w, weights * STEP), *order)
+        else:
+            assert self.table is None
+            self._add(acc, row, rows, width, weights, 0, steps == 0, True)
             if steps > 1:
                 with kernel.loop(steps - 1) as step:
-                    add(step + 1, [(step + 1) * STEP])
-
-        entry = (panel.channel // self.columns + index) * (steps + 2)
-        loop = StepsLoop(rows, width, self.step * self.bytes, steps, self.table is not None)
-        if self.in_order and steps and loop.fits:
-            order = [] if self.table is None else [(self.table, entry)]
-            kernel.call(loop.symbol, loop.llvm, (acc, 0), (self.a.buffer, row * self.bytes), (self.w, weights * STEP), *order)
-        elif self.table is None:
-            in_turn()
-        else:
-            add_all(self.table, entry)
+                    self._add(acc, row, rows, width, weights, step + 1)
         if steps and half:
-            add(steps, [steps * STEP], True)
+            self._add(acc, row, rows, width, weights, steps, True)
         pixels = []
         for place in range(rows):
             sums = [self._four(acc, (place * width + j) * LANES) + self.epilogue.begin(channel + j) for j in range(0, width, LANES)]
             pixels.append((sums, self.c.at(target + place, channel)))
         self.epilogue.store(pixels, channel, panel.columns)
 
-    def _add_pairs(self, order: tuple[Buffer, Expr], add: Callable[..., None]) -> None:
-        """The first step, pairs, and what remains, of the order that a table has from an entry on."""
-        kernel, (table, entry) = self.kernel, order
-        pairs, singles, places = table[entry], table[entry + 1], entry + 2
-        add(0, [table[places]], first=True)
-        with kernel.T.serial(0, pairs) as pair:
-            add(1 + 2 * pair, [table[places + 1 + 2 * pair], table[places + 2 + 2 * pair]])
-        with kernel.T.serial(0, singles) as single:
-            number = kernel.T.bind(1 + 2 * pairs + single)
-            add(number, [table[places + number]])
-
-    def _add(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, offsets: list[Expr], half: bool, first: bool) -> None:
-        """One step, or two whose products fit in 16 bits together, of data at these offsets of a pixel; or the half of one."""
+    def _add(
+        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, number: Expr, half: bool = False, first: bool = False
+    ) -> None:
+        """A step by its number, or the half of one."""
         kernel, count = self.kernel, STEP // 2 if half else STEP
-        data = [[kernel.bytes_at(self.a.buffer, (row + i * self.step) * self.bytes + at, count) for at in offsets] for i in range(rows)]
+        data = [kernel.bytes_at(self.a.buffer, (row + i * self.step) * self.bytes + number * STEP, count) for i in range(rows)]
         for j in range(width):
-            w = [kernel.bytes_at(self.w, (weights + number * width + j) * STEP, count) for number in range(len(offsets))]
+            w = kernel.bytes_at(self.w, (weights + number * width + j) * STEP, count)
             for i in range(rows):
-                products: Expr = None
-                for a, b in zip(data[i], w, strict=True):
-                    for begin in range(0, count, 8):
-                        product = kernel.long_product(a, b, begin, half)
-                        products = product if products is None else products + product
+                products = kernel.long_product(data[i], w, 0, half)
+                if not half:
+                    products = products + kernel.long_product(data[i], w, 8, half)
                 pairs = kernel.intrinsic("int32x4", "aarch64.neon.saddlp.v4i32.v8i16", products)
                 place = (i * width + j) * LANES
                 kernel.store(acc, pairs if first else kernel.load(acc, place, LANES) + pairs, place, LANES)
@@ -142,16 +104,21 @@ class LongProduct(IntegerProduct):
         return "dot" not in task.machine.has
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """A vector of sums has one channel. Pairs of steps read two vectors of each pixel; with five, which are best without pairs, some
-        are read from the stack.
-        """
-        return rows * columns, rows * (1 + (is_ordered(depth, columns) and rows < 5)) + 3
+        """A vector of sums has one channel; of A and W as many are read as the loop keeps, or LLVM."""
+        return rows * columns, rows + (columns if columns == ORDERED else 0) + 3
+
+    def _ordered(self, layer: Conv2d | Dense, knobs: Knobs) -> bool:
+        """Whether a panel's steps have an order of their own."""
+        pixels, depth, _ = extents(layer)
+        steps = depth // STEP
+        # On cores in order, more pixels are reached.
+        loop = StepsLoop(knobs["rows"], ORDERED, pixels.step * depth, steps, True, False)
+        return knobs["columns"] == ORDERED and steps > 1 and loop.fits
 
     def tables(self, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
         """The steps' order."""
         _, depth, channels = extents(layer)
-        ordered, entries = is_ordered(depth, knobs["columns"]), -(-channels // knobs["columns"])
-        return {"steps": (entries * (depth // STEP + 2),)} if ordered else {}
+        return {"steps": (-(-channels // ORDERED) * (depth // STEP + 2),)} if self._ordered(layer, knobs) else {}
 
     def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
         """Loops of 16 input channels, or of 32."""
@@ -163,8 +130,7 @@ class LongProduct(IntegerProduct):
                 Activation(ends.buffers["data"], count, elements, elements),
                 Activation(ends.buffers["output"], count, channels, channels),
             )
-            order = ends.buffers.get("steps"), knobs["columns"], task.machine.in_order
-            return LongTile(kernel, a, ends.buffers["weight"], c, 1, ends, pixels.step, 0, (), depth, *order)
+            return LongTile(kernel, a, ends.buffers["weight"], c, 1, ends, pixels.step, 0, (), depth, ends.buffers.get("steps"))
 
         return kernel, tile
 
@@ -173,7 +139,7 @@ class LongProduct(IntegerProduct):
         weight, *constants = super()._pack(task, knobs, parameters)
         assert isinstance(task.layer, Conv2d | Dense)
         _, depth, channels = extents(task.layer)
-        if not is_ordered(depth, knobs["columns"]):
+        if not self._ordered(task.layer, knobs):
             return [weight, *constants]
         table: list[int] = []
         done, elements = 0, -(-depth // STEP)
@@ -181,7 +147,7 @@ class LongProduct(IntegerProduct):
             for _ in range(panel.count):
                 part = weight[done : done + elements * panel.width * STEP].reshape(elements, -1)
                 order, pairs = order_steps(part[: depth // STEP].reshape(depth // STEP, panel.width, STEP))
-                table += [pairs, len(order) - 1 - 2 * pairs, *(step * STEP for step in order)]
+                table += [pairs, len(order) - 2 * pairs, *(step * STEP for step in order)]
                 part[: len(order)] = part[order]
                 done += part.size
         return [weight, *constants, np.array(table, np.int32)]
@@ -190,16 +156,14 @@ class LongProduct(IntegerProduct):
 def order_steps(weight: Array) -> tuple[list[int], int]:
     """An order of the steps of a panel's weights (step, channel, 16), and the number of pairs in it.
 
-    One step, then pairs of which every lane of 16 bits, which has four products, holds whatever data there is; then the others. Steps that
-    fit with few others choose first. Where few have partners, all are in their own order: single steps are faster so.
+    Pairs of which every lane of 16 bits, which has four products, holds whatever data there is; then the others. Steps that fit with few
+    others choose first. Where few have partners, all are in their own order: single steps are faster so.
     """
     magnitudes = np.abs(weight.astype(np.int32))
     lanes = (magnitudes[..., :8] + magnitudes[..., 8:]).reshape(len(weight), -1)
     fits = np.array([(lanes + own <= MOST).all(1) for own in lanes])
     np.fill_diagonal(fits, False)
     left = set(range(len(weight)))
-    first = int(fits.sum(1).argmin())
-    left.remove(first)
     pairs: list[int] = []
     singles: list[int] = []
     while left:
@@ -213,6 +177,6 @@ def order_steps(weight: Array) -> tuple[list[int], int]:
             pairs += [step, partner]
         else:
             singles.append(step)
-    if len(pairs) < len(weight) * LEAST:
+    if len(pairs) < len(weight) * LEAST or (len(weight) >= MANY and len(pairs) < 4):
         return list(range(len(weight))), 0
-    return [first, *pairs, *singles], len(pairs) // 2
+    return [*pairs, *singles], len(pairs) // 2

@@ -15,8 +15,8 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
 from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
+from tvmmobile.schedules.integer_blocks import Blocks
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
-from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.pointwise import pixels_of
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
@@ -167,7 +167,7 @@ class IntegerProduct(Template):
     def _likely(self, task: Task, layer: Conv2d | Dense, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Tiles that fit the registers, each with the orders of blocks that move the least data."""
         pixels, depth, channels = extents(layer)
-        product = Product(pixels.count * pixels.lines, depth, channels, False, task.lanes, task.precision.bytes, task.machine)
+        product = Blocks(pixels.count * pixels.lines, depth, channels, task.machine)
         most, _ = self.registers(max(options["rows"]), max(options["columns"]), depth)
         found: list[tuple[int, ...]] = []
         for rows, columns in itertools.product(options["rows"], options["columns"]):
@@ -178,12 +178,9 @@ class IntegerProduct(Template):
                 names = ("m_block", "n_block", "outer")
                 orders = []
                 for blocks in itertools.product(*(options[name] for name in names)):
-                    knobs = {"rows": rows, "columns": columns, "k_block": 0, **dict(zip(names, blocks, strict=True))}
+                    knobs = {"rows": rows, "columns": columns, "order": order, **dict(zip(names, blocks, strict=True))}
                     if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
-                        # With order 1, a block of pixels is read again for every panel: as large a one as stays in the first level.
-                        held = (knobs["m_block"] or pixels.count) * rows * depth * order
-                        too_much = held > task.machine.resident_bytes // 2
-                        orders.append((too_much, held if too_much else -held, product.moving(knobs), blocks))
+                        orders.append((product.moving(knobs), blocks))
                 best = [blocks for *_, blocks in sorted(orders)[:ORDERS]]
                 found += [(rows, columns, *blocks, order, axis) for blocks in best for axis in options["axis"]]
         return found

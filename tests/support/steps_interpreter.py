@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.schedules.integer_in_order import StepsLoop
+from tvmmobile.schedules.integer_steps import StepsLoop
 
 _OPERAND = re.compile(r"\$\{?(\d+)")
 #: Where the arrays are, one far from the next.
@@ -34,9 +34,11 @@ class StepsInterpreter:
             place += 1
             if name in ("b.ne", "b.eq"):
                 place = self._target(lines, place, rest) if self._zero == (name == "b.eq") else place
-            elif name == "cbz":
+            elif name == "b":
+                place = self._target(lines, place, rest)
+            elif name in ("cbz", "cbnz"):
                 register, _, label = rest.partition(", ")
-                place = self._target(lines, place, label) if self._general[_numbers(register)[0]] == 0 else place
+                place = self._target(lines, place, label) if (self._general[_numbers(register)[0]] == 0) == (name == "cbz") else place
             elif not name.endswith(":"):
                 self._execute(name, rest)
         return self._vectors[: loop.rows * loop.width].view(np.int32).reshape(loop.rows, loop.width, 4)
@@ -55,6 +57,10 @@ class StepsInterpreter:
         elif name == "ldrsw":
             general[first] = int.from_bytes(self._load(general[numbers[1]], 4), "little", signed=True)
             general[numbers[1]] += immediate
+        elif name == "ldpsw":
+            words = np.frombuffer(self._load(general[numbers[2]], 8), np.int32)
+            general[first], general[numbers[1]] = (int(word) for word in words)
+            general[numbers[2]] += immediate
         elif name == "ins":
             vectors[first].view(np.uint64)[int(rest.partition(".d[")[2][0])] = general[numbers[1]]
         elif name == "mov":
