@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerPar
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
 from tvmmobile.schedules.space import round_up
-from tvmmobile.schedules.vectors import Vectors
 
 #: Lanes of sums in a vector.
 LANES = 4
@@ -34,7 +34,7 @@ INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})
 #: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
 _ZERO_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
 #: Those that follow of layers with a residual, a curve or a gate.
-_OFFSET_SIDE, _SCALE_SIDE, _PER_SIXTH, _COUNT_WITH_STEPS = range(_COUNT, _COUNT + 4)
+_OFFSET_SIDE, _SCALE_SIDE, _SIXTH, _HALF, _WHOLE, _COUNT_WITH_STEPS = range(_COUNT, _COUNT + 6)
 _TYPES = {
     "weight": "int8",
     "residual": "int8",
@@ -82,11 +82,13 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     numbers[_PER_SCALE] = _bits(parameters.per_scale_in)
     if _has_more(layer):
         numbers[_OFFSET_SIDE] = _bits(ROUNDER + parameters.zero_side)
-        numbers[_SCALE_SIDE], numbers[_PER_SIXTH] = _bits(parameters.scale_side), _bits(parameters.per_sixth)
+        sixth = np.float32(parameters.sixth)
+        numbers[_SCALE_SIDE], numbers[_SIXTH] = _bits(parameters.scale_side), _bits(sixth)
+        numbers[_HALF], numbers[_WHOLE] = _bits(np.float32(3) * sixth), _bits(np.float32(6) * sixth)
     return [np.pad(bias.astype(np.int32), rest), np.pad(parameters.multiplier, rest), numbers]
 
 
-def _bits(number: float) -> np.int32:
+def _bits(number: float | np.floating[Any]) -> np.int32:
     """Of a number of float32."""
     return np.float32(number).view(np.int32)
 
@@ -262,14 +264,15 @@ class IntegerEnds:
     def _stepped(self, value: Expr, factor: Expr, target: Expr, count: int) -> Expr:
         """Four sums, of which so many are stored at a target, through residual and curve: scaled as `IntegerKernel.scaled` has them."""
         kernel, T, curve = self.kernel, self.kernel.T, curve_of(self.layer)  # noqa: N806
-        vectors = Vectors("float32", LANES, T.bind, True)
-        other = self._other(target, count) if adds(self.layer) else vectors.number(0.0)
-        x = T.bind(kernel.fused(self._float(value), factor, other))
+        x = self._float(value) * factor if not adds(self.layer) else kernel.fused(self._float(value), factor, self._other(target, count))
         if not curve:
             return kernel.as_type("int32x4", x + kernel.rounder())
-        sixth = self._real(_PER_SIXTH)
-        inside = vectors.bounded(x + vectors.number(3.0), 0.0, 6.0)
-        return kernel.scaled(x, inside * sixth) if curve == "hswish" else kernel.scaled(inside, sixth)
+        x = T.bind(x)
+        # As integers: those of positive floats are in the same order, and those of negative floats are negative.
+        bits = kernel.as_type("int32x4", kernel.fused(x, self._real(_SIXTH), self._real(_HALF)))
+        inside = T.min(T.max(bits, T.Broadcast(T.int32(0), LANES)), self.number(_WHOLE, LANES))
+        inside = kernel.as_type("float32x4", inside)
+        return kernel.scaled(x, inside) if curve == "hswish" else kernel.as_type("int32x4", inside + kernel.rounder())
 
     def _other(self, target: Expr, count: int) -> Expr:
         """Four of the residual, of which so many exist, as what is added to products."""

@@ -64,8 +64,9 @@ def result(layer: Layer, given: IntegerParameters, total: Fraction, multiplier: 
         return total * multiplier
     other = Fraction(0) if residual is None else nearest((residual - given.zero_side) * Fraction(given.scale_side))
     x = nearest(total * multiplier + other)
-    inside, sixth = min(max(nearest(x + 3), Fraction(0)), Fraction(6)), Fraction(given.per_sixth)
-    return {"": x, "hswish": x * nearest(inside * sixth), "hsigmoid": inside * sixth}[curve]
+    sixth = Fraction(given.sixth)
+    inside = min(max(nearest(x * sixth + nearest(3 * sixth)), Fraction(0)), nearest(6 * sixth))
+    return {"": x, "hswish": x * inside, "hsigmoid": inside}[curve]
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
@@ -116,7 +117,7 @@ def test_random_constants_use_the_range(layer: Layer) -> None:
     data, *others = make_inputs(task)
     found = compute_integers(task.layer, data, given, dict(zip(task.layer.side_shapes, others, strict=True)))
     assert len(np.unique(found)) >= min(found.size, 24) // 3
-    wide = replace(given, multiplier=given.multiplier * 8, per_sixth=given.per_sixth * 8)
+    wide = replace(given, multiplier=given.multiplier * 8, sixth=given.sixth * 8)
     if not isinstance(layer, Gating):
         assert set(np.unique(requantise(sums_of(task.layer, data, wide), wide, curve_of(layer)))) & {-128, 127}
 

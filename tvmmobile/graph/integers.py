@@ -22,12 +22,12 @@ scale_in / (pixels · scale_out). Kernels agree with `kernels.integers`, which c
 A layer with a residual or a curve takes more steps, in float32:
 
     x   = fma(float32(sum), multiplier, other)    rounded once; other = float32(residual - zero_side) · scale_side, or 0
-    t   = limit(x + 3, 0, 6)
+    t   = limit(fma(x, sixth, 3 · sixth), 0, 6 · sixth)    multiples of sixth rounded
     q   = rint(x)                                 without a curve; scale_side = scale_residual / scale_out
-    q   = rint(x · (t · per_sixth))               of h-swish; the last product is exact
-    q   = rint(t · per_sixth)                     of h-sigmoid; the product is exact
+    q   = rint(x · t)                             of h-swish; the product is exact
+    q   = rint(t)                                 of h-sigmoid
 
-With a curve, x is a real number: multiplier = scale_in · scale_weight, scale_side = scale_residual, and per_sixth = 1 / (6 · scale_out).
+With a curve, x is a real number: multiplier = scale_in · scale_weight, scale_side = scale_residual, and sixth = 1 / (6 · scale_out).
 
 A `Gating` has sums of one term, data - zero_in, whose multiplier is float32(gate - zero_side) · multiplier, rounded to float32.
 
@@ -75,7 +75,7 @@ class IntegerParameters(LayerParameters):
         low, high: bounds of the output, integers of int8.
         per_scale_in: float32, 1 / scale_in, of a layer that reads float32.
         zero_side, scale_side: zero point of the residual or gate, and what a step of a residual counts.
-        per_sixth: float32, of a layer with a curve.
+        sixth: float32, 1 / (6 · scale_out), of a layer with a curve.
     """
 
     multiplier: Array
@@ -86,7 +86,7 @@ class IntegerParameters(LayerParameters):
     per_scale_in: float = 1.0
     zero_side: int = 0
     scale_side: float = 0.0
-    per_sixth: float = 0.0
+    sixth: float = 0.0
 
 
 def terms(layer: Layer) -> int:
@@ -131,7 +131,7 @@ def largest_results(layer: Layer, parameters: IntegerParameters) -> Array:
     """A bound of each channel's |q|, float64 per output channel."""
     x = largest_sums(layer, parameters) * np.abs(parameters.multiplier.astype(np.float64))
     x = x * (HIGHEST - LOWEST) if isinstance(layer, Gating) else x + (HIGHEST - LOWEST) * abs(parameters.scale_side)
-    factor = 6 * abs(parameters.per_sixth)
+    factor = 6 * abs(parameters.sixth)
     curve = curve_of(layer)
     return np.asarray(x * factor if curve == "hswish" else np.full_like(x, factor) if curve else x)
 

@@ -56,7 +56,7 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         per_scale_in=float(np.float32(generator.uniform(20.0, 60.0))),
         zero_side=int(generator.integers(LOWEST, HIGHEST + 1)) * bool(layer.side_shapes),
         scale_side=float(np.float32(generator.uniform(0.3, 1.2) / (100.0 if curve_of(layer) else 1.0))) * adds(layer),
-        per_sixth=float(np.float32(generator.uniform(5.0, 30.0))) * bool(curve_of(layer)),
+        sixth=float(np.float32(generator.uniform(5.0, 30.0))) * bool(curve_of(layer)),
     )
     if not converts_sums(layer):
         room = NARROW - 1 - (largest_sums(layer, found) - np.abs(bias))
@@ -124,15 +124,12 @@ def _curved(x: Array, curve: str, constants: IntegerParameters) -> Array:
     """What is rounded of x, float32: exactly, float64."""
     if not curve:
         return x.astype(np.float64)
-    inside = np.clip(x + np.float32(3), np.float32(0), np.float32(6))
-    sixth = np.float32(constants.per_sixth)
-    if curve == "hsigmoid":
-        return np.asarray(inside.astype(np.float64) * np.float64(sixth))
-    assert curve == "hswish"
-    return np.asarray(x.astype(np.float64) * (inside * sixth).astype(np.float64))
+    sixth = np.float32(constants.sixth)
+    inside = np.clip(fused(x, sixth, np.float32(3) * sixth), np.float32(0), np.float32(6) * sixth).astype(np.float64)
+    return np.asarray(inside * x.astype(np.float64) if curve == "hswish" else inside)
 
 
-def fused(a: Array, b: Array, c: Array) -> Array:
+def fused(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
     """a · b + c of float32, rounded once to float32.
 
     The product is exact in float64. Their sum is rounded there to odd, so that rounding it again is as if it had been exact (Boldo and

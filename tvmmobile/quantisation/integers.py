@@ -138,7 +138,7 @@ def _scaled(step: IntegerStep) -> IntegerStep:
     scale = step.read.step * step.weight_scale.astype(np.float64)
     parameters, written = step.parameters, 1.0 if step.written is None else step.written.step
     if curve_of(step.layer):
-        parameters, written = replace(parameters, per_sixth=float(np.float32(1 / (6 * written)))), 1.0
+        parameters, written = replace(parameters, sixth=float(np.float32(1 / (6 * written)))), 1.0
     if step.side is not None:
         parameters = replace(parameters, zero_side=step.side.zero)
     if step.side is not None and adds(step.layer):
