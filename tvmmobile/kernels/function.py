@@ -37,6 +37,7 @@ def apply_trace(schedule: TraceSchedule, source: Any) -> Any:
     from tvm.s_tir import Schedule as TirSchedule
     from tvm.s_tir.schedule import Trace
 
-    state = TirSchedule(tvm.IRModule({"main": source.with_attr("global_symbol", "main")}), error_render_level="none")
+    module = tvm.IRModule({"main": source.with_attr("global_symbol", "main")})  # without this reference, `source` would be changed
+    state = TirSchedule(module, error_render_level="none")
     Trace.apply_json_to_schedule(json.loads(schedule.trace), state)
     return state.mod["main"]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import logging
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.sorting import without_sorting
+from tvmmobile.networks.torch_operators import converters, decompositions
 from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.errors import UserError
 
@@ -102,7 +106,16 @@ def export_torch(module: torch.nn.Module, image: torch.Tensor) -> torch.export.E
 def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program in PyTorch's core operators, none of which works in place."""
     with quiet():
-        return program.run_decompositions()
+        return without_assertions(program.run_decompositions(dict(decompositions())))
+
+
+def without_assertions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program without checks of values, which change nothing; also computations that only they or nobody reads are left out."""
+    for node in list(program.graph.nodes):
+        if getattr(node.target, "__name__", "").startswith("_assert_"):
+            program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    return program
 
 
 def import_program(program: torch.export.ExportedProgram) -> Any:
@@ -110,14 +123,21 @@ def import_program(program: torch.export.ExportedProgram) -> Any:
     from tvm.relax.frontend.torch import from_exported_program
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-    known = ExportedProgramImporter().convert_map.keys() - _NOT_STRAIGHT
-    targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
-    refuse_operators(str(target) for target in targets if getattr(target, "__name__", "") not in known)
+    ours = converters()
+    known = (ExportedProgramImporter().convert_map.keys() | ours.keys()) - _NOT_STRAIGHT
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+    refuse_operators(f"{node.target}{place_of(node)}" for node in nodes if getattr(node.target, "__name__", "") not in known)
     try:
         with quiet():
-            return from_exported_program(program, run_ep_decomposition=False)
+            return without_sorting(from_exported_program(program, custom_convert_map=ours, run_ep_decomposition=False))
     except Exception as error:  # converters raise errors of any kind
         raise not_imported(error) from error
+
+
+def place_of(node: Any) -> str:
+    """Where a node comes from in the user's program, as ` (net.py, line 12)`; "" where that is not kept."""
+    lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    return f" ({PurePath(lines[-1][0]).name}, line {lines[-1][1]})" if lines else ""
 
 
 def refuse_operators(unknown: Iterable[str]) -> None:

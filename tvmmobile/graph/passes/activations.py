@@ -35,11 +35,12 @@ def clamp_to_min_max(module: Any) -> Any:
             return call
 
         def _bounded(self, data: Any, low: float, high: float | None) -> Any:
+            kind = str(data.ty.dtype)
             bounds = [(relax.op.maximum, low)] if low > -math.inf else []
             bounds += [(relax.op.minimum, high)] if high is not None and high < math.inf else []
             for number, (operator, bound) in enumerate(bounds):
                 # The last operator becomes the value of the visited binding: a variable there would block layout inference.
-                data = operator(self.builder_.emit(data) if number else data, relax.const(bound, FLOAT32.name))
+                data = operator(self.builder_.emit(data) if number else data, relax.const(bound, kind))
             return data
 
     return mutate_functions(module, Rewriter(module))

@@ -13,11 +13,22 @@ from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
 def average_pools(module: Any) -> Any:
-    """Rewrite every `avg_pool2d` whose windows all count the same number of pixels; NCHW."""
+    """Rewrite every `avg_pool2d` whose windows all count the same number of pixels, and every mean over all pixels; NCHW."""
     from tvm.relax.dpl import is_op, wildcard
 
     data = wildcard()
-    return rewrite_main(module, is_op("relax.nn.avg_pool2d")(data), lambda call, matched: _as_layer(call, matched[data]))
+    module = rewrite_main(module, is_op("relax.nn.avg_pool2d")(data), lambda call, matched: _as_layer(call, matched[data]))
+    return rewrite_main(module, is_op("relax.mean")(data), lambda call, matched: _keeping_dimensions(call, matched[data]))
+
+
+def _keeping_dimensions(call: Any, data: Any) -> Any:
+    """A mean over all pixels, with the dimensions that it leaves out as a view."""
+    from tvm import relax
+
+    axes = sorted(int(axis) % len(data.ty.shape) for axis in call.attrs.axis or ())
+    if call.attrs.keepdims or len(data.ty.shape) != 4 or axes != [2, 3]:
+        return call
+    return relax.op.reshape(relax.op.mean(data, [2, 3], keepdims=True), [int(extent) for extent in call.ty.shape])
 
 
 def _as_layer(call: Any, data: Any) -> Any:

@@ -40,7 +40,8 @@ def fold_constants(module: Any) -> Any:
                     arguments.append([int(extent) for extent in argument.values])
                 else:
                     return call
-            return relax.const(np.ascontiguousarray(evaluate(arguments, call.attrs)))
+            value = np.ascontiguousarray(evaluate(arguments, call.attrs))
+            return relax.const(value, str(value.dtype))  # which would make int32 of int64
 
     return mutate_functions(module, Folder(module))
 
@@ -57,7 +58,7 @@ _EVALUATORS: dict[str, Callable[[list[Any], Any], np.ndarray[Any, Any]]] = {
     "relax.add": lambda a, _: a[0] + a[1],
     "relax.subtract": lambda a, _: a[0] - a[1],
     "relax.multiply": lambda a, _: a[0] * a[1],
-    "relax.divide": lambda a, _: a[0] / a[1],
+    "relax.divide": lambda a, _: np.divide(a[0], a[1]).astype(a[0].dtype),
     "relax.negative": lambda a, _: -a[0],
     "relax.sqrt": lambda a, _: np.sqrt(a[0]),
     "relax.rsqrt": lambda a, _: 1 / np.sqrt(a[0]),

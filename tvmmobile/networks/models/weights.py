@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-#: Channels, height and width of the images that generated statistics are taken from. The same for every resolution, because parameters do not depend on it.
+#: Channels, height and width of the images that generated statistics are taken from. The same for every resolution, because
+#: parameters do not depend on it.
 PROBE = (3, 96, 96)
 _PROBE_IMAGES = 4
 #: Ranges of the generated batch norms' γ and β: with them a few percent of the activations reach ReLU6's upper bound.

@@ -15,6 +15,8 @@ from typing import Any
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators
 from tvmmobile.networks.own.files import OwnFile, Tensor, read_whole, spec_of
+from tvmmobile.networks.own.onnx_constants import fold_constants
+from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.system.errors import UserError
 
 _FIX = "Export it with an input of [1, channels, side, side], and without dynamic axes."
@@ -38,6 +40,7 @@ def load_onnx(file: OwnFile, side: int | None) -> Imported:
     digest = hashlib.sha256(content)
     for tensor in _read_beside(file, model):
         digest.update(tensor.raw_data)
+    parameters = _parameters(model.graph)
     model = _checked(file, model)
     refuse_operators(_unknown(model))
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -60,7 +63,7 @@ def load_onnx(file: OwnFile, side: int | None) -> Imported:
         return result
 
     judge = f"onnx.reference {onnx.__version__}"
-    return Imported(spec, module, f"{file.label} sha256 {contents}", count_macs(module), _parameters(model.graph), judge, compute)
+    return Imported(spec, module, f"{file.label} sha256 {contents}", count_macs(module), parameters, judge, compute)
 
 
 def files_beside(file: OwnFile) -> list[str]:
@@ -133,14 +136,14 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
 
 
 def _checked(file: OwnFile, model: Any) -> Any:
-    """The model with functions inlined and shapes inferred, after ONNX's checker has accepted it."""
+    """The model with functions inlined, constants computed and shapes inferred, after ONNX's checker has accepted it."""
     import onnx
     from onnx.inliner import inline_local_functions
 
     try:
         onnx.checker.check_model(model)
         model = inline_local_functions(model) if model.functions else model
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        return fold_constants(model)
     except Exception as error:
         raise UserError(f"{file} is not a valid ONNX model: {first_line(error)}", "Export it again.") from error
 
@@ -185,7 +188,7 @@ def import_onnx(model: Any, opset: int) -> Any:
         Exception: of any kind, from a converter.
     """
     with quiet():
-        return _importer()(None, FLOAT32.name).from_onnx(model.graph, opset)
+        return without_sorting(_importer()(None, FLOAT32.name).from_onnx(model.graph, opset))
 
 
 @cache
@@ -255,4 +258,21 @@ def _is_float(value: Any) -> bool:
     return isinstance(value.ty, relax.TensorType) and str(value.ty.dtype) == FLOAT32.name
 
 
-_CONVERTERS: dict[str, _Converter] = {"Clip": _clip, "Conv": _explicit_padding, "Max": _pairwise("maximum"), "Min": _pairwise("minimum")}
+def _scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Keeps the order of dimensions, in which the indices count: TVM would permute the data's without them."""
+    from tvm import relax
+
+    data, indices, updates = inputs
+    if attrs.get("reduction", b"none") != b"none":
+        return None
+    data, updates = (relax.op.reshape(tensor, [int(extent) for extent in tensor.ty.shape]) for tensor in (data, updates))
+    return relax.op.scatter_nd(data, indices, updates, "update")
+
+
+_CONVERTERS: dict[str, _Converter] = {
+    "Clip": _clip,
+    "Conv": _explicit_padding,
+    "Max": _pairwise("maximum"),
+    "Min": _pairwise("minimum"),
+    "ScatterND": _scatter_nd,
+}

@@ -8,14 +8,17 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from tvmmobile.graph.passes.canonical_names import block_names
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import make_target
+from tvmmobile.kernels.function import apply_trace
 from tvmmobile.kernels.serial import TraceSchedule
 
 #: `TuneContext` imports the tensor intrinsics of every backend; these cost ten seconds and none is for ARM.
 _FOREIGN_INTRINSICS = ("cuda", "rocm", "metal", "hexagon", "x86", "riscv_cpu")
 #: Random draws per wanted schedule; postprocessing rejects some, and small spaces repeat.
 _DRAWS = 8
+_UNCHANGED = TraceSchedule("[[],[]]")
 
 
 class FallbackSpace:
@@ -29,6 +32,8 @@ class FallbackSpace:
         from tvm.s_tir import meta_schedule as ms
 
         self._serial = task.threads == 1
+        #: Loops without blocks around them, as of a scatter, have nothing to schedule.
+        self._blocks = "root" in block_names(source)
         self._module = tvm.IRModule({"main": source.with_attr("global_symbol", "main")})
         with make_target({**target, "num-cores": max(task.threads, int(target.get("num-cores", 1)))}) as tvm_target:
             context = ms.TuneContext(
@@ -46,7 +51,10 @@ class FallbackSpace:
             ]
 
     def members(self, count: int) -> tuple[TraceSchedule, ...]:
-        """At most `count` different schedules, the same ones at every call; fewer if the space has no more."""
+        """At most `count` different schedules, the same ones at every call; fewer if the space has no more.
+
+        The loops as they are if nothing can be done to them.
+        """
         found: dict[TraceSchedule, None] = {}
         for seed in range(1, _DRAWS * count + 1):
             schedule = self._draw(seed)
@@ -54,18 +62,29 @@ class FallbackSpace:
                 found[schedule] = None
             if len(found) == count:
                 break
-        return tuple(found)
+        return tuple(found) or (_UNCHANGED,)
 
     def _draw(self, seed: int) -> TraceSchedule | None:
         from tvm.s_tir import Schedule as TirSchedule
 
         state = TirSchedule(self._module, seed=seed, error_render_level="none")
         self._designs[seed % len(self._designs)].trace.apply_to_schedule(state, remove_postproc=True)
-        if self._serial:
+        if self._serial and self._blocks:
             state.unannotate(state.get_sblock("root"), "meta_schedule.parallel")
         if not all(postprocessor.apply(state) for postprocessor in self._postprocessors):
             return None
-        return TraceSchedule(json.dumps(_plain(state.trace.as_json()), separators=(",", ":")))
+        schedule = TraceSchedule(json.dumps(_plain(state.trace.as_json()), separators=(",", ":")))
+        return schedule if self._replays(schedule) else None
+
+    def _replays(self, schedule: TraceSchedule) -> bool:
+        """Whether the trace fits the function that it was made of: it does not where an operator wrote loops without blocks."""
+        from tvm.error import InternalError
+
+        try:
+            apply_trace(schedule, self._module["main"])
+        except InternalError:
+            return False
+        return True
 
 
 def _plain(value: Any) -> Any:

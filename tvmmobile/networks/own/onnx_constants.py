@@ -1,0 +1,145 @@
+"""Computes what does not depend on an ONNX network's input, so that all shapes are known when it is imported.
+
+PyTorch's exporter writes shapes as arithmetic on `Shape`, paddings and sizes as small graphs, and `If` where a rank decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+#: Elements of a computed constant; larger ones stay as they are written.
+_MOST_ELEMENTS = 1 << 24
+#: Operators whose result is not the same at every run.
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+#: Elements of results that may be far more than what the operator reads, by its inputs.
+_ENLARGING: dict[str, Callable[..., float]] = {
+    "ConstantOfShape": lambda shape: math.prod(map(int, shape)),
+    "Expand": lambda data, shape: data.size * math.prod(map(int, shape)),
+    "OneHot": lambda indices, depth, _values: indices.size * abs(int(depth.reshape(-1)[0])),
+    "Pad": lambda data, pads, *_: math.prod(data.shape) * math.prod(int(abs(amount)) + 1 for amount in pads),
+    "Range": lambda start, limit, delta: abs(float(limit) - float(start)) / max(abs(float(delta)), 1e-30),
+    "Resize": lambda *_: math.inf,
+    "Tile": lambda data, repeats: data.size * math.prod(map(int, repeats)),
+    "Upsample": lambda *_: math.inf,
+}
+_STANDARD = ("", "ai.onnx")
+
+
+def fold_constants(model: Any) -> Any:
+    """The model with known values as initializers, the taken branches of `If`, and inferred shapes.
+
+    Args:
+        model: a `ModelProto` with static input shapes and without functions of its own.
+
+    Raises:
+        Exception: of any kind, from ONNX's shape inference.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    for output in folded.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in folded.graph.initializer}
+    given = set(values)
+    while True:
+        del folded.graph.value_info[:]
+        folded = onnx.shape_inference.infer_shapes(folded, data_prop=True)
+        nodes = _left(folded, values)
+        if len(nodes) == len(folded.graph.node) and not any(node.op_type == "If" for node in folded.graph.node):
+            break
+        changed = [node.SerializeToString() for node in nodes] != [node.SerializeToString() for node in folded.graph.node]
+        del folded.graph.node[:]
+        folded.graph.node.extend(nodes)
+        _add(folded.graph, {name: value for name, value in values.items() if name not in given})
+        given = set(values)
+        if not changed:
+            break
+    return folded
+
+
+def _add(graph: Any, values: Mapping[str, Array]) -> None:
+    """Values that some node or the graph's output still needs, as initializers."""
+    from onnx import numpy_helper
+
+    graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in values.items())
+
+
+def _left(model: Any, values: dict[str, Array]) -> list[Any]:
+    """The nodes that depend on the input; the others' values are added to `values`."""
+    graph = model.graph
+    shapes = dict(_static_shapes(graph))
+    outputs = {output.name for output in graph.output}
+    left: list[Any] = []
+    for node in graph.node:
+        if node.op_type == "If" and node.domain in _STANDARD and node.input[0] in values:
+            left.extend(_branch(node, bool(values[node.input[0]].reshape(-1)[0])))
+        elif outputs.isdisjoint(node.output) and (found := _values_of(model, node, values, shapes)) is not None:
+            values.update(zip(node.output, found, strict=False))
+        else:
+            left.append(node)
+    return left
+
+
+def _static_shapes(graph: Any) -> Any:
+    """Names and shapes of tensors, all dimensions of which are numbers."""
+    for value in (*graph.input, *graph.value_info):
+        kind = value.type.tensor_type
+        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
+            yield value.name, [int(dim.dim_value) for dim in kind.shape.dim]
+
+
+def _branch(node: Any, taken: bool) -> list[Any]:
+    """The nodes of the taken branch, its results called as the node's."""
+    (branch,) = (attribute.g for attribute in node.attribute if attribute.name == ("then_branch" if taken else "else_branch"))
+    import onnx
+    from onnx import helper
+
+    renamed = {inner.name: outer for inner, outer in zip(branch.output, node.output, strict=True)}
+    made = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in branch.initializer]
+    computed = {name for inner in branch.node for name in inner.output}
+    for inner in branch.node:
+        copied = onnx.NodeProto()
+        copied.CopyFrom(inner)
+        for names in (copied.input, copied.output):
+            names[:] = [renamed.get(name, name) if name in computed else name for name in names]
+        made.append(copied)
+    passed = [name for name in renamed if name not in computed]
+    return [*made, *(helper.make_node("Identity", [name], [renamed[name]]) for name in passed)]
+
+
+def _values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> list[Array] | None:
+    """The node's results if they are known; `None` otherwise."""
+    import onnx
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    if node.domain not in _STANDARD or node.op_type in _RANDOM or any(attribute.HasField("g") for attribute in node.attribute):
+        return None
+    if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
+        values = {**values, node.input[0]: np.broadcast_to(np.float32(0), shapes[node.input[0]])}
+    if not all(name in values for name in node.input if name):
+        return None
+    feeds = {name: values[name] for name in node.input if name}
+    graph = helper.make_graph(
+        [node],
+        "constant",
+        [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape) for name, value in feeds.items()],
+        [onnx.ValueInfoProto(name=name) for name in node.output if name],
+    )
+    try:
+        elements = _ENLARGING.get(node.op_type)
+        if elements is not None and elements(*feeds.values()) > _MOST_ELEMENTS:
+            return None
+        found = ReferenceEvaluator(helper.make_model(graph, opset_imports=model.opset_import)).run(None, feeds)
+    except Exception:  # an operator that ONNX's evaluator lacks or refuses stays for the importer, which has its own message
+        return None
+    arrays = [np.asarray(value) for value in found]
+    return arrays if sum(array.size for array in arrays) <= _MOST_ELEMENTS else None

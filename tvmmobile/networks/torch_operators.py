@@ -1,0 +1,228 @@
+"""PyTorch's operators that TVM's importer lacks or computes otherwise: decompositions into others, and converters to Relax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+#: From an operator's node and TVM's importer to a Relax variable; `importer.env` has the operands'.
+Converter = Callable[[Any, Any], Any]
+
+
+def decompositions() -> Mapping[Any, Callable[..., Any]]:
+    """PyTorch's own decompositions to its core operators, and ours; one that returns `NotImplemented` keeps the operator."""
+    import torch
+
+    aten = torch.ops.aten
+    table: Any = torch.export.default_decompositions()
+    table.update(
+        {
+            aten.adaptive_max_pool2d.default: _adaptive_max_pool,
+            aten.max.dim: lambda x, dim, keepdim=False: (x.amax(dim, keepdim), x.argmax(dim, keepdim)),
+            aten.min.dim: lambda x, dim, keepdim=False: (x.amin(dim, keepdim), x.argmin(dim, keepdim)),
+            aten.im2col.default: _im2col,
+            aten.col2im.default: _col2im,
+            aten.median.dim: _median,
+            aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
+            aten.erfc.default: lambda x: 1 - torch.erf(x),
+            aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
+            aten._cdist_forward.default: lambda x, y, p, _mode: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
+        }
+    )
+    decomposed: Mapping[Any, Callable[..., Any]] = table
+    return decomposed
+
+
+def converters() -> dict[str, Converter]:
+    """By the operator's name, in place of TVM's."""
+    return {
+        "amax.default": _reduction("max"),
+        "amin.default": _reduction("min"),
+        "prod.dim_int": _reduction("prod"),
+        "elu.default": _elu,
+        "index.Tensor": _index,
+        "native_group_norm.default": _group_norm,
+        "grid_sampler_2d.default": _grid_sample,
+        "upsample_nearest2d.vec": _nearest,
+        "_upsample_bilinear2d_aa.default": _antialiased("_upsample_bilinear2d_aa"),
+        "_upsample_bicubic2d_aa.default": _antialiased("_upsample_bicubic2d_aa"),
+    }
+
+
+def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
+    """Windows of one shape as a max pool; otherwise each for itself. Without indices, which have no kernel."""
+    import torch
+
+    extents = x.shape[-2:]
+    strides = [extent // count for extent, count in zip(extents, size, strict=True)]
+    if all(extent % count == 0 for extent, count in zip(extents, size, strict=True)):
+        return torch.nn.functional.max_pool2d_with_indices(x, strides, strides)
+    rows, columns = (
+        [(place * extent // count, -(-(place + 1) * extent // count)) for place in range(count)]
+        for extent, count in zip(extents, size, strict=True)
+    )
+    pooled = [torch.stack([x[..., a:b, c:d].amax((-2, -1)) for c, d in columns], -1) for a, b in rows]
+    return torch.stack(pooled, -2), x.new_empty((0,), dtype=torch.int64)
+
+
+def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Any:
+    """A slice for each place in the window."""
+    import torch
+
+    padded = torch.nn.functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    counts = [(padded.shape[axis - 2] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1 for axis in (0, 1)]
+
+    def places(axis: int, offset: int) -> slice:
+        first = offset * dilation[axis]
+        return slice(first, first + (counts[axis] - 1) * stride[axis] + 1, stride[axis])
+
+    slices = [padded[..., places(0, i), places(1, j)] for i in range(kernel[0]) for j in range(kernel[1])]
+    stacked = torch.stack(slices, -3)
+    return stacked.reshape(*x.shape[:-3], x.shape[-3] * len(slices), math.prod(counts))
+
+
+def _col2im(x: torch.Tensor, size: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    """A transposed convolution with one weight of 1 in each filter."""
+    import torch
+
+    window = math.prod(kernel)
+    counts = [(size[axis] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1 for axis in (0, 1)]
+    left = [size[axis] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1 - (counts[axis] - 1) * stride[axis] for axis in (0, 1)]
+    channels = x.shape[-2] // window
+    weight = torch.eye(window).reshape(window, 1, *kernel).repeat(channels, 1, 1, 1)
+    planes = x.reshape(-1, x.shape[-2], *counts)
+    return torch.nn.functional.conv_transpose2d(planes, weight, None, stride, padding, left, channels, dilation)
+
+
+def _median(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
+    """The lower one of the two in the middle."""
+    found = x.topk((x.shape[dim] + 1) // 2, dim, largest=False)
+    return tuple(part.narrow(dim, part.shape[dim] - 1, 1) if keepdim else part.select(dim, -1) for part in found)
+
+
+def _axes(node: Any, rank: int) -> list[int]:
+    given = node.args[1] if len(node.args) > 1 else ()
+    axes = list(given) if isinstance(given, list | tuple) else [given]
+    return [axis % rank for axis in axes] or list(range(rank))
+
+
+def _reduction(operator: str) -> Converter:
+    def convert(node: Any, importer: Any) -> Any:
+        from tvm import relax
+
+        data = importer.env[node.args[0]]
+        keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
+        return importer.block_builder.emit(getattr(relax.op, operator)(data, _axes(node, len(data.ty.shape)), keep))
+
+    return convert
+
+
+def _elu(node: Any, importer: Any) -> Any:
+    """With the factors of an SELU and a CELU, which TVM's leaves out."""
+    from tvm import relax
+
+    alpha, scale, inner = (float(value) for value in (*node.args[1:], *(1.0, 1.0, 1.0)[len(node.args) - 1 :]))
+    if (scale, inner) == (1.0, 1.0):
+        return importer._elu(node)
+    data, emit, op = importer.env[node.args[0]], importer.block_builder.emit, relax.op
+
+    def number(value: float) -> Any:
+        return relax.const(value, str(data.ty.dtype))
+
+    below = emit(op.minimum(data, number(0.0)))
+    below = below if inner == 1.0 else emit(op.multiply(below, number(inner)))
+    curved = emit(op.multiply(emit(op.subtract(emit(op.exp(below)), number(1.0))), number(alpha)))
+    return emit(op.multiply(emit(op.add(emit(op.maximum(data, number(0.0))), curved)), number(scale)))
+
+
+def _index(node: Any, importer: Any) -> Any:
+    """Dimensions that have indices become one, of which elements are taken; TVM's converter pairs indices with other dimensions."""
+    from tvm import relax
+
+    data, emit, op = importer.env[node.args[0]], importer.block_builder.emit, relax.op
+    shape = [int(extent) for extent in data.ty.shape]
+    indices = {axis: importer.env[index] for axis, index in enumerate(node.args[1]) if index is not None}
+    if any(str(index.ty.dtype) == "bool" for index in indices.values()):
+        raise NotImplementedError("a result whose shape depends on a mask")
+    first, *others = indices
+    if list(indices) != list(range(first, first + len(indices))):
+        order = [*indices, *(axis for axis in range(len(shape)) if axis not in indices)]
+        data, shape = emit(op.permute_dims(data, order)), [shape[axis] for axis in order]
+        first, indices = 0, dict(enumerate(indices.values()))
+    last = first + len(indices)
+    if others:
+        data = emit(op.reshape(data, [*shape[:first], math.prod(shape[first:last]), *shape[last:]]))
+    flat = None
+    for axis, index in indices.items():
+        whole = index if str(index.ty.dtype) == "int64" else emit(op.astype(index, "int64"))
+        zero, extent = relax.const(0, "int64"), relax.const(shape[axis], "int64")
+        whole = emit(op.where(emit(op.less(whole, zero)), emit(op.add(whole, extent)), whole))
+        flat = whole if flat is None else emit(op.add(emit(op.multiply(flat, extent)), whole))
+    return emit(op.take(data, flat, axis=first, mode="clip"))
+
+
+def _group_norm(node: Any, importer: Any) -> Any:
+    """Also without factors and summands."""
+    from tvm import relax
+
+    data, channels = importer.env[node.args[0]], int(node.args[4])
+    given = [
+        importer.env[operand] if operand is not None else relax.const(np.full(channels, value, np.float32))
+        for operand, value in zip(node.args[1:3], (1.0, 0.0), strict=True)
+    ]
+    axes = list(range(2, len(data.ty.shape)))
+    normal = relax.op.nn.group_norm(data, *given, num_groups=node.args[6], channel_axis=1, axes=axes, epsilon=node.args[7])
+    return importer.block_builder.emit(relax.Tuple([importer.block_builder.emit(normal)]))
+
+
+def _grid_sample(node: Any, importer: Any) -> Any:
+    """With the coordinates in front, where Relax has them; TVM's converter leaves them behind."""
+    from tvm import relax
+
+    data, grid = (importer.env[operand] for operand in node.args[:2])
+    methods, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
+    grid = importer.block_builder.emit(relax.op.permute_dims(grid, [0, 3, 1, 2]))
+    how = {"method": methods[node.args[2]], "padding_mode": paddings[node.args[3]], "align_corners": node.args[4]}
+    return importer.block_builder.emit(relax.op.image.grid_sample(data, grid, layout="NCHW", **how))
+
+
+def _nearest(node: Any, importer: Any) -> Any:
+    """TVM's where each pixel becomes a whole number of pixels; otherwise pixels chosen by PyTorch's rule, ⌊i · in / out⌋."""
+    from tvm import relax
+
+    data = importer.env[node.args[0]]
+    size, factors = (*node.args[1:], None)[:2]
+    extents, wanted = ([int(extent) for extent in list(shape)[2:]] for shape in (data.ty.shape, node.meta["val"].shape))
+    if all(more % extent == 0 for more, extent in zip(wanted, extents, strict=True)):
+        return importer._upsample_nearest2d(node)
+    for axis, (extent, more) in enumerate(zip(extents, wanted, strict=True)):
+        scale = np.float32(1 / factors[axis] if factors and not size else extent / more)
+        chosen = np.minimum((np.arange(more, dtype=np.float32) * scale).astype(np.int64), extent - 1)
+        data = importer.block_builder.emit(relax.op.take(data, relax.const(chosen, "int64"), axis=2 + axis))
+    return data
+
+
+def _antialiased(operator: str) -> Converter:
+    """A resize is linear in rows and columns: a product with a matrix for each."""
+
+    def convert(node: Any, importer: Any) -> Any:
+        import torch
+        from tvm import relax
+
+        resize = getattr(torch.ops.aten, operator).default
+        data, emit = importer.env[node.args[0]], importer.block_builder.emit
+        size, corners, *factors = node.args[1:]
+        matrices = []
+        for axis, factor in enumerate((*factors, None, None)[:2]):
+            unit = torch.eye(int(data.ty.shape[2 + axis]))[None, None]
+            matrices.append(resize(unit, [size[axis], unit.shape[-1]], corners, factor, None)[0, 0].numpy())
+        rows = emit(relax.op.matmul(relax.const(matrices[0]), data))
+        return emit(relax.op.matmul(rows, relax.const(np.ascontiguousarray(matrices[1].T))))
+
+    return convert
