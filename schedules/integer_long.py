@@ -17,15 +17,17 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
 from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel
-from tvmmobile.schedules.integer_product import IntegerProduct, extents
+from tvmmobile.schedules.integer_product import IntegerProduct, extents, pack_elements
 from tvmmobile.schedules.integer_steps import MANY, StepsLoop
-from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
+from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.space import Knobs
 
 #: Bytes of K in a step, and the largest sum of weights of a lane of 16 bits.
 STEP, MOST = 16, 255
 #: Share of steps with partners below which none are paired.
 LEAST = 0.4
+#: Panels of weights that are looked at, at most, to see whether pairs fit.
+SAMPLED = 16
 #: Channels of a panel whose steps have an order of their own: of more, pairs seldom fit.
 ORDERED = 4
 
@@ -138,19 +140,34 @@ class LongProduct(IntegerProduct):
         """Weights in panels of `columns`, a step's channels together, in the steps' order; constants; and that order."""
         weight, *constants = super()._pack(task, knobs, parameters)
         assert isinstance(task.layer, Conv2d | Dense)
-        _, depth, channels = extents(task.layer)
+        _, depth, _ = extents(task.layer)
         if not self._ordered(task.layer, knobs):
             return [weight, *constants]
         table: list[int] = []
-        done, elements = 0, -(-depth // STEP)
-        for panel in panels(channels, knobs["columns"], LANES):
-            for _ in range(panel.count):
-                part = weight[done : done + elements * panel.width * STEP].reshape(elements, -1)
-                order, pairs = order_steps(part[: depth // STEP].reshape(depth // STEP, panel.width, STEP))
-                table += [pairs, len(order) - 2 * pairs, *(step * STEP for step in order)]
-                part[: len(order)] = part[order]
-                done += part.size
+        for part in steps_of(weight, depth):
+            order, pairs = order_steps(part[: depth // STEP].reshape(depth // STEP, ORDERED, STEP))
+            table += [pairs, len(order) - 2 * pairs, *(step * STEP for step in order)]
+            part[: len(order)] = part[order]
         return [weight, *constants, np.array(table, np.int32)]
+
+
+def steps_of(packed: Array, depth: int) -> Array:
+    """Packed weights in panels of `ORDERED` channels, as (panel, step, bytes); the last step may be half full. A view."""
+    return packed.reshape(-1, -(-depth // STEP), ORDERED * STEP)
+
+
+def gains_by_seven_bits(task: Task, weight: Array) -> bool:
+    """Whether few steps of a product's weights fit in pairs as they are, and the others would if weights had 7 bits."""
+    if LongProduct().space(task) is None:
+        return False
+    assert isinstance(task.layer, Conv2d | Dense)
+    _, depth, channels = extents(task.layer)
+    steps = depth // STEP
+    if steps < 2:
+        return False
+    found = steps_of(pack_elements(weight.reshape(depth, channels), STEP, ORDERED), depth)
+    some = found[:: -(-len(found) // SAMPLED), :steps].reshape(-1, steps, ORDERED, STEP)
+    return sum(order_steps(panel)[1] for panel in some) * 2 < len(some) * steps * LEAST
 
 
 def order_steps(weight: Array) -> tuple[list[int], int]:
@@ -163,18 +180,21 @@ def order_steps(weight: Array) -> tuple[list[int], int]:
     lanes = (magnitudes[..., :8] + magnitudes[..., 8:]).reshape(len(weight), -1)
     fits = np.array([(lanes + own <= MOST).all(1) for own in lanes])
     np.fill_diagonal(fits, False)
-    left = set(range(len(weight)))
+    left = np.ones(len(weight), bool)
     pairs: list[int] = []
     singles: list[int] = []
-    while left:
-        degrees = {step: sum(bool(fits[step, other]) for other in left) for step in left}
-        step = min(left, key=lambda number: degrees[number])
-        left.remove(step)
-        others = [other for other in left if fits[step, other]]
-        if others:
-            partner = min(others, key=lambda number: degrees[number])
-            left.remove(partner)
-            pairs += [step, partner]
+
+    def fewest(some: Array) -> int:
+        """Of some steps, the one that fits with the fewest of those that are left; it is taken."""
+        degrees = np.where(some, (fits & left).sum(1), len(weight))
+        step = int(degrees.argmin())
+        left[step] = False
+        return step
+
+    while left.any():
+        step = fewest(left)
+        if (others := fits[step] & left).any():
+            pairs += [step, fewest(others)]
         else:
             singles.append(step)
     if len(pairs) < len(weight) * LEAST or (len(weight) >= MANY and len(pairs) < 4):

@@ -44,7 +44,7 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
     found = manifest["quantisation"]
     assert (found["calibration"], found["inputs"], len(found["layers"])) == (str(data), 12, 5) and "float32_layers" not in manifest
     for layer in found["layers"]:
-        assert layer["signal_to_noise_db"] > 25
+        assert layer["signal_to_noise_db"] > 25 and layer.get("weight_bits", 8) == 8
         assert layer["dtype"] == "int8" and layer["reads"]["scale"] > 0 and -128 <= layer["reads"]["zero"] <= 127
         assert (layer["writes"] is None) == (layer is found["layers"][-1]) and 0 < layer["weight_scales"][0] <= layer["weight_scales"][1]
     assert [kernel["name"].endswith("_int8_t1") for kernel in manifest["kernels"]] == [True] * 5

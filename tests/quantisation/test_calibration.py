@@ -11,7 +11,7 @@ from quantised import decibels, digit_inputs, rescaled, trained_flow
 from tvmmobile.graph.integers import largest_sums
 from tvmmobile.graph.layers import Array
 from tvmmobile.quantisation import calibration
-from tvmmobile.quantisation.calibration import Images, Method, best_method, images_of, quantise
+from tvmmobile.quantisation.calibration import Images, Method, best_method, images_of, narrowed, quantise
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.system.errors import UserError
@@ -45,6 +45,25 @@ def test_equalisation_makes_a_rescale_harmless(expected: Array) -> None:
     never = quality(quantise(flow, images, Method(PLAIN, equalise=False)), expected)
     assert after[0] > before[0] - 1 and after[1] >= 0.99 and before[0] > never[0] - 2
     assert without[0] < before[0] - 12 and without[1] < 0.99
+
+
+def test_seven_bits_for_weights_where_they_cost_little(expected: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that gain by it and no others; not beyond the limit."""
+    images, flow = images_of(digit_inputs(32, 2)), trained_flow()
+
+    def method() -> Method:
+        return narrowed(flow, images, Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] == (1, 1))
+
+    found = method()
+    assert found.narrow == {step.number for step in flow.steps if step.layer.name.startswith("pw")}
+    network = quantise(flow, images, found)
+    for number, step in network.steps.items():
+        most = np.abs(step.parameters.weight.astype(int)).max(initial=0)
+        assert most == (63 if number in found.narrow else 0 if step.parameters.weight.size == 0 else 127)
+    ratio, same = quality(network, expected)
+    assert ratio > 30 and same >= 0.99
+    monkeypatch.setattr(calibration, "MOST_LOST_DB", -50.0)
+    assert not method().narrow
 
 
 def test_bias_correction_leaves_means_where_they_are(expected: Array) -> None:

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steps_interpreter import StepsInterpreter
 
-from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_named
+from tvmmobile.schedules.integer_long import gains_by_seven_bits
 from tvmmobile.schedules.integer_steps import MANY, StepsLoop
 from tvmmobile.virtual.cores.corrected import CORES
 
@@ -70,3 +71,17 @@ def test_cycles(mcpu: str, rows: int, single: float, pair: float) -> None:
     assert len(loops) >= 2 and not any(loop.stack_accesses for loop in loops)
     cycles = sorted(CORES[mcpu](loop.instructions) for loop in loops)
     assert cycles[0] <= single and cycles[-1] <= pair
+
+
+@pytest.mark.parametrize("layer", [Conv2d(8, 8, 32, 64), Conv2d(8, 8, 512, 32), Dense(320, 30)], ids=lambda layer: layer.name)
+def test_who_gains_by_seven_bits(layer: Conv2d | Dense) -> None:
+    """Products of evenly spread weights on cores without SDOT; a normal distribution's fit in pairs as they are."""
+    random = np.random.default_rng(0)
+    even = random.integers(-127, 128, layer.weight_shape).astype(np.int8)
+    normal = np.clip(np.rint(random.normal(0, 30, layer.weight_shape)), -127, 127).astype(np.int8)
+    for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
+        task = Task((layer,), "int8", machine=machine_of(mcpu))
+        assert gains_by_seven_bits(task, even) == gains
+        assert not gains_by_seven_bits(task, normal) and not gains_by_seven_bits(task, even // 2)
+    narrow = Task((Conv2d(8, 8, 24, 64),), "int8", machine=machine_of("cortex-a72"))
+    assert not gains_by_seven_bits(narrow, even.ravel()[: 24 * 64])

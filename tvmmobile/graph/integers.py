@@ -60,6 +60,8 @@ SHORT = (1 << 15) - 1
 #: Products of a sum up to which a layer's sums are taken for narrow: so many are, even of the largest weights.
 NARROW_TERMS = 256
 LOWEST, HIGHEST = -128, 127
+#: Largest magnitude of weights with 7 bits: four products of these fit in 16 bits, whatever the data are.
+SEVEN_BITS = 63
 #: Curves that integer layers have.
 CURVES = frozenset({"hswish", "hsigmoid"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from tvmmobile.kernels import elementary
 from tvmmobile.kernels.simulation import layers_to_keep
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.quantisation.calibration import best_method
+from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
@@ -27,6 +27,7 @@ from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
+from tvmmobile.schedules.integer_long import gains_by_seven_bits
 
 if TYPE_CHECKING:
     from tvmmobile.pipeline.build import VariantJob
@@ -76,7 +77,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     composed = compose(imported.module, accepts, dump_dir)
     image = _image(imported.spec, _REFERENCE_SEED)
     if job.calibration is not None:
-        return _quantised(composed, job.calibration, lambda layer: taken(job.task((layer,))))
+        return _quantised(composed, job.calibration, lambda layer: job.task((layer,)))
     if precision.bytes >= FLOAT32.bytes:
         return Prepared(read_network(*finish(composed, precision, outside=outside)), image)
     wide = read_network(*finish(composed))
@@ -95,12 +96,17 @@ def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
     return {"float32_layers": [asdict(one) for one in kept]} if kept else {}
 
 
-def _quantised(composed: Composed, data: CalibrationData, accepts: Any) -> Prepared:
-    """The network in integers, but for the layers that no kernel takes."""
+def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer], Task]) -> Prepared:
+    """The network in integers, but for the layers that no kernel takes; `task` is that of an integer layer."""
+
+    def accepts(layer: Layer) -> bool:
+        return taken(task(layer))
+
     wide, images = read_network(*finish(composed)), data.images()
     flow = flow_of(wide)
     kept = chosen_layers(flow, data.keep)
     method = best_method(flow, images, accepts)
+    method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_seven_bits(task(layer), weight))
     integers, reasons = quantise_within(flow, images, method, accepts, kept, data.max_drop)
     names = names_of(wide)
     layers = named_layers(integers, names)
@@ -114,7 +120,10 @@ def _quantised(composed: Composed, data: CalibrationData, accepts: Any) -> Prepa
         "inputs": images.count,
         "ranges": method.ranges,
         "equalised": method.equalise,
-        "layers": [_scales(step, nodes[names[number]], network) | _quality(ratios[number]) for number, step in integers.steps.items()],
+        "layers": [
+            _scales(step, nodes[names[number]], network, number in method.narrow) | _quality(ratios[number])
+            for number, step in integers.steps.items()
+        ],
     }
     return Prepared(replace(network, kept=floats), images.read([0]), integers, {"quantisation": found, **_float32_layers(floats)})
 
@@ -124,9 +133,9 @@ def _quality(ratio: float) -> dict[str, Any]:
     return {"signal_to_noise_db": round(ratio, 1) if math.isfinite(ratio) else None}
 
 
-def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:
+def _scales(step: IntegerStep, node: int, network: Network, narrow: bool) -> dict[str, Any]:
     """The manifest's entry for an integer layer: its node here and its number in float32, the scales and zero points of what it reads and
-    writes, and its weights' scales.
+    writes, and its weights' scales and bits.
     """
     return {
         "node": node,
@@ -137,6 +146,7 @@ def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:
         **({} if step.side is None else {"adds": _scale(step.side)}),
         "writes": None if step.written is None else _scale(step.written),
         "weight_scales": [float(step.weight_scale.min()), float(step.weight_scale.max())],
+        **({"weight_bits": 7 if narrow else 8} if step.parameters.weight.size else {}),
     }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tvmmobile.graph.integers import HIGHEST, SEVEN_BITS
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised
@@ -26,6 +27,8 @@ _BATCH = 8
 _MOST = 1e30
 #: Images on which methods are compared, at most; and of a network with large tensors.
 _TRIED, _LEAST_TRIED = 64, 16
+#: What 7 bits for weights may cost the output's signal-to-noise ratio. The trained network of docs/quantisation.md loses 1.8, and no top-1.
+MOST_LOST_DB = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class Method:
         equalise: whether channels are equalised across layers.
         correct: whether biases make up for the mean error of each channel.
         per_channel: whether weights have a scale for each output channel, as kernels have it; else all have the largest of these.
+        narrow: numbers of steps whose weights have 7 bits.
     """
 
     ranges: str = next(iter(RANGES))
     equalise: bool = True
     correct: bool = True
     per_channel: bool = True
+    narrow: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +120,7 @@ def quantised(observed: Observed, method: Method, accepts: Accepts, kept: Collec
 
 def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:
     """The method that leaves the least error in the network's output: each is calibrated on half of some images and tried on the others."""
-    tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * _NUMBERS // largest_tensor(flow))))
-    numbers = range(tried.count)
-    seen, unseen = tried.part(numbers[::2]), tried.part(numbers[1::2] or numbers)
+    seen, unseen = _halves(flow, images)
     last, found = flow.steps[-1].number, {}
     for equalise in (False, True):
         observed = observe(flow, seen, equalise)
@@ -125,6 +128,31 @@ def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: Tru
             network = quantised(observed, method, accepts)
             found[method] = network.signal_to_noise_db(unseen.batches(), flow)[last]
     return max(found, key=found.__getitem__)
+
+
+def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
+    """The method, with 7 bits for the weights of layers that gain by it, if the network's output loses little: decided as `best_method` is.
+
+    Args:
+        gains: whether the kernel of an integer layer with such weights is faster with 7 bits.
+    """
+    seen, unseen = _halves(flow, images)
+    observed = observe(flow, seen, method.equalise)
+    network = quantised(observed, method, accepts)
+    found = {number for number, step in network.steps.items() if step.step.summing and gains(step.layer, step.parameters.weight)}
+    if not found:
+        return method
+    narrow = replace(method, narrow=frozenset(found))
+    last = flow.steps[-1].number
+    before, after = (one.signal_to_noise_db(unseen.batches(), flow)[last] for one in (network, quantised(observed, narrow, accepts)))
+    return narrow if before - after <= MOST_LOST_DB else method
+
+
+def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
+    """Some images to calibrate on and others to try methods on; the same if there is only one."""
+    tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * _NUMBERS // largest_tensor(flow))))
+    numbers = range(tried.count)
+    return tried.part(numbers[::2]), tried.part(numbers[1::2] or numbers)
 
 
 def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRange]:
@@ -192,7 +220,8 @@ class _Quantisation:
         read, *others = (self._scale(source) for source in step.sources if isinstance(source, int))
         floats = step.number not in self.flow.readers and has_floats(step)
         written = None if floats else self._scale(step.number)
-        found = integer_step(step, read, written, others[0] if others else None, self.method.per_channel)
+        most = SEVEN_BITS if step.number in self.method.narrow else HIGHEST
+        found = integer_step(step, read, written, others[0] if others else None, self.method.per_channel, most)
         return self._corrected(found) if self.method.correct and isinstance(step.layer, SumLayer) else found
 
     def _corrected(self, found: IntegerStep) -> IntegerStep:

@@ -83,12 +83,15 @@ def has_floats(step: Step) -> bool:
     return isinstance(step.layer, Pool) or (step.summing and not step.layer.side_shapes and step.bounds == (-np.inf, np.inf))
 
 
-def integer_step(step: Step, read: Scale, written: Scale | None, side: Scale | None = None, per_channel: bool = True) -> IntegerStep:
+def integer_step(
+    step: Step, read: Scale, written: Scale | None, side: Scale | None = None, per_channel: bool = True, most: int = HIGHEST
+) -> IntegerStep:
     """A step that `has_integers`; without a scale of its output, one that `has_floats`.
 
     Args:
         side: scale of the residual or the gate, if there is one.
         per_channel: let weights have a scale for each output channel, not one for all.
+        most: largest magnitude of weights.
     """
     layer = step.layer
     ends: dict[str, Any] = {"reads": FLOAT32.name * (step.sources[0] == INPUT), "writes": FLOAT32.name * (written is None)}
@@ -102,12 +105,12 @@ def integer_step(step: Step, read: Scale, written: Scale | None, side: Scale | N
         return _scaled(IntegerStep(step, layer, constants, share, read, written, side))
     assert isinstance(layer, Conv2d | Dense) and step.parameters is not None
     weight, bias = step.parameters.weight.astype(np.float64), step.parameters.bias.astype(np.float64)
-    largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0) / HIGHEST
+    largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0) / most
     largest = largest if per_channel else np.full_like(largest, largest.max())
     # A channel of tiny weights and a large bias has coarser weights, so that its sums fit. All-zero channels may have any scale.
     scale = np.maximum(largest, np.abs(bias) / read.step / _BIAS_MOST)
     scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0).astype(np.float32)
-    integers = np.clip(np.rint(weight / scale), -HIGHEST, HIGHEST).astype(np.int8)
+    integers = np.clip(np.rint(weight / scale), -most, most).astype(np.int8)
     constants = _constants(step, integers, read, written)
     clamp = curve_of(layer) or NO_CLAMP
     found = IntegerStep(step, replace(layer, clamp=clamp, **ends), constants, scale, read, written, side, _most(step, written))
