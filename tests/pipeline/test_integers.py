@@ -50,6 +50,48 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
     assert [kernel["name"].endswith("_int8_t1") for kernel in manifest["kernels"]] == [True] * 5
 
 
+#: Residual, squeeze-and-excite, hard activations, and a window of five rows.
+BLOCK = """
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.spread = nn.Sequential(nn.Conv2d(16, 24, 1, bias=False), nn.BatchNorm2d(24), nn.Hardswish())
+        self.filter = nn.Sequential(nn.Conv2d(24, 24, 5, 1, 2, groups=24, bias=False), nn.BatchNorm2d(24), nn.Hardswish())
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(24, 8, 1), nn.ReLU(), nn.Conv2d(8, 24, 1), nn.Hardsigmoid())
+        self.last = nn.Sequential(nn.Conv2d(24, 16, 1, bias=False), nn.BatchNorm2d(16))
+
+    def forward(self, image):
+        filtered = self.filter(self.spread(image))
+        return image + self.last(filtered * self.gate(filtered))
+
+def make():
+    first = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.Hardswish()
+    return nn.Sequential(*first, Block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 32), nn.Hardswish(), nn.Linear(32, 10))
+"""
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("board", ["pi4", "pi5"])
+def test_a_block_in_integers(board: str, tmp_path: Path) -> None:
+    """Every layer has an int8 kernel, and the library returns what integers on the host do."""
+    file, data = tmp_path / "network.py", tmp_path / "images.npy"
+    file.write_text(BLOCK)
+    np.save(data, np.random.default_rng(0).uniform(-1, 1, (8, 3, 32, 32)).astype(np.float32))
+    model = tvmmobile.load(f"{file}:make", resolution=32)
+    library = tvmmobile.compile(model, board, dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    manifest = library.manifest()
+    assert "float32_layers" not in manifest and len(manifest["kernels"]) == len(manifest["quantisation"]["layers"]) == 11
+    assert [layer["layer"] for layer in manifest["quantisation"]["layers"] if "adds" in layer] == [
+        "gate_16x16_24",
+        "pw_16x16_24x16_add_linear",
+    ]
+    output = library.run(library.reference()[0], board)
+    assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
+    assert relative_error(output, library.reference()[1]) < 0.1
+
+
 @pytest.mark.virtual
 def test_a_network_with_a_layer_in_float32(tmp_path: Path) -> None:
     """One that was asked for: its library computes what the host does, and the manifest says why."""
