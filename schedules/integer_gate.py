@@ -78,14 +78,16 @@ def _emit_group(ends: IntegerEnds, pixels: Span, channel: Expr, lanes: int) -> N
     kernel, T, data = ends.kernel, ends.kernel.T, ends.buffers["data"]  # noqa: N806
     gates = [kernel.bytes_at(ends.buffers["gate"], channel + j, LANES) for j in range(0, lanes, LANES)]
     factors = tuple(T.bind(ends.side(gate) * ends.factor(channel, place)) for place, gate in enumerate(gates))
-    start = T.bind(ends.begin(0))  # the same for all channels
+    start = T.Broadcast(T.bind(ends.buffers["bias"][0]), EIGHT)  # the same for all channels
     channels = ends.layer.input_shape[-1]
     with kernel.span(*pixels) as pixel:
         place = pixel * channels + channel
         for first in range(0, lanes, VECTOR):
             size = min(VECTOR, lanes - first)
             sums = kernel.sums(size // LANES)
-            kernel.store(sums, T.Cast(f"int32x{size}", kernel.bytes_at(data, place + first, size)), 0, size)
-            every = [kernel.load(sums, j, LANES) + start for j in range(0, size, LANES)]
+            for eight in range(0, size, EIGHT):
+                short = T.Cast("int16x8", kernel.bytes_at(data, place + first + eight, EIGHT))
+                kernel.store(sums, T.Cast("int32x8", short) + start, eight, EIGHT)
+            every = ends.complete(sums, 0, size)
             part = _GateEnds(kernel, ends.layer, ends.buffers, factors[first // LANES :])
             part.store([(every, place + first)], channel + first, size)

@@ -38,10 +38,10 @@ DEVICE, CALIBRATION, LIMIT = "pi5-virtual", 16, "30dB"
 FILE = Path(__file__).parents[1] / "docs/integer-losses.json"
 NETWORKS = (
     ModelSpec("mobilenet_v1", 0.25, 128),
-    ModelSpec("mobilenet_v1", 1.0, 224),
-    ModelSpec("mobilenet_v2", 1.0, 224),
-    ModelSpec("mobilenet_v3_small", 1.0, 224),
-    ModelSpec("mobilenet_v3_large", 1.0, 224),
+    ModelSpec("mobilenet_v1", 1.0, 128),
+    ModelSpec("mobilenet_v2", 1.0, 128),
+    ModelSpec("mobilenet_v3_small", 1.0, 128),
+    ModelSpec("mobilenet_v3_large", 1.0, 128),
 )
 
 
