@@ -17,6 +17,7 @@ from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.single_output import unwrap_single_output
+from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
 from tvmmobile.graph.precision import FLOAT32, Precision
@@ -50,6 +51,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
 
     transform = relax.transform
     return [
+        ("sub_pixels", sub_pixels),
         ("bias_into_batch_norm", bias_into_batch_norm),
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
         ("fold_constants", fold_constants),

@@ -51,7 +51,7 @@ def _taken(call: Any, places: np.ndarray[Any, Any]) -> Any:
 
 def unit_permute_to_reshape(module: Any) -> Any:
     """Make a `permute_dims` that moves only axes of length 1, as between the global pool and the classifier, a reshape, which costs
-    nothing at run time, and reshapes of reshapes one.
+    nothing at run time; reshapes of reshapes are one, and so are permutations of permutations.
     """
     import tvm
     from tvm import relax
@@ -69,8 +69,14 @@ def unit_permute_to_reshape(module: Any) -> Any:
                     return relax.op.reshape(inner.args[0], call.args[1])
             if call.op != permute or call.attrs.axes is None:
                 return call
-            shape = [int(extent) for extent in call.args[0].ty.shape]
             axes = [int(axis) for axis in call.attrs.axes]
+            inner = self.lookup_binding(call.args[0]) if isinstance(call.args[0], relax.Var) else None
+            if isinstance(inner, relax.Call) and inner.op == permute and inner.attrs.axes is not None:
+                axes = [int(inner.attrs.axes[axis]) for axis in axes]
+                call = relax.op.permute_dims(inner.args[0], axes)
+                if axes == sorted(axes):
+                    return inner.args[0]
+            shape = [int(extent) for extent in call.args[0].ty.shape]
             long_axes = [axis for axis in axes if shape[axis] != 1]
             if long_axes != sorted(long_axes):
                 return call

@@ -1,0 +1,213 @@
+"""Transposed convolutions as convolutions: of the outputs that share a place of the input, each is a channel of its own, shuffled at last.
+
+W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv 1609.07009. Taps that an output lacks are zeros. What
+follows channel by channel, a bias, a batch norm, an activation, is done before the shuffle, so that it becomes part of the layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
+
+_TRANSPOSED = "relax.nn.conv2d_transpose"
+_NORM = "relax.nn.batch_norm"
+#: Operators that treat all pixels alike.
+_ALIKE = frozenset(
+    {
+        *(_NORM, "relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.maximum", "relax.minimum"),
+        *("relax.clip", "relax.nn.relu", "relax.nn.leakyrelu", "relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh"),
+        *("relax.sigmoid", "relax.tanh", "relax.exp", "relax.negative"),
+    }
+)
+
+
+def sub_pixels(module: Any) -> Any:
+    """Rewrite every `conv2d_transpose` with constant weights and a stride; NCHW."""
+    import tvm
+
+    if not any(_name(binding.value) == _TRANSPOSED for binding in bindings_of(module["main"])):
+        return module
+    main = _Unfolding(module["main"]).rewritten()
+    module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
+    module["main"] = main
+    return tvm.relax.transform.DeadCodeElimination()(module)
+
+
+@dataclass(frozen=True)
+class _Shuffled:
+    """What is still to be shuffled.
+
+    Attributes:
+        source: a variable, whose channels are those of a group for each pixel of a place, pixel by pixel, and so group by group.
+        strides: pixels of a place, (vertical, horizontal).
+        shape: of the result.
+    """
+
+    source: Any
+    strides: tuple[int, int]
+    shape: tuple[int, ...]
+    groups: int
+
+    def expression(self) -> Any:
+        """The result. It is written for channels last, as convolutions leave them, so that it is one copy of whole groups of channels."""
+        from tvm import relax
+
+        _, _, height, width = (int(extent) for extent in self.source.ty.shape)
+        batch, channels, rows, columns = self.shape
+        down, right = self.strides
+        last = relax.op.permute_dims(self.source, [0, 2, 3, 1])
+        parts = relax.op.reshape(last, [batch, height, width, self.groups, down, right, channels // self.groups])
+        whole = relax.op.permute_dims(parts, [0, 1, 4, 2, 5, 3, 6])
+        image = relax.op.permute_dims(relax.op.reshape(whole, [batch, down * height, right * width, channels]), [0, 3, 1, 2])
+        if (rows, columns) == (down * height, right * width):
+            return image
+        return relax.op.strided_slice(image, [2, 3], [0, 0], [rows, columns])
+
+    def spread(self, numbers: Array, axis: int) -> Array:
+        """Numbers for each channel of the result as those for each channel of the source."""
+        groups = numbers.reshape(self.groups, 1, -1)
+        shape = [-1 if place == axis else 1 for place in range(numbers.ndim)]
+        return np.tile(groups, (1, math.prod(self.strides), 1)).reshape(shape)
+
+
+class _Unfolding(MainRewriter):
+    """`main` while it is rewritten."""
+
+    def __init__(self, main: Any) -> None:
+        super().__init__(main)
+        #: By the old variable; a batch norm's are tuples.
+        self.shuffled: dict[Any, _Shuffled] = {}
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """A convolution, something on its channels before they are shuffled, or what it was."""
+        found = _unfolded(value, self._new) if _name(value) == _TRANSPOSED else self._before_the_shuffle(value)
+        if found is None:
+            return self._new(value)
+        emitted = self.builder.emit(found.source)
+        self.shuffled[variable] = found = replace(found, source=emitted)
+        # A batch norm is read through its parts.
+        return self._new(value) if _name(value) == _NORM else found.expression()
+
+    def output(self, variable: Any) -> Any:
+        """The same."""
+        return self.replaced[variable]
+
+    def _new(self, value: Any) -> Any:
+        return rebuilt(value, lambda leaf: self.replaced.get(leaf, leaf))
+
+    def _before_the_shuffle(self, value: Any) -> _Shuffled | None:
+        """An operator on what is still to be shuffled, done before; `None` if it does not treat all pixels alike."""
+        from tvm import relax
+
+        if isinstance(value, relax.TupleGetItem):
+            before = self.shuffled.get(value.tuple_value)
+            return None if before is None or value.index else replace(before, source=relax.TupleGetItem(before.source, 0))
+        name, arguments = _name(value), list(getattr(value, "args", ()))
+        found = [self.shuffled[one] for one in arguments if isinstance(one, relax.Var) and one in self.shuffled]
+        if not found or name not in _ALIKE or len({(one.strides, one.shape, one.groups) for one in found}) > 1:
+            return None
+        operands = [self.shuffled[one].source if one in self.shuffled else self._spread(one, found[0]) for one in arguments]
+        if any(operand is None for operand in operands):
+            return None
+        return replace(found[0], source=relax.Call(value.op, operands, value.attrs))
+
+    def _spread(self, operand: Any, beside: _Shuffled) -> Any:
+        """An operand with numbers for each channel; a single one as it is, and `None` for what is computed or has pixels."""
+        import tvm
+        from tvm import relax
+
+        if isinstance(operand, tvm.tirx.FloatImm | tvm.tirx.IntImm):
+            return operand
+        numbers = self._constant(operand)
+        if numbers is None or numbers.size == 1:
+            return None if numbers is None else operand
+        axis = 1 if numbers.ndim == 4 else 0
+        return relax.const(beside.spread(numbers, axis)) if numbers.shape[axis] == numbers.size else None
+
+    def _constant(self, value: Any) -> Any:
+        """The numbers of a constant or of a view of one; `None` for what is computed."""
+        import tvm
+
+        value = self.values.get(value, value)
+        if _name(value) == VIEW and isinstance(value.args[0], tvm.ir.GenericConst):
+            return value.args[0].value.numpy().reshape([int(extent) for extent in value.ty.shape])
+        return value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else None
+
+
+def _name(value: Any) -> str:
+    return str(getattr(getattr(value, "op", None), "name", ""))
+
+
+def _unfolded(call: Any, new: Any) -> _Shuffled | None:
+    """A transposed convolution as a convolution whose result is still to be shuffled; `None` for other layouts and computed weights."""
+    import tvm
+    from tvm import relax
+
+    attrs, weight = call.attrs, call.args[1]
+    strides = [int(step) for step in attrs.strides]
+    plain = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NCHW", "IOHW", "NCHW")
+    if not plain or strides == [1, 1] or not isinstance(weight, tvm.ir.GenericConst):
+        return None
+    shape, given = ([int(extent) for extent in one.ty.shape] for one in (call, call.args[0]))
+    padding, dilation = [int(amount) for amount in attrs.padding], [int(step) for step in attrs.dilation]
+    axes = [
+        _Axis.of(given[2 + axis], shape[2 + axis], weight.value.numpy().shape[2 + axis], strides[axis], padding[axis], dilation[axis])
+        for axis in (0, 1)
+    ]
+    unfolded = relax.const(_weights(weight.value.numpy(), axes, int(attrs.groups)))
+    ends = [axes[0].before, axes[1].before, axes[0].after, axes[1].after]
+    convolution = relax.op.nn.conv2d(new(call.args[0]), unfolded, 1, ends, 1, int(attrs.groups))
+    return _Shuffled(convolution, (strides[0], strides[1]), tuple(shape), int(attrs.groups))
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One dimension of a transposed convolution: taps that outputs need, relative to the place of the input that they share.
+
+    Attributes:
+        taps: for each of the outputs of a place, (tap of the transposed convolution, tap of the convolution).
+        count: taps of the convolution.
+        before, after: its padding.
+    """
+
+    taps: tuple[tuple[tuple[int, int], ...], ...]
+    count: int
+    before: int
+    after: int
+
+    @classmethod
+    def of(cls, inputs: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> _Axis:
+        """Output stride · m + a is the sum over taps k of input m + (a + padding - k · dilation) / stride, where that is whole."""
+        offsets = [
+            [
+                (tap, (output + padding - tap * dilation) // stride)
+                for tap in range(kernel)
+                if (output + padding - tap * dilation) % stride == 0
+            ]
+            for output in range(stride)
+        ]
+        places = [offset for found in offsets for _, offset in found]
+        extra = -(-outputs // stride) - inputs
+        first, last = min([0, *places]), max([-extra, *places])
+        taps = tuple(tuple((tap, offset - first) for tap, offset in found) for found in offsets)
+        return cls(taps, last - first + 1, -first, last + extra)
+
+
+def _weights(weight: Array, axes: list[_Axis], groups: int) -> Array:
+    """IOHW weights of a transposed convolution as OIHW ones, of channels as `_Shuffled` has them."""
+    inputs, channels = weight.shape[0] // groups, weight.shape[1]
+    down, right = (len(axis.taps) for axis in axes)
+    found = np.zeros((groups, down, right, channels, inputs, axes[0].count, axes[1].count), weight.dtype)
+    grouped = weight.reshape(groups, inputs, channels, *weight.shape[2:]).transpose(0, 2, 1, 3, 4)
+    for i, rows in enumerate(axes[0].taps):
+        for j, columns in enumerate(axes[1].taps):
+            for tap_y, y in rows:
+                for tap_x, x in columns:
+                    found[:, i, j, :, :, y, x] = grouped[..., tap_y, tap_x]
+    return found.reshape(groups * channels * down * right, inputs, axes[0].count, axes[1].count)
