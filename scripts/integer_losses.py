@@ -1,4 +1,4 @@
-"""What int8 loses in whole networks of generated weights, layer after layer, and what `--max-drop` makes of them.
+"""What int8 loses in whole networks of generated weights, and what the worst layer loses.
 
     ./scripts/integer_losses                                # as docs/integer-losses.json; networks already there stay
     ./scripts/integer_losses --inputs 8 --out losses.json   # all of them, over fewer inputs
@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,13 @@ from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.build import variant_job
-from tvmmobile.pipeline.prepared import Prepared, prepared
+from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.quantisation.calibration import Images
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.quantisation.integers import IntegerNetwork
-from tvmmobile.quantisation.mixed import limit_of
 from tvmmobile.system.files import write_text
 
-DEVICE, CALIBRATION, LIMIT = "pi5-virtual", 16, "30dB"
+DEVICE, CALIBRATION = "pi5-virtual", 16
 FILE = Path(__file__).parents[1] / "docs/integer-losses.json"
 NETWORKS = (
     ModelSpec("mobilenet_v1", 0.25, 128),
@@ -56,7 +55,6 @@ class Losses:
         equalised: whether that was better.
         decibels, least: signal to noise of the output, and of the layer where it is worst.
         same_top: inputs whose largest output is the same.
-        kept, kept_decibels: layers that `--max-drop` keeps in float32, and the output's ratio then.
     """
 
     network: str
@@ -67,8 +65,6 @@ class Losses:
     decibels: float
     least: float
     same_top: int
-    kept: int
-    kept_decibels: float
 
 
 def losses_of(spec: ModelSpec, inputs: int) -> Losses:
@@ -79,28 +75,21 @@ def losses_of(spec: ModelSpec, inputs: int) -> Losses:
     job = variant_job(Model(spec), find_device(DEVICE).profile, (), Path(), precision=INT8, calibration=data)
     seen = calibration_data(f"noise:{CALIBRATION + inputs}", preprocessing, generated=True).images()
     others = seen.part(range(CALIBRATION, CALIBRATION + inputs))
-    plain = prepared(imported, job, None)
-    mixed = prepared(imported, replace(job, calibration=replace(data, max_drop=limit_of(LIMIT))), None)
-    network, limited = _integers(plain), _integers(mixed)
+    ready = prepared(imported, job, None)
+    network = ready.integers
+    assert network is not None
     ratios = network.signal_to_noise_db(others.batches(), network.flow)
     last = network.flow.steps[-1].number
     return Losses(
         f"{spec.name} {spec.alpha}-{spec.resolution}",
         inputs,
         len(network.steps),
-        len(plain.network.kept),
-        bool(plain.details["quantisation"]["equalised"]),
+        len(ready.network.kept),
+        bool(ready.details["quantisation"]["equalised"]),
         ratios[last],
         min(ratios.values()),
         _same_top(network, others),
-        len(mixed.network.kept),
-        limited.signal_to_noise_db(others.batches(), limited.flow)[last],
     )
-
-
-def _integers(ready: Prepared) -> IntegerNetwork:
-    assert ready.integers is not None
-    return ready.integers
 
 
 def _same_top(network: IntegerNetwork, images: Images) -> int:
@@ -112,11 +101,10 @@ def _same_top(network: IntegerNetwork, images: Images) -> int:
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """The figures of a file as Markdown."""
     headings = ["network", "equalised", "layers in int8", "in float32", "output, dB", "worst layer, dB", "same class"]
-    headings += [f"in float32 for {LIMIT}", "output then, dB"]
     rows = []
     for one in (Losses(**entry) for entry in found):
         words = [one.network, "yes" if one.equalised else "no", str(one.layers), str(one.floats), f"{one.decibels:.1f}", f"{one.least:.1f}"]
-        rows.append([*words, f"{one.same_top} of {one.inputs}", str(one.kept), f"{one.kept_decibels:.1f}"])
+        rows.append([*words, f"{one.same_top} of {one.inputs}"])
     return "\n".join(markdown_table(headings, rows, texts=2))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from quantised import decibels, digit_inputs, trained_flow
@@ -59,8 +61,9 @@ def test_a_limit_holds_up_to_its_value() -> None:
 def test_kept_layers_stay_in_float32(images: Array) -> None:
     flow = trained_flow()
     kept = chosen_layers(flow, ["dw_*", "0"])
-    network, reasons = quantise_within(flow, images_of(images), METHOD, everything, kept, None)
-    assert reasons == kept and network.steps.keys() == {step.number for step in flow.steps} - kept.keys()
+    found = quantise_within(flow, images_of(images), METHOD, everything, kept, None)
+    network = found.network
+    assert found.kept == kept and network.steps.keys() == {step.number for step in flow.steps} - kept.keys()
     assert decibels(network.outputs(images), flow.outputs(images)) > 25
 
 
@@ -70,7 +73,8 @@ def test_as_few_layers_are_kept_as_a_limit_takes(images: Array) -> None:
     observed = observe(flow, data, METHOD.equalise)
     plain = quantised(observed, METHOD, everything)
     limit = Limit(round(decibels(plain.outputs(images), flow.outputs(images))) + 3, "dB")
-    network, reasons = quantise_within(flow, data, METHOD, everything, {}, limit)
+    found = quantise_within(flow, data, METHOD, everything, {}, limit)
+    network, reasons = found.network, found.kept
     assert 0 < len(reasons) < len(flow.steps) and set(reasons.values()) == {f"--max-drop {limit}"}
     assert network.steps.keys().isdisjoint(reasons) and limit.holds(network.outputs(images), flow.outputs(images))
     noise = layer_noise(observed, plain)
@@ -80,4 +84,21 @@ def test_as_few_layers_are_kept_as_a_limit_takes(images: Array) -> None:
 
 
 def test_a_limit_that_holds_keeps_nothing(images: Array) -> None:
-    assert quantise_within(trained_flow(), images_of(images), METHOD, everything, {}, Limit(10, "%"))[1] == {}
+    """Not even weights of 7 bits are made wider."""
+    narrow = replace(METHOD, narrow=frozenset({2, 4}))
+    found = quantise_within(trained_flow(), images_of(images), narrow, everything, {}, Limit(10, "%"))
+    assert (found.kept, found.method) == ({}, narrow)
+
+
+def test_weights_get_their_bits_before_a_layer_is_kept(images: Array) -> None:
+    """Of a network that int8 alone is good enough for."""
+    flow, data = trained_flow(), images_of(images)
+    numbers = frozenset(step.number for step in flow.steps)
+    observed = observe(flow, data, METHOD.equalise)
+    wide, narrow = (
+        decibels(quantised(observed, replace(METHOD, narrow=chosen), everything).outputs(images), flow.outputs(images))
+        for chosen in (frozenset[int](), numbers)
+    )
+    assert narrow < wide - 0.5
+    found = quantise_within(flow, data, replace(METHOD, narrow=numbers), everything, {}, Limit((narrow + wide) / 2, "dB"))
+    assert found.kept == {} and found.method == METHOD

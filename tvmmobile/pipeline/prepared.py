@@ -107,12 +107,13 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
     kept = chosen_layers(flow, data.keep)
     method = best_method(flow, images, accepts)
     method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_seven_bits(task(layer), weight))
-    integers, reasons = quantise_within(flow, images, method, accepts, kept, data.max_drop)
+    mixed = quantise_within(flow, images, method, accepts, kept, data.max_drop)
+    integers, method = mixed.network, mixed.method
     names = names_of(wide)
     layers = named_layers(integers, names)
     network = read_network(*finish_integers(composed, layers.quantised, layers.floats))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
-    why = {name: reasons.get(number, _NO_KERNEL) for number, name in enumerate(names)}
+    why = {name: mixed.kept.get(number, _NO_KERNEL) for number, name in enumerate(names)}
     floats = tuple(KeptLayer(node, network.nodes[node].layer.name, why[name]) for name, node in nodes.items() if name in layers.floats)
     ratios = integers.signal_to_noise_db(images.some(_LOOKED_AT).batches(), integers.flow)
     found = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -83,19 +83,28 @@ def _keepable(flow: Flow) -> Iterator[Step]:
     return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating))
 
 
-def quantise_within(
-    flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None
-) -> tuple[IntegerNetwork, dict[int, str]]:
-    """The network in integers, but for the layers in `kept`, those that are not accepted, and the fewest others that a limit takes: those
-    whose own rounding adds most noise to their output come first.
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """A network in integers and float32.
 
-    Returns:
-        The network, and the reason for each layer that is kept.
+    Attributes:
+        method: how it was quantised.
+        kept: for the number of each layer that was chosen for float32 the reason.
+    """
+
+    network: IntegerNetwork
+    method: Method
+    kept: dict[int, str]
+
+
+def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None) -> Mixed:
+    """The network in integers, but for the layers in `kept`, those that are not accepted, and the fewest others that a limit takes: those
+    whose own rounding adds most noise to their output come first. Before that, weights get all their bits.
     """
     observed = observe(flow, images, method.equalise)
     network = quantised(observed, method, accepts, kept)
     if limit is None:
-        return network, kept
+        return Mixed(network, method, kept)
     data = images.some(_COMPARED)
 
     def fits(tried: IntegerNetwork) -> bool:
@@ -103,7 +112,9 @@ def quantise_within(
         return limit.holds(np.concatenate(outputs), np.concatenate(expected))
 
     if fits(network):
-        return network, kept
+        return Mixed(network, method, kept)
+    if method.narrow:
+        return quantise_within(flow, images, replace(method, narrow=frozenset()), accepts, kept, limit)
     noise = layer_noise(observed, network)
     order = sorted((step.number for step in _keepable(flow) if step.number in noise), key=lambda number: -noise[number])
     few, many = 0, len(order)
@@ -115,7 +126,7 @@ def quantise_within(
             many, found = middle, tried
         else:
             few = middle
-    return found, kept | dict.fromkeys(order[:many], f"--max-drop {limit}")
+    return Mixed(found, method, kept | dict.fromkeys(order[:many], f"--max-drop {limit}"))
 
 
 def layer_noise(observed: Observed, network: IntegerNetwork) -> dict[int, float]:
