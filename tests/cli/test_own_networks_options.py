@@ -13,9 +13,11 @@ from commands import Command
 from conftest import CommandLine
 from network_files import SIDE, SOURCE, convolution, module_of, write_model, write_onnx, write_pt2, write_python
 
+from tvmmobile.cli.options import sides_of
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.results.file import read_results
 from tvmmobile.running.library import find_libraries
+from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 from tvmmobile.virtual.elf import read_elf
 
@@ -94,6 +96,13 @@ def compiled(story: Story, file: str) -> tuple[Path, Command]:
     command = Command(story.folder, "compile", "--model", file, "--logs", story.logs, "--out", str(out))
     assert command.wait() == (0, f"{out / STEM}.so\n"), command.errors
     return out, command
+
+
+def test_sizes() -> None:
+    assert sides_of(["160", "96x128", "64×64"]) == [160, (96, 128), 64] and sides_of(None) == []
+    for text in ("", "x", "96x", "1x2x3", "9.5"):
+        with pytest.raises(UserError, match="is not a size"):
+            sides_of([text])
 
 
 @pytest.mark.virtual

@@ -13,7 +13,7 @@ from tvmmobile.graph.network import Network, lower, read_network
 from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import Imported
-from tvmmobile.networks.own.files import own_file
+from tvmmobile.networks.own.files import Side, own_file
 from tvmmobile.networks.own.loading import load_own
 
 #: Largest relative error of a compiled network.
@@ -22,7 +22,7 @@ HEAD = "import torch\nfrom torch import nn\n"
 CONV = "nn.Conv2d(3, 4, 3, padding=1)"
 
 
-def load(model: str | Path, side: int | None = None, checkpoint: Path | None = None, seed: int = 0) -> Imported:
+def load(model: str | Path, side: Side | None = None, checkpoint: Path | None = None, seed: int = 0) -> Imported:
     """The network that `--model` names."""
     file = own_file(str(model))
     assert file is not None

@@ -99,7 +99,7 @@ def evaluate(
     """
     board, spec = device_of(device), library.spec
     check_cores(library, board.profile)
-    treatment = preprocessing or Preprocessing(spec.resolution, channels=spec.input_shape[1])
+    treatment = preprocessing or Preprocessing(spec.resolution, channels=spec.input_shape[1], shape=spec.odd_shape)
     names = read_labels(Path(labels), spec.classes) if labels else None
     if out is not None:
         check_writable(Path(out), "--out")

@@ -65,7 +65,7 @@ def original_of(library: Library, model: str | None, checkpoint: Path | None) ->
         return Original(library.spec, None, checkpoint, seed, f"PyTorch {version('torch')}")
     from tvmmobile.networks.own.loading import load_own
 
-    imported = load_own(own, library.spec.resolution, checkpoint, seed)
+    imported = load_own(own, library.spec.image_size, checkpoint, seed)
     # A .pt2 or an ONNX file may have been renamed since; of a Python file the name says which function it is.
     spec = imported.spec if own.factory else replace(imported.spec, name=library.spec.name)
     if spec != library.spec:

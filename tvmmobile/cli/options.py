@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
     from tvmmobile.networks.model import Model as Network
+    from tvmmobile.networks.own.files import Side
 
 TARGETS = ("arm",)
 
@@ -28,6 +30,14 @@ Alphas = Annotated[
 ]
 Resolutions = Annotated[
     list[int] | None, typer.Option("--resolution", metavar="SIDE", help="Input side in pixels, such as 160; may be given more than once.")
+]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resolution",
+        metavar="SIDE",
+        help="Input side in pixels, such as 160; for your own network also HxW, such as 96x128. May be given more than once.",
+    ),
 ]
 Activation = Annotated[
     str | None, typer.Option("--activation", metavar="NAME", help="Activation of MobileNet v1: relu6 (default) or relu.")
@@ -131,10 +141,22 @@ def check_target(target: str) -> None:
         raise UserError(f"target {target!r} is not known.", f"Give --target one of: {', '.join(TARGETS)}.")
 
 
+def sides_of(texts: list[str] | None) -> list[Side]:
+    """What --resolution means; raises `UserError` for anything but `SIDE` and `HEIGHTxWIDTH`."""
+    found: list[Side] = []
+    for text in texts or ():
+        match = re.fullmatch(r"(-?\d{1,9})(?:[x×](-?\d{1,9}))?", text)
+        if match is None:
+            raise UserError(f"--resolution {text} is not a size.", "Give a side in pixels, such as 160, or 96x128.")
+        height, width = int(match[1]), int(match[2] or match[1])
+        found.append(height if height == width else (height, width))
+    return found
+
+
 def asked_for(
     model: str,
     alphas: list[float] | None,
-    resolutions: list[int] | None,
+    resolutions: list[str] | None,
     activation: str | None,
     classes: int,
     checkpoint: Path | None,
@@ -146,5 +168,5 @@ def asked_for(
 
     own_file(model)
     return partial(
-        variants, model, alphas or (), resolutions or (), activation=activation, classes=classes, checkpoint=checkpoint, seed=seed
+        variants, model, alphas or (), sides_of(resolutions), activation=activation, classes=classes, checkpoint=checkpoint, seed=seed
     )

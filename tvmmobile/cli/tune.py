@@ -32,7 +32,7 @@ def tune(
     device: options.Device = "pi4",
     model: options.Model = "mobilenet_v1",
     alpha: options.Alphas = None,
-    resolution: options.Resolutions = None,
+    resolution: options.Sizes = None,
     activation: options.Activation = None,
     classes: options.Classes = 1000,
     trials: Trials = None,

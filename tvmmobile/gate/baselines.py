@@ -51,7 +51,7 @@ class Baseline:
 
 def baseline_name(variant: VariantResult) -> str:
     """The name of a variant's baseline: its identity, whatever its library's file is called."""
-    return stem_of(f"{variant.model}_{variant.alpha}_{variant.resolution}", variant.dtype, variant.threads)
+    return stem_of(f"{variant.model}_{variant.alpha}_{variant.side}", variant.dtype, variant.threads)
 
 
 def save_baselines(results: Results, libraries: str | Path, directory: str | Path) -> list[Baseline]:

@@ -20,7 +20,7 @@ _SAME_KERNEL = 0.02
 #: It also counts as unchanged below this share of the network's latency: other kernels change what it finds in the caches.
 _SHOWS = 2e-3
 #: Network, α, side, dtype, threads, format.
-Key = tuple[str, float, int, str, int, str]
+Key = tuple[str, float, str, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Compared:
         pairs: runs of each side that the verdict rests on.
         library_sha256: of the new library, in hexadecimal.
         kernels: those that differ, the likeliest cause first.
+        input: its size where that is no square image, e.g. `96x128`.
     """
 
     name: str
@@ -101,11 +102,12 @@ class Compared:
     pairs: int
     library_sha256: str
     kernels: tuple[KernelChange, ...]
+    input: str = ""
 
     @property
     def label(self) -> str:
         """E.g. `mobilenet_v1 1.0-224`."""
-        return f"{self.model} {self.alpha}-{self.resolution}"
+        return f"{self.model} {self.alpha}-{self.input or self.resolution}"
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,7 @@ def _latencies(pairing: Pairing, repeats: Sequence[Pair]) -> tuple[float, float]
 
 def _compared(pairing: Pairing, judgement: Judgement | None, repeats: Sequence[Pair]) -> Compared:
     base, new = pairing.base, pairing.new
-    fields = ("name", "model", "alpha", "resolution", "dtype", "threads", "library_sha256")
+    fields = ("name", "model", "alpha", "resolution", "dtype", "threads", "library_sha256", "input")
     found: dict[str, Any] = {name: getattr(pairing.either, name) for name in fields}
     if judgement is None or base is None or new is None:
         verdict = Verdict.NOT_COMPARABLE if pairing.undecided else Verdict.SKIPPED
@@ -312,7 +314,7 @@ def _pairing(base: VariantResult | None, new: VariantResult | None) -> Pairing:
 def _by_key(results: Results) -> dict[Key, VariantResult]:
     found: dict[Key, VariantResult] = {}
     for variant in results.variants:
-        key = (variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads, variant.format)
+        key = (variant.model, variant.alpha, variant.side, variant.dtype, variant.threads, variant.format)
         if key in found:
             raise _refusal(f"{variant.name} appears twice")
         try:
@@ -333,9 +335,9 @@ def _check_settings(base: Mapping[Key, VariantResult], new: Mapping[Key, Variant
                 raise _refusal(f"the {name} of {label} differ, {_listed(old[network])} and {_listed(young[network])}")
 
 
-def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, int], set[object]]:
+def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, str], set[object]]:
     """The settings at a place of the key that each network is there in."""
-    found: dict[tuple[str, float, int], set[object]] = {}
+    found: dict[tuple[str, float, str], set[object]] = {}
     for key in keys:
         found.setdefault(key[:3], set()).add(key[place])
     return found

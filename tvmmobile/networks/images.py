@@ -52,19 +52,18 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist.", "Give an image or a .npy file.")
-    if preprocessing.channels != _IMAGE_CHANNELS and path.suffix.lower() != ".npy":
-        raise UserError(
-            f"{path} is not an array, and the network takes {preprocessing.channels} channels.", "Give a .npy: float32, NCHW, normalised."
-        )
+    if not preprocessing.takes_images and path.suffix.lower() != ".npy":
+        shape = f"{preprocessing.channels} channels" if not preprocessing.shape else "×".join(map(str, preprocessing.shape))
+        raise UserError(f"{path} is not an array, and the network takes {shape}.", "Give a .npy: float32, NCHW, normalised.")
     if path.suffix.lower() != ".npy":
         return _from_image(_open_image(path), str(path), preprocessing)
     array = _load_array(path)
-    expected = (1, preprocessing.channels, preprocessing.side, preprocessing.side)
+    expected = preprocessing.input_shape
     if array.dtype == np.float32 and array.shape == expected:
         if not np.isfinite(array).all():
             raise UserError(f"{path} holds values that are not finite (NaN or infinity).", "Check how it was made.")
         return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, expected))} as it is")
-    image = preprocessing.channels == _IMAGE_CHANNELS
+    image = preprocessing.takes_images
     if image and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:
         from PIL import Image
 

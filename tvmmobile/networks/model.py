@@ -12,7 +12,7 @@ from tvmmobile.networks.models.published import IMAGENET_CLASSES
 from tvmmobile.networks.models.registry import family, grid
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.traits import TRAITS
-from tvmmobile.networks.own.files import OwnFile, own_file
+from tvmmobile.networks.own.files import OwnFile, Side, own_file
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def load(
     example: torch.Tensor | tuple[torch.Tensor] | None = None,
     *,
     alpha: float = 1.0,
-    resolution: int | None = None,
+    resolution: Side | None = None,
     activation: str | None = None,
     classes: int = IMAGENET_CLASSES,
     checkpoint: str | Path | None = None,
@@ -71,7 +71,7 @@ def load(
             `torch.nn.Module`, which is exported in eval mode and left as it is; or an exported program.
         example: float32 `[1, channels, side, side]`, which a module is exported with, as `torch.export.export` takes it.
         alpha: width multiplier of a family.
-        resolution: input side in pixels; without it, the family's own or what the file says.
+        resolution: input side in pixels, or height and width; without it, the family's own or what the file says.
         activation: of a family that has several.
         classes: outputs of a family's classifier.
         checkpoint: state dict for a family or a Python file; without it weights are generated from `seed`.
@@ -95,7 +95,7 @@ def load(
 def variants(
     network: str,
     alphas: Sequence[float] = (),
-    resolutions: Sequence[int] = (),
+    resolutions: Sequence[Side] = (),
     *,
     activation: str | None = None,
     classes: int = IMAGENET_CLASSES,
@@ -112,7 +112,10 @@ def variants(
     """
     file, weights = own_file(network), None if checkpoint is None else Path(checkpoint)
     if file is None:
-        specs: Sequence[ModelSpec] = grid(network, alphas, resolutions, activation, classes)
+        squares = [side for side in resolutions if isinstance(side, int)]
+        if len(squares) < len(resolutions):
+            raise UserError(f"{network} takes square images.", "Give --resolution one number, such as 224.")
+        specs: Sequence[ModelSpec] = grid(network, alphas, squares, activation, classes)
     else:
         from tvmmobile.networks.own.loading import own_specs
 

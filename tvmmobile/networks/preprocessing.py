@@ -39,10 +39,11 @@ class Preprocessing:
     """How an image is prepared.
 
     Attributes:
-        side: of the network's input, in pixels.
+        side: of the network's input, in pixels; its height where it is no square.
         mean, std: of the channels red, green, blue, on the scale [0, 1].
         resize: scale and crop; else the image must be `side` by `side`.
         channels: of the network's input; only one of 3 takes an image.
+        shape: of the network's input where that is no square image, which then takes arrays only.
     """
 
     side: int
@@ -50,6 +51,17 @@ class Preprocessing:
     std: Triple = HALVES
     resize: bool = True
     channels: int = 3
+    shape: tuple[int, ...] = ()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of the network's input."""
+        return self.shape or (1, self.channels, self.side, self.side)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether there is a way from an image to the network's input."""
+        return self.channels == 3 and not self.shape
 
     @property
     def shorter_side(self) -> int:

@@ -395,7 +395,7 @@ def _kernel(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task, floa
 
 
 def _write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
-    library = job.library
+    library, shape = job.library, job.spec.input_shape
     manifest = {
         "version": MANIFEST_VERSION,
         "library": library.path.name,
@@ -405,7 +405,7 @@ def _write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str,
         "weights": imported.weights,
         "reference": imported.judge,
         **({} if imported.macs is None else {"macs": imported.macs, "parameters": imported.parameters}),
-        "input": {"shape": job.spec.input_shape, "layout": "NCHW", "dtype": job.io_dtype},
+        "input": {"shape": shape, **({"layout": "NCHW"} if len(shape) == 4 else {}), "dtype": job.io_dtype},
         "output": {"shape": job.spec.output_shape, "dtype": job.io_dtype},
         "dtype": job.dtype,
         "threads": job.threads,

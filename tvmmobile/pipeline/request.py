@@ -118,8 +118,8 @@ class Request:
         """Where a network's calibration data are."""
         if self.calibrate is None:
             return None
-        numbers, (_, channels, side, _) = self.image or Normalisation(), model.spec.input_shape
-        preprocessing = Preprocessing(side, numbers.mean, numbers.std, channels=channels)
+        numbers, spec = self.image or Normalisation(), model.spec
+        preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.input_shape[1], shape=spec.odd_shape)
         data = calibration_data(self.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
         return replace(data, keep=self.keep, max_drop=None if self.max_drop is None else limit_of(self.max_drop))
 
@@ -129,8 +129,10 @@ def _other_ends(io_dtype: str) -> str:
 
 
 def _check_takes_images(model: Model) -> None:
-    """Raises `UserError` for a network whose input is not of three channels."""
+    """Raises `UserError` for a network whose input is not a square image of three channels."""
     shape = model.spec.input_shape
+    if model.spec.odd_shape:
+        raise UserError(f"{model.spec.variant} takes {'×'.join(map(str, shape))}, and images become square inputs.", "Leave out --image.")
     if shape[1] != 3:
         raise UserError(f"{model.spec.variant} takes {shape[1]} channels, and images have 3.", "Leave out --image.")
 

@@ -275,6 +275,7 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
         network_sha256=own.contents if own else "",
         reference=_judge(manifest),
         format=library.format,
+        input=spec.side if spec.odd_shape else "",
     )
 
 

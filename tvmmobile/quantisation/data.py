@@ -64,7 +64,7 @@ class CalibrationData:
     def images(self) -> Images:
         """The inputs; raises `UserError` if there are none, and what is wrong with one when it is read."""
         preprocessing = self.preprocessing
-        shape = (1, preprocessing.channels, preprocessing.side, preprocessing.side)
+        shape = preprocessing.input_shape
         if self.place is None:
             return Images(noise_count(self.given), lambda numbers: np.concatenate([noise_input(number, shape) for number in numbers]))
         if self.place.is_dir():

@@ -132,7 +132,7 @@ class VariantFields:
         name: e.g. `mobilenet_v1_1.0_224_float32_t1`; every variant of a file has another one.
         model: network family, e.g. `mobilenet_v1`, or what a network of the user's own is called.
         alpha: width multiplier.
-        resolution: input side, in pixels.
+        resolution: input side, in pixels; the height where the input is no square.
         dtype: of weights and activations, e.g. `float32`.
         threads: worker threads.
         samples_us: latency of single runs from the caller's input to the output, in microseconds; one value where modelled.
@@ -155,6 +155,7 @@ class VariantFields:
         network_sha256: of the file of a network of the user's own, in hexadecimal; "" for a built-in one.
         reference: who computed the output that the library's was compared with, e.g. `PyTorch 2.13.0`.
         format: what the library is for: `c` for programs in C and whatever calls C, `vm` for TVM's virtual machine.
+        input: the input's size where it is no square image: height and width as `96x128`, or all dimensions but the batch; "" for a square.
     """
 
     __pydantic_config__ = _STRICT
@@ -185,11 +186,17 @@ class VariantFields:
     network_sha256: str = ""
     reference: str = REFERENCE
     format: str = VM
+    input: str = ""
 
 
 @dataclass(frozen=True)
 class VariantResult(VariantFields):
     """One library, verified and timed; its fields are those of `VariantFields`."""
+
+    @property
+    def side(self) -> str:
+        """Its input side, or size where the input is no square."""
+        return self.input or str(self.resolution)
 
     @property
     def latency_us(self) -> float:

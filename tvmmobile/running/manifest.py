@@ -26,9 +26,11 @@ def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
     model = manifest["model"]
     if "contents" not in model:
         return ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
-    _, channels, side, _ = manifest["input"]["shape"]
-    output = tuple(map(int, manifest["output"]["shape"]))
-    return OwnSpec(str(model["name"]), 1.0, int(side), contents=str(model["contents"]), channels=int(channels), output=output)
+    given, returned = (tuple(map(int, manifest[name]["shape"])) for name in ("input", "output"))
+    for shape in (given, returned):
+        if len(shape) < 2 or shape[0] != 1 or min(shape) < 1:
+            raise ValueError(f"an input or output is {ascii(shape)[:60]}, not of a batch of 1")
+    return OwnSpec.of(str(model["name"]), str(model["contents"]), given, returned)
 
 
 def check_version(manifest: Any) -> None:

@@ -160,6 +160,32 @@ def test_a_python_file_is_asked_for_any_side(files: Files) -> None:
     assert gray.spec.input_shape == (1, 1, 24, 24) and gray.spec.name == "gray"
 
 
+def test_height_and_width_may_differ(files: Files, tmp_path: Path) -> None:
+    """In every format the same kernels, and the same output."""
+    file = own_file(files.python)
+    assert file is not None
+    (wide,) = own_specs(file, [(24, 40)], None, 0)
+    assert wide.input_shape == (1, 3, 24, 40) and wide.variant == "small_1.0_24x40" and load_again(file, wide, None, 0).spec == wide
+    module = module_of(Path(files.python.rpartition(":")[0]))
+    by_pt2, by_onnx = (
+        load(write(module, tmp_path / f"wide.{end}", (1, 3, 24, 40))) for write, end in ((write_pt2, "pt2"), (write_onnx, "onnx"))
+    )
+    assert names_of(by_pt2) == names_of(by_onnx) and by_pt2.spec.input_shape == wide.input_shape
+    assert error_of(by_pt2, tmp_path / "net.so") <= TOLERANCE
+    with pytest.raises(UserError, match="takes only images of side 24x40, not 40x24"):
+        load(tmp_path / "wide.pt2", (40, 24))
+
+
+def test_an_input_need_not_be_an_image(tmp_path: Path) -> None:
+    path = write_pt2(nn.Sequential(nn.Conv1d(1, 4, 9, 4), nn.ReLU(), nn.Flatten(), nn.Linear(56, 3)), tmp_path / "sound.pt2", (1, 1, 64))
+    sound = load(path)
+    assert (sound.spec.input_shape, sound.spec.variant) == ((1, 1, 64), "sound_1.0_1x64") and error_of(
+        sound, tmp_path / "net.so"
+    ) <= TOLERANCE
+    with pytest.raises(UserError, match=r"takes only \[1, 1, 64\], not 8"):
+        load(path, 8)
+
+
 @pytest.mark.parametrize("form", [1, 2])
 def test_a_file_of_one_side_is_asked_for_no_other(files: Files, form: int) -> None:
     assert load(files.all[form], SIDE).spec.resolution == SIDE

@@ -12,6 +12,13 @@ from tvmmobile.system.errors import UserError
 MOST_CLASSES = 100_000
 
 
+def side_of(shape: tuple[int, ...]) -> str:
+    """What stands for an input shape in names: `224` for a square image, `96x128` for height and width, or all but the batch: `1x16000`."""
+    if len(shape) == 4:
+        return str(shape[2]) if shape[2] == shape[3] else f"{shape[2]}x{shape[3]}"
+    return "x".join(map(str, shape[1:]))
+
+
 @dataclass(frozen=True, order=True)
 class ModelSpec:
     """One variant of a network family.
@@ -84,14 +91,29 @@ class ModelSpec:
         return (1, self.classes)
 
     @property
+    def side(self) -> str:
+        """Its input side, or what stands for one where the input is no square image; see `side_of`."""
+        return str(self.resolution)
+
+    @property
+    def odd_shape(self) -> tuple[int, ...]:
+        """Shape of its input where that is no square image; `()` where it is."""
+        return ()
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of its input; `None` where that is no image."""
+        return self.resolution, self.resolution
+
+    @property
     def variant(self) -> str:
         """Family, α and input side, e.g. `mobilenet_v1_0.25_128`."""
-        return f"{self.name}_{self.alpha}_{self.resolution}"
+        return f"{self.name}_{self.alpha}_{self.side}"
 
 
 @dataclass(frozen=True, order=True)
 class OwnSpec(ModelSpec):
-    """A network from a file that the user named, for one input side.
+    """A network from a file that the user named, for one input shape.
 
     It has no width multiplier (`alpha` is 1.0) and no `activation`; `classes` is how many numbers it returns.
 
@@ -99,19 +121,50 @@ class OwnSpec(ModelSpec):
         contents: what identifies it: SHA-256 of its file (see `own.files`), in hexadecimal.
         channels: of its input.
         output: shape of the tensor it returns, with the batch of 1.
+        shape: of its input, where that is not `[1, channels, resolution, resolution]`; `()` otherwise. `resolution` is then the height of
+            images, or else the last dimension.
     """
 
     contents: str = ""
     channels: int = 3
     output: tuple[int, ...] = (1, 1000)
+    shape: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, contents: str, shape: tuple[int, ...], output: tuple[int, ...]) -> OwnSpec:
+        """The network of these shapes; each has a batch of 1 in front."""
+        if len(shape) == 4 and shape[2] == shape[3]:
+            return cls(name, 1.0, shape[2], contents=contents, channels=shape[1], output=output)
+        resolution = shape[2] if len(shape) == 4 else shape[-1]
+        return cls(name, 1.0, resolution, contents=contents, channels=shape[1], output=output, shape=shape)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", math.prod(self.output))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """`[1, channels, side, side]`."""
-        return (1, self.channels, self.resolution, self.resolution)
+        """`shape`, or `[1, channels, resolution, resolution]`."""
+        return self.shape or (1, self.channels, self.resolution, self.resolution)
+
+    @property
+    def side(self) -> str:
+        """See `ModelSpec.side`."""
+        return side_of(self.input_shape)
+
+    @property
+    def odd_shape(self) -> tuple[int, ...]:
+        """See `ModelSpec.odd_shape`."""
+        return self.shape
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """See `ModelSpec.image_size`."""
+        if not self.shape:
+            return self.resolution, self.resolution
+        if len(self.shape) != 4:
+            return None
+        height, width = self.shape[2:]
+        return height, width
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.networks.frontend import Array, Imported, by_torch, count_macs, decomposed, first_line, import_program, quiet, torch_judge
-from tvmmobile.networks.own.files import OwnFile, Tensor, read_whole, spec_of
+from tvmmobile.networks.own.files import OwnFile, Side, Tensor, read_whole, spec_of
 from tvmmobile.networks.own.pt2_archive import check_archive
 from tvmmobile.system.errors import UserError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FIX = "Export it so: torch.export.save(torch.export.export(module.eval(), (torch.zeros(1, 3, 224, 224),)), FILE)"
 
 
-def load_exported_program(file: OwnFile, side: int | None) -> Imported:
+def load_exported_program(file: OwnFile, side: Side | None) -> Imported:
     """The network in a `.pt2`, which has one input side. Nothing in the file is executed: see `pt2_archive`.
 
     Raises:
@@ -44,7 +44,7 @@ def imported_program(
     contents: str,
     program: torch.export.ExportedProgram,
     compute: Callable[[Array], Array],
-    side: int | None,
+    side: Side | None,
     weights: str,
     fix: str,
 ) -> Imported:

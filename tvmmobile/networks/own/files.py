@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.networks.models.spec import OwnSpec
+from tvmmobile.networks.models.spec import OwnSpec, side_of
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.system.errors import UserError
 
@@ -20,6 +20,10 @@ FORMS = "path.py:factory, file.pt2 or file.onnx"
 #: Names that programs give to any network.
 _MEANINGLESS = {"", "model", "network", "graph", "main", "main_graph", "torch_jit", "torch-jit-export", "tf2onnx", "onnx_graph"}
 _PYTHON = re.compile(r"(?P<path>.+\.py)(:(?P<factory>.*))?", re.DOTALL)
+
+
+#: The side of a square input in pixels, or height and width.
+Side = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,14 @@ def read_whole(path: Path) -> bytes:
 
 
 def spec_of(
-    file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], side: int | None, fix: str, inside: str = ""
+    file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], side: Side | None, fix: str, inside: str = ""
 ) -> OwnSpec:
-    """The identity of a network that takes one image and returns one tensor.
+    """The identity of a network that takes one tensor and returns one, each with a batch of 1.
 
     Args:
         contents: SHA-256 in hexadecimal.
         inputs, outputs: all of them.
-        side: the input side that is asked for, if any.
+        side: the input side, or height and width, that is asked for, if any.
         fix: how to make such a file with static shapes and a batch of 1.
         inside: the network's name in the file, "" for none.
 
@@ -111,20 +115,26 @@ def spec_of(
     """
     image, result = (_only(file, tensors, verb) for tensors, verb in ((inputs, "takes"), (outputs, "returns")))
     given, returned = (_static(file, tensor, kind, fix) for tensor, kind in ((image, "input"), (result, "output")))
-    if len(given) != 4 or given[2] != given[3]:
-        raise UserError(f"{file}: the input {image.name!r} is {_words(given)}, not [1, channels, side, side].", fix)
-    if len(returned) < 2:
-        raise UserError(
-            f"{file}: the output {result.name!r} is {_words(returned)}, not [1, …].", "Return it with the batch dimension first."
-        )
+    for tensor, shape, kind in ((image, given, "input"), (result, returned, "output")):
+        if len(shape) < 2:
+            remedy = "Have the batch dimension first."
+            raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}, not [1, …].", remedy)
     for tensor, shape, kind in ((image, given, "input"), (result, returned, "output")):
         if shape[0] != 1:
             raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}: a batch of {shape[0]}, not of 1.", fix)
         if not math.prod(shape):
             raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}, which is empty.", fix)
-    if side is not None and side != given[2]:
-        raise UserError(f"{file} takes only images of side {given[2]}, not {side}.", f"Leave out --resolution, or give {given[2]}.")
-    return OwnSpec(file.named(inside), 1.0, given[2], contents=contents, channels=given[1], output=returned)
+    if side is not None and (len(given) != 4 or height_and_width(side) != given[2:]):
+        wanted = "x".join(map(str, height_and_width(side))) if isinstance(side, tuple) else side
+        remedy = f"Leave out --resolution, or give {side_of(given)}." if len(given) == 4 else "Leave out --resolution."
+        what = f"images of side {side_of(given)}" if len(given) == 4 else _words(given)
+        raise UserError(f"{file} takes only {what}, not {wanted}.", remedy)
+    return OwnSpec.of(file.named(inside), contents, given, returned)
+
+
+def height_and_width(side: Side) -> tuple[int, int]:
+    """Of an input whose side is given as one number or as two."""
+    return side if isinstance(side, tuple) else (side, side)
 
 
 def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.exported_program import load_exported_program
-from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.files import OwnFile, Side, height_and_width
 from tvmmobile.networks.own.onnx_file import files_beside, load_onnx
 from tvmmobile.networks.own.python_file import load_python
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import insisted
 
 
-def own_specs(file: OwnFile, sides: Sequence[int], checkpoint: Path | None, seed: int) -> list[ModelSpec]:
+def own_specs(file: OwnFile, sides: Sequence[Side], checkpoint: Path | None, seed: int) -> list[ModelSpec]:
     """The network's identity for each side, or for the file's own side. It is loaded and imported here, to fail early.
 
     Raises:
@@ -24,14 +24,14 @@ def own_specs(file: OwnFile, sides: Sequence[int], checkpoint: Path | None, seed
     return [load_own(file, side, checkpoint, seed).spec for side in dict.fromkeys(sides) or (None,)]
 
 
-def load_own(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int) -> Imported:
+def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: int) -> Imported:
     """The network, imported, for a side if one is asked for; `checkpoint` and `seed` are for Python files.
 
     Raises:
         UserError: the file cannot be read, or the network cannot be compiled.
     """
-    if side is not None and side < 1:
-        raise UserError(f"resolution {side} is not positive.", "Give --resolution an input side in pixels, such as 224.")
+    if side is not None and min(height_and_width(side)) < 1:
+        raise UserError(f"resolution {side} is not positive.", "Give --resolution an input side in pixels, such as 224, or HxW.")
     with insisted():  # torch.export has weak references with callbacks
         imported = _imported(file, side, checkpoint, seed)
     if not imported.macs or not imported.parameters:
@@ -39,7 +39,7 @@ def load_own(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int
     return imported
 
 
-def _imported(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int) -> Imported:
+def _imported(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: int) -> Imported:
     if file.factory:
         return load_python(file, side, checkpoint, seed)
     if checkpoint is not None:
@@ -55,7 +55,7 @@ def files_of(file: OwnFile) -> list[Path]:
 
 def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: int) -> Imported:
     """Load the same network again, in another process; raises `UserError` if it has changed."""
-    imported = load_own(file, spec.resolution, checkpoint, seed)
+    imported = load_own(file, spec.image_size, checkpoint, seed)
     if imported.spec != spec:
         raise UserError(f"{file} has changed since this run began.", "Do not change it during a run; run the same command again.")
     return imported

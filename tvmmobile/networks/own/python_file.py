@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tvmmobile.networks.frontend import Imported, by_torch, export_torch, first_line
 from tvmmobile.networks.models.checkpoints import load_own_checkpoint
 from tvmmobile.networks.own.exported_program import imported_program
-from tvmmobile.networks.own.files import OwnFile, read_whole
+from tvmmobile.networks.own.files import OwnFile, Side, height_and_width, read_whole
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import Terminated
 
@@ -26,7 +26,7 @@ _CHANNELS = 3
 _FIX = "Give an example input of that kind with the module: return module, torch.zeros(1, 3, 224, 224)"
 
 
-def load_python(file: OwnFile, side: int | None, checkpoint: Path | None, seed: int) -> Imported:
+def load_python(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: int) -> Imported:
     """The network that the file's factory returns. The file is executed, including its imports.
 
     Args:
@@ -48,7 +48,7 @@ def load_python(file: OwnFile, side: int | None, checkpoint: Path | None, seed: 
     weights = f"{file.label} sha256 {contents}, seed {seed}"
     if checkpoint is not None:
         weights = load_own_checkpoint(module, checkpoint)
-    image = torch.zeros(1, _CHANNELS, *[side or DEFAULT_SIDE] * 2) if example is None else example.detach().cpu()
+    image = torch.zeros(1, _CHANNELS, *height_and_width(side or DEFAULT_SIDE)) if example is None else example.detach().cpu()
     check_module(file, module, image, "Give the input side with --resolution, or an example input with the module.")
     return imported_program(file, contents, export_torch(module, image), by_torch(module), side, weights, _FIX)
 

@@ -146,7 +146,7 @@ def _headings(old: Context, new: Context) -> tuple[str, str]:
 
 
 def _key(variant: VariantResult) -> tuple[object, ...]:
-    return variant.model, variant.alpha, variant.resolution, variant.dtype, variant.threads, variant.format
+    return variant.model, variant.alpha, variant.side, variant.dtype, variant.threads, variant.format
 
 
 def _name(row: VariantRow) -> str:

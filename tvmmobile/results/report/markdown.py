@@ -112,7 +112,7 @@ def _beside(beside: Beside) -> list[str]:
 
 def _grid(grid: Grid) -> str:
     lines = [(f"α {alpha}", *(_latency(cell) if cell else UNKNOWN for cell in cells)) for alpha, cells in grid.lines]
-    return _table(("", *map(str, grid.resolutions)), lines, right_from=1)
+    return _table(("", *grid.sides), lines, right_from=1)
 
 
 def _latency(row: VariantRow) -> str:

@@ -62,7 +62,7 @@ def course_plot(view: View) -> Plot | None:
     y = y_axis([latency / 1e3 for _, points in courses for _, latency in points])
     styles = _styles(view)
     ends = [(x.at(end), y.at(points[-1][1] / 1e3)) for _, points in courses]
-    sides = [str(row.variant.resolution) for row, _ in courses]
+    sides = [row.variant.side for row, _ in courses]
     labels = place_labels(ends, sides, FONT, RADIUS, FRAME) if len(courses) <= _MAX_LABELS else [None] * len(courses)
     lines, marks = [], []
     for place, (row, points) in enumerate(courses):
@@ -136,7 +136,7 @@ def _plot(
 ) -> Plot:
     styles = _styles(view)
     wanted = [place for place, row in enumerate(rows) if len(rows) <= _MAX_LABELS or row.on_front]
-    texts = [str(rows[place].variant.resolution) for place in wanted]
+    texts = [rows[place].variant.side for place in wanted]
     labels = dict(zip(wanted, place_labels([points[place] for place in wanted], texts, FONT, RADIUS, FRAME), strict=True))
     marks = tuple(
         Mark(
@@ -145,7 +145,7 @@ def _plot(
             described(view, row),
             row.index,
             row.on_front,
-            str(row.variant.resolution),
+            row.variant.side,
             labels.get(place),
         )
         for place, (row, point) in enumerate(zip(rows, points, strict=True))

@@ -76,7 +76,7 @@ def _table(view: View, grid: Grid) -> Table:
 def _cells(view: View, row: VariantRow) -> list[str]:
     variant = row.variant
     return [
-        str(variant.resolution),
+        variant.side,
         # A no-break space keeps the numbers below each other: Rich drops plain ones at the end of a cell.
         latency_ms(variant.latency_us) + ("*" if row.on_front else "\N{NO-BREAK SPACE}"),
         millions(variant.macs),

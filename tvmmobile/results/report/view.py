@@ -49,12 +49,12 @@ class Grid:
 
     Attributes:
         title: e.g. `mobilenet_v1, float32, 1 thread, C library`.
-        resolutions: the columns, largest first.
+        sides: the columns, largest first.
         lines: α and one row or `None` per column; largest α first.
     """
 
     title: str
-    resolutions: tuple[int, ...]
+    sides: tuple[str, ...]
     lines: tuple[tuple[float, tuple[VariantRow | None, ...]], ...]
 
     @property
@@ -191,10 +191,12 @@ def _front(variants: Sequence[VariantResult], source: str) -> list[int]:
 
 
 def _departures(variants: Sequence[VariantResult], context: Context) -> dict[int, Departure]:
-    """By index: what departs from the law within its network, dtype, thread count and format."""
+    """By index: what departs from the law within its network, dtype, thread count and format; square images alone follow it."""
     found: dict[int, Departure] = {}
     for group in dict.fromkeys(map(_group, variants)):
-        indices = [index for index, variant in enumerate(variants) if _group(variant) == group and not variant.invalid]
+        indices = [
+            index for index, variant in enumerate(variants) if _group(variant) == group and not variant.invalid and not variant.input
+        ]
         found |= dict(zip(indices, departures([variants[index] for index in indices], context), strict=False))
     return found
 
@@ -207,10 +209,10 @@ def _spread(samples_us: Sequence[float]) -> float | None:
 
 
 def _grid(title: str, rows: Sequence[VariantRow]) -> Grid:
-    resolutions = tuple(sorted({row.variant.resolution for row in rows}, reverse=True))
+    sides = dict.fromkeys(row.variant.side for row in sorted(rows, key=lambda row: -row.variant.resolution))
     alphas = sorted({row.variant.alpha for row in rows}, reverse=True)
-    cells = {(row.variant.alpha, row.variant.resolution): row for row in rows}
-    return Grid(title, resolutions, tuple((alpha, tuple(cells.get((alpha, side)) for side in resolutions)) for alpha in alphas))
+    cells = {(row.variant.alpha, row.variant.side): row for row in rows}
+    return Grid(title, tuple(sides), tuple((alpha, tuple(cells.get((alpha, side)) for side in sides)) for alpha in alphas))
 
 
 def _beyond(variant: VariantResult, context: Context) -> set[str]:

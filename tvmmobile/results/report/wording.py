@@ -71,4 +71,4 @@ def plural(count: int, thing: str) -> str:
 
 def label_of(variant: VariantResult) -> str:
     """α and side as the paper writes them, e.g. `1.0-224`."""
-    return f"{variant.alpha}-{variant.resolution}"
+    return f"{variant.alpha}-{variant.side}"
