@@ -195,7 +195,7 @@ class LongDepthwise(IntegerDepthwise):
 
     name = "long_depthwise"
     nest = LongNest
-    tiles = ((1, 4), (1, 2), (1, 3), (1, 5), (1, 6), (2, 2), (2, 3), (2, 4))
+    tiles = ((2, 3), (2, 4), (2, 2), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6))
 
     def suits(self, task: Task, layer: Conv2d) -> bool:
         """What `DotDepthwise` does not take."""

@@ -25,8 +25,8 @@ _WORD = 4
 #: Steps from which a table has no pair, or at least two.
 MANY = 4
 #: General registers: pointers to A, to a panel's weights and to the table; pairs and single steps left; where the data of a step, or of a
-#: pair's two, begins, and that of the next pass.
-_GENERAL = ("a", "w", "table", "pairs", "singles", "p0", "p1", "q0", "q1")
+#: pair's two, begins, and that of the next pass; and 8 bytes behind p0 and p1, as loads of 16 bytes reach far only in steps of 16.
+_GENERAL = ("a", "w", "table", "pairs", "singles", "p0", "p1", "q0", "q1", "h0", "h1")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class StepsLoop:
     def fits(self) -> bool:
         """Whether the registers suffice, and loads reach every row."""
         reach = self.row_bytes * (self.rows - 1) + 2 * VECTOR_BYTES
-        aligned = self.row_bytes % (VECTOR_BYTES // 2 if self.in_order else VECTOR_BYTES) == 0
-        return self._vectors <= _REGISTERS and aligned and reach <= _REACH
+        return self._vectors <= _REGISTERS and self.row_bytes % (VECTOR_BYTES // 2) == 0 and reach <= _REACH
 
     @property
     def first_general(self) -> int:
@@ -145,9 +144,16 @@ class StepsLoop:
         if steps == 1:
             found = [(self._a(1, row, 0), "p0", row * self.row_bytes) for row in range(self._ahead)]
             found += [(self._w(0, j), "w", j * VECTOR_BYTES) for j in range(self.width)]
-        return [self._fetch(*one) for one in found]
+        return [*self._behind(steps - 1), *(self._fetch(*one) for one in found)]
+
+    def _behind(self, step: int) -> list[str]:
+        """Where 8 bytes behind a step's data are, if a row begins there."""
+        odd = self.row_bytes % VECTOR_BYTES and self.rows > 1
+        return [f"add {self._general(f'h{step}')}, {self._general(f'p{step}')}, #{VECTOR_BYTES // 2}"] if odd else []
 
     def _fetch(self, register: int, base: str, offset: int) -> str:
+        if offset % VECTOR_BYTES:
+            base, offset = base.replace("p", "h"), offset - VECTOR_BYTES // 2
         return f"ldr ${{{register}:q}}, [{self._general(base)}, #{offset}]"
 
     def _general(self, name: str) -> str:
@@ -197,8 +203,9 @@ class StepsLoop:
             late.append(f"add {self._general('p0')}, {self._general('p0')}, #{VECTOR_BYTES}")
         more = one.more and self.ordered
         if not self.in_order:
-            advance = self._advance(*(f"p{step}" for step in steps)) if more else []
-            return [*self._renamed(one, refills, advance), *late, *counted]
+            behind = [line for step in steps for line in self._behind(step)]
+            advance = [*self._advance(*(f"p{step}" for step in steps)), *behind] if more else []
+            return [*self._renamed(one, refills, advance), *late, *(behind if one.more and not more else ()), *counted]
         early = self._advance(*(f"q{step}" for step in steps)) if more else []
         late += [f"mov {self._general(f'p{step}')}, {self._general(f'q{step}')}" for step in steps if more]
         waiting = [(refill, half) for refill in refills for half in range(2)]

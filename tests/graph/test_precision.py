@@ -17,7 +17,7 @@ from tvmmobile.graph.layers import LayerParameters, Opaque
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.network import lower, names_of, read_network
 from tvmmobile.graph.passes.pipeline import compose, finish
-from tvmmobile.graph.precision import FLOAT16, FLOAT32, is_precision, precision_named
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, is_precision, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.kernels.simulation import layers_to_keep, run_layers
@@ -46,6 +46,12 @@ def test_machines_are_found_by_the_compilers_name() -> None:
     assert (a53.in_order, a72.in_order, a72.has, a76.has) == (True, False, (), ("half", "dot"))
     assert (a72.l1d_bytes, a72.l2_bytes, a72.fma_lanes_per_cycle, a76.fma_lanes_per_cycle) == (32768, 1 << 20, 4, 8)
     assert machine_of("generic") is BASELINE and {a72.registers, a72.vector_bytes, a72.accumulators} == {32, 16, 12}
+
+
+def test_integers_are_multiplied_as_fast_as_a_core_can() -> None:
+    """Beside four floats a Cortex-A72 starts products of eight bytes a cycle, a Cortex-A76 beside eight of 32, one with SMMLA of 64."""
+    rates = [INT8.rate_on(machine_of(name)) for name in ("cortex-a53", "cortex-a72", "cortex-a76", "cortex-a710")]
+    assert rates == [2, 2, 4, 8] and FLOAT32.rate_on(machine_of("cortex-a710")) == 1
 
 
 def test_cores_of_boards_have_their_machines() -> None:

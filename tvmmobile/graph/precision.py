@@ -27,7 +27,7 @@ class Precision:
         reference: the same of what a kernel is compared with, which PyTorch computes.
         tolerance: largest error of a kernel, relative to the largest magnitude of that.
         network_tolerance: largest error of a network, relative to the largest magnitude of what the float32 network returns.
-        fma_rate: multiply-adds that a core can start in a cycle, as a multiple of those in float32.
+        fma_rate: multiply-adds that a core can start in a cycle, as a multiple of those in float32; see `rate_on`.
         bits: integers as wide that the vector unit has maximum and minimum of, which order positive numbers as their bits do; "" for none.
         needs: what a template has to declare to be asked for it (`Task.needs`): nothing where kernels multiply and add as in float32.
         chain: most terms of a product's sum that are added one after another, before such sums are; 0 for any number of terms.
@@ -74,11 +74,20 @@ class Precision:
         """`needs`, plus features that the core lacks, which no template handles."""
         return self.needs | ({f"core with {self.requires}"} if self.requires and self.requires not in machine.has else set())
 
+    def rate_on(self, machine: Machine) -> float:
+        """`fma_rate` on a core. Of integers: `SMULL` multiplies eight bytes at a time, twice as many as floats, `SDOT` four times, `SMMLA`
+        eight times."""
+        if not self.is_integer:
+            return self.fma_rate
+        return next((rate for feature, rate in _INTEGER_RATES.items() if feature in machine.has), self.fma_rate)
+
     def bits_of(self, number: float) -> int:
         """A number's bits as an integer."""
         return int(self.numpy.type(number).view(self.bits))
 
 
+#: Of integers, by the best instruction that a core has.
+_INTEGER_RATES = {"matrix": 8.0, "dot": 4.0}
 #: Sums of a thousand terms stay below 1e-5 in float32.
 FLOAT32 = Precision("float32", "float32", "float32", "float32", tolerance=1e-4, network_tolerance=1e-4, fma_rate=1.0, bits="int32")
 #: Sums too are in half precision: in chains, those of 512 terms are within half a percent (docs/kernels.md).
@@ -102,7 +111,7 @@ INT8 = Precision(
     "int8",
     tolerance=0.0,
     network_tolerance=0.25,
-    fma_rate=4.0,
+    fma_rate=2.0,
     needs=frozenset({"integers"}),
 )
 _KNOWN = {precision.name: precision for precision in (FLOAT32, FLOAT16, INT8)}

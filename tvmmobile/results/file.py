@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from tvmmobile.devices.protocol import Kind
+from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.precision import is_precision, precision_named
 from tvmmobile.running.formats import VM
 from tvmmobile.system.errors import UserError
@@ -85,7 +86,8 @@ class Context:
 
     def fma_lanes(self, dtype: str) -> float:
         """Multiply-adds a core can do in a cycle in this precision; those in float32 where this version does not know it."""
-        return self.fma_lanes_per_cycle * (precision_named(dtype).fma_rate if is_precision(dtype) else 1.0)
+        machine = machine_of(self.cpu.lower().replace(" ", "-"))
+        return self.fma_lanes_per_cycle * (precision_named(dtype).rate_on(machine) if is_precision(dtype) else 1.0)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
-from tvmmobile.graph.machine import is_known
+from tvmmobile.graph.machine import ANY, Machine, is_known
 from tvmmobile.graph.precision import is_precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
@@ -124,12 +124,14 @@ class Limits:
         cores: how many there are.
         fma_lanes_per_cycle: float32 multiply-adds that one starts in a cycle; 0 where the core is not known.
         modelled: latencies are modelled, so that each has core cycles.
+        machine: a core, which says how many integers it multiplies.
     """
 
     clock_hz: float
     cores: int
     fma_lanes_per_cycle: int
     modelled: bool
+    machine: Machine = ANY
 
     @classmethod
     def of(cls, profile: DeviceProfile) -> Limits | None:
@@ -139,7 +141,7 @@ class Limits:
         # A core unknown to LLVM has the name of an older one, and may be faster than that.
         known = profile.origin.modelled or is_known(profile.cpu.lower().replace(" ", "-"))
         lanes = profile.machine.fma_lanes_per_cycle if known else 0
-        return cls(profile.clock_hz, profile.cores, lanes, profile.origin.modelled)
+        return cls(profile.clock_hz, profile.cores, lanes, profile.origin.modelled, profile.machine)
 
     def contradiction(self, task: Task, schedule: Schedule, figures: RecordFigures) -> str:
         """Why these figures of a kernel are impossible; "" if they are not.
@@ -170,7 +172,7 @@ class Limits:
         """
         if not self.fma_lanes_per_cycle or not is_precision(task.dtype):
             return enough_us
-        peak_per_us = self.clock_hz * 1e-6 * threads * self.fma_lanes_per_cycle * task.precision.fma_rate
+        peak_per_us = self.clock_hz * 1e-6 * threads * self.fma_lanes_per_cycle * task.precision.rate_on(self.machine)
         # Few records are so fast that their algorithm matters.
         return max(enough_us, _executed(task, schedule) / peak_per_us) if task.least_macs > enough_us * peak_per_us else enough_us
 
