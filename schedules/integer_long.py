@@ -109,18 +109,15 @@ class LongProduct(IntegerProduct):
         """A vector of sums has one channel; of A and W as many are read as the loop keeps, or LLVM."""
         return rows * columns, rows + (columns if columns == ORDERED else 0) + 3
 
-    def _ordered(self, layer: Conv2d | Dense, knobs: Knobs) -> bool:
+    def _ordered(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> bool:
         """Whether a panel's steps have an order of their own."""
         pixels, depth, _ = extents(layer)
-        steps = depth // STEP
-        # On cores in order, more pixels are reached.
-        loop = StepsLoop(knobs["rows"], ORDERED, pixels.step * depth, steps, True, False)
-        return knobs["columns"] == ORDERED and steps > 1 and loop.fits
+        return knobs["columns"] == ORDERED and has_order(task, knobs["rows"], pixels.step * depth, depth // STEP)
 
-    def tables(self, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
+    def tables(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
         """The steps' order."""
         _, depth, channels = extents(layer)
-        return {"steps": (-(-channels // ORDERED) * (depth // STEP + 2),)} if self._ordered(layer, knobs) else {}
+        return {"steps": (-(-channels // ORDERED) * (depth // STEP + 2),)} if self._ordered(task, layer, knobs) else {}
 
     def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
         """Loops of 16 input channels, or of 32."""
@@ -141,7 +138,7 @@ class LongProduct(IntegerProduct):
         weight, *constants = super()._pack(task, knobs, parameters)
         assert isinstance(task.layer, Conv2d | Dense)
         _, depth, _ = extents(task.layer)
-        if not self._ordered(task.layer, knobs):
+        if not self._ordered(task, task.layer, knobs):
             return [weight, *constants]
         table: list[int] = []
         for part in steps_of(weight, depth):
@@ -149,6 +146,11 @@ class LongProduct(IntegerProduct):
             table += [pairs, len(order) - 2 * pairs, *(step * STEP for step in order)]
             part[: len(order)] = part[order]
         return [weight, *constants, np.array(table, np.int32)]
+
+
+def has_order(task: Task, rows: int, row_bytes: int, steps: int) -> bool:
+    """Whether tiles of so many pixels, this many bytes apart, have a loop over steps in an order of their own."""
+    return steps > 1 and StepsLoop(rows, ORDERED, row_bytes, steps, True, task.machine.in_order).fits
 
 
 def steps_of(packed: Array, depth: int) -> Array:
@@ -161,9 +163,9 @@ def gains_by_seven_bits(task: Task, weight: Array) -> bool:
     if LongProduct().space(task) is None:
         return False
     assert isinstance(task.layer, Conv2d | Dense)
-    _, depth, channels = extents(task.layer)
+    pixels, depth, channels = extents(task.layer)
     steps = depth // STEP
-    if steps < 2:
+    if not has_order(task, 1, pixels.step * depth, steps):
         return False
     found = steps_of(pack_elements(weight.reshape(depth, channels), STEP, ORDERED), depth)
     some = found[:: -(-len(found) // SAMPLED), :steps].reshape(-1, steps, ORDERED, STEP)

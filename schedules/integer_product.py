@@ -204,7 +204,7 @@ class IntegerProduct(Template):
         """A kernel under construction, and its tile."""
         raise NotImplementedError
 
-    def tables(self, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
+    def tables(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
         """Shapes of what a kernel reads besides, by argument."""
         return {}
 
@@ -213,7 +213,7 @@ class IntegerProduct(Template):
         assert isinstance(layer, Conv2d | Dense)
         (kernel, tile), (pixels, depth, channels) = self.tile(task, layer, knobs), extents(layer)
         elements = packed_elements(channels, knobs["columns"], -(-depth // self.element), LANES)
-        with integer_body(kernel, layer, elements * self.element, **self.tables(layer, knobs)) as ends:
+        with integer_body(kernel, layer, elements * self.element, **self.tables(task, layer, knobs)) as ends:
             MatmulNest(tile(ends), knobs, pixels, panels(channels, knobs["columns"], LANES), task.threads).emit()
         return kernel.finish()
 

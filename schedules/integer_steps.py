@@ -24,6 +24,8 @@ _REGISTERS, _PRODUCTS, _REACH = 32, 2, 32760
 _WORD = 4
 #: Steps from which a table has no pair, or at least two.
 MANY = 4
+#: Steps from which the loop is better than LLVM's on a core that does not issue in order.
+FEWEST = 3
 #: General registers: pointers to A, to a panel's weights and to the table; pairs and single steps left; where the data of a step, or of a
 #: pair's two, begins, and that of the next pass; and 8 bytes behind p0 and p1, as loads of 16 bytes reach far only in steps of 16.
 _GENERAL = ("a", "w", "table", "pairs", "singles", "p0", "p1", "q0", "q1", "h0", "h1")
@@ -60,6 +62,8 @@ class StepsLoop:
     @property
     def fits(self) -> bool:
         """Whether the registers suffice, and loads reach every row."""
+        if not self.in_order and self.steps < FEWEST:
+            return False
         reach = self.row_bytes * (self.rows - 1) + 2 * VECTOR_BYTES
         return self._vectors <= _REGISTERS and self.row_bytes % (VECTOR_BYTES // 2) == 0 and reach <= _REACH
 
