@@ -15,7 +15,7 @@ MOST_SORTED = 4096
 
 
 def without_sorting(module: Any) -> Any:
-    """Rewrite `topk`, `sort`, `argsort` and `cumsum` of float32 in `main`."""
+    """Rewrite `topk`, `sort` and `argsort` of float32, and `cumsum`, in `main`."""
     from tvm.relax.dpl import is_op, wildcard
 
     rules: dict[str, Callable[[Any, Any], Any]] = {"topk": _topk, "sort": _sort, "argsort": _argsort, "cumsum": _cumsum}
@@ -24,7 +24,8 @@ def without_sorting(module: Any) -> Any:
 
         def rewrite(call: Any, matched: Any, rule: Any = rule, data: Any = data) -> Any:
             found = matched[data]
-            return rule(call.attrs, found) if str(found.ty.dtype) == FLOAT32.name and _row(call.attrs, found) <= MOST_SORTED else call
+            fits = rule is _cumsum or str(found.ty.dtype) == FLOAT32.name
+            return rule(call.attrs, found) if fits and _row(call.attrs, found) <= MOST_SORTED else call
 
         module = rewrite_main(module, is_op(f"relax.{name}")(data), rewrite)
     return module
@@ -81,11 +82,14 @@ def _first(data: Any, axis: int, descending: bool, count: int, kind: str = "int6
 
 
 def _cumsum(attrs: Any, data: Any) -> Any:
-    """A product with a triangle of ones."""
+    """A product with a triangle of ones; sums of integers are exact up to 2²⁴."""
     from tvm import relax
 
     op, axis, rank = relax.op, _axis(attrs, data), len(data.ty.shape)
     order = [place for place in range(rank) if place != axis] + [axis]
     triangle = np.triu(np.ones([int(data.ty.shape[axis])] * 2, np.float32), int(bool(attrs.exclusive)))
-    sums = op.matmul(op.permute_dims(data, order), relax.const(triangle))
-    return op.permute_dims(sums, [int(place) for place in np.argsort(order)])
+    kind = str(data.ty.dtype)
+    wanted = str(attrs.dtype or kind)
+    rows = op.permute_dims(data if kind == FLOAT32.name else op.astype(data, FLOAT32.name), order)
+    sums = op.permute_dims(op.matmul(rows, relax.const(triangle)), [int(place) for place in np.argsort(order)])
+    return sums if wanted in (FLOAT32.name, "void", "") else op.astype(op.round(sums), wanted)

@@ -45,6 +45,7 @@ def converters() -> dict[str, Converter]:
         "amax.default": _reduction("max"),
         "amin.default": _reduction("min"),
         "prod.dim_int": _reduction("prod"),
+        "div.Tensor_mode": _divided,
         "elu.default": _elu,
         "index.Tensor": _index,
         "native_group_norm.default": _group_norm,
@@ -121,6 +122,21 @@ def _reduction(operator: str) -> Converter:
         return importer.block_builder.emit(getattr(relax.op, operator)(data, _axes(node, len(data.ty.shape)), keep))
 
     return convert
+
+
+def _divided(node: Any, importer: Any) -> Any:
+    """Also by a number of another type, rounded down or towards zero."""
+    from tvm import relax
+
+    emit, op = importer.block_builder.emit, relax.op
+    kind = str(node.meta["val"].dtype).removeprefix("torch.")
+    operands = [importer.env.get(operand, operand) for operand in node.args[:2]]
+    one, other = (relax.const(each, kind) if isinstance(each, int | float) else emit(op.astype(each, kind)) for each in operands)
+    mode = node.kwargs.get("rounding_mode")
+    if kind.startswith("int"):
+        return emit((op.floor_divide if mode == "floor" else op.divide)(one, other))
+    quotient = emit(op.divide(one, other))
+    return emit({"floor": op.floor, "trunc": op.trunc}[mode](quotient)) if mode else quotient
 
 
 def _elu(node: Any, importer: Any) -> Any:

@@ -48,28 +48,40 @@ def fold_constants(model: Any) -> Any:
     for output in folded.graph.output:
         output.type.tensor_type.ClearField("shape")
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in folded.graph.initializer}
-    given = set(values)
     while True:
         del folded.graph.value_info[:]
         folded = onnx.shape_inference.infer_shapes(folded, data_prop=True)
+        _make_axes_scalar(folded.graph, values)
         nodes = _left(folded, values)
         if len(nodes) == len(folded.graph.node) and not any(node.op_type == "If" for node in folded.graph.node):
             break
         changed = [node.SerializeToString() for node in nodes] != [node.SerializeToString() for node in folded.graph.node]
         del folded.graph.node[:]
         folded.graph.node.extend(nodes)
-        _add(folded.graph, {name: value for name, value in values.items() if name not in given})
-        given = set(values)
+        there = {tensor.name for tensor in folded.graph.initializer}
+        _add(folded.graph, {name: value for name, value in values.items() if name not in there})
         if not changed:
             break
     return folded
+
+
+def _make_axes_scalar(graph: Any, values: dict[str, Array]) -> None:
+    """PyTorch's exporter gives the axis of `CumSum` a dimension, which ONNX's evaluator refuses."""
+    for node in graph.node:
+        axis = values.get(node.input[1]) if node.op_type == "CumSum" and node.domain in _STANDARD else None
+        if axis is not None and axis.ndim:
+            name = f"{node.input[1]}/scalar"
+            node.input[1] = name
+            if name not in values:
+                values[name] = axis.reshape(())
+                _add(graph, {name: values[name]})
 
 
 def _add(graph: Any, values: Mapping[str, Array]) -> None:
     """Values that some node or the graph's output still needs, as initializers."""
     from onnx import numpy_helper
 
-    graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in values.items())
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in values.items())
 
 
 def _left(model: Any, values: dict[str, Array]) -> list[Any]:
