@@ -217,6 +217,12 @@ def quantisation_table() -> str:
     return str(compare_quantisation.table(content("quantisation.json")))
 
 
+def losses_table() -> str:
+    import integer_losses
+
+    return str(integer_losses.table(content("integer-losses.json")))
+
+
 @functools.cache
 def _peers_pages(stem: str) -> dict[str, str]:
     from peers.results import from_json
@@ -265,7 +271,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/tune.md": {"tune": tune_output},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table},
-    "docs/quantisation.md": {"methods": quantisation_table},
+    "docs/quantisation.md": {"methods": quantisation_table, "losses": losses_table},
     "docs/virtual-boards.md": {
         "wheels": wheels_table,
         "cores": core_cycles_table,
