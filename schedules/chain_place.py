@@ -18,17 +18,6 @@ Taps = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class OffsetActivation(Activation):
-    """An activation that begins at the element `origin` of its buffer."""
-
-    origin: Expr = 0
-
-    def at(self, pixel: Expr, channel: Expr) -> Expr:
-        """Index of an element."""
-        return self.origin + super().at(pixel, channel)
-
-
-@dataclass(frozen=True)
 class Moment:
     """The loops' variables.
 
@@ -120,7 +109,7 @@ class Place:
 
     def _buffered(self, stage: Stage, row: Expr, first_channel: Expr) -> Activation:
         origin = self.kernel.T.bind(self.row_at(stage, row) - self.base(stage.columns) * stage.channels - first_channel)
-        return OffsetActivation(self.scratch, stage.columns.pitch, stage.channels, stage.channels, origin)
+        return Activation(self.scratch, stage.columns.pitch, stage.channels, stage.channels, origin)
 
     def row_at(self, stage: Stage, row: Expr) -> Expr:
         """Element of the scratch memory at which the buffer of a stage has a row, which may be negative."""
