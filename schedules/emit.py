@@ -240,6 +240,10 @@ class Kernel:
         """The same for sums that grow with every term, see `Precision.total`."""
         return self._in_registers(elements, self._precision.total)
 
+    def like(self, accumulators: Buffer) -> Buffer:
+        """A buffer for as many of the same numbers."""
+        return self._in_registers(accumulators.shape[0], accumulators.dtype)
+
     def _in_registers(self, elements: int, dtype: str) -> Buffer:
         return self.T.alloc_buffer((elements,), dtype, scope="local", annotations={"disable_lower_builtin": True})
 

@@ -17,6 +17,15 @@ from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.space import round_up
 from tvmmobile.schedules.vectors import Vectors
 
+#: Vectors that go through a long curve together, at most: more of them, and its constants, do not fit the registers.
+AT_ONCE = 8
+#: What is written before it is in memory, and is read from there behind it.
+BARRIER = """define internal void @tvmmobile_barrier(ptr %place) alwaysinline nounwind {
+  call void asm sideeffect "", "r,~{memory}"(ptr %place)
+  ret void
+}
+"""
+
 
 @dataclass(frozen=True)
 class Spot:
@@ -82,6 +91,10 @@ class Ends(ABC):
     def finish(self, value: Expr, spot: Spot) -> Expr:
         """The value to store for a complete result."""
 
+    def finished(self, _accumulators: Buffer, _spots: Sequence[Spot]) -> Buffer | None:
+        """The values to store, one after another, where they are not computed one by one while they are stored."""
+        return None
+
     def fill(self, accumulators: Buffer, spots: Sequence[Spot], partial: Buffer | None = None) -> None:
         """Begin the accumulators, one after another, or with partial sums that the output holds."""
         for number, spot in enumerate(spots):
@@ -90,9 +103,10 @@ class Ends(ABC):
 
     def drain(self, accumulators: Buffer, spots: Sequence[Spot], output: Buffer, last: bool = True) -> None:
         """Store the accumulators: results if these are the last sums, else partial sums."""
+        finished = self.finished(accumulators, spots) if last else None
         for number, spot in enumerate(spots):
-            value = self.kernel.load(accumulators, number * spot.lanes, spot.lanes)
-            value = self.finish(value, spot) if last else value
+            value = self.kernel.load(accumulators if finished is None else finished, number * spot.lanes, spot.lanes)
+            value = self.finish(value, spot) if last and finished is None else value
             if spot.count == spot.lanes:
                 self.kernel.store(output, value, spot.target, spot.lanes)
             else:
@@ -129,6 +143,23 @@ class Epilogue(Ends):
             operands = [self._operand(kind, next(numbers[kind]), spot) for kind in kinds]
             value = self._step(step, value, operands, self.kernel.vectors(spot.lanes))
         return value
+
+    def finished(self, accumulators: Buffer, spots: Sequence[Spot]) -> Buffer | None:
+        """Where there is a long curve and no operand: the sums leave their registers for it, a few return at a time."""
+        curves = [CURVES[step] for step in self.layer.steps if isinstance(step, str)]
+        alike = len({spot.lanes for spot in spots}) == 1
+        if not any(curve.long for curve in curves) or any(curve.operands for curve in curves) or len(spots) <= AT_ONCE or not alike:
+            return None
+        waiting, lanes, spot = self.kernel.like(accumulators), spots[0].lanes, spots[0]
+        places = [number * lanes for number in range(len(spots))]
+        for place in places:
+            self.kernel.store(waiting, self.kernel.load(accumulators, place, lanes), place, lanes)
+        for group in np.array_split(places, -(-len(places) // AT_ONCE)):
+            # Without it LLVM would keep all sums in registers after all, and spill the rest.
+            self.kernel.call("tvmmobile_barrier", lambda: BARRIER, (waiting, 0))
+            for place in map(int, group):
+                self.kernel.store(waiting, self.finish(self.kernel.load(waiting, place, lanes), spot), place, lanes)
+        return waiting
 
     def _step(self, step: Clamp, value: Expr, operands: Sequence[Expr], vectors: Vectors) -> Expr:
         if isinstance(step, str):

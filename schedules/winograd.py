@@ -11,6 +11,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.layouts import channel_block
+from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Kernel
 from tvmmobile.schedules.epilogue import layer_body, pack_constants
@@ -73,7 +74,7 @@ class Winograd(Template):
 
         @functools.cache
         def likely() -> dict[tuple[int, ...], float]:
-            return _likely(task, layer, tuple(options.items()))
+            return _likely(task, task.machine, layer, tuple(options.items()))
 
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in likely()
@@ -131,15 +132,15 @@ class Winograd(Template):
 
 
 @functools.lru_cache(maxsize=256)
-def _likely(task: Task, layer: Conv2d, options: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[tuple[int, ...], float]:
-    """The combinations with the lowest estimated cost, and that."""
+def _likely(task: Task, machine: Machine, layer: Conv2d, options: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[tuple[int, ...], float]:
+    """The combinations with the lowest estimated cost, and that. Equal tasks may be for different machines: the machine is a key."""
     choices = dict(options)
     found: dict[int, list[tuple[float, tuple[int, ...]]]] = {}
     for values in itertools.product(*choices.values()):
         knobs = dict(zip(choices, values, strict=True))
         grid = TileGrid(layer, knobs["size"], knobs["tiles"])
         channels = layer.out_channels // knobs["parts"]
-        if not good_tile(task.machine, task.lanes, knobs["rows"], knobs["columns"], grid.block, channels):
+        if not good_tile(machine, task.lanes, knobs["rows"], knobs["columns"], grid.block, channels):
             continue
         if knobs["columns"] > channels or (knobs["tiles"] and knobs["tiles"] >= grid.tiles):
             continue

@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.host_kernels import HOST, check_schedule, examples
 
+from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Layer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
-from tvmmobile.schedules import template_named
+from tvmmobile.running.bench import started_agents
+from tvmmobile.schedules import KnobSchedule, template_named
 from tvmmobile.schedules.emit import Kernel
+from tvmmobile.tuning.search.trial import TrialJob, run_trial
 
 COUNT = 1 << 16
 
@@ -109,3 +112,28 @@ def check(task: Task, name: str, choice: int, folder: Path) -> None:
     space = template.space(task)
     assert space is not None
     check_schedule(task, space, choice, 1e-5, folder)
+
+
+@pytest.mark.virtual
+def test_a_long_curve_costs_what_its_instructions_do() -> None:
+    """About 20 a vector on an A72, which starts one a cycle; twice as many where all sums of a tile wait in registers."""
+    layer, knobs = Conv2d(28, 28, 16, 64), {"rows": 7, "columns": 8, "k_block": 0, "m_block": 0, "n_block": 8, "outer": 1, "axis": 0}
+    cycles = []
+    with started_agents(find_device("pi4-virtual")) as agents:
+        for curve in ("silu", (0.0, 6.0)):
+            task = Task((replace(layer, clamp=curve),), machine=agents.profile.machine)
+            outcome = run_trial(TrialJob(task, KnobSchedule("pointwise", 2, tuple(knobs.items())), None, agents, 60.0))
+            assert outcome.error is None and outcome.cycles is not None, outcome.error
+            cycles.append(outcome.cycles)
+    vectors = layer.out_height * layer.out_width * layer.out_channels // 4
+    assert 15 < (cycles[0] - cycles[1]) / vectors < 33
+
+
+def test_only_tiles_that_need_it_wait_in_memory() -> None:
+    template = template_named("pointwise", 2)
+    assert template is not None
+    usual = {"k_block": 0, "m_block": 0, "n_block": 8, "outer": 1, "axis": 0}
+    for clamp, rows, groups in (("silu", 7, 2), ("silu", 4, 0), ("hswish", 7, 0), ((0.0, 6.0), 7, 0)):
+        layer = Conv2d(28, 28, 64, 64, clamp=clamp)
+        text = template.emit(Task((layer,)), {**usual, "rows": rows, "columns": 8}).script()
+        assert text.count("tvmmobile_barrier") == groups, (clamp, rows)

@@ -28,6 +28,7 @@ class Curve:
         spellings: in which `compose_layers` looks for it; passes before it may bring other forms to these.
         operands: what it reads besides: `CHANNEL`, a constant for each channel of the output, or `TENSOR`, another tensor with the
             output's extents, NHWC.
+        long: whether it takes so many registers that only a few vectors of a register tile can go through it at a time.
     """
 
     exact: Callable[..., Float64]
@@ -35,6 +36,7 @@ class Curve:
     max_error: float
     spellings: tuple[Spelling, ...] = ()
     operands: tuple[str, ...] = ()
+    long: bool = False
 
 
 def _sigmoid(x: Float64) -> Float64:
@@ -78,12 +80,14 @@ CURVES: dict[str, Curve] = {
         lambda v, x: v.at_least(x, -85.0) * v.sigmoid(x),
         3e-7,
         (lambda x, number: _op("nn.silu")(x),),
+        long=True,
     ),
-    "sigmoid": Curve(_sigmoid, lambda v, x: v.sigmoid(x), 2e-7, (lambda x, number: _op("sigmoid")(x),)),
+    "sigmoid": Curve(_sigmoid, lambda v, x: v.sigmoid(x), 2e-7, (lambda x, number: _op("sigmoid")(x),), long=True),
     "tanh": Curve(
         lambda x: np.asarray(np.tanh(x)),
         lambda v, x: v.sigmoid(x + x) * v.number(2.0) - v.number(1.0),
         4e-7,
         (lambda x, number: _op("tanh")(x),),
+        long=True,
     ),
 }
