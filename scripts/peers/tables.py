@@ -37,7 +37,8 @@ peer* is the C library's ratio, and the VM's where no C library was run; *ours, 
 `--known FILE.json --boards NAME… --out docs` it adds or renews boards in a file and keeps the others.
 """
 _HALF_IS_ELSEWHERE = """\
-[benchmarks-half.md](benchmarks-half.md) compares half precision (`--dtype float16`), and says how each library is asked for it.
+[benchmarks-half.md](benchmarks-half.md) and, for later networks, [benchmarks-half-later.md](benchmarks-half-later.md) compare half
+precision (`--dtype float16`), and say how each library is asked for it.
 
 """
 _KERNELS = """\

@@ -257,7 +257,7 @@ def _start_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     **{
         f"docs/{path}": lambda stem=stem, path=path: _peers_pages(stem)[path]  # type: ignore[misc]
-        for stem in ("benchmarks", "benchmarks-later", "benchmarks-half")
+        for stem in ("benchmarks", "benchmarks-later", "benchmarks-half", "benchmarks-half-later")
         for path in _peers_paths(stem)
     },
     "docs/start-up.md": _start_page,
