@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paramiko import Channel
 from waiting import wait_until
 
 from tvmmobile.devices.board.remote import LinkLost
@@ -64,9 +65,16 @@ def test_many_programs_at_once(remote: SshRemote) -> None:
     assert sorted(map(int, results)) == list(range(16))
 
 
-def test_a_program_that_ends_before_the_end_of_its_input_is_sent(remote: SshRemote, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message about a channel that was closed meanwhile would make OpenSSH end the connection."""
+@pytest.mark.parametrize("opening", [False, True])
+def test_a_program_that_ends_before_the_end_of_its_input_is_sent(remote: SshRemote, monkeypatch: pytest.MonkeyPatch, opening: bool) -> None:
+    """A message about a channel that was closed meanwhile would make OpenSSH end the connection.
+
+    While another channel is being opened, paramiko has 0 for its number, which is that of the connection's first program.
+    """
     transport = remote._transport
+    if opening:
+        another = Channel(1_000_000)
+        transport._channels.put(1_000_000, another)
     send, end_of_input = transport._send_user_message, 96  # SSH_MSG_CHANNEL_EOF (RFC 4254, section 9)
 
     def send_late(message: Any) -> None:

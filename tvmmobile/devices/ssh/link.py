@@ -259,6 +259,7 @@ def new_transport(sock: socket.socket) -> Any:
             super()._send_message(message)
 
         def _is_open(self, remote_id: int) -> bool:
-            return any(channel.remote_chanid == remote_id and not channel.closed for channel in self._channels.values())
+            # A channel that is being opened has no number yet, which paramiko writes as 0, and is not active.
+            return any(channel.active and not channel.closed and channel.remote_chanid == remote_id for channel in self._channels.values())
 
     return OrderedTransport(sock)
