@@ -22,6 +22,7 @@ from tvmmobile.schedules.integer_product import DotProduct
 from tvmmobile.schedules.max_pool import WindowMax
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.pool import PoolMean
+from tvmmobile.schedules.resize import Resample
 from tvmmobile.schedules.separable import Separable
 from tvmmobile.schedules.space import Knobs, KnobSchedule, Space
 from tvmmobile.schedules.strassen import Strassen
@@ -40,6 +41,7 @@ TEMPLATES: tuple[Template, ...] = (
     Winograd(),
     PoolMean(),
     WindowMax(),
+    Resample(),
 )
 #: Those for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (

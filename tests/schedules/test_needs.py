@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Opaque, Pool
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Opaque, Pool, Resize
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import TEMPLATES, Template
@@ -43,6 +43,13 @@ class NewMaxPool(MaxPool):
 
 
 @dataclass(frozen=True)
+class NewResize(Resize):
+    """See `NewConv2d`."""
+
+    antialias: bool = False
+
+
+@dataclass(frozen=True)
 class NewTask(Task):
     """See `NewConv2d`."""
 
@@ -64,6 +71,7 @@ TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "winograd": ((NewConv2d(14, 14, 16, 24, (3, 3)),), {"rotation": 2}, "rotation"),
     "pool": ((NewPool(7, 7, 64),), {"squared": True}, "squared"),
     "max_pool": ((NewMaxPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
+    "resize": ((NewResize(9, 9, 16, 18, 18, "linear", "half_pixel"),), {"antialias": True}, "antialias"),
 }
 
 

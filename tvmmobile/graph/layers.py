@@ -429,6 +429,58 @@ class Gating(ConvertingLayer):
 
 
 @dataclass(frozen=True)
+class Resize(ConvertingLayer):
+    """An image of another size, NHWC: `graph.resizing` says from which pixels.
+
+    Attributes:
+        height, width, channels: input size.
+        out_height, out_width: output size in pixels.
+        method: `linear`, or how a place becomes that of one pixel: see `graph.resizing.ROUNDINGS`.
+        places: where an output pixel lies in the input: see `graph.resizing.PLACES`.
+    """
+
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    method: str
+    places: str
+    in_layout: ClassVar[Layout] = "NHWC"
+    out_layout: ClassVar[Layout] = "NHWC"
+    macs: ClassVar[int] = 0
+    constants: ClassVar[int] = 0
+    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, with the batch of 1."""
+        return activation_shape("NHWC", self.height, self.width, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, with the batch of 1."""
+        return activation_shape("NHWC", self.out_height, self.out_width, self.channels)
+
+    @property
+    def read_shape(self) -> tuple[int, ...]:
+        """As many pixels as it needs at most."""
+        taps = 2 if self.method == "linear" else 1
+        return activation_shape("NHWC", min(self.height, taps * self.out_height), min(self.width, taps * self.out_width), self.channels)
+
+    @property
+    def kind(self) -> str:
+        """The layer type as reports name it."""
+        return "resize bilinear" if self.method == "linear" else "resize nearest"
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        parts = [f"{self.height}x{self.width}", f"to_{self.out_height}x{self.out_width}", f"{self.channels}", self.method, self.places]
+        return "_".join(["resize", *parts, *self._stored_name()])
+
+
+@dataclass(frozen=True)
 class Opaque:
     """Operators that no template describes, fused into one TIR function by Relax.
 
@@ -468,7 +520,7 @@ class Opaque:
         return f"{self.operator}_{'x'.join(map(str, self.input_shape))}_{self.fingerprint}"
 
 
-Layer = Conv2d | Dense | Pool | MaxPool | Gating | Opaque
+Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | Opaque
 
 
 def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:

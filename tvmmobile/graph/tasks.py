@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from tvmmobile.graph.layers import Conv2d, Layer, MaxPool
+from tvmmobile.graph.layers import Conv2d, Layer, MaxPool, Resize
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.needs import needs_of
 from tvmmobile.graph.precision import FLOAT32, Precision, is_precision, precision_named
@@ -111,6 +111,8 @@ class Task:
         if isinstance(first, Conv2d | MaxPool) and first.pieces:  # of its sources, only the pieces
             read = {name: shape for name, shape in self.side_shapes.items() if not name.startswith("source")}
             read["pieces"] = (first.height, first.width, first.in_channels)
+        if isinstance(first, Resize):  # of its input, only the pixels that it needs
+            read["input"] = first.read_shape
         data, output = self.storage
         bytes_of = {"input": data.bytes}
         moved = sum(bytes_of.get(name, self.precision.bytes) * math.prod(shape) for name, shape in read.items())

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
-from tvmmobile.graph.layers import NO_PARAMETERS, Array, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool, SumLayer
+from tvmmobile.graph.layers import NO_PARAMETERS, Array, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool, Resize, SumLayer
 from tvmmobile.graph.layouts import Layout
+from tvmmobile.graph.resizing import pixels_along
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers, random_integers
 
@@ -104,6 +105,8 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         return np.ascontiguousarray(largest.numpy().transpose(0, 2, 3, 1))
     if isinstance(layer, Gating):
         return np.asarray(data * side["gate"])
+    if isinstance(layer, Resize):
+        return _resized(layer, data)
     weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
     with torch.no_grad():
         if isinstance(layer, Dense):
@@ -116,6 +119,15 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         image = functional.pad(image, (left, right, top, bottom))
         sums = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, 0, layer.dilation, layer.groups)
         return _from_nhwc(_finish(layer, sums.permute(0, 2, 3, 1).numpy(), constants, side), layer)
+
+
+def _resized(layer: Resize, data: Array) -> Array:
+    """Rows first, then columns."""
+    for axis, (inputs, outputs) in enumerate(((layer.height, layer.out_height), (layer.width, layer.out_width)), 1):
+        first, last, share = pixels_along(inputs, outputs, layer.method, layer.places)
+        below, above = data.take(first, axis), data.take(last, axis)
+        data = below + (above - below) * np.expand_dims(share.astype(data.dtype), tuple({0, 1, 2, 3} - {axis}))
+    return data
 
 
 def _put_together(layer: Conv2d | MaxPool, data: Array, side: Mapping[str, Array]) -> Array:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tvmmobile.graph.resizing import pixels_along
+
 if TYPE_CHECKING:
     import torch
 
@@ -209,7 +211,9 @@ def _grid_sample(node: Any, importer: Any) -> Any:
 
 
 def _nearest(node: Any, importer: Any) -> Any:
-    """TVM's where each pixel becomes a whole number of pixels; otherwise pixels chosen by PyTorch's rule, ⌊i · in / out⌋."""
+    """TVM's where each pixel becomes a whole number of pixels, or where its rule chooses the pixels that PyTorch's does, ⌊i · in / out⌋;
+    otherwise these are taken one by one.
+    """
     from tvm import relax
 
     data = importer.env[node.args[0]]
@@ -217,9 +221,15 @@ def _nearest(node: Any, importer: Any) -> Any:
     extents, wanted = ([int(extent) for extent in list(shape)[2:]] for shape in (data.ty.shape, node.meta["val"].shape))
     if all(more % extent == 0 for more, extent in zip(wanted, extents, strict=True)):
         return importer._upsample_nearest2d(node)
+    pixels, usual = [], []
     for axis, (extent, more) in enumerate(zip(extents, wanted, strict=True)):
         scale = np.float32(1 / factors[axis] if factors and not size else extent / more)
-        chosen = np.minimum((np.arange(more, dtype=np.float32) * scale).astype(np.int64), extent - 1)
+        pixels.append(np.minimum((np.arange(more, dtype=np.float32) * scale).astype(np.int64), extent - 1))
+        usual.append(pixels_along(extent, more, "floor", "asymmetric")[0])
+    if all(map(np.array_equal, pixels, usual)):
+        how = {"method": "nearest_neighbor", "coordinate_transformation_mode": "asymmetric", "rounding_method": "floor"}
+        return importer.block_builder.emit(relax.op.image.resize2d(data, tuple(wanted), layout="NCHW", **how))
+    for axis, chosen in enumerate(pixels):
         data = importer.block_builder.emit(relax.op.take(data, relax.const(chosen, "int64"), axis=2 + axis))
     return data
 

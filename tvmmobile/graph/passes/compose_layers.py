@@ -11,14 +11,17 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Spelling
-from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool
+from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool, Resize
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.rewriting import bindings_of, holds, mutate_main, readers_of
 from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.resizing import METHODS, PLACES
 
 #: Attribute values that mark a composed layer.
-CONV2D, DENSE, POOL, MAX_POOL, GATING = (f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate"))
+CONV2D, DENSE, POOL, MAX_POOL, GATING, RESIZE = _KINDS = tuple(
+    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate", "resize")
+)
 #: Separates one of these from the name of a layer's curve.
 CURVE_MARK = ":"
 #: A pattern and its annotated parts.
@@ -118,7 +121,7 @@ def _composed_layer(function: Any, forms: list[_Form]) -> tuple[ComposedLayer, t
     other functions.
     """
     name = str((function.attrs or {}).get("Composite", ""))
-    if name.partition(CURVE_MARK)[0] not in (CONV2D, DENSE, POOL, MAX_POOL, GATING):
+    if name.partition(CURVE_MARK)[0] not in _KINDS:
         return None
     values = {binding.var: binding.value for binding in bindings_of(function)}
     for form in forms:
@@ -127,7 +130,7 @@ def _composed_layer(function: Any, forms: list[_Form]) -> tuple[ComposedLayer, t
         layer = _layer_of(found, form) if matched else None
         if layer is None:
             continue
-        if isinstance(layer, Pool | MaxPool):
+        if isinstance(layer, Pool | MaxPool | Resize):
             return ComposedLayer(layer, NO_PARAMETERS), (0,)
         read = _gated_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
         read = (*read, *(found[part] for part in ("residual", *form.operands(TENSOR)) if part in found))
@@ -203,7 +206,12 @@ def _forms() -> list[_Form]:
     from tvm.relax.dpl import is_op, wildcard
 
     mean, largest = is_op("relax.mean")(wildcard()), is_op("relax.nn.max_pool2d")(wildcard())
-    found = [_Form(POOL, mean, {"mean": mean}), _Form(MAX_POOL, largest, {"max pool": largest})]
+    resized = is_op("relax.image.resize2d")(wildcard(), wildcard())
+    found = [
+        _Form(POOL, mean, {"mean": mean}),
+        _Form(MAX_POOL, largest, {"max pool": largest}),
+        _Form(RESIZE, resized, {"resize": resized}),
+    ]
     for name, operator, before in (
         (CONV2D, "relax.nn.conv2d", "permuted"),
         (CONV2D, "relax.nn.conv2d", "scaled"),
@@ -277,6 +285,8 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
         return _pool_of(found["mean"])
     if "max pool" in found:
         return _max_pool_of(found["max pool"])
+    if "resize" in found:
+        return _resize_of(found["resize"])
     if form.kind == GATING:
         return _gating_of(found)
     product = found["product"]
@@ -352,6 +362,17 @@ def _max_pool_of(call: Any) -> MaxPool | None:
         after.append(max(0, start + kernel[axis] - shape[axis + 1]))
     padding = before[0], before[1], after[0], after[1]
     return MaxPool(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
+
+
+def _resize_of(call: Any) -> Resize | None:
+    """The layer of a resize, `None` for a batch, another layout, or a method that has no layer."""
+    attrs, shape, out_shape = call.attrs, [int(extent) for extent in call.args[0].ty.shape], [int(extent) for extent in call.ty.shape]
+    method = "linear" if attrs.method == "linear" else str(attrs.rounding_method) if attrs.method == "nearest_neighbor" else ""
+    places = str(attrs.coordinate_transformation_mode)
+    if attrs.layout != "NHWC" or shape[0] != 1 or not str(call.args[0].ty.dtype) == str(call.ty.dtype) == FLOAT32.name:
+        return None
+    known = method in METHODS and places in PLACES
+    return Resize(shape[1], shape[2], shape[3], out_shape[1], out_shape[2], method, places) if known else None
 
 
 def _bounds_of(found: dict[str, Any]) -> Clamp | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Pool
+from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Pool, Resize
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Template, template_named
 from tvmmobile.tuning.database import Database
@@ -87,6 +87,6 @@ def _extents(layer: Layer) -> tuple[float, ...]:
         return layer.in_features, layer.out_features
     if isinstance(layer, Pool):
         return layer.height, layer.width, layer.channels
-    if isinstance(layer, MaxPool):
+    if isinstance(layer, MaxPool | Resize):
         return layer.out_height, layer.out_width, layer.channels
     return tuple(float(extent) for extent in layer.input_shape)

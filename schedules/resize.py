@@ -1,0 +1,188 @@
+"""Images of another size: every vector of channels of a pixel from one pixel of the input, or between four, whose places are in tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array, LayerParameters, Resize
+from tvmmobile.graph.resizing import pixels_along
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share
+from tvmmobile.schedules.space import Knobs, Space, up_to
+from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
+
+#: Arguments with places of the input's elements, and those with shares.
+_PLACES, _SHARES = ("rows", "columns"), ("row_shares", "column_shares")
+
+
+class Resample(Template):
+    """Takes one resize, to the nearest pixel or between pixels, NHWC. Threads share the output's rows.
+
+    Knobs:
+        passes: 2 finds the values between two rows of the input first, for a whole row, which stays in the cache; 1 does both at once.
+        vectors: of channels at a time.
+    """
+
+    name = "resize"
+    version = 1
+    handles = THREADS | STORAGE
+    enough_trials = 6
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, Resize):
+            return None
+        several = up_to((1, 2, 4), layer.channels // task.lanes)
+        options = {"passes": (1, 2), "vectors": several} if layer.method == "linear" else {"passes": (1,), "vectors": several[-1:]}
+        usual = {"passes": 2 if layer.width < layer.out_width else 1, "vectors": 2}
+        return Space(self.name, self.version, options, lambda knobs: True, usual)
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Size of the output, its ratio to the input's, and channels."""
+        layer = layer_of(task, Resize)
+        return [
+            math.log2(layer.out_height * layer.out_width),
+            math.log2(layer.out_height / layer.height),
+            math.log2(layer.out_width / layer.width),
+            math.log2(layer.channels),
+            float(layer.method == "linear"),
+        ]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer, kernel = layer_of(task, Resize), _TableKernel(task)
+        tables = {name: array.shape for name, array in _tables(layer).items()}
+        with kernel.named_body(data=layer.input_shape, **tables, output=layer.output_shape) as buffers:
+            nest = _Nest(kernel, layer, knobs["vectors"], buffers)
+            with kernel.team(task.threads) as thread:
+                rows = share(thread, task.threads, layer.out_height)
+                if layer.method != "linear":
+                    nest.nearest(rows)
+                elif knobs["passes"] == 1:
+                    nest.between_four(rows)
+                else:
+                    nest.rows_first(rows)
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """What `_tables` lists."""
+        tables = _tables(layer_of(task, Resize))
+        return [array.astype(task.precision.numpy) if name in _SHARES else array for name, array in tables.items()]
+
+
+def _tables(layer: Resize) -> dict[str, Array]:
+    """By argument: for each output row and column where the first and the last line of the input's begin, one behind the other; and where
+    values between pixels are wanted, the last one's share.
+    """
+    found, shares = {}, {}
+    axes = ((layer.height, layer.out_height, layer.width * layer.channels), (layer.width, layer.out_width, layer.channels))
+    for places, ratios, (inputs, outputs, pitch) in zip(_PLACES, _SHARES, axes, strict=True):
+        first, last, ratio = pixels_along(inputs, outputs, layer.method, layer.places)
+        found[places] = (np.stack([first, last], 1).reshape(-1) * pitch).astype(np.int32)
+        shares[ratios] = ratio
+    return found | (shares if layer.method == "linear" else {})
+
+
+class _TableKernel(Kernel):
+    """With tables of places."""
+
+    def type_of(self, argument: str) -> str:
+        """See `Kernel.type_of`."""
+        return "int32" if argument in _PLACES else super().type_of(argument)
+
+
+@dataclass(frozen=True)
+class _Between:
+    """A value between two others: where these begin in a buffer, and the last one's share."""
+
+    first: Expr
+    last: Expr
+    ratio: Expr
+
+
+@dataclass(frozen=True)
+class _Nest:
+    """Emits loops over rows, columns and vectors of channels.
+
+    Attributes:
+        vectors: of channels at a time.
+        buffers: by argument.
+    """
+
+    kernel: Kernel
+    layer: Resize
+    vectors: int
+    buffers: dict[str, Buffer]
+
+    def nearest(self, rows: tuple[Expr, Expr]) -> None:
+        """Copies of pixels."""
+        kernel, data = self.kernel, self.buffers["data"]
+        with self._pixels(rows) as (row, column, target):
+            source = kernel.T.bind(self.buffers["rows"][2 * row] + self.buffers["columns"][2 * column])
+            for channel, lanes in self._channels(self.layer.channels):
+                with channel as first:
+                    kernel.store(self.buffers["output"], kernel.load(data, source + first, lanes), target + first, lanes)
+
+    def between_four(self, rows: tuple[Expr, Expr]) -> None:
+        """Values between four pixels."""
+        with self._pixels(rows) as (row, column, target):
+            above, beside = self._between(0, row), self._between(1, column)
+            for channel, lanes in self._channels(self.layer.channels):
+                with channel as first:
+                    left, right = (self._middle(self.buffers["data"], above, end + first, lanes) for end in (beside.first, beside.last))
+                    self.kernel.store(self.buffers["output"], self._mixed(left, right, beside.ratio, lanes), target + first, lanes)
+
+    def rows_first(self, rows: tuple[Expr, Expr]) -> None:
+        """Values between two rows, then between columns of them."""
+        kernel, layer = self.kernel, self.layer
+        line = kernel.scratch(layer.width * layer.channels)
+        with kernel.span(*rows) as row:
+            above = self._between(0, row)
+            for place, lanes in self._channels(layer.width * layer.channels):
+                with place as first:
+                    kernel.store(line, self._middle(self.buffers["data"], above, first, lanes), first, lanes)
+            with kernel.loop(layer.out_width) as column:
+                beside, target = self._between(1, column), (row * layer.out_width + column) * layer.channels
+                for channel, lanes in self._channels(layer.channels):
+                    with channel as first:
+                        kernel.store(self.buffers["output"], self._middle(line, beside, first, lanes), target + first, lanes)
+
+    @contextmanager
+    def _pixels(self, rows: tuple[Expr, Expr]) -> Iterator[tuple[Expr, Expr, Expr]]:
+        """Loops over the output's pixels: row, column, and where it begins."""
+        layer = self.layer
+        with self.kernel.span(*rows) as row, self.kernel.loop(layer.out_width) as column:
+            yield row, column, (row * layer.out_width + column) * layer.channels
+
+    def _channels(self, count: int) -> Iterator[tuple[Any, int]]:
+        """Loops over elements that follow each other, and how many of them are treated at a time: several vectors, vectors, single ones."""
+        first = 0
+        for lanes in dict.fromkeys((self.vectors * self.kernel.lanes, self.kernel.lanes, 1)):
+            steps = (count - first) // lanes
+            if steps:
+                yield self._steps(first, steps, lanes), lanes
+            first += steps * lanes
+
+    @contextmanager
+    def _steps(self, first: int, steps: int, lanes: int) -> Iterator[Expr]:
+        with self.kernel.loop(steps) as step:
+            yield first + step * lanes
+
+    def _between(self, axis: int, place: Expr) -> _Between:
+        """What an output row (axis 0) or column lies between."""
+        lines, ratios, bind = self.buffers[_PLACES[axis]], self.buffers[_SHARES[axis]], self.kernel.T.bind
+        return _Between(bind(lines[2 * place]), bind(lines[2 * place + 1]), bind(ratios[place]))
+
+    def _middle(self, buffer: Buffer, ends: _Between, offset: Expr, lanes: int) -> Expr:
+        """Values between elements of a buffer."""
+        first, last = (self.kernel.load(buffer, end + offset, lanes) for end in (ends.first, ends.last))
+        return self._mixed(first, last, ends.ratio, lanes)
+
+    def _mixed(self, first: Expr, last: Expr, ratio: Expr, lanes: int) -> Expr:
+        first = self.kernel.T.bind(first)
+        return first + (last - first) * self.kernel.splat(ratio, lanes)

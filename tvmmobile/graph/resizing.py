@@ -1,0 +1,51 @@
+"""Which pixels a resized image is made of, with PyTorch's and ONNX's rules, along one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from tvmmobile.graph.layers import Array
+
+#: What is added before a place is rounded down, and taken away before it is rounded up, against errors of float32: as in TVM.
+_MARGIN = 1e-5
+#: From an output's number, and the extents of input and output, to its place in the input, counted in pixels. In float32, as in PyTorch.
+_Place = Callable[[npt.NDArray[np.float32], int, int], npt.NDArray[np.float32]]
+_HALF = np.float32(0.5)
+
+
+def _ratio(inputs: int, outputs: int) -> np.float32:
+    return np.float32(inputs) / np.float32(outputs)
+
+
+#: By the name that ONNX has for it. `half_pixel` compares the centres of pixels, `align_corners` has the first and last ones coincide.
+PLACES: dict[str, _Place] = {
+    "half_pixel": lambda x, inputs, outputs: (x + _HALF) * _ratio(inputs, outputs) - _HALF,
+    "pytorch_half_pixel": lambda x, inputs, outputs: (x + _HALF) * _ratio(inputs, outputs) - _HALF if outputs > 1 else 0 * x,
+    "align_corners": lambda x, inputs, outputs: x * _ratio(inputs - 1, max(outputs - 1, 1)),
+    "asymmetric": lambda x, inputs, outputs: x * _ratio(inputs, outputs),
+    "tf_half_pixel_for_nn": lambda x, inputs, outputs: (x + _HALF) * _ratio(inputs, outputs),
+}
+#: From places to those of pixels.
+ROUNDINGS: dict[str, Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]] = {
+    "floor": lambda x: np.floor(x + np.float32(_MARGIN)),
+    "ceil": lambda x: np.ceil(x - np.float32(_MARGIN)),
+    "round": lambda x: np.floor(x + _HALF),
+    "round_prefer_floor": lambda x: np.ceil(x - _HALF),
+    "round_prefer_ceil": lambda x: np.floor(x + _HALF),
+}
+#: The methods of `layers.Resize`.
+METHODS = ("linear", *ROUNDINGS)
+
+
+def pixels_along(inputs: int, outputs: int, method: str, places: str) -> tuple[Array, Array, Array]:
+    """For each output pixel the first and the last pixel of the input that it is made of, int64, and the share of the last, float32."""
+    found = PLACES[places](np.arange(outputs, dtype=np.float32), inputs, outputs)
+    if method != "linear":
+        chosen = np.clip(ROUNDINGS[method](found), 0, inputs - 1).astype(np.int64)
+        return chosen, chosen, np.zeros(outputs, np.float32)
+    found = np.clip(found, 0, inputs - 1)
+    first = np.floor(found).astype(np.int64)
+    return first, np.minimum(first + 1, inputs - 1), found - first.astype(np.float32)
