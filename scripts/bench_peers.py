@@ -8,6 +8,7 @@
     ./scripts/bench_peers --known docs/benchmarks.json --boards --out docs   # runs nothing: the pages and plots are written anew
     ./scripts/bench_peers --models mobilenet_v2 mobilenet_v3_large --alpha 1 --resolution 224 --name benchmarks-later --out docs
     ./scripts/bench_peers --dtype float16 --boards pi5 --name benchmarks-half --out docs   # the others run in float32 too
+    ./scripts/bench_peers --dtype int8 --boards pi4 pi5 --name benchmarks-int8 --out docs   # all calibrated with the same inputs
 
 Converters, AArch64 Pythons with the wheels, models, libraries and finished runs are kept in the cache: interrupt it whenever you like, the
 same command goes on. From nothing a board takes about two hours on one idle core; 1.0-224 takes a system about a minute. What QEMU counted
@@ -276,11 +277,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alpha", nargs="+", type=float, default=[], metavar="α", help="width multipliers (default: the paper's four)")
     parser.add_argument("--resolution", nargs="+", type=int, default=[], metavar="SIDE", help="input sides (default: the paper's four)")
     parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=f"networks (default: {NETWORK})")
-    dtype_help = "what ours computes in (default: float32); with float16 the others run in half precision and in float32"
+    dtype_help = "what ours computes in (default: float32); with float16 the others run in half precision and in float32, with int8 in that"
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=dtype_help)
     parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the files and the folder (default: benchmarks)")
     parser.add_argument("--diagonal", action="store_true", help="1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone")
-    parser.add_argument("--only", nargs="+", default=[], metavar="SYSTEM", help="of ncnn,mnn,litert,onnxruntime,iree,ours,ours-c")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="SYSTEM",
+        help="of ncnn,mnn,litert,onnxruntime,iree,ours,ours-c, with int8 also onnxruntime-u8",
+    )
     parser.add_argument("--known", type=Path, metavar="FILE", help="an earlier .json: other boards, and peers' figures")
     parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="our tuning logs (default: the shipped ones)")
     parser.add_argument("--out", type=Path, default=Path("out/peers"), metavar="DIR", help="for the results (default: out/peers)")

@@ -22,6 +22,10 @@ _SYMBOL = re.compile(r"\((\S+)\+0x[0-9a-f]+\)$")
 _FUSED = re.compile(r"^fml[as]\t(v\d+)\.(\d?[sdh]), .*?(\.[sdh]\[\d\])?$")
 #: Eight lanes of half precision.
 HALF_LANES = ".8h"
+#: Products of 8-bit integers, and sums of pairs of such products.
+_PRODUCT = re.compile(r"^([su](?:mull2?|mlal2?|dot|mmla|adalp))\tv\d+\.\d?[hs], v\d+\.(?:16b|8b|8h)(?:, v\d+\.(?:16b|8b|4b(\[\d\])?))?$")
+#: Products of 16-bit integers.
+_WIDE_PRODUCT = re.compile(r"^([su]m[ul]a?l+2?)\tv\d+\.4s, v\d+\.[48]h, v\d+\.(?:[48]h|h(\[\d\]))$")
 _LOAD = re.compile(r"^(ld\w+)\t(\{[^}]*\}|([qdsxwv])\d+)")
 _INSERT = re.compile(r"^(?:ins|mov)\tv\d+\.d\[\d\]")
 
@@ -126,6 +130,17 @@ HALF_MAKERS: Mapping[str, KernelChoice] = {
 }
 
 
+#: How each peer's model got its integers; the keys are those of `systems("int8")`.
+QUANTISERS: Mapping[str, str] = {
+    "ncnn-int8": "scales by largest magnitude in the files that ncnn2int8 would write, convolutions to convolutions without a step through "
+    "float32; `use_fp16_…` for the rest, on by default",
+    "mnn-int8": "`mnnquant` with `KL` and `MAX_ABS`; the session's `precision: low` for the rest",
+    "litert-int8": "ai-edge-quantizer, static, by minimum and maximum; input and output stay in float32",
+    "onnxruntime-int8": "ONNX Runtime's `quantize_static`: QDQ, by channel, signed activations",
+    "onnxruntime-u8-int8": "the same with unsigned activations",
+}
+
+
 def hottest_kernel(run: ProgramRun, system: str) -> HotKernel | None:
     """The kernel of a run that was modelled with its hottest block; `None` without one."""
     if not run.modelled.core.hottest:
@@ -141,15 +156,20 @@ def hottest_kernel(run: ProgramRun, system: str) -> HotKernel | None:
 def loop_of(assembly: Sequence[str]) -> str:
     """A block's work in a few words: `24 fmla by lane to 24 accumulators; 4 ldr q, 1 ldp q`."""
     fused = [found for text in assembly if (found := _FUSED.match(text))]
-    if not fused:
-        counts = Counter(text.partition("\t")[0] for text in assembly)
-        return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    by_lane = " by lane" if any(found[3] for found in fused) else ""
-    half = f" {HALF_LANES}" if all(found[2] == HALF_LANES[1:] for found in fused) else ""
     others = Counter(_kind(text) for text in assembly)
     del others[""]
-    work = f"{len(fused)} fmla{half}{by_lane} to {len({found[1] for found in fused})} accumulators"
-    return "; ".join(filter(None, (work, ", ".join(f"{others[name]} {name}" for name in sorted(others)))))
+    beside = ", ".join(f"{others[name]} {name}" for name in sorted(others))
+    if fused:
+        by_lane = " by lane" if any(found[3] for found in fused) else ""
+        half = f" {HALF_LANES}" if all(found[2] == HALF_LANES[1:] for found in fused) else ""
+        work = f"{len(fused)} fmla{half}{by_lane} to {len({found[1] for found in fused})} accumulators"
+        return "; ".join(filter(None, (work, beside)))
+    products = [found for text in assembly if (found := _PRODUCT.match(text) or _WIDE_PRODUCT.match(text))]
+    if products:
+        kinds = Counter(f"{found[1]}{' by lane' if found[2] else ''}" for found in products)
+        return "; ".join(filter(None, (", ".join(f"{kinds[name]} {name}" for name in sorted(kinds)), beside)))
+    counts = Counter(text.partition("\t")[0] for text in assembly)
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def _kind(text: str) -> str:

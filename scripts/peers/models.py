@@ -11,14 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import export_models
+import numpy as np
 
 from peers import iree_compiler
 from peers.systems import ROOT, System
 from tvmmobile.devices.protocol import DeviceProfile
-from tvmmobile.graph.precision import FLOAT32, Precision
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, Precision
+from tvmmobile.networks.images import Preprocessing, noise_input
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.build import build_variant, variant_job
+from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
 from tvmmobile.system.environment import cache_dir
@@ -28,9 +31,12 @@ from tvmmobile.virtual.board import Board
 
 Say = Callable[[str], None]
 _HALF_MODELS = Path(__file__).with_name("half_models.py")
+_INTEGER_MODELS = Path(__file__).with_name("integer_models.py")
+#: How many inputs of noise give integers their scales, ours and the others'.
+CALIBRATION = 4
 #: What decides a library, besides the tuning logs.
 _COMPILER = (
-    *(f"tvmmobile/{room}/**/*.py" for room in ("graph", "networks", "kernels", "tuning", "pipeline")),
+    *(f"tvmmobile/{room}/**/*.py" for room in ("graph", "networks", "kernels", "tuning", "quantisation", "pipeline")),
     "schedules/*.py",
 )
 #: And a C library.
@@ -67,7 +73,8 @@ def compiled(
     recipe = digest_of([*sources, *records], f"{profile.origin.model} {sorted(profile.target.items())}")
     kind = f"{'' if form == VM else f'-{form}'}{'' if precision == FLOAT32 else f'-{precision.name}'}"
     folder = models / f"{profile.name}-t{threads}{kind}-{recipe}"
-    job = variant_job(Model(spec), profile, (logs,), folder, threads, precision=precision, form=form)
+    calibration = _calibration(spec) if precision.is_integer else None
+    job = variant_job(Model(spec), profile, (logs,), folder, threads, precision=precision, form=form, calibration=calibration)
     with made_once(folder) as made:
         if made is not None:
             say(f"compiling {spec.variant} for {threads} threads …" if threads > 1 else f"compiling {spec.variant} …")
@@ -87,21 +94,41 @@ def model_files(system: System, board: Board, models: Path, library: Library | N
                 iree_compiler.compile_onnx(models / "model.onnx", board, made / "model.vmfb")
                 copy_image(models, made)
         return (folder / "model.vmfb",)
-    if system.dtype != FLOAT32.name and system.name in ("litert", "onnxruntime"):
-        return (_in_half_precision(models, system.model[0]),)
+    if system.dtype == FLOAT16.name and system.name in ("litert", "onnxruntime"):
+        return (_converted(models, system.model[0], "half", [_HALF_MODELS], [system.model[0]]),)
+    if system.dtype == INT8.name:
+        return _quantised(models, system)
     return tuple(models / name for name in system.model)
 
 
-def _in_half_precision(models: Path, name: str) -> Path:
-    """A model of a runtime that takes its precision from there, beside a copy of the image."""
-    folder = models / f"half-{name}-{digest_of([_HALF_MODELS])}"
+def _quantised(models: Path, system: System) -> tuple[Path, ...]:
+    """A model in integers, by the library's own quantiser as far as there is one."""
+    name = system.model[0]
+    folder = models / f"calibration-{CALIBRATION}"
+    with made_once(folder) as made:
+        if made is not None:
+            shape = np.load(models / "image.npy", mmap_mode="r").shape
+            np.save(made / "inputs.npy", np.concatenate([noise_input(number, shape) for number in range(CALIBRATION)]))
+    recipe = [_INTEGER_MODELS, Path(__file__).with_name("ncnn_models.py"), folder / "inputs.npy"]
+    model = _converted(models, name, "int8", recipe, [name.replace(".u8", ""), str(folder / "inputs.npy")])
+    return (model, model.with_suffix(".bin")) if system.name == "ncnn" else (model,)
+
+
+def _converted(models: Path, name: str, kind: str, recipe: list[Path], arguments: list[str]) -> Path:
+    """A model made from another by the first program of `recipe`, beside a copy of the image."""
+    folder = models / f"{kind}-{name}-{digest_of(recipe)}"
     with made_once(folder) as made:
         if made is not None:
             packages = export_models.converters(lambda _step: None)
-            command = [sys.executable, str(_HALF_MODELS), str(packages), str(models / name), str(made / name)]
-            run_tool(command, f"Converting {name} to half precision", f"Run it by hand: {_HALF_MODELS.name} says how.")
+            source, *more = arguments
+            command = [sys.executable, str(recipe[0]), str(packages), str(models / source), *more, str(made / name)]
+            run_tool(command, f"Converting {name} ({kind})", f"Run it by hand: {recipe[0].name} says how.")
             copy_image(models, made)
     return folder / name
+
+
+def _calibration(spec: ModelSpec) -> CalibrationData:
+    return calibration_data(f"noise:{CALIBRATION}", Preprocessing(spec.resolution), generated=True)
 
 
 def copy_image(models: Path, folder: Path) -> None:

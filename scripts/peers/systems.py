@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peers import iree_compiler
 from tvmmobile import __version__
-from tvmmobile.graph.precision import FLOAT16, FLOAT32, precision_named
+from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, precision_named
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import UserError
 
@@ -21,7 +21,10 @@ OURS, OURS_C = "ours", "ours-c"
 #: Our systems: "ours" in a ratio is the first of these that ran there.
 OURS_KEYS = (OURS_C, OURS)
 #: What can be compared: in half precision a peer takes part with its float32 as well, because its best may be either.
-DTYPES = (FLOAT32.name, FLOAT16.name)
+DTYPES = (FLOAT32.name, FLOAT16.name, INT8.name)
+#: ONNX Runtime once more, with unsigned activations: which is faster depends on the core.
+UNSIGNED = "onnxruntime-u8"
+_PEER_TOLERANCE = {FLOAT32.name: 1e-3, FLOAT16.name: 2e-1, INT8.name: 5e-1}
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class System:
     Attributes:
         key: what it is called in files: `name`, with the dtype behind it where float32 takes part too.
         title: what the table calls it, with its version.
-        program: a Python program that takes `MODEL --threads N`, and `--half` for half precision, and prints what
-            `region.run_marked` prints.
+        program: a Python program that takes `MODEL --threads N`, and prints what `region.run_marked` prints; `--half` allows it half
+            precision, as it does its users unless they forbid it, and an output that is as coarse.
         requirements: the wheels in its sysroot.
         model: the files of the network it runs, in the variant's folder, the one to name first; empty where it is compiled for the board.
         tolerance: largest difference from PyTorch it may have, relative to the output's largest magnitude.
@@ -58,7 +61,7 @@ class System:
 def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
     """All of them, peers first, with the versions that examples/virtual-run/wheels.txt pins.
 
-    In half precision IREE is left out, which has no kernels for it here; the others are there twice.
+    IREE is there in float32 alone. In half precision the others are there twice.
     """
     wheels = tuple((EXAMPLES / "wheels.txt").read_text(encoding="utf-8").split())
     versions = dict(wheel.split("==") for wheel in wheels)
@@ -76,9 +79,15 @@ def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
         return (*found, _iree(), _ours(), _ours_c())
     ours = (_ours(), _ours_c())
     bound = precision_named(dtype).network_tolerance
+    coarser = [_in(dtype, peer) for peer in found]
+    if dtype == INT8.name:
+        signed = coarser[-1]
+        unsigned = replace(signed, key=f"{UNSIGNED}-{dtype}", title=signed.title.replace(dtype, "uint8"), model=("model.u8.onnx",))
+        others = [*(replace(one, model=one.model[:1]) for one in coarser), unsigned]
+    else:
+        others = [*coarser, *found]
     return (
-        *(_in_half_precision(peer) for peer in found),
-        *found,
+        *others,
         *(replace(one, title=f"{one.title}, {dtype}", tolerance=bound, dtype=dtype) for one in ours),
     )
 
@@ -86,19 +95,20 @@ def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
 def peer_tolerance(dtype: str) -> float:
     """Tolerance of a peer's output, enough to show that it computed the network. Our own bound, which we promise, is stricter.
 
-    In half precision ncnn is 7 % off for MobileNet v1 1.0-224 with generated weights, and its latency counts all the same.
+    With generated weights, for MobileNet v1 1.0-224, ncnn is 7 % off in half precision, and its latency counts all the same. In integers
+    all libraries are some 15 % off.
     """
-    return 1e-3 if dtype == FLOAT32.name else 2e-1
+    return _PEER_TOLERANCE[dtype]
 
 
-def _in_half_precision(peer: System) -> System:
-    """A peer in half precision: its program is asked for it, or its model says so (`half_models.py`)."""
+def _in(dtype: str, peer: System) -> System:
+    """A peer in another precision: its program is asked for it, or its model says so (`half_models.py`, `integer_models.py`)."""
     return replace(
         peer,
-        key=f"{peer.key}-{FLOAT16.name}",
-        title=f"{peer.title.rpartition(' ')[0]} {FLOAT16.name} {peer.title.rpartition(' ')[2]}",
-        tolerance=peer_tolerance(FLOAT16.name),
-        dtype=FLOAT16.name,
+        key=f"{peer.key}-{dtype}",
+        title=f"{peer.title.rpartition(' ')[0]} {dtype} {peer.title.rpartition(' ')[2]}",
+        tolerance=peer_tolerance(dtype),
+        dtype=dtype,
     )
 
 

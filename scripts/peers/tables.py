@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sharing import markdown_table
 
-from peers.kernels import HALF_LANES, HALF_MAKERS, MAKERS
+from peers.kernels import HALF_LANES, HALF_MAKERS, MAKERS, QUANTISERS
 from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
 from peers.systems import OURS_KEYS, peer_tolerance
 from tvmmobile.graph.precision import FLOAT32, precision_named
@@ -55,6 +55,11 @@ faster. The caller's arrays are float32, and their conversion counts. Each libra
 converts weights as it loads the network. QEMU runs the programs on its Cortex-A76, which reports half precision in HWCAP. IREE is left
 out. A hottest block in half precision has `fmla` of eight lanes (`.8h`).
 """
+_QUANTISED = """\
+All networks are quantised from the same float32 weights with the same inputs of noise, as fits weights that are generated: symmetric
+weights by output channel, activations by tensor. The caller's arrays are float32, and their conversion counts. *Error* is against PyTorch
+in float32, so it is that of the quantisation. IREE is left out.
+"""
 _COLUMNS = """\
 *Core cycles* are those of the schedule behind the latency, with llvm-mca's own in parentheses. Cycles, instructions and misses are summed
 over threads. *Error* is the largest difference from PyTorch's output, relative to its largest magnitude.
@@ -91,6 +96,7 @@ def _index(comparison: Comparison, stem: str) -> str:
         "The last two columns are modelled milliseconds of the first network; each board's page has all networks and all libraries.",
         "",
         *(_half_kernels(comparison) if any(one.system in HALF_MAKERS for one in comparison.kernels) else ()),
+        *(_integer_kernels(comparison) if any(one.system in QUANTISERS for one in comparison.kernels) else ()),
         *(_kernels(comparison) if any(one.system in MAKERS for one in comparison.kernels) else ()),
         _LEFT_OUT,
     ]
@@ -160,6 +166,24 @@ def _half_kernels(comparison: Comparison) -> Iterator[str]:
     ]
     headings = "core", "library", "hottest kernel", "in half precision", "seen on", "share of core cycles"
     yield from markdown_table(headings, rows, 5)
+    yield ""
+
+
+def _integer_kernels(comparison: Comparison) -> Iterator[str]:
+    """How each peer's network was quantised, and the hottest kernel of each."""
+    chosen = [one for one in comparison.kernels if one.system in QUANTISERS]
+    titles = {one.system: _short(one.title) for one in chosen}
+    yield from ("## Integers in the other libraries", "", _QUANTISED)
+    yield from markdown_table(("library", "quantised by"), [(titles[key], how) for key, how in QUANTISERS.items() if key in titles], 2)
+    yield ""
+    rows = [
+        (
+            *(one.cpu, titles[one.system], f"`{one.kernel.name}`" if one.kernel.name else "", one.kernel.loop),
+            *(f"{one.board}, {one.variant}", f"{one.kernel.share * 100:.0f} %"),
+        )
+        for one in chosen
+    ]
+    yield from markdown_table(("core", "library", "hottest kernel", "its loop", "seen on", "share of core cycles"), rows, 6)
     yield ""
 
 
