@@ -48,6 +48,10 @@ def convolutions(network: nn.Module) -> list[Conv2d]:
         pytest.param(lambda x: torch.clamp(x * (1 / 6) + 0.5, 0, 1), "hsigmoid", id="hsigmoid of a sixth"),
         pytest.param(lambda x: x * torch.sigmoid(x), "silu", id="silu by sigmoid"),
         pytest.param(lambda x: torch.sigmoid(x) * x, "silu", id="silu, sigmoid first"),
+        pytest.param(lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5)), "gelu", id="gelu by erf"),
+        pytest.param(lambda x: x * (torch.erf(x * 0.5**0.5) + 1) * 0.5, "gelu", id="gelu by erf, halved last"),
+        pytest.param(functional.gelu, "gelu", id="gelu"),
+        pytest.param(lambda x: functional.gelu(x, approximate="tanh"), "gelu_tanh", id="gelu by tanh"),
     ],
 )
 def test_forms_of_curves(tmp_path: Path, function: Function, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,15 @@ class Curve:
 
 def _sigmoid(x: Float64) -> Float64:
     return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x))
+
+
+def _gelu(x: Float64) -> Float64:
+    return np.asarray(0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))))
+
+
+def _gelu_argument(x: Any, number: Callable[[float], Any] = float) -> Any:
+    """The sigmoid of this is (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2."""
+    return x * (number(1.5957691216057308) + number(0.07135481282553) * (x * x))
 
 
 def _hsigmoid(x: Float64) -> Float64:
@@ -83,6 +93,21 @@ CURVES: dict[str, Curve] = {
         long=True,
     ),
     "sigmoid": Curve(_sigmoid, lambda v, x: v.sigmoid(x), 2e-7, (lambda x, number: _op("sigmoid")(x),), long=True),
+    # D. Hendrycks, K. Gimpel, "Gaussian error linear units", arXiv 1606.08415. Below -5.5 the other factor is 0 within its error.
+    "gelu": Curve(
+        _gelu,
+        lambda v, x: v.at_least(x, -5.5) * v.normal_cdf(x),
+        3.5e-7,
+        (lambda x, number: _op("nn.gelu")(x),),
+        long=True,
+    ),
+    "gelu_tanh": Curve(
+        lambda x: x * _sigmoid(_gelu_argument(np.clip(x, -50, 50))),
+        lambda v, x: v.at_least(x, -13.0) * v.sigmoid(_gelu_argument(v.bind(v.at_most(v.at_least(x, -13.0), 13.0)), v.number)),
+        4e-7,
+        (lambda x, number: _op("nn.gelu_tanh")(x),),
+        long=True,
+    ),
     "tanh": Curve(
         lambda x: np.asarray(np.tanh(x)),
         lambda v, x: v.sigmoid(x + x) * v.number(2.0) - v.number(1.0),

@@ -92,6 +92,7 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
         chained = (
             consumers.get(index) == [index + 1]
             and sources[index + 1][0] == index
+            and not _is_another_image(bindings[index + 1].value.args[1].fields[0], binding.var)
             and (
                 len(sources[index + 1]) == 1 or external_name(bindings[index + 1].value) is not None  # side inputs may come from anywhere
             )
@@ -106,6 +107,12 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
     for index, node in enumerate(nodes):
         nodes[index] = replace(node, gated=_gated(nodes, sources, index, consumers.get(index, [])))
     return Network(tuple(nodes), module)
+
+
+def _is_another_image(one: Any, other: Any) -> bool:
+    """Whether both are images, as between two layers whose pixels are arranged differently."""
+    shapes = [[int(extent) for extent in image.ty.shape] for image in (one, other)]
+    return all(len(shape) == 4 for shape in shapes) and shapes[0] != shapes[1]
 
 
 def names_of(network: Network) -> list[str]:

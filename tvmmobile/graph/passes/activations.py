@@ -98,4 +98,10 @@ def _rules() -> Iterator[_Rule]:
     yield product(clip, scale), bounds | {scale: 1 / 6}, hsigmoid
     yield product(product(image, clip), scale), bounds | {scale: 1 / 6}, hswish
     yield product(image, divide(clip, scale)), bounds | {scale: 6.0}, hswish
+    error = is_op("relax.erf")
+    above = add(error(divide(image, scale)), shift), {scale: math.sqrt(2), shift: 1.0, low: 0.5}
+    below = add(error(product(image, scale)), shift), {scale: math.sqrt(0.5), shift: 1.0, low: 0.5}
+    for part, numbers in (above, below):
+        for form in (product(product(image, part), low), product(image, product(part, low)), product(product(image, low), part)):
+            yield form, numbers, lambda matched: relax.op.nn.gelu(matched[image])
     yield product(image, is_op("relax.sigmoid")(image)), {}, lambda matched: relax.op.nn.silu(matched[image])

@@ -1,4 +1,4 @@
-"""Biases where later passes expect them: none before a batch norm, one after every convolution and matrix product."""
+"""Biases where later passes expect them: none before a batch norm, one after every convolution and matrix product, no factors behind it."""
 
 from __future__ import annotations
 
@@ -57,6 +57,32 @@ def zero_bias(module: Any) -> Any:
             self.set_var_remap(binding.var, emit(relax.op.add(product, zeros)))
 
     return mutate_main(module, Rewriter(module))
+
+
+def fold_factors(module: Any) -> Any:
+    """Rewrite (conv(x, w) + b) · c, with a factor c for each channel (NHWC), as conv(x, w · c) + b · c."""
+    from tvm import relax
+    from tvm.relax.dpl import is_const, is_op, wildcard
+
+    data, weight, bias, factor = wildcard(), is_const(), is_const(), is_const()
+    conv = is_op("relax.nn.conv2d")(data, weight)
+    total = is_op("relax.add")(conv, bias)
+    values = {binding.var: binding.value for binding in bindings_of(module["main"])}
+    readers = readers_of(module["main"])
+    shared = {variable for variable, found in readers.items() if variable in values and len(found) > 1}
+
+    def folded(call: Any, matched: Any) -> Any:
+        arrays = [matched[part].value.numpy() for part in (weight, bias, factor)]
+        product = matched[conv]
+        channels = int(call.ty.shape[-1])
+        per_channel = all(array.size == channels == array.shape[-1] for array in arrays[1:])
+        if product.attrs.kernel_layout != "HWIO" or not per_channel or any(operand in shared for operand in call.args):
+            return call
+        scaled = [relax.const(array * arrays[2].reshape(-1)) for array in arrays[:2]]
+        return relax.op.add(relax.Call(product.op, [matched[data], scaled[0]], product.attrs), scaled[1])
+
+    multiply = is_op("relax.multiply")
+    return rewrite_main(module, multiply(total, factor) | multiply(factor, total), folded)
 
 
 def _bias_shape(call: Any) -> tuple[int, ...]:

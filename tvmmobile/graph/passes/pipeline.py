@@ -10,11 +10,12 @@ from typing import Any
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
 from tvmmobile.graph.passes.average_pools import average_pools
-from tvmmobile.graph.passes.biases import bias_into_batch_norm, zero_bias
+from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, zero_bias
 from tvmmobile.graph.passes.canonical_names import canonical_names
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
+from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.single_output import unwrap_single_output
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
@@ -65,7 +66,9 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("unit_permute_to_reshape", unit_permute_to_reshape),
         ("fold_layout", fold_constants),
         ("fold_rest", transform.FoldConstant()),
+        ("linear_layers", linear_layers),
         ("zero_bias", zero_bias),
+        ("fold_factors", fold_factors),
         ("canonicalize", transform.CanonicalizeBindings()),
         ("unwrap_single_output", unwrap_single_output),
         ("channel_order", order_channels),

@@ -1,0 +1,114 @@
+"""Linear layers of many rows: as 1×1 convolutions, with what follows them, whatever shape the rows have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_networks import Residual, error_against_torch, prepared
+from torch import nn
+
+from tvmmobile.graph.layers import Conv2d, Layer, Opaque
+
+TOLERANCE = 1e-5
+
+
+class Lambda(nn.Module):
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        return self.function(data)
+
+
+def ready(*modules: nn.Module) -> nn.Module:
+    """The modules in a row, in eval mode, with weights that all matter."""
+    network = nn.Sequential(*modules).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, 0.1, 1.5 / parameter[0].numel() ** 0.5, generator)
+    return network
+
+
+class Scale(nn.Module):
+    """A factor for each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(8))
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        return data * self.factor
+
+
+def tokens() -> nn.Module:
+    return Lambda(lambda image: image.flatten(2).transpose(1, 2))
+
+
+def image_of(height: int, width: int) -> nn.Module:
+    return Lambda(lambda rows: rows.transpose(1, 2).reshape(1, -1, height, width))
+
+
+def layers_of(network: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
+    return [node.layer for node in prepared(network, shape).nodes]
+
+
+@settings(max_examples=10, derandomize=True, database=None, deadline=None)
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    st.sampled_from((3, 8, 17)),
+    st.sampled_from((4, 13)),
+    st.booleans(),
+    st.sampled_from((nn.Identity(), nn.ReLU6(), nn.GELU(), nn.SiLU())),
+)
+def test_values(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[int], inputs: int, outputs: int, bias: bool, activation: nn.Module
+) -> None:
+    shape = (*rows, inputs)
+    network = ready(nn.Linear(inputs, 12, bias=bias), activation, nn.Linear(12, outputs))
+    found = layers_of(network, shape)
+    if max(rows) > 1:
+        assert [type(layer) for layer in found] == [Conv2d, Conv2d] and sum(layer.macs for layer in found) > 0
+    assert error_against_torch(network, shape, tmp_path_factory.mktemp("net") / "net.so") <= TOLERANCE
+
+
+def test_blocks_of_tokens_move_nothing(tmp_path: Path) -> None:
+    """From an image to tokens and back; the activation, the scales of the branch and the residual are in the layers."""
+    block = Residual(nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 24), nn.GELU(), nn.Linear(24, 8), Scale()))
+    network = ready(nn.Conv2d(3, 8, 3, padding=1), tokens(), block, image_of(5, 6), nn.Conv2d(8, 5, 1))
+    shape = (1, 3, 5, 6)
+    found = layers_of(network, shape)
+    assert [layer.name for layer in found if isinstance(layer, Conv2d)][1:] == [
+        "pw_5x6_8x24_gelu",
+        "pw_5x6_24x8_add_linear",
+        "pw_5x6_8x5_linear",
+    ]
+    assert [layer.operator for layer in found if isinstance(layer, Opaque)] == ["layer_norm", "transpose"]  # the last is the output's
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param(lambda x: x.transpose(1, 2).reshape(1, 30, 8), id="another order"),
+        pytest.param(lambda x: x.reshape(1, 5, 6, 8).permute(0, 2, 1, 3), id="pixels turned"),
+        pytest.param(lambda x: x.reshape(1, 15, 16), id="pairs of pixels"),
+        pytest.param(lambda x: x.reshape(1, 30, 2, 4).permute(0, 2, 1, 3), id="heads"),
+        pytest.param(lambda x: torch.cat([x[:, :1], x], 1), id="one more"),
+        pytest.param(lambda x: x * torch.linspace(-1, 1, 30)[:, None], id="by pixel"),
+        pytest.param(lambda x: x + x.transpose(1, 2).reshape(1, 30, 8), id="sum with another order"),
+        pytest.param(lambda x: x.reshape(1, 1, 30, 8).transpose(1, 2).flatten(1, 2), id="axes of 1"),
+        pytest.param(lambda x: (x * torch.full((8,), 0.5)) + x, id="read before its factors"),
+    ],
+)
+def test_other_orders_are_kept(tmp_path: Path, between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Whatever happens to the tokens of a layer before the next one."""
+    with torch.no_grad():
+        last = between(torch.zeros(1, 30, 8)).shape[-1]
+    network = ready(nn.Conv2d(3, 8, 1), tokens(), nn.Linear(8, 8), Lambda(between), nn.Linear(last, 7))
+    assert error_against_torch(network, (1, 3, 5, 6), tmp_path / "net.so") <= TOLERANCE

@@ -1,0 +1,204 @@
+"""Linear layers of many rows as 1×1 convolutions: a tensor of T tokens with C channels is an image of T pixels.
+
+What follows a layer element by element, or normalises channels, works on the same image, so that bias, activation and residual become part
+of the layer. Between images and tokens, networks permute and reshape (`x.flatten(2).transpose(1, 2)` and back); where these leave the
+elements in the image's order after all, nothing is moved.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
+
+#: Operators that treat all elements alike.
+_UNARY = {*("nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.relu", "nn.leakyrelu", "sigmoid", "tanh", "erf", "exp", "sqrt", "negative", "clip")}
+_BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum"}
+#: Those that only say a tensor's shape anew; `broadcast_to` where the shape stays.
+_VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.broadcast_to"}
+
+
+def linear_layers(module: Any) -> Any:
+    """Rewrite every product with constant weights of more than one row."""
+    from tvm import relax
+
+    if not any(_name(binding.value) == "relax.matmul" and _product_of(*binding.value.args) for binding in bindings_of(module["main"])):
+        return module
+    module = module.clone()
+    module["main"] = _Rewriting(module["main"]).rewritten()
+    return relax.transform.DeadCodeElimination()(module)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """How a variable's elements lie.
+
+    Attributes:
+        image: a variable of shape (1, height, width, channels).
+        first: whether the variable has the channels first, and then the pixels; else it has the image's elements in the image's order.
+    """
+
+    image: Any
+    first: bool = False
+
+
+class _Rewriting(MainRewriter):
+    """`main` while its linear layers become convolutions."""
+
+    def __init__(self, main: Any) -> None:
+        super().__init__(main)
+        #: By the old variable.
+        self.seen: dict[Any, _Seen] = {}
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """The image that a variable shows, where one is known, or what it was."""
+        from tvm import relax
+
+        seen = self._seen(value)
+        if seen is None:
+            if isinstance(value, relax.Call) and _is_image(variable):
+                made = self.builder.emit(rebuilt(value, self._leaf))
+                self.seen[variable] = _Seen(made)
+                return made
+            return rebuilt(value, self._leaf)
+        self.seen[variable] = seen
+        if seen.first:
+            return rebuilt(value, self._leaf)
+        return seen.image if _shape(seen.image) == _shape(variable) else relax.op.reshape(seen.image, _shape(variable))
+
+    def output(self, variable: Any) -> Any:
+        """The same."""
+        return self.replaced[variable]
+
+    def _leaf(self, part: Any) -> Any:
+        return self.replaced.get(part, part)
+
+    def _seen(self, value: Any) -> _Seen | None:
+        """The image that an expression shows; `None` for one that is to stay as it is."""
+        from tvm import relax
+
+        if isinstance(value, relax.Var):
+            return self.seen.get(value)
+        name = _name(value)
+        if name == "relax.matmul":
+            return self._product(*value.args)
+        shown = self.seen.get(value.args[0]) if name.startswith("relax.") and value.args else None
+        if name in _VIEWS:
+            return shown if shown and _is_view(value, shown) else None
+        if name == "relax.permute_dims":
+            return _permuted(value, shown) if shown else None
+        operator = name.removeprefix("relax.")
+        if operator in _BINARY:
+            return self._binary(value)
+        if shown is None or shown.first or _shape(value)[-1] != _shape(shown.image)[-1]:
+            return None
+        if operator == "nn.layer_norm" and [int(axis) % value.ty.ndim for axis in value.attrs.axes] == [value.ty.ndim - 1]:
+            attrs = value.attrs
+            return self._made(relax.op.nn.layer_norm(shown.image, *value.args[1:], [-1], attrs.epsilon, attrs.center, attrs.scale))
+        return self._made(relax.Call(value.op, [shown.image, *value.args[1:]], value.attrs)) if operator in _UNARY else None
+
+    def _made(self, image: Any) -> _Seen:
+        return _Seen(self.builder.emit(image))
+
+    def _product(self, data: Any, weight: Any) -> _Seen | None:
+        """A product of rows with a constant matrix as a convolution."""
+        from tvm import relax
+
+        extents = _product_of(data, weight)
+        if not extents:
+            return None
+        kernel = relax.const(weight.value.numpy().reshape(1, 1, *extents))
+        return self._made(relax.op.nn.conv2d(self._image(data), kernel, data_layout="NHWC", kernel_layout="HWIO"))
+
+    def _image(self, variable: Any) -> Any:
+        """A variable with channels last as an image: all other axes are pixels."""
+        from tvm import relax
+
+        shape, seen = _shape(variable), self.seen.get(variable)
+        if seen and not seen.first and _shape(seen.image)[-1] == shape[-1]:
+            return seen.image
+        return self.builder.emit(relax.op.reshape(self.replaced[variable], [1, 1, math.prod(shape[:-1]), shape[-1]]))
+
+    def _binary(self, value: Any) -> _Seen | None:
+        """An operator on two tensors with channels last, one of which is an image."""
+        import tvm
+        from tvm import relax
+
+        shape = _shape(value)
+        images = [_shape(seen.image) for operand in value.args if (seen := self.seen.get(operand)) and not seen.first]
+        images = [image for image in images if image[-1] == shape[-1]]
+        if not images:
+            return None
+        operands = []
+        for operand in value.args:
+            if isinstance(operand, tvm.ir.GenericConst):
+                array = operand.value.numpy()
+                if array.size != 1 and (array.size, array.shape[-1]) != (shape[-1], shape[-1]):
+                    return None
+                operands.append(operand if array.size == 1 and array.ndim <= 1 else relax.const(array.reshape(1, 1, 1, -1)))
+            elif isinstance(operand, relax.Var) and _shape(operand) == shape:
+                seen = self.seen.get(operand)
+                if seen is not None and not seen.first and _shape(seen.image) == images[0]:
+                    operands.append(seen.image)
+                else:
+                    operands.append(self.builder.emit(relax.op.reshape(self.replaced[operand], images[0])))
+            else:
+                return None
+        return self._made(relax.Call(value.op, operands, value.attrs))
+
+
+def _name(value: Any) -> str:
+    return getattr(getattr(value, "op", None), "name", "")
+
+
+def _product_of(data: Any, weight: Any) -> tuple[int, ...]:
+    """Input and output channels of a linear layer of several rows; empty for other products."""
+    import tvm
+    from tvm import relax
+
+    if not isinstance(data, relax.Var) or not isinstance(weight, tvm.ir.GenericConst):
+        return ()
+    rows, extents = _shape(data)[:-1], [0, 0, *_shape(weight)][-2:]
+    return tuple(extents) if math.prod(rows) > 1 and math.prod(_shape(weight)) == math.prod(extents) else ()
+
+
+def _shape(value: Any) -> list[int]:
+    return [int(extent) for extent in value.ty.shape]
+
+
+def _is_image(variable: Any) -> bool:
+    from tvm import relax
+
+    return isinstance(variable.ty, relax.TensorType) and variable.ty.ndim == 4 and _shape(variable)[0] == 1
+
+
+def _pixels(seen: _Seen) -> tuple[int, int]:
+    """Pixels and channels."""
+    *pixels, channels = _shape(seen.image)
+    return math.prod(pixels), channels
+
+
+def _is_view(value: Any, seen: _Seen) -> bool:
+    """Whether a tensor still has the channels, or the pixels, on axes of their own where it has the channels first."""
+    shape = _shape(value)
+    if math.prod(shape) != math.prod(_pixels(seen)):
+        return False
+    return not seen.first or _pixels(seen)[1] in [math.prod(shape[:axis]) for axis in range(len(shape))]
+
+
+def _permuted(value: Any, seen: _Seen) -> _Seen | None:
+    """What a permutation makes of it, where it swaps channels and pixels or moves nothing."""
+    before = _shape(value.args[0])
+    given = value.attrs.axes
+    axes = [int(axis) for axis in given] if given is not None else list(range(len(before)))[::-1]
+    moved = [axis for axis in axes if before[axis] != 1]
+    if moved == sorted(moved):
+        return seen
+    turn = moved.index(min(moved))
+    pixels, channels = _pixels(seen)
+    behind = math.prod(before[axis] for axis in moved[:turn])
+    if moved[turn:] + moved[:turn] != sorted(moved) or behind != (pixels if seen.first else channels):
+        return None
+    return _Seen(seen.image, not seen.first)
