@@ -130,18 +130,13 @@ class IntegerKernel(Kernel):
         """The same bits as another type."""
         return self.T.reinterpret(kind, value)
 
-    def long_product(self, one: Expr, other: Expr, first: int = 0, whole: bool = True) -> Expr:
-        """Eight products of 16 bits, of the bytes of two vectors from a place on; these are all there are if `whole`."""
-        halves = [vector if whole else self.T.Shuffle([vector], list(range(first, first + 8))) for vector in (one, other)]
-        return self.intrinsic("int16x8", "aarch64.neon.smull.v8i16", *halves)
+    def long_product(self, one: Expr, other: Expr) -> Expr:
+        """Eight products of 16 bits."""
+        return self.intrinsic("int16x8", "aarch64.neon.smull.v8i16", one, other)
 
     def dot(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
         """Four sums, each with the products of four bytes."""
         return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
-
-    def pairs(self, one: Expr, other: Expr) -> Expr:
-        """The sums of neighbours in two vectors of int32."""
-        return self.intrinsic("int32x4", "aarch64.neon.addp.v4i32", one, other)
 
     def rounder(self) -> Expr:
         """`ROUNDER` in four lanes."""

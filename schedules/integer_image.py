@@ -13,7 +13,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition, tiles
 from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
-from tvmmobile.schedules.integer_long import LongTile
+from tvmmobile.schedules.integer_long import LongTile, pack_steps, tables_of
 from tvmmobile.schedules.integer_product import WORD, DotKernel, DotTile, pack_elements
 from tvmmobile.schedules.matmul import MatmulTile, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
@@ -120,15 +120,23 @@ class IntegerImage(Template):
         """A kernel under construction."""
         return IntegerKernel(task)
 
-    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation) -> MatmulTile:
+    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
         """A tile of the product of windows and weights."""
         raise NotImplementedError
+
+    def tables(self, shape: _Shape, columns: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of what a kernel reads besides, by argument."""
+        return {}
+
+    def pack_weights(self, shape: _Shape, weight: Array, columns: int) -> tuple[Array, list[Array]]:
+        """Weights (K, N) in panels of so many channels, and what `tables` names."""
+        return pack_elements(weight, self.element, columns), []
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
         shape, kernel = _Shape(layer, self.element), self.kernel(task)
         weight = packed_elements(layer.out_channels, knobs["columns"], shape.elements, LANES) * self.element
-        with integer_body(kernel, layer, weight) as ends:
+        with integer_body(kernel, layer, weight, **self.tables(shape, knobs["columns"])) as ends:
             nest = _Nest(self, ends, shape, knobs)
             for run in partition(layer, 0, knobs["lines"]):
                 if task.threads > 1 and run.count > 1:
@@ -142,8 +150,9 @@ class IntegerImage(Template):
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`, a window row by row, its channels together."""
         layer = layer_of(task, Conv2d)
-        weight = parameters[0].weight.reshape(-1, layer.out_channels)
-        return [pack_elements(weight, self.element, knobs["columns"]), *pack_constants(layer, parameters[0])]
+        windows = parameters[0].weight.reshape(-1, layer.out_channels)
+        weight, tables = self.pack_weights(_Shape(layer, self.element), windows, knobs["columns"])
+        return [weight, *pack_constants(layer, parameters[0]), *tables]
 
 
 class _Nest:
@@ -214,7 +223,7 @@ class _Nest:
         """A row of the output."""
         layer = self.layer
         output = Activation(self.ends.buffers["output"], layer.out_height * layer.out_width, layer.out_channels, layer.out_channels)
-        tile = self.template.tile(self.shape, windows, self.ends, output)
+        tile = self.template.tile(self.shape, windows, self.ends, output, self.knobs["columns"])
         pixels = Pixels(layer.out_width, origin=row * layer.out_width)
         MatmulNest(tile, {**self.knobs, "order": 1}, pixels, panels(layer.out_channels, self.knobs["columns"], LANES), 1).emit()
 
@@ -234,7 +243,7 @@ class DotImage(IntegerImage):
         """A kernel of words."""
         return DotKernel(task)
 
-    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation) -> MatmulTile:
+    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
         """K in words, in a loop of all of it."""
         pitch = shape.pitch // WORD
         words = Activation(windows, shape.layer.out_width, pitch, pitch)
@@ -246,13 +255,22 @@ class LongImage(IntegerImage):
 
     name = "long_image"
     element = VECTOR
-    tiles = ((4, 4), (5, 4), (2, 8), (3, 4))
+    tiles = ((4, 16), (5, 12), (6, 8), (3, 16))
 
     def suits(self, task: Task) -> bool:
         """Cores without SDOT."""
         return "dot" not in task.machine.has
 
-    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation) -> MatmulTile:
+    def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
         """K in sixteens."""
-        sixteens = Activation(windows, shape.layer.out_width, shape.elements, shape.elements)
-        return LongTile(ends.kernel, sixteens, ends.buffers["weight"], output, 1, ends, bytes=shape.pitch)
+        sixteens, table = Activation(windows, shape.layer.out_width, shape.elements, shape.elements), ends.buffers.get("steps")
+        return LongTile(ends.kernel, sixteens, ends.buffers["weight"], output, 1, ends, bytes=shape.pitch, columns=columns, table=table)
+
+    def tables(self, shape: _Shape, columns: int) -> dict[str, tuple[int, ...]]:
+        """The order of steps."""
+        return tables_of(shape.pitch, shape.layer.out_channels, columns)
+
+    def pack_weights(self, shape: _Shape, weight: Array, columns: int) -> tuple[Array, list[Array]]:
+        """Steps in an order of their own."""
+        packed, *order = pack_steps(weight, shape.pitch, columns)
+        return packed, order

@@ -2,13 +2,13 @@
 
 Two products of a lane always fit. Four do if their weights are at most 255 together, and take five instructions in place of six. So the
 steps of K are put in an order of their own for each panel of weights: first pairs of steps of which all lanes are proved to fit, then what
-remains. A table says how many there are of each, and where their data is: the code is the same for all weights. Weights spread as a normal
-distribution's or a trained network's find partners for nearly every step; those spread evenly find none, unless they have 7 bits.
+remains, and last half a step where K has one, with or without a step beside it. A table says how many there are of each, and where their
+data is: the code is the same for all weights. Weights of 7 bits always fit; others do if large ones are rare, as in a normal distribution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,82 +16,59 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
-from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel
-from tvmmobile.schedules.integer_product import IntegerProduct, extents, pack_elements
-from tvmmobile.schedules.integer_steps import MANY, StepsLoop
-from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel
+from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel, pack_constants
+from tvmmobile.schedules.integer_product import IntegerProduct, extents
+from tvmmobile.schedules.integer_steps import HALF, STEP, StepsLoop, turned
+from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
 
-#: Bytes of K in a step, and the largest sum of weights of a lane of 16 bits.
-STEP, MOST = 16, 255
-#: Share of steps with partners below which none are paired.
+#: The largest sum of weights of a lane of 16 bits.
+MOST = 255
+#: Share of steps with partners below which weights gain by 7 bits.
 LEAST = 0.4
-#: Panels of weights that are looked at, at most, to see whether pairs fit.
-SAMPLED = 16
-#: Channels of a panel whose steps have an order of their own: of more, pairs seldom fit.
-ORDERED = 4
+#: Panels of weights that are looked at, at most, to see whether pairs fit, and their channels.
+SAMPLED, PANEL = 16, 16
 
 
 @dataclass(frozen=True)
 class LongTile(MatmulTile):
-    """Tiles of sums in which a vector has one channel's, each of a quarter of K, which SADALP adds up from neighbours of 16 bits. K is
-    counted in sixteens, of which the last may be half full.
+    """Tiles of sums of which a vector has four channels, see `integer_steps`. K is counted in sixteens, of which the last may be half full.
 
     Attributes:
         bytes: of a pixel of A.
-        table: of the steps' order, see `order_steps`; `None` where they have none.
+        columns: channels of a panel that is whole.
+        table: of the steps' order, see `order_steps`; `None` where there is one step or half of one.
     """
 
     epilogue: IntegerEnds  # type: ignore[assignment]
     kernel: IntegerKernel
     bytes: int = 0
+    columns: int = 0
     table: Buffer = None
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """See `MatmulTile.emit`; the part is all of K."""
         assert part.first and part.last
         kernel, width, channel = self.kernel, panel.width, panel.channel + index * panel.width
-        acc = kernel.sums(rows * width)
-        steps, half = divmod(self.bytes, STEP)
-        loop = StepsLoop(rows, width, self.step * self.bytes, steps, self.table is not None, kernel.in_order)
-        if steps and loop.fits:
-            order = [(self.table, (panel.channel // ORDERED + index) * (steps + 2))] if self.table is not None else []
-            kernel.call(loop.symbol, loop.llvm, (acc, 0), (self.a.buffer, row * self.bytes), (self.w, weights * STEP), *order)
-        else:
-            assert self.table is None
-            self._add(acc, row, rows, width, weights, 0, steps == 0, True)
-            if steps > 1:
-                with kernel.loop(steps - 1) as step:
-                    self._add(acc, row, rows, width, weights, step + 1)
-        if steps and half:
-            self._add(acc, row, rows, width, weights, steps, True)
-        pixels = []
-        for place in range(rows):
-            sums = [self._four(acc, (place * width + j) * LANES) + self.epilogue.begin(channel + j) for j in range(0, width, LANES)]
-            pixels.append((sums, self.c.at(target + place, channel)))
+        acc = kernel.sums(rows * width // LANES)
+        self.epilogue.fill(acc, 1, channel, width)  # of the other pixels, they begin as the first one's
+        loop = steps_loop(rows, width, self.step * self.bytes, self.bytes, kernel.in_order)
+        number = panel.channel // self.columns + index
+        order = [(self.table, number * table_size(self.bytes))] if self.table is not None else []
+        kernel.call(loop.symbol, loop.llvm, (acc, 0), (self.a.buffer, row * self.bytes), (self.w, weights * STEP), *order)
+        pixels = [(self.epilogue.complete(acc, place, width), self.c.at(target + place, channel)) for place in range(rows)]
         self.epilogue.store(pixels, channel, panel.columns)
 
-    def _add(
-        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, number: Expr, half: bool = False, first: bool = False
-    ) -> None:
-        """A step by its number, or the half of one."""
-        kernel, count = self.kernel, STEP // 2 if half else STEP
-        data = [kernel.bytes_at(self.a.buffer, (row + i * self.step) * self.bytes + number * STEP, count) for i in range(rows)]
-        for j in range(width):
-            w = kernel.bytes_at(self.w, (weights + number * width + j) * STEP, count)
-            for i in range(rows):
-                products = kernel.long_product(data[i], w, 0, half)
-                if not half:
-                    products = products + kernel.long_product(data[i], w, 8, half)
-                pairs = kernel.intrinsic("int32x4", "aarch64.neon.saddlp.v4i32.v8i16", products)
-                place = (i * width + j) * LANES
-                kernel.store(acc, pairs if first else kernel.load(acc, place, LANES) + pairs, place, LANES)
 
-    def _four(self, acc: Buffer, place: int) -> Expr:
-        """The sums of four channels' vectors."""
-        kernel = self.kernel
-        one, two, three, four = (kernel.load(acc, place + LANES * number, LANES) for number in range(LANES))
-        return kernel.pairs(kernel.pairs(one, two), kernel.pairs(three, four))
+def steps_loop(rows: int, width: int, row_bytes: int, depth: int, in_order: bool) -> StepsLoop:
+    """The loop over K, of so many bytes, of a tile of pixels that are `row_bytes` apart."""
+    return StepsLoop(rows, width, row_bytes, depth // STEP, depth % STEP > 0, in_order)
+
+
+def table_size(depth: int) -> int:
+    """Numbers in a panel's table; 0 where there is none."""
+    steps, half = depth // STEP, depth % STEP > 0
+    return 2 + steps + half if steps + half > 1 else 0
 
 
 class LongProduct(IntegerProduct):
@@ -99,28 +76,24 @@ class LongProduct(IntegerProduct):
 
     name = "long_product"
     group, element = 8, STEP
-    rows, columns, usual = (1, 2, 3, 4, 5, 6), (4, 8, 12, 16), (4, 4)
+    rows, columns, usual = (1, 2, 3, 4, 5, 6), (4, 8, 12, 16), (4, 16)
 
     def suits(self, task: Task) -> bool:
         """Cores without SDOT."""
         return "dot" not in task.machine.has
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """A vector of sums has one channel; of A and W as many are read as the loop keeps, or LLVM."""
-        return rows * columns, rows + (columns if columns == ORDERED else 0) + 3
-
-    def _ordered(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> bool:
-        """Whether a panel's steps have an order of their own."""
-        pixels, depth, _ = extents(layer)
-        return knobs["columns"] == ORDERED and has_order(task, knobs["rows"], pixels.step * depth, depth // STEP)
+        """A vector of sums has four channels."""
+        sums = rows * columns // LANES
+        return sums, steps_loop(rows, columns, depth, depth, False).vectors - sums
 
     def tables(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
         """The steps' order."""
         _, depth, channels = extents(layer)
-        return {"steps": (-(-channels // ORDERED) * (depth // STEP + 2),)} if self._ordered(task, layer, knobs) else {}
+        return tables_of(depth, channels, knobs["columns"])
 
     def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
-        """Loops of 16 input channels, or of 32."""
+        """One loop over all of K."""
         kernel, (pixels, depth, channels) = IntegerKernel(task), extents(layer)
         count, elements = pixels.count * pixels.lines, -(-depth // STEP)
 
@@ -129,33 +102,39 @@ class LongProduct(IntegerProduct):
                 Activation(ends.buffers["data"], count, elements, elements),
                 Activation(ends.buffers["output"], count, channels, channels),
             )
-            return LongTile(kernel, a, ends.buffers["weight"], c, 1, ends, pixels.step, 0, (), depth, ends.buffers.get("steps"))
+            table = ends.buffers.get("steps")
+            return LongTile(kernel, a, ends.buffers["weight"], c, 1, ends, pixels.step, 0, (), depth, knobs["columns"], table)
 
         return kernel, tile
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`, a step's channels together, in the steps' order; constants; and that order."""
-        weight, *constants = super()._pack(task, knobs, parameters)
         assert isinstance(task.layer, Conv2d | Dense)
-        _, depth, _ = extents(task.layer)
-        if not self._ordered(task, task.layer, knobs):
-            return [weight, *constants]
-        table: list[int] = []
-        for part in steps_of(weight, depth):
-            order, pairs = order_steps(part[: depth // STEP].reshape(depth // STEP, ORDERED, STEP))
-            table += [pairs, len(order) - 2 * pairs, *(step * STEP for step in order)]
-            part[: len(order)] = part[order]
-        return [weight, *constants, np.array(table, np.int32)]
+        _, depth, channels = extents(task.layer)
+        weight, *order = pack_steps(parameters[0].weight.reshape(depth, channels), depth, knobs["columns"])
+        return [weight, *pack_constants(task.layer, parameters[0]), *order]
 
 
-def has_order(task: Task, rows: int, row_bytes: int, steps: int) -> bool:
-    """Whether tiles of so many pixels, this many bytes apart, have a loop over steps in an order of their own."""
-    return steps > 1 and StepsLoop(rows, ORDERED, row_bytes, steps, True, task.machine.in_order).fits
+def tables_of(depth: int, channels: int, columns: int) -> dict[str, tuple[int, ...]]:
+    """The argument with the tables of all panels, where loops have one."""
+    size = table_size(depth)
+    return {"steps": (-(-channels // columns) * size,)} if size else {}
 
 
-def steps_of(packed: Array, depth: int) -> Array:
-    """Packed weights in panels of `ORDERED` channels, as (panel, step, bytes); the last step may be half full. A view."""
-    return packed.reshape(-1, -(-depth // STEP), ORDERED * STEP)
+def pack_steps(weight: Array, depth: int, columns: int) -> list[Array]:
+    """Weights (K, N), with zeros up to `depth`, as loops of tiles of so many channels read them; and the tables of their order, if any."""
+    found, table = [], list[int]()
+    rows = np.pad(weight, ((0, depth - len(weight)), (0, 0))).T
+    for panel in panels(len(rows), columns, LANES):
+        for index in range(panel.count):
+            first = panel.channel + index * panel.width
+            some = rows[first : first + panel.columns]
+            steps = np.split(np.pad(some, ((0, panel.width - panel.columns), (0, 0))), range(STEP, depth, STEP), axis=1)
+            if len(steps) > 1:
+                order, numbers = order_steps(steps)
+                steps, table = [steps[step] for step in order], table + numbers
+            found += [turned(step) for step in steps]
+    return [np.concatenate(found), *([np.array(table, np.int32)] if table else [])]
 
 
 def gains_by_seven_bits(task: Task, weight: Array) -> bool:
@@ -163,32 +142,44 @@ def gains_by_seven_bits(task: Task, weight: Array) -> bool:
     if LongProduct().space(task) is None:
         return False
     assert isinstance(task.layer, Conv2d | Dense)
-    pixels, depth, channels = extents(task.layer)
-    steps = depth // STEP
-    if not has_order(task, 1, pixels.step * depth, steps):
+    _, depth, channels = extents(task.layer)
+    if not table_size(depth):
         return False
-    found = steps_of(pack_elements(weight.reshape(depth, channels), STEP, ORDERED), depth)
-    some = found[:: -(-len(found) // SAMPLED), :steps].reshape(-1, steps, ORDERED, STEP)
-    return sum(order_steps(panel)[1] for panel in some) * 2 < len(some) * steps * LEAST
+    rows = weight.reshape(depth, channels).T[: channels // PANEL * PANEL or channels]
+    panels_of = np.split(rows, range(PANEL, len(rows), PANEL))
+    some = [np.split(panel, range(STEP, depth, STEP), axis=1) for panel in panels_of[:: -(-len(panels_of) // SAMPLED)]]
+    return sum(len(_partners(steps)) for steps in some) * 2 < sum(map(len, some)) * LEAST
 
 
-def order_steps(weight: Array) -> tuple[list[int], int]:
-    """An order of the steps of a panel's weights (step, channel, 16), and the number of pairs in it.
+def order_steps(weight: Sequence[Array]) -> tuple[list[int], list[int]]:
+    """An order of the steps of a panel's weights, each (channel, 16), or (channel, 8) of the last one, and its table.
 
-    Pairs of which every lane of 16 bits, which has four products, holds whatever data there is; then the others. Steps that fit with few
-    others choose first. Where few have partners, all are in their own order: single steps are faster so.
+    Pairs of which every lane of 16 bits, which has up to four products, holds whatever data there is; then single steps; last half a step,
+    with the one that is its partner before it. The table has the numbers of pairs and of single steps, the places of the data of all of
+    these, and of half a step whether it has a partner and where that is.
     """
-    magnitudes = np.abs(weight.astype(np.int32))
-    lanes = (magnitudes[..., :8] + magnitudes[..., 8:]).reshape(len(weight), -1)
+    pairs = _partners(weight)
+    half = len(weight) - 1 if weight[-1].shape[1] == HALF else None
+    joined = [step for pair in pairs if half in pair for step in pair if step != half]
+    whole = [step for pair in pairs if half not in pair for step in pair]
+    singles = [step for step in range(len(weight)) if step not in (*whole, *joined, half)]
+    last = [] if half is None else [half]
+    table = [len(whole) // 2, len(singles), *(step * STEP for step in (*whole, *singles)), *([len(joined)] if last else [])]
+    return [*whole, *singles, *joined, *last], [*table, *(step * STEP for step in joined)]
+
+
+def _partners(weight: Sequence[Array]) -> list[tuple[int, int]]:
+    """Pairs of steps that fit. Those that fit with few others choose first."""
+    magnitudes = [np.abs(step.astype(np.int32)) for step in weight]
+    lanes = np.stack([(one[:, :HALF] + one[:, HALF:] if one.shape[1] > HALF else one).ravel() for one in magnitudes])
     fits = np.array([(lanes + own <= MOST).all(1) for own in lanes])
     np.fill_diagonal(fits, False)
     left = np.ones(len(weight), bool)
-    pairs: list[int] = []
-    singles: list[int] = []
+    pairs: list[tuple[int, int]] = []
 
     def fewest(some: Array) -> int:
         """Of some steps, the one that fits with the fewest of those that are left; it is taken."""
-        degrees = np.where(some, (fits & left).sum(1), len(weight))
+        degrees = np.where(some, (fits & left).sum(1), len(weight) + 1)
         step = int(degrees.argmin())
         left[step] = False
         return step
@@ -196,9 +187,5 @@ def order_steps(weight: Array) -> tuple[list[int], int]:
     while left.any():
         step = fewest(left)
         if (others := fits[step] & left).any():
-            pairs += [step, fewest(others)]
-        else:
-            singles.append(step)
-    if len(pairs) < len(weight) * LEAST or (len(weight) >= MANY and len(pairs) < 4):
-        return list(range(len(weight))), 0
-    return [*pairs, *singles], len(pairs) // 2
+            pairs.append((step, fewest(others)))
+    return pairs

@@ -1,11 +1,15 @@
 """The loops over K of `integer_long` as one piece of assembly.
 
-A tile is a stream of units, each the products of one pixel and one channel; the sum of a unit follows the products of the next one, so that
-neither waits. LLVM reads what does not fit in its registers from the stack, and more often than has to be.
+A vector of sums has four channels of a pixel. Data is read once, as eight pairs of bytes: a step's weights have for each channel the pair
+that lies in its lane, and with the data turned by one pair three times, every channel has met every pair. So nothing is left to be added
+across lanes, a pixel's channels are stored together, and few registers hold many sums.
 
-On a Cortex-A53 (`integer_in_order.py`) a step of 16 bytes takes four cycles for each pixel and channel, and one for each vector that is
-read; a pair of steps takes six, and two. A Cortex-A72 dispatches three slots a cycle, of which every vector takes two: a step takes six
-slots for each pixel and channel, and two for each vector that is read; a pair of steps ten and four, which its multiplier keeps up with.
+A tile is a stream of units, each the products of one pixel and four channels at one turn; the sum of a unit follows the products of the
+next one, so that neither waits. LLVM reads what does not fit in its registers from the stack, and more often than has to be.
+
+On a Cortex-A53 (`integer_in_order.py`) a unit of a step of 16 bytes takes four cycles, and of two steps six; each vector that is read, and
+each turn, takes one. A Cortex-A72 dispatches three slots a cycle, of which every vector takes two: a unit takes six, or ten, which its
+multiplier keeps up with, and what is read or turned two.
 """
 
 from __future__ import annotations
@@ -15,40 +19,58 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
+from tvmmobile.graph.layers import Array
 from tvmmobile.schedules.in_order_loop import VECTOR_BYTES, inline_function
 from tvmmobile.schedules.integer_in_order import TEMPORARIES, Cycles, Half, Refill, insertions, with_loads
 
-#: Vector registers that there are, those of products under way, and how far a load of 8 bytes reaches.
-_REGISTERS, _PRODUCTS, _REACH = 32, 2, 32760
-#: Bytes of a number of the table.
-_WORD = 4
-#: Steps from which a table has no pair, or at least two.
-MANY = 4
-#: Steps from which the loop is better than LLVM's on a core that does not issue in order.
-FEWEST = 3
+#: Vector registers that there are, those of products under way and of weights, and how far a load of 8 bytes reaches.
+_REGISTERS, _PRODUCTS, _WEIGHTS, _REACH = 32, 2, 4, 32760
+#: Channels of a vector of sums, and as many turns; bytes of a number of the table.
+FOUR, _WORD = 4, 4
+#: Bytes of a step and of a half one.
+STEP, HALF = 16, 8
 #: General registers: pointers to A, to a panel's weights and to the table; pairs and single steps left; where the data of a step, or of a
-#: pair's two, begins, and that of the next pass; and 8 bytes behind p0 and p1, as loads of 16 bytes reach far only in steps of 16.
-_GENERAL = ("a", "w", "table", "pairs", "singles", "p0", "p1", "q0", "q1", "h0", "h1")
+#: pair's two, begins; and 8 bytes behind, as loads of 16 bytes reach far only in steps of 16.
+_GENERAL = ("a", "w", "table", "pairs", "singles", "p0", "p1", "h0", "h1")
+
+
+def turned(weight: Array) -> Array:
+    """Weights of a step or of half a step, (channel, 16 or 8), in the order in which a loop reads them, flat; half a step is padded."""
+    channels, count = weight.shape
+    pairs = count // 2
+    lane, turn = np.arange(FOUR), np.arange(FOUR)[:, None]
+    places = [(lane + turn + shift) % pairs for shift in range(0, pairs, FOUR)]  # (turn, lane), of the lower and upper bytes
+    taken = weight.reshape(channels // FOUR, FOUR, pairs, 2)
+    halves = [taken[:, lane, place].transpose(1, 0, 2, 3).reshape(FOUR, -1, HALF) for place in places]
+    if count == HALF:
+        halves.append(np.zeros_like(halves[0]))
+    return np.ascontiguousarray(np.concatenate(halves, -1)).ravel()
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What a pass adds up: a step or a pair of steps, with which sums begin if it is the `first`; whether there are `more` of its kind."""
+    """What a pass adds up: a step or two, of which the last one may be half; whether there are `more` of its kind."""
 
     steps: int
-    first: bool
-    more: bool
+    half: bool = False
+    more: bool = False
+
+    def is_half(self, step: int) -> bool:
+        """Whether one of them is."""
+        return self.half and step == self.steps - 1
 
 
 @dataclass(frozen=True)
 class StepsLoop:
-    """sums[row, channel] = Σ of the products of all steps of a panel, in four lanes each.
+    """sums[row, channel] += the products of a panel, over all of K.
 
     Attributes:
-        rows, width: of the tile.
+        rows, width: of the tile; the width divides by 4.
         row_bytes: from one pixel of A to the next.
         steps: of 16 bytes of K.
-        ordered: whether they are in a table's order, see `integer_long.order_steps`, some in pairs; else as they come.
+        half: whether there are 8 bytes more.
         in_order: whether the core issues in order.
     """
 
@@ -56,80 +78,88 @@ class StepsLoop:
     width: int
     row_bytes: int
     steps: int
-    ordered: bool
+    half: bool
     in_order: bool
+
+    @property
+    def ordered(self) -> bool:
+        """Whether steps are in a table's order, see `integer_long.order_steps`, some in pairs."""
+        return self.steps + self.half > 1
 
     @property
     def fits(self) -> bool:
         """Whether the registers suffice, and loads reach every row."""
-        if not self.in_order and self.steps < FEWEST:
-            return False
-        reach = self.row_bytes * (self.rows - 1) + 2 * VECTOR_BYTES
-        return self._vectors <= _REGISTERS and self.row_bytes % (VECTOR_BYTES // 2) == 0 and reach <= _REACH
+        reach = self.row_bytes * (self.rows - 1) + STEP * self.steps + 2 * VECTOR_BYTES
+        return self.vectors <= _REGISTERS and self.row_bytes % HALF == 0 and reach <= _REACH
 
     @property
     def first_general(self) -> int:
         """The number of the first general register, among the assembly's."""
-        return self._vectors
+        return self.vectors
 
     @property
     def symbol(self) -> str:
         """A name that says all of it."""
-        numbers = (self.rows, self.width, self.row_bytes, self.steps, int(self.ordered), int(self.in_order))
+        numbers = (self.rows, self.width, self.row_bytes, self.steps, int(self.half), int(self.in_order))
         return "tvmmobile_steps_" + "_".join(str(number) for number in numbers)
+
+    @property
+    def groups(self) -> int:
+        """Vectors of a pixel's sums."""
+        return self.width // FOUR
 
     @cached_property
     def _sums(self) -> int:
-        return self.rows * self.width
+        return self.rows * self.groups
 
     @cached_property
-    def _vectors(self) -> int:
+    def vectors(self) -> int:
         """Sums, products under way, and what steps or pairs of them hold of A and of W."""
-        single, pair = self.rows + self.width, 2 + 2 * self.width
-        return self._sums + _PRODUCTS + (max(single, pair) if self.ordered else single)
+        return self._sums + _PRODUCTS + self.rows * (2 if self.ordered else 1) + _WEIGHTS
 
     def llvm(self) -> str:
-        """The function `symbol`(sums, A, W), or (sums, A, W, table), all pointers, as LLVM's text."""
+        """The function `symbol`(sums, A, W), or (sums, A, W, table), all pointers, as LLVM's text; all sums begin as the first pixel's."""
         pointers, general = _GENERAL[: 2 + self.ordered], len(_GENERAL) + (TEMPORARIES if self.in_order else 0)
-        kinds = ["<4 x float>"] * self._vectors + ["ptr"] * len(pointers) + ["i64"] * (general - len(pointers))
-        constraints = ["=&w"] * self._vectors + ["=&r"] * general + [str(self._vectors + number) for number in range(len(pointers))]
+        kinds = ["<4 x float>"] * self.vectors + ["ptr"] * len(pointers) + ["i64"] * (general - len(pointers))
+        constraints = ["=w" if n < self.groups else "=&w" for n in range(self.vectors)] + ["=&r"] * general
+        constraints += [str(n) for n in (*range(self.groups), *(self.vectors + number for number in range(len(pointers))))]
+        inputs = [*(f"<4 x float> %v{n}" for n in range(self.groups)), *(f"ptr %{name}" for name in pointers)]
         head = f"@{self.symbol}({', '.join(f'ptr %{name}' for name in ('acc', *pointers))})"
-        return inline_function(head, self.assembly(), kinds, constraints, [f"ptr %{name}" for name in pointers], self._sums, 0)
+        return inline_function(head, self.assembly(), kinds, constraints, inputs, self._sums, self.groups)
 
     def assembly(self) -> list[str]:
         """The instructions, registers as `$0`, `$1` and so on: vectors, those of `_GENERAL`, temporary ones."""
-        table, pairs, singles = (self._general(name) for name in ("table", "pairs", "singles"))
+        copies = [f"mov ${{{n}}}.16b, ${{{n % self.groups}}}.16b" for n in range(self.groups, self._sums)]
         if not self.ordered:
-            begin = [f"mov {self._general('p0')}, {self._general('a')}", f"mov {singles}, #{self.steps - 1}"]
-            return [*begin, *self._begin(1), *self._in_turn()]
-        counts = [f"ldrsw {left}, [{table}], #{_WORD}" for left in (pairs, singles)]
-        begin = [*counts, *self._advance("p0"), *self._begin(1), f"cbnz {pairs}, 6f"]
-        return [*begin, f"subs {singles}, {singles}, #1", *self._in_turn(), "b 9f", "6:", *self._in_pairs(), "9:"]
+            begin = [] if self.half else [f"mov {self._general('p0')}, {self._general('a')}"]
+            return [*begin, *copies, *self._only(Pass(1, self.half))]
+        counts = [f"ldrsw {self._general(left)}, [{self._general('table')}], #{_WORD}" for left in ("pairs", "singles")]
+        pairs = self._repeated(Pass(2), self.steps // 2, "pairs", "2", "3") if self.steps > 1 else []
+        singles = self._repeated(Pass(1), self.steps, "singles", "5", "6")
+        found = [*counts, *copies]
+        if pairs:
+            found += [f"cbz {self._general('pairs')}, 4f", *pairs, "4:"]
+        end = "7f" if self.half else "9f"
+        found += [f"cbz {self._general('singles')}, {end}", *singles]
+        return [*found, *(["7:", *self._last_half()] if self.half else ["9:"])]
 
-    def _in_pairs(self) -> list[str]:
-        """One pair, or of `MANY` steps at least two; then single steps, of which there are few, so that each loads what it needs.
+    def _repeated(self, one: Pass, most: int, count: str, begin: str, end: str) -> list[str]:
+        """Passes of a kind, as many as a register says: at least one, and so many at most."""
+        left, loop = self._general(count), list[str]()
+        if most > 1:
+            loop = [f"subs {left}, {left}, #1", f"b.eq {end}f", f"{begin}:"]
+            loop += [*self._pass(Pass(one.steps, more=True)), f"b.ne {begin}b", f"{end}:"]
+        places = [f"p{step}" for step in range(one.steps)]
+        return [*self._advance(*places), *self._begin(one), *loop, *self._pass(one)]
 
-        A tile that ends with a pair ends with the last instructions: what follows them begins meanwhile.
-        """
-        pairs, singles = self._general("pairs"), self._general("singles")
-        found, last = [*self._advance("p1"), *self._begin(2)], self._pass(Pass(2, self.steps < MANY, False))
-        if self.steps >= MANY:
-            found += [*self._pass(Pass(2, True, True)), f"subs {pairs}, {pairs}, #2", "b.eq 3f"]
-            found += ["2:", *self._pass(Pass(2, False, True)), "b.ne 2b", "3:"]
-        if self.steps > 2:
-            rest = [*self._advance("p0"), *self._begin(1), *self._pass(Pass(1, False, False))]
-            found += [f"cbz {singles}, 7f", *last, "4:", *rest, f"subs {singles}, {singles}, #1", "b.ne 4b", "b 9f", "7:"]
-        return [*found, *last]
+    def _last_half(self) -> list[str]:
+        """Half a step, with a whole one if the table has one for it."""
+        joined, alone = self._general("pairs"), self._only(Pass(1, True))
+        both = [*self._advance("p0"), *self._only(Pass(2, True))]
+        return [f"ldrsw {joined}, [{self._general('table')}], #{_WORD}", f"cbz {joined}, 8f", *both, "b 9f", "8:", *alone, "9:"]
 
-    def _in_turn(self) -> list[str]:
-        """Single steps alone; of these are left as many as follow the first."""
-        if self.steps == 1:
-            return self._pass(Pass(1, True, False))
-        loop: list[str] = []
-        if self.steps > 2:
-            singles = self._general("singles")
-            loop = [f"subs {singles}, {singles}, #1", "b.eq 5f", "1:", *self._pass(Pass(1, False, True)), "b.ne 1b", "5:"]
-        return [*self._pass(Pass(1, True, True)), *loop, *self._pass(Pass(1, False, False))]
+    def _only(self, one: Pass) -> list[str]:
+        return [*self._begin(one), *self._pass(one)]
 
     def _advance(self, *places: str) -> list[str]:
         """Reads where the next step's, or the next two steps', data is."""
@@ -139,116 +169,114 @@ class StepsLoop:
             loads = [f"ldpsw {', '.join(registers)}, [{table}], #{2 * _WORD}"]
         else:
             loads = [f"ldrsw {register}, [{table}], #{_WORD}" for register in registers]
-        return [*loads, *(f"add {register}, {self._general('a')}, {register}" for register in registers)]
-
-    def _begin(self, steps: int) -> list[str]:
-        """Loads what a pass of single steps or of pairs expects in registers; a pair has its first step's already."""
-        found = [(self._w(1, j), "w", (self.width + j) * VECTOR_BYTES) for j in range(self.width)]
-        found.append((self._a(2, 0, 1), "p1", 0))
-        if steps == 1:
-            found = [(self._a(1, row, 0), "p0", row * self.row_bytes) for row in range(self._ahead)]
-            found += [(self._w(0, j), "w", j * VECTOR_BYTES) for j in range(self.width)]
-        return [*self._behind(steps - 1), *(self._fetch(*one) for one in found)]
-
-    def _behind(self, step: int) -> list[str]:
-        """Where 8 bytes behind a step's data are, if a row begins there."""
-        odd = self.row_bytes % VECTOR_BYTES and self.rows > 1
-        return [f"add {self._general(f'h{step}')}, {self._general(f'p{step}')}, #{VECTOR_BYTES // 2}"] if odd else []
-
-    def _fetch(self, register: int, base: str, offset: int) -> str:
-        if offset % VECTOR_BYTES:
-            base, offset = base.replace("p", "h"), offset - VECTOR_BYTES // 2
-        return f"ldr ${{{register}:q}}, [{self._general(base)}, #{offset}]"
-
-    def _general(self, name: str) -> str:
-        return f"${self._vectors + _GENERAL.index(name)}"
-
-    def _temporary(self, number: int) -> str:
-        return f"${self._vectors + len(_GENERAL) + number}"
+        behind = [f"add {self._general(place.replace('p', 'h'))}, {self._general(place)}, #{HALF}" for place in places if self._odd]
+        return [*loads, *(f"add {register}, {self._general('a')}, {register}" for register in registers), *behind]
 
     @property
-    def _ahead(self) -> int:
-        """Rows of A that a pass of single steps loads for the next: as many as let each insertion find another one."""
-        return min(1 + (self.rows + self.width) % 2, self.rows) if self.in_order else 1
+    def _odd(self) -> bool:
+        """Whether some rows begin 8 bytes behind a multiple of 16."""
+        return bool(self.row_bytes % VECTOR_BYTES) and self.rows > 1
 
-    def _w(self, step: int, channel: int) -> int:
-        """The register of a channel's weights; the second step's follow what the first one takes with two rows of A."""
-        return self._sums + _PRODUCTS + channel + step * (self.width + 2)
+    def _begin(self, one: Pass) -> list[str]:
+        """Loads what a pass expects in registers: its data, and its first weights."""
+        found = [self._fetch(self._w(one, 0, step), "w", self._block_bytes(step, 0), False) for step in range(one.steps)]
+        for step, row in itertools.product(range(one.steps), range(self.rows)):
+            found.append(self._fetch(self._a(step, row), *self._data(one, step, row), one.is_half(step)))
+        return ([] if self.ordered or one.half or not self._odd else [f"add {self._general('h0')}, {self._general('p0')}, #{HALF}"]) + found
 
-    def _a(self, steps: int, row: int, step: int) -> int:
-        """The register of a row's data: of a pair of steps, all rows share two."""
-        return self._sums + _PRODUCTS + self.width + (step if steps == 2 else row)
+    def _data(self, one: Pass, step: int, row: int) -> tuple[str, int]:
+        """Where a row's data is: base and offset."""
+        return ("a", row * self.row_bytes + self.steps * STEP) if one.is_half(step) else (f"p{step}", row * self.row_bytes)
+
+    def _fetch(self, register: int, base: str, offset: int, half: bool) -> str:
+        if half:
+            return f"ldr ${{{register}:d}}, [{self._general(base)}, #{offset}]"
+        if offset % VECTOR_BYTES:
+            base, offset = base.replace("p", "h"), offset - HALF
+        return f"ldr ${{{register}:q}}, [{self._general(base)}, #{offset}]"
+
+    def _block_bytes(self, step: int, block: int) -> int:
+        """From a pass's first weights to those of a step's block: four channels for each group at each turn."""
+        return (step * FOUR * self.groups + block) * VECTOR_BYTES
+
+    def _general(self, name: str) -> str:
+        return f"${self.first_general + _GENERAL.index(name)}"
+
+    def _temporary(self, number: int) -> str:
+        return f"${self.first_general + len(_GENERAL) + number}"
+
+    def _a(self, step: int, row: int) -> int:
+        return self._sums + _PRODUCTS + _WEIGHTS + step * self.rows + row
+
+    def _w(self, one: Pass, block: int, step: int) -> int:
+        return self._sums + _PRODUCTS + (block * one.steps + step) % _WEIGHTS
 
     def _refills(self, one: Pass) -> Iterator[Refill]:
-        """What a pass loads: rows of A that are not there yet, and if there are `more` of its kind, what the next one expects."""
-        width, units, steps = self.width, self._sums, one.steps
-        ahead = 1 if steps == 2 else self._ahead
-        for row in range(ahead, self.rows + (ahead if one.more else 0)):
-            following, place = row >= self.rows, row % self.rows
-            # Early enough to find another one to share a cycle with; of a pair of steps, each row takes the last one's registers.
-            release = row * width if steps == 2 else max(row - 1, 1) * width
-            if following and steps == 1:
-                release = max(place + 1, self.rows - (2 if self.in_order else 1)) * width
-            for step in range(steps):
-                base = f"{'q' if following and self.ordered and self.in_order else 'p'}{step}"
-                offset = place * self.row_bytes + (VECTOR_BYTES if following and not self.ordered else 0)
-                yield Refill(self._a(steps, place, step), base, offset, min(release, units), min(row * width, units), following)
-        for step, channel in itertools.product(range(steps if one.more else 0), range(width)):
-            offset = ((steps + step) * width + channel) * VECTOR_BYTES
-            yield Refill(self._w(step, channel), "w", offset, units - width + channel + 1, units, True)
+        """What a pass loads: weights, and if there are `more` of its kind, what the next one begins with."""
+        blocks, rows = FOUR * self.groups, self.rows
+        ahead = _WEIGHTS // one.steps if self.in_order else 2
+        for block, step in itertools.product(range(1, blocks + one.more), range(one.steps)):
+            release, following = max(block - ahead + 1, 0) * rows, block == blocks
+            offset = self._block_bytes(one.steps, 0) + self._block_bytes(step, 0) if following else self._block_bytes(step, block)
+            yield Refill(self._w(one, block, step), "w", offset, release, block * rows, following)
+        for row, step in itertools.product(range(rows if one.more else 0), range(one.steps)):
+            yield Refill(self._a(step, row), *self._data(one, step, row), (blocks - 1) * rows + row + 1, blocks * rows, True)
 
     def _pass(self, one: Pass) -> list[str]:
         """One pass of the tile; if there are `more` of its kind, it loads what the next one begins with, and sets flags."""
-        refills, w, steps = sorted(self._refills(one), key=lambda one: one.need), self._general("w"), range(one.steps)
-        late = [f"add {w}, {w}, #{one.steps * self.width * VECTOR_BYTES}"]
+        refills, w = sorted(self._refills(one), key=lambda refill: refill.need), self._general("w")
+        early = self._advance(*(f"p{step}" for step in range(one.steps))) if one.more else []
         left = self._general("pairs" if one.steps == 2 else "singles")
-        counted = [f"subs {left}, {left}, #1"] if one.more and not one.first else []
-        if one.more and not self.ordered:
-            late.append(f"add {self._general('p0')}, {self._general('p0')}, #{VECTOR_BYTES}")
-        more = one.more and self.ordered
+        late = [f"add {w}, {w}, #{self._block_bytes(one.steps, 0)}", *([f"subs {left}, {left}, #1"] if one.more else [])]
         if not self.in_order:
-            behind = [line for step in steps for line in self._behind(step)]
-            advance = [*self._advance(*(f"p{step}" for step in steps)), *behind] if more else []
-            return [*self._renamed(one, refills, advance), *late, *(behind if one.more and not more else ()), *counted]
-        early = self._advance(*(f"q{step}" for step in steps)) if more else []
-        late += [f"mov {self._general(f'p{step}')}, {self._general(f'q{step}')}" for step in steps if more]
+            return [*self._renamed(one, refills, early), *late]
         waiting = [(refill, half) for refill in refills for half in range(2)]
         stream: list[Cycles] = []
         for unit, lines in enumerate(self._units(one)):
             stream += insertions(waiting, unit)
             stream += [Cycles([line], length, length) for line in lines for length in [2 if line.startswith("sadalp") else 1]]
-        return list(with_loads(stream, early, [*late, *counted], self._load, self._insert))
+        return list(with_loads(stream, early, late, self._load, self._insert))
 
-    def _renamed(self, one: Pass, refills: list[Refill], advance: list[str]) -> Iterator[str]:
+    def _renamed(self, one: Pass, refills: list[Refill], early: list[str]) -> Iterator[str]:
         """A pass on a core that renames registers: they are loaded as soon as what was there has been used."""
+        first = FOUR * self._sums - self.rows
         for unit, lines in enumerate(self._units(one)):
-            for following in (False, True):
-                now = [refill for refill in refills if refill.release == unit and refill.following == following]
-                yield from (self._fetch(refill.register, refill.base, refill.offset) for refill in now)
-                yield from advance if unit == (self.rows - 1) * self.width and not following else ()
+            yield from early if unit == first else ()
+            yield from (self._fetch(one.register, one.base, one.offset, False) for one in refills if one.release == unit)
             yield from lines
 
     def _units(self, one: Pass) -> Iterator[list[str]]:
         """The vector instructions of each unit: the sum of the one before the last, and its products; two more have sums alone."""
-        for unit in range(self._sums + 2):
-            product, lines = self._sums + unit % _PRODUCTS, []
-            if unit >= _PRODUCTS:
-                lines.append(f"{'saddlp' if one.first else 'sadalp'} ${{{unit - _PRODUCTS}}}.4s, ${{{product}}}.8h")
-            if unit < self._sums:
-                lines += self._products(one.steps, unit)
+        units = [(turn, group, row) for turn in range(FOUR) for group in range(self.groups) for row in range(self.rows)]
+        for number in range(len(units) + 2):
+            product, lines = self._sums + number % _PRODUCTS, []
+            if number >= _PRODUCTS:
+                _, group, row = units[number - _PRODUCTS]
+                lines.append(f"sadalp ${{{row * self.groups + group}}}.4s, ${{{product}}}.8h")
+            if number < len(units):
+                turn, group, row = units[number]
+                lines += self._products(one, product, row, turn * self.groups + group)
+                if group == self.groups - 1 and turn < FOUR - 1:
+                    lines += [self._turn(self._a(step, row), one.is_half(step)) for step in range(one.steps)]
             yield lines
 
-    def _products(self, steps: int, unit: int) -> Iterator[str]:
-        """A pixel's and a channel's products; the first ones begin a sum of 16 bits."""
-        row, channel = divmod(unit, self.width)
-        for step, half in itertools.product(range(steps), ("", "2")):
-            lanes, name = ("16b", "smlal2") if half else ("8b", "smlal" if step else "smull")
-            a, w = self._a(steps, row, step), self._w(step, channel)
-            yield f"{name} ${{{self._sums + unit % _PRODUCTS}}}.8h, ${{{a}}}.{lanes}, ${{{w}}}.{lanes}"
+    def _products(self, one: Pass, product: int, row: int, block: int) -> Iterator[str]:
+        """A pixel's products with a block of weights; the first ones begin a sum of 16 bits."""
+        for step, upper in itertools.product(range(one.steps), (False, True)):
+            if upper and one.is_half(step):
+                continue
+            lanes, name = ("16b", "smlal2") if upper else ("8b", "smlal" if step else "smull")
+            a, w = self._a(step, row), self._w(one, block, step)
+            yield f"{name} ${{{product}}}.8h, ${{{a}}}.{lanes}, ${{{w}}}.{lanes}"
+
+    def _turn(self, register: int, half: bool) -> str:
+        """Every pair of bytes goes to the lane before its own."""
+        name = f"${{{register}}}.{'8b' if half else '16b'}"
+        return f"ext {name}, {name}, {name}, #2"
 
     def _load(self, half: Half, temporary: int) -> str:
         refill, number = half
-        return f"ldr {self._temporary(temporary)}, [{self._general(refill.base)}, #{refill.offset + number * VECTOR_BYTES // 2}]"
+        return f"ldr {self._temporary(temporary)}, [{self._general(refill.base)}, #{refill.offset + number * HALF}]"
 
     def _insert(self, half: Half, temporary: int) -> str:
         return f"ins ${{{half[0].register}}}.d[{half[1]}], {self._temporary(temporary)}"

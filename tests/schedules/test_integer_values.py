@@ -198,34 +198,38 @@ def test_extremes_of_long_products(layer: Layer, pi4: Agents, tmp_path: Path) ->
     check_extremes(pi4, layer, "long_product", tmp_path)
 
 
-@pytest.mark.parametrize(("depth", "rows", "largest"), [(352, 4, 60), (160, 5, 64), (56, 3, 127)])
+@pytest.mark.parametrize(("depth", "rows", "largest"), [(352, 4, 60), (152, 5, 64), (24, 6, 63), (56, 4, 127)])
 def test_steps_in_order(depth: int, rows: int, largest: int, pi3bplus: Agents, tmp_path: Path) -> None:
-    """Ten pairs of steps and a single one, none of either, and no table: tiles whose loop is written for a core that issues in order."""
+    """Pairs of steps alone, none, half a step with a partner and without: tiles whose loop is written for a core that issues in order."""
     task = Task((Conv2d(3, 3, depth, 12),), "int8", machine=pi3bplus.profile.machine)
     found = next(schedule for schedule in only_space_of(task, "long_product") if schedule.values["rows"] == rows)
-    assert f"tvmmobile_steps_{rows}_4_{depth}_{depth // 16}_" in str(kernel_function(task, found, None))
+    assert f"tvmmobile_steps_{rows}_{found.values['columns']}_{depth}_{depth // 16}_" in str(kernel_function(task, found, None))
     check_extremes(pi3bplus, task.layer, "long_product", tmp_path, largest=largest, schedule=found)
 
 
 @pytest.mark.parametrize("largest", [63, 64])
 def test_extremes_of_pairs_of_steps(largest: int, pi4: Agents, tmp_path: Path) -> None:
     """Four of the smaller weights fit in 16 bits with the lowest inputs, four of the larger ones do not, by one."""
-    weight = np.full((6, 4, 16), largest, np.int8)
-    assert order_steps(weight)[1] == (3 if largest == 63 else 0)
+    assert order_steps([np.full((4, 16), largest, np.int8)] * 6)[1][:2] == ([3, 0] if largest == 63 else [0, 6])
     check_extremes(pi4, Conv2d(2, 3, 96, 12), "long_product", tmp_path, largest=largest)
 
 
 @given(
-    arrays(np.int8, array_shapes(min_dims=3, max_dims=3, max_side=9).map(lambda shape: (*shape[:2], 16)), elements=st.integers(-127, 127))
+    arrays(np.int8, array_shapes(min_dims=3, max_dims=3, max_side=9).map(lambda shape: (*shape[:2], 16)), elements=st.integers(-127, 127)),
+    st.booleans(),
 )
 @settings(max_examples=60, derandomize=True, database=None, deadline=None)
-def test_pairs_of_steps_fit_in_16_bits(weight: np.ndarray) -> None:
-    """Every step is there once; the largest sums of a lane's four products are those of inputs with the signs of the weights."""
+def test_pairs_of_steps_fit_in_16_bits(weight: np.ndarray, half: bool) -> None:
+    """Every step is there once; the largest sums of a lane's products are those of inputs with the signs of the weights."""
     weight[:, :, ::2] //= 3
-    order, pairs = order_steps(weight)
-    assert sorted(order) == list(range(len(weight))) and 2 * pairs <= len(order)
-    for pair in range(pairs):
-        one, other = (np.abs(weight[step].astype(int)) for step in order[2 * pair : 2 * pair + 2])
+    steps = [*weight[: len(weight) - half], *([weight[-1, :, :8]] if half else [])]
+    order, (pairs, singles, *table) = order_steps(steps)
+    joined, last = (table[2 * pairs + singles], [len(steps) - 1]) if half else (0, [])
+    places = [*table[: 2 * pairs + singles], *table[2 * pairs + singles + 1 :]]
+    assert sorted(order) == list(range(len(steps))) and order == [*(place // 16 for place in places), *last]
+    found = [order[2 * pair : 2 * pair + 2] for pair in range(pairs)] + [order[-2:]] * joined
+    for pair in found:
+        one, other = (np.abs(np.pad(steps[step].astype(int), ((0, 0), (0, 16 - steps[step].shape[1])))) for step in pair)
         assert (128 * (one[:, :8] + one[:, 8:] + other[:, :8] + other[:, 8:])).max() < 1 << 15
 
 

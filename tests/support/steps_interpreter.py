@@ -24,8 +24,9 @@ class StepsInterpreter:
         self._zero = False
 
     def run(self, loop: StepsLoop) -> Array:
-        """The sums, (row, channel, 4)."""
+        """The sums, (row, channel); those of all pixels begin as the first one's, as the number of the channel."""
         lines, first, place, executed = loop.assembly(), loop.first_general, 0, 0
+        self._vectors[: loop.groups] = np.arange(loop.width, dtype=np.int32).view(np.uint8).reshape(-1, 16)
         self._general = {first + number: where for number, where in enumerate(_PLACES)}
         while place < len(lines):
             executed += 1
@@ -41,7 +42,7 @@ class StepsInterpreter:
                 place = self._target(lines, place, label) if (self._general[_numbers(register)[0]] == 0) == (name == "cbz") else place
             elif not name.endswith(":"):
                 self._execute(name, rest)
-        return self._vectors[: loop.rows * loop.width].view(np.int32).reshape(loop.rows, loop.width, 4)
+        return self._vectors[: loop.rows * loop.groups].view(np.int32).reshape(loop.rows, loop.width)
 
     def _target(self, lines: list[str], place: int, label: str) -> int:
         text = label[:-1] + ":"
@@ -52,6 +53,14 @@ class StepsInterpreter:
         first, immediate = numbers[0], int(rest.rpartition("#")[2].rstrip("]")) if "#" in rest else 0
         if name == "ldr" and ":q}" in rest:
             vectors[first] = np.frombuffer(self._load(general[numbers[1]] + immediate, 16), np.uint8)
+        elif name == "ldr" and ":d}" in rest:
+            vectors[first] = np.frombuffer(self._load(general[numbers[1]] + immediate, 8).ljust(16, b"\0"), np.uint8)
+        elif name == "ext":
+            count = 8 if "8b" in rest else 16
+            assert len(set(numbers)) == 1
+            vectors[first] = np.append(np.roll(vectors[first][:count], -immediate), np.zeros(16 - count, np.uint8))
+        elif name == "mov" and ".16b" in rest:
+            vectors[first] = vectors[numbers[1]]
         elif name == "ldr":
             general[first] = int.from_bytes(self._load(general[numbers[1]] + immediate, 8), "little")
         elif name == "ldrsw":
@@ -77,8 +86,8 @@ class StepsInterpreter:
             vectors[first] = total.astype(np.int16).view(np.uint8)
         else:
             pairs = vectors[numbers[1]].view(np.int16).astype(np.int32).reshape(4, 2).sum(1)
-            assert name in ("saddlp", "sadalp"), name
-            vectors[first] = (pairs + (vectors[first].view(np.int32) if name == "sadalp" else 0)).astype(np.int32).view(np.uint8)
+            assert name == "sadalp", name
+            vectors[first] = (pairs + vectors[first].view(np.int32)).astype(np.int32).view(np.uint8)
 
     def _load(self, address: int, count: int) -> bytes:
         for place, memory in self._memory.items():
