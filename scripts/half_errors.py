@@ -98,7 +98,7 @@ def errors_of(spec: ModelSpec, inputs: int) -> Errors:
         half, exact = _loaded(built.library.path), by_torch(build_torch_model(spec, None, 0).module)
         shares, same = [], 0
         for image in _images(spec, inputs):
-            found, wanted = half(image), exact(image)
+            found, wanted = half(image), exact([image])[0]
             shares.append(relative_error(found, wanted))
             same += int(found.argmax() == wanted.argmax())
     return Errors(title(spec), inputs, max(shares), float(np.mean(shares)), _storing(spec), same, len(built.kept))
@@ -115,8 +115,8 @@ def _storing(spec: ModelSpec) -> float:
     network = read_network(*prepare(imported.module, lambda layer: template_for(Task((layer,))) is not None))
     errors = []
     for image in _images(spec, STORED):
-        *_, (_, exact) = run_layers(network, image)
-        *_, (_, rounded) = run_layers(network, image, lambda run: run.rounded(FLOAT16))
+        *_, (_, exact) = run_layers(network, [image])
+        *_, (_, rounded) = run_layers(network, [image], lambda run: run.rounded(FLOAT16))
         errors.append(relative_error(rounded, exact))
     return max(errors)
 

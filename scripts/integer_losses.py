@@ -70,7 +70,7 @@ class Losses:
 def losses_of(spec: ModelSpec, inputs: int) -> Losses:
     """Quantise a network and compare it with float32."""
     imported = imported_torch(spec, build_torch_model(spec, None, 0).module, "")
-    preprocessing = Preprocessing(spec.resolution, channels=spec.input_shape[1])
+    preprocessing = Preprocessing(spec.resolution, channels=spec.channels)
     data = calibration_data(f"noise:{CALIBRATION}", preprocessing, generated=True)
     job = variant_job(Model(spec), find_device(DEVICE).profile, (), Path(), precision=INT8, calibration=data)
     seen = calibration_data(f"noise:{CALIBRATION + inputs}", preprocessing, generated=True).images()

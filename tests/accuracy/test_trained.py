@@ -22,7 +22,7 @@ def test_a_trained_network_loses_little_by_storage_in_half_precision() -> None:
     """Its classes are right where chance would be a tenth; no layer leaves the range of half precision."""
     pixels, labels = digits(100, seed=1)
     compute = by_torch(trained())
-    assert (compute(inputs_of(pixels)).argmax(1) == labels).mean() > 0.95
+    assert (compute([inputs_of(pixels)])[0].argmax(1) == labels).mean() > 0.95
     layers = stored_layers(compute, [inputs_of(pixels[:20])], FLOAT16)
     assert len(layers) == 28 and all(one.beyond == one.not_finite == 0 for one in layers)
     assert all(one.signal_to_noise_db is not None and one.signal_to_noise_db > 50 for one in layers)

@@ -132,19 +132,19 @@ def test_layers_that_half_precision_is_too_small_or_too_coarse_for() -> None:
     network = seeded(*unit(3, 8, 3, 2), *unit(8, 8), *unit(8, 8), *unit(8, 8), Halves(), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
     image = np.random.default_rng(3).normal(0.0, 1.0, (1, 3, 10, 10)).astype(np.float32)
     read = prepared(network, image.shape)
-    outputs = {run.node: output for run, output in run_layers(read, image)}
+    outputs = {run.node: output for run, output in run_layers(read, [image])}
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).numpy()
     assert relative_error(outputs[len(read.nodes) - 1].reshape(expected.shape), expected) <= 1e-5
-    assert layers_to_keep(read, [image], FLOAT16) == ()
-    few = layers_to_keep(read, [image], FLOAT16, 4.5e-4)
+    assert layers_to_keep(read, [[image]], FLOAT16) == ()
+    few = layers_to_keep(read, [[image]], FLOAT16, 4.5e-4)
     assert [kept.node for kept in few] == list(outputs)[: len(few)] and 0 < len(few) < len(outputs)
-    assert "for an error of about 0.0" in few[0].why and layers_to_keep(read, [image], FLOAT16, 0.5) == ()
-    assert [kept.node for kept in layers_to_keep(read, [image], FLOAT16, 1e-12)] == list(outputs)
+    assert "for an error of about 0.0" in few[0].why and layers_to_keep(read, [[image]], FLOAT16, 0.5) == ()
+    assert [kept.node for kept in layers_to_keep(read, [[image]], FLOAT16, 1e-12)] == list(outputs)
     scaled = [
         replace(node, parameters=_times(node.parameters, factor)) for node, factor in zip(read.nodes, (1, 1e6, 1e-9, 1), strict=False)
     ]
-    found = layers_to_keep(replace(read, nodes=(*scaled, *read.nodes[4:])), [image], FLOAT16)
+    found = layers_to_keep(replace(read, nodes=(*scaled, *read.nodes[4:])), [[image]], FLOAT16)
     assert [(kept.node, kept.why.partition(" ")[0]) for kept in found] == [(1, "values"), (2, "an")]
 
 

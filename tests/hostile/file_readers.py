@@ -203,7 +203,7 @@ def _reference(folder: Path) -> Prepared:
     (found,) = find_libraries([library])
     stored = found.reference_path.read_bytes()
     stream = io.BytesIO()
-    np.savez_compressed(stream, **dict(zip(("input", "output"), found.reference(), strict=True)))
+    np.savez_compressed(stream, input=found.reference().inputs[0], output=found.reference().outputs[0])
     return [stored, stream.getvalue()], at(found.reference_path, found.reference)
 
 

@@ -105,7 +105,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
     image.tofile(folder / "input.f32")
     (folder / "classify.c").write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     with start("pi4-virtual", timed=False) as agents:
-        (expected,) = agents.outputs(folder / "vm.so", [image], THREADS, 60)
+        ((expected,),) = agents.outputs(folder / "vm.so", [[image]], THREADS, 60)
     return Guest(folder, expected)
 
 
@@ -114,7 +114,7 @@ def test_the_agent_runs_it(guest: Guest) -> None:
     """Input after input, as `evaluate` does."""
     image = guest.image()
     with start("pi4-virtual", timed=False) as agents:
-        outputs = agents.outputs(guest.folder / f"{STEM}.so", [image, 0 * image, image], THREADS, 60)
+        outputs = [found[0] for found in agents.outputs(guest.folder / f"{STEM}.so", [[image], [0 * image], [image]], THREADS, 60)]
     assert outputs[0].tobytes() == guest.expected.tobytes() == outputs[2].tobytes() != outputs[1].tobytes()
 
 
@@ -122,8 +122,8 @@ def test_the_agent_runs_it(guest: Guest) -> None:
 def test_it_is_faster_than_the_virtual_machine(guest: Guest) -> None:
     image, timing = guest.image(), Timing(warmup=1, threads=THREADS)
     with start("pi4-virtual") as agents:
-        ours, machine = (agents.measure_network(guest.folder / name, image, 60, timing) for name in (f"{STEM}.so", "vm.so"))
-    assert ours.output.tobytes() == guest.expected.tobytes()
+        ours, machine = (agents.measure_network(guest.folder / name, [image], 60, timing) for name in (f"{STEM}.so", "vm.so"))
+    assert ours.outputs[0].tobytes() == guest.expected.tobytes()
     assert 0 < ours.latency.seconds < machine.latency.seconds
     assert [call.symbol for call in ours.calls] == [call.symbol for call in machine.calls]
     assert all(call.seconds > 0 and call.l1d_misses is not None and call.dram_bytes is not None for call in ours.calls)
@@ -139,7 +139,7 @@ def test_a_library_that_cannot_be_opened_is_a_library_at_fault(guest: Guest, tmp
         (tmp_path / "net.so").write_bytes((guest.folder / f"{STEM}.so").read_bytes())
         (tmp_path / "net.json").write_text(json.dumps(manifest | {"c": manifest["c"] | change}))
         with start("pi4-virtual", timed=False) as agents, pytest.raises(MeasureError, match=problem) as failed:
-            agents.outputs(tmp_path / "net.so", [image], 1, 60)
+            agents.outputs(tmp_path / "net.so", [[image]], 1, 60)
         assert failed.value.kind == kind
 
 

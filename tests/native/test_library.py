@@ -324,13 +324,13 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
             product = builder.emit_output(relax.op.multiply(total, relax.const(np.arange(8, dtype=np.float32))))
         builder.emit_func_output(relax.Tuple([product, total]))
     module = named(LegalizeOps()(builder.get()))
-    write_host_library(module, tmp_path / "net.so", inputs=2, outputs=2)
+    write_host_library(module, tmp_path / "net.so")
     library = CLibrary(tmp_path / "net.so")
     first, second = (np.random.default_rng(seed).normal(size=(4, 8)).astype(np.float32) for seed in (1, 2))
     found = library.run(library.instance(), [first, second])
     assert np.array_equal(found[1], first + second) and np.array_equal(found[0], (first + second) * np.arange(8, dtype=np.float32))
     assert library.description.workspace_bytes == 0
-    write_sources(module, HOST, describe(1, 2, 2), tmp_path)
+    write_sources(module, HOST, describe(module), tmp_path)
     folders = [f"-I{tmp_path}", f"-I{RUNTIME.parent}"]
     subprocess.run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *folders, tmp_path / "model.c"], check=True)
 

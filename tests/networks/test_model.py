@@ -42,7 +42,7 @@ def test_a_module_is_the_network_of_its_pt2(tmp_path: Path) -> None:
     one, other = (load_again(net.own, net.spec, None, 0) for net in (by_object, by_file) if net.own)
     tvm.ir.assert_structural_equal(one.module, other.module)
     image = np.random.default_rng(1).normal(size=IMAGE.shape).astype(np.float32)
-    assert np.array_equal(one.compute(image), other.compute(image))
+    assert np.array_equal(one.compute([image])[0], other.compute([image])[0])
     assert (one.macs, one.parameters, one.spec.output_shape) == (other.macs, other.parameters, other.spec.output_shape)
 
 
@@ -122,5 +122,5 @@ def test_a_network_that_cannot_be_exported_prints_no_graph(capfd: pytest.Capture
             return image[:, :, : int(image.sum().item())]
 
     with pytest.raises(UserError, match="the network cannot be exported"):
-        export_torch(Cut(), torch.zeros(1, 3, 8, 8))
+        export_torch(Cut(), [torch.zeros(1, 3, 8, 8)])
     assert capfd.readouterr() == ("", "")

@@ -50,5 +50,5 @@ def test_it_is_a_baseline_and_compared_with_it(timed: tuple[Path, tm.Results], c
 
 def test_it_is_run(timed: tuple[Path, tm.Results]) -> None:
     (library,) = tm.open_libraries(timed[0])
-    data, expected = library.reference()
+    (data,), (expected,) = library.reference()
     assert np.abs(library.run(data, DEVICE) - expected).max() < 1e-5 * np.abs(expected).max()

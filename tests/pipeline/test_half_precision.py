@@ -68,7 +68,7 @@ def test_a_library_that_takes_and_returns_half_precision(tmp_path: Path, form: s
     manifest = library.manifest()
     assert manifest["input"]["dtype"] == manifest["output"]["dtype"] == "float16"
     assert not any("nchw_from" in kernel["name"] for kernel in manifest["kernels"])
-    data, expected = library.reference()
+    (data,), (expected,) = library.reference()
     output = library.run(data, "pi5")
     assert output.dtype == data.dtype == expected.dtype == np.float32
     assert 1e-4 < relative_error(output, expected) < FLOAT16.network_tolerance

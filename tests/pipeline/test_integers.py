@@ -35,7 +35,7 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
     np.save(data, np.random.default_rng(0).uniform(-1, 1, (12, 3, 32, 32)).astype(np.float32))
     model = tvmmobile.load(f"{file}:make", resolution=32)
     library = tvmmobile.compile(model, "pi5", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
-    image, expected = library.reference()
+    (image,), (expected,) = library.reference()
     assert (image == np.load(data)[:1]).all()
     output = library.run(image, "pi5")
     assert output.dtype == np.float32 and relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
@@ -87,9 +87,9 @@ def test_a_block_in_integers(board: str, tmp_path: Path) -> None:
         "gate_16x16_24",
         "pw_16x16_24x16_add_linear",
     ]
-    output = library.run(library.reference()[0], board)
+    output = library.run(library.reference().inputs, board)
     assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
-    assert relative_error(output, library.reference()[1]) < 0.1
+    assert relative_error(output, library.reference().outputs[0]) < 0.1
 
 
 @pytest.mark.virtual
@@ -104,7 +104,7 @@ def test_a_network_with_a_layer_in_float32(tmp_path: Path) -> None:
     (kept,) = manifest["float32_layers"]
     assert kept["why"] == "--keep dw_*" and kept["layer"].startswith("dw_16x16_16")
     assert [layer["number"] for layer in manifest["quantisation"]["layers"]] == [0, 2, 3, 4]
-    output = library.run(library.reference()[0], "pi5")
+    output = library.run(library.reference().inputs, "pi5")
     assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-3
 
 

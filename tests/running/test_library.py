@@ -62,7 +62,7 @@ def write_reference(path: Path, side: int = 32, dtype: type = np.float32) -> Non
 def test_a_sound_one_is_found_once(tmp_path: Path) -> None:
     path = write_library(tmp_path)
     (library,) = find_libraries([tmp_path, path])
-    assert library.spec.variant == "mobilenet_v1_0.25_32" and library.reference()[0].shape == (1, 3, 32, 32)
+    assert library.spec.variant == "mobilenet_v1_0.25_32" and library.reference().inputs[0].shape == (1, 3, 32, 32)
 
 
 def test_two_of_one_name_cannot_share_a_report(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ C = {"prefix": "mobilenet", "workspace_bytes": 640}
 
 def test_a_c_librarys_manifest_says_how_it_is_called(tmp_path: Path) -> None:
     program = calling(make_library(tmp_path, format="c", c=C)).c
-    assert program is not None and (program.prefix, program.workspace_bytes, program.output_shape) == ("mobilenet", 640, (1, 10))
+    assert program is not None and (program.prefix, program.workspace_bytes, program.output_shapes) == ("mobilenet", 640, ((1, 10),))
     assert program.adapter.is_file()
 
 

@@ -133,6 +133,6 @@ def test_a_board_needs_no_compiler_here(wheel: Path, board: SshBoard, cli: Comma
     assert records.count("\n") > 20 and '"error"' not in records
     assert {path.name for path in (tmp_path / "cache").iterdir()} & {bundle_path().name} and board.leftovers() == []
     with start("pi4-virtual", timed=False) as agents, np.load(tmp_path / f"vm/{STEM}.reference.npz") as arrays:
-        outputs = [agents.outputs(tmp_path / form / f"{STEM}.so", [arrays["input"]], 1, 120)[0] for form in ("vm", "c")]
+        outputs = [agents.outputs(tmp_path / form / f"{STEM}.so", [[arrays["input"]]], 1, 120)[0][0] for form in ("vm", "c")]
         assert relative_error(outputs[0], arrays["output"]) <= 1e-5
     assert outputs[0].tobytes() == outputs[1].tobytes()

@@ -16,9 +16,11 @@ from support.small_networks import HOST, kernels_of, prepared, two_blocks
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import lower
+from tvmmobile.graph.passes.rewriting import results_of
 from tvmmobile.native.library import Written, write_library
-from tvmmobile.native.source import Description, Port
+from tvmmobile.native.source import Description
 from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.networks.signature import Port
 
 PREFIX = "net"
 #: Instances that were initialised: the threads of one that is not freed go on using it.
@@ -143,31 +145,37 @@ def pointers(arrays: Sequence[Array | None]) -> Any:
     return (ctypes.c_void_p * len(arrays))(*(None if array is None else array.ctypes.data for array in arrays))
 
 
-def describe(threads: int = 1, inputs: int = 1, outputs: int = 1, image: Preprocessing | None = None) -> Description:
-    """What a test's library says of itself."""
-    ports = [tuple(Port(f"{kind}{i}", "") for i in range(count)) for kind, count in (("input", inputs), ("output", outputs))]
-    return Description(PREFIX, "net", "0", "host", threads, *ports, image)
+def describe(module: Any = None, threads: int = 1, image: Preprocessing | None = None) -> Description:
+    """What a test's library says of itself: the tensors of a lowered module, or one each without it."""
+    ends = {"input": [()], "output": [()]} if module is None else _ends(module["main"])
+    takes, returns = (tuple(Port(f"{kind}{i}", shape) for i, shape in enumerate(shapes)) for kind, shapes in ends.items())
+    return Description(PREFIX, "net", "0", "host", threads, takes, returns, image)
+
+
+def _ends(main: Any) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes of a function's parameters and results."""
+    tensors = {"input": main.params, "output": results_of(main)}
+    return {kind: [tuple(int(extent) for extent in each.ty.shape) for each in found] for kind, found in tensors.items()}
 
 
 def write_host_library(
     module: Any,
     path: Path,
     threads: int = 1,
-    inputs: int = 1,
-    outputs: int = 1,
     archive: bool = False,
     separate: frozenset[str] = frozenset(),
     image: Preprocessing | None = None,
 ) -> Written:
     """Write the library of a lowered module for this machine; each needs a path of its own."""
-    return write_library(module, HOST, describe(threads, inputs, outputs, image), path, archive, separate)
+    return write_library(module, HOST, describe(module, threads, image), path, archive, separate)
 
 
 def write_device_library(folder: Path, name: str = "net") -> Path:
     """The library of `two_blocks` for the virtual Pi 4, with a manifest and PyTorch's reference."""
     network, shape, path = two_blocks(), (1, 3, 16, 16), folder / f"{name}.so"
     kernels = kernels_of(read := prepared(network, shape))
-    written = write_library(lower(read, kernels), TARGET, describe(), path, separate=frozenset(one.task.symbol for one in kernels))
+    module = lower(read, kernels)
+    written = write_library(module, TARGET, describe(module), path, separate=frozenset(one.task.symbol for one in kernels))
     image = np.random.default_rng(2).normal(size=shape).astype(np.float32)
     with torch.no_grad():
         output = network(torch.from_numpy(image)).numpy()

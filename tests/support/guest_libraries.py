@@ -16,8 +16,9 @@ from support.small_networks import kernels_of, prepared, two_blocks
 from tvmmobile import __version__
 from tvmmobile.graph.network import lower
 from tvmmobile.native.library import write_library
-from tvmmobile.native.source import Description, Port, interface_version, prefix_of
+from tvmmobile.native.source import Description, interface_version, prefix_of
 from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.networks.signature import Port
 from tvmmobile.pipeline.build import image_entry
 
 VARIANT = "mobilenet_v1_0.25_128"
@@ -28,7 +29,7 @@ SHAPE = (1, 3, 16, 16)
 
 def description(threads: int = THREADS) -> Description:
     """What the guides' library says of itself."""
-    return Description(prefix_of(VARIANT), VARIANT, __version__, "cortex-a72", threads, (Port("input", "NCHW"),), (Port("output", "NC"),))
+    return Description(prefix_of(VARIANT), VARIANT, __version__, "cortex-a72", threads, (Port("input", SHAPE),), (Port("output", (1, 5)),))
 
 
 def write_guest(folder: Path, target: Mapping[str, Any] = TARGET, takes: Preprocessing | None = None) -> Any:

@@ -154,11 +154,11 @@ def write_model(path: Path, graph: Graph, shape: Sequence[int | str | None] = (1
 
     Args:
         shape: of `x`; a dimension may have a name, or nothing.
-        settings: `dtype`, `opset`, `ir_version`, `domains`, `inputs` and `outputs` (more names), `functions`.
+        settings: `dtype`, `opset`, `ir_version`, `domains`, `inputs` and `outputs` (more names), `types` of them, `functions`.
     """
-    kind = settings.get("dtype", TensorProto.FLOAT)
-    inputs = [helper.make_tensor_value_info(name, kind, list(shape)) for name in ("x", *settings.get("inputs", ()))]
-    outputs = [helper.make_tensor_value_info(name, kind, [None] * 4) for name in ("y", *settings.get("outputs", ()))]
+    kind, types = settings.get("dtype", TensorProto.FLOAT), settings.get("types", {})
+    inputs = [helper.make_tensor_value_info(name, types.get(name, kind), list(shape)) for name in ("x", *settings.get("inputs", ()))]
+    outputs = [helper.make_tensor_value_info(name, types.get(name, kind), [None] * 4) for name in ("y", *settings.get("outputs", ()))]
     constants = [numpy_helper.from_array(array, name) for name, array in graph.constants.items()]
     opsets = [helper.make_opsetid("", settings.get("opset", 17)), *(helper.make_opsetid(name, 1) for name in settings.get("domains", ()))]
     made = helper.make_graph(list(graph.nodes), "graph", inputs, outputs, constants)

@@ -52,7 +52,7 @@ def run_compiled(imported: Imported, path: Path) -> np.ndarray[Any, Any]:
 
 def error_of(imported: Imported, path: Path) -> float:
     """Relative error of the compiled network against its reference."""
-    return relative_error(run_compiled(imported, path), imported.compute(image_for(imported)))
+    return relative_error(run_compiled(imported, path), imported.compute([image_for(imported)])[0])
 
 
 @dataclass(frozen=True)

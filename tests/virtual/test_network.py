@@ -63,15 +63,15 @@ def test_network(agents: Agents, tmp_path: Path) -> None:
         module = relax.get_pipeline("zero")(builder.get())
     relax.build(module, target=target).export_library(str(tmp_path / "net.so"), cc=COMPILER)
     array = np.linspace(-1, 1, 64, dtype="float32").reshape(1, 64)
-    runs = [agents.measure_network(tmp_path / "net.so", array, 20) for _ in range(2)]
-    np.testing.assert_allclose(runs[0].output, np.maximum(array @ weights, 0), rtol=1e-5, atol=1e-5)
+    runs = [agents.measure_network(tmp_path / "net.so", [array], 20) for _ in range(2)]
+    np.testing.assert_allclose(runs[0].outputs[0], np.maximum(array @ weights, 0), rtol=1e-5, atol=1e-5)
     assert runs[0].latency == runs[1].latency and runs[0].calls == runs[1].calls
     (call,) = runs[0].calls
     assert "matmul" in call.symbol and 64 * 10 / 4 / 1.8e9 < call.seconds < runs[0].latency.seconds
     assert call.dram_bytes is not None and call.dram_bytes <= 256 and call.l1d_misses is not None  # warm: its 2.5 kB fit the first level
     assert call.l1d_misses < 64
     assert 0 < runs[0].peak_memory_bytes < 200 << 20
-    cold = agents.measure_network(tmp_path / "net.so", array, 20, Timing())
+    cold = agents.measure_network(tmp_path / "net.so", [array], 20, Timing())
     assert cold.latency.cycles is not None and runs[0].latency.cycles is not None
     assert cold.latency.cycles > runs[0].latency.cycles  # the first run allocates
     assert cold.latency.l1d_misses is not None and runs[0].latency.l1d_misses is not None

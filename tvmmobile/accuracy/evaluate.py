@@ -99,7 +99,10 @@ def evaluate(
     """
     board, spec = device_of(device), library.spec
     check_cores(library, board.profile)
-    treatment = preprocessing or Preprocessing(spec.resolution, channels=spec.input_shape[1], shape=spec.odd_shape)
+    if len(spec.takes) > 1 or not (spec.takes[0].is_float and spec.returns[0].is_float):
+        there = "; ".join(map(str, (*spec.takes, *spec.returns)))
+        raise UserError(f"{library.path.name} has no single input in float32 with scores for it: {there}.", "Run it with tvmmobile run.")
+    treatment = preprocessing or Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape)
     names = read_labels(Path(labels), spec.classes) if labels else None
     if out is not None:
         check_writable(Path(out), "--out")

@@ -6,7 +6,7 @@ No latency is taken: a virtual board runs without the plugin that models one, an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from tvmmobile.accuracy.storage import StoredLayer, stored_layers
 from tvmmobile.devices.protocol import MEASURED, DeviceProfile
 from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.kernels.reference import relative_error
+from tvmmobile.networks.frontend import Compute
 from tvmmobile.networks.images import read_input
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, failure_of, succeeded
@@ -103,7 +104,7 @@ def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
     return tuple(
         ImageResult(image.name, image.label, (), (), None, problems[image])
         if image in problems
-        else _compared(image, outputs[image], _computed(job.subject.original)(inputs[image]), job.subject.precision)
+        else _compared(image, outputs[image], _computed(job.subject.original)([inputs[image]])[0], job.subject.precision)
         for image in job.images
     )
 
@@ -160,13 +161,14 @@ def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder
 
 
 def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
-    """The library's outputs; tried again after a broken connection."""
+    """The library's first output for each input; tried again after a broken connection."""
     if not inputs:
         return []
     library = job.subject.library
     for attempt in range(1, MOST_ATTEMPTS + 1):
         try:
-            return job.agents.outputs(library.path, inputs, library.threads, _SESSION_TIMEOUT_S)
+            found = job.agents.outputs(library.path, [[array] for array in inputs], library.threads, _SESSION_TIMEOUT_S)
+            return [outputs[0] for outputs in found]
         except MeasureError as error:
             if error.kind != "link" or attempt == MOST_ATTEMPTS:
                 raise failure_of(library, job.agents.profile, error) from error
@@ -174,7 +176,7 @@ def _on_device(job: BatchJob, inputs: Sequence[Array]) -> list[Array]:
 
 
 @lru_cache(maxsize=1)
-def _computed(original: Original) -> Callable[[Array], Array]:
+def _computed(original: Original) -> Compute:
     """Made once per worker, for all its batches."""
     return compute_of(original)
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
-
+from tvmmobile.networks.frontend import Compute
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.files import FORMS, OwnFile, own_file
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 
-Array = npt.NDArray[Any]
 #: A manifest's descriptions of weights, see `models.weights.seed_weights`, `own.python_file.load_python` and
 #: `models.checkpoints.load_checkpoint`.
 _SEEDED = re.compile(r"seeded kaiming, seed (\d+)")
@@ -75,8 +71,8 @@ def original_of(library: Library, model: str | None, checkpoint: Path | None) ->
     return Original(imported.spec, own, checkpoint, seed, imported.judge)
 
 
-def compute_of(original: Original) -> Callable[[Array], Array]:
-    """A function from an NCHW float32 input to the network's output.
+def compute_of(original: Original) -> Compute:
+    """The network on the host.
 
     Raises:
         UserError: the file is no longer what it was, or the checkpoint does not fit the network.

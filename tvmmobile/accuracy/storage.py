@@ -7,7 +7,7 @@ module, an exported program and a function are alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tvmmobile.accuracy.differences import decibels, subnormals_in
 from tvmmobile.graph.precision import Precision
+from tvmmobile.networks.frontend import Compute
 from tvmmobile.results.file import Count, NotNegative, PositiveCount
 
 if TYPE_CHECKING:
@@ -82,11 +83,11 @@ class _Watched:
     sums: list[Any] = field(default_factory=list)
 
 
-def stored_layers(compute: Callable[[Array], Array], images: Iterable[Array], precision: Precision) -> tuple[StoredLayer, ...]:
+def stored_layers(compute: Compute, images: Iterable[Array], precision: Precision) -> tuple[StoredLayer, ...]:
     """What each layer of a network loses; none of a network that PyTorch does not compute.
 
     Args:
-        compute: the network in float32, from an NCHW array to its output.
+        compute: the network in float32.
         images: its inputs; they are not changed.
         precision: what is stored in.
     """
@@ -101,12 +102,12 @@ def stored_layers(compute: Callable[[Array], Array], images: Iterable[Array], pr
     return tuple(total.layer(name) for total, name in zip(totals, names, strict=True))
 
 
-def _run(compute: Callable[[Array], Array], image: Array, precision: Precision | None) -> _Watched:
+def _run(compute: Compute, image: Array, precision: Precision | None) -> _Watched:
     from tvmmobile.networks.models.weights import single_thread
 
     watched = _Watched()
     with single_thread(), _watching(watched, precision):
-        compute(image.copy())
+        compute([image.copy()])
     return watched
 
 

@@ -53,7 +53,7 @@ def preprocessing_for(library: Library, mean: str | None, std: str | None, no_re
 
     spec, own = library.spec, normalisation_in(library.manifest()) or Normalisation()
     means, stds = own.mean if mean is None else _triple("--mean", mean), own.std if std is None else _triple("--std", std)
-    preprocessing = Preprocessing(spec.resolution, means, stds, not no_resize, spec.input_shape[1], spec.odd_shape)
+    preprocessing = Preprocessing(spec.resolution, means, stds, not no_resize, spec.channels, spec.odd_shape)
     if 0.0 in preprocessing.std:
         raise UserError(f"--std {std} divides by zero.", "Give the channels' standard deviation, such as 0.5.")
     return preprocessing

@@ -12,18 +12,19 @@ from tvmmobile.cli.options import Device, Json, RequireHardware
 
 if TYPE_CHECKING:
     from tvmmobile.accuracy.classes import Ranked
-    from tvmmobile.networks.images import Input
-    from tvmmobile.pipeline.run import LibraryRun
+    from tvmmobile.pipeline.run import Given, LibraryRun
     from tvmmobile.running.library import Library
 
 
 def run(
     library: LibraryFile,
-    input_file: Annotated[Path, typer.Argument(metavar="INPUT", help="Image file, or .npy array: float32 NCHW or uint8 HWC.")],
+    input_file: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Image, or .npy: float32 NCHW or uint8 HWC; .npz for several inputs.")
+    ],
     device: Device = "pi4",
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Number of classes to print.")] = 5,
     labels: Labels = None,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE.npy", help="Save the network's output.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE.npy", help="Save the output; .npz for several.")] = None,
     save_input: Annotated[
         Path | None, typer.Option("--save-input", metavar="FILE.f32", help="Save the network's input as raw float32, NCHW.")
     ] = None,
@@ -40,7 +41,7 @@ def run(
     """
     from tvmmobile.accuracy.classes import most_likely, read_labels
     from tvmmobile.devices.registry import find_device
-    from tvmmobile.networks.images import read_input
+    from tvmmobile.networks.images import read_arrays, read_input
     from tvmmobile.pipeline.run import run as run_library
     from tvmmobile.system.errors import UserError
     from tvmmobile.system.files import check_file_writable, replacing, write_bytes
@@ -49,34 +50,50 @@ def run(
     found = the_library(library, board.profile)
     preprocessing = preprocessing_for(found, mean, std, no_resize)
     names = read_labels(labels, found.spec.classes) if labels else None
-    if output is not None and output.suffix != ".npy":
-        raise UserError(f"--output {output} does not end in .npy.", "The output is saved as a NumPy array.")
+    takes, returns = found.spec.takes, found.spec.returns
+    suffix = ".npy" if len(returns) == 1 else ".npz"
+    if output is not None and output.suffix != suffix:
+        raise UserError(f"--output {output} does not end in {suffix}.", "Outputs are saved as NumPy saves arrays.")
+    one_real = len(takes) == 1 and takes[0].is_float
+    if save_input is not None and not one_real:
+        raise UserError("--save-input writes one input of float32.", f"The library takes {', '.join(map(str, takes))}.")
     for option, file in (("--output", output), ("--save-input", save_input)):
         if file is not None:
             check_file_writable(file, option)
-    given = read_input(input_file, preprocessing)
-    if save_input is not None:
-        write_bytes(save_input, given.array.astype("<f4").tobytes())
-    done = run_library(found, given.array, board, repeat=repeat)
+    if one_real:
+        image = read_input(input_file, preprocessing)
+        given: Given = image.array
+        origin = image.origin
+        if save_input is not None:
+            write_bytes(save_input, image.array.astype("<f4").tobytes())
+    else:
+        read = read_arrays(input_file, takes)
+        given, origin = read.arrays, read.origin
+    done = run_library(found, given, board, repeat=repeat)
     # Only a vector of classes is ranked.
-    ranked = most_likely(done.output, min(top, found.spec.classes), names) if done.output.ndim == 2 else []
+    scores = len(returns) == 1 and returns[0].is_float and done.output.ndim == 2 and done.output.shape[0] == 1
+    ranked = most_likely(done.output, min(top, found.spec.classes), names) if scores else []
     if output is not None:
         import numpy as np
 
         with replacing(output) as temporary, temporary.open("wb") as stream:
-            np.save(stream, done.output)
-    report = _report(found, given, done, ranked, output)
+            if len(returns) == 1:
+                np.save(stream, done.output)
+            else:
+                arrays: dict[str, Any] = {port.name: array for port, array in zip(returns, done.network.outputs, strict=True)}
+                np.savez(stream, **arrays)
+    report = _report(found, origin, done, ranked, output)
     _print_json(report) if json else _print(report)
 
 
-def _report(library: Library, given: Input, done: LibraryRun, ranked: list[Ranked], output: Path | None) -> dict[str, Any]:
+def _report(library: Library, origin: str, done: LibraryRun, ranked: list[Ranked], output: Path | None) -> dict[str, Any]:
     """Everything that is printed; times in milliseconds, None where nothing is known."""
     from dataclasses import asdict
 
     profile, startup = done.profile, done.startup
     return {
         "library": str(library.path),
-        "input": given.origin,
+        "input": origin,
         "device": profile.name,
         "board": profile.board,
         "threads": library.threads,
@@ -108,7 +125,7 @@ def _print(report: dict[str, Any]) -> None:
         table.add_row(str(entry["index"]), *([clean(entry["label"])] if named else []), share)
     console = output()
     console.print(f"input: {clean(report['input'])}", soft_wrap=True)
-    console.print(table if report["top"] else "The output is not a vector of classes; save it with --output FILE.npy.")
+    console.print(table if report["top"] else "The output is not a vector of classes; save it with --output FILE.")
     for line in _timing_lines(report):
         console.print(line, soft_wrap=True)
     threads = plural(report["threads"], "thread")

@@ -13,11 +13,11 @@ from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Opaque
 from tvmmobile.graph.opaque import multiply_adds
 from tvmmobile.graph.passes.canonical_names import block_names
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
-from tvmmobile.graph.passes.rewriting import bindings_of, view_of, viewed
+from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, view_of, viewed
 from tvmmobile.graph.tasks import Task
 from tvmmobile.system.errors import UserError
 
-#: The number of the network's input among those of kernels.
+#: The number of the network's first input among those of kernels; the next ones count down from it.
 INPUT = -1
 
 
@@ -29,8 +29,8 @@ class Node:
         layer: what it computes.
         parameters: its constants; `None` for an opaque function, whose constants are arguments.
         function: the TIR function of an opaque layer as Relax fused it, not yet scheduled.
-        alone: its output has a consumer besides the next node, or the next node has other inputs than side inputs, so the two cannot be
-            fused.
+        alone: its output has a consumer besides the next node, such as the network's caller, or the next node has other inputs than side
+            inputs, so the two cannot be fused.
         gated: the node that multiplies its output by a gate which the nodes in between make of it, the next one by pooling it (squeeze and
             excite); `None` where nothing of that kind reads it.
         dtype: the name of the precision of a layer's kernel; "" for an opaque one.
@@ -82,7 +82,8 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
     """Read `main` of a prepared module (see `passes.pipeline.prepare`); `UserError` for operators that are not a kernel with one result."""
     _refuse_others(module)
     bindings = kernel_bindings(module)
-    sources = [[source for source in inputs if isinstance(source, int)] for inputs in sources_of(module)]
+    wired, results = _wiring(module)
+    sources = [[source for source in inputs if isinstance(source, int)] for inputs in wired]
     consumers: dict[int, list[int]] = {}
     for index, inputs in enumerate(sources):
         for source in inputs:
@@ -90,7 +91,8 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
     nodes: list[Node] = []
     for index, binding in enumerate(bindings):
         chained = (
-            consumers.get(index) == [index + 1]
+            index not in results
+            and consumers.get(index) == [index + 1]
             and sources[index + 1][0] == index
             and not _is_another_image(bindings[index + 1].value.args[1].fields[0], binding.var)
             and (
@@ -105,7 +107,8 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
             function = module[binding.value.args[0]]
             nodes.append(Node(_opaque(binding.value.args[0].name_hint, function), None, function, not chained))
     for index, node in enumerate(nodes):
-        nodes[index] = replace(node, gated=_gated(nodes, sources, index, consumers.get(index, [])))
+        if index not in results:
+            nodes[index] = replace(node, gated=_gated(nodes, sources, index, consumers.get(index, [])))
     return Network(tuple(nodes), module)
 
 
@@ -143,10 +146,20 @@ def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, 
 
 
 def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
-    """For each kernel all that it reads, behind views: the number of the kernel that computes it, `INPUT`, or a constant."""
+    """For each kernel all that it reads, behind views: the number of the kernel that computes it or of an input, or a constant."""
+    return _wiring(module)[0]
+
+
+def results_from(module: Any) -> list[int | Array]:
+    """The same for what the network returns."""
+    return _wiring(module)[1]
+
+
+def _wiring(module: Any) -> tuple[list[tuple[int | Array, ...]], list[int | Array]]:
+    """See `sources_of` and `results_from`."""
     main = module["main"]
     position = {binding.var: number for number, binding in enumerate(kernel_bindings(module))}
-    origin: dict[Any, int | Array] = dict.fromkeys(main.params, INPUT)
+    origin: dict[Any, int | Array] = {parameter: INPUT - place for place, parameter in enumerate(main.params)}
 
     def origin_of(expression: Any) -> int | Array:
         return origin[expression] if expression in origin else expression.value.numpy()
@@ -158,7 +171,7 @@ def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
             found.append(tuple(map(origin_of, binding.value.args[1].fields)))
         else:
             origin[binding.var] = origin_of(viewed(binding.value))
-    return found
+    return found, list(map(origin_of, results_of(main)))
 
 
 def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
@@ -199,8 +212,8 @@ def lower(network: Network, kernels: tuple[Lowered, ...]) -> Any:
                 # Layers between a region's ends may lie in channel blocks, so that the type is the kernel's.
                 output = relax.TensorType(kernel.task.region[-1].output_shape, binding.value.ty.dtype)
                 replaced[binding.var] = builder.emit(relax.call_tir(variable, arguments, out_ty=output))
-            output = builder.emit_output(current(main.body.body))
-        builder.emit_func_output(output)
+            outputs = [builder.emit_output(current(result)) for result in results_of(main)]
+        builder.emit_func_output(returned(outputs))
     return builder.get()
 
 

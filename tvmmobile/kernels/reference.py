@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,17 @@ def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.fl
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max()) / scale
+
+
+def network_error(outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]]) -> float:
+    """The largest error of what a network returns: `relative_error`, and of integers, such as classes, the share that differs."""
+    return max(map(_tensor_error, outputs, expected), default=0.0) if len(outputs) == len(expected) else float("inf")
+
+
+def _tensor_error(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    if expected.dtype.kind == "f":
+        return relative_error(actual, expected)
+    return float(np.mean(actual != expected)) if actual.shape == expected.shape else float("inf")
 
 
 def _seed(name: str) -> int:

@@ -90,16 +90,18 @@ def _stored(array: Array, precision: Precision) -> Array:
         return array.astype(precision.numpy).astype(array.dtype)
 
 
-def run_layers(network: Network, image: Array, compute: Callable[[LayerRun], Array] = LayerRun.output) -> Iterator[tuple[LayerRun, Array]]:
+def run_layers(
+    network: Network, inputs: Sequence[Array], compute: Callable[[LayerRun], Array] = LayerRun.output
+) -> Iterator[tuple[LayerRun, Array]]:
     """Compute a float32 network node by node; yields the layers that templates take, and what `compute` makes of them, in order."""
-    values: dict[int, Array] = {INPUT: image}
+    values: dict[int, Array] = {INPUT - place: array for place, array in enumerate(inputs)}
     for number, (node, sources) in enumerate(zip(network.nodes, sources_of(network.module), strict=True)):
         arrays = (values[source] if isinstance(source, int) else source for source in sources)
-        inputs = tuple(array.reshape(shape) for array, shape in zip(arrays, input_shapes(node.layer), strict=True))
+        read = tuple(array.reshape(shape) for array, shape in zip(arrays, input_shapes(node.layer), strict=True))
         if node.parameters is None:
-            values[number] = run_unscheduled(node.function, inputs)
+            values[number] = run_unscheduled(node.function, read)
             continue
-        run = LayerRun(number, node.layer, inputs, node.parameters)
+        run = LayerRun(number, node.layer, read, node.parameters)
         values[number] = output = compute(run)
         yield run, output
 
@@ -119,23 +121,23 @@ def run_unscheduled(function: Any, inputs: Sequence[Array]) -> Array:
 
 
 def layers_to_keep(
-    network: Network, images: Sequence[Array], precision: Precision, most_error: float | None = None
+    network: Network, inputs: Sequence[Sequence[Array]], precision: Precision, most_error: float | None = None
 ) -> tuple[KeptLayer, ...]:
-    """Layers of a float32 network that `precision` is too small or too coarse for, by what they compute of some images.
+    """Layers of a float32 network that `precision` is too small or too coarse for, by what they compute of some inputs.
 
     Given the most that the output may be off, as a share of its largest magnitude, also as many of the first layers as that takes: what
     those lose, all others add to.
     """
     found: dict[int, KeptLayer] = {}
     outputs = []
-    for image in images:
-        for run, output in run_layers(network, image):
+    for arrays in inputs:
+        for run, output in run_layers(network, arrays):
             why = "" if run.node in found else _unfit(run, output, precision)
             if why:
                 found[run.node] = KeptLayer(run.node, run.layer.name, why)
         outputs.append(output)
     if most_error is not None:
-        error = partial(_error, network, images, outputs, precision)
+        error = partial(_error, network, inputs, outputs, precision)
         found |= {one.node: one for one in _first_layers(network, frozenset(found), error, most_error)}
     return tuple(found[node] for node in sorted(found))
 
@@ -157,16 +159,18 @@ def _first_layers(
     yield from (KeptLayer(node, network.nodes[node].layer.name, why) for node in layers[:many])
 
 
-def _error(network: Network, images: Sequence[Array], outputs: Sequence[Array], precision: Precision, wide: frozenset[int]) -> float:
+def _error(
+    network: Network, inputs: Sequence[Sequence[Array]], outputs: Sequence[Array], precision: Precision, wide: frozenset[int]
+) -> float:
     """A guess at the largest error of a network's last layer in a precision, all but some layers."""
     largest = 0.0
-    for image, expected in zip(images, outputs, strict=True):
+    for arrays, expected in zip(inputs, outputs, strict=True):
         generator = np.random.default_rng(0)
 
         def compute(run: LayerRun, generator: np.random.Generator = generator) -> Array:
             return run.output() if run.node in wide else run.in_precision(precision, generator)
 
-        *_, (_, output) = run_layers(network, image, compute)
+        *_, (_, output) = run_layers(network, arrays, compute)
         largest = max(largest, relative_error(output, expected))
     return _UNSEEN * largest
 

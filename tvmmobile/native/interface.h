@@ -21,7 +21,7 @@ enum tvmmobile_error {
 /* A tensor of the network's interface: contiguous, in the machine's byte order. */
 typedef struct tvmmobile_tensor {
   const char *name;
-  const char *type;   /* "float32", or "float16": IEEE 754 binary16, as _Float16 or its bits in a uint16_t */
+  const char *type;   /* "float32", "uint8", "int8", "int32", "int64", or "float16": IEEE 754 binary16, as _Float16 or its bits in a uint16_t */
   const char *layout; /* order of the axes, such as "NCHW"; "" if they have no letters */
   const int64_t *shape;
   uint32_t rank;

@@ -16,6 +16,7 @@ from tvmmobile.native.memory import ALIGNMENT
 from tvmmobile.native.parts import CutKernel
 from tvmmobile.native.program import Call, Program
 from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.networks.signature import Port
 
 _HERE = Path(__file__).parent
 INTERFACE, RUNTIME = _HERE / "interface.h", _HERE / "runtime.c"
@@ -23,8 +24,6 @@ _IMAGES = _HERE / "image.h"
 #: Of every library, and of those that take images.
 FUNCTIONS = ("describe", "init", "run", "observe", "free", "message")
 IMAGE_FUNCTIONS = ("image_workspace", "run_image", "top")
-#: Names of a tensor's axes, by rank.
-LAYOUTS = {2: "NC", 4: "NCHW"}
 
 
 @functools.cache
@@ -32,14 +31,6 @@ def interface_version() -> int:
     """TVMMOBILE_INTERFACE of the libraries that are written."""
     (number,) = re.findall(r"^#define TVMMOBILE_INTERFACE (\d+)", INTERFACE.read_text(encoding="utf-8"), re.MULTILINE)
     return int(number)
-
-
-@dataclass(frozen=True)
-class Port:
-    """Properties of an input or output besides its shape: its name and the order of its axes, e.g. `NCHW`."""
-
-    name: str
-    layout: str
 
 
 @dataclass(frozen=True)
@@ -225,14 +216,14 @@ def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel
 def _described(description: Description, program: Program, layout: Layout) -> Iterator[str]:
     """The description and its tensors."""
     for kind, ports, values in (("input", description.inputs, program.inputs), ("output", description.outputs, program.outputs)):
-        for number, value in enumerate(values):
-            extents = ", ".join(map(str, program.values[value].shape))
+        for number, port in enumerate(ports):
+            extents = ", ".join(map(str, port.shape))
             yield f"static const int64_t {kind}{number}_shape[] = {{{extents}}};"
         yield f"static const tvmmobile_tensor {kind}s[] = {{"
         for number, (port, value) in enumerate(zip(ports, values, strict=True)):
             tensor = program.values[value]
             words = ", ".join(map(json.dumps, (port.name, tensor.dtype, port.layout)))
-            yield f"    {{{words}, {kind}{number}_shape, {len(tensor.shape)}, 0, {tensor.bytes}, 0, 0, 0}},"
+            yield f"    {{{words}, {kind}{number}_shape, {len(port.shape)}, 0, {tensor.bytes}, 0, 0, 0}},"
         yield "};"
     words = ", ".join(map(json.dumps, (description.name, description.version, description.core)))
     counts = f"{len(program.inputs)}, {len(program.outputs)}, {layout.workspace_bytes}, {len(layout.weights)}, {ALIGNMENT}"

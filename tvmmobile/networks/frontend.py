@@ -1,4 +1,4 @@
-"""A network → Relax: one function `main` from the NCHW float32 input to one tensor; here from PyTorch. Also counts its multiply-adds."""
+"""A network → Relax: one function `main` from the inputs to a tensor or a tuple; here from PyTorch. Also counts its multiply-adds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.networks.models.spec import ModelSpec
@@ -25,7 +24,9 @@ from tvmmobile.system.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+#: A network on the host.
+Compute = Callable[[Sequence[Array]], tuple[Array, ...]]
 #: PyTorch operators that Relax does not import one by one.
 _NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}
 
@@ -41,7 +42,7 @@ class Imported:
         macs: multiply-adds of one run; `None` for a built-in network, whose table of layers has them.
         parameters: everything that training changes; `None` likewise.
         judge: what computes the output to compare with, and its version, e.g. `PyTorch 2.13.0`.
-        compute: that: from an input to the output.
+        compute: that: from the inputs to the outputs, in order.
     """
 
     spec: ModelSpec
@@ -50,7 +51,7 @@ class Imported:
     macs: int | None
     parameters: int | None
     judge: str
-    compute: Callable[[Array], Array]
+    compute: Compute
 
 
 def imported_torch(spec: ModelSpec, module: torch.nn.Module, weights: str) -> Imported:
@@ -65,15 +66,14 @@ def torch_judge() -> str:
     return f"PyTorch {torch.__version__}"
 
 
-def by_torch(module: Callable[..., Any]) -> Callable[[Array], Array]:
-    """A function that runs a PyTorch module on an array and returns its only output."""
+def by_torch(module: Callable[..., Any]) -> Compute:
+    """A function that runs a PyTorch module on arrays and returns all tensors that it returns."""
     import torch
 
-    def compute(image: Array) -> Array:
+    def compute(inputs: Sequence[Array]) -> tuple[Array, ...]:
         with torch.no_grad():
-            (output,) = torch.utils._pytree.tree_leaves(module(torch.from_numpy(image)))
-        result: Array = output.numpy()
-        return result
+            outputs = torch.utils._pytree.tree_leaves(module(*map(torch.from_numpy, inputs)))
+        return tuple(output.numpy() for output in outputs)
 
     return compute
 
@@ -86,17 +86,17 @@ def import_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Any:
     """
     import torch
 
-    return import_program(decomposed(export_torch(module, torch.zeros(input_shape))))
+    return import_program(decomposed(export_torch(module, [torch.zeros(input_shape)])))
 
 
-def export_torch(module: torch.nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram:
-    """Export an eval-mode module for inputs like this one; raises `UserError` if it cannot be traced."""
+def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
+    """Export an eval-mode module for inputs like these; raises `UserError` if it cannot be traced."""
     import torch
 
     keep_torch_cache()
     try:
         with quiet(), torch.no_grad():
-            return torch.export.export(module, (image,))
+            return torch.export.export(module, tuple(inputs))
     except Exception as error:  # the exporter raises many kinds of errors, and the module's own code may raise anything
         raise UserError(
             f"the network cannot be exported: {first_line(error)}", "It must export with torch.export at a static shape."

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.networks.signature import Port
 from tvmmobile.system.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ class Input:
     """
 
     array: Array
+    origin: str
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A network's inputs by name, and their origin, for people, in one line."""
+
+    arrays: Mapping[str, npt.NDArray[Any]]
     origin: str
 
 
@@ -72,6 +81,31 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
         f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
         f"It takes float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if image else ''}.",
     )
+
+
+def read_arrays(path: Path, takes: Sequence[Port]) -> Arrays:
+    """A network's inputs that are no image: from a `.npy`, or a `.npz` with an array for each name; shapes and types are not checked here.
+
+    Raises:
+        UserError: the file is missing, damaged, or lacks an input.
+    """
+    names, suffix = ", ".join(map(str, takes)), ".npy" if len(takes) == 1 else ".npz"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.", f"Give a {suffix} file.")
+    if path.suffix.lower() != suffix:
+        saved = "numpy.save" if len(takes) == 1 else "numpy.savez, with an array for each name"
+        raise UserError(f"{path} is not a {suffix} file, and the network takes {names}.", f"Write one with {saved}.")
+    if len(takes) == 1:
+        return Arrays({takes[0].name: _load_array(path)}, f"{path}, {names}")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {port.name: stored[port.name] for port in takes if port.name in stored.files}
+    except Exception as error:  # NumPy's readers raise errors of any kind
+        raise UserError(f"{path} cannot be read: {one_line(error)}.", "Write it with numpy.savez.") from error
+    for port in takes:
+        if port.name not in arrays:
+            raise UserError(f"{path} has no array {port.name}.", f"The network takes {names}.")
+    return Arrays(arrays, f"{path}, {names}")
 
 
 def noise_count(source: str) -> int:

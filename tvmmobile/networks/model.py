@@ -54,7 +54,7 @@ class Model:
 
 def load(
     network: str | Path | torch.nn.Module | torch.export.ExportedProgram,
-    example: torch.Tensor | tuple[torch.Tensor] | None = None,
+    example: torch.Tensor | tuple[torch.Tensor, ...] | None = None,
     *,
     alpha: float = 1.0,
     resolution: Side | None = None,
@@ -69,7 +69,7 @@ def load(
     Args:
         network: a family such as `mobilenet_v1`; a file: `net.pt2`, `net.onnx` or `net.py:factory` (which is executed); a
             `torch.nn.Module`, which is exported in eval mode and left as it is; or an exported program.
-        example: float32 `[1, channels, side, side]`, which a module is exported with, as `torch.export.export` takes it.
+        example: what a module is exported with, such as float32 `[1, channels, side, side]`, or a tuple of its inputs.
         alpha: width multiplier of a family.
         resolution: input side in pixels, or height and width; without it, the family's own or what the file says.
         activation: of a family that has several.

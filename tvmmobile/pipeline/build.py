@@ -23,13 +23,14 @@ from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_to_json
 from tvmmobile.native.library import write_library
-from tvmmobile.native.source import LAYOUTS, Description, Port, interface_version, prefix_of
+from tvmmobile.native.source import Description, interface_version, prefix_of
 from tvmmobile.networks.frontend import Imported, imported_torch
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.own.loading import files_of, load_again
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
+from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port, keys_of
 from tvmmobile.pipeline.prepared import Prepared, prepared, taken
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.running.formats import C
@@ -335,12 +336,9 @@ def _compiled(lowered: Any, target: Mapping[str, Any]) -> Any:
 def _write_c_library(job: VariantJob, planned: PlannedVariant) -> dict[str, Any]:
     """Write the C library; returns what the manifest says of it."""
     spec = job.spec
-    inputs, outputs = (
-        (Port(name, LAYOUTS.get(len(shape), "")),) for name, shape in (("input", spec.input_shape), ("output", spec.output_shape))
-    )
     names = (prefix_of(spec.variant), spec.variant, __version__, str(job.target["mcpu"]))
     image = None if job.image is None else Preprocessing(spec.resolution, job.image.mean, job.image.std)
-    description = Description(*names, job.threads, inputs, outputs, image)
+    description = Description(*names, job.threads, spec.takes, spec.returns, image)
     written = write_library(planned.lowered(), job.target, description, job.library.path, job.archive, planned.separate)
     details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written)}
     if image is not None:
@@ -363,16 +361,17 @@ def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
 
 
 def _write_reference(planned: PlannedVariant, path: Path) -> None:
-    """Write an input image and the network's output for it, as `input` and `output`; for integers, theirs on the host as `integers`."""
-    imported, image, integers = planned.imported, planned.prepared.image, planned.prepared.integers
-    output = imported.compute(image)
-    if not np.isfinite(output).all():
+    """Write inputs and the network's outputs for them, see `Library.reference`; for integers, theirs on the host as `integers`."""
+    imported, inputs, integers = planned.imported, planned.prepared.inputs, planned.prepared.integers
+    outputs, spec = imported.compute(inputs), imported.spec
+    if not all(np.isfinite(output).all() for output in outputs):
         raise UserError(
             f"{imported.spec.variant} returns values that are not finite for white noise, by {imported.judge}.", "Look at its weights."
         )
-    arrays: dict[str, Any] = {"input": image, "output": output}
+    arrays: dict[str, Any] = dict(zip(keys_of(spec.takes, INPUT_NAME), inputs, strict=True))
+    arrays |= dict(zip(keys_of(spec.returns, OUTPUT_NAME), outputs, strict=True))
     if integers is not None:
-        arrays["integers"] = integers.outputs(image)
+        arrays["integers"] = integers.outputs(inputs[0])
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
 
@@ -395,7 +394,7 @@ def _kernel(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task, floa
 
 
 def _write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
-    library, shape = job.library, job.spec.input_shape
+    library = job.library
     manifest = {
         "version": MANIFEST_VERSION,
         "library": library.path.name,
@@ -405,8 +404,8 @@ def _write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str,
         "weights": imported.weights,
         "reference": imported.judge,
         **({} if imported.macs is None else {"macs": imported.macs, "parameters": imported.parameters}),
-        "input": {"shape": shape, **({"layout": "NCHW"} if len(shape) == 4 else {}), "dtype": job.io_dtype},
-        "output": {"shape": job.spec.output_shape, "dtype": job.io_dtype},
+        **_tensors(INPUT_NAME, job.spec.takes, job.io_dtype),
+        **_tensors(OUTPUT_NAME, job.spec.returns, job.io_dtype),
         "dtype": job.dtype,
         "threads": job.threads,
         "device": job.identity.device,
@@ -418,6 +417,21 @@ def _write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str,
         "kernels": kernels,
     }
     write_text(library.manifest_path, json.dumps(manifest, indent=1) + "\n")
+
+
+def _tensors(only: str, ports: Sequence[Port], io_dtype: str) -> dict[str, Any]:
+    """The manifest's entry on what a library takes or returns: `input`, or `inputs` with a list of them and their names."""
+    found = [
+        {
+            "shape": port.shape,
+            **({"layout": port.layout} if only == INPUT_NAME and len(port.shape) == 4 else {}),
+            "dtype": port.stored(io_dtype),
+        }
+        for port in ports
+    ]
+    if len(ports) == 1:
+        return {only: found[0]}
+    return {f"{only}s": [{"name": port.name} | entry for port, entry in zip(ports, found, strict=True)]}
 
 
 def _identity(job: VariantJob) -> dict[str, Any]:

@@ -138,12 +138,12 @@ def _check_through_agents(file: DeviceFile, place: RegisteredBoard, libraries: S
         return
     with started_agents(HardwareDevice(file.model_copy(update={"boards": (place,)})), timed=False) as agents:
         for library in libraries:
-            data, expected = library.reference()
+            inputs, expected = library.reference()
             try:
-                (output,) = agents.outputs(library.path, [data], library.threads, session_timeout_s(library))
+                (outputs,) = agents.outputs(library.path, [inputs], library.threads, session_timeout_s(library))
             except MeasureError as error:
                 raise failure_of(library, agents.profile, error) from error
-            agreement(library, output, expected, described(place.address))
+            agreement(library, outputs, expected, described(place.address))
 
 
 def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[Library]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from tvmmobile.devices.protocol import Device
 from tvmmobile.pipeline.bench import bench
-from tvmmobile.pipeline.run import Place, output_of
+from tvmmobile.pipeline.run import Given, Place, output_of
 from tvmmobile.pipeline.stages import kernel_results
 from tvmmobile.results.file import KernelResult, Results
 from tvmmobile.running.library import Library, find_libraries
@@ -24,9 +22,12 @@ class CompiledLibrary(Library):
         """Its kernels in order of execution, each with its layer type, multiply-adds, schedule, and latency as recorded."""
         return kernel_results(self.manifest(), ())
 
-    def run(self, image: npt.ArrayLike, device: Place = "pi4") -> npt.NDArray[np.float32]:
-        """What it returns for a float32 NCHW input on a device; `pipeline.run.run` times it as well."""
-        return output_of(self, image, device)
+    def run(self, given: Given, device: Place = "pi4") -> Any:
+        """What it returns for an input on a device, or for several: an array, or several by name.
+
+        See `pipeline.run.run`, which times it as well.
+        """
+        return output_of(self, given, device)
 
     def bench(self, device: str | Device = "pi4", *, repeat: int = 30, warmup_runs: int = 5) -> Results:
         """Check it against PyTorch on a device, and time it; see `pipeline.bench.bench`."""

@@ -28,6 +28,7 @@ from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
 from tvmmobile.schedules.integer_long import gains_by_seven_bits
+from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
     from tvmmobile.pipeline.build import VariantJob
@@ -46,13 +47,13 @@ class Prepared:
     """A network for the planner.
 
     Attributes:
-        image: that the library's reference output is of.
+        inputs: that the library's reference outputs are of.
         integers: the network in exact integers on the host, if that is what the library computes.
         details: what the manifest says of how numbers are stored.
     """
 
     network: Network
-    image: Array
+    inputs: tuple[Array, ...]
     integers: IntegerNetwork | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -75,21 +76,31 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
         return not (gated and precision.is_integer) and taken(replace(job.task((layer,)), dtype=floats))
 
     composed = compose(imported.module, accepts, dump_dir)
-    image = _image(imported.spec, _REFERENCE_SEED)
+    inputs = _noise(imported.spec, _REFERENCE_SEED)
     if job.calibration is not None:
+        _check_quantised(imported.spec)
         return _quantised(composed, job.calibration, lambda layer: job.task((layer,)))
     if precision.bytes >= FLOAT32.bytes:
-        return Prepared(read_network(*finish(composed, precision, outside=outside)), image)
+        return Prepared(read_network(*finish(composed, precision, outside=outside)), inputs)
     wide = read_network(*finish(composed))
-    kept = layers_to_keep(wide, [_image(imported.spec, seed) for seed in _SEEDS], precision, job.max_error)
+    kept = layers_to_keep(wide, [_noise(imported.spec, seed) for seed in _SEEDS], precision, job.max_error)
     names = names_of(wide)
     network = replace(read_network(*finish(composed, precision, {names[one.node] for one in kept}, outside)), kept=kept)
-    return Prepared(network, image, None, _float32_layers(kept))
+    return Prepared(network, inputs, None, _float32_layers(kept))
 
 
-def _image(spec: ModelSpec, seed: int) -> Array:
-    """White noise with the spread of normalised images, NCHW."""
-    return np.random.default_rng(seed).normal(0.0, 1.0, spec.input_shape).astype(FLOAT32.numpy)
+def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:
+    """Inputs of noise, see `Port.noise`."""
+    generator = np.random.default_rng(seed)
+    return tuple(port.noise(generator) for port in spec.takes)
+
+
+def _check_quantised(spec: ModelSpec) -> None:
+    """Raises `UserError` for what cannot be quantised: calibration data are values of one input, and errors those of one output."""
+    ports = (*spec.takes, *spec.returns)
+    if len(ports) > 2 or not all(port.is_float for port in ports):
+        there = "; ".join(map(str, ports))
+        raise UserError(f"{INT8.name} is for networks with one input and one output in {FLOAT32.name}, not {there}.", "Leave out --dtype.")
 
 
 def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
@@ -126,7 +137,7 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
             for number, step in integers.steps.items()
         ],
     }
-    return Prepared(replace(network, kept=floats), images.read([0]), integers, {"quantisation": found, **_float32_layers(floats)})
+    return Prepared(replace(network, kept=floats), (images.read([0]),), integers, {"quantisation": found, **_float32_layers(floats)})
 
 
 def _quality(ratio: float) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Request:
         if self.calibrate is None:
             return None
         numbers, spec = self.image or Normalisation(), model.spec
-        preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.input_shape[1], shape=spec.odd_shape)
+        preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.channels, shape=spec.odd_shape)
         data = calibration_data(self.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
         return replace(data, keep=self.keep, max_drop=None if self.max_drop is None else limit_of(self.max_drop))
 
@@ -130,11 +130,12 @@ def _other_ends(io_dtype: str) -> str:
 
 def _check_takes_images(model: Model) -> None:
     """Raises `UserError` for a network whose input is not a square image of three channels."""
-    shape = model.spec.input_shape
-    if model.spec.odd_shape:
-        raise UserError(f"{model.spec.variant} takes {'×'.join(map(str, shape))}, and images become square inputs.", "Leave out --image.")
-    if shape[1] != 3:
-        raise UserError(f"{model.spec.variant} takes {shape[1]} channels, and images have 3.", "Leave out --image.")
+    spec = model.spec
+    if spec.odd_shape:
+        there = ", ".join(map(str, spec.takes))
+        raise UserError(f"{spec.variant} takes {there}, and an image becomes one square input of {FLOAT32.name}.", "Leave out --image.")
+    if spec.channels != 3:
+        raise UserError(f"{spec.variant} takes {spec.channels} channels, and images have 3.", "Leave out --image.")
 
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:

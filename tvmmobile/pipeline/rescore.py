@@ -124,4 +124,4 @@ def _imports(family: str, dtype: str, threads: int, profile: DeviceProfile) -> l
 
 def _any_calibration(spec: ModelSpec) -> CalibrationData:
     """Data that give layers some scales: tasks do not depend on which."""
-    return calibration_data("noise:1", Preprocessing(spec.resolution, channels=spec.input_shape[1], shape=spec.odd_shape), generated=True)
+    return calibration_data("noise:1", Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape), generated=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
+from tvmmobile.networks.signature import Port, words
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import failure_of, session_timeout_s
 from tvmmobile.running.bench import started_agents
@@ -18,6 +19,9 @@ from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, MeasureError, NetworkRun, Startup
 from tvmmobile.system.errors import UserError
 
+Array = npt.NDArray[Any]
+#: What is given to a network: its input; several by name, or in order.
+Given = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, ...]
 #: A device by name, as `find_device` returns it, or started.
 Place = str | Device | Agents
 
@@ -31,9 +35,9 @@ class LibraryRun:
     startup: Startup | None
 
     @property
-    def output(self) -> npt.NDArray[Any]:
-        """The network's output."""
-        return self.network.output
+    def output(self) -> Array:
+        """The network's output; of several the first."""
+        return self.network.outputs[0]
 
     @property
     def latency_ms(self) -> float:
@@ -73,45 +77,71 @@ def check_cores(library: Library, profile: DeviceProfile) -> None:
         )
 
 
-def output_of(library: Library, image: npt.ArrayLike, device: Place = "pi4") -> npt.NDArray[np.float32]:
-    """What a library returns for an input, without a latency; see `run`."""
-    array = _input(library, image)
+def output_of(library: Library, given: Given, device: Place = "pi4") -> Array | dict[str, Array]:
+    """What a library returns, by name if it returns several arrays, without a latency; see `run`."""
+    arrays, returns = _inputs(library, given), library.spec.returns
     with agents_on(device, library, timed=False) as agents:
         try:
-            (found,) = agents.outputs(library.path, [array], library.threads, session_timeout_s(library))
+            (found,) = agents.outputs(library.path, [arrays], library.threads, session_timeout_s(library))
         except MeasureError as error:
             raise failure_of(library, agents.profile, error) from error
-    return found
+    return found[0] if len(returns) == 1 else {port.name: array for port, array in zip(returns, found, strict=True)}
 
 
-def run(library: Library, image: npt.ArrayLike, device: Place = "pi4", *, repeat: int = 30, warmup_runs: int = 5) -> LibraryRun:
+def run(library: Library, given: Given, device: Place = "pi4", *, repeat: int = 30, warmup_runs: int = 5) -> LibraryRun:
     """Run a library on a device, and time it; `repeat` and `warmup_runs` are as of `bench`.
 
     Raises `DeviceUnavailable`, `Disagreement` where the library does not run there, and `UserError` for an input of another shape or a
     device with fewer cores than the library threads.
 
     Args:
-        image: what NumPy makes a float32 array of, in the shape of the library's input, `[1, channels, side, side]`.
+        given: what NumPy makes an array of, in the shape of the library's input, such as `[1, channels, side, side]`; for several inputs
+            arrays by name, or a tuple of all in order.
         device: its name, what `find_device` returns, or what `start` yields.
     """
-    array = _input(library, image)
+    arrays = _inputs(library, given)
     with agents_on(device, library, timed=True) as agents:
         timing = agents.network_timing(library.threads, repeat, warmup_runs)
         startup, timeout_s = None, session_timeout_s(library)
         try:
             if not agents.profile.origin.modelled:
-                startup = agents.measure_startup(library.path, array, library.threads, timeout_s)
-            return LibraryRun(agents.profile, agents.measure_network(library.path, array, timeout_s, timing), startup)
+                startup = agents.measure_startup(library.path, arrays, library.threads, timeout_s)
+            return LibraryRun(agents.profile, agents.measure_network(library.path, arrays, timeout_s, timing), startup)
         except MeasureError as error:
             raise failure_of(library, agents.profile, error) from error
 
 
-def _input(library: Library, image: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def _inputs(library: Library, given: Given) -> list[Array]:
+    """A library's inputs in order; raises `UserError` where one is missing or cannot be used."""
+    takes = library.spec.takes
+    if isinstance(given, Mapping):
+        named: Mapping[str, npt.ArrayLike] = given
+    else:
+        arrays = given if isinstance(given, tuple) else (given,)
+        if len(arrays) != len(takes):
+            raise UserError(f"{len(arrays)} inputs are given, and {library.path.name} takes {len(takes)}.", _by_name(takes))
+        named = {port.name: array for port, array in zip(takes, arrays, strict=True)}
+    if named.keys() != {port.name for port in takes}:
+        raise UserError(f"inputs called {', '.join(map(str, named)) or 'nothing'} are given to {library.path.name}.", _by_name(takes))
+    return [_input(library, port, named[port.name]) for port in takes]
+
+
+def _by_name(takes: Sequence[Port]) -> str:
+    return f"It takes {', '.join(map(str, takes))}."
+
+
+def _input(library: Library, port: Port, given: npt.ArrayLike) -> Array:
+    called = "input" if len(library.spec.takes) == 1 else f"input {port.name}"
     try:
-        array = np.ascontiguousarray(image, dtype=np.float32)
+        found = np.asarray(given)
+        # A fraction, or a class beyond a byte, would become another number.
+        array = np.ascontiguousarray(found, dtype=port.dtype)
+        changed = not port.is_float and not np.array_equal(array, found)
     except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's own error says what its tensor lacks
-        raise UserError(f"the input is not an array of numbers: {error}.", "Give a NumPy array or a detached tensor.") from error
-    if array.shape != library.spec.input_shape:
-        given, wanted = (list(shape) for shape in (array.shape, library.spec.input_shape))
-        raise UserError(f"the input is {given}, and {library.path.name} takes {wanted}.", "Give it in that shape, as NCHW.")
+        raise UserError(f"the {called} is not an array of numbers: {error}.", "Give a NumPy array or a detached tensor.") from error
+    if array.shape != port.shape:
+        remedy = "Give it in that shape, as NCHW." if len(port.shape) == 4 else "Give it in that shape."
+        raise UserError(f"the {called} is {words(array.shape)}, and {library.path.name} takes {words(port.shape)}.", remedy)
+    if changed:
+        raise UserError(f"the {called} holds numbers that are not {port.dtype}.", f"Give it as {port.dtype}.")
     return array

@@ -16,7 +16,7 @@ from tvmmobile.devices.protocol import DeviceProfile, Watch
 from tvmmobile.graph.network import kept_sentence
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.graph.tasks import Task, symbol_of
-from tvmmobile.kernels.reference import relative_error
+from tvmmobile.kernels.reference import network_error
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
@@ -184,23 +184,20 @@ def _watched(workers: WorkerPool, job: BenchJob, watch: Watch, timeout_s: float)
 
 
 def bench_library(job: BenchJob) -> VariantResult:
-    """Run one library on the reference input, compare, and time it."""
+    """Run one library on the reference inputs, compare, and time it."""
     library, manifest, device = job.library, job.library.manifest(), job.agents.profile
-    data, expected = library.reference()
+    inputs, expected = library.reference()
     try:
-        run = job.agents.measure_network(library.path, data, session_timeout_s(library), job.timing)
+        run = job.agents.measure_network(library.path, inputs, session_timeout_s(library), job.timing)
     except MeasureError as error:
         raise failure_of(library, device, error) from error
-    difference = agreement(library, run.output, expected, device.name)
+    difference = agreement(library, run.outputs, expected, device.name)
     return _result(library, manifest, run, difference, records_compare(manifest, device))
 
 
-def agreement(library: Library, output: npt.NDArray[Any], expected: npt.NDArray[Any], place: str) -> float:
-    """The difference of a library's output from its reference, relative to the reference's largest magnitude.
-
-    Raises `Disagreement` if too large.
-    """
-    difference = relative_error(output, expected)
+def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], place: str) -> float:
+    """The largest difference of a library's outputs from their references, see `network_error`; raises `Disagreement` if too large."""
+    difference = network_error(outputs, expected)
     if not difference <= precision_named(library.dtype).network_tolerance:
         raise disagreement(library, place, f"error {difference:.2g} of the output's largest magnitude")
     return difference

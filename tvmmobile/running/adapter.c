@@ -2,7 +2,7 @@
  * told to whatever `set_instrument` is given, as TVM's virtual machine would; `observable` says whether they can be.
  *
  * Text comes as arrays of bytes with a zero at the end. `open` and `run` return the library's error code, `open` -1 where there is no such
- * library.
+ * library, `run` -1 where it has other inputs and outputs.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -33,11 +33,14 @@ extern int TVMFFIFunctionCall(void *function, Any *arguments, int32_t count, Any
 extern int TVMFFIObjectIncRef(void *object);
 extern int TVMFFIObjectDecRef(void *object);
 
+typedef const tvmmobile_description *(*Describe)(void);
 typedef int (*Init)(uint32_t, tvmmobile_instance *, const tvmmobile_options *);
 typedef int (*Run)(tvmmobile_instance *, const void *const *, void *const *, void *, size_t, uint32_t);
 typedef int (*Observe)(tvmmobile_instance *, void (*)(void *, const char *, uint32_t), void *);
 
+enum { MOST_TENSORS = 1000 };
 static tvmmobile_instance instance;
+static const tvmmobile_description *description;
 static Run run_library;
 static Observe observe_library; /* null: the library is older than its observers */
 static void *instrument;
@@ -67,17 +70,23 @@ int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result)
   Init init = library ? (Init)function_of(library, prefix, "init") : NULL;
   run_library = library ? (Run)function_of(library, prefix, "run") : NULL;
   observe_library = library ? (Observe)function_of(library, prefix, "observe") : NULL;
-  if (!init || !run_library) return answer(result, -1);
+  Describe describe = library ? (Describe)function_of(library, prefix, "describe") : NULL;
+  if (!init || !run_library || !describe) return answer(result, -1);
+  description = describe();
   tvmmobile_options options = {.threads = (uint32_t)arguments[2].value.number};
   return answer(result, init(TVMMOBILE_INTERFACE, &instance, &options));
 }
 
-/* run(input, output, workspace) */
+/* run(inputs…, outputs…, workspace) */
 int __tvm_ffi_run(void *self, const Any *arguments, int32_t count, Any *result) {
-  (void)self, (void)count;
-  const void *inputs[] = {tensor(&arguments[0])->data};
-  void *outputs[] = {tensor(&arguments[1])->data};
-  const Tensor *workspace = tensor(&arguments[2]);
+  (void)self;
+  const void *inputs[MOST_TENSORS];
+  void *outputs[MOST_TENSORS];
+  uint32_t taken = description->input_count, returned = description->output_count;
+  if (taken > MOST_TENSORS || returned > MOST_TENSORS || (uint32_t)count != taken + returned + 1) return answer(result, -1);
+  for (uint32_t i = 0; i < taken; ++i) inputs[i] = tensor(&arguments[i])->data;
+  for (uint32_t i = 0; i < returned; ++i) outputs[i] = tensor(&arguments[taken + i])->data;
+  const Tensor *workspace = tensor(&arguments[taken + returned]);
   return answer(result, run_library(&instance, inputs, outputs, workspace->data, (size_t)workspace->shape[0], 0));
 }
 

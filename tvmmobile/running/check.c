@@ -1,8 +1,9 @@
-/* Runs a C library on its reference input and compares: check [--tolerance=SHARE] LIBRARY.so PREFIX [THREADS [RUNS]]
+/* Runs a C library on its reference inputs and compares: check [--tolerance=SHARE] LIBRARY.so PREFIX [THREADS [RUNS]]
  *
  * `tvmmobile deploy` puts it beside libraries on a board. Without THREADS it uses all that the library was compiled for; RUNS are timed, 20
- * unless given. Ends with 5 where the output is off by more than SHARE (TOLERANCE unless given) of the reference's largest magnitude, with 1
- * where nothing ran. A library that takes or returns float16 is given the reference's float32 rounded, and compared in float32.
+ * unless given. Ends with 5 where an output is off by more than SHARE (TOLERANCE unless given) of the reference's largest magnitude, or where
+ * more than that share of its integers differ; with 1 where nothing ran. A library that takes or returns float16 is given the reference's
+ * float32 rounded, and compared in float32.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,7 +14,13 @@
 
 #include "interface.h"
 
-enum { LINE = 64, RUNS = 20, MOST_RUNS = 10000, DISAGREES = 5 };
+enum { LINE = 64, RUNS = 20, MOST_RUNS = 10000, MOST_TENSORS = 1000, DISAGREES = 5 };
+/* Types as libraries and as NumPy name them; float16 is stored as float32 in references. */
+static const struct Type {
+  const char *name, *numpy;
+  size_t bytes;
+} types[] = {{"float32", "'<f4'", 4}, {"float16", "'<f4'", 2}, {"uint8", "'|u1'", 1},
+             {"int8", "'|i1'", 1},    {"int32", "'<i4'", 4},   {"int64", "'<i8'", 8}};
 
 typedef const tvmmobile_description *(*Describe)(void);
 typedef int (*Init)(uint32_t, tvmmobile_instance *, const tvmmobile_options *);
@@ -45,7 +52,7 @@ static size_t number(const unsigned char *bytes) { return bytes[0] | (size_t)byt
 
 /* The next array of an archive as NumPy writes it, which stores them as they are: a zip header, a .npy header, values (APPNOTE.TXT 4.3.7;
  * numpy.lib.format). */
-static void *next_array(FILE *archive, const char *path, const char *name, size_t bytes) {
+static void *next_array(FILE *archive, const char *path, const char *name, const char *type, size_t bytes) {
   unsigned char zip[30], npy[10], text[1 << 16];
   size_t length = strlen(name);
   if (fread(zip, 1, sizeof zip, archive) != sizeof zip || memcmp(zip, "PK\3\4", 4) || number(zip + 8) || number(zip + 26) != length ||
@@ -54,25 +61,42 @@ static void *next_array(FILE *archive, const char *path, const char *name, size_
     fail(path, "is not an archive of arrays as NumPy stores them");
   length = number(npy + 8);
   void *values = aligned(bytes);
-  if (fread(text, 1, length, archive) != length || !memmem(text, length, "'<f4'", 5) || fread(values, 1, bytes, archive) != bytes)
-    fail(path, "does not hold the network's float32 arrays");
+  if (fread(text, 1, length, archive) != length || !memmem(text, length, type, strlen(type)) || fread(values, 1, bytes, archive) != bytes)
+    fail(path, "does not hold the network's arrays");
   return values;
 }
 
-static int is_half(const tvmmobile_tensor *tensor) { return !strcmp(tensor->type, "float16"); }
+static const struct Type *type_of(const tvmmobile_tensor *tensor) {
+  for (size_t i = 0; i < sizeof types / sizeof *types; ++i)
+    if (!strcmp(types[i].name, tensor->type)) return &types[i];
+  fail(tensor->name, "has a type that this program does not know");
+  return NULL;
+}
 
-static size_t elements_of(const tvmmobile_tensor *tensor) { return tensor->bytes / (is_half(tensor) ? sizeof(_Float16) : sizeof(float)); }
+static int is_half(const tvmmobile_tensor *tensor) { return !strcmp(tensor->type, "float16"); }
+static int is_real(const tvmmobile_tensor *tensor) { return !strncmp(tensor->type, "float", 5); }
+static size_t elements_of(const tvmmobile_tensor *tensor) { return tensor->bytes / type_of(tensor)->bytes; }
+
+/* The next array of a reference, for the input or output of that number among `count`. */
+static void *reference_of(FILE *archive, const char *path, const tvmmobile_tensor *tensor, const char *kind, uint32_t number, uint32_t count) {
+  char name[LINE];
+  if (count > 1)
+    snprintf(name, sizeof name, "%s%u.npy", kind, number);
+  else
+    snprintf(name, sizeof name, "%s.npy", kind);
+  return next_array(archive, path, name, type_of(tensor)->numpy, is_half(tensor) ? elements_of(tensor) * sizeof(float) : tensor->bytes);
+}
 
 /* What a library takes for these numbers. */
-static const void *as_taken(const tvmmobile_tensor *tensor, const float *values) {
+static const void *as_taken(const tvmmobile_tensor *tensor, const void *values) {
   if (!is_half(tensor)) return values;
   _Float16 *halves = aligned(tensor->bytes);
-  for (size_t i = 0; i < elements_of(tensor); ++i) halves[i] = (_Float16)values[i];
+  for (size_t i = 0; i < elements_of(tensor); ++i) halves[i] = (_Float16)((const float *)values)[i];
   return halves;
 }
 
 /* What it returned, as numbers. */
-static const float *as_returned(const tvmmobile_tensor *tensor, const void *values) {
+static const void *as_returned(const tvmmobile_tensor *tensor, const void *values) {
   if (!is_half(tensor)) return values;
   float *numbers = aligned(elements_of(tensor) * sizeof *numbers);
   for (size_t i = 0; i < elements_of(tensor); ++i) numbers[i] = ((const _Float16 *)values)[i];
@@ -97,6 +121,13 @@ static double error_of(const float *output, const float *expected, size_t count)
     if (size > scale) scale = size;
   }
   return most / (scale > 0 ? scale : 1);
+}
+
+/* The share of elements that differ. */
+static double share_of(const unsigned char *output, const unsigned char *expected, size_t count, size_t bytes) {
+  size_t differ = 0;
+  for (size_t i = 0; i < count; ++i) differ += memcmp(output + i * bytes, expected + i * bytes, bytes) != 0;
+  return (double)differ / (double)count;
 }
 
 int main(int count, char **words) {
@@ -126,12 +157,18 @@ int main(int count, char **words) {
   snprintf(reference, sizeof reference, "%.*s.reference.npz", (int)stem, path);
   FILE *archive = fopen(reference, "rb");
   if (!archive) fail(reference, "cannot be opened");
-  const tvmmobile_tensor *input = net->inputs, *result = net->outputs;
-  const void *inputs[] = {as_taken(input, next_array(archive, reference, "input.npy", elements_of(input) * sizeof(float)))};
-  const float *expected = next_array(archive, reference, "output.npy", elements_of(result) * sizeof(float));
+  static const void *inputs[MOST_TENSORS], *expected[MOST_TENSORS];
+  static void *outputs[MOST_TENSORS];
+  if (net->input_count > MOST_TENSORS || net->output_count > MOST_TENSORS) fail(path, "has too many inputs or outputs");
+  for (uint32_t i = 0; i < net->input_count; ++i)
+    inputs[i] = as_taken(&net->inputs[i], reference_of(archive, reference, &net->inputs[i], "input", i, net->input_count));
+  for (uint32_t i = 0; i < net->output_count; ++i) {
+    expected[i] = reference_of(archive, reference, &net->outputs[i], "output", i, net->output_count);
+    outputs[i] = aligned(net->outputs[i].bytes);
+  }
   fclose(archive);
+  void *workspace = aligned(net->workspace_bytes);
 
-  void *outputs[] = {aligned(net->outputs[0].bytes)}, *workspace = aligned(net->workspace_bytes);
   static tvmmobile_instance instance;
   static double times[1 + MOST_RUNS];
   int code = init(TVMMOBILE_INTERFACE, &instance, &options);
@@ -143,7 +180,14 @@ int main(int count, char **words) {
   if (code) fail(path, message(code));
   end(&instance);
 
-  double error = error_of(as_returned(result, outputs[0]), expected, elements_of(result));
+  double error = 0;
+  for (uint32_t i = 0; i < net->output_count; ++i) {
+    const tvmmobile_tensor *tensor = &net->outputs[i];
+    size_t count = elements_of(tensor);
+    double off = is_real(tensor) ? error_of(as_returned(tensor, outputs[i]), expected[i], count)
+                                 : share_of(outputs[i], expected[i], count, type_of(tensor)->bytes);
+    if (off > error) error = off;
+  }
   printf("%s, threads: %u\nerror %.1g of the reference's largest magnitude\n", net->name, options.threads ? options.threads : 1, error);
   printf("first run %.3f ms", times[0]);
   qsort(times + 1, (size_t)runs, sizeof *times, by_size);

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.running.formats import VM, C
 from tvmmobile.running.manifest import check_manifest, check_version, spec_of
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.files import sha256_of
 
+Array = npt.NDArray[Any]
 _AGAIN = "Compile the library again."
 #: More than the header of an array with few dimensions needs.
 _HEADER_BYTES = 4096
@@ -28,6 +28,13 @@ _HEADER_BYTES = 4096
 def stem_of(variant: str, dtype: str, threads: int) -> str:
     """A library's name without its suffix, such as `mobilenet_v1_1.0_224_float32_t1`."""
     return f"{variant}_{dtype}_t{threads}"
+
+
+class Reference(NamedTuple):
+    """Inputs of a network and its outputs for them, in the network's order."""
+
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Library:
 
     @property
     def reference_path(self) -> Path:
-        """Input, and the output for it."""
+        """Inputs, and the outputs for them."""
         return self.path.with_suffix(".reference.npz")
 
     @property
@@ -74,25 +81,30 @@ class Library:
         """Where they came from, such as `seeded kaiming, seed 0` or `checkpoint sha256 …`."""
         return str(self.manifest()["weights"])
 
-    def reference(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The reference input, NCHW, and the output PyTorch or another gave; runs no code. Raises `UserError` for a bad file."""
-        shapes = self.spec.input_shape, self.spec.output_shape
+    def reference(self) -> Reference:
+        """Inputs, and the outputs that PyTorch or another gave for them; runs no code. Raises `UserError` for a bad file.
+
+        The file has them as `input` and `output`, or with numbers behind where there are several: `output0`, `output1`, ….
+        """
+        takes, returns = self.spec.takes, self.spec.returns
+        ports = dict(zip((*keys_of(takes, INPUT_NAME), *keys_of(returns, OUTPUT_NAME)), (*takes, *returns), strict=True))
         others = UserError(f"{self.reference_path} does not hold the arrays of {self.spec.variant}.", _AGAIN)
         try:
-            if _largest(self.reference_path) > FLOAT32.numpy.itemsize * max(map(math.prod, shapes)) + _HEADER_BYTES:
+            most = max(np.dtype(port.dtype).itemsize * port.elements for port in ports.values())
+            if _largest(self.reference_path) > most + _HEADER_BYTES:
                 raise others  # it might fill memory when unpacked
-            with np.load(self.reference_path, allow_pickle=False) as arrays:
-                data, output = arrays["input"], arrays["output"]
+            with np.load(self.reference_path, allow_pickle=False) as stored:
+                arrays = [stored[key] for key in ports]
         except UserError:
             raise
         except Exception as error:  # the readers of zip, deflate and NumPy's headers raise errors of any kind for damaged files
             raise UserError(f"{self.reference_path} cannot be read: {one_line(error)}.", _AGAIN) from error
         if any(
-            not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != FLOAT32.numpy
-            for array, shape in zip((data, output), shapes, strict=True)
+            not isinstance(array, np.ndarray) or array.shape != port.shape or array.dtype != port.dtype
+            for array, port in zip(arrays, ports.values(), strict=True)
         ):
             raise others
-        return data, output
+        return Reference(tuple(arrays[: len(takes)]), tuple(arrays[len(takes) :]))
 
 
 def _largest(path: Path) -> int:

@@ -13,10 +13,13 @@ from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.native.source import interface_version
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.preprocessing import Normalisation
+from tvmmobile.networks.signature import INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT_NAME, Port
 from tvmmobile.running.formats import FORMS, VM, C
 from tvmmobile.system.errors import UserError
 
 MANIFEST_VERSION = 1
+#: Inputs or outputs of a network.
+_MOST_TENSORS = 1000
 #: The interface of C libraries whose manifests do not name it.
 _UNWRITTEN_INTERFACE = 1
 
@@ -26,11 +29,29 @@ def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
     model = manifest["model"]
     if "contents" not in model:
         return ModelSpec(str(model["name"]), model["alpha"], int(model["resolution"]), model["activation"], int(model["classes"]))
-    given, returned = (tuple(map(int, manifest[name]["shape"])) for name in ("input", "output"))
-    for shape in (given, returned):
-        if len(shape) < 2 or shape[0] != 1 or min(shape) < 1:
-            raise ValueError(f"an input or output is {ascii(shape)[:60]}, not of a batch of 1")
-    return OwnSpec.of(str(model["name"]), str(model["contents"]), given, returned)
+    ports = [tuple(_port(entry, only) for entry in tensors_of(manifest, only)) for only in (INPUT_NAME, OUTPUT_NAME)]
+    return OwnSpec.of(str(model["name"]), str(model["contents"]), *ports)
+
+
+def tensors_of(manifest: Mapping[str, Any], only: str) -> list[Mapping[str, Any]]:
+    """A manifest's entries for what the library takes (`input`) or returns (`output`); raises `ValueError` where they are no list."""
+    several = manifest.get(f"{only}s")
+    if several is None:
+        return [manifest[only]]
+    if not isinstance(several, list) or not 1 < len(several) <= _MOST_TENSORS:
+        raise ValueError(f"{only}s is {ascii(several)[:60]}, not a list of several")
+    names = [entry["name"] for entry in several]
+    if len(set(names)) < len(names) or not all(isinstance(name, str) and 0 < len(name) <= MOST_NAME for name in names):
+        raise ValueError(f"its {only}s are called {ascii(names)[:60]}")
+    return several
+
+
+def _port(entry: Mapping[str, Any], only: str) -> Port:
+    """An entry of `tensors_of`."""
+    shape, dtype = tuple(map(int, entry["shape"])), entry.get("dtype", FLOAT32.name)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"an {only} is {ascii(shape)[:60]}, which is empty")
+    return Port(entry.get("name", only), shape, dtype if dtype in INTEGERS else FLOAT32.name)
 
 
 def check_version(manifest: Any) -> None:
@@ -59,8 +80,9 @@ def check_manifest(manifest: Mapping[str, Any], spec: ModelSpec) -> None:
         _check_c(manifest["c"])
     _check_place(manifest["library"])
     _check_target(manifest["target"])
-    for name, shape in (("input", spec.input_shape), ("output", spec.output_shape)):
-        _check_tensor(name, manifest[name], shape, manifest["dtype"])
+    for only, ports in ((INPUT_NAME, spec.takes), (OUTPUT_NAME, spec.returns)):
+        for port, entry in zip(ports, tensors_of(manifest, only), strict=True):
+            _check_tensor(port, entry, manifest["dtype"])
     for kernel in manifest["kernels"]:
         _check_kernel(kernel)
 
@@ -104,13 +126,14 @@ def _check_target(target: Mapping[str, Any]) -> None:
         raise ValueError("its target's mcpu is not text")
 
 
-def _check_tensor(name: str, tensor: Mapping[str, Any], shape: tuple[int, ...], own: str) -> None:
-    found = tensor["shape"]
-    if not isinstance(found, list) or any(type(extent) is not int for extent in found) or tuple(found) != shape:
-        raise ValueError(f"the shape of its {name} is {ascii(found)[:60]}, and the network's is {list(shape)}")
+def _check_tensor(port: Port, tensor: Mapping[str, Any], own: str) -> None:
+    found, called = tensor["shape"], ascii(port.name)[1:-1]
+    if not isinstance(found, list) or any(type(extent) is not int for extent in found) or tuple(found) != port.shape:
+        raise ValueError(f"the shape of its {called} is {ascii(found)[:60]}, and the network's is {list(port.shape)}")
     dtype, layout = tensor.get("dtype", FLOAT32.name), tensor.get("layout", "NCHW")
-    if dtype not in {FLOAT32.name, *([own] if is_precision(own) else [])} or layout != "NCHW":
-        raise ValueError(f"its {name} is {ascii(dtype)[:20]} in {ascii(layout)[:20]}, and networks take and return {FLOAT32.name} in NCHW")
+    known = {FLOAT32.name, *([own] if is_precision(own) else [])} if port.is_float else {port.dtype}
+    if dtype not in known or layout != "NCHW":
+        raise ValueError(f"its {called} is {ascii(dtype)[:20]} in {ascii(layout)[:20]}, and networks take and return {port.dtype} in NCHW")
 
 
 def _check_kernel(kernel: Mapping[str, Any]) -> None:

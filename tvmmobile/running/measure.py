@@ -157,14 +157,14 @@ class NetworkRun:
 
     Attributes:
         latency: how long it took.
-        output: what `main` returned.
+        outputs: what it returned.
         peak_memory_bytes: how far the session's resident memory rose above an idle session's: library, weights, activations, and on a
             virtual board the code QEMU translated.
         calls: of kernels, in order of execution, from further runs that were timed call by call.
     """
 
     latency: Latency
-    output: Array
+    outputs: tuple[Array, ...]
     peak_memory_bytes: int
     calls: tuple[KernelCall, ...]
 
@@ -225,19 +225,19 @@ class Agents:
             return KernelRun(latency, tuple(session.get(tensors[index]) for index in outputs))
 
     @_again_if_killed
-    def measure_network(self, library: Path, input_array: Array, timeout_s: float, timing: Timing = WARM) -> NetworkRun:
-        """Run a network's library, which takes one tensor and returns one; in TVM's virtual machine a run to warm up allocates the
+    def measure_network(self, library: Path, inputs: Sequence[Array], timeout_s: float, timing: Timing = WARM) -> NetworkRun:
+        """Run a network's library; in TVM's virtual machine a run to warm up allocates the
         activations."""
         how = calling(library)
         with self._session(timeout_s) as session:
             network = _network(session, library, how, timing.threads)
-            network.set_input(input_array)
+            network.set_inputs(inputs)
             latency = self._timed(session, network.module, network.function, timing, network.arguments, network.threads)
-            output = network.output()
+            outputs = network.outputs()
             peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
-            return NetworkRun(latency, output, peak, self._timed_calls(session, network, timing) if network.observable else ())
+            return NetworkRun(latency, outputs, peak, self._timed_calls(session, network, timing) if network.observable else ())
 
-    def measure_startup(self, library: Path, input_array: Array, threads: int, timeout_s: float) -> Startup:
+    def measure_startup(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> Startup:
         """What a network costs before it is warm, on a board with a clock: load a library that is known to run there, and run it once."""
         how = calling(library)
         with self._session(timeout_s) as session:
@@ -245,22 +245,22 @@ class Agents:
             begin = time.monotonic()
             network = _ready(session, library, how, threads)
             init_seconds = time.monotonic() - begin
-            network.set_input(input_array)
+            network.set_inputs(inputs)
             answer = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")(*network.arguments)
             (first_ns,) = json.loads(bytes(answer))["samples_ns"]
             return Startup(init_seconds, first_ns * 1e-9)
 
     @_again_if_killed
-    def outputs(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> list[Array]:
-        """What a network's library returns for each input; no latency, so a virtual board need not model one."""
+    def outputs(self, library: Path, inputs: Sequence[Sequence[Array]], threads: int, timeout_s: float) -> list[tuple[Array, ...]]:
+        """What a network's library returns for each set of inputs; no latency, so a virtual board need not model one."""
         found, how = [], calling(library)
         with self._session(timeout_s) as session:
             network = _network(session, library, how, threads)
             run = _evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")
-            for array in inputs:
-                network.set_input(array)
+            for arrays in inputs:
+                network.set_inputs(arrays)
                 run(*network.arguments)
-                found.append(network.output())
+                found.append(network.outputs())
         return found
 
     def copy_rate(self, timeout_s: float) -> float:

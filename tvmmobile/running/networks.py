@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +13,10 @@ import numpy.typing as npt
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.native.source import INTERFACE
+from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME
 from tvmmobile.running.formats import VM, C
 from tvmmobile.running.library import read_manifest
+from tvmmobile.running.manifest import tensors_of
 from tvmmobile.system.compiled import built_once
 from tvmmobile.system.doctor import CROSS_COMPILER, require
 from tvmmobile.system.programs import run_tool
@@ -41,11 +44,11 @@ class ReadyNetwork(Protocol):
     def observable(self) -> bool:
         """Whether it can be timed kernel by kernel."""
 
-    def set_input(self, array: Array) -> None:
-        """The input of runs from now on, in float32; a library that takes another type is given that."""
+    def set_inputs(self, arrays: Sequence[Array]) -> None:
+        """The inputs of runs from now on, reals in float32; a library that takes another type is given that."""
 
-    def output(self) -> Array:
-        """What the last run returned, in float32."""
+    def outputs(self) -> tuple[Array, ...]:
+        """What the last run returned, reals in float32."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class CProgram:
 
     prefix: str
     workspace_bytes: int
-    output_shape: tuple[int, ...]
+    output_shapes: tuple[tuple[int, ...], ...]
     adapter: Path
 
 
@@ -63,13 +66,17 @@ class Calling:
     """How a network's library is called.
 
     Attributes:
-        input, output: NumPy's names of their types.
+        inputs, outputs: NumPy's names of their types; empty for those of the arrays that are given.
         c: of a C library; `None` for TVM's virtual machine.
     """
 
-    input: str = FLOAT32.name
-    output: str = FLOAT32.name
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     c: CProgram | None = None
+
+    def taken(self, arrays: Sequence[Array]) -> list[Array]:
+        """The inputs in the types that the library takes."""
+        return [array.astype(kind, copy=False) for array, kind in zip(arrays, self.inputs or map(_type, arrays), strict=True)]
 
 
 def calling(library: Path) -> Calling:
@@ -80,13 +87,27 @@ def calling(library: Path) -> Calling:
     manifest, spec = read_manifest(path)
     c = None
     if manifest.get("format", VM) == C:
-        c = CProgram(manifest["c"]["prefix"], manifest["c"]["workspace_bytes"], spec.output_shape, adapter())
-    input_type, output_type = (manifest[name].get("dtype", FLOAT32.name) for name in ("input", "output"))
-    return Calling(input_type, output_type, c)
+        shapes = tuple(port.shape for port in spec.returns)
+        c = CProgram(manifest["c"]["prefix"], manifest["c"]["workspace_bytes"], shapes, adapter())
+    return Calling(_types(manifest, INPUT_NAME), _types(manifest, OUTPUT_NAME), c)
+
+
+def _types(manifest: Mapping[str, Any], only: str) -> tuple[str, ...]:
+    """Of what the library takes or returns."""
+    return tuple(str(entry.get("dtype", FLOAT32.name)) for entry in tensors_of(manifest, only))
+
+
+def _type(array: Array) -> str:
+    return str(array.dtype)
+
+
+def _widened(array: Array) -> Array:
+    """Reals in float32, whatever they were stored in."""
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 class VmNetwork:
-    """A library of TVM's virtual machine whose `main` takes one tensor and returns one."""
+    """A library of TVM's virtual machine."""
 
     observable = True
 
@@ -98,24 +119,26 @@ class VmNetwork:
         self.arguments: list[Any] = [MAIN]
         self._how = how
 
-    def set_input(self, array: Array) -> None:
+    def set_inputs(self, arrays: Sequence[Array]) -> None:
         """See `ReadyNetwork`."""
-        self._machine.set_input(MAIN, self._session.put(array.astype(self._how.input, copy=False)))
+        self._machine.set_input(MAIN, *map(self._session.put, self._how.taken(arrays)))
 
-    def output(self) -> Array:
+    def outputs(self) -> tuple[Array, ...]:
         """See `ReadyNetwork`."""
-        found: Array = self._session.get(self._machine.get_outputs(MAIN))
-        return found.astype(np.float32, copy=False)
+        found = self._machine.get_outputs(MAIN)
+        tensors = found if isinstance(found, list | tuple) else [found]
+        return tuple(_widened(self._session.get(tensor)) for tensor in tensors)
 
 
 class CNetwork:
-    """A C library with one input and one output, which is in the session's folder on the device; raises `ValueError` if it cannot start."""
+    """A C library, which is in the session's folder on the device; raises `ValueError` if it cannot start."""
 
     def __init__(self, session: Any, module: Any, name: str, program: CProgram, threads: int, how: Calling) -> None:
         self._session, self._how = session, how
         self.module, self.function, self.threads = module, "run", 1
-        self._output = session.put(np.zeros(program.output_shape, how.output))
-        self.arguments: list[Any] = [None, self._output, session.put(np.zeros(max(program.workspace_bytes, 1), np.uint8))]
+        self._outputs = [session.put(np.zeros(*each)) for each in zip(program.output_shapes, how.outputs, strict=True)]
+        self._workspace = session.put(np.zeros(max(program.workspace_bytes, 1), np.uint8))
+        self.arguments: list[Any] = []
         place = session.get_function("tvm.rpc.server.workpath")(name)
         code = int(module["open"](self._text(str(place)), self._text(program.prefix), threads))
         if code:
@@ -129,17 +152,16 @@ class CNetwork:
         """See `ReadyNetwork`; not if it was compiled before libraries had observers."""
         return bool(self.module["observable"]())
 
-    def set_input(self, array: Array) -> None:
-        """See `ReadyNetwork`; raises `ValueError` where the library does not take it."""
-        self.arguments[0] = self._session.put(array.astype(self._how.input, copy=False))
+    def set_inputs(self, arrays: Sequence[Array]) -> None:
+        """See `ReadyNetwork`; raises `ValueError` where the library does not take them."""
+        self.arguments[:] = [*map(self._session.put, self._how.taken(arrays)), *self._outputs, self._workspace]
         code = int(self.module[self.function](*self.arguments))
         if code:
             raise ValueError(f"its run returns {code}")
 
-    def output(self) -> Array:
+    def outputs(self) -> tuple[Array, ...]:
         """See `ReadyNetwork`."""
-        found: Array = self._session.get(self._output)
-        return found.astype(np.float32, copy=False)
+        return tuple(_widened(self._session.get(tensor)) for tensor in self._outputs)
 
 
 @functools.cache

@@ -43,7 +43,7 @@ def test_every_way_gives_the_same_kernels_and_outputs(files: Files, tmp_path: Pa
     assert kinds <= {name.rsplit("_", 1)[1] for name in names[0]} and not any("sigmoid_multiply" in name for name in names[0])
     outputs = [run_compiled(imported, tmp_path / f"{place}.so") for place, imported in enumerate(found)]
     for imported, output in zip(found, outputs, strict=True):
-        assert relative_error(output, imported.compute(image_for(imported))) <= TOLERANCE
+        assert relative_error(output, imported.compute([image_for(imported)])[0]) <= TOLERANCE
         assert relative_error(output, outputs[0]) <= TOLERANCE
     assert [imported.macs for imported in found] == [found[0].macs] * 3
     assert [imported.judge.split()[0] for imported in found] == ["PyTorch", "PyTorch", "onnx.reference"]
@@ -59,7 +59,7 @@ def test_a_built_in_network_in_a_file_has_the_same_kernels(tmp_path: Path, spec:
     by_pt2 = load(write_pt2(model.module, tmp_path / "net.pt2", spec.input_shape))
     by_onnx = load(write_onnx(model.module, tmp_path / "net.onnx", spec.input_shape))
     assert names_of(by_name) == names_of(by_pt2) == names_of(by_onnx)
-    judged = [imported.compute(image_for(by_name)) for imported in (by_name, by_pt2, by_onnx)]
+    judged = [imported.compute([image_for(by_name)])[0] for imported in (by_name, by_pt2, by_onnx)]
     assert relative_error(judged[1], judged[0]) <= TOLERANCE and relative_error(judged[2], judged[0]) <= TOLERANCE
     from tvmmobile.networks.models.costs import count
 
@@ -76,7 +76,7 @@ def test_a_built_in_network_in_a_file_computes_the_same(tmp_path: Path, spec: Mo
     found.append(load(write_onnx(module, tmp_path / "net.onnx", spec.input_shape)))
     outputs = [run_compiled(imported, tmp_path / f"{place}.so") for place, imported in enumerate(found)]
     assert max(relative_error(output, outputs[0]) for output in outputs) <= TOLERANCE
-    assert relative_error(outputs[0], found[0].compute(image_for(found[0]))) <= TOLERANCE
+    assert relative_error(outputs[0], found[0].compute([image_for(found[0])])[0]) <= TOLERANCE
 
 
 @pytest.mark.parametrize("opset", [9, 11, 13])
@@ -196,8 +196,8 @@ def test_a_file_of_one_side_is_asked_for_no_other(files: Files, form: int) -> No
 def test_weights_drawn_by_a_factory_come_from_the_seed(files: Files) -> None:
     before = torch.random.get_rng_state()
     first, again, other = (load(files.python, SIDE, seed=seed) for seed in (0, 0, 1))
-    image = image_for(first)
-    assert np.array_equal(first.compute(image), again.compute(image)) and not np.allclose(first.compute(image), other.compute(image))
+    one, same, different = (imported.compute([image_for(imported)])[0] for imported in (first, again, other))
+    assert np.array_equal(one, same) and not np.allclose(one, different)
     assert torch.equal(before, torch.random.get_rng_state())
     assert first.weights.startswith("net.py:small sha256 ") and first.weights.endswith(", seed 0")
 
@@ -240,7 +240,7 @@ def test_a_checkpoint_for_a_python_file(files: Files, tmp_path: Path) -> None:
     imported = load(files.python, SIDE, tmp_path / "weights.pt")
     image = image_for(imported)
     with torch.no_grad():
-        assert np.array_equal(imported.compute(image), module(torch.from_numpy(image)).numpy())
+        assert np.array_equal(imported.compute([image])[0], module(torch.from_numpy(image)).numpy())
     assert imported.weights == f"checkpoint sha256 {sha256_of(tmp_path / 'weights.pt')}"
 
 

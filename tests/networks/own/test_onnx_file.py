@@ -32,11 +32,8 @@ def node(operator: str, inputs: Sequence[str], output: str = "y", **attributes: 
     [
         (convolution(), {"shape": (1, "channels", 8, 8)}, r"dimension 1 of the input 'x' is dynamic \(channels\)"),
         (convolution(), {"shape": (1, 3, None, 8)}, "dimension 2 of the input 'x' is dynamic, and"),
-        (convolution(), {"shape": (2, 3, 8, 8)}, "a batch of 2, not of 1"),
         (convolution(), {"opset": 999}, r"opset 999; onnx \S+ knows up to \d+"),
         (convolution(), {"ir_version": 99}, r"IR version 99; onnx \S+ knows up to \d+"),
-        (convolution([node("Add", "cz")]), {"inputs": ("z",)}, r"takes 2 tensors \(x, z\), not one"),
-        (convolution([node("Relu", "c"), node("Abs", "c", "z")]), {"outputs": ("z",)}, r"returns 2 tensors \(y, z\), not one"),
         (
             convolution([node("Bernoulli", "c", "d"), node("Celu", "d", "e"), node("Mine", "e", domain="own.ops")]),
             {"domains": ("own.ops",)},
@@ -45,7 +42,7 @@ def node(operator: str, inputs: Sequence[str], output: str = "y", **attributes: 
         (convolution([node("Relu", "q")]), {}, "is not a valid ONNX model"),
         (Graph([node("Relu", "x")], {}), {}, "has no convolution or matrix product with weights"),
     ],
-    ids=["channels", "height", "a batch of 2", "opset", "IR version", "inputs", "outputs", "operators", "unsound", "no layer"],
+    ids=["channels", "height", "opset", "IR version", "operators", "unsound", "no layer"],
 )
 def test_an_onnx_model_that_will_not_do(tmp_path: Path, graph: Graph, settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint) as caught:
@@ -65,7 +62,7 @@ def test_dynamic_dimensions_of_an_image_are_given(tmp_path: Path, side: int | tu
 def test_an_onnx_model_of_another_dtype(tmp_path: Path) -> None:
     graph = convolution()
     half = Graph(graph.nodes, {name: array.astype(np.float16) for name, array in graph.constants.items()})
-    with pytest.raises(UserError, match="the input 'x' is float16, not float32"):
+    with pytest.raises(UserError, match="the input 'x' is float16, not one of float32, uint8"):
         load(write_model(tmp_path / "net.onnx", half, dtype=TensorProto.FLOAT16))
 
 
@@ -81,7 +78,7 @@ def test_weights_beside_an_onnx_model(tmp_path: Path) -> None:
     whole = load(path)
     apart = load(with_data_beside(path))
     image = image_for(whole)
-    assert np.array_equal(whole.compute(image), apart.compute(image)) and names_of(whole) == names_of(apart)
+    assert np.array_equal(whole.compute([image])[0], apart.compute([image])[0]) and names_of(whole) == names_of(apart)
     (tmp_path / "weights.bin").write_bytes((tmp_path / "weights.bin").read_bytes()[::-1])
     changed = load(path)
     assert isinstance(apart.spec, OwnSpec) and isinstance(changed.spec, OwnSpec) and apart.spec.contents != changed.spec.contents

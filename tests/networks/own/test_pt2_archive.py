@@ -119,7 +119,7 @@ def test_hyphens_in_module_names_of_a_pt2(tmp_path: Path) -> None:
     data = image_for(imported)
     with torch.no_grad():
         wanted = network(torch.from_numpy(data)).numpy()
-    np.testing.assert_allclose(imported.compute(data), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(imported.compute([data])[0], wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("place", ["data/sample_inputs/model.pt", "data/weights/model.pt", "data/constants/model.pt"])

@@ -16,8 +16,8 @@ from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.linear_layers import linear_layers
+from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
-from tvmmobile.graph.passes.single_output import unwrap_single_output
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
@@ -70,7 +70,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("zero_bias", zero_bias),
         ("fold_factors", fold_factors),
         ("canonicalize", transform.CanonicalizeBindings()),
-        ("unwrap_single_output", unwrap_single_output),
+        ("separate_outputs", separate_outputs),
         ("channel_order", order_channels),
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("compose_layers", composer),
@@ -84,6 +84,7 @@ def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:
     transform = relax.transform
     return [
         *([convert] if convert else []),
+        ("copied_outputs", copied_outputs),
         ("legalize_rest", transform.LegalizeOps()),
         ("reshape_to_view", transform.RewriteDataflowReshape()),
         ("annotate_rest", transform.AnnotateTIROpPattern()),

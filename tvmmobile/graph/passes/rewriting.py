@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 #: The operator whose result is its first argument with another shape; it costs nothing at run time.
@@ -26,6 +26,21 @@ def readers_of(function: Any) -> dict[Any, list[Any]]:
     for variable in _variables(function.body.body):
         readers[variable].append(None)
     return readers
+
+
+def results_of(function: Any) -> tuple[Any, ...]:
+    """What a function returns, in order."""
+    from tvm import relax
+
+    result = function.body.body
+    return tuple(result.fields) if isinstance(result, relax.Tuple) else (result,)
+
+
+def returned(results: Sequence[Any]) -> Any:
+    """The value of a function with these results."""
+    from tvm import relax
+
+    return results[0] if len(results) == 1 else relax.Tuple(list(results))
 
 
 def _variables(value: Any) -> Iterator[Any]:
@@ -99,8 +114,8 @@ class MainRewriter(ABC):
                 self.replaced.update(zip(self.main.params, parameters, strict=True))
                 for variable, value in self.values.items():
                     self.replaced[variable] = self.builder.emit(self.value(variable, value))
-                output = self.builder.emit_output(self.output(self.main.body.body))
-            self.builder.emit_func_output(output)
+                outputs = [self.builder.emit_output(self.output(variable)) for variable in results_of(self.main)]
+            self.builder.emit_func_output(returned(outputs))
         return self.builder.get()["main"]
 
     def parameter(self, given: Any) -> Any:
@@ -148,15 +163,16 @@ def rebind_main(module: Any, value_of: Callable[[Any, Any], Any]) -> Any:
     from tvm import relax
 
     main, builder = module["main"], relax.BlockBuilder()
+    outputs = dict.fromkeys(results_of(main))
     with builder.function("main", list(main.params)):
         with builder.dataflow():
             for binding in bindings_of(main):
                 value = value_of(builder, binding)
-                if binding.var.same_as(main.body.body):
-                    output = builder.emit_output(value)
+                if binding.var in outputs:
+                    outputs[binding.var] = builder.emit_output(value)
                 else:
                     builder.emit_normalized(relax.VarBinding(binding.var, value))
-        builder.emit_func_output(output)
+        builder.emit_func_output(returned(list(outputs.values())))
     module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
     module["main"] = builder.get()["main"]
     return module

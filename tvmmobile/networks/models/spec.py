@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from tvmmobile.networks.models.traits import TRAITS, UNKNOWN, Traits
+from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port
 from tvmmobile.system.errors import UserError
 
 #: Several times as many as the largest public set of labelled images has (21,841 in ImageNet-21k).
@@ -81,29 +81,49 @@ class ModelSpec:
             )
 
     @property
+    def takes(self) -> tuple[Port, ...]:
+        """What it takes, in order."""
+        return (Port(INPUT_NAME, (1, 3, self.resolution, self.resolution)),)
+
+    @property
+    def returns(self) -> tuple[Port, ...]:
+        """What it returns, in order."""
+        return (Port(OUTPUT_NAME, (1, self.classes)),)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
-        """NCHW, with the batch of 1."""
-        return (1, 3, self.resolution, self.resolution)
+        """Of its first input; images are NCHW."""
+        return self.takes[0].shape
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """With the batch of 1."""
-        return (1, self.classes)
+        """Of its first output."""
+        return self.returns[0].shape
 
     @property
     def side(self) -> str:
-        """Its input side, or what stands for one where the input is no square image; see `side_of`."""
-        return str(self.resolution)
+        """Its input side, or what stands for one where the first input is no square image; see `side_of`."""
+        return side_of(self.input_shape)
+
+    @property
+    def channels(self) -> int:
+        """Of its first input; 1 where that has no such dimension."""
+        return self.input_shape[1] if len(self.input_shape) > 1 else 1
 
     @property
     def odd_shape(self) -> tuple[int, ...]:
-        """Shape of its input where that is no square image; `()` where it is."""
-        return ()
+        """Shape of its first input where it does not take one square image of floats; `()` where it does."""
+        first, *others = self.takes
+        square = len(first.shape) == 4 and first.shape[0] == 1 and first.shape[2] == first.shape[3]
+        return () if square and first.is_float and not others else first.shape
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width of its input; `None` where that is no image."""
-        return self.resolution, self.resolution
+        """Height and width of its first input; `None` where that is no image."""
+        if len(self.input_shape) != 4:
+            return None
+        height, width = self.input_shape[2:]
+        return height, width
 
     @property
     def variant(self) -> str:
@@ -113,60 +133,35 @@ class ModelSpec:
 
 @dataclass(frozen=True, order=True)
 class OwnSpec(ModelSpec):
-    """A network from a file that the user named, for one input shape.
+    """A network from a file that the user named, for one shape of each input.
 
-    It has no width multiplier (`alpha` is 1.0) and no `activation`; `classes` is how many numbers it returns.
+    It has no width multiplier (`alpha` is 1.0) and no `activation`; `classes` is how many numbers its first output has, and `resolution` is
+    the height of its first input or, where that is no image, the last dimension.
 
     Attributes:
         contents: what identifies it: SHA-256 of its file (see `own.files`), in hexadecimal.
-        channels: of its input.
-        output: shape of the tensor it returns, with the batch of 1.
-        shape: of its input, where that is not `[1, channels, resolution, resolution]`; `()` otherwise. `resolution` is then the height of
-            images, or else the last dimension.
+        inputs, outputs: what it takes and returns, in order.
     """
 
     contents: str = ""
-    channels: int = 3
-    output: tuple[int, ...] = (1, 1000)
-    shape: tuple[int, ...] = ()
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
 
     @classmethod
-    def of(cls, name: str, contents: str, shape: tuple[int, ...], output: tuple[int, ...]) -> OwnSpec:
-        """The network of these shapes; each has a batch of 1 in front."""
-        if len(shape) == 4 and shape[2] == shape[3]:
-            return cls(name, 1.0, shape[2], contents=contents, channels=shape[1], output=output)
-        resolution = shape[2] if len(shape) == 4 else shape[-1]
-        return cls(name, 1.0, resolution, contents=contents, channels=shape[1], output=output, shape=shape)
+    def of(cls, name: str, contents: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> OwnSpec:
+        """The network that takes and returns these."""
+        shape = inputs[0].shape
+        return cls(name, 1.0, shape[2] if len(shape) == 4 else shape[-1], contents=contents, inputs=inputs, outputs=outputs)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", math.prod(self.output))
+        object.__setattr__(self, "classes", self.outputs[0].elements)
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """`shape`, or `[1, channels, resolution, resolution]`."""
-        return self.shape or (1, self.channels, self.resolution, self.resolution)
+    def takes(self) -> tuple[Port, ...]:
+        """See `ModelSpec.takes`."""
+        return self.inputs
 
     @property
-    def side(self) -> str:
-        """See `ModelSpec.side`."""
-        return side_of(self.input_shape)
-
-    @property
-    def odd_shape(self) -> tuple[int, ...]:
-        """See `ModelSpec.odd_shape`."""
-        return self.shape
-
-    @property
-    def image_size(self) -> tuple[int, int] | None:
-        """See `ModelSpec.image_size`."""
-        if not self.shape:
-            return self.resolution, self.resolution
-        if len(self.shape) != 4:
-            return None
-        height, width = self.shape[2:]
-        return height, width
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """`output`."""
-        return self.output
+    def returns(self) -> tuple[Port, ...]:
+        """See `ModelSpec.returns`."""
+        return self.outputs

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tvmmobile.networks.frontend import Array, Imported, by_torch, count_macs, decomposed, first_line, import_program, quiet, torch_judge
+from tvmmobile.networks.frontend import Compute, Imported, by_torch, count_macs, decomposed, first_line, import_program, quiet, torch_judge
 from tvmmobile.networks.own.files import OwnFile, Side, Tensor, read_whole, spec_of
 from tvmmobile.networks.own.pt2_archive import check_archive
+from tvmmobile.networks.signature import OUTPUT_NAME
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def imported_program(
     file: OwnFile,
     contents: str,
     program: torch.export.ExportedProgram,
-    compute: Callable[[Array], Array],
+    compute: Compute,
     side: Side | None,
     weights: str,
     fix: str,
@@ -52,7 +53,7 @@ def imported_program(
 
     Args:
         contents: SHA-256 of the file.
-        compute: runs the network in PyTorch on an input.
+        compute: runs the network in PyTorch.
         side: the requested input side, if any.
         weights: where they came from.
         fix: how to make such a program with static shapes.
@@ -78,8 +79,22 @@ def _inputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
 
 def _outputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
     nodes = {node.name: node for node in program.graph.nodes}
-    for name in program.graph_signature.user_outputs:
-        yield _tensor(str(name), nodes[name].meta["val"] if name in nodes else name)
+    returned = program.graph_signature.user_outputs
+    for name, called in zip(returned, _names(program.call_spec.out_spec, len(returned)), strict=True):
+        yield _tensor(called, nodes[name].meta["val"] if name in nodes else name)
+
+
+def _names(spec: Any, count: int) -> list[str]:
+    """What the outputs are called: by their keys in dictionaries, and their places in tuples and lists, which follow `output`."""
+    from torch.utils._pytree import MappingKey, tree_flatten_with_path, tree_unflatten
+
+    leaves, _ = tree_flatten_with_path(tree_unflatten(list(range(count)), spec))
+    names = []
+    for path, _ in leaves:
+        keys = [str(key.key if isinstance(key, MappingKey) else key.idx) for key in path]
+        named = bool(path) and isinstance(path[0], MappingKey)
+        names.append("_".join(keys) if named else OUTPUT_NAME + "_".join(keys))
+    return names
 
 
 def _tensor(name: str, value: Any) -> Tensor:

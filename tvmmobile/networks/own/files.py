@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.models.spec import OwnSpec, side_of
 from tvmmobile.networks.models.traits import TRAITS
+from tvmmobile.networks.signature import INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT_NAME, Port, words
 from tvmmobile.system.errors import UserError
 
 #: Suffixes of files that hold a whole network.
@@ -101,35 +101,29 @@ def read_whole(path: Path) -> bytes:
 def spec_of(
     file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], side: Side | None, fix: str, inside: str = ""
 ) -> OwnSpec:
-    """The identity of a network that takes one tensor and returns one, each with a batch of 1.
+    """The identity of a network by what it takes and returns.
 
     Args:
         contents: SHA-256 in hexadecimal.
-        inputs, outputs: all of them.
+        inputs, outputs: all of them, in order.
         side: the input side, or height and width, that is asked for, if any.
-        fix: how to make such a file with static shapes and a batch of 1.
+        fix: how to make such a file with static shapes.
         inside: the network's name in the file, "" for none.
 
     Raises:
-        UserError: it takes or returns something else, or images of another side.
+        UserError: there is none, one is no tensor of a known type and shape, or the first input is an image of another side.
     """
-    image, result = (_only(file, tensors, verb) for tensors, verb in ((inputs, "takes"), (outputs, "returns")))
-    given, returned = (_static(file, tensor, kind, fix) for tensor, kind in ((image, "input"), (result, "output")))
-    for tensor, shape, kind in ((image, given, "input"), (result, returned, "output")):
-        if len(shape) < 2:
-            remedy = "Have the batch dimension first."
-            raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}, not [1, …].", remedy)
-    for tensor, shape, kind in ((image, given, "input"), (result, returned, "output")):
-        if shape[0] != 1:
-            raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}: a batch of {shape[0]}, not of 1.", fix)
-        if not math.prod(shape):
-            raise UserError(f"{file}: the {kind} {tensor.name!r} is {_words(shape)}, which is empty.", fix)
+    for tensors, verb in ((inputs, "takes"), (outputs, "returns")):
+        if not tensors:
+            raise UserError(f"{file} {verb} no tensors.", "A network takes and returns at least one.")
+    takes = _ports(file, inputs, "input", INPUT_NAME, fix)
+    given = takes[0].shape
     if side is not None and (len(given) != 4 or height_and_width(side) != given[2:]):
         wanted = "x".join(map(str, height_and_width(side))) if isinstance(side, tuple) else side
         remedy = f"Leave out --resolution, or give {side_of(given)}." if len(given) == 4 else "Leave out --resolution."
-        what = f"images of side {side_of(given)}" if len(given) == 4 else _words(given)
+        what = f"images of side {side_of(given)}" if len(given) == 4 else words(given)
         raise UserError(f"{file} takes only {what}, not {wanted}.", remedy)
-    return OwnSpec.of(file.named(inside), contents, given, returned)
+    return OwnSpec.of(file.named(inside), contents, takes, _ports(file, outputs, "output", OUTPUT_NAME, fix))
 
 
 def height_and_width(side: Side) -> tuple[int, int]:
@@ -145,22 +139,26 @@ def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:
             raise UserError(f"{file}: dimension {place} of the {kind} {tensor.name!r} is dynamic{called}, and must be a number.", fix)
 
 
-def _only(file: OwnFile, tensors: Sequence[Tensor], verb: str) -> Tensor:
-    if len(tensors) != 1:
-        names = f" ({', '.join(tensor.name for tensor in tensors)})" if tensors else ""
-        raise UserError(f"{file} {verb} {len(tensors)} tensors{names}, not one.", f"Wrap it in a module that {verb} the one you want.")
-    return tensors[0]
+def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: str) -> tuple[Port, ...]:
+    """The tensors under their names in the file, or `only` one."""
+    found = tuple(Port(tensor.name, _static(file, tensor, kind, fix), tensor.dtype) for tensor in tensors)
+    for port in found:
+        if not port.elements or not port.shape:
+            what = "which is empty" if port.shape else "a number without dimensions"
+            raise UserError(
+                f"{file}: the {kind} {port.name!r} is {words(port.shape)}, {what}.", "Have it hold an element in each dimension."
+            )
+        if not port.name.isprintable() or not 0 < len(port.name) <= MOST_NAME or sum(other.name == port.name for other in found) > 1:
+            raise UserError(f"{file}: {ascii(port.name)[:60]} does not name one {kind}.", "Give each a short name of its own.")
+    return found if len(found) > 1 else (replace(found[0], name=only),)
 
 
 def _static(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> tuple[int, ...]:
     """Its shape, every dimension of which is a number."""
-    if tensor.dtype != FLOAT32.name:
-        raise UserError(f"{file}: the {kind} {tensor.name!r} is {tensor.dtype}, not float32.", "Convert it within the network.")
+    if tensor.dtype not in (FLOAT32.name, *INTEGERS):
+        known = ", ".join((FLOAT32.name, *INTEGERS))
+        raise UserError(f"{file}: the {kind} {tensor.name!r} is {tensor.dtype}, not one of {known}.", "Convert it within the network.")
     if tensor.shape is None:
         raise UserError(f"{file}: the {kind} {tensor.name!r} has no shape.", fix)
     refuse_dynamic(file, tensor, kind, fix)
     return tuple(extent for extent in tensor.shape if isinstance(extent, int))
-
-
-def _words(shape: Sequence[int]) -> str:
-    return f"[{', '.join(map(str, shape))}]"

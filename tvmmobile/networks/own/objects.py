@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmmobile.networks.frontend import export_torch, first_line
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.python_file import check_module
+from tvmmobile.networks.own.python_file import check_module, examples_of
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 from tvmmobile.system.interrupts import insisted
@@ -28,7 +28,7 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
 
     Args:
         network: a `torch.nn.Module`, which stays as it is, or a `torch.export.ExportedProgram`.
-        example: what the module takes: a tensor, or a tuple of one.
+        example: what the module takes: a tensor, or a tuple of them.
         name: of the network; "" for that of the module's class.
 
     Raises:
@@ -62,12 +62,11 @@ def write_object(network: Any, example: Any, name: str) -> OwnFile:
 
 
 def _exported(module: torch.nn.Module, example: Any, name: str) -> torch.export.ExportedProgram:
-    import torch
 
-    image = example[0] if isinstance(example, tuple) and len(example) == 1 else example
-    if not isinstance(image, torch.Tensor):
+    examples = examples_of(example)
+    if not examples:
         given = "no example" if example is None else type(example).__name__
-        raise UserError(f"{name} is exported with an example input, a torch.Tensor, and was given {given}.", _EXAMPLE)
-    module, image = copy.deepcopy(module).cpu().eval(), image.detach().cpu()
-    check_module(OwnFile(Path(name)), module, image, _EXAMPLE)
-    return export_torch(module, image)
+        raise UserError(f"{name} is exported with an example input, a torch.Tensor or a tuple of them, and was given {given}.", _EXAMPLE)
+    module = copy.deepcopy(module).cpu().eval()
+    check_module(OwnFile(Path(name)), module, examples, _EXAMPLE)
+    return export_torch(module, examples)

@@ -54,14 +54,14 @@ def load_onnx(file: OwnFile, side: Side | None) -> Imported:
     except Exception as error:  # converters raise errors of any kind
         raise not_imported(error) from error
 
-    def compute(image: Array) -> Array:
+    def compute(given: Sequence[Array]) -> tuple[Array, ...]:
         try:
-            result: Array = evaluator.run(None, {inputs[0].name: image})[0]
+            result = evaluator.run(None, {tensor.name: array for tensor, array in zip(inputs, given, strict=True)})
         except Exception as error:  # its operators raise errors of any kind
             raise UserError(
                 f"ONNX's reference evaluator fails on {file}: {first_line(error)}", "The output cannot be checked without it."
             ) from error
-        return result
+        return tuple(result)
 
     judge = f"onnx.reference {onnx.__version__}"
     return Imported(spec, module, f"{file.label} sha256 {contents}", count_macs(module), parameters, judge, compute)

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from tvmmobile.networks.frontend import Imported, by_torch, export_torch, first_
 from tvmmobile.networks.models.checkpoints import load_own_checkpoint
 from tvmmobile.networks.own.exported_program import imported_program
 from tvmmobile.networks.own.files import OwnFile, Side, height_and_width, read_whole
+from tvmmobile.networks.signature import words
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import Terminated
 
@@ -43,14 +44,14 @@ def load_python(file: OwnFile, side: Side | None, checkpoint: Path | None, seed:
     contents = hashlib.sha256(source).hexdigest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module, example = _made(file, _factory(file, source, contents))
+        module, examples = _made(file, _factory(file, source, contents))
     module = module.cpu().eval()
     weights = f"{file.label} sha256 {contents}, seed {seed}"
     if checkpoint is not None:
         weights = load_own_checkpoint(module, checkpoint)
-    image = torch.zeros(1, _CHANNELS, *height_and_width(side or DEFAULT_SIDE)) if example is None else example.detach().cpu()
-    check_module(file, module, image, "Give the input side with --resolution, or an example input with the module.")
-    return imported_program(file, contents, export_torch(module, image), by_torch(module), side, weights, _FIX)
+    examples = examples or [torch.zeros(1, _CHANNELS, *height_and_width(side or DEFAULT_SIDE))]
+    check_module(file, module, examples, "Give the input side with --resolution, or an example input with the module.")
+    return imported_program(file, contents, export_torch(module, examples), by_torch(module), side, weights, _FIX)
 
 
 def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
@@ -76,8 +77,8 @@ def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
     return made
 
 
-def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, torch.Tensor | None]:
-    """The module, and the example input if there is one."""
+def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, list[torch.Tensor]]:
+    """The module, and the example inputs if there are any."""
     import torch
 
     try:
@@ -87,13 +88,26 @@ def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, t
     except (Exception, SystemExit) as error:
         raise UserError(f"{file} fails: {_said(file, error)}", "It is called without arguments and must return the network.") from error
     parts = made if isinstance(made, tuple) else (made, None)
-    if len(parts) != 2 or not isinstance(parts[0], torch.nn.Module) or not isinstance(parts[1], torch.Tensor | None):
+    examples = examples_of(parts[1]) if len(parts) == 2 else None
+    if examples is None or not isinstance(parts[0], torch.nn.Module):
         given = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else type(made).__name__
-        raise UserError(f"{file} returns {given}, not a torch.nn.Module.", "Return the module, or the module and an example input.")
-    return parts
+        raise UserError(
+            f"{file} returns {given}, not a torch.nn.Module.", "Return the module, or the module and an example input or a tuple of them."
+        )
+    return parts[0], examples
 
 
-def check_module(file: OwnFile, module: torch.nn.Module, image: torch.Tensor, remedy: str) -> None:
+def examples_of(given: Any) -> list[torch.Tensor] | None:
+    """Example inputs that are given as a tensor, as a tuple of tensors, or not at all; `None` for anything else."""
+    import torch
+
+    found = [given] if isinstance(given, torch.Tensor) else list(given) if isinstance(given, tuple) else []
+    if (given is not None and not found) or not all(isinstance(one, torch.Tensor) for one in found):
+        return None
+    return [one.detach().cpu() for one in found]
+
+
+def check_module(file: OwnFile, module: torch.nn.Module, examples: Sequence[torch.Tensor], remedy: str) -> None:
     """Check its weights and run it once, so that errors of its own code are not mistaken for errors of the export.
 
     Raises:
@@ -106,9 +120,10 @@ def check_module(file: OwnFile, module: torch.nn.Module, image: torch.Tensor, re
             raise UserError(f"{file}: {name} is {str(tensor.dtype).removeprefix('torch.')}, not float32.", "Return module.float().")
     try:
         with torch.no_grad():
-            module(image)
+            module(*examples)
     except Exception as error:
-        raise UserError(f"{file}: the module fails for an input of {list(image.shape)}: {_said(file, error)}", remedy) from error
+        shapes = " and ".join(words(one.shape) for one in examples)
+        raise UserError(f"{file}: the module fails for an input of {shapes}: {_said(file, error)}", remedy) from error
 
 
 def _said(file: OwnFile, error: BaseException) -> str:

@@ -13,7 +13,7 @@ from tvmmobile.graph.precision import precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function, packed_constants
-from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, relative_error
+from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters, network_error, relative_error
 from tvmmobile.pipeline.stages import session_timeout_s
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, Latency
@@ -106,7 +106,7 @@ def _time_kernel(job: TimingJob, source: KernelSource) -> tuple[Latency, float, 
 
 
 def _time_network(job: TimingJob, library: Library) -> tuple[Latency, float, float]:
-    data, expected = library.reference()
+    inputs, expected = library.reference()
     timing = job.agents.network_timing(library.threads, _REPEAT, _WARMUP)
-    run = job.agents.measure_network(library.path, data, job.timeout_s, timing)
-    return run.latency, relative_error(run.output, expected), precision_named(library.dtype).network_tolerance
+    run = job.agents.measure_network(library.path, inputs, job.timeout_s, timing)
+    return run.latency, network_error(run.outputs, expected), precision_named(library.dtype).network_tolerance

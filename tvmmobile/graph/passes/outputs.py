@@ -1,0 +1,69 @@
+"""The tensors that `main` returns, each in a variable of its own: torch.export returns even a single one in a tuple."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmmobile.graph.passes.rewriting import bindings_of, results_of, returned, viewed
+from tvmmobile.system.errors import UserError
+
+
+def separate_outputs(module: Any) -> Any:
+    """Make `main` return variables, not one that holds a tuple, so that none of them is fused with what else reads it.
+
+    Raises:
+        UserError: the network returns something else than tensors.
+    """
+    import tvm
+    from tvm import relax
+
+    main = module["main"]
+    if isinstance(main.ret_ty, relax.TensorType):
+        return module
+    fields = main.ret_ty.fields if isinstance(main.ret_ty, tvm.ir.TupleType) else []
+    if not fields or not all(isinstance(field, relax.TensorType) for field in fields):
+        raise UserError("the network does not return tensors.", "Wrap it in a module that returns the tensors you want.")
+    (result,) = results_of(main)
+    values = {binding.var: binding.value for binding in bindings_of(main)}
+    whole = values[result]
+    while isinstance(whole, relax.Var):
+        whole = values[whole]
+    parts = whole.fields if isinstance(whole, relax.Tuple) else [relax.TupleGetItem(result, place) for place in range(len(fields))]
+    return _returning(module, list(parts))
+
+
+def copied_outputs(module: Any) -> Any:
+    """Copy those outputs of `main` that are an input, a constant, or another output, behind views: each is memory of the caller's own."""
+    from tvm import relax
+
+    main = module["main"]
+    values = {binding.var: binding.value for binding in bindings_of(main)}
+    taken = set(main.params)
+    results: list[Any] = []
+    for result in results_of(main):
+        base = result
+        while (source := viewed(values.get(base))) is not None:
+            base = source
+        copy = not isinstance(base, relax.Var) or base in taken
+        results.append(relax.op.broadcast_to(result, result.ty.shape) if copy else result)
+        taken.add(base)
+    return module if all(new.same_as(old) for new, old in zip(results, results_of(main), strict=True)) else _returning(module, results)
+
+
+def _returning(module: Any, results: list[Any]) -> Any:
+    """The module with these expressions as results of `main`, computed behind all else; a tuple of them is left out."""
+    import tvm
+    from tvm import relax
+
+    main, builder = module["main"], relax.BlockBuilder()
+    before = results_of(main)
+    with builder.function("main", list(main.params)):
+        with builder.dataflow():
+            for binding in bindings_of(main):
+                if not (binding.var in before and isinstance(binding.value, relax.Tuple)):
+                    builder.emit_normalized(relax.VarBinding(binding.var, binding.value))
+            outputs = [result if result in before else builder.emit_output(result) for result in results]
+        builder.emit_func_output(returned(outputs))
+    module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
+    module["main"] = builder.get()["main"]
+    return module

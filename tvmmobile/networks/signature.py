@@ -1,0 +1,78 @@
+"""What a network takes and returns: tensors with names, shapes and types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tvmmobile.graph.precision import FLOAT32
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+#: Types besides float32 that a network may take or return, as NumPy calls them.
+INTEGERS = ("uint8", "int8", "int32", "int64")
+#: Orders of axes, by rank; of what has none here the axes have no letters.
+LAYOUTS = {2: "NC", 4: "NCHW"}
+#: Characters of a name.
+MOST_NAME = 200
+#: Names of the only input and of the only output.
+INPUT_NAME, OUTPUT_NAME = "input", "output"
+
+
+@dataclass(frozen=True, order=True)
+class Port:
+    """An input or output of a network.
+
+    Attributes:
+        name: `input` or `output` where it is the only one; else as the network's file has it.
+        shape: its extents.
+        dtype: float32, which libraries may store in another precision, or one of `INTEGERS`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = FLOAT32.name
+
+    @property
+    def layout(self) -> str:
+        """The order of its axes, such as `NCHW`; "" if they have no letters."""
+        return LAYOUTS.get(len(self.shape), "")
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds real numbers."""
+        return self.dtype == FLOAT32.name
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+    def stored(self, io_dtype: str) -> str:
+        """The type in which a library takes or returns it whose floats are stored as `io_dtype`."""
+        return io_dtype if self.is_float else self.dtype
+
+    def noise(self, generator: np.random.Generator) -> npt.NDArray[Any]:
+        """White noise with the spread of normalised images; of integers 0 and 1, which may be indices, but all of a byte's values."""
+        import numpy as np
+
+        if self.is_float:
+            return generator.normal(0.0, 1.0, self.shape).astype(np.float32)
+        return generator.integers(0, 256 if self.dtype == "uint8" else 2, self.shape).astype(self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} {words(self.shape)}"
+
+
+def words(shape: Sequence[int]) -> str:
+    """A shape for people: `[1, 3, 224, 224]`."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def keys_of(ports: Sequence[Port], only: str) -> list[str]:
+    """What a file of arrays calls them: `only`, or with numbers behind where there are several."""
+    return [only] if len(ports) == 1 else [f"{only}{number}" for number in range(len(ports))]
