@@ -7,6 +7,7 @@
     ./scripts/bench_peers --known docs/benchmarks.json --boards pi5 rk3588-a55 --out docs   # adds these boards, or renews them
     ./scripts/bench_peers --known docs/benchmarks.json --boards --out docs   # runs nothing: the pages and plots are written anew
     ./scripts/bench_peers --models mobilenet_v2 mobilenet_v3_large --alpha 1 --resolution 224 --name benchmarks-later --out docs
+    ./scripts/bench_peers --models ours.pt2 theirs.onnx --threads 1    # your own networks
     ./scripts/bench_peers --dtype float16 --boards pi5 --name benchmarks-half --out docs   # the others run in float32 too
     ./scripts/bench_peers --dtype int8 --boards pi4 pi5 --name benchmarks-int8 --out docs   # all calibrated with the same inputs
 
@@ -42,8 +43,8 @@ from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.precision import precision_named
-from tvmmobile.networks.models.registry import grid
-from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.model import variants as all_variants
 from tvmmobile.running.formats import VM, C
 from tvmmobile.running.library import Library
 from tvmmobile.system.doctor import diagnose, require
@@ -80,15 +81,15 @@ class ReadyBoard:
     sysroots: dict[str, Path]
 
 
-def variants(model: str, alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[ModelSpec]:
+def variants(network: str, alphas: Sequence[float], resolutions: Sequence[int], diagonal: bool, threads: int) -> list[Model]:
     """The variants to compare on a number of threads: MobileNet v1's diagonal first, then the rest of its grid."""
-    found = grid(model, alphas, resolutions)
-    if model != NETWORK:
-        return list(found)
-    on_it = [spec for spec in found if (spec.alpha, spec.resolution) in DIAGONAL]
+    found = all_variants(network, alphas, resolutions)
+    if network != NETWORK:
+        return found
+    on_it = [model for model in found if (model.spec.alpha, model.spec.resolution) in DIAGONAL]
     if diagonal or (threads > 1 and not alphas and not resolutions):
         return on_it
-    return [*on_it, *(spec for spec in found if spec not in on_it)]
+    return [*on_it, *(model for model in found if model not in on_it)]
 
 
 def thread_counts(board: Board, asked: Sequence[int]) -> tuple[int, ...]:
@@ -114,8 +115,8 @@ def prepare(name: str, systems: Sequence[System], threads: Sequence[int]) -> Rea
     return ReadyBoard(name, board, counts, profile, {system.key: python_sysroot(board, system.requirements, say) for system in systems})
 
 
-def _cell(place: ReadyBoard, threads: int, spec: ModelSpec) -> Cell:
-    return Cell(place.board.name, threads, spec.alpha, spec.resolution, spec.name)
+def _cell(place: ReadyBoard, threads: int, model: Model) -> Cell:
+    return Cell(place.board.name, threads, model.spec.alpha, model.spec.resolution, model.spec.name)
 
 
 def _known(context: BenchmarkContext, earlier: Comparison | None) -> dict[tuple[Cell, str], PeerRow]:
@@ -126,23 +127,23 @@ def _known(context: BenchmarkContext, earlier: Comparison | None) -> dict[tuple[
     return {(row.cell, row.system): row for row in peers if context.alike(earlier.context, row.cell.board, row.system)}
 
 
-def our_library(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> Library | None:
+def our_library(place: ReadyBoard, threads: int, model: Model, system: System, logs: Path) -> Library | None:
     """The library that one of our systems runs; `None` for a peer."""
     if system.key not in OURS_KEYS or place.profile is None:
         return None
     form, precision = C if system.key == OURS_C else VM, precision_named(system.dtype)
-    return compiled(spec, threads, place.profile, logs, exported(spec, say), say, form, precision)
+    return compiled(model, threads, place.profile, logs, exported(model, say), say, form, precision)
 
 
-def row_of(place: ReadyBoard, threads: int, spec: ModelSpec, system: System, logs: Path) -> PeerRow:
+def row_of(place: ReadyBoard, threads: int, model: Model, system: System, logs: Path) -> PeerRow:
     """Run one system in one cell, on several threads twice; where it fails, the row says why."""
-    cell = _cell(place, threads, spec)
+    cell = _cell(place, threads, model)
     who = f"{cell.variant}, {system.key}, {threads} thread{'s' if threads > 1 else ''} on {cell.board}"
-    models = exported(spec, say)
+    models = exported(model, say)
     untuned = None
     runs = []
     try:
-        library = our_library(place, threads, spec, system, logs)
+        library = our_library(place, threads, model, system, logs)
         if library:
             latencies = [kernel["latency_us"] for kernel in library.manifest()["kernels"]]
             untuned = latencies.count(None), len(latencies)
@@ -185,21 +186,21 @@ def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Pa
     return BenchmarkContext(facts, titles, versions, digest_of(sorted(logs.glob("*/*.jsonl"))), date, dtype=dtype)
 
 
-def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[int, ModelSpec]]:
+def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[int, Model]]:
     """The cells to compare on a board, by thread count; the most informative come first.
 
     Raises:
         UserError: the options leave nothing.
     """
     cells = [
-        (count, spec)
+        (count, model)
         for count in threads
-        for model in options.models
-        for spec in variants(model, options.alpha, options.resolution, options.diagonal, count)
+        for network in options.models
+        for model in variants(network, options.alpha, options.resolution, options.diagonal, count)
     ]
     if not cells:
         raise UserError("Nothing is left to compare: the diagonal is 1.0-224, 0.75-192, 0.5-160 and 0.25-128.", "Leave --diagonal out.")
-    return sorted(cells, key=lambda cell: (cell[1].alpha, cell[1].resolution) not in DIAGONAL)
+    return sorted(cells, key=lambda cell: (cell[1].spec.alpha, cell[1].spec.resolution) not in DIAGONAL)
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -244,13 +245,13 @@ def run(options: argparse.Namespace, places: Sequence[ReadyBoard], systems: Sequ
     """Run every system in every cell, but for peers' figures that an earlier comparison has."""
     context = context_of(places, systems, options.logs, options.dtype)
     known = _known(context, earlier)
-    runs = [(place, count, spec, system) for place in places for count, spec in cells_of(options, place.threads) for system in systems]
+    runs = [(place, count, model, system) for place in places for count, model in cells_of(options, place.threads) for system in systems]
     rows = []
-    for number, (place, count, spec, system) in enumerate(runs, 1):
-        row = known.get((_cell(place, count, spec), system.key))
+    for number, (place, count, model, system) in enumerate(runs, 1):
+        row = known.get((_cell(place, count, model), system.key))
         if row is None:
             sys.stderr.write(f"[{number}/{len(runs)}] ")
-            row = row_of(place, count, spec, system, options.logs)
+            row = row_of(place, count, model, system, options.logs)
         rows.append(row)
     if earlier and any((row.cell, row.system) in known for row in rows):
         context = replace(context, known=earlier.context.known or earlier.context.date)
@@ -276,7 +277,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", nargs="+", type=int, default=[], metavar="N", help=threads_help)
     parser.add_argument("--alpha", nargs="+", type=float, default=[], metavar="α", help="width multipliers (default: the paper's four)")
     parser.add_argument("--resolution", nargs="+", type=int, default=[], metavar="SIDE", help="input sides (default: the paper's four)")
-    parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=f"networks (default: {NETWORK})")
+    models_help = f"networks, or files with your own: .pt2 or .onnx (default: {NETWORK})"
+    parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=models_help)
     dtype_help = "what ours computes in (default: float32); with float16 the others run in half precision and in float32, with int8 in that"
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=dtype_help)
     parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the files and the folder (default: benchmarks)")

@@ -1,6 +1,6 @@
 """Converts a model with one converter. `export_models.py` calls this, in a process of its own: converters talk, and some crash.
 
-    convert_model.py PACKAGES litert MODULE SIDE model.tflite
+    convert_model.py PACKAGES litert MODULE 1,3,224,224 model.tflite
     convert_model.py PACKAGES mnn model.onnx model.mnn
 
 PACKAGES is the folder with the packages of converters.txt. Those of the checkout's Python come first.
@@ -11,14 +11,17 @@ from __future__ import annotations
 import sys
 
 
-def to_litert(module: str, side: str, output: str) -> None:
-    """From a module that torch.save has written, NCHW; what comes out takes NHWC."""
+def to_litert(module: str, shape: str, output: str) -> None:
+    """From a module that torch.save has written, or an exported program (`.pt2`); what comes out takes images in NHWC."""
     import litert_torch
     import torch
 
-    network = torch.load(module, weights_only=False)  # written by the caller
-    image = torch.zeros(1, int(side), int(side), 3)
-    litert_torch.convert(litert_torch.to_channel_last_io(network, args=[0]).eval(), (image,)).export(output)
+    exported = module.endswith(".pt2")
+    network = torch.export.load(module).module() if exported else torch.load(module, weights_only=False).eval()  # written by the caller
+    image = torch.zeros([int(extent) for extent in shape.split(",")])
+    if image.dim() == 4:
+        network, image = litert_torch.to_channel_last_io(network, args=[0]), image.permute(0, 2, 3, 1).contiguous()
+    litert_torch.convert(network, (image,)).export(output)
 
 
 def to_mnn(model: str, output: str) -> None:

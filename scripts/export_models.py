@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sharing import progress, telling
 
+from tvmmobile.networks.images import noise_input
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.weights import single_thread
@@ -36,6 +39,34 @@ if TYPE_CHECKING:
 SCRIPTS = Path(__file__).resolve().parent
 REQUIREMENTS = SCRIPTS / "converters.lock"
 INSTALL_TIMEOUT_S = 1800
+#: What decides what a network looks like in other formats.
+PROGRAMS = tuple(SCRIPTS / name for name in ("export_models.py", "convert_model.py", "converters.txt"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network to convert.
+
+    Attributes:
+        shape: of its input, batch first.
+        module: in PyTorch; `None` for a network that is ONNX.
+        file: the exported program (`.pt2`) that `module` is from, or the ONNX file.
+    """
+
+    shape: tuple[int, ...]
+    module: torch.nn.Module | None = None
+    file: Path | None = None
+
+    @classmethod
+    def of(cls, file: Path, shape: tuple[int, ...]) -> Source:
+        """The network in a file, `.pt2` or `.onnx`."""
+        import torch
+
+        if file.suffix != ".pt2":
+            return cls(shape, file=file)
+        module = torch.export.load(file).module()
+        module.train = lambda *_: module  # an exported program refuses to be told its mode, which is in the graph
+        return cls(shape, module, file)
 
 
 def export(spec: ModelSpec, folder: Path, seed: int = 0, say: Callable[[str], None] = print) -> None:
@@ -52,21 +83,33 @@ def export(spec: ModelSpec, folder: Path, seed: int = 0, say: Callable[[str], No
     packages = converters(say)
     folder.mkdir(parents=True, exist_ok=True)
     module = build_torch_model(spec, seed=seed).module
-    shape = (1, 3, spec.resolution, spec.resolution)
-    # Uniform with unit variance, as normalised photographs have.
-    image = np.random.default_rng(seed).uniform(-(3**0.5), 3**0.5, shape).astype(np.float32)
+    source = Source((1, 3, spec.resolution, spec.resolution), module)
+    image = noise_input(seed, source.shape)
     with torch.no_grad(), single_thread():
         logits = module(torch.from_numpy(image)).numpy()
     with tempfile.TemporaryDirectory(prefix="tvmmobile-export-") as scratch:
         made = Path(scratch)
         np.save(made / "image.npy", image)
         np.save(made / "logits.npy", logits)
-        for step in (_to_onnx, _to_ncnn, _to_mnn, _to_litert):
+        for step in STEPS.values():
             say(step.__doc__ or "")
-            step(module, spec.resolution, made, packages)
-        for name in ("image.npy", "logits.npy", "model.onnx", "model.ncnn.param", "model.ncnn.bin", "model.mnn", "model.tflite"):
+            step(source, made, packages)
+        for name in ("image.npy", "logits.npy", "model.ncnn.bin", *STEPS):
             with replacing(folder / name) as temporary:
                 temporary.write_bytes((made / name).read_bytes())
+
+
+def convert(source: Source, name: str, made: Path) -> None:
+    """Write one of `STEPS` into `made`, ncnn's weights with its text; raises `UserError` if a converter does not take the network."""
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-export-") as scratch:
+        place, packages = Path(scratch), converters(lambda _step: None)
+        if name == "model.mnn":
+            _to_onnx(source, place, packages)
+        STEPS[name](source, place, packages)
+        for file in (name, *(["model.ncnn.bin"] if name == "model.ncnn.param" else [])):
+            if not (place / file).is_file():
+                raise UserError(f"The converter wrote no {file}.", "Leave its library out with --only.")
+            shutil.copy(place / file, made / file)
 
 
 def converters(say: Callable[[str], None] = print) -> Path:
@@ -88,38 +131,52 @@ def installed(name: str, packages: Sequence[str], what: str, say: Callable[[str]
     return folder
 
 
-def _to_onnx(module: torch.nn.Module, side: int, made: Path, _packages: Path) -> None:
+def _to_onnx(source: Source, made: Path, _packages: Path) -> None:
     """ONNX, by PyTorch …"""
     import torch
 
+    if source.module is None and source.file is not None:
+        shutil.copy(source.file, made / "model.onnx")
+        return
     with warnings.catch_warnings():
         # The newer exporter needs packages more, and makes ReduceMean of the pooling, which is less than ONNX Runtime can do.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        image = torch.zeros(1, 3, side, side)
+        warnings.simplefilter("ignore")
         names = {"input_names": ["image"], "output_names": ["logits"]}
-        torch.onnx.export(module, (image,), str(made / "model.onnx"), dynamo=False, opset_version=17, **names)
+        image = torch.zeros(source.shape)
+        torch.onnx.export(source.module, (image,), str(made / "model.onnx"), dynamo=False, opset_version=17, **names)
 
 
-def _to_ncnn(module: torch.nn.Module, side: int, made: Path, packages: Path) -> None:
+def _to_ncnn(source: Source, made: Path, packages: Path) -> None:
     """ncnn, by its pnnx …"""
     import torch
 
-    torch.jit.trace(module, torch.zeros(1, 3, side, side)).save(str(made / "model.pt"))
-    pnnx = packages / "pnnx/pnnx"
-    run_tool([str(pnnx), str(made / "model.pt"), f"inputshape=[1,3,{side},{side}]", "fp16=0"], "pnnx", "Run it by hand to see more.")
+    if source.module is None and source.file is not None:
+        model = made / "model.onnx"
+        shutil.copy(source.file, model)
+    else:
+        model = made / "model.pt"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an exported program checks its input's shape
+            torch.jit.trace(source.module, torch.zeros(source.shape)).save(str(model))
+    shape = ",".join(map(str, source.shape))
+    run_tool([str(packages / "pnnx/pnnx"), str(model), f"inputshape=[{shape}]", "fp16=0"], "pnnx", "Run it by hand to see more.")
 
 
-def _to_mnn(_module: torch.nn.Module, _side: int, made: Path, packages: Path) -> None:
-    """MNN, by its converter …"""
+def _to_mnn(_source: Source, made: Path, packages: Path) -> None:
+    """MNN, by its converter, from ONNX …"""
     _convert(packages, "mnn", str(made / "model.onnx"), str(made / "model.mnn"))
 
 
-def _to_litert(module: torch.nn.Module, side: int, made: Path, packages: Path) -> None:
+def _to_litert(source: Source, made: Path, packages: Path) -> None:
     """LiteRT, by litert-torch …"""
     import torch
 
-    torch.save(module, made / "module")
-    _convert(packages, "litert", str(made / "module"), str(side), str(made / "model.tflite"))
+    if source.module is None:
+        raise UserError("LiteRT's converter takes networks of PyTorch alone.", "Give the network as .pt2, or leave litert out with --only.")
+    module = source.file or made / "module"
+    if source.file is None:
+        torch.save(source.module, module)
+    _convert(packages, "litert", str(module), ",".join(map(str, source.shape)), str(made / "model.tflite"))
 
 
 def _convert(packages: Path, *arguments: str) -> None:
@@ -127,6 +184,15 @@ def _convert(packages: Path, *arguments: str) -> None:
     run_tool(command, f"Converting for {arguments[0]}", "Run it by hand: scripts/convert_model.py says how.")
     if not Path(arguments[-1]).is_file():
         raise UserError(f"The converter for {arguments[0]} wrote nothing.", "Run it by hand: scripts/convert_model.py says how.")
+
+
+#: The formats, in the order in which they are made: MNN's is made from ONNX.
+STEPS: Mapping[str, Callable[[Source, Path, Path], None]] = {
+    "model.onnx": _to_onnx,
+    "model.ncnn.param": _to_ncnn,
+    "model.mnn": _to_mnn,
+    "model.tflite": _to_litert,
+}
 
 
 @telling

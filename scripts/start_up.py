@@ -25,6 +25,7 @@ from peers.systems import OURS_C, System, chosen_systems
 from sharing import progress as say
 from sharing import telling
 
+from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.system.doctor import require
 from tvmmobile.system.environment import SHIPPED_LOGS
@@ -39,8 +40,9 @@ HELD = (STARTED, ModelSpec(alpha=1.0, resolution=224))
 
 def jobs_of(place: ReadyBoard, spec: ModelSpec, system: System, logs: Path) -> Iterator[tuple[str, PeerRun, int | None]]:
     """A system's runs of a network: key, run, and the bytes of weights and workspace of a C library, which runs in a program in C too."""
-    library = our_library(place, 1, spec, system, logs)
-    files = model_files(system, place.board, exported(spec, say), library)
+    model = Model(spec)
+    library = our_library(place, 1, model, system, logs)
+    files = model_files(system, place.board, exported(model, say), library)
     job = PeerRun(place.board, place.name, system, files, place.sysroots[system.key], 1)
     if library is None or system.key != OURS_C:
         yield system.key, job, None

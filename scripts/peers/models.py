@@ -20,11 +20,14 @@ from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, Precision
 from tvmmobile.networks.images import Preprocessing, noise_input
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.own.files import SUFFIXES, OwnFile
+from tvmmobile.networks.own.loading import files_of, load_own
 from tvmmobile.pipeline.build import build_variant, variant_job
 from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
 from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import made_once
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
@@ -32,6 +35,8 @@ from tvmmobile.virtual.board import Board
 Say = Callable[[str], None]
 _HALF_MODELS = Path(__file__).with_name("half_models.py")
 _INTEGER_MODELS = Path(__file__).with_name("integer_models.py")
+#: The name of a network from a file, without its suffix, in its folder.
+_OWN = "own"
 #: How many inputs of noise give integers their scales, ours and the others'.
 CALIBRATION = 4
 #: What decides a library, besides the tuning logs.
@@ -43,11 +48,16 @@ _COMPILER = (
 _NATIVE = ("tvmmobile/native/*", "tvmmobile/kernels/*.c")
 
 
-def exported(spec: ModelSpec, say: Say) -> Path:
-    """The folder with a variant in the peers' formats, an image and PyTorch's output for it; exported if it is not there yet."""
-    scripts = ROOT / "scripts"
-    sources = [scripts / name for name in ("export_models.py", "convert_model.py", "converters.txt")]
-    recipe = digest_of([*sources, *sorted((ROOT / "tvmmobile/networks/models").glob("*.py"))], importlib.metadata.version("torch"))
+def exported(model: Model, say: Say) -> Path:
+    """The folder with a network in the peers' formats, an image and PyTorch's output for it; exported if it is not there yet.
+
+    A network from a file is there alone: `model_files` converts it to what is asked for, because some converters may not take it.
+    """
+    if model.own is not None:
+        return _own(model.own, model.spec)
+    spec = model.spec
+    networks = sorted((ROOT / "tvmmobile/networks/models").glob("*.py"))
+    recipe = digest_of([*export_models.PROGRAMS, *networks], importlib.metadata.version("torch"))
     folder = cache_dir() / "peers" / f"{spec.variant}-{recipe}"
     with made_once(folder) as made:
         if made is not None:
@@ -56,8 +66,22 @@ def exported(spec: ModelSpec, say: Say) -> Path:
     return folder
 
 
+def _own(file: OwnFile, spec: ModelSpec) -> Path:
+    if file.path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{file} is Python, which the other libraries' converters do not take.", "Export it to a .pt2 file.")
+    folder = cache_dir() / "peers" / f"{spec.variant}-{digest_of(files_of(file), importlib.metadata.version('torch'))}"
+    with made_once(folder) as made:
+        if made is not None:
+            image = noise_input(0, spec.input_shape)
+            np.save(made / "image.npy", image)
+            np.save(made / "logits.npy", load_own(file, spec.image_size, None, 0).compute(image))
+            for path in files_of(file):
+                shutil.copy(path, made / (f"{_OWN}{path.suffix.lower()}" if path == file.path else path.name))
+    return folder
+
+
 def compiled(
-    spec: ModelSpec,
+    model: Model,
     threads: int,
     profile: DeviceProfile,
     logs: Path,
@@ -72,9 +96,9 @@ def compiled(
     records = sorted((logs / profile.name).glob("*.jsonl"))
     recipe = digest_of([*sources, *records], f"{profile.origin.model} {sorted(profile.target.items())}")
     kind = f"{'' if form == VM else f'-{form}'}{'' if precision == FLOAT32 else f'-{precision.name}'}"
-    folder = models / f"{profile.name}-t{threads}{kind}-{recipe}"
-    calibration = _calibration(spec) if precision.is_integer else None
-    job = variant_job(Model(spec), profile, (logs,), folder, threads, precision=precision, form=form, calibration=calibration)
+    folder, spec = models / f"{profile.name}-t{threads}{kind}-{recipe}", model.spec
+    calibration = _calibration(model) if precision.is_integer else None
+    job = variant_job(model, profile, (logs,), folder, threads, precision=precision, form=form, calibration=calibration)
     with made_once(folder) as made:
         if made is not None:
             say(f"compiling {spec.variant} for {threads} threads …" if threads > 1 else f"compiling {spec.variant} …")
@@ -84,9 +108,17 @@ def compiled(
 
 
 def model_files(system: System, board: Board, models: Path, library: Library | None) -> tuple[Path, ...]:
-    """The files that a system runs, the one to name first."""
+    """The files that a system runs, the one to name first.
+
+    Raises:
+        UserError: a converter does not take the network.
+    """
     if library is not None:
         return (library.path,)
+    own = next(iter(sorted(models.glob(f"{_OWN}.*"))), None)
+    if own is not None:
+        name = system.model[0].replace(".u8", "") if system.model else "model.onnx"
+        models = _converted_own(models, own, name)
     if system.key == "iree":
         folder = models / f"iree-{board.mcpu}-{iree_compiler.digest(board)}"
         with made_once(folder) as made:
@@ -99,6 +131,17 @@ def model_files(system: System, board: Board, models: Path, library: Library | N
     if system.dtype == INT8.name:
         return _quantised(models, system)
     return tuple(models / name for name in system.model)
+
+
+def _converted_own(models: Path, own: Path, name: str) -> Path:
+    """The folder with a network from a file in another format, beside a copy of the image."""
+    folder = models / f"{name}-{digest_of(export_models.PROGRAMS)}"
+    with made_once(folder) as made:
+        if made is not None:
+            shape = tuple(np.load(models / "image.npy", mmap_mode="r").shape)
+            export_models.convert(export_models.Source.of(own, shape), name, made)
+            copy_image(models, made)
+    return folder
 
 
 def _quantised(models: Path, system: System) -> tuple[Path, ...]:
@@ -127,8 +170,8 @@ def _converted(models: Path, name: str, kind: str, recipe: list[Path], arguments
     return folder / name
 
 
-def _calibration(spec: ModelSpec) -> CalibrationData:
-    return calibration_data(f"noise:{CALIBRATION}", Preprocessing(spec.resolution), generated=True)
+def _calibration(model: Model) -> CalibrationData:
+    return calibration_data(f"noise:{CALIBRATION}", Preprocessing(model.spec.resolution), generated=model.own is None)
 
 
 def copy_image(models: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.model import Model
 from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.virtual.board import load_board
 
@@ -160,8 +160,8 @@ def test_the_peers_figures_of_an_earlier_comparison(tmp_path: Path) -> None:
 
 
 def test_the_diagonal_comes_first_and_alone_on_several_threads() -> None:
-    def named(specs: Sequence[ModelSpec]) -> list[tuple[float, int]]:
-        return [(spec.alpha, spec.resolution) for spec in specs]
+    def named(models: Sequence[Model]) -> list[tuple[float, int]]:
+        return [(model.spec.alpha, model.spec.resolution) for model in models]
 
     assert len(bench_peers.variants("mobilenet_v1", [], [], False, 1)) == 16
     assert named(bench_peers.variants("mobilenet_v1", [], [], False, 1))[:4] == list(bench_peers.DIAGONAL)

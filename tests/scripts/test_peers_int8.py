@@ -163,9 +163,10 @@ def test_every_quantiser_makes_a_network_that_is_not_far_off(tmp_path: Path) -> 
     """In the libraries of this machine; on a board, bench_peers checks each run."""
     from export_models import converters
 
+    from tvmmobile.networks.model import Model
     from tvmmobile.networks.models.spec import ModelSpec
 
-    models = exported(ModelSpec("mobilenet_v1", 0.25, 32), lambda _: None)
+    models = exported(Model(ModelSpec("mobilenet_v1", 0.25, 32)), lambda _: None)
     peers = [one for one in systems("int8") if one.key in QUANTISERS]
     files = {one.key: model_files(one, load_board("pi4"), models, None) for one in peers}
     assert np.load(models / f"calibration-{CALIBRATION}/inputs.npy").shape == (CALIBRATION, 3, 32, 32)
