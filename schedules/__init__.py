@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.chain import Chain
+from tvmmobile.schedules.channel_norm import LayerNorm
 from tvmmobile.schedules.conv import Conv
 from tvmmobile.schedules.dense import DenseVector
 from tvmmobile.schedules.depthwise import Depthwise
@@ -42,6 +43,7 @@ TEMPLATES: tuple[Template, ...] = (
     PoolMean(),
     WindowMax(),
     Resample(),
+    LayerNorm(),
 )
 #: Those for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from host_kernels import HOST
 
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Pool, Resize
+from tvmmobile.graph.layers import ChannelNorm, Conv2d, Dense, Layer, MaxPool, Pool, Resize
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
@@ -31,6 +31,7 @@ REGIONS: tuple[tuple[Layer, ...], ...] = (
     (MaxPool(9, 8, 8, (3, 3), (2, 2), (1, 1, 1, 1)),),
     (Dense(64, 40),),
     (Resize(7, 5, 24, 14, 9, "linear", "half_pixel"),),
+    (ChannelNorm(5, 3, 24, 1e-6),),
 )
 
 
@@ -64,6 +65,7 @@ def test_templates_emit_nothing_that_the_other_passes_change(threads: int) -> No
         "pool",
         "max_pool",
         "resize",
+        "channel_norm",
         "dense",
     }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Opaque, Pool, Resize
+from tvmmobile.graph.layers import ChannelNorm, Conv2d, Dense, Layer, MaxPool, Opaque, Pool, Resize
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import TEMPLATES, Template
@@ -50,6 +50,13 @@ class NewResize(Resize):
 
 
 @dataclass(frozen=True)
+class NewNorm(ChannelNorm):
+    """See `NewConv2d`."""
+
+    centred: bool = True
+
+
+@dataclass(frozen=True)
 class NewTask(Task):
     """See `NewConv2d`."""
 
@@ -72,6 +79,7 @@ TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "pool": ((NewPool(7, 7, 64),), {"squared": True}, "squared"),
     "max_pool": ((NewMaxPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
     "resize": ((NewResize(9, 9, 16, 18, 18, "linear", "half_pixel"),), {"antialias": True}, "antialias"),
+    "channel_norm": ((NewNorm(9, 9, 16, 1e-5),), {"centred": False}, "centred"),
 }
 
 

@@ -12,7 +12,7 @@ from assembly import assembly_of, hottest_loop
 from float64 import FLOAT64
 from host_kernels import check_schedule
 
-from tvmmobile.graph.layers import Clamp, Conv2d, Dense, Layer, MaxPool, Pool, Resize
+from tvmmobile.graph.layers import ChannelNorm, Clamp, Conv2d, Dense, Layer, MaxPool, Pool, Resize
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision, register
 from tvmmobile.graph.tasks import Task
@@ -61,6 +61,7 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     "pool": ((Pool(7, 5, 22),), (Pool(6, 6, 32, "NCHW16c"),), (Pool(3, 3, 1),)),
     "max_pool": ((MaxPool(9, 8, 7, (3, 3), (2, 2), PADDED),), (MaxPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),)),
     "resize": ((Resize(5, 7, 13, 9, 10, "linear", "half_pixel"),), (Resize(8, 6, 9, 5, 13, "floor", "asymmetric"),)),
+    "channel_norm": ((ChannelNorm(5, 7, 29, 1e-5),), (ChannelNorm(3, 3, 3, 1e-6),)),
 }
 
 

@@ -481,6 +481,47 @@ class Resize(ConvertingLayer):
 
 
 @dataclass(frozen=True)
+class ChannelNorm(ConvertingLayer):
+    """A pixel's channels less their mean, over their standard deviation, times a weight, plus a bias, NHWC (layer norm, arXiv 1607.06450).
+
+    Attributes:
+        height, width, channels: input size.
+        epsilon: what is added to the variance.
+    """
+
+    height: int
+    width: int
+    channels: int
+    epsilon: float
+    in_layout: ClassVar[Layout] = "NHWC"
+    out_layout: ClassVar[Layout] = "NHWC"
+    kind: ClassVar[str] = "layer norm"
+    macs: ClassVar[int] = 0
+    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, with the batch of 1."""
+        return activation_shape("NHWC", self.height, self.width, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The same."""
+        return self.input_shape
+
+    @property
+    def constants(self) -> int:
+        """Number of weights and biases."""
+        return 2 * self.channels
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        parts = [f"{self.height}x{self.width}", f"{self.channels}", f"e{self.epsilon:g}"]
+        return "_".join(["norm", *parts, *self._stored_name()])
+
+
+@dataclass(frozen=True)
 class Opaque:
     """Operators that no template describes, fused into one TIR function by Relax.
 
@@ -520,7 +561,7 @@ class Opaque:
         return f"{self.operator}_{'x'.join(map(str, self.input_shape))}_{self.fingerprint}"
 
 
-Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | Opaque
+Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | ChannelNorm | Opaque
 
 
 def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:
@@ -530,7 +571,9 @@ def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:
 
 @dataclass(frozen=True)
 class LayerParameters:
-    """Constants of one layer: weights (HWIO or (in, out)), a bias for each output channel, and the steps' operands of that kind."""
+    """Constants of one layer: weights (HWIO, (in, out), or one for each channel), a bias for each output channel, and the steps'
+    operands of that kind.
+    """
 
     weight: Array
     bias: Array

@@ -11,7 +11,7 @@ SHAPE = frozenset(
     {
         *("height", "width", "channels", "in_channels", "out_channels", "in_features", "out_features"),
         *("kernel", "stride", "padding", "groups", "region"),
-        *("out_height", "out_width", "method", "places"),
+        *("out_height", "out_width", "method", "places", "epsilon"),
         "dtype",  # `Precision.needs_on`
     }
 )

@@ -14,7 +14,20 @@ import numpy.typing as npt
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
-from tvmmobile.graph.layers import NO_PARAMETERS, Array, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool, Resize, SumLayer
+from tvmmobile.graph.layers import (
+    NO_PARAMETERS,
+    Array,
+    ChannelNorm,
+    Conv2d,
+    Dense,
+    Gating,
+    Layer,
+    LayerParameters,
+    MaxPool,
+    Pool,
+    Resize,
+    SumLayer,
+)
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.resizing import pixels_along
 from tvmmobile.graph.tasks import Task
@@ -49,6 +62,10 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
     for layer in task.region:
         if task.precision.is_integer:
             parameters.append(random_integers(layer, generator))
+            continue
+        if isinstance(layer, ChannelNorm):
+            drawn = [generator.normal(mean, 0.5, layer.channels).astype(task.precision.numpy) for mean in (1.0, 0.0)]
+            parameters.append(LayerParameters(drawn[0], drawn[1]))
             continue
         if not isinstance(layer, SumLayer):
             parameters.append(NO_PARAMETERS)
@@ -121,6 +138,9 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         return _resized(layer, data)
     weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
     with torch.no_grad():
+        if isinstance(layer, ChannelNorm):
+            normed: Array = functional.layer_norm(torch.from_numpy(data), [layer.channels], weight, bias, layer.epsilon).numpy()
+            return normed
         if isinstance(layer, Dense):
             return _finish(layer, functional.linear(torch.from_numpy(data), weight.T, bias).numpy(), constants, side)
         assert isinstance(layer, Conv2d)

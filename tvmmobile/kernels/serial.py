@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Conv2d, Dense, Gating, Layer, MaxPool, Opaque, Pool, Resize
+from tvmmobile.graph.layers import ChannelNorm, Conv2d, Dense, Gating, Layer, MaxPool, Opaque, Pool, Resize
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule
 
@@ -17,6 +17,7 @@ _LAYERS: dict[str, type[Layer]] = {
     "max_pool": MaxPool,
     "gate": Gating,
     "resize": Resize,
+    "norm": ChannelNorm,
     "opaque": Opaque,
 }
 

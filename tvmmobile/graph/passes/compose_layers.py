@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Spelling
-from tvmmobile.graph.layers import NO_PARAMETERS, Clamp, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool, Resize
+from tvmmobile.graph.layers import NO_PARAMETERS, ChannelNorm, Clamp, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool, Resize
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.rewriting import bindings_of, holds, mutate_main, readers_of
@@ -19,8 +19,8 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.resizing import METHODS, PLACES
 
 #: Attribute values that mark a composed layer.
-CONV2D, DENSE, POOL, MAX_POOL, GATING, RESIZE = _KINDS = tuple(
-    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate", "resize")
+CONV2D, DENSE, POOL, MAX_POOL, GATING, RESIZE, NORM = _KINDS = tuple(
+    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate", "resize", "norm")
 )
 #: Separates one of these from the name of a layer's curve.
 CURVE_MARK = ":"
@@ -132,6 +132,9 @@ def _composed_layer(function: Any, forms: list[_Form]) -> tuple[ComposedLayer, t
             continue
         if isinstance(layer, Pool | MaxPool | Resize):
             return ComposedLayer(layer, NO_PARAMETERS), (0,)
+        if isinstance(layer, ChannelNorm):
+            weight, bias = (found[part].value.numpy() for part in ("weight", "bias"))
+            return ComposedLayer(layer, LayerParameters(weight, bias)), _places(function, found["norm"].args[:1])
         read = _gated_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
         read = (*read, *(found[part] for part in ("residual", *form.operands(TENSOR)) if part in found))
         places = _places(function, read)
@@ -203,14 +206,17 @@ class _Form:
 
 def _forms() -> list[_Form]:
     """The most specific first."""
-    from tvm.relax.dpl import is_op, wildcard
+    from tvm.relax.dpl import is_const, is_op, wildcard
 
     mean, largest = is_op("relax.mean")(wildcard()), is_op("relax.nn.max_pool2d")(wildcard())
+    normed_by = is_const(), is_const()
+    normed = is_op("relax.nn.layer_norm")(wildcard(), *normed_by)
     resized = is_op("relax.image.resize2d")(wildcard(), wildcard())
     found = [
         _Form(POOL, mean, {"mean": mean}),
         _Form(MAX_POOL, largest, {"max pool": largest}),
         _Form(RESIZE, resized, {"resize": resized}),
+        _Form(NORM, normed, {"norm": normed, "weight": normed_by[0], "bias": normed_by[1]}),
     ]
     for name, operator, before in (
         (CONV2D, "relax.nn.conv2d", "permuted"),
@@ -285,6 +291,8 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
         return _pool_of(found["mean"])
     if "max pool" in found:
         return _max_pool_of(found["max pool"])
+    if "norm" in found:
+        return _norm_of(found["norm"])
     if "resize" in found:
         return _resize_of(found["resize"])
     if form.kind == GATING:
@@ -362,6 +370,15 @@ def _max_pool_of(call: Any) -> MaxPool | None:
         after.append(max(0, start + kernel[axis] - shape[axis + 1]))
     padding = before[0], before[1], after[0], after[1]
     return MaxPool(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
+
+
+def _norm_of(call: Any) -> ChannelNorm | None:
+    """The layer of a layer norm, `None` if it is not over the channels of one image."""
+    attrs, shape = call.attrs, [int(extent) for extent in call.ty.shape]
+    over_channels = [int(axis) % len(shape) for axis in attrs.axes] == [len(shape) - 1] and bool(attrs.center) and bool(attrs.scale)
+    if not over_channels or len(shape) != 4 or shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name:
+        return None
+    return ChannelNorm(shape[1], shape[2], shape[3], float(attrs.epsilon))
 
 
 def _resize_of(call: Any) -> Resize | None:

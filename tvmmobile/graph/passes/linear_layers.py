@@ -21,10 +21,10 @@ _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.br
 
 
 def linear_layers(module: Any) -> Any:
-    """Rewrite every product with constant weights of more than one row."""
+    """Rewrite every product of more than one row with constant weights, and every layer norm."""
     from tvm import relax
 
-    if not any(_name(binding.value) == "relax.matmul" and _product_of(*binding.value.args) for binding in bindings_of(module["main"])):
+    if not any(map(_is_wanted, (binding.value for binding in bindings_of(module["main"])))):
         return module
     module = module.clone()
     module["main"] = _Rewriting(module["main"]).rewritten()
@@ -92,11 +92,11 @@ class _Rewriting(MainRewriter):
         operator = name.removeprefix("relax.")
         if operator in _BINARY:
             return self._binary(value)
+        if _norms_channels(value):
+            attrs, image = value.attrs, self._image(value.args[0])
+            return self._made(relax.op.nn.layer_norm(image, *value.args[1:], [-1], attrs.epsilon, attrs.center, attrs.scale))
         if shown is None or shown.first or _shape(value)[-1] != _shape(shown.image)[-1]:
             return None
-        if operator == "nn.layer_norm" and [int(axis) % value.ty.ndim for axis in value.attrs.axes] == [value.ty.ndim - 1]:
-            attrs = value.attrs
-            return self._made(relax.op.nn.layer_norm(shown.image, *value.args[1:], [-1], attrs.epsilon, attrs.center, attrs.scale))
         return self._made(relax.Call(value.op, [shown.image, *value.args[1:]], value.attrs)) if operator in _UNARY else None
 
     def _made(self, image: Any) -> _Seen:
@@ -147,6 +147,19 @@ class _Rewriting(MainRewriter):
             else:
                 return None
         return self._made(relax.Call(value.op, operands, value.attrs))
+
+
+def _is_wanted(value: Any) -> bool:
+    return _norms_channels(value) or (_name(value) == "relax.matmul" and bool(_product_of(*value.args)))
+
+
+def _norms_channels(value: Any) -> bool:
+    """Whether it is a layer norm over the last axis."""
+    from tvm import relax
+
+    if _name(value) != "relax.nn.layer_norm" or not isinstance(value.args[0], relax.Var):
+        return False
+    return [int(axis) % value.ty.ndim for axis in value.attrs.axes] == [value.ty.ndim - 1]
 
 
 def _name(value: Any) -> str:

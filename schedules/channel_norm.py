@@ -1,0 +1,131 @@
+"""Layer norm over the channels of every pixel: their mean, their variance, and the result, each in one pass over a few pixels at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.layers import Array, ChannelNorm, LayerParameters
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share
+from tvmmobile.schedules.space import Knobs, Space, up_to, waste
+from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
+
+
+class LayerNorm(Template):
+    """Takes one layer norm over channels, NHWC. Threads share the pixels.
+
+    Knobs:
+        pixels: at a time, each with sums of its own: additions to one sum wait for each other.
+    """
+
+    name = "channel_norm"
+    version = 1
+    handles = THREADS | STORAGE
+    enough_trials = 4
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, ChannelNorm):
+            return None
+        options = {"pixels": up_to((1, 2, 4, 6), layer.height * layer.width)}
+        return Space(self.name, self.version, options, lambda knobs: True, {"pixels": 4})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Pixels, channels, and what the last step wastes."""
+        layer = layer_of(task, ChannelNorm)
+        pixels = layer.height * layer.width
+        return [math.log2(pixels), math.log2(layer.channels), waste(pixels, knobs["pixels"])]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer, kernel = layer_of(task, ChannelNorm), Kernel(task)
+        constants = {"weight": (layer.channels,), "bias": (layer.channels,)}
+        shapes = {"data": layer.input_shape, **constants, "output": layer.output_shape}
+        with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
+            first, last = share(thread, task.threads, layer.height * layer.width)
+            count = knobs["pixels"]
+            steps = (last - first) // count
+            with kernel.loop(steps) as step:
+                _Pixels(kernel, layer, buffers, first + step * count, count).emit()
+            with kernel.span(first + steps * count, last) as pixel:
+                _Pixels(kernel, layer, buffers, pixel, 1).emit()
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """Weights and biases."""
+        return [parameters[0].weight, parameters[0].bias]
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Emits the results of a few pixels that follow each other.
+
+    Attributes:
+        buffers: by argument.
+        first, count: which pixels.
+    """
+
+    kernel: Kernel
+    layer: ChannelNorm
+    buffers: dict[str, Buffer]
+    first: Expr
+    count: int
+
+    def emit(self) -> None:
+        """All three passes."""
+        kernel, bind, channels = self.kernel, self.kernel.T.bind, self.layer.channels
+        share = kernel.widened(kernel.number(1 / channels), 1)
+        means = [bind(total * share) for total in self._totals(lambda value, pixel, lanes: value)]
+
+        def squared(value: Expr, pixel: int, lanes: int) -> Expr:
+            value = bind(value - kernel.splat(means[pixel], lanes))
+            return value * value
+
+        factors = []
+        for total in self._totals(squared):
+            spread = kernel.T.sqrt(total * share + kernel.T.Cast(total.ty.dtype, self.layer.epsilon))
+            factors.append(bind(kernel.T.Cast(total.ty.dtype, 1.0) / spread))
+        for lanes, steps, start in self._parts():
+            with kernel.loop(steps) as step:
+                channel = start + step * lanes
+                weight, bias = (kernel.widened(bind(kernel.load(self.buffers[name], channel, lanes)), lanes) for name in ("weight", "bias"))
+                for pixel in range(self.count):
+                    value = self._value(pixel, channel, lanes) - kernel.splat(means[pixel], lanes)
+                    value = value * kernel.splat(factors[pixel], lanes) * weight + bias
+                    kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), self._place(pixel, channel), lanes)
+
+    def _totals(self, term: Callable[[Expr, int, int], Expr]) -> list[Expr]:
+        """For each pixel the sum of a function of its channels: a value, the pixel's number, lanes."""
+        kernel, found = self.kernel, []
+        sums = [(lanes, steps, start, kernel.totals(self.count * lanes)) for lanes, steps, start in self._parts()]
+        for lanes, steps, start, buffer in sums:
+            for pixel in range(self.count):
+                kernel.store(buffer, term(self._value(pixel, start, lanes), pixel, lanes), pixel * lanes, lanes)
+            if steps == 1:
+                continue
+            with kernel.loop(steps - 1) as step:
+                for pixel in range(self.count):
+                    value = term(self._value(pixel, start + (step + 1) * lanes, lanes), pixel, lanes)
+                    kernel.store(buffer, kernel.load(buffer, pixel * lanes, lanes) + value, pixel * lanes, lanes)
+        for pixel in range(self.count):
+            terms = [kernel.load(buffer, pixel * lanes + lane, 1) for lanes, _, _, buffer in sums for lane in range(lanes)]
+            total = terms[0]
+            for one in terms[1:]:
+                total = total + one
+            found.append(kernel.T.bind(total))
+        return found
+
+    def _parts(self) -> list[tuple[int, int, int]]:
+        """Whole vectors of channels, then single ones: lanes, how many, and where they begin."""
+        lanes = self.kernel.lanes
+        whole, single = divmod(self.layer.channels, lanes)
+        return [part for part in ((lanes, whole, 0), (1, single, whole * lanes)) if part[1]]
+
+    def _place(self, pixel: int, channel: Expr) -> Expr:
+        return (self.first + pixel) * self.layer.channels + channel
+
+    def _value(self, pixel: int, channel: Expr, lanes: int) -> Expr:
+        """A pixel's channels, in the type of sums."""
+        return self.kernel.widened(self.kernel.load(self.buffers["data"], self._place(pixel, channel), lanes), lanes)
