@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.attention import HeadAttention
 from tvmmobile.schedules.chain import Chain
 from tvmmobile.schedules.channel_norm import LayerNorm
 from tvmmobile.schedules.conv import Conv
@@ -44,6 +45,7 @@ TEMPLATES: tuple[Template, ...] = (
     WindowMax(),
     Resample(),
     LayerNorm(),
+    HeadAttention(),
 )
 #: Those for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (

@@ -88,6 +88,10 @@ class Vectors:
         x = self.bind(self.at_most(self.at_least(x, -_MOST), _MOST))
         return self._reciprocal(self.number(_SCALE) + self._exp(x, -_LOG2_E, _SCALE))
 
+    def exp_negative(self, x: Expr) -> Expr:
+        """exp(x) for x up to 0, relative error at most 2e-7; exp(-85) below -85."""
+        return self._exp(self.bind(self.at_least(x, -_MOST)), _LOG2_E)
+
     def normal_cdf(self, x: Expr) -> Expr:
         """The share of a normal distribution below x, absolute error at most 2e-7; between 0 and 1 within that for a NaN."""
         if self.wide != self.dtype:

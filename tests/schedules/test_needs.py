@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tvmmobile.graph.layers import ChannelNorm, Conv2d, Dense, Layer, MaxPool, Opaque, Pool, Resize
+from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, Layer, MaxPool, Opaque, Pool, Resize
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import TEMPLATES, Template
@@ -57,6 +57,13 @@ class NewNorm(ChannelNorm):
 
 
 @dataclass(frozen=True)
+class NewAttention(Attention):
+    """See `NewConv2d`."""
+
+    masked: bool = False
+
+
+@dataclass(frozen=True)
 class NewTask(Task):
     """See `NewConv2d`."""
 
@@ -65,6 +72,8 @@ class NewTask(Task):
 
 POINTWISE = NewConv2d(14, 14, 64, 64, clamp=RELU6)
 DEPTHWISE = NewConv2d(14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), 64, RELU6)
+_TENSOR = (2, 16, 8)
+ATTENTION = NewAttention(2, 16, 16, 8, 8, 0.3, (_TENSOR, _TENSOR, _TENSOR), (0, 128, 8), (0, 128, 8), (0, 128, 8), True)
 #: One task of every template's, each with the need that is new in its last layer.
 TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "pointwise": ((POINTWISE,), {"rotation": 2}, "rotation"),
@@ -80,6 +89,7 @@ TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "max_pool": ((NewMaxPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
     "resize": ((NewResize(9, 9, 16, 18, 18, "linear", "half_pixel"),), {"antialias": True}, "antialias"),
     "channel_norm": ((NewNorm(9, 9, 16, 1e-5),), {"centred": False}, "centred"),
+    "attention": ((ATTENTION,), {"masked": True}, "masked"),
 }
 
 
@@ -143,7 +153,7 @@ def test_knobs_are_those_of_the_space(template: Template, verb: str) -> None:
     first = next(iter(knobs))
     rest = (make_parameters(task),) if verb == "pack" else ()
     call = getattr(template, verb)
-    assert call(task, knobs, *rest)
+    assert call(task, knobs, *rest) is not None
     with pytest.raises(ValueError, match=f"^{template.name}@{template.version}: missing knob {first}$"):
         call(task, {name: value for name, value in knobs.items() if name != first}, *rest)
     with pytest.raises(ValueError, match=f"^{template.name}@{template.version}: unknown knob zeal$"):

@@ -521,6 +521,71 @@ class ChannelNorm(ConvertingLayer):
         return "_".join(["norm", *parts, *self._stored_name()])
 
 
+#: The first element of a tensor, and elements from one head and from one token to the next; those of a token's head follow each other.
+Place = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Attention(ConvertingLayer):
+    """For each head and query the mean of values, weighted by the softmax of the query's products with the keys (arXiv 1706.03762).
+
+    Attributes:
+        heads, queries, keys: how many.
+        depth, width: elements of a query or key, and of a value.
+        scale: what products are multiplied by.
+        shapes: of the tensors with queries, keys and values; these may be one.
+        query_place, key_place, value_place: where they are there.
+        merged: the output has a token's heads one behind the other, (1, queries, heads · width); else it is (1, heads, queries, width).
+    """
+
+    heads: int
+    queries: int
+    keys: int
+    depth: int
+    width: int
+    scale: float
+    shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    query_place: Place
+    key_place: Place
+    value_place: Place
+    merged: bool
+    kind: ClassVar[str] = "attention"
+    constants: ClassVar[int] = 0
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the tensor with queries."""
+        return self.shapes[0]
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """See `merged`."""
+        return (1, self.queries, self.heads * self.width) if self.merged else (1, self.heads, self.queries, self.width)
+
+    @property
+    def out_place(self) -> Place:
+        """Where results are in the output."""
+        return (0, self.width, self.heads * self.width) if self.merged else (0, self.queries * self.width, self.width)
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors with keys and values."""
+        return {"key": self.shapes[1], "value": self.shapes[2]}
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of both products."""
+        return self.heads * self.queries * self.keys * (self.depth + self.width)
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        parts = [f"{self.heads}x{self.queries}x{self.keys}", f"{self.depth}", f"{self.width}", f"s{self.scale:g}"]
+        shapes = "-".join("x".join(map(str, shape)) for shape in self.shapes)
+        places = "-".join(".".join(map(str, place)) for place in (self.query_place, self.key_place, self.value_place))
+        return "_".join(["attention", *parts, f"of{shapes}", f"at{places}", *["merged"] * self.merged, *self._stored_name()])
+
+
 @dataclass(frozen=True)
 class Opaque:
     """Operators that no template describes, fused into one TIR function by Relax.
@@ -561,7 +626,7 @@ class Opaque:
         return f"{self.operator}_{'x'.join(map(str, self.input_shape))}_{self.fingerprint}"
 
 
-Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | ChannelNorm | Opaque
+Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | ChannelNorm | Attention | Opaque
 
 
 def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:

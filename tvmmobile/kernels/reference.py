@@ -17,6 +17,7 @@ from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import (
     NO_PARAMETERS,
     Array,
+    Attention,
     ChannelNorm,
     Conv2d,
     Dense,
@@ -136,6 +137,8 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         return np.asarray(data * side["gate"])
     if isinstance(layer, Resize):
         return _resized(layer, data)
+    if isinstance(layer, Attention):
+        return _attended(layer, data, side)
     weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
     with torch.no_grad():
         if isinstance(layer, ChannelNorm):
@@ -151,6 +154,22 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         image = functional.pad(image, (left, right, top, bottom))
         sums = functional.conv2d(image, weight.permute(3, 2, 0, 1), bias, layer.stride, 0, layer.dilation, layer.groups)
         return _from_nhwc(_finish(layer, sums.permute(0, 2, 3, 1).numpy(), constants, side), layer)
+
+
+def _attended(layer: Attention, data: Array, side: Mapping[str, Array]) -> Array:
+    import torch
+    from torch.nn import functional
+
+    def part(tensor: Array, place: tuple[int, int, int], tokens: int, extent: int) -> torch.Tensor:
+        first, head, token = place
+        heads, rows, columns = np.ogrid[: layer.heads, :tokens, :extent]
+        return torch.from_numpy(tensor.reshape(-1)[first + head * heads + token * rows + columns])
+
+    query = part(data, layer.query_place, layer.queries, layer.depth)
+    key = part(side["key"], layer.key_place, layer.keys, layer.depth)
+    value = part(side["value"], layer.value_place, layer.keys, layer.width)
+    means = functional.scaled_dot_product_attention(query, key, value, scale=layer.scale)
+    return np.ascontiguousarray((means.transpose(0, 1) if layer.merged else means).numpy()).reshape(layer.output_shape)
 
 
 def _resized(layer: Resize, data: Array) -> Array:

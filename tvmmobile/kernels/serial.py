@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import ChannelNorm, Conv2d, Dense, Gating, Layer, MaxPool, Opaque, Pool, Resize
+from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, Gating, Layer, MaxPool, Opaque, Pool, Resize
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule
 
@@ -18,6 +18,7 @@ _LAYERS: dict[str, type[Layer]] = {
     "gate": Gating,
     "resize": Resize,
     "norm": ChannelNorm,
+    "attention": Attention,
     "opaque": Opaque,
 }
 

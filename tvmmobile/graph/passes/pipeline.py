@@ -9,6 +9,7 @@ from typing import Any
 
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
+from tvmmobile.graph.passes.attention import attention
 from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, zero_bias
 from tvmmobile.graph.passes.canonical_names import canonical_names
@@ -73,6 +74,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("separate_outputs", separate_outputs),
         ("channel_order", order_channels),
         ("remove_dead_code", transform.DeadCodeElimination()),
+        ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
     ]
 

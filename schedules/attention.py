@@ -1,0 +1,227 @@
+"""Attention, head by head and a few queries at a time: products with all keys, their softmax, and the mean of the values by its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.layers import Array, Attention, LayerParameters
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share
+from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
+from tvmmobile.schedules.template import THREADS, Template, layer_of
+
+#: From the number of a row to the index of its first element.
+_Row = Callable[[Expr], Expr]
+
+
+class HeadAttention(Template):
+    """Takes one attention in float32. Threads share the heads.
+
+    Knobs:
+        rows: queries at a time.
+        vectors: of keys, and then of a value's elements, whose sums are in registers at a time.
+    """
+
+    name = "attention"
+    version = 1
+    handles = THREADS
+    enough_trials = 6
+
+    def _space(self, task: Task) -> Space | None:
+        layer = task.region[0]
+        if not isinstance(layer, Attention) or task.precision != FLOAT32:
+            return None
+        options = {"rows": up_to((2, 4, 6), layer.queries), "vectors": (2, 3, 4)}
+
+        def fits(knobs: Knobs) -> bool:
+            rows, vectors = knobs["rows"], knobs["vectors"]
+            return rows == min(max(options["rows"]), 4) or (rows + 1) * (vectors + 1) <= task.machine.registers
+
+        return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
+
+    def features(self, task: Task, knobs: Knobs) -> list[float]:
+        """Extents, and what the last tiles waste."""
+        layer = layer_of(task, Attention)
+        extents = (layer.heads, layer.queries, layer.keys, layer.depth, layer.width)
+        columns = knobs["vectors"] * task.lanes
+        return [*map(math.log2, extents), waste(layer.queries, knobs["rows"]), waste(layer.keys, columns), waste(layer.width, columns)]
+
+    def _emit(self, task: Task, knobs: Knobs) -> Any:
+        layer, kernel = layer_of(task, Attention), Kernel(task)
+        shapes, keys = {"data": layer.input_shape, **layer.side_shapes, "output": layer.output_shape}, round_up(layer.keys, kernel.lanes)
+        with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
+            turned, scores = kernel.scratch(layer.depth * keys), kernel.scratch(knobs["rows"] * keys)
+            with kernel.span(*share(thread, task.threads, layer.heads)) as head:
+                _Head(kernel, layer, knobs["vectors"], buffers, turned, scores, head).emit(knobs["rows"])
+        return kernel.finish()
+
+    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
+        """It has no constants."""
+        return []
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Emits one head.
+
+    Attributes:
+        vectors: see `HeadAttention`.
+        buffers: by argument.
+        turned: its keys, the first elements of all of them first.
+        scores: of a few queries, one after another: for each key, and up to a whole vector.
+        head: its number.
+    """
+
+    kernel: Kernel
+    layer: Attention
+    vectors: int
+    buffers: dict[str, Buffer]
+    turned: Buffer
+    scores: Buffer
+    head: Expr
+
+    @property
+    def pitch(self) -> int:
+        """Scores of a query."""
+        return round_up(self.layer.keys, self.kernel.lanes)
+
+    def emit(self, rows: int) -> None:
+        """All queries."""
+        self._turn_keys()
+        whole, rest = divmod(self.layer.queries, rows)
+        with self.kernel.loop(whole) as block:
+            self._queries(block * rows, rows)
+        if rest:
+            self._queries(whole * rows, rest)
+
+    def _row(self, place: tuple[int, int, int]) -> _Row:
+        first, head, token = place
+        return lambda row: first + self.head * head + row * token
+
+    def _turn_keys(self) -> None:
+        """Vectors of keys, as the product wants them."""
+        kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
+        row = self._row(layer.key_place)
+        with kernel.loop(layer.keys) as key:
+            whole = layer.depth // lanes
+            if whole:
+                with kernel.loop(whole) as step:
+                    vector = kernel.T.bind(kernel.load(self.buffers["key"], row(key) + step * lanes))
+                    for lane in range(lanes):
+                        kernel.store(self.turned, kernel.T.Shuffle([vector], [lane]), (step * lanes + lane) * self.pitch + key, 1)
+            for place in range(whole * lanes, layer.depth):
+                kernel.store(self.turned, kernel.load(self.buffers["key"], row(key) + place, 1), place * self.pitch + key, 1)
+        for key in range(layer.keys, self.pitch):
+            with kernel.loop(layer.depth) as place:
+                kernel.store(self.turned, kernel.number(0.0), place * self.pitch + key, 1)
+
+    def _queries(self, first: Expr, rows: int) -> None:
+        """A few queries from one on."""
+        kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
+        query, value = self._row(layer.query_place), self._row(layer.value_place)
+        scale = kernel.splat(kernel.number(layer.scale))
+        for columns, vectors in self._panels(layer.keys):
+            with columns as column:
+                sums = self._product(
+                    (self.buffers["data"], lambda row: query(first + row)),
+                    lambda k, j, column=column: kernel.load(self.turned, k * self.pitch + column + j * lanes),  # type: ignore[misc]
+                    (rows, vectors, layer.depth),
+                )
+                for row in range(rows):
+                    for j in range(vectors):
+                        score = kernel.load(sums, (row * vectors + j) * lanes) * scale
+                        kernel.store(self.scores, score, row * self.pitch + column + j * lanes)
+        shares = [self._softmax(row) for row in range(rows)]
+        for columns, vectors in self._panels(layer.width):
+            with columns as column:
+                parts = [min(lanes, layer.width - column - j * lanes) if isinstance(column, int) else lanes for j in range(vectors)]
+                sums = self._product(
+                    (self.scores, lambda row: row * self.pitch),
+                    lambda k, j, column=column, parts=parts: kernel.load_part(  # type: ignore[misc]
+                        self.buffers["value"], value(k) + column + j * lanes, parts[j]
+                    ),
+                    (rows, vectors, layer.keys),
+                )
+                for row in range(rows):
+                    for j in range(vectors):
+                        mean = kernel.load(sums, (row * vectors + j) * lanes) * kernel.splat(shares[row])
+                        target = self._row(layer.out_place)(first + row) + column + j * lanes
+                        kernel.store_part(self.buffers["output"], mean, target, parts[j])
+
+    def _panels(self, extent: int) -> Iterator[tuple[Any, int]]:
+        """Loops over so many columns, a few vectors at a time, the last one perhaps in part: the first column, and the vectors."""
+        lanes = self.kernel.lanes
+        count, rest = divmod(extent // lanes, self.vectors)
+        if count:
+            yield self._columns(0, count, self.vectors * lanes), self.vectors
+        if rest:
+            yield self._columns(count * self.vectors * lanes, 1, lanes), rest
+        if extent % lanes:
+            yield self._columns(extent // lanes * lanes, 1, lanes), 1
+
+    @contextmanager
+    def _columns(self, first: int, count: int, each: int) -> Iterator[Expr]:
+        with self.kernel.loop(count) as panel:
+            yield first + panel * each
+
+    def _product(self, left: tuple[Buffer, _Row], right: Callable[[Expr, int], Expr], extents: tuple[int, int, int]) -> Buffer:
+        """Sums of products of rows of a buffer and vectors: rows, vectors, and terms of a sum."""
+        kernel, lanes, (rows, vectors, terms) = self.kernel, self.kernel.lanes, extents
+        buffer, row_at = left
+        sums = kernel.accumulators(rows * vectors * lanes)
+        for place in range(rows * vectors):
+            kernel.store(sums, kernel.splat(kernel.number(0.0)), place * lanes)
+
+        def add(k: Expr, factors: list[Expr]) -> None:
+            for j in range(vectors):
+                vector = kernel.T.bind(right(k, j))
+                for row in range(rows):
+                    place = (row * vectors + j) * lanes
+                    kernel.store(sums, kernel.multiply_add(kernel.load(sums, place), vector, factors[row]), place)
+
+        if terms >= lanes:
+            with kernel.loop(terms // lanes) as step:
+                loaded = [kernel.T.bind(kernel.load(buffer, row_at(row) + step * lanes)) for row in range(rows)]
+                for lane in range(lanes):
+                    add(step * lanes + lane, [kernel.lane(vector, lane) for vector in loaded])
+        for k in range(terms // lanes * lanes, terms):
+            add(k, [kernel.splat(kernel.load(buffer, row_at(row) + k, 1)) for row in range(rows)])
+        return sums
+
+    def _softmax(self, row: int) -> Expr:
+        """Turn a query's scores into their exponential functions, of what they are less than the largest; returns one over the sum."""
+        kernel, T, base = self.kernel, self.kernel.T, row * self.pitch  # noqa: N806
+        largest = self._reduced(base, lambda so_far, value: T.max(so_far, value), lambda value, place, lanes: value)
+
+        def weighted(value: Expr, place: Expr, lanes: int) -> Expr:
+            weight = T.bind(kernel.vectors(lanes).exp_negative(value - kernel.splat(largest, lanes)))
+            kernel.store(self.scores, weight, place, lanes)
+            return weight
+
+        total = self._reduced(base, lambda so_far, value: so_far + value, weighted)
+        return T.bind(kernel.number(1.0) / total)
+
+    def _reduced(self, base: int, join: Callable[[Expr, Expr], Expr], value_of: Callable[[Expr, Expr, int], Expr]) -> Expr:
+        """One number of all scores of a query."""
+        kernel, lanes, found = self.kernel, self.kernel.lanes, []
+        whole, single = divmod(self.layer.keys, lanes)
+        for width, count, start in ((lanes, whole, base), (1, single, base + whole * lanes)):
+            if not count:
+                continue
+            so_far = kernel.accumulators(width)
+            kernel.store(so_far, value_of(kernel.T.bind(kernel.load(self.scores, start, width)), start, width), 0, width)
+            if count > 1:
+                with kernel.loop(count - 1) as step:
+                    place = start + (step + 1) * width
+                    value = value_of(kernel.T.bind(kernel.load(self.scores, place, width)), place, width)
+                    kernel.store(so_far, join(kernel.load(so_far, 0, width), value), 0, width)
+            found += [kernel.load(so_far, lane, 1) for lane in range(width)]
+        result = found[0]
+        for value in found[1:]:
+            result = join(result, value)
+        return kernel.T.bind(result)
