@@ -1,9 +1,9 @@
 """Kernels of scaled integers (`graph.integers`): bytes in memory, sums of 32 bits in registers, and what becomes of these at a tile's end.
 
 Sums are requantised in vector registers. 1.5 · 2^23 added to a number below 2^22 rounds it to an integer, ties to even, which is then in
-the low bits of the float: that is the only rounding, and converts in both directions for the price of an addition. Of results that fit in
-16 bits the low halves are taken; others, of layers whose sums are converted, are subtracted and narrowed with saturation, which takes twice
-as many instructions.
+the low bits of the float: that is the only rounding, and converts in both directions for the price of an addition. Zero points, and what
+sums begin with, are part of what is added. Of results that fit in 16 bits the low halves are taken; others, of layers whose sums are
+converted, are subtracted and narrowed with saturation, which takes twice as many instructions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of
+from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, scales_at_once
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
@@ -32,7 +32,7 @@ INTEGERS = frozenset({"integers", "reads", "writes", "wide", "threads"})
 #: What `IntegerEnds` does besides to sums, where integers are written.
 INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})
 #: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
-_ZERO_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
+_ROUNDER_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
 #: Those that follow of layers with a residual, a curve or a gate.
 _OFFSET_SIDE, _SCALE_SIDE, _SIXTH, _HALF, _WHOLE, _COUNT_WITH_STEPS = range(_COUNT, _COUNT + 6)
 _TYPES = {
@@ -41,6 +41,7 @@ _TYPES = {
     "gate": "int8",
     "bias": "int32",
     "multiplier": "float32",
+    "origin": "float32",
     "numbers": "int32",
     "steps": "int32",
 }
@@ -62,7 +63,13 @@ def has_steps(layer: Layer) -> bool:
 def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """Shapes of what `pack_constants` returns, by the kernel's argument."""
     padded = (round_up(layer.output_shape[-1], LANES),)
-    return {"bias": padded, "multiplier": padded, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,)}
+    origin = {"origin": padded} if _at_once(layer) else {}
+    return {"bias": padded, "multiplier": padded, **origin, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,)}
+
+
+def _at_once(layer: Layer) -> bool:
+    """Whether sums are multiplied as they are, with the bits of `ROUNDER`."""
+    return scales_at_once(layer) and not converts_sums(layer)
 
 
 def _has_more(layer: Layer) -> bool:
@@ -71,12 +78,15 @@ def _has_more(layer: Layer) -> bool:
 
 
 def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
-    """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; and `numbers`."""
+    """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; what is added to products of sums with
+    these bits, where a layer has such; and `numbers`.
+    """
     assert isinstance(parameters, IntegerParameters)
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
     rest = (0, round_up(len(bias), LANES) - len(bias))
     numbers = np.zeros(constant_shapes(layer)["numbers"], np.int32)
-    numbers[_ZERO_OUT], numbers[_LOW], numbers[_HIGH] = parameters.zero_out, parameters.low, parameters.high
+    numbers[_ROUNDER_OUT] = _bits(ROUNDER + parameters.zero_out)
+    numbers[_LOW], numbers[_HIGH] = parameters.low, parameters.high
     numbers[_OFFSET] = ROUNDER_BITS - parameters.zero_out
     numbers[_ZERO_IN], numbers[_OFFSET_IN] = parameters.zero_in, ROUNDER_BITS - parameters.zero_in
     numbers[_PER_SCALE] = _bits(parameters.per_scale_in)
@@ -85,7 +95,10 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
         sixth = np.float32(parameters.sixth)
         numbers[_SCALE_SIDE], numbers[_SIXTH] = _bits(parameters.scale_side), _bits(sixth)
         numbers[_HALF], numbers[_WHOLE] = _bits(np.float32(3) * sixth), _bits(np.float32(6) * sixth)
-    return [np.pad(bias.astype(np.int32), rest), np.pad(parameters.multiplier, rest), numbers]
+    multiplier, origin = np.pad(parameters.multiplier, rest), []
+    if _at_once(layer):
+        origin = [(ROUNDER + parameters.zero_out - ROUNDER * multiplier.astype(np.float64)).astype(np.float32)]
+    return [np.pad(bias.astype(np.int32), rest), multiplier, *origin, numbers]
 
 
 def _bits(number: float | np.floating[Any]) -> np.int32:
@@ -156,11 +169,11 @@ class IntegerKernel(Kernel):
         halves = [self.intrinsic("int16x4", "aarch64.neon.sqxtn.v4i16", vector) for vector in less]
         return self._as_bytes([self.joined(*halves[place : place + 2], lanes=4) for place in range(0, len(halves), 2)])
 
-    def shortened(self, scaled: Sequence[Expr], zero: Expr) -> Expr:
-        """The same for numbers that fit in 16 bits, which are in the low half of what is `scaled`; `zero` is added."""
+    def shortened(self, scaled: Sequence[Expr]) -> Expr:
+        """The same for numbers that fit in 16 bits, which are in the low half of what is `scaled`."""
         halves = [self.as_type("int16x8", vector) for vector in _even(scaled)]
         shorts = [self.T.Shuffle(halves[place : place + 2], list(range(0, 16, 2))) for place in range(0, len(halves), 2)]
-        return self._as_bytes([self.intrinsic("int16x8", "aarch64.neon.sqadd.v8i16", short, zero) for short in shorts])
+        return self._as_bytes(shorts)
 
     def _as_bytes(self, shorts: Sequence[Expr]) -> Expr:
         """One or two vectors of int16 as int8, saturated, in one vector."""
@@ -240,12 +253,12 @@ class IntegerEnds:
             if has_steps(self.layer):
                 at = target + LANES * place
                 scaled.append(self._stepped(value, factor, at, min(LANES, count - LANES * place)))
+            elif _at_once(self.layer):
+                origin = kernel.load(self.buffers["origin"], channel + LANES * place, LANES)
+                scaled.append(self._rounded(kernel.as_type("float32x4", value), factor, origin))
             else:
-                scaled.append(kernel.scaled(self._float(value), factor))
-        if self._converts:
-            narrowed = kernel.saturated(scaled, self.number(_OFFSET, LANES))
-        else:
-            narrowed = kernel.shortened(scaled, self.number(_ZERO_OUT, 8, "int16"))
+                scaled.append(self._rounded(self._float(value), factor))
+        narrowed = kernel.saturated(scaled, self.number(_OFFSET, LANES)) if self._converts else kernel.shortened(scaled)
         lanes = 16 if len(sums) > 2 else 8
         stored = T.bind(T.min(T.max(narrowed, self.number(_LOW, lanes, "int8")), self.number(_HIGH, lanes, "int8")))
         first = 0
@@ -256,18 +269,26 @@ class IntegerEnds:
             self._store_lanes(stored, lanes, first, number + 1 - first, target + LANES * begin, count - LANES * begin)
             first = number + 1
 
+    def _rounder(self) -> Expr:
+        """What rounds a number that is added to it: with the zero point, unless that is in `_OFFSET`."""
+        return self.kernel.rounder() if self._converts else self._real(_ROUNDER_OUT)
+
+    def _rounded(self, values: Expr, factor: Expr, added: Expr = None) -> Expr:
+        """Four floats times a factor, rounded once: as int32, which are their sums with the bits of `ROUNDER`, or of what is added."""
+        return self.kernel.as_type("int32x4", self.kernel.fused(values, factor, self._rounder() if added is None else added))
+
     def _stepped(self, value: Expr, factor: Expr, target: Expr, count: int) -> Expr:
-        """Four sums, of which so many are stored at a target, through residual and curve: scaled as `IntegerKernel.scaled` has them."""
+        """Four sums, of which so many are stored at a target, through residual and curve: scaled as `_rounded` has them."""
         kernel, T, curve = self.kernel, self.kernel.T, curve_of(self.layer)  # noqa: N806
         x = self._float(value) * factor if not adds(self.layer) else kernel.fused(self._float(value), factor, self._other(target, count))
         if not curve:
-            return kernel.as_type("int32x4", x + kernel.rounder())
+            return kernel.as_type("int32x4", x + self._rounder())
         x = T.bind(x)
         # As integers: those of positive floats are in the same order, and those of negative floats are negative.
         bits = kernel.as_type("int32x4", kernel.fused(x, self._real(_SIXTH), self._real(_HALF)))
         inside = T.min(T.max(bits, T.Broadcast(T.int32(0), LANES)), self.number(_WHOLE, LANES))
         inside = kernel.as_type("float32x4", inside)
-        return kernel.scaled(x, inside) if curve == "hswish" else kernel.as_type("int32x4", inside + kernel.rounder())
+        return self._rounded(x, inside) if curve == "hswish" else kernel.as_type("int32x4", inside + self._rounder())
 
     def _other(self, target: Expr, count: int) -> Expr:
         """Four of the residual, of which so many exist, as what is added to products."""

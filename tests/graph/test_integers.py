@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tvmmobile.graph.integers import NARROW, NARROW_TERMS, IntegerParameters, converts_sums, is_wide, largest_sums
+from tvmmobile.graph.integers import (
+    NARROW,
+    NARROW_TERMS,
+    PARTS,
+    SHORT,
+    IntegerParameters,
+    converts_sums,
+    is_wide,
+    largest_sums,
+    short_multipliers,
+)
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.graph.precision import INT8
 from tvmmobile.graph.tasks import Task
@@ -28,7 +39,7 @@ def with_sums(layer: Layer, products: int, bias: int) -> IntegerParameters:
     channels = weight.shape[-1] or 1
     biases = np.zeros(channels, np.int32)
     biases[-1] = bias
-    return IntegerParameters(weight, biases, multiplier=np.full(channels, 1e-3, np.float32))
+    return IntegerParameters(weight, biases, multiplier=np.full(channels, 2.0**-10, np.float32))
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -44,9 +55,33 @@ def test_a_layer_is_wide_from_two_to_the_22_on(products: int, bias: int, wide: b
 def test_a_layer_is_wide_whose_results_leave_16_bits() -> None:
     """Before they are limited to 8; what is written as floats is not limited."""
     parameters = with_sums(POINTWISE, 1000, 2000)
-    for scaled, wide in ((32766.9, False), (32767.1, True), (-32767.1, True)):
-        given = replace(parameters, multiplier=np.full(8, scaled / 130000, np.float32))
+    for scaled, wide in ((SHORT - 0.1, False), (SHORT + 0.1, True), (-SHORT - 0.1, True)):
+        given = replace(parameters, multiplier=short_multipliers(np.full(8, scaled / 130000)))
         assert is_wide(POINTWISE, given) == wide and not is_wide(replace(POINTWISE, writes="float32"), given)
+
+
+@pytest.mark.parametrize(
+    ("layer", "changes", "wide"),
+    [
+        (POINTWISE, {"zero_out": 7}, True),
+        (replace(POINTWISE, writes="float32"), {"zero_out": 7}, False),
+        (POINTWISE, {"multiplier": np.full(8, 1e-3, np.float32)}, True),
+        (POINTWISE, {"multiplier": short_multipliers(np.full(8, 1e-3))}, False),
+        (replace(POINTWISE, clamp="hswish"), {"multiplier": np.full(8, 1e-3, np.float32), "sixth": 0.1}, False),
+    ],
+)
+def test_a_layer_is_wide_whose_kernel_would_round_otherwise(layer: Conv2d, changes: dict[str, Any], wide: bool) -> None:
+    """Odd zero points have other ties, and multipliers that are not short a product that is not exact; with a curve there are no ties."""
+    assert is_wide(layer, replace(with_sums(layer, 1000, 2000), **changes)) == wide
+
+
+def test_short_multipliers_are_near_and_exact() -> None:
+    """What is added to a product, 1.5 · 2^23 · (1 - multiplier) and a zero point, is an integer below 2^24."""
+    given = np.random.default_rng(0).uniform(-0.5, 1.5, 1000).astype(np.float32)
+    found = short_multipliers(given)
+    assert np.abs(found - np.clip(given, 128 / PARTS - 1 / 3, 1)).max() <= 1 / PARTS
+    added = 1.5 * 2**23 * (1 - found.astype(np.float64))
+    assert np.array_equal(added, np.rint(added)) and added.min() >= 0 and added.max() < 2**24 - 128
 
 
 def test_layers_of_many_terms_are_converted_and_never_wide() -> None:

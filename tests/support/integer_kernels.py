@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tvmmobile.graph.integers import SHORT, IntegerParameters, converts_sums, is_wide, largest_sums
+from tvmmobile.graph.integers import (
+    PARTS,
+    SHORT,
+    IntegerParameters,
+    converts_sums,
+    is_wide,
+    largest_sums,
+    scales_at_once,
+    short_multipliers,
+)
 from tvmmobile.graph.layers import Array, Layer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
@@ -68,10 +77,13 @@ def check_extremes(
     )
     factors = np.array([1.0, 1e5, 1e-9, -2e33, 2e33, -1.0], np.float32)[channels // 2 % 6]
     extreme = replace(given, weight=weight.copy(), bias=given.bias * 0, multiplier=given.multiplier * factors, low=-128, high=127)
-    extreme = replace(extreme, zero_in=zero_in, zero_out=-1 - zero_in)
+    extreme = replace(extreme, zero_in=zero_in, zero_out=(-1 - zero_in) // 2 * 2)
     if not converts_sums(layer) and not getattr(layer, "writes", ""):  # as large as results may be
         most = np.float32(SHORT) / largest_sums(layer, extreme).astype(np.float32)
-        extreme = replace(extreme, multiplier=np.clip(extreme.multiplier, -most, most) * np.float32(1 - 1e-6))
+        multiplier = np.clip(extreme.multiplier, -most, most) * np.float32(1 - 1e-6)
+        if scales_at_once(layer):
+            multiplier = short_multipliers(np.trunc(multiplier * PARTS) / PARTS)
+        extreme = replace(extreme, multiplier=multiplier)
     data = np.broadcast_to(np.array([-128, 127]).repeat(2)[np.arange(layer.input_shape[-2]) % 4, None], layer.input_shape)
     actual, expected = run(agents, task, schedule or only_space_of(task, name)[0], extreme, [data.astype(task.storage[0].numpy)], folder)
     assert np.array_equal(actual, expected)

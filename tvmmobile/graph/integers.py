@@ -37,11 +37,13 @@ The ends of a network are the layers' own:
     with `writes="float32"`, out = float32(sum) · multiplier, rounded to float32, where multiplier = scale_in · scale_weight
 
 How kernels get float32(sum) and store q is a matter of their speed. Where |sum| < 2^22 it costs nothing: sums begin at the bits of
-1.5 · 2^23, and are the mantissa of a float. Where q fits in 16 bits, it is narrowed in half as many instructions. Other sums are converted,
-which takes a pipeline that multiplies on some cores, and other results saturated step by step. Which of the two is in a kernel has to be
+R = 1.5 · 2^23, and are the mantissa of a float, R + sum. A multiplier that is a multiple of 2^-22 (`short_multipliers`) makes
+R · multiplier an integer, so that one fused multiply-add of R + sum, and of R · (1 - multiplier) + zero_out, gives R + q + zero_out. If
+zero_out is even, its ties are q's. Where q fits in 16 bits, it is narrowed in half as many instructions. Other sums are converted, which
+takes a pipeline that multiplies on some cores, and other results saturated step by step. Which of the two is in a kernel has to be
 known from its task: layers of more than `NARROW_TERMS` products a sum are always converted, which is hardly seen beside those; all others
-are not, unless they say `wide`. Whoever makes a layer sets `wide=is_wide(layer, parameters)`; it is rare, as both bounds are those of
-inputs that have the sign of the weights everywhere.
+are not, unless they say `wide`. Whoever makes a layer sets `wide=is_wide(layer, parameters)`; it is rare, as the bounds are those of
+inputs that have the sign of the weights everywhere, and scales are chosen with short multipliers and even zero points.
 """
 
 from __future__ import annotations
@@ -55,10 +57,12 @@ from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer, LayerParameters
 
 #: Sums beyond are converted.
 NARROW = 1 << 22
-#: Largest result of a multiplication that needs no saturation.
-SHORT = (1 << 15) - 1
+#: Largest result of a multiplication that needs no saturation: with any zero point it fits in 16 bits.
+SHORT = (1 << 15) - 1 - 128
 #: Products of a sum up to which a layer's sums are taken for narrow: so many are, even of the largest weights.
 NARROW_TERMS = 256
+#: What short multipliers are parts of. Rounding them to these moves a product by half a step at most, where its sum is almost `NARROW`.
+PARTS = 1 << 22
 LOWEST, HIGHEST = -128, 127
 #: Largest magnitude of weights with 7 bits: four products of these fit in 16 bits, whatever the data are.
 SEVEN_BITS = 63
@@ -110,12 +114,29 @@ def largest_sums(layer: Layer, parameters: IntegerParameters) -> Array:
 
 
 def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
-    """What a layer's `wide` has to be: whether a sum may reach 2^22, or leave 16 bits times its multiplier, and it matters to kernels."""
+    """What a layer's `wide` has to be: whether a sum may reach 2^22, or leave 16 bits times its multiplier, and it matters to kernels; or
+    whether results cannot be rounded as kernels do it, by a multiplier or an odd zero point.
+    """
     if terms(layer) > NARROW_TERMS:
         return False
+    if not getattr(layer, "writes", "") and parameters.zero_out % 2:
+        return True
+    if scales_at_once(layer) and (short_multipliers(parameters.multiplier) != parameters.multiplier).any():
+        return True
     sums = largest_sums(layer, parameters)
     results = largest_results(layer, parameters) * (not getattr(layer, "writes", ""))
     return bool((sums >= NARROW).any() or (results > SHORT).any())
+
+
+def scales_at_once(layer: Layer) -> bool:
+    """Whether kernels of a layer take short multipliers, unless they convert its sums: it has no more steps, and writes integers."""
+    return not (isinstance(layer, Gating) or bool(getattr(layer, "writes", "")) or curve_of(layer) or adds(layer))
+
+
+def short_multipliers(multiplier: Array) -> Array:
+    """The nearest multipliers that are multiples of 1 / `PARTS`, float32, from -1/3 to 1: others are not exact where they are used."""
+    parts = np.clip(np.rint(multiplier.astype(np.float64) * PARTS), 128 - PARTS // 3, PARTS)
+    return np.asarray((parts / PARTS).astype(np.float32))
 
 
 def curve_of(layer: Layer) -> str:

@@ -20,6 +20,8 @@ from tvmmobile.graph.integers import (
     curve_of,
     largest_results,
     largest_sums,
+    scales_at_once,
+    short_multipliers,
     terms,
 )
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, Pool, SumLayer
@@ -62,7 +64,9 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         room = NARROW - 1 - (largest_sums(layer, found) - np.abs(bias))
         np.clip(bias, -room, room, out=bias, casting="unsafe")
         most = largest_results(layer, found).max() / SHORT
-        found = replace(found, multiplier=(multiplier / max(most, 1.0)).astype(np.float32))
+        multiplier = (multiplier / max(most, 1.0)).astype(np.float32)
+        multiplier = short_multipliers(multiplier) if scales_at_once(layer) else multiplier
+        found = replace(found, multiplier=multiplier, zero_out=zero_out // 2 * 2)
     return found
 
 

@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import CURVES, HIGHEST, LOWEST, IntegerParameters, adds, curve_of, is_wide, terms
+from tvmmobile.graph.integers import (
+    CURVES,
+    HIGHEST,
+    LOWEST,
+    NARROW_TERMS,
+    IntegerParameters,
+    adds,
+    curve_of,
+    is_wide,
+    scales_at_once,
+    short_multipliers,
+    terms,
+)
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, Pool, input_shapes
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32
@@ -147,6 +159,8 @@ def _scaled(step: IntegerStep) -> IntegerStep:
     if step.side is not None and adds(step.layer):
         parameters = replace(parameters, scale_side=float(np.float32(step.side.step / written)))
     multiplier = (scale / written).astype(np.float32)
+    if scales_at_once(step.layer) and terms(step.layer) <= NARROW_TERMS and multiplier.max(initial=0.0) <= 1:
+        multiplier = short_multipliers(multiplier)
     return _biased(replace(step, parameters=replace(parameters, multiplier=multiplier)), np.zeros(len(multiplier)))
 
 

@@ -53,9 +53,12 @@ class Scale:
 
 
 def scale_of(low: float, high: float) -> Scale:
-    """The scale of a tensor with values from `low` to `high`; 0 is among them, exactly. Where both are 0, any scale will do."""
+    """The scale of a tensor with values from `low` to `high`; 0 is among them, exactly. Where both are 0, any scale will do.
+
+    Zero points are even, as kernels have them for nothing (`graph.integers`); the range moves by one step at most.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
     step = np.float32((high - low) / (HIGHEST - LOWEST))
     if not step > np.finfo(np.float32).tiny:
         return Scale(1.0, 0)
-    return Scale(float(step), int(np.clip(round(LOWEST - low / float(step)), LOWEST, HIGHEST)))
+    return Scale(float(step), int(np.clip(2 * round((LOWEST - low / float(step)) / 2), LOWEST, HIGHEST - 1)))
