@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from sharing import markdown_table, progress
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS / "support")]  # the trained network is the tests'
 
+from tvmmobile.accuracy.significance import top1_loss  # noqa: E402
 from tvmmobile.quantisation.calibration import Method, images_of, quantise  # noqa: E402
 from tvmmobile.quantisation.flow import Flow  # noqa: E402
 from tvmmobile.quantisation.histogram import RANGES  # noqa: E402
@@ -43,18 +43,6 @@ def methods() -> Iterator[Method]:
                 yield Method(ranges, equalise, correct)
     for equalise in (False, True):
         yield Method(next(iter(RANGES)), equalise, True, per_channel=False)
-
-
-def loss(labels: npt.NDArray[Any], exact: npt.NDArray[Any], found: npt.NDArray[Any]) -> tuple[float, float]:
-    """Points of top-1 that are lost, and half the width of a 95 % interval of that: both networks see the same images.
-
-    As a difference of paired proportions, with half an image added to each kind of disagreement (Agresti and Min, Statistics in Medicine
-    2005): without any, the interval is not empty.
-    """
-    worse, better = ((one == labels) & (other != labels) for one, other in ((exact, found), (found, exact)))
-    lost, won, count = worse.sum() + 0.5, better.sum() + 0.5, len(labels) + 2
-    spread = math.sqrt(lost + won - (lost - won) ** 2 / count) / count
-    return 100 * float(worse.sum() - better.sum()) / len(labels), 100 * 1.96 * spread
 
 
 def figures(images: int) -> dict[str, Any]:
@@ -75,10 +63,11 @@ def figures(images: int) -> dict[str, Any]:
         progress(f"{name}: float32 differs by {np.abs(outputs(given) - exact).max():.2g}")
         for method in methods():
             found = outputs(quantise(given, data, method))
-            lost, interval = loss(labels, exact.argmax(1), found.argmax(1))
+            lost = top1_loss(list(exact.argmax(1) == labels), list(found.argmax(1) == labels))
+            assert lost is not None
             row = {"network": name, "ranges": method.ranges, "equalised": method.equalise, "corrected": method.correct}
-            row |= {"per_channel": method.per_channel, "top1": 100 * float((found.argmax(1) == labels).mean()), "lost": lost}
-            row |= {"interval": interval, "same": 100 * float((found.argmax(1) == exact.argmax(1)).mean())}
+            row |= {"per_channel": method.per_channel, "top1": 100 * float((found.argmax(1) == labels).mean()), "lost": lost.points}
+            row |= {"interval": lost.margin, "same": 100 * float((found.argmax(1) == exact.argmax(1)).mean())}
             rows.append(row | {"signal_to_noise_db": decibels(found, exact)})
             progress(str(rows[-1]))
     top1 = 100 * float((exact.argmax(1) == labels).mean())

@@ -137,7 +137,9 @@ def test_counts_are_pytorchs_own(cli: CommandLine, compiled: Compiled, tmp_path:
 
     rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.split()}
     top1, top5 = compiled.hits(names, 1), compiled.hits(names, 5)
-    assert rows["library"] == rows["PyTorch"] == [f"{100 * top1 / IMAGES:.2f}", str(top1), f"{100 * top5 / IMAGES:.2f}", str(top5)]
+    hits = [f"{100 * top1 / IMAGES:.2f}", str(top1), f"{100 * top5 / IMAGES:.2f}", str(top5)]
+    assert rows["PyTorch"] == hits and rows["library"] == [*hits, "0.00", "±", f"{evaluation['top1_loss']['margin']:.2f}", "1"]
+    assert evaluation["top1_loss"]["points"] == 0 and evaluation["top1_loss"]["p_value"] == 1
     assert "preprocessing: shorter side to 36 (bicubic), middle 32×32, RGB in [0, 1], minus 0.5, over 0.5" in done.out
     assert "labels: class folders by number" in done.out
     assert "the same top-1 on 40 of 40 images, the same top-5 set on 40" in done.out

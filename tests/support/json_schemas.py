@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from tvmmobile.accuracy import evaluation_file
 from tvmmobile.accuracy.differences import Differences, OutputDifference
 from tvmmobile.accuracy.evaluation_file import Accuracy, EvaluationContext, EvaluationFile, ImageResult
+from tvmmobile.accuracy.significance import Top1Loss
 from tvmmobile.accuracy.storage import StoredLayer
 from tvmmobile.gate import comparison
 from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
@@ -43,7 +44,7 @@ def comparison_schema() -> dict[str, Any]:
 
 def evaluation_schema() -> dict[str, Any]:
     """Of `evaluation.json`."""
-    parts = (EvaluationContext, Accuracy, ImageResult, OutputDifference, Differences, StoredLayer)
+    parts = (EvaluationContext, Accuracy, ImageResult, OutputDifference, Differences, StoredLayer, Top1Loss)
     return _schema("evaluation", evaluation_file.FORMAT, EvaluationFile, parts)
 
 

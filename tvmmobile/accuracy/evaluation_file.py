@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tvmmobile.accuracy.differences import Differences, OutputDifference, differences_of
+from tvmmobile.accuracy.significance import Top1Loss, top1_loss
 from tvmmobile.accuracy.storage import StoredLayer
 from tvmmobile.results.file import Count, NotNegative, Positive, PositiveCount
 from tvmmobile.results.report.spreadsheet import csv_text
@@ -159,6 +160,7 @@ class EvaluationFile:
         stored_images: how many of the images `stored` is of, evenly spaced.
         stored: what each layer loses by the precision of weights and activations alone, in a model in PyTorch on the host; none in
             float32, and none of a network that PyTorch does not compute.
+        top1_loss: what the library loses of the original's top-1; `None` without images.
     """
 
     version: int
@@ -177,6 +179,7 @@ class EvaluationFile:
     images: tuple[ImageResult, ...]
     stored_images: Count = 0
     stored: tuple[StoredLayer, ...] = ()
+    top1_loss: Top1Loss | None = None
 
 
 def evaluation_of(
@@ -202,6 +205,9 @@ def evaluation_of(
         differences=differences_of([result.difference for result in read if result.difference]),
         stored_images=stored_images,
         stored=stored,
+        top1_loss=top1_loss(
+            [result.label in result.original_top5[:1] for result in read], [result.label in result.library_top5[:1] for result in read]
+        ),
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tvmmobile.accuracy.evaluate import Evaluation
     from tvmmobile.accuracy.evaluation_file import Accuracy, EvaluationFile
+    from tvmmobile.accuracy.significance import Top1Loss
     from tvmmobile.accuracy.storage import StoredLayer
     from tvmmobile.running.library import Library
 
@@ -123,12 +124,19 @@ def _accuracies(done: Mapping[str, Evaluation]) -> Table:
     """Top-1 and top-5 of each library, and of the original."""
     from tvmmobile.system.console import table_of
 
-    table = table_of(("",), ("top-1\n%", "\nimages", "top-5\n%", "\nimages"))
+    table = table_of(("",), ("top-1\n%", "\nimages", "top-5\n%", "\nimages", "top-1 lost\npoints", "\np"))
     for name, evaluation in done.items():
-        table.add_row(name if len(done) > 1 else "library", *_cells(evaluation.file.library))
+        table.add_row(name if len(done) > 1 else "library", *_cells(evaluation.file.library), *_loss(evaluation.file.top1_loss))
     first = next(iter(done.values()))
-    table.add_row(first.judge, *_cells(first.file.original))
+    table.add_row(first.judge, *_cells(first.file.original), "", "")
     return table
+
+
+def _loss(loss: Top1Loss | None) -> tuple[str, str]:
+    """Points of top-1 with their 95 % interval, and the probability of such a loss by chance."""
+    from tvmmobile.results.report.wording import UNKNOWN
+
+    return (f"{loss.points:.2f} ± {loss.margin:.2f}", f"{loss.p_value:.2g}") if loss else (UNKNOWN, UNKNOWN)
 
 
 def _differences(done: Mapping[str, Evaluation]) -> Table:
