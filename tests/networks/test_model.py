@@ -82,10 +82,10 @@ def test_a_program_that_is_exported_already() -> None:
     [
         (
             lambda: tm.load(small()),
-            "Sequential is exported with an example input, a torch.Tensor, and was given no example.",
+            "Sequential is exported with an example input, a torch.Tensor or a tuple of them, and was given no example.",
             "torch.zeros",
         ),
-        (lambda: tm.load(small(), (IMAGE, IMAGE)), "was given tuple.", "torch.zeros"),
+        (lambda: tm.load(small(), (IMAGE, 3)), "was given tuple.", "torch.zeros"),
         (lambda: tm.load(small(), torch.zeros(1, 4, 8, 8)), r"fails for an input of \[1, 4, 8, 8\]", "torch.zeros"),
         (lambda: tm.load(small().double(), IMAGE), "0.weight is float64, not float32.", "float"),
         (lambda: tm.load(3), "int is not a network.", "torch.nn.Module"),  # type: ignore[arg-type]

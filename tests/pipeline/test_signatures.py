@@ -109,3 +109,17 @@ def test_it_is_no_classifier_of_images(library: tm.CompiledLibrary, cli: Command
     done = cli("evaluate", str(library.path), "noise:1", "--device", DEVICE, "--model", "net.py:make")
     assert done.code == 1 and "has no single input in float32" in done.err
     assert json.loads(library.manifest_path.read_text())["version"] == 1
+
+
+def test_a_batch_is_computed_image_by_image(tmp_path: Path) -> None:
+    """With the kernels of one, and to the bit as one by one."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval()
+    images = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    both, one = (tm.compile(tm.load(module, torch.zeros(count, 3, 8, 8), name="net"), DEVICE, out=tmp_path) for count in (2, 1))
+    assert both.path.name == "net_1.0_b2_8_float32_t1.so"
+    layers = [kernel.name for kernel in both.kernels if not kernel.fallback]
+    assert layers == 2 * [kernel.name for kernel in one.kernels]
+    found = both.run(images, DEVICE)
+    assert np.array_equal(found, np.concatenate([one.run(images[place : place + 1], DEVICE) for place in range(2)]))
+    assert network_error([found], by_torch(module)([images])) < 1e-6

@@ -15,6 +15,7 @@ def compile_libraries(
     alpha: options.Alphas = None,
     resolution: options.Sizes = None,
     activation: options.Activation = None,
+    batch: options.Batch = None,
     classes: options.Classes = 1000,
     threads: options.Threads = 1,
     dtype: options.Dtype = "float32",
@@ -47,7 +48,7 @@ def compile_libraries(
     from tvmmobile.system.console import output
 
     options.check_target(target)
-    models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
+    models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed, batch)
     chosen: Any = {"threads": threads, "dtype": dtype, "out": out, "logs": logs, "dump_ir": dump_ir, "dask": dask}
     chosen |= {"io_dtype": io_dtype, "max_error": max_error, "calibrate": calibrate, "format": library_format, "archive": archive}
     chosen |= {"keep": keep or (), "max_drop": max_drop}

@@ -39,6 +39,10 @@ Sizes = Annotated[
         help="Input side in pixels, such as 160; for your own network also HxW, such as 96x128. May be given more than once.",
     ),
 ]
+Batch = Annotated[
+    int | None,
+    typer.Option("--batch", metavar="N", min=1, help="Images at a time, for your own network where the file leaves that open; default: 1."),
+]
 Activation = Annotated[
     str | None, typer.Option("--activation", metavar="NAME", help="Activation of MobileNet v1: relu6 (default) or relu.")
 ]
@@ -161,6 +165,7 @@ def asked_for(
     classes: int,
     checkpoint: Path | None,
     seed: int,
+    batch: int | None = None,
 ) -> Callable[[], Sequence[Network]]:
     """What loads the networks that the options name, once everything else has been checked; a file may be executed."""
     from tvmmobile.networks.model import variants
@@ -168,5 +173,13 @@ def asked_for(
 
     own_file(model)
     return partial(
-        variants, model, alphas or (), sides_of(resolutions), activation=activation, classes=classes, checkpoint=checkpoint, seed=seed
+        variants,
+        model,
+        alphas or (),
+        sides_of(resolutions),
+        activation=activation,
+        classes=classes,
+        checkpoint=checkpoint,
+        seed=seed,
+        batch=batch,
     )

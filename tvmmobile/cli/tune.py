@@ -34,6 +34,7 @@ def tune(
     alpha: options.Alphas = None,
     resolution: options.Sizes = None,
     activation: options.Activation = None,
+    batch: options.Batch = None,
     classes: options.Classes = 1000,
     trials: Trials = None,
     threads: options.Threads = 1,
@@ -74,7 +75,7 @@ def tune(
     board = find_device(device, require_hardware, pin)
     check_strategy(strategy)
     options.check_target(target)
-    models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed)
+    models = options.asked_for(model, alpha, resolution, activation, classes, checkpoint, seed, batch)
     chosen: Any = {"trials": trials, "threads": threads, "out": out, "logs": logs, "fresh": fresh, "dump_ir": dump_ir, "dask": dask}
     chosen |= {"dtype": dtype, "io_dtype": io_dtype, "format": library_format, "archive": archive}
     chosen |= {"max_error": max_error, "calibrate": calibrate, "image": normalisation_for(image, mean, std)}

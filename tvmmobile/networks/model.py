@@ -63,6 +63,7 @@ def load(
     checkpoint: str | Path | None = None,
     seed: int = 0,
     name: str = "",
+    batch: int | None = None,
 ) -> Model:
     """One network.
 
@@ -77,6 +78,7 @@ def load(
         checkpoint: state dict for a family or a Python file; without it weights are generated from `seed`.
         seed: of generated weights.
         name: what to call a module or a program; without it, the name of its class or `network`.
+        batch: images at a time, for a file that leaves that open; 1 without it.
 
     Raises:
         UserError: there is no such variant, or the network cannot be read or compiled.
@@ -88,7 +90,7 @@ def load(
     elif resolution is None and own_file(str(network)) is None:
         resolution = TRAITS[family(str(network)).name].native_side
     sides = [] if resolution is None else [resolution]
-    (found,) = variants(str(network), [alpha], sides, activation=activation, classes=classes, checkpoint=checkpoint, seed=seed)
+    (found,) = variants(str(network), [alpha], sides, activation=activation, classes=classes, checkpoint=checkpoint, seed=seed, batch=batch)
     return found
 
 
@@ -101,6 +103,7 @@ def variants(
     classes: int = IMAGENET_CLASSES,
     checkpoint: str | Path | None = None,
     seed: int = 0,
+    batch: int | None = None,
 ) -> list[Model]:
     """Several variants of one network: every α with every input side; see `load`.
 
@@ -112,6 +115,8 @@ def variants(
     """
     file, weights = own_file(network), None if checkpoint is None else Path(checkpoint)
     if file is None:
+        if batch is not None:
+            raise UserError(f"{network} takes one image at a time.", "Leave out --batch.")
         squares = [side for side in resolutions if isinstance(side, int)]
         if len(squares) < len(resolutions):
             raise UserError(f"{network} takes square images.", "Give --resolution one number, such as 224.")
@@ -126,5 +131,5 @@ def variants(
         ):
             if given:
                 raise UserError(f"{option} is for built-in networks and cannot change {file}.", f"Leave out {option}, or change the file.")
-        specs = own_specs(file, resolutions, weights, seed)
+        specs = own_specs(file, resolutions, weights, seed, batch)
     return [Model(spec, weights, seed, file) for spec in specs]

@@ -98,9 +98,12 @@ def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:
 def _check_quantised(spec: ModelSpec) -> None:
     """Raises `UserError` for what cannot be quantised: calibration data are values of one input, and errors those of one output."""
     ports = (*spec.takes, *spec.returns)
-    if len(ports) > 2 or not all(port.is_float for port in ports):
+    if len(ports) > 2 or not all(port.is_float for port in ports) or spec.input_shape[0] != 1:
         there = "; ".join(map(str, ports))
-        raise UserError(f"{INT8.name} is for networks with one input and one output in {FLOAT32.name}, not {there}.", "Leave out --dtype.")
+        raise UserError(
+            f"{INT8.name} is for networks with one input of a batch of 1 and one output in {FLOAT32.name}, not {there}.",
+            "Leave out --dtype.",
+        )
 
 
 def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from own_networks import TOLERANCE, Files, error_of, image_for, load, names_of
 
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.own.files import own_file
-from tvmmobile.networks.own.loading import load_own
+from tvmmobile.networks.own.loading import load_again, load_own
 from tvmmobile.system.errors import UserError
 
 
@@ -57,6 +57,18 @@ def test_dynamic_dimensions_of_an_image_are_given(tmp_path: Path, side: int | tu
     assert own is not None
     imported = load_own(own, side, None, 0)
     assert imported.spec.input_shape == (1, 3, *size) and imported.spec.output_shape == (1, 4, *size)
+
+
+def test_a_dynamic_batch_is_given(tmp_path: Path) -> None:
+    own = own_file(str(write_model(tmp_path / "net.onnx", convolution(), ("batch", 3, 8, 8))))
+    assert own is not None
+    imported = load_own(own, None, None, 0, batch=3)
+    assert imported.spec.variant == "net_1.0_b3_8" and imported.spec.output_shape == (3, 4, 8, 8)
+    assert load_again(own, imported.spec, None, 0).spec == imported.spec
+    fixed = own_file(str(write_model(tmp_path / "net.onnx", convolution())))
+    assert fixed is not None
+    with pytest.raises(UserError, match=r"net\.onnx takes only a batch of 1, not 3"):
+        load_own(fixed, None, None, 0, batch=3)
 
 
 def test_an_onnx_model_of_another_dtype(tmp_path: Path) -> None:

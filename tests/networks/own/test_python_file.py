@@ -32,17 +32,11 @@ from tvmmobile.system.errors import UserError
             r"the module fails for an input of \[1, 5, 8, 8\]: RuntimeError",
             id="channels",
         ),
-        pytest.param(f"{HEAD}def small():\n    return {CONV}, torch.zeros(2, 3, 8, 8)\n", "a batch of 2, not of 1", id="batch"),
-        pytest.param(f"{HEAD}def small():\n    return {CONV}, torch.zeros(3, 8, 8)\n", r"\[3, 8, 8\]: a batch of 3", id="no batch"),
         pytest.param(
             module_text("return self.conv(x.float())").replace("Net()", "Net(), torch.zeros(1, 3, 8, 8).double()"),
-            "the input 'x' is float64, not float32",
+            "the input 'x' is float64, not one of float32",
             id="double",
         ),
-        pytest.param(module_text("return self.conv(x), x"), r"returns 2 tensors \(convolution, x\), not one", id="two outputs"),
-        pytest.param(module_text("return self.conv(x).flatten(1).argmax(1, True)"), "is int64, not float32", id="whole numbers"),
-        pytest.param(module_text("return self.conv(x).sum()"), r"the output 'sum_1' is \[\], not \[1, …\]", id="a number"),
-        pytest.param(module_text("return self.conv(x).flatten(0, 1)"), "a batch of 4, not of 1", id="no batch behind"),
         pytest.param(
             module_text("return self.conv(x) if x.sum() > 1 else self.conv(-x)"), r"cannot be exported: .*[Dd]ata-dependent", id="a branch"
         ),

@@ -19,6 +19,7 @@ from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
+from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
@@ -53,6 +54,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
 
     transform = relax.transform
     return [
+        ("split_batch", split_batch),
         ("sub_pixels", sub_pixels),
         ("bias_into_batch_norm", bias_into_batch_norm),
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),

@@ -13,10 +13,16 @@ MOST_CLASSES = 100_000
 
 
 def side_of(shape: tuple[int, ...]) -> str:
-    """What stands for an input shape in names: `224` for a square image, `96x128` for height and width, or all but the batch: `1x16000`."""
+    """What stands for an input shape in names: `224` for a square image, `96x128` for height and width, or all but the batch: `1x16000`.
+
+    A batch of several is in front: `b4_224`.
+    """
+    batch, *others = shape
+    if batch > 1 and others:
+        return f"b{batch}_{side_of((1, *others))}"
     if len(shape) == 4:
         return str(shape[2]) if shape[2] == shape[3] else f"{shape[2]}x{shape[3]}"
-    return "x".join(map(str, shape[1:]))
+    return "x".join(map(str, others or shape))
 
 
 @dataclass(frozen=True, order=True)

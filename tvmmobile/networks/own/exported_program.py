@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.networks.frontend import Compute, Imported, by_torch, count_macs, decomposed, first_line, import_program, quiet, torch_judge
-from tvmmobile.networks.own.files import OwnFile, Side, Tensor, read_whole, spec_of
+from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
 from tvmmobile.networks.own.pt2_archive import check_archive
 from tvmmobile.networks.signature import OUTPUT_NAME
 from tvmmobile.system.errors import UserError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _FIX = "Export it so: torch.export.save(torch.export.export(module.eval(), (torch.zeros(1, 3, 224, 224),)), FILE)"
 
 
-def load_exported_program(file: OwnFile, side: Side | None) -> Imported:
+def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
     """The network in a `.pt2`, which has one input side. Nothing in the file is executed: see `pt2_archive`.
 
     Raises:
@@ -37,7 +37,7 @@ def load_exported_program(file: OwnFile, side: Side | None) -> Imported:
     except Exception as error:  # its readers raise errors of any kind for files of other versions or damaged ones
         raise UserError(f"{file} cannot be read by PyTorch {torch.__version__}: {first_line(error)}", _FIX) from error
     compute = by_torch(program.module(check_guards=False))
-    return imported_program(file, contents, program, compute, side, f"{file.label} sha256 {contents}", _FIX)
+    return imported_program(file, contents, program, compute, wanted, f"{file.label} sha256 {contents}", _FIX)
 
 
 def imported_program(
@@ -45,7 +45,7 @@ def imported_program(
     contents: str,
     program: torch.export.ExportedProgram,
     compute: Compute,
-    side: Side | None,
+    wanted: Wanted,
     weights: str,
     fix: str,
 ) -> Imported:
@@ -54,7 +54,7 @@ def imported_program(
     Args:
         contents: SHA-256 of the file.
         compute: runs the network in PyTorch.
-        side: the requested input side, if any.
+        wanted: what is asked for.
         weights: where they came from.
         fix: how to make such a program with static shapes.
 
@@ -65,7 +65,7 @@ def imported_program(
     changed = [*program.graph_signature.buffers_to_mutate.values()]
     if changed:
         raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before exporting, and keep no state in buffers.")
-    spec = spec_of(file, contents, list(_inputs(program)), list(_outputs(program)), side, fix)
+    spec = spec_of(file, contents, list(_inputs(program)), list(_outputs(program)), wanted, fix)
     module = import_program(program)
     parameters = sum(parameter.numel() for parameter in program.parameters())
     return Imported(spec, module, weights, count_macs(module), parameters, torch_judge(), compute)

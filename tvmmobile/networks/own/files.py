@@ -27,6 +27,19 @@ Side = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What dimensions of the first input are to be, where the file leaves that open; `None` for what is not asked for.
+
+    Attributes:
+        side: of images, or their height and width.
+        batch: images at a time; a batch that is open is 1 without it.
+    """
+
+    side: Side | None = None
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
 class OwnFile:
     """The file of a user's own network.
 
@@ -99,30 +112,33 @@ def read_whole(path: Path) -> bytes:
 
 
 def spec_of(
-    file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], side: Side | None, fix: str, inside: str = ""
+    file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], wanted: Wanted, fix: str, inside: str = ""
 ) -> OwnSpec:
     """The identity of a network by what it takes and returns.
 
     Args:
         contents: SHA-256 in hexadecimal.
         inputs, outputs: all of them, in order.
-        side: the input side, or height and width, that is asked for, if any.
+        wanted: what is asked for.
         fix: how to make such a file with static shapes.
         inside: the network's name in the file, "" for none.
 
     Raises:
-        UserError: there is none, one is no tensor of a known type and shape, or the first input is an image of another side.
+        UserError: there is none, one is no tensor of a known type and shape, or the first input is an image of another side or another
+            batch.
     """
     for tensors, verb in ((inputs, "takes"), (outputs, "returns")):
         if not tensors:
             raise UserError(f"{file} {verb} no tensors.", "A network takes and returns at least one.")
     takes = _ports(file, inputs, "input", INPUT_NAME, fix)
-    given = takes[0].shape
+    given, side = takes[0].shape, wanted.side
+    if wanted.batch is not None and wanted.batch != given[0]:
+        raise UserError(f"{file} takes only a batch of {given[0]}, not {wanted.batch}.", f"Leave out --batch, or give {given[0]}.")
     if side is not None and (len(given) != 4 or height_and_width(side) != given[2:]):
-        wanted = "x".join(map(str, height_and_width(side))) if isinstance(side, tuple) else side
+        asked = "x".join(map(str, height_and_width(side))) if isinstance(side, tuple) else side
         remedy = f"Leave out --resolution, or give {side_of(given)}." if len(given) == 4 else "Leave out --resolution."
         what = f"images of side {side_of(given)}" if len(given) == 4 else words(given)
-        raise UserError(f"{file} takes only {what}, not {wanted}.", remedy)
+        raise UserError(f"{file} takes only {what}, not {asked}.", remedy)
     return OwnSpec.of(file.named(inside), contents, takes, _ports(file, outputs, "output", OUTPUT_NAME, fix))
 
 

@@ -8,43 +8,45 @@ from pathlib import Path
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.exported_program import load_exported_program
-from tvmmobile.networks.own.files import OwnFile, Side, height_and_width
+from tvmmobile.networks.own.files import OwnFile, Side, Wanted, height_and_width
 from tvmmobile.networks.own.onnx_file import files_beside, load_onnx
 from tvmmobile.networks.own.python_file import load_python
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import insisted
 
 
-def own_specs(file: OwnFile, sides: Sequence[Side], checkpoint: Path | None, seed: int) -> list[ModelSpec]:
+def own_specs(file: OwnFile, sides: Sequence[Side], checkpoint: Path | None, seed: int, batch: int | None = None) -> list[ModelSpec]:
     """The network's identity for each side, or for the file's own side. It is loaded and imported here, to fail early.
 
     Raises:
         UserError: see `load_own`.
     """
-    return [load_own(file, side, checkpoint, seed).spec for side in dict.fromkeys(sides) or (None,)]
+    return [load_own(file, side, checkpoint, seed, batch).spec for side in dict.fromkeys(sides) or (None,)]
 
 
-def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: int) -> Imported:
-    """The network, imported, for a side if one is asked for; `checkpoint` and `seed` are for Python files.
+def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: int, batch: int | None = None) -> Imported:
+    """The network, imported, for a side and a batch if they are asked for; `checkpoint` and `seed` are for Python files.
 
     Raises:
         UserError: the file cannot be read, or the network cannot be compiled.
     """
     if side is not None and min(height_and_width(side)) < 1:
         raise UserError(f"resolution {side} is not positive.", "Give --resolution an input side in pixels, such as 224, or HxW.")
+    if batch is not None and batch < 1:
+        raise UserError(f"batch {batch} is not positive.", "Give --batch a number of images, such as 4.")
     with insisted():  # torch.export has weak references with callbacks
-        imported = _imported(file, side, checkpoint, seed)
+        imported = _imported(file, Wanted(side, batch), checkpoint, seed)
     if not imported.macs or not imported.parameters:
         raise UserError(f"{file} has no convolution or matrix product with weights.", "There is nothing to find schedules for.")
     return imported
 
 
-def _imported(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: int) -> Imported:
+def _imported(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int) -> Imported:
     if file.factory:
-        return load_python(file, side, checkpoint, seed)
+        return load_python(file, wanted, checkpoint, seed)
     if checkpoint is not None:
         raise UserError(f"{file} holds its own weights, so --checkpoint does not apply.", "Leave out --checkpoint.")
-    return load_onnx(file, side) if file.path.suffix.lower() == ".onnx" else load_exported_program(file, side)
+    return load_onnx(file, wanted) if file.path.suffix.lower() == ".onnx" else load_exported_program(file, wanted)
 
 
 def files_of(file: OwnFile) -> list[Path]:
@@ -55,7 +57,7 @@ def files_of(file: OwnFile) -> list[Path]:
 
 def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: int) -> Imported:
     """Load the same network again, in another process; raises `UserError` if it has changed."""
-    imported = load_own(file, spec.image_size, checkpoint, seed)
+    imported = load_own(file, spec.image_size, checkpoint, seed, spec.input_shape[0])
     if imported.spec != spec:
         raise UserError(f"{file} has changed since this run began.", "Do not change it during a run; run the same command again.")
     return imported

@@ -14,18 +14,18 @@ from typing import Any
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators
-from tvmmobile.networks.own.files import OwnFile, Side, Tensor, height_and_width, read_whole, spec_of
+from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
 from tvmmobile.networks.own.onnx_constants import fold_constants
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.system.errors import UserError
 
-_FIX = "Give --resolution if height or width is dynamic, or export it without dynamic axes."
+_FIX = "Give --resolution if height or width is dynamic, --batch for the first dimension, or export it without dynamic axes."
 _STANDARD = ("", "ai.onnx")
 #: Operators that the importer knows but that cannot become a sequence of kernels.
 _NOT_STRAIGHT = {"If"}
 
 
-def load_onnx(file: OwnFile, side: Side | None) -> Imported:
+def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     """The network in an ONNX file, which has one input side, with the weights that are in files beside it.
 
     Raises:
@@ -41,13 +41,13 @@ def load_onnx(file: OwnFile, side: Side | None) -> Imported:
     for tensor in _read_beside(file, model):
         digest.update(tensor.raw_data)
     parameters = _parameters(model.graph)
-    _fix_dimensions(model.graph, side)
+    _fix_dimensions(model.graph, wanted)
     model = _checked(file, model)
     refuse_operators(_unknown(model))
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [_tensor(value) for value in model.graph.input if value.name not in constants]
     contents = digest.hexdigest()
-    spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], side, _FIX, model.graph.name)
+    spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], wanted, _FIX, model.graph.name)
     try:
         module = import_onnx(model, opset)
         evaluator = ReferenceEvaluator(model)
@@ -149,15 +149,15 @@ def _checked(file: OwnFile, model: Any) -> Any:
         raise UserError(f"{file} is not a valid ONNX model: {first_line(error)}", "Export it again.") from error
 
 
-def _fix_dimensions(graph: Any, side: Side | None) -> None:
-    """Give an image's dimensions that have no number one: a batch of 1, and the height and width that are asked for."""
+def _fix_dimensions(graph: Any, wanted: Wanted) -> None:
+    """Give dimensions that have no number one: the batch in front, and the height and width that are asked for of images."""
     constants = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
         dimensions = value.type.tensor_type.shape.dim
-        if value.name in constants or len(dimensions) != 4:
+        if value.name in constants or len(dimensions) < 2:
             continue
-        wanted = (1, None, *((None, None) if side is None else height_and_width(side)))
-        for dimension, extent in zip(dimensions, wanted, strict=True):
+        size = (None, None) if wanted.side is None or len(dimensions) != 4 else height_and_width(wanted.side)
+        for dimension, extent in zip(dimensions, (wanted.batch or 1, None, *size), strict=False):
             if extent is not None and not dimension.HasField("dim_value"):
                 dimension.dim_value = extent
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tvmmobile.networks.frontend import Imported, by_torch, export_torch, first_line
 from tvmmobile.networks.models.checkpoints import load_own_checkpoint
 from tvmmobile.networks.own.exported_program import imported_program
-from tvmmobile.networks.own.files import OwnFile, Side, height_and_width, read_whole
+from tvmmobile.networks.own.files import OwnFile, Wanted, height_and_width, read_whole
 from tvmmobile.networks.signature import words
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import Terminated
@@ -27,11 +27,11 @@ _CHANNELS = 3
 _FIX = "Give an example input of that kind with the module: return module, torch.zeros(1, 3, 224, 224)"
 
 
-def load_python(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: int) -> Imported:
+def load_python(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int) -> Imported:
     """The network that the file's factory returns. The file is executed, including its imports.
 
     Args:
-        side: of its input, where the factory gives no example; `DEFAULT_SIDE` without either.
+        wanted: of its input, where the factory gives no example; `DEFAULT_SIDE` without either.
         checkpoint: a state dict with the module's own names, all of them.
         seed: of PyTorch's generator while the factory runs.
 
@@ -49,9 +49,9 @@ def load_python(file: OwnFile, side: Side | None, checkpoint: Path | None, seed:
     weights = f"{file.label} sha256 {contents}, seed {seed}"
     if checkpoint is not None:
         weights = load_own_checkpoint(module, checkpoint)
-    examples = examples or [torch.zeros(1, _CHANNELS, *height_and_width(side or DEFAULT_SIDE))]
+    examples = examples or [torch.zeros(wanted.batch or 1, _CHANNELS, *height_and_width(wanted.side or DEFAULT_SIDE))]
     check_module(file, module, examples, "Give the input side with --resolution, or an example input with the module.")
-    return imported_program(file, contents, export_torch(module, examples), by_torch(module), side, weights, _FIX)
+    return imported_program(file, contents, export_torch(module, examples), by_torch(module), wanted, weights, _FIX)
 
 
 def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:

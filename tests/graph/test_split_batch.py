@@ -1,0 +1,76 @@
+"""Batches, computed image by image: what becomes of the graph, and its values by PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_networks import accepted
+from torch import nn
+from torch.nn import functional
+
+from tvmmobile.graph.layers import Opaque
+from tvmmobile.graph.network import Network, read_network
+from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.passes.split_batch import split_batch
+from tvmmobile.networks.frontend import by_torch, decomposed, export_torch, import_program
+
+SHAPE = (3, 3, 12, 12)
+
+
+class Net(nn.Module):
+    """A network with every kind of layer; in the middle it mixes images if `mixed`."""
+
+    def __init__(self, mixed: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mixed = mixed
+        self.first, self.norm = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)
+        self.depthwise, self.last = nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.Conv2d(8, 12, 1)
+        self.squeeze, self.excite, self.head = nn.Linear(12, 4), nn.Linear(4, 12), nn.Linear(12, 5)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first = self.norm(self.first((image - 0.5) / 0.25)).clamp(0, 6)
+        data = self.last(torch.cat([self.depthwise(first) + first, first], 1)[:, 2:10])
+        data = data * self.excite(self.squeeze(data.mean((2, 3))).relu()).sigmoid()[:, :, None, None]
+        data = functional.max_pool2d(data, 2)
+        if self.mixed:
+            data = data - data.mean(0, keepdim=True)
+        return self.head(data.flatten(2).mean(2)).softmax(1), data, data.permute(0, 2, 3, 1).reshape(3, -1)
+
+
+def imported(module: nn.Module, shape: tuple[int, ...] = SHAPE) -> Any:
+    return import_program(decomposed(export_torch(module.eval(), [torch.zeros(shape)])))
+
+
+def network_of(module: Any) -> Network:
+    return read_network(*prepare(module, accepted))
+
+
+def layers_of(network: Network) -> list[str]:
+    return [node.layer.name for node in network.nodes if not isinstance(node.layer, Opaque)]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_it_computes_the_same(mixed: bool) -> None:
+    """In Relax's own kernels, before any pass of the compiler's."""
+    import tvm
+    from tvm import relax
+
+    module, image = Net(mixed), np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    split = relax.transform.DecomposeOpsForInference()(split_batch(imported(module)))
+    machine = relax.VirtualMachine(relax.build(split, target="llvm"), tvm.cpu())
+    for output, expected in zip(machine["main"](tvm.runtime.tensor(image)), by_torch(module)([image]), strict=True):
+        np.testing.assert_allclose(output.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_after_another_has_the_layers_of_one() -> None:
+    one, three = (layers_of(network_of(imported(Net(), (count, *SHAPE[1:])))) for count in (1, 3))
+    assert len(one) == 8 and three == 3 * one
+
+
+def test_a_network_of_one_image_stays_as_it_is() -> None:
+    module = imported(Net(), (1, *SHAPE[1:]))
+    assert split_batch(module) is module

@@ -1,0 +1,237 @@
+"""A batch of images as its images one after another: kernels, and what the logs know of them, are for one.
+
+A batch saves a core nothing where weights stay in its caches for one image anyway. Operators that compute each image by itself are repeated
+for each, an image at a time up to the next operator that mixes them. That one gets them put together, and what it returns is cut again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, returned
+
+#: Operators whose first argument is images and whose others are the same for all of them.
+_OF_ONE = {
+    *(f"relax.nn.{name}" for name in ("conv1d", "conv2d", "conv1d_transpose", "conv2d_transpose", "batch_norm", "group_norm")),
+    *(f"relax.nn.{name}" for name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "prelu", "instance_norm", "pixel_shuffle")),
+    "relax.image.resize2d",
+}
+#: Operators that make of any elements at one place, of tensors that are broadcast, one element.
+_BY_ELEMENT = {
+    *("add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "where"),
+    *("equal", "not_equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_or", "logical_not"),
+    *("abs", "negative", "exp", "log", "sqrt", "rsqrt", "square", "sigmoid", "tanh", "sin", "cos", "erf"),
+    *("clip", "round", "floor", "ceil", "sign", "astype"),
+    *("nn.relu", "nn.relu6", "nn.leakyrelu", "nn.silu", "nn.gelu", "nn.gelu_tanh", "nn.softplus", "nn.selu"),
+}
+#: Those of one tensor along axes that an attribute names.
+_ALONG = {"mean", "sum", "max", "min", "prod", "variance", "std", "argmax", "argmin", "nn.softmax", "nn.log_softmax", "nn.layer_norm"}
+_LAYERS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose", "relax.nn.conv1d")
+
+
+def split_batch(module: Any) -> Any:
+    """Compute batches of `main` image by image; a network of one image stays as it is."""
+    size = _batch_of(module["main"])
+    if size < 2:
+        return module
+    module = module.clone()
+    module["main"] = _Split(module["main"], size).rewritten()
+    return module
+
+
+def _batch_of(main: Any) -> int:
+    """Images that the network's convolutions compute at a time; 1 if they do not agree."""
+    sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if _name(binding.value) in _LAYERS}
+    return sizes.pop() if len(sizes) == 1 else 1
+
+
+def _name(value: Any) -> str:
+    return str(getattr(getattr(value, "op", None), "name", ""))
+
+
+def _shape(value: Any) -> list[int]:
+    """Of a tensor with static extents; empty for other values."""
+    from tvm import relax
+
+    return [int(extent) for extent in value.ty.shape] if isinstance(value.ty, relax.TensorType) and value.ty.ndim > 0 else []
+
+
+#: Given the arguments of one image, the operator's call for it.
+_Call = Callable[[Sequence[Any]], Any]
+
+
+class _Split:
+    """`main` while it is rewritten.
+
+    Attributes:
+        wholes: the new variable for each old one, of all images.
+        parts: the same of each image.
+        waiting: bindings that are not computed yet, each for one image at a time.
+    """
+
+    def __init__(self, main: Any, size: int) -> None:
+        from tvm import relax
+
+        self.main, self.size, self.builder = main, size, relax.BlockBuilder()
+        self.wholes: dict[Any, Any] = {parameter: parameter for parameter in main.params}
+        self.parts: dict[Any, list[Any]] = {}
+        self.waiting: list[tuple[Any, Sequence[Any], _Call]] = []
+        #: Variables of these.
+        self.split: set[Any] = set()
+
+    def rewritten(self) -> Any:
+        """The new `main`."""
+        with self.builder.function("main", list(self.main.params)):
+            with self.builder.dataflow():
+                for binding in bindings_of(self.main):
+                    self._bind(binding.var, binding.value)
+                results = results_of(self.main)
+                outputs = [self.builder.emit_output(self._whole(result)) for result in results]
+            self.builder.emit_func_output(returned(outputs))
+        return self.builder.get()["main"]
+
+    def _bind(self, variable: Any, value: Any) -> None:
+        arguments, call = self._of_one(value)
+        if call is not None:
+            self.waiting.append((variable, arguments, call))
+            self.split.add(variable)
+        else:
+            self.wholes[variable] = self.builder.emit(self._rebuilt(value))
+
+    def _rebuilt(self, value: Any) -> Any:
+        """The same expression of new variables."""
+        return rebuilt(value, self._whole)
+
+    def _whole(self, variable: Any) -> Any:
+        """A variable or constant, of all images."""
+        from tvm import relax
+
+        if not isinstance(variable, relax.Var):
+            return variable
+        if variable not in self.wholes:
+            self._compute()
+            self.wholes[variable] = self._together(variable)
+        return self.wholes[variable]
+
+    def _together(self, variable: Any) -> Any:
+        from tvm import relax
+
+        parts = self.parts[variable]
+        if isinstance(variable.ty, relax.TensorType):
+            return self.builder.emit(relax.op.concat(parts, 0))
+        fields = range(len(variable.ty.fields))
+        columns = [[self.builder.emit(relax.TupleGetItem(part, place)) for part in parts] for place in fields]
+        return self.builder.emit(relax.Tuple([self.builder.emit(relax.op.concat(column, 0)) for column in columns]))
+
+    def _compute(self) -> None:
+        """Compute what waits, image by image."""
+        waiting, self.waiting = self.waiting, []
+        for image in range(self.size):
+            for variable, arguments, call in waiting:
+                found = self.builder.emit(call([self._part(argument, image) for argument in arguments]))
+                self.parts.setdefault(variable, []).append(found)
+
+    def _part(self, argument: Any, image: int) -> Any:
+        """What an operator of one image reads in place of an argument."""
+        from tvm import relax
+
+        if isinstance(argument, _Same):
+            return self._whole(argument.value)
+        if argument in self.split:
+            return self.parts[argument][image]
+        known = self.parts.setdefault(argument, [])
+        if len(known) <= image:
+            known.append(self.builder.emit(relax.op.strided_slice(self._whole(argument), [0], [image], [image + 1])))
+        return known[image]
+
+    def _of_one(self, value: Any) -> tuple[Sequence[Any], Any]:
+        """The arguments of an operator that may be computed image by image, and its call for one; no call for another operator."""
+        from tvm import relax
+
+        if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.split:
+            return [value.tuple_value], lambda given: relax.TupleGetItem(given[0], value.index)
+        if not isinstance(value, relax.Call) or not value.args:
+            return (), None
+        name, data = _name(value).removeprefix("relax."), value.args[0]
+
+        def again(given: Sequence[Any]) -> Any:
+            return relax.Call(value.op, list(given), value.attrs, value.ty_args)
+
+        if name == "concat":
+            fields = list(getattr(data, "fields", ()))
+            if int(value.attrs.axis) % max(len(_shape(value)), 1) == 0 or not all(map(self._is_batch, fields)):
+                return (), None
+            return fields, lambda given: again([relax.Tuple(list(given))])
+        if name == "matmul":
+            return self._product(value, again)
+        if name in _BY_ELEMENT:
+            return self._by_element(value, again)
+        if not self._is_batch(data):
+            return (), None
+        rest = [_Same(argument) for argument in value.args[1:]]
+        if name == "reshape":
+            shape = _shape(value)
+            if shape[:1] != [self.size]:
+                return (), None
+            return [data], lambda given: relax.op.reshape(given[0], [1, *shape[1:]])
+        return ([data, *rest], again) if _name(value) in _OF_ONE or self._keeps_images(name, value) else ((), None)
+
+    def _is_batch(self, value: Any) -> bool:
+        from tvm import relax
+
+        return isinstance(value, relax.Var) and _shape(value)[:1] == [self.size]
+
+    def _product(self, value: Any, again: _Call) -> tuple[Sequence[Any], Any]:
+        """A matrix product with images in front of its first operand, or of both."""
+        data, other = value.args
+        ranks = len(_shape(data)), len(_shape(other))
+        if not self._is_batch(data) or ranks[0] < 2 or _shape(value)[:1] != [self.size]:
+            return (), None
+        if ranks[1] == 2 or (ranks[1] > 2 and _shape(other)[0] == 1):
+            return [data, _Same(other)], again
+        return ([data, other], again) if ranks[0] == ranks[1] > 2 and self._is_batch(other) else ((), None)
+
+    def _by_element(self, value: Any, again: _Call) -> tuple[Sequence[Any], Any]:
+        """Operands that hold all images are cut, others are the same for each."""
+        shape = _shape(value)
+        if shape[:1] != [self.size]:
+            return (), None
+        arguments: list[Any] = []
+        for argument in value.args:
+            own = _shape(argument) if hasattr(argument, "ty") else []
+            if len(own) == len(shape) and own[0] == self.size:
+                if not self._is_batch(argument):
+                    return (), None
+                arguments.append(argument)
+            else:
+                arguments.append(_Same(argument))
+        return (arguments, again) if any(not isinstance(each, _Same) for each in arguments) else ((), None)
+
+    def _keeps_images(self, name: str, value: Any) -> bool:
+        """Whether an operator of one tensor works along other axes than the first."""
+        attrs, rank = value.attrs, len(_shape(value.args[0]))
+        if name in _ALONG:
+            axes = getattr(attrs, "axes", None) if name == "nn.layer_norm" else getattr(attrs, "axis", None)
+            named = [] if axes is None else [axes] if isinstance(axes, int) else list(axes)
+            return bool(named) and all(int(axis) % rank for axis in named)
+        if name == "permute_dims":
+            return attrs.axes is not None and int(attrs.axes[0]) == 0
+        if name == "nn.pad":
+            return [int(width) for width in attrs.pad_width[:2]] == [0, 0]
+        if name == "split":
+            return int(attrs.axis) % rank != 0
+        if name == "strided_slice":
+            return all(int(axis.value) % rank for axis in value.args[1].fields)
+        if name == "squeeze":
+            return attrs.axis is not None and all(int(axis) % rank for axis in attrs.axis)
+        if name == "expand_dims":
+            return all(int(axis) % (rank + len(attrs.axis)) for axis in attrs.axis)
+        return False
+
+
+class _Same:
+    """An argument that is the same for every image."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
