@@ -92,6 +92,37 @@ def test_blocks_of_tokens_move_nothing(tmp_path: Path) -> None:
     assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
 
 
+class ChannelsFirst(nn.Module):
+    """ConvNeXt's block: tokens in the branch, an image with the channels first around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depthwise, self.norm = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.LayerNorm(8)
+        self.wide, self.narrow, self.factor = nn.Linear(8, 24), nn.Linear(24, 8), nn.Parameter(torch.ones(8, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        rows = self.norm(self.depthwise(image).permute(0, 2, 3, 1))
+        return image + self.narrow(nn.functional.gelu(self.wide(rows))).permute(0, 3, 1, 2) * self.factor
+
+
+def test_images_with_channels_first_are_not_turned_either(tmp_path: Path) -> None:
+    network = ready(nn.Conv2d(3, 8, 1), ChannelsFirst(), ChannelsFirst(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    shape = (1, 3, 5, 6)
+    found = layers_of(network, shape)
+    assert not any(isinstance(layer, Opaque) for layer in found)
+    assert [layer.name for layer in found if isinstance(layer, Conv2d)].count("pw_5x6_24x8_add_linear") == 2
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_of_several_images_at_once(tmp_path: Path) -> None:
+    """Which PyTorch's exporter multiplies by as many copies of the weights."""
+    split = Lambda(lambda rows: rows.reshape(3, 10, 8))
+    network = ready(nn.Conv2d(3, 8, 1), tokens(), split, nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 6))
+    shape = (1, 3, 5, 6)
+    assert [type(layer) for layer in layers_of(network, shape)] == [Conv2d] * 3
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
 @pytest.mark.parametrize(
     "between",
     [
@@ -102,6 +133,8 @@ def test_blocks_of_tokens_move_nothing(tmp_path: Path) -> None:
         pytest.param(lambda x: torch.cat([x[:, :1], x], 1), id="one more"),
         pytest.param(lambda x: x * torch.linspace(-1, 1, 30)[:, None], id="by pixel"),
         pytest.param(lambda x: x + x.transpose(1, 2).reshape(1, 30, 8), id="sum with another order"),
+        pytest.param(lambda x: (x.transpose(1, 2) * torch.full((8, 1), 0.5)).exp().transpose(1, 2), id="channels first"),
+        pytest.param(lambda x: (x.transpose(1, 2) * torch.full((30,), 0.5)).transpose(1, 2), id="channels first, by pixel"),
         pytest.param(lambda x: x.reshape(1, 1, 30, 8).transpose(1, 2).flatten(1, 2), id="axes of 1"),
         pytest.param(lambda x: (x * torch.full((8,), 0.5)) + x, id="read before its factors"),
     ],

@@ -64,6 +64,8 @@ class _Rewriting(MainRewriter):
                 return made
             return rebuilt(value, self._leaf)
         self.seen[variable] = seen
+        if seen.first and _name(value) not in {*_VIEWS, "relax.permute_dims"}:
+            return relax.op.reshape(self.builder.emit(relax.op.permute_dims(seen.image, [0, 3, 1, 2])), _shape(variable))
         if seen.first:
             return rebuilt(value, self._leaf)
         return seen.image if _shape(seen.image) == _shape(variable) else relax.op.reshape(seen.image, _shape(variable))
@@ -95,12 +97,14 @@ class _Rewriting(MainRewriter):
         if _norms_channels(value):
             attrs, image = value.attrs, self._image(value.args[0])
             return self._made(relax.op.nn.layer_norm(image, *value.args[1:], [-1], attrs.epsilon, attrs.center, attrs.scale))
-        if shown is None or shown.first or _shape(value)[-1] != _shape(shown.image)[-1]:
+        if shown is None:
             return None
-        return self._made(relax.Call(value.op, [shown.image, *value.args[1:]], value.attrs)) if operator in _UNARY else None
+        if name == "relax.mean" and shown.first and _is_over_pixels(value):
+            return self._made(relax.op.mean(shown.image, [1, 2], keepdims=True))
+        return self._made(relax.Call(value.op, [shown.image, *value.args[1:]], value.attrs), shown.first) if operator in _UNARY else None
 
-    def _made(self, image: Any) -> _Seen:
-        return _Seen(self.builder.emit(image))
+    def _made(self, image: Any, first: bool = False) -> _Seen:
+        return _Seen(self.builder.emit(image), first)
 
     def _product(self, data: Any, weight: Any) -> _Seen | None:
         """A product of rows with a constant matrix as a convolution."""
@@ -109,7 +113,7 @@ class _Rewriting(MainRewriter):
         extents = _product_of(data, weight)
         if not extents:
             return None
-        kernel = relax.const(weight.value.numpy().reshape(1, 1, *extents))
+        kernel = relax.const(weight.value.numpy().reshape(-1, *extents)[:1, None])
         return self._made(relax.op.nn.conv2d(self._image(data), kernel, data_layout="NHWC", kernel_layout="HWIO"))
 
     def _image(self, variable: Any) -> Any:
@@ -122,31 +126,33 @@ class _Rewriting(MainRewriter):
         return self.builder.emit(relax.op.reshape(self.replaced[variable], [1, 1, math.prod(shape[:-1]), shape[-1]]))
 
     def _binary(self, value: Any) -> _Seen | None:
-        """An operator on two tensors with channels last, one of which is an image."""
+        """An operator on two tensors of equal shape, one of which shows an image, or on one and a constant for each channel."""
         import tvm
         from tvm import relax
 
         shape = _shape(value)
-        images = [_shape(seen.image) for operand in value.args if (seen := self.seen.get(operand)) and not seen.first]
-        images = [image for image in images if image[-1] == shape[-1]]
-        if not images:
+        shown = [seen for operand in value.args if (seen := self.seen.get(operand)) and _channel_axis(seen, shape) is not None]
+        if not shown:
             return None
+        base, axis = shown[0], _channel_axis(shown[0], shape)
         operands = []
         for operand in value.args:
+            seen = self.seen.get(operand)
             if isinstance(operand, tvm.ir.GenericConst):
                 array = operand.value.numpy()
-                if array.size != 1 and (array.size, array.shape[-1]) != (shape[-1], shape[-1]):
+                axes = [len(shape) - array.ndim + place for place, extent in enumerate(array.shape) if extent != 1]
+                if axes not in ([], [axis]):
                     return None
-                operands.append(operand if array.size == 1 and array.ndim <= 1 else relax.const(array.reshape(1, 1, 1, -1)))
-            elif isinstance(operand, relax.Var) and _shape(operand) == shape:
-                seen = self.seen.get(operand)
-                if seen is not None and not seen.first and _shape(seen.image) == images[0]:
-                    operands.append(seen.image)
-                else:
-                    operands.append(self.builder.emit(relax.op.reshape(self.replaced[operand], images[0])))
-            else:
+                operands.append(relax.const(array.reshape(1, 1, 1, -1)) if array.ndim > 1 or axes else operand)
+            elif not isinstance(operand, relax.Var) or _shape(operand) != shape:
                 return None
-        return self._made(relax.Call(value.op, operands, value.attrs))
+            elif seen is not None and seen.first == base.first and _shape(seen.image) == _shape(base.image):
+                operands.append(seen.image)
+            elif base.first:
+                return None
+            else:
+                operands.append(self.builder.emit(relax.op.reshape(self.replaced[operand], _shape(base.image))))
+        return self._made(relax.Call(value.op, operands, value.attrs), base.first)
 
 
 def _is_wanted(value: Any) -> bool:
@@ -173,8 +179,25 @@ def _product_of(data: Any, weight: Any) -> tuple[int, ...]:
 
     if not isinstance(data, relax.Var) or not isinstance(weight, tvm.ir.GenericConst):
         return ()
-    rows, extents = _shape(data)[:-1], [0, 0, *_shape(weight)][-2:]
-    return tuple(extents) if math.prod(rows) > 1 and math.prod(_shape(weight)) == math.prod(extents) else ()
+    rows, extents = _shape(data)[:-1], _shape(weight)[-2:]
+    if math.prod(rows) == 1 or len(extents) < 2:
+        return ()
+    matrices = weight.value.numpy().reshape(-1, *extents)  # PyTorch's exporter repeats it for each of a batch
+    return tuple(extents) if (matrices == matrices[0]).all() else ()
+
+
+def _is_over_pixels(mean: Any) -> bool:
+    """Whether a mean is over all pixels of an image with the channels first."""
+    axes = [] if mean.attrs.axis is None else [int(axis) for axis in mean.attrs.axis]
+    return mean.ty.ndim == 4 and axes == [2, 3] and bool(mean.attrs.keepdims)
+
+
+def _channel_axis(seen: _Seen, shape: list[int]) -> int | None:
+    """The axis that channels have to themselves in a tensor of this shape; `None` if there is none."""
+    channels = _shape(seen.image)[-1]
+    if not seen.first:
+        return len(shape) - 1 if shape[-1] == channels else None
+    return next((axis for axis, extent in enumerate(shape) if extent == channels and math.prod(shape[:axis]) == 1), None)
 
 
 def _shape(value: Any) -> list[int]:
