@@ -58,7 +58,8 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="NAME",
-        help="What kernels compute in: float32, int8 with --calibrate, or float16 on cores that have it (A55, A76, …).",
+        help="What kernels compute in: float32, int8 (with --calibrate, or of a quantised network), or float16 on cores that have it "
+        "(A55, A76, …).",
     ),
 ]
 IoDtype = Annotated[

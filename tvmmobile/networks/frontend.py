@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.networks.torch_operators import converters, decompositions
 from tvmmobile.system.environment import keep_torch_cache
@@ -43,6 +44,7 @@ class Imported:
         parameters: everything that training changes; `None` likewise.
         judge: what computes the output to compare with, and its version, e.g. `PyTorch 2.13.0`.
         compute: that: from the inputs to the outputs, in order.
+        scales: of the weights, where they are integers in the file; `None` for a network in float32.
     """
 
     spec: ModelSpec
@@ -52,6 +54,7 @@ class Imported:
     parameters: int | None
     judge: str
     compute: Compute
+    scales: WeightScales | None = None
 
 
 def imported_torch(spec: ModelSpec, module: torch.nn.Module, weights: str) -> Imported:

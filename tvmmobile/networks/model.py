@@ -28,12 +28,14 @@ class Model:
         checkpoint: state dict with the weights; `None` for generated ones.
         seed: of generated weights, and of what a Python file draws.
         own: the file of a network of the user's own.
+        quantised: whether that file has scales for integers.
     """
 
     spec: ModelSpec
     checkpoint: Path | None = None
     seed: int = 0
     own: OwnFile | None = None
+    quantised: bool = False
 
     def __str__(self) -> str:
         return self.spec.variant
@@ -120,16 +122,14 @@ def variants(
         squares = [side for side in resolutions if isinstance(side, int)]
         if len(squares) < len(resolutions):
             raise UserError(f"{network} takes square images.", "Give --resolution one number, such as 224.")
-        specs: Sequence[ModelSpec] = grid(network, alphas, squares, activation, classes)
-    else:
-        from tvmmobile.networks.own.loading import own_specs
+        return [Model(spec, weights, seed) for spec in grid(network, alphas, squares, activation, classes)]
+    from tvmmobile.networks.own.loading import own_specs
 
-        for option, given in (
-            ("--alpha", any(alpha != 1.0 for alpha in alphas)),
-            ("--activation", activation is not None),
-            ("--classes", classes != IMAGENET_CLASSES),
-        ):
-            if given:
-                raise UserError(f"{option} is for built-in networks and cannot change {file}.", f"Leave out {option}, or change the file.")
-        specs = own_specs(file, resolutions, weights, seed, batch)
-    return [Model(spec, weights, seed, file) for spec in specs]
+    for option, given in (
+        ("--alpha", any(alpha != 1.0 for alpha in alphas)),
+        ("--activation", activation is not None),
+        ("--classes", classes != IMAGENET_CLASSES),
+    ):
+        if given:
+            raise UserError(f"{option} is for built-in networks and cannot change {file}.", f"Leave out {option}, or change the file.")
+    return [Model(spec, weights, seed, file, quantised) for spec, quantised in own_specs(file, resolutions, weights, seed, batch)]

@@ -37,8 +37,31 @@ def decompositions() -> Mapping[Any, Callable[..., Any]]:
             aten._cdist_forward.default: lambda x, y, p, _mode: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
         }
     )
+    integers = torch.ops.quantized_decomposed
+    if hasattr(integers, "quantize_per_tensor"):  # `own.exported_quantised` has made it known, or torchao has
+        table[integers.quantize_per_tensor.default] = _quantised
+        table[integers.dequantize_per_tensor.default] = _dequantised
     decomposed: Mapping[Any, Callable[..., Any]] = table
     return decomposed
+
+
+def _quantised(x: Any, scale: float, zero: int, low: int, high: int, kind: Any) -> Any:
+    """Integers as floating-point numbers; those without sign are 128 lower."""
+    import torch
+
+    shift = _shift(kind)
+    return torch.clamp(torch.round(x / scale) + (zero - shift), low - shift, high - shift)
+
+
+def _dequantised(x: Any, scale: float, zero: int, _low: int, _high: int, kind: Any, out_dtype: Any = None) -> Any:
+    """The real numbers that integers of `_quantised` stand for."""
+    return (x - (zero - _shift(kind))) * scale
+
+
+def _shift(kind: Any) -> int:
+    import torch
+
+    return 128 if kind == torch.uint8 else 0
 
 
 def converters() -> dict[str, Converter]:

@@ -65,7 +65,8 @@ class VariantJob:
         image: let a C library take images too, normalised like this.
         io_dtype: name of the precision of input and output.
         max_error: keep layers in float32 until the output is off by no more, as a share of its largest magnitude; `None` for any error.
-        calibration: where the data are that give integers their scales; `None` for other precisions.
+        calibration: where the data are that give integers their scales; `None` for other precisions, and quantised networks.
+        keep: layers of a quantised network that stay in float32, see `mixed.chosen_layers`.
     """
 
     model: Model
@@ -84,6 +85,7 @@ class VariantJob:
     io_dtype: str = FLOAT32.name
     max_error: float | None = None
     calibration: CalibrationData | None = None
+    keep: tuple[str, ...] = ()
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""
@@ -156,11 +158,12 @@ def variant_job(
     io_dtype: str = FLOAT32.name,
     max_error: float | None = None,
     calibration: CalibrationData | None = None,
+    keep: tuple[str, ...] = (),
 ) -> VariantJob:
     """The library of a network for a device, in `out`; see `VariantJob`."""
     identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
     place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
-    numbers = (io_dtype, max_error, calibration)
+    numbers = (io_dtype, max_error, calibration, keep)
     return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image, *numbers)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,18 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_integers
+from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
 from tvmmobile.graph.precision import FLOAT32, INT8, precision_named
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import elementary
 from tvmmobile.kernels.simulation import layers_to_keep
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.quantisation.flow import flow_of
+from tvmmobile.quantisation.given import as_given
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
@@ -75,8 +78,11 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
         gated = isinstance(layer, Conv2d) and layer.scaled  # by a layer of its own in integers
         return not (gated and precision.is_integer) and taken(replace(job.task((layer,)), dtype=floats))
 
-    composed = compose(imported.module, accepts, dump_dir)
     inputs = _noise(imported.spec, _REFERENCE_SEED)
+    if precision.is_integer and imported.scales is not None:
+        _check_quantised(imported.spec)
+        return _as_given(imported, imported.scales, job, accepts, inputs, dump_dir)
+    composed = compose(imported.module, accepts, dump_dir)
     if job.calibration is not None:
         _check_quantised(imported.spec)
         return _quantised(composed, job.calibration, lambda layer: job.task((layer,)))
@@ -141,6 +147,47 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
         ],
     }
     return Prepared(replace(network, kept=floats), (images.read([0]),), integers, {"quantisation": found, **_float32_layers(floats)})
+
+
+def _as_given(
+    imported: Imported,
+    scales: WeightScales,
+    job: VariantJob,
+    accepts: Callable[[Layer], bool],
+    inputs: tuple[Array, ...],
+    dump_dir: Path | None,
+) -> Prepared:
+    """A network that its file has quantised; `accepts` is of layers in float32, `inputs` for the library's reference."""
+
+    def takes(layer: Layer) -> bool:
+        return taken(job.task((layer,)))
+
+    def composes(layer: Layer) -> bool:
+        return takes(layer) if is_sum(layer) else accepts(layer)
+
+    composed = compose(simpler_roundings(imported.module, takes), composes, dump_dir)
+    module, layers = compose_roundings(composed.module, composed.layers)
+    composed = replace(composed, module=module, layers=layers)
+    wide = read_network(*finish(composed))
+    flow, names = flow_of(wide), names_of(wide)
+    found = as_given(flow, scales.of, takes, chosen_layers(flow, job.keep))
+    if not found.network.steps:
+        raise UserError(
+            f"{imported.spec.variant} has no layer that an int8 kernel takes: {_commonest(found.floats)}.",
+            "Quantise it with scales for activations, and symmetric weights; or leave out --dtype int8.",
+        )
+    lowered = named_layers(found.network, names)
+    network = read_network(*finish_integers(composed, lowered.quantised, lowered.floats))
+    nodes = {name: node for node, name in enumerate(names_of(network)) if name}
+    floats = tuple(KeptLayer(nodes[names[number]], flow.steps[number].layer.name, why) for number, why in found.floats.items())
+    entries = [_scales(step, nodes[names[number]], network, narrow=False) for number, step in found.network.steps.items()]
+    details = {"quantisation": {"calibration": None, "layers": entries}, **_float32_layers(floats)}
+    return Prepared(replace(network, kept=floats), inputs, found.network, details)
+
+
+def _commonest(reasons: Mapping[int, str]) -> str:
+    """The reason that most layers have."""
+    return max(reasons.values(), key=list(reasons.values()).count, default="there is none")
 
 
 def _quality(ratio: float) -> dict[str, Any]:

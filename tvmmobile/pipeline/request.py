@@ -97,16 +97,11 @@ class Request:
         for model in found if self.image else []:
             _check_takes_images(model)
         job = partial(variant_job, precision=precision, form=self.form, archive=self.archive, image=self.image)
-        job = partial(job, io_dtype=self.io_dtype, max_error=self.max_error)
+        job = partial(job, io_dtype=self.io_dtype, max_error=self.max_error, keep=self.keep)
         return [job(model, profile, self.logs.all, *place, calibration=self._calibration(model)) for model in found]
 
     def _check_calibration(self, precision: Precision) -> None:
-        """Raises `UserError` for integers without calibration data, and for calibration data without integers."""
-        if precision.is_integer and self.calibrate is None:
-            raise UserError(
-                f"{self.dtype} needs images to calibrate with.",
-                f"Give --calibrate {SOURCES}; some hundred images like those the network will see suffice.",
-            )
+        """Raises `UserError` for calibration data without integers."""
         if self.calibrate is not None and not precision.is_integer:
             raise UserError(f"--calibrate is for {INT8.name}, and --dtype is {self.dtype}.", f"Leave it out, or give --dtype {INT8.name}.")
         if (self.keep or self.max_drop is not None) and not precision.is_integer:
@@ -115,9 +110,19 @@ class Request:
             limit_of(self.max_drop)
 
     def _calibration(self, model: Model) -> CalibrationData | None:
-        """Where a network's calibration data are."""
-        if self.calibrate is None:
+        """Where a network's calibration data are; raises `UserError` for integers without any, or for a network that has scales already."""
+        if not precision_named(self.dtype).is_integer:
             return None
+        if model.quantised:
+            for option, given in (("--calibrate", self.calibrate), ("--max-drop", self.max_drop)):
+                if given is not None:
+                    raise UserError(f"{model.own} is quantised already, so {option} does not apply.", f"Leave out {option}.")
+            return None
+        if self.calibrate is None:
+            raise UserError(
+                f"{self.dtype} needs images to calibrate with.",
+                f"Give --calibrate {SOURCES}; some hundred images like those the network will see suffice.",
+            )
         numbers, spec = self.image or Normalisation(), model.spec
         preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.channels, shape=spec.odd_shape)
         data = calibration_data(self.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Pool, input_shapes
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Pool, Rounding, input_shapes
 from tvmmobile.graph.network import INPUT, Network, sources_of
 from tvmmobile.kernels.reference import compute_layer
 from tvmmobile.kernels.simulation import run_unscheduled
@@ -61,6 +61,8 @@ class Step:
 
     def output(self, inputs: tuple[Array, ...]) -> Array:
         """What it computes of a batch; its first input and output have the batch's extent in front."""
+        if isinstance(self.layer, Rounding):
+            return self.layer.rounded(inputs[0].reshape(-1, *self.layer.shape[1:]))
         if self.parameters is None:
             shapes = input_shapes(self.layer)
             every = (map(np.reshape, one, shapes) for one in _each(inputs))

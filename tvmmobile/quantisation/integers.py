@@ -30,7 +30,7 @@ from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.scales import Scale
 
 #: Largest magnitude of a bias: with sums of products below 2^30, int32 holds all.
-_BIAS_MOST = 2.0**29
+BIAS_MOST = 2.0**29
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,14 @@ def has_floats(step: Step) -> bool:
 
 
 def integer_step(
-    step: Step, read: Scale, written: Scale | None, side: Scale | None = None, per_channel: bool = True, most: int = HIGHEST
+    step: Step,
+    read: Scale,
+    written: Scale | None,
+    side: Scale | None = None,
+    per_channel: bool = True,
+    most: int = HIGHEST,
+    given: Array | None = None,
+    exact: bool = False,
 ) -> IntegerStep:
     """A step that `has_integers`; without a scale of its output, one that `has_floats`.
 
@@ -104,29 +111,33 @@ def integer_step(
         side: scale of the residual or the gate, if there is one.
         per_channel: let weights have a scale for each output channel, not one for all.
         most: largest magnitude of weights.
+        given: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are integers of no
+            more than `most`.
+        exact: keep multipliers that are not short, for which kernels convert sums.
     """
     layer = step.layer
     ends: dict[str, Any] = {"reads": FLOAT32.name * (step.sources[0] == INPUT), "writes": FLOAT32.name * (written is None)}
     if isinstance(layer, Pool):
         share = np.full(layer.channels, 1 / (layer.height * layer.width))
         constants = _constants(step, np.zeros(0, np.int8), read, written)
-        return _scaled(IntegerStep(step, replace(layer, **ends), constants, share, read, written))
+        return _scaled(IntegerStep(step, replace(layer, **ends), constants, share, read, written), exact)
     if isinstance(layer, Gating):
         assert side is not None
         constants, share = _constants(step, np.zeros(0, np.int8), read, written), np.full(layer.channels, side.step)
-        return _scaled(IntegerStep(step, layer, constants, share, read, written, side))
+        return _scaled(IntegerStep(step, layer, constants, share, read, written, side), exact)
     assert isinstance(layer, Conv2d | Dense) and step.parameters is not None
     weight, bias = step.parameters.weight.astype(np.float64), step.parameters.bias.astype(np.float64)
     largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0) / most
     largest = largest if per_channel else np.full_like(largest, largest.max())
     # A channel of tiny weights and a large bias has coarser weights, so that its sums fit. All-zero channels may have any scale.
-    scale = np.maximum(largest, np.abs(bias) / read.step / _BIAS_MOST)
-    scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0).astype(np.float32)
+    scale = np.maximum(largest, np.abs(bias) / read.step / BIAS_MOST)
+    scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0) if given is None else given
+    scale = scale.astype(np.float32)
     integers = np.clip(np.rint(weight / scale), -most, most).astype(np.int8)
     constants = _constants(step, integers, read, written)
     clamp = curve_of(layer) or NO_CLAMP
     found = IntegerStep(step, replace(layer, clamp=clamp, **ends), constants, scale, read, written, side, _most(step, written))
-    return with_bias(_scaled(found), bias)
+    return with_bias(_scaled(found, exact), bias)
 
 
 def _constants(step: Step, weight: Array, read: Scale, written: Scale | None) -> IntegerParameters:
@@ -148,7 +159,7 @@ def _most(step: Step, written: Scale | None) -> Array | None:
     return most if most is not None and most.min() < most.max() else None
 
 
-def _scaled(step: IntegerStep) -> IntegerStep:
+def _scaled(step: IntegerStep, exact: bool) -> IntegerStep:
     """The step with its multipliers, and the bias that the zero point of its input asks for."""
     scale = step.read.step * step.weight_scale.astype(np.float64)
     parameters, written = step.parameters, 1.0 if step.written is None else step.written.step
@@ -159,7 +170,7 @@ def _scaled(step: IntegerStep) -> IntegerStep:
     if step.side is not None and adds(step.layer):
         parameters = replace(parameters, scale_side=float(np.float32(step.side.step / written)))
     multiplier = (scale / written).astype(np.float32)
-    if scales_at_once(step.layer) and terms(step.layer) <= NARROW_TERMS and multiplier.max(initial=0.0) <= 1:
+    if not exact and scales_at_once(step.layer) and terms(step.layer) <= NARROW_TERMS and multiplier.max(initial=0.0) <= 1:
         multiplier = short_multipliers(multiplier)
     return _biased(replace(step, parameters=replace(parameters, multiplier=multiplier)), np.zeros(len(multiplier)))
 
@@ -185,7 +196,7 @@ class IntegerNetwork:
     Attributes:
         flow: in float32, equalised.
         steps: in integers, by number; those of the flow that are not among them stay in float32.
-        scales: of the outputs of steps that return integers, by number.
+        scales: of the outputs of steps that return integers, by number; roundings do too, though they are not among `steps`.
     """
 
     flow: Flow
@@ -201,7 +212,8 @@ class IntegerNetwork:
         found = self.steps.get(step.number)
         if found is not None:
             return found.output(step.read(values))
-        return step.output(tuple(self.real(source, values[source]) if isinstance(source, int) else source for source in step.sources))
+        output = step.output(tuple(self.real(source, values[source]) if isinstance(source, int) else source for source in step.sources))
+        return self.scales[step.number].quantised(output) if step.number in self.scales else output
 
     def run(self, images: Array) -> Iterator[tuple[Step, Array]]:
         """Compute a batch; yields each step in float32 and its output, in order.

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Gating
+from tvmmobile.graph.layers import Array, Gating, Rounding
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.calibration import Accepts, Images, Method, Observed, observe, quantised
 from tvmmobile.quantisation.flow import Flow, Step
@@ -80,7 +80,7 @@ def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
 
 def _keepable(flow: Flow) -> Iterator[Step]:
     """Steps that have a kernel in float32: gates are multiplied within others there."""
-    return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating))
+    return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating | Rounding))
 
 
 @dataclass(frozen=True, eq=False)

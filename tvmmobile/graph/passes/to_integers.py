@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
-from tvmmobile.graph.layers import Layer
+from tvmmobile.graph.layers import Layer, Rounding
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt, view_of, viewed
 from tvmmobile.graph.precision import FLOAT32, INT8
@@ -44,7 +44,8 @@ def to_integers(layers: dict[str, ComposedLayer], quantised: Mapping[str, Quanti
     """
 
     def convert(module: Any) -> Any:
-        main = _Rewriting(module["main"], quantised).rewritten()
+        roundings = {name: found.layer for name, found in layers.items() if isinstance(found.layer, Rounding)}
+        main = _Rewriting(module["main"], quantised, roundings).rewritten()
         layers.update({name: ComposedLayer(entry.layer, entry.parameters, INT8.name) for name, entry in quantised.items()})
         module = module.clone()
         module["main"] = main
@@ -53,24 +54,47 @@ def to_integers(layers: dict[str, ComposedLayer], quantised: Mapping[str, Quanti
     return convert
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """Where the integers of a variable lie, and those of what the variable is computed from: the difference of the real numbers that two
+    neighbours stand for, the integer that stands for 0, and bounds."""
+
+    step: float
+    zero: int
+    low: int = LOWEST
+    high: int = HIGHEST
+
+
 class _Rewriting(MainRewriter):
     """`main` while some of its variables become integers."""
 
-    def __init__(self, main: Any, quantised: Mapping[str, QuantisedLayer]) -> None:
+    def __init__(self, main: Any, quantised: Mapping[str, QuantisedLayer], roundings: Mapping[str, Rounding]) -> None:
         super().__init__(main)
-        self.quantised = quantised
-        #: The layer whose integers a variable holds, and the same in float32 where something reads that.
-        self.made_by: dict[Any, QuantisedLayer] = {}
+        self.quantised, self.roundings = quantised, roundings
+        #: Of variables that hold integers what these are, and the same in float32 where something reads that.
+        self.stored: dict[Any, _Stored] = {}
         self.reals: dict[Any, Any] = {}
+        #: Of variables that hold float32 in place of its rounding what that is.
+        self.unrounded: dict[Any, _Stored] = {}
+        #: Integers made of float32.
+        self.made: dict[tuple[Any, _Stored], Any] = {}
+        #: Variables with the integers of a layer, which does the rounding that reads it.
+        self.of_layers: set[Any] = set()
 
     def value(self, variable: Any, value: Any) -> Any:
         """Views and aliases keep integers."""
         source = viewed(value)
         if source is not None and source in self.replaced:
-            if source in self.made_by:
-                self.made_by[variable] = self.made_by[source]
+            for known in (self.stored, self.unrounded):
+                if source in known:
+                    known[variable] = known[source]
+            if source in self.of_layers:
+                self.of_layers.add(variable)
             return view_of(value, self.replaced[source])
-        entry = self.quantised.get(external_name(value) or "")
+        name = external_name(value) or ""
+        if name in self.roundings:
+            return self._rounding(variable, value.args[1].fields[0], self.roundings[name])
+        entry = self.quantised.get(name)
         return rebuilt(value, self._leaf) if entry is None else self._layer(variable, value, entry)
 
     def output(self, variable: Any) -> Any:
@@ -81,46 +105,63 @@ class _Rewriting(MainRewriter):
         """A variable in float32; constants are."""
         return self._real(part) if part in self.replaced else part
 
+    def _rounding(self, variable: Any, source: Any, layer: Rounding) -> Any:
+        """Integers that a layer has rounded already, or float32 that readers round."""
+        if source in self.of_layers:
+            self.stored[variable] = self.stored[source]
+            return self.replaced[source]
+        self.unrounded[variable] = _Stored(layer.step, layer.zero, layer.low, layer.high)
+        return self._real(source)
+
     def _layer(self, variable: Any, call: Any, entry: QuantisedLayer) -> Any:
         """The call of an integer layer."""
         from tvm import relax
 
         data, *others = call.args[1].fields
         first, *rest = entry.inputs
-        arguments = [self._real(data) if getattr(entry.layer, "reads", "") else self._integers(data, *first)]
+        if getattr(entry.layer, "reads", ""):
+            arguments = [self.replaced[data] if data in self.unrounded else self._real(data)]
+        else:
+            arguments = [self._integers(data, *first)]
         arguments += [self._integers(other, *rounding) for other, rounding in zip(others, rest, strict=True)]
         if entry.step is not None:
-            self.made_by[variable] = entry
+            self.stored[variable] = _Stored(entry.step, entry.parameters.zero_out)
+            self.of_layers.add(variable)
         kind = FLOAT32.name if entry.step is None else INT8.name
         shape = [int(extent) for extent in call.ty.shape]
         return relax.call_dps_packed(external_name(call), relax.Tuple(arguments), out_ty=relax.TensorType(shape, kind))
 
     def _integers(self, variable: Any, per_scale: float, zero: int) -> Any:
         """A variable as the integers that a layer reads."""
+        if variable in self.stored:
+            return self.replaced[variable]
+        return self._rounded(variable, per_scale, self.unrounded.get(variable, _Stored(1 / per_scale, zero)))
+
+    def _rounded(self, variable: Any, per_scale: float, stored: _Stored) -> Any:
+        """Integers made of a variable in float32."""
         from tvm import relax
 
-        found = self.replaced[variable]
-        if variable in self.made_by:
-            return found
-        emit, op = self.builder.emit, relax.op
-        rounded = emit(op.round(emit(op.multiply(found, _number(per_scale)))))
-        moved = emit(op.add(rounded, _number(zero)))
-        above = emit(op.maximum(moved, relax.const(float(LOWEST), FLOAT32.name)))
-        return emit(op.astype(emit(op.minimum(above, relax.const(float(HIGHEST), FLOAT32.name))), INT8.name))
+        key = (self.replaced[variable], stored)
+        if key not in self.made:
+            emit, op = self.builder.emit, relax.op
+            rounded = emit(op.round(emit(op.multiply(self.replaced[variable], _number(per_scale)))))
+            moved = emit(op.add(rounded, _number(stored.zero)))
+            above = emit(op.maximum(moved, relax.const(float(stored.low), FLOAT32.name)))
+            self.made[key] = emit(op.astype(emit(op.minimum(above, relax.const(float(stored.high), FLOAT32.name))), INT8.name))
+        return self.made[key]
 
     def _real(self, variable: Any) -> Any:
         """A variable in float32."""
         from tvm import relax
 
-        entry = self.made_by.get(variable)
-        if entry is None:
+        stored = self.stored.get(variable) or self.unrounded.get(variable)
+        if stored is None:
             return self.replaced[variable]
         if variable not in self.reals:
-            assert entry.step is not None
+            integers = self._integers(variable, float(np.float32(1 / stored.step)), stored.zero)
             emit, op = self.builder.emit, relax.op
-            wide = emit(op.astype(self.replaced[variable], FLOAT32.name))
-            centred = emit(op.subtract(wide, _number(entry.parameters.zero_out)))
-            self.reals[variable] = emit(op.multiply(centred, _number(entry.step)))
+            centred = emit(op.subtract(emit(op.astype(integers, FLOAT32.name)), _number(stored.zero)))
+            self.reals[variable] = emit(op.multiply(centred, _number(stored.step)))
         return self.reals[variable]
 
 

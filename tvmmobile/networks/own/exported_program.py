@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.networks.frontend import Compute, Imported, by_torch, count_macs, decomposed, first_line, import_program, quiet, torch_judge
+from tvmmobile.networks.own.exported_quantised import register_operators, without_integer_weights
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
 from tvmmobile.networks.own.pt2_archive import check_archive
 from tvmmobile.networks.signature import OUTPUT_NAME
@@ -33,6 +34,7 @@ def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
     check_archive(file, content, _FIX)
     try:
         with quiet():
+            register_operators()
             program = load_pt2(io.BytesIO(content)).exported_programs["model"]
     except Exception as error:  # its readers raise errors of any kind for files of other versions or damaged ones
         raise UserError(f"{file} cannot be read by PyTorch {torch.__version__}: {first_line(error)}", _FIX) from error
@@ -61,6 +63,7 @@ def imported_program(
     Raises:
         UserError: it cannot be compiled.
     """
+    scales = without_integer_weights(program)
     program = decomposed(program)
     changed = [*program.graph_signature.buffers_to_mutate.values()]
     if changed:
@@ -68,7 +71,16 @@ def imported_program(
     spec = spec_of(file, contents, list(_inputs(program)), list(_outputs(program)), wanted, fix)
     module = import_program(program)
     parameters = sum(parameter.numel() for parameter in program.parameters())
-    return Imported(spec, module, weights, count_macs(module), parameters, torch_judge(), compute)
+    if scales is not None:
+        parameters = scales.parameters + _numbers_read(program)
+    return Imported(spec, module, weights, count_macs(module), parameters, torch_judge(), compute, scales)
+
+
+def _numbers_read(program: torch.export.ExportedProgram) -> int:
+    """In parameters that are read: quantised programs keep those that integers have replaced."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    named = program.graph_signature.inputs_to_parameters.items()
+    return sum(program.state_dict[name].numel() for node, name in named if nodes[node].users)
 
 
 def _inputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:

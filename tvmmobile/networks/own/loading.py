@@ -15,13 +15,17 @@ from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import insisted
 
 
-def own_specs(file: OwnFile, sides: Sequence[Side], checkpoint: Path | None, seed: int, batch: int | None = None) -> list[ModelSpec]:
-    """The network's identity for each side, or for the file's own side. It is loaded and imported here, to fail early.
+def own_specs(
+    file: OwnFile, sides: Sequence[Side], checkpoint: Path | None, seed: int, batch: int | None = None
+) -> list[tuple[ModelSpec, bool]]:
+    """The network's identity for each side, or for the file's own side, and whether it is quantised. It is loaded and imported here, to
+    fail early.
 
     Raises:
         UserError: see `load_own`.
     """
-    return [load_own(file, side, checkpoint, seed, batch).spec for side in dict.fromkeys(sides) or (None,)]
+    loaded = (load_own(file, side, checkpoint, seed, batch) for side in dict.fromkeys(sides) or (None,))
+    return [(imported.spec, imported.scales is not None) for imported in loaded]
 
 
 def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: int, batch: int | None = None) -> Imported:

@@ -16,6 +16,8 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
 from tvmmobile.networks.own.onnx_constants import fold_constants
+from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
+from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.system.errors import UserError
 
@@ -40,9 +42,11 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     digest = hashlib.sha256(content)
     for tensor in _read_beside(file, model):
         digest.update(tensor.raw_data)
-    parameters = _parameters(model.graph)
     _fix_dimensions(model.graph, wanted)
-    model = _checked(file, model)
+    parameters = _parameters(model.graph)
+    model, scales = _checked(file, model)
+    if scales is not None:
+        parameters = scales.parameters
     refuse_operators(_unknown(model))
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [_tensor(value) for value in model.graph.input if value.name not in constants]
@@ -64,7 +68,7 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
         return tuple(result)
 
     judge = f"onnx.reference {onnx.__version__}"
-    return Imported(spec, module, f"{file.label} sha256 {contents}", count_macs(module), parameters, judge, compute)
+    return Imported(spec, module, f"{file.label} sha256 {contents}", count_macs(module), parameters, judge, compute, scales)
 
 
 def files_beside(file: OwnFile) -> list[str]:
@@ -136,15 +140,22 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
     return tensors
 
 
-def _checked(file: OwnFile, model: Any) -> Any:
-    """The model with functions inlined, constants computed and shapes inferred, after ONNX's checker has accepted it."""
+def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None]:
+    """The model with functions inlined, integers as real numbers, constants computed and shapes inferred, after ONNX's checker has accepted
+    it; and the scales of its weights, if it is quantised.
+    """
     import onnx
     from onnx.inliner import inline_local_functions
 
+    scales = None
     try:
         onnx.checker.check_model(model)
         model = inline_local_functions(model) if model.functions else model
-        return fold_constants(model)
+        if is_quantised(model.graph):
+            model, scales = without_integers(model)
+        return fold_constants(model), scales
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{file} is not a valid ONNX model: {first_line(error)}", "Export it again.") from error
 

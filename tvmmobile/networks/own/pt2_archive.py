@@ -15,12 +15,16 @@ from typing import Any
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import refuse_operators
+from tvmmobile.networks.own import exported_quantised
 from tvmmobile.networks.own.files import OwnFile, Tensor, refuse_dynamic
 from tvmmobile.system.errors import UserError
 
 _MODEL, _COMPILED, _CONFIG = "models/model.json", "data/aotinductor/", "_config.json"
-#: PyTorch's own operators, and the selection of one of several results.
-_OPERATOR = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.getitem")
+#: PyTorch's own operators, those of its quantised networks, and the selection of one of several results.
+_OPERATOR = re.compile(
+    r"torch\.ops\.aten\.\w+\.\w+|_operator\.getitem"
+    rf"|torch\.ops\.{exported_quantised.LIBRARY}\.({'|'.join(map(re.escape, sorted(exported_quantised.OPERATORS)))})"
+)
 _NAME = re.compile(r"[\w.]*")
 #: Modules may have any name without a dot in it, which PyTorch puts into its Python code in quotation marks; torchvision's have hyphens.
 _PATHS = {"parameter_name", "buffer_name", "tensor_constant_name"}

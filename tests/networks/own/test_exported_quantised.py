@@ -1,0 +1,88 @@
+"""Networks that torchao has quantised: in integers they compute what PyTorch does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from own_networks import load
+from quantised_files import in_integers, noise, residual_network, smallest_step, steps_off, write_pt2e
+
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.torch_operators import decompositions
+from tvmmobile.system.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def check(path: Path, shape: tuple[int, ...], seeds: tuple[int, ...] = (7,)) -> None:
+    """Every convolution and sum is in integers, and outputs are within one step of PyTorch's on 99.9 % of values."""
+    imported, ready = load(path), in_integers(path)
+    assert {node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)} == {"int8"} and ready.network.kept == ()
+    assert ready.integers is not None
+    images = [noise(seed, shape) for seed in seeds]
+    outputs = np.concatenate([ready.integers.outputs(image) for image in images])
+    expected = np.concatenate([imported.compute((image,))[0] for image in images])
+    assert (steps_off(outputs, expected, smallest_step(expected)) < 1.01).mean() >= 0.999
+
+
+def test_a_network_of_the_pt2e_flow(tmp_path: Path) -> None:
+    """Weights by channel, a clip between two roundings, a sum."""
+    path = write_pt2e(residual_network(), tmp_path)
+    check(path, (1, 3, 24, 24), (7, 8, 9))
+    imported = load(path)
+    assert imported.scales is not None and imported.parameters == sum(parameter.numel() for parameter in folded(residual_network()))
+
+
+def folded(module: torch.nn.Module) -> list[torch.Tensor]:
+    """Weights and biases, batch norms folded into them."""
+    layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    return [tensor for layer in layers for tensor in (layer.weight, torch.zeros(layer.weight.shape[0]))]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("family", "alpha", "side"), [("mobilenet_v1", 0.25, 64), ("mobilenet_v2", 0.25, 64), ("mobilenet_v2", 1.0, 224)])
+def test_a_mobilenet_of_the_pt2e_flow(tmp_path: Path, family: str, alpha: float, side: int) -> None:
+    shape = (1, 3, side, side)
+    check(write_pt2e(build_torch_model(ModelSpec(family, alpha, side)).module, tmp_path, shape), shape)
+
+
+def test_integers_without_sign_are_lower_by_128() -> None:
+    """Decomposed, they are those of PyTorch."""
+    from tvmmobile.networks.own.exported_quantised import register_operators
+
+    register_operators()
+    library = torch.ops.quantized_decomposed
+    table = decompositions()
+    values = torch.linspace(-3, 9, 101)
+    for kind, bounds, lower in ((torch.int8, (-128, 127), 0), (torch.uint8, (0, 255), 128)):
+        numbers = (0.03, 7, *bounds, kind)
+        integers = library.quantize_per_tensor(values, *numbers)
+        ours = table[library.quantize_per_tensor.default](values, *numbers)
+        assert torch.equal(ours, integers.to(torch.float32) - lower)
+        real = table[library.dequantize_per_tensor.default](ours, *numbers)
+        assert torch.allclose(real, library.dequantize_per_tensor(integers, *numbers), atol=1e-6)
+
+
+def test_an_operator_of_the_library_that_is_not_known(tmp_path: Path) -> None:
+    from tvmmobile.networks.own.exported_quantised import register_operators
+
+    register_operators()
+
+    class Dynamic(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 8, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            scale, zero = torch.ops.quantized_decomposed.choose_qparams.tensor(image, -128, 127, 1e-6, torch.int8)
+            return self.conv(image) * scale + zero
+
+    torch.export.save(torch.export.export(Dynamic(), (torch.zeros(1, 3, 8, 8),)), tmp_path / "net.pt2")
+    with pytest.raises(UserError, match=r"an operator that cannot be imported: .*choose_qparams") as caught:
+        load(tmp_path / "net.pt2")
+    assert "\n" not in caught.value.message

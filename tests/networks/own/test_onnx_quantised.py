@@ -1,0 +1,149 @@
+"""Quantised ONNX networks: in integers they compute what ONNX Runtime does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from network_files import Graph, write_model
+from onnx import helper
+from own_networks import load
+from quantised_files import SHAPE, in_integers, noise, residual_network, run_onnxruntime, smallest_step, steps_off, write_quantised_onnx
+
+import tvmmobile
+from tvmmobile.graph.layers import Array, Conv2d, Opaque
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.pipeline.prepared import Prepared
+from tvmmobile.system.errors import UserError
+
+KINDS = [(False, False), (False, True), (True, False), (True, True)]
+NAMES = ["QDQ, signed", "QDQ, unsigned", "operators, signed", "operators, unsigned"]
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def convolutions(ready: Prepared) -> list[str]:
+    """Precisions of all convolutions and sums."""
+    return [node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)]
+
+
+@pytest.mark.parametrize(("operators", "unsigned"), KINDS, ids=NAMES)
+def test_a_network_that_onnx_runtime_has_quantised(tmp_path: Path, operators: bool, unsigned: bool) -> None:
+    path = write_quantised_onnx(residual_network(), tmp_path, operators=operators, unsigned=unsigned)
+    ready = in_integers(path)
+    assert convolutions(ready) == ["int8"] * 6 and ready.network.kept == ()
+    opaque = [node.layer.operator for node in ready.network.nodes if isinstance(node.layer, Opaque)]
+    assert opaque == ["cast_subtract_multiply"]  # the output in float32
+    outputs, expected = [], []
+    for seed in (7, 8, 9):
+        assert ready.integers is not None
+        outputs.append(ready.integers.outputs(noise(seed)))
+        expected.append(run_onnxruntime(path, noise(seed)))
+    step = smallest_step(np.concatenate(expected))
+    off = steps_off(np.concatenate(outputs), np.concatenate(expected), step)
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.05
+    assert steps_off(load(path).compute((noise(7),))[0], expected[0], step).max() < 1.01
+    layers = ready.details["quantisation"]["layers"]
+    assert len(layers) == 8 and layers[0]["reads"]["scale"] > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("operators", "unsigned"), KINDS, ids=NAMES)
+@pytest.mark.parametrize(("family", "alpha", "side"), [("mobilenet_v1", 0.25, 64), ("mobilenet_v2", 0.25, 64), ("mobilenet_v2", 1.0, 224)])
+def test_a_mobilenet_that_onnx_runtime_has_quantised(
+    tmp_path: Path, family: str, alpha: float, side: int, operators: bool, unsigned: bool
+) -> None:
+    """Every convolution and sum is in integers, and the output within one step on 99.9 % of values."""
+    module = build_torch_model(ModelSpec(family, alpha, side)).module
+    path = write_quantised_onnx(module, tmp_path, (1, 3, side, side), operators=operators, unsigned=unsigned)
+    ready, image = in_integers(path), noise(7, (1, 3, side, side))
+    assert set(convolutions(ready)) == {"int8"} and ready.network.kept == ()
+    expected = run_onnxruntime(path, image)
+    assert ready.integers is not None
+    off = steps_off(ready.integers.outputs(image), expected, smallest_step(expected))
+    assert (off < 1.01).mean() >= 0.999
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("board", [pytest.param("pi4", marks=pytest.mark.long), "pi5"])
+def test_a_library_of_a_quantised_network(tmp_path: Path, board: str) -> None:
+    """It returns what the integers on the host are, bit for bit, and what ONNX Runtime computes."""
+    path = write_quantised_onnx(residual_network(), tmp_path)
+    library = tvmmobile.compile(tvmmobile.load(path), board, dtype="int8", out=tmp_path / "out", logs=tmp_path)
+    (image,), _ = library.reference()
+    output = library.run(image, board)
+    assert np.array_equal(output, np.load(library.reference_path)["integers"])
+    expected = run_onnxruntime(path, image)
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
+    manifest = library.manifest()
+    assert manifest["quantisation"]["calibration"] is None and "float32_layers" not in manifest
+
+
+def test_layers_that_are_kept_or_not_quantised_stay_in_float32(tmp_path: Path) -> None:
+    path = write_quantised_onnx(residual_network(), tmp_path)
+    ready = in_integers(path, keep=("dw_12x12_24*", "dense*"))
+    assert [one.why for one in ready.network.kept] == ["--keep dw_12x12_24*", "--keep dense*"]
+    whole = in_integers(path)
+    assert ready.integers is not None and whole.integers is not None
+    expected = whole.integers.outputs(noise(7))
+    assert steps_off(ready.integers.outputs(noise(7)), expected, smallest_step(expected)).max() < 1.01
+
+
+def test_scales_in_the_file_leave_nothing_to_calibrate(tmp_path: Path) -> None:
+    path = write_quantised_onnx(residual_network(), tmp_path)
+    np.save(tmp_path / "images.npy", noise(0, (2, *SHAPE[1:])))
+    model = tvmmobile.load(path)
+    for options, named in (({"calibrate": tmp_path / "images.npy"}, "--calibrate"), ({"max_drop": "1%"}, "--max-drop")):
+        with pytest.raises(UserError, match=f"quantised.onnx is quantised already, so {named} does not apply"):
+            tvmmobile.compile(model, "pi5", dtype="int8", out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any = np.int8, after: str = "") -> Graph:
+    """QDQ around a convolution of 8 to 8 channels."""
+    generator = np.random.default_rng(0)
+    bounds = np.iinfo(weights)
+    constants: dict[str, Array] = {
+        "w": generator.integers(bounds.min + 1, bounds.max + 1, (8, 8, 1, 1)).astype(weights),
+        "ws": np.full(8, 0.01, np.float32),
+        "wz": np.full(8, 0 if bounds.min else 100, weights),
+        "s": np.array(scale, np.float32),
+        "z": np.array(1, kind),
+    }
+
+    def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
+        return helper.make_node(operator, inputs.split(), [output], **attributes)
+
+    nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"), node("DequantizeLinear", "w ws wz", "r", axis=0)]
+    nodes += [node("Conv", "d r", "c"), node("QuantizeLinear", "c s z", "p")]
+    nodes += [node(after, "p", "a")] if after else []
+    return Graph([*nodes, node("DequantizeLinear", "a s z" if after else "p s z", "y")], constants)
+
+
+@pytest.mark.parametrize(
+    ("graph", "complaint"),
+    [
+        (quantised_convolution("int16"), "a tensor of integers from -32768 to 32767, and int8 kernels take 8 bits"),
+        (quantised_convolution(scale=0.0), "a scale that is not a positive number: s is 0"),
+        (quantised_convolution(after="Abs"), r"an operator on integers that is not known: Abs \(a\)"),
+        (quantised_convolution(weights=np.uint8), "no layer that an int8 kernel takes: weights beyond ±127 steps"),
+    ],
+    ids=["16 bits", "no scale", "operator", "weights with a zero point"],
+)
+def test_a_quantised_network_that_will_not_do(tmp_path: Path, graph: Graph, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint) as caught:
+        in_integers(write_model(tmp_path / "net.onnx", graph, (1, 8, 8, 8)))
+    assert "\n" not in caught.value.message and caught.value.remedy
+
+
+def test_zero_points_and_saturation(tmp_path: Path) -> None:
+    """Numbers beyond the integers become the nearest bound, and 0 is exact."""
+    path = write_model(tmp_path / "net.onnx", quantised_convolution(scale=0.02), (1, 8, 8, 8))
+    image = 2 * noise(1, (1, 8, 8, 8))
+    expected = run_onnxruntime(path, image)
+    ready = in_integers(path)
+    assert ready.integers is not None
+    assert steps_off(ready.integers.outputs(image), expected, 0.02).max() < 1.01
+    assert expected.min() == pytest.approx(-129 * 0.02) and expected.max() == pytest.approx(126 * 0.02)

@@ -1,0 +1,260 @@
+"""Roundings to 8-bit integers in a network that was quantised before it was imported, from the operators that importers make of them:
+
+    (min(max(round(x / step) + zero, low), high) - zero) · step
+
+where `clip` may take the place of both bounds. `simpler_roundings` runs before all other passes, `compose_roundings` once layers are
+composed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.integers import HIGHEST, LOWEST
+from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding
+from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
+from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, viewed
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.system.errors import UserError
+
+#: Operators that move numbers and leave them what they are.
+_MOVING = {"relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten"}
+_Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A rounding, and the variable that is rounded."""
+
+    source: Any
+    layer: Rounding
+
+
+def simpler_roundings(module: Any, takes: Callable[[Layer], bool]) -> Any:
+    """The module, NCHW as imported, with fewer roundings, all of which have bounds of int8.
+
+    A clip right before a rounding becomes part of it; of two roundings to the same integers, one after the other, the second is left out,
+    whatever moves or clips numbers in between. A sum of two rounded tensors becomes a depthwise convolution of one of them, with weights
+    of 1, to which the other is added, if `takes` such a layer.
+
+    Raises:
+        UserError: a rounding has more than 8 bits.
+    """
+    import tvm
+
+    module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
+    module["main"] = _Simpler(module["main"], takes).rewritten()
+    return _without_dead_code(module)
+
+
+def is_sum(layer: Layer) -> bool:
+    """Whether `simpler_roundings` made a layer of a sum: no template has it in float32."""
+    return isinstance(layer, Conv2d) and layer == _sum_layer(layer.height, layer.width, layer.in_channels)
+
+
+def _sum_layer(height: int, width: int, channels: int) -> Conv2d:
+    return Conv2d(height, width, channels, channels, groups=channels, residual=True)
+
+
+def compose_roundings(module: Any, layers: Mapping[str, ComposedLayer]) -> tuple[Any, dict[str, ComposedLayer]]:
+    """The module whose layers are composed with roundings as calls of external functions too, and all layers by the name of theirs."""
+    module = module.clone()
+    composing = _Composing(module["main"], layers)
+    module["main"] = composing.rewritten()
+    return _without_dead_code(module), composing.layers
+
+
+def _without_dead_code(module: Any) -> Any:
+    """Without aliases either, whose layout inference does not know."""
+    from tvm import relax
+
+    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module))
+
+
+class _Recognising(MainRewriter):
+    """`main` while variables that hold rounded numbers are known.
+
+    Attributes:
+        found: such variables, of the old ones.
+    """
+
+    def __init__(self, main: Any) -> None:
+        super().__init__(main)
+        self.found: dict[Any, _Found] = {}
+
+    def output(self, variable: Any) -> Any:
+        """The same."""
+        return self.replaced[variable]
+
+    def again(self, value: Any) -> Any:
+        """An expression of new variables."""
+        return rebuilt(value, lambda part: self.replaced.get(part, part))
+
+    def rounding(self, variable: Any, value: Any) -> _Found | None:
+        """What an expression rounds; `None` for others."""
+        product, step = self._operands(value, "multiply")
+        difference, zero = self._operands(product, "subtract")
+        source, bounds = self.clipped(difference)
+        rounded, shift = self._operands(source, "add")
+        quotient = self._argument(rounded, "round")
+        data, divisor = self._operands(quotient, "divide")
+        if data is None or step != divisor or zero != shift or step is None or zero is None:
+            return None
+        if not all(float(number).is_integer() for number in (zero, *bounds)):
+            return None
+        shape = tuple(int(extent) for extent in variable.ty.shape)
+        return _Found(data, Rounding(shape, step, int(zero), int(bounds[0]), int(bounds[1])))
+
+    def clipped(self, variable: Any) -> tuple[Any, _Bounds]:
+        """What a variable is a clip of, and the bounds; itself and infinite ones for others."""
+        low, high = -np.inf, np.inf
+        while True:
+            value: Any = self.values.get(variable)
+            if (argument := self._argument(value, "clip")) is not None:
+                numbers = [float(getattr(one.value, "value", one.value)) for one in value.args[1:]]
+                variable, low, high = argument, max(low, numbers[0]), min(high, max(numbers))
+            elif (argument := self._argument(value, "nn.relu")) is not None:
+                variable, low = argument, max(low, 0.0)
+            elif (found := self._operands(variable, "maximum"))[1] is not None:
+                variable, low = found[0], max(low, found[1])
+            elif (found := self._operands(variable, "minimum"))[1] is not None:
+                variable, high = found[0], min(high, found[1])
+            else:
+                return variable, (low, high)
+
+    def _argument(self, value: Any, operator: str) -> Any:
+        """The first argument of an operator's call, or of the call that a variable holds; `None` for other values."""
+        call = self.values.get(value, value)
+        return call.args[0] if getattr(getattr(call, "op", None), "name", "") == f"relax.{operator}" else None
+
+    def _operands(self, value: Any, operator: str) -> tuple[Any, float | None]:
+        """A variable and a constant number that an operator takes; twice `None` for other values."""
+        import tvm
+
+        value = self.values.get(value, value)
+        if self._argument(value, operator) is None:
+            return None, None
+        data, number = value.args
+        known = isinstance(number, tvm.ir.GenericConst) and number.value.numpy().size == 1
+        return (data, float(number.value.numpy().item())) if known else (None, None)
+
+
+class _Simpler(_Recognising):
+    def __init__(self, main: Any, takes: Callable[[Layer], bool]) -> None:
+        super().__init__(main)
+        self.takes, self.readers = takes, readers_of(main)
+        #: What is rounded.
+        self.sources = {found.source for variable, value in self.values.items() if (found := self.rounding(variable, value)) is not None}
+        #: Roundings that were emitted already: new variable and rounding.
+        self.emitted: dict[tuple[Any, Rounding], Any] = {}
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """A rounding that is needed, a sum as a convolution, or the same."""
+        found = self.rounding(variable, value)
+        if found is None:
+            made = self._sum(variable, value)
+            return self.again(value) if made is None else made
+        if found.layer.low < LOWEST or found.layer.high > HIGHEST:
+            raise UserError(
+                f"the network has a tensor of integers from {found.layer.low} to {found.layer.high}, and int8 kernels take 8 bits.",
+                "Quantise its activations to int8 or uint8.",
+            )
+        source, (low, high) = self.clipped(found.source)
+        layer = _bounded(found.layer, low, high)
+        before = self._moved(source)
+        if before is not None and _same_integers(before.layer, layer):
+            # What is rounded already stays so; bounds that are closer now are those of the rounding itself, done anew.
+            if before.layer.low >= layer.low and before.layer.high <= layer.high:
+                self.found[variable] = _Found(source, before.layer)
+                return self.replaced[source]
+            layer = replace(layer, low=max(layer.low, before.layer.low), high=min(layer.high, before.layer.high))
+            source = before.source if source in self.found and self.found[source] == before else source
+        self.found[variable] = _Found(source, layer)
+        return self._emitted(self.replaced[source], layer)
+
+    def _moved(self, variable: Any) -> _Found | None:
+        """The rounding whose numbers a variable holds, perhaps elsewhere; `None` where they are others."""
+        while variable not in self.found:
+            value: Any = self.values.get(variable)
+            if getattr(getattr(value, "op", None), "name", "") not in _MOVING and viewed(value) is None:
+                return None
+            variable = value if viewed(value) is value else value.args[0]
+        return self.found[variable]
+
+    def _emitted(self, source: Any, layer: Rounding) -> Any:
+        """A new variable with rounded numbers."""
+        from tvm import relax
+
+        key = (source, replace(layer, shape=()))
+        if key not in self.emitted:
+            emit, op = self.builder.emit, relax.op
+            number = {name: relax.const(float(getattr(layer, name)), FLOAT32.name) for name in ("step", "zero", "low", "high")}
+            moved = emit(op.add(emit(op.round(emit(op.divide(source, number["step"])))), number["zero"]))
+            bounded = emit(op.minimum(emit(op.maximum(moved, number["low"])), number["high"]))
+            self.emitted[key] = emit(op.multiply(emit(op.subtract(bounded, number["zero"])), number["step"]))
+        return self.emitted[key]
+
+    def _sum(self, variable: Any, value: Any) -> Any:
+        """The convolution in place of a sum of two rounded tensors that is itself rounded; `None` for others."""
+        from tvm import relax
+
+        if getattr(getattr(value, "op", None), "name", "") != "relax.add" or not self._only_rounded(variable):
+            return None
+        shapes = [[int(extent) for extent in operand.ty.shape] for operand in value.args]
+        if any(operand not in self.found for operand in value.args) or shapes[0] != shapes[1] or len(shapes[0]) != 4:
+            return None
+        _, channels, height, width = shapes[0]
+        if not self.takes(_sum_layer(height, width, channels)):
+            return None
+        ones = relax.const(np.ones((channels, 1, 1, 1), FLOAT32.numpy))
+        first, second = (self.replaced[operand] for operand in value.args)
+        return relax.op.add(self.builder.emit(relax.op.nn.conv2d(first, ones, groups=channels)), second)
+
+    def _only_rounded(self, variable: Any) -> bool:
+        """Whether nothing but one rounding reads a variable, perhaps behind clips."""
+        while len(self.readers[variable]) == 1 and variable not in self.sources:
+            variable = self.readers[variable][0]
+            if variable is None or self.clipped(variable)[0] is variable:
+                return False
+        return len(self.readers[variable]) == 1
+
+
+def _bounded(layer: Rounding, low: float, high: float) -> Rounding:
+    """A rounding behind a clip: rounding keeps order, so that bounds may be rounded too."""
+    bounds = [float(np.clip(np.rint(bound / np.float32(layer.step)) + layer.zero, layer.low, layer.high)) for bound in (low, high)]
+    return replace(layer, low=int(bounds[0]), high=int(bounds[1]))
+
+
+def _same_integers(one: Rounding, other: Rounding) -> bool:
+    return (one.step, one.zero) == (other.step, other.zero)
+
+
+class _Composing(_Recognising):
+    def __init__(self, main: Any, layers: Mapping[str, ComposedLayer]) -> None:
+        super().__init__(main)
+        self.layers = dict(layers)
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """A call for a rounding; the same for others. The network's input is permuted before it is rounded, for a layer reads integers."""
+        found = self.rounding(variable, value)
+        if found is not None:
+            self.found[variable] = found
+            return self._call(variable, self.replaced[found.source], found.layer)
+        before = self.found.get(self._argument(value, "permute_dims"))
+        if before is None or not any(before.source.same_as(parameter) for parameter in self.main.params):
+            return self.again(value)
+        from tvm import relax
+
+        moved = self.builder.emit(relax.op.permute_dims(self.replaced[before.source], value.attrs.axes))
+        return self._call(variable, moved, replace(before.layer, shape=tuple(int(extent) for extent in variable.ty.shape)))
+
+    def _call(self, variable: Any, source: Any, layer: Rounding) -> Any:
+        from tvm import relax
+
+        name = f"{EXTERNAL_PREFIX}{len(self.layers)}"
+        self.layers[name] = ComposedLayer(layer, NO_PARAMETERS)
+        return relax.call_dps_packed(name, relax.Tuple([source]), out_ty=variable.ty)

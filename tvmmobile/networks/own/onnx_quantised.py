@@ -1,0 +1,299 @@
+"""Quantised ONNX networks in ordinary operators, which ONNX's reference evaluator and TVM's importer have for every opset.
+
+Each tensor of integers becomes the real numbers that they stand for. Whatever rounds to integers, by itself (`QuantizeLinear`) or with an
+operator (`QLinearConv`), becomes the operator in float32 and
+
+    (min(max(round(x / scale) + zero, low), high) - zero) · scale
+
+which `graph.passes.roundings` finds again. Integers without sign are those with sign, 128 higher: so are their zero points and bounds.
+Constants become float32; `WeightScales` keeps their scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.networks.quantised import WeightScales
+from tvmmobile.system.errors import UserError
+
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
+#: Types of integers, and what is subtracted from their zero points and bounds.
+_SHIFTS = {"int8": 0, "uint8": 128, "int16": 0, "uint16": 0}
+#: Operators that leave each integer what it is.
+_MOVING = {"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+#: Of two tensors and an output, each with its scale and zero point; and of one.
+_PAIRS = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
+_SINGLES = {
+    "QLinearAveragePool": "AveragePool",
+    "QLinearGlobalAveragePool": "GlobalAveragePool",
+    "QLinearLeakyRelu": "LeakyRelu",
+    "QLinearSigmoid": "Sigmoid",
+}
+_FIX = "Quantise it as QDQ, with 8 bits and scales that are constants."
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The scale and zero point of a tensor, and its bounds."""
+
+    scale: np.float32
+    zero: int
+    low: int
+    high: int
+
+
+def is_quantised(graph: Any) -> bool:
+    """Whether a graph has an operator that `without_integers` rewrites."""
+    return any(node.op_type in _REWRITES and node.domain in _DOMAINS for node in graph.node)
+
+
+def without_integers(model: Any) -> tuple[Any, WeightScales]:
+    """The model in float32, and the scales of its weights; scales that are not constants, or of activations' channels, stay as they are.
+
+    Raises:
+        UserError: an operator on integers that is not known.
+    """
+    import onnx
+
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    rewriting = _Rewriting(model.graph)
+    del changed.graph.node[:], changed.graph.value_info[:]
+    for node in model.graph.node:
+        rewriting.add(node)
+    changed.graph.node.extend(rewriting.nodes)
+    used = {name for node in rewriting.nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del changed.graph.initializer[:]
+    changed.graph.initializer.extend([*kept, *(onnx.numpy_helper.from_array(array, name) for name, array in rewriting.made.items())])
+    return changed, rewriting.weights
+
+
+class _Rewriting:
+    """The nodes of a graph while integers become real numbers."""
+
+    def __init__(self, graph: Any) -> None:
+        from onnx import numpy_helper
+
+        self.weights = WeightScales()
+        self.nodes: list[Any] = []
+        #: Constants of the file, and those that are new.
+        self.known: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.made: dict[str, Array] = {}
+        #: Of tensors that held integers; their names hold real numbers now.
+        self.grids: dict[str, _Grid] = {}
+        #: Names of dequantised tensors in the file, and of what has their values.
+        self.same: dict[str, str] = {}
+        self.results = {value.name for value in graph.output}
+
+    def add(self, node: Any) -> None:
+        """A node of the file, or those that take its place."""
+        from onnx import NodeProto, numpy_helper
+
+        copied = NodeProto()
+        copied.CopyFrom(node)
+        copied.input[:] = [self.same.get(name, name) for name in node.input]
+        if node.op_type == "Constant" and node.domain in _DOMAINS and node.attribute and node.attribute[0].HasField("t"):
+            self.known[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        rewrite = _REWRITES.get(node.op_type) if node.domain in _DOMAINS else None
+        if rewrite is not None and rewrite(self, copied):
+            return
+        integers = [self.grids[name] for name in node.input if name in self.grids]
+        if integers and rewrite is None:
+            if node.op_type not in _MOVING or node.domain not in _DOMAINS:
+                raise UserError(f"the network has an operator on integers that is not known: {node.op_type} ({node.output[0]}).", _FIX)
+            self.grids[node.output[0]] = integers[0]
+        elif integers:
+            raise UserError(f"{node.op_type} ({node.output[0]}) has scales or zero points that are not one constant each.", _FIX)
+        self.nodes.append(copied)
+
+    def emit(self, operator: str, inputs: Sequence[str], output: str, attributes: Sequence[Any] = ()) -> str:
+        """Append a node of a standard operator; returns its output."""
+        from onnx import helper
+
+        node = helper.make_node(operator, list(inputs), [output])
+        node.attribute.extend(attributes)
+        self.nodes.append(node)
+        return output
+
+    def constant(self, name: str, array: Array) -> str:
+        """A new constant; returns its name."""
+        self.made[name] = array
+        return name
+
+    def rounded(self, source: str, output: str, grid: _Grid) -> bool:
+        """Append what rounds a tensor."""
+        numbers = {"scale": grid.scale, "zero": grid.zero, "low": grid.low, "high": grid.high}
+        names = {name: self.constant(f"{output}/{name}", np.array(value, np.float32)) for name, value in numbers.items()}
+        for operator, operands in (("Div", ["scale"]), ("Round", []), ("Add", ["zero"]), ("Max", ["low"]), ("Min", ["high"])):
+            source = self.emit(operator, [source, *(names[name] for name in operands)], f"{output}/{operator}")
+        source = self.emit("Sub", [source, names["zero"]], f"{output}/Sub")
+        self.emit("Mul", [source, names["scale"]], output)
+        self.grids[output] = grid
+        return True
+
+    def grid(self, scale: str, zero: str, kind: str = "uint8") -> _Grid | None:
+        """What a scale and a zero point say of a tensor; `None` if they are not one constant each.
+
+        Args:
+            kind: type of integers without a zero point.
+        """
+        if scale not in self.known or (zero and zero not in self.known):
+            return None
+        step, place = self.known[scale], self.known[zero] if zero else np.zeros((), kind)
+        if step.size != 1 or place.size != 1 or step.dtype != np.float32 or str(place.dtype) not in _SHIFTS:
+            return None
+        if not (np.isfinite(step).all() and (step > 0).all()):
+            raise UserError(f"the network has a scale that is not a positive number: {scale} is {step.item():g}.", "Quantise it again.")
+        shift, bounds = _SHIFTS[str(place.dtype)], np.iinfo(place.dtype)
+        return _Grid(np.float32(step.item()), int(place.item()) - shift, int(bounds.min) - shift, int(bounds.max) - shift)
+
+    def reads(self, tensor: str, scale: str, zero: str) -> bool:
+        """Whether a tensor has this scale and zero point, as it should; where there is no zero point, it is what it was made with."""
+        found, step, place = self.grids.get(tensor), self.known.get(scale), self.known.get(zero)
+        if found is None or step is None or step.size != 1 or float(step.item()) != float(found.scale):
+            return False
+        if not zero:
+            return True
+        return place is not None and place.size == 1 and int(place.item()) - _SHIFTS.get(str(place.dtype), 0) == found.zero
+
+    def weight(self, name: str, scale: str, zero: str, axis: int) -> str | None:
+        """A constant of integers in float32; `None` if it, its scale or zero point are not constants."""
+        if name not in self.known or scale not in self.known or (zero and zero not in self.known):
+            return None
+        real = f"{name}/{scale}/real"
+        if real not in self.made:
+            zeros = self.known[zero] if zero else np.zeros((), np.int64)
+            self.constant(real, self.weights.dequantise(self.known[name], self.known[scale], zeros, axis))
+        return real
+
+
+def _optional(node: Any, place: int) -> str:
+    return str(node.input[place]) if len(node.input) > place else ""
+
+
+def _attribute(node: Any, name: str, default: int) -> int:
+    return next((int(found.i) for found in node.attribute if found.name == name), default)
+
+
+def _others(node: Any, *names: str) -> list[Any]:
+    """The attributes but for some."""
+    return [found for found in node.attribute if found.name not in names]
+
+
+def _quantize(into: _Rewriting, node: Any) -> bool:
+    grid = into.grid(node.input[1], _optional(node, 2), _kind(node))
+    return grid is not None and into.rounded(node.input[0], node.output[0], grid)
+
+
+def _kind(node: Any) -> str:
+    """The type that `QuantizeLinear` without a zero point makes."""
+    from onnx import helper
+
+    given = _attribute(node, "output_dtype", 0)
+    return str(np.dtype(helper.tensor_dtype_to_np_dtype(given))) if given else "uint8"
+
+
+def _dequantize(into: _Rewriting, node: Any) -> bool:
+    data, scale, zero, output = node.input[0], node.input[1], _optional(node, 2), node.output[0]
+    source = data if into.reads(data, scale, zero) else into.weight(data, scale, zero, _attribute(node, "axis", 1))
+    if source is None:
+        return False
+    if output in into.results:
+        into.emit("Identity", [source], output)
+    else:
+        into.same[output] = source
+    return True
+
+
+def _convolution(into: _Rewriting, node: Any) -> bool:
+    data, scale, zero, kernel, kernel_scale, kernel_zero, scale_out, zero_out = node.input[:8]
+    weight, grid = into.weight(kernel, kernel_scale, kernel_zero, 0), into.grid(scale_out, zero_out)
+    if weight is None or grid is None or not into.reads(data, scale, zero):
+        return False
+    inputs, bias = [data, weight], _optional(node, 8)
+    if bias:
+        inputs.append(_bias(into, bias, scale, kernel_scale, node.output[0]))
+    return into.rounded(into.emit("Conv", inputs, f"{node.output[0]}/sums", node.attribute), node.output[0], grid)
+
+
+def _bias(into: _Rewriting, bias: str, scale: str, weight_scale: str, output: str) -> str:
+    """A bias of integers in float32."""
+    steps = into.known[scale].reshape(()) * into.known[weight_scale].reshape(-1)
+    into.weights.parameters += into.known[bias].size
+    return into.constant(f"{output}/bias", (into.known[bias] * steps.astype(np.float64)).astype(np.float32))
+
+
+def _product(into: _Rewriting, node: Any) -> bool:
+    """`QLinearMatMul`."""
+    data, scale, zero, kernel, kernel_scale, kernel_zero, scale_out, zero_out = node.input[:8]
+    weight, grid = into.weight(kernel, kernel_scale, kernel_zero, -1), into.grid(scale_out, zero_out)
+    if weight is None or grid is None or not into.reads(data, scale, zero):
+        return False
+    return into.rounded(into.emit("MatMul", [data, weight], f"{node.output[0]}/sums"), node.output[0], grid)
+
+
+def _gemm(into: _Rewriting, node: Any) -> bool:
+    """`QGemm`: with a bias or without, to integers or to real numbers; a factor of the product alone is left out by none that we know."""
+    data, scale, zero, kernel, kernel_scale, kernel_zero = node.input[:6]
+    weight = into.weight(kernel, kernel_scale, kernel_zero, 0 if _attribute(node, "transB", 0) else 1)
+    scale_out, zero_out = _optional(node, 7), _optional(node, 8)
+    grid = into.grid(scale_out, zero_out) if scale_out else None
+    factor = next((found.f for found in node.attribute if found.name == "alpha"), 1.0)
+    if weight is None or (scale_out and grid is None) or factor != 1.0 or not into.reads(data, scale, zero):
+        return False
+    inputs, bias = [data, weight], _optional(node, 6)
+    if bias:
+        inputs.append(_bias(into, bias, scale, kernel_scale, node.output[0]))
+    if grid is None:
+        into.emit("Gemm", inputs, node.output[0], _others(node, "alpha"))
+        return True
+    return into.rounded(into.emit("Gemm", inputs, f"{node.output[0]}/sums", _others(node, "alpha")), node.output[0], grid)
+
+
+def _pair(into: _Rewriting, node: Any) -> bool:
+    first, scale, zero, second, other_scale, other_zero, scale_out = node.input[:7]
+    grid = into.grid(scale_out, _optional(node, 7))
+    operands = [
+        data if into.reads(data, *numbers) else into.weight(data, *numbers, 0)
+        for data, numbers in ((first, (scale, zero)), (second, (other_scale, other_zero)))
+    ]
+    if grid is None or None in operands:
+        return False
+    inputs = [name for name in operands if name is not None]
+    return into.rounded(into.emit(_PAIRS[node.op_type], inputs, f"{node.output[0]}/sums"), node.output[0], grid)
+
+
+def _single(into: _Rewriting, node: Any) -> bool:
+    data, scale, zero, scale_out = node.input[:4]
+    grid = into.grid(scale_out, _optional(node, 4))
+    if grid is None or not into.reads(data, scale, zero) or _attribute(node, "channels_last", 0):
+        return False
+    made = into.emit(_SINGLES[node.op_type], [data], f"{node.output[0]}/real", _others(node, "channels_last"))
+    return into.rounded(made, node.output[0], grid)
+
+
+def _concatenation(into: _Rewriting, node: Any) -> bool:
+    grid, tensors = into.grid(node.input[0], node.input[1]), node.input[2::3]
+    known = all(into.reads(*node.input[place : place + 3]) for place in range(2, len(node.input), 3))
+    if grid is None or not known:
+        return False
+    return into.rounded(into.emit("Concat", tensors, f"{node.output[0]}/real", node.attribute), node.output[0], grid)
+
+
+#: From an operator to what appends others in its place, or does not.
+_REWRITES: Mapping[str, Callable[[_Rewriting, Any], bool]] = {
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
+    "QLinearConv": _convolution,
+    "QLinearMatMul": _product,
+    "QGemm": _gemm,
+    "QLinearConcat": _concatenation,
+    **dict.fromkeys(_PAIRS, _pair),
+    **dict.fromkeys(_SINGLES, _single),
+}

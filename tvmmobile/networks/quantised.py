@@ -1,0 +1,56 @@
+"""Weights that a file holds as integers, and how to tell them once they are float32."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+
+
+@dataclass(eq=False)
+class WeightScales:
+    """The scale of each filter of a quantised network, by the filter's real values.
+
+    Graph passes move weights to other layouts and permute channels, so that a filter is known by its values in ascending order. Where two
+    filters have the same values, the scale of either fits both.
+
+    Attributes:
+        scales: of filters, by a digest of their values.
+        parameters: how many numbers were dequantised.
+    """
+
+    scales: dict[bytes, float] = field(default_factory=dict)
+    parameters: int = 0
+
+    def dequantise(self, integers: Array, scale: Array, zero: Array, axis: int) -> Array:
+        """The real values, float32, of constants with one scale or one for each place of an axis, and note the scale of each filter."""
+        shape = [scale.size if place == axis % integers.ndim else 1 for place in range(integers.ndim)]
+        scales, zeros = (array.reshape(shape if array.size > 1 else ()) for array in (scale.astype(np.float64), zero.astype(np.int64)))
+        real: Array = np.asarray((integers.astype(np.int64) - zeros) * scales).astype(np.float32)
+        self.parameters += real.size
+        if integers.ndim > 1:
+            for along in {axis % integers.ndim} if scale.size > 1 else {0, integers.ndim - 1}:
+                each = np.broadcast_to(scales.ravel(), real.shape[along])
+                self.scales.update(zip(map(_key, np.moveaxis(real, along, 0)), map(float, each), strict=True))
+        return real
+
+    def of(self, weight: Array) -> Array | None:
+        """The scale of each output channel, the last axis of `weight`, float64; `None` if a filter is not from the file.
+
+        A filter whose weights are all the same, as an average's, is an integer of 1.
+        """
+        found = []
+        for values in np.moveaxis(weight, -1, 0):
+            first = float(values.flat[0])
+            scale = self.scales.get(_key(values), first if first > 0 and (values == first).all() else None)
+            if scale is None:
+                return None
+            found.append(scale)
+        return np.array(found)
+
+
+def _key(values: Array) -> bytes:
+    return hashlib.sha256(np.sort(values.astype(np.float32).ravel() + 0.0).tobytes()).digest()

@@ -1,0 +1,158 @@
+"""A network that somebody else has quantised, in integers with the scales of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.integers import HIGHEST, LOWEST
+from tvmmobile.graph.layers import Array, Conv2d, Dense, Rounding
+from tvmmobile.graph.network import INPUT
+from tvmmobile.quantisation.calibration import Accepts
+from tvmmobile.quantisation.flow import Flow, Step
+from tvmmobile.quantisation.integers import BIAS_MOST, IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step
+from tvmmobile.quantisation.scales import Scale
+
+#: From weights, output channels last, to the scale of each channel; `None` where the file has none.
+WeightScalesOf = Callable[[Array], Array | None]
+#: How far weights may be from integers, in steps: float32 has 24 bits, of which these take 8.
+_OFF = 2.0**-14
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A quantised network.
+
+    Attributes:
+        network: its flow has only those roundings that no integer layer does.
+        floats: for the number of each layer that stays in float32 the reason.
+    """
+
+    network: IntegerNetwork
+    floats: dict[int, str]
+
+
+def as_given(flow: Flow, scales: WeightScalesOf, accepts: Accepts, kept: Mapping[int, str]) -> Given:
+    """The network of a flow with roundings: every layer whose inputs and output are rounded, and whose weights are integers of the file.
+
+    Args:
+        kept: numbers of layers that stay in float32, and why.
+    """
+    return _Reading(flow, scales, accepts).given(kept)
+
+
+class _Reading:
+    """A flow while its layers become integers."""
+
+    def __init__(self, flow: Flow, scales: WeightScalesOf, accepts: Accepts) -> None:
+        self.flow, self.scales, self.accepts = flow, scales, accepts
+        self.steps = {step.number: step for step in flow.steps}
+        #: Numbers of roundings that a layer does, or reads the input before, and of what takes their place.
+        self.instead: dict[int, int] = {}
+
+    def given(self, kept: Mapping[int, str]) -> Given:
+        """All steps."""
+        integers: dict[int, IntegerStep] = {}
+        scales: dict[int, Scale] = {}
+        steps, floats = [], {}
+        for step in self.flow.steps:
+            if isinstance(step.layer, Rounding):
+                if step.number not in self.instead:
+                    scales[step.number] = _scale(step.layer)
+                    steps.append(replace(step, sources=self._sources(step)))
+                continue
+            found = kept.get(step.number) or self._integer(step)
+            if isinstance(found, IntegerStep):
+                integers[step.number] = found
+                if found.written is not None:
+                    scales[step.number] = found.written
+                steps.append(found.step)
+                continue
+            if step.parameters is not None:
+                floats[step.number] = found
+            steps.append(replace(step, sources=self._sources(step)))
+        return Given(IntegerNetwork(_without_unread(Flow(tuple(steps))), integers, scales), floats)
+
+    def _sources(self, step: Step) -> tuple[int | Array, ...]:
+        return tuple(self.instead.get(source, source) if isinstance(source, int) else source for source in step.sources)
+
+    def _integer(self, step: Step) -> IntegerStep | str:
+        """A layer in integers, or why it stays in float32."""
+        read = [self._rounding(source) for source in step.sources if isinstance(source, int)]
+        if not has_integers(step):
+            return "no integer form"
+        if not all(read):
+            return "reads a tensor that is not quantised"
+        first, *others = [_scale(layer) for layer in read if layer is not None]
+        written = self._written(step)
+        if written is None and not has_floats(step):
+            return "its output is not quantised"
+        given = None
+        if isinstance(step.layer, Conv2d | Dense):
+            assert step.parameters is not None
+            given = self.scales(step.parameters.weight)
+            if why := _unfit(step, given, first):
+                return why
+        layer = None if written is None else self.steps[written].layer
+        assert layer is None or isinstance(layer, Rounding)
+        sources = self._sources(step)
+        if sources[0] != INPUT and self._reads_input(step):
+            direct = self._made(replace(step, sources=(INPUT, *sources[1:])), first, layer, others, given)
+            if self.accepts(direct.layer):
+                return self._taken(direct, written)
+        found = self._made(replace(step, sources=sources), first, layer, others, given)
+        return self._taken(found, written) if self.accepts(found.layer) else "no int8 kernel"
+
+    def _rounding(self, source: int) -> Rounding | None:
+        layer = self.steps[source].layer if source != INPUT else None
+        return layer if isinstance(layer, Rounding) else None
+
+    def _written(self, step: Step) -> int | None:
+        """The number of the rounding that alone reads a step."""
+        readers = self.flow.readers.get(step.number, ())
+        return readers[0] if len(readers) == 1 and self._rounding(readers[0]) is not None else None
+
+    def _reads_input(self, step: Step) -> bool:
+        """Whether a step reads the network's input rounded to all integers that there are, which it can do itself."""
+        (first, *_) = (source for source in step.sources if isinstance(source, int))
+        layer = self._rounding(first)
+        return layer is not None and self.steps[first].sources == (INPUT,) and (layer.low, layer.high) == (LOWEST, HIGHEST)
+
+    def _made(self, step: Step, read: Scale, layer: Rounding | None, others: list[Scale], given: Array | None) -> IntegerStep:
+        found = integer_step(step, read, None if layer is None else _scale(layer), others[0] if others else None, given=given, exact=True)
+        if layer is None:
+            return found
+        parameters = found.parameters
+        bounds: Any = {"low": max(parameters.low, layer.low), "high": min(parameters.high, layer.high)}
+        return replace(found, parameters=replace(parameters, **bounds))
+
+    def _taken(self, found: IntegerStep, written: int | None) -> IntegerStep:
+        if written is not None:
+            self.instead[written] = found.step.number
+        return found
+
+
+def _scale(layer: Rounding) -> Scale:
+    return Scale(layer.step, layer.zero)
+
+
+def _unfit(step: Step, given: Array | None, read: Scale) -> str:
+    """Why the weights and biases of a layer cannot be what its kernel takes; "" where they can."""
+    assert step.parameters is not None
+    if given is None:
+        return "its weights are not quantised, or not by output channel"
+    integers = step.parameters.weight / given
+    if np.abs(integers - np.rint(integers)).max(initial=0.0) > _OFF * HIGHEST:
+        return "its weights are not quantised"
+    if np.abs(integers).max(initial=0.0) > HIGHEST + 0.5:
+        return f"weights beyond ±{HIGHEST} steps"
+    return f"biases beyond ±{BIAS_MOST:g} steps" if np.abs(step.parameters.bias / (given * read.step)).max() > BIAS_MOST else ""
+
+
+def _without_unread(flow: Flow) -> Flow:
+    """Without roundings that nothing reads any more."""
+    last = flow.steps[-1]
+    return Flow(tuple(step for step in flow.steps if step is last or step.number in flow.readers or not isinstance(step.layer, Rounding)))
