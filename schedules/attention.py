@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Array, Attention, LayerParameters
+from tvmmobile.graph.layers import Array, Attention, LayerParameters, Place
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share
@@ -47,7 +47,7 @@ class HeadAttention(Template):
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Extents, and what the last tiles waste."""
         layer = layer_of(task, Attention)
-        extents = (layer.heads, layer.queries, layer.keys, layer.depth, layer.width)
+        extents = (layer.groups * layer.heads, layer.queries, layer.keys, layer.depth, layer.width)
         columns = knobs["vectors"] * task.lanes
         return [*map(math.log2, extents), waste(layer.queries, knobs["rows"]), waste(layer.keys, columns), waste(layer.width, columns)]
 
@@ -56,7 +56,7 @@ class HeadAttention(Template):
         shapes, keys = {"data": layer.input_shape, **layer.side_shapes, "output": layer.output_shape}, round_up(layer.keys, kernel.lanes)
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
             turned, scores = kernel.scratch(layer.depth * keys), kernel.scratch(knobs["rows"] * keys)
-            with kernel.span(*share(thread, task.threads, layer.heads)) as head:
+            with kernel.span(*share(thread, task.threads, layer.groups * layer.heads)) as head:
                 _Head(kernel, layer, knobs["vectors"], buffers, turned, scores, head).emit(knobs["rows"])
         return kernel.finish()
 
@@ -74,7 +74,7 @@ class _Head:
         buffers: by argument.
         turned: its keys, the first elements of all of them first.
         scores: of a few queries, one after another: for each key, and up to a whole vector.
-        head: its number.
+        head: its number, group by group.
     """
 
     kernel: Kernel
@@ -99,9 +99,10 @@ class _Head:
         if rest:
             self._queries(whole * rows, rest)
 
-    def _row(self, place: tuple[int, int, int]) -> _Row:
-        first, head, token = place
-        return lambda row: first + self.head * head + row * token
+    def _row(self, place: Place) -> _Row:
+        first, group, head, token = place
+        start = first + self.head // self.layer.heads * group + self.head % self.layer.heads * head
+        return lambda row: start + row * token
 
     def _turn_keys(self) -> None:
         """Vectors of keys, as the product wants them."""

@@ -18,16 +18,17 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for
 
 
-def joint(heads: int, tokens: int, depth: int, width: int, merged: bool = True) -> Attention:
+def joint(groups: int, heads: int, tokens: int, depth: int, width: int, merged: bool = True) -> Attention:
     """Queries, keys and values of one linear layer, in this order, each with its heads one behind the other."""
     pitch = heads * (2 * depth + width)
-    shape = (1, tokens, pitch)
-    places = (0, depth, pitch), (heads * depth, depth, pitch), (2 * heads * depth, width, pitch)
-    return Attention(heads, tokens, tokens, depth, width, depth**-0.5, (shape, shape, shape), *places, merged)
+    shape, group = (groups, tokens, pitch), tokens * pitch
+    places = (0, group, depth, pitch), (heads * depth, group, depth, pitch), (2 * heads * depth, group, width, pitch)
+    return Attention(groups, heads, tokens, tokens, depth, width, depth**-0.5, (shape, shape, shape), *places, merged)
 
 
 @examples(14)
 @given(
+    st.integers(1, 2),
     st.integers(1, 3),
     st.sampled_from((1, 2, 3, 5, 9, 16, 23)),
     st.sampled_from((1, 3, 4, 6, 16)),
@@ -36,8 +37,10 @@ def joint(heads: int, tokens: int, depth: int, width: int, merged: bool = True) 
     st.integers(1, 3),
     st.integers(0, 8),
 )
-def test_values(tmp_path: Path, heads: int, tokens: int, depth: int, width: int, merged: bool, threads: int, choice: int) -> None:
-    task = Task((joint(heads, tokens, depth, width, merged),), threads=threads)
+def test_values(
+    tmp_path: Path, groups: int, heads: int, tokens: int, depth: int, width: int, merged: bool, threads: int, choice: int
+) -> None:
+    task = Task((joint(groups, heads, tokens, depth, width, merged),), threads=threads)
     template = template_for(task)
     assert template is not None and template.name == "attention"
     space = template.space(task)
@@ -48,7 +51,7 @@ def test_values(tmp_path: Path, heads: int, tokens: int, depth: int, width: int,
 def test_fewer_keys_and_one_head_of_them(tmp_path: Path) -> None:
     """All heads read the same keys and values (arXiv 1911.02150), which are tensors of their own."""
     shapes = (1, 12, 24), (1, 5, 8), (1, 5, 8)
-    task = Task((Attention(3, 12, 5, 8, 8, 0.3, shapes, (0, 8, 24), (0, 0, 8), (0, 0, 8), True),))
+    task = Task((Attention(1, 3, 12, 5, 8, 8, 0.3, shapes, (0, 0, 8, 24), (0, 0, 0, 8), (0, 0, 0, 8), True),))
     template = template_for(task)
     space = template.space(task) if template else None
     assert space is not None
@@ -66,11 +69,11 @@ class Heads(nn.Module):
             nn.init.normal_(parameter, 0.0, 0.5, generator)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        count = tokens.shape[1]
+        batch, count = tokens.shape[:2]
         if self.form == "parts":  # as (batch, heads, tokens, elements) by slices of the linear layer's output
-            query, key, value = (part.reshape(1, count, 2, 6).transpose(1, 2) for part in self.joint(tokens).chunk(3, -1))
+            query, key, value = (part.reshape(batch, count, 2, 6).transpose(1, 2) for part in self.joint(tokens).chunk(3, -1))
         else:
-            query, key, value = self.joint(tokens).reshape(1, count, 3, 2, 6).permute(2, 0, 3, 1, 4).unbind(0)
+            query, key, value = self.joint(tokens).reshape(batch, count, 3, 2, 6).permute(2, 0, 3, 1, 4).unbind(0)
         if self.form == "one key head":
             key, value = key[:, :1], value[:, :1]
         if self.form == "fused":
@@ -81,14 +84,14 @@ class Heads(nn.Module):
             scores = query @ key.transpose(-2, -1) / 6**0.5 if self.form == "divided" else (query * 0.5) @ key.transpose(-2, -1)
             found = scores.softmax(-1) @ value
         if self.form == "unmerged":
-            return self.last(found.reshape(1, count, 12))
-        merged: torch.Tensor = self.last(found.transpose(1, 2).reshape(1, count, 12))
+            return self.last(found.reshape(batch, count, 12))
+        merged: torch.Tensor = self.last(found.transpose(1, 2).reshape(batch, count, 12))
         return merged
 
 
 @pytest.mark.parametrize("form", ["fused", "scaled", "divided", "parts", "one key head", "unmerged", "masked"])
 def test_networks(tmp_path: Path, form: str) -> None:
-    network, shape = Heads(form).eval(), (1, 9, 12)
+    network, shape = Heads(form).eval(), (3 if form in ("fused", "scaled") else 1, 9, 12)
     found = [node.layer for node in prepared(network, shape).nodes]
     attentions = [layer for layer in found if isinstance(layer, Attention)]
     assert len(attentions) == (form != "masked")

@@ -73,7 +73,7 @@ class NewTask(Task):
 POINTWISE = NewConv2d(14, 14, 64, 64, clamp=RELU6)
 DEPTHWISE = NewConv2d(14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), 64, RELU6)
 _TENSOR = (2, 16, 8)
-ATTENTION = NewAttention(2, 16, 16, 8, 8, 0.3, (_TENSOR, _TENSOR, _TENSOR), (0, 128, 8), (0, 128, 8), (0, 128, 8), True)
+ATTENTION = NewAttention(1, 2, 16, 16, 8, 8, 0.3, (_TENSOR, _TENSOR, _TENSOR), (0, 0, 128, 8), (0, 0, 128, 8), (0, 0, 128, 8), True)
 #: One task of every template's, each with the need that is new in its last layer.
 TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "pointwise": ((POINTWISE,), {"rotation": 2}, "rotation"),

@@ -25,6 +25,7 @@ from tvmmobile.graph.layers import (
     Layer,
     LayerParameters,
     MaxPool,
+    Place,
     Pool,
     Resize,
     SumLayer,
@@ -160,16 +161,16 @@ def _attended(layer: Attention, data: Array, side: Mapping[str, Array]) -> Array
     import torch
     from torch.nn import functional
 
-    def part(tensor: Array, place: tuple[int, int, int], tokens: int, extent: int) -> torch.Tensor:
-        first, head, token = place
-        heads, rows, columns = np.ogrid[: layer.heads, :tokens, :extent]
-        return torch.from_numpy(tensor.reshape(-1)[first + head * heads + token * rows + columns])
+    def part(tensor: Array, place: Place, tokens: int, extent: int) -> torch.Tensor:
+        first, group, head, token = place
+        groups, heads, rows, columns = np.ogrid[: layer.groups, : layer.heads, :tokens, :extent]
+        return torch.from_numpy(tensor.reshape(-1)[first + group * groups + head * heads + token * rows + columns])
 
     query = part(data, layer.query_place, layer.queries, layer.depth)
     key = part(side["key"], layer.key_place, layer.keys, layer.depth)
     value = part(side["value"], layer.value_place, layer.keys, layer.width)
     means = functional.scaled_dot_product_attention(query, key, value, scale=layer.scale)
-    return np.ascontiguousarray((means.transpose(0, 1) if layer.merged else means).numpy()).reshape(layer.output_shape)
+    return np.ascontiguousarray((means.transpose(1, 2) if layer.merged else means).numpy()).reshape(layer.output_shape)
 
 
 def _resized(layer: Resize, data: Array) -> Array:

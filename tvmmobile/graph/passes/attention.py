@@ -49,6 +49,20 @@ class _Found:
     output: Any
 
 
+@dataclass(frozen=True)
+class _Read:
+    """Where an operand's elements are: a tensor, places in it, what they are multiplied by, and views between it and the operand."""
+
+    source: Any
+    place: Place
+    factor: float
+    views: int
+
+
+def _views(reads: list[_Read]) -> int:
+    return sum(one.views for one in reads)
+
+
 class _Rewriting(MainRewriter):
     """`main` while attentions become calls."""
 
@@ -98,23 +112,30 @@ class _Graph:
         count = math.prod(heads)
         if _shape(product)[-2:] != [queries, keys] or math.prod(_shape(product)) != count * queries * keys:
             return None
-        found = []
-        for operand, extents, turned in (
+        operands = (
             (product.args[0], (queries, depth), False),
             (product.args[1], (keys, depth), True),
             (value.args[1], (keys, width), False),
-        ):
-            place = self._place(operand, count, extents, turned)
-            if place is None:
-                return None
-            source, where, scale = place
-            factor *= scale
-            found.append((source, where))
-        shapes = [tuple(_shape(source)) for source, _ in found]
-        query, key, values = (where for _, where in found)
-        output, merged = self._merged(binding.var, count, queries, width)
-        layer = Attention(count, queries, keys, depth, width, factor, (shapes[0], shapes[1], shapes[2]), query, key, values, merged)
-        return _Found(layer, (found[0][0], found[1][0], found[2][0]), output)
+        )
+        best: list[_Read] = []
+        groups = 1
+        for tried in (divisor for divisor in range(1, count + 1) if count % divisor == 0):
+            found = [place for one in operands if (place := self._place(one[0], (tried, count // tried), *one[1:]))]
+            if len(found) == len(operands) and (not best or _views(found) > _views(best)):
+                best, groups = found, tried
+        if not best:
+            return None
+        query, key, values = best
+        shapes = [tuple(_shape(one.source)) for one in best]
+        output, merged = self._merged(binding.var, (groups, count // groups), queries, width)
+        layer = Attention(
+            *(groups, count // groups, queries, keys, depth, width),
+            factor * math.prod(one.factor for one in best),
+            (shapes[0], shapes[1], shapes[2]),
+            *(query.place, key.place, values.place),
+            merged,
+        )
+        return _Found(layer, (query.source, key.source, values.source), output)
 
     def _softmax(self, variable: Any) -> Any:
         """The softmax over the last axis that a variable shows; PyTorch's exporter adds zeros for rows that are all masked, of which a
@@ -149,10 +170,11 @@ class _Graph:
                 return variable, factor
             variable, factor = step[0], factor * step[1]
 
-    def _place(self, operand: Any, heads: int, extents: tuple[int, int], turned: bool) -> tuple[Any, Place, float] | None:
-        """The tensor farthest back in which an operand's elements are in place, where they are, and by what they are multiplied.
+    def _place(self, operand: Any, heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> _Read | None:
+        """The tensor farthest back in which an operand's elements are in place.
 
         Args:
+            heads: groups, and heads of each.
             extents: tokens, and elements of each.
             turned: the operand has them the other way round.
         """
@@ -160,7 +182,7 @@ class _Graph:
         best, factor, number = None, 1.0, operand
         while True:
             where = self._where(number, chain, heads, extents, turned)
-            best = (number, where, factor) if where else best
+            best = _Read(number, where, factor, len(chain)) if where else best
             value = self._value(number)
             step = _factor(value)
             if step is not None:
@@ -171,7 +193,7 @@ class _Graph:
             chain.insert(0, value)
             number = value.args[0]
 
-    def _where(self, source: Any, chain: list[Any], heads: int, extents: tuple[int, int], turned: bool) -> Place | None:
+    def _where(self, source: Any, chain: list[Any], heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> Place | None:
         """Where elements are in a tensor that a chain of views begins with; `None` if they are not in place."""
         numbers = np.arange(math.prod(_shape(source))).reshape(_shape(source))
         for view in chain:
@@ -182,17 +204,19 @@ class _Graph:
         tokens, elements = extents
         numbers = numbers.reshape(-1, *((elements, tokens) if turned else (tokens, elements)))
         numbers = numbers.swapaxes(1, 2) if turned else numbers
-        if len(numbers) not in (1, heads):
+        groups, each = heads
+        if len(numbers) not in (1, groups, groups * each):
             return None
-        numbers = np.broadcast_to(numbers, (heads, tokens, elements))
-        first = int(numbers[0, 0, 0])
-        head, token = (int(numbers[tuple(np.minimum(place, np.array(numbers.shape) - 1))]) - first for place in ((1, 0, 0), (0, 1, 0)))
-        expected = sum(step * axis for step, axis in zip((head, token, 1), np.ogrid[:heads, :tokens, :elements], strict=True)) + first
-        return (first, head, token) if (numbers == expected).all() else None
+        numbers = numbers.reshape(*((1, 1) if len(numbers) == 1 else (groups, -1)), tokens, elements)
+        numbers = np.broadcast_to(numbers, (groups, each, tokens, elements))
+        first = int(numbers[0, 0, 0, 0])
+        group, head, token = (int(numbers.take(min(1, numbers.shape[axis] - 1), axis).flat[0]) - first for axis in range(3))
+        g, h, t, e = np.ogrid[:groups, :each, :tokens, :elements]
+        return (first, group, head, token) if (numbers == first + group * g + head * h + token * t + e).all() else None
 
-    def _merged(self, variable: Any, heads: int, queries: int, width: int) -> tuple[Any, bool]:
+    def _merged(self, variable: Any, heads: tuple[int, int], queries: int, width: int) -> tuple[Any, bool]:
         """The last view of a result that has a token's heads one behind the other; the result itself if there is none."""
-        wanted = np.arange(heads * queries * width).reshape(heads, queries, width).transpose(1, 0, 2).reshape(-1)
+        wanted = np.arange(math.prod(heads) * queries * width).reshape(*heads, queries, width).transpose(0, 2, 1, 3).reshape(-1)
         numbers: Array | None = np.arange(wanted.size).reshape(_shape(variable))
         at, best = variable, None
         while numbers is not None and len(self.readers[at]) == 1 and self.readers[at][0] is not None:
