@@ -114,6 +114,18 @@ def test_images_with_channels_first_are_not_turned_either(tmp_path: Path) -> Non
     assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
 
 
+def test_a_branch_takes_what_it_is_added_to(tmp_path: Path) -> None:
+    """Although the one has two axes of pixels and the other only one."""
+    turned = Lambda(lambda rows: rows.reshape(1, 30, 8).flip(1))
+    back = Lambda(lambda rows: rows.reshape(1, 5, 6, 8))
+    network = ready(
+        nn.Conv2d(3, 8, 1), Lambda(lambda image: image.permute(0, 2, 3, 1)), Residual(nn.Sequential(turned, nn.Linear(8, 8), back))
+    )
+    shape = (1, 3, 5, 6)
+    assert [layer.name for layer in layers_of(network, shape) if isinstance(layer, Conv2d)][1:] == ["pw_1x30_8x8_add_linear"]
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_of_several_images_at_once(tmp_path: Path) -> None:
     """Which PyTorch's exporter multiplies by as many copies of the weights."""
     split = Lambda(lambda rows: rows.reshape(3, 10, 8))

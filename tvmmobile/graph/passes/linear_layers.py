@@ -51,6 +51,8 @@ class _Rewriting(MainRewriter):
         super().__init__(main)
         #: By the old variable.
         self.seen: dict[Any, _Seen] = {}
+        #: Images in the order in which they are computed.
+        self.order: dict[Any, int] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
         """The image that a variable shows, where one is known, or what it was."""
@@ -59,9 +61,8 @@ class _Rewriting(MainRewriter):
         seen = self._seen(value)
         if seen is None:
             if isinstance(value, relax.Call) and _is_image(variable):
-                made = self.builder.emit(rebuilt(value, self._leaf))
-                self.seen[variable] = _Seen(made)
-                return made
+                self.seen[variable] = self._made(rebuilt(value, self._leaf))
+                return self.seen[variable].image
             return rebuilt(value, self._leaf)
         self.seen[variable] = seen
         if seen.first and _name(value) not in {*_VIEWS, "relax.permute_dims"}:
@@ -103,8 +104,10 @@ class _Rewriting(MainRewriter):
             return self._made(relax.op.mean(shown.image, [1, 2], keepdims=True))
         return self._made(relax.Call(value.op, [shown.image, *value.args[1:]], value.attrs), shown.first) if operator in _UNARY else None
 
-    def _made(self, image: Any, first: bool = False) -> _Seen:
-        return _Seen(self.builder.emit(image), first)
+    def _made(self, value: Any, first: bool = False) -> _Seen:
+        image = self.builder.emit(value)
+        self.order[image] = len(self.order)
+        return _Seen(image, first)
 
     def _product(self, data: Any, weight: Any) -> _Seen | None:
         """A product of rows with a constant matrix as a convolution."""
@@ -134,7 +137,8 @@ class _Rewriting(MainRewriter):
         shown = [seen for operand in value.args if (seen := self.seen.get(operand)) and _channel_axis(seen, shape) is not None]
         if not shown:
             return None
-        base, axis = shown[0], _channel_axis(shown[0], shape)
+        base = max(shown, key=lambda seen: self.order[seen.image])  # of a branch and what it is added to, the branch
+        axis = _channel_axis(base, shape)
         operands = []
         for operand in value.args:
             seen = self.seen.get(operand)
