@@ -9,14 +9,16 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
+from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.quantised import WeightScales
+from tvmmobile.networks.signature import CHANNELS_LAST
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.networks.torch_operators import converters, decompositions
 from tvmmobile.system.environment import keep_torch_cache
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 #: A network on the host.
 Compute = Callable[[Sequence[Array]], tuple[Array, ...]]
+#: What may be done to an image before its channels are moved.
+_BEFORE_LAYOUT = {"relax.astype", "relax.multiply", "relax.divide", "relax.subtract", "relax.add"}
 #: PyTorch operators that Relax does not import one by one.
 _NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}
 
@@ -177,6 +181,33 @@ def first_line(error: BaseException) -> str:
     """The type of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def with_layouts(spec: OwnSpec, module: Any) -> OwnSpec:
+    """The identity of an imported network whose inputs may have their channels last: all that reads such a one moves them to the front."""
+    from tvm import relax
+
+    main = module["main"]
+    readers, values = readers_of(main), {binding.var: binding.value for binding in bindings_of(main)}
+
+    def is_last(variable: Any) -> bool:
+        found: list[Any] = [values.get(reader) for reader in readers[variable]]
+        return (
+            bool(found)
+            and all(getattr(getattr(value, "op", None), "name", "") == "relax.permute_dims" for value in found)
+            and all(value.attrs.axes is not None and [int(axis) for axis in value.attrs.axes] == [0, 3, 1, 2] for value in found)
+        )
+
+    def axes_of(variable: Any) -> str:
+        while len(readers[variable]) == 1:  # a conversion or a factor in front
+            value = values.get(readers[variable][0])
+            if not isinstance(value, relax.Call) or value.op.name not in _BEFORE_LAYOUT:
+                break
+            variable = readers[variable][0]
+        return CHANNELS_LAST if is_last(variable) else ""
+
+    inputs = tuple(replace(port, axes=axes_of(variable)) for port, variable in zip(spec.inputs, main.params, strict=True))
+    return OwnSpec.of(spec.name, spec.contents, inputs, spec.outputs)
 
 
 def count_macs(module: Any) -> int:

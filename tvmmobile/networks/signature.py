@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 INTEGERS = ("uint8", "int8", "int32", "int64")
 #: Orders of axes, by rank; of what has none here the axes have no letters.
 LAYOUTS = {2: "NC", 4: "NCHW"}
+#: Of images whose channels are last, as TensorFlow has them.
+CHANNELS_LAST = "NHWC"
 #: Characters of a name.
 MOST_NAME = 200
 #: Names of the only input and of the only output.
@@ -31,16 +33,18 @@ class Port:
         name: `input` or `output` where it is the only one; else as the network's file has it.
         shape: its extents.
         dtype: float32, which libraries may store in another precision, or one of `INTEGERS`.
+        axes: `NHWC` for an image whose channels are last; "" where the rank says the order of its axes.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = FLOAT32.name
+    axes: str = ""
 
     @property
     def layout(self) -> str:
         """The order of its axes, such as `NCHW`; "" if they have no letters."""
-        return LAYOUTS.get(len(self.shape), "")
+        return self.axes or LAYOUTS.get(len(self.shape), "")
 
     @property
     def is_float(self) -> bool:

@@ -13,7 +13,7 @@ from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.native.source import interface_version
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.preprocessing import Normalisation
-from tvmmobile.networks.signature import INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT_NAME, Port
+from tvmmobile.networks.signature import CHANNELS_LAST, INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT_NAME, Port
 from tvmmobile.running.formats import FORMS, VM, C
 from tvmmobile.system.errors import UserError
 
@@ -51,7 +51,8 @@ def _port(entry: Mapping[str, Any], only: str) -> Port:
     shape, dtype = tuple(map(int, entry["shape"])), entry.get("dtype", FLOAT32.name)
     if not shape or min(shape) < 1:
         raise ValueError(f"an {only} is {ascii(shape)[:60]}, which is empty")
-    return Port(entry.get("name", only), shape, dtype if dtype in INTEGERS else FLOAT32.name)
+    axes = CHANNELS_LAST if entry.get("layout") == CHANNELS_LAST and len(shape) == 4 else ""
+    return Port(entry.get("name", only), shape, dtype if dtype in INTEGERS else FLOAT32.name, axes)
 
 
 def check_version(manifest: Any) -> None:
@@ -131,9 +132,12 @@ def _check_tensor(port: Port, tensor: Mapping[str, Any], own: str) -> None:
     if not isinstance(found, list) or any(type(extent) is not int for extent in found) or tuple(found) != port.shape:
         raise ValueError(f"the shape of its {called} is {ascii(found)[:60]}, and the network's is {list(port.shape)}")
     dtype, layout = tensor.get("dtype", FLOAT32.name), tensor.get("layout", "NCHW")
+    wanted = port.axes or "NCHW"
     known = {FLOAT32.name, *([own] if is_precision(own) else [])} if port.is_float else {port.dtype}
-    if dtype not in known or layout != "NCHW":
-        raise ValueError(f"its {called} is {ascii(dtype)[:20]} in {ascii(layout)[:20]}, and networks take and return {port.dtype} in NCHW")
+    if dtype not in known or layout != wanted:
+        raise ValueError(
+            f"its {called} is {ascii(dtype)[:20]} in {ascii(layout)[:20]}, and networks take and return {port.dtype} in {wanted}"
+        )
 
 
 def _check_kernel(kernel: Mapping[str, Any]) -> None:

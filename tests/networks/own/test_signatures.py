@@ -10,7 +10,7 @@ import torch
 from network_files import convolution, module_of, write_model, write_python
 from onnx import TensorProto
 from onnx.helper import make_node as node
-from own_networks import HEAD, load
+from own_networks import HEAD, load, names_of
 from torch import nn
 
 from tvmmobile.networks.model import load as load_model
@@ -111,3 +111,18 @@ def test_an_example_that_is_no_tensor(tmp_path: Path, example: str) -> None:
     path = write_python(tmp_path, text[: text.index("def small")] + f"def small():\n    return Net(), {example}\n")
     with pytest.raises(UserError, match=r"not a torch\.nn\.Module"):
         load(f"{path}:small")
+
+
+@pytest.mark.parametrize("before", ["image", "image / 255"])
+def test_channels_may_be_last(tmp_path: Path, before: str) -> None:
+    """As in networks from TensorFlow; no kernel moves them."""
+    text = TWO.replace("self.conv(image.float() / 255) + shift", f"self.conv(({before}).permute(0, 3, 1, 2))").replace(
+        "RETURNED", "y.mean((2, 3))"
+    )
+    text = text.replace("image, shift", "image").replace(
+        "(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 4, 1, 1))", "torch.zeros(1, 8, 6, 3)"
+    )
+    imported = load(f"{write_python(tmp_path, text)}:small")
+    (port,) = imported.spec.takes
+    assert (port.layout, imported.spec.side, imported.spec.channels, imported.spec.odd_shape) == ("NHWC", "8x6", 3, (1, 8, 6, 3))
+    assert "transpose" not in " ".join(names_of(imported))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvmmobile.networks.models.traits import TRAITS, UNKNOWN, Traits
-from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port
+from tvmmobile.networks.signature import CHANNELS_LAST, INPUT_NAME, OUTPUT_NAME, Port
 from tvmmobile.system.errors import UserError
 
 #: Several times as many as the largest public set of labelled images has (21,841 in ImageNet-21k).
@@ -109,24 +109,30 @@ class ModelSpec:
     @property
     def side(self) -> str:
         """Its input side, or what stands for one where the first input is no square image; see `side_of`."""
-        return side_of(self.input_shape)
+        return side_of(self._by_channels)
+
+    @property
+    def _by_channels(self) -> tuple[int, ...]:
+        """Shape of its first input, of an image as NCHW."""
+        first = self.takes[0]
+        return tuple(first.shape[axis] for axis in (0, 3, 1, 2)) if first.layout == CHANNELS_LAST else first.shape
 
     @property
     def channels(self) -> int:
         """Of its first input; 1 where that has no such dimension."""
-        return self.input_shape[1] if len(self.input_shape) > 1 else 1
+        return self._by_channels[1] if len(self.input_shape) > 1 else 1
 
     @property
     def odd_shape(self) -> tuple[int, ...]:
         """Shape of its first input where it does not take one square image of floats; `()` where it does."""
         first, *others = self.takes
         square = len(first.shape) == 4 and first.shape[0] == 1 and first.shape[2] == first.shape[3]
-        return () if square and first.is_float and not others else first.shape
+        return () if square and first.is_float and not first.axes and not others else first.shape
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width of its first input; `None` where that is no image."""
-        if len(self.input_shape) != 4:
+        """Height and width of its first input; `None` where that is no image in NCHW."""
+        if len(self.input_shape) != 4 or self.takes[0].axes:
             return None
         height, width = self.input_shape[2:]
         return height, width
@@ -157,7 +163,8 @@ class OwnSpec(ModelSpec):
     def of(cls, name: str, contents: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> OwnSpec:
         """The network that takes and returns these."""
         shape = inputs[0].shape
-        return cls(name, 1.0, shape[2] if len(shape) == 4 else shape[-1], contents=contents, inputs=inputs, outputs=outputs)
+        height = shape[1 if inputs[0].layout == CHANNELS_LAST else 2] if len(shape) == 4 else shape[-1]
+        return cls(name, 1.0, height, contents=contents, inputs=inputs, outputs=outputs)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", self.outputs[0].elements)

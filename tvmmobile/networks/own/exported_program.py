@@ -7,7 +7,18 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tvmmobile.networks.frontend import Compute, Imported, by_torch, count_macs, decomposed, first_line, import_program, quiet, torch_judge
+from tvmmobile.networks.frontend import (
+    Compute,
+    Imported,
+    by_torch,
+    count_macs,
+    decomposed,
+    first_line,
+    import_program,
+    quiet,
+    torch_judge,
+    with_layouts,
+)
 from tvmmobile.networks.own.exported_quantised import register_operators, without_integer_weights
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
 from tvmmobile.networks.own.pt2_archive import check_archive
@@ -73,7 +84,7 @@ def imported_program(
     parameters = sum(parameter.numel() for parameter in program.parameters())
     if scales is not None:
         parameters = scales.parameters + _numbers_read(program)
-    return Imported(spec, module, weights, count_macs(module), parameters, torch_judge(), compute, scales)
+    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, torch_judge(), compute, scales)
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators
+from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
 from tvmmobile.networks.own.onnx_constants import fold_constants
 from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
@@ -67,7 +67,7 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
             ) from error
         return tuple(result)
 
-    judge = f"onnx.reference {onnx.__version__}"
+    judge, spec = f"onnx.reference {onnx.__version__}", with_layouts(spec, module)
     return Imported(spec, module, f"{file.label} sha256 {contents}", count_macs(module), parameters, judge, compute, scales)
 
 
