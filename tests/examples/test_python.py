@@ -16,6 +16,7 @@ DOCUMENT = EXAMPLES.parents[1] / "docs" / "api.md"
 #: What each prints, and how it ends.
 PROGRAMS = {
     "compile_and_run.py": (r"class \d+ of 1000\n\d\.\d\d ms modelled on Raspberry Pi 4 Model B\nslowest of 20 kernels: ", 0),
+    "quantise_aware.py": (r"4 layers in int8; [78] of 8 images right\n", 0),
     "gate.py": (r"\d\.\d\d ms, now \d\.\d\d ms modelled\n  \S+: \d+ us, now \d+ us\n", 2),
     "tune_own_module.py": (
         r"dw_16x16_16_k3x3.*: \d+\.\d us modelled, .*\n(.*\n)+Gray 1\.0-32: \d+ us before, \d+ us now: (same|faster)\n",
@@ -33,7 +34,7 @@ def test_every_program_is_run() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["compile_and_run.py", "gate.py", "tune_own_module.py"])
+@pytest.mark.parametrize("name", ["compile_and_run.py", "gate.py", "quantise_aware.py", "tune_own_module.py"])
 def test_a_program(name: str, tmp_path: Path) -> None:
     printed, code = PROGRAMS[name]
     done = executed(EXAMPLES / name, folder=tmp_path)
