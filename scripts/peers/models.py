@@ -74,7 +74,7 @@ def _own(file: OwnFile, spec: ModelSpec) -> Path:
         if made is not None:
             image = noise_input(0, spec.input_shape)
             np.save(made / "image.npy", image)
-            np.save(made / "logits.npy", load_own(file, spec.image_size, None, 0).compute(image))
+            np.save(made / "logits.npy", load_own(file, spec.image_size, None, 0).compute((image,))[0])
             for path in files_of(file):
                 shutil.copy(path, made / (f"{_OWN}{path.suffix.lower()}" if path == file.path else path.name))
     return folder

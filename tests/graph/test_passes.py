@@ -16,7 +16,6 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.schedules import template_for
-from tvmmobile.system.errors import UserError
 
 TOLERANCE = 1e-5
 IMAGE = (1, 3, 9, 9)
@@ -288,15 +287,6 @@ def test_equal_layers_with_other_weights_share_their_code(tmp_path: Path) -> Non
     module = lower(read, kernels_of(read))
     assert sum(variable.name_hint.startswith("pw_") for variable in module.get_global_vars()) == 1
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
-
-
-def test_several_results_are_refused() -> None:
-    class Two(nn.Module):
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.relu(image), image + 1
-
-    with pytest.raises(UserError, match="exactly one tensor"):
-        prepared(Two().eval(), IMAGE)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:
     path = with_data_beside(write_model(tmp_path / "net.onnx", convolution()))
     file = OwnFile(path)
     assert [each.name for each in files_of(file)] == ["net.onnx", "weights.bin"]
-    (spec,) = own_specs(file, (), None, 0)
+    ((spec, _),) = own_specs(file, (), None, 0)
     job = VariantJob(Model(spec, own=file), "float32", 1, Identity("nowhere", MEASURED), (), {}, tmp_path)
     parcel = pickle.loads(pickle.dumps(pack(variant_tasks, job)))
     path.unlink()

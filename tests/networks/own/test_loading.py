@@ -155,7 +155,7 @@ def test_other_files(model: str, complaint: str) -> None:
 def test_a_python_file_is_asked_for_any_side(files: Files) -> None:
     file = own_file(files.python)
     assert file is not None
-    assert [spec.resolution for spec in own_specs(file, (32, 40, 32), None, 0)] == [32, 40]
+    assert [spec.resolution for spec, _ in own_specs(file, (32, 40, 32), None, 0)] == [32, 40]
     gray = load(files.python.replace("small", "gray"))
     assert gray.spec.input_shape == (1, 1, 24, 24) and gray.spec.name == "gray"
 
@@ -164,7 +164,7 @@ def test_height_and_width_may_differ(files: Files, tmp_path: Path) -> None:
     """In every format the same kernels, and the same output."""
     file = own_file(files.python)
     assert file is not None
-    (wide,) = own_specs(file, [(24, 40)], None, 0)
+    ((wide, _),) = own_specs(file, [(24, 40)], None, 0)
     assert wide.input_shape == (1, 3, 24, 40) and wide.variant == "small_1.0_24x40" and load_again(file, wide, None, 0).spec == wide
     module = module_of(Path(files.python.rpartition(":")[0]))
     by_pt2, by_onnx = (
