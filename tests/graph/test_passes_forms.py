@@ -161,6 +161,18 @@ def test_parts_and_views(tmp_path: Path, function: Function) -> None:
 
 
 @pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda x: torch.cat([x[:, 4:], x[:, :4]], 1), id="to the end"),
+        pytest.param(lambda x: torch.cat([x[:, -3:], x[:, :-3]], 1), id="from the end"),
+    ],
+)
+def test_a_layer_reads_slices_in_place(tmp_path: Path, function: Function) -> None:
+    network = seeded(*unit(3, 8, 3), Lambda(function), *unit(8, 12))
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
     "layer",
     [
         pytest.param(lambda: nn.ConvTranspose2d(8, 6, 2, 2), id="transposed convolution"),

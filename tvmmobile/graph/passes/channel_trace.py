@@ -92,12 +92,17 @@ class Trace:
 
 
 def slice_of(call: Any) -> tuple[int, int, int] | None:
-    """Axis, begin and end of a `relax.strided_slice` along one axis, step 1; `None` for other ones."""
+    """Axis, begin and end of a `relax.strided_slice` along one axis, step 1, all from the front and inside; `None` for other ones.
+
+    PyTorch writes `x[:, 4:]` with an end of 2⁶³ - 1, and `x[:, -4:]` with a begin of -4.
+    """
     numbers = [[int(number.value) for number in part.fields] for part in call.args[1:]]
     if any(len(part) != 1 for part in numbers) or (len(numbers) > 3 and numbers[3] != [1]):
         return None
     (axis,), (begin,), (end,) = numbers[:3]
-    return axis, begin, end
+    shape = [int(extent) for extent in call.args[0].ty.shape]
+    begin, end, _ = slice(begin, end).indices(shape[axis])
+    return axis % len(shape), begin, end
 
 
 def _permuted(moved: Moved, axes: list[int]) -> Moved | None:
