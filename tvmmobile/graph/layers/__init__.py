@@ -1,0 +1,47 @@
+"""Layers as the planner sees them: one operator with its bias and clamp, all shapes static, batch 1."""
+
+from __future__ import annotations
+
+from tvmmobile.graph.layers.attention import Attention, Place
+from tvmmobile.graph.layers.conv import Conv2d
+from tvmmobile.graph.layers.dense import Dense
+from tvmmobile.graph.layers.gating import Gating
+from tvmmobile.graph.layers.norm import ChannelNorm
+from tvmmobile.graph.layers.opaque import Opaque
+from tvmmobile.graph.layers.parameters import NO_PARAMETERS, Array, LayerParameters
+from tvmmobile.graph.layers.pooling import MaxPool, Pool
+from tvmmobile.graph.layers.resize import Resize
+from tvmmobile.graph.layers.rounding import Rounding
+from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
+from tvmmobile.graph.layers.window import WindowLayer
+
+Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | ChannelNorm | Attention | Opaque | Rounding
+
+
+def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:
+    """Shapes of all tensors that a layer reads, constants of an opaque one included."""
+    return layer.input_shapes if isinstance(layer, Opaque) else (layer.input_shape, *layer.side_shapes.values())
+
+
+__all__ = [
+    "NO_CLAMP",
+    "NO_PARAMETERS",
+    "Array",
+    "Attention",
+    "ChannelNorm",
+    "Clamp",
+    "Conv2d",
+    "Dense",
+    "Gating",
+    "Layer",
+    "LayerParameters",
+    "MaxPool",
+    "Opaque",
+    "Place",
+    "Pool",
+    "Resize",
+    "Rounding",
+    "SumLayer",
+    "WindowLayer",
+    "input_shapes",
+]

@@ -1,0 +1,133 @@
+"""Convolutions: dense, grouped, depthwise and 1×1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tvmmobile.graph.layers.pieces import other_sources, pieces_name
+from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
+from tvmmobile.graph.layers.window import WindowLayer, pairs_inside
+from tvmmobile.graph.layouts import Layout, activation_shape, short_name
+from tvmmobile.graph.storage import ConvertingLayer
+
+
+@dataclass(frozen=True)
+class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
+    """A 2-D convolution with bias and clamp, and optionally factors for its input and a tensor added to its output.
+
+    Attributes:
+        height, width: input size in pixels.
+        in_channels, out_channels, groups: as in PyTorch; depthwise has `groups == in_channels`.
+        kernel, stride: (vertical, horizontal).
+        padding: (top, left, bottom, right), of zeros.
+        clamp: what is applied to the output, after the residual was added.
+        in_layout, out_layout: of the input and the output. Weights are HWIO.
+        residual: a tensor of the output's extents, NHWC, is added.
+        scaled: each channel of the input is multiplied by a factor of its own, which is another input (squeeze and excite).
+        sources, pieces: where the input's channels are put together from other tensors, NHWC: the channels that each of these has, and for
+            each piece (tensor, first channel, channels), in the order of the input's channels. Empty where the input is one tensor.
+        then: what is applied after the clamp.
+        dilation: pixels from one tap to the next, (vertical, horizontal).
+    """
+
+    height: int
+    width: int
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+    clamp: Clamp = NO_CLAMP
+    in_layout: Layout = "NHWC"
+    out_layout: Layout = "NHWC"
+    residual: bool = False
+    scaled: bool = False
+    sources: tuple[int, ...] = ()
+    pieces: tuple[tuple[int, int, int], ...] = ()
+    then: tuple[Clamp, ...] = ()
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, or of the first one that it is put together from, with the batch of 1."""
+        return activation_shape(self.in_layout, self.height, self.width, self.sources[0] if self.sources else self.in_channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, with the batch of 1."""
+        return activation_shape(self.out_layout, self.out_height, self.out_width, self.out_channels)
+
+    @property
+    def plain_shape(self) -> tuple[int, ...]:
+        """Shape of the output in NHWC."""
+        return activation_shape("NHWC", self.out_height, self.out_width, self.out_channels)
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what else is read, with the batch of 1, in the order in which it is used: the other tensors that the input is put
+        together from, `gate`, `residual`, and what steps read, where there are any.
+        """
+        others = other_sources(self.height, self.width, self.sources)
+        gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}
+        added = {"residual": self.plain_shape} if self.residual else {}
+        return {**others, **gate, **added, **self._operand_shapes()}
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weights, HWIO."""
+        return (*self.kernel, self.in_channels // self.groups, self.out_channels)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """One filter per channel."""
+        return self.groups == self.in_channels == self.out_channels and self.groups > 1
+
+    @property
+    def is_pointwise(self) -> bool:
+        """A 1×1 convolution with stride 1: a matrix product over all pixels."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding) and self.groups == 1
+
+    @property
+    def kind(self) -> str:
+        """The layer type as the paper's table 2 names it."""
+        if self.is_depthwise:
+            return f"depthwise {self.kernel[0]}x{self.kernel[1]}"
+        return f"conv {self.kernel[0]}x{self.kernel[1]}"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1)."""
+        return math.prod(self.weight_shape) * self.out_height * self.out_width
+
+    @property
+    def least_macs(self) -> int:
+        """The multiply-adds without those with the padding's zeros, which a kernel may leave out."""
+        rows = pairs_inside(self.height, self.out_height, self.kernel[0], self.stride[0], self.padding[0], self.dilation[0])
+        columns = pairs_inside(self.width, self.out_width, self.kernel[1], self.stride[1], self.padding[1], self.dilation[1])
+        return rows * columns * self.weight_shape[2] * self.out_channels
+
+    @property
+    def name(self) -> str:
+        """Canonical name; two layers are the same kernel exactly when their names agree."""
+        if self.is_depthwise:
+            head, channels = "dw", f"{self.in_channels}"
+        else:
+            head, channels = ("pw" if self.is_pointwise else "conv"), f"{self.in_channels}x{self.out_channels}"
+        parts = [head, f"{self.height}x{self.width}", channels]
+        if not self.is_pointwise:
+            parts.append(self._window_name)
+        if self.groups > 1 and not self.is_depthwise:
+            parts.append(f"g{self.groups}")
+        if self.in_layout != "NHWC":
+            parts.append(short_name(self.in_layout))
+        if self.out_layout != "NHWC":
+            parts.append(f"to_{short_name(self.out_layout)}")
+        parts += pieces_name(self.sources, self.pieces)
+        parts += self._stored_name()
+        if self.scaled:
+            parts.append("scaled")
+        if self.residual:
+            parts.append("add")
+        return "_".join([*parts, *self._steps_name()])

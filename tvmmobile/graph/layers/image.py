@@ -1,0 +1,53 @@
+"""What layers without sums share: they read one NHWC image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tvmmobile.graph.layouts import Layout, activation_shape
+from tvmmobile.graph.storage import ConvertingLayer
+
+
+@dataclass(frozen=True)
+class ImageLayer(ConvertingLayer):
+    """A layer that reads an image and returns one of the same shape unless it says otherwise.
+
+    Attributes:
+        height, width, channels: input size.
+    """
+
+    height: int
+    width: int
+    channels: int
+    macs: ClassVar[int] = 0  # it has no weights to multiply by
+
+    @property
+    def in_layout(self) -> Layout:
+        """Of the input."""
+        return "NHWC"
+
+    @property
+    def out_layout(self) -> Layout:
+        """Of the output."""
+        return "NHWC"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, with the batch of 1."""
+        return activation_shape(self.in_layout, self.height, self.width, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, with the batch of 1."""
+        return self.input_shape
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what else it reads: nothing."""
+        return {}
+
+    @property
+    def constants(self) -> int:
+        """Number of weights and biases: none."""
+        return 0

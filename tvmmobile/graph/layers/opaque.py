@@ -1,0 +1,47 @@
+"""Operators that no template describes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Operators that no template describes, fused into one TIR function by Relax.
+
+    Attributes:
+        operator: name of the fused operators, e.g. `mean`.
+        fingerprint: hash of the function's structure and of its blocks' names, 12 hexadecimal digits: a trace fits what it agrees with.
+        input_shapes: shapes of the arguments, constants included.
+        result_shape: shape of the one result.
+    """
+
+    operator: str
+    fingerprint: str
+    input_shapes: tuple[tuple[int, ...], ...]
+    result_shape: tuple[int, ...]
+    kind: ClassVar[str] = "other"
+    macs: ClassVar[int] = 0  # the paper counts only convolutions and the classifier
+    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first argument; that of the result where there is none."""
+        return self.input_shapes[0] if self.input_shapes else self.result_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        return self.result_shape
+
+    @property
+    def constants(self) -> int:
+        """Elements of the arguments after the first; they may be another kernel's output too."""
+        return sum(map(math.prod, self.input_shapes[1:]))
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        return f"{self.operator}_{'x'.join(map(str, self.input_shape))}_{self.fingerprint}"

@@ -1,0 +1,27 @@
+"""The constants of a layer, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Weights and activations, in any precision.
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class LayerParameters:
+    """Constants of one layer: weights (HWIO, (in, out), or one for each channel), a bias for each output channel, and the steps'
+    operands of that kind.
+    """
+
+    weight: Array
+    bias: Array
+    operands: tuple[Array, ...] = ()
+
+
+#: For layers without constants.
+NO_PARAMETERS = LayerParameters(np.zeros(0), np.zeros(0))

@@ -1,0 +1,82 @@
+"""Pools over windows and over all pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tvmmobile.graph.layers.image import ImageLayer
+from tvmmobile.graph.layers.pieces import other_sources, pieces_name
+from tvmmobile.graph.layers.window import WindowLayer
+from tvmmobile.graph.layouts import Layout, activation_shape, short_name
+
+
+@dataclass(frozen=True)
+class Pool(ImageLayer):
+    """The mean of every channel over all pixels: → (1, 1, 1, channels).
+
+    Attributes:
+        in_layout: of the input.
+    """
+
+    in_layout: Layout = "NHWC"
+    kind: ClassVar[str] = "average pool"
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(1, 1, 1, channels)."""
+        return (1, 1, 1, self.channels)
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        layout = [] if self.in_layout == "NHWC" else [short_name(self.in_layout)]
+        return "_".join(["pool", f"{self.height}x{self.width}", f"{self.channels}", *layout, *self._stored_name()])
+
+
+@dataclass(frozen=True)
+class MaxPool(ImageLayer, WindowLayer):
+    """The largest of every channel in a window, NHWC; padding does not count, and no window is all padding.
+
+    Attributes:
+        kernel, stride: (vertical, horizontal).
+        padding: (top, left, bottom, right).
+        sources, pieces: see `Conv2d`.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    sources: tuple[int, ...] = ()
+    pieces: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def in_channels(self) -> int:
+        """The same as the output's."""
+        return self.channels
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor, or of the first one that it is put together from, with the batch of 1."""
+        return activation_shape("NHWC", self.height, self.width, self.sources[0] if self.sources else self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, with the batch of 1."""
+        return activation_shape("NHWC", self.out_height, self.out_width, self.channels)
+
+    @property
+    def side_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the other tensors that the input is put together from."""
+        return other_sources(self.height, self.width, self.sources)
+
+    @property
+    def kind(self) -> str:
+        """The layer type as reports name it."""
+        return f"max pool {self.kernel[0]}x{self.kernel[1]}"
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        pieces = pieces_name(self.sources, self.pieces)
+        return "_".join(["maxpool", f"{self.height}x{self.width}", f"{self.channels}", self._window_name, *pieces, *self._stored_name()])

@@ -1,0 +1,46 @@
+"""Images of another size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvmmobile.graph.layers.image import ImageLayer
+from tvmmobile.graph.layouts import activation_shape
+
+
+@dataclass(frozen=True)
+class Resize(ImageLayer):
+    """An image of another size, NHWC: `graph.resizing` says from which pixels.
+
+    Attributes:
+        out_height, out_width: output size in pixels.
+        method: `linear`, or how a place becomes that of one pixel: see `graph.resizing.ROUNDINGS`.
+        places: where an output pixel lies in the input: see `graph.resizing.PLACES`.
+    """
+
+    out_height: int
+    out_width: int
+    method: str
+    places: str
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, with the batch of 1."""
+        return activation_shape("NHWC", self.out_height, self.out_width, self.channels)
+
+    @property
+    def read_shape(self) -> tuple[int, ...]:
+        """As many pixels as it needs at most."""
+        taps = 2 if self.method == "linear" else 1
+        return activation_shape("NHWC", min(self.height, taps * self.out_height), min(self.width, taps * self.out_width), self.channels)
+
+    @property
+    def kind(self) -> str:
+        """The layer type as reports name it."""
+        return "resize bilinear" if self.method == "linear" else "resize nearest"
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        parts = [f"{self.height}x{self.width}", f"to_{self.out_height}x{self.out_width}", f"{self.channels}", self.method, self.places]
+        return "_".join(["resize", *parts, *self._stored_name()])

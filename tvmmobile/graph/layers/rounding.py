@@ -1,0 +1,56 @@
+"""Numbers rounded to those that integers stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tvmmobile.graph.layers.parameters import Array
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Numbers rounded to those that integers stand for: (limit(rint(x / step) + zero, low, high) - zero) · step, as float32.
+
+    Kernels that write or read integers round by themselves, so that none has this layer alone.
+
+    Attributes:
+        shape: of input and output, with the batch of 1.
+        step: the difference between two neighbours.
+        zero: the integer that stands for 0.
+        low, high: bounds, integers.
+    """
+
+    shape: tuple[int, ...]
+    step: float
+    zero: int
+    low: int
+    high: int
+    kind: ClassVar[str] = "rounding"
+    macs: ClassVar[int] = 0
+    constants: ClassVar[int] = 0
+    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """`shape`."""
+        return self.shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """`shape`."""
+        return self.shape
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        numbers = (f"{number:g}" for number in (self.step, self.zero, self.low, self.high))
+        return "_".join(["rounding", "x".join(map(str, self.shape[1:])), *numbers])
+
+    def rounded(self, values: Array) -> Array:
+        """The numbers of a tensor, rounded."""
+        step = np.float32(self.step)
+        integers = np.clip(np.rint(values / step) + np.float32(self.zero), self.low, self.high)
+        return np.asarray((integers - np.float32(self.zero)) * step, np.float32)

@@ -1,0 +1,60 @@
+"""What happens to a complete sum: a bound or an activation, and further steps, which may read other tensors."""
+
+from __future__ import annotations
+
+import math
+
+from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
+
+#: Applied to the output: lower and upper bound, `None` if unbounded; or the name of one of `curves.CURVES`.
+Clamp = tuple[float | None, float | None] | str
+NO_CLAMP: Clamp = (None, None)
+
+_CLAMP_NAMES: dict[Clamp, str] = {(None, None): "linear", (0.0, None): "relu", (0.0, 6.0): "relu6"}
+
+
+def clamp_name(clamp: Clamp) -> str:
+    """`relu6` for (0, 6), `relu`, `linear`, the name of a curve, else both bounds."""
+    if isinstance(clamp, str):
+        return clamp
+    known = _CLAMP_NAMES.get(clamp)
+    return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
+
+
+class SumLayer:
+    """A layer whose results are sums that begin with a bias and pass through steps once complete."""
+
+    clamp: Clamp
+    then: tuple[Clamp, ...]
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weights, output channels last."""
+        raise NotImplementedError
+
+    @property
+    def plain_shape(self) -> tuple[int, ...]:
+        """Shape of the output with channels last."""
+        raise NotImplementedError
+
+    @property
+    def steps(self) -> tuple[Clamp, ...]:
+        """The steps of a complete sum, in order."""
+        return tuple(step for step in (self.clamp, *self.then) if step != NO_CLAMP)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Kinds of the steps' operands besides the sum, in order: see `Curve.operands`."""
+        return tuple(kind for step in self.steps if isinstance(step, str) and step in CURVES for kind in CURVES[step].operands)
+
+    @property
+    def constants(self) -> int:
+        """Number of weights, biases, and per-channel operands of steps."""
+        return math.prod(self.weight_shape) + (1 + self.operands.count(CHANNEL)) * self.weight_shape[-1]
+
+    def _operand_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors that steps read."""
+        return {f"operand{number}": self.plain_shape for number in range(self.operands.count(TENSOR))}
+
+    def _steps_name(self) -> list[str]:
+        return [clamp_name(self.clamp), *map(clamp_name, self.then)]
