@@ -16,12 +16,14 @@ from tvmmobile.graph.network import lower
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "two_blocks"
 UPDATE = bool(os.environ.get("TVMMOBILE_UPDATE_GOLDEN"))
+#: Passes that change the network, in order; a file of each pass's own name has the network after it.
+ORDER = "passes.txt"
 FILES = sorted(path.name for path in GOLDEN.glob("*.txt"))
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """File name → content: one for each pass that changes something, the layers read from it, and `main` once lowered."""
+    """File name → content: one for each pass that changes something, their order, the layers read from it, and `main` once lowered."""
     folder = tmp_path_factory.mktemp("passes")
     network = prepared(two_blocks(), (1, 3, 9, 9), folder)
     found: dict[str, str] = {}
@@ -29,8 +31,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for path in sorted(folder.glob("*.py")):
         text = normalised(path.read_text())
         if text != last:
-            found[path.with_suffix(".txt").name] = text
+            found[path.stem.partition("_")[2] + ".txt"] = text
         last = text
+    found[ORDER] = "".join(f"{Path(name).stem}\n" for name in found)
     found["layers.txt"] = "".join(f"{node.layer.name}{' (alone)' if node.alone else ''}\n" for node in network.nodes)
     found["lowered_main.txt"] = normalised(lower(network, kernels_of(network))["main"].script(show_meta=False))
     if UPDATE:
