@@ -80,8 +80,8 @@ int __tvm_ffi_open(void *self, const Any *arguments, int32_t count, Any *result)
 /* run(inputs…, outputs…, workspace) */
 int __tvm_ffi_run(void *self, const Any *arguments, int32_t count, Any *result) {
   (void)self;
-  const void *inputs[MOST_TENSORS];
-  void *outputs[MOST_TENSORS];
+  static const void *inputs[MOST_TENSORS];
+  static void *outputs[MOST_TENSORS];
   uint32_t taken = description->input_count, returned = description->output_count;
   if (taken > MOST_TENSORS || returned > MOST_TENSORS || (uint32_t)count != taken + returned + 1) return answer(result, -1);
   for (uint32_t i = 0; i < taken; ++i) inputs[i] = tensor(&arguments[i])->data;
