@@ -23,11 +23,13 @@ from tvmmobile.system.files import write_text
 FORMAT = 1
 _Percent = Annotated[float, Field(ge=0, le=100)]
 _Classes = Annotated[tuple[Count, ...], Field(max_length=5)]
+#: Columns with 1 or 0, properties of `ImageResult`.
+_YES_OR_NO = ("library_hit1", "library_hit5", "original_hit1", "original_hit5", "same_top1", "same_top5")
 #: One line an image. Classes are separated by blanks, most likely first; Deviations are empty where an output is not finite. Of an image
 #: that could not be read, all between `label` and `problem` is empty.
 COLUMNS = (
     *("image", "label", "library_top1", "library_top5", "original_top1", "original_top5"),
-    *("library_hit1", "library_hit5", "original_hit1", "original_hit5", "same_top1", "same_top5", "deviation", "mean_deviation", "problem"),
+    *(*_YES_OR_NO, "deviation", "mean_deviation", "problem"),
 )
 
 
@@ -112,6 +114,26 @@ class ImageResult:
         return not self.problem and (self.deviation is None or self.deviation > tolerance)
 
     @property
+    def library_hit1(self) -> bool:
+        """Whether the library names its class first."""
+        return self.label in self.library_top5[:1]
+
+    @property
+    def library_hit5(self) -> bool:
+        """Whether its class is among the library's five."""
+        return self.label in self.library_top5
+
+    @property
+    def original_hit1(self) -> bool:
+        """Whether the original names its class first."""
+        return self.label in self.original_top5[:1]
+
+    @property
+    def original_hit5(self) -> bool:
+        """Whether its class is among the original's five."""
+        return self.label in self.original_top5
+
+    @property
     def same_top1(self) -> bool:
         """Whether both name the same class first."""
         return bool(self.library_top5) and self.library_top5[:1] == self.original_top5[:1]
@@ -194,8 +216,8 @@ def evaluation_of(
         context=context,
         evaluated=len(read),
         unreadable=len(images) - len(read),
-        library=_accuracy([(result.label, result.library_top5) for result in read]),
-        original=_accuracy([(result.label, result.original_top5) for result in read]),
+        library=_accuracy([(result.library_hit1, result.library_hit5) for result in read]),
+        original=_accuracy([(result.original_hit1, result.original_hit5) for result in read]),
         same_top1=sum(result.same_top1 for result in read),
         same_top5=sum(result.same_top5 for result in read),
         beyond_tolerance=sum(result.disagrees(context.tolerance) for result in read),
@@ -205,9 +227,7 @@ def evaluation_of(
         differences=differences_of([result.difference for result in read if result.difference]),
         stored_images=stored_images,
         stored=stored,
-        top1_loss=top1_loss(
-            [result.label in result.original_top5[:1] for result in read], [result.label in result.library_top5[:1] for result in read]
-        ),
+        top1_loss=top1_loss([result.original_hit1 for result in read], [result.library_hit1 for result in read]),
     )
 
 
@@ -219,11 +239,9 @@ def write_evaluation(evaluation: EvaluationFile, out: Path) -> tuple[Path, Path]
     return paths
 
 
-def _accuracy(answers: Sequence[tuple[int, Sequence[int]]]) -> Accuracy:
-    """Of labels with what was answered."""
-    top1 = sum(label in classes[:1] for label, classes in answers)
-    top5 = sum(label in classes for label, classes in answers)
-    count = len(answers)
+def _accuracy(hits: Sequence[tuple[bool, bool]]) -> Accuracy:
+    """Of every image, whether its class is the most likely one, and whether it is among the five most likely."""
+    top1, top5, count = sum(first for first, _ in hits), sum(five for _, five in hits), len(hits)
     return Accuracy(top1, top5, 100 * top1 / count if count else None, 100 * top5 / count if count else None)
 
 
@@ -232,9 +250,8 @@ def _line(result: ImageResult) -> dict[str, object]:
     if result.problem:
         return line
     for name, classes in (("library", result.library_top5), ("original", result.original_top5)):
-        line[f"{name}_top1"] = next(iter(classes), None)
-        line[f"{name}_top5"] = " ".join(map(str, classes))
-        line[f"{name}_hit1"] = int(result.label in classes[:1])
-        line[f"{name}_hit5"] = int(result.label in classes)
+        line |= {f"{name}_top1": next(iter(classes), None), f"{name}_top5": " ".join(map(str, classes))}
+    for name in _YES_OR_NO:
+        line[name] = int(getattr(result, name))
     means = {"deviation": result.deviation, "mean_deviation": result.difference.mean if result.difference else None}
-    return line | {"same_top1": int(result.same_top1), "same_top5": int(result.same_top5), **means}
+    return line | means

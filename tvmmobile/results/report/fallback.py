@@ -21,7 +21,7 @@ _MOVES |= {"broadcast", "to", "expand", "dims", "stack", "scatter", "elements", 
 _WHY = (
     (r"conv[123]d_transpose", "no template has this transposed convolution"),
     (r"conv", "no template has this combination of kernel, stride, groups and dilation"),
-    (r"matmul", "templates multiply by constant weights, in the shapes of layers that they know"),
+    (r"matmul", "templates multiply by constant weights, or in attention"),
     (r"softmax|_norm", "no template normalises over this axis"),
     (r"topk|sort|cumsum|argmax|argmin|nonzero|unique", "it compares or sums elements one after another"),
     (r"pool", "no template has a window of this shape"),
