@@ -12,23 +12,24 @@ from hostile.fuzzing import Reader
 
 
 @cache
-def _network() -> bytes:
-    """A `.pt2` of a small network."""
+def _network(dynamic: bool = False) -> bytes:
+    """A `.pt2` of a small network, perhaps for any batch."""
     import torch
     from network_files import write_pt2
 
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.ReLU6(), torch.nn.Flatten(1), torch.nn.Linear(64, 2))
+    shape, settings = ((2, 3, 8, 8), {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}) if dynamic else ((1, 3, 8, 8), {})
     with tempfile.TemporaryDirectory(prefix="tvmmobile-fuzz-") as folder:
-        return write_pt2(module.eval(), Path(folder, "made.pt2"), (1, 3, 8, 8)).read_bytes()
+        return write_pt2(module.eval(), Path(folder, "made.pt2"), shape, **settings).read_bytes()
 
 
 def _gate(folder: Path) -> Prepared:
     """What a `.pt2` may hold, before PyTorch loads it."""
-    from tvmmobile.networks.own.files import OwnFile
-    from tvmmobile.networks.own.pt2_archive import check_archive
+    from tvmmobile.networks.own.files import OwnFile, Wanted
+    from tvmmobile.networks.own.pt2_archive import checked_archive
 
     file = OwnFile(folder / "x.pt2")
-    return [_network()], lambda content: check_archive(file, content, "Export it.")
+    return [_network(), _network(dynamic=True)], lambda content: checked_archive(file, content, Wanted(8), "Export it.")
 
 
 def _exported(folder: Path) -> Prepared:

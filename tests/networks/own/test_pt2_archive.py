@@ -152,14 +152,6 @@ def test_a_pt2_of_another_version(tmp_path: Path) -> None:
         load(changed)
 
 
-def test_a_dynamic_dimension_in_a_pt2(tmp_path: Path) -> None:
-    batch = torch.export.Dim("batch")
-    path = write_pt2(nn.Sequential(nn.Conv2d(3, 4, 1)), tmp_path / "net.pt2", (2, 3, 8, 8), dynamic_shapes=({0: batch},))
-    with pytest.raises(UserError, match=r"dimension 0 of the input 'input' is dynamic \(s\d+\)") as caught:
-        load(path)
-    assert "torch.export.export(module.eval(), (torch.zeros(1, 3, 224, 224),))" in caught.value.remedy
-
-
 def test_a_pt2_in_training_mode(tmp_path: Path) -> None:
     path = write_pt2(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train(), tmp_path / "net.pt2")
     with pytest.raises(UserError, match=r"changes 1\.running_mean when it runs"):

@@ -21,7 +21,7 @@ from tvmmobile.networks.frontend import (
 )
 from tvmmobile.networks.own.exported_quantised import register_operators, without_integer_weights
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, read_whole, spec_of
-from tvmmobile.networks.own.pt2_archive import check_archive
+from tvmmobile.networks.own.pt2_archive import checked_archive
 from tvmmobile.networks.signature import OUTPUT_NAME
 from tvmmobile.system.errors import UserError
 
@@ -32,17 +32,17 @@ _FIX = "Export it so: torch.export.save(torch.export.export(module.eval(), (torc
 
 
 def load_exported_program(file: OwnFile, wanted: Wanted) -> Imported:
-    """The network in a `.pt2`, which has one input side. Nothing in the file is executed: see `pt2_archive`.
+    """The network in a `.pt2`. Nothing in the file is executed: see `pt2_archive`.
 
     Raises:
-        UserError: it is damaged or of another kind, it has another side, or PyTorch cannot read or we cannot compile the network.
+        UserError: it is damaged or of another kind, it takes no such input, or PyTorch cannot read or we cannot compile the network.
     """
     import torch
     from torch.export.pt2_archive._package import load_pt2  # `torch.export.load` goes on to an older format where this fails
 
     content = read_whole(file.path)
     contents = hashlib.sha256(content).hexdigest()
-    check_archive(file, content, _FIX)
+    content = checked_archive(file, content, wanted, _FIX)
     try:
         with quiet():
             register_operators()

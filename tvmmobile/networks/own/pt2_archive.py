@@ -2,7 +2,8 @@
 
 `torch.export.load` unpickles whatever is not stored as plain tensors, loads compiled code, evaluates the text of symbolic dimensions,
 imports the modules of containers it does not know, and looks operators up by any name below `torch`; names go into Python code that it
-makes of the graph. A network with static shapes needs none of that, so that a file with any of it is refused.
+makes of the graph. A network with static shapes needs none of that, so that a file with any of it is refused. Symbolic dimensions become
+numbers before: see `pt2_dimensions`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own import exported_quantised
-from tvmmobile.networks.own.files import OwnFile, Tensor, refuse_dynamic
+from tvmmobile.networks.own.files import OwnFile, Wanted
+from tvmmobile.networks.own.pt2_dimensions import entries, is_dynamic, with_fixed_dimensions
 from tvmmobile.system.errors import UserError
 
 _MODEL, _COMPILED, _CONFIG = "models/model.json", "data/aotinductor/", "_config.json"
@@ -32,14 +32,17 @@ _PATH = re.compile(r"[\w.-]*")
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 #: Node arguments other than tensors, numbers, strings and lists of them.
 _EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
-_Entry = tuple[str, Any]
 
 
-def check_archive(file: OwnFile, content: bytes, fix: str) -> None:
-    """Look through a `.pt2`; `fix` says how to make one that can be read.
+def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> bytes:
+    """Look through a `.pt2`; returns what PyTorch may load: the same, with numbers for dynamic dimensions.
+
+    Args:
+        wanted: what these are to be.
+        fix: how to make a file that can be read.
 
     Raises:
-        UserError: it is damaged or of another kind, a dimension is dynamic, or loading it would execute part of it.
+        UserError: it is damaged or of another kind, a dimension stays dynamic, or loading it would execute part of it.
     """
     from torch.export.pt2_archive import PT2ArchiveReader
 
@@ -51,23 +54,47 @@ def check_archive(file: OwnFile, content: bytes, fix: str) -> None:
         payloads = [payload for name in parts if name.endswith(_CONFIG) for payload in json.loads(parts[name])["config"].values()]
         pickled = any(payload["use_pickle"] for payload in payloads)
     except Exception as error:  # its zip and JSON readers raise errors of any kind
-        raise UserError(f"{file} is damaged or was not written by torch.export.save.", fix) from error
+        raise _damaged(file, fix) from error
     if any(name.startswith(_COMPILED) for name in names):
         raise _refusal(file, "holds compiled code", fix)
     if pickled or not all(_only_tensors(content) for name, content in parts.items() if name.endswith(".pt")):
         raise _refusal(file, "holds more than tensors, which would have to be unpickled", fix)
     if any(name.startswith("models/") and name != _MODEL for name in names):
         raise _refusal(file, "holds several programs", fix)
+    if not is_dynamic(program):
+        _check_program(file, program, fix)
+        return content
+    program = _fixed(file, program, wanted, fix)
     _check_program(file, program, fix)
+    try:
+        return _rewritten(content, json.dumps(program).encode())
+    except Exception as error:  # weights were not read so far
+        raise _damaged(file, fix) from error
+
+
+def _fixed(file: OwnFile, program: Any, wanted: Wanted, fix: str) -> Any:
+    """The program with numbers for dynamic dimensions."""
+    try:
+        return with_fixed_dimensions(file, program, wanted)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise _damaged(file, fix) from error
+
+
+def _rewritten(content: bytes, program: bytes) -> bytes:
+    """An archive with another program."""
+    from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
+
+    made = io.BytesIO()
+    with PT2ArchiveReader(io.BytesIO(content)) as archive, PT2ArchiveWriter(made) as writer:
+        for name in archive.get_file_names():
+            if not name.startswith(".data/") and name != "byteorder":  # the writer's own
+                writer.write_bytes(name, program if name == _MODEL else archive.read_bytes(name))
+    return made.getvalue()
 
 
 def _check_program(file: OwnFile, program: Any, fix: str) -> None:
-    entries = list(_entries(program))
-    if any(name == "expr_str" for name, _ in entries):
-        for tensor in _inputs(program):
-            refuse_dynamic(file, tensor, "input", fix)
-        raise UserError(f"{file}: a dimension inside the network is dynamic, and must be a number.", fix)
-    for name, value in entries:
+    found = list(entries(program))
+    for name, value in found:
         if name in _EXECUTED or (name == "guards_code" and value):
             raise _refusal(file, f"holds {name}, which would have to be executed", fix)
         named = isinstance(value, str) and (name == "name" or name.endswith("_name"))
@@ -75,40 +102,12 @@ def _check_program(file: OwnFile, program: Any, fix: str) -> None:
             raise _refusal(file, f"holds a name that PyTorch does not give, {value!r}", fix)
         if isinstance(value, str) and name in ("in_spec", "out_spec") and not _plain(value):
             raise _refusal(file, "takes or returns containers other than tuples, lists and dictionaries", fix)
-    refuse_operators(value for name, value in entries if name == "target" and isinstance(value, str) and not _OPERATOR.fullmatch(value))
-
-
-def _entries(value: Any) -> Iterator[_Entry]:
-    """All entries of nested objects, at any depth."""
-    waiting = [value]
-    while waiting:
-        inner = waiting.pop()
-        if isinstance(inner, dict):
-            yield from inner.items()
-            waiting += reversed(inner.values())
-        elif isinstance(inner, list):
-            waiting += reversed(inner)
-
-
-def _inputs(program: Any) -> Iterator[Tensor]:
-    """The inputs with their shapes; types are left to PyTorch."""
-    graph, signature = (program["graph_module"][part] for part in ("graph", "signature"))
-    for spec in signature["input_specs"]:
-        for tensor in (value["name"] for name, value in _entries(spec.get("user_input")) if name == "as_tensor"):
-            sizes = graph["tensor_values"][tensor]["sizes"]
-            yield Tensor(tensor, tuple(size.get("as_int", _symbol(size)) for size in sizes), FLOAT32.name)
-
-
-def _symbol(size: Any) -> str:
-    """The name of a dynamic dimension: `s31` of `Symbol('s31', positive=True, integer=True)`."""
-    text = next((str(value) for name, value in _entries(size) if name == "expr_str"), "")
-    named = re.fullmatch(r"Symbol\('(\w+)',.*", text)
-    return named[1] if named else text
+    refuse_operators(value for name, value in found if name == "target" and isinstance(value, str) and not _OPERATOR.fullmatch(value))
 
 
 def _plain(spec: str) -> bool:
     try:
-        types = [value for name, value in _entries(json.loads(spec)) if name == "type"]
+        types = [value for name, value in entries(json.loads(spec)) if name == "type"]
     except ValueError:
         return False
     return all(kind in _CONTAINERS for kind in types)
@@ -127,3 +126,7 @@ def _only_tensors(content: bytes) -> bool:
 
 def _refusal(file: OwnFile, what: str, fix: str) -> UserError:
     return UserError(f"{file} {what}.", fix)
+
+
+def _damaged(file: OwnFile, fix: str) -> UserError:
+    return UserError(f"{file} is damaged or was not written by torch.export.save.", fix)
