@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, scales_at_once
+from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, has_addend, scales_at_once
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
@@ -28,7 +28,7 @@ LANES = 4
 #: 1.5 · 2^23, and its bits.
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 #: What integer templates declare besides what they are made for.
-INTEGERS = frozenset({"integers", "reads", "writes", "wide", "threads"})
+INTEGERS = frozenset({"integers", "reads", "writes", "wide", "addend", "threads"})
 #: What `IntegerEnds` does besides to sums, where integers are written.
 INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})
 #: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
@@ -42,6 +42,7 @@ _TYPES = {
     "bias": "int32",
     "multiplier": "float32",
     "origin": "float32",
+    "addend": "float32",
     "numbers": "int32",
     "steps": "int32",
 }
@@ -56,15 +57,15 @@ def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = 
 
 
 def has_steps(layer: Layer) -> bool:
-    """Whether results are more than scaled sums."""
+    """Whether results are more than scaled sums, with an addend or without."""
     return bool(curve_of(layer)) or adds(layer)
 
 
 def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """Shapes of what `pack_constants` returns, by the kernel's argument."""
     padded = (round_up(layer.output_shape[-1], LANES),)
-    origin = {"origin": padded} if _at_once(layer) else {}
-    return {"bias": padded, "multiplier": padded, **origin, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,)}
+    added = {"origin": padded} if _at_once(layer) else {"addend": padded} if has_addend(layer) else {}
+    return {"bias": padded, "multiplier": padded, **added, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,)}
 
 
 def _at_once(layer: Layer) -> bool:
@@ -78,8 +79,8 @@ def _has_more(layer: Layer) -> bool:
 
 
 def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
-    """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; what is added to products of sums with
-    these bits, where a layer has such; and `numbers`.
+    """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; addends, or what is added to products
+    of sums with these bits, where a layer has such; and `numbers`.
     """
     assert isinstance(parameters, IntegerParameters)
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
@@ -95,10 +96,12 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
         sixth = np.float32(parameters.sixth)
         numbers[_SCALE_SIDE], numbers[_SIXTH] = _bits(parameters.scale_side), _bits(sixth)
         numbers[_HALF], numbers[_WHOLE] = _bits(np.float32(3) * sixth), _bits(np.float32(6) * sixth)
-    multiplier, origin = np.pad(parameters.multiplier, rest), []
+    multiplier, added = np.pad(parameters.multiplier, rest), list[Array]()
     if _at_once(layer):
-        origin = [(ROUNDER + parameters.zero_out - ROUNDER * multiplier.astype(np.float64)).astype(np.float32)]
-    return [np.pad(bias.astype(np.int32), rest), multiplier, *origin, numbers]
+        added = [(ROUNDER + parameters.zero_out - ROUNDER * multiplier.astype(np.float64)).astype(np.float32)]
+    elif has_addend(layer):
+        added = [np.pad(parameters.addend, rest)]
+    return [np.pad(bias.astype(np.int32), rest), multiplier, *added, numbers]
 
 
 def _bits(number: float | np.floating[Any]) -> np.int32:
@@ -169,11 +172,11 @@ class IntegerKernel(Kernel):
         halves = [self.intrinsic("int16x4", "aarch64.neon.sqxtn.v4i16", vector) for vector in less]
         return self._as_bytes([self.joined(*halves[place : place + 2], lanes=4) for place in range(0, len(halves), 2)])
 
-    def shortened(self, scaled: Sequence[Expr]) -> Expr:
-        """The same for numbers that fit in 16 bits, which are in the low half of what is `scaled`."""
+    def shortened(self, scaled: Sequence[Expr], offset: Expr = None) -> Expr:
+        """The same for numbers that fit in 16 bits, the low half of what is `scaled`; the offset, if any, is of eight int16."""
         halves = [self.as_type("int16x8", vector) for vector in _even(scaled)]
         shorts = [self.T.Shuffle(halves[place : place + 2], list(range(0, 16, 2))) for place in range(0, len(halves), 2)]
-        return self._as_bytes(shorts)
+        return self._as_bytes(shorts if offset is None else [short - offset for short in shorts])
 
     def _as_bytes(self, shorts: Sequence[Expr]) -> Expr:
         """One or two vectors of int16 as int8, saturated, in one vector."""
@@ -232,7 +235,7 @@ class IntegerEnds:
         if self.layer.writes:
             for sums, target in pixels:
                 for place, value in enumerate(sums):
-                    scaled = self._float(value) * self.factor(channel, place)
+                    scaled = self._real_result(value, channel, place)
                     self.kernel.store_part(self.buffers["output"], scaled, target + LANES * place, min(LANES, count - LANES * place))
             return
         every = [(value, target, place) for sums, target in pixels for place, value in enumerate(sums)]
@@ -249,16 +252,20 @@ class IntegerEnds:
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
         scaled = []
         for value, target, place in sums:
-            factor = self.factor(channel, place)
             if has_steps(self.layer):
                 at = target + LANES * place
-                scaled.append(self._stepped(value, factor, at, min(LANES, count - LANES * place)))
+                scaled.append(self._stepped(value, channel, place, at, min(LANES, count - LANES * place)))
+            elif has_addend(self.layer):
+                scaled.append(kernel.as_type("int32x4", self._real_result(value, channel, place) + self._rounder()))
             elif _at_once(self.layer):
                 origin = kernel.load(self.buffers["origin"], channel + LANES * place, LANES)
-                scaled.append(self._rounded(kernel.as_type("float32x4", value), factor, origin))
+                scaled.append(self._rounded(kernel.as_type("float32x4", value), self.factor(channel, place), origin))
             else:
-                scaled.append(self._rounded(self._float(value), factor))
-        narrowed = kernel.saturated(scaled, self.number(_OFFSET, LANES)) if self._converts else kernel.shortened(scaled)
+                scaled.append(self._rounded(self._float(value), self.factor(channel, place)))
+        if self._converts:
+            narrowed = kernel.saturated(scaled, self.number(_OFFSET, LANES))
+        else:  # of `_OFFSET`, the low half is the zero point's
+            narrowed = kernel.shortened(scaled, self.number(_OFFSET, 2 * LANES, "int16") if has_addend(self.layer) else None)
         lanes = 16 if len(sums) > 2 else 8
         stored = T.bind(T.min(T.max(narrowed, self.number(_LOW, lanes, "int8")), self.number(_HIGH, lanes, "int8")))
         first = 0
@@ -271,16 +278,33 @@ class IntegerEnds:
 
     def _rounder(self) -> Expr:
         """What rounds a number that is added to it: with the zero point, unless that is in `_OFFSET`."""
-        return self.kernel.rounder() if self._converts else self._real(_ROUNDER_OUT)
+        return self.kernel.rounder() if self._converts or has_addend(self.layer) else self._real(_ROUNDER_OUT)
 
     def _rounded(self, values: Expr, factor: Expr, added: Expr = None) -> Expr:
         """Four floats times a factor, rounded once: as int32, which are their sums with the bits of `ROUNDER`, or of what is added."""
         return self.kernel.as_type("int32x4", self.kernel.fused(values, factor, self._rounder() if added is None else added))
 
-    def _stepped(self, value: Expr, factor: Expr, target: Expr, count: int) -> Expr:
-        """Four sums, of which so many are stored at a target, through residual and curve: scaled as `_rounded` has them."""
+    def _real_result(self, value: Expr, channel: Expr, place: int) -> Expr:
+        """Four sums of `factor`'s channels as floats, scaled, and with their addends if there are any."""
+        factor = self.factor(channel, place)
+        if not has_addend(self.layer):
+            return self._float(value) * factor
+        return self.kernel.fused(self._float(value), factor, self._addend(channel, place))
+
+    def _addend(self, channel: Expr, place: int) -> Expr:
+        """The addends of `factor`'s channels."""
+        return self.kernel.load(self.buffers["addend"], channel + LANES * place, LANES)
+
+    def _stepped(self, value: Expr, channel: Expr, place: int, target: Expr, count: int) -> Expr:
+        """Four sums of `factor`'s channels, of which so many are stored at a target, through residual and curve: scaled as `_rounded` has
+        them.
+        """
         kernel, T, curve = self.kernel, self.kernel.T, curve_of(self.layer)  # noqa: N806
-        x = self._float(value) * factor if not adds(self.layer) else kernel.fused(self._float(value), factor, self._other(target, count))
+        if adds(self.layer):
+            other = self._other(target, count, self._addend(channel, place) if has_addend(self.layer) else None)
+            x = kernel.fused(self._float(value), self.factor(channel, place), other)
+        else:
+            x = self._real_result(value, channel, place)
         if not curve:
             return kernel.as_type("int32x4", x + self._rounder())
         x = T.bind(x)
@@ -290,15 +314,16 @@ class IntegerEnds:
         inside = kernel.as_type("float32x4", inside)
         return self._rounded(x, inside) if curve == "hswish" else kernel.as_type("int32x4", inside + self._rounder())
 
-    def _other(self, target: Expr, count: int) -> Expr:
-        """Four of the residual, of which so many exist, as what is added to products."""
+    def _other(self, target: Expr, count: int, addend: Expr) -> Expr:
+        """Four of the residual, of which so many exist, with their addends if there are any: what is added to products."""
         kernel, T, residual = self.kernel, self.kernel.T, self.buffers["residual"]  # noqa: N806
         if count < LANES:
             lanes = [residual[target + lane] if lane < count else T.int8(0) for lane in range(LANES)]
             stored = T.Shuffle(lanes, list(range(LANES)))
         else:
             stored = kernel.bytes_at(residual, target, LANES)
-        return self.side(stored) * self._real(_SCALE_SIDE)
+        side, scale = self.side(stored), self._real(_SCALE_SIDE)
+        return side * scale if addend is None else kernel.fused(side, scale, addend)
 
     def side(self, stored: Expr) -> Expr:
         """Four integers of the residual or gate less their zero point, as floats."""

@@ -17,6 +17,7 @@ from tvmmobile.graph.integers import (
     converts_sums,
     is_wide,
     largest_sums,
+    rounds_otherwise,
     short_multipliers,
 )
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
@@ -61,7 +62,7 @@ def test_a_layer_is_wide_whose_results_leave_16_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "changes", "wide"),
+    ("layer", "changes", "otherwise"),
     [
         (POINTWISE, {"zero_out": 7}, True),
         (replace(POINTWISE, writes="float32"), {"zero_out": 7}, False),
@@ -70,9 +71,15 @@ def test_a_layer_is_wide_whose_results_leave_16_bits() -> None:
         (replace(POINTWISE, clamp="hswish"), {"multiplier": np.full(8, 1e-3, np.float32), "sixth": 0.1}, False),
     ],
 )
-def test_a_layer_is_wide_whose_kernel_would_round_otherwise(layer: Conv2d, changes: dict[str, Any], wide: bool) -> None:
-    """Odd zero points have other ties, and multipliers that are not short a product that is not exact; with a curve there are no ties."""
-    assert is_wide(layer, replace(with_sums(layer, 1000, 2000), **changes)) == wide
+def test_a_layer_is_wide_whose_kernel_would_round_otherwise(layer: Conv2d, changes: dict[str, Any], otherwise: bool) -> None:
+    """Odd zero points have other ties, and multipliers that are not short a product that is not exact; with a curve there are no ties.
+
+    With an addend, kernels round all of these.
+    """
+    given = replace(with_sums(layer, 1000, 2000), **changes)
+    assert is_wide(layer, given) == rounds_otherwise(layer, given) == otherwise
+    added, given = replace(layer, addend=True), replace(given, addend=np.zeros(8, np.float32))
+    assert not is_wide(added, given) and is_wide(added, replace(given, bias=given.bias + NARROW))
 
 
 def test_short_multipliers_are_near_and_exact() -> None:

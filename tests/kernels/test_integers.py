@@ -28,6 +28,12 @@ LAYERS: tuple[Layer, ...] = (
     Conv2d(3, 2, 8, 5, clamp="hswish", residual=True),
     Dense(12, 3, clamp="hswish"),
     Gating(3, 2, 5),
+    Conv2d(3, 3, 8, 5, addend=True),
+    Dense(300, 3, writes="float32", addend=True),
+    Pool(3, 4, 5, addend=True),
+    Conv2d(3, 2, 8, 5, residual=True, addend=True),
+    Conv2d(3, 2, 8, 5, clamp="hswish", addend=True),
+    Gating(3, 2, 5, addend=True),
 )
 
 
@@ -57,12 +63,14 @@ def nearest(exact: Fraction) -> Fraction:
     return round(exact / unit) * unit
 
 
-def result(layer: Layer, given: IntegerParameters, total: Fraction, multiplier: Fraction, residual: int | None) -> Fraction:
+def result(
+    layer: Layer, given: IntegerParameters, total: Fraction, multiplier: Fraction, residual: int | None, addend: Fraction
+) -> Fraction:
     """What is rounded to an integer, by the definition, in fractions."""
     curve = layer.clamp if isinstance(layer, Conv2d | Dense) and isinstance(layer.clamp, str) else ""
-    if residual is None and not curve:
+    if residual is None and not curve and not given.addend.size:
         return total * multiplier
-    other = Fraction(0) if residual is None else nearest((residual - given.zero_side) * Fraction(given.scale_side))
+    other = addend if residual is None else nearest((residual - given.zero_side) * Fraction(given.scale_side) + addend)
     x = nearest(total * multiplier + other)
     sixth = Fraction(given.sixth)
     inside = min(max(nearest(x * sixth + nearest(3 * sixth)), Fraction(0)), nearest(6 * sixth))
@@ -87,15 +95,16 @@ def test_outputs_are_those_of_exact_arithmetic(layer: Layer) -> None:
     for place in np.ndindex(actual.shape):
         row, column = place[1:3] if len(place) == 4 else (0, 0)
         total = np.float32(element(layer, data, given, row, column, place[-1]))
+        addend = Fraction(float(given.addend[place[-1]])) if given.addend.size else Fraction(0)
         if actual.dtype == np.float32:
-            assert actual[place] == total * given.multiplier[place[-1]]
+            assert actual[place] == nearest(Fraction(float(total)) * Fraction(float(given.multiplier[place[-1]])) + addend)
         else:
             multiplier, residual = Fraction(float(given.multiplier[place[-1]])), None
             if isinstance(layer, Gating):
                 multiplier = nearest((int(inputs[1][0, 0, 0, place[-1]]) - given.zero_side) * multiplier)
             elif len(inputs) > 1:
                 residual = int(inputs[1][place])
-            rounded = round(result(layer, given, Fraction(float(total)), multiplier, residual))
+            rounded = round(result(layer, given, Fraction(float(total)), multiplier, residual, addend))
             assert actual[place] == min(max(rounded + given.zero_out, given.low), given.high)
 
 

@@ -91,6 +91,14 @@ STEPS = (
     Conv2d(1, 1, 24, 16, clamp="hsigmoid", wide=True),
     Dense(264, 19, clamp="hswish"),
 )
+#: Addends: of sums that are converted or not, with a residual, a curve, in float32.
+ADDENDS = (
+    Conv2d(3, 5, 16, 23, addend=True),
+    Conv2d(2, 3, 264, 13, addend=True),
+    Conv2d(3, 5, 16, 24, residual=True, addend=True),
+    Conv2d(3, 3, 264, 37, residual=True, clamp="hswish", addend=True),
+    Dense(24, 19, writes="float32", addend=True),
+)
 WINDOWS = (
     Conv2d(7, 6, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), 16, clamp="hswish"),
     Conv2d(7, 6, 24, 24, (3, 3), (2, 2), (1, 1, 1, 1), 24, clamp="hsigmoid", wide=True),
@@ -103,6 +111,22 @@ IMAGE = Conv2d(6, 17, 3, 12, (3, 3), (2, 2), (0, 0, 1, 1), in_layout="NCHW", rea
 def test_steps_of_products(layer: Layer, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     check(pi5, layer, "dot_product", tmp_path / "dot")
     check(pi4, layer, "long_product", tmp_path / "long", threads=2)
+
+
+@pytest.mark.parametrize("layer", ADDENDS, ids=lambda layer: layer.name)
+def test_addends_of_products(layer: Layer, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    check(pi5, layer, "dot_product", tmp_path / "dot")
+    check(pi4, layer, "long_product", tmp_path / "long")
+
+
+def test_addends_of_other_layers(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    depthwise = replace(WINDOWS[0], clamp=(None, None), addend=True)
+    for agents, kind in ((pi4, "long"), (pi5, "dot")):
+        check(agents, depthwise, f"{kind}_depthwise", tmp_path / kind)
+        check(agents, replace(IMAGE, clamp=(None, None), addend=True), f"{kind}_image", tmp_path / kind)
+    for layer, name in ((Pool(3, 5, 24, addend=True), "integer_pool"), (Gating(3, 5, 24, addend=True), "integer_gate")):
+        check(pi4, layer, name, tmp_path / "other")
+        check(pi4, replace(layer, wide=True), name, tmp_path / "other")
 
 
 @pytest.mark.parametrize("layer", WINDOWS, ids=lambda layer: layer.name)

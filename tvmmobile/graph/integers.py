@@ -29,6 +29,11 @@ A layer with a residual or a curve takes more steps, in float32:
 
 With a curve, x is a real number: multiplier = scale_in · scale_weight, scale_side = scale_residual, and sixth = 1 / (6 · scale_out).
 
+A layer with `addend` takes these steps too. A float32 number per channel is what rounding its bias to steps of the sums leaves, in units of
+x, and its multipliers and zero points may be any: networks that others have quantised need both. What it writes as float32 is x.
+
+    other = addend, or fma(float32(residual - zero_side), scale_side, addend)
+
 A `Gating` has sums of one term, data - zero_in, whose multiplier is float32(gate - zero_side) · multiplier, rounded to float32.
 
 The ends of a network are the layers' own:
@@ -49,7 +54,7 @@ inputs that have the sign of the weights everywhere, and scales are chosen with 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -82,6 +87,7 @@ class IntegerParameters(LayerParameters):
         per_scale_in: float32, 1 / scale_in, of a layer that reads float32.
         zero_side, scale_side: zero point of the residual or gate, and what a step of a residual counts.
         sixth: float32, 1 / (6 · scale_out), of a layer with a curve.
+        addend: float32 per output channel, of a layer with `addend`; else empty.
     """
 
     multiplier: Array
@@ -93,6 +99,7 @@ class IntegerParameters(LayerParameters):
     zero_side: int = 0
     scale_side: float = 0.0
     sixth: float = 0.0
+    addend: Array = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 def terms(layer: Layer) -> int:
@@ -115,22 +122,34 @@ def largest_sums(layer: Layer, parameters: IntegerParameters) -> Array:
 
 def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
     """What a layer's `wide` has to be: whether a sum may reach 2^22, or leave 16 bits times its multiplier, and it matters to kernels; or
-    whether results cannot be rounded as kernels do it, by a multiplier or an odd zero point.
+    whether the layer should have an addend, and has none.
     """
     if terms(layer) > NARROW_TERMS:
         return False
-    if not getattr(layer, "writes", "") and parameters.zero_out % 2:
-        return True
-    if scales_at_once(layer) and (short_multipliers(parameters.multiplier) != parameters.multiplier).any():
+    if not has_addend(layer) and rounds_otherwise(layer, parameters):
         return True
     sums = largest_sums(layer, parameters)
     results = largest_results(layer, parameters) * (not getattr(layer, "writes", ""))
     return bool((sums >= NARROW).any() or (results > SHORT).any())
 
 
+def rounds_otherwise(layer: Layer, parameters: IntegerParameters) -> bool:
+    """Whether multipliers that are not short, or an odd zero point, would give other results in kernels that do not convert a layer's sums.
+
+    They do not in a layer with an addend.
+    """
+    odd = not getattr(layer, "writes", "") and bool(parameters.zero_out % 2)
+    return odd or (scales_at_once(layer) and bool((short_multipliers(parameters.multiplier) != parameters.multiplier).any()))
+
+
 def scales_at_once(layer: Layer) -> bool:
     """Whether kernels of a layer take short multipliers, unless they convert its sums: it has no more steps, and writes integers."""
-    return not (isinstance(layer, Gating) or bool(getattr(layer, "writes", "")) or curve_of(layer) or adds(layer))
+    return not (isinstance(layer, Gating) or bool(getattr(layer, "writes", "")) or curve_of(layer) or adds(layer) or has_addend(layer))
+
+
+def has_addend(layer: Layer) -> bool:
+    """Whether a float is added to each scaled sum of a layer."""
+    return bool(getattr(layer, "addend", False))
 
 
 def short_multipliers(multiplier: Array) -> Array:
@@ -154,6 +173,7 @@ def largest_results(layer: Layer, parameters: IntegerParameters) -> Array:
     """A bound of each channel's |q|, float64 per output channel."""
     x = largest_sums(layer, parameters) * np.abs(parameters.multiplier.astype(np.float64))
     x = x * (HIGHEST - LOWEST) if isinstance(layer, Gating) else x + (HIGHEST - LOWEST) * abs(parameters.scale_side)
+    x = x + np.abs(parameters.addend) if has_addend(layer) else x
     factor = 6 * abs(parameters.sixth)
     curve = curve_of(layer)
     return np.asarray(x * factor if curve == "hswish" else np.full_like(x, factor) if curve else x)

@@ -18,6 +18,7 @@ from tvmmobile.graph.integers import (
     adds,
     converts_sums,
     curve_of,
+    has_addend,
     largest_results,
     largest_sums,
     scales_at_once,
@@ -60,13 +61,15 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
         scale_side=float(np.float32(generator.uniform(0.3, 1.2) / (100.0 if curve_of(layer) else 1.0))) * adds(layer),
         sixth=float(np.float32(generator.uniform(5.0, 30.0))) * bool(curve_of(layer)),
     )
+    if has_addend(layer):
+        found = replace(found, addend=(generator.uniform(-0.5, 0.5, channels) * multiplier).astype(np.float32))
     if not converts_sums(layer):
         room = NARROW - 1 - (largest_sums(layer, found) - np.abs(bias))
         np.clip(bias, -room, room, out=bias, casting="unsafe")
         most = largest_results(layer, found).max() / SHORT
         multiplier = (multiplier / max(most, 1.0)).astype(np.float32)
         multiplier = short_multipliers(multiplier) if scales_at_once(layer) else multiplier
-        found = replace(found, multiplier=multiplier, zero_out=zero_out // 2 * 2)
+        found = replace(found, multiplier=multiplier, zero_out=zero_out if has_addend(layer) else zero_out // 2 * 2)
     return found
 
 
@@ -109,7 +112,7 @@ def requantise(
 ) -> npt.NDArray[np.int8]:
     """Sums as the integers that are stored, with a curve of `graph.integers.CURVES` and integers that are added."""
     numbers = sums.astype(np.float32)
-    if curve or residual is not None:
+    if curve or residual is not None or constants.addend.size:
         products = _curved(fused(numbers, constants.multiplier, _side(residual, constants)), curve, constants)
     else:
         products = numbers.astype(np.float64) * constants.multiplier.astype(np.float64)
@@ -119,9 +122,10 @@ def requantise(
 
 def _side(residual: Array | None, constants: IntegerParameters) -> Array:
     """What is added to products, float32."""
+    addend = constants.addend if constants.addend.size else np.zeros(1, np.float32)
     if residual is None:
-        return np.zeros(1, np.float32)
-    return np.asarray((residual.astype(np.float32) - np.float32(constants.zero_side)) * np.float32(constants.scale_side))
+        return addend
+    return fused(residual.astype(np.float32) - np.float32(constants.zero_side), np.float32(constants.scale_side), addend)
 
 
 def _curved(x: Array, curve: str, constants: IntegerParameters) -> Array:
@@ -156,5 +160,5 @@ def compute_integers(layer: Layer, data: Array, constants: IntegerParameters, si
         factors = side["gate"].astype(np.float32) - np.float32(constants.zero_side)
         constants = replace(constants, multiplier=factors * constants.multiplier)
     if getattr(layer, "writes", ""):
-        return sums.astype(np.float32) * constants.multiplier
+        return fused(sums.astype(np.float32), constants.multiplier, _side(None, constants))
     return requantise(sums, constants, curve_of(layer), side.get("residual")).reshape(-1, *layer.output_shape[1:])

@@ -17,7 +17,9 @@ from tvmmobile.graph.integers import (
     IntegerParameters,
     adds,
     curve_of,
+    has_addend,
     is_wide,
+    rounds_otherwise,
     scales_at_once,
     short_multipliers,
     terms,
@@ -31,6 +33,8 @@ from tvmmobile.quantisation.scales import Scale
 
 #: Largest magnitude of a bias: with sums of products below 2^30, int32 holds all.
 BIAS_MOST = 2.0**29
+#: How far from integers biases may be, in steps of the sums, that are taken for integers.
+_WHOLE = 2.0**-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +117,7 @@ def integer_step(
         most: largest magnitude of weights.
         given: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are integers of no
             more than `most`.
-        exact: keep multipliers that are not short, for which kernels convert sums.
+        exact: keep multipliers that are not short, and what rounding biases leaves, which takes an addend.
     """
     layer = step.layer
     ends: dict[str, Any] = {"reads": FLOAT32.name * (step.sources[0] == INPUT), "writes": FLOAT32.name * (written is None)}
@@ -136,8 +140,14 @@ def integer_step(
     integers = np.clip(np.rint(weight / scale), -most, most).astype(np.int8)
     constants = _constants(step, integers, read, written)
     clamp = curve_of(layer) or NO_CLAMP
+    ends["addend"] = exact and bool(_lies_between(bias / (read.step * scale.astype(np.float64))).any())
     found = IntegerStep(step, replace(layer, clamp=clamp, **ends), constants, scale, read, written, side, _most(step, written))
     return with_bias(_scaled(found, exact), bias)
+
+
+def _lies_between(numbers: Array) -> Array:
+    """Whether numbers are not integers that were computed in float32."""
+    return np.asarray(np.abs(numbers - np.rint(numbers)) > np.maximum(_WHOLE, np.abs(numbers) * 2.0**-22))
 
 
 def _constants(step: Step, weight: Array, read: Scale, written: Scale | None) -> IntegerParameters:
@@ -172,12 +182,21 @@ def _scaled(step: IntegerStep, exact: bool) -> IntegerStep:
     multiplier = (scale / written).astype(np.float32)
     if not exact and scales_at_once(step.layer) and terms(step.layer) <= NARROW_TERMS and multiplier.max(initial=0.0) <= 1:
         multiplier = short_multipliers(multiplier)
-    return _biased(replace(step, parameters=replace(parameters, multiplier=multiplier)), np.zeros(len(multiplier)))
+    step = replace(step, parameters=replace(parameters, multiplier=multiplier))
+    if exact and terms(step.layer) <= NARROW_TERMS and rounds_otherwise(step.layer, step.parameters):
+        addend: Any = {"addend": True}
+        step = replace(step, layer=replace(step.layer, **addend))
+    return with_bias(step, np.zeros(len(multiplier)))
 
 
 def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
     """The step with a real bias for each channel."""
-    return _biased(step, np.rint(bias / (step.read.step * step.weight_scale.astype(np.float64))))
+    exact = bias / (step.read.step * step.weight_scale.astype(np.float64))
+    whole = np.rint(exact)
+    if has_addend(step.layer):
+        addend = ((exact - whole) * step.parameters.multiplier).astype(np.float32)
+        step = replace(step, parameters=replace(step.parameters, addend=addend))
+    return _biased(step, whole)
 
 
 def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
