@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from peers.models import compiled, digest_of, exported, model_files
+from peers.models import check_comparable, compiled, digest_of, exported, model_files
 from peers.plot import draw_board, draw_boards
 from peers.results import DIAGONAL, BenchmarkContext, BoardFacts, Cell, Comparison, PeerRow, from_json, hottest_kernels, merged, to_json
 from peers.runs import PeerRun, figures_of
@@ -208,7 +208,8 @@ def compare(options: argparse.Namespace) -> int:
     systems = chosen_systems([key for word in options.only for key in word.split(",") if key], options.dtype)
     boards = {load_board(name).name: name for name in options.boards}  # rk3588 is also rk3588-a76
     for name in boards:
-        cells_of(options, thread_counts(load_board(boards[name]), options.threads))
+        for _, model in cells_of(options, thread_counts(load_board(boards[name]), options.threads)):
+            check_comparable(model, options.dtype)
         _check_dtype(options.dtype, load_board(boards[name]))
     if not boards and not options.known:
         raise UserError("--boards names no board, and there is no --known.", "Name a board, such as pi4.")

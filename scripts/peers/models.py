@@ -66,9 +66,29 @@ def exported(model: Model, say: Say) -> Path:
     return folder
 
 
-def _own(file: OwnFile, spec: ModelSpec) -> Path:
+def check_comparable(model: Model, dtype: str) -> None:
+    """Raises `UserError` for a network from a file that not all systems can be asked to run: they read one image, and noise gives
+    scales to integers only where weights are generated.
+    """
+    file, ports = model.own, (*model.spec.takes, *model.spec.returns)
+    if file is None:
+        return
     if file.path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{file} is Python, which the other libraries' converters do not take.", "Export it to a .pt2 file.")
+    if len(ports) > 2 or not all(port.is_float for port in ports):
+        there = "; ".join(map(str, ports))
+        raise UserError(
+            f"{file} does not take and return one tensor in {FLOAT32.name} each, but {there}: the other libraries are not run with it.",
+            "Run it with tvmmobile bench.",
+        )
+    if dtype == INT8.name:
+        raise UserError(
+            f"{file} has weights of its own, which noise does not calibrate for --dtype {dtype}.",
+            "Leave out --dtype; tvmmobile tune --dtype int8 --calibrate takes your images.",
+        )
+
+
+def _own(file: OwnFile, spec: ModelSpec) -> Path:
     folder = cache_dir() / "peers" / f"{spec.variant}-{digest_of(files_of(file), importlib.metadata.version('torch'))}"
     with made_once(folder) as made:
         if made is not None:

@@ -74,7 +74,29 @@ def test_each_format_is_made_when_it_is_asked_for(program: Path, tmp_path: Path,
 def test_what_converters_do_not_take_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="LiteRT's converter takes networks of PyTorch alone"):
         export_models.STEPS["model.tflite"](export_models.Source((1, 3, 8, 8), file=tmp_path / "net.onnx"), tmp_path, tmp_path)
-    python = tmp_path / "net.py"
+
+
+class Two(torch.nn.Module):
+    """Takes two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, image: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        shifted: torch.Tensor = self.convolution(image) + shift
+        return shifted
+
+
+def test_what_is_not_compared_is_refused_before_any_work(program: Path, tmp_path: Path) -> None:
+    python, several = tmp_path / "net.py", tmp_path / "two.pt2"
     python.write_text("import torch\ndef make():\n    return torch.nn.Conv2d(3, 4, 3).eval(), torch.zeros(1, 3, 8, 8)\n")
-    with pytest.raises(UserError, match=r"is Python, which the other libraries' converters do not take"):
-        exported(load(f"{python}:make", resolution=8), lambda _: None)
+    torch.export.save(torch.export.export(Two().eval(), (torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 1, 1))), several)
+    for network, dtype, complaint in (
+        (f"{python}:make", "float32", r"is Python, which the other libraries' converters do not take"),
+        (several, "float32", r"two\.pt2 does not take and return one tensor in float32 each, but .*image.*shift"),
+        (program, "int8", r"small\.pt2 has weights of its own, which noise does not calibrate"),
+    ):
+        with pytest.raises(UserError, match=complaint) as caught:
+            bench_peers.compare(bench_peers._parser().parse_args(["--models", str(network), "--dtype", dtype, "--threads", "1"]))
+        assert "\n" not in caught.value.message
