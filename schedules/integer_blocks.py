@@ -55,14 +55,23 @@ class Blocks:
         """Time for the lines of C, which are written in parts: by the panels of a block if these are outside, and by blocks of panels."""
         parts = min(n, LINE_BYTES) / knobs["columns"] if knobs["order"] else 1.0
         blocks = max(LINE_BYTES / n, 1.0) if n < self.channels else 1.0
-        visits = 1.0 + (parts - 1) * (not self._held(m, n)) + (blocks - 1) * (not self._held(self.pixels if knobs["outer"] else m, n))
-        return self.pixels * self.channels / LINE_BYTES * visits * self.machine.line_written
+        panels_held, blocks_held = self._held(m, knobs["columns"]), self._held(self.pixels if knobs["outer"] else m, n)
+        again = (parts - 1) * (not panels_held) + (blocks - 1) * (not blocks_held)
+        return self.pixels * self.channels / LINE_BYTES * (self.machine.line_written + again * self._line_rewritten)
+
+    @property
+    def _line_rewritten(self) -> float:
+        """Time for a line that the second level has: a core with three levels that issues out of order only reads it."""
+        hidden = self.machine.l3_bytes and not self.machine.in_order
+        return self.machine.line_read if hidden else self.machine.line_written
 
     def _held(self, pixels: int, channels: int) -> bool:
-        """Whether a line of each of so many pixels stays in the first level, beside the weights of so many channels."""
+        """Whether a line of each of so many pixels stays in the first level while all of them are multiplied by so many channels' weights,
+        of which the next ones come before the last ones have gone.
+        """
         sets = self.machine.l1d_bytes // (LINE_BYTES * self.machine.l1d_ways)
         reached = sets // math.gcd(sets, max(self.channels // LINE_BYTES, 1))
-        return pixels < reached * self.machine.l1d_ways and self._stay(pixels * LINE_BYTES, channels * self.depth)
+        return pixels < reached * self.machine.l1d_ways and self._stay(pixels * LINE_BYTES, pixels * self.depth, 2 * channels * self.depth)
 
     def _line(self, extent: int, again: bool) -> float:
         """Time to read a line of A or W: from memory if all of it passes several times and exceeds the caches."""
