@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -12,9 +15,16 @@ from conftest import CommandLine
 from trained import SIDE, digits, inputs_of, trained, write_images
 
 import tvmmobile
+import tvmmobile.pipeline.prepared
 from tvmmobile.graph.network import KeptLayer, kept_sentence
 from tvmmobile.graph.precision import INT8
 from tvmmobile.kernels.reference import relative_error
+from tvmmobile.networks.own.loading import load_again
+from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.pipeline.build import variant_job, variant_tasks
+from tvmmobile.pipeline.prepared import prepared
+from tvmmobile.pipeline.request import device_of
+from tvmmobile.quantisation.data import calibration_data
 
 NETWORK = """
 from torch import nn
@@ -48,6 +58,29 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
         assert layer["dtype"] == "int8" and layer["reads"]["scale"] > 0 and -128 <= layer["reads"]["zero"] <= 127
         assert (layer["writes"] is None) == (layer is found["layers"][-1]) and 0 < layer["weight_scales"][0] <= layer["weight_scales"][1]
     assert [kernel["name"].endswith("_int8_t1") for kernel in manifest["kernels"]] == [True] * 5
+
+
+def test_tune_decides_once_how_to_quantise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `variant_tasks` found makes the same integers of the network when its library is built."""
+    file = tmp_path / "network.py"
+    file.write_text(NETWORK)
+    model = tvmmobile.load(f"{file}:make", resolution=32)
+    assert model.own is not None
+    data = calibration_data("noise:4", Preprocessing(32), generated=True)
+    job = variant_job(model, device_of("pi5").profile, (), tmp_path, precision=INT8, calibration=data)
+    found = variant_tasks(job)
+    assert found.decision is not None
+    imported = load_again(model.own, model.spec, None, 0)
+    first = prepared(imported, job, None)
+
+    def again(*_: object) -> NoReturn:
+        raise AssertionError
+
+    monkeypatch.setattr(tvmmobile.pipeline.prepared, "best_method", again)
+    second = prepared(imported, replace(job, decision=pickle.loads(pickle.dumps(found.decision))), None)
+    assert first.integers is not None and second.integers is not None and first.details == second.details
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32)
+    assert np.array_equal(first.integers.outputs(image), second.integers.outputs(image))
 
 
 #: Residual, squeeze-and-excite, hard activations, and a window of five rows.

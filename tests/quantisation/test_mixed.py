@@ -10,7 +10,7 @@ from quantised import decibels, digit_inputs, trained_flow
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.quantisation.calibration import Method, images_of, observe, quantised
-from tvmmobile.quantisation.mixed import Limit, chosen_layers, layer_noise, limit_of, quantise_within
+from tvmmobile.quantisation.mixed import Decision, Limit, chosen_layers, layer_noise, limit_of, quantise_as_decided, quantise_within
 from tvmmobile.system.errors import UserError
 
 METHOD = Method("minimum and maximum", equalise=False)
@@ -63,7 +63,7 @@ def test_kept_layers_stay_in_float32(images: Array) -> None:
     kept = chosen_layers(flow, ["dw_*", "0"])
     found = quantise_within(flow, images_of(images), METHOD, everything, kept, None)
     network = found.network
-    assert found.kept == kept and network.steps.keys() == {step.number for step in flow.steps} - kept.keys()
+    assert found.decision.kept == kept and network.steps.keys() == {step.number for step in flow.steps} - kept.keys()
     assert decibels(network.outputs(images), flow.outputs(images)) > 25
 
 
@@ -74,20 +74,22 @@ def test_as_few_layers_are_kept_as_a_limit_takes(images: Array) -> None:
     plain = quantised(observed, METHOD, everything)
     limit = Limit(round(decibels(plain.outputs(images), flow.outputs(images))) + 3, "dB")
     found = quantise_within(flow, data, METHOD, everything, {}, limit)
-    network, reasons = found.network, found.kept
+    network, reasons = found.network, found.decision.kept
     assert 0 < len(reasons) < len(flow.steps) and set(reasons.values()) == {f"--max-drop {limit}"}
     assert network.steps.keys().isdisjoint(reasons) and limit.holds(network.outputs(images), flow.outputs(images))
     noise = layer_noise(observed, plain)
     kept = sorted(reasons, key=noise.__getitem__)
     assert noise[kept[0]] >= max(noise[number] for number in noise.keys() - reasons.keys())
     assert not limit.holds(quantised(observed, METHOD, everything, kept[1:]).outputs(images), flow.outputs(images))
+    again = quantise_as_decided(flow, data, found.decision, everything)
+    assert again.decision == found.decision and np.array_equal(again.network.outputs(images), network.outputs(images))
 
 
 def test_a_limit_that_holds_keeps_nothing(images: Array) -> None:
     """Not even weights of 7 bits are made wider."""
     narrow = replace(METHOD, narrow=frozenset({2, 4}))
     found = quantise_within(trained_flow(), images_of(images), narrow, everything, {}, Limit(10, "%"))
-    assert (found.kept, found.method) == ({}, narrow)
+    assert found.decision == Decision(narrow, {})
 
 
 def test_weights_get_their_bits_before_a_layer_is_kept(images: Array) -> None:
@@ -101,4 +103,4 @@ def test_weights_get_their_bits_before_a_layer_is_kept(images: Array) -> None:
     )
     assert narrow < wide - 0.5
     found = quantise_within(flow, data, replace(METHOD, narrow=numbers), everything, {}, Limit((narrow + wide) / 2, "dB"))
-    assert found.kept == {} and found.method == METHOD
+    assert found.decision == Decision(METHOD, {})

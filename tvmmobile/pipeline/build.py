@@ -33,6 +33,7 @@ from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port, keys_of
 from tvmmobile.pipeline.prepared import Prepared, prepared, taken
 from tvmmobile.quantisation.data import CalibrationData
+from tvmmobile.quantisation.mixed import Decision
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.running.manifest import MANIFEST_VERSION
@@ -67,6 +68,7 @@ class VariantJob:
         max_error: keep layers in float32 until the output is off by no more, as a share of its largest magnitude; `None` for any error.
         calibration: where the data are that give integers their scales; `None` for other precisions, and quantised networks.
         keep: layers of a quantised network that stay in float32, see `mixed.chosen_layers`.
+        decision: how to quantise by calibration data, where that is known.
     """
 
     model: Model
@@ -86,6 +88,7 @@ class VariantJob:
     max_error: float | None = None
     calibration: CalibrationData | None = None
     keep: tuple[str, ...] = ()
+    decision: Decision | None = None
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """The task of some of the network's layers."""
@@ -171,12 +174,14 @@ def variant_tasks(job: VariantJob) -> VariantTasks:
     """The tasks of a variant."""
     import tvm
 
-    network = prepared(_imported(job), job, None).network
+    ready = prepared(_imported(job), job, None)
+    network = ready.network
     regions = candidate_regions(network, taken, job.task)
     nodes = {region.task: network.nodes[region.first] for region in regions if region.first == region.last}
     opaque = {task: node for task, node in nodes.items() if node.function is not None}
     sources = {task: tvm.ir.save_json(node.function) for task, node in opaque.items()}
-    return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept, {task: node.macs for task, node in opaque.items()})
+    macs = {task: node.macs for task, node in opaque.items()}
+    return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept, macs, ready.decision)
 
 
 @dataclass(frozen=True)

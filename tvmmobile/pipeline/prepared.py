@@ -27,7 +27,7 @@ from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.given import as_given
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.lowering import named_layers
-from tvmmobile.quantisation.mixed import chosen_layers, quantise_within
+from tvmmobile.quantisation.mixed import Decision, chosen_layers, quantise_as_decided, quantise_within
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
 from tvmmobile.schedules.integer_long import gains_by_seven_bits
@@ -53,12 +53,14 @@ class Prepared:
         inputs: that the library's reference outputs are of.
         integers: the network in exact integers on the host, if that is what the library computes.
         details: what the manifest says of how numbers are stored.
+        decision: how it was quantised by calibration data; with it in `VariantJob.decision`, the same is done again in less time.
     """
 
     network: Network
     inputs: tuple[Array, ...]
     integers: IntegerNetwork | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    decision: Decision | None = None
 
 
 def taken(task: Task) -> bool:
@@ -85,7 +87,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     composed = compose(imported.module, accepts, dump_dir)
     if job.calibration is not None:
         _check_quantised(imported.spec)
-        return _quantised(composed, job.calibration, lambda layer: job.task((layer,)))
+        return _quantised(composed, job.calibration, lambda layer: job.task((layer,)), job.decision)
     if precision.bytes >= FLOAT32.bytes:
         return Prepared(read_network(*finish(composed, precision, outside=outside)), inputs)
     wide = read_network(*finish(composed))
@@ -116,7 +118,7 @@ def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
     return {"float32_layers": [asdict(one) for one in kept]} if kept else {}
 
 
-def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer], Task]) -> Prepared:
+def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer], Task], decision: Decision | None) -> Prepared:
     """The network in integers, but for the layers that no kernel takes; `task` is that of an integer layer."""
 
     def accepts(layer: Layer) -> bool:
@@ -124,16 +126,19 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
 
     wide, images = read_network(*finish(composed)), data.images()
     flow = flow_of(wide)
-    kept = chosen_layers(flow, data.keep)
-    method = best_method(flow, images, accepts)
-    method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_seven_bits(task(layer), weight))
-    mixed = quantise_within(flow, images, method, accepts, kept, data.max_drop)
-    integers, method = mixed.network, mixed.method
+    if decision is None:
+        method = best_method(flow, images, accepts)
+        method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_seven_bits(task(layer), weight))
+        mixed = quantise_within(flow, images, method, accepts, chosen_layers(flow, data.keep), data.max_drop)
+    else:
+        mixed = quantise_as_decided(flow, images, decision, accepts)
+    integers, decision = mixed.network, mixed.decision
+    method = decision.method
     names = names_of(wide)
     layers = named_layers(integers, names)
     network = read_network(*finish_integers(composed, layers.quantised, layers.floats))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
-    why = {name: mixed.kept.get(number, _NO_KERNEL) for number, name in enumerate(names)}
+    why = {name: decision.kept.get(number, _NO_KERNEL) for number, name in enumerate(names)}
     floats = tuple(KeptLayer(node, network.nodes[node].layer.name, why[name]) for name, node in nodes.items() if name in layers.floats)
     ratios = integers.signal_to_noise_db(images.some(_LOOKED_AT).batches(), integers.flow)
     found = {
@@ -146,7 +151,8 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
             for number, step in integers.steps.items()
         ],
     }
-    return Prepared(replace(network, kept=floats), (images.read([0]),), integers, {"quantisation": found, **_float32_layers(floats)})
+    details = {"quantisation": found, **_float32_layers(floats)}
+    return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details, decision)
 
 
 def _as_given(

@@ -217,6 +217,7 @@ def _run(
     with ExitStack() as held:
         workers = held.enter_context(_workers(jobs, board, most, dask))
         variants = _imported(workers, jobs, listener)
+        jobs = [replace(job, decision=variant.decision) for job, variant in zip(jobs, variants, strict=True)]
         if fresh and request.logs.target.exists():
             with writing(request.logs.target, board.profile.name):  # not from under a run that writes there
                 set_aside(request.logs.target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -83,18 +83,30 @@ def _keepable(flow: Flow) -> Iterator[Step]:
     return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Gating | Rounding))
 
 
-@dataclass(frozen=True, eq=False)
-class Mixed:
-    """A network in integers and float32.
+@dataclass(frozen=True)
+class Decision:
+    """What quantising a network takes long to find.
 
     Attributes:
-        method: how it was quantised.
+        method: how it is quantised.
         kept: for the number of each layer that was chosen for float32 the reason.
     """
 
-    network: IntegerNetwork
     method: Method
-    kept: dict[int, str]
+    kept: Mapping[int, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """A network in integers and float32, as was decided."""
+
+    network: IntegerNetwork
+    decision: Decision
+
+
+def quantise_as_decided(flow: Flow, images: Images, decision: Decision, accepts: Accepts) -> Mixed:
+    """The network in integers, but for the layers that are kept or not accepted."""
+    return Mixed(quantised(observe(flow, images, decision.method.equalise), decision.method, accepts, decision.kept), decision)
 
 
 def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None) -> Mixed:
@@ -104,7 +116,7 @@ def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts
     observed = observe(flow, images, method.equalise)
     network = quantised(observed, method, accepts, kept)
     if limit is None:
-        return Mixed(network, method, kept)
+        return Mixed(network, Decision(method, kept))
     data = images.some(_COMPARED)
 
     def fits(tried: IntegerNetwork) -> bool:
@@ -112,7 +124,7 @@ def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts
         return limit.holds(np.concatenate(outputs), np.concatenate(expected))
 
     if fits(network):
-        return Mixed(network, method, kept)
+        return Mixed(network, Decision(method, kept))
     if method.narrow:
         return quantise_within(flow, images, replace(method, narrow=frozenset()), accepts, kept, limit)
     noise = layer_noise(observed, network)
@@ -126,7 +138,7 @@ def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts
             many, found = middle, tried
         else:
             few = middle
-    return Mixed(found, method, kept | dict.fromkeys(order[:many], f"--max-drop {limit}"))
+    return Mixed(found, Decision(method, kept | dict.fromkeys(order[:many], f"--max-drop {limit}")))
 
 
 def layer_noise(observed: Observed, network: IntegerNetwork) -> dict[int, float]:
