@@ -13,11 +13,11 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Run, input_of, partition, pieces_of_group, share, tiles
-from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, panel_spots
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share, tiles
+from tvmmobile.schedules.epilogue import Epilogue, layer_body, pack_constants, panel_spots, stores_vectors
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
 
 class Conv(Template):
@@ -37,7 +37,7 @@ class Conv(Template):
     name = "conv"
     version = 1
     multiplies = True
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation"}
+    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "dilation"}
     enough_trials = 32
 
     def _space(self, task: Task) -> Space | None:
@@ -52,7 +52,7 @@ class Conv(Template):
         in_block = channel_block(layer.in_layout, layer.in_channels)
         k_blocks = (
             [k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)]
-            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums
+            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums and stores_vectors(layer, task.lanes)
             else []
         )
         options = {
@@ -123,9 +123,8 @@ class _Nest:
         self.kernel = kernel = epilogue.kernel
         self.T, self.layer, self.knobs, self.epilogue = kernel.T, layer, knobs, epilogue
         self.depth, self.channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups
-        pixels = layer.out_height * layer.out_width
         a, self.pieces = input_of(layer, buffers)
-        self.c = Activation(buffers["output"], pixels, layer.out_channels, channel_block(layer.out_layout, layer.out_channels))
+        self.c = output_of(layer, buffers["output"])
         self.tile = MatmulTile(kernel, a, buffers["weight"], self.c, kernel.lanes, epilogue, layer.stride[1])
         self.columns = partition(layer, 1, knobs["rows"])
 

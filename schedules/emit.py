@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, MaxPool, WindowLayer
-from tvmmobile.graph.layouts import channel_block
+from tvmmobile.graph.layouts import channel_block, shuffle_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.vectors import Vectors
@@ -105,6 +105,40 @@ class Activation:
         else:
             index = channel // self.block * (self.pixels * self.block) + pixel * self.block + channel % self.block
         return index if isinstance(self.origin, int) and self.origin == 0 else self.origin + index
+
+    @property
+    def in_line(self) -> bool:
+        """Whether pixels are `block` elements apart, and `at` need not be asked for each."""
+        return True
+
+    def holds_whole(self, lanes: int) -> bool:
+        """Whether a vector of channels lies together."""
+        return self.block == self.channels or self.block % lanes == 0
+
+
+@dataclass(frozen=True)
+class ShuffledActivation(Activation):
+    """An activation whose channels are those of several pixels of a larger image: see `layouts.shuffled`.
+
+    Attributes:
+        width: its columns.
+        rows: those of the larger image for each of its own.
+    """
+
+    width: int = 1
+    rows: int = 1
+
+    @property
+    def in_line(self) -> bool:
+        """Not at the end of a row."""
+        return False
+
+    def at(self, pixel: Expr, channel: Expr) -> Expr:
+        """Index of an element."""
+        line, column = pixel // self.width, pixel % self.width
+        block, lane = channel // self.block, channel % self.block
+        row = (block // self.rows * (self.pixels // self.width) + line) * self.rows + block % self.rows
+        return self.origin + (row * self.width + column) * self.block + lane
 
 
 @dataclass(frozen=True)
@@ -337,6 +371,15 @@ def input_of(layer: Conv2d | MaxPool, buffers: Mapping[str, Buffer]) -> tuple[Ac
     names = ["data", *(f"source{number}" for number in range(1, len(layer.sources)))]
     sources = [Activation(buffers[name], pixels, channels, channels) for name, channels in zip(names, layer.sources, strict=True)]
     return sources[0], tuple(Piece(sources[source], first, count) for source, first, count in layer.pieces)
+
+
+def output_of(layer: Conv2d, buffer: Buffer) -> Activation:
+    """A layer's output, in its layout."""
+    pixels, channels = layer.out_height * layer.out_width, layer.out_channels
+    block, shuffle = channel_block(layer.out_layout, channels), shuffle_of(layer.out_layout)
+    if shuffle is None:
+        return Activation(buffer, pixels, channels, block)
+    return ShuffledActivation(buffer, pixels, channels, block, width=layer.out_width, rows=shuffle[0])
 
 
 def pieces_of_group(pieces: tuple[Piece, ...], group: int, depth: int) -> tuple[Piece, ...]:

@@ -7,12 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
 from tvmmobile.graph.layers import Array, Clamp, Conv2d, Dense, LayerParameters, SumLayer
+from tvmmobile.graph.layouts import shuffle_of
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.space import round_up
 from tvmmobile.schedules.vectors import Vectors
@@ -37,6 +38,7 @@ class Spot:
         place: where it is in a tensor with the output's extents.
         lanes: of the accumulator.
         count: lanes that exist.
+        lane: where each is stored, where they do not follow each other.
     """
 
     channel: Expr
@@ -44,6 +46,12 @@ class Spot:
     place: Callable[[Activation], Expr]
     lanes: int
     count: int
+    lane: Callable[[int], Expr] | None = None
+
+
+def scattered(output: Activation, pixel: Expr, channel: Expr, lanes: int) -> Callable[[int], Expr] | None:
+    """See `Spot.lane`."""
+    return None if output.holds_whole(lanes) else lambda lane: output.at(pixel, channel + lane)
 
 
 def spot_at(target: Expr, pixel: Expr, channel: Expr, lanes: int, count: int) -> Spot:
@@ -56,8 +64,15 @@ def panel_spots(output: Activation, pixels: Sequence[Expr], channel: Expr, colum
     spots = []
     for pixel, j in itertools.product(pixels, range(0, columns, lanes)):
         target = output.at(pixel, channel) + j if output.block == output.channels else output.at(pixel, channel + j)
-        spots.append(spot_at(target, pixel, channel + j, lanes, min(lanes, columns - j)))
+        spot = spot_at(target, pixel, channel + j, lanes, min(lanes, columns - j))
+        spots.append(replace(spot, lane=scattered(output, pixel, channel + j, lanes)))
     return spots
+
+
+def stores_vectors(layer: Conv2d, lanes: int) -> bool:
+    """Whether whole vectors of the output lie together, so that partial sums can stay there."""
+    shuffle = shuffle_of(layer.out_layout)
+    return shuffle is None or shuffle[1] % lanes == 0
 
 
 def constant_shapes(layer: SumLayer, lanes: int = 1) -> dict[str, tuple[int, ...]]:
@@ -107,7 +122,10 @@ class Ends(ABC):
         for number, spot in enumerate(spots):
             value = self.kernel.load(accumulators if finished is None else finished, number * spot.lanes, spot.lanes)
             value = self.finish(value, spot) if last and finished is None else value
-            if spot.count == spot.lanes:
+            if spot.lane is not None:
+                for lane in range(spot.count):
+                    self.kernel.store(output, self.kernel.T.Shuffle([value], [lane]), spot.lane(lane), 1)
+            elif spot.count == spot.lanes:
                 self.kernel.store(output, value, spot.target, spot.lanes)
             else:
                 self.kernel.store_part(output, value, spot.target, spot.count)

@@ -10,7 +10,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel, Piece
-from tvmmobile.schedules.epilogue import Ends, Spot
+from tvmmobile.schedules.epilogue import Ends, Spot, scattered
 from tvmmobile.schedules.in_order_loop import InOrderLoop
 from tvmmobile.schedules.in_order_order import STEPS, TileShape
 from tvmmobile.schedules.space import round_up
@@ -162,13 +162,14 @@ class MatmulTile:
         """A vector of the tile."""
 
         def place(c: Activation, first: Expr) -> Expr:
-            if c.block % panel.width == 0 and panel.channel % panel.width == 0:
+            if c.in_line and c.block % panel.width == 0 and panel.channel % panel.width == 0:
                 return c.at(first, channel) + i * c.block + j
             return c.at(first + i, channel + j)
 
         lanes = self.kernel.lanes
         shifted = partial(place, first=target + self.shift)
-        return Spot(channel + j, place(self.c, target), shifted, lanes, min(lanes, panel.columns - j))
+        lane = scattered(self.c, target + i, channel + j, lanes)
+        return Spot(channel + j, place(self.c, target), shifted, lanes, min(lanes, panel.columns - j), lane)
 
     def accumulate(
         self,

@@ -8,15 +8,15 @@ import math
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
-from tvmmobile.graph.layouts import channel_block
+from tvmmobile.graph.layouts import channel_block, shuffle_of
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Activation, Kernel, input_of
-from tvmmobile.schedules.epilogue import layer_body, pack_constants
+from tvmmobile.schedules.emit import Kernel, input_of, output_of
+from tvmmobile.schedules.epilogue import layer_body, pack_constants, stores_vectors
 from tvmmobile.schedules.matmul import TALL, MatmulTile, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.matmul_cost import Product
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
 #: Number of combinations that are searched.
 MEMBERS = 160
@@ -36,7 +36,7 @@ class Pointwise(Template):
 
     name = "pointwise"
     version = 2
-    handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "scaled"}
+    handles = BLOCKED | SHUFFLED | EPILOGUE | PIECES | THREADS | STORAGE | {"residual", "scaled"}
     enough_trials = 48
     multiplies = True
 
@@ -47,11 +47,13 @@ class Pointwise(Template):
         if layer.pieces and (layer.scaled or layer.in_layout != "NHWC"):
             return None
         pixels, depth, channels = pixels_of(layer).count, layer.in_channels, layer.out_channels
-        in_block, out_block = channel_block(layer.in_layout, depth), channel_block(layer.out_layout, channels)
+        # Of a shuffled output, every vector's place is worked out anyway.
+        in_block, out_layout = channel_block(layer.in_layout, depth), "NHWC" if shuffle_of(layer.out_layout) else layer.out_layout
+        out_block = channel_block(out_layout, channels)
         # A block of partial sums is stored and loaded by whole vectors.
         k_blocks = (
             tuple(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0))
-            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums
+            if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums and stores_vectors(layer, task.lanes)
             else ()
         )
         options = {
@@ -100,7 +102,7 @@ class Pointwise(Template):
         weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, pieces = input_of(layer, buffers)
-            c = Activation(buffers["output"], pixels.count * pixels.lines, channels, channel_block(layer.out_layout, channels))
+            c = output_of(layer, buffers["output"])
             tile = self.tile(kernel, a, buffers["weight"], c, task.lanes, epilogue, pixels.step, pieces=pieces)
             loops = (tile, knobs, pixels, panels(channels, knobs["columns"], task.lanes), task.threads)
             (ScaledNest(*loops, buffers["gate"]) if layer.scaled else MatmulNest(*loops)).emit()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EPILOGUE = frozenset({"epilogue"})
 #: Channels in blocks, in input and output.
 BLOCKED = frozenset({"in_layout=blocked", "out_layout=blocked"})
+SHUFFLED = frozenset({"out_layout=shuffled"})
 #: An input composed of slices of other tensors.
 PIECES = frozenset({"sources", "pieces"})
 THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, MaxPool, Pool
-from tvmmobile.graph.layouts import Layout, blocked
+from tvmmobile.graph.layouts import Layout, blocked, shuffled
 
 RELU: Clamp = (0.0, None)
 RELU6: Clamp = (0.0, 6.0)
@@ -215,6 +215,35 @@ def test_conv(
     if min(layer.out_height, layer.out_width) <= 0 or not any((*edges, groups > 1, kernel != (1, 1))):
         return
     check_layer(layer, thread_count, choice, "conv", tmp_path)
+
+
+@examples(30)
+@given(
+    st.tuples(sides, sides),
+    st.sampled_from((1, 3, 16, 72)),
+    st.tuples(st.sampled_from((1, 2, 3)), st.sampled_from((2, 3)), st.sampled_from((2, 3, 4, 9, 16))),
+    st.sampled_from(((1, 1), (3, 3), (2, 5))),
+    clamps,
+    threads,
+    st.integers(0, 1 << 16),
+    st.booleans(),
+)
+def test_a_shuffled_output(
+    tmp_path: Path,
+    size: tuple[int, int],
+    inputs: int,
+    parts: tuple[int, int, int],
+    kernel: tuple[int, int],
+    clamp: Clamp,
+    thread_count: int,
+    choice: int,
+    residual: bool,
+) -> None:
+    """Blocks of whole vectors, and others."""
+    edges, outputs = (kernel[0] // 2, 0, kernel[0] // 2, kernel[1] - 1), parts[0] * parts[1] * parts[2]
+    layout = shuffled(parts[1], parts[2])
+    layer = Conv2d(*size, inputs, outputs, kernel, padding=edges, clamp=clamp, out_layout=layout, residual=residual)
+    check_layer(layer, thread_count, choice, "pointwise" if kernel == (1, 1) else "conv", tmp_path)
 
 
 @examples(40)

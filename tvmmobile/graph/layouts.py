@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 
-#: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels.
+#: How a 4-D activation lies in memory, in TVM's notation: `NHWC`, `NCHW`, or `NCHW16c` for channels in blocks of 16, each block all pixels;
+#: outputs may also be `shuffled`.
 Layout = str
+_SHUFFLED = re.compile(r"NCH([1-9][0-9]*)cW([1-9][0-9]*)c")
 
 
 def blocked(channels: int) -> Layout:
@@ -13,10 +16,25 @@ def blocked(channels: int) -> Layout:
     return f"NCHW{channels}c"
 
 
+def shuffled(rows: int, block: int) -> Layout:
+    """The layout in which channels of a pixel are those of several pixels of a larger image (pixel shuffle, arXiv 1609.05158): blocks of
+    `block` adjacent channels, so many of them one row below the other, and these for each group of channels.
+    """
+    return f"NCH{rows}cW{block}c"
+
+
+def shuffle_of(layout: Layout) -> tuple[int, int] | None:
+    """Rows and adjacent channels of a `shuffled` layout; `None` for others."""
+    found = _SHUFFLED.fullmatch(layout)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def channel_block(layout: Layout, channels: int) -> int:
     """The number of adjacent channels of a pixel, out of `channels`; `ValueError` for other layouts, or blocks that do not divide them."""
     if layout in ("NHWC", "NCHW"):
         return channels if layout == "NHWC" else 1
+    if (shuffle := shuffle_of(layout)) and channels % math.prod(shuffle) == 0:
+        return shuffle[1]
     found = re.fullmatch(r"NCHW([1-9][0-9]*)c", layout)
     if not found or channels % int(found[1]):
         raise ValueError(f"no layout {layout} of {channels} channels")
@@ -30,6 +48,8 @@ def activation_shape(layout: Layout, height: int, width: int, channels: int) -> 
     if layout == "NCHW":
         return (1, channels, height, width)
     block = channel_block(layout, channels)
+    if shuffle := shuffle_of(layout):
+        return (1, channels // math.prod(shuffle), height, shuffle[0], width, block)
     return (1, channels // block, height, width, block)
 
 

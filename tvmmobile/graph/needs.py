@@ -6,6 +6,8 @@ import dataclasses
 import functools
 from typing import Any
 
+from tvmmobile.graph.layouts import shuffle_of
+
 #: Fields that every template reads to decide what it takes. Any other field is a need if it differs from its default.
 SHAPE = frozenset(
     {
@@ -40,4 +42,6 @@ def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
 def _need(name: str, value: Any) -> str:
     if not isinstance(value, str) or name in STORAGE:
         return name
-    return f"{name}={'blocked' if name.endswith('layout') and value.endswith('c') else value}"
+    if name.endswith("layout") and value.endswith("c"):
+        return f"{name}={'shuffled' if shuffle_of(value) else 'blocked'}"
+    return f"{name}={value}"

@@ -30,7 +30,7 @@ from tvmmobile.graph.layers import (
     Resize,
     SumLayer,
 )
-from tvmmobile.graph.layouts import Layout
+from tvmmobile.graph.layouts import Layout, shuffle_of
 from tvmmobile.graph.resizing import pixels_along
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integers import compute_integers, random_integers
@@ -204,6 +204,9 @@ def _from_nhwc(data: Array, layer: Conv2d) -> Array:
     values = np.ascontiguousarray(data.transpose(0, 3, 1, 2))
     if layer.out_layout == "NCHW":
         return values
+    if shuffle := shuffle_of(layer.out_layout):
+        _, height, width, _ = data.shape
+        return np.ascontiguousarray(data.reshape(1, height, width, -1, *shuffle).transpose(0, 3, 1, 4, 2, 5))
     blocks, block = layer.output_shape[1], layer.output_shape[-1]
     return np.ascontiguousarray(values.reshape(1, blocks, block, *values.shape[2:]).transpose(0, 1, 3, 4, 2))
 

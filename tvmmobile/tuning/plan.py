@@ -96,6 +96,8 @@ def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout
     """
     if not (isinstance(layer, Conv2d) and isinstance(following, Conv2d | Pool)):
         return ("NHWC",)
+    if layer.out_layout != "NHWC":
+        return ("NHWC",)  # as it is: what reads it sees another image
     channels = layer.out_channels
     blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block and block % lanes == 0]
     if channels < FEWEST_BLOCKED or not blocks:

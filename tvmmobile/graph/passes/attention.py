@@ -14,13 +14,10 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, Layer, Place
-from tvmmobile.graph.passes.channel_trace import slice_of
 from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
-from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, readers_of, rebuilt
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
+from tvmmobile.graph.passes.views import ORDERED, moved_by
 from tvmmobile.graph.precision import FLOAT32
-
-#: Views that keep the order of elements, where they keep their number.
-_ORDERED = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.broadcast_to"}
 
 
 def attention(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
@@ -156,7 +153,7 @@ class _Graph:
 
     def _ordered(self, variable: Any) -> Any:
         """What a variable shows in the same order."""
-        while _name(value := self._value(variable)) in _ORDERED and math.prod(_shape(value.args[0])) == math.prod(_shape(variable)):
+        while _name(value := self._value(variable)) in ORDERED and math.prod(_shape(value.args[0])) == math.prod(_shape(variable)):
             variable = value.args[0]
         return variable
 
@@ -188,7 +185,7 @@ class _Graph:
             if step is not None:
                 number, factor = step[0], factor * step[1]
                 continue
-            if _name(value) not in {*_ORDERED, "relax.permute_dims", "relax.strided_slice"} or len(chain) > 16:
+            if _name(value) not in {*ORDERED, "relax.permute_dims", "relax.strided_slice"} or len(chain) > 16:
                 return best
             chain.insert(0, value)
             number = value.args[0]
@@ -197,7 +194,7 @@ class _Graph:
         """Where elements are in a tensor that a chain of views begins with; `None` if they are not in place."""
         numbers = np.arange(math.prod(_shape(source))).reshape(_shape(source))
         for view in chain:
-            moved = _moved(view, numbers)
+            moved = moved_by(view, numbers)
             if moved is None:
                 return None
             numbers = moved
@@ -221,23 +218,10 @@ class _Graph:
         at, best = variable, None
         while numbers is not None and len(self.readers[at]) == 1 and self.readers[at][0] is not None:
             at = self.readers[at][0]
-            numbers = _moved(self._value(at), numbers)
+            numbers = moved_by(self._value(at), numbers)
             if numbers is not None and numbers.size == wanted.size and (numbers.reshape(-1) == wanted).all():
                 best = at
         return (variable, False) if best is None else (best, True)
-
-
-def _moved(view: Any, numbers: Array) -> Array | None:
-    """What a view makes of an array; `None` for other operators."""
-    name = _name(view)
-    if name == "relax.broadcast_to":
-        return np.broadcast_to(numbers, _shape(view))
-    if name in _ORDERED:
-        return numbers.reshape(_shape(view))
-    if name == "relax.permute_dims":
-        return numbers.transpose(None if view.attrs.axes is None else [int(axis) for axis in view.attrs.axes])
-    sliced = slice_of(view) if name == "relax.strided_slice" else None
-    return None if sliced is None else numbers.take(np.arange(*sliced[1:]), sliced[0])
 
 
 def _factor(value: Any) -> tuple[Any, float] | None:

@@ -18,6 +18,7 @@ from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
+from tvmmobile.graph.passes.pixel_shuffle import pixel_shuffle
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
@@ -78,6 +79,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
+        ("pixel_shuffle", pixel_shuffle(composer.accepts, composer.layers)),
     ]
 
 

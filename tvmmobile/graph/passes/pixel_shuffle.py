@@ -1,0 +1,122 @@
+"""Pixel shuffles as the layout in which a convolution writes its output, so that nothing moves in memory afterwards.
+
+W. Shi et al., arXiv 1609.05158. Networks reshape and permute; that is a shuffle where it leaves the channels of a pixel together in blocks,
+each in a row of its own of the larger image. The order of channels in these is that of the weights, which is ours to choose.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.curves import TENSOR
+from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters
+from tvmmobile.graph.layouts import Layout, shuffled
+from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
+from tvmmobile.graph.passes.views import moved_by, shape_of
+from tvmmobile.graph.precision import FLOAT32
+
+
+def pixel_shuffle(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
+    """The pass that has composed layers shuffle what they write, where the layer that does so is accepted; it changes `layers`."""
+
+    def compose(module: Any) -> Any:
+        from tvm import relax
+
+        main = module["main"]
+        values, readers = {binding.var: binding.value for binding in bindings_of(main)}, readers_of(main)
+        found = {}
+        for variable, value in values.items():
+            name = external_name(value)
+            made = _shuffling(variable, layers[name], values, readers) if name else None
+            if name and made and accepts(made.composed.layer):
+                layers[name], found[variable] = made.composed, made
+        if not found:
+            return module
+        module = module.clone()
+        module["main"] = _Rewriting(main, found).rewritten()
+        return relax.transform.DeadCodeElimination()(module)
+
+    return compose
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A layer that shuffles what it writes, and the variable that shows its result."""
+
+    composed: ComposedLayer
+    output: Any
+
+
+class _Rewriting(MainRewriter):
+    """`main` while layers write shuffled outputs."""
+
+    def __init__(self, main: Any, found: dict[Any, _Found]) -> None:
+        super().__init__(main)
+        self.found, self.results = found, dict[Any, Any]()
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """A call, a view of its result, or what it was."""
+        from tvm import relax
+
+        if variable in self.results:
+            return relax.op.reshape(self.results[variable], shape_of(variable))
+        made = self.found.get(variable)
+        new = rebuilt(value, lambda part: self.replaced.get(part, part))
+        if made is None:
+            return new
+        out = relax.TensorType(made.composed.layer.output_shape, FLOAT32.name)
+        self.results[made.output] = self.builder.emit(relax.Call(new.op, new.args, new.attrs, [out]))
+        return relax.op.reshape(self.results[made.output], shape_of(variable))  # for the views in between, which nothing reads any more
+
+    def output(self, variable: Any) -> Any:
+        """The same."""
+        return self.replaced[variable]
+
+
+def _shuffling(variable: Any, composed: ComposedLayer, values: dict[Any, Any], readers: dict[Any, list[Any]]) -> _Found | None:
+    """The layer with the shuffle that its output goes through; `None` without one."""
+    layer = composed.layer
+    if not isinstance(layer, Conv2d) or (layer.out_layout, layer.groups) != ("NHWC", 1):
+        return None
+    numbers: Array | None = np.arange(layer.out_height * layer.out_width * layer.out_channels).reshape(shape_of(variable))
+    at, found = variable, None
+    while numbers is not None and len(readers[at]) == 1 and readers[at][0] is not None:
+        at = readers[at][0]
+        numbers = moved_by(values[at], numbers)
+        shuffle = _shuffle(numbers, layer) if numbers is not None else None
+        if shuffle is not None:
+            found = at, *shuffle
+    if found is None:
+        return None
+    at, layout, order = found
+    alike = (order == np.arange(order.size)).all()
+    if not alike and (layer.residual or TENSOR in layer.operands):
+        return None  # these have the channels in the old order
+    parameters = composed.parameters
+    constants = (parameters.bias, *parameters.operands)
+    bias, *operands = (array[order] for array in constants)
+    moved = LayerParameters(np.ascontiguousarray(parameters.weight[..., order]), bias, tuple(operands))
+    return _Found(replace(composed, layer=replace(layer, out_layout=layout), parameters=moved), at)
+
+
+def _shuffle(numbers: Array, layer: Conv2d) -> tuple[Layout, Array] | None:
+    """The layout, with the largest blocks, in which these elements of an NHWC output follow each other, and the order of its channels."""
+    height, width, channels = layer.out_height, layer.out_width, layer.out_channels
+    if numbers.size != height * width * channels:
+        return None
+    divisors = [count for count in range(2, channels + 1) if channels % count == 0]
+    for block, rows in itertools.product(reversed(divisors), divisors):
+        if channels % (block * rows):
+            continue
+        image = numbers.reshape(-1, height, rows, width, block)
+        order = image[:, 0, :, 0, :].reshape(-1)
+        pixels = (np.arange(height)[:, None] * width + np.arange(width))[None, :, None, :, None] * channels
+        if (image == order.reshape(-1, 1, rows, 1, block) + pixels).all() and (np.sort(order) == np.arange(channels)).all():
+            return shuffled(rows, block), order
+    return None

@@ -1,0 +1,32 @@
+"""What operators that only move elements do to their order: they are applied to the elements' numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.passes.channel_trace import slice_of
+from tvmmobile.graph.passes.rewriting import VIEW
+
+#: Views that keep the order of elements, where they keep their number.
+ORDERED = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.broadcast_to"}
+
+
+def moved_by(view: Any, numbers: Array) -> Array | None:
+    """What a view makes of an array; `None` for other operators."""
+    name = str(getattr(getattr(view, "op", None), "name", ""))
+    if name == "relax.broadcast_to":
+        return np.broadcast_to(numbers, shape_of(view))
+    if name in ORDERED:
+        return numbers.reshape(shape_of(view))
+    if name == "relax.permute_dims":
+        return numbers.transpose(None if view.attrs.axes is None else [int(axis) for axis in view.attrs.axes])
+    sliced = slice_of(view) if name == "relax.strided_slice" else None
+    return None if sliced is None else numbers.take(np.arange(*sliced[1:]), sliced[0])
+
+
+def shape_of(value: Any) -> list[int]:
+    """The extents of a variable or expression."""
+    return [int(extent) for extent in value.ty.shape]
