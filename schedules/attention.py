@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tvmmobile.graph.layers import Array, Attention, LayerParameters, Place
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
@@ -53,7 +55,9 @@ class HeadAttention(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, Attention), Kernel(task)
-        shapes, keys = {"data": layer.input_shape, **layer.side_shapes, "output": layer.output_shape}, round_up(layer.keys, kernel.lanes)
+        keys = round_up(layer.keys, kernel.lanes)
+        bias = {"bias": (math.prod(layer.bias_shape[:-1]) * keys,)} if layer.constants else {}
+        shapes = {"data": layer.input_shape, **layer.side_shapes, **bias, "output": layer.output_shape}
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
             turned, scores = kernel.scratch(layer.depth * keys), kernel.scratch(knobs["rows"] * keys)
             with kernel.span(*share(thread, task.threads, layer.groups * layer.heads)) as head:
@@ -61,8 +65,11 @@ class HeadAttention(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """It has no constants."""
-        return []
+        """The bias of a query and head for all keys, up to a whole vector."""
+        layer = layer_of(task, Attention)
+        if not layer.constants:
+            return []
+        return [np.pad(parameters[0].bias.reshape(-1, layer.keys), ((0, 0), (0, -layer.keys % task.lanes))).reshape(-1)]
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,15 @@ class _Head:
         start = first + self.head // self.layer.heads * group + self.head % self.layer.heads * head
         return lambda row: start + row * token
 
+    def _bias_row(self) -> _Row | None:
+        """Where the biases of a query begin; `None` without any."""
+        layer = self.layer
+        if not layer.constants:
+            return None
+        (groups, heads), group, head = layer.bias, self.head // layer.heads, self.head % layer.heads
+        matrix = (group if groups > 1 else 0) * heads + (head if heads > 1 else 0)
+        return lambda row: (matrix * layer.queries + row) * self.pitch
+
     def _turn_keys(self) -> None:
         """Vectors of keys, as the product wants them."""
         kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
@@ -125,7 +141,7 @@ class _Head:
         """A few queries from one on."""
         kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
         query, value = self._row(layer.query_place), self._row(layer.value_place)
-        scale = kernel.splat(kernel.number(layer.scale))
+        scale, bias = kernel.splat(kernel.number(layer.scale)), self._bias_row()
         for columns, vectors in self._panels(layer.keys):
             with columns as column:
                 sums = self._product(
@@ -136,6 +152,8 @@ class _Head:
                 for row in range(rows):
                     for j in range(vectors):
                         score = kernel.load(sums, (row * vectors + j) * lanes) * scale
+                        if bias is not None:
+                            score = score + kernel.load(self.buffers["bias"], bias(first + row) + column + j * lanes)
                         kernel.store(self.scores, score, row * self.pitch + column + j * lanes)
         shares = [self._softmax(row) for row in range(rows)]
         for columns, vectors in self._panels(layer.width):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def joint(groups: int, heads: int, tokens: int, depth: int, width: int, merged: 
     return Attention(groups, heads, tokens, tokens, depth, width, depth**-0.5, (shape, shape, shape), *places, merged)
 
 
-@examples(14)
+@examples(16)
 @given(
     st.integers(1, 2),
     st.integers(1, 3),
@@ -34,13 +35,15 @@ def joint(groups: int, heads: int, tokens: int, depth: int, width: int, merged: 
     st.sampled_from((1, 3, 4, 6, 16)),
     st.sampled_from((1, 4, 7, 12, 20)),
     st.booleans(),
+    st.sampled_from(("", "one", "heads", "groups", "both")),
     st.integers(1, 3),
     st.integers(0, 8),
 )
 def test_values(
-    tmp_path: Path, groups: int, heads: int, tokens: int, depth: int, width: int, merged: bool, threads: int, choice: int
+    tmp_path: Path, groups: int, heads: int, tokens: int, depth: int, width: int, merged: bool, biases: str, threads: int, choice: int
 ) -> None:
-    task = Task((joint(groups, heads, tokens, depth, width, merged),), threads=threads)
+    bias = {"": (0, 0), "one": (1, 1), "heads": (1, heads), "groups": (groups, 1), "both": (groups, heads)}[biases]
+    task = Task((replace(joint(groups, heads, tokens, depth, width, merged), bias=bias),), threads=threads)
     template = template_for(task)
     assert template is not None and template.name == "attention"
     space = template.space(task)
@@ -64,6 +67,8 @@ class Heads(nn.Module):
     def __init__(self, form: str) -> None:
         super().__init__()
         self.form, self.joint, self.last = form, nn.Linear(12, 36), nn.Linear(12, 8)
+        self.distances = nn.Parameter(torch.empty(2, 9))
+        self.register_buffer("places", (torch.arange(9)[:, None] - torch.arange(9)[None, :]).abs())
         generator = torch.Generator().manual_seed(0)
         for parameter in self.parameters():
             nn.init.normal_(parameter, 0.0, 0.5, generator)
@@ -80,6 +85,13 @@ class Heads(nn.Module):
             found = functional.scaled_dot_product_attention(query, key, value)
         elif self.form == "masked":
             found = functional.scaled_dot_product_attention(query, key, value, torch.ones(count, count, dtype=torch.bool).tril())
+        elif self.form == "biased":  # by the distance of tokens, as LeViT has it
+            found = ((query @ key.transpose(-2, -1)) * 0.4 + self.distances[:, self.places]).softmax(-1) @ value
+        elif self.form == "windows":  # each with a mask of its own, as Swin has it
+            scores = (query @ key.transpose(-2, -1)) * 0.4 + self.distances[:, self.places].unsqueeze(0)
+            windows = torch.where(torch.arange(count) < torch.tensor([[[2]], [[9]], [[5]]]), 0.0, -100.0)
+            scores = scores.view(1, 3, 2, count, count) + windows.unsqueeze(1).unsqueeze(0)
+            found = scores.view(-1, 2, count, count).softmax(-1) @ value
         else:
             scores = query @ key.transpose(-2, -1) / 6**0.5 if self.form == "divided" else (query * 0.5) @ key.transpose(-2, -1)
             found = scores.softmax(-1) @ value
@@ -89,12 +101,11 @@ class Heads(nn.Module):
         return merged
 
 
-@pytest.mark.parametrize("form", ["fused", "scaled", "divided", "parts", "one key head", "unmerged", "masked"])
+@pytest.mark.parametrize("form", ["fused", "scaled", "divided", "parts", "one key head", "unmerged", "masked", "biased", "windows"])
 def test_networks(tmp_path: Path, form: str) -> None:
-    network, shape = Heads(form).eval(), (3 if form in ("fused", "scaled") else 1, 9, 12)
+    network, shape = Heads(form).eval(), (3 if form in ("fused", "scaled", "windows") else 1, 9, 12)
     found = [node.layer for node in prepared(network, shape).nodes]
     attentions = [layer for layer in found if isinstance(layer, Attention)]
-    assert len(attentions) == (form != "masked")
-    if attentions:
-        assert attentions[0].merged == (form != "unmerged") and not any(isinstance(layer, Opaque) for layer in found)
+    assert [layer.bias for layer in attentions] == [{"masked": (1, 1), "biased": (1, 2), "windows": (3, 2)}.get(form, (0, 0))]
+    assert attentions[0].merged == (form != "unmerged") and not any(isinstance(layer, Opaque) for layer in found)
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5

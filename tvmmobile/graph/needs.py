@@ -14,7 +14,7 @@ SHAPE = frozenset(
         *("height", "width", "channels", "in_channels", "out_channels", "in_features", "out_features"),
         *("kernel", "stride", "padding", "groups", "region"),
         *("out_height", "out_width", "method", "places", "epsilon"),
-        *("heads", "queries", "keys", "depth", "width", "scale", "shapes", "query_place", "key_place", "value_place", "merged"),
+        *("heads", "queries", "keys", "depth", "width", "scale", "shapes", "query_place", "key_place", "value_place", "merged", "bias"),
         "dtype",  # `Precision.needs_on`
     }
 )

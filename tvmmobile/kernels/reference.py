@@ -69,6 +69,10 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
             drawn = [generator.normal(mean, 0.5, layer.channels).astype(task.precision.numpy) for mean in (1.0, 0.0)]
             parameters.append(LayerParameters(drawn[0], drawn[1]))
             continue
+        if isinstance(layer, Attention) and layer.constants:
+            bias = generator.normal(0.0, 1.0, layer.bias_shape).astype(task.precision.numpy)
+            parameters.append(LayerParameters(NO_PARAMETERS.weight, bias))
+            continue
         if not isinstance(layer, SumLayer):
             parameters.append(NO_PARAMETERS)
             continue
@@ -139,7 +143,7 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
     if isinstance(layer, Resize):
         return _resized(layer, data)
     if isinstance(layer, Attention):
-        return _attended(layer, data, side)
+        return _attended(layer, data, constants, side)
     weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
     with torch.no_grad():
         if isinstance(layer, ChannelNorm):
@@ -157,7 +161,7 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         return _from_nhwc(_finish(layer, sums.permute(0, 2, 3, 1).numpy(), constants, side), layer)
 
 
-def _attended(layer: Attention, data: Array, side: Mapping[str, Array]) -> Array:
+def _attended(layer: Attention, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
     import torch
     from torch.nn import functional
 
@@ -169,7 +173,8 @@ def _attended(layer: Attention, data: Array, side: Mapping[str, Array]) -> Array
     query = part(data, layer.query_place, layer.queries, layer.depth)
     key = part(side["key"], layer.key_place, layer.keys, layer.depth)
     value = part(side["value"], layer.value_place, layer.keys, layer.width)
-    means = functional.scaled_dot_product_attention(query, key, value, scale=layer.scale)
+    bias = torch.from_numpy(constants.bias) if layer.constants else None
+    means = functional.scaled_dot_product_attention(query, key, value, bias, scale=layer.scale)
     return np.ascontiguousarray((means.transpose(1, 2) if layer.merged else means).numpy()).reshape(layer.output_shape)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +25,8 @@ class Attention(ConvertingLayer):
         query_place, key_place, value_place: where they are there.
         merged: the output has a token's heads one behind the other, (groups, queries, heads · width); else it is (groups, heads, queries,
             width).
+        bias: for how many groups and heads there are constants that are added to the scaled products, (groups or 1, heads or 1, queries,
+            keys), as those of relative positions (arXiv 2103.14030) and of masks; (0, 0) for none.
     """
 
     groups: int
@@ -38,8 +41,8 @@ class Attention(ConvertingLayer):
     key_place: Place
     value_place: Place
     merged: bool
+    bias: tuple[int, int] = (0, 0)
     kind: ClassVar[str] = "attention"
-    constants: ClassVar[int] = 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -64,6 +67,16 @@ class Attention(ConvertingLayer):
         return {"key": self.shapes[1], "value": self.shapes[2]}
 
     @property
+    def bias_shape(self) -> tuple[int, int, int, int]:
+        """See `bias`."""
+        return (*self.bias, self.queries, self.keys)
+
+    @property
+    def constants(self) -> int:
+        """Number of biases."""
+        return math.prod(self.bias_shape)
+
+    @property
     def macs(self) -> int:
         """Multiply-adds of both products."""
         return self.groups * self.heads * self.queries * self.keys * (self.depth + self.width)
@@ -73,5 +86,6 @@ class Attention(ConvertingLayer):
         """Canonical name."""
         parts = [f"{self.groups}x{self.heads}x{self.queries}x{self.keys}", f"{self.depth}", f"{self.width}", f"s{self.scale:g}"]
         shapes = "-".join("x".join(map(str, shape)) for shape in self.shapes)
+        biased = [f"bias{'x'.join(map(str, self.bias))}"] * (self.bias != (0, 0))
         places = "-".join(".".join(map(str, place)) for place in (self.query_place, self.key_place, self.value_place))
-        return "_".join(["attention", *parts, f"of{shapes}", f"at{places}", *["merged"] * self.merged, *self._stored_name()])
+        return "_".join(["attention", *parts, f"of{shapes}", f"at{places}", *["merged"] * self.merged, *biased, *self._stored_name()])

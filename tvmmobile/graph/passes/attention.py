@@ -6,18 +6,22 @@ tensor's elements, and where the result is an arithmetic progression along each 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, Layer, Place
+from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, Layer, LayerParameters, Place
 from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
 from tvmmobile.graph.passes.views import ORDERED, moved_by
 from tvmmobile.graph.precision import FLOAT32
+
+#: What is added to a product that does not count; minus infinity has no distance from another.
+_NOTHING = np.float32(-1e30)
 
 
 def attention(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
@@ -39,9 +43,10 @@ def attention(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]
 
 @dataclass(frozen=True)
 class _Found:
-    """An attention, the variables that it reads, and the one that shows its result."""
+    """An attention, what it adds to its products, the variables that it reads, and the one that shows its result."""
 
     layer: Attention
+    bias: Array | None
     inputs: tuple[Any, Any, Any]
     output: Any
 
@@ -75,7 +80,8 @@ class _Rewriting(MainRewriter):
         if made is None:
             return rebuilt(value, lambda part: self.replaced.get(part, part))
         name = f"{EXTERNAL_PREFIX}{len(self.layers)}"
-        self.layers[name] = ComposedLayer(made.layer, NO_PARAMETERS)
+        parameters = NO_PARAMETERS if made.bias is None else LayerParameters(NO_PARAMETERS.weight, made.bias)
+        self.layers[name] = ComposedLayer(made.layer, parameters)
         inputs = relax.Tuple([self.replaced[one] for one in made.inputs])
         result = self.builder.emit(relax.call_dps_packed(name, inputs, out_ty=relax.TensorType(made.layer.output_shape, FLOAT32.name)))
         return relax.op.reshape(result, _shape(variable))
@@ -101,7 +107,7 @@ class _Graph:
         if _name(value) != "relax.matmul" or str(value.ty.dtype) != FLOAT32.name:
             return None
         weights = self._softmax(value.args[0])
-        scores, factor = self._scaled(weights.args[0]) if weights is not None else (None, 1.0)
+        scores, factor, added = self._scaled(weights.args[0]) if weights is not None else (None, 1.0, None)
         product = self._value(scores)
         if _name(product) != "relax.matmul":
             return None
@@ -132,7 +138,13 @@ class _Graph:
             *(query.place, key.place, values.place),
             merged,
         )
-        return _Found(layer, (query.source, key.source, values.source), output)
+        bias = None if added is None else _reduced(added.reshape(groups, count // groups, queries, keys))
+        if bias is not None:
+            if not (bias.max(-1) > _NOTHING).all():
+                return None  # what is the softmax of nothing?
+            bias = np.maximum(bias, _NOTHING)
+            layer = replace(layer, bias=(bias.shape[0], bias.shape[1]))
+        return _Found(layer, bias, (query.source, key.source, values.source), output)
 
     def _softmax(self, variable: Any) -> Any:
         """The softmax over the last axis that a variable shows; PyTorch's exporter adds zeros for rows that are all masked, of which a
@@ -157,15 +169,19 @@ class _Graph:
             variable = value.args[0]
         return variable
 
-    def _scaled(self, variable: Any) -> tuple[Any, float]:
-        """What a variable shows in the same order, and by what it is multiplied."""
-        factor = 1.0
+    def _scaled(self, variable: Any) -> tuple[Any, float, Array | None]:
+        """What a variable shows in the same order, by what it is multiplied, and what constants are added to that."""
+        factor, added = 1.0, None
         while True:
             variable = self._ordered(variable)
-            step = _factor(self._value(variable))
-            if step is None:
-                return variable, factor
-            variable, factor = step[0], factor * step[1]
+            value = self._value(variable)
+            if step := _factor(value):
+                variable, factor = step[0], factor * step[1]
+            elif summand := _summand(value):
+                more = np.broadcast_to(summand[1], _shape(value)).reshape(-1) * np.float32(factor)
+                variable, added = summand[0], more if added is None else added + more
+            else:
+                return variable, factor, added
 
     def _place(self, operand: Any, heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> _Read | None:
         """The tensor farthest back in which an operand's elements are in place.
@@ -238,6 +254,26 @@ def _factor(value: Any) -> tuple[Any, float] | None:
         return None
     number = float(operands[1].value.numpy().item())
     return operands[0], number if name == "relax.multiply" else 1 / number
+
+
+def _summand(value: Any) -> tuple[Any, Array] | None:
+    """Of a sum with a constant, the other operand, of the sum's shape, and the constant."""
+    import tvm
+
+    if _name(value) != "relax.add":
+        return None
+    for operand, constant in itertools.permutations(value.args):
+        if isinstance(constant, tvm.ir.GenericConst) and not isinstance(operand, tvm.ir.GenericConst) and _shape(operand) == _shape(value):
+            return operand, constant.value.numpy()
+    return None
+
+
+def _reduced(bias: Array) -> Array:
+    """Biases for each group, head, query and key, once where groups or heads have the same."""
+    for axis in (0, 1):
+        first = bias.take([0], axis)
+        bias = first if (bias == first).all() else bias
+    return np.ascontiguousarray(bias)
 
 
 def _name(value: Any) -> str:

@@ -15,7 +15,7 @@ from tvmmobile.graph.passes.rewriting import mutate_functions
 
 
 def fold_constants(module: Any) -> Any:
-    """Replace constant arithmetic and reshaping by its value."""
+    """Replace constant arithmetic and reshaping, and ranges of numbers, by their values."""
     import tvm
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -36,6 +36,8 @@ def fold_constants(module: Any) -> Any:
                     arguments.append(argument.value.numpy())
                 elif isinstance(argument, tvm.tirx.FloatImm):
                     arguments.append(np.float32(argument.value))
+                elif isinstance(argument, tvm.tirx.IntImm):
+                    arguments.append(int(argument.value))
                 elif isinstance(argument, relax.ShapeExpr):
                     arguments.append([int(extent) for extent in argument.values])
                 else:
@@ -55,11 +57,15 @@ def _expand(data: np.ndarray[Any, Any], attrs: Any) -> np.ndarray[Any, Any]:
 
 
 _EVALUATORS: dict[str, Callable[[list[Any], Any], np.ndarray[Any, Any]]] = {
+    "relax.arange": lambda a, attrs: np.arange(*a, dtype=str(attrs.dtype)),
     "relax.add": lambda a, _: a[0] + a[1],
     "relax.subtract": lambda a, _: a[0] - a[1],
     "relax.multiply": lambda a, _: a[0] * a[1],
     "relax.divide": lambda a, _: np.divide(a[0], a[1]).astype(a[0].dtype),
     "relax.negative": lambda a, _: -a[0],
+    "relax.less_equal": lambda a, _: a[0] <= a[1],
+    "relax.logical_and": lambda a, _: a[0] & a[1],
+    "relax.where": lambda a, _: np.where(*a),
     "relax.sqrt": lambda a, _: np.sqrt(a[0]),
     "relax.rsqrt": lambda a, _: 1 / np.sqrt(a[0]),
     "relax.reshape": lambda a, _: a[0].reshape(a[1]),
