@@ -157,3 +157,37 @@ def test_other_orders_are_kept(tmp_path: Path, between: Callable[[torch.Tensor],
         last = between(torch.zeros(1, 30, 8)).shape[-1]
     network = ready(nn.Conv2d(3, 8, 1), tokens(), nn.Linear(8, 8), Lambda(between), nn.Linear(last, 7))
     assert error_against_torch(network, (1, 3, 5, 6), tmp_path / "net.so") <= TOLERANCE
+
+
+class NormedRows(nn.Module):
+    """A linear layer without bias and a batch norm of its rows, as LeViT has them."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        rows = self.linear(rows)
+        normed: torch.Tensor = self.norm(rows.flatten(0, 1)).reshape_as(rows)
+        return normed
+
+
+def moved(network: nn.Module) -> nn.Module:
+    """The network with statistics of batch norms that matter."""
+    generator = torch.Generator().manual_seed(1)
+    for name, statistic in network.named_buffers():
+        if statistic.ndim:
+            nn.init.uniform_(statistic, 0.5, 2.0, generator) if name.endswith("var") else nn.init.normal_(statistic, 0.0, 0.5, generator)
+    return network
+
+
+def test_a_batch_norm_of_rows_is_in_the_weights(tmp_path: Path) -> None:
+    network = moved(ready(NormedRows(8, 12), nn.Hardswish(), NormedRows(12, 8)))
+    assert [layer.name for layer in layers_of(network, (1, 9, 8))] == ["pw_1x9_8x12_hswish", "pw_1x9_12x8_linear"]
+    assert error_against_torch(network, (1, 9, 8), tmp_path / "net.so") <= TOLERANCE
+
+
+def test_other_batch_norms_are_factors_and_shifts(tmp_path: Path) -> None:
+    """Behind a residual, which the next block reads too, and before any layer."""
+    network = moved(ready(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1), Residual(nn.Sequential(nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, 1, 1)))))
+    assert error_against_torch(network, (1, 3, 6, 5), tmp_path / "net.so") <= TOLERANCE

@@ -138,9 +138,9 @@ def test_a_batch_norm_behind_a_bias_is_folded_too(tmp_path: Path) -> None:
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
-def test_a_batch_norm_behind_an_activation_stays(tmp_path: Path) -> None:
+def test_a_batch_norm_behind_an_activation_is_a_factor_and_a_shift(tmp_path: Path) -> None:
     network = seeded(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), *unit(8, 9))
-    assert any("batch_norm" in node.layer.name for node in prepared(network, IMAGE).nodes)
+    assert not any("batch_norm" in node.layer.name for node in prepared(network, IMAGE).nodes)
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 

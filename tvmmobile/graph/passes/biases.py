@@ -1,4 +1,6 @@
-"""Biases where later passes expect them: none before a batch norm, one after every convolution and matrix product, no factors behind it."""
+"""Biases where later passes expect them: none before a batch norm, one after every convolution and matrix product, and neither factors nor
+a second bias behind it.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,27 @@ def bias_into_batch_norm(module: Any) -> Any:
         return relax.Call(call.op, [matched[conv], *call.args[1:3], shifted, call.args[4]], call.attrs)
 
     return rewrite_main(module, norm, moved)
+
+
+def spell_batch_norms(module: Any) -> Any:
+    """Rewrite every batch norm with constant statistics, behind whatever else than a convolution, as x · factor + shift."""
+    from tvm import relax
+    from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
+
+    data, constants = wildcard(), [is_const() for _ in range(4)]
+    norm = is_op("relax.nn.batch_norm")(data, *constants)
+    first = is_tuple_get_item(norm, 0)
+
+    def spelled(_part: Any, matched: Any) -> Any:
+        attrs, extents = matched[norm].attrs, matched[data].ty.shape
+        gamma, beta, mean, variance = (matched[one].value.numpy().astype(np.float64) for one in constants)
+        factor = (gamma if attrs.scale else 1.0) / np.sqrt(variance + attrs.epsilon)
+        shift = (beta if attrs.center else 0.0) - mean * factor
+        shape = [-1 if axis == int(attrs.axis) % len(extents) else 1 for axis in range(len(extents))]
+        factors, shifts = (relax.const(array.astype(np.float32).reshape(shape)) for array in (factor, shift))
+        return relax.op.add(relax.op.multiply(matched[data], factors), shifts)
+
+    return rewrite_main(module, first, spelled)
 
 
 def zero_bias(module: Any) -> Any:
@@ -60,16 +83,14 @@ def zero_bias(module: Any) -> Any:
 
 
 def fold_factors(module: Any) -> Any:
-    """Rewrite (conv(x, w) + b) · c, with a factor c for each channel (NHWC), as conv(x, w · c) + b · c."""
+    """Rewrite (conv(x, w) + b) · c + d, with a factor c and a number d for each channel (NHWC), as conv(x, w · c) + (b · c + d)."""
     from tvm import relax
     from tvm.relax.dpl import is_const, is_op, wildcard
 
-    data, weight, bias, factor = wildcard(), is_const(), is_const(), is_const()
+    data, weight, bias, factor, shift = wildcard(), is_const(), is_const(), is_const(), is_const()
     conv = is_op("relax.nn.conv2d")(data, weight)
     total = is_op("relax.add")(conv, bias)
-    values = {binding.var: binding.value for binding in bindings_of(module["main"])}
-    readers = readers_of(module["main"])
-    shared = {variable for variable, found in readers.items() if variable in values and len(found) > 1}
+    shared = _shared(module["main"])
 
     def folded(call: Any, matched: Any) -> Any:
         arrays = [matched[part].value.numpy() for part in (weight, bias, factor)]
@@ -81,8 +102,23 @@ def fold_factors(module: Any) -> Any:
         scaled = [relax.const(array * arrays[2].reshape(-1)) for array in arrays[:2]]
         return relax.op.add(relax.Call(product.op, [matched[data], scaled[0]], product.attrs), scaled[1])
 
+    def joined(call: Any, matched: Any) -> Any:
+        arrays = [matched[part].value.numpy() for part in (bias, shift)]
+        per_channel = all(array.size == int(call.ty.shape[-1]) == array.shape[-1] for array in arrays)
+        if matched[conv].attrs.kernel_layout != "HWIO" or not per_channel or any(operand in shared for operand in call.args):
+            return call
+        return relax.op.add(matched[conv], relax.const(arrays[0].reshape(1, 1, 1, -1) + arrays[1].reshape(1, 1, 1, -1)))
+
     multiply = is_op("relax.multiply")
-    return rewrite_main(module, multiply(total, factor) | multiply(factor, total), folded)
+    module = rewrite_main(module, multiply(total, factor) | multiply(factor, total), folded)
+    shared = _shared(module["main"])
+    return rewrite_main(module, is_op("relax.add")(total, shift), joined)
+
+
+def _shared(main: Any) -> set[Any]:
+    """Variables that are read more than once."""
+    values = {binding.var for binding in bindings_of(main)}
+    return {variable for variable, found in readers_of(main).items() if variable in values and len(found) > 1}
 
 
 def _bias_shape(call: Any) -> tuple[int, ...]:

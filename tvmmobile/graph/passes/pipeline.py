@@ -11,7 +11,7 @@ from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
 from tvmmobile.graph.passes.attention import attention
 from tvmmobile.graph.passes.average_pools import average_pools
-from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, zero_bias
+from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, spell_batch_norms, zero_bias
 from tvmmobile.graph.passes.canonical_names import canonical_names
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
@@ -59,6 +59,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("sub_pixels", sub_pixels),
         ("bias_into_batch_norm", bias_into_batch_norm),
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
+        ("spell_batch_norms", spell_batch_norms),
         ("fold_constants", fold_constants),
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
