@@ -65,7 +65,7 @@ class _Shape:
 
 
 class IntegerImage(Template):
-    """What templates of an image's integer convolution have in common: at most 4 channels of float32 in NCHW, 16 columns or more.
+    """What templates of an image's integer convolution have in common: at most 4 channels of float32, in front or last; 16 columns or more.
 
     Knobs:
         lines: rows of the output for which rows of the image are quantised together.
@@ -84,7 +84,7 @@ class IntegerImage(Template):
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and takes(task, reads=("float32",)) and layer.in_layout == "NCHW" and layer.groups == 1):
+        if not (isinstance(layer, Conv2d) and takes(task, reads=("float32",)) and layer.groups == 1):
             return None
         if layer.in_channels > MAX_INPUT_CHANNELS or _Shape(layer, self.element).taps > VECTOR or layer.width < VECTOR:
             return None
@@ -188,11 +188,12 @@ class _Nest:
         layer, channels = self.layer, self.layer.in_channels
         start = line * self.shape.line
         self._fill(lines, start, -(-layer.padding[1] * channels // VECTOR))
-        whole, rest = divmod(layer.width, VECTOR)
+        many, extent = (self._sixteen, layer.width) if layer.in_layout == "NCHW" else (self._together, layer.width * channels)
+        whole, rest = divmod(extent, VECTOR)
         with self.kernel.loop(whole) as vector:
-            self._sixteen(lines, start, row, vector * VECTOR)
+            many(lines, start, row, vector * VECTOR)
         if rest:
-            self._sixteen(lines, start, row, layer.width - VECTOR)
+            many(lines, start, row, extent - VECTOR)
         end = start + (layer.padding[1] + layer.width) * channels
         self._fill(lines, end, -(-layer.padding[3] * channels // VECTOR))
 
@@ -207,6 +208,13 @@ class _Nest:
         order = [plane * VECTOR + pixel for pixel in range(VECTOR) for plane in range(channels)]
         together = T.Shuffle(planes, order) if channels > 1 else planes[0]
         T.buffer_store(lines, together, [T.Ramp(start + (layer.padding[1] + column) * channels, 1, VECTOR * channels)])
+
+    def _together(self, lines: Buffer, start: Expr, row: Expr, place: Expr) -> None:
+        """Sixteen numbers of a row whose channels are together already."""
+        layer, T, data = self.layer, self.kernel.T, self.ends.buffers["data"]  # noqa: N806
+        source = row * (layer.width * layer.in_channels) + place
+        rounded = self.ends.quantise([data[T.Ramp(source + part, 1, LANES)] for part in range(0, VECTOR, LANES)])
+        T.buffer_store(lines, rounded, [T.Ramp(start + layer.padding[1] * layer.in_channels + place, 1, VECTOR)])
 
     def _windows(self, lines: Buffer, windows: Buffer, line: int) -> None:
         """The windows of a row of the output: each row of a window is stored with what follows it, which the next one overwrites; beyond

@@ -56,6 +56,20 @@ def _onnx(folder: Path) -> Prepared:
     return samples, at(path, use)
 
 
+def _litert(folder: Path) -> Prepared:
+    import numpy as np
+    from litert_files import LiteRtFile
+
+    from tvmmobile.networks.own.files import OwnFile
+    from tvmmobile.networks.own.loading import load_own
+
+    file, path = LiteRtFile(), folder / "net.tflite"
+    data, out = file.tensor((1, 8, 8, 3)), file.tensor((1, 4, 4, 4))
+    weight, bias = file.tensor((4, 3, 3, 3), value=np.ones((4, 3, 3, 3))), file.tensor((4,), value=np.ones(4))
+    file.operator("CONV_2D", [data, weight, bias], [out], "Conv2DOptions", strideH=2, strideW=2)
+    return [file.ends([data], [out])], at(path, lambda: load_own(OwnFile(path), None, None, 0))
+
+
 def _checkpoint(folder: Path) -> Prepared:
     import torch
 
@@ -76,4 +90,5 @@ READERS = (
     Reader("pt2-gate", "zip", _gate, cost=12),
     Reader("pt2", "zip", _exported, cost=1000),
     Reader("onnx", "bytes", _onnx, cost=12),
+    Reader("litert", "bytes", _litert, cost=12),
 )

@@ -23,7 +23,9 @@ _MOST_SEED = 2**63 - 1
 
 Model = Annotated[
     str,
-    typer.Option("--model", metavar="NAME", help="Network family, or your own file: path.py:factory (executed), file.pt2 or file.onnx."),
+    typer.Option(
+        "--model", metavar="NAME", help="Network family, or your own file: path.py:factory (executed), file.pt2, file.onnx or file.tflite."
+    ),
 ]
 Alphas = Annotated[
     list[float] | None, typer.Option("--alpha", metavar="ALPHA", help="Width multiplier, such as 0.5; may be given more than once.")

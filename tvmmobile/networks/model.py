@@ -70,7 +70,7 @@ def load(
     """One network.
 
     Args:
-        network: a family such as `mobilenet_v1`; a file: `net.pt2`, `net.onnx` or `net.py:factory` (which is executed); a
+        network: a family such as `mobilenet_v1`; a file: `net.pt2`, `net.onnx`, `net.tflite` or `net.py:factory` (which is executed); a
             `torch.nn.Module`, which is exported in eval mode and left as it is; or an exported program.
         example: what a module is exported with, such as float32 `[1, channels, side, side]`, or a tuple of its inputs.
         alpha: width multiplier of a family.

@@ -82,7 +82,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
 
     inputs = _noise(imported.spec, _REFERENCE_SEED)
     if precision.is_integer and imported.scales is not None:
-        _check_quantised(imported.spec)
+        _check_quantised(imported.spec, (FLOAT32.name, "int8", "uint8"))
         return _as_given(imported, imported.scales, job, accepts, inputs, dump_dir)
     composed = compose(imported.module, accepts, dump_dir)
     if job.calibration is not None:
@@ -103,13 +103,13 @@ def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:
     return tuple(port.noise(generator) for port in spec.takes)
 
 
-def _check_quantised(spec: ModelSpec) -> None:
+def _check_quantised(spec: ModelSpec, dtypes: tuple[str, ...] = (FLOAT32.name,)) -> None:
     """Raises `UserError` for what cannot be quantised: calibration data are values of one input, and errors those of one output."""
     ports = (*spec.takes, *spec.returns)
-    if len(ports) > 2 or not all(port.is_float for port in ports) or spec.input_shape[0] != 1:
+    if len(ports) > 2 or not all(port.dtype in dtypes for port in ports) or spec.input_shape[0] != 1:
         there = "; ".join(map(str, ports))
         raise UserError(
-            f"{INT8.name} is for networks with one input of a batch of 1 and one output in {FLOAT32.name}, not {there}.",
+            f"{INT8.name} is for networks with one input of a batch of 1 and one output in {' or '.join(dtypes)}, not {there}.",
             "Leave out --dtype.",
         )
 
@@ -162,14 +162,17 @@ def _as_given(
     accepts: Callable[[Layer], bool],
     inputs: tuple[Array, ...],
     dump_dir: Path | None,
+    apart: tuple[Layer, ...] = (),
 ) -> Prepared:
-    """A network that its file has quantised; `accepts` is of layers in float32, `inputs` for the library's reference."""
+    """A network that its file has quantised; `accepts` is of layers in float32, `inputs` for the library's reference, and `apart` are gates
+    that stay products of two tensors, because what they read is not quantised.
+    """
 
     def takes(layer: Layer) -> bool:
         return taken(job.task((layer,)))
 
     def composes(layer: Layer) -> bool:
-        return takes(layer) if is_sum(layer) else accepts(layer)
+        return layer not in apart and (takes(layer) if is_sum(layer) else accepts(layer))
 
     composed = compose(simpler_roundings(imported.module, takes), composes, dump_dir)
     module, layers = compose_roundings(composed.module, composed.layers)
@@ -177,6 +180,9 @@ def _as_given(
     wide = read_network(*finish(composed))
     flow, names = flow_of(wide), names_of(wide)
     found = as_given(flow, scales.of, takes, chosen_layers(flow, job.keep))
+    gates = {flow.steps[number].layer for number in found.floats} - set(apart)
+    if gates := {layer for layer in gates if isinstance(layer, Gating)}:  # none has a kernel in float32
+        return _as_given(imported, scales, job, accepts, inputs, dump_dir, (*apart, *gates))
     if not found.network.steps:
         raise UserError(
             f"{imported.spec.variant} has no layer that an int8 kernel takes: {_commonest(found.floats)}.",

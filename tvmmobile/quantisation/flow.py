@@ -83,9 +83,11 @@ class Step:
 
 def _each(inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
     """The inputs of each image of a batch."""
-    count = max(len(array) for array in inputs)
+    extents = [len(array) if array.ndim else 0 for array in inputs]
+    count = max(extents)
     for place in range(count):
-        yield tuple(np.ascontiguousarray(array[place : place + 1]) if len(array) == count else array for array in inputs)
+        each = zip(inputs, extents, strict=True)
+        yield tuple(np.ascontiguousarray(array[place : place + 1]) if extent == count else array for array, extent in each)
 
 
 @dataclass(frozen=True, eq=False)

@@ -223,8 +223,8 @@ class IntegerNetwork:
     scales: dict[int, Scale]
 
     def real(self, number: int, output: Array) -> Array:
-        """The output of a step, or the input, in float32."""
-        return self.scales[number].real(output) if output.dtype == np.int8 else output
+        """The output of a step in float32; the input, and integers that are indices or images, as they are."""
+        return self.scales[number].real(output) if number in self.scales and output.dtype == np.int8 else output
 
     def output(self, step: Step, values: Mapping[int, Array]) -> Array:
         """Of a step, given what those before it computed."""

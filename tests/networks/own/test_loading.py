@@ -144,7 +144,7 @@ def test_names_of_networks_are_no_files(model: str) -> None:
         ("net.py:a.b", "does not say which function"),
         ("net.pth", "is not a network file"),
         ("nets/mobilenet", "is not a network file"),
-        ("model.tflite", "is not a network file"),
+        ("model.pb", "is not a network file"),
     ],
 )
 def test_other_files(model: str, complaint: str) -> None:

@@ -14,9 +14,9 @@ from tvmmobile.networks.signature import INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT
 from tvmmobile.system.errors import UserError
 
 #: Suffixes of files that hold a whole network.
-SUFFIXES = (".pt2", ".onnx")
+SUFFIXES = (".pt2", ".onnx", ".tflite")
 #: The forms of `--model` for a user's own network.
-FORMS = "path.py:factory, file.pt2 or file.onnx"
+FORMS = "path.py:factory, file.pt2, file.onnx or file.tflite"
 #: Names that programs give to any network.
 _MEANINGLESS = {"", "model", "network", "graph", "main", "main_graph", "torch_jit", "torch-jit-export", "tf2onnx", "onnx_graph"}
 _PYTHON = re.compile(r"(?P<path>.+\.py)(:(?P<factory>.*))?", re.DOTALL)

@@ -9,6 +9,7 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.exported_program import load_exported_program
 from tvmmobile.networks.own.files import OwnFile, Side, Wanted, height_and_width
+from tvmmobile.networks.own.litert_file import load_litert
 from tvmmobile.networks.own.onnx_file import files_beside, load_onnx
 from tvmmobile.networks.own.python_file import load_python
 from tvmmobile.system.errors import UserError
@@ -50,7 +51,11 @@ def _imported(file: OwnFile, wanted: Wanted, checkpoint: Path | None, seed: int)
         return load_python(file, wanted, checkpoint, seed)
     if checkpoint is not None:
         raise UserError(f"{file} holds its own weights, so --checkpoint does not apply.", "Leave out --checkpoint.")
-    return load_onnx(file, wanted) if file.path.suffix.lower() == ".onnx" else load_exported_program(file, wanted)
+    return _LOADERS[file.path.suffix.lower()](file, wanted)
+
+
+#: Of files that hold a whole network, by suffix.
+_LOADERS = {".onnx": load_onnx, ".pt2": load_exported_program, ".tflite": load_litert}
 
 
 def files_of(file: OwnFile) -> list[Path]:

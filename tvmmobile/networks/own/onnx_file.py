@@ -17,6 +17,7 @@ from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line,
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
 from tvmmobile.networks.own.onnx_constants import fold_constants
 from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
+from tvmmobile.networks.own.onnx_reference import reference_evaluator
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.system.errors import UserError
@@ -33,28 +34,39 @@ def load_onnx(file: OwnFile, wanted: Wanted) -> Imported:
     Raises:
         UserError: it is damaged or of another kind, newer than the `onnx` here, has another side, or cannot be compiled.
     """
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
     content = read_whole(file.path)
     model = _parsed(file, content)
-    opset = _checked_opset(file, model)
+    _checked_versions(file, model)
     digest = hashlib.sha256(content)
     for tensor in _read_beside(file, model):
         digest.update(tensor.raw_data)
     _fix_dimensions(model.graph, wanted)
-    parameters = _parameters(model.graph)
+    return imported_onnx(file, model, digest.hexdigest(), wanted, _FIX)
+
+
+def imported_onnx(file: OwnFile, model: Any, contents: str, wanted: Wanted, fix: str) -> Imported:
+    """A network in a `ModelProto` that holds all its weights.
+
+    Args:
+        contents: SHA-256 of the files that it is from, in hexadecimal.
+        fix: how to make such a file with static shapes.
+
+    Raises:
+        UserError: it is not valid, has another side, or cannot be compiled.
+    """
+    import onnx
+
+    parameters, opset = _parameters(model.graph), _opset(model)
     model, scales = _checked(file, model)
     if scales is not None:
         parameters = scales.parameters
     refuse_operators(_unknown(model))
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [_tensor(value) for value in model.graph.input if value.name not in constants]
-    contents = digest.hexdigest()
-    spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], wanted, _FIX, model.graph.name)
+    spec = spec_of(file, contents, inputs, [_tensor(value) for value in model.graph.output], wanted, fix, model.graph.name)
     try:
         module = import_onnx(model, opset)
-        evaluator = ReferenceEvaluator(model)
+        evaluator = reference_evaluator(model)
     except Exception as error:  # converters raise errors of any kind
         raise not_imported(error) from error
 
@@ -92,18 +104,21 @@ def _parsed(file: OwnFile, content: bytes) -> Any:
     return model
 
 
-def _checked_opset(file: OwnFile, model: Any) -> int:
-    """The version of the standard operators; raises `UserError` if the installed `onnx` does not know it."""
+def _checked_versions(file: OwnFile, model: Any) -> None:
+    """Raises `UserError` if the installed `onnx` does not know the versions of the operators or of the format."""
     import onnx
 
-    opset = max((int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD), default=1)
     for name, given, known in (
-        ("opset", opset, onnx.defs.onnx_opset_version()),
+        ("opset", _opset(model), onnx.defs.onnx_opset_version()),
         ("IR version", int(model.ir_version), int(onnx.IR_VERSION)),
     ):
         if given > known:
             raise UserError(f"{file} has {name} {given}; onnx {onnx.__version__} knows up to {known}.", f"Export it with {name} {known}.")
-    return opset
+
+
+def _opset(model: Any) -> int:
+    """The version of the standard operators."""
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD), default=1)
 
 
 def _external(model: Any) -> Iterator[Any]:

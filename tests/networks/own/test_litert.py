@@ -1,0 +1,417 @@
+"""LiteRT files beside LiteRT's own runtime: each operator, whole networks, and files that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from litert_files import Array, LiteRtFile, by_litert, schema
+from own_networks import load
+from quantised_files import in_integers
+
+import tvmmobile
+from tvmmobile.graph.layers import Conv2d
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.litert_operators import OPERATORS, onnx_of
+from tvmmobile.networks.own.litert_reader import read_litert
+from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
+from tvmmobile.networks.own.onnx_reference import reference_evaluator
+from tvmmobile.networks.signature import CHANNELS_LAST
+from tvmmobile.system.errors import UserError
+
+FILE = OwnFile(Path("net.tflite"))
+
+
+def translated(content: bytes, inputs: list[Array]) -> list[Any]:
+    """By ONNX's reference evaluator, after ONNX's checker has accepted the translation."""
+    import onnx
+
+    model = onnx_of(read_litert(FILE, content))
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(model), full_check=True)
+    if is_quantised(model.graph):
+        model, _ = without_integers(model)
+    names = [value.name for value in model.graph.input]
+    return list(reference_evaluator(model).run(None, dict(zip(names, inputs, strict=True))))
+
+
+def agrees(content: bytes, inputs: list[Array], most: float = 1e-5) -> None:
+    """Real outputs differ by at most `most` of the largest magnitude, integers not at all."""
+    theirs, ours = by_litert(content, inputs), translated(content, inputs)
+    for one, other in zip(theirs, ours, strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        assert np.abs(one.astype(float) - other).max() <= (most * max(1.0, np.abs(one).max()) if one.dtype.kind == "f" else 0)
+
+
+def window(random: np.random.Generator) -> dict[str, Any]:
+    """Padding and strides of a window, SAME or VALID."""
+    stride = int(random.integers(1, 3))
+    return {"padding": int(random.integers(2)), "strideH": stride, "strideW": stride}
+
+
+def extent(values: dict[str, Any], size: int, kernel: int, dilation: int = 1) -> int:
+    """Of what a window makes of an image."""
+    reach = dilation * (kernel - 1) + 1
+    return -(-(size if values["padding"] == 0 else size - reach + 1) // values["strideH"])
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_convolutions(seed: int, depthwise: bool) -> None:
+    random, file = np.random.default_rng(seed), LiteRtFile()
+    height, width, channels, kernel = (int(n) for n in random.integers((6, 6, 1, 1), (12, 12, 6, 4)))
+    values = window(random)
+    dilation = 1 if values["strideH"] > 1 else int(random.integers(1, 3))
+    values |= {"dilationHFactor": dilation, "dilationWFactor": dilation, "fusedActivationFunction": int(random.choice([0, 1, 3]))}
+    many = channels * int(random.integers(1, 3)) if depthwise else int(random.integers(1, 9))
+    shape = (1, kernel, kernel, many) if depthwise else (many, kernel, kernel, channels)
+    data = file.tensor((1, height, width, channels))
+    around = file.tensor((1, height + 2, width + 1, channels))
+    file.operator("PAD", [data, file.tensor((4, 2), "int32", np.array([[0, 0], [1, 1], [0, 1], [0, 0]]))], [around], "PadOptions")
+    weight, bias = file.tensor(shape, value=random.standard_normal(shape)), file.tensor((many,), value=random.standard_normal(many))
+    out = file.tensor((1, extent(values, height + 2, kernel, dilation), extent(values, width + 1, kernel, dilation), many))
+    if depthwise:
+        values["depthMultiplier"] = many // channels
+    name = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
+    options = "DepthwiseConv2DOptions" if depthwise else "Conv2DOptions"
+    file.operator(name, [around, weight, bias], [out], options, **values)
+    content = file.ends([data], [out])
+    agrees(content, [random.standard_normal((1, height, width, channels), np.float32)])
+    assert "Pad" not in {node.op_type for node in onnx_of(read_litert(FILE, content)).graph.node}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_transposed_convolutions(seed: int) -> None:
+    random, file = np.random.default_rng(seed), LiteRtFile()
+    height, width, channels, many, kernel = (int(n) for n in random.integers((3, 3, 1, 1, 2), (7, 7, 5, 5, 5)))
+    values = {"padding": int(random.integers(2)), "strideH": 2, "strideW": 2}
+    extents = [size * 2 if values["padding"] == 0 else (size - 1) * 2 + kernel for size in (height, width)]
+    shape, out = (many, kernel, kernel, channels), file.tensor((1, *extents, many))
+    data = file.tensor((1, height, width, channels))
+    wanted = file.tensor((4,), "int32", np.array((1, *extents, many)))
+    file.operator(
+        "TRANSPOSE_CONV", [wanted, file.tensor(shape, value=random.standard_normal(shape)), data], [out], "TransposeConvOptions", **values
+    )
+    agrees(file.ends([data], [out]), [random.standard_normal((1, height, width, channels), np.float32)])
+
+
+IMAGE = (1, 6, 4, 3)
+
+
+def one(kind: str, options: str = "", shape: tuple[int, ...] = IMAGE, **values: Any) -> tuple[bytes, list[Array]]:
+    """An operator of each element of an image."""
+    file = LiteRtFile()
+    data, out = file.tensor(shape), file.tensor(shape)
+    file.operator(kind, [data], [out], options, **values)
+    numbers = 3 * np.random.default_rng(1).standard_normal(shape, np.float32)
+    return file.ends([data], [out]), [np.abs(numbers) + np.float32(0.1) if kind in ("SQRT", "RSQRT", "LOG") else numbers]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "values"),
+    [
+        *((kind, "", {}) for kind in ("ABS", "ELU", "LOGISTIC", "RELU", "RELU6", "RELU_N1_TO_1", "RSQRT", "SQRT", "TANH", "LOG")),
+        ("EXP", "ExpOptions", {}),
+        ("NEG", "NegOptions", {}),
+        ("HARD_SWISH", "HardSwishOptions", {}),
+        ("LEAKY_RELU", "LeakyReluOptions", {"alpha": 0.125}),
+        ("GELU", "GeluOptions", {"approximate": False}),
+        ("GELU", "GeluOptions", {"approximate": True}),
+        ("SOFTMAX", "SoftmaxOptions", {"beta": 1.5}),
+    ],
+)
+def test_each_element(kind: str, options: str, values: dict[str, Any]) -> None:
+    agrees(*one(kind, options, **values), most=2e-6 if kind != "GELU" else 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "PRELU"])
+@pytest.mark.parametrize("other", [IMAGE, (3,), (1, 1, 1, 3), ()])
+def test_pairs(kind: str, other: tuple[int, ...]) -> None:
+    if kind == "PRELU" and other != (1, 1, 1, 3):
+        other = (1, 1, 3)
+    random, file = np.random.default_rng(2), LiteRtFile()
+    data, out, more = file.tensor(IMAGE), file.tensor(IMAGE), np.asarray(random.uniform(0.5, 2, other), np.float32)
+    options = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions", "DIV": "DivOptions"}.get(kind, "")
+    constant = other != IMAGE
+    second = file.tensor(other, value=more) if constant else file.tensor(other)
+    file.operator(kind, [data, second], [out], options, **({"fusedActivationFunction": 1} if options else {}))
+    inputs = [random.standard_normal(IMAGE, np.float32), *([] if constant else [more])]
+    agrees(file.ends([data] if constant else [data, second], [out]), inputs)
+
+
+@pytest.mark.parametrize("kind", ["MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"])
+@pytest.mark.parametrize(("axes", "keep"), [((1, 2), False), ((1, 2), True), ((-1,), True), ((3,), False), ((1,), False)])
+def test_reductions(kind: str, axes: tuple[int, ...], keep: bool) -> None:
+    file = LiteRtFile()
+    places = [axis % 4 for axis in axes]
+    shape = [1 if place in places else size for place, size in enumerate(IMAGE) if keep or place not in places]
+    data, out = file.tensor(IMAGE), file.tensor(shape)
+    file.operator(kind, [data, file.tensor((len(axes),), "int32", np.array(axes))], [out], "ReducerOptions", keepDims=keep)
+    agrees(file.ends([data], [out]), [np.random.default_rng(3).standard_normal(IMAGE, np.float32)])
+
+
+@pytest.mark.parametrize("kind", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
+@pytest.mark.parametrize("seed", range(4))
+def test_pools(kind: str, seed: int) -> None:
+    random, file = np.random.default_rng(seed), LiteRtFile()
+    height, width, kernel = (int(n) for n in random.integers((5, 5, 1), (12, 12, 4)))
+    values = window(random)
+    data, out = file.tensor((1, height, width, 3)), file.tensor((1, extent(values, height, kernel), extent(values, width, kernel), 3))
+    file.operator(kind, [data], [out], "Pool2DOptions", filterHeight=kernel, filterWidth=kernel, **values)
+    agrees(file.ends([data], [out]), [random.standard_normal((1, height, width, 3), np.float32)])
+
+
+def _int32(file: LiteRtFile, *numbers: Any) -> int:
+    array = np.array(numbers)
+    return file.tensor(array.shape, "int32", array)
+
+
+#: From the image and what it makes to the operator, with the shape of what it makes.
+MOVES: dict[str, tuple[tuple[int, ...], Callable[[LiteRtFile, int, int], None]]] = {
+    "reshape": ((1, 24, 3), lambda f, d, o: f.operator("RESHAPE", [d, _int32(f, 1, 24, 3)], [o], "ReshapeOptions")),
+    "transpose": ((1, 3, 4, 6), lambda f, d, o: f.operator("TRANSPOSE", [d, _int32(f, 0, 3, 2, 1)], [o], "TransposeOptions")),
+    "expand": ((1, 1, 6, 4, 3), lambda f, d, o: f.operator("EXPAND_DIMS", [d, _int32(f, 0)], [o], "ExpandDimsOptions")),
+    "slice": ((1, 3, 4, 2), lambda f, d, o: f.operator("SLICE", [d, _int32(f, 0, 2, 0, 1), _int32(f, 1, 3, -1, 2)], [o], "SliceOptions")),
+    "strided": (
+        (1, 3, 4, 3),
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE",
+            [d, _int32(f, 0, 1, 0, 0), _int32(f, 1, 6, 2, 0), _int32(f, 1, 2, 1, 1)],
+            [o],
+            "StridedSliceOptions",
+            endMask=0b1101,
+        ),
+    ),
+    "shrunk": (
+        (1, 4, 3),
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE",
+            [d, _int32(f, 0, 2, 0, 0), _int32(f, 1, 3, 4, 3), _int32(f, 1, 1, 1, 1)],
+            [o],
+            "StridedSliceOptions",
+            shrinkAxisMask=0b10,
+        ),
+    ),
+    "mirrored": (
+        (1, 8, 5, 3),
+        lambda f, d, o: f.operator("MIRROR_PAD", [d, _int32(f, [0, 0], [1, 1], [0, 1], [0, 0])], [o], "MirrorPadOptions", mode=0),
+    ),
+    "padded": (
+        (1, 8, 5, 4),
+        lambda f, d, o: f.operator(
+            "PADV2", [d, _int32(f, [0, 0], [1, 1], [0, 1], [1, 0]), f.tensor((), value=np.array(-2.0))], [o], "PadV2Options"
+        ),
+    ),
+    "together": ((1, 6, 4, 6), lambda f, d, o: f.operator("CONCATENATION", [d, d], [o], "ConcatenationOptions", axis=3)),
+    "below": ((1, 12, 4, 3), lambda f, d, o: f.operator("CONCATENATION", [d, d], [o], "ConcatenationOptions", axis=-3)),
+    "fewer": ((1, 3, 2, 12), lambda f, d, o: f.operator("SPACE_TO_DEPTH", [d], [o], "SpaceToDepthOptions", blockSize=2)),
+    "bilinear": (
+        (1, 11, 9, 3),
+        lambda f, d, o: f.operator("RESIZE_BILINEAR", [d, _int32(f, 11, 9)], [o], "ResizeBilinearOptions", halfPixelCenters=True),
+    ),
+    "corners": (
+        (1, 11, 9, 3),
+        lambda f, d, o: f.operator("RESIZE_BILINEAR", [d, _int32(f, 11, 9)], [o], "ResizeBilinearOptions", alignCorners=True),
+    ),
+    "nearest": (
+        (1, 12, 9, 3),
+        lambda f, d, o: f.operator("RESIZE_NEAREST_NEIGHBOR", [d, _int32(f, 12, 9)], [o], "ResizeNearestNeighborOptions"),
+    ),
+    "class": ((1, 6, 4), lambda f, d, o: f.operator("ARG_MAX", [d, _int32(f, 3)], [o], "ArgMaxOptions", outputType=4)),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves(name: str) -> None:
+    """Also behind a convolution, whose channels are in front in ONNX."""
+    shape, append = MOVES[name]
+    random, file = np.random.default_rng(4), LiteRtFile()
+    data, image, out = file.tensor(IMAGE), file.tensor(IMAGE), file.tensor(shape, "int64" if name == "class" else "float32")
+    weight = file.tensor((3, 1, 1, 3), value=random.standard_normal((3, 1, 1, 3)))
+    file.operator("CONV_2D", [data, weight, file.tensor((3,), value=np.ones(3))], [image], "Conv2DOptions", strideH=1, strideW=1)
+    append(file, image, out)
+    agrees(file.ends([data], [out]), [random.standard_normal(IMAGE, np.float32)])
+
+
+def test_depth_to_space_and_split() -> None:
+    random, file = np.random.default_rng(5), LiteRtFile()
+    data, first, second, out = file.tensor((1, 2, 3, 16)), file.tensor((1, 2, 3, 8)), file.tensor((1, 2, 3, 8)), file.tensor((1, 4, 6, 2))
+    file.operator("SPLIT", [_int32(file, 3), data], [first, second], "SplitOptions", numSplits=2)
+    file.operator("DEPTH_TO_SPACE", [second], [out], "DepthToSpaceOptions", blockSize=2)
+    agrees(file.ends([data], [out, first]), [random.standard_normal((1, 2, 3, 16), np.float32)])
+
+
+def test_products() -> None:
+    random, file = np.random.default_rng(6), LiteRtFile()
+    first, second, out = file.tensor((2, 3, 4)), file.tensor((2, 5, 4)), file.tensor((2, 3, 5))
+    file.operator("BATCH_MATMUL", [first, second], [out], "BatchMatMulOptions", adjY=True)
+    agrees(file.ends([first, second], [out]), [random.standard_normal((2, n, 4), np.float32) for n in (3, 5)])
+
+
+def quantised_network(dtype: str, seed: int, full: bool = False) -> bytes:
+    """A convolution, a depthwise one, a sum, a mean and a classifier; `full`: inputs and outputs are integers too."""
+    random, file = np.random.default_rng(seed), LiteRtFile()
+    low = -128 if dtype == "int8" else 0
+
+    def activation(shape: tuple[int, ...], spread: float, positive: bool) -> int:
+        return file.tensor(shape, dtype, None, spread / 255, low if positive else low + 128)
+
+    def weights(shape: tuple[int, ...], axis: int, channels: int) -> tuple[int, Array]:
+        if dtype == "uint8":
+            scale = np.array([0.02], np.float32)
+            return file.tensor(shape, "uint8", random.integers(0, 256, shape), scale, 131), np.repeat(scale, channels)
+        scale = np.asarray(random.uniform(0.002, 0.02, channels), np.float32)
+        return file.tensor(shape, "int8", random.integers(-127, 128, shape), scale, 0, axis), scale
+
+    def bias(channels: int, read: float, scale: Array) -> int:
+        steps = np.float32(read) * (scale[:1] if dtype == "uint8" else scale)
+        return file.tensor((channels,), "int32", random.integers(-500, 500, channels), steps)
+
+    image, conv, deep, total = (1, 16, 16, 3), (1, 8, 8, 8), (1, 8, 8, 8), (1, 8, 8, 8)
+    entry = activation(image, 4.0, False)
+    one, two = activation(conv, 6.0, True), activation(deep, 6.0, True)
+    three, mean, logits = activation(total, 10.0, True), activation((1, 8), 8.0, True), activation((1, 5), 30.0, False)
+    weight, scale = weights((8, 3, 3, 3), 0, 8)
+    same = {"padding": 0, "fusedActivationFunction": 3}
+    file.operator("CONV_2D", [entry, weight, bias(8, 4 / 255, scale)], [one], "Conv2DOptions", strideH=2, strideW=2, **same)
+    weight, scale = weights((1, 3, 3, 8), 3, 8)
+    values = same | {"strideH": 1, "strideW": 1, "depthMultiplier": 1}
+    file.operator("DEPTHWISE_CONV_2D", [one, weight, bias(8, 6 / 255, scale)], [two], "DepthwiseConv2DOptions", **values)
+    file.operator("ADD", [one, two], [three], "AddOptions")
+    file.operator("MEAN", [three, _int32(file, 1, 2)], [mean], "ReducerOptions", keepDims=False)
+    weight, scale = weights((5, 8), 0, 5)
+    if dtype == "int8":  # of FULLY_CONNECTED, runtimes of all ages know one scale
+        file.graph.tensors[weight].quantization.scale, file.graph.tensors[weight].quantization.zeroPoint = scale[:1], [0]
+        scale = np.repeat(scale[:1], 1)
+    file.operator("FULLY_CONNECTED", [mean, weight, bias(5, 8 / 255, scale[:1])], [logits], "FullyConnectedOptions")
+    if full:
+        return file.ends([entry], [logits])
+    data, real = file.tensor(image), file.tensor((1, 5))
+    file.operator("QUANTIZE", [data], [entry], "QuantizeOptions")
+    file.operator("DEQUANTIZE", [logits], [real], "DequantizeOptions")
+    file.graph.operators.insert(0, file.graph.operators.pop(-2))
+    return file.ends([data], [real])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_quantised_networks(dtype: str) -> None:
+    """Within a step of LiteRT's own integers, and mostly the same."""
+    differ = []
+    for seed in range(6):
+        content, random = quantised_network(dtype, seed), np.random.default_rng(seed)
+        inputs = [random.standard_normal((1, 16, 16, 3), np.float32)]
+        (theirs,), (ours,) = by_litert(content, inputs), translated(content, inputs)
+        differ.append(np.abs(theirs - ours) / np.float32(30 / 255))
+    assert np.max(differ) < 1.01
+    assert np.mean(np.concatenate(differ) > 0.5) < 0.2
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_integers_at_the_ends(dtype: str) -> None:
+    content, random = quantised_network(dtype, 7, full=True), np.random.default_rng(7)
+    bounds = np.iinfo(dtype)
+    inputs = [random.integers(bounds.min, bounds.max + 1, (1, 16, 16, 3)).astype(dtype)]
+    (theirs,), (ours,) = by_litert(content, inputs), translated(content, inputs)
+    assert theirs.dtype == ours.dtype == dtype
+    assert np.abs(theirs.astype(int) - ours).max() <= 1
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_imported(tmp_path: Path, full: bool) -> None:
+    """The image's channels last, its first convolution included if the image is in float32."""
+    path = tmp_path / "net.tflite"
+    path.write_bytes(quantised_network("int8", 8, full))
+    imported = load(path)
+    assert imported.spec.name == "net" and imported.spec.takes[0].layout == CHANNELS_LAST
+    assert imported.spec.takes[0].dtype == ("int8" if full else "float32")
+    assert imported.scales is not None and imported.parameters == 8 * 27 + 8 * 9 + 40 + 8 + 8 + 5
+    nodes = in_integers(path).network.nodes
+    assert [node.dtype for node in nodes if isinstance(node.layer, Conv2d)] == ["float32" if full else "int8", "int8", "int8"]
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("full", [False, True])
+def test_a_library(tmp_path: Path, full: bool) -> None:
+    """It returns what the integers on the host are, bit for bit, within a step of LiteRT's."""
+    path = tmp_path / "net.tflite"
+    path.write_bytes(quantised_network("int8", 11, full))
+    library = tvmmobile.compile(tvmmobile.load(path), "pi5", dtype="int8", out=tmp_path / "out", logs=tmp_path)
+    (image,), (expected,) = library.reference()
+    output = library.run(image, "pi5")
+    assert output.dtype == expected.dtype and np.array_equal(output, expected)
+    (theirs,) = by_litert(path.read_bytes(), [image])
+    assert (np.abs(output - theirs.astype(float)) / (1 if full else np.float32(30 / 255))).max() < 1.01
+
+
+def test_constants_behind_the_file() -> None:
+    """As quantisers store them."""
+    content, random = quantised_network("int8", 9), np.random.default_rng(9)
+    model = schema().ModelT.InitFromPackedBuf(bytearray(content), 0)
+    held = [(buffer, bytes(buffer.data)) for buffer in model.buffers if buffer.data is not None]
+
+    def packed(begin: int) -> bytes:
+        import flatbuffers
+
+        for buffer, data in held:
+            buffer.data, buffer.offset, buffer.size = None, begin, len(data)
+            begin += -(-len(data) // 16) * 16
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    size = -(-len(packed(1 << 20)) // 16) * 16
+    whole = packed(size).ljust(size, b"\0") + b"".join(data.ljust(-(-len(data) // 16) * 16, b"\0") for _, data in held)
+    inputs = [random.standard_normal((1, 16, 16, 3), np.float32)]
+    np.testing.assert_array_equal(translated(whole, inputs)[0], translated(content, inputs)[0])
+    with pytest.raises(UserError, match="damaged or not a LiteRT file"):
+        read_litert(FILE, whole[:-40])
+
+
+def refused(content: bytes) -> str:
+    with pytest.raises(UserError) as caught:
+        onnx_of(read_litert(FILE, content))
+    return str(caught.value)
+
+
+def test_refused() -> None:
+    assert "damaged or not a LiteRT file" in refused(b"")
+    assert "damaged or not a LiteRT file" in refused(b"\x1c\0\0\0TFL3" + b"\xff" * 40)
+    assert "an operator that is not known: FLOOR" in refused(one("FLOOR")[0])
+    file = LiteRtFile()
+    data, out = file.tensor(IMAGE), file.tensor(IMAGE)
+    file.operator("CUSTOM", [data], [out])
+    file.model.operatorCodes[0].customCode = "FlexErf"
+    assert "an operator that is not known: FlexErf" in refused(file.ends([data], [out]))
+    file.model.subgraphs.append(file.graph)
+    assert "has 2 networks that call each other" in refused(file.ends([data], [out]))
+    file = LiteRtFile()
+    data, out = file.tensor((1, 3), "string"), file.tensor((1, 3))
+    file.operator("NEG", [data], [out], "NegOptions")
+    assert "of a type that is not known: tensor0" in refused(file.ends([data], [out]))
+    file = LiteRtFile()
+    data, shape, out = file.tensor(IMAGE), file.tensor((1, 1, 1, 3)), file.tensor((1, 6, 4, 1))
+    file.operator("CONV_2D", [data, shape], [out], "Conv2DOptions", strideH=1, strideW=1)
+    assert "computes tensor1, which must be a constant" in refused(file.ends([data, shape], [out]))
+
+
+def test_damaged_files_end_in_a_sentence() -> None:
+    """Whatever byte is another; nothing else is raised."""
+    content, random, refusals = quantised_network("int8", 10), np.random.default_rng(10), 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in random.integers(0, len(content), 4):
+            damaged[place] = random.integers(256)
+        try:
+            read_litert(FILE, bytes(damaged))
+        except UserError:
+            refusals += 1
+    assert refusals
+
+
+def test_all_operators_are_tested() -> None:
+    """Each one's name stands above or in what is known to be the same."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    same = {"ARG_MIN", "CAST", "SPLIT_V", "SQUEEZE", "POW"}
+    assert [kind for kind in OPERATORS if f'"{kind}"' not in text and kind not in same] == []

@@ -1,0 +1,96 @@
+"""LiteRT files made operator by operator, and what LiteRT's own runtime computes with them."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@functools.cache
+def schema() -> Any:
+    """LiteRT's own description of its files, without its runtime."""
+    package = importlib.util.find_spec("ai_edge_litert")
+    assert package is not None and package.submodule_search_locations
+    path = Path(package.submodule_search_locations[0]) / "schema_py_generated.py"
+    spec = importlib.util.spec_from_file_location("litert_schema", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class LiteRtFile:
+    """A network under construction; tensors are numbers."""
+
+    def __init__(self) -> None:
+        made = schema()
+        self.model, self.graph = made.ModelT(), made.SubGraphT()
+        self.model.version, self.model.subgraphs, self.model.buffers, self.model.operatorCodes = 3, [self.graph], [made.BufferT()], []
+        self.graph.tensors, self.graph.operators, self.graph.name = [], [], "main"
+        self.graph.inputs, self.graph.outputs = [], []
+
+    def tensor(
+        self, shape: Sequence[int], dtype: str = "float32", value: Array | None = None, scale: Any = None, zero: Any = 0, axis: int = 0
+    ) -> int:
+        """A tensor, constant if it has a value; with a scale and zero point, or several along an axis, it is quantised."""
+        made = schema()
+        tensor = made.TensorT()
+        tensor.shape, tensor.type = list(shape), getattr(made.TensorType, dtype.upper())
+        tensor.name, tensor.buffer = f"tensor{len(self.graph.tensors)}", 0
+        if value is not None:
+            tensor.buffer = len(self.model.buffers)
+            buffer = made.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(value, dtype).tobytes(), np.uint8)
+            self.model.buffers.append(buffer)
+        if scale is not None:
+            found = made.QuantizationParametersT()
+            found.scale = np.atleast_1d(np.asarray(scale, np.float32))
+            found.zeroPoint = np.broadcast_to(np.asarray(zero, np.int64), found.scale.shape)
+            found.quantizedDimension = axis
+            tensor.quantization = found
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def operator(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: str = "", **values: Any) -> None:
+        """Append an operator; `options` names its table, such as `Conv2DOptions`."""
+        made = schema()
+        code, operator = made.OperatorCodeT(), made.OperatorT()
+        number = getattr(made.BuiltinOperator, kind)
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), values.pop("version", 1)
+        operator.opcodeIndex, operator.inputs, operator.outputs = len(self.model.operatorCodes), list(inputs), list(outputs)
+        if options:
+            operator.builtinOptionsType, operator.builtinOptions = getattr(made.BuiltinOptions, options), getattr(made, f"{options}T")()
+            for name, value in values.items():
+                assert hasattr(operator.builtinOptions, name), name
+                setattr(operator.builtinOptions, name, value)
+        self.model.operatorCodes.append(code)
+        self.graph.operators.append(operator)
+
+    def ends(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+        """The file, with these inputs and outputs."""
+        import flatbuffers
+
+        self.graph.inputs, self.graph.outputs = list(inputs), list(outputs)
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(self.model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+def by_litert(content: bytes, inputs: Sequence[Array]) -> list[Array]:
+    """What LiteRT's runtime computes."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    for found, array in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(found["index"], array)
+    interpreter.invoke()
+    return [interpreter.get_tensor(found["index"]) for found in interpreter.get_output_details()]

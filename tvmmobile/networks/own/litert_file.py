@@ -1,0 +1,31 @@
+"""Networks from a LiteRT file, in float or quantised, translated to ONNX and compared with ONNX's reference evaluator."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tvmmobile.networks.frontend import Imported, not_imported
+from tvmmobile.networks.own.files import OwnFile, Wanted, read_whole
+from tvmmobile.networks.own.litert_operators import onnx_of
+from tvmmobile.networks.own.litert_reader import read_litert
+from tvmmobile.networks.own.onnx_file import imported_onnx
+from tvmmobile.system.errors import UserError
+
+_FIX = "Convert it with the shapes that it is to run with."
+
+
+def load_litert(file: OwnFile, wanted: Wanted) -> Imported:
+    """The network in a LiteRT file, with the shapes that it was converted with.
+
+    Raises:
+        UserError: it is damaged or of another kind, has another side, or cannot be compiled.
+    """
+    content = read_whole(file.path)
+    network = read_litert(file, content)
+    try:
+        model = onnx_of(network)
+    except UserError:
+        raise
+    except Exception as error:  # a file whose tensors and options contradict each other
+        raise not_imported(error) from error
+    return imported_onnx(file, model, hashlib.sha256(content).hexdigest(), wanted, _FIX)
