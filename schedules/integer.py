@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, has_addend, scales_at_once
+from tvmmobile.graph.integers import CURVES, IntegerParameters, adds, converts_sums, curve_of, has_addend, is_bounded, scales_at_once
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel
@@ -28,7 +28,7 @@ LANES = 4
 #: 1.5 · 2^23, and its bits.
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 #: What integer templates declare besides what they are made for.
-INTEGERS = frozenset({"integers", "reads", "writes", "wide", "addend", "threads"})
+INTEGERS = frozenset({"integers", "reads", "writes", "wide", "bounded", "addend", "threads"})
 #: What `IntegerEnds` does besides to sums, where integers are written.
 INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})
 #: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
@@ -82,7 +82,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
     """Biases, as sums that begin at the bits of `ROUNDER` where they are not converted; multipliers; addends, or what is added to products
     of sums with these bits, where a layer has such; and `numbers`.
     """
-    assert isinstance(parameters, IntegerParameters)
+    assert isinstance(parameters, IntegerParameters) and is_bounded(parameters) <= getattr(layer, "bounded", False)
     bias = parameters.bias.astype(np.int64) + (0 if converts_sums(layer) else ROUNDER_BITS)
     rest = (0, round_up(len(bias), LANES) - len(bias))
     numbers = np.zeros(constant_shapes(layer)["numbers"], np.int32)
@@ -267,7 +267,9 @@ class IntegerEnds:
         else:  # of `_OFFSET`, the low half is the zero point's
             narrowed = kernel.shortened(scaled, self.number(_OFFSET, 2 * LANES, "int16") if has_addend(self.layer) else None)
         lanes = 16 if len(sums) > 2 else 8
-        stored = T.bind(T.min(T.max(narrowed, self.number(_LOW, lanes, "int8")), self.number(_HIGH, lanes, "int8")))
+        if self.layer.bounded:
+            narrowed = T.min(T.max(narrowed, self.number(_LOW, lanes, "int8")), self.number(_HIGH, lanes, "int8"))
+        stored = T.bind(narrowed)
         first = 0
         for number, (_, target, place) in enumerate(sums):
             if number + 1 < len(sums) and sums[number + 1][2] == place + 1:

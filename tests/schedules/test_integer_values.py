@@ -47,21 +47,23 @@ def pi3bplus() -> Iterator[Agents]:
 
 
 def product(rng: random.Random, group: int) -> Layer:
-    """A 1×1 convolution or a classifier, of which input channels divide by a group; narrow, wide or converted sums."""
+    """A 1×1 convolution or a classifier, of which input channels divide by a group; narrow, wide or converted sums, bounds or none."""
     depth, channels = group * rng.choice((1, 3, 5, 16, 96 // group, 320 // group)), rng.choice((3, 8, 12, 20, 37, 64))
     wide = depth <= 256 and rng.random() < 0.3
     if rng.random() < 0.3:
         return Dense(depth, channels, writes=rng.choice(("", "float32")), wide=wide)
     stride = rng.choice((1, 1, 2))
-    return Conv2d(rng.randint(1, 9), rng.randint(1, 9), depth, channels, stride=(stride, stride), wide=wide)
+    bounded = rng.random() < 0.5
+    return Conv2d(rng.randint(1, 9), rng.randint(1, 9), depth, channels, stride=(stride, stride), wide=wide, bounded=bounded)
 
 
 def depthwise(rng: random.Random) -> Conv2d:
-    """A depthwise convolution with 3×3 windows or others, and any padding; narrow or wide sums."""
+    """A depthwise convolution with 3×3 windows or others, and any padding; narrow or wide sums, bounds or none."""
     height, width, channels, stride = rng.randint(3, 12), rng.randint(3, 12), 8 * rng.choice((1, 2, 5)), rng.choice((1, 1, 2))
     kernel = (3, 3) if rng.random() < 0.6 else (3, rng.randint(1, 4))
     edges = (rng.randint(0, 2), rng.randint(0, kernel[1] - 1), rng.randint(0, 2), rng.randint(0, kernel[1] - 1))
-    return Conv2d(height, max(width, 4), channels, channels, kernel, (stride, stride), edges, channels, wide=rng.random() < 0.2)
+    wide, bounded = rng.random() < 0.2, rng.random() < 0.5
+    return Conv2d(height, max(width, 4), channels, channels, kernel, (stride, stride), edges, channels, wide=wide, bounded=bounded)
 
 
 def image(rng: random.Random) -> Conv2d:
@@ -85,7 +87,7 @@ def test_long_product(seed: int, pi4: Agents, tmp_path: Path) -> None:
 #: A residual, a curve or both; channels that do not divide by 4; sums that are converted.
 STEPS = (
     Conv2d(3, 5, 16, 24, residual=True),
-    Conv2d(2, 3, 264, 13, residual=True),
+    Conv2d(2, 3, 264, 13, residual=True, bounded=True),
     Conv2d(3, 3, 24, 37, residual=True, clamp="hswish"),
     Conv2d(4, 3, 32, 20, clamp="hswish"),
     Conv2d(1, 1, 24, 16, clamp="hsigmoid", wide=True),
@@ -93,7 +95,7 @@ STEPS = (
 )
 #: Addends: of sums that are converted or not, with a residual, a curve, in float32.
 ADDENDS = (
-    Conv2d(3, 5, 16, 23, addend=True),
+    Conv2d(3, 5, 16, 23, addend=True, bounded=True),
     Conv2d(2, 3, 264, 13, addend=True),
     Conv2d(3, 5, 16, 24, residual=True, addend=True),
     Conv2d(3, 3, 264, 37, residual=True, clamp="hswish", addend=True),

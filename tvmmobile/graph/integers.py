@@ -83,7 +83,7 @@ class IntegerParameters(LayerParameters):
         multiplier: float32 per output channel.
         zero_in: the input's zero point, which fills padding.
         zero_out: the output's.
-        low, high: bounds of the output, integers of int8.
+        low, high: bounds of the output, integers of int8; all of int8 but for a layer that is `bounded`.
         per_scale_in: float32, 1 / scale_in, of a layer that reads float32.
         zero_side, scale_side: zero point of the residual or gate, and what a step of a residual counts.
         sixth: float32, 1 / (6 · scale_out), of a layer with a curve.
@@ -131,6 +131,11 @@ def is_wide(layer: Layer, parameters: IntegerParameters) -> bool:
     sums = largest_sums(layer, parameters)
     results = largest_results(layer, parameters) * (not getattr(layer, "writes", ""))
     return bool((sums >= NARROW).any() or (results > SHORT).any())
+
+
+def is_bounded(parameters: IntegerParameters) -> bool:
+    """What a layer's `bounded` has to be: whether its output is limited by more than int8."""
+    return (parameters.low, parameters.high) != (LOWEST, HIGHEST)
 
 
 def rounds_otherwise(layer: Layer, parameters: IntegerParameters) -> bool:

@@ -12,14 +12,16 @@ class ConvertingLayer:
     Attributes:
         reads, writes: names of the precisions in which the first input and the output are stored; "" for the kernel's.
         wide: of an integer layer: its sums may leave the range that kernels convert to floats for nothing (`graph.integers.is_wide`).
+        bounded: of an integer layer: its output's bounds lie inside int8.
         addend: of an integer layer: a float of its channel is added to each scaled sum before it is rounded (`graph.integers`).
     """
 
     reads: str = ""
     writes: str = ""
     wide: bool = False
+    bounded: bool = False
     addend: bool = False
 
     def _stored_name(self) -> list[str]:
         stored = [f"from_{self.reads}"] * bool(self.reads) + [f"to_{self.writes}"] * bool(self.writes)
-        return stored + ["wide"] * self.wide + ["addend"] * self.addend
+        return stored + ["wide"] * self.wide + ["bounded"] * self.bounded + ["addend"] * self.addend

@@ -34,7 +34,7 @@ _WEIGHTS = 42.0
 def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerParameters:
     """Constants with which outputs of evenly spread inputs use the whole range and some leave it, with zero points of their own.
 
-    Bounds lie inside int8 for every other layer; a layer's sums keep to what its `wide` says.
+    Bounds and sums keep to what a layer's `bounded` and `wide` say.
     """
     channels = layer.output_shape[-1]
     shape = layer.weight_shape if isinstance(layer, SumLayer) else (0,)
@@ -47,7 +47,8 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
     # Of a curve, most results are within its bend; its steps are of 1/40.
     reach = (2.0, 5.0) if curve_of(layer) else (40.0, 120.0)
     multiplier = (generator.uniform(*reach, channels) / spread).astype(np.float32)
-    bounds = sorted(int(bound) for bound in generator.integers(LOWEST, HIGHEST + 1, 2)) if generator.random() < 0.5 else (LOWEST, HIGHEST)
+    bounds = sorted(int(bound) for bound in generator.integers(LOWEST, HIGHEST + 1, 2))
+    bounds = bounds if getattr(layer, "bounded", False) else [LOWEST, HIGHEST]
     found = IntegerParameters(
         weight,
         bias,

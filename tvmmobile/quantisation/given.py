@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense, Rounding
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.calibration import Accepts
 from tvmmobile.quantisation.flow import Flow, Step
-from tvmmobile.quantisation.integers import BIAS_MOST, IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step
+from tvmmobile.quantisation.integers import BIAS_MOST, IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, within
 from tvmmobile.quantisation.scales import Scale
 
 #: From weights, output channels last, to the scale of each channel; `None` where the file has none.
@@ -123,11 +122,7 @@ class _Reading:
 
     def _made(self, step: Step, read: Scale, layer: Rounding | None, others: list[Scale], given: Array | None) -> IntegerStep:
         found = integer_step(step, read, None if layer is None else _scale(layer), others[0] if others else None, given=given, exact=True)
-        if layer is None:
-            return found
-        parameters = found.parameters
-        bounds: Any = {"low": max(parameters.low, layer.low), "high": min(parameters.high, layer.high)}
-        return replace(found, parameters=replace(parameters, **bounds))
+        return found if layer is None else within(found, layer.low, layer.high)
 
     def _taken(self, found: IntegerStep, written: int | None) -> IntegerStep:
         if written is not None:

@@ -18,6 +18,7 @@ from tvmmobile.graph.integers import (
     adds,
     curve_of,
     has_addend,
+    is_bounded,
     is_wide,
     rounds_otherwise,
     scales_at_once,
@@ -204,8 +205,15 @@ def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
     weight, layer = step.parameters.weight.astype(np.int64), step.layer
     ones = terms(layer) if isinstance(layer, Pool | Gating) else weight.reshape(-1, weight.shape[-1]).sum(0)
     parameters = replace(step.parameters, bias=(bias - step.read.zero * ones).astype(np.int32))
-    wide: Any = {"wide": is_wide(layer, parameters)}
-    return replace(step, layer=replace(layer, **wide), parameters=parameters)
+    needed: Any = {"wide": is_wide(layer, parameters), "bounded": is_bounded(parameters)}
+    return replace(step, layer=replace(layer, **needed), parameters=parameters)
+
+
+def within(step: IntegerStep, low: int, high: int) -> IntegerStep:
+    """The step with bounds of its output, integers of int8, besides its own."""
+    parameters = replace(step.parameters, low=max(step.parameters.low, low), high=min(step.parameters.high, high))
+    bounded: Any = {"bounded": is_bounded(parameters)}
+    return replace(step, layer=replace(step.layer, **bounded), parameters=parameters)
 
 
 @dataclass(frozen=True, eq=False)
