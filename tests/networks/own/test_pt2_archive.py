@@ -152,6 +152,32 @@ def test_a_pt2_of_another_version(tmp_path: Path) -> None:
         load(changed)
 
 
+def test_blocks_without_autocasting(tmp_path: Path) -> None:
+    """As timm's EfficientViT has them around its attention: two of them, with names that the graph around them has too."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 3, 3, 1, 1)
+
+        def forward(self, data: torch.Tensor) -> torch.Tensor:
+            data = self.convolution(data).relu()
+            with torch.autocast("cpu", enabled=False):
+                scaled = data.float().relu() * 0.5
+                products = scaled.flatten(2) @ scaled.flatten(2).transpose(1, 2)
+            return data + products.mean() + scaled.relu()
+
+    network = nn.Sequential(Block(), Block()).eval()
+    imported = load(write_pt2(network, tmp_path / "net.pt2"))
+    data = image_for(imported)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(data)).numpy()
+    np.testing.assert_allclose(imported.compute([data])[0], wanted, rtol=1e-5, atol=1e-6)
+    network[0].forward = lambda data: torch.autocast("cpu", torch.bfloat16)(network[1].forward)(data)
+    with pytest.raises(UserError, match="holds as_graph"):
+        load(write_pt2(network, tmp_path / "cast.pt2"))
+
+
 def test_a_pt2_in_training_mode(tmp_path: Path) -> None:
     path = write_pt2(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train(), tmp_path / "net.pt2")
     with pytest.raises(UserError, match=r"changes 1\.running_mean when it runs"):

@@ -3,7 +3,7 @@
 `torch.export.load` unpickles whatever is not stored as plain tensors, loads compiled code, evaluates the text of symbolic dimensions,
 imports the modules of containers it does not know, and looks operators up by any name below `torch`; names go into Python code that it
 makes of the graph. A network with static shapes needs none of that, so that a file with any of it is refused. Symbolic dimensions become
-numbers before: see `pt2_dimensions`.
+numbers before: see `pt2_dimensions`; and blocks that switch autocasting off are part of the graph: see `pt2_blocks`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from tvmmobile.networks.frontend import refuse_operators
 from tvmmobile.networks.own import exported_quantised
 from tvmmobile.networks.own.files import OwnFile, Wanted
+from tvmmobile.networks.own.pt2_blocks import without_blocks
 from tvmmobile.networks.own.pt2_dimensions import entries, is_dynamic, with_fixed_dimensions
 from tvmmobile.system.errors import UserError
 
@@ -61,21 +62,21 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
         raise _refusal(file, "holds more than tensors, which would have to be unpickled", fix)
     if any(name.startswith("models/") and name != _MODEL for name in names):
         raise _refusal(file, "holds several programs", fix)
-    if not is_dynamic(program):
-        _check_program(file, program, fix)
+    plain = _plain_program(file, program, wanted, fix)
+    _check_program(file, plain, fix)
+    if plain is program:
         return content
-    program = _fixed(file, program, wanted, fix)
-    _check_program(file, program, fix)
     try:
-        return _rewritten(content, json.dumps(program).encode())
+        return _rewritten(content, json.dumps(plain).encode())
     except Exception as error:  # weights were not read so far
         raise _damaged(file, fix) from error
 
 
-def _fixed(file: OwnFile, program: Any, wanted: Wanted, fix: str) -> Any:
-    """The program with numbers for dynamic dimensions."""
+def _plain_program(file: OwnFile, program: Any, wanted: Wanted, fix: str) -> Any:
+    """The program with one graph, and numbers for dynamic dimensions."""
     try:
-        return with_fixed_dimensions(file, program, wanted)
+        program = without_blocks(program)
+        return with_fixed_dimensions(file, program, wanted) if is_dynamic(program) else program
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise _damaged(file, fix) from error
 

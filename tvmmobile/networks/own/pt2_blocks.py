@@ -1,0 +1,75 @@
+"""Blocks `with torch.autocast(…, enabled=False)` in a `.pt2` made part of the graph around them, as they change nothing there.
+
+`torch.export` writes each as an operator with a graph of its own, which loading would have to make code of.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+_AUTOCAST = "torch.ops.higher_order.wrap_with_autocast"
+#: Checks that a type stays what it is, made for the conversions in such a block.
+_CHECK = "torch.ops.aten._assert_tensor_metadata.default"
+
+
+def without_blocks(program: Any) -> Any:
+    """A serialised program without such blocks, as far as it has any.
+
+    Raises:
+        AttributeError, LookupError, TypeError, ValueError: it is none.
+    """
+    graph = program["graph_module"]["graph"]
+    if not any(node["target"] == _AUTOCAST for node in graph["nodes"]):
+        return program
+    nodes, values = [], dict(graph["tensor_values"])
+    for number, node in enumerate(graph["nodes"]):
+        inner, tensors = _inlined(node, f"block{number}_")
+        nodes += inner
+        values |= tensors
+    graph = {**graph, "nodes": nodes, "tensor_values": values}
+    return {**program, "graph_module": {**program["graph_module"], "graph": graph}}
+
+
+def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
+    """A node, or those of its block, whose names begin with `prefix`, and what these compute."""
+    if node["target"] != _AUTOCAST:
+        return [node], {}
+    _, _, enabled, _, block, *given = (one["arg"] for one in node["inputs"])
+    if enabled != {"as_bool": False}:
+        return [node], {}
+    inside = block["as_graph"]["graph"]
+    nodes = [one for one in inside["nodes"] if one["target"] != _CHECK]
+    names = {name: prefix + name for name in inside["tensor_values"]}
+    for place, tensor in itertools.chain(_pairs(inside["inputs"], given), _pairs(inside["outputs"], node["outputs"])):
+        names[place] = tensor
+    made = {str(value["name"]) for one in nodes for value in _tensors(one["outputs"])}
+    computed = {names[name]: value for name, value in inside["tensor_values"].items() if name in made}
+    return [{**_renamed(one, names), "name": prefix + str(one.get("name") or number)} for number, one in enumerate(nodes)], computed
+
+
+def _pairs(inside: Any, outside: Any) -> list[tuple[str, str]]:
+    """Names of the same tensors inside and outside of a block."""
+    return [(str(one["as_tensor"]["name"]), str(other["as_tensor"]["name"])) for one, other in zip(inside, outside, strict=True)]
+
+
+def _tensors(value: Any) -> list[Any]:
+    """Tensors that arguments or results name, at any depth."""
+    if isinstance(value, list):
+        return [tensor for part in value for tensor in _tensors(part)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["as_tensor"]] if "as_tensor" in value else list(value.get("as_tensors") or ())
+    return own + [tensor for name, part in value.items() if name not in ("as_tensor", "as_tensors") for tensor in _tensors(part)]
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """The same with other names of tensors."""
+    if isinstance(value, list):
+        return [_renamed(part, names) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"name"}:
+        return {"name": names[value["name"]]}
+    return {name: _renamed(part, names) for name, part in value.items()}
