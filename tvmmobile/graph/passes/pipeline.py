@@ -80,7 +80,6 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("remove_dead_code", transform.DeadCodeElimination()),
         ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
-        ("pixel_shuffle", pixel_shuffle(composer.accepts, composer.layers)),
     ]
 
 
@@ -126,7 +125,9 @@ def finish(
     """
     layers = dict(composed.layers)
     convert = ("to_precision", to_precision(precision, layers, composed.accepts, kept, outside)) if precision != FLOAT32 else None
-    return _run(composed.module, _finishing(convert), composed.passes, composed.dump_dir), layers
+    # Integer layers are known in NHWC alone.
+    passes = [("pixel_shuffle", pixel_shuffle(composed.accepts, layers)), *_finishing(convert)]
+    return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
 def finish_integers(
