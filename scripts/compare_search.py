@@ -1,4 +1,4 @@
-"""Compares search strategies by the trials they need: 10 kernels × 5 seeds, on the virtual Pi 4.
+"""Compares search strategies by the trials they need: on a board with shipped logs, and on one of which nothing is known.
 
 A run counts the trials until a schedule within 3 %, and one within 1 %, of the best known one is found. Every schedule measured is
 kept in `--cache DIR`, so the script can be interrupted, run again, and costs nothing where the strategies choose alike. The best known
@@ -22,7 +22,7 @@ from typing import Any
 from sharing import markdown_table, progress
 
 from tvmmobile.devices.registry import find_device
-from tvmmobile.graph.layers import Conv2d, Dense, Layer
+from tvmmobile.graph.layers import Conv2d, Layer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.running.bench import Bench, started_bench
 from tvmmobile.schedules import KnobSchedule, Space, template_for
@@ -49,26 +49,22 @@ def _depthwise(side: int, channels: int, stride: int) -> Conv2d:
     return Conv2d(side, side, channels, channels, (3, 3), (stride, stride), (1, 1, 1, 1), channels, RELU6)
 
 
-KERNELS: tuple[Layer, ...] = (
-    Conv2d(128, 128, 3, 8, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW"),
-    Conv2d(160, 160, 3, 24, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW"),
-    Conv2d(56, 56, 64, 128, clamp=RELU6),
-    Conv2d(14, 14, 256, 256, clamp=RELU6),
-    Conv2d(12, 12, 384, 384, clamp=RELU6),
-    Conv2d(7, 7, 512, 1024, clamp=RELU6),
-    _depthwise(56, 128, 1),
-    _depthwise(28, 256, 2),
-    _depthwise(14, 512, 1),
-    Dense(1024, 1000),
+def _chain(side: int, inputs: int, outputs: int) -> tuple[Layer, ...]:
+    """A 1×1 convolution and the depthwise one that reads it."""
+    return Conv2d(side, side, inputs, outputs, clamp=RELU6), _depthwise(side, outputs, 1)
+
+
+#: Regions with large spaces.
+KERNELS: tuple[tuple[Layer, ...], ...] = (
+    (Conv2d(160, 160, 3, 24, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW"),),
+    (Conv2d(56, 56, 64, 128, clamp=RELU6),),
+    (Conv2d(14, 14, 256, 256, clamp=RELU6),),
+    (Conv2d(7, 7, 512, 1024, clamp=RELU6),),
+    _chain(20, 64, 128),
+    _chain(14, 112, 672),
 )
-
-
-class Unpruned(RandomSampling):
-    """Uniform over the whole space, schedules that cannot fit the registers included."""
-
-    def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random) -> None:
-        super().__init__(task, space, seeds, rng)
-        self._members = list(space.unpruned())
+#: A board whose records are shipped, and one of which nothing is known: neither its own records are read nor those of a similar core.
+KNOWN, UNKNOWN = "pi4-virtual", "rk3566-virtual"
 
 
 @dataclass
@@ -107,17 +103,22 @@ class Lab:
         return float("inf") if best is None or best.latency_us is None else best.latency_us
 
 
-def make(name: str, task: Task, seed: int, shipped: Database) -> Strategy:
-    """A strategy by its name in the table."""
+def space_of(task: Task) -> Space:
+    """What the search of a task's first template chooses from."""
     template = template_for(task)
     assert template is not None
     space = template.space(task)
     assert space is not None
+    return space
+
+
+def make(name: str, task: Task, seed: int, shipped: Database) -> Strategy:
+    """A strategy by its name in the table."""
+    template, space = template_for(task), space_of(task)
+    assert template is not None
     rng = random.Random(f"{task.name} {seed}")
-    if name == "random, unpruned":
-        return Unpruned(task, space, [], rng)
-    if name == "random":
-        return RandomSampling(task, space, [], rng)
+    if name.startswith("random"):
+        return RandomSampling(task, space, nearest_schedules(task, shipped, template) if "nearest" in name else [], rng)
     if name == "hill climbing":
         return HillClimbing(task, space, [], rng)
     model = CostModel(template.name, template.version)
@@ -131,7 +132,9 @@ def make(name: str, task: Task, seed: int, shipped: Database) -> Strategy:
     return GuidedEvolution(task, space, seeds, rng, model)
 
 
-STRATEGIES = ("random, unpruned", "random", "hill climbing", "evolution, cold", "evolution, other kernels", "evolution, nearest first")
+_NEW = ("random", "hill climbing", "evolution, cold")
+#: By board.
+STRATEGIES = {KNOWN: (*_NEW, "evolution, other kernels", "random, nearest first", "evolution, nearest first"), UNKNOWN: _NEW}
 
 
 def trials_needed(name: str, task: Task, seed: int, lab: Lab, shipped: Database) -> list[int]:
@@ -156,45 +159,54 @@ def trials_needed(name: str, task: Task, seed: int, lab: Lab, shipped: Database)
     return needed + [MOST_TRIALS] * (len(MARGINS) - len(needed))
 
 
-def compare(lab: Lab, shipped: Database) -> dict[tuple[str, Task], list[list[int]]]:
-    """Trials by strategy and kernel: for each seed, one number per margin."""
-    table: dict[tuple[str, Task], list[list[int]]] = {}
-    for layer in KERNELS:
-        task = Task((layer,))
-        while True:
-            before = lab.best_us(task)
-            for name in STRATEGIES:
-                table[name, task] = [trials_needed(name, task, seed, lab, shipped) for seed in SEEDS]
-            if lab.best_us(task) == before:
-                break
-        progress(f"{task.name}: best {lab.best_us(task):.1f} us modelled, {lab.measured} measured so far")
-    return table
+def compare(board: str, cache: Path, workers: Workers) -> dict[str, Any]:
+    """What the page says of a board: by kernel and strategy the trials, for each seed one number per margin, and each kernel's space."""
+    device = find_device(board)
+    identity, machine = Identity.of(device.profile), device.profile.machine
+    shipped = Database(identity, [SHIPPED_LOGS] if board == KNOWN else [], None)
+    table: dict[str, dict[str, list[list[int]]]] = {}
+    spaces: dict[str, int] = {}
+    with started_bench(device, workers) as bench:
+        lab = Lab(Database(identity, [SHIPPED_LOGS], cache), bench)
+        for region in KERNELS:
+            task = Task(region, machine=machine)
+            spaces[task.name] = len(list(space_of(task)))
+            while True:
+                before = lab.best_us(task)
+                for name in STRATEGIES[board]:
+                    table.setdefault(task.name, {})[name] = [trials_needed(name, task, seed, lab, shipped) for seed in SEEDS]
+                if lab.best_us(task) == before:
+                    break
+            progress(f"{board}, {task.name}: best {lab.best_us(task):.1f} us modelled, {lab.measured} measured so far")
+    return {"timing_model": identity.origin.model, "spaces": spaces, "trials": table}
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The page: a table for each margin, from what the JSON file holds."""
+    """The page: tables for each board and margin, from what the JSON file holds."""
+    models = ", ".join(f"`{found['timing_model']}` of {board}" for board, found in content["boards"].items())
     lines = [
         "# Trials a strategy needs",
         "",
         f"Mean over {content['seeds']} seeds of the trials until a schedule close to the best known one is found;",
-        f"a run that finds none counts as {content['most_trials']}. Modelled on {content['device']}",
-        f"(timing model `{content['timing_model']}`) on {content['date']}{content.get('remark', '')}.",
+        f"a run that finds none counts as {content['most_trials']}. Modelled (timing models {models}) on {content['date']}.",
         "`scripts/compare_search` wrote this page and [search.json](search.json).",
         "",
-        "All columns but the first search the pruned space. `evolution, cold` knows nothing, as after `tune --fresh`;",
-        "the last two know the shipped records of other kernels but not of the kernel itself, as `tune` does for a new",
-        "shape. `tune` uses the last column's strategy.",
+        "`random`, `hill climbing` and `evolution, cold` know nothing. The others know the shipped records of other kernels but not of",
+        "the kernel itself, as `tune` does for a new shape: `evolution` trains its cost model with them, and `nearest first` begins with",
+        "the best schedules of the nearest shapes. `tune` uses the last column's strategy. *Space*: schedules to choose from.",
     ]
-    for number, margin in enumerate(content["margins"]):
-        means = {
-            kernel: [statistics.mean(seed[number] for seed in row[name]) for name in STRATEGIES]
-            for kernel, row in content["trials"].items()
-        }
-        rows = [[kernel, *(f"{mean:.1f}" for mean in row)] for kernel, row in means.items()]
-        totals = [statistics.mean(column) for column in zip(*means.values(), strict=True)]
-        rows.append(["**mean**", *(f"**{total:.1f}**" for total in totals)])
-        rows.append(["**relative to random, unpruned**", *(f"{total / totals[0]:.2f}" for total in totals)])
-        lines += ["", f"## Within {margin:.0%}", "", *markdown_table(("kernel", *STRATEGIES), rows)]
+    for board, found in content["boards"].items():
+        known = "with its shipped records" if board == KNOWN else "of which nothing is known"
+        for number, margin in enumerate(content["margins"]):
+            means = {
+                kernel: [statistics.mean(seed[number] for seed in row[name]) for name in STRATEGIES[board]]
+                for kernel, row in found["trials"].items()
+            }
+            rows = [[kernel, str(found["spaces"][kernel]), *(f"{mean:.1f}" for mean in row)] for kernel, row in means.items()]
+            totals = [statistics.mean(column) for column in zip(*means.values(), strict=True)]
+            rows.append(["**mean**", "", *(f"**{total:.1f}**" for total in totals)])
+            heading = f"## {board}, {known}: within {margin:.0%}"
+            lines += ["", heading, "", *markdown_table(("kernel", "space", *STRATEGIES[board]), rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -204,17 +216,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="directory for what is measured")
     parser.add_argument("--out", type=Path, help="Markdown file to write; the trials go beside it as JSON")
     options = parser.parse_args()
-    device = find_device("pi4-virtual")
-    identity = Identity.of(device.profile)
-    shipped = Database(identity, [SHIPPED_LOGS], None)
-    with Workers(2) as workers, started_bench(device, workers) as bench:
-        lab = Lab(Database(identity, [SHIPPED_LOGS], options.cache), bench)
-        trials: dict[str, dict[str, list[list[int]]]] = {}
-        for (strategy, task), needed in compare(lab, shipped).items():
-            trials.setdefault(task.name, {})[strategy] = needed
-    limits: dict[str, Any] = {"seeds": len(SEEDS), "most_trials": MOST_TRIALS, "margins": MARGINS}
-    limits |= {"date": datetime.now(UTC).date().isoformat()}
-    content = {"device": identity.device, "timing_model": identity.origin.model, **limits, "trials": trials}
+    with Workers(2) as workers:
+        boards = {board: compare(board, options.cache, workers) for board in STRATEGIES}
+    content: dict[str, Any] = {"seeds": len(SEEDS), "most_trials": MOST_TRIALS, "margins": MARGINS}
+    content |= {"date": datetime.now(UTC).date().isoformat(), "boards": boards}
     print(page(content))
     if options.out:
         write_text(options.out, page(content))
