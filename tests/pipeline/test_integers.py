@@ -60,6 +60,21 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
     assert [kernel["name"].endswith("_int8_t1") for kernel in manifest["kernels"]] == [True] * 5
 
 
+@pytest.mark.virtual
+def test_shuffled_pixels_in_integers(tmp_path: Path) -> None:
+    """The convolution before the shuffle writes NHWC here, as integer layers do."""
+    file, data = tmp_path / "network.py", tmp_path / "images.npy"
+    layers = "nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU6(), nn.Conv2d(8, 12, 3, 1, 1), nn.PixelShuffle(2), nn.Conv2d(3, 8, 3, 1, 1)"
+    file.write_text(f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n")
+    np.save(data, np.random.default_rng(0).uniform(-1, 1, (4, 3, 16, 16)).astype(np.float32))
+    model = tvmmobile.load(f"{file}:make", resolution=16)
+    library = tvmmobile.compile(model, "pi5", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    (image,), (expected,) = library.reference()
+    output = library.run(image, "pi5")
+    assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
+    assert relative_error(output, expected) < 0.05
+
+
 def test_tune_decides_once_how_to_quantise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `variant_tasks` found makes the same integers of the network when its library is built."""
     file = tmp_path / "network.py"

@@ -12,7 +12,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
-from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_integers
+from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
 from tvmmobile.graph.precision import FLOAT32, INT8, precision_named
 from tvmmobile.graph.tasks import Task
@@ -124,7 +124,7 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
     def accepts(layer: Layer) -> bool:
         return taken(task(layer))
 
-    wide, images = read_network(*finish(composed)), data.images()
+    wide, images = read_network(*finish_in_nhwc(composed)), data.images()
     flow = flow_of(wide)
     if decision is None:
         method = best_method(flow, images, accepts)
@@ -177,7 +177,7 @@ def _as_given(
     composed = compose(simpler_roundings(imported.module, takes), composes, dump_dir)
     module, layers = compose_roundings(composed.module, composed.layers)
     composed = replace(composed, module=module, layers=layers)
-    wide = read_network(*finish(composed))
+    wide = read_network(*finish_in_nhwc(composed))
     flow, names = flow_of(wide), names_of(wide)
     found = as_given(flow, scales.of, takes, chosen_layers(flow, job.keep))
     gates = {flow.steps[number].layer for number in found.floats} - set(apart)

@@ -125,9 +125,13 @@ def finish(
     """
     layers = dict(composed.layers)
     convert = ("to_precision", to_precision(precision, layers, composed.accepts, kept, outside)) if precision != FLOAT32 else None
-    # Integer layers are known in NHWC alone.
     passes = [("pixel_shuffle", pixel_shuffle(composed.accepts, layers)), *_finishing(convert)]
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
+
+
+def finish_in_nhwc(composed: Composed) -> tuple[Any, dict[str, ComposedLayer]]:
+    """The same in float32, with all images in NHWC, in which integer layers are known."""
+    return _run(composed.module, _finishing(None), composed.passes, composed.dump_dir), dict(composed.layers)
 
 
 def finish_integers(
