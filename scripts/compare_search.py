@@ -215,9 +215,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True, help="directory for what is measured")
     parser.add_argument("--out", type=Path, help="Markdown file to write; the trials go beside it as JSON")
+    parser.add_argument("--board", action="append", choices=STRATEGIES, help="only this board (may be given more than once)")
     options = parser.parse_args()
     with Workers(2) as workers:
-        boards = {board: compare(board, options.cache, workers) for board in STRATEGIES}
+        boards = {board: compare(board, options.cache, workers) for board in options.board or STRATEGIES}
     content: dict[str, Any] = {"seeds": len(SEEDS), "most_trials": MOST_TRIALS, "margins": MARGINS}
     content |= {"date": datetime.now(UTC).date().isoformat(), "boards": boards}
     print(page(content))
