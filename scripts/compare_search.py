@@ -195,6 +195,14 @@ def page(content: Mapping[str, Any]) -> str:
         "the kernel itself, as `tune` does for a new shape: `evolution` trains its cost model with them, and `nearest first` begins with",
         "the best schedules of the nearest shapes. `tune` uses the last column's strategy. *Space*: schedules to choose from.",
     ]
+    if KNOWN in content["boards"]:
+        trials, numbers = content["boards"][KNOWN]["trials"].values(), range(len(content["margins"]))
+        rows = [
+            [name, *(f"{statistics.mean(seed[number] for row in trials for seed in row[name]):.1f}" for number in numbers)]
+            for name in ("random, nearest first", "evolution, nearest first")
+        ]
+        titles = ("behind the same seeds", *(f"within {margin:.0%}" for margin in content["margins"]))
+        lines += ["", "## What the cost model is worth", "", *markdown_table(titles, rows)]
     for board, found in content["boards"].items():
         known = "with its shipped records" if board == KNOWN else "of which nothing is known"
         for number, margin in enumerate(content["margins"]):
