@@ -16,6 +16,7 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
 from tvmmobile.networks.own.onnx_constants import fold_constants
+from tvmmobile.networks.own.onnx_pads import same_pads
 from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
 from tvmmobile.networks.own.onnx_reference import reference_evaluator
 from tvmmobile.networks.quantised import WeightScales
@@ -271,15 +272,9 @@ def _explicit_padding(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int)
     mode = attrs.get("auto_pad", b"NOTSET").decode()
     if not mode.startswith("SAME"):
         return None
-    image, weight = ([int(extent) for extent in tensor.ty.shape][2:] for tensor in inputs[:2])
-    before, after = [], []
-    for place, (extent, kernel) in enumerate(zip(image, weight, strict=True)):
-        stride, dilation = (attrs.get(name, (1,) * len(image))[place] for name in ("strides", "dilations"))
-        zeros = max(0, (-(-extent // stride) - 1) * stride + dilation * (kernel - 1) + 1 - extent)
-        smaller, greater = zeros // 2, zeros - zeros // 2
-        before.append(smaller if mode == "SAME_UPPER" else greater)
-        after.append(greater if mode == "SAME_UPPER" else smaller)
-    attrs.update(auto_pad=b"NOTSET", pads=(*before, *after))
+    image, kernel = ([int(extent) for extent in tensor.ty.shape][2:] for tensor in inputs[:2])
+    strides, dilations = (attrs.get(name, (1,) * len(image)) for name in ("strides", "dilations"))
+    attrs.update(auto_pad=b"NOTSET", pads=tuple(same_pads(image, kernel, strides, dilations, odd_first=mode == "SAME_LOWER")))
     return None
 
 

@@ -1,0 +1,91 @@
+"""LiteRT's operators of each element by itself, and of pairs of elements, in ONNX's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tvmmobile.networks.own.litert_reader import LiteRtOperator
+from tvmmobile.networks.own.litert_translation import Translation, Translator
+
+
+def single(onnx: str) -> Translator:
+    """An operator that ONNX has as well."""
+
+    def translate(into: Translation, operator: LiteRtOperator) -> None:
+        _of_each(into, operator, onnx)
+
+    return translate
+
+
+def bounded(low: float, high: float) -> Translator:
+    """An operator that limits each element."""
+
+    def translate(into: Translation, operator: LiteRtOperator) -> None:
+        _of_each(into, operator, "Clip", into.real(low), into.real(high))
+
+    return translate
+
+
+def leaky_relu(into: Translation, operator: LiteRtOperator) -> None:
+    """`LEAKY_RELU`."""
+    _of_each(into, operator, "LeakyRelu", alpha=float(operator.options.Alpha()))
+
+
+def _of_each(into: Translation, operator: LiteRtOperator, onnx: str, *constants: str, **attributes: Any) -> None:
+    name, front = into.as_it_is(operator.inputs[0])
+    into.write(operator.outputs[0], into.emit(onnx, [name, *constants], **attributes), front)
+
+
+def pair(onnx: str) -> Translator:
+    """An operator of two tensors that are repeated to one shape."""
+
+    def translate(into: Translation, operator: LiteRtOperator) -> None:
+        tensors = [into.tensor(number) for number in operator.inputs]
+        image = len(into.tensor(operator.outputs[0]).shape) == 4
+        front = image and all(len(tensor.shape) == 4 or tensor.value is not None for tensor in tensors)
+        made = into.emit(onnx, [into.read(number, front) for number in operator.inputs])
+        into.write(operator.outputs[0], into.activated(made, operator), front)
+
+    return translate
+
+
+def squared_difference(into: Translation, operator: LiteRtOperator) -> None:
+    """`SQUARED_DIFFERENCE`."""
+    first, second = (into.read(number, False) for number in operator.inputs)
+    difference = into.emit("Sub", [first, second])
+    into.write(operator.outputs[0], into.emit("Mul", [difference, difference]), False)
+
+
+def gelu(into: Translation, operator: LiteRtOperator) -> None:
+    """`GELU`: `x/2 · (1 + erf(x/√2))`, or by `tanh`."""
+    name, front = into.as_it_is(operator.inputs[0])
+
+    def by(operation: str, one: str, other: float) -> str:
+        return into.emit(operation, [one, into.real(other)])
+
+    if operator.options is not None and operator.options.Approximate():
+        cube = into.emit("Mul", [name, into.emit("Mul", [name, name])])
+        inner = by("Mul", into.emit("Add", [name, by("Mul", cube, 0.044715)]), math.sqrt(2 / math.pi))
+        curve = into.emit("Tanh", [inner])
+    else:
+        curve = into.emit("Erf", [by("Mul", name, math.sqrt(0.5))])
+    into.write(operator.outputs[0], into.emit("Mul", [by("Mul", name, 0.5), by("Add", curve, 1.0)]), front)
+
+
+def inverse_root(into: Translation, operator: LiteRtOperator) -> None:
+    """`RSQRT`."""
+    name, front = into.as_it_is(operator.inputs[0])
+    into.write(operator.outputs[0], into.emit("Reciprocal", [into.emit("Sqrt", [name])]), front)
+
+
+def same_values(into: Translation, operator: LiteRtOperator) -> None:
+    """`QUANTIZE` and `DEQUANTIZE`: real numbers stay what they are, but for the grid of what is written."""
+    name, front = into.as_it_is(operator.inputs[0])
+    into.write(operator.outputs[0], name, front, operator.inputs[0])
+
+
+def cast(into: Translation, operator: LiteRtOperator) -> None:
+    """`CAST`."""
+    name, front = into.as_it_is(operator.inputs[0])
+    into.write(operator.outputs[0], into.cast(name, into.tensor(operator.outputs[0]).dtype), front)
