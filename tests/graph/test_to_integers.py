@@ -109,6 +109,10 @@ def run(read: Network, image: Array) -> Array:
     return values[main.body.body]
 
 
+def is_gate(layer: Layer) -> bool:
+    return isinstance(layer, Gating)
+
+
 def is_convolution(layer: Layer) -> bool:
     return isinstance(layer, Conv2d)
 
@@ -118,13 +122,26 @@ def is_dense(layer: Layer) -> bool:
 
 
 @pytest.mark.parametrize(
-    "refused", [lambda layer: False, is_pool, is_dense, is_convolution, adds, is_curved, lambda layer: not isinstance(layer, Gating)]
+    "refused",
+    [
+        lambda layer: False,
+        is_pool,
+        is_dense,
+        is_convolution,
+        adds,
+        is_curved,
+        is_gate,
+        lambda layer: not is_gate(layer),
+        lambda layer: True,
+    ],
 )
 def test_the_module_computes_what_was_simulated(refused: Refused) -> None:
-    """Whichever layers are refused: those stay in float32, with conversions beside them; input and output are float32."""
+    """Whichever layers are refused: those stay in float32, with conversions beside them, and gates as products; input and output are
+    float32."""
     found, read = quantised(refused)
     kinds = [node.dtype for node in read.nodes if not isinstance(node.layer, Opaque)]
-    assert kinds == ["int8" if step.number in found.steps else "float32" for step in found.flow.steps if step.parameters is not None]
+    layers = [step for step in found.flow.steps if step.parameters is not None and not (is_gate(step.layer) and refused(step.layer))]
+    assert kinds == ["int8" if step.number in found.steps else "float32" for step in layers]
     assert kinds == ["float32" if refused(node.layer) else "int8" for node in read.nodes if not isinstance(node.layer, Opaque)]
     main = read.module["main"]
     assert str(main.params[0].ty.dtype) == str(main.body.body.ty.dtype) == "float32"

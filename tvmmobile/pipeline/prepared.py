@@ -82,7 +82,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
 
     inputs = _noise(imported.spec, _REFERENCE_SEED)
     if precision.is_integer and imported.scales is not None:
-        _check_quantised(imported.spec, (FLOAT32.name, "int8", "uint8"))
+        _check_quantised(imported.spec, (FLOAT32.name, INT8.name, "uint8"))
         return _as_given(imported, imported.scales, job, accepts, inputs, dump_dir)
     composed = compose(imported.module, accepts, dump_dir)
     if job.calibration is not None:
@@ -162,17 +162,14 @@ def _as_given(
     accepts: Callable[[Layer], bool],
     inputs: tuple[Array, ...],
     dump_dir: Path | None,
-    apart: tuple[Layer, ...] = (),
 ) -> Prepared:
-    """A network that its file has quantised; `accepts` is of layers in float32, `inputs` for the library's reference, and `apart` are gates
-    that stay products of two tensors, because what they read is not quantised.
-    """
+    """A network that its file has quantised; `accepts` is of layers in float32, `inputs` for the library's reference."""
 
     def takes(layer: Layer) -> bool:
         return taken(job.task((layer,)))
 
     def composes(layer: Layer) -> bool:
-        return layer not in apart and (takes(layer) if is_sum(layer) else accepts(layer))
+        return takes(layer) if is_sum(layer) else accepts(layer)
 
     composed = compose(simpler_roundings(imported.module, takes), composes, dump_dir)
     module, layers = compose_roundings(composed.module, composed.layers)
@@ -180,9 +177,6 @@ def _as_given(
     wide = read_network(*finish_in_nhwc(composed))
     flow, names = flow_of(wide), names_of(wide)
     found = as_given(flow, scales.of, takes, chosen_layers(flow, job.keep))
-    gates = {flow.steps[number].layer for number in found.floats} - set(apart)
-    if gates := {layer for layer in gates if isinstance(layer, Gating)}:  # none has a kernel in float32
-        return _as_given(imported, scales, job, accepts, inputs, dump_dir, (*apart, *gates))
     if not found.network.steps:
         raise UserError(
             f"{imported.spec.variant} has no layer that an int8 kernel takes: {_commonest(found.floats)}.",
@@ -191,7 +185,11 @@ def _as_given(
     lowered = named_layers(found.network, names)
     network = read_network(*finish_integers(composed, lowered.quantised, lowered.floats))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
-    floats = tuple(KeptLayer(nodes[names[number]], flow.steps[number].layer.name, why) for number, why in found.floats.items())
+    floats = tuple(
+        KeptLayer(nodes[names[number]], flow.steps[number].layer.name, why)
+        for number, why in found.floats.items()
+        if names[number] in nodes  # a gate in float32 is a product again
+    )
     entries = [_scales(step, nodes[names[number]], network, narrow=False) for number, step in found.network.steps.items()]
     details = {"quantisation": {"calibration": None, "layers": entries}, **_float32_layers(floats)}
     return Prepared(replace(network, kept=floats), inputs, found.network, details)

@@ -13,7 +13,7 @@ from own_networks import load
 from quantised_files import in_integers
 
 import tvmmobile
-from tvmmobile.graph.layers import Conv2d
+from tvmmobile.graph.layers import Conv2d, Gating
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.litert_operators import OPERATORS, onnx_of
 from tvmmobile.networks.own.litert_reader import read_litert
@@ -354,6 +354,31 @@ def test_imported(tmp_path: Path, full: bool) -> None:
     assert imported.scales is not None and imported.parameters == 8 * 27 + 8 * 9 + 40 + 8 + 8 + 5
     nodes = in_integers(path).network.nodes
     assert [node.dtype for node in nodes if isinstance(node.layer, Conv2d)] == ["float32" if full else "int8", "int8", "int8"]
+
+
+def test_a_gate_of_real_numbers(tmp_path: Path) -> None:
+    """Behind a convolution in integers it has no kernel of its own, and is a product of two tensors."""
+    random, file = np.random.default_rng(12), LiteRtFile()
+    data, real, mean, gate, out = (file.tensor((1, side, side, 8)) for side in (6, 6, 1, 1, 6))
+    read, made = (file.tensor((1, 6, 6, 8), "int8", None, scale) for scale in (0.03, 0.05))
+    scale = np.asarray(random.uniform(0.002, 0.02, 8), np.float32)
+    weight = file.tensor((8, 1, 1, 8), "int8", random.integers(-127, 128, (8, 1, 1, 8)), scale, 0, 0)
+    bias = file.tensor((8,), "int32", random.integers(-500, 500, 8), np.float32(0.03) * scale)
+    file.operator("QUANTIZE", [data], [read], "QuantizeOptions")
+    file.operator("CONV_2D", [read, weight, bias], [made], "Conv2DOptions", strideH=1, strideW=1)
+    file.operator("DEQUANTIZE", [made], [real], "DequantizeOptions")
+    file.operator("MEAN", [real, _int32(file, 1, 2)], [mean], "ReducerOptions", keepDims=True)
+    file.operator("LOGISTIC", [mean], [gate])
+    file.operator("MUL", [real, gate], [out], "MulOptions")
+    path, image = tmp_path / "net.tflite", random.standard_normal((1, 6, 6, 8), np.float32)
+    path.write_bytes(file.ends([data], [out]))
+    ready = in_integers(path)
+    assert [node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)] == ["int8"]
+    assert not any(isinstance(node.layer, Gating) for node in ready.network.nodes)
+    assert [one.layer for one in ready.network.kept] == ["pool_6x6_8"]
+    assert ready.integers is not None
+    (theirs,) = by_litert(path.read_bytes(), [image])
+    assert (np.abs(ready.integers.outputs(image) - theirs) > 0.051).mean() == 0
 
 
 @pytest.mark.virtual

@@ -1,19 +1,20 @@
 """A composed float32 network with some of its layers in scaled integers (`graph.integers`).
 
 What reads the network's input rounds it, and what writes the output returns float32, where kernels can. Between an integer layer and one
-that stays in float32 stands a conversion, which TVM fuses with other operators.
+that stays in float32 stands a conversion, which TVM fuses with other operators. A gate that stays in float32 is a product again, which no
+template has there by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
-from tvmmobile.graph.layers import Layer, Rounding
+from tvmmobile.graph.layers import Gating, Layer, Rounding
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt, view_of, viewed
 from tvmmobile.graph.precision import FLOAT32, INT8
@@ -45,7 +46,8 @@ def to_integers(layers: dict[str, ComposedLayer], quantised: Mapping[str, Quanti
 
     def convert(module: Any) -> Any:
         roundings = {name: found.layer for name, found in layers.items() if isinstance(found.layer, Rounding)}
-        main = _Rewriting(module["main"], quantised, roundings).rewritten()
+        gates = {name for name, found in layers.items() if isinstance(found.layer, Gating)} - quantised.keys()
+        main = _Rewriting(module["main"], quantised, roundings, gates).rewritten()
         layers.update({name: ComposedLayer(entry.layer, entry.parameters, INT8.name) for name, entry in quantised.items()})
         module = module.clone()
         module["main"] = main
@@ -68,9 +70,11 @@ class _Stored:
 class _Rewriting(MainRewriter):
     """`main` while some of its variables become integers."""
 
-    def __init__(self, main: Any, quantised: Mapping[str, QuantisedLayer], roundings: Mapping[str, Rounding]) -> None:
+    def __init__(
+        self, main: Any, quantised: Mapping[str, QuantisedLayer], roundings: Mapping[str, Rounding], gates: Collection[str]
+    ) -> None:
         super().__init__(main)
-        self.quantised, self.roundings = quantised, roundings
+        self.quantised, self.roundings, self.gates = quantised, roundings, gates
         #: Of variables that hold integers what these are, and the same in float32 where something reads that.
         self.stored: dict[Any, _Stored] = {}
         self.reals: dict[Any, Any] = {}
@@ -94,6 +98,8 @@ class _Rewriting(MainRewriter):
         name = external_name(value) or ""
         if name in self.roundings:
             return self._rounding(variable, value.args[1].fields[0], self.roundings[name])
+        if name in self.gates:
+            return _product(*map(self._real, value.args[1].fields))
         entry = self.quantised.get(name)
         return rebuilt(value, self._leaf) if entry is None else self._layer(variable, value, entry)
 
@@ -163,6 +169,12 @@ class _Rewriting(MainRewriter):
             centred = emit(op.subtract(emit(op.astype(integers, FLOAT32.name)), _number(stored.zero)))
             self.reals[variable] = emit(op.multiply(centred, _number(stored.step)))
         return self.reals[variable]
+
+
+def _product(data: Any, gate: Any) -> Any:
+    from tvm import relax
+
+    return relax.op.multiply(data, gate)
 
 
 def _number(value: float) -> Any:
