@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ def _inside(run: Run, stride: int, place: int) -> bool:
 
 
 @dataclass(frozen=True)
-class IntegerNest(WindowNest):
+class IntegerNest(WindowNest, ABC):
     """The loops of a float window, around tiles that read the zero point where the window reaches over the image's edge."""
 
     ends: IntegerEnds  # type: ignore[assignment]
@@ -66,9 +67,9 @@ class IntegerNest(WindowNest):
             pixels.append((self.ends.complete(acc, place, EIGHT), target + (y * self.part.width + x) * self.output.block))
         self.ends.store(pixels, channel, EIGHT)
 
+    @abstractmethod
     def _multiply(self, acc: Buffer, size: tuple[int, int], value: Callable[[int, int], Expr], channel: Expr) -> None:
         """Adds all products of a tile of so many rows and columns, of bytes of the window."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,9 @@ class IntegerDepthwise(Template):
     #: Tiles, of rows and columns.
     tiles: tuple[tuple[int, int], ...]
 
+    @abstractmethod
     def suits(self, task: Task, layer: Conv2d) -> bool:
         """Whether a core multiplies this way, and a layer's window has the size."""
-        raise NotImplementedError
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]

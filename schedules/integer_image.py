@@ -6,6 +6,7 @@ What a kernel reads again is small: a few rows of bytes, their channels together
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +79,9 @@ class IntegerImage(Template):
     element: int
     tiles: tuple[tuple[int, int], ...]
 
+    @abstractmethod
     def suits(self, task: Task) -> bool:
         """Whether a core multiplies this way."""
-        raise NotImplementedError
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
@@ -120,9 +121,9 @@ class IntegerImage(Template):
         """A kernel under construction."""
         return IntegerKernel(task)
 
+    @abstractmethod
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
         """A tile of the product of windows and weights."""
-        raise NotImplementedError
 
     def tables(self, shape: _Shape, columns: int) -> dict[str, tuple[int, ...]]:
         """Shapes of what a kernel reads besides, by argument."""

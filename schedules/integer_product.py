@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -128,13 +129,13 @@ class IntegerProduct(Template):
     columns: tuple[int, ...]
     usual: tuple[int, int]
 
+    @abstractmethod
     def suits(self, task: Task) -> bool:
         """Whether a core multiplies this way."""
-        raise NotImplementedError
 
+    @abstractmethod
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """Of a tile: vectors of sums, and those besides, at least."""
-        raise NotImplementedError
 
     def _space(self, task: Task) -> Space | None:
         if not (is_product(task, self.group) and self.suits(task)):
@@ -200,9 +201,9 @@ class IntegerProduct(Template):
             waste(channels, columns),
         ]
 
+    @abstractmethod
     def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
         """A kernel under construction, and its tile."""
-        raise NotImplementedError
 
     def tables(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
         """Shapes of what a kernel reads besides, by argument."""

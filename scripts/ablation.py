@@ -32,8 +32,9 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import PASS_CONFIG
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline import build
-from tvmmobile.pipeline.build import VariantJob, variant_job
+from tvmmobile.pipeline import plan
+from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
@@ -128,7 +129,7 @@ class AblationRow:
     Attributes:
         left_out: the step, as the table names it.
         what: what takes its place.
-        changes: what `pipeline.build` calls instead of the functions and classes of these names.
+        changes: what `pipeline.plan` calls instead of the functions and classes of these names.
         against: the row whose library it is, but for this step; "" for a row that others are compared with.
     """
 
@@ -167,8 +168,8 @@ def measured(job: VariantJob, changes: Mapping[str, Any], agents: Agents) -> Var
     """Build a library and run it."""
     with contextlib.ExitStack() as stack:
         for name, other in changes.items():
-            stack.enter_context(mock.patch.object(build, name, other))
-        library = build.build_variant(job)
+            stack.enter_context(mock.patch.object(plan, name, other))
+        library = build_variant(job)
     return bench_library(BenchJob(library, agents, agents.network_timing(job.threads, 1, 1)))
 
 

@@ -22,7 +22,8 @@ from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import build_variant, variant_job
+from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.stages import BenchJob, bench_library
 from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents

@@ -36,7 +36,8 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.published import COMPARED
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import build, variant_job
+from tvmmobile.pipeline.build import build
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.running.formats import VM
 from tvmmobile.schedules import template_for
 from tvmmobile.system.environment import SHIPPED_LOGS

@@ -26,7 +26,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.build import variant_job
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.quantisation.calibration import Images
 from tvmmobile.quantisation.data import calibration_data

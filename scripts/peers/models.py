@@ -22,7 +22,8 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import SUFFIXES, OwnFile
 from tvmmobile.networks.own.loading import files_of, load_own
-from tvmmobile.pipeline.build import build_variant, variant_job
+from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library

@@ -19,7 +19,8 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import build_variant, variant_job
+from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.running.library import Library
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.environment import SHIPPED_LOGS

@@ -16,7 +16,7 @@ from quiet_listener import Quiet
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import variant_job
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
 from tvmmobile.running.bench import started_bench
 from tvmmobile.system.workers import Workers

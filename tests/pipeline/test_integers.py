@@ -21,7 +21,8 @@ from tvmmobile.graph.precision import INT8
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.build import variant_job, variant_tasks
+from tvmmobile.pipeline.job import variant_job
+from tvmmobile.pipeline.plan import variant_tasks
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.quantisation.data import calibration_data

@@ -46,8 +46,9 @@ def test_what_a_trial_gives_a_kernel_of_any_operators(tmp_path: Path, text: str)
 
 
 def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:
-    from tvmmobile.pipeline.build import VariantJob, variant_tasks
     from tvmmobile.pipeline.cluster.parcel import pack, unpack
+    from tvmmobile.pipeline.job import VariantJob
+    from tvmmobile.pipeline.plan import variant_tasks
     from tvmmobile.tuning.records import Identity
 
     path = with_data_beside(write_model(tmp_path / "net.onnx", convolution()))

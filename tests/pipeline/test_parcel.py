@@ -14,8 +14,8 @@ from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import VariantJob
 from tvmmobile.pipeline.cluster.parcel import Delivery, UsesBoard, UsesFiles, accept, delivery, pack, unpack
+from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.stages import BenchJob
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Agents, Timing

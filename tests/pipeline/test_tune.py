@@ -18,8 +18,10 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import tune as stage
-from tvmmobile.pipeline.build import BuiltVariant, VariantJob, _placed, variant_job
+from tvmmobile.pipeline.build import BuiltVariant, _placed
+from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.listener import TuningPlan
+from tvmmobile.pipeline.needed import nothing_to_try
 from tvmmobile.pipeline.stages import build_libraries
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import Assignment
@@ -37,7 +39,7 @@ class Needs:
 
     @property
     def plan(self) -> Any:
-        """See `tune._Needs`."""
+        """See `needed.NeededTrials`."""
         return SimpleNamespace(assignments=self._lacking({ONE: 4, OTHER: 4}))
 
     def _lacking(self, wanted: dict[Task, int]) -> list[Assignment]:
@@ -45,7 +47,7 @@ class Needs:
         return [Assignment(task, None, (), done[task], max(most - done[task], 0)) for task, most in wanted.items()]
 
     def further(self, most: int, _may_gain: float) -> list[Assignment]:
-        """See `tune._Needs`."""
+        """See `needed.NeededTrials`."""
         improved = sum(count for task, count in self.database if task == ONE) == 24
         return self._lacking({ONE: most} | ({OTHER: most} if improved else {}))
 
@@ -83,7 +85,7 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_why_there_is_nothing_to_try(asked: int | None, first: int, said: str) -> None:
-    sentence = stage._idle(asked, first)
+    sentence = nothing_to_try(asked, first)
     assert sentence.endswith(said) and bool(sentence) == bool(said)
 
 

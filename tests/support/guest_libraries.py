@@ -19,7 +19,7 @@ from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, interface_version, prefix_of
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
-from tvmmobile.pipeline.build import image_entry
+from tvmmobile.pipeline.manifest import image_entry
 
 VARIANT = "mobilenet_v1_0.25_128"
 STEM = f"{VARIANT}_float32_t4"

@@ -20,7 +20,7 @@ from torch import nn
 import tvmmobile
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.precision import INT8
-from tvmmobile.pipeline.build import variant_job
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.prepared import Prepared, prepared
 from tvmmobile.pipeline.request import device_of
 

@@ -13,7 +13,8 @@ from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.build import build_variant, variant_job
+from tvmmobile.pipeline.build import build_variant
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database

@@ -13,13 +13,12 @@ from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.library import CompiledLibrary
 from tvmmobile.pipeline.listener import QUIET, Listener
-from tvmmobile.pipeline.request import Models, Request, device_of
+from tvmmobile.pipeline.request import Models, device_of, request_of
 from tvmmobile.pipeline.stages import build_libraries
 from tvmmobile.running.formats import C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import worker_count
-from tvmmobile.tuning.logs.directories import log_dirs
 
 
 @overload
@@ -118,9 +117,21 @@ def compile_models(
     if logs is not None and not Path(logs).is_dir():
         raise UserError(f"--logs {logs} does not exist, so there are no records.", "Name a directory that tvmmobile tune wrote to.")
     folder = scratch_folder("libraries") if out is None else Path(out)
-    dump = None if dump_ir is None else Path(dump_ir)
-    numbers = (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate), tuple(keep), max_drop)
-    request = Request(threads, folder, log_dirs(None if logs is None else Path(logs)), dump, format, archive, image, *numbers)
+    request = request_of(
+        threads=threads,
+        dtype=dtype,
+        io_dtype=io_dtype,
+        max_error=max_error,
+        calibrate=calibrate,
+        keep=keep,
+        max_drop=max_drop,
+        out=folder,
+        logs=logs,
+        dump_ir=dump_ir,
+        form=format,
+        archive=archive,
+        image=image,
+    )
     jobs = request.jobs(models, device_of(device).profile)
     with started_workers(worker_count(len(jobs)), dask=dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary(**vars(library)) for library in build_libraries(workers, jobs, done, listener.said)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from tvmmobile.kernels.simulation import layers_to_keep
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.quantised import WeightScales
+from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.quantisation.calibration import best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.quantisation.flow import flow_of
@@ -32,9 +33,6 @@ from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
 from tvmmobile.schedules.integer_long import gains_by_seven_bits
 from tvmmobile.system.errors import UserError
-
-if TYPE_CHECKING:
-    from tvmmobile.pipeline.build import VariantJob
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
 #: Seed of the images that reveal which layers must stay in float32.

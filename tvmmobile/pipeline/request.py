@@ -6,20 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
-from tvmmobile.pipeline.build import VariantJob, variant_job
+from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.quantisation.data import SOURCES, CalibrationData, calibration_data
 from tvmmobile.quantisation.mixed import limit_of
 from tvmmobile.running.formats import FORMS, C
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.toolchain import toolchain
-from tvmmobile.tuning.logs.directories import LogDirs
+from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
 
 #: A network, several, or a function that loads them once everything else has been checked.
 Models = Model | Sequence[Model] | Callable[[], Sequence[Model]]
@@ -127,6 +128,28 @@ class Request:
         preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.channels, shape=spec.odd_shape)
         data = calibration_data(self.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
         return replace(data, keep=self.keep, max_drop=None if self.max_drop is None else limit_of(self.max_drop))
+
+
+def request_of(
+    *,
+    out: Path,
+    logs: str | Path | None,
+    fresh: bool = False,
+    dump_ir: str | Path | None,
+    calibrate: str | Path | None,
+    keep: Sequence[str],
+    **others: Any,
+) -> Request:
+    """A request with the arguments of the Python API, see `tune`; raises `UserError` for `logs` that `fresh` excludes.
+
+    Args:
+        fresh: the log is below `out`.
+        others: the other fields of `Request`.
+    """
+    directories = log_dirs(None if logs is None else Path(logs), out if fresh else None)
+    dump = None if dump_ir is None else Path(dump_ir)
+    source = None if calibrate is None else str(calibrate)
+    return Request(out=out, logs=directories, dump_ir=dump, calibrate=source, keep=tuple(keep), **others)
 
 
 def _other_ends(io_dtype: str) -> str:

@@ -14,7 +14,7 @@ from tvmmobile.networks.model import variants
 from tvmmobile.networks.models.registry import FAMILIES
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.build import VariantJob, variant_job
+from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import collect_variants, distinct_tasks

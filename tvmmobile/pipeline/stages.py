@@ -21,7 +21,9 @@ from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
-from tvmmobile.pipeline.build import BuiltVariant, VariantJob, build, variant_tasks
+from tvmmobile.pipeline.build import BuiltVariant, build
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.plan import variant_tasks
 from tvmmobile.results.file import REFERENCE, Context, KernelResult, Results, VariantResult
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.library import Library

@@ -2,129 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tvmmobile.devices.protocol import Device, DeviceProfile
+from tvmmobile.devices.protocol import Device
 from tvmmobile.graph.network import kept_sentence
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.preprocessing import Normalisation
-from tvmmobile.pipeline.build import VariantJob
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.doubts import doubted, measure_again
+from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
-from tvmmobile.pipeline.planned import planned_kernels
-from tvmmobile.pipeline.request import Models, Request, device_of
-from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants, distinct_tasks
+from tvmmobile.pipeline.needed import DEFAULT_TRIALS, NeededTrials
+from tvmmobile.pipeline.request import Models, Request, device_of, request_of
+from tvmmobile.pipeline.stages import bench_libraries, build_libraries, collect_variants
 from tvmmobile.results.file import Results
-from tvmmobile.results.report.wording import plural
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
-from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable, set_aside
 from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import WorkerPool, worker_count
 from tvmmobile.tuning.database import Database, writing
-from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
 from tvmmobile.tuning.plan import VariantTasks
-from tvmmobile.tuning.search.kin import kin_database
-from tvmmobile.tuning.search.rounds import FIRST_TRIALS, hopeless, later_rounds, promising, worth_trying
-from tvmmobile.tuning.search.tuner import BATCH, Assignment, Search, assign
+from tvmmobile.tuning.search.tuner import BATCH, Search
 from tvmmobile.tuning.search.tuner import tune as search
-from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, twin_database
 
-#: The templates prune so much that 8 trials, from nothing, come within 1.5 % of 24 (MobileNet v1 1.0-224: 102.5 against 101.1 ms modelled).
-DEFAULT_TRIALS = 8
 STRATEGIES = ("evolution", "climb", "random")
 #: Timed runs of a finished library on a real board, and runs before them.
 _REPEAT, _WARMUP = 10, 3
 #: How often networks are compiled again because records were false. Each is replaced by the next best, which may be false as well.
 _MOST_CORRECTIONS = 4
-
-
-class _Needs:
-    """What kernels lack, while the database grows.
-
-    Args:
-        asked: trials per kernel; `None` for the default, where what the shipped logs know of a kernel is enough.
-
-    Attributes:
-        later: rounds after the first: (trials at most, how much faster a kernel may become).
-        pending: whether there is anything to try.
-        tasks: every kernel that a network may have; an opaque one with its TIR function as JSON text.
-    """
-
-    def __init__(
-        self, jobs: Sequence[VariantJob], variants: Sequence[VariantTasks], logs: LogDirs, profile: DeviceProfile, asked: int | None
-    ) -> None:
-        self._variants, self._logs, self._profile, self._asked = variants, logs, profile, asked
-        self._identity = jobs[0].identity
-        self.tasks = distinct_tasks(variants)
-        self._shipped = Database(self._identity, {SHIPPED_LOGS} & set(logs.sources), None)
-        self.twin = twin_database(profile, logs.all)
-        # A real board whose core has records starts with these.
-        self.kin = None if self.twin else kin_database(profile, logs.sources)
-        self.database = self._opened()
-        trials = DEFAULT_TRIALS if asked is None else asked
-        self._tried = worth_trying(variants, self.kin, self.tasks, trials)
-        first = min(trials, FIRST_TRIALS if self.twin is None else FIRST_FROM_TWIN)
-        self.later = later_rounds(first, trials)
-        self.plan = self._planned(first, trials)
-
-    def _opened(self) -> Database:
-        return Database(self._identity, self._logs.sources, self._logs.target)
-
-    def _planned(self, first: int, trials: int) -> TuningPlan:
-        assignments = self._lacking(self._tried, first)
-        self.pending = bool(missing_trials(assignments)) or any(missing_trials(self.further(*each)) for each in self.later)
-        return TuningPlan(
-            self._profile,
-            len(self._variants),
-            tuple(assignments),
-            first,
-            trials if self.pending else first,
-            self.database.outdated,
-            tuple(used for variant in self._variants for used in planned_kernels(variant, self.database)),
-            tuple(self.database.refused),
-            "" if self.pending else _idle(self._asked, first),
-        )
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Nobody else writes these logs while the context lasts; what another run wrote before it let go counts."""
-        with self.database.writing():
-            known = len(self.database)
-            self.database = self._opened()
-            if len(self.database) > known:
-                self.plan = replace(
-                    self.plan, assignments=tuple(self._lacking(self._tried, self.plan.first)), outdated=self.database.outdated
-                )
-            yield
-
-    def _lacking(self, wanted: Mapping[Task, str | None], most: int) -> list[Assignment]:
-        found = assign(wanted, self.database, most, self._profile.target)
-        return [replace(each, missing=0) if self._asked is None and self._shipped.best(each.task) else each for each in found]
-
-    def further(self, most: int, may_gain: float) -> list[Assignment]:
-        """A later round: what kernels lack that some network's best plan would have if they became a little faster."""
-        lacking = self._lacking(promising(self._variants, self.database, self._tried, may_gain), most)
-        return [replace(each, missing=0) if hopeless(each, self.database) else each for each in lacking]
-
-
-def _idle(asked: int | None, first: int) -> str:
-    """Why no kernel lacks trials; "" where none were asked for."""
-    if asked is None:
-        return f"Nothing to try: every kernel is in the shipped logs, or has the default {DEFAULT_TRIALS} records. --trials N tries more."
-    if not asked:
-        return ""
-    many = f"; those that a plan may use have {asked}, all of them, or as many as their template needs" if asked > first else ""
-    return f"Nothing to try for --trials {asked}: every kernel has records of {plural(first, 'schedule')}, or of all that it has{many}."
 
 
 def tune(
@@ -185,16 +97,21 @@ def tune(
     board = device_of(device)
     check_strategy(strategy)
     folder = scratch_folder("libraries") if out is None else Path(out)
-    request = _request(
-        threads,
-        (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate), tuple(keep), max_drop),
-        folder,
-        logs,
-        fresh,
-        dump_ir,
-        format,
-        archive,
-        image,
+    request = request_of(
+        threads=threads,
+        dtype=dtype,
+        io_dtype=io_dtype,
+        max_error=max_error,
+        calibrate=calibrate,
+        keep=keep,
+        max_drop=max_drop,
+        out=folder,
+        logs=logs,
+        fresh=fresh,
+        dump_ir=dump_ir,
+        form=format,
+        archive=archive,
+        image=image,
     )
     if trials != 0:
         check_writable(request.logs.target, "--logs")
@@ -221,7 +138,7 @@ def _run(
         if fresh and request.logs.target.exists():
             with writing(request.logs.target, board.profile.name):  # not from under a run that writes there
                 set_aside(request.logs.target)
-        needs = _Needs(jobs, variants, request.logs, board.profile, trials)
+        needs = NeededTrials(jobs, variants, request.logs, board.profile, trials)
         if needs.pending:
             held.enter_context(needs.writing())
         listener.planned(needs.plan)
@@ -235,7 +152,7 @@ def _run(
         return results
 
 
-def _corrected(needs: _Needs, results: Results, bench: Bench, listener: Listener) -> bool:
+def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Listener) -> bool:
     """Measure again what took something else within its network than its record says; whether a record was false."""
     records = doubted(results, needs.database, needs.tasks)
     # A run that had nothing to try has not asked for the right to write.
@@ -278,29 +195,32 @@ def plan_tuning(
     listener: Listener = QUIET,
 ) -> TuningPlan:
     """What `tune` would do and raise with the same arguments; nothing is tried or written."""
-    board, request = (
-        device_of(device),
-        _request(
-            threads,
-            (dtype, io_dtype, max_error, None if calibrate is None else str(calibrate), tuple(keep), max_drop),
-            Path(out),
-            logs,
-            fresh,
-            dump_ir,
-            format,
-            archive,
-            image,
-        ),
+    board = device_of(device)
+    request = request_of(
+        threads=threads,
+        dtype=dtype,
+        io_dtype=io_dtype,
+        max_error=max_error,
+        calibrate=calibrate,
+        keep=keep,
+        max_drop=max_drop,
+        out=Path(out),
+        logs=logs,
+        fresh=fresh,
+        dump_ir=dump_ir,
+        form=format,
+        archive=archive,
+        image=image,
     )
     jobs = request.jobs(models, board.profile)
     with _workers(jobs, board, DEFAULT_TRIALS if trials is None else trials, dask) as workers:
         variants = _imported(workers, jobs, listener)
-    plan = _Needs(jobs, variants, request.logs, board.profile, trials).plan
+    plan = NeededTrials(jobs, variants, request.logs, board.profile, trials).plan
     listener.planned(plan)
     return plan
 
 
-def _try(needs: _Needs, bench: Bench, how: Search, listener: Listener) -> None:
+def _try(needs: NeededTrials, bench: Bench, how: Search, listener: Listener) -> None:
     """Run the trials of every round; which a later one has depends on what came of those before.
 
     The later rounds are repeated while they have any: what the last one found may have made other kernels worth trying, and the same
@@ -323,21 +243,6 @@ def check_strategy(name: str) -> None:
     """Raises `UserError` for a strategy that is not known."""
     if name not in STRATEGIES:
         raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
-
-
-def _request(
-    threads: int,
-    numbers: tuple[str, str, float | None, str | None, tuple[str, ...], str | None],
-    out: Path,
-    logs: str | Path | None,
-    fresh: bool,
-    dump_ir: str | Path | None,
-    form: str,
-    archive: bool,
-    image: Normalisation | None,
-) -> Request:
-    directories = log_dirs(None if logs is None else Path(logs), out if fresh else None)
-    return Request(threads, out, directories, None if dump_ir is None else Path(dump_ir), form, archive, image, *numbers)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR
 
@@ -21,21 +22,21 @@ def clamp_name(clamp: Clamp) -> str:
     return known or "clamp" + "_".join("inf" if bound is None else f"{bound:g}" for bound in clamp)
 
 
-class SumLayer:
+class SumLayer(ABC):
     """A layer whose results are sums that begin with a bias and pass through steps once complete."""
 
     clamp: Clamp
     then: tuple[Clamp, ...]
 
     @property
+    @abstractmethod
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weights, output channels last."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def plain_shape(self) -> tuple[int, ...]:
         """Shape of the output with channels last."""
-        raise NotImplementedError
 
     @property
     def steps(self) -> tuple[Clamp, ...]:

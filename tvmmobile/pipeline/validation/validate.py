@@ -10,7 +10,7 @@ from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.manage import registered
 from tvmmobile.devices.board.registered import load_device
 from tvmmobile.networks.model import load
-from tvmmobile.pipeline.build import variant_job
+from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, build_libraries, succeeded
 from tvmmobile.pipeline.validation.model import ComparedModel, model_for

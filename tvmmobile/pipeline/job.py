@@ -1,0 +1,146 @@
+"""What determines a library: a variant, a device and its logs, and how numbers are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tvmmobile.devices.protocol import DeviceProfile
+from tvmmobile.graph.layers import Layer
+from tvmmobile.graph.machine import BASELINE, Machine
+from tvmmobile.graph.precision import FLOAT32, Precision
+from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.own.loading import files_of
+from tvmmobile.networks.preprocessing import Normalisation
+from tvmmobile.quantisation.data import CalibrationData
+from tvmmobile.quantisation.mixed import Decision
+from tvmmobile.running.formats import C
+from tvmmobile.running.library import Library, stem_of
+from tvmmobile.tuning.database import log_paths
+from tvmmobile.tuning.records import Identity
+from tvmmobile.tuning.search.twin import twin_identity
+
+
+@dataclass(frozen=True)
+class VariantJob:
+    """Everything that determines a library, in a form that can be sent to a worker process.
+
+    Attributes:
+        model: the network and where its weights come from.
+        identity, logs: which records are used, and the directories they are read from.
+        target: the device's target.
+        twin: of a real board, whose modelled records its ranks are compared with.
+        out: directory for the results.
+        dump_dir: where to write the Relax module after each pass, or `None`.
+        machine: the device's core.
+        form: what the library is for, one of `FORMS`.
+        archive: write a static library as well.
+        image: let a C library take images too, normalised like this.
+        io_dtype: name of the precision of input and output.
+        max_error: keep layers in float32 until the output is off by no more, as a share of its largest magnitude; `None` for any error.
+        calibration: where the data are that give integers their scales; `None` for other precisions, and quantised networks.
+        keep: layers of a quantised network that stay in float32, see `mixed.chosen_layers`.
+        decision: how to quantise by calibration data, where that is known.
+    """
+
+    model: Model
+    dtype: str
+    threads: int
+    identity: Identity
+    logs: tuple[Path, ...]
+    target: Mapping[str, Any]
+    out: Path
+    dump_dir: Path | None = None
+    twin: Identity | None = None
+    machine: Machine = BASELINE
+    form: str = C
+    archive: bool = False
+    image: Normalisation | None = None
+    io_dtype: str = FLOAT32.name
+    max_error: float | None = None
+    calibration: CalibrationData | None = None
+    keep: tuple[str, ...] = ()
+    decision: Decision | None = None
+
+    def task(self, region: tuple[Layer, ...]) -> Task:
+        """The task of some of the network's layers."""
+        return Task(region, self.dtype, self.threads, self.machine)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The variant."""
+        return self.model.spec
+
+    @property
+    def stem(self) -> str:
+        """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`."""
+        return stem_of(self.spec.variant, self.dtype, self.threads)
+
+    @property
+    def library(self) -> Library:
+        """The library that the job makes."""
+        return Library(self.spec, self.dtype, self.threads, self.out / f"{self.stem}.so")
+
+    def reads(self) -> Mapping[str, Path]:
+        """The files it reads, by path below the folder that `moved` is given."""
+        found: dict[str, Path] = {}
+        # The job reports a checkpoint that is not a file; all other paths are kept.
+        checkpoint, own = self.model.checkpoint, self.model.own
+        if checkpoint is not None and checkpoint.is_file():
+            found[f"checkpoint/{checkpoint.name}"] = checkpoint
+        if own is not None:
+            found |= {f"network/{path.relative_to(own.path.parent).as_posix()}": path for path in files_of(own)}
+        if self.calibration is not None:
+            found |= {f"calibration/{name}": path for name, path in self.calibration.reads().items()}
+        devices = {self.identity.device: None, **({} if self.twin is None else {self.twin.device: None})}
+        for number, directory in enumerate(self.logs):
+            found |= {f"logs/{number}/{device}/{path.name}": path for device in devices for path in log_paths(directory, device)}
+        return found
+
+    def writes(self) -> Mapping[str, Path]:
+        """The folders it writes to, by name below the folder that `moved` is given."""
+        return {"out": self.out} | ({} if self.dump_dir is None else {"dump": self.dump_dir})
+
+    def moved(self, folder: Path) -> VariantJob:
+        """The same job with all its paths below `folder`."""
+        checkpoint, own = self.model.checkpoint, self.model.own
+        model = replace(
+            self.model,
+            checkpoint=None if checkpoint is None else folder / "checkpoint" / checkpoint.name,
+            own=None if own is None else replace(own, path=folder / "network" / own.path.name),
+        )
+        return replace(
+            self,
+            model=model,
+            logs=tuple(folder / "logs" / str(number) for number in range(len(self.logs))),
+            calibration=None if self.calibration is None else self.calibration.moved(folder / "calibration"),
+            out=folder / "out",
+            dump_dir=None if self.dump_dir is None else folder / "dump",
+        )
+
+
+def variant_job(
+    model: Model,
+    profile: DeviceProfile,
+    logs: Sequence[Path],
+    out: Path,
+    threads: int = 1,
+    dump_ir: Path | None = None,
+    precision: Precision = FLOAT32,
+    form: str = C,
+    archive: bool = False,
+    image: Normalisation | None = None,
+    io_dtype: str = FLOAT32.name,
+    max_error: float | None = None,
+    calibration: CalibrationData | None = None,
+    keep: tuple[str, ...] = (),
+) -> VariantJob:
+    """The library of a network for a device, in `out`; see `VariantJob`."""
+    identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
+    place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
+    numbers = (io_dtype, max_error, calibration, keep)
+    return VariantJob(model, precision.name, threads, identity, tuple(logs), *place, form, archive, image, *numbers)

@@ -1,0 +1,107 @@
+"""The manifest of a library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from tvmmobile import __version__
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.serial import Schedule, schedule_to_json
+from tvmmobile.networks.frontend import Imported
+from tvmmobile.networks.models.spec import OwnSpec
+from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.running.manifest import MANIFEST_VERSION
+from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
+from tvmmobile.system.files import sha256_of, write_text
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.plan import Step
+
+
+def write_manifest(job: VariantJob, imported: Imported, kernels: list[dict[str, Any]], details: Mapping[str, Any]) -> None:
+    """Write the manifest of a job's library; `details` are entries besides those that every library has."""
+    library = job.library
+    manifest = {
+        "version": MANIFEST_VERSION,
+        "library": library.path.name,
+        **details,
+        "sha256": sha256_of(library.path),
+        "model": _identity(job),
+        "weights": imported.weights,
+        "reference": imported.judge,
+        **({} if imported.macs is None else {"macs": imported.macs, "parameters": imported.parameters}),
+        **_tensors(INPUT_NAME, job.spec.takes, job.io_dtype),
+        **_tensors(OUTPUT_NAME, job.spec.returns, job.io_dtype),
+        "dtype": job.dtype,
+        "threads": job.threads,
+        "device": job.identity.device,
+        "timing_model": job.identity.origin.written,
+        "kind": job.identity.origin.kind,
+        "target": dict(job.target),
+        "versions": {"tvmmobile": __version__, "tvm": TVM_VERSION, "tvm_ffi": TVM_FFI_VERSION, "torch": _torch_version()},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kernels": kernels,
+    }
+    write_text(library.manifest_path, json.dumps(manifest, indent=1) + "\n")
+
+
+def kernel_entry(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task, float | None], basis: Database) -> dict[str, Any]:
+    """The manifest's entry for a kernel.
+
+    Args:
+        ranks: correlations with a twin's records, where there is one.
+        basis: whose records decided.
+    """
+    return {
+        "name": step.task.name,
+        "kind": " + ".join(layer.kind for layer in step.task.region),
+        "nodes": [step.first, step.last],
+        "macs": macs,
+        "schedule": schedule_to_json(schedule),
+        "latency_us": step.price.latency_us,
+        "record": step.price.source,
+        "why": step.reason,
+        "least_bytes": step.task.least_bytes,
+        "course": basis.trials(step.task).course(),
+        **({"rank_correlation": ranks[step.task]} if step.task in ranks else {}),
+    }
+
+
+def image_entry(image: Preprocessing) -> dict[str, Any]:
+    """The manifest's entry on the images that a C library takes."""
+    numbers = {"side": image.side, "shorter_side": image.shorter_side, "mean": image.mean, "std": image.std}
+    return {"resampling": "bicubic", **numbers}
+
+
+def _tensors(only: str, ports: Sequence[Port], io_dtype: str) -> dict[str, Any]:
+    """The manifest's entry on what a library takes or returns: `input`, or `inputs` with a list of them and their names."""
+    found = [
+        {
+            "shape": port.shape,
+            **({"layout": port.layout} if only == INPUT_NAME and len(port.shape) == 4 else {}),
+            "dtype": port.stored(io_dtype),
+        }
+        for port in ports
+    ]
+    if len(ports) == 1:
+        return {only: found[0]}
+    return {f"{only}s": [{"name": port.name} | entry for port, entry in zip(ports, found, strict=True)]}
+
+
+def _identity(job: VariantJob) -> dict[str, Any]:
+    spec = job.spec
+    found = {name: getattr(spec, name) for name in ("name", "alpha", "resolution", "activation", "classes")}
+    own = job.model.own
+    if own is None or not isinstance(spec, OwnSpec):
+        return found
+    return found | {"file": own.label, "contents": spec.contents}
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)

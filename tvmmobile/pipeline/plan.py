@@ -1,0 +1,140 @@
+"""A variant's tasks, and its plan from the tuning logs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvmmobile.graph.layers import LayerParameters
+from tvmmobile.graph.network import Lowered, Network, lower
+from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.codegen import make_target, pass_context
+from tvmmobile.kernels.function import kernel_function, packed_constants
+from tvmmobile.kernels.lowering import PIPELINE
+from tvmmobile.kernels.serial import TraceSchedule
+from tvmmobile.networks.frontend import Imported, imported_torch
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.own.loading import load_again
+from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.prepared import Prepared, prepared, taken
+from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.tuning.choice import Choice, choose
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.plan import Step, VariantTasks, candidate_regions, make_plan
+
+
+def variant_tasks(job: VariantJob) -> VariantTasks:
+    """The tasks of a variant."""
+    import tvm
+
+    ready = prepared(_imported(job), job, None)
+    network = ready.network
+    regions = candidate_regions(network, taken, job.task)
+    nodes = {region.task: network.nodes[region.first] for region in regions if region.first == region.last}
+    opaque = {task: node for task, node in nodes.items() if node.function is not None}
+    sources = {task: tvm.ir.save_json(node.function) for task, node in opaque.items()}
+    macs = {task: node.macs for task, node in opaque.items()}
+    return VariantTasks(len(network.nodes), tuple(regions), sources, network.kept, macs, ready.decision)
+
+
+@dataclass(frozen=True)
+class PlannedVariant:
+    """A network with the schedules that the logs give its kernels.
+
+    Attributes:
+        steps: the plan's.
+        database: the device's records.
+        basis: whose records decided, see `_basis`.
+    """
+
+    imported: Imported
+    prepared: Prepared
+    steps: tuple[Step, ...]
+    choices: Mapping[Task, Choice]
+    database: Database
+    basis: Database
+
+    @property
+    def network(self) -> Network:
+        """What the steps cover."""
+        return self.prepared.network
+
+    def lowered(self) -> Any:
+        """The network's Relax module, with every distinct kernel once."""
+        with pass_context():
+            return _lowered(self.network, self.steps, self.choices)
+
+    def compiled(self, target: Mapping[str, Any]) -> Any:
+        """The network built for TVM's virtual machine."""
+        from tvm import relax
+
+        with pass_context():
+            lowered = _lowered(self.network, self.steps, self.choices)
+            return relax.build(lowered, target=make_target(target), tir_pipeline=PIPELINE)
+
+    @property
+    def separate(self) -> frozenset[str]:
+        """Symbols of kernels whose parallel loops write different outputs, as in all templates' kernels."""
+        return frozenset(step.task.symbol for step in self.steps if not isinstance(self.choices[step.task].schedule, TraceSchedule))
+
+
+def plan_variant(job: VariantJob) -> PlannedVariant:
+    """Import a network and plan it; compiles only what the fallback needs."""
+    imported = _imported(job)
+    ready = prepared(imported, job, job.dump_dir)
+    network = ready.network
+    database = Database(job.identity, job.logs, None)
+    choices: dict[Task, Choice] = {}
+    regions = candidate_regions(network, taken, job.task)
+    basis = _basis(job, database, [region.task for region in regions])
+    for region in regions:
+        task = region.task
+        if task not in choices and (region.first == region.last or basis.best(task)):
+            choices[task] = choose(task, network.nodes[region.first].function, basis, job.target)
+    regions = [region for region in regions if region.task in choices]
+    plan = make_plan(len(network.nodes), regions, lambda task: choices[task].price)
+    return PlannedVariant(imported, ready, plan.steps, choices, database, basis)
+
+
+def _imported(job: VariantJob) -> Imported:
+    model = job.model
+    if model.own is not None:
+        return load_again(model.own, model.spec, model.checkpoint, model.seed)
+    built = build_torch_model(model.spec, model.checkpoint, model.seed)
+    return imported_torch(model.spec, built.module, built.weights)
+
+
+def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
+    """Whose records decide: the device's own; the twin's where a real board has none of this network. Never both: they do not compare."""
+    if job.twin is None or any(database.best(task) for task in tasks):
+        return database
+    return twin_database(job)
+
+
+def twin_database(job: VariantJob) -> Database:
+    """The records of a real board's twin."""
+    assert job.twin is not None
+    return Database(job.twin, (SHIPPED_LOGS, *job.logs), None)
+
+
+def _lowered(network: Network, steps: tuple[Step, ...], choices: Mapping[Task, Choice]) -> Any:
+    """The network's module lowered by its plan, with every distinct kernel once."""
+    functions: dict[Task, Any] = {}
+    kernels = []
+    for step in steps:
+        schedule = choices[step.task].schedule
+        node = network.nodes[step.first]
+        if step.task not in functions:
+            functions[step.task] = kernel_function(step.task, schedule, node.function)
+        constants = () if isinstance(schedule, TraceSchedule) else packed_constants(step.task, schedule, _parameters(network, step))
+        kernels.append(Lowered(step.first, step.last, step.task, functions[step.task], tuple(constants)))
+    return lower(network, tuple(kernels))
+
+
+def _parameters(network: Network, step: Step) -> tuple[LayerParameters, ...]:
+    found = []
+    for node in network.nodes[step.first : step.last + 1]:
+        assert node.parameters is not None
+        found.append(node.parameters)
+    return tuple(found)
