@@ -1,16 +1,23 @@
-"""Depthwise convolutions of integers: tiles of pixels for eight channels, by `SDOT` over the rows of a window, or in pairs of taps."""
+"""Depthwise convolutions of integers: tiles of pixels for eight channels, by `SDOT` over the rows of a window, or by `SMULL` and `SMLAL`.
+
+Without `SDOT`, two products of a channel always fit in 16 bits. Three do if their weights are at most `MOST_TOGETHER` together: then a 3×3
+window takes three additions of 16 bits to sums of 32 instead of five. A table says for each eight channels whether all threes of taps are
+proved to fit; the code is the same for all weights.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.integers import MOST_TOGETHER, THREE, together
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, WindowLayer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition
@@ -21,6 +28,10 @@ from tvmmobile.schedules.window_nest import Channels, OutputPart, Span, WindowNe
 
 #: Channels of a tile: a load of 8 bytes, two vectors of sums.
 EIGHT = 8
+#: Products of a channel that always fit in 16 bits.
+TWO = 2
+#: From a row and a column of a tile's window to eight bytes of it.
+Value = Callable[[int, int], Expr]
 #: Rows of windows that SDOT takes: with a row for a second output, they fill words of four bytes well.
 _ROWS, WORD = (3, 5, 7), 4
 
@@ -58,33 +69,46 @@ class IntegerNest(WindowNest, ABC):
             return kernel.bytes_at(self.data.buffer, corner + (y * layer.width + x) * self.data.block, EIGHT)
 
         size = (row_run.size, column_run.size)
-        acc = kernel.sums(2 * size[0] * size[1])
-        self.ends.fill(acc, size[0] * size[1], channel, EIGHT)
-        self._multiply(acc, size, value, channel)
         target = first_of(self.output, row * self.part.width + column, channels, index)
+        self._tile_of(size, value, channel, target)
+
+    @abstractmethod
+    def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
+        """A tile of so many rows and columns, from bytes of the window, for eight channels; the first ones are stored at a target."""
+
+    @contextmanager
+    def _summed(self, size: tuple[int, int], channel: Expr, target: Expr) -> Iterator[Buffer]:
+        """A tile's sums from their start, which are stored in the end."""
+        acc = self.ends.kernel.sums(2 * size[0] * size[1])
+        self.ends.fill(acc, size[0] * size[1], channel, EIGHT)
+        yield acc
         pixels = []
         for place, (y, x) in enumerate(itertools.product(*map(range, size))):
             pixels.append((self.ends.complete(acc, place, EIGHT), target + (y * self.part.width + x) * self.output.block))
         self.ends.store(pixels, channel, EIGHT)
 
-    @abstractmethod
-    def _multiply(self, acc: Buffer, size: tuple[int, int], value: Callable[[int, int], Expr], channel: Expr) -> None:
-        """Adds all products of a tile of so many rows and columns, of bytes of the window."""
-
 
 @dataclass(frozen=True)
 class LongNest(IntegerNest):
-    """Two products of bytes are added in 16 bits, and their sum to those of 32."""
+    """Two or three products of bytes are added in 16 bits, and their sum to those of 32."""
 
-    def _multiply(self, acc: Buffer, size: tuple[int, int], value: Callable[[int, int], Expr], channel: Expr) -> None:
+    def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
+        T, fits = self.ends.kernel.T, self.ends.buffers["steps"]  # noqa: N806
+        with T.If(fits[channel // EIGHT] != 0):
+            for branch, together in ((T.Then(), THREE), (T.Else(), TWO)):
+                with branch, self._summed(size, channel, target) as acc:
+                    self._add(acc, size, value, channel, together)
+
+    def _add(self, acc: Buffer, size: tuple[int, int], value: Value, channel: Expr, count: int) -> None:
+        """Adds all products, so many of a channel in 16 bits."""
         kernel, layer = self.ends.kernel, self.layer
         taps = list(itertools.product(*map(range, layer.kernel)))
-        for first in range(0, len(taps), 2):
-            pair = taps[first : first + 2]
-            weights = [kernel.bytes_at(self.weight, (channel * len(taps)) + (first + place) * EIGHT, EIGHT) for place in range(len(pair))]
+        for first in range(0, len(taps), count):
+            some = taps[first : first + count]
+            weights = [kernel.bytes_at(self.weight, (channel * len(taps)) + (first + place) * EIGHT, EIGHT) for place in range(len(some))]
             for place, (y, x) in enumerate(itertools.product(*map(range, size))):
                 products: Expr = None
-                for (tap_y, tap_x), weight in zip(pair, weights, strict=True):
+                for (tap_y, tap_x), weight in zip(some, weights, strict=True):
                     product = kernel.long_product(value(y * layer.stride[0] + tap_y, x * layer.stride[1] + tap_x), weight)
                     products = product if products is None else products + product
                 wide = kernel.T.Cast("int32x8", products)
@@ -97,7 +121,12 @@ class DotNest(IntegerNest):
     five and three. With stride 1, two rows of outputs share the same words: the second one leaves out the first row.
     """
 
-    def _multiply(self, acc: Buffer, size: tuple[int, int], value: Callable[[int, int], Expr], channel: Expr) -> None:
+    def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
+        with self._summed(size, channel, target) as acc:
+            self._multiply(acc, size, value, channel)
+
+    def _multiply(self, acc: Buffer, size: tuple[int, int], value: Value, channel: Expr) -> None:
+        """Adds all products."""
         kernel, layer = self.ends.kernel, self.layer
         (height, taps), shared = layer.kernel, 2 if layer.stride[0] == 1 else 1
         for x in range((size[1] - 1) * layer.stride[1] + taps):
@@ -178,7 +207,7 @@ class IntegerDepthwise(Template):
         layer = layer_of(task, Conv2d)
         kernel, channels = WindowKernel(task), layer.in_channels
         part = OutputPart(partition(layer, 0, knobs["rows"]), partition(layer, 1, knobs["columns"]), 0, 0, layer.out_width)
-        with integer_body(kernel, layer, channels * self.bytes_per_channel(layer)) as ends:
+        with integer_body(kernel, layer, channels * self.bytes_per_channel(layer), **self.tables(layer)) as ends:
             data = Activation(ends.buffers["data"], layer.height * layer.width, channels, channels)
             output = Activation(ends.buffers["output"], layer.out_height * layer.out_width, channels, channels)
             # Tiles are summed as a whole, so that there is nothing that adds a single value.
@@ -189,6 +218,10 @@ class IntegerDepthwise(Template):
     def bytes_per_channel(self, layer: Conv2d) -> int:
         """Of the packed weights."""
         return math.prod(layer.kernel)
+
+    def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
+        """Shapes of what a kernel reads besides, by argument."""
+        return {}
 
 
 class LongDepthwise(IntegerDepthwise):
@@ -202,11 +235,25 @@ class LongDepthwise(IntegerDepthwise):
         """What `DotDepthwise` does not take."""
         return not _by_dots(task, layer)
 
+    def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
+        """Which eights of channels take three products at a time."""
+        return {"steps": (layer.in_channels // EIGHT,)}
+
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights as [eight channels][tap][channel]."""
-        layer = layer_of(task, Conv2d)
-        weight = parameters[0].weight.reshape(-1, layer.in_channels // EIGHT, EIGHT).transpose(1, 0, 2)
-        return [weight.ravel(), *pack_constants(layer, parameters[0])]
+        """Weights as [eight channels][tap][channel]; constants; and whether threes of taps fit."""
+        layer, weight = layer_of(task, Conv2d), parameters[0].weight
+        packed = weight.reshape(-1, layer.in_channels // EIGHT, EIGHT).transpose(1, 0, 2)
+        return [packed.ravel(), *pack_constants(layer, parameters[0]), three_fit(weight).astype(np.int32)]
+
+
+def three_fit(weight: Array) -> Array:
+    """For each eight channels, whether three products of each fit in 16 bits."""
+    return np.asarray((together(weight) <= MOST_TOGETHER).all(0).reshape(-1, EIGHT).all(1))
+
+
+def gains_by_less_together(task: Task, weight: Array) -> bool:
+    """Whether some threes of taps do not fit in 16 bits where kernels add up so many."""
+    return LongDepthwise().space(task) is not None and not three_fit(weight).all()
 
 
 class DotDepthwise(IntegerDepthwise):

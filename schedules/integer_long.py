@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tvmmobile.graph.integers import MOST_TOGETHER
 from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
@@ -22,8 +23,6 @@ from tvmmobile.schedules.integer_steps import HALF, STEP, StepsLoop, turned
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
 
-#: The largest sum of weights of a lane of 16 bits.
-MOST = 255
 #: Share of steps with partners below which weights gain by 7 bits.
 LEAST = 0.4
 #: Panels of weights that are looked at, at most, to see whether pairs fit, and their channels.
@@ -172,7 +171,7 @@ def _partners(weight: Sequence[Array]) -> list[tuple[int, int]]:
     """Pairs of steps that fit. Those that fit with few others choose first."""
     magnitudes = [np.abs(step.astype(np.int32)) for step in weight]
     lanes = np.stack([(one[:, :HALF] + one[:, HALF:] if one.shape[1] > HALF else one).ravel() for one in magnitudes])
-    fits = np.array([(lanes + own <= MOST).all(1) for own in lanes])
+    fits = np.array([(lanes + own <= MOST_TOGETHER).all(1) for own in lanes])
     np.fill_diagonal(fits, False)
     left = np.ones(len(weight), bool)
     pairs: list[tuple[int, int]] = []

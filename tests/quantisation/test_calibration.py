@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quantised import decibels, digit_inputs, rescaled, trained_flow
 
-from tvmmobile.graph.integers import largest_sums
+from tvmmobile.graph.integers import MOST_TOGETHER, is_depthwise, largest_sums, together
 from tvmmobile.graph.layers import Array
 from tvmmobile.quantisation import calibration
 from tvmmobile.quantisation.calibration import Images, Method, best_method, images_of, narrowed, quantise
@@ -64,6 +64,27 @@ def test_seven_bits_for_weights_where_they_cost_little(expected: Array, monkeypa
     assert ratio > 30 and same >= 0.99
     monkeypatch.setattr(calibration, "MOST_LOST_DB", -50.0)
     assert not method().narrow
+
+
+def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Depthwise layers are the first to keep all their bits."""
+    images, flow = images_of(digit_inputs(32, 2)), trained_flow()
+    plain = quantise(flow, images, Method(PLAIN))
+    layers = {number for number, step in plain.steps.items() if is_depthwise(step.layer)}
+    assert any(together(plain.steps[number].parameters.weight).max() > MOST_TOGETHER for number in layers)
+
+    def method(most_lost_db: float) -> Method:
+        monkeypatch.setattr(calibration, "MOST_LOST_DB", most_lost_db)
+        return narrowed(flow, images, Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] != (1, 1))
+
+    found = method(2.0)
+    assert found.narrow >= layers
+    network = quantise(flow, images, found)
+    for number in layers:
+        weight = network.steps[number].parameters.weight
+        assert together(weight).max() <= MOST_TOGETHER and np.abs(weight.astype(int)).max() == 127
+    before, after = quality(plain, expected), quality(network, expected)
+    assert after[0] > before[0] - 2 and after[1] >= 0.99
 
 
 def test_bias_correction_leaves_means_where_they_are(expected: Array) -> None:

@@ -74,9 +74,14 @@ def test_dot_depthwise(rows: int, columns: int) -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 4), (2, 3)])
 def test_long_depthwise(rows: int, columns: int) -> None:
-    """Nine products of eight channels for an output, of which eight are added in pairs of 16 bits; two wide additions for each sum."""
-    loop = hottest_loop(of_core(DEPTHWISE, "cortex-a72", rows=rows, columns=columns), "smlal")
-    counts = {name: sum(text.startswith(f"{name}\t") for text in loop.instructions) for name in ("smull", "smlal", "saddw", "saddw2")}
-    outputs = rows * columns
-    assert counts == {"smull": 5 * outputs, "smlal": 4 * outputs, "saddw": 5 * outputs, "saddw2": 5 * outputs}
-    assert loop.stack_accesses == []
+    """Nine products of eight channels for an output, added in threes or in pairs of 16 bits: three or five wide additions for each sum. LLVM
+    lets both ways share the end of a tile.
+    """
+    found, outputs = set(), rows * columns
+    for loop in innermost_loops(of_core(DEPTHWISE, "cortex-a72", rows=rows, columns=columns)):
+        assert loop.stack_accesses == []
+        products = _count(loop, "smull") + _count(loop, "smlal")
+        if products >= 7 * outputs:
+            found.add(round(9 * _count(loop, "saddw") / products))
+            assert abs(_count(loop, "saddw") - _count(loop, "saddw2")) <= 1
+    assert found == {3, 5}

@@ -15,11 +15,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from integer_kernels import check, check_extremes, only_space_of
 
 from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.integers import MOST_TOGETHER, together
 from tvmmobile.graph.layers import Conv2d, Dense, Gating, Layer, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
+from tvmmobile.schedules.integer_depthwise import three_fit
 from tvmmobile.schedules.integer_long import order_steps
 
 pytestmark = pytest.mark.virtual
@@ -201,6 +203,17 @@ def test_extremes_of_depthwise(zero: int, pi4: Agents, pi5: Agents, tmp_path: Pa
     layer = Conv2d(4, 5, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), 16)
     check_extremes(pi5, layer, "dot_depthwise", tmp_path / "dot", zero)
     check_extremes(pi4, layer, "long_depthwise", tmp_path / "long", zero)
+
+
+def test_three_products_that_just_fit_in_16_bits(pi4: Agents, tmp_path: Path) -> None:
+    """Of the first eight channels; of the next ones a weight is too large by 1 in one channel, whose sum would be 2^15."""
+    layer, weight = Conv2d(4, 5, 24, 24, (3, 3), (1, 1), (1, 1, 1, 1), 24), np.full((3, 3, 1, 24), 127, np.int8)
+    weight[:, 1, :, :16] = 1
+    assert (together(weight)[:, :16] == MOST_TOGETHER).all()
+    weight[2, 1, 0, 11] += 1
+    assert three_fit(weight).tolist() == [True, False, False]
+    for zero in (-128, 127):
+        check_extremes(pi4, layer, "long_depthwise", tmp_path, zero, weight)
 
 
 @pytest.mark.long

@@ -61,10 +61,19 @@ def check(agents: Agents, layer: Layer, name: str, folder: Path, seed: int = 0, 
 
 
 def check_extremes(
-    agents: Agents, layer: Layer, name: str, folder: Path, zero_in: int = -128, largest: int = 127, schedule: KnobSchedule | None = None
+    agents: Agents,
+    layer: Layer,
+    name: str,
+    folder: Path,
+    zero_in: int = -128,
+    largest: int | Array = 127,
+    schedule: KnobSchedule | None = None,
 ) -> None:
     """Weights at either end of a range in each channel, pixels of either end, so that sums are as large as they get, and multipliers
     from those whose products vanish to those whose products are infinite, or as large as they may be in a layer that is not wide.
+
+    Args:
+        largest: magnitudes of weights, the same for all or of their shape.
     """
     task = Task((layer,), "int8", 1, agents.profile.machine)
     (given,) = make_parameters(task)

@@ -71,6 +71,10 @@ PARTS = 1 << 22
 LOWEST, HIGHEST = -128, 127
 #: Largest magnitude of weights with 7 bits: four products of these fit in 16 bits, whatever the data are.
 SEVEN_BITS = 63
+#: What weights may be together, in magnitude, so that their products with any data fit in 16 bits.
+MOST_TOGETHER = 255
+#: Taps of a depthwise channel that follow each other, of which kernels add products in 16 bits where `together` allows it.
+THREE = 3
 #: Curves that integer layers have.
 CURVES = frozenset({"hswish", "hsigmoid"})
 
@@ -155,6 +159,17 @@ def scales_at_once(layer: Layer) -> bool:
 def has_addend(layer: Layer) -> bool:
     """Whether a float is added to each scaled sum of a layer."""
     return bool(getattr(layer, "addend", False))
+
+
+def is_depthwise(layer: Layer) -> bool:
+    """Whether a layer has one filter for each channel, of which `together` speaks."""
+    return isinstance(layer, Conv2d) and layer.is_depthwise
+
+
+def together(weight: Array) -> Array:
+    """Magnitudes of a depthwise layer's weights, HWIO, integers or not, added up by threes of taps: (threes, channels)."""
+    taps = np.abs(weight.reshape(-1, weight.shape[-1]), dtype=np.float64)
+    return np.asarray(np.add.reduceat(taps, range(0, len(taps), THREE)))
 
 
 def short_multipliers(multiplier: Array) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.integers import SEVEN_BITS
 from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
@@ -31,6 +32,7 @@ from tvmmobile.quantisation.lowering import named_layers
 from tvmmobile.quantisation.mixed import Decision, chosen_layers, quantise_as_decided, quantise_within
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
+from tvmmobile.schedules.integer_depthwise import gains_by_less_together
 from tvmmobile.schedules.integer_long import gains_by_seven_bits
 from tvmmobile.system.errors import UserError
 
@@ -126,7 +128,7 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
     flow = flow_of(wide)
     if decision is None:
         method = best_method(flow, images, accepts)
-        method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_seven_bits(task(layer), weight))
+        method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
         mixed = quantise_within(flow, images, method, accepts, chosen_layers(flow, data.keep), data.max_drop)
     else:
         mixed = quantise_as_decided(flow, images, decision, accepts)
@@ -144,13 +146,15 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
         "inputs": images.count,
         "ranges": method.ranges,
         "equalised": method.equalise,
-        "layers": [
-            _scales(step, nodes[names[number]], network, number in method.narrow) | _quality(ratios[number])
-            for number, step in integers.steps.items()
-        ],
+        "layers": [_scales(step, nodes[names[number]], network) | _quality(ratios[number]) for number, step in integers.steps.items()],
     }
     details = {"quantisation": found, **_float32_layers(floats)}
     return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details, decision)
+
+
+def gains_by_smaller_weights(task: Task, weight: Array) -> bool:
+    """Whether an integer layer's kernel is faster if its weights are as small as `integer_step` makes them."""
+    return gains_by_seven_bits(task, weight) or gains_by_less_together(task, weight)
 
 
 def _as_given(
@@ -188,7 +192,7 @@ def _as_given(
         for number, why in found.floats.items()
         if names[number] in nodes  # a gate in float32 is a product again
     )
-    entries = [_scales(step, nodes[names[number]], network, narrow=False) for number, step in found.network.steps.items()]
+    entries = [_scales(step, nodes[names[number]], network) for number, step in found.network.steps.items()]
     details = {"quantisation": {"calibration": None, "layers": entries}, **_float32_layers(floats)}
     return Prepared(replace(network, kept=floats), inputs, found.network, details)
 
@@ -203,10 +207,11 @@ def _quality(ratio: float) -> dict[str, Any]:
     return {"signal_to_noise_db": round(ratio, 1) if math.isfinite(ratio) else None}
 
 
-def _scales(step: IntegerStep, node: int, network: Network, narrow: bool) -> dict[str, Any]:
+def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:
     """The manifest's entry for an integer layer: its node here and its number in float32, the scales and zero points of what it reads and
     writes, and its weights' scales and bits.
     """
+    weight = step.parameters.weight
     return {
         "node": node,
         "number": step.step.number,
@@ -216,7 +221,7 @@ def _scales(step: IntegerStep, node: int, network: Network, narrow: bool) -> dic
         **({} if step.side is None else {"adds": _scale(step.side)}),
         "writes": None if step.written is None else _scale(step.written),
         "weight_scales": [float(step.weight_scale.min()), float(step.weight_scale.max())],
-        **({"weight_bits": 7 if narrow else 8} if step.parameters.weight.size else {}),
+        **({"weight_bits": 7 if max(weight.max(), -int(weight.min())) <= SEVEN_BITS else 8} if weight.size else {}),
     }
 
 

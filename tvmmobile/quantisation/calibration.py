@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tvmmobile.graph.integers import HIGHEST, SEVEN_BITS
+from tvmmobile.graph.integers import is_depthwise
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised
@@ -40,7 +40,7 @@ class Method:
         equalise: whether channels are equalised across layers.
         correct: whether biases make up for the mean error of each channel.
         per_channel: whether weights have a scale for each output channel, as kernels have it; else all have the largest of these.
-        narrow: numbers of steps whose weights have 7 bits.
+        narrow: numbers of steps whose weights are smaller than int8 allows, so that kernels are faster (`integer_step`).
     """
 
     ranges: str = next(iter(RANGES))
@@ -131,21 +131,26 @@ def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: Tru
 
 
 def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
-    """The method, with 7 bits for the weights of layers that gain by it, if the network's output loses little: decided as `best_method` is.
+    """The method, with smaller weights for layers that gain by them, if the network's output loses little: decided as `best_method` is.
+    Depthwise layers are the first to keep all their bits.
 
     Args:
-        gains: whether the kernel of an integer layer with such weights is faster with 7 bits.
+        gains: whether the kernel of an integer layer with such weights is faster with smaller ones.
     """
     seen, unseen = _halves(flow, images)
     observed = observe(flow, seen, method.equalise)
     network = quantised(observed, method, accepts)
     found = {number for number, step in network.steps.items() if step.step.summing and gains(step.layer, step.parameters.weight)}
-    if not found:
-        return method
-    narrow = replace(method, narrow=frozenset(found))
+    products = {number for number in found if not is_depthwise(network.steps[number].layer)}
     last = flow.steps[-1].number
-    before, after = (one.signal_to_noise_db(unseen.batches(), flow)[last] for one in (network, quantised(observed, narrow, accepts)))
-    return narrow if before - after <= MOST_LOST_DB else method
+    for some in (found, products):
+        if some:
+            narrow = replace(method, narrow=frozenset(some))
+            tried = quantised(observed, narrow, accepts)
+            before, after = (one.signal_to_noise_db(unseen.batches(), flow)[last] for one in (network, tried))
+            if before - after <= MOST_LOST_DB:
+                return narrow
+    return method
 
 
 def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
@@ -220,8 +225,8 @@ class _Quantisation:
         read, *others = (self._scale(source) for source in step.sources if isinstance(source, int))
         floats = step.number not in self.flow.readers and has_floats(step)
         written = None if floats else self._scale(step.number)
-        most = SEVEN_BITS if step.number in self.method.narrow else HIGHEST
-        found = integer_step(step, read, written, others[0] if others else None, self.method.per_channel, most)
+        narrow = step.number in self.method.narrow
+        found = integer_step(step, read, written, others[0] if others else None, self.method.per_channel, narrow)
         return self._corrected(found) if self.method.correct and isinstance(step.layer, SumLayer) else found
 
     def _corrected(self, found: IntegerStep) -> IntegerStep:

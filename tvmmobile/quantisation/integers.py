@@ -13,17 +13,22 @@ from tvmmobile.graph.integers import (
     CURVES,
     HIGHEST,
     LOWEST,
+    MOST_TOGETHER,
     NARROW_TERMS,
+    SEVEN_BITS,
+    THREE,
     IntegerParameters,
     adds,
     curve_of,
     has_addend,
     is_bounded,
+    is_depthwise,
     is_wide,
     rounds_otherwise,
     scales_at_once,
     short_multipliers,
     terms,
+    together,
 )
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, Pool, input_shapes
 from tvmmobile.graph.network import INPUT
@@ -106,7 +111,7 @@ def integer_step(
     written: Scale | None,
     side: Scale | None = None,
     per_channel: bool = True,
-    most: int = HIGHEST,
+    narrow: bool = False,
     given: Array | None = None,
     exact: bool = False,
 ) -> IntegerStep:
@@ -115,9 +120,9 @@ def integer_step(
     Args:
         side: scale of the residual or the gate, if there is one.
         per_channel: let weights have a scale for each output channel, not one for all.
-        most: largest magnitude of weights.
-        given: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are integers of no
-            more than `most`.
+        narrow: let weights be so small that kernels of 16-bit sums are fastest, see `_weight_steps`.
+        given: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are integers from
+            -127 to 127.
         exact: keep multipliers that are not short, and what rounding biases leaves, which takes an addend.
     """
     layer = step.layer
@@ -132,18 +137,30 @@ def integer_step(
         return _scaled(IntegerStep(step, layer, constants, share, read, written, side), exact)
     assert isinstance(layer, Conv2d | Dense) and step.parameters is not None
     weight, bias = step.parameters.weight.astype(np.float64), step.parameters.bias.astype(np.float64)
-    largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0) / most
+    largest = _weight_steps(layer, weight, narrow)
     largest = largest if per_channel else np.full_like(largest, largest.max())
     # A channel of tiny weights and a large bias has coarser weights, so that its sums fit. All-zero channels may have any scale.
     scale = np.maximum(largest, np.abs(bias) / read.step / BIAS_MOST)
     scale = np.where(scale > np.finfo(np.float32).tiny / min(read.step, 1.0), scale, 1.0) if given is None else given
     scale = scale.astype(np.float32)
-    integers = np.clip(np.rint(weight / scale), -most, most).astype(np.int8)
+    integers = np.clip(np.rint(weight / scale), -HIGHEST, HIGHEST).astype(np.int8)
     constants = _constants(step, integers, read, written)
     clamp = curve_of(layer) or NO_CLAMP
     ends["addend"] = exact and bool(_lies_between(bias / (read.step * scale.astype(np.float64))).any())
     found = IntegerStep(step, replace(layer, clamp=clamp, **ends), constants, scale, read, written, side, _most(step, written))
     return with_bias(_scaled(found, exact), bias)
+
+
+def _weight_steps(layer: Conv2d | Dense, weight: Array, narrow: bool) -> Array:
+    """The least step of each output channel's weights with which they fit in int8; with `narrow`, in 7 bits, or of a depthwise layer in
+    int8, and threes of taps in `MOST_TOGETHER`, however they are rounded.
+    """
+    largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0)
+    if not narrow:
+        return np.asarray(largest / HIGHEST)
+    if is_depthwise(layer):
+        return np.asarray(np.maximum(largest / HIGHEST, together(weight).max(0) / (MOST_TOGETHER - THREE / 2)))
+    return np.asarray(largest / SEVEN_BITS)
 
 
 def _lies_between(numbers: Array) -> Array:
