@@ -95,9 +95,9 @@ class LongNest(IntegerNest):
     def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
         T, fits = self.ends.kernel.T, self.ends.buffers["steps"]  # noqa: N806
         with T.If(fits[channel // EIGHT] != 0):
-            for branch, together in ((T.Then(), THREE), (T.Else(), TWO)):
+            for branch, count in ((T.Then(), THREE), (T.Else(), TWO)):
                 with branch, self._summed(size, channel, target) as acc:
-                    self._add(acc, size, value, channel, together)
+                    self._add(acc, size, value, channel, count)
 
     def _add(self, acc: Buffer, size: tuple[int, int], value: Value, channel: Expr, count: int) -> None:
         """Adds all products, so many of a channel in 16 bits."""

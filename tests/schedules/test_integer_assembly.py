@@ -74,8 +74,8 @@ def test_dot_depthwise(rows: int, columns: int) -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 4), (2, 3)])
 def test_long_depthwise(rows: int, columns: int) -> None:
-    """Nine products of eight channels for an output, added in threes or in pairs of 16 bits: three or five wide additions for each sum. LLVM
-    lets both ways share the end of a tile.
+    """Nine products of eight channels for an output, added in threes or in pairs of 16 bits: three or five wide additions for each sum.
+    LLVM lets both ways share the end of a tile.
     """
     found, outputs = set(), rows * columns
     for loop in innermost_loops(of_core(DEPTHWISE, "cortex-a72", rows=rows, columns=columns)):
