@@ -13,6 +13,7 @@ import pytest
 from log_samples import PROFILE
 
 from tvmmobile.cli.progress import Shown
+from tvmmobile.devices.protocol import MEASURED, DeviceProfile
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.model import Model
@@ -125,6 +126,17 @@ def test_a_plan_says_what_was_passed_over_and_why_it_is_idle(capsys: pytest.Capt
     said = " ".join(capsys.readouterr().err.split())
     assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was passed over: " in said
     assert "float32_t1.jsonl, line 3: it lies." in said
+
+
+def test_large_kernels_count_for_more_of_the_estimated_time_on_virtual_boards_alone() -> None:
+    """A trial of a VGG's layers with 1.8 billion multiply-adds takes seconds of emulation."""
+
+    def seconds(task: Task, profile: DeviceProfile) -> float:
+        return TuningPlan(profile, 1, (Assignment(task, None, (), 0, 2), Assignment(OTHER, None, (), 8, 0)), 2, 8, 0, ()).estimated_s
+
+    huge, board = Task((Dense(30_000, 60_000),)), replace(PROFILE, origin=MEASURED)
+    assert seconds(huge, PROFILE) - seconds(ONE, PROFILE) > 4
+    assert seconds(huge, board) == seconds(ONE, board) == pytest.approx(seconds(ONE, PROFILE), rel=1e-3)
 
 
 def test_where_a_refused_line_is(tmp_path: Path) -> None:

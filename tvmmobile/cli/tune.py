@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,6 @@ from tvmmobile.cli import options
 if TYPE_CHECKING:
     from tvmmobile.pipeline.listener import TuningPlan
     from tvmmobile.results.file import Results
-
-#: Trials a second on two cores of a desktop, for the estimate of --dry-run; a real run shows the time that is left.
-_TRIALS_PER_SECOND = 2.5
 
 Trials = Annotated[
     int | None,
@@ -111,5 +109,6 @@ def _print_plan(plan: TuningPlan) -> None:
     output().print(table)
     for line in fallback_lines(plan.used):
         output().print(line, soft_wrap=True)
-    minutes = plan.missing / _TRIALS_PER_SECOND / 60
-    output().print(f"About {plural(round(minutes), 'minute')} of tuning on two desktop cores; nothing was run.")
+    part = "The first round" if plan.trials > plan.first else "Tuning"
+    minutes = plural(math.ceil(plan.estimated_s / 60), "minute")
+    output().print(f"{part} takes about {minutes} on two desktop cores; nothing was run.")

@@ -11,6 +11,9 @@ from tvmmobile.results.report.fallback import UsedKernel
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import Assignment, SearchListener
 
+#: Of two desktop cores: the time of a trial besides its runs, and on a virtual board that of its runs.
+_TRIAL_S, _EMULATED_S_PER_MAC = 0.45, 2.2e-9
+
 
 @dataclass(frozen=True)
 class TuningPlan:
@@ -47,6 +50,12 @@ class TuningPlan:
     def missing(self) -> int:
         """Trials to run in the first round."""
         return missing_trials(self.assignments)
+
+    @property
+    def estimated_s(self) -> float:
+        """Seconds that the first round takes two cores of a desktop, roughly; a real run shows the time that is left."""
+        emulated = _EMULATED_S_PER_MAC if self.profile.origin.modelled else 0.0
+        return sum(assignment.missing * (_TRIAL_S + assignment.task.macs * emulated) for assignment in self.assignments)
 
 
 def missing_trials(assignments: Sequence[Assignment]) -> int:
