@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.attention import HeadAttention
+from tvmmobile.schedules.batched_product import BatchedProduct
 from tvmmobile.schedules.chain import Chain
 from tvmmobile.schedules.channel_norm import LayerNorm
 from tvmmobile.schedules.conv import Conv
 from tvmmobile.schedules.dense import DenseVector
 from tvmmobile.schedules.depthwise import Depthwise
+from tvmmobile.schedules.group_norm import GroupStatistics
 from tvmmobile.schedules.image_conv import ImageConv
 from tvmmobile.schedules.integer_depthwise import DotDepthwise, LongDepthwise
 from tvmmobile.schedules.integer_gate import IntegerGate
@@ -45,7 +47,9 @@ TEMPLATES: tuple[Template, ...] = (
     WindowMax(),
     Resample(),
     LayerNorm(),
+    GroupStatistics(),
     HeadAttention(),
+    BatchedProduct(),
 )
 #: Those for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +13,9 @@ from tvmmobile.graph.layers import Array, Attention, LayerParameters, Place
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share
+from tvmmobile.schedules.row_products import Row, column_panels, row_products, turn_rows
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import THREADS, Template, layer_of
-
-#: From the number of a row to the index of its first element.
-_Row = Callable[[Expr], Expr]
 
 
 class HeadAttention(Template):
@@ -99,19 +96,20 @@ class _Head:
 
     def emit(self, rows: int) -> None:
         """All queries."""
-        self._turn_keys()
+        extents = (self.layer.keys, self.layer.depth)
+        turn_rows(self.kernel, self.buffers["key"], self._row(self.layer.key_place), extents, self.turned)
         whole, rest = divmod(self.layer.queries, rows)
         with self.kernel.loop(whole) as block:
             self._queries(block * rows, rows)
         if rest:
             self._queries(whole * rows, rest)
 
-    def _row(self, place: Place) -> _Row:
+    def _row(self, place: Place) -> Row:
         first, group, head, token = place
         start = first + self.head // self.layer.heads * group + self.head % self.layer.heads * head
         return lambda row: start + row * token
 
-    def _bias_row(self) -> _Row | None:
+    def _bias_row(self) -> Row | None:
         """Where the biases of a query begin; `None` without any."""
         layer = self.layer
         if not layer.constants:
@@ -120,31 +118,15 @@ class _Head:
         matrix = (group if groups > 1 else 0) * heads + (head if heads > 1 else 0)
         return lambda row: (matrix * layer.queries + row) * self.pitch
 
-    def _turn_keys(self) -> None:
-        """Vectors of keys, as the product wants them."""
-        kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
-        row = self._row(layer.key_place)
-        with kernel.loop(layer.keys) as key:
-            whole = layer.depth // lanes
-            if whole:
-                with kernel.loop(whole) as step:
-                    vector = kernel.T.bind(kernel.load(self.buffers["key"], row(key) + step * lanes))
-                    for lane in range(lanes):
-                        kernel.store(self.turned, kernel.T.Shuffle([vector], [lane]), (step * lanes + lane) * self.pitch + key, 1)
-            for place in range(whole * lanes, layer.depth):
-                kernel.store(self.turned, kernel.load(self.buffers["key"], row(key) + place, 1), place * self.pitch + key, 1)
-        for key in range(layer.keys, self.pitch):
-            with kernel.loop(layer.depth) as place:
-                kernel.store(self.turned, kernel.number(0.0), place * self.pitch + key, 1)
-
     def _queries(self, first: Expr, rows: int) -> None:
         """A few queries from one on."""
         kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
         query, value = self._row(layer.query_place), self._row(layer.value_place)
         scale, bias = kernel.splat(kernel.number(layer.scale)), self._bias_row()
-        for columns, vectors in self._panels(layer.keys):
+        for columns, vectors in column_panels(kernel, layer.keys, self.vectors):
             with columns as column:
-                sums = self._product(
+                sums = row_products(
+                    kernel,
                     (self.buffers["data"], lambda row: query(first + row)),
                     lambda k, j, column=column: kernel.load(self.turned, k * self.pitch + column + j * lanes),  # type: ignore[misc]
                     (rows, vectors, layer.depth),
@@ -156,10 +138,11 @@ class _Head:
                             score = score + kernel.load(self.buffers["bias"], bias(first + row) + column + j * lanes)
                         kernel.store(self.scores, score, row * self.pitch + column + j * lanes)
         shares = [self._softmax(row) for row in range(rows)]
-        for columns, vectors in self._panels(layer.width):
+        for columns, vectors in column_panels(kernel, layer.width, self.vectors):
             with columns as column:
                 parts = [min(lanes, layer.width - column - j * lanes) if isinstance(column, int) else lanes for j in range(vectors)]
-                sums = self._product(
+                sums = row_products(
+                    kernel,
                     (self.scores, lambda row: row * self.pitch),
                     lambda k, j, column=column, parts=parts: kernel.load_part(  # type: ignore[misc]
                         self.buffers["value"], value(k) + column + j * lanes, parts[j]
@@ -171,46 +154,6 @@ class _Head:
                         mean = kernel.load(sums, (row * vectors + j) * lanes) * kernel.splat(shares[row])
                         target = self._row(layer.out_place)(first + row) + column + j * lanes
                         kernel.store_part(self.buffers["output"], mean, target, parts[j])
-
-    def _panels(self, extent: int) -> Iterator[tuple[Any, int]]:
-        """Loops over so many columns, a few vectors at a time, the last one perhaps in part: the first column, and the vectors."""
-        lanes = self.kernel.lanes
-        count, rest = divmod(extent // lanes, self.vectors)
-        if count:
-            yield self._columns(0, count, self.vectors * lanes), self.vectors
-        if rest:
-            yield self._columns(count * self.vectors * lanes, 1, lanes), rest
-        if extent % lanes:
-            yield self._columns(extent // lanes * lanes, 1, lanes), 1
-
-    @contextmanager
-    def _columns(self, first: int, count: int, each: int) -> Iterator[Expr]:
-        with self.kernel.loop(count) as panel:
-            yield first + panel * each
-
-    def _product(self, left: tuple[Buffer, _Row], right: Callable[[Expr, int], Expr], extents: tuple[int, int, int]) -> Buffer:
-        """Sums of products of rows of a buffer and vectors: rows, vectors, and terms of a sum."""
-        kernel, lanes, (rows, vectors, terms) = self.kernel, self.kernel.lanes, extents
-        buffer, row_at = left
-        sums = kernel.accumulators(rows * vectors * lanes)
-        for place in range(rows * vectors):
-            kernel.store(sums, kernel.splat(kernel.number(0.0)), place * lanes)
-
-        def add(k: Expr, factors: list[Expr]) -> None:
-            for j in range(vectors):
-                vector = kernel.T.bind(right(k, j))
-                for row in range(rows):
-                    place = (row * vectors + j) * lanes
-                    kernel.store(sums, kernel.multiply_add(kernel.load(sums, place), vector, factors[row]), place)
-
-        if terms >= lanes:
-            with kernel.loop(terms // lanes) as step:
-                loaded = [kernel.T.bind(kernel.load(buffer, row_at(row) + step * lanes)) for row in range(rows)]
-                for lane in range(lanes):
-                    add(step * lanes + lane, [kernel.lane(vector, lane) for vector in loaded])
-        for k in range(terms // lanes * lanes, terms):
-            add(k, [kernel.splat(kernel.load(buffer, row_at(row) + k, 1)) for row in range(rows)])
-        return sums
 
     def _softmax(self, row: int) -> Expr:
         """Turn a query's scores into their exponential functions, of what they are less than the largest; returns one over the sum."""

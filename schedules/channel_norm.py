@@ -9,7 +9,7 @@ from typing import Any
 
 from tvmmobile.graph.layers import Array, ChannelNorm, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share
+from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share, vector_parts
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
@@ -87,7 +87,7 @@ class _Pixels:
         for total in self._totals(squared):
             spread = kernel.T.sqrt(total * share + kernel.T.Cast(total.ty.dtype, self.layer.epsilon))
             factors.append(bind(kernel.T.Cast(total.ty.dtype, 1.0) / spread))
-        for lanes, steps, start in self._parts():
+        for lanes, steps, start in vector_parts(channels, kernel.lanes):
             with kernel.loop(steps) as step:
                 channel = start + step * lanes
                 weight, bias = (kernel.widened(bind(kernel.load(self.buffers[name], channel, lanes)), lanes) for name in ("weight", "bias"))
@@ -98,8 +98,8 @@ class _Pixels:
 
     def _totals(self, term: Callable[[Expr, int, int], Expr]) -> list[Expr]:
         """For each pixel the sum of a function of its channels: a value, the pixel's number, lanes."""
-        kernel, found = self.kernel, []
-        sums = [(lanes, steps, start, kernel.totals(self.count * lanes)) for lanes, steps, start in self._parts()]
+        kernel, channels, found = self.kernel, self.layer.channels, []
+        sums = [(lanes, steps, start, kernel.totals(self.count * lanes)) for lanes, steps, start in vector_parts(channels, kernel.lanes)]
         for lanes, steps, start, buffer in sums:
             for pixel in range(self.count):
                 kernel.store(buffer, term(self._value(pixel, start, lanes), pixel, lanes), pixel * lanes, lanes)
@@ -116,12 +116,6 @@ class _Pixels:
                 total = total + one
             found.append(kernel.T.bind(total))
         return found
-
-    def _parts(self) -> list[tuple[int, int, int]]:
-        """Whole vectors of channels, then single ones: lanes, how many, and where they begin."""
-        lanes = self.kernel.lanes
-        whole, single = divmod(self.layer.channels, lanes)
-        return [part for part in ((lanes, whole, 0), (1, single, whole * lanes)) if part[1]]
 
     def _place(self, pixel: int, channel: Expr) -> Expr:
         return (self.first + pixel) * self.layer.channels + channel

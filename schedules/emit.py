@@ -160,6 +160,12 @@ def share(thread: Expr, threads: int, count: int) -> Span:
     return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
 
 
+def vector_parts(extent: int, lanes: int) -> list[tuple[int, int, int]]:
+    """Whole vectors of an extent, then single elements: lanes, how many, and where they begin. Parts without any are left out."""
+    whole, single = divmod(extent, lanes)
+    return [part for part in ((lanes, whole, 0), (1, single, whole * lanes)) if part[1]]
+
+
 class Kernel:
     """A task's TIR function under construction, with flat buffers in its precision.
 
@@ -298,13 +304,17 @@ class Kernel:
         """Whether it is an argument in another precision than the kernel's, which `load` and `store` convert."""
         return any(buffer.same_as(other) for other in self._converted)
 
-    def scratch(self, elements: int) -> Buffer:
-        """A buffer in memory: one allocation at this point, in the workspace of the executing thread."""
-        return self.T.alloc_buffer((elements,), self._precision.name)
+    def scratch(self, elements: int, totals: bool = False) -> Buffer:
+        """A buffer in memory, perhaps of `totals`: one allocation at this point, in the workspace of the executing thread."""
+        return self.T.alloc_buffer((elements,), self._precision.total if totals else self._precision.name)
 
     def number(self, value: float) -> Expr:
         """A constant."""
         return getattr(self.T, self._precision.accumulator)(value)
+
+    def total(self, value: float) -> Expr:
+        """A constant of the type of `totals`."""
+        return getattr(self.T, self._precision.total)(value)
 
     def at(self, index: Expr, lanes: int = 0) -> Expr:
         """Index of `lanes` consecutive elements; 0 means a whole vector, here and below."""

@@ -69,7 +69,15 @@ def with_steps(region: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 def test_every_template_of_sums_is_tried() -> None:
     """And those are the templates that take a clamp."""
-    assert {template.name for template in TEMPLATES} - REGIONS.keys() == {"pool", "max_pool", "resize", "channel_norm", "attention"}
+    assert {template.name for template in TEMPLATES} - REGIONS.keys() == {
+        "pool",
+        "max_pool",
+        "resize",
+        "channel_norm",
+        "group_norm",
+        "attention",
+        "batched_product",
+    }
 
 
 CASES = [pytest.param(name, number, id=f"{name}-{number}") for name, regions in REGIONS.items() for number in range(len(regions))]

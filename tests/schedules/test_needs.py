@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, Layer, MaxPool, Opaque, Pool, Resize
+from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, GroupNorm, Layer, MaxPool, Opaque, Pool, Product, Resize
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import TEMPLATES, Template
@@ -57,7 +57,21 @@ class NewNorm(ChannelNorm):
 
 
 @dataclass(frozen=True)
+class NewGroupNorm(GroupNorm):
+    """See `NewConv2d`."""
+
+    centred: bool = True
+
+
+@dataclass(frozen=True)
 class NewAttention(Attention):
+    """See `NewConv2d`."""
+
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class NewProduct(Product):
     """See `NewConv2d`."""
 
     masked: bool = False
@@ -89,7 +103,9 @@ TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "max_pool": ((NewMaxPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
     "resize": ((NewResize(9, 9, 16, 18, 18, "linear", "half_pixel"),), {"antialias": True}, "antialias"),
     "channel_norm": ((NewNorm(9, 9, 16, 1e-5),), {"centred": False}, "centred"),
+    "group_norm": ((NewGroupNorm(9, 9, 16, 2, 1e-5),), {"centred": False}, "centred"),
     "attention": ((ATTENTION,), {"masked": True}, "masked"),
+    "batched_product": ((NewProduct((2,), 9, 9, 16),), {"masked": True}, "masked"),
 }
 
 

@@ -12,7 +12,7 @@ from assembly import assembly_of, hottest_loop
 from float64 import FLOAT64
 from host_kernels import check_schedule
 
-from tvmmobile.graph.layers import ChannelNorm, Clamp, Conv2d, Dense, Layer, MaxPool, Pool, Resize
+from tvmmobile.graph.layers import ChannelNorm, Clamp, Conv2d, Dense, GroupNorm, Layer, MaxPool, Pool, Resize
 from tvmmobile.graph.machine import BASELINE, machine_of
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision, register
 from tvmmobile.graph.tasks import Task
@@ -22,8 +22,8 @@ from tvmmobile.schedules import TEMPLATES, Template, templates_for
 
 RELU6: Clamp = (0.0, 6.0)
 PADDED = (1, 1, 1, 1)
-#: Those for all precisions; attention's exponential functions have the digits of float32.
-EVERY = [template for template in TEMPLATES if template.name != "attention"]
+#: Those for all precisions; attention's exponential functions have the digits of float32, which products of activations keep as well.
+EVERY = [template for template in TEMPLATES if template.name not in ("attention", "batched_product")]
 #: Channels that are odd, fewer than a vector of float32, and not whole vectors; every activation; pieces, gates and residuals.
 REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     "pointwise": (
@@ -63,6 +63,7 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     "pool": ((Pool(7, 5, 22),), (Pool(6, 6, 32, "NCHW16c"),), (Pool(3, 3, 1),)),
     "max_pool": ((MaxPool(9, 8, 7, (3, 3), (2, 2), PADDED),), (MaxPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),)),
     "resize": ((Resize(5, 7, 13, 9, 10, "linear", "half_pixel"),), (Resize(8, 6, 9, 5, 13, "floor", "asymmetric"),)),
+    "group_norm": ((GroupNorm(5, 7, 30, 5, 1e-5),), (GroupNorm(3, 3, 3, 1, 1e-6),)),
     "channel_norm": ((ChannelNorm(5, 7, 29, 1e-5),), (ChannelNorm(3, 3, 3, 1e-6),)),
 }
 

@@ -15,6 +15,7 @@ SHAPE = frozenset(
         *("kernel", "stride", "padding", "groups", "region"),
         *("out_height", "out_width", "method", "places", "epsilon"),
         *("heads", "queries", "keys", "depth", "width", "scale", "shapes", "query_place", "key_place", "value_place", "merged", "bias"),
+        *("leading", "rows", "terms", "columns", "turned"),
         "dtype",  # `Precision.needs_on`
     }
 )

@@ -22,11 +22,13 @@ from tvmmobile.graph.layers import (
     Conv2d,
     Dense,
     Gating,
+    GroupNorm,
     Layer,
     LayerParameters,
     MaxPool,
     Place,
     Pool,
+    Product,
     Resize,
     SumLayer,
 )
@@ -65,7 +67,7 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
         if task.precision.is_integer:
             parameters.append(random_integers(layer, generator))
             continue
-        if isinstance(layer, ChannelNorm):
+        if isinstance(layer, ChannelNorm | GroupNorm):
             drawn = [generator.normal(mean, 0.5, layer.channels).astype(task.precision.numpy) for mean in (1.0, 0.0)]
             parameters.append(LayerParameters(drawn[0], drawn[1]))
             continue
@@ -144,11 +146,20 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         return _resized(layer, data)
     if isinstance(layer, Attention):
         return _attended(layer, data, constants, side)
+    if isinstance(layer, Product):
+        first, second = (
+            array.swapaxes(-1, -2) if turned else array for array, turned in zip((data, side["other"]), layer.turned, strict=True)
+        )
+        return np.asarray(first @ second)
     weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
     with torch.no_grad():
         if isinstance(layer, ChannelNorm):
             normed: Array = functional.layer_norm(torch.from_numpy(data), [layer.channels], weight, bias, layer.epsilon).numpy()
             return normed
+        if isinstance(layer, GroupNorm):
+            image = torch.from_numpy(_to_nchw(data, "NHWC"))
+            grouped = functional.group_norm(image, layer.groups, weight, bias, layer.epsilon).permute(0, 2, 3, 1)
+            return np.ascontiguousarray(grouped.numpy())
         if isinstance(layer, Dense):
             return _finish(layer, functional.linear(torch.from_numpy(data), weight.T, bias).numpy(), constants, side)
         assert isinstance(layer, Conv2d)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, Gating, Layer, MaxPool, Opaque, Pool, Resize
+from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, Gating, GroupNorm, Layer, MaxPool, Opaque, Pool, Product, Resize
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule
 
@@ -18,7 +18,9 @@ _LAYERS: dict[str, type[Layer]] = {
     "gate": Gating,
     "resize": Resize,
     "norm": ChannelNorm,
+    "group_norm": GroupNorm,
     "attention": Attention,
+    "product": Product,
     "opaque": Opaque,
 }
 

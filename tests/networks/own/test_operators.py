@@ -73,6 +73,7 @@ PYTORCH: dict[str, Function] = {
 ONNX: dict[str, Function] = {
     "chunk": lambda x: x.chunk(2, 1)[1],
     "constant padding": lambda x: F.pad(x, (1, 2, 3, 1), value=0.5),
+    "instance norm": lambda x: F.instance_norm(x, weight=torch.tensor([1.0, 2, 3, 4]), bias=torch.tensor([0.1, 0.2, 0.3, 0.4])),
     "local response": lambda x: F.local_response_norm(x, 3),
     "reshape by size": lambda x: x.view(x.size(0), x.size(1) // 2, -1).mean(2),
     "tile": lambda x: x.tile((1, 1, 2, 1)),
@@ -120,6 +121,14 @@ def test_from_onnx(tmp_path: Path, name: str) -> None:
 def test_a_mean_over_all_pixels_has_a_template(tmp_path: Path, write: Callable[..., Path]) -> None:
     names = names_of(load(write(net(lambda x: x.mean((2, 3))), tmp_path / f"net.{write.__name__[6:]}", (1, 3, SIDE, SIDE))))
     assert names[1].startswith("pool_") and not any(name.startswith("mean") for name in names)
+
+
+@pytest.mark.parametrize("write", [write_pt2, write_onnx])
+def test_a_group_norm_has_a_template(tmp_path: Path, write: Callable[..., Path]) -> None:
+    """ONNX's exporter writes it as an instance norm between reshapes."""
+    module = net(BOTH["group norm"])
+    names = names_of(load(write(module, tmp_path / f"net.{write.__name__[6:]}", (1, 3, SIDE, SIDE))))
+    assert names[1].startswith("groupnorm_6x6_4_g2") and len(names) <= 3
 
 
 def test_what_cannot_be_imported_is_named_with_its_line(tmp_path: Path) -> None:

@@ -6,16 +6,17 @@ from tvmmobile.graph.layers.attention import Attention, Place
 from tvmmobile.graph.layers.conv import Conv2d
 from tvmmobile.graph.layers.dense import Dense
 from tvmmobile.graph.layers.gating import Gating
-from tvmmobile.graph.layers.norm import ChannelNorm
+from tvmmobile.graph.layers.norm import ChannelNorm, GroupNorm
 from tvmmobile.graph.layers.opaque import Opaque
 from tvmmobile.graph.layers.parameters import NO_PARAMETERS, Array, LayerParameters
 from tvmmobile.graph.layers.pooling import MaxPool, Pool
+from tvmmobile.graph.layers.product import Product
 from tvmmobile.graph.layers.resize import Resize
 from tvmmobile.graph.layers.rounding import Rounding
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer
 
-Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | ChannelNorm | Attention | Opaque | Rounding
+Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | ChannelNorm | GroupNorm | Attention | Product | Opaque | Rounding
 
 
 def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:
@@ -33,12 +34,14 @@ __all__ = [
     "Conv2d",
     "Dense",
     "Gating",
+    "GroupNorm",
     "Layer",
     "LayerParameters",
     "MaxPool",
     "Opaque",
     "Place",
     "Pool",
+    "Product",
     "Resize",
     "Rounding",
     "SumLayer",

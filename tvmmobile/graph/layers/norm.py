@@ -29,3 +29,29 @@ class ChannelNorm(ImageLayer):
         """Canonical name."""
         parts = [f"{self.height}x{self.width}", f"{self.channels}", f"e{self.epsilon:g}"]
         return "_".join(["norm", *parts, *self._stored_name()])
+
+
+@dataclass(frozen=True)
+class GroupNorm(ImageLayer):
+    """Groups of neighbouring channels less their mean over all pixels, over their standard deviation, times a weight of each channel, plus
+    its bias, NHWC (arXiv 1803.08494).
+
+    Attributes:
+        groups: 1 norms the whole image, as many as there are channels each one by itself (instance norm).
+        epsilon: what is added to the variance.
+    """
+
+    groups: int
+    epsilon: float
+    kind: ClassVar[str] = "group norm"
+
+    @property
+    def constants(self) -> int:
+        """Number of weights and biases."""
+        return 2 * self.channels
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        parts = [f"{self.height}x{self.width}", f"{self.channels}", f"g{self.groups}", f"e{self.epsilon:g}"]
+        return "_".join(["groupnorm", *parts, *self._stored_name()])

@@ -11,17 +11,34 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Spelling
-from tvmmobile.graph.layers import NO_PARAMETERS, ChannelNorm, Clamp, Conv2d, Dense, Gating, Layer, LayerParameters, MaxPool, Pool, Resize
+from tvmmobile.graph.layers import (
+    NO_PARAMETERS,
+    ChannelNorm,
+    Clamp,
+    Conv2d,
+    Dense,
+    Gating,
+    GroupNorm,
+    Layer,
+    LayerParameters,
+    MaxPool,
+    Pool,
+    Product,
+    Resize,
+)
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.input_pieces import reading_pieces
+from tvmmobile.graph.passes.products import shape_of, swaps_beside_products, swaps_last
 from tvmmobile.graph.passes.rewriting import bindings_of, holds, mutate_main, readers_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.resizing import METHODS, PLACES
 
 #: Attribute values that mark a composed layer.
-CONV2D, DENSE, POOL, MAX_POOL, GATING, RESIZE, NORM = _KINDS = tuple(
-    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate", "resize", "norm")
+CONV2D, DENSE, POOL, MAX_POOL, GATING, RESIZE, NORM, PRODUCT = _KINDS = tuple(
+    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate", "resize", "norm", "product")
 )
+#: Parts of a product of two activations: operands whose last dimensions are swapped.
+_SIDES = ("left", "right")
 #: Separates one of these from the name of a layer's curve.
 CURVE_MARK = ":"
 #: A pattern and its annotated parts.
@@ -79,7 +96,7 @@ class LayerComposer:
 
         forms = _forms()
         patterns = [(form.name, form.pattern, form.parts, partial(check, form=form)) for form in forms]
-        module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(module)
+        module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(swaps_beside_products(module))
         return relax.transform.DeadCodeElimination()(self._externalize(module, forms))
 
     def _externalize(self, module: Any, forms: list[_Form]) -> Any:
@@ -132,9 +149,11 @@ def _composed_layer(function: Any, forms: list[_Form]) -> tuple[ComposedLayer, t
             continue
         if isinstance(layer, Pool | MaxPool | Resize):
             return ComposedLayer(layer, NO_PARAMETERS), (0,)
-        if isinstance(layer, ChannelNorm):
+        if isinstance(layer, ChannelNorm | GroupNorm):
             weight, bias = (found[part].value.numpy() for part in ("weight", "bias"))
             return ComposedLayer(layer, LayerParameters(weight, bias)), _places(function, found["norm"].args[:1])
+        if isinstance(layer, Product):
+            return ComposedLayer(layer, NO_PARAMETERS), _places(function, [matrix for matrix, _ in _matrices(found)])
         read = _gated_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
         read = (*read, *(found[part] for part in ("residual", *form.operands(TENSOR)) if part in found))
         places = _places(function, read)
@@ -210,13 +229,13 @@ def _forms() -> list[_Form]:
 
     mean, largest = is_op("relax.mean")(wildcard()), is_op("relax.nn.max_pool2d")(wildcard())
     normed_by = is_const(), is_const()
-    normed = is_op("relax.nn.layer_norm")(wildcard(), *normed_by)
+    norms = [is_op(f"relax.nn.{name}")(wildcard(), *normed_by) for name in ("layer_norm", "group_norm")]
     resized = is_op("relax.image.resize2d")(wildcard(), wildcard())
     found = [
         _Form(POOL, mean, {"mean": mean}),
         _Form(MAX_POOL, largest, {"max pool": largest}),
         _Form(RESIZE, resized, {"resize": resized}),
-        _Form(NORM, normed, {"norm": normed, "weight": normed_by[0], "bias": normed_by[1]}),
+        *(_Form(NORM, norm, {"norm": norm, "weight": normed_by[0], "bias": normed_by[1]}) for norm in norms),
     ]
     for name, operator, before in (
         (CONV2D, "relax.nn.conv2d", "permuted"),
@@ -228,8 +247,18 @@ def _forms() -> list[_Form]:
             for curve, entry in CURVES.items():
                 found += [_curve_form(name, _sum(operator, before, order), curve, spelling) for spelling in entry.spellings]
             found += [_Form(name, *_bounded(_sum(operator, before, order), bounds)) for bounds in (("low", "high"), ("low",), ())]
+    found += [_pair_form(*turned) for turned in ((True, True), (True, False), (False, True), (False, False))]
     product = is_op("relax.multiply")(wildcard(), wildcard())
     return [*found, _Form(GATING, product, {"scaled": product})]
+
+
+def _pair_form(*turned: bool) -> _Form:
+    """A product of two activations, whose last dimensions may be swapped before."""
+    from tvm.relax.dpl import is_op, wildcard
+
+    parts = {name: is_op("relax.permute_dims")(wildcard()) for name, is_turned in zip(_SIDES, turned, strict=True) if is_turned}
+    parts["pair"] = is_op("relax.matmul")(*(parts[name] if name in parts else wildcard() for name in _SIDES))
+    return _Form(PRODUCT, parts["pair"], parts)
 
 
 def _curve_form(kind: str, layer: _Sum, curve: str, spelling: Spelling) -> _Form:
@@ -297,6 +326,8 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
         return _resize_of(found["resize"])
     if form.kind == GATING:
         return _gating_of(found)
+    if form.kind == PRODUCT:
+        return _product_of(found)
     product = found["product"]
     clamp = form.curve or _bounds_of(found)
     shapes = {part: [int(extent) for extent in expression.ty.shape] for part, expression in found.items()}
@@ -350,6 +381,29 @@ def _gating_of(found: dict[str, Any]) -> Gating | None:
     return Gating(*shape[1:]) if known else None
 
 
+def _matrices(found: dict[str, Any]) -> list[tuple[Any, bool]]:
+    """What a product of two activations reads, and whether its last dimensions are swapped."""
+    return [
+        (found[name].args[0], True) if name in found else (operand, False) for name, operand in zip(_SIDES, found["pair"].args, strict=True)
+    ]
+
+
+def _product_of(found: dict[str, Any]) -> Product | None:
+    """The layer of a product of two activations, `None` where matrices are repeated, or other dimensions swapped."""
+    import tvm
+
+    pair = found["pair"]
+    shapes = [shape_of(operand) for operand in pair.args]
+    if len(shapes[0]) < 3 or shapes[0][:-2] != shapes[1][:-2] or str(pair.ty.dtype) != FLOAT32.name:
+        return None
+    if any(isinstance(operand, tvm.ir.GenericConst) for operand, _ in _matrices(found)):
+        return None
+    if not all(swaps_last(found[name]) for name in _SIDES if name in found):
+        return None
+    turned = "left" in found, "right" in found
+    return Product(tuple(shapes[0][:-2]), shapes[0][-2], shapes[0][-1], shapes[1][-1], turned)
+
+
 def _max_pool_of(call: Any) -> MaxPool | None:
     """The layer of a max pool, `None` for a batch, dilation, another layout, or windows of padding alone.
 
@@ -372,13 +426,16 @@ def _max_pool_of(call: Any) -> MaxPool | None:
     return MaxPool(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
 
 
-def _norm_of(call: Any) -> ChannelNorm | None:
-    """The layer of a layer norm, `None` if it is not over the channels of one image."""
+def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:
+    """The layer of a layer norm or group norm, `None` if it is not over the channels, or channels and pixels, of one image."""
     attrs, shape = call.attrs, [int(extent) for extent in call.ty.shape]
-    over_channels = [int(axis) % len(shape) for axis in attrs.axes] == [len(shape) - 1] and bool(attrs.center) and bool(attrs.scale)
-    if not over_channels or len(shape) != 4 or shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name:
+    if len(shape) != 4 or shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name or not (attrs.center and attrs.scale):
         return None
-    return ChannelNorm(shape[1], shape[2], shape[3], float(attrs.epsilon))
+    axes = [int(axis) % 4 for axis in attrs.axes]
+    if call.op.name == "relax.nn.layer_norm":
+        return ChannelNorm(shape[1], shape[2], shape[3], float(attrs.epsilon)) if axes == [3] else None
+    over_pixels = int(attrs.channel_axis) % 4 == 3 and axes == [1, 2]
+    return GroupNorm(shape[1], shape[2], shape[3], int(attrs.num_groups), float(attrs.epsilon)) if over_pixels else None
 
 
 def _resize_of(call: Any) -> Resize | None:

@@ -21,7 +21,7 @@ _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.br
 
 
 def linear_layers(module: Any) -> Any:
-    """Rewrite every product of more than one row with constant weights, and every layer norm."""
+    """Rewrite every product of more than one row with constant weights, and every layer norm and group norm."""
     from tvm import relax
 
     if not any(map(_is_wanted, (binding.value for binding in bindings_of(module["main"])))):
@@ -98,6 +98,8 @@ class _Rewriting(MainRewriter):
         if _norms_channels(value):
             attrs, image = value.attrs, self._image(value.args[0])
             return self._made(relax.op.nn.layer_norm(image, *value.args[1:], [-1], attrs.epsilon, attrs.center, attrs.scale))
+        if _norms_groups(value):
+            return self._group_norm(value, shown)
         if shown is None:
             return None
         if name == "relax.mean" and shown.first and _is_over_pixels(value):
@@ -108,6 +110,21 @@ class _Rewriting(MainRewriter):
         image = self.builder.emit(value)
         self.order[image] = len(self.order)
         return _Seen(image, first)
+
+    def _group_norm(self, value: Any, shown: _Seen | None) -> _Seen:
+        """A norm of images whose channels are first, on the image with its channels last."""
+        from tvm import relax
+
+        if shown and shown.first and _shape(shown.image)[-1] == _shape(value)[1]:
+            image = shown.image
+        else:
+            _, channels, *pixels = _shape(value)
+            height, width = pixels if len(pixels) == 2 else (1, math.prod(pixels))
+            first = self.builder.emit(relax.op.reshape(self.replaced[value.args[0]], [1, channels, height, width]))
+            image = self.builder.emit(relax.op.permute_dims(first, [0, 2, 3, 1]))
+        attrs = value.attrs
+        numbers = int(attrs.num_groups), 3, [1, 2], float(attrs.epsilon), bool(attrs.center), bool(attrs.scale)
+        return self._made(relax.op.nn.group_norm(image, *value.args[1:], *numbers), first=True)
 
     def _product(self, data: Any, weight: Any) -> _Seen | None:
         """A product of rows with a constant matrix as a convolution."""
@@ -160,7 +177,7 @@ class _Rewriting(MainRewriter):
 
 
 def _is_wanted(value: Any) -> bool:
-    return _norms_channels(value) or (_name(value) == "relax.matmul" and bool(_product_of(*value.args)))
+    return _norms_channels(value) or _norms_groups(value) or (_name(value) == "relax.matmul" and bool(_product_of(*value.args)))
 
 
 def _norms_channels(value: Any) -> bool:
@@ -170,6 +187,17 @@ def _norms_channels(value: Any) -> bool:
     if _name(value) != "relax.nn.layer_norm" or not isinstance(value.args[0], relax.Var):
         return False
     return [int(axis) % value.ty.ndim for axis in value.attrs.axes] == [value.ty.ndim - 1]
+
+
+def _norms_groups(value: Any) -> bool:
+    """Whether it is a group norm of one image with its channels first."""
+    from tvm import relax
+
+    if _name(value) != "relax.nn.group_norm" or not isinstance(value.args[0], relax.Var):
+        return False
+    rank, attrs = value.ty.ndim, value.attrs
+    axes = [int(axis) % rank for axis in attrs.axes]
+    return _shape(value)[0] == 1 and int(attrs.channel_axis) % rank == 1 and axes == list(range(2, rank)) and rank > 2
 
 
 def _name(value: Any) -> str:

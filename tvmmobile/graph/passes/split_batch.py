@@ -25,8 +25,9 @@ _BY_ELEMENT = {
     *("clip", "round", "floor", "ceil", "sign", "astype"),
     *("nn.relu", "nn.relu6", "nn.leakyrelu", "nn.silu", "nn.gelu", "nn.gelu_tanh", "nn.softplus", "nn.selu"),
 }
-#: Those of one tensor along axes that an attribute names.
-_ALONG = {"mean", "sum", "max", "min", "prod", "variance", "std", "argmax", "argmin", "nn.softmax", "nn.log_softmax", "nn.layer_norm"}
+#: Those of one tensor along axes that an attribute names: `axes` of norms, `axis` of the others.
+_NORMS = {"nn.layer_norm", "nn.group_norm"}
+_ALONG = {*("mean", "sum", "max", "min", "prod", "variance", "std", "argmax", "argmin", "nn.softmax", "nn.log_softmax"), *_NORMS}
 _LAYERS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose", "relax.nn.conv1d")
 
 
@@ -212,7 +213,7 @@ class _Split:
         """Whether an operator of one tensor works along other axes than the first."""
         attrs, rank = value.attrs, len(_shape(value.args[0]))
         if name in _ALONG:
-            axes = getattr(attrs, "axes", None) if name == "nn.layer_norm" else getattr(attrs, "axis", None)
+            axes = getattr(attrs, "axes", None) if name in _NORMS else getattr(attrs, "axis", None)
             named = [] if axes is None else [axes] if isinstance(axes, int) else list(axes)
             return bool(named) and all(int(axis) % rank for axis in named)
         if name == "permute_dims":

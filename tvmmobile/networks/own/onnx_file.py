@@ -16,6 +16,7 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
 from tvmmobile.networks.own.onnx_constants import fold_constants
+from tvmmobile.networks.own.onnx_norms import instance_norm, whole_group_norms
 from tvmmobile.networks.own.onnx_pads import same_pads
 from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
 from tvmmobile.networks.own.onnx_reference import reference_evaluator
@@ -229,7 +230,7 @@ def import_onnx(model: Any, opset: int) -> Any:
         Exception: of any kind, from a converter.
     """
     with quiet():
-        return without_sorting(_importer()(None, FLOAT32.name).from_onnx(model.graph, opset))
+        return whole_group_norms(without_sorting(_importer()(None, FLOAT32.name).from_onnx(model.graph, opset)))
 
 
 @cache
@@ -307,6 +308,7 @@ def _scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> An
 _CONVERTERS: dict[str, _Converter] = {
     "Clip": _clip,
     "Conv": _explicit_padding,
+    "InstanceNormalization": instance_norm,
     "Max": _pairwise("maximum"),
     "Min": _pairwise("minimum"),
     "ScatterND": _scatter_nd,

@@ -1,0 +1,56 @@
+"""Instance norms of ONNX files, and the group norms that PyTorch's exporter makes of them: between two reshapes, with factors behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.passes.rewriting import rewrite_main
+
+
+def instance_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """A group norm with a group for each channel; TVM's converter would spell it out."""
+    from tvm import relax
+
+    data, weight, bias = inputs
+    shape = [int(extent) for extent in data.ty.shape]
+    axes, epsilon = list(range(2, len(shape))), float(attrs.get("epsilon", 1e-5))
+    return relax.op.nn.group_norm(data, weight, bias, num_groups=shape[1], channel_axis=1, axes=axes, epsilon=epsilon)
+
+
+def whole_group_norms(module: Any) -> Any:
+    """Rewrite `add(multiply(reshape(group_norm(reshape(x))), factors), summands)` in `main` as a group norm of `x`."""
+    from tvm import relax
+    from tvm.relax.dpl import is_const, is_op, wildcard
+
+    data, own = wildcard(), (is_const(), is_const())
+    rows = is_op("relax.reshape")(data, wildcard())
+    normed = is_op("relax.nn.group_norm")(rows, *own)
+    factors, summands = is_const(), is_const()
+    scaled = is_op("relax.multiply")(is_op("relax.reshape")(normed, wildcard()), factors)
+
+    def rewrite(call: Any, matched: Any) -> Any:
+        shape, attrs = _shape(call), matched[normed].attrs
+        groups = int(attrs.num_groups)
+        if _shape(matched[data]) != shape or len(shape) < 3 or _shape(matched[rows])[:2] != [shape[0], groups]:
+            return call
+        constants = [matched[part].value.numpy() for part in (factors, summands)]
+        if shape[1] % groups or not all(_along_channels(array, shape) for array in constants):
+            return call
+        factor, summand = (array.reshape(-1) for array in constants)
+        weight, bias = (np.repeat(matched[part].value.numpy(), shape[1] // groups) for part in own)
+        numbers = {"num_groups": groups, "channel_axis": 1, "axes": list(range(2, len(shape))), "epsilon": float(attrs.epsilon)}
+        return relax.op.nn.group_norm(matched[data], relax.const(weight * factor), relax.const(bias * factor + summand), **numbers)
+
+    return rewrite_main(module, is_op("relax.add")(scaled, summands), rewrite)
+
+
+def _along_channels(array: Any, shape: list[int]) -> bool:
+    """Whether a constant has one number for each channel of images with their channels in front, and no other."""
+    return bool(array.size == shape[1] and array.ndim >= len(shape) - 1 and array.shape[1 - len(shape)] == shape[1])
+
+
+def _shape(value: Any) -> list[int]:
+    return [int(extent) for extent in value.ty.shape]
