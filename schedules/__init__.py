@@ -23,6 +23,7 @@ from tvmmobile.schedules.integer_image import DotImage, LongImage
 from tvmmobile.schedules.integer_long import LongProduct
 from tvmmobile.schedules.integer_pool import IntegerPool
 from tvmmobile.schedules.integer_product import DotProduct
+from tvmmobile.schedules.integer_separable import LongSeparable
 from tvmmobile.schedules.max_pool import WindowMax
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.pool import PoolMean
@@ -59,6 +60,7 @@ INTEGER_TEMPLATES: tuple[Template, ...] = (
     LongDepthwise(),
     DotImage(),
     LongImage(),
+    LongSeparable(),
     IntegerPool(),
     IntegerGate(),
 )

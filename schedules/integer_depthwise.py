@@ -59,8 +59,8 @@ class IntegerNest(WindowNest, ABC):
     def _tile(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> None:
         layer, kernel = self.layer, self.ends.kernel
         channel = channels.first + index * EIGHT
-        top = row * layer.stride[0] - layer.padding[0]
-        left = column * layer.stride[1] - layer.padding[1]
+        top = (self.part.top + row) * layer.stride[0] - layer.padding[0]
+        left = (self.part.left + column) * layer.stride[1] - layer.padding[1]
         corner = first_of(self.data, top * layer.width + left, channels, index)
 
         def value(y: int, x: int) -> Expr:

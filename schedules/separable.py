@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -51,10 +52,10 @@ class Separable(Template):
     handles = BLOCKED | EPILOGUE | LAYERS | THREADS | STORAGE | {"residual"}
 
     def _space(self, task: Task) -> Space | None:
-        layers = _layers(task)
+        layers = separable_layers(task)
         if layers is None:
             return None
-        depthwise, pointwise = (single.space(alone) for single, alone in zip(_SINGLE, _alone(task), strict=True))
+        depthwise, pointwise = (template.space(one) for template, one in zip(_SINGLE, alone(task), strict=True))
         first, second = layers
         if (
             depthwise is None
@@ -86,25 +87,25 @@ class Separable(Template):
                 return False
             strip = knobs["strip"] * -(-width // knobs["parts"])
             good = good_tile(task.machine, lanes, knobs["rows"], knobs["columns"], strip, second.out_channels)
-            return good and depthwise.fits(_depthwise_knobs(knobs))
+            return good and depthwise.fits(depthwise_knobs(knobs))
 
         usual = {
-            "strip": _nearest(options["strip"], USUAL_PIXELS / width),
-            "parts": _nearest(options["parts"], width / USUAL_PIXELS),
+            "strip": nearest(options["strip"], USUAL_PIXELS / width),
+            "parts": nearest(options["parts"], width / USUAL_PIXELS),
         }
         tiles = {"dw_rows": min(2, usual["strip"]), "dw_columns": 4, "rows": 4, "columns": 4 * lanes, "n_block": 0, "order": 1}
         return Space(self.name, self.version, options, fits, {**usual, **tiles}, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """The single templates' features, the strip's size, what it wastes, and the input rows read more than once."""
-        layers = _layers(task)
+        layers = separable_layers(task)
         assert layers is not None
         first, second = layers
         width = -(-first.out_width // knobs["parts"])
         pixels = knobs["strip"] * width
         return [
-            *_SINGLE[0].features(_alone(task)[0], _depthwise_knobs(knobs)),
-            *_SINGLE[1].features(_alone(task)[1], _pointwise_knobs(knobs)),
+            *_SINGLE[0].features(alone(task)[0], depthwise_knobs(knobs)),
+            *_SINGLE[1].features(alone(task)[1], _pointwise_knobs(knobs)),
             math.log2(pixels * first.out_channels),
             math.log2(pixels),
             math.log2(second.in_channels * second.out_channels),
@@ -114,7 +115,7 @@ class Separable(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        layers = _layers(task)
+        layers = separable_layers(task)
         assert layers is not None
         first, second = layers
         kernel = Kernel(task, knobs)
@@ -129,23 +130,23 @@ class Separable(Template):
             "output": second.output_shape,
         }
         with kernel.named_body(**shapes) as buffers:
-            _Nest(kernel, task, (first, second), knobs, buffers).emit()
+            _Nest(kernel, task, knobs, buffers).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Both layers' constants as the single templates pack them."""
-        own = (_depthwise_knobs(knobs), _pointwise_knobs(knobs))
+        own = (depthwise_knobs(knobs), _pointwise_knobs(knobs))
         return [
             array
-            for template, alone, values, layer in zip(_SINGLE, _alone(task), own, parameters, strict=True)
-            for array in template.pack(alone, values, (layer,))
+            for template, one, values, layer in zip(_SINGLE, alone(task), own, parameters, strict=True)
+            for array in template.pack(one, values, (layer,))
         ]
 
 
 _SINGLE: tuple[Template, Template] = (Depthwise(), Pointwise())
 
 
-def _layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
+def separable_layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
     """Both layers, if the second reads what the first writes."""
     if len(task.region) != 2:
         return None
@@ -155,17 +156,18 @@ def _layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
     return None
 
 
-def _alone(task: Task) -> tuple[Task, Task]:
+def alone(task: Task) -> tuple[Task, Task]:
     """Each layer as a separate task, on a strip's single thread."""
     return replace(task, region=task.region[:1], threads=1), replace(task, region=task.region[1:], threads=1)
 
 
-def _nearest(options: tuple[int, ...], wanted: float) -> int:
+def nearest(options: tuple[int, ...], wanted: float) -> int:
     """The option closest to `wanted`, which is below 1 where one is more than enough."""
     return min(options, key=lambda option: abs(option - wanted))
 
 
-def _depthwise_knobs(knobs: Knobs) -> Knobs:
+def depthwise_knobs(knobs: Knobs) -> Knobs:
+    """Those of the depthwise convolution alone."""
     return {"rows": knobs["dw_rows"], "columns": knobs["dw_columns"], "channels": 0, "axis": 0}
 
 
@@ -197,23 +199,34 @@ def _strips(runs: list[Run]) -> list[_Strips]:
     return found
 
 
-class _Nest:
+class StripNest(ABC):
     """Loops over strips: the depthwise convolution into the scratch buffer, then the matrix product from there into the output.
 
     Strips at borders need other depthwise code but the same product, so that the first is chosen at run time, once per strip.
+
+    Attributes:
+        lanes: channels of a vector that the product writes.
     """
 
-    def __init__(self, kernel: Kernel, task: Task, layers: tuple[Conv2d, Conv2d], knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
-        self.kernel, self.knobs, self.threads, self.buffers = kernel, knobs, task.threads, buffers
+    def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer], lanes: int) -> None:
+        layers = separable_layers(task)
+        assert layers is not None
+        self.kernel, self.knobs, self.threads, self.buffers, self.lanes = kernel, knobs, task.threads, buffers, lanes
         self.first, self.second = layers
         own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
-        constants = ((self.first, own), (self.second, buffers))
-        self.epilogues = [
-            Epilogue(kernel, layer, {**given, **task.sides_of(place, buffers)}) for place, (layer, given) in enumerate(constants)
-        ]
+        #: Each layer's constants, by its own names for them, and what else it reads.
+        self.given = [{**given, **task.sides_of(place, buffers)} for place, given in enumerate((own, buffers))]
         self.width = -(-self.first.out_width // knobs["parts"])
         self.rows = _strips(partition(self.first, 0, knobs["strip"]))
         self.columns = _strips(partition(self.first, 1, self.width))
+
+    @abstractmethod
+    def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
+        """The depthwise convolution of a part of a strip."""
+
+    @abstractmethod
+    def tile(self, between: Activation, output: Activation) -> MatmulTile:
+        """A tile of the product."""
 
     def emit(self) -> None:
         """The whole nest."""
@@ -240,20 +253,18 @@ class _Nest:
         between = Activation(scratch, rows.size * columns.size, channels, channels)
         for row_run, column_run in itertools.product(rows.kinds, columns.kinds):
             with self._where(rows, row, row_run), self._where(columns, column, column_run):
-                tiles = _depthwise_knobs(self.knobs)
+                tiles = depthwise_knobs(self.knobs)
                 part = OutputPart(cut(row_run.taps, tiles["rows"]), cut(column_run.taps, tiles["columns"]), top, left, columns.size)
-                add = weighted(self.kernel, self.first, self.buffers["dw_weight"])
-                WindowNest(self.epilogues[0], add, self.first, tiles, part, source, between).emit(1)
+                self.depthwise(part, source, between)
         origin = top * self.first.out_width + left
-        knobs = {**_pointwise_knobs(self.knobs), "order": self.knobs["order"]}
+        knobs = {name: self.knobs[name] for name in ("rows", "columns", "n_block", "order") if name in self.knobs}
         second, out_channels = self.second, self.second.out_channels
         c = Activation(self.buffers["output"], second.height * second.width, out_channels, channel_block(second.out_layout, out_channels))
-        tile = MatmulTile(self.kernel, between, self.buffers["weight"], c, self.kernel.lanes, self.epilogues[1])
         if columns.size == self.first.out_width:
             pixels = Pixels(rows.size * columns.size, origin=origin)
         else:
             pixels = Pixels(columns.size, rows.size, origin, self.first.out_width, source_pitch=columns.size)
-        MatmulNest(tile, knobs, pixels, panels(out_channels, knobs["columns"], self.kernel.lanes), 1).emit()
+        MatmulNest(self.tile(between, c), knobs, pixels, panels(out_channels, knobs["columns"], self.lanes), 1).emit()
 
     @contextmanager
     def _where(self, strips: _Strips, index: Expr, run: Run) -> Iterator[None]:
@@ -268,3 +279,20 @@ class _Nest:
                 stack.enter_context(T.If(index < before + run.count))
                 stack.enter_context(T.Then())
             yield
+
+
+class _Nest(StripNest):
+    """With epilogues of floats."""
+
+    def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
+        super().__init__(kernel, task, knobs, buffers, kernel.lanes)
+        self.epilogues = [Epilogue(kernel, layer, given) for layer, given in zip((self.first, self.second), self.given, strict=True)]
+
+    def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
+        """See `StripNest.depthwise`."""
+        add = weighted(self.kernel, self.first, self.buffers["dw_weight"])
+        WindowNest(self.epilogues[0], add, self.first, depthwise_knobs(self.knobs), part, source, between).emit(1)
+
+    def tile(self, between: Activation, output: Activation) -> MatmulTile:
+        """See `StripNest.tile`."""
+        return MatmulTile(self.kernel, between, self.buffers["weight"], output, self.lanes, self.epilogues[1])

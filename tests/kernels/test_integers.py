@@ -108,6 +108,23 @@ def test_outputs_are_those_of_exact_arithmetic(layer: Layer) -> None:
             assert actual[place] == min(max(rounded + given.zero_out, given.low), given.high)
 
 
+@pytest.mark.parametrize(
+    "layer", [Conv2d(1, 2, 1056, 2), Dense(1056, 2), Conv2d(33, 33, 2, 2, (33, 32), groups=2)], ids=lambda layer: layer.name
+)
+def test_sums_beyond_those_that_float32_has(layer: Conv2d | Dense) -> None:
+    """Of one channel: more than 2^24; of the other, products that mostly cancel out."""
+    (given,) = make_parameters(Task((layer,), "int8"))
+    assert isinstance(given, IntegerParameters)
+    weight = np.full(layer.weight_shape, 127, np.int8)
+    weight.reshape(-1, 2)[::2, 1] = -127
+    weight.reshape(-1, 2)[1056 // 2 :, 1] = 1
+    data = np.full((2, *layer.input_shape[1:]), 127, np.int8)
+    data[1] = -128
+    found = sums_of(layer, data, replace(given, weight=weight)).reshape(2, -1, 2)
+    expected = data.reshape(2, -1)[:, :1].astype(np.int64) * weight.reshape(-1, 2).astype(np.int64).sum(0) + given.bias
+    assert np.abs(expected[:, 0] - given.bias[0]).max() > 2**24 and (found == expected[:, None]).all()
+
+
 def test_ties_go_to_even_before_the_zero_point_is_added_and_sums_keep_24_bits() -> None:
     given = IntegerParameters(np.zeros((1, 1), np.int8), np.zeros(1, np.int32), multiplier=np.array([0.5], np.float32), zero_out=1)
     assert requantise(np.array([1, 3, 5, -1, -3]), given).tolist() == [1, 3, 3, 1, -1]

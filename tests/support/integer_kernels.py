@@ -37,24 +37,24 @@ def only_space_of(task: Task, name: str) -> list[KnobSchedule]:
 
 
 def run(
-    agents: Agents, task: Task, schedule: KnobSchedule, given: IntegerParameters, inputs: list[Array], folder: Path
+    agents: Agents, task: Task, schedule: KnobSchedule, given: tuple[IntegerParameters, ...], inputs: list[Array], folder: Path
 ) -> tuple[Array, Array]:
     """The output of a schedule's kernel on a board, and the reference's."""
     assert template_named(schedule.template, schedule.version) is not None
-    assert is_wide(task.layer, given) <= getattr(task.layer, "wide", False)
+    for layer, parameters in zip(task.region, given, strict=True):
+        assert is_wide(layer, parameters) <= getattr(layer, "wide", False)
     folder.mkdir(exist_ok=True)
     library = folder / "kernel.so"
     compile_kernel(kernel_function(task, schedule, None), agents.profile.target, library)
-    arrays = [*inputs, *packed_constants(task, schedule, (given,)), np.full(task.layer.output_shape, 85, task.storage[1].numpy)]
+    arrays = [*inputs, *packed_constants(task, schedule, given), np.full(task.region[-1].output_shape, 85, task.storage[1].numpy)]
     found = agents.measure_kernel(library, task.symbol, arrays, 60.0, replace(ONCE, threads=task.threads))
-    return found.outputs[0], expected_output(task, inputs, (given,))
+    return found.outputs[0], expected_output(task, inputs, given)
 
 
-def check(agents: Agents, layer: Layer, name: str, folder: Path, seed: int = 0, threads: int = 1) -> None:
+def check(agents: Agents, layers: Layer | tuple[Layer, ...], name: str, folder: Path, seed: int = 0, threads: int = 1) -> None:
     """A random member of the space of the template of that name computes what the reference does, bit for bit."""
-    task = Task((layer,), "int8", threads, agents.profile.machine)
-    (given,) = make_parameters(task)
-    assert isinstance(given, IntegerParameters)
+    task = Task(layers if isinstance(layers, tuple) else (layers,), "int8", threads, agents.profile.machine)
+    given = tuple(parameters for parameters in make_parameters(task) if isinstance(parameters, IntegerParameters))
     schedule = random.Random(f"{task.name} {seed}").choice(only_space_of(task, name))
     actual, expected = run(agents, task, schedule, given, make_inputs(task), folder)
     assert np.array_equal(actual, expected), f"{task.name} {schedule}: {(actual != expected).mean():.1%} differ"
@@ -94,6 +94,6 @@ def check_extremes(
             multiplier = short_multipliers(np.trunc(multiplier * PARTS) / PARTS)
         extreme = replace(extreme, multiplier=multiplier)
     data = np.broadcast_to(np.array([-128, 127]).repeat(2)[np.arange(layer.input_shape[-2]) % 4, None], layer.input_shape)
-    actual, expected = run(agents, task, schedule or only_space_of(task, name)[0], extreme, [data.astype(task.storage[0].numpy)], folder)
+    actual, expected = run(agents, task, schedule or only_space_of(task, name)[0], (extreme,), [data.astype(task.storage[0].numpy)], folder)
     assert np.array_equal(actual, expected)
     assert {-128, 127} <= set(np.unique(expected)) or task.storage[1].name == "float32"

@@ -27,6 +27,8 @@ from tvmmobile.graph.integers import (
 )
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, Pool, SumLayer
 
+#: Integers up to which float32 has all of them.
+_EXACT = 1 << 24
 #: Deviation of weights whose scale is that of the largest of a few hundred.
 _WEIGHTS = 42.0
 
@@ -88,24 +90,35 @@ def sums_of(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParamete
 
 
 def _products(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParameters) -> Array:
-    """Sums of products, as integers or as doubles, which are exact below 2^53."""
+    """Sums of products, as integers or as floats in which every part of them is exact."""
     import torch
     from torch.nn import functional
 
-    wide, weight = data.astype(np.float64), constants.weight.astype(np.float64)
     if isinstance(layer, Gating):
-        return wide
+        return data
     if isinstance(layer, Pool):
-        return np.asarray(wide.sum((1, 2), keepdims=True))
+        return np.asarray(data.sum((1, 2), np.int64, keepdims=True))
+    kind = np.float32 if _adds_exactly(layer, constants.weight) else np.float64
+    wide: Array = data.astype(kind)
+    weight: Array = constants.weight.astype(kind)
     if isinstance(layer, Dense):
         return np.asarray(wide @ weight)
     assert isinstance(layer, Conv2d) and layer.in_layout in ("NHWC", "NCHW")
+    if layer.is_pointwise and layer.in_layout == "NHWC":
+        return np.asarray(wide @ weight[0, 0])
     image = wide if layer.in_layout == "NCHW" else np.ascontiguousarray(wide.transpose(0, 3, 1, 2))
     top, left, bottom, right = layer.padding
     padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=constants.zero_in)
     filters = torch.from_numpy(weight).permute(3, 2, 0, 1)
     sums = functional.conv2d(torch.from_numpy(padded), filters, None, layer.stride, 0, layer.dilation, layer.groups)
     return np.ascontiguousarray(sums.permute(0, 2, 3, 1).numpy())
+
+
+def _adds_exactly(layer: Layer, weight: Array) -> bool:
+    """Whether float32 has all sums of a layer's products, however they are added up; a convolution's may be transformed before that."""
+    direct = isinstance(layer, Dense) or (isinstance(layer, Conv2d) and (layer.is_pointwise or layer.is_depthwise))
+    magnitudes = np.abs(weight, dtype=np.float64).reshape(-1, weight.shape[-1]).sum(0)
+    return direct and bool(-LOWEST * magnitudes.max(initial=0.0) <= _EXACT)
 
 
 def requantise(
