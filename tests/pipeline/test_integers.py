@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import numpy as np
@@ -19,12 +22,15 @@ import tvmmobile.pipeline.prepared
 from tvmmobile.graph.network import KeptLayer, kept_sentence
 from tvmmobile.graph.precision import INT8
 from tvmmobile.kernels.reference import relative_error
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.plan import variant_tasks
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
+from tvmmobile.pipeline.stages import build_libraries, collect_variants
 from tvmmobile.quantisation.data import calibration_data
 
 NETWORK = """
@@ -74,6 +80,24 @@ def test_shuffled_pixels_in_integers(tmp_path: Path) -> None:
     output = library.run(image, "pi5")
     assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
     assert relative_error(output, expected) < 0.05
+
+
+@pytest.mark.parametrize("stage", [collect_variants, build_libraries])
+def test_workers_have_longer_where_more_is_computed_to_quantise(stage: Callable[..., object], tmp_path: Path) -> None:
+    """For more calibration data, and larger ones; the longest of all variants counts."""
+    told: list[float] = []
+
+    def run(function: object, jobs: object, timeout_s: float) -> list[object]:
+        told.append(timeout_s)
+        return []
+
+    plain = variant_job(Model(ModelSpec()), device_of("pi4").profile, (), tmp_path)
+    data = [calibration_data(f"noise:{count}", Preprocessing(side), generated=True) for count, side in ((4, 64), (4, 224), (500, 224))]
+    jobs = [replace(plain, calibration=one) for one in data]
+    for given in ([plain], *([job] for job in jobs), [*jobs, plain]):
+        with suppress(KeyError):  # nothing was found
+            stage(SimpleNamespace(run=run), given, lambda line: None)
+    assert told == sorted(told) and told[0] == 300 < told[1] and told[3] == told[4] > 2 * told[2] > 4 * told[1]
 
 
 def test_tune_decides_once_how_to_quantise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -37,7 +38,10 @@ from tvmmobile.tuning.plan import VariantTasks
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
 
+#: To import and compile a variant. To quantise it takes longer: it is computed on the host some 400 times to find how, and a few times for
+#: each calibration input, in a time that grows with the input's pixels; with room for a busy machine and large networks.
 _BUILD_TIMEOUT_S = 300.0
+_QUANTISING_S_PER_PIXEL, _QUANTISING_RUNS, _RUNS_PER_INPUT = 5e-5, 400, 4
 #: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
 #: a tenth of that where no template unrolls them, and much less on a busy one); its worker has twice as long, so that a slow library is
 #: told from a stuck worker.
@@ -72,11 +76,20 @@ class BenchJob:
         return replace(self, library=replace(self.library, path=folder / "out" / self.library.path.name))
 
 
+def build_timeout_s(jobs: Sequence[VariantJob]) -> float:
+    """How long a worker may take to import, quantise and compile any of the variants; raises `UserError` for data that cannot calibrate."""
+    most = 0.0
+    for data in (job.calibration for job in jobs if job.calibration is not None):
+        runs = _QUANTISING_RUNS + _RUNS_PER_INPUT * data.images().count
+        most = max(most, runs * math.prod(data.preprocessing.input_shape[2:]) * _QUANTISING_S_PER_PIXEL)
+    return _BUILD_TIMEOUT_S + most
+
+
 def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
     """What may become kernels, of every variant, in the order of `jobs`; raises `UserError` where one cannot be built or imported."""
     found: dict[ModelSpec, VariantTasks] = {}
     without_logs = [replace(job, logs=()) for job in jobs]  # they need not travel
-    for job, tasks in workers.run(variant_tasks, without_logs, _BUILD_TIMEOUT_S):
+    for job, tasks in workers.run(variant_tasks, without_logs, build_timeout_s(jobs)):
         found[job.spec] = succeeded(tasks, f"importing {job.spec.variant}")
         progress(job.spec.variant)
     return [found[job.spec] for job in jobs]
@@ -98,7 +111,7 @@ def build_libraries(workers: WorkerPool, jobs: Sequence[VariantJob], progress: P
     """
     refused: dict[RefusedLine, None] = {}
     outdated = 0
-    for job, result in workers.run(build, jobs, _BUILD_TIMEOUT_S):
+    for job, result in workers.run(build, jobs, build_timeout_s(jobs)):
         built: BuiltVariant = succeeded(result, f"building {job.spec.variant}")
         progress(job.spec.variant)
         for line in built.refused:
