@@ -57,3 +57,9 @@ def test_alone(tmp_path: Path, affine: bool) -> None:
     network, shape = nn.Sequential(nn.GroupNorm(1, 12, affine=affine)).eval(), (1, 12, 3, 4)
     assert GroupNorm in layers_of(network, shape)
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
+def test_batches() -> None:
+    """They are normed image by image."""
+    network = nn.Sequential(nn.Conv2d(4, 8, 1), nn.GroupNorm(2, 8)).eval()
+    assert layers_of(network, (2, 4, 3, 3)).count(GroupNorm) == 2
