@@ -38,9 +38,9 @@ from tvmmobile.tuning.plan import VariantTasks
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
 
-#: To import and compile a variant. To quantise it takes longer: it is computed on the host some 400 times to find how, and a few times for
-#: each calibration input, in a time that grows with the input's pixels; with room for a busy machine and large networks.
-_BUILD_TIMEOUT_S = 300.0
+#: To import and compile a variant: VGG-16's weights take minutes on a busy machine. To quantise it takes longer: it is computed on the
+#: host some 400 times to find how, and a few times for each calibration input, in a time that grows with the input's pixels.
+_BUILD_TIMEOUT_S = 900.0
 _QUANTISING_S_PER_PIXEL, _QUANTISING_RUNS, _RUNS_PER_INPUT = 5e-5, 400, 4
 #: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
 #: a tenth of that where no template unrolls them, and much less on a busy one); its worker has twice as long, so that a slow library is
