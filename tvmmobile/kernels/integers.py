@@ -105,7 +105,7 @@ def _products(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParame
         return np.asarray(wide @ weight)
     assert isinstance(layer, Conv2d) and layer.in_layout in ("NHWC", "NCHW")
     if layer.is_pointwise and layer.in_layout == "NHWC":
-        return np.asarray(wide @ weight[0, 0])
+        return np.asarray(torch.from_numpy(wide) @ torch.from_numpy(weight[0, 0]))  # NumPy would multiply line by line
     image = wide if layer.in_layout == "NCHW" else np.ascontiguousarray(wide.transpose(0, 3, 1, 2))
     top, left, bottom, right = layer.padding
     padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=constants.zero_in)
