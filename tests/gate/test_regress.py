@@ -81,7 +81,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     libraries = {}
     for name, chosen in (("old", choose), ("rebuilt", choose), ("slow", worse)):
         job = variant_job(Model(spec), profile, (SHIPPED_LOGS,), folder / name)
-        with mock.patch("tvmmobile.pipeline.build.choose", chosen):
+        with mock.patch("tvmmobile.pipeline.plan.choose", chosen):
             libraries[name] = build_variant(job)
     libraries["padded"] = padded(libraries["old"], folder / "padded")
     made = Built(folder, libraries)
