@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.opaque import multiply_adds
 from tvmmobile.graph.passes.canonical_names import block_names
@@ -114,7 +115,7 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
 
 def _is_another_image(one: Any, other: Any) -> bool:
     """Whether both are images, as between two layers whose pixels are arranged differently."""
-    shapes = [[int(extent) for extent in image.ty.shape] for image in (one, other)]
+    shapes = [shape_of(image) for image in (one, other)]
     return all(len(shape) == 4 for shape in shapes) and shapes[0] != shapes[1]
 
 
@@ -249,7 +250,7 @@ def _refuse_others(module: Any) -> None:
 def _opaque(name: str, function: Any) -> Opaque:
     import tvm_ffi
 
-    shapes = tuple(tuple(int(extent) for extent in parameter.ty.shape) for parameter in function.params)
+    shapes = tuple(tuple(shape_of(parameter)) for parameter in function.params)
     hashed = tvm_ffi.structural_hash(function.without_attr("global_symbol"))
     digest = hashlib.sha256(" ".join([str(hashed), *block_names(function)]).encode()).hexdigest()[:12]
     operator = re.sub(r"\d+(?=_|$)", "", name.removeprefix("fused_"))  # Relax numbers repeated names

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import bindings_of
 from tvmmobile.system.errors import UserError
@@ -90,7 +91,7 @@ class _Reader:
 
     def added(self, variable: Any, kind: Literal["input", "result"]) -> int:
         """A new value for a variable."""
-        shape = tuple(int(extent) for extent in variable.ty.shape)
+        shape = tuple(shape_of(variable))
         self.values.append(Value(kind, shape, str(variable.ty.dtype)))
         self._numbers[variable] = len(self.values) - 1
         return len(self.values) - 1
@@ -109,7 +110,7 @@ class _Reader:
         """One binding: a kernel's call, a view, or another name."""
         from tvm import relax
 
-        name = getattr(getattr(value, "op", None), "name", "")
+        name = operator_of(value)
         if name == "relax.call_tir":
             arguments = tuple(self.number(argument) for argument in value.args[1].fields)
             self.calls.append(Call(value.args[0].name_hint, arguments, self.added(variable, "result")))

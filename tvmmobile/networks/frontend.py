@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import bindings_of, readers_of
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.quantised import WeightScales
@@ -194,7 +195,7 @@ def with_layouts(spec: OwnSpec, module: Any) -> OwnSpec:
         found: list[Any] = [values.get(reader) for reader in readers[variable]]
         return (
             bool(found)
-            and all(getattr(getattr(value, "op", None), "name", "") == "relax.permute_dims" for value in found)
+            and all(operator_of(value) == "relax.permute_dims" for value in found)
             and all(value.attrs.axes is not None and [int(axis) for axis in value.attrs.axes] == [0, 3, 1, 2] for value in found)
         )
 
@@ -228,14 +229,14 @@ def _calls(module: Any) -> Iterator[Any]:
 
 
 def _macs(call: Any) -> int:
-    name = getattr(call.op, "name", "")
+    name = operator_of(call)
     if name == "relax.matmul":
         return _elements(call) * int(call.args[0].ty.shape[-1])
     if not name.startswith("relax.nn.conv"):
         return 0
     image, weight = call.args[0], call.args[1]
-    return _elements(image if name.endswith("_transpose") else call) * math.prod(int(extent) for extent in list(weight.ty.shape)[1:])
+    return _elements(image if name.endswith("_transpose") else call) * math.prod(shape_of(weight)[1:])
 
 
 def _elements(tensor: Any) -> int:
-    return math.prod(int(extent) for extent in tensor.ty.shape)
+    return math.prod(shape_of(tensor))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.passes.rewriting import rewrite_main
 from tvmmobile.graph.precision import FLOAT32
 
@@ -65,7 +66,7 @@ def _first(data: Any, axis: int, descending: bool, count: int, kind: str = "int6
     """
     from tvm import relax
 
-    op, shape = relax.op, [int(extent) for extent in data.ty.shape]
+    op, shape = relax.op, shape_of(data)
     size = shape[axis]
     order = [place for place in range(len(shape)) if place != axis] + [axis]
     back = [int(place) for place in np.argsort(order)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.resizing import pixels_along
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def _index(node: Any, importer: Any) -> Any:
     from tvm import relax
 
     data, emit, op = importer.env[node.args[0]], importer.block_builder.emit, relax.op
-    shape = [int(extent) for extent in data.ty.shape]
+    shape = shape_of(data)
     indices = {axis: importer.env[index] for axis, index in enumerate(node.args[1]) if index is not None}
     if any(str(index.ty.dtype) == "bool" for index in indices.values()):
         raise NotImplementedError("a result whose shape depends on a mask")
@@ -241,7 +242,7 @@ def _nearest(node: Any, importer: Any) -> Any:
 
     data = importer.env[node.args[0]]
     size, factors = (*node.args[1:], None)[:2]
-    extents, wanted = ([int(extent) for extent in list(shape)[2:]] for shape in (data.ty.shape, node.meta["val"].shape))
+    extents, wanted = (shape[2:] for shape in (shape_of(data), [int(extent) for extent in node.meta["val"].shape]))
     if all(more % extent == 0 for more, extent in zip(wanted, extents, strict=True)):
         return importer._upsample_nearest2d(node)
     pixels, usual = [], []

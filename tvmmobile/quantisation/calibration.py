@@ -141,15 +141,16 @@ def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains
     observed = observe(flow, seen, method.equalise)
     network = quantised(observed, method, accepts)
     found = {number for number, step in network.steps.items() if step.step.summing and gains(step.layer, step.parameters.weight)}
+    if not found:
+        return method
     products = {number for number in found if not is_depthwise(network.steps[number].layer)}
     last = flow.steps[-1].number
-    for some in (found, products):
-        if some:
-            narrow = replace(method, narrow=frozenset(some))
-            tried = quantised(observed, narrow, accepts)
-            before, after = (one.signal_to_noise_db(unseen.batches(), flow)[last] for one in (network, tried))
-            if before - after <= MOST_LOST_DB:
-                return narrow
+    before = network.signal_to_noise_db(unseen.batches(), flow)[last]
+    for some in (found, products) if products and products != found else (found,):
+        narrow = replace(method, narrow=frozenset(some))
+        after = quantised(observed, narrow, accepts).signal_to_noise_db(unseen.batches(), flow)[last]
+        if before - after <= MOST_LOST_DB:
+            return narrow
     return method
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from own_networks import load
-from quantised_files import in_integers, noise, residual_network, smallest_step, steps_off, write_pt2e
+from quantised_files import in_integers, layer_by_layer, noise, pt2e_integers, residual_network, smallest_step, steps_off, write_pt2e
 
 import tvmmobile
 from tvmmobile.graph.layers import Conv2d
@@ -58,9 +58,14 @@ def folded(module: torch.nn.Module) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("family", [pytest.param("mobilenet_v1"), pytest.param("mobilenet_v2", marks=pytest.mark.long)])
 def test_a_mobilenet_of_the_pt2e_flow(tmp_path: Path, family: str) -> None:
-    """Generated weights amplify every difference: biases are real numbers."""
+    """Layer by layer, since generated weights amplify the one step by which a value beside a tie may be off: PyTorch rounds its sums, and
+    adds in an order that depends on the processor."""
     shape = (1, 3, 64, 64)
-    check(write_pt2e(build_torch_model(ModelSpec(family, 0.25, 64)).module, tmp_path, shape), shape, (7, 8, 9, 10))
+    path = write_pt2e(build_torch_model(ModelSpec(family, 0.25, 64)).module, tmp_path, shape)
+    ready, image = in_integers(path), noise(7, shape)
+    assert {node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)} == {"int8"} and ready.network.kept == ()
+    off = layer_by_layer(ready, image, pt2e_integers(path, image))
+    assert off.max() <= 1 and (off == 0).mean() >= 0.999
 
 
 def test_integers_without_sign_are_lower_by_128() -> None:

@@ -10,7 +10,18 @@ import pytest
 from network_files import Graph, write_model
 from onnx import helper
 from own_networks import load
-from quantised_files import SHAPE, in_integers, noise, residual_network, run_onnxruntime, smallest_step, steps_off, write_quantised_onnx
+from quantised_files import (
+    SHAPE,
+    in_integers,
+    layer_by_layer,
+    noise,
+    onnx_integers,
+    residual_network,
+    run_onnxruntime,
+    smallest_step,
+    steps_off,
+    write_quantised_onnx,
+)
 
 import tvmmobile
 from tvmmobile.graph.layers import Array, Conv2d, Opaque
@@ -49,21 +60,37 @@ def test_a_network_that_onnx_runtime_has_quantised(tmp_path: Path, operators: bo
     assert len(layers) == 8 and layers[0]["reads"]["scale"] > 0
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("operators", "unsigned"), KINDS, ids=NAMES)
-@pytest.mark.parametrize(("family", "alpha", "side"), [("mobilenet_v1", 0.25, 64), ("mobilenet_v2", 0.25, 64), ("mobilenet_v2", 1.0, 224)])
-def test_a_mobilenet_that_onnx_runtime_has_quantised(
-    tmp_path: Path, family: str, alpha: float, side: int, operators: bool, unsigned: bool
-) -> None:
-    """Every convolution and sum is in integers, and the output within one step on 99.9 % of values."""
-    module = build_torch_model(ModelSpec(family, alpha, side)).module
-    path = write_quantised_onnx(module, tmp_path, (1, 3, side, side), operators=operators, unsigned=unsigned)
-    ready, image = in_integers(path), noise(7, (1, 3, side, side))
+@pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
+@pytest.mark.parametrize(
+    ("family", "alpha", "side"),
+    [
+        pytest.param("mobilenet_v1", 0.25, 64, marks=pytest.mark.long),
+        ("mobilenet_v2", 0.25, 64),
+        pytest.param("mobilenet_v2", 1.0, 224, marks=pytest.mark.long),
+    ],
+)
+def test_a_mobilenet_that_onnx_runtime_has_quantised(tmp_path: Path, family: str, alpha: float, side: int, unsigned: bool) -> None:
+    """Every convolution and sum is in integers. Layer by layer, since generated weights amplify the one step by which a value beside a tie
+    may be off: ONNX Runtime's own outputs differ as much with what it fuses."""
+    module, shape = build_torch_model(ModelSpec(family, alpha, side)).module, (1, 3, side, side)
+    path, image = write_quantised_onnx(module, tmp_path, shape, unsigned=unsigned), noise(7, shape)
+    ready = in_integers(path)
     assert set(convolutions(ready)) == {"int8"} and ready.network.kept == ()
-    expected = run_onnxruntime(path, image)
-    assert ready.integers is not None
-    off = steps_off(ready.integers.outputs(image), expected, smallest_step(expected))
-    assert (off < 1.01).mean() >= 0.999
+    off = layer_by_layer(ready, image, onnx_integers(path, image))
+    assert off.max() <= 1 and (off == 0).mean() >= 0.9999
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
+@pytest.mark.parametrize("family", ["mobilenet_v1", "mobilenet_v2"])
+def test_a_mobilenet_of_operators_on_integers(tmp_path: Path, family: str, unsigned: bool) -> None:
+    """It computes what the same network computes with QDQ."""
+    module, shape, outputs = build_torch_model(ModelSpec(family, 0.25, 64)).module, (1, 3, 64, 64), []
+    for operators in (False, True):
+        ready = in_integers(write_quantised_onnx(module, tmp_path, shape, operators=operators, unsigned=unsigned))
+        assert set(convolutions(ready)) == {"int8"} and ready.network.kept == () and ready.integers is not None
+        outputs.append(ready.integers.outputs(noise(7, shape)))
+    assert np.array_equal(*outputs)
 
 
 @pytest.mark.virtual
@@ -106,7 +133,7 @@ def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any 
     generator = np.random.default_rng(0)
     bounds = np.iinfo(weights)
     constants: dict[str, Array] = {
-        "w": generator.integers(bounds.min + 1, bounds.max + 1, (8, 8, 1, 1)).astype(weights),
+        "w": generator.integers(*((-63, 64) if bounds.min else (1, 256)), (8, 8, 1, 1)).astype(weights),
         "ws": np.full(8, 0.01, np.float32),
         "wz": np.full(8, 0 if bounds.min else 100, weights),
         "s": np.array(scale, np.float32),

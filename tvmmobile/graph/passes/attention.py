@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, Layer, LayerParameters, Place
 from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
 from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_of, rebuilt
@@ -84,7 +85,7 @@ class _Rewriting(MainRewriter):
         self.layers[name] = ComposedLayer(made.layer, parameters)
         inputs = relax.Tuple([self.replaced[one] for one in made.inputs])
         result = self.builder.emit(relax.call_dps_packed(name, inputs, out_ty=relax.TensorType(made.layer.output_shape, FLOAT32.name)))
-        return relax.op.reshape(result, _shape(variable))
+        return relax.op.reshape(result, shape_of(variable))
 
     def output(self, variable: Any) -> Any:
         """The same."""
@@ -104,16 +105,16 @@ class _Graph:
     def attention(self, binding: Any) -> _Found | None:
         """What a product of a softmax and something else is the last part of; `None` for other bindings."""
         value = binding.value
-        if _name(value) != "relax.matmul" or str(value.ty.dtype) != FLOAT32.name:
+        if operator_of(value) != "relax.matmul" or str(value.ty.dtype) != FLOAT32.name:
             return None
         weights = self._softmax(value.args[0])
         scores, factor, added = self._scaled(weights.args[0]) if weights is not None else (None, 1.0, None)
         product = self._value(scores)
-        if _name(product) != "relax.matmul":
+        if operator_of(product) != "relax.matmul":
             return None
-        (*heads, queries, width), (*_, depth, keys) = _shape(binding.var), _shape(product.args[1])
+        (*heads, queries, width), (*_, depth, keys) = shape_of(binding.var), shape_of(product.args[1])
         count = math.prod(heads)
-        if _shape(product)[-2:] != [queries, keys] or math.prod(_shape(product)) != count * queries * keys:
+        if shape_of(product)[-2:] != [queries, keys] or math.prod(shape_of(product)) != count * queries * keys:
             return None
         operands = (
             (product.args[0], (queries, depth), False),
@@ -129,7 +130,7 @@ class _Graph:
         if not best:
             return None
         query, key, values = best
-        shapes = [tuple(_shape(one.source)) for one in best]
+        shapes = [tuple(shape_of(one.source)) for one in best]
         output, merged = self._merged(binding.var, (groups, count // groups), queries, width)
         layer = Attention(
             *(groups, count // groups, queries, keys, depth, width),
@@ -151,21 +152,22 @@ class _Graph:
         product has none.
         """
         value = self._value(self._ordered(variable))
-        if _name(value) == "relax.where":
+        if operator_of(value) == "relax.where":
             masked, _, chosen = value.args
             value = self._value(self._ordered(chosen))
             test = self._value(masked)
-            while _name(test) in ("relax.logical_not", "relax.astype", "relax.max"):
+            while operator_of(test) in ("relax.logical_not", "relax.astype", "relax.max"):
                 test = self._value(test.args[0])
-            same = _name(test) == "relax.equal" and _name(value) == "relax.nn.softmax" and test.args[0].same_as(value.args[0])
+            same = operator_of(test) == "relax.equal" and operator_of(value) == "relax.nn.softmax" and test.args[0].same_as(value.args[0])
             if not same or not np.isneginf(test.args[1].value.numpy()).all():
                 return None
-        last = _name(value) == "relax.nn.softmax" and int(value.attrs.axis) % value.ty.ndim == value.ty.ndim - 1
+        last = operator_of(value) == "relax.nn.softmax" and int(value.attrs.axis) % value.ty.ndim == value.ty.ndim - 1
         return value if last else None
 
     def _ordered(self, variable: Any) -> Any:
         """What a variable shows in the same order."""
-        while _name(value := self._value(variable)) in ORDERED and math.prod(_shape(value.args[0])) == math.prod(_shape(variable)):
+        elements = math.prod(shape_of(variable))
+        while operator_of(value := self._value(variable)) in ORDERED and math.prod(shape_of(value.args[0])) == elements:
             variable = value.args[0]
         return variable
 
@@ -178,7 +180,7 @@ class _Graph:
             if step := _factor(value):
                 variable, factor = step[0], factor * step[1]
             elif summand := _summand(value):
-                more = np.broadcast_to(summand[1], _shape(value)).reshape(-1) * np.float32(factor)
+                more = np.broadcast_to(summand[1], shape_of(value)).reshape(-1) * np.float32(factor)
                 variable, added = summand[0], more if added is None else added + more
             else:
                 return variable, factor, added
@@ -201,14 +203,14 @@ class _Graph:
             if step is not None:
                 number, factor = step[0], factor * step[1]
                 continue
-            if _name(value) not in {*ORDERED, "relax.permute_dims", "relax.strided_slice"} or len(chain) > 16:
+            if operator_of(value) not in {*ORDERED, "relax.permute_dims", "relax.strided_slice"} or len(chain) > 16:
                 return best
             chain.insert(0, value)
             number = value.args[0]
 
     def _where(self, source: Any, chain: list[Any], heads: tuple[int, int], extents: tuple[int, int], turned: bool) -> Place | None:
         """Where elements are in a tensor that a chain of views begins with; `None` if they are not in place."""
-        numbers = np.arange(math.prod(_shape(source))).reshape(_shape(source))
+        numbers = np.arange(math.prod(shape_of(source))).reshape(shape_of(source))
         for view in chain:
             moved = moved_by(view, numbers)
             if moved is None:
@@ -230,7 +232,7 @@ class _Graph:
     def _merged(self, variable: Any, heads: tuple[int, int], queries: int, width: int) -> tuple[Any, bool]:
         """The last view of a result that has a token's heads one behind the other; the result itself if there is none."""
         wanted = np.arange(math.prod(heads) * queries * width).reshape(*heads, queries, width).transpose(0, 2, 1, 3).reshape(-1)
-        numbers: Array | None = np.arange(wanted.size).reshape(_shape(variable))
+        numbers: Array | None = np.arange(wanted.size).reshape(shape_of(variable))
         at, best = variable, None
         while numbers is not None and len(self.readers[at]) == 1 and self.readers[at][0] is not None:
             at = self.readers[at][0]
@@ -244,7 +246,7 @@ def _factor(value: Any) -> tuple[Any, float] | None:
     """Of a product or quotient with one number, the other operand and the factor."""
     import tvm
 
-    name = _name(value)
+    name = operator_of(value)
     if name not in ("relax.multiply", "relax.divide"):
         return None
     operands = list(value.args)
@@ -260,10 +262,14 @@ def _summand(value: Any) -> tuple[Any, Array] | None:
     """Of a sum with a constant, the other operand, of the sum's shape, and the constant."""
     import tvm
 
-    if _name(value) != "relax.add":
+    if operator_of(value) != "relax.add":
         return None
     for operand, constant in itertools.permutations(value.args):
-        if isinstance(constant, tvm.ir.GenericConst) and not isinstance(operand, tvm.ir.GenericConst) and _shape(operand) == _shape(value):
+        if (
+            isinstance(constant, tvm.ir.GenericConst)
+            and not isinstance(operand, tvm.ir.GenericConst)
+            and shape_of(operand) == shape_of(value)
+        ):
             return operand, constant.value.numpy()
     return None
 
@@ -274,11 +280,3 @@ def _reduced(bias: Array) -> Array:
         first = bias.take([0], axis)
         bias = first if (bias == first).all() else bias
     return np.ascontiguousarray(bias)
-
-
-def _name(value: Any) -> str:
-    return getattr(getattr(value, "op", None), "name", "")
-
-
-def _shape(value: Any) -> list[int]:
-    return [int(extent) for extent in value.ty.shape]

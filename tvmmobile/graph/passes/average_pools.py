@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
@@ -28,7 +29,7 @@ def _keeping_dimensions(call: Any, data: Any) -> Any:
     axes = sorted(int(axis) % len(data.ty.shape) for axis in call.attrs.axis or ())
     if call.attrs.keepdims or len(data.ty.shape) != 4 or axes != [2, 3]:
         return call
-    return relax.op.reshape(relax.op.mean(data, [2, 3], keepdims=True), [int(extent) for extent in call.ty.shape])
+    return relax.op.reshape(relax.op.mean(data, [2, 3], keepdims=True), shape_of(call))
 
 
 def _as_layer(call: Any, data: Any) -> Any:
@@ -40,7 +41,7 @@ def _as_layer(call: Any, data: Any) -> Any:
     if attrs.layout != "NCHW" or attrs.ceil_mode or dilated or (any(padding) and not attrs.count_include_pad):
         return call
     window = tuple(int(extent) for extent in attrs.pool_size)
-    _, channels, height, width = (int(extent) for extent in data.ty.shape)
+    _, channels, height, width = shape_of(data)
     if window == (height, width) and not any(padding):
         return relax.op.mean(data, [2, 3], keepdims=True)
     weight = np.full((channels, 1, *window), 1 / (window[0] * window[1]), str(data.ty.dtype))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main, readers_of, rewrite_main
 
 
@@ -23,7 +24,7 @@ def bias_into_batch_norm(module: Any) -> Any:
 
     def moved(call: Any, matched: Any) -> Any:
         before = matched[mean].value.numpy()
-        if [int(extent) for extent in matched[bias].ty.shape] != [1, before.size, 1, 1]:
+        if shape_of(matched[bias]) != [1, before.size, 1, 1]:
             return call
         shifted = relax.const(before - matched[values].value.numpy().reshape(-1))
         return relax.Call(call.op, [matched[conv], *call.args[1:3], shifted, call.args[4]], call.attrs)
@@ -125,7 +126,7 @@ def _bias_shape(call: Any) -> tuple[int, ...]:
     """Shape of the bias of a convolution or a product with constant weights; empty for anything else."""
     import tvm
 
-    name = getattr(getattr(call, "op", None), "name", "")
+    name = operator_of(call)
     if name not in ("relax.nn.conv2d", "relax.matmul") or not isinstance(call.args[1], tvm.ir.GenericConst):
         return ()
     channels = int(call.ty.shape[-1])
@@ -137,5 +138,5 @@ def _adds(call: Any, shape: tuple[int, ...]) -> bool:
     import tvm
 
     constants = [argument for argument in getattr(call, "args", ()) if isinstance(argument, tvm.ir.GenericConst)]
-    name = getattr(getattr(call, "op", None), "name", "")
+    name = operator_of(call)
     return name == "relax.add" and any(constant.value.numpy().size == max(shape) for constant in constants)

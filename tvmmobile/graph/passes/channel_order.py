@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.channel_trace import NHWC, Moved, Trace
 from tvmmobile.graph.passes.rewriting import bindings_of, readers_of, rebind_main
 
@@ -183,13 +184,13 @@ class _Graph:
         import tvm
 
         call: Any = self.bound.get(variable)
-        name = getattr(getattr(call, "op", None), "name", "")
+        name = operator_of(call)
         if name == "relax.nn.conv2d" and _is_conv(call) and _is_depthwise(call):
             return call.args[0]
         if name not in ("relax.add", "relax.maximum", "relax.minimum"):
             return None
         data = [argument for argument in call.args if not isinstance(argument, tvm.ir.GenericConst)]
-        same = len(data) == 1 and [int(extent) for extent in data[0].ty.shape] == [int(extent) for extent in call.ty.shape]
+        same = len(data) == 1 and shape_of(data[0]) == shape_of(call)
         return data[0] if same and len(call.ty.shape) == 4 else None
 
 
@@ -197,7 +198,7 @@ def _is_conv(call: Any) -> bool:
     """Whether it is a convolution with constant weights, NHWC and HWIO."""
     import tvm
 
-    if getattr(getattr(call, "op", None), "name", "") != "relax.nn.conv2d" or not isinstance(call.args[1], tvm.ir.GenericConst):
+    if operator_of(call) != "relax.nn.conv2d" or not isinstance(call.args[1], tvm.ir.GenericConst):
         return False
     return bool(call.attrs.data_layout == "NHWC" and call.attrs.kernel_layout == "HWIO" and call.attrs.out_layout == "NHWC")
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.graph.expressions import shape_of
+
 #: Axes of channels in NCHW and NHWC.
 NCHW, NHWC = 1, 3
 _TO_NCHW, _TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
@@ -64,7 +66,7 @@ class Trace:
         if name == "relax.permute_dims":
             return _permuted(moved, [int(axis) for axis in call.attrs.axes or ()])
         if name == "relax.reshape":
-            return _reshaped(moved, [int(extent) for extent in call.args[0].ty.shape], [int(extent) for extent in call.ty.shape])
+            return _reshaped(moved, shape_of(call.args[0]), shape_of(call))
         found = slice_of(call)
         if found is None or found[0] != moved.axis or moved.origins.ndim != 2:
             return None
@@ -100,7 +102,7 @@ def slice_of(call: Any) -> tuple[int, int, int] | None:
     if any(len(part) != 1 for part in numbers) or (len(numbers) > 3 and numbers[3] != [1]):
         return None
     (axis,), (begin,), (end,) = numbers[:3]
-    shape = [int(extent) for extent in call.args[0].ty.shape]
+    shape = shape_of(call.args[0])
     begin, end, _ = slice(begin, end).indices(shape[axis])
     return axis % len(shape), begin, end
 

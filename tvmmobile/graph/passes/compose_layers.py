@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Spelling
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import (
     NO_PARAMETERS,
     ChannelNorm,
@@ -28,7 +29,7 @@ from tvmmobile.graph.layers import (
 )
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.input_pieces import reading_pieces
-from tvmmobile.graph.passes.products import shape_of, swaps_beside_products, swaps_last
+from tvmmobile.graph.passes.products import swaps_beside_products, swaps_last
 from tvmmobile.graph.passes.rewriting import bindings_of, holds, mutate_main, readers_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.resizing import METHODS, PLACES
@@ -58,7 +59,7 @@ class ComposedLayer:
 
 def external_name(value: Any) -> str | None:
     """The name of the external function that a value calls for a layer; `None` for other values."""
-    callee = value.args[0] if getattr(getattr(value, "op", None), "name", "") == "relax.call_dps_packed" else None
+    callee = value.args[0] if operator_of(value) == "relax.call_dps_packed" else None
     name = str(getattr(callee, "global_symbol", ""))
     return name if name.startswith(EXTERNAL_PREFIX) else None
 
@@ -176,9 +177,9 @@ def _gated_operands(found: dict[str, Any]) -> tuple[Any, ...]:
 
     if "scaled" not in found or any(isinstance(operand, tvm.ir.GenericConst) for operand in found["scaled"].args):
         return ()
-    shape = [int(extent) for extent in found["scaled"].ty.shape]
+    shape = shape_of(found["scaled"])
     for data, gate in itertools.permutations(found["scaled"].args):
-        shapes = [[int(extent) for extent in operand.ty.shape] for operand in (data, gate)]
+        shapes = [shape_of(operand) for operand in (data, gate)]
         if shapes == [shape, [1, 1, 1, shape[-1]]]:
             return data, gate
     return ()
@@ -330,7 +331,7 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
         return _product_of(found)
     product = found["product"]
     clamp = form.curve or _bounds_of(found)
-    shapes = {part: [int(extent) for extent in expression.ty.shape] for part, expression in found.items()}
+    shapes = {part: shape_of(expression) for part, expression in found.items()}
     out_shape = shapes["product"]
     if str(product.ty.dtype) != FLOAT32.name or clamp is None or out_shape[0] != 1:
         return None
@@ -340,7 +341,7 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
         return None
     if any(shapes[part] != out_shape for part in ("residual", *form.operands(TENSOR)) if part in found):
         return None
-    data_shape = [int(extent) for extent in product.args[0].ty.shape]
+    data_shape = shape_of(product.args[0])
     if product.op.name == "relax.matmul":
         if len(data_shape) != 2 or len(found["weight"].ty.shape) != 2:
             return None
@@ -353,7 +354,7 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
     if "scaled" in found and not _gated_operands(found):
         return None
     height, width, channels = data_shape[1:]
-    kernel = [int(extent) for extent in found["weight"].ty.shape][:2]
+    kernel = shape_of(found["weight"])[:2]
     top, left, bottom, right = (int(extent) for extent in attrs.padding)
     stride = tuple(int(extent) for extent in attrs.strides)
     layout: Layout = "NCHW" if "permute" in found else "NHWC"
@@ -367,7 +368,7 @@ def _layer_of(found: dict[str, Any], form: _Form) -> Layer | None:
 
 def _pool_of(mean: Any) -> Pool | None:
     """The layer of a mean, `None` if it is not over all pixels of one image."""
-    shape = [int(extent) for extent in mean.args[0].ty.shape]
+    shape = shape_of(mean.args[0])
     over_pixels = mean.attrs.axis is not None and [int(axis) for axis in mean.attrs.axis] == [1, 2] and bool(mean.attrs.keepdims)
     known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == FLOAT32.name
     return Pool(shape[1], shape[2], shape[3]) if known else None
@@ -376,7 +377,7 @@ def _pool_of(mean: Any) -> Pool | None:
 def _gating_of(found: dict[str, Any]) -> Gating | None:
     """The layer of a product, `None` if it is not that of one image and a factor for each of its channels."""
     operands = _gated_operands(found)
-    shape = [int(extent) for extent in found["scaled"].ty.shape]
+    shape = shape_of(found["scaled"])
     known = operands and shape[0] == 1 and str(found["scaled"].ty.dtype) == FLOAT32.name
     return Gating(*shape[1:]) if known else None
 
@@ -409,7 +410,7 @@ def _max_pool_of(call: Any) -> MaxPool | None:
 
     Padding behind the input is what the windows reach, whether rounding up or the network asked for it.
     """
-    attrs, shape, out_shape = call.attrs, [int(extent) for extent in call.args[0].ty.shape], [int(extent) for extent in call.ty.shape]
+    attrs, shape, out_shape = call.attrs, shape_of(call.args[0]), shape_of(call)
     if attrs.layout != "NHWC" or attrs.out_layout != "NHWC" or any(int(step) != 1 for step in attrs.dilation):
         return None
     if shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name:
@@ -428,7 +429,7 @@ def _max_pool_of(call: Any) -> MaxPool | None:
 
 def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:
     """The layer of a layer norm or group norm, `None` if it is not over the channels, or channels and pixels, of one image."""
-    attrs, shape = call.attrs, [int(extent) for extent in call.ty.shape]
+    attrs, shape = call.attrs, shape_of(call)
     if len(shape) != 4 or shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name or not (attrs.center and attrs.scale):
         return None
     axes = [int(axis) % 4 for axis in attrs.axes]
@@ -440,7 +441,7 @@ def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:
 
 def _resize_of(call: Any) -> Resize | None:
     """The layer of a resize, `None` for a batch, another layout, or a method that has no layer."""
-    attrs, shape, out_shape = call.attrs, [int(extent) for extent in call.args[0].ty.shape], [int(extent) for extent in call.ty.shape]
+    attrs, shape, out_shape = call.attrs, shape_of(call.args[0]), shape_of(call)
     method = "linear" if attrs.method == "linear" else str(attrs.rounding_method) if attrs.method == "nearest_neighbor" else ""
     places = str(attrs.coordinate_transformation_mode)
     if attrs.layout != "NHWC" or shape[0] != 1 or not str(call.args[0].ty.dtype) == str(call.ty.dtype) == FLOAT32.name:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Conv2d, MaxPool
 from tvmmobile.graph.passes.channel_trace import NHWC, slice_of
 
@@ -29,7 +30,7 @@ def reading_pieces(layer: Conv2d | MaxPool, data: Any, lookup: Callable[[Any], A
     if isinstance(layer, Conv2d) and layer.is_pointwise and min(layer.in_channels, layer.out_channels) >= STRASSEN_CHANNELS:
         return None
     whole = lookup(data)
-    name = getattr(getattr(whole, "op", None), "name", "")
+    name = operator_of(whole)
     if name == "relax.concat" and int(whole.attrs.axis) == NHWC:
         parts = list(getattr(whole.args[0], "fields", ()))
     else:
@@ -49,7 +50,7 @@ def reading_pieces(layer: Conv2d | MaxPool, data: Any, lookup: Callable[[Any], A
 
 def _slice(value: Any) -> tuple[Any, int, int] | None:
     """Tensor, first channel and number of channels of a slice."""
-    if getattr(getattr(value, "op", None), "name", "") != "relax.strided_slice":
+    if operator_of(value) != "relax.strided_slice":
         return None
     found = slice_of(value)
     return (value.args[0], found[1], found[2] - found[1]) if found and found[0] == NHWC else None

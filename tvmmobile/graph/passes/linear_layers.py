@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
 
 #: Operators that treat all elements alike.
@@ -65,11 +66,11 @@ class _Rewriting(MainRewriter):
                 return self.seen[variable].image
             return rebuilt(value, self._leaf)
         self.seen[variable] = seen
-        if seen.first and _name(value) not in {*_VIEWS, "relax.permute_dims"}:
-            return relax.op.reshape(self.builder.emit(relax.op.permute_dims(seen.image, [0, 3, 1, 2])), _shape(variable))
+        if seen.first and operator_of(value) not in {*_VIEWS, "relax.permute_dims"}:
+            return relax.op.reshape(self.builder.emit(relax.op.permute_dims(seen.image, [0, 3, 1, 2])), shape_of(variable))
         if seen.first:
             return rebuilt(value, self._leaf)
-        return seen.image if _shape(seen.image) == _shape(variable) else relax.op.reshape(seen.image, _shape(variable))
+        return seen.image if shape_of(seen.image) == shape_of(variable) else relax.op.reshape(seen.image, shape_of(variable))
 
     def output(self, variable: Any) -> Any:
         """The same."""
@@ -84,7 +85,7 @@ class _Rewriting(MainRewriter):
 
         if isinstance(value, relax.Var):
             return self.seen.get(value)
-        name = _name(value)
+        name = operator_of(value)
         if name == "relax.matmul":
             return self._product(*value.args)
         shown = self.seen.get(value.args[0]) if name.startswith("relax.") and value.args else None
@@ -115,10 +116,10 @@ class _Rewriting(MainRewriter):
         """A norm of images whose channels are first, on the image with its channels last."""
         from tvm import relax
 
-        if shown and shown.first and _shape(shown.image)[-1] == _shape(value)[1]:
+        if shown and shown.first and shape_of(shown.image)[-1] == shape_of(value)[1]:
             image = shown.image
         else:
-            _, channels, *pixels = _shape(value)
+            _, channels, *pixels = shape_of(value)
             height, width = pixels if len(pixels) == 2 else (1, math.prod(pixels))
             first = self.builder.emit(relax.op.reshape(self.replaced[value.args[0]], [1, channels, height, width]))
             image = self.builder.emit(relax.op.permute_dims(first, [0, 2, 3, 1]))
@@ -140,8 +141,8 @@ class _Rewriting(MainRewriter):
         """A variable with channels last as an image: all other axes are pixels."""
         from tvm import relax
 
-        shape, seen = _shape(variable), self.seen.get(variable)
-        if seen and not seen.first and _shape(seen.image)[-1] == shape[-1]:
+        shape, seen = shape_of(variable), self.seen.get(variable)
+        if seen and not seen.first and shape_of(seen.image)[-1] == shape[-1]:
             return seen.image
         return self.builder.emit(relax.op.reshape(self.replaced[variable], [1, 1, math.prod(shape[:-1]), shape[-1]]))
 
@@ -150,7 +151,7 @@ class _Rewriting(MainRewriter):
         import tvm
         from tvm import relax
 
-        shape = _shape(value)
+        shape = shape_of(value)
         shown = [seen for operand in value.args if (seen := self.seen.get(operand)) and _channel_axis(seen, shape) is not None]
         if not shown:
             return None
@@ -165,26 +166,26 @@ class _Rewriting(MainRewriter):
                 if axes not in ([], [axis]):
                     return None
                 operands.append(relax.const(array.reshape(1, 1, 1, -1)) if array.ndim > 1 or axes else operand)
-            elif not isinstance(operand, relax.Var) or _shape(operand) != shape:
+            elif not isinstance(operand, relax.Var) or shape_of(operand) != shape:
                 return None
-            elif seen is not None and seen.first == base.first and _shape(seen.image) == _shape(base.image):
+            elif seen is not None and seen.first == base.first and shape_of(seen.image) == shape_of(base.image):
                 operands.append(seen.image)
             elif base.first:
                 return None
             else:
-                operands.append(self.builder.emit(relax.op.reshape(self.replaced[operand], _shape(base.image))))
+                operands.append(self.builder.emit(relax.op.reshape(self.replaced[operand], shape_of(base.image))))
         return self._made(relax.Call(value.op, operands, value.attrs), base.first)
 
 
 def _is_wanted(value: Any) -> bool:
-    return _norms_channels(value) or _norms_groups(value) or (_name(value) == "relax.matmul" and bool(_product_of(*value.args)))
+    return _norms_channels(value) or _norms_groups(value) or (operator_of(value) == "relax.matmul" and bool(_product_of(*value.args)))
 
 
 def _norms_channels(value: Any) -> bool:
     """Whether it is a layer norm over the last axis."""
     from tvm import relax
 
-    if _name(value) != "relax.nn.layer_norm" or not isinstance(value.args[0], relax.Var):
+    if operator_of(value) != "relax.nn.layer_norm" or not isinstance(value.args[0], relax.Var):
         return False
     return [int(axis) % value.ty.ndim for axis in value.attrs.axes] == [value.ty.ndim - 1]
 
@@ -193,15 +194,11 @@ def _norms_groups(value: Any) -> bool:
     """Whether it is a group norm of one image with its channels first."""
     from tvm import relax
 
-    if _name(value) != "relax.nn.group_norm" or not isinstance(value.args[0], relax.Var):
+    if operator_of(value) != "relax.nn.group_norm" or not isinstance(value.args[0], relax.Var):
         return False
     rank, attrs = value.ty.ndim, value.attrs
     axes = [int(axis) % rank for axis in attrs.axes]
-    return _shape(value)[0] == 1 and int(attrs.channel_axis) % rank == 1 and axes == list(range(2, rank)) and rank > 2
-
-
-def _name(value: Any) -> str:
-    return getattr(getattr(value, "op", None), "name", "")
+    return shape_of(value)[0] == 1 and int(attrs.channel_axis) % rank == 1 and axes == list(range(2, rank)) and rank > 2
 
 
 def _product_of(data: Any, weight: Any) -> tuple[int, ...]:
@@ -211,7 +208,7 @@ def _product_of(data: Any, weight: Any) -> tuple[int, ...]:
 
     if not isinstance(data, relax.Var) or not isinstance(weight, tvm.ir.GenericConst):
         return ()
-    rows, extents = _shape(data)[:-1], _shape(weight)[-2:]
+    rows, extents = shape_of(data)[:-1], shape_of(weight)[-2:]
     if math.prod(rows) == 1 or len(extents) < 2:
         return ()
     matrices = weight.value.numpy().reshape(-1, *extents)  # PyTorch's exporter repeats it for each of a batch
@@ -226,31 +223,27 @@ def _is_over_pixels(mean: Any) -> bool:
 
 def _channel_axis(seen: _Seen, shape: list[int]) -> int | None:
     """The axis that channels have to themselves in a tensor of this shape; `None` if there is none."""
-    channels = _shape(seen.image)[-1]
+    channels = shape_of(seen.image)[-1]
     if not seen.first:
         return len(shape) - 1 if shape[-1] == channels else None
     return next((axis for axis, extent in enumerate(shape) if extent == channels and math.prod(shape[:axis]) == 1), None)
 
 
-def _shape(value: Any) -> list[int]:
-    return [int(extent) for extent in value.ty.shape]
-
-
 def _is_image(variable: Any) -> bool:
     from tvm import relax
 
-    return isinstance(variable.ty, relax.TensorType) and variable.ty.ndim == 4 and _shape(variable)[0] == 1
+    return isinstance(variable.ty, relax.TensorType) and variable.ty.ndim == 4 and shape_of(variable)[0] == 1
 
 
 def _pixels(seen: _Seen) -> tuple[int, int]:
     """Pixels and channels."""
-    *pixels, channels = _shape(seen.image)
+    *pixels, channels = shape_of(seen.image)
     return math.prod(pixels), channels
 
 
 def _is_view(value: Any, seen: _Seen) -> bool:
     """Whether a tensor still has the channels, or the pixels, on axes of their own where it has the channels first."""
-    shape = _shape(value)
+    shape = shape_of(value)
     if math.prod(shape) != math.prod(_pixels(seen)):
         return False
     return not seen.first or _pixels(seen)[1] in [math.prod(shape[:axis]) for axis in range(len(shape))]
@@ -258,7 +251,7 @@ def _is_view(value: Any, seen: _Seen) -> bool:
 
 def _permuted(value: Any, seen: _Seen) -> _Seen | None:
     """What a permutation makes of it, where it swaps channels and pixels or moves nothing."""
-    before = _shape(value.args[0])
+    before = shape_of(value.args[0])
     given = value.attrs.axes
     axes = [int(axis) for axis in given] if given is not None else list(range(len(before)))[::-1]
     moved = [axis for axis in axes if before[axis] != 1]

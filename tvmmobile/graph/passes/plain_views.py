@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.passes.rewriting import mutate_functions, rewrite_main
 
 
@@ -76,7 +77,7 @@ def unit_permute_to_reshape(module: Any) -> Any:
                 call = relax.op.permute_dims(inner.args[0], axes)
                 if axes == sorted(axes):
                     return inner.args[0]
-            shape = [int(extent) for extent in call.args[0].ty.shape]
+            shape = shape_of(call.args[0])
             long_axes = [axis for axis in axes if shape[axis] != 1]
             if long_axes != sorted(long_axes):
                 return call

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main
 
 
@@ -39,7 +40,7 @@ def swaps_beside_products(module: Any) -> Any:
             source = operand
             while isinstance(source, relax.Var):
                 value = self.lookup_binding(source)
-                name = getattr(getattr(value, "op", None), "name", "")
+                name = operator_of(value)
                 if name == "relax.permute_dims" and source is not operand and swaps_last(value):
                     *leading, rows, columns = shape_of(operand)
                     viewed = self.builder_.emit(relax.op.reshape(value.args[0], [*leading, columns, rows]))
@@ -58,8 +59,3 @@ def swaps_last(permutation: Any) -> bool:
     """Whether a `permute_dims` swaps the last two dimensions and no others."""
     rank, axes = len(shape_of(permutation)), permutation.attrs.axes
     return axes is not None and [int(axis) for axis in axes] == [*range(rank - 2), rank - 1, rank - 2]
-
-
-def shape_of(value: Any) -> list[int]:
-    """A tensor's dimensions."""
-    return [int(extent) for extent in value.ty.shape]

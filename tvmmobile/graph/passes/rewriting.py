@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from tvmmobile.graph.expressions import operator_of
+
 #: The operator whose result is its first argument with another shape; it costs nothing at run time.
 VIEW = "relax.reshape"
 
@@ -62,7 +64,7 @@ def viewed(value: Any) -> Any:
 
     if isinstance(value, relax.Var):
         return value
-    return value.args[0] if getattr(getattr(value, "op", None), "name", "") == VIEW else None
+    return value.args[0] if operator_of(value) == VIEW else None
 
 
 def view_of(value: Any, source: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding
 from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
@@ -106,7 +107,7 @@ class _Recognising(MainRewriter):
             return None
         if not all(float(number).is_integer() for number in (zero, *bounds)):
             return None
-        shape = tuple(int(extent) for extent in variable.ty.shape)
+        shape = tuple(shape_of(variable))
         return _Found(data, Rounding(shape, step, int(zero), int(bounds[0]), int(bounds[1])))
 
     def clipped(self, variable: Any) -> tuple[Any, _Bounds]:
@@ -129,7 +130,7 @@ class _Recognising(MainRewriter):
     def _argument(self, value: Any, operator: str) -> Any:
         """The first argument of an operator's call, or of the call that a variable holds; `None` for other values."""
         call = self.values.get(value, value)
-        return call.args[0] if getattr(getattr(call, "op", None), "name", "") == f"relax.{operator}" else None
+        return call.args[0] if operator_of(call) == f"relax.{operator}" else None
 
     def _operands(self, value: Any, operator: str) -> tuple[Any, float | None]:
         """A variable and a constant number that an operator takes; twice `None` for other values."""
@@ -180,7 +181,7 @@ class _Simpler(_Recognising):
         """The rounding whose numbers a variable holds, perhaps elsewhere; `None` where they are others."""
         while variable not in self.found:
             value: Any = self.values.get(variable)
-            if getattr(getattr(value, "op", None), "name", "") not in _MOVING and viewed(value) is None:
+            if operator_of(value) not in _MOVING and viewed(value) is None:
                 return None
             variable = value if viewed(value) is value else value.args[0]
         return self.found[variable]
@@ -202,9 +203,9 @@ class _Simpler(_Recognising):
         """The convolution in place of a sum of two rounded tensors that is itself rounded; `None` for others."""
         from tvm import relax
 
-        if getattr(getattr(value, "op", None), "name", "") != "relax.add" or not self._only_rounded(variable):
+        if operator_of(value) != "relax.add" or not self._only_rounded(variable):
             return None
-        shapes = [[int(extent) for extent in operand.ty.shape] for operand in value.args]
+        shapes = [shape_of(operand) for operand in value.args]
         if any(operand not in self.found for operand in value.args) or shapes[0] != shapes[1] or len(shapes[0]) != 4:
             return None
         _, channels, height, width = shapes[0]
@@ -250,7 +251,7 @@ class _Composing(_Recognising):
         from tvm import relax
 
         moved = self.builder.emit(relax.op.permute_dims(self.replaced[before.source], value.attrs.axes))
-        return self._call(variable, moved, replace(before.layer, shape=tuple(int(extent) for extent in variable.ty.shape)))
+        return self._call(variable, moved, replace(before.layer, shape=tuple(shape_of(variable))))
 
     def _call(self, variable: Any, source: Any, layer: Rounding) -> Any:
         from tvm import relax

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, returned
 
 #: Operators whose first argument is images and whose others are the same for all of them.
@@ -43,19 +44,15 @@ def split_batch(module: Any) -> Any:
 
 def _batch_of(main: Any) -> int:
     """Images that the network's convolutions compute at a time; 1 if they do not agree."""
-    sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if _name(binding.value) in _LAYERS}
+    sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if operator_of(binding.value) in _LAYERS}
     return sizes.pop() if len(sizes) == 1 else 1
-
-
-def _name(value: Any) -> str:
-    return str(getattr(getattr(value, "op", None), "name", ""))
 
 
 def _shape(value: Any) -> list[int]:
     """Of a tensor with static extents; empty for other values."""
     from tvm import relax
 
-    return [int(extent) for extent in value.ty.shape] if isinstance(value.ty, relax.TensorType) and value.ty.ndim > 0 else []
+    return shape_of(value) if isinstance(value.ty, relax.TensorType) and value.ty.ndim > 0 else []
 
 
 #: Given the arguments of one image, the operator's call for it.
@@ -154,7 +151,7 @@ class _Split:
             return [value.tuple_value], lambda given: relax.TupleGetItem(given[0], value.index)
         if not isinstance(value, relax.Call) or not value.args:
             return (), None
-        name, data = _name(value).removeprefix("relax."), value.args[0]
+        name, data = operator_of(value).removeprefix("relax."), value.args[0]
 
         def again(given: Sequence[Any]) -> Any:
             return relax.Call(value.op, list(given), value.attrs, value.ty_args)
@@ -176,7 +173,7 @@ class _Split:
             if shape[:1] != [self.size]:
                 return (), None
             return [data], lambda given: relax.op.reshape(given[0], [1, *shape[1:]])
-        return ([data, *rest], again) if _name(value) in _OF_ONE or self._keeps_images(name, value) else ((), None)
+        return ([data, *rest], again) if operator_of(value) in _OF_ONE or self._keeps_images(name, value) else ((), None)
 
     def _is_batch(self, value: Any) -> bool:
         from tvm import relax

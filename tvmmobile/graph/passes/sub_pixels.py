@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
 
@@ -31,7 +32,7 @@ def sub_pixels(module: Any) -> Any:
     """Rewrite every `conv2d_transpose` with constant weights and a stride; NCHW."""
     import tvm
 
-    if not any(_name(binding.value) == _TRANSPOSED for binding in bindings_of(module["main"])):
+    if not any(operator_of(binding.value) == _TRANSPOSED for binding in bindings_of(module["main"])):
         return module
     main = _Unfolding(module["main"]).rewritten()
     module = tvm.IRModule(dict(module.functions_items()), attrs=module.attrs)
@@ -58,7 +59,7 @@ class _Shuffled:
         """The result. It is written for channels last, as convolutions leave them, so that it is one copy of whole groups of channels."""
         from tvm import relax
 
-        _, _, height, width = (int(extent) for extent in self.source.ty.shape)
+        _, _, height, width = shape_of(self.source)
         batch, channels, rows, columns = self.shape
         down, right = self.strides
         last = relax.op.permute_dims(self.source, [0, 2, 3, 1])
@@ -86,13 +87,13 @@ class _Unfolding(MainRewriter):
 
     def value(self, variable: Any, value: Any) -> Any:
         """A convolution, something on its channels before they are shuffled, or what it was."""
-        found = _unfolded(value, self._new) if _name(value) == _TRANSPOSED else self._before_the_shuffle(value)
+        found = _unfolded(value, self._new) if operator_of(value) == _TRANSPOSED else self._before_the_shuffle(value)
         if found is None:
             return self._new(value)
         emitted = self.builder.emit(found.source)
         self.shuffled[variable] = found = replace(found, source=emitted)
         # A batch norm is read through its parts.
-        return self._new(value) if _name(value) == _NORM else found.expression()
+        return self._new(value) if operator_of(value) == _NORM else found.expression()
 
     def output(self, variable: Any) -> Any:
         """The same."""
@@ -108,7 +109,7 @@ class _Unfolding(MainRewriter):
         if isinstance(value, relax.TupleGetItem):
             before = self.shuffled.get(value.tuple_value)
             return None if before is None or value.index else replace(before, source=relax.TupleGetItem(before.source, 0))
-        name, arguments = _name(value), list(getattr(value, "args", ()))
+        name, arguments = operator_of(value), list(getattr(value, "args", ()))
         found = [self.shuffled[one] for one in arguments if isinstance(one, relax.Var) and one in self.shuffled]
         if not found or name not in _ALIKE or len({(one.strides, one.shape, one.groups) for one in found}) > 1:
             return None
@@ -135,13 +136,9 @@ class _Unfolding(MainRewriter):
         import tvm
 
         value = self.values.get(value, value)
-        if _name(value) == VIEW and isinstance(value.args[0], tvm.ir.GenericConst):
-            return value.args[0].value.numpy().reshape([int(extent) for extent in value.ty.shape])
+        if operator_of(value) == VIEW and isinstance(value.args[0], tvm.ir.GenericConst):
+            return value.args[0].value.numpy().reshape(shape_of(value))
         return value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else None
-
-
-def _name(value: Any) -> str:
-    return str(getattr(getattr(value, "op", None), "name", ""))
 
 
 def _unfolded(call: Any, new: Any) -> _Shuffled | None:
@@ -154,7 +151,7 @@ def _unfolded(call: Any, new: Any) -> _Shuffled | None:
     plain = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NCHW", "IOHW", "NCHW")
     if not plain or strides == [1, 1] or not isinstance(weight, tvm.ir.GenericConst):
         return None
-    shape, given = ([int(extent) for extent in one.ty.shape] for one in (call, call.args[0]))
+    shape, given = (shape_of(one) for one in (call, call.args[0]))
     padding, dilation = [int(amount) for amount in attrs.padding], [int(step) for step in attrs.dilation]
     axes = [
         _Axis.of(given[2 + axis], shape[2 + axis], weight.value.numpy().shape[2 + axis], strides[axis], padding[axis], dilation[axis])

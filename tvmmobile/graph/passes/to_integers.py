@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Gating, Layer, Rounding
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
@@ -134,7 +135,7 @@ class _Rewriting(MainRewriter):
             self.stored[variable] = _Stored(entry.step, entry.parameters.zero_out)
             self.of_layers.add(variable)
         kind = FLOAT32.name if entry.step is None else INT8.name
-        shape = [int(extent) for extent in call.ty.shape]
+        shape = shape_of(call)
         return relax.call_dps_packed(external_name(call), relax.Tuple(arguments), out_ty=relax.TensorType(shape, kind))
 
     def _integers(self, variable: Any, per_scale: float, zero: int) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Layer, LayerParameters
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, view_of, viewed
@@ -92,7 +93,7 @@ class _Conversion(MainRewriter):
         first, last = (getattr(layer, end) or own.name for end in ("reads", "writes"))
         arguments = [self._as(data, first), *(self._as(other, own.name) for other in others)]
         self.layers[name] = ComposedLayer(layer, _constants(found.parameters, own), own.name)
-        shape = [int(extent) for extent in call.ty.shape]
+        shape = shape_of(call)
         return relax.call_dps_packed(name, relax.Tuple(arguments), out_ty=relax.TensorType(shape, last))
 
     def _stored(self, layer: Layer, own: Precision, end: str, name: str) -> Layer:

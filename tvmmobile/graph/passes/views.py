@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.channel_trace import slice_of
 from tvmmobile.graph.passes.rewriting import VIEW
@@ -16,7 +17,7 @@ ORDERED = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.b
 
 def moved_by(view: Any, numbers: Array) -> Array | None:
     """What a view makes of an array; `None` for other operators."""
-    name = str(getattr(getattr(view, "op", None), "name", ""))
+    name = operator_of(view)
     if name == "relax.broadcast_to":
         return np.broadcast_to(numbers, shape_of(view))
     if name in ORDERED:
@@ -25,8 +26,3 @@ def moved_by(view: Any, numbers: Array) -> Array | None:
         return numbers.transpose(None if view.attrs.axes is None else [int(axis) for axis in view.attrs.axes])
     sliced = slice_of(view) if name == "relax.strided_slice" else None
     return None if sliced is None else numbers.take(np.arange(*sliced[1:]), sliced[0])
-
-
-def shape_of(value: Any) -> list[int]:
-    """The extents of a variable or expression."""
-    return [int(extent) for extent in value.ty.shape]

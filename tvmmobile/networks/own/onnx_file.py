@@ -12,6 +12,7 @@ from functools import cache, reduce
 from pathlib import PurePosixPath
 from typing import Any
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import Array, Imported, count_macs, first_line, not_imported, quiet, refuse_operators, with_layouts
 from tvmmobile.networks.own.files import OwnFile, Tensor, Wanted, height_and_width, read_whole, spec_of
@@ -273,7 +274,7 @@ def _explicit_padding(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int)
     mode = attrs.get("auto_pad", b"NOTSET").decode()
     if not mode.startswith("SAME"):
         return None
-    image, kernel = ([int(extent) for extent in tensor.ty.shape][2:] for tensor in inputs[:2])
+    image, kernel = (shape_of(tensor)[2:] for tensor in inputs[:2])
     strides, dilations = (attrs.get(name, (1,) * len(image)) for name in ("strides", "dilations"))
     attrs.update(auto_pad=b"NOTSET", pads=tuple(same_pads(image, kernel, strides, dilations, odd_first=mode == "SAME_LOWER")))
     return None
@@ -301,7 +302,7 @@ def _scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> An
     data, indices, updates = inputs
     if attrs.get("reduction", b"none") != b"none":
         return None
-    data, updates = (relax.op.reshape(tensor, [int(extent) for extent in tensor.ty.shape]) for tensor in (data, updates))
+    data, updates = (relax.op.reshape(tensor, shape_of(tensor)) for tensor in (data, updates))
     return relax.op.scatter_nd(data, indices, updates, "update")
 
 

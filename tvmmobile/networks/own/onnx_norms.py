@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
@@ -15,7 +16,7 @@ def instance_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> 
     from tvm import relax
 
     data, weight, bias = inputs
-    shape = [int(extent) for extent in data.ty.shape]
+    shape = shape_of(data)
     axes, epsilon = list(range(2, len(shape))), float(attrs.get("epsilon", 1e-5))
     return relax.op.nn.group_norm(data, weight, bias, num_groups=shape[1], channel_axis=1, axes=axes, epsilon=epsilon)
 
@@ -32,9 +33,9 @@ def whole_group_norms(module: Any) -> Any:
     scaled = is_op("relax.multiply")(is_op("relax.reshape")(normed, wildcard()), factors)
 
     def rewrite(call: Any, matched: Any) -> Any:
-        shape, attrs = _shape(call), matched[normed].attrs
+        shape, attrs = shape_of(call), matched[normed].attrs
         groups = int(attrs.num_groups)
-        if _shape(matched[data]) != shape or len(shape) < 3 or _shape(matched[rows])[:2] != [shape[0], groups]:
+        if shape_of(matched[data]) != shape or len(shape) < 3 or shape_of(matched[rows])[:2] != [shape[0], groups]:
             return call
         constants = [matched[part].value.numpy() for part in (factors, summands)]
         if shape[1] % groups or not all(_along_channels(array, shape) for array in constants):
@@ -50,7 +51,3 @@ def whole_group_norms(module: Any) -> Any:
 def _along_channels(array: Any, shape: list[int]) -> bool:
     """Whether a constant has one number for each channel of images with their channels in front, and no other."""
     return bool(array.size == shape[1] and array.ndim >= len(shape) - 1 and array.shape[1 - len(shape)] == shape[1])
-
-
-def _shape(value: Any) -> list[int]:
-    return [int(extent) for extent in value.ty.shape]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array, LayerParameters, Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
@@ -130,7 +131,7 @@ def _opaque_inputs(task: Task, function: Any) -> list[Array]:
     generator = np.random.default_rng(len(task.name))
     inputs = []
     for parameter in list(function.params)[:-1]:
-        shape, dtype = tuple(int(extent) for extent in parameter.ty.shape), str(parameter.ty.dtype)
+        shape, dtype = tuple(shape_of(parameter)), str(parameter.ty.dtype)
         inputs.append(generator.normal(1.0, 1.5, shape).astype(dtype) if dtype.startswith("float") else np.zeros(shape, dtype))
     return inputs
 

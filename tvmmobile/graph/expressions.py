@@ -1,0 +1,15 @@
+"""What an expression of Relax says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def shape_of(value: Any) -> list[int]:
+    """The extents of a tensor whose shape is known; none of a scalar."""
+    return [int(extent) for extent in value.ty.shape]
+
+
+def operator_of(value: Any) -> str:
+    """The name of the operator that a call calls, such as `relax.add`; empty for other expressions."""
+    return str(getattr(getattr(value, "op", None), "name", ""))
