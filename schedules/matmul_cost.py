@@ -25,7 +25,7 @@ PER_SCALED_VECTOR = 2.0
 
 
 @dataclass(frozen=True)
-class Product:
+class MatrixProduct:
     """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate first; lanes of a vector and bytes of an element; and
     the core. Times are in those of a vector's multiply-add, which is a cycle on a core that starts one in each.
     """
@@ -39,7 +39,7 @@ class Product:
     machine: Machine
 
     @classmethod
-    def of(cls, layer: Conv2d, task: Task) -> Product:
+    def of(cls, layer: Conv2d, task: Task) -> MatrixProduct:
         """A 1×1 convolution's."""
         pixels, bytes_each = layer.out_height * layer.out_width, task.precision.bytes
         return cls(pixels, layer.in_channels, layer.out_channels, layer.scaled, task.lanes, bytes_each, task.machine)

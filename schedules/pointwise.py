@@ -13,7 +13,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Kernel, input_of, output_of
 from tvmmobile.schedules.epilogue import layer_body, pack_constants, stores_vectors
 from tvmmobile.schedules.matmul import TALL, MatmulTile, good_tile, pack_panels, packed_elements, panels, tile_rows
-from tvmmobile.schedules.matmul_cost import Product
+from tvmmobile.schedules.matmul_cost import MatrixProduct
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels, ScaledNest
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
@@ -69,7 +69,7 @@ class Pointwise(Template):
 
         @functools.cache
         def likely() -> frozenset[tuple[int, ...]]:
-            return _likely(Product.of(layer, task), out_block, tuple(options.items()))
+            return _likely(MatrixProduct.of(layer, task), out_block, tuple(options.items()))
 
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in likely()
@@ -79,7 +79,7 @@ class Pointwise(Template):
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, and the tile's waste at the edges."""
         layer = layer_of(task, Conv2d)
-        pixels, product = layer.out_height * layer.out_width, Product.of(layer, task)
+        pixels, product = layer.out_height * layer.out_width, MatrixProduct.of(layer, task)
         vectors = knobs["columns"] // task.lanes
         return [
             math.log2(pixels),
@@ -128,7 +128,7 @@ def pixels_of(layer: Conv2d) -> Pixels:
 
 
 @functools.lru_cache(maxsize=256)
-def _likely(product: Product, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> frozenset[tuple[int, ...]]:
+def _likely(product: MatrixProduct, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> frozenset[tuple[int, ...]]:
     """The combinations with the lowest estimated cost."""
     choices = dict(options)
     tiles = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.matmul_cost import LINE_BYTES, Product
+from tvmmobile.schedules.matmul_cost import LINE_BYTES, MatrixProduct
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.winograd_nest import TileGrid
 from tvmmobile.schedules.winograd_transform import TAPS
@@ -21,7 +21,7 @@ def cycles(task: Task, layer: Conv2d, knobs: Knobs) -> float:
     points, line = side * side, LINE_BYTES // task.precision.bytes
     depth, channels, parts = layer.in_channels, layer.out_channels, knobs["parts"]
     part, block, size = channels // parts, grid.block, task.precision.bytes
-    product = Product(block, depth, part, False, task.lanes, size, machine)
+    product = MatrixProduct(block, depth, part, False, task.lanes, size, machine)
     multiplying = points * grid.blocks * parts * product.multiplying(knobs["rows"], knobs["columns"], knobs["k_block"])
 
     transforms_in = grid.tiles * depth / task.lanes * 2 * side * _INPUT_OPERATIONS[knobs["size"]]

@@ -12,7 +12,7 @@ from tvmmobile.graph.machine import Machine, machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import Space, template_named
 from tvmmobile.schedules.matmul import good_tile
-from tvmmobile.schedules.matmul_cost import Product
+from tvmmobile.schedules.matmul_cost import MatrixProduct
 
 RELU6, BLOCKS = (0.0, 6.0), "NCHW32c"
 PI4, PI5, PI3 = (find_device(name).profile.machine for name in ("pi4-virtual", "pi5-virtual", "pi3bplus-virtual"))
@@ -85,7 +85,7 @@ def test_blocks_of_k_are_for_cores_whose_stores_do_not_take_the_multipliers() ->
     task = Task((pointwise(14, 512, 512),), machine=PI5)
     knobs = {"rows": 7, "columns": 8, "m_block": 0, "n_block": 8, "outer": 1}
     for machine, better in ((PI4, 64), (PI5, 0)):
-        product = Product.of(pointwise(14, 512, 512), replace(task, machine=machine))
+        product = MatrixProduct.of(pointwise(14, 512, 512), replace(task, machine=machine))
         costs = {k_block: product.cycles({**knobs, "k_block": k_block}) for k_block in (0, 64)}
         assert min(costs, key=costs.__getitem__) == better
 

@@ -10,13 +10,13 @@ from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.tasks import Task
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import TuningPlan, missing_trials
-from tvmmobile.pipeline.planned import planned_kernels
 from tvmmobile.pipeline.stages import distinct_tasks
+from tvmmobile.results.report.fallback import UsedKernel
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.directories import LogDirs
-from tvmmobile.tuning.plan import VariantTasks
+from tvmmobile.tuning.plan import Price, VariantTasks, make_plan
 from tvmmobile.tuning.search.kin import kin_database
 from tvmmobile.tuning.search.rounds import FIRST_TRIALS, hopeless, later_rounds, promising, worth_trying
 from tvmmobile.tuning.search.tuner import Assignment, assign
@@ -68,7 +68,7 @@ class NeededTrials:
             first,
             trials if self.pending else first,
             self.database.outdated,
-            tuple(used for variant in self._variants for used in planned_kernels(variant, self.database)),
+            tuple(used for variant in self._variants for used in _planned_kernels(variant, self.database)),
             tuple(self.database.refused),
             "" if self.pending else nothing_to_try(self._asked, first),
         )
@@ -93,6 +93,17 @@ class NeededTrials:
         """A later round: what kernels lack that some network's best plan would have if they became a little faster."""
         lacking = self._lacking(promising(self._variants, self.database, self._tried, may_gain), most)
         return [replace(each, missing=0) if hopeless(each, self.database) else each for each in lacking]
+
+
+def _planned_kernels(variant: VariantTasks, database: Database) -> list[UsedKernel]:
+    """Those that a network would have with the records of a database, in execution order; those without a record have no latency."""
+
+    def price(task: Task) -> Price:
+        best = database.best(task)
+        return Price(best.latency_us if best else None, "")
+
+    tasks = [step.task for step in make_plan(variant.nodes, variant.regions, price).steps]
+    return [UsedKernel(task.name, task in variant.sources, variant.macs.get(task, task.macs), price(task).latency_us) for task in tasks]
 
 
 def nothing_to_try(asked: int | None, first: int) -> str:
