@@ -21,6 +21,7 @@ from tvmmobile.schedules.integer_depthwise import DotDepthwise, LongDepthwise
 from tvmmobile.schedules.integer_gate import IntegerGate
 from tvmmobile.schedules.integer_image import DotImage, LongImage
 from tvmmobile.schedules.integer_long import LongProduct
+from tvmmobile.schedules.integer_pairs import PairProduct
 from tvmmobile.schedules.integer_pool import IntegerPool
 from tvmmobile.schedules.integer_product import DotProduct
 from tvmmobile.schedules.integer_separable import LongSeparable
@@ -54,6 +55,7 @@ TEMPLATES: tuple[Template, ...] = (
 )
 #: Those for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (
+    PairProduct(),
     DotProduct(),
     LongProduct(),
     DotDepthwise(),

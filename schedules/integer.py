@@ -154,6 +154,10 @@ class IntegerKernel(Kernel):
         """Four sums, each with the products of four bytes."""
         return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
 
+    def pairs(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
+        """Sums of each of two rows of eight bytes times each of another two: first with first, first with second, and so on."""
+        return self.intrinsic("int32x4", "aarch64.neon.smmla.v4i32.v16i8", so_far, one, other)
+
     def rounder(self) -> Expr:
         """`ROUNDER` in four lanes."""
         return self.T.Broadcast(self.T.float32(ROUNDER), LANES)

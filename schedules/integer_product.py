@@ -1,4 +1,4 @@
-"""Matrix products of integers, 1×1 convolutions and classifiers: `SDOT` by lane where a core has it, else `SMULL` and `SADALP`."""
+"""Matrix products of integers, 1×1 convolutions and classifiers: what all have in common, and those with `SDOT` by lane."""
 
 from __future__ import annotations
 

@@ -5,25 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from assembly import Loop, assembly_of, hottest_loop, innermost_loops
+from assembly import Loop, hottest_loop, innermost_loops
+from integer_kernels import assembly_on
 
 from tvmmobile.graph.layers import Conv2d, Dense, Layer
-from tvmmobile.graph.machine import machine_of
-from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules import templates_for
 
 POINTWISE = Conv2d(14, 14, 512, 512)
 DEPTHWISE = Conv2d(14, 14, 512, 512, (3, 3), (1, 1), (1, 1, 1, 1), 512)
 _BY_LANE = re.compile(r"sdot\tv\d+\.4s, v\d+\.16b, v\d+\.4b\[\d\]")
-
-
-def of_core(layer: Layer, mcpu: str, **knobs: int) -> str:
-    """The assembly of the only template that takes an integer layer on a core."""
-    task = Task((layer,), "int8", machine=machine_of(mcpu))
-    (template,) = templates_for(task)
-    space = template.space(task)
-    assert space is not None
-    return assembly_of(task, {**space.default.values, **knobs}, template, mcpu)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +21,7 @@ def of_core(layer: Layer, mcpu: str, **knobs: int) -> str:
 )
 def test_dot_product(layer: Layer, rows: int, columns: int, depth: int) -> None:
     """All multiplications take four bytes of a lane; besides, a load of every vector, addresses and the branch."""
-    loop = hottest_loop(of_core(layer, "cortex-a76", rows=rows, columns=columns), "sdot")
+    loop = hottest_loop(assembly_on(layer, "cortex-a76", "dot_product", rows=rows, columns=columns), "sdot")
     products = [text for text in loop.instructions if text.startswith("sdot")]
     assert len(products) == rows * columns * depth // 16 == sum(bool(_BY_LANE.match(text)) for text in products)
     assert loop.stack_accesses == []
@@ -46,7 +35,7 @@ def test_long_product(layer: Layer, rows: int, columns: int) -> None:
     """For 16 bytes of a pixel and a channel, SMULL of the low and SMLAL2 of the high ones, and SADALP, which in the loop of pairs is there
     once for 32 bytes; vectors are loaded once, and a pixel's is turned three times.
     """
-    text, tile = of_core(layer, "cortex-a72", rows=rows, columns=columns), rows * columns
+    text, tile = assembly_on(layer, "cortex-a72", "long_product", rows=rows, columns=columns), rows * columns
     loops = [loop for loop in innermost_loops(text) if _count(loop, "sadalp") == tile]
     kinds = set()
     for loop in loops:
@@ -63,7 +52,7 @@ def _count(loop: Loop, name: str) -> int:
 @pytest.mark.parametrize(("rows", "columns"), [(2, 2), (2, 3), (2, 4), (1, 4)])
 def test_dot_depthwise(rows: int, columns: int) -> None:
     """For eight channels of a column of the window four permutations, and for an output six products; no number on its own."""
-    loop = hottest_loop(of_core(DEPTHWISE, "cortex-a76", rows=rows, columns=columns), "sdot")
+    loop = hottest_loop(assembly_on(DEPTHWISE, "cortex-a76", "dot_depthwise", rows=rows, columns=columns), "sdot")
     assert sum(text.startswith("sdot") for text in loop.instructions) == rows * columns * 6
     permutations = sum(text.startswith(("zip", "trn", "ext", "tbl", "ins")) for text in loop.instructions)
     assert permutations <= (columns + 2) * 4 + rows * columns // 2  # and every other output is stored from a high half
@@ -78,7 +67,7 @@ def test_long_depthwise(rows: int, columns: int) -> None:
     Both ways share the end of a tile; where the window reaches into the padding, there are fewer.
     """
     found, outputs = set(), rows * columns
-    for loop in innermost_loops(of_core(DEPTHWISE, "cortex-a72", rows=rows, columns=columns)):
+    for loop in innermost_loops(assembly_on(DEPTHWISE, "cortex-a72", "long_depthwise", rows=rows, columns=columns)):
         assert loop.stack_accesses == []
         products = _count(loop, "smull") + _count(loop, "smlal")
         if products == 9 * outputs:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from integer_kernels import check, check_extremes, only_space_of
+from integer_kernels import check, check_extremes, space_of
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.integers import MOST_TOGETHER, together
@@ -241,7 +241,7 @@ def test_extremes_of_long_products(layer: Layer, pi4: Agents, tmp_path: Path) ->
 def test_steps_in_order(depth: int, rows: int, largest: int, pi3bplus: Agents, tmp_path: Path) -> None:
     """Pairs of steps alone, none, half a step with a partner and without: tiles whose loop is written for a core that issues in order."""
     task = Task((Conv2d(3, 3, depth, 12),), "int8", machine=pi3bplus.profile.machine)
-    found = next(schedule for schedule in only_space_of(task, "long_product") if schedule.values["rows"] == rows)
+    found = next(schedule for schedule in space_of(task, "long_product") if schedule.values["rows"] == rows)
     assert f"tvmmobile_steps_{rows}_{found.values['columns']}_{depth}_{depth // 16}_" in str(kernel_function(task, found, None))
     check_extremes(pi3bplus, task.layer, "long_product", tmp_path, largest=largest, schedule=found)
 

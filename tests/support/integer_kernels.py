@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from assembly import assembly_of
 
 from tvmmobile.graph.integers import (
     PARTS,
@@ -19,6 +20,7 @@ from tvmmobile.graph.integers import (
     short_multipliers,
 )
 from tvmmobile.graph.layers import Array, Layer
+from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function, packed_constants
@@ -27,13 +29,22 @@ from tvmmobile.running.measure import ONCE, Agents
 from tvmmobile.schedules import KnobSchedule, template_named, templates_for
 
 
-def only_space_of(task: Task, name: str) -> list[KnobSchedule]:
-    """The members of the space of the template of that name, which alone takes the task."""
-    (template,) = templates_for(task)
+def space_of(task: Task, name: str) -> list[KnobSchedule]:
+    """The members of the space of the template of that name, which is the first to take the task."""
+    template = templates_for(task)[0]
     assert template.name == name
     space = template.space(task)
     assert space is not None
     return list(space)
+
+
+def assembly_on(layer: Layer, mcpu: str, name: str, **knobs: int) -> str:
+    """The assembly of the first template that takes an integer layer on a core, of which this is the name."""
+    task = Task((layer,), "int8", machine=machine_of(mcpu))
+    template = templates_for(task)[0]
+    space = template.space(task)
+    assert space is not None and template.name == name
+    return assembly_of(task, {**space.default.values, **knobs}, template, mcpu)
 
 
 def run(
@@ -55,7 +66,7 @@ def check(agents: Agents, layers: Layer | tuple[Layer, ...], name: str, folder: 
     """A random member of the space of the template of that name computes what the reference does, bit for bit."""
     task = Task(layers if isinstance(layers, tuple) else (layers,), "int8", threads, agents.profile.machine)
     given = tuple(parameters for parameters in make_parameters(task) if isinstance(parameters, IntegerParameters))
-    schedule = random.Random(f"{task.name} {seed}").choice(only_space_of(task, name))
+    schedule = random.Random(f"{task.name} {seed}").choice(space_of(task, name))
     actual, expected = run(agents, task, schedule, given, make_inputs(task), folder)
     assert np.array_equal(actual, expected), f"{task.name} {schedule}: {(actual != expected).mean():.1%} differ"
 
@@ -94,6 +105,6 @@ def check_extremes(
             multiplier = short_multipliers(np.trunc(multiplier * PARTS) / PARTS)
         extreme = replace(extreme, multiplier=multiplier)
     data = np.broadcast_to(np.array([-128, 127]).repeat(2)[np.arange(layer.input_shape[-2]) % 4, None], layer.input_shape)
-    actual, expected = run(agents, task, schedule or only_space_of(task, name)[0], (extreme,), [data.astype(task.storage[0].numpy)], folder)
+    actual, expected = run(agents, task, schedule or space_of(task, name)[0], (extreme,), [data.astype(task.storage[0].numpy)], folder)
     assert np.array_equal(actual, expected)
     assert {-128, 127} <= set(np.unique(expected)) or task.storage[1].name == "float32"
