@@ -1,0 +1,138 @@
+"""The forms in which layers occur in a graph: patterns of operators, whose parts are looked at once they are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvmmobile.graph.curves import CHANNEL, CURVES, Spelling
+
+#: Attribute values that mark a composed layer.
+CONV2D, DENSE, POOL, MAX_POOL, GATING, RESIZE, NORM, PRODUCT = KINDS = tuple(
+    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate", "resize", "norm", "product")
+)
+#: Separates one of these from the name of a layer's curve.
+CURVE_MARK = ":"
+#: Parts of a product of two activations: operands whose last dimensions are swapped.
+SIDES = ("left", "right")
+#: A pattern and its annotated parts.
+_Sum = tuple[Any, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of a layer in a network.
+
+    Attributes:
+        kind: attribute value of the composed function, before the curve's.
+        parts: of the pattern, which are looked at once it is found.
+        curve: name of the activation, "" where it is bounds.
+        numbers: what constants of the curve have to be, by the name of their part.
+    """
+
+    kind: str
+    pattern: Any
+    parts: dict[str, Any]
+    curve: str = ""
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Attribute value of the composed function."""
+        return self.kind + (CURVE_MARK + self.curve if self.curve else "")
+
+    def operands(self, kind: str) -> list[str]:
+        """Parts that are the curve's operands of a kind, in order."""
+        count = CURVES[self.curve].operands.count(kind) if self.curve else 0
+        return [f"{kind} {number}" for number in range(count)]
+
+
+def layer_forms() -> list[Form]:
+    """The most specific first."""
+    from tvm.relax.dpl import is_const, is_op, wildcard
+
+    mean, largest = is_op("relax.mean")(wildcard()), is_op("relax.nn.max_pool2d")(wildcard())
+    normed_by = is_const(), is_const()
+    norms = [is_op(f"relax.nn.{name}")(wildcard(), *normed_by) for name in ("layer_norm", "group_norm")]
+    resized = is_op("relax.image.resize2d")(wildcard(), wildcard())
+    found = [
+        Form(POOL, mean, {"mean": mean}),
+        Form(MAX_POOL, largest, {"max pool": largest}),
+        Form(RESIZE, resized, {"resize": resized}),
+        *(Form(NORM, norm, {"norm": norm, "weight": normed_by[0], "bias": normed_by[1]}) for norm in norms),
+    ]
+    for name, operator, before in (
+        (CONV2D, "relax.nn.conv2d", "permuted"),
+        (CONV2D, "relax.nn.conv2d", "scaled"),
+        (CONV2D, "relax.nn.conv2d", ""),
+        (DENSE, "relax.matmul", ""),
+    ):
+        for order in ("sum, residual", "residual, sum", "product, bias") if name == CONV2D else ("product, bias", "bias, product"):
+            for curve, entry in CURVES.items():
+                found += [_curve_form(name, _sum(operator, before, order), curve, spelling) for spelling in entry.spellings]
+            found += [Form(name, *_bounded(_sum(operator, before, order), bounds)) for bounds in (("low", "high"), ("low",), ())]
+    found += [_pair_form(*turned) for turned in ((True, True), (True, False), (False, True), (False, False))]
+    product = is_op("relax.multiply")(wildcard(), wildcard())
+    return [*found, Form(GATING, product, {"scaled": product})]
+
+
+def _pair_form(*turned: bool) -> Form:
+    """A product of two activations, whose last dimensions may be swapped before."""
+    from tvm.relax.dpl import is_op, wildcard
+
+    parts = {name: is_op("relax.permute_dims")(wildcard()) for name, is_turned in zip(SIDES, turned, strict=True) if is_turned}
+    parts["pair"] = is_op("relax.matmul")(*(parts[name] if name in parts else wildcard() for name in SIDES))
+    return Form(PRODUCT, parts["pair"], parts)
+
+
+def _curve_form(kind: str, layer: _Sum, curve: str, spelling: Spelling) -> Form:
+    from tvm.relax.dpl import is_const, wildcard
+
+    total, parts = layer
+    numbers: dict[str, float] = {}
+    operands = []
+    for place, operand in enumerate(CURVES[curve].operands):
+        name = f"{operand} {CURVES[curve].operands[:place].count(operand)}"
+        parts[name] = is_const() if operand == CHANNEL else wildcard()
+        operands.append(parts[name])
+
+    def number(value: float) -> Any:
+        name = f"number {len(numbers)}"
+        numbers[name], parts[name] = value, is_const()
+        return parts[name]
+
+    return Form(kind, spelling(total, number, *operands), parts, curve, numbers)
+
+
+def _bounded(layer: _Sum, bounds: tuple[str, ...]) -> _Sum:
+    from tvm.relax.dpl import is_const, is_op
+
+    pattern, parts = layer
+    for bound in bounds:
+        parts[bound] = is_const()
+        pattern = is_op("relax.maximum" if bound == "low" else "relax.minimum")(pattern, parts[bound])
+    return pattern, parts
+
+
+def _sum(operator: str, before: str, order: str) -> _Sum:
+    """The pattern of a layer without its activation, and its annotated parts.
+
+    Args:
+        before: what happens to the data: it is `permuted` from NCHW to NHWC, or `scaled` by a gate, or nothing.
+        order: of the operands of the last addition; `torch.nn.Linear` is imported as bias + product.
+    """
+    from tvm.relax.dpl import is_const, is_op, wildcard
+
+    parts: dict[str, Any] = {"weight": is_const(), "bias": is_const()}
+    data = wildcard()
+    if before == "permuted":
+        data = parts["permute"] = is_op("relax.permute_dims")(data)
+    elif before == "scaled":
+        data = parts["scaled"] = is_op("relax.multiply")(data, wildcard())
+    parts["product"] = is_op(operator)(data, parts["weight"])
+    add = is_op("relax.add")
+    pattern = add(parts["bias"], parts["product"]) if order == "bias, product" else add(parts["product"], parts["bias"])
+    if "residual" in order:
+        parts["sum"], parts["residual"] = pattern, wildcard()
+        pattern = add(pattern, parts["residual"]) if order == "sum, residual" else add(parts["residual"], pattern)
+    return pattern, parts

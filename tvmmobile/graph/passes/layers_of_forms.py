@@ -1,0 +1,175 @@
+"""The layer that the parts of a form make, where there is one."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+from tvmmobile.graph.curves import CHANNEL, TENSOR
+from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.layers import ChannelNorm, Clamp, Conv2d, Dense, Gating, GroupNorm, Layer, MaxPool, Pool, Product, Resize
+from tvmmobile.graph.layouts import Layout
+from tvmmobile.graph.passes.layer_forms import GATING, PRODUCT, SIDES, Form
+from tvmmobile.graph.passes.products import swaps_last
+from tvmmobile.graph.passes.rewriting import holds
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.resizing import METHODS, PLACES
+
+
+def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
+    """The layer made of the annotated expressions, or `None` where it is not one (a batch, a bias of another shape)."""
+    if "mean" in found:
+        return _pool_of(found["mean"])
+    if "max pool" in found:
+        return _max_pool_of(found["max pool"])
+    if "norm" in found:
+        return _norm_of(found["norm"])
+    if "resize" in found:
+        return _resize_of(found["resize"])
+    if form.kind == GATING:
+        return _gating_of(found)
+    if form.kind == PRODUCT:
+        return _product_of(found)
+    product = found["product"]
+    clamp = form.curve or _bounds_of(found)
+    shapes = {part: shape_of(expression) for part, expression in found.items()}
+    out_shape = shapes["product"]
+    if str(product.ty.dtype) != FLOAT32.name or clamp is None or out_shape[0] != 1:
+        return None
+    if any(not holds(found[name], value) for name, value in form.numbers.items()):
+        return None
+    if any(shapes[part] != [*[1] * (len(shapes[part]) - 1), out_shape[-1]] for part in ("bias", *form.operands(CHANNEL))):
+        return None
+    if any(shapes[part] != out_shape for part in ("residual", *form.operands(TENSOR)) if part in found):
+        return None
+    data_shape = shape_of(product.args[0])
+    if product.op.name == "relax.matmul":
+        if len(data_shape) != 2 or len(found["weight"].ty.shape) != 2:
+            return None
+        return Dense(data_shape[1], out_shape[1], clamp)
+    attrs = product.attrs
+    if attrs.data_layout != "NHWC" or attrs.kernel_layout != "HWIO":
+        return None
+    if "permute" in found and [int(axis) for axis in found["permute"].attrs.axes] != [0, 2, 3, 1]:
+        return None
+    if "scaled" in found and not gated_operands(found):
+        return None
+    height, width, channels = data_shape[1:]
+    kernel = shape_of(found["weight"])[:2]
+    top, left, bottom, right = (int(extent) for extent in attrs.padding)
+    stride = tuple(int(extent) for extent in attrs.strides)
+    layout: Layout = "NCHW" if "permute" in found else "NHWC"
+    window = (kernel[0], kernel[1]), (stride[0], stride[1]), (top, left, bottom, right)
+    # Of a single tap it makes no difference.
+    steps = [int(step) if taps > 1 else 1 for step, taps in zip(attrs.dilation, kernel, strict=True)]
+    residual, scaled = "residual" in found, "scaled" in found
+    layer = Conv2d(height, width, channels, out_shape[3], *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
+    return replace(layer, dilation=(steps[0], steps[1]))
+
+
+def _pool_of(mean: Any) -> Pool | None:
+    """The layer of a mean, `None` if it is not over all pixels of one image."""
+    shape = shape_of(mean.args[0])
+    over_pixels = mean.attrs.axis is not None and [int(axis) for axis in mean.attrs.axis] == [1, 2] and bool(mean.attrs.keepdims)
+    known = over_pixels and len(shape) == 4 and shape[0] == 1 and str(mean.ty.dtype) == FLOAT32.name
+    return Pool(shape[1], shape[2], shape[3]) if known else None
+
+
+def _gating_of(found: dict[str, Any]) -> Gating | None:
+    """The layer of a product, `None` if it is not that of one image and a factor for each of its channels."""
+    operands = gated_operands(found)
+    shape = shape_of(found["scaled"])
+    known = operands and shape[0] == 1 and str(found["scaled"].ty.dtype) == FLOAT32.name
+    return Gating(*shape[1:]) if known else None
+
+
+def matrices_of(found: dict[str, Any]) -> list[tuple[Any, bool]]:
+    """What a product of two activations reads, and whether its last dimensions are swapped."""
+    return [
+        (found[name].args[0], True) if name in found else (operand, False) for name, operand in zip(SIDES, found["pair"].args, strict=True)
+    ]
+
+
+def _product_of(found: dict[str, Any]) -> Product | None:
+    """The layer of a product of two activations, `None` where matrices are repeated, or other dimensions swapped."""
+    import tvm
+
+    pair = found["pair"]
+    shapes = [shape_of(operand) for operand in pair.args]
+    if len(shapes[0]) < 3 or shapes[0][:-2] != shapes[1][:-2] or str(pair.ty.dtype) != FLOAT32.name:
+        return None
+    if any(isinstance(operand, tvm.ir.GenericConst) for operand, _ in matrices_of(found)):
+        return None
+    if not all(swaps_last(found[name]) for name in SIDES if name in found):
+        return None
+    turned = "left" in found, "right" in found
+    return Product(tuple(shapes[0][:-2]), shapes[0][-2], shapes[0][-1], shapes[1][-1], turned)
+
+
+def _max_pool_of(call: Any) -> MaxPool | None:
+    """The layer of a max pool, `None` for a batch, dilation, another layout, or windows of padding alone.
+
+    Padding behind the input is what the windows reach, whether rounding up or the network asked for it.
+    """
+    attrs, shape, out_shape = call.attrs, shape_of(call.args[0]), shape_of(call)
+    if attrs.layout != "NHWC" or attrs.out_layout != "NHWC" or any(int(step) != 1 for step in attrs.dilation):
+        return None
+    if shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name:
+        return None
+    kernel, stride = [int(extent) for extent in attrs.pool_size], [int(extent) for extent in attrs.strides]
+    before = [int(extent) for extent in attrs.padding][:2]
+    after = []
+    for axis in (0, 1):
+        start = (out_shape[axis + 1] - 1) * stride[axis] - before[axis]
+        if start >= shape[axis + 1] or before[axis] >= kernel[axis]:
+            return None
+        after.append(max(0, start + kernel[axis] - shape[axis + 1]))
+    padding = before[0], before[1], after[0], after[1]
+    return MaxPool(shape[1], shape[2], shape[3], (kernel[0], kernel[1]), (stride[0], stride[1]), padding)
+
+
+def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:
+    """The layer of a layer norm or group norm, `None` if it is not over the channels, or channels and pixels, of one image."""
+    attrs, shape = call.attrs, shape_of(call)
+    if len(shape) != 4 or shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name or not (attrs.center and attrs.scale):
+        return None
+    axes = [int(axis) % 4 for axis in attrs.axes]
+    if call.op.name == "relax.nn.layer_norm":
+        return ChannelNorm(shape[1], shape[2], shape[3], float(attrs.epsilon)) if axes == [3] else None
+    over_pixels = int(attrs.channel_axis) % 4 == 3 and axes == [1, 2]
+    return GroupNorm(shape[1], shape[2], shape[3], int(attrs.num_groups), float(attrs.epsilon)) if over_pixels else None
+
+
+def _resize_of(call: Any) -> Resize | None:
+    """The layer of a resize, `None` for a batch, another layout, or a method that has no layer."""
+    attrs, shape, out_shape = call.attrs, shape_of(call.args[0]), shape_of(call)
+    method = "linear" if attrs.method == "linear" else str(attrs.rounding_method) if attrs.method == "nearest_neighbor" else ""
+    places = str(attrs.coordinate_transformation_mode)
+    if attrs.layout != "NHWC" or shape[0] != 1 or not str(call.args[0].ty.dtype) == str(call.ty.dtype) == FLOAT32.name:
+        return None
+    known = method in METHODS and places in PLACES
+    return Resize(shape[1], shape[2], shape[3], out_shape[1], out_shape[2], method, places) if known else None
+
+
+def _bounds_of(found: dict[str, Any]) -> Clamp | None:
+    """Lower and upper bound, `None` where one is not the same for all."""
+    values = [found[part].value.numpy() if part in found else None for part in ("low", "high")]
+    if any(value is not None and value.size != 1 for value in values):
+        return None
+    low, high = (None if value is None else float(value.item()) for value in values)
+    return low, high
+
+
+def gated_operands(found: dict[str, Any]) -> tuple[Any, ...]:
+    """The scaled tensor and its gate with one factor per channel; empty without such a gate."""
+    import tvm
+
+    if "scaled" not in found or any(isinstance(operand, tvm.ir.GenericConst) for operand in found["scaled"].args):
+        return ()
+    shape = shape_of(found["scaled"])
+    for data, gate in itertools.permutations(found["scaled"].args):
+        shapes = [shape_of(operand) for operand in (data, gate)]
+        if shapes == [shape, [1, 1, 1, shape[-1]]]:
+            return data, gate
+    return ()
