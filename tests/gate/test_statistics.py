@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simulate_gate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,9 +28,6 @@ from tvmmobile.gate.statistics import (
 )
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "simulate_gate.py"
-sys.path.insert(0, str(SCRIPT.parent))
-
-import simulate_gate  # noqa: E402
 
 
 def quiet_run(latency: float, seed: int, noise: float = 0.002) -> list[float]:

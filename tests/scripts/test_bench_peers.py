@@ -13,20 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bench_peers
 import numpy as np
 import pytest
-
-from tvmmobile.networks.model import Model
-from tvmmobile.system.errors import Disagreement, UserError
-from tvmmobile.virtual.board import load_board
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # scripts import each other
-
-import bench_peers  # noqa: E402
-from peers import runs  # noqa: E402
-from peers.kernels import HotKernel  # noqa: E402
-from peers.results import (  # noqa: E402
+from peers import runs
+from peers.kernels import HotKernel
+from peers.results import (
     BenchmarkContext,
     BoardFacts,
     Cell,
@@ -40,8 +32,14 @@ from peers.results import (  # noqa: E402
     ratio,
     to_json,
 )
-from peers.systems import EXAMPLES, OURS, OURS_C, ROOT, System, chosen_systems, systems  # noqa: E402
-from peers.tables import pages  # noqa: E402
+from peers.systems import EXAMPLES, OURS, OURS_C, ROOT, System, chosen_systems, systems
+from peers.tables import pages
+
+from tvmmobile.networks.model import Model
+from tvmmobile.system.errors import Disagreement, UserError
+from tvmmobile.virtual.board import load_board
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 PI4 = load_board("pi4")
 ONE, FOUR = Cell("pi4", 1, 1.0, 224), Cell("pi4", 4, 1.0, 224)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
+import kernel_digests
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # scripts import each other
-
-import kernel_digests  # noqa: E402
-
-from tvmmobile.system.environment import SHIPPED_LOGS  # noqa: E402
+from tvmmobile.system.environment import SHIPPED_LOGS
 
 
 def test_kernels_have_digests_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

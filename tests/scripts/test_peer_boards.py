@@ -7,22 +7,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import bench_peers
 import pytest
-
-from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.virtual.board import load_board
-from tvmmobile.virtual.cores.core_model import BlockCost, CoreTime
-from tvmmobile.virtual.elf import Mapping
-from tvmmobile.virtual.modelled import ModelledRun
-from tvmmobile.virtual.profile import MissCounts
-from tvmmobile.virtual.program import ProgramRun
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # scripts import each other
-
-import bench_peers  # noqa: E402
-from peers.kernels import MAKERS, HotKernel, hottest_kernel, loop_of  # noqa: E402
-from peers.results import (  # noqa: E402
+from peers.kernels import MAKERS, HotKernel, hottest_kernel, loop_of
+from peers.results import (
     BenchmarkContext,
     BoardFacts,
     Cell,
@@ -35,8 +23,18 @@ from peers.results import (  # noqa: E402
     merged,
     to_json,
 )
-from peers.systems import OURS, System  # noqa: E402
-from peers.tables import pages  # noqa: E402
+from peers.systems import OURS, System
+from peers.tables import pages
+
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.cores.core_model import BlockCost, CoreTime
+from tvmmobile.virtual.elf import Mapping
+from tvmmobile.virtual.modelled import ModelledRun
+from tvmmobile.virtual.profile import MissCounts
+from tvmmobile.virtual.program import ProgramRun
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 DOCS = SCRIPTS.parent / "docs"
 TITLES = {"ncnn": "ncnn 1.0.2", "mnn": "MNN 3.6.1", OURS: "tvmmobile, TVM 0.27"}

@@ -8,22 +8,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import bench_peers
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-
-from tvmmobile.graph.precision import FLOAT16
-from tvmmobile.system.errors import UserError
-from tvmmobile.virtual.board import load_board
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # scripts import each other
-
-import bench_peers  # noqa: E402
-from peers.half_models import onnx_in_half  # noqa: E402
-from peers.kernels import HALF_LANES, HALF_MAKERS, MAKERS, HotKernel, loop_of  # noqa: E402
-from peers.results import (  # noqa: E402
+from peers.half_models import onnx_in_half
+from peers.kernels import HALF_LANES, HALF_MAKERS, MAKERS, HotKernel, loop_of
+from peers.results import (
     BenchmarkContext,
     BoardFacts,
     Cell,
@@ -36,9 +28,15 @@ from peers.results import (  # noqa: E402
     our_ratio,
     to_json,
 )
-from peers.runs import PeerRun  # noqa: E402
-from peers.systems import EXAMPLES, OURS, OURS_C, OURS_KEYS, chosen_systems, peer_tolerance, systems  # noqa: E402
-from peers.tables import pages  # noqa: E402
+from peers.runs import PeerRun
+from peers.systems import EXAMPLES, OURS, OURS_C, OURS_KEYS, chosen_systems, peer_tolerance, systems
+from peers.tables import pages
+
+from tvmmobile.graph.precision import FLOAT16
+from tvmmobile.system.errors import UserError
+from tvmmobile.virtual.board import load_board
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 DOCS = SCRIPTS.parent / "docs"
 CELL = Cell("pi5", 1, 0.25, 128)

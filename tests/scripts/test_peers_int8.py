@@ -9,21 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peers.kernels import MAKERS, QUANTISERS, HotKernel, loop_of
+from peers.models import CALIBRATION, exported, model_files
+from peers.ncnn_models import quantise, quantised_inputs, read_layers, write_layers
+from peers.results import BenchmarkContext, BoardFacts, Cell, Comparison, Figures, PeerRow, hottest_kernels
+from peers.runs import PeerRun
+from peers.systems import OURS, OURS_C, UNSIGNED, chosen_systems, peer_tolerance, systems
+from peers.tables import pages
 
 from tvmmobile.graph.precision import INT8
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # scripts import each other
-
-from peers.kernels import MAKERS, QUANTISERS, HotKernel, loop_of  # noqa: E402
-from peers.models import CALIBRATION, exported, model_files  # noqa: E402
-from peers.ncnn_models import quantise, quantised_inputs, read_layers, write_layers  # noqa: E402
-from peers.results import BenchmarkContext, BoardFacts, Cell, Comparison, Figures, PeerRow, hottest_kernels  # noqa: E402
-from peers.runs import PeerRun  # noqa: E402
-from peers.systems import OURS, OURS_C, UNSIGNED, chosen_systems, peer_tolerance, systems  # noqa: E402
-from peers.tables import pages  # noqa: E402
 
 CELL = Cell("pi4", 1, 0.25, 128)
 PI4 = BoardFacts("pi4", "Raspberry Pi 4 Model B", "Cortex-A72", 1.8e9, "c0ffee", "deadbeef", True)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import bench_peers
+import export_models
 import numpy as np
 import pytest
 import torch
+from peers.models import exported, model_files
+from peers.systems import chosen_systems
 
 from tvmmobile.networks.model import Model, load
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # scripts import each other
-
-import bench_peers  # noqa: E402
-import export_models  # noqa: E402
-from peers.models import exported, model_files  # noqa: E402
-from peers.systems import chosen_systems  # noqa: E402
 
 
 class Small(torch.nn.Module):

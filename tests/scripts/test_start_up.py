@@ -12,22 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import start_up
 from conftest import CommandLine
+from peers import starts
+from peers.results import BenchmarkContext, BoardFacts
+from peers.runs import PeerRun
+from peers.start_page import BEYOND_BYTES, StartReport, from_file, page, to_text
+from peers.starts import PLAIN, MemoryUse, Pages, StartUp
+from peers.systems import EXAMPLES, OURS, OURS_C, System
 
 from tvmmobile.system.errors import Disagreement, UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.program import CROSS_SYSROOT
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # scripts import each other
-
-import start_up  # noqa: E402
-from peers import starts  # noqa: E402
-from peers.results import BenchmarkContext, BoardFacts  # noqa: E402
-from peers.runs import PeerRun  # noqa: E402
-from peers.start_page import BEYOND_BYTES, StartReport, from_file, page, to_text  # noqa: E402
-from peers.starts import PLAIN, MemoryUse, Pages, StartUp  # noqa: E402
-from peers.systems import EXAMPLES, OURS, OURS_C, System  # noqa: E402
 
 DOCS = SCRIPTS.parent / "docs"
 FACTS = BoardFacts("pi4", "Raspberry Pi 4", "Cortex-A72", 1.8e9, "feedc0de", "deadbeef", True)

@@ -7,13 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # scripts import each other
-
-import survey_models  # noqa: E402
-import survey_networks  # noqa: E402
-from survey_networks import Outcome  # noqa: E402
+import survey_models
+import survey_networks
+from survey_networks import Outcome
 
 BUILT_HERE = [name for name, surveyed in survey_models.NETWORKS.items() if surveyed.source == "here"]
 

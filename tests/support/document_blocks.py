@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -21,7 +20,6 @@ from tvmmobile.virtual.calibration.fit import CALIBRATED, Fit, mean_error, publi
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
-sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 DIAGONAL = ((1.0, 224), (0.75, 192), (0.5, 160), (0.25, 128))
 PEERS = {"ncnn": "ncnn", "mnn": "MNN", "litert": "LiteRT/XNNPACK", "onnxruntime": "ONNX Runtime"}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from conftest import REPOSITORY
+from verify_in_python import REQUIREMENTS
 
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.sysroot import python_sysroot
@@ -12,10 +10,5 @@ from tvmmobile.virtual.sysroot import python_sysroot
 
 def board_python() -> list[str]:
     """The words that start it, with NumPy and TVM's wheels for it."""
-    sys.path.insert(0, str(REPOSITORY / "scripts"))
-    try:
-        from verify_in_python import REQUIREMENTS
-    finally:
-        sys.path.remove(str(REPOSITORY / "scripts"))
     sysroot = python_sysroot(load_board("pi4"), REQUIREMENTS)
     return ["qemu-aarch64", "-L", str(sysroot), str(sysroot / "usr/bin/python3")]

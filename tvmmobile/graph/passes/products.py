@@ -19,6 +19,8 @@ def swaps_beside_products(module: Any) -> Any:
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
     matmul = tvm.ir.Op.get("relax.matmul")
+    # How many of the last dimensions each view may not change: a matrix's, or, of an expansion, all.
+    kept = {"relax.reshape": 2, "relax.broadcast_to": 0}
 
     def of_activations(value: Any) -> bool:
         return getattr(value, "op", None) == matmul and not any(isinstance(operand, tvm.ir.GenericConst) for operand in value.args)
@@ -45,9 +47,8 @@ def swaps_beside_products(module: Any) -> Any:
                     *leading, rows, columns = shape_of(operand)
                     viewed = self.builder_.emit(relax.op.reshape(value.args[0], [*leading, columns, rows]))
                     return self.builder_.emit(relax.op.permute_dims(viewed, [*range(len(leading)), len(leading) + 1, len(leading)]))
-                if name not in ("relax.reshape", "relax.broadcast_to") or shape_of(value.args[0])[-2:] != shape_of(operand)[-2:]:
-                    break
-                if shape_of(value) != shape_of(value.args[0]) and name == "relax.broadcast_to":
+                # A reshape that keeps the matrices, or an expansion to the shape that is there already.
+                if name not in kept or shape_of(value.args[0])[-kept[name] :] != shape_of(value)[-kept[name] :]:
                     break
                 source = value.args[0]
             return operand
