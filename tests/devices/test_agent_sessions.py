@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from processes import busy, emulated
 from virtual_libraries import build_library
 
 from tvmmobile.devices.agents.rpc import LinkError, open_relay, open_session
@@ -90,26 +90,7 @@ def test_hang_ends_at_the_deadline(endpoint: Endpoint, library: Path, function: 
     assert (error.kind, error.reason) == ("timeout", "did not finish within 0.75 s")
     assert time.monotonic() - begin < 3
     scale(endpoint, library)
-    assert busy_agents() == []
-
-
-def emulated() -> list[psutil.Process]:
-    """This process's agents and their sessions."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # a session that has just ended
-            if "qemu" in process.name():
-                found.append(process)
-    return found
-
-
-def busy_agents() -> list[psutil.Process]:
-    """Emulated processes that use a processor right now."""
-    ours = emulated()
-    for process in ours:
-        process.cpu_percent()
-    time.sleep(0.3)
-    return [process for process in ours if process.is_running() and process.cpu_percent() > 30]
+    assert busy(emulated(psutil.Process())) == []
 
 
 def test_wrong_architecture_is_a_load_failure(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -261,13 +242,13 @@ def test_nothing_outlives_the_device_host(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_agent_that_stands_still_is_cut_off(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tvmmobile.devices.agents.rpc.GRACE_S", 0.2)
-    before = set(emulated())
+    before = set(emulated(psutil.Process()))
     with DEVICE.started(1) as started:
 
         def freeze() -> None:
-            for process in set(emulated()) - before:
+            for process in set(emulated(psutil.Process())) - before:
                 process.suspend()
 
         threading.Timer(0.5, freeze).start()
         assert failure(started, library, "hang", timeout_s=1.5).kind == "link"
-    assert set(emulated()) == before
+    assert set(emulated(psutil.Process())) == before

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from conftest import CommandLine
 from misbehaving_jobs import misbehave
+from processes import emulated, runs
 from registered_boards import make_board, make_home, register
 from waiting import wait_until
 
@@ -58,7 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     dask.config.set({"temporary-directory": str(tmp_path_factory.mktemp("dask"))})
     with distributed.LocalCluster(processes=True, n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
         yield cluster
-    wait_until(lambda: not _agents(psutil.Process()), "the workers' boards to end")
+    wait_until(lambda: not emulated(psutil.Process()), "the workers' boards to end")
 
 
 @pytest.fixture
@@ -94,16 +95,6 @@ def tuned(bench: Bench, logs: Path, trials: int, strategy: str = "climb", listen
     tune(assign(TASKS, database, trials, profile.target), database, bench, listener or Listener(), Search(strategy, 5))
     records = [record for task in TASKS for record in Database(identity, (logs,), None).records(task)]
     return sorted((record.task.name, str(record.schedule), record.latency_us, record.cycles, record.error) for record in records)
-
-
-def _agents(process: psutil.Process) -> list[psutil.Process]:
-    """Agents of virtual boards below a process."""
-    found = []
-    for child in process.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "qemu-aarch64" in " ".join(child.cmdline()[:1]):
-                found.append(child)
-    return found
 
 
 def _worker_pids(cluster: Any) -> list[int]:
@@ -156,14 +147,14 @@ def test_a_worker_that_dies_costs_no_candidate(cluster: Any, address: str, tmp_p
             return
         worker = psutil.Process(_worker_pids(cluster)[0])
         victims.extend([worker, *worker.children(recursive=True)])
-        assert _agents(worker)
+        assert emulated(worker)
         worker.kill()
 
     with ClusterWorkers(address) as workers:
         disturbed = tuned(Bench(elsewhere(DEVICE.profile), workers), tmp_path / "disturbed", 10, listener=Listener(kill_one))
         quiet = tuned(Bench(elsewhere(DEVICE.profile), workers), tmp_path / "quiet", 10)
     assert victims and disturbed == quiet
-    wait_until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in victims), "its processes")
+    wait_until(lambda: not any(map(runs, victims)), "its processes")
 
 
 @pytest.mark.long
@@ -210,11 +201,11 @@ def test_for_a_registered_board_only_builds_go_there(
     board = make_board(tmp_path / "board", make_home(tmp_path, monkeypatch))
     try:
         device = HardwareDevice(register(cli, board))
-        before = [len(_agents(psutil.Process(pid))) for pid in _worker_pids(cluster)]
+        before = [len(emulated(psutil.Process(pid))) for pid in _worker_pids(cluster)]
         with Workers(2) as here, ClusterWorkers(address, here) as workers, started_bench(device, workers) as bench:
             records = tuned(bench, tmp_path / "logs", 10, "random")
         assert len(records) == 10 + 3 and all(latency is not None for _, _, latency, _, _ in records), records
-        assert [len(_agents(psutil.Process(pid))) for pid in _worker_pids(cluster)] == before
+        assert [len(emulated(psutil.Process(pid))) for pid in _worker_pids(cluster)] == before
         assert board.leftovers() == []
     finally:
         board.server.stop()
@@ -306,4 +297,4 @@ def test_a_cluster_that_goes_away_ends_the_run(victim: str, said: str, tmp_path:
         with pytest.raises(DeviceUnavailable, match=said):
             next(results)
         assert time.monotonic() - begin < 30
-    wait_until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family), "its processes")
+    wait_until(lambda: not any(map(runs, family)), "its processes")

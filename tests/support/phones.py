@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import runs
 
 from tvmmobile.devices.board.registered import AdbAddress
 
@@ -103,12 +104,7 @@ class Phone:
 
     def commands(self) -> list[psutil.Process]:
         """What runs on it."""
-        found = []
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if child.status() != psutil.STATUS_ZOMBIE:
-                    found.append(child)
-        return found
+        return [child for child in psutil.Process(self.process.pid).children(recursive=True) if runs(child)]
 
     def program(self, name: str, script: str) -> None:
         """Install a program, found before this machine's of that name."""
