@@ -207,8 +207,8 @@ def page(content: Mapping[str, Any]) -> str:
 
 MobileNet v1 {content["variant"]}, float32, one thread, **modelled** on the virtual {content["board"]}
 (timing model `{content["timing_model"]}`) on {content["date"]}, with the shipped logs of that day. Each row is the
-same library with one step left out and nothing tuned again, so it shows what the step contributes to this library, not the best
-library without it. The steps inside the matrix product are left out of direct kernels of single layers; compare those rows with "both".
+same library with one step left out and nothing tuned again, so it shows what the step contributes to this library, not how fast the best
+library without it would be. Steps within the matrix product are left out of direct kernels of single layers; compare those with "both".
 
 `./scripts/ablation` wrote this page and [ablation.json](ablation.json); [kernels.md](kernels.md) explains the steps.
 

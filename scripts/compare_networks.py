@@ -139,7 +139,7 @@ def page(specs: Sequence[ModelSpec], results: Results) -> str:
 Latencies are **modelled** on the virtual {context.board} ({context.cpu} at {context.clock_hz / 1e9:.1f} GHz, {threads}, float32, batch 1,
 timing model `{context.timing_model}`); nothing was measured on hardware. Each library was checked against PyTorch first; *error* is the
 largest difference relative to the output's largest magnitude. Multiply-adds and parameters are counted ([models.md](models.md));
-accuracies are published ones. *Untuned* is the number of distinct kernels without a record of their own, compiled with the nearest
+accuracies are as published. *Untuned* is the number of distinct kernels without a record of their own, compiled with the nearest
 shape's schedule or a template's default knobs; such networks can still become faster.
 
 `./scripts/compare_networks` wrote this page; `tvmmobile models --results docs/networks.json` shows the same table.

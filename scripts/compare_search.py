@@ -1,4 +1,4 @@
-"""Compares search strategies by the trials they need: on a board with shipped logs, and on one of which nothing is known.
+"""Compares search strategies by the trials they need: on a board with shipped logs, and on one without records.
 
 A run counts the trials until a schedule within 3 %, and one within 1 %, of the best known one is found. Every schedule measured is
 kept in `--cache DIR`, so the script can be interrupted, run again, and costs nothing where the strategies choose alike. The best known
@@ -63,7 +63,7 @@ KERNELS: tuple[tuple[Layer, ...], ...] = (
     _chain(20, 64, 128),
     _chain(14, 112, 672),
 )
-#: A board whose records are shipped, and one of which nothing is known: neither its own records are read nor those of a similar core.
+#: A board with shipped records, and one treated as having none: neither its own records nor those of a similar core are read.
 KNOWN, UNKNOWN = "pi4-virtual", "rk3566-virtual"
 
 
@@ -187,13 +187,13 @@ def page(content: Mapping[str, Any]) -> str:
     lines = [
         "# Trials a strategy needs",
         "",
-        f"Mean over {content['seeds']} seeds of the trials until a schedule close to the best known one is found;",
-        f"a run that finds none counts as {content['most_trials']}. Modelled (timing models {models}) on {content['date']}.",
+        f"Trials until a schedule close to the best known one is found: the mean over {content['seeds']} seeds; a run that finds none",
+        f"counts as {content['most_trials']}. Modelled (timing models {models}) on {content['date']}.",
         "`scripts/compare_search` wrote this page and [search.json](search.json).",
         "",
-        "`random`, `hill climbing` and `evolution, cold` know nothing. The others know the shipped records of other kernels but not of",
-        "the kernel itself, as `tune` does for a new shape: `evolution` trains its cost model with them, and `nearest first` begins with",
-        "the best schedules of the nearest shapes. `tune` uses the last column's strategy. *Space*: schedules to choose from.",
+        "`random`, `hill climbing` and `evolution, cold` start without records. The others know the shipped records of other kernels but",
+        "not of the kernel itself, as `tune` does for a new shape: `evolution` trains its cost model with them, and `nearest first` begins",
+        "with the best schedules of the nearest shapes. `tune` uses the last column's strategy. *Space*: schedules to choose from.",
     ]
     if KNOWN in content["boards"]:
         trials, numbers = content["boards"][KNOWN]["trials"].values(), range(len(content["margins"]))
@@ -201,10 +201,10 @@ def page(content: Mapping[str, Any]) -> str:
             [name, *(f"{statistics.mean(seed[number] for row in trials for seed in row[name]):.1f}" for number in numbers)]
             for name in ("random, nearest first", "evolution, nearest first")
         ]
-        titles = ("behind the same seeds", *(f"within {margin:.0%}" for margin in content["margins"]))
+        titles = ("after the same first schedules", *(f"within {margin:.0%}" for margin in content["margins"]))
         lines += ["", "## What the cost model is worth", "", *markdown_table(titles, rows)]
     for board, found in content["boards"].items():
-        known = "with its shipped records" if board == KNOWN else "of which nothing is known"
+        known = "with its shipped records" if board == KNOWN else "without records"
         for number, margin in enumerate(content["margins"]):
             means = {
                 kernel: [statistics.mean(seed[number] for seed in row[name]) for name in STRATEGIES[board]]

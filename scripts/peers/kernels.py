@@ -73,7 +73,7 @@ _MLAS = "MlasSgemmKernel (SgemmKernelNeon.S), 4×16"
 MAKERS: Mapping[str, KernelChoice] = {
     "ncnn": KernelChoice(
         "`midr_el1` in `/sys`, else `/proc/cpuinfo`: A53, A55 or another core; HWCAP: with half precision an A55 (cpu.cpp, "
-        "convolution_im2col_gemm.h). The size of the second level in `/sys` decides its blocks",
+        "convolution_im2col_gemm.h). The size of the second-level cache in `/sys` decides its blocks",
         {"Cortex-A53": f"{_NCNN}A53", "Cortex-A55": f"{_NCNN}A55", "": f"{_NCNN}others"},
         {
             "96 fmla by lane to 24 accumulators; 20 ins, 20 ldr d, 20 ldr x, 8 prfm": f"{_NCNN}A53",
@@ -123,7 +123,7 @@ HALF_MAKERS: Mapping[str, KernelChoice] = {
         {},
     ),
     "onnxruntime-float16": KernelChoice(
-        "the model's types: all of it in float16 but for input and output; the wheel has no XNNPACK",
+        "the model's types: everything in float16 except input and output; the wheel has no XNNPACK",
         {"": _MLAS_HALF},
         {"48 fmla .8h by lane to 12 accumulators; 4 ld1 1v, 6 ldr d, 4 ldr q": _MLAS_HALF},
     ),

@@ -25,23 +25,23 @@ From a process without the network in memory to its first result, on one thread 
 systems have the same weights, and every result was compared with PyTorch's.
 
 The programs are those of [benchmarks.md](benchmarks.md): the vendors' AArch64 wheels in Python, TVM's Relax VM, and our C library through
-ctypes. The last line is the C library in a program in C (`scripts/peers/load_and_run.c`): `dlopen`, three symbols, `init`, `run`.
+ctypes. The last row is the C library in a C program (`scripts/peers/load_and_run.c`): `dlopen`, three symbols, `init`, `run`.
 """
 _START = """\
 ## Instructions to the first result
 
-*Imports* counts the import of the systems' Python modules; Python, NumPy and ctypes are loaded before. *Load and first
+*Imports* counts importing each system's Python modules; Python, NumPy and ctypes are loaded before. *Load and first
 run* begins after them: the network is read from its file, a session is made, and the network runs once; LiteRT's caller also converts the
-image to NHWC. Instructions of all threads of the process count, those of the kernel do not: the time to read files and fault in pages
-is neither counted nor modelled.
+image to NHWC. Instructions of all threads of the process count, those of the operating system's kernel do not: the time to read files and
+fault in pages is neither counted nor modelled.
 """
 _MEMORY = """\
 ## Memory
 
-Pages of 4 KiB that a process uses. A page counts from its first use (an instruction in it runs, or accesses it, or `read` fills it) until
-it is unmapped or given back (`munmap`, `madvise`, `brk`). Code, stack and heap count, and so do pages of files that processes share, such
-as our weights and the C library's code. QEMU's own memory does not. Linux reports slightly more as resident, because with a file's page it
-maps neighbouring pages that the process never uses.
+Memory is counted in pages of 4 KiB. A page counts from its first use (an instruction in it runs or accesses it, or `read` fills it) until
+it is unmapped or returned (`munmap`, `madvise`, `brk`). Code, stack and heap count, and so do pages of files that processes share, such
+as our weights and the C library's code. QEMU's own memory does not. Linux reports slightly more as resident, because it also maps pages
+next to a file's used ones that the process never uses.
 
 *Whole process* is the peak until the first result, Python included; *loading adds* is the peak above what the process held before it
 loaded the network. *Beyond the need* is the whole process minus packed weights and workspace; {bound} MiB are allowed.
@@ -80,7 +80,7 @@ def page(report: StartReport, stem: str) -> str:
     """The document."""
     (facts,) = report.context.boards.values()
     parts = [
-        "# Start-up and memory, compared with others",
+        "# Start-up and memory compared with other libraries",
         "",
         _METHOD.format(board=facts.board, cpu=facts.cpu, model=facts.timing_model, stem=stem),
         _START,
@@ -106,7 +106,7 @@ def _starts(report: StartReport) -> Iterator[str]:
         imports = "–" if start.imports is None else f"{start.imports / 1e6:.1f}"
         title = report.context.titles[start.key]
         lines.append((start.variant, title, imports, f"{start.instructions / 1e6:.2f}", over, f"{start.modelled_ms:.2f}"))
-    headings = "network", "system", "imports, M", "load and first run, M", "÷ least peer", "load and first run, modelled ms"
+    headings = "network", "system", "imports, M", "load and first run, M", "÷ lowest peer", "load and first run, modelled ms"
     yield from markdown_table(headings, lines, 2)
 
 

@@ -31,14 +31,14 @@ system whose output differs from PyTorch's by more than {tolerances} gets no fig
 
 Ours runs in two forms from the same tuning logs. As a C library ([c-library.md](c-library.md)) it is called through ctypes and works on the
 caller's arrays, aligned to cache lines as it requires. In TVM's Relax VM the copy of the input into TVM's tensor counts. *Ours ÷ best
-peer* is the C library's ratio, and the VM's where no C library was run; *ours, ms* names the form.
+peer* is the C library's ratio, or the VM's where no C library was run; *ours, ms* names the form.
 
 {others}`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run. With
 `--known FILE.json --boards NAME… --out docs` it adds or renews boards in a file and keeps the others.
 """
 _HALF_IS_ELSEWHERE = """\
 [benchmarks-half.md](benchmarks-half.md) and, for later networks, [benchmarks-half-later.md](benchmarks-half-later.md) compare half
-precision (`--dtype float16`), and say how each library is asked for it.
+precision (`--dtype float16`), and say how it is enabled in each library.
 
 """
 _KERNELS = """\
@@ -47,18 +47,18 @@ in `/proc/cpuinfo` and `/sys`. Of big and little cores it sees only one kind, as
 the tile of the big cores for both. HWCAP and the register MIDR_EL1 are those of QEMU's core: QEMU 7.2 has no Cortex-A55 and no Cortex-A73,
 and runs their programs on its Cortex-A76 and Cortex-A72, which have the same instructions. None of the libraries below reads the register
 if all cores are alike. The hottest kernel contains the block with the most core cycles; in a wheel without symbols, its loop identifies
-the kernel. IREE and tvmmobile choose when they compile for the board.
+the kernel. IREE and tvmmobile choose kernels when they compile for the board.
 """
 _ASKED = """\
 Each of the others runs in float32 and in half precision, and *best peer* is the fastest of all these: half precision is not always
-faster. The caller's arrays are float32, and their conversion counts. Each library is set to half precision as its documentation says, and
-converts weights as it loads the network. QEMU runs the programs on its Cortex-A76, which reports half precision in HWCAP. IREE is left
-out. A hottest block in half precision has `fmla` of eight lanes (`.8h`).
+faster. The caller's arrays are float32, and their conversion counts. Half precision is enabled as each library's documentation says;
+weights are converted when the network is loaded. QEMU runs the programs on its Cortex-A76, which reports half precision in HWCAP. IREE is
+left out. A hottest block that computes in half precision has `fmla` with eight lanes (`.8h`).
 """
 _QUANTISED = """\
-All networks are quantised from the same float32 weights with the same inputs of noise, as fits weights that are generated: symmetric
-weights by output channel, activations by tensor. The caller's arrays are float32, and their conversion counts. *Error* is against PyTorch
-in float32, so it is that of the quantisation. IREE is left out.
+All networks are quantised from the same float32 weights with the same inputs of noise, because the weights are generated: symmetric
+weights per output channel, activations per tensor. The caller's arrays are float32, and their conversion counts. *Error* is relative to
+PyTorch in float32, so it includes the error of quantisation. IREE is left out.
 """
 _COLUMNS = """\
 *Core cycles* are those of the schedule behind the latency, with llvm-mca's own in parentheses. Cycles, instructions and misses are summed
@@ -84,7 +84,7 @@ def pages(comparison: Comparison, stem: str) -> dict[str, str]:
 def _index(comparison: Comparison, stem: str) -> str:
     networks = ", ".join(TITLES.get(model, model) for model in dict.fromkeys(row.cell.model for row in comparison.rows))
     parts = [
-        "# How fast, compared with others",
+        "# Latency compared with other libraries",
         "",
         _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks, **_said_of(comparison)),
         f"![Ours over the best other library, on each board]({stem}.svg)",
@@ -132,12 +132,12 @@ def _boards(comparison: Comparison, stem: str) -> list[str]:
 
 
 def _kernels(comparison: Comparison) -> Iterator[str]:
-    """What each peer looks at, and what it then takes on each core."""
+    """What each peer decides by, and which kernel it then runs on each core."""
     chosen = [one for one in comparison.kernels if one.system in MAKERS]
     titles = {one.system: _short(one.title) for one in chosen}
     yield from ("## Kernels of the other libraries", "", _KERNELS)
     yield from markdown_table(
-        ("library", "looks at"), [(titles[key], choice.looks_at) for key, choice in MAKERS.items() if key in titles], 2
+        ("library", "decides by"), [(titles[key], choice.looks_at) for key, choice in MAKERS.items() if key in titles], 2
     )
     yield ""
     rows = []
@@ -145,12 +145,12 @@ def _kernels(comparison: Comparison) -> Iterator[str]:
         name, wanted = one.kernel.name or f"unknown: {one.kernel.loop}", MAKERS[one.system].kernel(one.cpu)
         share, seen = f"{one.kernel.share * 100:.0f} %", f"{one.board}, {one.variant}"
         rows.append((one.cpu, titles[one.system], f"`{name}`", "yes" if name == wanted else f"no, `{wanted}`", seen, share))
-    yield from markdown_table(("core", "library", "hottest kernel", "its makers' choice", "seen on", "share of core cycles"), rows, 5)
+    yield from markdown_table(("core", "library", "hottest kernel", "as its makers intend", "seen on", "share of core cycles"), rows, 5)
     yield ""
 
 
 def _half_kernels(comparison: Comparison) -> Iterator[str]:
-    """How each peer is asked for half precision, and whether its hottest kernel then computes in it."""
+    """How half precision is enabled in each peer, and whether its hottest kernel then computes in it."""
     chosen = [one for one in comparison.kernels if one.system in HALF_MAKERS]
     titles = {one.system: _short(one.title) for one in chosen}
     yield from ("## Half precision in the other libraries", "", _ASKED)
@@ -193,10 +193,10 @@ def _board_page(comparison: Comparison, board: str, stem: str) -> str:
     counts = list(dict.fromkeys(row.cell.threads for row in rows))
     calibrated = "" if facts.calibrated else ", uncalibrated: the core's time alone"
     parts = [
-        f"# {facts.board}, {facts.cpu} at {facts.clock_hz / 1e9:g} GHz, compared with others",
+        f"# {facts.board}, {facts.cpu} at {facts.clock_hz / 1e9:g} GHz, compared with other libraries",
         "",
         f"Everything here is **modelled** (`{board}`, timing model `{facts.timing_model}`{calibrated}).",
-        f"[{stem}.md](../{stem}.md) says how, and has the other boards.",
+        f"[{stem}.md](../{stem}.md) explains the method and lists the other boards.",
         "",
         f"![Modelled latency]({board}.svg)",
         "",
