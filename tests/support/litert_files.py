@@ -1,4 +1,4 @@
-"""LiteRT files made operator by operator, and what LiteRT's own runtime computes with them."""
+"""LiteRT files made operator by operator, and what LiteRT's own runtime and our translation to ONNX compute with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvmmobile.networks.own.files import OwnFile
+from tvmmobile.networks.own.litert_operators import onnx_of
+from tvmmobile.networks.own.litert_reader import read_litert
+from tvmmobile.networks.own.onnx_quantised import is_quantised, without_integers
+from tvmmobile.networks.own.onnx_reference import reference_evaluator
+
 Array = npt.NDArray[Any]
+#: The name that messages give.
+FILE = OwnFile(Path("net.tflite"))
 
 
 @functools.cache
@@ -59,6 +67,11 @@ class LiteRtFile:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
+    def int32(self, *numbers: Any) -> int:
+        """A constant of integers."""
+        array = np.array(numbers)
+        return self.tensor(array.shape, "int32", array)
+
     def operator(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: str = "", **values: Any) -> None:
         """Append an operator; `options` names its table, such as `Conv2DOptions`."""
         made = schema()
@@ -94,3 +107,15 @@ def by_litert(content: bytes, inputs: Sequence[Array]) -> list[Array]:
         interpreter.set_tensor(found["index"], array)
     interpreter.invoke()
     return [interpreter.get_tensor(found["index"]) for found in interpreter.get_output_details()]
+
+
+def translated(content: bytes, inputs: list[Array]) -> list[Any]:
+    """By ONNX's reference evaluator, after ONNX's checker has accepted the translation."""
+    import onnx
+
+    model = onnx_of(read_litert(FILE, content))
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(model), full_check=True)
+    if is_quantised(model.graph):
+        model, _ = without_integers(model)
+    names = [value.name for value in model.graph.input]
+    return list(reference_evaluator(model).run(None, dict(zip(names, inputs, strict=True))))
