@@ -14,7 +14,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition, tiles
 from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
-from tvmmobile.schedules.integer_long import LongTile, pack_steps, tables_of
+from tvmmobile.schedules.integer_long import LongTile, has_few_pairs, pack_steps, tables_of
 from tvmmobile.schedules.integer_product import WORD, DotKernel, DotTile, pack_elements
 from tvmmobile.schedules.matmul import MatmulTile, packed_elements, panels
 from tvmmobile.schedules.matmul_nest import MatmulNest, Pixels
@@ -283,3 +283,12 @@ class LongImage(IntegerImage):
         """Steps in an order of their own."""
         packed, *order = pack_steps(weight, shape.pitch, columns)
         return packed, order
+
+
+def image_gains_by_seven_bits(task: Task, weight: Array) -> bool:
+    """Whether few steps of an image convolution's weights fit in pairs as they are, and the others would if weights had 7 bits."""
+    template = LongImage()
+    if template.space(task) is None:
+        return False
+    layer = layer_of(task, Conv2d)
+    return has_few_pairs(weight.reshape(-1, layer.out_channels), _Shape(layer, template.element).pitch)

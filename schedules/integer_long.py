@@ -142,9 +142,15 @@ def gains_by_seven_bits(task: Task, weight: Array) -> bool:
         return False
     assert isinstance(task.layer, Conv2d | Dense)
     _, depth, channels = extents(task.layer)
+    return has_few_pairs(weight.reshape(depth, channels), depth)
+
+
+def has_few_pairs(weight: Array, depth: int) -> bool:
+    """Whether few steps of weights (K, N), with zeros up to `depth`, fit in pairs as they are. With 7 bits, all would."""
     if not table_size(depth):
         return False
-    rows = weight.reshape(depth, channels).T[: channels // PANEL * PANEL or channels]
+    channels = weight.shape[1]
+    rows = np.pad(weight, ((0, depth - len(weight)), (0, 0))).T[: channels // PANEL * PANEL or channels]
     panels_of = np.split(rows, range(PANEL, len(rows), PANEL))
     some = [np.split(panel, range(STEP, depth, STEP), axis=1) for panel in panels_of[:: -(-len(panels_of) // SAMPLED)]]
     return sum(len(_partners(steps)) for steps in some) * 2 < sum(map(len, some)) * LEAST

@@ -68,6 +68,21 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
 
 
 @pytest.mark.virtual
+def test_an_image_meets_weights_of_seven_bits(tmp_path: Path) -> None:
+    """Of a first convolution with evenly spread weights, on a core without SDOT."""
+    file, data = tmp_path / "network.py", tmp_path / "images.npy"
+    file.write_text(NETWORK)
+    np.save(data, np.random.default_rng(0).uniform(-1, 1, (12, 3, 32, 32)).astype(np.float32))
+    model = tvmmobile.load(f"{file}:make", resolution=32)
+    library = tvmmobile.compile(model, "pi4", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    first = library.manifest()["quantisation"]["layers"][0]
+    assert (first["number"], first["weight_bits"]) == (0, 7)
+    output = library.run(library.reference().inputs, "pi4")
+    assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
+    assert relative_error(output, library.reference().outputs[0]) < 0.1
+
+
+@pytest.mark.virtual
 def test_shuffled_pixels_in_integers(tmp_path: Path) -> None:
     """The convolution before the shuffle writes NHWC here, as integer layers do."""
     file, data = tmp_path / "network.py", tmp_path / "images.npy"

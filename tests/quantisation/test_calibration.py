@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from quantised import decibels, digit_inputs, rescaled, trained_flow
 from tvmmobile.graph.integers import MOST_TOGETHER, is_depthwise, largest_sums, together
 from tvmmobile.graph.layers import Array
 from tvmmobile.quantisation import calibration
-from tvmmobile.quantisation.calibration import Images, Method, best_method, images_of, narrowed, quantise
+from tvmmobile.quantisation.calibration import Images, Method, Observed, best_method, images_of, narrowed, quantise, quantised
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.system.errors import UserError
@@ -67,7 +68,7 @@ def test_seven_bits_for_weights_where_they_cost_little(expected: Array, monkeypa
 
 
 def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Depthwise layers are the first to keep all their bits."""
+    """Channels whose threes do not fit get a coarser scale, and keep 8 bits."""
     images, flow = images_of(digit_inputs(32, 2)), trained_flow()
     plain = quantise(flow, images, Method(PLAIN))
     layers = {number for number, step in plain.steps.items() if is_depthwise(step.layer)}
@@ -85,6 +86,33 @@ def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array
         assert together(weight).max() <= MOST_TOGETHER and np.abs(weight.astype(int)).max() == 127
     before, after = quality(plain, expected), quality(network, expected)
     assert after[0] > before[0] - 2 and after[1] >= 0.99
+
+
+def test_who_keeps_all_bits_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No layer; else the first one, depthwise ones, or both: the first of these choices that is within the limit is taken."""
+    data, flow, tried = digit_inputs(32, 2), trained_flow(), dict[frozenset[int], IntegerNetwork]()
+
+    def recording(observed: Observed, method: Method, *others: Any) -> IntegerNetwork:
+        return tried.setdefault(method.narrow, quantised(observed, method, *others))
+
+    def found(most_lost_db: float) -> frozenset[int]:
+        monkeypatch.setattr(calibration, "MOST_LOST_DB", most_lost_db)
+        tried.clear()
+        gains = ("conv", "dw", "pw")
+        return narrowed(flow, images_of(data), Method(PLAIN), lambda layer: True, lambda layer, weight: layer.name.startswith(gains)).narrow
+
+    monkeypatch.setattr(calibration, "quantised", recording)
+    depthwise, products = (frozenset(step.number for step in flow.steps if step.layer.name.startswith(kind)) for kind in ("dw", "pw"))
+    every = products | depthwise | {0}
+    choices = [every, every - {0}, products | {0}, products]
+    assert found(-50.0) == frozenset() and list(tried) == [frozenset(), *choices]
+    expected = flow.outputs(data[1::2])
+    before, *after = (decibels(network.outputs(data[1::2]), expected) for network in tried.values())
+    lost = [before - ratio for ratio in after]
+    assert lost[0] > lost[1]
+    for limit in lost:
+        first = next(place for place, other in enumerate(lost) if other <= limit + 1e-4)
+        assert found(limit + 1e-4) == choices[first] and list(tried) == [frozenset(), *choices[: first + 1]]
 
 
 def test_bias_correction_leaves_means_where_they_are(expected: Array) -> None:

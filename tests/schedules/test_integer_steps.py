@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from assembly import assembly_of, innermost_loops
@@ -10,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steps_interpreter import StepsInterpreter
 
-from tvmmobile.graph.layers import Conv2d, Dense
+from tvmmobile.graph.layers import Array, Conv2d, Dense
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_named
+from tvmmobile.schedules.integer_image import image_gains_by_seven_bits
 from tvmmobile.schedules.integer_long import gains_by_seven_bits, pack_steps
 from tvmmobile.schedules.integer_steps import StepsLoop
 from tvmmobile.virtual.cores.corrected import CORES
@@ -68,17 +71,45 @@ def test_cycles(mcpu: str, rows: int, columns: int, single: float, pair: float) 
     assert cycles[0] <= single and cycles[-1] <= pair
 
 
+def spread_weights(layer: Conv2d | Dense) -> tuple[Array, Array]:
+    """A layer's weights, evenly spread and normally distributed."""
+    random = np.random.default_rng(0)
+    even = random.integers(-127, 128, layer.weight_shape).astype(np.int8)
+    normal = np.clip(np.rint(random.normal(0, 30, layer.weight_shape)), -127, 127).astype(np.int8)
+    return even, normal
+
+
 @pytest.mark.parametrize(
     "layer", [Conv2d(8, 8, 24, 64), Conv2d(8, 8, 32, 64), Conv2d(8, 8, 512, 32), Dense(320, 30)], ids=lambda layer: layer.name
 )
 def test_who_gains_by_seven_bits(layer: Conv2d | Dense) -> None:
     """Products of evenly spread weights on cores without SDOT; a normal distribution's fit in pairs as they are."""
-    random = np.random.default_rng(0)
-    even = random.integers(-127, 128, layer.weight_shape).astype(np.int8)
-    normal = np.clip(np.rint(random.normal(0, 30, layer.weight_shape)), -127, 127).astype(np.int8)
+    even, normal = spread_weights(layer)
     for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
         task = Task((layer,), "int8", machine=machine_of(mcpu))
         assert gains_by_seven_bits(task, even) == gains
         assert not gains_by_seven_bits(task, normal) and not gains_by_seven_bits(task, even // 2)
     narrow = Task((Conv2d(8, 8, 16, 64),), "int8", machine=machine_of("cortex-a72"))
     assert not gains_by_seven_bits(narrow, even.ravel()[: 16 * 64])
+
+
+def image_layer(kernel: int, channels: int = 3, **others: Any) -> Conv2d:
+    """The first convolution of a network."""
+    return Conv2d(32, 32, channels, 32, (kernel, kernel), (2, 2), (kernel // 2,) * 4, reads="float32", **others)
+
+
+@pytest.mark.parametrize("layer", [image_layer(3), image_layer(3, in_layout="NCHW"), image_layer(5)], ids=lambda layer: layer.name)
+def test_which_image_gains_by_seven_bits(layer: Conv2d) -> None:
+    """One whose window takes two steps or more, on cores without SDOT."""
+    even, normal = spread_weights(layer)
+    for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
+        task = Task((layer,), "int8", machine=machine_of(mcpu))
+        assert image_gains_by_seven_bits(task, even) == gains
+        assert not image_gains_by_seven_bits(task, normal) and not image_gains_by_seven_bits(task, even // 2)
+
+
+@pytest.mark.parametrize("layer", [image_layer(3, 1), Conv2d(32, 32, 16, 32, (3, 3), (1, 1), (1, 1, 1, 1))], ids=lambda layer: layer.name)
+def test_images_of_one_step_and_other_windows_do_not(layer: Conv2d) -> None:
+    """Nine bytes have no step to be paired with; a window of 16 channels is no image's."""
+    even, _ = spread_weights(layer)
+    assert not image_gains_by_seven_bits(Task((layer,), "int8", machine=machine_of("cortex-a72")), even)

@@ -33,6 +33,7 @@ from tvmmobile.quantisation.mixed import Decision, chosen_layers, quantise_as_de
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
 from tvmmobile.schedules.integer_depthwise import gains_by_less_together
+from tvmmobile.schedules.integer_image import image_gains_by_seven_bits
 from tvmmobile.schedules.integer_long import gains_by_seven_bits
 from tvmmobile.system.errors import UserError
 
@@ -154,7 +155,7 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
 
 def gains_by_smaller_weights(task: Task, weight: Array) -> bool:
     """Whether an integer layer's kernel is faster if its weights are as small as `integer_step` makes them."""
-    return gains_by_seven_bits(task, weight) or gains_by_less_together(task, weight)
+    return any(gains(task, weight) for gains in (gains_by_seven_bits, image_gains_by_seven_bits, gains_by_less_together))
 
 
 def _as_given(

@@ -132,7 +132,7 @@ def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: Tru
 
 def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
     """The method, with smaller weights for layers that gain by them, if the network's output loses little: decided as `best_method` is.
-    Depthwise layers are the first to keep all their bits.
+    Where not all of those layers can have them, the first one of the network keeps all its bits; or depthwise ones; or both.
 
     Args:
         gains: whether the kernel of an integer layer with such weights is faster with smaller ones.
@@ -143,11 +143,13 @@ def narrowed(flow: Flow, images: Images, method: Method, accepts: Accepts, gains
     found = {number for number, step in network.steps.items() if step.step.summing and gains(step.layer, step.parameters.weight)}
     if not found:
         return method
-    products = {number for number in found if not is_depthwise(network.steps[number].layer)}
+    first = {number for number in found if network.steps[number].step.sources[0] == INPUT}
+    depthwise = {number for number in found if is_depthwise(network.steps[number].layer)}
     last = flow.steps[-1].number
     before = network.signal_to_noise_db(unseen.batches(), flow)[last]
-    for some in (found, products) if products and products != found else (found,):
-        narrow = replace(method, narrow=frozenset(some))
+    choices = dict.fromkeys(frozenset(found - kept) for kept in (set[int](), first, depthwise, first | depthwise))
+    for some in filter(None, choices):
+        narrow = replace(method, narrow=some)
         after = quantised(observed, narrow, accepts).signal_to_noise_db(unseen.batches(), flow)[last]
         if before - after <= MOST_LOST_DB:
             return narrow
