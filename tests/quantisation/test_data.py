@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,25 @@ def test_tensors_and_noise(tmp_path: Path) -> None:
     for name in ("five.npy", "parts.npz"):
         assert (read(tmp_path / name) == arrays).all() and (read(tmp_path / name, [3, 1]) == arrays[[3, 1]]).all()
     assert (read("noise:3")[2] == noise_input(2, (1, 3, SIDE, SIDE))[0]).all()
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many stages ask for it, in this process and in its workers; on another machine it is listed again."""
+    folder, listed = write_images(tmp_path / "digits", 4, seed=3), []
+    listing = Path.rglob
+
+    def rglob(place: Path, pattern: str) -> object:
+        listed.append(place)
+        return listing(place, pattern)
+
+    monkeypatch.setattr(Path, "rglob", rglob)
+    data = calibration_data(str(folder), TAKES, False)
+    counts = [data.images().count, data.images().count, len(data.reads()), pickle.loads(pickle.dumps(data)).images().count]
+    assert counts == [4] * 4 and listed == [folder]
+    there = tmp_path / "there" / folder.name
+    there.parent.mkdir()
+    folder.rename(there)
+    assert data.moved(there.parent).images().read([3]).shape == (1, 3, SIDE, SIDE) and listed == [folder, there]
 
 
 def test_data_move_to_other_machines(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ class CalibrationData:
     keep: tuple[str, ...] = ()
     max_drop: Limit | None = None
 
-    @property
+    @cached_property
     def files(self) -> tuple[Path, ...]:
-        """The file, or the folder's images and `.npy` files at any depth, sorted; hidden ones are left alone."""
+        """The file, or the folder's images and `.npy` files at any depth, sorted; hidden ones are left alone. A folder is listed once."""
         if self.place is None:
             return ()
         if self.place.is_file():
