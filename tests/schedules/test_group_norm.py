@@ -8,10 +8,10 @@ import pytest
 from host_kernels import check_schedule, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from small_networks import error_against_torch, prepared
+from small_networks import Residual, error_against_torch, prepared, seeded
 from torch import nn
 
-from tvmmobile.graph.layers import Conv2d, GroupNorm
+from tvmmobile.graph.layers import Conv2d, GroupNorm, Opaque
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for
@@ -56,6 +56,47 @@ def test_between_convolutions(tmp_path: Path) -> None:
 def test_alone(tmp_path: Path, affine: bool) -> None:
     network, shape = nn.Sequential(nn.GroupNorm(1, 12, affine=affine)).eval(), (1, 12, 3, 4)
     assert GroupNorm in layers_of(network, shape)
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
+def normed(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+    """A convolution and its group norm, whose factors and summands differ from 1 and 0."""
+    norm = nn.GroupNorm(2, outputs)
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), norm]
+
+
+def opaque_operators(network: nn.Module, shape: tuple[int, ...]) -> list[str]:
+    """Of what no template takes, in order."""
+    return [layer.operator for node in prepared(network, shape).nodes if isinstance(layer := node.layer, Opaque)]
+
+
+def test_residual_networks_move_nothing(tmp_path: Path) -> None:
+    """Sums and activations around the norms take images as these leave them."""
+    block = Residual(nn.Sequential(*normed(8, 8), nn.ReLU(), *normed(8, 8)))
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5)
+    network, shape = seeded(*normed(3, 8, 2), nn.ReLU(), block, nn.ReLU(), *normed(8, 12), nn.SiLU(), *head), (1, 3, 10, 12)
+    assert not [name for name in opaque_operators(network, shape) if "transpose" in name]
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
+def test_an_image_that_is_normed_first_is_turned_once(tmp_path: Path) -> None:
+    """With its activation and the sum that skips the block behind it."""
+    norm, block = normed(8, 8)[1], Residual(nn.Sequential(*normed(8, 8)))
+    network, shape = nn.Sequential(norm, nn.ReLU(), block, nn.ReLU(), nn.Conv2d(8, 5, 1)).eval(), (1, 8, 5, 6)
+    assert opaque_operators(network, shape) == ["transpose", "maximum", "add_maximum", "transpose"]
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("images", [1, 2])
+def test_instance_norms(tmp_path: Path, affine: bool, images: int) -> None:
+    norm = nn.InstanceNorm2d(8, affine=affine)
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter)
+    network, shape = seeded(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 5, 1)), (images, 3, 7, 8)
+    assert any(isinstance(node.layer, GroupNorm) for node in prepared(network, shape).nodes)
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
 
 

@@ -75,6 +75,7 @@ def converters() -> dict[str, Converter]:
         "elu.default": _elu,
         "index.Tensor": _index,
         "native_group_norm.default": _group_norm,
+        "_native_batch_norm_legit.no_stats": _instance_norm,
         "grid_sampler_2d.default": _grid_sample,
         "upsample_nearest2d.vec": _nearest,
         "_upsample_bilinear2d_aa.default": _antialiased("_upsample_bilinear2d_aa"),
@@ -213,14 +214,29 @@ def _group_norm(node: Any, importer: Any) -> Any:
     """Also without factors and summands."""
     from tvm import relax
 
-    data, channels = importer.env[node.args[0]], int(node.args[4])
+    return relax.Tuple([_normed(importer, node, int(node.args[6]), float(node.args[7]))])
+
+
+def _instance_norm(node: Any, importer: Any) -> Any:
+    """Of the channels of all images, which are one image here: a group norm with a group for each."""
+    shape = shape_of(importer.env[node.args[0]])
+    if shape[0] != 1 or len(shape) < 3:
+        return importer._batch_norm_legit_no_stats(node)
+    return _normed(importer, node, shape[1], float(node.args[5]))
+
+
+def _normed(importer: Any, node: Any, groups: int, epsilon: float) -> Any:
+    """A group norm of a node's first argument; the next two are factors and summands, or `None`."""
+    from tvm import relax
+
+    data = importer.env[node.args[0]]
+    shape = shape_of(data)
     given = [
-        importer.env[operand] if operand is not None else relax.const(np.full(channels, value, np.float32))
+        importer.env[operand] if operand is not None else relax.const(np.full(shape[1], value, np.float32))
         for operand, value in zip(node.args[1:3], (1.0, 0.0), strict=True)
     ]
-    axes = list(range(2, len(data.ty.shape)))
-    normal = relax.op.nn.group_norm(data, *given, num_groups=node.args[6], channel_axis=1, axes=axes, epsilon=node.args[7])
-    return importer.block_builder.emit(relax.Tuple([importer.block_builder.emit(normal)]))
+    normal = relax.op.nn.group_norm(data, *given, num_groups=groups, channel_axis=1, axes=list(range(2, len(shape))), epsilon=epsilon)
+    return importer.block_builder.emit(normal)
 
 
 def _grid_sample(node: Any, importer: Any) -> Any:
