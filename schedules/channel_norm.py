@@ -1,4 +1,6 @@
-"""Layer norm over the channels of every pixel: their mean, their variance, and the result, each in one pass over a few pixels at a time."""
+"""Layer norm over the channels of every pixel: their mean, their variance, and the result, each in one pass over a few pixels at a time.
+An RMS norm has no mean and no bias.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
 class LayerNorm(Template):
-    """Takes one layer norm over channels, NHWC. Threads share the pixels.
+    """Takes one layer norm or RMS norm over channels, NHWC. Threads share the pixels.
 
     Knobs:
         pixels: at a time, each with sums of its own: additions to one sum wait for each other.
@@ -23,7 +25,7 @@ class LayerNorm(Template):
 
     name = "channel_norm"
     version = 1
-    handles = THREADS | STORAGE
+    handles = THREADS | STORAGE | {"centred"}
     enough_trials = 4
 
     def _space(self, task: Task) -> Space | None:
@@ -41,7 +43,7 @@ class LayerNorm(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, ChannelNorm), Kernel(task)
-        constants = {"weight": (layer.channels,), "bias": (layer.channels,)}
+        constants = dict.fromkeys(_constants(layer), (layer.channels,))
         shapes = {"data": layer.input_shape, **constants, "output": layer.output_shape}
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
             first, last = share(thread, task.threads, layer.height * layer.width)
@@ -54,8 +56,13 @@ class LayerNorm(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights and biases."""
-        return [parameters[0].weight, parameters[0].bias]
+        """Weights, and biases if there are any."""
+        return [getattr(parameters[0], name) for name in _constants(layer_of(task, ChannelNorm))]
+
+
+def _constants(layer: ChannelNorm) -> tuple[str, ...]:
+    """Names of a kernel's constants."""
+    return ("weight", "bias") if layer.centred else ("weight",)
 
 
 @dataclass(frozen=True)
@@ -74,13 +81,16 @@ class _Pixels:
     count: int
 
     def emit(self) -> None:
-        """All three passes."""
+        """All passes: three, or two without means."""
         kernel, bind, channels = self.kernel, self.kernel.T.bind, self.layer.channels
         share = kernel.widened(kernel.number(1 / channels), 1)
-        means = [bind(total * share) for total in self._totals(lambda value, pixel, lanes: value)]
+        means = [bind(total * share) for total in self._totals(lambda value, pixel, lanes: value)] if self.layer.centred else []
+
+        def centred(value: Expr, pixel: int, lanes: int) -> Expr:
+            return value - kernel.splat(means[pixel], lanes) if means else value
 
         def squared(value: Expr, pixel: int, lanes: int) -> Expr:
-            value = bind(value - kernel.splat(means[pixel], lanes))
+            value = bind(centred(value, pixel, lanes))
             return value * value
 
         factors = []
@@ -90,10 +100,12 @@ class _Pixels:
         for lanes, steps, start in vector_parts(channels, kernel.lanes):
             with kernel.loop(steps) as step:
                 channel = start + step * lanes
-                weight, bias = (kernel.widened(bind(kernel.load(self.buffers[name], channel, lanes)), lanes) for name in ("weight", "bias"))
+                weight, *bias = (
+                    kernel.widened(bind(kernel.load(self.buffers[name], channel, lanes)), lanes) for name in _constants(self.layer)
+                )
                 for pixel in range(self.count):
-                    value = self._value(pixel, channel, lanes) - kernel.splat(means[pixel], lanes)
-                    value = value * kernel.splat(factors[pixel], lanes) * weight + bias
+                    value = centred(self._value(pixel, channel, lanes), pixel, lanes)
+                    value = sum(bias, value * kernel.splat(factors[pixel], lanes) * weight)
                     kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), self._place(pixel, channel), lanes)
 
     def _totals(self, term: Callable[[Expr, int, int], Expr]) -> list[Expr]:

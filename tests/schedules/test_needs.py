@@ -53,7 +53,7 @@ class NewResize(Resize):
 class NewNorm(ChannelNorm):
     """See `NewConv2d`."""
 
-    centred: bool = True
+    robust: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "pool": ((NewPool(7, 7, 64),), {"squared": True}, "squared"),
     "max_pool": ((NewMaxPool(9, 9, 16, (3, 3)),), {"order": "last"}, "order=last"),
     "resize": ((NewResize(9, 9, 16, 18, 18, "linear", "half_pixel"),), {"antialias": True}, "antialias"),
-    "channel_norm": ((NewNorm(9, 9, 16, 1e-5),), {"centred": False}, "centred"),
+    "channel_norm": ((NewNorm(9, 9, 16, 1e-5),), {"robust": True}, "robust"),
     "group_norm": ((NewGroupNorm(9, 9, 16, 2, 1e-5),), {"centred": False}, "centred"),
     "attention": ((ATTENTION,), {"masked": True}, "masked"),
     "batched_product": ((NewProduct((2,), 9, 9, 16),), {"masked": True}, "masked"),

@@ -64,7 +64,7 @@ REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     "max_pool": ((MaxPool(9, 8, 7, (3, 3), (2, 2), PADDED),), (MaxPool(6, 6, 5, (2, 2), sources=(4, 3), pieces=((1, 0, 2), (0, 1, 3))),)),
     "resize": ((Resize(5, 7, 13, 9, 10, "linear", "half_pixel"),), (Resize(8, 6, 9, 5, 13, "floor", "asymmetric"),)),
     "group_norm": ((GroupNorm(5, 7, 30, 5, 1e-5),), (GroupNorm(3, 3, 3, 1, 1e-6),)),
-    "channel_norm": ((ChannelNorm(5, 7, 29, 1e-5),), (ChannelNorm(3, 3, 3, 1e-6),)),
+    "channel_norm": ((ChannelNorm(5, 7, 29, 1e-5),), (ChannelNorm(3, 3, 3, 1e-6),), (ChannelNorm(4, 3, 21, 1e-6, centred=False),)),
 }
 
 

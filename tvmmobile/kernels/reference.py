@@ -69,7 +69,8 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
             continue
         if isinstance(layer, ChannelNorm | GroupNorm):
             drawn = [generator.normal(mean, 0.5, layer.channels).astype(task.precision.numpy) for mean in (1.0, 0.0)]
-            parameters.append(LayerParameters(drawn[0], drawn[1]))
+            has_bias = layer.constants > layer.channels
+            parameters.append(LayerParameters(drawn[0], drawn[1] if has_bias else NO_PARAMETERS.bias))
             continue
         if isinstance(layer, Attention) and layer.constants:
             bias = generator.normal(0.0, 1.0, layer.bias_shape).astype(task.precision.numpy)
@@ -154,8 +155,10 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
     weight, bias = torch.from_numpy(constants.weight), torch.from_numpy(constants.bias)
     with torch.no_grad():
         if isinstance(layer, ChannelNorm):
-            normed: Array = functional.layer_norm(torch.from_numpy(data), [layer.channels], weight, bias, layer.epsilon).numpy()
-            return normed
+            given, over = torch.from_numpy(data), [layer.channels]
+            if not layer.centred:
+                return np.asarray(functional.rms_norm(given, over, weight, layer.epsilon))
+            return np.asarray(functional.layer_norm(given, over, weight, bias, layer.epsilon))
         if isinstance(layer, GroupNorm):
             image = torch.from_numpy(_to_nchw(data, "NHWC"))
             grouped = functional.group_norm(image, layer.groups, weight, bias, layer.epsilon).permute(0, 2, 3, 1)

@@ -14,21 +14,27 @@ class ChannelNorm(ImageLayer):
 
     Attributes:
         epsilon: what is added to the variance.
+        centred: if not, channels are divided by their root mean square and have no bias (RMS norm, arXiv 1910.07467).
     """
 
     epsilon: float
-    kind: ClassVar[str] = "layer norm"
+    centred: bool = True
+
+    @property
+    def kind(self) -> str:
+        """The layer type as reports name it."""
+        return "layer norm" if self.centred else "RMS norm"
 
     @property
     def constants(self) -> int:
         """Number of weights and biases."""
-        return 2 * self.channels
+        return (1 + self.centred) * self.channels
 
     @property
     def name(self) -> str:
         """Canonical name."""
         parts = [f"{self.height}x{self.width}", f"{self.channels}", f"e{self.epsilon:g}"]
-        return "_".join(["norm", *parts, *self._stored_name()])
+        return "_".join(["norm" if self.centred else "rmsnorm", *parts, *self._stored_name()])
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _composed_layer(function: Any, forms: list[Form]) -> tuple[ComposedLayer, tu
         if isinstance(layer, Pool | MaxPool | Resize):
             return ComposedLayer(layer, NO_PARAMETERS), (0,)
         if isinstance(layer, ChannelNorm | GroupNorm):
-            weight, bias = (found[part].value.numpy() for part in ("weight", "bias"))
+            weight, bias = (found[part].value.numpy() if part in found else NO_PARAMETERS.bias for part in ("weight", "bias"))
             return ComposedLayer(layer, LayerParameters(weight, bias)), _places(function, found["norm"].args[:1])
         if isinstance(layer, Product):
             return ComposedLayer(layer, NO_PARAMETERS), _places(function, [matrix for matrix, _ in matrices_of(found)])

@@ -54,12 +54,14 @@ def layer_forms() -> list[Form]:
     mean, largest = is_op("relax.mean")(wildcard()), is_op("relax.nn.max_pool2d")(wildcard())
     normed_by = is_const(), is_const()
     norms = [is_op(f"relax.nn.{name}")(wildcard(), *normed_by) for name in ("layer_norm", "group_norm")]
+    scaled = is_op("relax.nn.rms_norm")(wildcard(), normed_by[0])
     resized = is_op("relax.image.resize2d")(wildcard(), wildcard())
     found = [
         Form(POOL, mean, {"mean": mean}),
         Form(MAX_POOL, largest, {"max pool": largest}),
         Form(RESIZE, resized, {"resize": resized}),
         *(Form(NORM, norm, {"norm": norm, "weight": normed_by[0], "bias": normed_by[1]}) for norm in norms),
+        Form(NORM, scaled, {"norm": scaled, "weight": normed_by[0]}),
     ]
     for name, operator, before in (
         (CONV2D, "relax.nn.conv2d", "permuted"),

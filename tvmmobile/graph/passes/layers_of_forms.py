@@ -130,11 +130,15 @@ def _max_pool_of(call: Any) -> MaxPool | None:
 
 
 def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:
-    """The layer of a layer norm or group norm, `None` if it is not over the channels, or channels and pixels, of one image."""
+    """The layer of a norm, `None` if it is not over the channels, or, of a group norm, channels and pixels, of one image."""
     attrs, shape = call.attrs, shape_of(call)
-    if len(shape) != 4 or shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name or not (attrs.center and attrs.scale):
+    if len(shape) != 4 or shape[0] != 1 or str(call.ty.dtype) != FLOAT32.name:
         return None
     axes = [int(axis) % 4 for axis in attrs.axes]
+    if call.op.name == "relax.nn.rms_norm":
+        return ChannelNorm(shape[1], shape[2], shape[3], float(attrs.epsilon), centred=False) if axes == [3] else None
+    if not (attrs.center and attrs.scale):
+        return None
     if call.op.name == "relax.nn.layer_norm":
         return ChannelNorm(shape[1], shape[2], shape[3], float(attrs.epsilon)) if axes == [3] else None
     over_pixels = int(attrs.channel_axis) % 4 == 3 and axes == [1, 2]

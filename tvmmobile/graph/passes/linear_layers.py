@@ -22,7 +22,7 @@ _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.br
 
 
 def linear_layers(module: Any) -> Any:
-    """Rewrite every product of more than one row with constant weights, and every layer norm and group norm."""
+    """Rewrite every product of more than one row with constant weights, and every layer norm, RMS norm and group norm."""
     from tvm import relax
 
     if not any(map(_is_wanted, (binding.value for binding in bindings_of(module["main"])))):
@@ -97,8 +97,10 @@ class _Rewriting(MainRewriter):
         if operator in _BINARY:
             return self._binary(value)
         if _norms_channels(value):
-            attrs, image = value.attrs, self._image(value.args[0])
-            return self._made(relax.op.nn.layer_norm(image, *value.args[1:], [-1], attrs.epsilon, attrs.center, attrs.scale))
+            attrs, operands = value.attrs, (self._image(value.args[0]), *value.args[1:], [-1], value.attrs.epsilon)
+            if name == "relax.nn.rms_norm":
+                return self._made(relax.op.nn.rms_norm(*operands))
+            return self._made(relax.op.nn.layer_norm(*operands, attrs.center, attrs.scale))
         if _norms_groups(value):
             return self._group_norm(value, shown)
         if shown is None:
@@ -182,10 +184,10 @@ def _is_wanted(value: Any) -> bool:
 
 
 def _norms_channels(value: Any) -> bool:
-    """Whether it is a layer norm over the last axis."""
+    """Whether it is a layer norm or RMS norm over the last axis."""
     from tvm import relax
 
-    if operator_of(value) != "relax.nn.layer_norm" or not isinstance(value.args[0], relax.Var):
+    if operator_of(value) not in ("relax.nn.layer_norm", "relax.nn.rms_norm") or not isinstance(value.args[0], relax.Var):
         return False
     return [int(axis) % value.ty.ndim for axis in value.attrs.axes] == [value.ty.ndim - 1]
 

@@ -20,6 +20,7 @@ from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pixel_shuffle import pixel_shuffle
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
+from tvmmobile.graph.passes.rms_norms import rms_norms
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
@@ -64,6 +65,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
         ("one_form_of_hard_activations", one_form_of_hard_activations),
+        ("rms_norms", rms_norms),
         ("plain_views", plain_views),
         ("average_pools", average_pools),
         ("nhwc", transform.ConvertLayout(_LAYOUTS)),

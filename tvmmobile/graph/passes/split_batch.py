@@ -27,7 +27,7 @@ _BY_ELEMENT = {
     *("nn.relu", "nn.relu6", "nn.leakyrelu", "nn.silu", "nn.gelu", "nn.gelu_tanh", "nn.softplus", "nn.selu"),
 }
 #: Those of one tensor along axes that an attribute names: `axes` of norms, `axis` of the others.
-_NORMS = {"nn.layer_norm", "nn.group_norm"}
+_NORMS = {"nn.layer_norm", "nn.rms_norm", "nn.group_norm"}
 _ALONG = {*("mean", "sum", "max", "min", "prod", "variance", "std", "argmax", "argmin", "nn.softmax", "nn.log_softmax"), *_NORMS}
 _LAYERS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose", "relax.nn.conv1d")
 

@@ -1,0 +1,68 @@
+"""RMS norms as one operator: `x · rsqrt(mean(x²) + ε) · weight`, in the forms that networks and exporters spell out (arXiv 1910.07467)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.passes.rewriting import holds, rewrite_main
+from tvmmobile.graph.precision import FLOAT32
+
+
+def rms_norms(module: Any) -> Any:
+    """Rewrite RMS norms over the last axis, or over an image's channels in front, in `main`, with a factor for each place along it or
+    without.
+    """
+    from tvm import relax
+    from tvm.relax.dpl import is_const, is_op, wildcard
+
+    data, epsilon, factors, two, one, unit = wildcard(), *(is_const() for _ in range(5))
+    numbers = {two: 2.0, one: 1.0, unit: 1.0}
+
+    def either(operator: str, left: Any, right: Any) -> Any:
+        return is_op(operator)(left, right) | is_op(operator)(right, left)
+
+    for squared in (is_op("relax.power")(data, two), is_op("relax.multiply")(data, data), is_op("relax.square")(data)):
+        mean = is_op("relax.mean")(squared)
+        total = either("relax.add", mean, epsilon)
+        root = is_op("relax.sqrt")(total)
+        quotient = is_op("relax.divide")(one, root)
+        inverse = is_op("relax.rsqrt")(total) | quotient | is_op("relax.multiply")(quotient, unit)  # as PyTorch's exporter has it
+        normed = either("relax.multiply", data, inverse) | is_op("relax.divide")(data, root)
+
+        def rewrite(call: Any, matched: Any, mean: Any = mean) -> Any:
+            axis = _axis_of(matched[mean])
+            known = all(part not in matched or holds(matched[part], number) for part, number in numbers.items())
+            if axis is None or not known or matched[epsilon].value.numpy().size != 1:
+                return call
+            weight = _along(matched[factors].value.numpy() if factors in matched else np.ones(()), axis, shape_of(call))
+            if weight is None or str(call.ty.dtype) != FLOAT32.name:
+                return call
+            operands = relax.const(weight), [-1], float(matched[epsilon].value.numpy().item())
+            if axis == call.ty.ndim - 1:
+                return relax.op.nn.rms_norm(matched[data], *operands)
+            last = relax.op.permute_dims(matched[data], [0, 2, 3, 1])  # TVM 0.27 legalises it along the last axis alone
+            return relax.op.permute_dims(relax.op.nn.rms_norm(last, *operands), [0, 3, 1, 2])
+
+        for pattern in (either("relax.multiply", normed, factors), normed):
+            module = rewrite_main(module, pattern, rewrite)
+    return module
+
+
+def _axis_of(mean: Any) -> int | None:
+    """The only axis of a mean that keeps it, if that is the last one, or the channels of images with these in front."""
+    rank = mean.args[0].ty.ndim
+    axes = [] if mean.attrs.axis is None else [int(axis) % rank for axis in mean.attrs.axis]
+    known = axes == [rank - 1] or (axes == [1] and rank == 4)
+    return axes[0] if known and bool(mean.attrs.keepdims) else None
+
+
+def _along(factors: Array, axis: int, shape: list[int]) -> Array | None:
+    """Factors that are the same but for their place along an axis, as many as that has; `None` for others."""
+    extents = (1,) * (len(shape) - factors.ndim) + factors.shape
+    if factors.ndim > len(shape) or any(extent != 1 for place, extent in enumerate(extents) if place != axis):
+        return None
+    return np.ascontiguousarray(np.broadcast_to(factors.reshape(-1), shape[axis]).astype(np.float32))
