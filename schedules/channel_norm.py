@@ -9,14 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Array, ChannelNorm, LayerParameters
+from tvmmobile.graph.layers import ChannelNorm
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share, vector_parts
+from tvmmobile.schedules.norm import Norm, norm_constants, norm_shapes
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
-from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import layer_of
 
 
-class LayerNorm(Template):
+class LayerNorm(Norm):
     """Takes one layer norm or RMS norm over channels, NHWC. Threads share the pixels.
 
     Knobs:
@@ -25,7 +26,7 @@ class LayerNorm(Template):
 
     name = "channel_norm"
     version = 1
-    handles = THREADS | STORAGE | {"centred"}
+    handles = Norm.handles | {"centred"}
     enough_trials = 4
 
     def _space(self, task: Task) -> Space | None:
@@ -43,9 +44,7 @@ class LayerNorm(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, ChannelNorm), Kernel(task)
-        constants = dict.fromkeys(_constants(layer), (layer.channels,))
-        shapes = {"data": layer.input_shape, **constants, "output": layer.output_shape}
-        with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
+        with kernel.named_body(**norm_shapes(layer)) as buffers, kernel.team(task.threads) as thread:
             first, last = share(thread, task.threads, layer.height * layer.width)
             count = knobs["pixels"]
             steps = (last - first) // count
@@ -54,15 +53,6 @@ class LayerNorm(Template):
             with kernel.span(first + steps * count, last) as pixel:
                 _Pixels(kernel, layer, buffers, pixel, 1).emit()
         return kernel.finish()
-
-    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights, and biases if there are any."""
-        return [getattr(parameters[0], name) for name in _constants(layer_of(task, ChannelNorm))]
-
-
-def _constants(layer: ChannelNorm) -> tuple[str, ...]:
-    """Names of a kernel's constants."""
-    return ("weight", "bias") if layer.centred else ("weight",)
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,7 @@ class _Pixels:
             with kernel.loop(steps) as step:
                 channel = start + step * lanes
                 weight, *bias = (
-                    kernel.widened(bind(kernel.load(self.buffers[name], channel, lanes)), lanes) for name in _constants(self.layer)
+                    kernel.widened(bind(kernel.load(self.buffers[name], channel, lanes)), lanes) for name in norm_constants(self.layer)
                 )
                 for pixel in range(self.count):
                     value = centred(self._value(pixel, channel, lanes), pixel, lanes)

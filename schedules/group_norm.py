@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Array, GroupNorm, LayerParameters
+from tvmmobile.graph.layers import GroupNorm
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share, vector_parts
+from tvmmobile.schedules.norm import Norm, norm_shapes
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
-from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import layer_of
 
 #: From a value to the term of a sum.
 _Term = Callable[[Expr], Expr]
 
 
-class GroupStatistics(Template):
+class GroupStatistics(Norm):
     """Takes one group norm, NHWC. Every thread finds the statistics of all groups; the pixels of the result are shared.
 
     Knobs:
@@ -27,7 +28,6 @@ class GroupStatistics(Template):
 
     name = "group_norm"
     version = 1
-    handles = THREADS | STORAGE
     enough_trials = 3
 
     def _space(self, task: Task) -> Space | None:
@@ -45,19 +45,13 @@ class GroupStatistics(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, GroupNorm), Kernel(task)
-        constants = {"weight": (layer.channels,), "bias": (layer.channels,)}
-        shapes = {"data": layer.input_shape, **constants, "output": layer.output_shape}
-        with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
+        with kernel.named_body(**norm_shapes(layer)) as buffers, kernel.team(task.threads) as thread:
             statistics = [kernel.scratch(layer.channels, totals=True) for _ in range(2)]
             image = _Image(kernel, layer, knobs["vectors"], buffers, statistics[0], statistics[1])
             image.find_means()
             image.find_factors()
             image.emit(*share(thread, task.threads, layer.height * layer.width))
         return kernel.finish()
-
-    def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Weights and biases."""
-        return [parameters[0].weight, parameters[0].bias]
 
 
 @dataclass(frozen=True)

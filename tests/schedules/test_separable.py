@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +10,11 @@ from assembly import LANES, assembly_of, innermost_loops
 from host_kernels import check_schedule, examples
 from hypothesis import given
 from hypothesis import strategies as st
+from spaces import check_members
 
 from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
-from tvmmobile.kernels.serial import schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.schedules import Space, template_for
 from tvmmobile.schedules.separable import LEAST_BYTES, MOST_WEIGHT_BYTES, Separable
 
@@ -56,21 +54,17 @@ BLOCKS = [pair(112, 112, 32, 64), pair(112, 112, 64, 128, 2), pair(56, 56, 128, 
 @pytest.mark.parametrize("task", BLOCKS)
 @pytest.mark.parametrize("threads", [1, 4])
 def test_spaces(task: Task, threads: int) -> None:
-    """Members keep a strip within the cache, its tiles within the strip; features are finite and equally many."""
+    """Members keep a strip within the cache, and its tiles within the strip."""
     task = replace(task, threads=threads)
     space = space_of(task)
-    members = list(space)
-    assert 32 <= len(members) <= 512 and len(members) == len(set(members)) and space.default in set(members)
-    assert len({len(Separable().features(task, schedule.values)) for schedule in members}) == 1
+    members = check_members(Separable(), task, space)
+    assert 32 <= len(members) <= 512
     first = task.region[0]
     assert isinstance(first, Conv2d)
     for schedule in members:
         knobs = schedule.values
         between = 4 * knobs["strip"] * -(-first.out_width // knobs["parts"]) * first.out_channels
         assert LEAST_BYTES <= between <= 16384 and knobs["dw_rows"] <= knobs["strip"]
-    assert all(space.mutate(schedule, random.Random(1)) in set(members) for schedule in members[:5])
-    assert all(schedule_from_json(json.loads(json.dumps(schedule_to_json(schedule)))) == schedule for schedule in members[:5])
-    assert task_from_json(task_to_json(task)) == task
 
 
 def test_other_pairs_are_left_alone() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +19,9 @@ from tvmmobile.devices.protocol import MEASURED, Origin
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules import KnobSchedule, template_for
-from tvmmobile.tuning.database import Database
+from tvmmobile.schedules import KnobSchedule, Space, template_for
+from tvmmobile.tuning.database import Database, append_whole, locked
+from tvmmobile.tuning.logs.inspection import Log, inspect
 from tvmmobile.tuning.records import Identity, Record
 
 PROFILE = find_device("pi4").profile
@@ -29,10 +33,19 @@ BOARD = Identity("shelf", MEASURED)
 
 def schedules(task: Task) -> list[KnobSchedule]:
     """Every schedule that the task's template takes."""
+    return list(_space(task).unpruned())
+
+
+def searched(task: Task) -> list[KnobSchedule]:
+    """The schedules that a search chooses from."""
+    return list(_space(task))
+
+
+def _space(task: Task) -> Space:
     template = template_for(task)
     space = template.space(task) if template else None
     assert space is not None
-    return list(space.unpruned())
+    return space
 
 
 def some_records(count: int = 8, threads: int = 1) -> list[Record]:
@@ -52,6 +65,28 @@ def write_log(directory: Path, records: Iterable[Record] | None = None, identity
     records = list(some_records() if records is None else records)
     Database(identity, (), directory).append(records)
     return directory / identity.device / f"float32_t{records[0].task.threads}.jsonl"
+
+
+def append_meanwhile(monkeypatch: pytest.MonkeyPatch, look: str, path: Path, line: bytes, rewrite: Callable[[], object]) -> None:
+    """Append a line to a log while another thread rewrites it: after that has looked at it once, before it has the lock.
+
+    Args:
+        look: name of the function by which the other thread looks.
+    """
+    looked = threading.Event()
+
+    def looking(*arguments: Any) -> Log:
+        found = inspect(*arguments)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(look, looking)
+    with ThreadPoolExecutor(1) as pool:
+        with locked(path):
+            rewriting = pool.submit(rewrite)
+            assert looked.wait(30)
+            append_whole(path, line)
+        rewriting.result(30)
 
 
 def read_log(directory: Path, identity: Identity = PI) -> list[Record]:

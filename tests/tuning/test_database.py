@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from log_samples import APPENDER
+from log_samples import APPENDER, searched
 
 from tvmmobile.devices.protocol import EMULATED, MEASURED, Origin
 from tvmmobile.graph.layers import Conv2d, Dense, Opaque
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, TraceSchedule
-from tvmmobile.schedules import KnobSchedule, template_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.inspection import inspect
@@ -35,17 +34,9 @@ CLASSIFIER = Task((Dense(64, 10),))
 POOL = Task((Opaque("mean", "0123456789ab", ((1, 7, 7, 64),), (1, 1, 1, 64)),))
 
 
-def schedules(task: Task) -> list[KnobSchedule]:
-    template = template_for(task)
-    assert template is not None
-    space = template.space(task)
-    assert space is not None
-    return list(space)
-
-
 def record(task: Task = POINTWISE, number: int = 0, latency_us: float | None = 10.0, **fields: object) -> Record:
     """The `number`-th schedule of a task's space, measured."""
-    return replace(Record(task, schedules(task)[number], latency_us), **fields)  # type: ignore[arg-type]
+    return replace(Record(task, searched(task)[number], latency_us), **fields)  # type: ignore[arg-type]
 
 
 def reopened(folder: Path, identity: Identity = PI) -> Database:
@@ -61,7 +52,7 @@ def the_file(folder: Path) -> Path:
 def test_records_of_cores_with_features_of_their_own_survive(tmp_path: Path, dtype: str, core: str) -> None:
     """A log does not say which core its device has; what is read from it must not depend on that."""
     task = Task((Conv2d(14, 14, 64, 64),), dtype, machine=machine_of(core))
-    (made, *_) = schedules(task)
+    (made, *_) = searched(task)
     Database(PI, (), tmp_path).append([Record(task, made, 1.0)])
     found = reopened(tmp_path)
     assert found.ignored == 0 and [one.schedule for one in found.records(task)] == [made]
@@ -191,7 +182,7 @@ def _extent(value: object) -> Callable[[dict[str, object]], None]:
         _change("latency_us", -1.0),
         _change("latency_us", 0),
         _change("name", "pw_7x7_64x64_relu6_float32_t1"),
-        _change("schedule", {"template": "pointwise", "version": 1, "knobs": dict.fromkeys(schedules(POINTWISE)[0].values, 0)}),
+        _change("schedule", {"template": "pointwise", "version": 1, "knobs": dict.fromkeys(searched(POINTWISE)[0].values, 0)}),
         _extent("xy"),
         _extent(-3),
         _extent(0),
@@ -208,7 +199,7 @@ def test_records_that_are_not_comparable_are_ignored(tmp_path: Path, change: Cal
     change(entry)
     path.write_text("\n".join([json.dumps(entry), lines[1], ""]))
     found = reopened(tmp_path)
-    assert [one.schedule for one in found.records(POINTWISE)] == [schedules(POINTWISE)[1]]
+    assert [one.schedule for one in found.records(POINTWISE)] == [searched(POINTWISE)[1]]
     assert found.ignored == 1
 
 
@@ -345,7 +336,7 @@ def test_resuming_counts_what_is_there(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tuner, "_sampled", sampled)
     target: dict[str, object] = {}
     tasks = {POINTWISE: None, CLASSIFIER: None, POOL: "source"}
-    size = len(schedules(CLASSIFIER))
+    size = len(searched(CLASSIFIER))
     fresh = tuner.assign(tasks, Database(PI, (), tmp_path), 8, target)
     assert [(one.done, one.missing) for one in fresh] == [(0, 8), (0, min(8, size)), (0, 5)]
     database = Database(PI, (), tmp_path)

@@ -7,10 +7,8 @@ import json
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import pytest
 from conftest import CommandLine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_samples import BOARD, PI, content, schedules, some_records, write_log
+from log_samples import BOARD, PI, append_meanwhile, content, schedules, some_records, write_log
 
 from tvmmobile.devices.protocol import Origin
 from tvmmobile.graph.layers import Conv2d, Dense, Opaque
@@ -28,9 +26,9 @@ from tvmmobile.kernels.serial import TraceSchedule
 from tvmmobile.schedules import KnobSchedule, templates_for
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.database import Database, append_whole, locked
+from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.compact import KEPT, SLOWEST, compact, compact_logs
-from tvmmobile.tuning.logs.inspection import Log, inspect
+from tvmmobile.tuning.logs.inspection import inspect
 from tvmmobile.tuning.logs.merge import merge
 from tvmmobile.tuning.logs.verify import cut_file
 from tvmmobile.tuning.records import Identity, Record
@@ -385,20 +383,7 @@ def test_what_is_appended_just_before_stays(tmp_path: Path, monkeypatch: pytest.
     path = write_log(tmp_path, tried(KERNEL, 10, 21))
     *lines, last = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines))
-    looked = threading.Event()
-
-    def look(*arguments: Any) -> Log:
-        found = inspect(*arguments)
-        looked.set()
-        return found
-
-    monkeypatch.setattr("tvmmobile.tuning.logs.compact.inspect", look)
-    with ThreadPoolExecutor(1) as pool:
-        with locked(path):
-            compacting = pool.submit(compact, path, PI, 8)
-            assert looked.wait(30)
-            append_whole(path, last)
-        compacting.result(30)
+    append_meanwhile(monkeypatch, "tvmmobile.tuning.logs.compact.inspect", path, last, lambda: compact(path, PI, 8))
     assert len(opened(tmp_path).trials(KERNEL)) == 21
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,14 @@ import pytest
 from conftest import CommandLine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_samples import APPENDER, BOARD, PI, content, read_log, read_only, some_records, unprivileged, write_log
+from log_samples import APPENDER, BOARD, PI, append_meanwhile, content, read_log, read_only, some_records, unprivileged, write_log
 
 from tvmmobile.devices.protocol import EMULATED, Origin
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import append_whole, locked
 from tvmmobile.tuning.logs.directories import present_identity
-from tvmmobile.tuning.logs.inspection import Log, inspect, logs_in
+from tvmmobile.tuning.logs.inspection import inspect, logs_in
 from tvmmobile.tuning.logs.verify import cut_file, repair
 
 UNFINISHED = "the last line is unfinished"
@@ -322,20 +320,7 @@ def test_repairing_beside_a_writer_loses_nothing(tmp_path: Path, repository: Pat
 def test_what_is_appended_just_before_a_repair_stays(tmp_path: Path, good: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = good.splitlines(keepends=True)
     path = placed(tmp_path, b"junk\n" + b"".join(lines[:-1]))
-    looked = threading.Event()
-
-    def look(*arguments: Any) -> Log:
-        found = inspect(*arguments)
-        looked.set()
-        return found
-
-    monkeypatch.setattr("tvmmobile.tuning.logs.verify.inspect", look)
-    with ThreadPoolExecutor(1) as pool:
-        with locked(path):
-            repairing = pool.submit(repair, path, PI)
-            assert looked.wait(30)
-            append_whole(path, lines[-1])
-        repairing.result(30)
+    append_meanwhile(monkeypatch, "tvmmobile.tuning.logs.verify.inspect", path, lines[-1], lambda: repair(path, PI))
     assert path.read_bytes() == good
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from log_samples import searched
 
 from tvmmobile.devices.protocol import Endpoint, Origin
 from tvmmobile.devices.registry import find_device
@@ -18,7 +19,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import TraceSchedule
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.measure import Agents
-from tvmmobile.schedules import KnobSchedule, template_for, templates_for
+from tvmmobile.schedules import templates_for
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.compact import compact
@@ -33,18 +34,10 @@ POINTWISE, CLASSIFIER = Task((Conv2d(7, 7, 8, 8),)), Task((Dense(64, 64),))
 POOL = Task((Opaque("mean", "0123456789ab", ((1, 7, 7, 64),), (1, 1, 1, 64)),))
 
 
-def schedules(task: Task) -> list[KnobSchedule]:
-    template = template_for(task)
-    assert template is not None
-    space = template.space(task)
-    assert space is not None
-    return list(space)
-
-
 def log(folder: Path, identity: Identity, task: Task, latencies: dict[int, float | None], when: str = "2026-01-02") -> None:
     """Records of a task's schedules by their number."""
     records = [
-        Record(task, schedules(task)[n], us, 7 if us else None, error=None if us else "crashed", when=when) for n, us in latencies.items()
+        Record(task, searched(task)[n], us, 7 if us else None, error=None if us else "crashed", when=when) for n, us in latencies.items()
     ]
     Database(identity, (), folder).append(records)
 
@@ -61,7 +54,7 @@ class Workers:
         """As `workers.Workers.run`."""
         self.runs += 1
         for job in reversed(list(jobs)):
-            number = schedules(job.task).index(job.schedule)  # type: ignore[arg-type]
+            number = searched(job.task).index(job.schedule)  # type: ignore[arg-type]
             self.asked.append((job.task, number))
             yield job, self.answer(number)
 
@@ -110,7 +103,7 @@ def test_the_best_are_measured_and_alone_are_left(tmp_path: Path) -> None:
     assert kept.startswith(before) and kept.count(PRESENT.origin.model.encode()) == 5  # type: ignore[union-attr]
     database = Database(PRESENT, (tmp_path,), None)
     assert (len(database), len(database.trials(POINTWISE)), len(database.trials(CLASSIFIER))) == (5, 5, 2)
-    assert [database.trials(POINTWISE).has(schedules(POINTWISE)[n]) for n in range(6)] == [True] * 5 + [False]  # type: ignore[arg-type]
+    assert [database.trials(POINTWISE).has(searched(POINTWISE)[n]) for n in range(6)] == [True] * 5 + [False]  # type: ignore[arg-type]
     old = Database(OLD, (tmp_path,), None)
     assert (len(old), old.ignored, old.outdated) == (0, 6, 6)
 
@@ -122,7 +115,7 @@ def test_what_a_compacted_log_has_dropped_stays_tried(tmp_path: Path) -> None:
     workers, _, _ = rescored(tmp_path, lambda number: Outcome(1.0 + number, cycles=7), keep=1)
     assert workers.asked == [(POINTWISE, 0)]
     trials = Database(PRESENT, (tmp_path,), None).trials(POINTWISE)
-    assert (len(trials.records), len(trials)) == (1, 6) and all(trials.has(schedule) for schedule in schedules(POINTWISE)[:6])  # type: ignore[index]
+    assert (len(trials.records), len(trials)) == (1, 6) and all(trials.has(schedule) for schedule in searched(POINTWISE)[:6])  # type: ignore[index]
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
@@ -148,7 +141,7 @@ def test_the_latest_model_ranks_and_older_ones_fill_up(tmp_path: Path) -> None:
     log(tmp_path, OLDER, POINTWISE, {0: 0.1, 1: 0.2, 2: 0.3}, when="2026-01-01")
     log(tmp_path, OLD, POINTWISE, {1: 7.0, 3: 6.0}, when="2026-01-02")
     (ranking,) = rankings(tmp_path, PRESENT, 3)
-    assert [schedules(POINTWISE).index(record.schedule) for record in ranking.old] == [3, 1, 0]  # type: ignore[arg-type]
+    assert [searched(POINTWISE).index(record.schedule) for record in ranking.old] == [3, 1, 0]  # type: ignore[arg-type]
 
 
 def test_what_the_present_model_has_already_is_kept(tmp_path: Path) -> None:

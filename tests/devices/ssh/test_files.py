@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import paramiko
 import pytest
+from small_disk import mounted_disk
 from ssh_server import Server
 from waiting import wait_until
 
@@ -83,13 +83,8 @@ def test_files_that_cannot_be_copied(own: Callable[..., Server], tmp_path: Path,
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted_disk(tmp_path / "small disk", "1m") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("sftp", [True, False], ids=["sftp", "no sftp"])
