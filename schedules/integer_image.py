@@ -1,4 +1,4 @@
-"""The first convolution in integers: a float image is quantised row by row, and each pixel's window laid out as K of a matrix product.
+"""The first convolution in integers: the rows of an image become bytes, and each pixel's window is laid out as K of a matrix product.
 
 What a kernel reads again is small: a few rows of bytes, their channels together and with the padding, and one row of windows.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr, Run, partition, tiles
 from tvmmobile.schedules.integer import INTEGER_STEPS, INTEGERS, LANES, IntegerEnds, IntegerKernel, integer_body, pack_constants, takes
@@ -66,10 +67,11 @@ class _Shape:
 
 
 class IntegerImage(Template):
-    """What templates of an image's integer convolution have in common: at most 4 channels of float32, in front or last; 16 columns or more.
+    """What templates of an image's integer convolution have in common: at most 4 channels of float32, or of bytes with sign or without, in
+    front or last; 16 columns or more.
 
     Knobs:
-        lines: rows of the output for which rows of the image are quantised together.
+        lines: rows of the output for which rows of the image are read together.
         rows, columns: register tile in output pixels of a row and output channels.
     """
 
@@ -85,7 +87,7 @@ class IntegerImage(Template):
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and takes(task, reads=("float32",)) and layer.groups == 1):
+        if not (isinstance(layer, Conv2d) and takes(task, reads=("float32", "uint8", "")) and layer.groups == 1):
             return None
         if layer.in_channels > MAX_INPUT_CHANNELS or _Shape(layer, self.element).taps > VECTOR or layer.width < VECTOR:
             return None
@@ -173,7 +175,7 @@ class _Nest:
             self._fill(lines, y * self.shape.line, self.shape.line // VECTOR)
         if inside:
             with self.kernel.span(first, inside[-1] + 1) as y:
-                self._quantise(lines, y, row * stride - layer.padding[0] + y)
+                self._row(lines, y, row * stride - layer.padding[0] + y)
         for line in range(run.size):
             self._windows(lines, windows, line * stride)
             self._multiply(windows, row + line)
@@ -184,7 +186,7 @@ class _Nest:
         with self.kernel.loop(vectors) as vector:
             T.buffer_store(lines, self.ends.zero_in(VECTOR), [T.Ramp(start + vector * VECTOR, 1, VECTOR)])
 
-    def _quantise(self, lines: Buffer, line: Expr, row: Expr) -> None:
+    def _row(self, lines: Buffer, line: Expr, row: Expr) -> None:
         """A row of the image between its padding; the last vector begins where it still lies in the row."""
         layer, channels = self.layer, self.layer.in_channels
         start = line * self.shape.line
@@ -201,21 +203,29 @@ class _Nest:
     def _sixteen(self, lines: Buffer, start: Expr, row: Expr, column: Expr) -> None:
         """Sixteen pixels, channels together."""
         layer, T = self.layer, self.kernel.T  # noqa: N806
-        channels, data = layer.in_channels, self.ends.buffers["data"]
-        planes = []
+        channels, planes = layer.in_channels, []
         for plane in range(channels):
             place = (plane * layer.height + row) * layer.width + column
-            planes.append(T.bind(self.ends.quantise([data[T.Ramp(place + part, 1, LANES)] for part in range(0, VECTOR, LANES)])))
+            planes.append(T.bind(self._bytes(place)))
         order = [plane * VECTOR + pixel for pixel in range(VECTOR) for plane in range(channels)]
         together = T.Shuffle(planes, order) if channels > 1 else planes[0]
         T.buffer_store(lines, together, [T.Ramp(start + (layer.padding[1] + column) * channels, 1, VECTOR * channels)])
 
     def _together(self, lines: Buffer, start: Expr, row: Expr, place: Expr) -> None:
         """Sixteen numbers of a row whose channels are together already."""
-        layer, T, data = self.layer, self.kernel.T, self.ends.buffers["data"]  # noqa: N806
-        source = row * (layer.width * layer.in_channels) + place
-        rounded = self.ends.quantise([data[T.Ramp(source + part, 1, LANES)] for part in range(0, VECTOR, LANES)])
-        T.buffer_store(lines, rounded, [T.Ramp(start + layer.padding[1] * layer.in_channels + place, 1, VECTOR)])
+        layer, T = self.layer, self.kernel.T  # noqa: N806
+        some = self._bytes(row * (layer.width * layer.in_channels) + place)
+        T.buffer_store(lines, some, [T.Ramp(start + layer.padding[1] * layer.in_channels + place, 1, VECTOR)])
+
+    def _bytes(self, place: Expr) -> Expr:
+        """Sixteen numbers of the image as int8."""
+        T, data = self.kernel.T, self.ends.buffers["data"]  # noqa: N806
+        if self.layer.reads == FLOAT32.name:
+            return self.ends.quantise([data[T.Ramp(place + part, 1, LANES)] for part in range(0, VECTOR, LANES)])
+        some = self.kernel.bytes_at(data, place)
+        if not self.layer.reads:
+            return some
+        return self.kernel.as_type("int8x16", T.bitwise_xor(some, T.Broadcast(T.uint8(128), VECTOR)))
 
     def _windows(self, lines: Buffer, windows: Buffer, line: int) -> None:
         """The windows of a row of the output: each row of a window is stored with what follows it, which the next one overwrites; beyond

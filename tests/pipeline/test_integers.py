@@ -84,7 +84,7 @@ def test_an_image_meets_weights_of_seven_bits(tmp_path: Path) -> None:
 
 @pytest.mark.virtual
 def test_shuffled_pixels_in_integers(tmp_path: Path) -> None:
-    """The convolution before the shuffle writes NHWC here, as integer layers do."""
+    """The convolution before the shuffle writes NHWC here, as integer layers do, and the last one reads three channels of integers."""
     file, data = tmp_path / "network.py", tmp_path / "images.npy"
     layers = "nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU6(), nn.Conv2d(8, 12, 3, 1, 1), nn.PixelShuffle(2), nn.Conv2d(3, 8, 3, 1, 1)"
     file.write_text(f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n")
@@ -95,6 +95,7 @@ def test_shuffled_pixels_in_integers(tmp_path: Path) -> None:
     output = library.run(image, "pi5")
     assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
     assert relative_error(output, expected) < 0.05
+    assert [one["layer"] for one in library.manifest()["float32_layers"]] == ["conv_16x16_8x12_k3x3s1x1p1.1.1.1_linear"]
 
 
 @pytest.mark.parametrize("stage", [collect_variants, build_libraries])

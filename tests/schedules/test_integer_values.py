@@ -73,7 +73,8 @@ def image(rng: random.Random) -> Conv2d:
     kernel, stride = (rng.randint(1, 3), rng.randint(1, 4)), (rng.choice((1, 2)), rng.choice((1, 2)))
     edges = (rng.randint(0, 2), rng.randint(0, kernel[1] - 1), rng.randint(0, 2), rng.randint(0, kernel[1] - 1))
     height, width, channels = rng.randint(3, 9), rng.randint(16, 40), rng.randint(1, 4)
-    return Conv2d(height, width, channels, rng.choice((4, 9, 24, 32)), kernel, stride, edges, in_layout="NCHW", reads="float32")
+    layout, reads = rng.choice(("NCHW", "NCHW", "NHWC")), rng.choice(("float32", "float32", "uint8", ""))
+    return Conv2d(height, width, channels, rng.choice((4, 9, 24, 32)), kernel, stride, edges, in_layout=layout, reads=reads)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -145,6 +146,16 @@ def test_tall_windows_of_depthwise(kernel: tuple[int, int], stride: int, pi5: Ag
     layer = Conv2d(9, 8, 16, 16, kernel, (stride, stride), (kernel[0] // 2, kernel[1] // 2) * 2, 16)
     check(pi5, layer, "dot_depthwise", tmp_path, threads=stride)
     check_extremes(pi5, layer, "dot_depthwise", tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("reads", ["uint8", ""])
+def test_images_of_bytes(reads: str, layout: str, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    """With sign or without; padding holds the zero point of bytes with sign."""
+    layer = replace(IMAGE, in_layout=layout, reads=reads, clamp=(None, None))
+    for agents, kind in ((pi4, "long"), (pi5, "dot")):
+        check(agents, layer, f"{kind}_image", tmp_path / kind, threads=2)
+        check(agents, replace(layer, addend=True), f"{kind}_image", tmp_path / kind)
 
 
 def test_steps_of_images(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:

@@ -72,6 +72,19 @@ def write_quantised_onnx(
     return quantised
 
 
+def of_integers(path: Path) -> Path:
+    """The same network whose input is quantised already: without the operator that quantises it."""
+    model = onnx.load(str(path))
+    (given,) = model.graph.input
+    (first,) = (node for node in model.graph.node if given.name in node.input)
+    kind = next(constant.data_type for constant in model.graph.initializer if constant.name == first.input[2])
+    model.graph.node.remove(first)
+    shape = [dimension.dim_value for dimension in given.type.tensor_type.shape.dim]
+    given.CopyFrom(onnx.helper.make_tensor_value_info(first.output[0], kind, shape))
+    onnx.save(model, str(path.with_name("integers.onnx")))
+    return path.with_name("integers.onnx")
+
+
 def write_pt2e(module: nn.Module, folder: Path, shape: tuple[int, ...] = SHAPE) -> Path:
     """What torchao's PT2E flow makes of a module, with scales for each output channel, and `torch.export` of that."""
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()):

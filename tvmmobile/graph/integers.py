@@ -39,6 +39,7 @@ A `Gating` has sums of one term, data - zero_in, whose multiplier is float32(gat
 The ends of a network are the layers' own:
 
     with `reads="float32"`, data = limit(rint(float · per_scale_in) + zero_in, -128, 127), the product exact; per_scale_in = 1 / scale_in
+    with `reads="uint8"`, data = byte - 128
     with `writes="float32"`, out = float32(sum) · multiplier, rounded to float32, where multiplier = scale_in · scale_weight
 
 How kernels get float32(sum) and store q is a matter of their speed. Where |sum| < 2^22 it costs nothing: sums begin at the bits of

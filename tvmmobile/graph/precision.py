@@ -114,6 +114,17 @@ INT8 = Precision(
     fma_rate=2.0,
     needs=frozenset({"integers"}),
 )
+#: Bytes without sign, in which a quantised network may take its input: no kernel computes in them, and what one loads becomes int8.
+UINT8 = Precision(
+    "uint8",
+    "int32",
+    "int32",
+    "uint8",
+    tolerance=0.0,
+    network_tolerance=0.25,
+    fma_rate=2.0,
+    needs=frozenset({"integers"}),
+)
 _KNOWN = {precision.name: precision for precision in (FLOAT32, FLOAT16, INT8)}
 
 
@@ -132,3 +143,8 @@ def precision_named(name: str) -> Precision:
     if name not in _KNOWN:
         raise UserError(f"precision {name!r} is not known.", f"Known: {', '.join(sorted(_KNOWN))}.")
     return _KNOWN[name]
+
+
+def storage_named(name: str) -> Precision:
+    """What a layer reads or writes: a precision as `precision_named` has it, or `UINT8`."""
+    return UINT8 if name == UINT8.name else precision_named(name)

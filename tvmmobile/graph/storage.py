@@ -10,7 +10,8 @@ class ConvertingLayer:
     """A layer whose input and output may be stored in another precision than the kernel's, which then converts what it loads and stores.
 
     Attributes:
-        reads, writes: names of the precisions in which the first input and the output are stored; "" for the kernel's.
+        reads, writes: names of the precisions in which the first input and the output are stored; "" for the kernel's. An integer layer may
+            also read `uint8`.
         wide: of an integer layer: its sums may leave the range that kernels convert to floats for nothing (`graph.integers.is_wide`).
         bounded: of an integer layer: its output's bounds lie inside int8.
         addend: of an integer layer: a float of its channel is added to each scaled sum before it is rounded (`graph.integers`).

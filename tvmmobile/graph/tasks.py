@@ -11,7 +11,7 @@ from typing import TypeVar
 from tvmmobile.graph.layers import Conv2d, Layer, MaxPool, Resize
 from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.needs import needs_of
-from tvmmobile.graph.precision import FLOAT32, Precision, is_precision, precision_named
+from tvmmobile.graph.precision import FLOAT32, Precision, is_precision, precision_named, storage_named
 
 _Argument = TypeVar("_Argument")
 
@@ -57,7 +57,7 @@ class Task:
     def storage(self) -> tuple[Precision, Precision]:
         """What the region's first input and its output are stored in: the task's precision, unless the layers at its ends say another."""
         reads, writes = (getattr(self.region[end], name, "") for end, name in ((0, "reads"), (-1, "writes")))
-        return precision_named(reads or self.dtype), precision_named(writes or self.dtype)
+        return storage_named(reads or self.dtype), storage_named(writes or self.dtype)
 
     @property
     def keeps_sums(self) -> bool:

@@ -26,6 +26,7 @@ from tvmmobile.graph.integers import (
     terms,
 )
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Gating, Layer, Pool, SumLayer
+from tvmmobile.graph.precision import UINT8
 
 #: Integers up to which float32 has all of them.
 _EXACT = 1 << 24
@@ -81,6 +82,12 @@ def quantise(data: Array, per_scale: float, zero: int) -> npt.NDArray[np.int8]:
     whole = np.rint(data.astype(np.float64) * np.float64(np.float32(per_scale)))
     stored: npt.NDArray[np.int8] = np.clip(whole + zero, LOWEST, HIGHEST).astype(np.int8)
     return stored
+
+
+def signed(data: Array) -> npt.NDArray[np.int8]:
+    """Integers of uint8 less 128."""
+    lower: npt.NDArray[np.int8] = np.bitwise_xor(data, np.uint8(128)).view(np.int8)
+    return lower
 
 
 def sums_of(layer: Layer, data: npt.NDArray[np.int8], constants: IntegerParameters) -> npt.NDArray[np.int64]:
@@ -167,8 +174,8 @@ def fused(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
 
 def compute_integers(layer: Layer, data: Array, constants: IntegerParameters, side: Mapping[str, Array] = MappingProxyType({})) -> Array:
     """An integer layer's output: int8, or float32 where the layer writes that; `side` holds the integers of `side_shapes` by name."""
-    if getattr(layer, "reads", ""):
-        data = quantise(data, constants.per_scale_in, constants.zero_in)
+    if reads := getattr(layer, "reads", ""):
+        data = signed(data) if reads == UINT8.name else quantise(data, constants.per_scale_in, constants.zero_in)
     sums = sums_of(layer, data, constants)
     if isinstance(layer, Gating):
         factors = side["gate"].astype(np.float32) - np.float32(constants.zero_side)

@@ -50,7 +50,7 @@ def make_inputs(task: Task) -> list[Array]:
     if task.precision.is_integer:
         return [
             generator.integers(LOWEST, HIGHEST + 1, shape).astype(kind)
-            if kind.kind == "i"
+            if kind.kind in "iu"
             else generator.normal(0.0, 2.0, shape).astype(kind)
             for shape, kind in zip(shapes, types, strict=True)
         ]

@@ -61,12 +61,13 @@ class Port:
         return io_dtype if self.is_float else self.dtype
 
     def noise(self, generator: np.random.Generator) -> npt.NDArray[Any]:
-        """White noise with the spread of normalised images; of integers 0 and 1, which may be indices, but all of a byte's values."""
+        """White noise with the spread of normalised images; of integers 0 and 1, which may be indices, but all values of 8 bits."""
         import numpy as np
 
         if self.is_float:
             return generator.normal(0.0, 1.0, self.shape).astype(np.float32)
-        return generator.integers(0, 256 if self.dtype == "uint8" else 2, self.shape).astype(self.dtype)
+        low, high = {"uint8": (0, 256), "int8": (-128, 128)}.get(self.dtype, (0, 2))
+        return generator.integers(low, high, self.shape).astype(self.dtype)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype} {words(self.shape)}"

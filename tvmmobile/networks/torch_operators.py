@@ -55,7 +55,9 @@ def _quantised(x: Any, scale: float, zero: int, low: int, high: int, kind: Any) 
 
 
 def _dequantised(x: Any, scale: float, zero: int, _low: int, _high: int, kind: Any, out_dtype: Any = None) -> Any:
-    """The real numbers that integers of `_quantised` stand for."""
+    """The real numbers that integers of `_quantised`, or of an input, stand for."""
+    if not x.is_floating_point():
+        return (x.float() - zero) * scale
     return (x - (zero - _shift(kind))) * scale
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import Array, Conv2d, Dense, Rounding
 from tvmmobile.graph.network import INPUT
+from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.quantisation.calibration import Accepts
 from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.integers import BIAS_MOST, IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, within
@@ -98,8 +99,8 @@ class _Reading:
         layer = None if written is None else self.steps[written].layer
         assert layer is None or isinstance(layer, Rounding)
         sources = self._sources(step)
-        if sources[0] != INPUT and self._reads_input(step):
-            direct = self._made(replace(step, sources=(INPUT, *sources[1:])), first, layer, others, given)
+        if sources[0] != INPUT and (stored := self._input_stored(step)):
+            direct = self._made(replace(step, sources=(INPUT, *sources[1:])), first, layer, others, given, stored)
             if self.accepts(direct.layer):
                 return self._taken(direct, written)
         found = self._made(replace(step, sources=sources), first, layer, others, given)
@@ -114,14 +115,21 @@ class _Reading:
         readers = self.flow.readers.get(step.number, ())
         return readers[0] if len(readers) == 1 and self._rounding(readers[0]) is not None else None
 
-    def _reads_input(self, step: Step) -> bool:
-        """Whether a step reads the network's input rounded to all integers that there are, which it can do itself."""
+    def _input_stored(self, step: Step) -> str:
+        """What the network's input is stored in that a step reads, of integers or rounded to all that there are, which it can do itself;
+        "" for other steps.
+        """
         (first, *_) = (source for source in step.sources if isinstance(source, int))
         layer = self._rounding(first)
-        return layer is not None and self.steps[first].sources == (INPUT,) and (layer.low, layer.high) == (LOWEST, HIGHEST)
+        if layer is None or self.steps[first].sources != (INPUT,) or (layer.low, layer.high) != (LOWEST, HIGHEST):
+            return ""
+        return layer.stored or FLOAT32.name
 
-    def _made(self, step: Step, read: Scale, layer: Rounding | None, others: list[Scale], given: Array | None) -> IntegerStep:
-        found = integer_step(step, read, None if layer is None else _scale(layer), others[0] if others else None, given=given, exact=True)
+    def _made(
+        self, step: Step, read: Scale, layer: Rounding | None, others: list[Scale], given: Array | None, stored: str = FLOAT32.name
+    ) -> IntegerStep:
+        written, side = None if layer is None else _scale(layer), others[0] if others else None
+        found = integer_step(step, read, written, side, given=given, exact=True, stored=stored)
         return found if layer is None else within(found, layer.low, layer.high)
 
     def _taken(self, found: IntegerStep, written: int | None) -> IntegerStep:

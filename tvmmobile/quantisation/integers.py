@@ -32,7 +32,7 @@ from tvmmobile.graph.integers import (
 )
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, Pool, input_shapes
 from tvmmobile.graph.network import INPUT
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.kernels.integers import compute_integers, sums_of
 from tvmmobile.quantisation.flow import Flow, Step
 from tvmmobile.quantisation.scales import Scale
@@ -114,6 +114,7 @@ def integer_step(
     narrow: bool = False,
     given: Array | None = None,
     exact: bool = False,
+    stored: str = FLOAT32.name,
 ) -> IntegerStep:
     """A step that `has_integers`; without a scale of its output, one that `has_floats`.
 
@@ -124,9 +125,11 @@ def integer_step(
         given: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are integers from
             -127 to 127.
         exact: keep multipliers that are not short, and what rounding biases leaves, which takes an addend.
+        stored: what the network's input is stored in.
     """
     layer = step.layer
-    ends: dict[str, Any] = {"reads": FLOAT32.name * (step.sources[0] == INPUT), "writes": FLOAT32.name * (written is None)}
+    reads = stored if step.sources[0] == INPUT and stored != INT8.name else ""
+    ends: dict[str, Any] = {"reads": reads, "writes": FLOAT32.name * (written is None)}
     if isinstance(layer, Pool):
         share = np.full(layer.channels, 1 / (layer.height * layer.width))
         constants = _constants(step, np.zeros(0, np.int8), read, written)

@@ -14,6 +14,7 @@ import tvmmobile
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.own.exported_quantised import register_operators
 from tvmmobile.networks.torch_operators import decompositions
 from tvmmobile.system.errors import UserError
 
@@ -50,6 +51,37 @@ def test_a_library_of_the_pt2e_flow(tmp_path: Path) -> None:
     assert len(named) == 8 and all("addend" in name or "add_linear" in name or "pool" in name for name in named)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8], ids=["signed", "unsigned"])
+def test_an_input_of_integers(tmp_path: Path, kind: torch.dtype) -> None:
+    """The first convolution reads them as they are, and returns what PyTorch does."""
+    register_operators()
+    bounds, random = torch.iinfo(kind), np.random.default_rng(0)
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.from_numpy(random.integers(-127, 128, (8, 3, 3, 3)).astype(np.int8)))
+            self.register_buffer("scales", torch.from_numpy(random.uniform(0.001, 0.004, 8).astype(np.float32)))
+            self.register_buffer("zeros", torch.zeros(8, dtype=torch.int64))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            library = torch.ops.quantized_decomposed
+            real = library.dequantize_per_tensor(image, 0.02, bounds.min + 120, bounds.min, bounds.max, kind)
+            weight = library.dequantize_per_channel(self.weight, self.scales, self.zeros, 0, -127, 127, torch.int8)
+            made = torch.nn.functional.conv2d(real, weight, stride=2, padding=1)
+            made = library.quantize_per_tensor(made, 0.03, -4, -128, 127, torch.int8)
+            return library.dequantize_per_tensor(made, 0.03, -4, -128, 127, torch.int8)
+
+    net, image = Net(), torch.from_numpy(random.integers(bounds.min, bounds.max + 1, (1, 3, 16, 16))).to(kind)
+    torch.export.save(torch.export.export(net, (image,)), tmp_path / "net.pt2")
+    ready = in_integers(tmp_path / "net.pt2")
+    first = ready.network.nodes[0].layer
+    assert isinstance(first, Conv2d) and ready.network.nodes[0].dtype == "int8" and first.reads == ("uint8" if bounds.min == 0 else "")
+    assert ready.integers is not None and ready.network.kept == ()
+    off = steps_off(ready.integers.outputs(image.numpy()), np.asarray(net(image)), 0.03)
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.01
+
+
 def folded(module: torch.nn.Module) -> list[torch.Tensor]:
     """Weights and biases, batch norms folded into them."""
     layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
@@ -70,8 +102,6 @@ def test_a_mobilenet_of_the_pt2e_flow(tmp_path: Path, family: str) -> None:
 
 def test_integers_without_sign_are_lower_by_128() -> None:
     """Decomposed, they are those of PyTorch."""
-    from tvmmobile.networks.own.exported_quantised import register_operators
-
     register_operators()
     library = torch.ops.quantized_decomposed
     table = decompositions()
@@ -86,8 +116,6 @@ def test_integers_without_sign_are_lower_by_128() -> None:
 
 
 def test_an_operator_of_the_library_that_is_not_known(tmp_path: Path) -> None:
-    from tvmmobile.networks.own.exported_quantised import register_operators
-
     register_operators()
 
     class Dynamic(torch.nn.Module):

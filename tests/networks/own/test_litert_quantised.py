@@ -29,7 +29,7 @@ def quantised_network(dtype: str, seed: int, full: bool = False) -> bytes:
         """With a scale of each channel along an axis, if there is one."""
         if dtype == "uint8":
             scale = np.array([0.02], np.float32)
-            return file.tensor(shape, "uint8", random.integers(0, 256, shape), scale, 131), scale
+            return file.tensor(shape, "uint8", random.integers(4, 256, shape), scale, 131), scale
         scale = np.asarray(random.uniform(0.002, 0.02, 1 if axis is None else shape[axis]), np.float32)
         return file.tensor(shape, "int8", random.integers(-127, 128, shape), scale, 0, axis or 0), scale
 
@@ -82,17 +82,22 @@ def test_integers_at_the_ends(dtype: str) -> None:
     assert np.abs(theirs.astype(int) - ours).max() <= 1
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("full", [False, True])
-def test_imported(tmp_path: Path, full: bool) -> None:
-    """The image's channels last, its first convolution included if the image is in float32."""
+def test_imported(tmp_path: Path, dtype: str, full: bool) -> None:
+    """The image's channels last; its first convolution reads it, whatever it is stored in."""
     path = tmp_path / "net.tflite"
-    path.write_bytes(quantised_network("int8", 8, full))
+    path.write_bytes(quantised_network(dtype, 8, full))
     imported = load(path)
     assert imported.spec.name == "net" and imported.spec.takes[0].layout == CHANNELS_LAST
-    assert imported.spec.takes[0].dtype == ("int8" if full else "float32")
+    assert imported.spec.takes[0].dtype == (dtype if full else "float32")
     assert imported.scales is not None and imported.parameters == 8 * 27 + 8 * 9 + 40 + 8 + 8 + 5
-    nodes = in_integers(path).network.nodes
-    assert [node.dtype for node in nodes if isinstance(node.layer, Conv2d)] == ["float32" if full else "int8", "int8", "int8"]
+    network = in_integers(path).network
+    first, *others = network.nodes
+    assert isinstance(first.layer, Conv2d) and first.layer.reads == {"int8": "", "uint8": "uint8"}.get(
+        imported.spec.takes[0].dtype, "float32"
+    )
+    assert [node.dtype for node in (first, *others) if isinstance(node.layer, Conv2d)] == ["int8"] * 3 and network.kept == ()
 
 
 def test_a_gate_of_real_numbers(tmp_path: Path) -> None:
@@ -121,15 +126,26 @@ def test_a_gate_of_real_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("full", [False, True])
-def test_a_library(tmp_path: Path, full: bool) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "full", "board"),
+    [("int8", False, "pi5"), ("int8", True, "pi5"), ("uint8", True, "pi5"), ("int8", True, "pi4"), ("uint8", True, "pi4")],
+)
+def test_a_library(tmp_path: Path, dtype: str, full: bool, board: str) -> None:
     """It returns what the integers on the host are, bit for bit, within a step of LiteRT's."""
     path = tmp_path / "net.tflite"
-    path.write_bytes(quantised_network("int8", 11, full))
-    library = tvmmobile.compile(tvmmobile.load(path), "pi5", dtype="int8", out=tmp_path / "out", logs=tmp_path)
+    path.write_bytes(quantised_network(dtype, 11, full))
+    library = tvmmobile.compile(tvmmobile.load(path), board, dtype="int8", out=tmp_path / "out", logs=tmp_path)
     (image,), (expected,) = library.reference()
-    output = library.run(image, "pi5")
+    output = library.run(image, board)
     assert output.dtype == expected.dtype and np.array_equal(output, expected)
+    assert "float32_layers" not in library.manifest()
+    if full:
+        bounds = np.iinfo(dtype)
+        image = np.random.default_rng(0).integers(bounds.min, bounds.max + 1, image.shape).astype(dtype)
+        integers = in_integers(path, board).integers
+        assert integers is not None
+        output = library.run(image, board)
+        assert np.array_equal(output, integers.outputs(image)) and output.std() > 10
     (theirs,) = by_litert(path.read_bytes(), [image])
     assert (np.abs(output - theirs.astype(float)) / (1 if full else np.float32(30 / 255))).max() < 1.01
 

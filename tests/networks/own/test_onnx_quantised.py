@@ -15,6 +15,7 @@ from quantised_files import (
     in_integers,
     layer_by_layer,
     noise,
+    of_integers,
     onnx_integers,
     residual_network,
     run_onnxruntime,
@@ -25,6 +26,7 @@ from quantised_files import (
 
 import tvmmobile
 from tvmmobile.graph.layers import Array, Conv2d, Opaque
+from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.prepared import Prepared
@@ -106,6 +108,39 @@ def test_a_library_of_a_quantised_network(tmp_path: Path, board: str) -> None:
     assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
     manifest = library.manifest()
     assert manifest["quantisation"]["calibration"] is None and "float32_layers" not in manifest
+
+
+@pytest.mark.parametrize(("operators", "unsigned"), KINDS, ids=NAMES)
+def test_an_input_of_integers(tmp_path: Path, operators: bool, unsigned: bool) -> None:
+    """The first convolution reads them as they are."""
+    path = of_integers(write_quantised_onnx(residual_network(), tmp_path, operators=operators, unsigned=unsigned))
+    ready = in_integers(path)
+    assert convolutions(ready) == ["int8"] * 6 and ready.network.kept == () and ready.integers is not None
+    first = ready.network.nodes[0].layer
+    assert isinstance(first, Conv2d) and (first.reads, first.in_layout) == ("uint8" if unsigned else "", "NCHW")
+    image = integers(3, unsigned)
+    expected, output = run_onnxruntime(path, image), ready.integers.outputs(image)
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01 and (output != expected).mean() < 0.1
+    kept = in_integers(path, keep=("1",))
+    assert convolutions(kept) == ["float32", *["int8"] * 5] and kept.integers is not None
+    assert steps_off(kept.integers.outputs(image), expected, smallest_step(expected)).max() < 2.01
+
+
+def integers(seed: int, unsigned: bool) -> Array:
+    """An input of bytes."""
+    found: Array = np.random.default_rng(seed).integers(0, 256, SHAPE).astype(np.uint8).view(np.uint8 if unsigned else np.int8)
+    return found
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("keep", [(), ("1",)], ids=["integers", "float32"])
+def test_a_library_that_takes_integers(tmp_path: Path, keep: tuple[str, ...]) -> None:
+    """Channels in front, without sign; its first convolution in integers, or in float32 behind a conversion."""
+    path, image = of_integers(write_quantised_onnx(residual_network(), tmp_path, unsigned=True)), integers(4, True)
+    library = tvmmobile.compile(tvmmobile.load(path), "pi5", dtype="int8", keep=keep, out=tmp_path / "out", logs=tmp_path)
+    ready = in_integers(path, keep=keep)
+    assert ready.integers is not None
+    assert relative_error(library.run(image, "pi5"), ready.integers.outputs(image)) < (1e-6 if not keep else 0.02)
 
 
 def test_layers_that_are_kept_or_not_quantised_stay_in_float32(tmp_path: Path) -> None:

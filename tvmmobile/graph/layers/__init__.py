@@ -12,7 +12,7 @@ from tvmmobile.graph.layers.parameters import NO_PARAMETERS, Array, LayerParamet
 from tvmmobile.graph.layers.pooling import MaxPool, Pool
 from tvmmobile.graph.layers.product import Product
 from tvmmobile.graph.layers.resize import Resize
-from tvmmobile.graph.layers.rounding import Rounding
+from tvmmobile.graph.layers.rounding import Rounding, shift_of
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer
 
@@ -47,4 +47,5 @@ __all__ = [
     "SumLayer",
     "WindowLayer",
     "input_shapes",
+    "shift_of",
 ]

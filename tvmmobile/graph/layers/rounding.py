@@ -10,6 +10,11 @@ import numpy as np
 from tvmmobile.graph.layers.parameters import Array
 
 
+def shift_of(stored: str) -> int:
+    """What is subtracted from integers of a type to make them int8."""
+    return 128 if stored == "uint8" else 0
+
+
 @dataclass(frozen=True)
 class Rounding:
     """Numbers rounded to those that integers stand for: (limit(rint(x / step) + zero, low, high) - zero) · step, as float32.
@@ -21,6 +26,7 @@ class Rounding:
         step: the difference between two neighbours.
         zero: the integer that stands for 0.
         low, high: bounds, integers.
+        stored: `int8` or `uint8` where the input holds integers already, those without sign 128 higher; "" where it holds float32.
     """
 
     shape: tuple[int, ...]
@@ -28,6 +34,7 @@ class Rounding:
     zero: int
     low: int
     high: int
+    stored: str = ""
     kind: ClassVar[str] = "rounding"
     macs: ClassVar[int] = 0
     constants: ClassVar[int] = 0
@@ -47,10 +54,14 @@ class Rounding:
     def name(self) -> str:
         """Canonical name."""
         numbers = (f"{number:g}" for number in (self.step, self.zero, self.low, self.high))
-        return "_".join(["rounding", "x".join(map(str, self.shape[1:])), *numbers])
+        stored = [f"from_{self.stored}"] * bool(self.stored)
+        return "_".join(["rounding", "x".join(map(str, self.shape[1:])), *numbers, *stored])
 
     def rounded(self, values: Array) -> Array:
-        """The numbers of a tensor, rounded."""
+        """The numbers of a tensor, rounded, or those that its integers stand for."""
         step = np.float32(self.step)
-        integers = np.clip(np.rint(values / step) + np.float32(self.zero), self.low, self.high)
+        if self.stored:
+            integers = values.astype(np.float32) - np.float32(shift_of(self.stored))
+        else:
+            integers = np.clip(np.rint(values / step) + np.float32(self.zero), self.low, self.high)
         return np.asarray((integers - np.float32(self.zero)) * step, np.float32)

@@ -2,8 +2,8 @@
 
     (min(max(round(x / step) + zero, low), high) - zero) · step
 
-where `clip` may take the place of both bounds. `simpler_roundings` runs before all other passes, `compose_roundings` once layers are
-composed.
+where `clip` may take the place of both bounds. What dequantises an input of integers counts as one: its numbers are rounded already.
+`simpler_roundings` runs before all other passes, `compose_roundings` once layers are composed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST
-from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding
+from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.compose_layers import EXTERNAL_PREFIX, ComposedLayer
 from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, viewed
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.precision import FLOAT32, INT8, UINT8
 from tvmmobile.system.errors import UserError
 
 #: Operators that move numbers and leave them what they are.
@@ -96,8 +96,10 @@ class _Recognising(MainRewriter):
         return rebuilt(value, lambda part: self.replaced.get(part, part))
 
     def rounding(self, variable: Any, value: Any) -> _Found | None:
-        """What an expression rounds; `None` for others."""
+        """What an expression rounds, or the parameter whose integers it makes real numbers of; `None` for others."""
         product, step = self._operands(value, "multiply")
+        if step is not None and (entered := self._entered(variable, product, step)) is not None:
+            return entered
         difference, zero = self._operands(product, "subtract")
         source, bounds = self.clipped(difference)
         rounded, shift = self._operands(source, "add")
@@ -109,6 +111,18 @@ class _Recognising(MainRewriter):
             return None
         shape = tuple(shape_of(variable))
         return _Found(data, Rounding(shape, step, int(zero), int(bounds[0]), int(bounds[1])))
+
+    def _entered(self, variable: Any, product: Any, step: float) -> _Found | None:
+        """A parameter of integers that is dequantised by a step."""
+        integers, zero = self._operands(product, "subtract")
+        parameter = self._argument(product if zero is None else integers, "astype")
+        if parameter is None or not any(parameter.same_as(one) for one in self.main.params):
+            return None
+        stored, place = str(parameter.ty.dtype), zero or 0.0
+        if stored not in (INT8.name, UINT8.name) or not place.is_integer():
+            return None
+        layer = Rounding(tuple(shape_of(variable)), step, int(place) - shift_of(stored), LOWEST, HIGHEST, stored)
+        return _Found(parameter, layer)
 
     def clipped(self, variable: Any) -> tuple[Any, _Bounds]:
         """What a variable is a clip of, and the bounds; itself and infinite ones for others."""
@@ -159,6 +173,9 @@ class _Simpler(_Recognising):
         if found is None:
             made = self._sum(variable, value)
             return self.again(value) if made is None else made
+        if found.layer.stored:
+            self.found[variable] = found
+            return self.again(value)
         if found.layer.low < LOWEST or found.layer.high > HIGHEST:
             raise UserError(
                 f"the network has a tensor of integers from {found.layer.low} to {found.layer.high}, and int8 kernels take 8 bits.",

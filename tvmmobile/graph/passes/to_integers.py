@@ -15,7 +15,7 @@ import numpy as np
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
-from tvmmobile.graph.layers import Gating, Layer, Rounding
+from tvmmobile.graph.layers import Gating, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, external_name
 from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt, view_of, viewed
 from tvmmobile.graph.precision import FLOAT32, INT8
@@ -60,12 +60,13 @@ def to_integers(layers: dict[str, ComposedLayer], quantised: Mapping[str, Quanti
 @dataclass(frozen=True)
 class _Stored:
     """Where the integers of a variable lie, and those of what the variable is computed from: the difference of the real numbers that two
-    neighbours stand for, the integer that stands for 0, and bounds."""
+    neighbours stand for, the integer that stands for 0, and bounds; and how much higher integers without sign are."""
 
     step: float
     zero: int
     low: int = LOWEST
     high: int = HIGHEST
+    shift: int = 0
 
 
 class _Rewriting(MainRewriter):
@@ -79,7 +80,7 @@ class _Rewriting(MainRewriter):
         #: Of variables that hold integers what these are, and the same in float32 where something reads that.
         self.stored: dict[Any, _Stored] = {}
         self.reals: dict[Any, Any] = {}
-        #: Of variables that hold float32 in place of its rounding what that is.
+        #: Of variables that hold float32 in place of its rounding, or integers without sign, what that is.
         self.unrounded: dict[Any, _Stored] = {}
         #: Integers made of float32.
         self.made: dict[tuple[Any, _Stored], Any] = {}
@@ -113,9 +114,13 @@ class _Rewriting(MainRewriter):
         return self._real(part) if part in self.replaced else part
 
     def _rounding(self, variable: Any, source: Any, layer: Rounding) -> Any:
-        """Integers that a layer has rounded already, or float32 that readers round."""
+        """Integers that a layer has rounded already, or the input holds, or what readers make them of."""
         if source in self.of_layers:
             self.stored[variable] = self.stored[source]
+            return self.replaced[source]
+        if layer.stored:
+            known = self.stored if layer.stored == INT8.name else self.unrounded
+            known[variable] = _Stored(layer.step, layer.zero, shift=shift_of(layer.stored))
             return self.replaced[source]
         self.unrounded[variable] = _Stored(layer.step, layer.zero, layer.low, layer.high)
         return self._real(source)
@@ -145,12 +150,16 @@ class _Rewriting(MainRewriter):
         return self._rounded(variable, per_scale, self.unrounded.get(variable, _Stored(1 / per_scale, zero)))
 
     def _rounded(self, variable: Any, per_scale: float, stored: _Stored) -> Any:
-        """Integers made of a variable in float32."""
+        """Integers made of a variable in float32, or without sign."""
         from tvm import relax
 
         key = (self.replaced[variable], stored)
         if key not in self.made:
             emit, op = self.builder.emit, relax.op
+            if stored.shift:
+                wide = emit(op.astype(self.replaced[variable], "int16"))
+                self.made[key] = emit(op.astype(emit(op.subtract(wide, relax.const(stored.shift, "int16"))), INT8.name))
+                return self.made[key]
             rounded = emit(op.round(emit(op.multiply(self.replaced[variable], _number(per_scale)))))
             moved = emit(op.add(rounded, _number(stored.zero)))
             above = emit(op.maximum(moved, relax.const(float(stored.low), FLOAT32.name)))

@@ -5,8 +5,8 @@ operator (`QLinearConv`), becomes the operator in float32 and
 
     (min(max(round(x / scale) + zero, low), high) - zero) · scale
 
-which `graph.passes.roundings` finds again. Integers without sign are those with sign, 128 higher: so are their zero points and bounds.
-Constants become float32; `WeightScales` keeps their scales.
+which `graph.passes.roundings` finds again, as it finds what dequantises an input of integers. Integers without sign are those with sign,
+128 higher: so are their zero points and bounds. Constants become float32; `WeightScales` keeps their scales.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from tvmmobile.system.errors import UserError
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 #: Types of integers, and what is subtracted from their zero points and bounds.
 _SHIFTS = {"int8": 0, "uint8": 128, "int16": 0, "uint16": 0}
+#: Types of inputs, by their numbers in ONNX.
+_INPUTS = {2: "uint8", 3: "int8"}
 #: Operators that leave each integer what it is.
 _MOVING = {"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 #: Of two tensors and an output, each with its scale and zero point; and of one.
@@ -90,6 +92,9 @@ class _Rewriting:
         #: Names of dequantised tensors in the file, and of what has their values.
         self.same: dict[str, str] = {}
         self.results = {value.name for value in graph.output}
+        #: Types of inputs that are integers.
+        inputs = {value.name: _INPUTS.get(value.type.tensor_type.elem_type, "") for value in graph.input if value.name not in self.known}
+        self.entries = {name: kind for name, kind in inputs.items() if kind}
 
     def add(self, node: Any) -> None:
         """A node of the file, or those that take its place."""
@@ -153,7 +158,27 @@ class _Rewriting:
         shift, bounds = _SHIFTS[str(place.dtype)], np.iinfo(place.dtype)
         return _Grid(np.float32(step.item()), int(place.item()) - shift, int(bounds.min) - shift, int(bounds.max) - shift)
 
-    def reads(self, tensor: str, scale: str, zero: str) -> bool:
+    def real(self, tensor: str, scale: str, zero: str) -> str | None:
+        """The name of the real numbers of a tensor of integers; `None` if it has another scale or zero point than these."""
+        if tensor in self.entries:
+            return self._entered(tensor, scale, zero)
+        return tensor if self._reads(tensor, scale, zero) else None
+
+    def _entered(self, tensor: str, scale: str, zero: str) -> str | None:
+        """The name of the real numbers of an input."""
+        from onnx import TensorProto, helper
+
+        kind = self.entries[tensor]
+        grid, name = self.grid(scale, zero, kind), f"{tensor}/{scale}/{zero}/real"
+        if grid is not None and name not in self.grids:
+            numbers = {"zero": grid.zero + _SHIFTS[kind], "scale": grid.scale}
+            names = {key: self.constant(f"{name}/{key}", np.array(value, np.float32)) for key, value in numbers.items()}
+            real = self.emit("Cast", [tensor], f"{name}/Cast", [helper.make_attribute("to", TensorProto.FLOAT)])
+            self.emit("Mul", [self.emit("Sub", [real, names["zero"]], f"{name}/Sub"), names["scale"]], name)
+            self.grids[name] = grid
+        return None if grid is None else name
+
+    def _reads(self, tensor: str, scale: str, zero: str) -> bool:
         """Whether a tensor has this scale and zero point, as it should; where there is no zero point, it is what it was made with."""
         found, step, place = self.grids.get(tensor), self.known.get(scale), self.known.get(zero)
         if found is None or step is None or step.size != 1 or float(step.item()) != float(found.scale):
@@ -201,7 +226,7 @@ def _kind(node: Any) -> str:
 
 def _dequantize(into: _Rewriting, node: Any) -> bool:
     data, scale, zero, output = node.input[0], node.input[1], _optional(node, 2), node.output[0]
-    source = data if into.reads(data, scale, zero) else into.weight(data, scale, zero, _attribute(node, "axis", 1))
+    source = into.real(data, scale, zero) or into.weight(data, scale, zero, _attribute(node, "axis", 1))
     if source is None:
         return False
     if output in into.results:
@@ -214,9 +239,10 @@ def _dequantize(into: _Rewriting, node: Any) -> bool:
 def _convolution(into: _Rewriting, node: Any) -> bool:
     data, scale, zero, kernel, kernel_scale, kernel_zero, scale_out, zero_out = node.input[:8]
     weight, grid = into.weight(kernel, kernel_scale, kernel_zero, 0), into.grid(scale_out, zero_out)
-    if weight is None or grid is None or not into.reads(data, scale, zero):
+    real = into.real(data, scale, zero)
+    if weight is None or grid is None or real is None:
         return False
-    inputs, bias = [data, weight], _optional(node, 8)
+    inputs, bias = [real, weight], _optional(node, 8)
     if bias:
         inputs.append(_bias(into, bias, scale, kernel_scale, node.output[0]))
     return into.rounded(into.emit("Conv", inputs, f"{node.output[0]}/sums", node.attribute), node.output[0], grid)
@@ -233,9 +259,10 @@ def _product(into: _Rewriting, node: Any) -> bool:
     """`QLinearMatMul`."""
     data, scale, zero, kernel, kernel_scale, kernel_zero, scale_out, zero_out = node.input[:8]
     weight, grid = into.weight(kernel, kernel_scale, kernel_zero, -1), into.grid(scale_out, zero_out)
-    if weight is None or grid is None or not into.reads(data, scale, zero):
+    real = into.real(data, scale, zero)
+    if weight is None or grid is None or real is None:
         return False
-    return into.rounded(into.emit("MatMul", [data, weight], f"{node.output[0]}/sums"), node.output[0], grid)
+    return into.rounded(into.emit("MatMul", [real, weight], f"{node.output[0]}/sums"), node.output[0], grid)
 
 
 def _gemm(into: _Rewriting, node: Any) -> bool:
@@ -245,9 +272,10 @@ def _gemm(into: _Rewriting, node: Any) -> bool:
     scale_out, zero_out = _optional(node, 7), _optional(node, 8)
     grid = into.grid(scale_out, zero_out) if scale_out else None
     factor = next((found.f for found in node.attribute if found.name == "alpha"), 1.0)
-    if weight is None or (scale_out and grid is None) or factor != 1.0 or not into.reads(data, scale, zero):
+    real = into.real(data, scale, zero)
+    if weight is None or (scale_out and grid is None) or factor != 1.0 or real is None:
         return False
-    inputs, bias = [data, weight], _optional(node, 6)
+    inputs, bias = [real, weight], _optional(node, 6)
     if bias:
         inputs.append(_bias(into, bias, scale, kernel_scale, node.output[0]))
     if grid is None:
@@ -260,7 +288,7 @@ def _pair(into: _Rewriting, node: Any) -> bool:
     first, scale, zero, second, other_scale, other_zero, scale_out = node.input[:7]
     grid = into.grid(scale_out, _optional(node, 7))
     operands = [
-        data if into.reads(data, *numbers) else into.weight(data, *numbers, 0)
+        into.real(data, *numbers) or into.weight(data, *numbers, 0)
         for data, numbers in ((first, (scale, zero)), (second, (other_scale, other_zero)))
     ]
     if grid is None or None in operands:
@@ -272,18 +300,20 @@ def _pair(into: _Rewriting, node: Any) -> bool:
 def _single(into: _Rewriting, node: Any) -> bool:
     data, scale, zero, scale_out = node.input[:4]
     grid = into.grid(scale_out, _optional(node, 4))
-    if grid is None or not into.reads(data, scale, zero) or _attribute(node, "channels_last", 0):
+    real = into.real(data, scale, zero)
+    if grid is None or real is None or _attribute(node, "channels_last", 0):
         return False
-    made = into.emit(_SINGLES[node.op_type], [data], f"{node.output[0]}/real", _others(node, "channels_last"))
+    made = into.emit(_SINGLES[node.op_type], [real], f"{node.output[0]}/real", _others(node, "channels_last"))
     return into.rounded(made, node.output[0], grid)
 
 
 def _concatenation(into: _Rewriting, node: Any) -> bool:
-    grid, tensors = into.grid(node.input[0], node.input[1]), node.input[2::3]
-    known = all(into.reads(*node.input[place : place + 3]) for place in range(2, len(node.input), 3))
-    if grid is None or not known:
+    grid = into.grid(node.input[0], node.input[1])
+    tensors = [into.real(*node.input[place : place + 3]) for place in range(2, len(node.input), 3)]
+    known = [name for name in tensors if name is not None]
+    if grid is None or len(known) < len(tensors):
         return False
-    return into.rounded(into.emit("Concat", tensors, f"{node.output[0]}/real", node.attribute), node.output[0], grid)
+    return into.rounded(into.emit("Concat", known, f"{node.output[0]}/real", node.attribute), node.output[0], grid)
 
 
 #: From an operator to what appends others in its place, or does not.
