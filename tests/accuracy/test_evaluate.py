@@ -24,9 +24,9 @@ from network_files import module_of, write_onnx, write_python
 from registered_boards import make_board, make_home, register
 
 from tvmmobile.accuracy.evaluation_file import ImageResult
-from tvmmobile.accuracy.labelled import LabelledFolder, evenly_spaced, read_folder
 from tvmmobile.cli import run
 from tvmmobile.networks.images import read_input
+from tvmmobile.networks.labelled import LabelledFolder, evenly_spaced, read_folder
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing

@@ -19,6 +19,7 @@ from trained import SIDE, digits, inputs_of, trained, write_images
 
 import tvmmobile
 import tvmmobile.pipeline.prepared
+from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import KeptLayer, kept_sentence
 from tvmmobile.graph.precision import INT8
 from tvmmobile.kernels.reference import relative_error
@@ -32,6 +33,7 @@ from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.stages import build_libraries, collect_variants
 from tvmmobile.quantisation.data import calibration_data
+from tvmmobile.quantisation.mixed import Limit
 
 NETWORK = """
 from torch import nn
@@ -138,6 +140,26 @@ def test_tune_decides_once_how_to_quantise(tmp_path: Path, monkeypatch: pytest.M
     assert first.integers is not None and second.integers is not None and first.details == second.details
     image = np.random.default_rng(1).uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32)
     assert np.array_equal(first.integers.outputs(image), second.integers.outputs(image))
+
+
+@pytest.mark.parametrize(("part", "labelled"), [("", True), ("7", False)])
+def test_class_folders_of_calibration_data_are_labels(part: str, labelled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits see them in the order of the images; the images of one class alone have none."""
+    file, seen, given = tmp_path / "network.py", write_images(tmp_path / "digits", 20, seed=2), []
+    file.write_text(NETWORK)
+    model = tvmmobile.load(f"{file}:make", resolution=32)
+    assert model.own is not None
+
+    def holds(limit: Limit, outputs: Array, expected: Array, labels: tuple[int, ...]) -> bool:
+        given.append(labels)
+        return True
+
+    monkeypatch.setattr(Limit, "holds", holds)
+    data = replace(calibration_data(str(seen / part), Preprocessing(32), generated=True), max_drop=Limit(1, "%"))
+    job = variant_job(model, device_of("pi5").profile, (), tmp_path, precision=INT8, calibration=data)
+    details = prepared(load_again(model.own, model.spec, None, 0), job, None).details
+    assert details["quantisation"]["labelled"] == labelled
+    assert given == [tuple(sorted([*range(10)] * 2)) if labelled else ()]
 
 
 #: Residual, squeeze-and-excite, hard activations, and a window of five rows.

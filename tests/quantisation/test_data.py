@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from labelled_images import write_image
 from trained import SIDE, digits, inputs_of, write_images
 
 from tvmmobile.graph.layers import Array
@@ -47,6 +49,41 @@ def test_tensors_and_noise(tmp_path: Path) -> None:
     for name in ("five.npy", "parts.npz"):
         assert (read(tmp_path / name) == arrays).all() and (read(tmp_path / name, [3, 1]) == arrays[[3, 1]]).all()
     assert (read("noise:3")[2] == noise_input(2, (1, 3, SIDE, SIDE))[0]).all()
+
+
+def test_labels_are_class_folders(tmp_path: Path) -> None:
+    """In the order of the images, also of some of them; where it is certain which classes folders are."""
+    folder = write_images(tmp_path / "digits", 22, seed=3)
+    data = calibration_data(str(folder), TAKES, False)
+    labels = data.labels(10)
+    assert list(labels) == sorted(number % 10 for number in range(22))
+    images = replace(data.images(), labels=labels)
+    assert images.some(4).labels == tuple(labels[place] for place in (0, 5, 11, 16)) and images.part([21, 0]).labels == (9, 0)
+    shutil.rmtree(folder / "4")
+    assert 4 not in calibration_data(str(folder), TAKES, False).labels(10)
+    assert calibration_data(str(folder), TAKES, False).labels(5) == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "certain"),
+    [(("cat", "dog", "eel"), True), (("cat", "dog"), False), (("n01440764", "n01443537", "n01484850"), True), (("n01440764",), False)],
+)
+def test_names_are_labels_where_there_is_a_folder_for_every_class(tmp_path: Path, names: tuple[str, ...], certain: bool) -> None:
+    """Of a network of three classes."""
+    for name in names:
+        write_image(tmp_path / "photos" / name / "one.png", 0)
+    assert calibration_data(str(tmp_path / "photos"), TAKES, False).labels(3) == (tuple(range(len(names))) if certain else ())
+
+
+def test_other_data_have_no_labels(tmp_path: Path) -> None:
+    """Images beside class folders or deeper in them, and what is no folder of images."""
+    for number, place in enumerate(("0/deeper/one.png", "one.png")):
+        folder = write_images(tmp_path / f"digits{number}", 12, seed=3)
+        write_image(folder / place, 0)
+        assert calibration_data(str(folder), TAKES, False).labels(10) == ()
+    np.save(tmp_path / "one.npy", np.zeros((1, 3, SIDE, SIDE), np.float32))
+    for given in ("noise:4", str(tmp_path / "one.npy")):
+        assert calibration_data(given, TAKES, True).labels(10) == ()
 
 
 def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,35 @@ def test_a_limit_holds_up_to_its_value() -> None:
     assert Limit(200, "dB").holds(expected, expected)
 
 
+def test_a_limit_counts_top1_where_classes_are_known() -> None:
+    """Of ten inputs two get another class: one that was right in float32, and one that was wrong."""
+    expected = np.eye(10, dtype=np.float32)
+    other = expected.copy()
+    other[[3, 5]] = np.roll(other[[3, 5]], 1, 1)
+    labels = (0, 1, 2, 3, 4, 6, 6, 7, 8, 9)
+    assert Limit(0, "%").holds(other, expected, labels)  # 5 became 6, which it is
+    assert not Limit(19.9, "%").holds(other, expected) and Limit(20, "%").holds(other, expected)
+    labels = tuple(range(10))
+    assert Limit(20, "%").holds(other, expected, labels) and not Limit(19.9, "%").holds(other, expected, labels)
+    assert Limit(0, "%").holds(other, expected, [9] * 10)
+    noisy = expected * np.float32(1.1)
+    assert not Limit(20.01, "dB").holds(noisy, expected, labels)
+
+
+def test_layers_are_kept_for_top1_alone(images: Array) -> None:
+    """Classes that no label names may change: of a network with coarse weights, none is kept where labels fit it as well."""
+    flow = trained_flow()
+    coarse = replace(METHOD, per_channel=False)
+    network = quantised(observe(flow, images_of(images), False), coarse, everything)
+    ours, theirs = network.outputs(images).argmax(1), flow.outputs(images).argmax(1)
+    assert (ours != theirs).any()
+    limit = Limit(1, "%")
+    labelled = replace(images_of(images), labels=tuple(map(int, ours)))
+    assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.kept == {}
+    labelled = replace(images_of(images), labels=tuple(map(int, theirs)))
+    assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.kept
+
+
 def test_kept_layers_stay_in_float32(images: Array) -> None:
     flow = trained_flow()
     kept = chosen_layers(flow, ["dw_*", "0"])

@@ -9,12 +9,12 @@ from pathlib import Path
 from tvmmobile.accuracy.classes import read_labels
 from tvmmobile.accuracy.evaluation import Subject, batches, context_for, evaluate_batches, evaluate_storage
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile, ImageResult, evaluation_of, write_evaluation
-from tvmmobile.accuracy.labelled import LabelledImage, evenly_spaced
 from tvmmobile.accuracy.noise import inputs_in, is_noise
 from tvmmobile.accuracy.original import original_of
 from tvmmobile.accuracy.storage import StoredLayer
 from tvmmobile.devices.protocol import Device
 from tvmmobile.networks.images import check_image
+from tvmmobile.networks.labelled import LabelledImage, evenly_spaced
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.request import device_of

@@ -20,7 +20,6 @@ from tvmmobile import __version__
 from tvmmobile.accuracy.classes import most_likely
 from tvmmobile.accuracy.differences import difference_of
 from tvmmobile.accuracy.evaluation_file import EvaluationContext, ImageResult
-from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, evenly_spaced, plain
 from tvmmobile.accuracy.original import Original, compute_of
 from tvmmobile.accuracy.storage import StoredLayer, stored_layers
 from tvmmobile.devices.protocol import MEASURED, DeviceProfile
@@ -28,6 +27,7 @@ from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import Compute
 from tvmmobile.networks.images import read_input
+from tvmmobile.networks.labelled import LabelledFolder, LabelledImage, evenly_spaced, plain
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.stages import MOST_ATTEMPTS, failure_of, succeeded
 from tvmmobile.running.bench import Bench

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tvmmobile.accuracy.labelled import LabelledFolder, LabelledImage, read_folder
 from tvmmobile.networks.images import noise_count, noise_input
+from tvmmobile.networks.labelled import LabelledFolder, LabelledImage, read_folder
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.system.scratch import scratch
 

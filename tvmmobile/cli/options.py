@@ -93,7 +93,8 @@ MaxDrop = Annotated[
     typer.Option(
         "--max-drop",
         metavar="LIMIT",
-        help="Keep layers in float32 beside int8 until the output's noise is as far below its signal as 30dB, or 1% get another class.",
+        help="Keep layers in float32 beside int8 until the output's noise is as far below its signal as 30dB, "
+        "or top-1 loses at most 1% (without labels: at most 1% get another class).",
     ),
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", file_okay=False, help="Output directory.")]

@@ -98,8 +98,8 @@ def compile_models(
         max_error: keep layers in float32 until an estimate of the output's error is no more than this share of its largest magnitude.
         calibrate: images or inputs that give `int8` its scales: a folder, a `.npy` or a `.npz`; for generated weights also `noise:N`.
         keep: layers that stay in float32 beside `int8`: their numbers or names in the float32 network, in which `*` stands for anything.
-        max_drop: keep layers in float32 until the output's noise is as far below its signal on the calibration data as `30dB`, or no more
-            than `1%` of these get another class.
+        max_drop: keep layers in float32 until the output's noise is as far below its signal on the calibration data as `30dB`; or with `1%`
+            until top-1 loses no more points on these, or, where they are not in class folders, no more of them get another class.
         out: where they go, each with its manifest and reference; without it, a folder that lasts as long as this process.
         logs: read this directory alone; without it, the shipped logs and the user's own.
         dump_ir: where to write the module after each graph pass.

@@ -125,8 +125,9 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
     def accepts(layer: Layer) -> bool:
         return taken(task(layer))
 
-    wide, images = read_network(*finish_in_nhwc(composed)), data.images()
+    wide = read_network(*finish_in_nhwc(composed))
     flow = flow_of(wide)
+    images = replace(data.images(), labels=data.labels(math.prod(flow.steps[-1].layer.output_shape)))
     if decision is None:
         method = best_method(flow, images, accepts)
         method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
@@ -147,6 +148,7 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
         "inputs": images.count,
         "ranges": method.ranges,
         "equalised": method.equalise,
+        "labelled": bool(images.labels),
         "layers": [_scales(step, nodes[names[number]], network) | _quality(ratios[number]) for number, step in integers.steps.items()],
     }
     details = {"quantisation": found, **_float32_layers(floats)}

@@ -57,10 +57,12 @@ class Images:
     Attributes:
         count: how many inputs there are.
         read: from their numbers to a batch of them, NCHW, float32.
+        labels: the class of each; empty where that is not known.
     """
 
     count: int
     read: Callable[[Sequence[int]], Array]
+    labels: tuple[int, ...] = ()
 
     def batches(self) -> Iterator[Array]:
         """All of them, a few at a time."""
@@ -78,7 +80,8 @@ class Images:
 
     def part(self, numbers: Sequence[int]) -> Images:
         """Some of them, by their numbers."""
-        return Images(len(numbers), lambda chosen: self.read([numbers[place] for place in chosen]))
+        labels = tuple(self.labels[number] for number in numbers) if self.labels else ()
+        return Images(len(numbers), lambda chosen: self.read([numbers[place] for place in chosen]), labels)
 
 
 def images_of(array: Array) -> Images:

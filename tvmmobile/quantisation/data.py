@@ -13,6 +13,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.images import SUFFIXES, noise_count, noise_input, read_input
+from tvmmobile.networks.labelled import classes_of
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.calibration import Images
 from tvmmobile.quantisation.mixed import Limit
@@ -32,7 +33,7 @@ class CalibrationData:
         place: a file or folder; `None` for noise.
         preprocessing: of images, and the input that the network takes.
         keep: layers that stay in float32, see `mixed.chosen_layers`.
-        max_drop: how much accuracy may be lost on these data; `None` for any amount.
+        max_drop: how much accuracy may be lost on these data, see `labels`; `None` for any amount.
     """
 
     given: str
@@ -61,6 +62,22 @@ class CalibrationData:
     def moved(self, folder: Path) -> CalibrationData:
         """The same with its files below `folder`."""
         return self if self.place is None else replace(self, place=folder / self.place.name)
+
+    def labels(self, classes: int) -> tuple[int, ...]:
+        """The class of each input of `images`, where they are in a folder for each class whose classes are certain (`networks.labelled`);
+        empty where they are not.
+
+        Args:
+            classes: of the network.
+        """
+        place = self.place
+        if place is None or not place.is_dir() or any(path.parent.parent != place for path in self.files):
+            return ()
+        try:
+            found = classes_of(place, classes)
+        except UserError:  # folders that are no classes
+            return ()
+        return tuple(found.labels[path.parent.name] for path in self.files) if found.certain else ()
 
     def images(self) -> Images:
         """The inputs; raises `UserError` if there are none, and what is wrong with one when it is read."""

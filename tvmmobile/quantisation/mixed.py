@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -27,7 +27,8 @@ class Limit:
     """How far the output of a network in integers may be from that in float32, on calibration data.
 
     Attributes:
-        value: the least signal-to-noise ratio, or the most inputs that may get another class, in percent.
+        value: the least signal-to-noise ratio; or the most top-1 that may be lost, in points, where classes are known, or else the most
+            inputs that may get another class, in percent.
         unit: `dB` or `%`.
     """
 
@@ -37,12 +38,17 @@ class Limit:
     def __str__(self) -> str:
         return f"{self.value:g}{self.unit}"
 
-    def holds(self, outputs: Array, expected: Array) -> bool:
-        """Whether the outputs of a batch are close enough."""
+    def holds(self, outputs: Array, expected: Array, labels: Sequence[int] = ()) -> bool:
+        """Whether the outputs of a batch are close enough.
+
+        Args:
+            labels: the class of each input, if that is known.
+        """
         if self.unit == "%":
             count = len(expected)
-            other = outputs.reshape(count, -1).argmax(1) != expected.reshape(count, -1).argmax(1)
-            return 100 * float(other.mean()) <= self.value
+            ours, theirs = (some.reshape(count, -1).argmax(1) for some in (outputs, expected))
+            worse = int((theirs == labels).sum()) - int((ours == labels).sum()) if labels else int((ours != theirs).sum())
+            return 100 * worse / count <= self.value
         noise = float(np.square(outputs.astype(np.float64) - expected).sum())
         return noise * 10 ** (self.value / 10) <= float(np.square(expected, dtype=np.float64).sum())
 
@@ -53,7 +59,7 @@ def limit_of(given: str) -> Limit:
     if found is None:
         raise UserError(
             f"--max-drop {given} is neither a signal-to-noise ratio nor a share of the data.",
-            "Give it as 30dB, or as 1% of the calibration data that may get another class.",
+            "Give it as 30dB; or as 1%, which top-1 may lose on calibration data in class folders, or which may get another class.",
         )
     return Limit(float(found[1]), found[2])
 
@@ -121,7 +127,7 @@ def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts
 
     def fits(tried: IntegerNetwork) -> bool:
         outputs, expected = zip(*((tried.outputs(batch), flow.outputs(batch)) for batch in data.batches()), strict=True)
-        return limit.holds(np.concatenate(outputs), np.concatenate(expected))
+        return limit.holds(np.concatenate(outputs), np.concatenate(expected), data.labels)
 
     if fits(network):
         return Mixed(network, Decision(method, kept))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,21 @@ class LabelledImage:
     path: Path
     name: str
     label: int
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the folders in a folder say of classes.
+
+    Attributes:
+        labels: for each folder's name the index of its class.
+        how: how names became labels, for people, in one line.
+        certain: whether no order was assumed of some of the network's classes.
+    """
+
+    labels: Mapping[str, int]
+    how: str
+    certain: bool
 
 
 @dataclass(frozen=True)
@@ -60,9 +75,22 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
         UserError: there is no such folder or no image in it, there are more class folders than classes, or the class of a folder
             cannot be told.
     """
+    found = classes_of(folder, classes, names)
+    files = [(name, path) for name in sorted(found.labels) for path in _visible(folder / name) if path.is_file()]
+    images = tuple(
+        LabelledImage(path, plain(f"{name}/{path.name}"), found.labels[name]) for name, path in files if path.suffix.lower() in SUFFIXES
+    )
+    count = len(found.labels)
+    if not images:
+        raise UserError(f"{folder} has {count} class folders but no images.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
+    return LabelledFolder(folder, images, count, found.how, len(files) - len(images))
+
+
+def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -> Classes:
+    """The classes of a folder's class folders; arguments and errors are those of `read_folder`, which looks for images too."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.", _LAYOUT)
-    found = {path.name: path for path in _visible(folder) if path.is_dir()}
+    found = sorted(path.name for path in _visible(folder) if path.is_dir())
     if not found:
         raise UserError(f"{folder} has no class folders.", _LAYOUT)
     if len(found) > classes:
@@ -70,14 +98,20 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
             f"{folder} has {len(found)} class folders, more than the network's {classes} classes.",
             "Give images of the classes that the network was trained for.",
         )
-    labels, how = _labels(folder, sorted(found), classes, names)
-    files = [(name, path) for name in sorted(found) for path in _visible(found[name]) if path.is_file()]
-    images = tuple(
-        LabelledImage(path, plain(f"{name}/{path.name}"), labels[name]) for name, path in files if path.suffix.lower() in SUFFIXES
-    )
-    if not images:
-        raise UserError(f"{folder} has {len(found)} class folders but no images.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
-    return LabelledFolder(folder, images, len(found), how, len(files) - len(images))
+    if names is not None:
+        return Classes(_named(folder, found, names), "class folders by name, in the order of --labels", certain=True)
+    if all(name.isascii() and name.isdigit() for name in found):
+        return Classes(_numbered(folder, found, classes), "class folders by number", certain=True)
+    in_order, complete = {name: number for number, name in enumerate(found)}, len(found) == classes
+    if all(_SYNSET.fullmatch(name) for name in found):
+        if not complete:
+            raise UserError(
+                f"{folder} has {len(found)} synsets but the network {classes} classes: which classes they are is ambiguous.",
+                "Give --labels FILE with a line for each class that begins with its synset, such as: n01440764 tench",
+            )
+        return Classes(in_order, f"{classes} synsets, sorted, are the classes 0 to {classes - 1}", certain=True)
+    how = f"the {len(found)} class folders in alphabetical order are the classes 0 to {len(found) - 1}"
+    return Classes(in_order, how, certain=complete)
 
 
 def evenly_spaced(images: Sequence[LabelledImage], limit: int | None) -> tuple[LabelledImage, ...]:
@@ -91,23 +125,6 @@ def _visible(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
-
-
-def _labels(folder: Path, found: Sequence[str], classes: int, names: Sequence[str] | None) -> tuple[dict[str, int], str]:
-    """Each class folder's label, and how it was derived."""
-    if names is not None:
-        return _named(folder, found, names), "class folders by name, in the order of --labels"
-    if all(name.isascii() and name.isdigit() for name in found):
-        return _numbered(folder, found, classes), "class folders by number"
-    in_order = {name: number for number, name in enumerate(found)}
-    if all(_SYNSET.fullmatch(name) for name in found):
-        if len(found) < classes:
-            raise UserError(
-                f"{folder} has {len(found)} synsets but the network {classes} classes: which classes they are is ambiguous.",
-                "Give --labels FILE with a line for each class that begins with its synset, such as: n01440764 tench",
-            )
-        return in_order, f"{classes} synsets, sorted, are the classes 0 to {classes - 1}"
-    return in_order, f"the {len(found)} class folders in alphabetical order are the classes 0 to {len(found) - 1}"
 
 
 def _named(folder: Path, found: Sequence[str], names: Sequence[str]) -> dict[str, int]:
