@@ -30,6 +30,7 @@ from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.pool import PoolMean
 from tvmmobile.schedules.resize import Resample
 from tvmmobile.schedules.separable import Separable
+from tvmmobile.schedules.softmax import AxisSoftmax
 from tvmmobile.schedules.space import Knobs, KnobSchedule, Space
 from tvmmobile.schedules.strassen import Strassen
 from tvmmobile.schedules.template import Template
@@ -52,6 +53,7 @@ TEMPLATES: tuple[Template, ...] = (
     GroupStatistics(),
     HeadAttention(),
     BatchedProduct(),
+    AxisSoftmax(),
 )
 #: Those for layers of scaled integers, which the others refuse.
 INTEGER_TEMPLATES: tuple[Template, ...] = (

@@ -300,6 +300,10 @@ class Kernel:
             return value
         return Vectors(dtype, lanes, self.T.bind, bool(self._precision.bits)).cast(value)
 
+    def vectors_of_totals(self, lanes: int) -> Vectors:
+        """Arithmetic on vectors of so many `totals`."""
+        return Vectors(self._precision.total, lanes, self.T.bind, bool(self._precision.bits))
+
     def is_converted(self, buffer: Buffer) -> bool:
         """Whether it is an argument in another precision than the kernel's, which `load` and `store` convert."""
         return any(buffer.same_as(other) for other in self._converted)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from host_kernels import HOST
 
-from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, GroupNorm, Layer, MaxPool, Pool, Product, Resize
+from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, GroupNorm, Layer, MaxPool, Pool, Product, Resize, Softmax
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
@@ -34,6 +34,7 @@ REGIONS: tuple[tuple[Layer, ...], ...] = (
     (ChannelNorm(5, 3, 24, 1e-6),),
     (GroupNorm(5, 3, 24, 4, 1e-6),),
     (Product((2, 3), 7, 9, 10, (True, True)),),
+    (Softmax((5, 3), 21),),
     (Attention(1, 2, 9, 7, 8, 8, 0.3, ((2, 9, 8), (2, 7, 8), (2, 7, 8)), (0, 0, 72, 8), (0, 0, 56, 8), (0, 0, 56, 8), True),),
 )
 
@@ -72,6 +73,7 @@ def test_templates_emit_nothing_that_the_other_passes_change(threads: int) -> No
         "group_norm",
         "attention",
         "batched_product",
+        "softmax",
         "dense",
     }
 

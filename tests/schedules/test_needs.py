@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, GroupNorm, Layer, MaxPool, Opaque, Pool, Product, Resize
+from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, GroupNorm, Layer, MaxPool, Opaque, Pool, Product, Resize, Softmax
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import TEMPLATES, Template
@@ -78,6 +78,13 @@ class NewProduct(Product):
 
 
 @dataclass(frozen=True)
+class NewSoftmax(Softmax):
+    """See `NewConv2d`."""
+
+    logarithm: bool = False
+
+
+@dataclass(frozen=True)
 class NewTask(Task):
     """See `NewConv2d`."""
 
@@ -105,6 +112,7 @@ TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "channel_norm": ((NewNorm(9, 9, 16, 1e-5),), {"robust": True}, "robust"),
     "group_norm": ((NewGroupNorm(9, 9, 16, 2, 1e-5),), {"centred": False}, "centred"),
     "attention": ((ATTENTION,), {"masked": True}, "masked"),
+    "softmax": ((NewSoftmax((9, 9), 16),), {"logarithm": True}, "logarithm"),
     "batched_product": ((NewProduct((2,), 9, 9, 16),), {"masked": True}, "masked"),
 }
 

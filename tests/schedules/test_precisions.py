@@ -22,8 +22,9 @@ from tvmmobile.schedules import TEMPLATES, Template, templates_for
 
 RELU6: Clamp = (0.0, 6.0)
 PADDED = (1, 1, 1, 1)
-#: Those for all precisions; attention's exponential functions have the digits of float32, which products of activations keep as well.
-EVERY = [template for template in TEMPLATES if template.name not in ("attention", "batched_product")]
+#: Those for all precisions; the exponential functions of attention and softmax have the digits of float32, which products of activations
+#: keep as well.
+EVERY = [template for template in TEMPLATES if template.name not in ("attention", "batched_product", "softmax")]
 #: Channels that are odd, fewer than a vector of float32, and not whole vectors; every activation; pieces, gates and residuals.
 REGIONS: dict[str, tuple[tuple[Layer, ...], ...]] = {
     "pointwise": (

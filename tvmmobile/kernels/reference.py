@@ -30,6 +30,7 @@ from tvmmobile.graph.layers import (
     Pool,
     Product,
     Resize,
+    Softmax,
     SumLayer,
 )
 from tvmmobile.graph.layouts import Layout, shuffle_of
@@ -147,6 +148,8 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
         return _resized(layer, data)
     if isinstance(layer, Attention):
         return _attended(layer, data, constants, side)
+    if isinstance(layer, Softmax):
+        return np.asarray(functional.softmax(torch.from_numpy(data), len(layer.leading)))
     if isinstance(layer, Product):
         first, second = (
             array.swapaxes(-1, -2) if turned else array for array, turned in zip((data, side["other"]), layer.turned, strict=True)

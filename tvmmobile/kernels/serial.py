@@ -6,7 +6,21 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Attention, ChannelNorm, Conv2d, Dense, Gating, GroupNorm, Layer, MaxPool, Opaque, Pool, Product, Resize
+from tvmmobile.graph.layers import (
+    Attention,
+    ChannelNorm,
+    Conv2d,
+    Dense,
+    Gating,
+    GroupNorm,
+    Layer,
+    MaxPool,
+    Opaque,
+    Pool,
+    Product,
+    Resize,
+    Softmax,
+)
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule
 
@@ -21,6 +35,7 @@ _LAYERS: dict[str, type[Layer]] = {
     "group_norm": GroupNorm,
     "attention": Attention,
     "product": Product,
+    "softmax": Softmax,
     "opaque": Opaque,
 }
 

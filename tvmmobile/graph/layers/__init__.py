@@ -13,10 +13,11 @@ from tvmmobile.graph.layers.pooling import MaxPool, Pool
 from tvmmobile.graph.layers.product import Product
 from tvmmobile.graph.layers.resize import Resize
 from tvmmobile.graph.layers.rounding import Rounding, shift_of
+from tvmmobile.graph.layers.softmax import Softmax
 from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer
 
-Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | ChannelNorm | GroupNorm | Attention | Product | Opaque | Rounding
+Layer = Conv2d | Dense | Pool | MaxPool | Gating | Resize | ChannelNorm | GroupNorm | Attention | Product | Softmax | Opaque | Rounding
 
 
 def input_shapes(layer: Layer) -> tuple[tuple[int, ...], ...]:
@@ -44,6 +45,7 @@ __all__ = [
     "Product",
     "Resize",
     "Rounding",
+    "Softmax",
     "SumLayer",
     "WindowLayer",
     "input_shapes",

@@ -23,6 +23,7 @@ from tvmmobile.graph.layers import (
     Pool,
     Product,
     Resize,
+    Softmax,
 )
 from tvmmobile.graph.passes.input_pieces import reading_pieces
 from tvmmobile.graph.passes.layer_forms import CURVE_MARK, KINDS, Form, layer_forms
@@ -135,7 +136,7 @@ def _composed_layer(function: Any, forms: list[Form]) -> tuple[ComposedLayer, tu
         layer = layer_of(found, form) if matched else None
         if layer is None:
             continue
-        if isinstance(layer, Pool | MaxPool | Resize):
+        if isinstance(layer, Pool | MaxPool | Resize | Softmax):
             return ComposedLayer(layer, NO_PARAMETERS), (0,)
         if isinstance(layer, ChannelNorm | GroupNorm):
             weight, bias = (found[part].value.numpy() if part in found else NO_PARAMETERS.bias for part in ("weight", "bias"))

@@ -8,8 +8,8 @@ from typing import Any
 from tvmmobile.graph.curves import CHANNEL, CURVES, Spelling
 
 #: Attribute values that mark a composed layer.
-CONV2D, DENSE, POOL, MAX_POOL, GATING, RESIZE, NORM, PRODUCT = KINDS = tuple(
-    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate", "resize", "norm", "product")
+CONV2D, DENSE, POOL, MAX_POOL, GATING, RESIZE, NORM, PRODUCT, SOFTMAX = KINDS = tuple(
+    f"tvmmobile.{name}" for name in ("conv2d", "dense", "pool", "max_pool", "gate", "resize", "norm", "product", "softmax")
 )
 #: Separates one of these from the name of a layer's curve.
 CURVE_MARK = ":"
@@ -55,11 +55,13 @@ def layer_forms() -> list[Form]:
     normed_by = is_const(), is_const()
     norms = [is_op(f"relax.nn.{name}")(wildcard(), *normed_by) for name in ("layer_norm", "group_norm")]
     scaled = is_op("relax.nn.rms_norm")(wildcard(), normed_by[0])
+    softmax = is_op("relax.nn.softmax")(wildcard())
     resized = is_op("relax.image.resize2d")(wildcard(), wildcard())
     found = [
         Form(POOL, mean, {"mean": mean}),
         Form(MAX_POOL, largest, {"max pool": largest}),
         Form(RESIZE, resized, {"resize": resized}),
+        Form(SOFTMAX, softmax, {"softmax": softmax}),
         *(Form(NORM, norm, {"norm": norm, "weight": normed_by[0], "bias": normed_by[1]}) for norm in norms),
         Form(NORM, scaled, {"norm": scaled, "weight": normed_by[0]}),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tvmmobile.graph.curves import CHANNEL, TENSOR
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.layers import ChannelNorm, Clamp, Conv2d, Dense, Gating, GroupNorm, Layer, MaxPool, Pool, Product, Resize
+from tvmmobile.graph.layers import ChannelNorm, Clamp, Conv2d, Dense, Gating, GroupNorm, Layer, MaxPool, Pool, Product, Resize, Softmax
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.passes.layer_forms import GATING, PRODUCT, SIDES, Form
 from tvmmobile.graph.passes.products import swaps_last
@@ -25,6 +25,8 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
         return _max_pool_of(found["max pool"])
     if "norm" in found:
         return _norm_of(found["norm"])
+    if "softmax" in found:
+        return _softmax_of(found["softmax"])
     if "resize" in found:
         return _resize_of(found["resize"])
     if form.kind == GATING:
@@ -143,6 +145,14 @@ def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:
         return ChannelNorm(shape[1], shape[2], shape[3], float(attrs.epsilon)) if axes == [3] else None
     over_pixels = int(attrs.channel_axis) % 4 == 3 and axes == [1, 2]
     return GroupNorm(shape[1], shape[2], shape[3], int(attrs.num_groups), float(attrs.epsilon)) if over_pixels else None
+
+
+def _softmax_of(call: Any) -> Softmax | None:
+    """The layer of a softmax."""
+    shape = shape_of(call)
+    axis = int(call.attrs.axis) % max(len(shape), 1)
+    known = shape and str(call.ty.dtype) == FLOAT32.name
+    return Softmax(tuple(shape[:axis]), shape[axis], tuple(shape[axis + 1 :])) if known else None
 
 
 def _resize_of(call: Any) -> Resize | None:

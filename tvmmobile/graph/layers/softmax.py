@@ -1,0 +1,55 @@
+"""Softmax outside of attention."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tvmmobile.graph.storage import ConvertingLayer
+
+
+@dataclass(frozen=True)
+class Softmax(ConvertingLayer):
+    """Exponential functions over their sum along one axis.
+
+    Attributes:
+        leading: dimensions in front of the axis.
+        channels: extent of the axis.
+        trailing: dimensions behind it.
+    """
+
+    leading: tuple[int, ...]
+    channels: int
+    trailing: tuple[int, ...] = ()
+    kind: ClassVar[str] = "softmax"
+    macs: ClassVar[int] = 0  # it has no weights to multiply by
+    constants: ClassVar[int] = 0
+    side_shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input tensor."""
+        return (*self.leading, self.channels, *self.trailing)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output tensor, the same."""
+        return self.input_shape
+
+    @property
+    def before(self) -> int:
+        """Places in front of the axis."""
+        return math.prod(self.leading)
+
+    @property
+    def behind(self) -> int:
+        """Places behind the axis: elements from one channel to the next."""
+        return math.prod(self.trailing)
+
+    @property
+    def name(self) -> str:
+        """Canonical name."""
+        around = ["x".join(map(str, extents)) for extents in (self.leading, self.trailing)]
+        parts = [*around[:1] * bool(self.leading), f"c{self.channels}", *around[1:] * bool(self.trailing)]
+        return "_".join(["softmax", *parts, *self._stored_name()])
