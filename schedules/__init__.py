@@ -1,6 +1,6 @@
 """Hand-written schedule templates. To add one, write a `Template` in its own file and list it in `TEMPLATES` or `INTEGER_TEMPLATES`.
 
-One that lives outside this package is announced with `register`, in every process that uses it (see `workers.Workers`).
+Templates outside this package are announced with `register`, in every process that uses them (see `workers.Workers`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attention, head by head and a few queries at a time: products with all keys, their softmax, and the mean of the values by its weights."""
+"""Attention, head by head and a few queries at a time: products with all keys, their softmax, and the weighted sum of the values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HeadAttention(Template):
 
     Knobs:
         rows: queries at a time.
-        vectors: of keys, and then of a value's elements, whose sums are in registers at a time.
+        vectors: of keys, then of a value's elements, whose sums are held in registers at a time.
     """
 
     name = "attention"
@@ -76,8 +76,8 @@ class _Head:
     Attributes:
         vectors: see `HeadAttention`.
         buffers: by argument.
-        turned: its keys, the first elements of all of them first.
-        scores: of a few queries, one after another: for each key, and up to a whole vector.
+        turned: its keys, transposed: the first elements of all keys first.
+        scores: of a few queries, one after another, each padded to a whole vector of keys.
         head: its number, group by group.
     """
 
@@ -156,7 +156,7 @@ class _Head:
                         kernel.store_part(self.buffers["output"], mean, target, parts[j])
 
     def _softmax(self, row: int) -> Expr:
-        """Turn a query's scores into their exponential functions, of what they are less than the largest; returns one over the sum."""
+        """Replace a query's scores by exp(score - largest score); returns one over their sum."""
         kernel, T, base = self.kernel, self.kernel.T, row * self.pitch  # noqa: N806
         largest = self._reduced(base, lambda so_far, value: T.max(so_far, value), lambda value, place, lanes: value)
 

@@ -20,7 +20,7 @@ class BatchedProduct(Template):
 
     Knobs:
         rows: at a time.
-        vectors: of columns, whose sums are in registers at a time.
+        vectors: of columns whose sums are held in registers at a time.
     """
 
     name = "batched_product"
@@ -41,7 +41,7 @@ class BatchedProduct(Template):
         return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Extents, what is turned, and what the last tiles waste."""
+        """Extents, which matrices are transposed, and what the last tiles waste."""
         layer = layer_of(task, Product)
         extents = (layer.count, layer.rows, layer.terms, layer.columns)
         wasted = [waste(layer.rows, knobs["rows"]), waste(layer.columns, knobs["vectors"] * task.lanes)]
@@ -70,7 +70,7 @@ class _One:
     Attributes:
         knobs: see `BatchedProduct`.
         buffers: by argument.
-        left, right: memory for a matrix whose dimensions are swapped; `None` for one that is read as it is.
+        left, right: memory for a transposed matrix; `None` for one that is read as it is.
         number: of the product.
     """
 
@@ -123,7 +123,7 @@ class _One:
         return self.left, lambda row: (first + row) * pitch
 
     def _right(self, term: Expr, column: Expr, count: int) -> Expr:
-        """A vector of the second matrix, of which so many elements exist."""
+        """A vector of the second matrix; elements beyond its columns are zeros."""
         kernel, layer = self.kernel, self.layer
         if self.right is None:
             return kernel.load_part(self.buffers["other"], (self.number * layer.terms + term) * layer.columns + column, count)

@@ -22,15 +22,15 @@ from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THR
 
 #: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.
 MOST_LAYERS = 4
-#: Of all weights of a chain of three layers or more, which every step reads: beyond, its rings have no room beside them.
+#: Most weights of a chain of three layers or more: every step reads all of them, and with more the rings find no room in the cache.
 MOST_CHAIN_BYTES = 13312
 #: Most bytes of a product's weights for 16 channels, before a depthwise convolution.
 MOST_BEFORE_BYTES = 16384
-#: The share of the first-level cache for rings: of its two ways, one; with the weights of a block of channels they may take all of it.
+#: The share of the first-level cache for rings, one of its two ways; together with the weights of a block of channels they may fill it.
 RING_SHARE = 0.5
-#: Of a ring below which parts of columns are narrower than they need to be.
+#: Size of a ring below which parts of columns are narrower than necessary.
 LEAST_RING_BYTES = 1024
-#: The share for weights that stay beside rings, and what is too little to read all of the input for.
+#: The share for weights that stay beside rings, and the least for which reading all of the input again pays.
 WEIGHT_SHARE, LEAST_BLOCK_BYTES = 0.5, 4096
 #: Sizes of first-level caches between which those of all cores lie.
 FIRST_LEVELS = (32768, 65536)
@@ -48,13 +48,13 @@ class Chain(Template):
 
     Knobs:
         strip: output rows of the last layer in a step.
-        parts: of a row, run through one after another; what they share is kept, not computed again.
+        parts: of a row, computed one after another; outputs that two parts share are kept, not computed again.
         blocks: of channels, of a product and the depthwise convolution behind it; each reads all of the input.
         rows, columns: register tile of the products, in pixels and channels.
         order: 0 runs over the panels of channels for each tile of pixels, 1 over the tiles for each panel.
         dw_rows, dw_columns: register tile of the depthwise convolutions.
         image_pixels, image_columns: register tile of the image convolution.
-        gather: 1 copies weights beside the rings, where neither displaces the other.
+        gather: 1 copies weights next to the rings, so that neither displaces the other in the cache.
 
     Threads share steps.
     """
@@ -97,7 +97,7 @@ class Chain(Template):
         return Space(self.name, self.version, options, _Fits(layers, task, options), usual, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, kinds, what the cache has to hold, what tiles waste and what is read or computed again."""
+        """Size, kinds of layers, bytes that the cache has to hold, waste of tiles, and reads and work done twice."""
         layers = chain_of(task)
         assert layers is not None
         memory = arrange(layers, knobs, task)
@@ -220,7 +220,7 @@ def _waste(axis: ChainAxis, wanted: int) -> float:
 
 
 class _Fits:
-    """Which knobs can be fast."""
+    """Which knob values can be fast."""
 
     def __init__(self, layers: tuple[Conv2d, ...], task: Task, options: dict[str, tuple[int, ...]]) -> None:
         self.layers, self.task, self.options = layers, task, options
@@ -264,7 +264,7 @@ class _Fits:
         return rings <= RING_SHARE * most and not knobs["gather"]
 
     def _wastes_little(self, knobs: Knobs) -> bool:
-        """Tiles divide the columns, as far as any do."""
+        """Tiles divide the columns as far as possible."""
         found = self.wastes(knobs["strip"], knobs["parts"], knobs["blocks"])
         return all(wastes[knobs[name]] <= max(MOST_WASTE, min(wastes.values())) for name, wastes in found.items())
 

@@ -1,10 +1,10 @@
 """The outputs that each layer of a chain computes in a piece of an axis, and those that the next layer's buffer holds.
 
-Rows come in steps, columns in parts; both are cut alike. A layer has after piece n computed all that the next one reads up to its own
-piece n, and nothing twice: what two pieces of the next layer share is kept, along rows in a ring of rows, along columns in a copy of the
-last columns. So a layer is a few outputs ahead of the next one, which is its offset.
+Rows come in steps, columns in parts; both are cut alike. After piece n a layer has computed everything that the next one reads up to its
+own piece n, and nothing twice: outputs that two pieces of the next layer share are kept, along rows in a ring of rows, along columns in a
+copy of the last columns. So a layer is a few outputs ahead of the next one: its offset.
 
-What lies between the layers is in one scratch memory: rows, columns kept from part to part, and weights.
+One scratch buffer holds everything between the layers: rows, columns kept from part to part, and weights.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ChainAxis:
         size: how many there are.
         pieces: how many pieces they come in.
         step: outputs per piece.
-        offset: outputs that the first piece has beyond `step`, or lacks; the last piece has what remains.
+        offset: outputs of the first piece beyond `step`, negative if it has fewer; the last piece has the rest.
         kernel, stride, padding: how the next layer reads them; 1, 1 and 0 behind the last layer.
         next: the next layer's axis.
     """
@@ -118,7 +118,7 @@ def _axes(readers: Sequence[Reader], step: int, offset: int) -> list[ChainAxis]:
 
 
 def tile_for(axis: ChainAxis, wanted: int, *, borders: bool = False) -> int:
-    """The longest tile up to `wanted` that fits every piece; with `borders`, which need tiles of their own, one or at least two of it."""
+    """The longest tile up to `wanted` that fits every piece; with `borders`, which need tiles of their own, one tile or at least two."""
     lengths = [length for length in axis.lengths if length]
     for tile in range(min(wanted, *lengths), 1, -1):
         if not borders or all(length == tile or length >= 2 * tile for length in lengths):

@@ -109,7 +109,7 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
 
 
 def emit_depthwise(place: Place) -> None:
-    """All rows of a step; steps whose rows need other taps than those of the steps before them are told apart at run time."""
+    """All rows of a step; steps whose rows need different taps are told apart at run time."""
     rows, step = place.stage.rows, place.moment.step
     position = -rows.lead
     for kind, group in itertools.groupby(_row_kinds(place)):
@@ -200,7 +200,7 @@ def _depthwise_tile(
 
 
 def emit_borders(place: Place) -> None:
-    """Complete the rows that a layer has written in a step: those outside the image are zeros altogether."""
+    """Complete the rows that a layer has written in a step: rows outside the image become all zeros."""
     T, stage = place.kernel.T, place.stage  # noqa: N806
     with place.kernel.loop(stage.rows.step) as number:
         row = place.first_row + number

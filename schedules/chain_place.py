@@ -1,4 +1,4 @@
-"""One layer of a chain in one step of one part: where its input and output are, and loops over its columns."""
+"""One layer of a chain in one step of one part: the positions of its input and output, and loops over its columns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Place:
     Attributes:
         stage, source: the layer's stage and the one before, `None` for the first layer.
         last: whether its output is the region's.
-        data, output, scratch: the region's input and output, and what lies between.
+        data, output, scratch: the region's input, its output, and the buffer for everything in between.
         weight: the layer's packed weights.
         epilogue: the layer's.
     """
@@ -156,7 +156,7 @@ class Place:
         return self.kernel.T.Select(part == 0, self.kernel.T.int32(-axis.padding), base)
 
     def tiles(self, wanted: int) -> tuple[int, AbstractContextManager[Expr]]:
-        """The tile to take and a loop over the part's columns, where none of them differs from the others."""
+        """The tile and a loop over the part's columns, if all columns are alike."""
         axis = self.stage.columns
         tile = tile_for(axis, wanted)
         return tile, self._tiles(self.begin(axis), self.end(axis), tile, axis.lengths)

@@ -18,10 +18,10 @@ from tvmmobile.schedules.template import layer_of
 
 
 class LayerNorm(Norm):
-    """Takes one layer norm or RMS norm over channels, NHWC. Threads share the pixels.
+    """Takes one layer norm or RMS norm over channels, NHWC. Threads divide the pixels among them.
 
     Knobs:
-        pixels: at a time, each with sums of its own: additions to one sum wait for each other.
+        pixels: at a time, each with its own sums, because additions to one sum wait for each other.
     """
 
     name = "channel_norm"

@@ -24,7 +24,7 @@ class Conv(Template):
     """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, dilation, padding and
     number of groups, with or without a residual.
 
-    Channels lie together, or in blocks where there is one group. Where the input is put together from pieces, these are NHWC, and K is one
+    Channels lie together, or in blocks if there is one group. If the input consists of pieces, these are NHWC, and K is one
     cache block.
 
     Knobs:
@@ -69,7 +69,7 @@ class Conv(Template):
         return Space(self.name, self.version, options, fits, {"rows": 7, "columns": 2 * task.lanes, "k_block": 64, "order": 1, "axis": 0})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Size, taps, tile, registers used, weights that a panel comes back to, and what the tile wastes at the edges."""
+        """Size, taps, tile, registers used, weights that a panel reads again, and what the tile wastes at the edges."""
         layer = layer_of(task, Conv2d)
         depth, taps = layer.in_channels // layer.groups, math.prod(layer.kernel)
         vectors = knobs["columns"] // task.lanes
@@ -147,7 +147,7 @@ class _Nest:
                         self._panels(panel, columns, rows, group)
 
     def _groups(self) -> Iterator[AbstractContextManager[Expr]]:
-        """The groups in a loop, or one after another where each has pieces of its own."""
+        """The groups in a loop, or one after another if each has its own pieces."""
         if not self.pieces:
             yield self.kernel.span(0, self.layer.groups)
             return
@@ -215,7 +215,7 @@ class _Nest:
         self.epilogue.drain(acc, spots, self.c.buffer, part.last)
 
     def _taps(self, run: Run) -> Iterator[tuple[int | None, int, int]]:
-        """(tap, first pixel of the tile that it reaches, how many); (None, 0, taps) for a tile that every tap reaches whole."""
+        """(tap, first pixel of the tile that it reaches, how many); (None, 0, taps) for a tile that every tap reaches entirely."""
         taps_x = self.layer.kernel[1]
         if all(reach == (0, taps_x) for reach in run.taps):
             yield None, 0, taps_x

@@ -17,12 +17,12 @@ from tvmmobile.schedules.window_nest import Weighted, emit_windows, window_space
 
 
 class Depthwise(Template):
-    """Takes one depthwise convolution of any kernel size, stride, dilation and padding, channels together or in blocks. Where its
-    input is put together from pieces, these and the output are NHWC.
+    """Takes one depthwise convolution of any kernel size, stride, dilation and padding, channels together or in blocks. If its
+    input consists of pieces, these and the output are NHWC.
 
     Knobs:
         rows, columns: output tile; an input row of the tile is read once and used by every output row it reaches.
-        channels: how many are carried through the whole image at a time, innermost; 0 for all of them. Few have rows that stay in the
+        channels: how many are carried through the whole image at a time, innermost; 0 for all of them. With few, rows stay in the
             first-level cache until the next ones need them.
         axis: what threads share: 0 rows of tiles, 1 channels.
     """
@@ -80,5 +80,5 @@ class Depthwise(Template):
 
 
 def weighted(kernel: Kernel, layer: Conv2d, weight: Buffer) -> Weighted:
-    """Adds values, each times its weight."""
+    """A weighted sum of values."""
     return Weighted(kernel, layer.kernel[0] * layer.kernel[1], weight)

@@ -72,7 +72,7 @@ def cut(taps: Sequence[tuple[int, int]], tile: int) -> list[Run]:
 
 @contextmanager
 def tiles(run: Run) -> Iterator[Expr]:
-    """A loop over the tiles of a run; yields the output index at which the tile starts."""
+    """A loop over the tiles of a run; yields the tile's first output index."""
     from tvm.tirx.script import builder as T  # noqa: N812
 
     if run.count == 1:
@@ -84,7 +84,7 @@ def tiles(run: Run) -> Iterator[Expr]:
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation in a flat buffer, its channels in blocks: block after block, each with all its pixels.
+    """An activation in a flat buffer, with channels in blocks: block after block, each with all pixels.
 
     Attributes:
         buffer: where it is.
@@ -108,7 +108,7 @@ class Activation:
 
     @property
     def in_line(self) -> bool:
-        """Whether pixels are `block` elements apart, and `at` need not be asked for each."""
+        """Whether pixels are `block` elements apart, so that `at` need not be called for each."""
         return True
 
     def holds_whole(self, lanes: int) -> bool:
@@ -161,7 +161,7 @@ def share(thread: Expr, threads: int, count: int) -> Span:
 
 
 def vector_parts(extent: int, lanes: int) -> list[tuple[int, int, int]]:
-    """Whole vectors of an extent, then single elements: lanes, how many, and where they begin. Parts without any are left out."""
+    """Whole vectors of an extent, then single elements: lanes, how many, and where they begin. Empty parts are left out."""
     whole, single = divmod(extent, lanes)
     return [part for part in ((lanes, whole, 0), (1, single, whole * lanes)) if part[1]]
 
@@ -277,11 +277,11 @@ class Kernel:
         return self._in_registers(elements, self._precision.accumulator)
 
     def totals(self, elements: int) -> Buffer:
-        """The same for sums that grow with every term, see `Precision.total`."""
+        """Like `accumulators`, for sums that grow with every term, see `Precision.total`."""
         return self._in_registers(elements, self._precision.total)
 
     def like(self, accumulators: Buffer) -> Buffer:
-        """A buffer for as many of the same numbers."""
+        """A buffer like another one, with as many numbers of the same type."""
         return self._in_registers(accumulators.shape[0], accumulators.dtype)
 
     def _in_registers(self, elements: int, dtype: str) -> Buffer:
@@ -292,7 +292,7 @@ class Kernel:
         return self._cast(value, lanes, self._precision.total)
 
     def narrowed(self, value: Expr, lanes: int) -> Expr:
-        """Totals as numbers that are stored; an output in another precision takes them as they are, see `store`."""
+        """Totals in the type that is stored; `store` converts them for an output in another precision."""
         return value if "output" in self._storage else self._cast(value, lanes, self._precision.name)
 
     def _cast(self, value: Expr, lanes: int, dtype: str) -> Expr:
@@ -331,7 +331,7 @@ class Kernel:
         return self.vectors(lanes).cast(value) if self.is_converted(buffer) else value
 
     def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:
-        """Store `lanes` values to consecutive elements, in the precision of these."""
+        """Store `lanes` values to consecutive elements, in the buffer's precision."""
         if self.is_converted(buffer):
             value = Vectors(str(buffer.dtype), lanes or self.lanes, self.T.bind, False).cast(value)
         self.T.buffer_store(buffer, value, [self.at(index, lanes)])
@@ -360,7 +360,7 @@ class Kernel:
         return so_far + weight * value
 
     def lane_within(self, buffer: Buffer, line: Expr, offset: int, low: int, high: int) -> Expr:
-        """The element at `line + offset` in all lanes, out of vectors that stay within [low, high) of the line."""
+        """The element at `line + offset` in all lanes, from vectors that stay within [low, high) of the line."""
         if high - low < self.lanes:
             return self.splat(self.load(buffer, line + offset, 1))
         vector = min(low + (offset - low) // self.lanes * self.lanes, high - self.lanes)
@@ -397,7 +397,7 @@ def output_of(layer: Conv2d, buffer: Buffer) -> Activation:
 
 
 def pieces_of_group(pieces: tuple[Piece, ...], group: int, depth: int) -> tuple[Piece, ...]:
-    """Those of the input channels `group * depth` to `(group + 1) * depth`, cut where they reach over these."""
+    """The pieces of the input channels `group * depth` to `(group + 1) * depth`, cut at the group's ends."""
     found = []
     start = 0
     for piece in pieces:

@@ -18,9 +18,9 @@ from tvmmobile.schedules.emit import Activation, Buffer, Expr, Kernel
 from tvmmobile.schedules.space import round_up
 from tvmmobile.schedules.vectors import Vectors
 
-#: Vectors that go through a long curve together, at most: more of them, and its constants, do not fit the registers.
+#: Most vectors that go through a long curve together: more of them do not fit the registers beside its constants.
 AT_ONCE = 8
-#: What is written before it is in memory, and is read from there behind it.
+#: A barrier: values written before it are in memory and are read from there behind it.
 BARRIER = """define internal void @tvmmobile_barrier(ptr %place) alwaysinline nounwind {
   call void asm sideeffect "", "r,~{memory}"(ptr %place)
   ret void
@@ -35,10 +35,10 @@ class Spot:
     Attributes:
         channel: its first one.
         target: where it is stored, in the buffer of the output.
-        place: where it is in a tensor with the output's extents.
+        place: its position in a tensor with the output's extents.
         lanes: of the accumulator.
         count: lanes that exist.
-        lane: where each is stored, where they do not follow each other.
+        lane: where each is stored, if they are not consecutive.
     """
 
     channel: Expr
@@ -60,7 +60,7 @@ def spot_at(target: Expr, pixel: Expr, channel: Expr, lanes: int, count: int) ->
 
 
 def panel_spots(output: Activation, pixels: Sequence[Expr], channel: Expr, columns: int, lanes: int) -> list[Spot]:
-    """The vectors of so many channels, the last one perhaps in part, pixel after pixel."""
+    """The vectors of `columns` channels, the last one perhaps in part, pixel after pixel."""
     spots = []
     for pixel, j in itertools.product(pixels, range(0, columns, lanes)):
         target = output.at(pixel, channel) + j if output.block == output.channels else output.at(pixel, channel + j)
@@ -107,11 +107,11 @@ class Ends(ABC):
         """The value to store for a complete result."""
 
     def finished(self, _accumulators: Buffer, _spots: Sequence[Spot]) -> Buffer | None:
-        """The values to store, one after another, where they are not computed one by one while they are stored."""
+        """The values to store, one after another, unless they are computed one by one while they are stored."""
         return None
 
     def fill(self, accumulators: Buffer, spots: Sequence[Spot], partial: Buffer | None = None) -> None:
-        """Begin the accumulators, one after another, or with partial sums that the output holds."""
+        """Begin the accumulators one after another, or from partial sums in the output."""
         for number, spot in enumerate(spots):
             value = self.begin(spot) if partial is None else self.kernel.load(partial, spot.target, spot.lanes)
             self.kernel.store(accumulators, value, number * spot.lanes, spot.lanes)
@@ -163,7 +163,7 @@ class Epilogue(Ends):
         return value
 
     def finished(self, accumulators: Buffer, spots: Sequence[Spot]) -> Buffer | None:
-        """Where there is a long curve and no operand: the sums leave their registers for it, a few return at a time."""
+        """With a long curve and no operand: the sums leave their registers, and a few return at a time for the curve."""
         curves = [CURVES[step] for step in self.layer.steps if isinstance(step, str)]
         alike = len({spot.lanes for spot in spots}) == 1
         if not any(curve.long for curve in curves) or any(curve.operands for curve in curves) or len(spots) <= AT_ONCE or not alike:
@@ -190,7 +190,7 @@ class Epilogue(Ends):
         return self._constant(f"constant{number}", spot) if kind == CHANNEL else self._tensor(f"operand{number}", spot)
 
     def _constant(self, name: str, spot: Spot) -> Expr:
-        """What there is for the vector's channels: padded to whole vectors, but where groups follow each other."""
+        """The constants of the vector's channels: padded to whole vectors, unless groups follow each other."""
         grouped = isinstance(self.layer, Conv2d) and self.layer.groups > 1
         return self._load(self.buffers[name], spot.channel, spot.count if grouped else spot.lanes, spot.lanes)
 

@@ -20,10 +20,10 @@ _Term = Callable[[Expr], Expr]
 
 
 class GroupStatistics(Norm):
-    """Takes one group norm, NHWC. Every thread finds the statistics of all groups; the pixels of the result are shared.
+    """Takes one group norm, NHWC. Every thread computes the statistics of all groups; threads divide the pixels of the result among them.
 
     Knobs:
-        vectors: of channels at a time, each with sums of its own.
+        vectors: of channels at a time, each with its own sums.
     """
 
     name = "group_norm"
@@ -116,10 +116,10 @@ class _Image:
                         kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), place, lanes)
 
     def _sum(self, target: Buffer, term_of: Callable[[Expr, int], _Term]) -> None:
-        """For each channel the sum over all pixels of a term, of rows first: so many terms of one sum would lose digits.
+        """For each channel the sum of a term over all pixels, row by row first: one long sum would lose digits.
 
         Args:
-            term_of: from the first of some channels and how many these are.
+            term_of: maps the first channel of a vector and its number of lanes to the term.
         """
         kernel, layer = self.kernel, self.layer
         for panels, lanes, vectors in self._panels():
@@ -144,7 +144,7 @@ class _Image:
                     kernel.store(target, kernel.load(total, place * lanes, lanes), channel, lanes)
 
     def _per_group(self, buffer: Buffer, finished: Callable[[Expr], Expr]) -> None:
-        """In place of sums, for each channel a function of the mean of its group's terms."""
+        """Replace each channel's sum by a function of the mean of its group's terms."""
         kernel, layer = self.kernel, self.layer
         channels = layer.channels // layer.groups
         with kernel.loop(layer.groups) as group:

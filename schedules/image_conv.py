@@ -87,8 +87,8 @@ class ImageConv(Template):
 class _Nest:
     """Loops over rows, pixel tiles and panels; borders are peeled.
 
-    An input in another precision is converted row by row, into a buffer of the rows that one row of the output needs: with conversions in
-    the tile's loop, which LLVM makes one number at a time, it takes a third more instructions.
+    An input in another precision is converted row by row, into a buffer of the rows that one output row needs: with conversions in
+    the tile's loop, which LLVM does one number at a time, the kernel takes a third more instructions.
     """
 
     def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, task: Task, buffers: Mapping[str, Buffer]) -> None:

@@ -15,7 +15,7 @@ from tvmmobile.schedules.in_order_order import REGISTERS, TEMPORARIES, HalfNeed,
 
 #: The furthest 8 bytes that a load reaches from its base register, in steps of 8 and of 1.
 _REACH, _NEAR = 32760, 255
-#: FMLAs from one use of an accumulator to the next (the latency of both cores is less), and how far ahead others are looked for.
+#: FMLAs from one use of an accumulator to the next (both cores' latency is less), and how far ahead to look for others.
 _APART, _AHEAD = 8, 16
 #: Blocks with fewer multiplications are left to LLVM.
 LEAST = 16
@@ -47,7 +47,7 @@ class Multiplication:
 
 
 def apart(multiplications: Sequence[Multiplication]) -> tuple[Multiplication, ...]:
-    """The same, such that an accumulator comes again after a while where that can be had; the order of each one's stays."""
+    """The same multiplications, reordered so that uses of an accumulator are apart where possible; each accumulator's own order stays."""
     left = list(multiplications)
     chosen: list[Multiplication] = []
     while left:
@@ -73,7 +73,7 @@ class InOrderBlock:
 
     @property
     def fits(self) -> bool:
-        """Whether there are registers for what it reads, loads reach it, and it is worth it."""
+        """Whether registers suffice for what it reads, loads reach it, and it is long enough to pay."""
         reached = all(place.reached for one in self.multiplications for place in (one.x, one.y))
         return reached and len(self.multiplications) >= LEAST and self._registers is not None
 
@@ -93,7 +93,7 @@ class InOrderBlock:
 
     @cached_property
     def _registers(self) -> list[tuple[int, int]] | None:
-        """Each vector's register, and how many FMLAs must have started before it is overwritten; None where there are too few."""
+        """Each vector's register, and how many FMLAs must have started before it is overwritten; `None` if there are too few registers."""
         free = [(0, register) for register in range(REGISTERS - self.accumulators)]
         found: list[tuple[int, int]] = []
         busy: list[tuple[int, int]] = []
@@ -130,7 +130,7 @@ class InOrderBlock:
         return inline_function(f"@{self.symbol}({parameters})", self.assembly(), kinds, constraints, inputs, *[self.accumulators] * 2)
 
     def assembly(self) -> list[str]:
-        """The instructions; registers are accumulators, vectors, temporary ones, then after as many inputs the pointers."""
+        """The instructions. Registers are numbered: accumulators, vectors, temporary ones, and, after as many inputs, the pointers."""
         assert self._registers is not None
         numbers = {place: number for number, place in enumerate(self._vectors)}
         waiting, multiplies = [], []
@@ -164,7 +164,7 @@ class InOrderBlock:
 def multiply_in_order(
     kernel: Kernel, acc: Buffer, multiplications: Sequence[Multiplication], count: int, places: Sequence[tuple[Buffer, Expr]]
 ) -> bool:
-    """Emits multiplications into `count` accumulators, bases being these elements of buffers; false if no block holds them."""
+    """Emits multiplications into `count` accumulators; `bases` are elements of buffers. Returns whether a block can hold them."""
     block = InOrderBlock(apart(multiplications), count, len(places), kernel.inner == 2)
     if not block.fits:
         return False
@@ -208,7 +208,7 @@ def multiply_image(
     lines: Sequence[tuple[Buffer, Expr]],
     weights: tuple[Buffer, Expr],
 ) -> bool:
-    """Emits one input channel's multiplications of a tile of an image convolution; not if there is no such block.
+    """Emits one input channel's multiplications of a tile of an image convolution, if there is such a block; returns whether.
 
     Args:
         tile: rows of the kernel that are inside the image, the taps of each pixel along a row, and channels.

@@ -2,7 +2,7 @@
 
 LLVM joins loads of 8 bytes that follow each other into loads of 16, which start alone on cores that issue in order, and moves loads away
 from where they cost nothing. So the loop is an LLVM function with inline assembly, which TVM imports into the kernel and LLVM inlines:
-accumulators come and go in registers that LLVM chooses.
+accumulators enter and leave in registers that LLVM chooses.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class InOrderLoop:
 
     @property
     def fits(self) -> bool:
-        """Whether loads reach all that a pass reads."""
+        """Whether loads reach everything that a pass reads."""
         furthest = max(self.row_bytes * (self.shape.rows - 1), self.step_bytes * (STEPS + self.shape.weights)) + 2 * VECTOR_BYTES
         whole = self.row_bytes % 8 == 0 and self.step_bytes % 8 == 0 and self.step_bytes < 1024
         return self.passes > 1 and whole and furthest <= _REACH
 
     @property
     def symbol(self) -> str:
-        """A name that says all of it."""
+        """A name made of all attributes."""
         rows, vectors, beside = self.shape.rows, self.shape.vectors, self.shape.beside
         numbers = (rows, vectors, int(beside), self.passes, self.row_bytes, self.step_bytes, self.block, self.jump_bytes, int(self.alike))
         return "tvmmobile_in_order_" + "_".join(str(number) for number in numbers)
 
     def inputs(self) -> dict[int, str | int]:
-        """What the registers begin with, by number, besides accumulators: `a`, `w`, numbers."""
+        """Initial values of the registers besides accumulators, by number: `a`, `w`, numbers."""
         general = _General(self.shape, self.block)
         found: dict[str, str | int] = {"following": "a", "a": "a", "w": "w", "left": self.passes - 1}
         if self.block:
@@ -101,7 +101,7 @@ def inline_function(
         kinds: LLVM's types of the assembly's results.
         constraints, inputs: of its operands, results first.
         accumulators: how many there are.
-        begun: how many of them are loaded.
+        begun: how many of them are loaded at the start.
     """
     before, after = [], []
     kind = "{" + ", ".join(kinds) + "}"
@@ -179,7 +179,7 @@ class _Writer:
         return self._load(temporary, half.of, half.index, half.high, half.following)
 
     def before(self) -> Iterator[str]:
-        """What the first pass finds in registers."""
+        """The instructions that load what the first pass expects in registers."""
         halves = [("w", n, high) for n in range(self.shape.ahead) for high in (False, True)]
         halves += [("a", row, False) for row in range(self.shape.rows)]
         vectors, copied = self.shape.vectors, self.shape.rows * self.shape.vectors if self.loop.alike else 0

@@ -1,13 +1,13 @@
-"""The order of instructions in a register tile's loop, for cores that start two instructions a cycle in the order of the program.
+"""The order of instructions in a register tile's loop, for cores that start two instructions a cycle in program order.
 
 On a Cortex-A53 an FMLA of 16 bytes starts with a load into a general register or with an addition there, but with no load into a vector
 register. So what the tile reads goes through general registers: loads beside FMLAs, then insertions of 8 bytes, two in a cycle of their
-own. An FMLA occupies the adders four cycles after it started, which insertions need as well: in the fourth cycle before one, no FMLA may
-start. Insertions therefore follow each other every fourth cycle, and the first of such a train is announced by a cycle without an FMLA.
+own. An FMLA occupies the adders four cycles after it starts, and insertions need them as well: in the fourth cycle before one, no FMLA may
+start. Insertions therefore follow each other every fourth cycle, and four cycles before such a train no FMLA starts.
 
 On a Cortex-A55 an insertion starts beside an FMLA, and so does a load of 8 bytes into a vector register. An insertion keeps half of the
-vector pipelines busy, a load none. So A's values come by loads alone, two steps of K at a time; of a vector of W the lower half is loaded,
-which clears the upper one, and that one inserted.
+vector pipelines busy, a load none. So A's values are only loaded, two steps of K at a time; the lower half of a vector of W is loaded,
+which clears the upper half, and the upper half is inserted.
 
 Sources: Tencent/ncnn, docs/developer-guide/arm-a53-a55-dual-issue.md, and those of `virtual/cores/cortex_a53.py`.
 """
@@ -26,7 +26,7 @@ REGISTERS = 32
 MOST = 6
 #: Steps of K in one pass of the loop: what a vector of A holds.
 STEPS = 4
-#: Cycles from a load to the insertion of what it gives, one more than the cores need; from an insertion to an FMLA; from an addition to an
+#: Cycles from a load to the insertion of its result, one more than the cores need; from an insertion to an FMLA; from an addition to an
 #: address.
 _LOADED, _INSERTED, _ADDED = 4, 2, 3
 #: From a load into a vector register to an FMLA, and how many rows before a pass's end A's loads are left to the next pass.
@@ -39,13 +39,13 @@ TEMPORARIES = 10
 
 @dataclass(frozen=True)
 class Policy:
-    """When insertions happen, where they take cycles of their own.
+    """When insertions happen, on cores where they take their own cycles.
 
     Attributes:
-        train: FMLAs before the first one that needs a half, when a train of insertions begins at the latest.
+        train: a train of insertions begins at the latest this many FMLAs before the first one that needs a half.
         single: the same for an insertion that no other one shares its cycle with.
-        mixed: whether the most urgent half goes with the least urgent one, rather than with the next.
-        start: FMAs before the first train, which does not begin sooner.
+        mixed: whether the most urgent half is paired with the least urgent one rather than with the next.
+        start: fewest FMLAs before the first train.
     """
 
     train: int
@@ -54,13 +54,13 @@ class Policy:
     start: int = -1
 
 
-#: Of 210, those that give the shortest passes for tiles of 12 to 24 vectors; of these, the best one is taken.
+#: Of 210 policies, those that give the shortest passes for tiles of 12 to 24 vectors; the best of these is used.
 _POLICIES = (
     *(Policy(train, single, False) for train, single in ((14, 12), (12, 12), (8, 6), (14, 45))),
     *(Policy(train, single, True) for train, single in ((16, 45), (18, 3), (10, 1), (10, 12), (20, 45), (12, 1))),
 )
 
-#: The same for passes of a single train, which is the fewest cycles: it has to begin where registers are free just in time.
+#: The same for passes with a single train, which take the fewest cycles: it has to begin just when registers become free.
 _LATER = tuple(Policy(14, single, False, start) for single in (99, 6) for start in range(21))
 
 
@@ -86,7 +86,7 @@ class TileShape:
         multiplies, halves = STEPS * self.rows * self.vectors, 2 * (STEPS * self.vectors + self.rows)
         if self.beside:
             return multiplies + STEPS * self.vectors / 2 + 1
-        # With fewer than three registers for W, insertions seldom find another one to share their cycle.
+        # With fewer than three registers for W, insertions seldom find another to share their cycle.
         return multiplies + halves / 2 + 2 + (halves / 3 if self.weights < 3 else 0)
 
     @staticmethod
@@ -195,7 +195,7 @@ def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple
 def shortest(
     multiplies: Multiplies, waiting: Sequence[HalfNeed], beside: bool, advance: int = 0, finish: int = 0, policies: int | None = None
 ) -> tuple[LoopAction, ...]:
-    """The instructions that start these FMLAs in their order, in the fewest cycles among the policies; `waiting` begins with the most
+    """The instructions that start these FMLAs in order, in the fewest cycles of all policies; `waiting` begins with the most
     urgent half."""
     if beside:
         return tuple(_BesidePass(multiplies, waiting, advance, finish).actions)
@@ -248,7 +248,7 @@ class _Pass:
         return self.cycle - _ADDERS in self.quiet
 
     def _train_due(self) -> bool:
-        """Whether a train of insertions has to be announced now: none is under way, and one is needed soon."""
+        """Whether FMLAs must pause now for a train of insertions: none is under way, and one is needed soon."""
         if self.done < self.policy.start or any(self.cycle - back in self.quiet for back in range(1, _ADDERS + 1)):
             return False
         if self.done == self.policy.start:
@@ -263,7 +263,7 @@ class _Pass:
         return all(half not in self.pending and self.ready.get((half.of, half.index), 0) <= self.cycle for half in halves)
 
     def _insertable(self) -> list[HalfNeed]:
-        """Halves whose register is free and whose value is there, of different registers."""
+        """Halves of different registers whose register is free and whose value has arrived."""
         found: dict[tuple[str, int], HalfNeed] = {}
         # An insertion into what the next FMLA reads the other half of would hold it up.
         read = {(half.of, half.index) for _, halves in self.multiplies[self.done : self.done + 1] for half in halves}
@@ -309,7 +309,7 @@ class _Pass:
         self.cycle += 1
 
     def _quiet(self, actions: list[LoopAction]) -> None:
-        """A cycle without an FMLA: insertions, or what there is else."""
+        """A cycle without an FMLA: insertions, or other instructions."""
         loads = True
         while len(actions) < 2:
             other = self._general(loads)
@@ -324,7 +324,7 @@ class _Pass:
 
 
 class _BesidePass:
-    """An FMLA a cycle, where what it reads is there, and beside it what is most urgent: a fetch, a load, or an insertion."""
+    """An FMLA in each cycle in which its operands are ready, and beside it whatever is most urgent: a fetch, a load or an insertion."""
 
     def __init__(self, multiplies: Multiplies, waiting: Sequence[HalfNeed], advance: int, finish: int) -> None:
         self.multiplies, self.advance = multiplies, advance
@@ -365,7 +365,7 @@ class _BesidePass:
         insertion = next(((n, t) for n, t, _ in lower if n.release <= self.done), None)
         fetch = next((need for need in self.to_fetch if need.release <= self.done and self._addressed(need)), None)
         load = self.to_load[0] if self.to_load and self.free else None
-        # The last of these to be there in time.
+        # The last of these that still arrives in time.
         choices = [(insertion[0].need - _INSERTED, 0)] if insertion else []
         choices += [(fetch.need - _FETCHED, 1)] if fetch else []
         choices += [(load.need - _LOADED - _INSERTED, 2)] if load else []
@@ -397,5 +397,5 @@ class _BesidePass:
 
 
 def _inserted(half: VectorHalf) -> bool:
-    """Whether the half comes by an insertion: where loads go into vector registers, they give the lower one."""
+    """Whether the half is inserted: loads into vector registers give the lower one."""
     return half.of != "a" and half.high

@@ -1,9 +1,9 @@
-"""Kernels of scaled integers (`graph.integers`): bytes in memory, sums of 32 bits in registers, and what becomes of these at a tile's end.
+"""Kernels of scaled integers (`graph.integers`): bytes in memory, 32-bit sums in registers, and their requantisation at a tile's end.
 
-Sums are requantised in vector registers. 1.5 · 2^23 added to a number below 2^22 rounds it to an integer, ties to even, which is then in
-the low bits of the float: that is the only rounding, and converts in both directions for the price of an addition. Zero points, and what
-sums begin with, are part of what is added. Of results that fit in 16 bits the low halves are taken; others, of layers whose sums are
-converted, are subtracted and narrowed with saturation, which takes twice as many instructions.
+Sums are requantised in vector registers. Adding 1.5 · 2^23 to a number below 2^22 rounds it to an integer, ties to even, which is then in
+the low bits of the float: that is the only rounding, and it converts in both directions for the price of an addition. Zero points and the
+sums' start values are part of the addend. Results that fit in 16 bits are narrowed by taking their low halves; others, in layers whose
+sums are converted, are narrowed with saturation after a subtraction, which takes twice as many instructions.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ LANES = 4
 ROUNDER, ROUNDER_BITS = 12582912.0, 0x4B400000
 #: What integer templates declare besides what they are made for.
 INTEGERS = frozenset({"integers", "reads", "writes", "wide", "bounded", "addend", "threads"})
-#: What `IntegerEnds` does besides to sums, where integers are written.
+#: Further steps on sums that `IntegerEnds` can do where integers are written.
 INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in CURVES)})
-#: Places in the argument `numbers`, of which kernels read what does not depend on a channel.
+#: Indices into the argument `numbers`, which holds what does not depend on a channel.
 _ROUNDER_OUT, _OFFSET, _LOW, _HIGH, _ZERO_IN, _OFFSET_IN, _PER_SCALE, _COUNT = range(8)
-#: Those that follow of layers with a residual, a curve or a gate.
+#: Further indices, for layers with a residual, a curve or a gate.
 _OFFSET_SIDE, _SCALE_SIDE, _SIXTH, _HALF, _WHOLE, _COUNT_WITH_STEPS = range(_COUNT, _COUNT + 6)
 _TYPES = {
     "weight": "int8",
@@ -49,7 +49,7 @@ _TYPES = {
 
 
 def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
-    """Whether a task is one integer layer that reads and writes integers, or what else is listed."""
+    """Whether a task is one integer layer that reads and writes integers, or one of the other types listed."""
     layer = task.region[0]
     if has_steps(layer):
         writes = ("",)
@@ -57,7 +57,7 @@ def takes(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = 
 
 
 def has_steps(layer: Layer) -> bool:
-    """Whether results are more than scaled sums, with an addend or without."""
+    """Whether anything but scaling, with or without an addend, happens to sums."""
     return bool(curve_of(layer)) or adds(layer)
 
 
@@ -74,7 +74,7 @@ def _at_once(layer: Layer) -> bool:
 
 
 def _has_more(layer: Layer) -> bool:
-    """Whether kernels of a layer read numbers beyond those that all do."""
+    """Whether a layer's kernels read more numbers than all kernels do."""
     return has_steps(layer) or isinstance(layer, Gating)
 
 
@@ -131,7 +131,7 @@ class IntegerKernel(Kernel):
         return self.T.call_llvm_pure_intrin(kind, f"llvm.{name}", *arguments)
 
     def sums(self, vectors: int) -> Buffer:
-        """Registers for so many vectors of four sums."""
+        """Registers for `count` vectors of four sums."""
         return self.accumulators(vectors * LANES)
 
     def bytes_at(self, buffer: Buffer, index: Expr, count: int = 16) -> Expr:
@@ -139,7 +139,7 @@ class IntegerKernel(Kernel):
         return buffer[self.T.Ramp(index, 1, count)] if count > 1 else buffer[index]
 
     def joined(self, *vectors: Expr, lanes: int) -> Expr:
-        """Equal vectors of so many lanes, one after another, as one."""
+        """Vectors of equal length, one after another, as one."""
         return vectors[0] if len(vectors) == 1 else self.T.Shuffle(list(vectors), list(range(len(vectors) * lanes)))
 
     def as_type(self, kind: str, value: Expr) -> Expr:
@@ -194,7 +194,7 @@ def _even(vectors: Sequence[Expr]) -> Sequence[Expr]:
 
 @dataclass(frozen=True)
 class IntegerEnds:
-    """What sums begin with, and how they become what is stored.
+    """The start values of sums, and how sums become stored results.
 
     Attributes:
         buffers: by the kernel's arguments.
@@ -226,7 +226,7 @@ class IntegerEnds:
         return self.kernel.load(self.buffers["multiplier"], channel + LANES * place, LANES)
 
     def fill(self, sums: Buffer, pixels: int, channel: Expr, count: int) -> None:
-        """Begin the sums of so many pixels, of `count` channels from one on: pixel after pixel, channels together."""
+        """Begin the sums of some pixels for `count` channels from one on: pixel after pixel, channels together."""
         for place, j in itertools.product(range(pixels), range(0, count, LANES)):
             self.kernel.store(sums, self.begin(channel + j), place * count + j, LANES)
 

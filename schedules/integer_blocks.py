@@ -1,4 +1,4 @@
-"""The lines that the cache blocks of an integer product move: an estimate that ranks orders of blocks.
+"""Estimates the cache lines that an integer product's blocks move, to rank orders of blocks.
 
 Floats have a line for 16 channels, which one or two panels write whole; bytes have one for 64, and a panel of four channels writes a
 sixteenth of it. So it matters whether the lines of a block's pixels stay until the other panels come, and in a first level of few ways

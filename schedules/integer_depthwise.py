@@ -1,8 +1,8 @@
 """Depthwise convolutions of integers: tiles of pixels for eight channels, by `SDOT` over the rows of a window, or by `SMULL` and `SMLAL`.
 
-Without `SDOT`, two products of a channel always fit in 16 bits. Three do if their weights are at most `MOST_TOGETHER` together: then a 3×3
-window takes three additions of 16 bits to sums of 32 instead of five. A table says for each eight channels whether all threes of taps are
-proved to fit; the code is the same for all weights.
+Without `SDOT`, two products of a channel always fit in 16 bits. Three do if the magnitudes of their weights add up to at most
+`MOST_TOGETHER`: then a 3×3 window takes three additions of 16 bits to sums of 32 instead of five. For every eight channels a table says
+whether all groups of three taps are proved to fit; the code is the same for all weights.
 """
 
 from __future__ import annotations

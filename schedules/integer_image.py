@@ -1,6 +1,6 @@
 """The first convolution in integers: the rows of an image become bytes, and each pixel's window is laid out as K of a matrix product.
 
-What a kernel reads again is small: a few rows of bytes, their channels together and with the padding, and one row of windows.
+A kernel rereads little: a few rows of bytes, with channels interleaved and padding, and one row of windows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Integer products where a core has no `SDOT`: `SMULL`, `SMLAL2` and `SADALP`, with four products in 16 bits where weights allow it.
 
-Two products of a lane always fit. Four do if their weights are at most 255 together, and take five instructions in place of six. So the
-steps of K are put in an order of their own for each panel of weights: first pairs of steps of which all lanes are proved to fit, then what
-remains, and last half a step where K has one, with or without a step beside it. A table says how many there are of each, and where their
-data is: the code is the same for all weights. Weights of 7 bits always fit; others do if large ones are rare, as in a normal distribution.
+Two products of a lane always fit. Four do if the magnitudes of their weights add up to at most 255, and take five instructions instead of
+six. So the steps of K are reordered for each panel of weights: first pairs of steps for which all lanes are proved to fit, then the
+remaining ones, and last half a step if K has one, with or without a partner. A table says how many there are of each, and where their
+data is: the code is the same for all weights. Weights of 7 bits always fit; others do if large ones are rare, as in normal distributions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAMPLED, PANEL = 16, 16
 
 @dataclass(frozen=True)
 class LongTile(MatmulTile):
-    """Tiles of sums of which a vector has four channels, see `integer_steps`. K is counted in sixteens, of which the last may be half full.
+    """Tiles of sums whose vectors have four channels each, see `integer_steps`. K is counted in sixteens; the last may be half full.
 
     Attributes:
         bytes: of a pixel of A.

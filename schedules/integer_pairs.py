@@ -92,7 +92,7 @@ class PairTile(MatmulTile):
 class PairProduct(IntegerProduct):
     """Takes one integer 1×1 convolution of any stride without padding whose input channels divide by 8.
 
-    Not classifiers: of one pixel, half the products would be lost, and `SDOT` has as many.
+    It does not take classifiers: with one pixel, half the products would be wasted, and `SDOT` does as many.
     """
 
     name = "pair_product"

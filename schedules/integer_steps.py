@@ -1,15 +1,15 @@
-"""The loops over K of `integer_long` as one piece of assembly.
+"""The loops over K of `integer_long` as a single piece of assembly.
 
-A vector of sums has four channels of a pixel. Data is read once, as eight pairs of bytes: a step's weights have for each channel the pair
-that lies in its lane, and with the data turned by one pair three times, every channel has met every pair. So nothing is left to be added
+A vector of sums holds four channels of a pixel. Data is read once, as eight pairs of bytes: a step's weights hold for each channel the pair
+in its lane, and after the data has been rotated by one pair three times, every channel has met every pair. So nothing remains to be added
 across lanes, a pixel's channels are stored together, and few registers hold many sums.
 
 A tile is a stream of units, each the products of one pixel and four channels at one turn; the sum of a unit follows the products of the
-next one, so that neither waits. LLVM reads what does not fit in its registers from the stack, and more often than has to be.
+next one, so that neither waits. LLVM would spill to the stack, and reload more often than necessary.
 
-On a Cortex-A53 (`integer_in_order.py`) a unit of a step of 16 bytes takes four cycles, and of two steps six; each vector that is read, and
-each turn, takes one. A Cortex-A72 dispatches three slots a cycle, of which every vector takes two: a unit takes six, or ten, which its
-multiplier keeps up with, and what is read or turned two.
+On a Cortex-A53 (`integer_in_order.py`) a unit of one 16-byte step takes four cycles, and of two steps six; each vector read, and
+each rotation, takes one. A Cortex-A72 dispatches three slots a cycle, and every vector takes two: a unit takes six, or ten, which its
+multiplier keeps up with, and each read or rotation two.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def packed_elements(channels: int, width: int, depth: int, lanes: int) -> int:
 def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block: int = 0) -> Array:
     """Pack (K, N) weights as [block of panels][K block][panel][K][width], the last panel narrower, padded with zeros to whole vectors.
 
-    So what a cache block reads is in one piece, and the next block's follows it. Pieces of panels a whole K apart would displace each other
+    So each cache block's weights are contiguous, and the next block's follow. Pieces of panels a whole K apart would displace each other
     in a first-level cache of two ways.
 
     Args:
@@ -78,7 +78,7 @@ def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block
 
 
 def good_tile(machine: Machine, lanes: int, rows: int, columns: int, pixels: int, channels: int) -> bool:
-    """Whether a tile fits the registers and hides the latency of its multiplications, as far as so many pixels and channels allow."""
+    """Whether a tile fits the registers and hides the latency of its multiplications, as far as the pixels and channels allow."""
     vectors = columns // lanes
     most = min(pixels, machine.registers) * round_up(channels, lanes) // lanes
     # Per step the tile holds its accumulators, one vector of A per row and at least one of W.
@@ -95,7 +95,7 @@ def tile_rows(machine: Machine, rows: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted({*rows, *TALL})) if machine.in_order else rows
 
 
-#: Passes of a loop over K up to which chained sums leave it whole. With ends of its own LLVM makes one block of such a loop, and spills:
+#: Most passes of a loop over K that chained sums do not split. With separate ends LLVM makes one block of such a loop, and spills:
 #: eight lanes are as many steps, so that 32 channels are four passes. In float32 they are eight.
 FEW = 4
 
@@ -106,7 +106,7 @@ class Extent:
 
     Attributes:
         start, count: first step and how many.
-        first, last: whether accumulators begin as the epilogue says (else with what C holds) and whether it finishes them.
+        first, last: whether accumulators begin as the epilogue says (else with the values in C), and whether it finishes them.
     """
 
     start: Expr
@@ -125,7 +125,7 @@ class MatmulTile:
         unroll: K steps per loop iteration, whole vectors.
         step: pixels of A from one row of the tile to the next.
         shift: pixels of the layer's output before those that C holds.
-        pieces: what A is put together from, K after K; empty where it is one activation.
+        pieces: the activations that A consists of, K after K; empty if it is a single one.
     """
 
     kernel: Kernel
@@ -186,9 +186,9 @@ class MatmulTile:
     ) -> None:
         """acc[first .. first + rows] += A[row .. row + rows, part] · W[part]; = where `acc` is blank.
 
-        Of an A that is put together, the part has to be all of K.
+        If A consists of pieces, the part must be all of K.
 
-        The first and the last steps stand outside the loops, so that what loads and what stores C overlaps with multiplying: with 64 steps
+        The first and last steps are peeled off the loops, so that loading and storing C overlaps with multiplying: with 64 steps
         a tile takes 1.5 % more than its multiplications rather than 4 %.
         """
         if self.pieces:
@@ -216,7 +216,7 @@ class MatmulTile:
         return _Place(self.a.at(row, part.start + number * block), weights, number * block, first)
 
     def _one_block(self, acc: Buffer, place: _Place, rows: int, width: int, block: int, blank: bool) -> None:
-        """`accumulate`, where all of K is in one block of A."""
+        """`accumulate` with all of K in one block of A."""
         if self.kernel.chain and block <= FEW * self.unroll:
             if blank and block > self.unroll:
                 self._clear(acc, rows * width)
@@ -229,7 +229,7 @@ class MatmulTile:
         self._steps(acc, place, rows, width, max(block - rest, ends), block)
 
     def _blocks(self, acc: Buffer, places: Callable[[Expr], _Place], rows: int, width: int, block: int, blocks: int, blank: bool) -> None:
-        """`accumulate`, block after block of A."""
+        """`accumulate` block by block of A."""
         self._steps(acc, places(0), rows, width, 0, min(self.unroll, block), blank)
         self._steps(acc, places(0), rows, width, min(self.unroll, block), block)
         if blocks > 2:
@@ -239,7 +239,7 @@ class MatmulTile:
         self._steps(acc, places(blocks - 1), rows, width, max(block - self.unroll, 0), block)
 
     def _in_pieces(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool) -> None:
-        """`accumulate`, piece after piece of A."""
+        """`accumulate` piece by piece of A."""
         for piece in self.pieces:
             alone = replace(self, a=piece.activation, pieces=())
             own = replace(part, start=piece.first, count=piece.count)
@@ -247,7 +247,7 @@ class MatmulTile:
             weights = weights + piece.count * self.pitch(width)
 
     def _in_chains(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int) -> None:
-        """`accumulate`, in sums of `Kernel.chain` terms of their own, or of whole blocks of A; the last one may be shorter."""
+        """`accumulate` in separate sums of `Kernel.chain` terms, or of whole blocks of A; the last one may be shorter."""
         kernel, lanes = self.kernel, self.kernel.lanes
         chain = kernel.chain if self.a.block >= part.count else max(kernel.chain // self.a.block, 1) * self.a.block
         whole, rest = divmod(part.count, chain)
@@ -266,7 +266,7 @@ class MatmulTile:
             add(whole, rest)
 
     def _in_order(self, rows: int, width: int, count: int, block: int, alike: bool) -> InOrderLoop | None:
-        """The loop over so many steps of K, in blocks of A, in an order of our own; None where it has no such form."""
+        """The loop over `count` steps of K, in blocks of A, in our own instruction order; `None` if it has no such form."""
         blocks, lanes, size = count // block, self.kernel.lanes, self.kernel.bytes
         if (blocks > 1 and block % STEPS) or not TileShape.fits(rows, width // lanes):
             return None
@@ -313,7 +313,7 @@ class MatmulTile:
 
     @property
     def padded(self) -> bool:
-        """Whether what follows the last K of a pixel may be read up to a whole vector."""
+        """Whether reads may go beyond a pixel's last K, up to a whole vector."""
         return False
 
     def pitch(self, width: int) -> int:

@@ -1,6 +1,6 @@
 """Estimates the cost of a blocked matrix product: multiplications, and the lines that its cache blocks move. For ranking, not for reports.
 
-The first-level cache is assumed to hold everything that a loop reuses, if all of it together is small enough.
+The first-level cache is assumed to hold everything that a loop reuses, if it is small enough in total.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from tvmmobile.schedules.in_order_order import STEPS, TileShape, inner_order
 from tvmmobile.schedules.space import Knobs, round_up
 
 LINE_BYTES = 64
-#: Multiply-adds' time of a tile beyond its multiplications: for each K block, and for bias and clamp.
+#: A tile's time beyond its multiplications, in multiply-adds: for each K block, and for bias and clamp.
 PER_K_BLOCK, PER_TILE = 3.5, 20.0
 #: With fewer independent accumulators, a step of K waits for the one before.
 LATENCY_BOUND = 8
 
 
-#: Time to multiply a vector of weights by its gate: that of storing it.
+#: Time to multiply a vector of weights by its gate, which is that of storing it.
 PER_SCALED_VECTOR = 2.0
 
 
 @dataclass(frozen=True)
 class MatrixProduct:
     """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate first; lanes of a vector and bytes of an element; and
-    the core. Times are in those of a vector's multiply-add, which is a cycle on a core that starts one in each.
+    the core. The unit of time is a vector's multiply-add, a cycle on a core that starts one in each.
     """
 
     pixels: int
@@ -59,7 +59,7 @@ class MatrixProduct:
         return self.pixels * self.depth * self.channels / self.lanes
 
     def multiplying(self, rows: int, columns: int, k_block: int) -> float:
-        """Time of the multiplications, with those of the tiles at the edges, and of what begins and ends a tile."""
+        """Time of the multiplications, including tiles at the edges, and of beginning and ending tiles."""
         tiles, rest = divmod(self.pixels, rows)
         panels, narrow = divmod(self.channels, columns)
         steps = -(-self.depth // (k_block or self.depth))
@@ -77,7 +77,7 @@ class MatrixProduct:
     def moving(self, knobs: Knobs) -> float:
         """Time for the lines of A, W and C that come and go.
 
-        Reused data is still in the first-level cache if it fits together with the data touched in between.
+        Reused data is still in the first-level cache if it fits there together with the data touched in between.
         """
         rows, columns = knobs["rows"], knobs["columns"]
         m = min((knobs["m_block"] * rows) or self.pixels, self.pixels)
@@ -86,7 +86,7 @@ class MatrixProduct:
         one_tile, one_panel = min(rows, m) * k, k * min(columns, n)
         again_w = 1.0 if self._stay(k * n, one_tile, rows * n) else max(m / rows, 1)
         again_a = 1.0 if self._stay(one_tile, one_panel) else max(n / columns, 1)
-        # What the outer loop holds while the inner one passes stays, or is read again, from the second level if it fits there.
+        # The outer loop's data stays while the inner loop passes, or is read again, from the second level if it fits there.
         blocks_a, blocks_w = self.channels / n, self.pixels / m
         if knobs["outer"] == 0 and self._stay(m * self.depth, k * n, m * n):
             blocks_a = 1.0

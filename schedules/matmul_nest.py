@@ -49,7 +49,7 @@ class MatmulNest:
             self._panels(thread)
 
     def _panels(self, thread: Expr) -> None:
-        """A thread's share: some of the tiles, or some of the panels; the remainder goes to the last one."""
+        """A thread's share: some of the tiles, or some of the panels; the last thread gets the remainder."""
         by_pixels = self.knobs["axis"] == 0
         tiles = share(thread if by_pixels else None, self.threads, self.tiles)
         for panel in self.widths:
@@ -138,8 +138,8 @@ class MatmulNest:
 class ScaledNest(MatmulNest):
     """`MatmulNest`'s loops, for A[pixel, k] · gate[k].
 
-    A block of weights is multiplied into a buffer of its size, which every tile of the block then reads: K × N multiplications for each
-    block of pixels, where A itself would take pixels × K for each block of panels, and a buffer of its own in another order.
+    A block of weights is multiplied into a buffer of its own size, which every tile of the block then reads: K × N multiplications for each
+    block of pixels, where scaling A would take pixels × K for each block of panels, and a separate buffer in another order.
     """
 
     def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int, gate: Buffer) -> None:

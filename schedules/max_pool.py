@@ -1,4 +1,4 @@
-"""The largest value of a window, channel by channel, the window read once per tile of output pixels."""
+"""The largest value of a window, channel by channel; the window is read once per tile of output pixels."""
 
 from __future__ import annotations
 

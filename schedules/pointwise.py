@@ -24,13 +24,13 @@ MEMBERS = 160
 
 class Pointwise(Template):
     """Takes one 1×1 convolution of any stride, no padding, one group, channels together or in blocks, with or without a gate
-    and a residual. Where its input is put together from pieces, these are NHWC, there is no gate, and K is one cache block.
+    and a residual. If its input consists of pieces, these are NHWC, there is no gate, and K is one cache block.
 
     Knobs:
         rows, columns: register tile in pixels and channels.
         k_block: K per cache block, 0 for all of it; partial sums stay in the output.
         m_block, n_block: pixel tiles and panels per cache block, 0 for all of them.
-        outer: which blocks are outermost: 0 those of pixels, 1 those of panels; K blocks are inside both, then pixel tiles, then panels.
+        outer: the outermost blocks: 0 those of pixels, 1 those of panels; K blocks are inside both, then pixel tiles, then panels.
         axis: what threads share: 0 pixel tiles, 1 panels.
     """
 
@@ -47,10 +47,10 @@ class Pointwise(Template):
         if layer.pieces and (layer.scaled or layer.in_layout != "NHWC"):
             return None
         pixels, depth, channels = pixels_of(layer).count, layer.in_channels, layer.out_channels
-        # Of a shuffled output, every vector's place is worked out anyway.
+        # With a shuffled output, every vector's place is computed anyway.
         in_block, out_layout = channel_block(layer.in_layout, depth), "NHWC" if shuffle_of(layer.out_layout) else layer.out_layout
         out_block = channel_block(out_layout, channels)
-        # A block of partial sums is stored and loaded by whole vectors.
+        # Partial sums of a block are stored and loaded as whole vectors.
         k_blocks = (
             tuple(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0))
             if channels % task.lanes == 0 and not layer.pieces and task.keeps_sums and stores_vectors(layer, task.lanes)
@@ -120,7 +120,7 @@ class Pointwise(Template):
 
 
 def pixels_of(layer: Conv2d) -> Pixels:
-    """All pixels in one line, or where pixels are left out, every line for itself."""
+    """All pixels as one line, or, if a stride leaves pixels out, line by line."""
     if layer.stride == (1, 1):
         return Pixels(layer.height * layer.width)
     width = layer.out_width
@@ -134,7 +134,7 @@ def _likely(product: MatrixProduct, out_block: int, options: tuple[tuple[str, tu
     tiles = [
         (rows, columns)
         for rows, columns in itertools.product(choices["rows"], choices["columns"])
-        # A panel that crosses blocks of the output has its vectors' places worked out one by one.
+        # In a panel that crosses blocks of the output, each vector's place is computed separately.
         if good_tile(product.machine, product.lanes, rows, columns, product.pixels, product.channels)
         and (out_block == product.channels or out_block % columns == 0)
     ]

@@ -1,4 +1,4 @@
-"""The mean of every channel over all pixels: sums of a few vectors of channels at a time, every line of the input read once."""
+"""The mean of every channel over all pixels: a few vectors of channels are summed at a time, and every line of the input is read once."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _Group:
 
     Attributes:
         lanes, vectors: channels per vector, and number of vectors.
-        count: groups of them that follow each other in every block.
+        count: consecutive groups of them in every block.
         first: channel of a block with which they begin.
     """
 

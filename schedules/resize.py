@@ -1,4 +1,4 @@
-"""Images of another size: every vector of channels of a pixel from one pixel of the input, or between four, whose places are in tables."""
+"""Resized images: each pixel comes from one input pixel, or from between four, whose positions and weights are in tables."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.space import Knobs, Space, up_to
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
-#: Arguments with places of the input's elements, and those with shares.
+#: Arguments with positions of the input's elements, and those with weights.
 _PLACES, _SHARES = ("rows", "columns"), ("row_shares", "column_shares")
 
 
 class Resample(Template):
-    """Takes one resize, to the nearest pixel or between pixels, NHWC. Threads share the output's rows.
+    """Takes one resize, nearest or bilinear, NHWC. Threads share the output's rows.
 
     Knobs:
-        passes: 2 finds the values between two rows of the input first, for a whole row, which stays in the cache; 1 does both at once.
+        passes: 2 interpolates between two input rows first, for a whole row, which stays in the cache; 1 does both directions at once.
         vectors: of channels at a time.
     """
 
@@ -76,8 +76,8 @@ class Resample(Template):
 
 
 def _tables(layer: Resize) -> dict[str, Array]:
-    """By argument: for each output row and column where the first and the last line of the input's begin, one behind the other; and where
-    values between pixels are wanted, the last one's share.
+    """By argument: for each output row and column, where the first input line begins, followed by where the last one does; and, where
+    values between pixels are wanted, the last one's weight.
     """
     found, shares = {}, {}
     axes = ((layer.height, layer.out_height, layer.width * layer.channels), (layer.width, layer.out_width, layer.channels))
@@ -89,7 +89,7 @@ def _tables(layer: Resize) -> dict[str, Array]:
 
 
 class _TableKernel(Kernel):
-    """With tables of places."""
+    """A kernel with tables of positions."""
 
     def type_of(self, argument: str) -> str:
         """See `Kernel.type_of`."""
@@ -98,7 +98,7 @@ class _TableKernel(Kernel):
 
 @dataclass(frozen=True)
 class _Between:
-    """A value between two others: where these begin in a buffer, and the last one's share."""
+    """A value between two others: where these begin in a buffer, and the last one's weight."""
 
     first: Expr
     last: Expr
@@ -160,7 +160,7 @@ class _Nest:
             yield row, column, (row * layer.out_width + column) * layer.channels
 
     def _channels(self, count: int) -> Iterator[tuple[Any, int]]:
-        """Loops over elements that follow each other, and how many of them are treated at a time: several vectors, vectors, single ones."""
+        """Loops over consecutive elements, and how many are processed at a time: several vectors, one vector, one element."""
         first = 0
         for lanes in dict.fromkeys((self.vectors * self.kernel.lanes, self.kernel.lanes, 1)):
             steps = (count - first) // lanes

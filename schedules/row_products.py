@@ -1,4 +1,4 @@
-"""Products of a few rows with columns that lie together, a few vectors of them at a time: what attention and batched products share."""
+"""Products of a few rows with contiguous columns, a few vectors of them at a time: shared by attention and batched products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = Callable[[Expr], Expr]
 
 
 def turn_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int], target: Buffer) -> None:
-    """Write rows as columns: the first elements of all rows first, with zeros up to a whole vector.
+    """Transpose rows: the first elements of all rows first, with zeros up to a whole vector.
 
     Args:
         extents: rows, and elements of each.
@@ -36,7 +36,7 @@ def turn_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int]
 
 
 def column_panels(kernel: Kernel, extent: int, most: int) -> Iterator[tuple[Any, int]]:
-    """Loops over so many columns, at most so many vectors at a time, the last one perhaps in part: the first column, and the vectors."""
+    """Loops over columns, a few vectors at a time, the last one perhaps in part: the first column, and the vectors."""
     lanes = kernel.lanes
     count, rest = divmod(extent // lanes, most)
     if count:

@@ -23,12 +23,12 @@ from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template
 from tvmmobile.schedules.window_nest import OutputPart, WindowNest
 
-#: The share of the first-level cache for a strip's intermediate result, and the bytes that still amortise a strip's start.
+#: The share of the first-level cache for a strip's intermediate result, and the fewest bytes that still amortise a strip's start.
 STRIP_SHARE, LEAST_BYTES = 0.5, 2048
-#: Weights of the 1×1 convolution, which every strip reads again: beyond, that costs more than what lies between the layers (128 × 256 at
+#: Most weights of the 1×1 convolution, which every strip reads again: more would cost more than the intermediate result (128 × 256 at
 #: 28 × 28 pixels: 4.71 ms either way; 256 × 256: 8.99 ms, alone 9.00 ms; 512 × 512 at 14 × 14: 10.1 and 9.0 ms; modelled, Pi 4).
 MOST_WEIGHT_BYTES = 65536
-#: Default pixels of a strip: fewer read the weights too often, more do not stay in the cache while weights and output pass.
+#: Default pixels of a strip: with fewer, weights are read too often; with more, pixels leave the cache while weights and output pass.
 USUAL_PIXELS = 28
 #: Narrowest part of a row: a pixel tile or two.
 LEAST_WIDTH = 7
@@ -39,7 +39,7 @@ class Separable(Template):
 
     Knobs:
         strip: output rows of the depthwise convolution that are kept at a time.
-        parts: strips side by side; 1 has strips as wide as the output.
+        parts: strips side by side; with 1, strips are as wide as the output.
         dw_rows, dw_columns: `Depthwise`'s rows and columns, in its order 0.
         rows, columns, n_block, order: `Pointwise`'s, within a strip; all of K at once, unrolled by four.
 
@@ -79,7 +79,7 @@ class Separable(Template):
         def fits(knobs: Knobs) -> bool:
             if knobs["dw_rows"] > knobs["strip"]:
                 return False
-            # Panels one after another need no blocks, and a single panel no order.
+            # Panels that follow each other need no blocks, and a single panel no order.
             if (knobs["order"] == 1 and knobs["n_block"]) or (knobs["order"] == 0 and second.out_channels <= knobs["columns"]):
                 return False
             between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels * task.precision.bytes
@@ -162,7 +162,7 @@ def alone(task: Task) -> tuple[Task, Task]:
 
 
 def nearest(options: tuple[int, ...], wanted: float) -> int:
-    """The option closest to `wanted`, which is below 1 where one is more than enough."""
+    """The option closest to `wanted`, which is below 1 if one is more than enough."""
     return min(options, key=lambda option: abs(option - wanted))
 
 
@@ -202,7 +202,7 @@ def _strips(runs: list[Run]) -> list[_Strips]:
 class StripNest(ABC):
     """Loops over strips: the depthwise convolution into the scratch buffer, then the matrix product from there into the output.
 
-    Strips at borders need other depthwise code but the same product, so that the first is chosen at run time, once per strip.
+    Strips at borders need different depthwise code but the same product, so the depthwise code is chosen at run time, once per strip.
 
     Attributes:
         lanes: channels of a vector that the product writes.
@@ -214,7 +214,7 @@ class StripNest(ABC):
         self.kernel, self.knobs, self.threads, self.buffers, self.lanes = kernel, knobs, task.threads, buffers, lanes
         self.first, self.second = layers
         own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
-        #: Each layer's constants, by its own names for them, and what else it reads.
+        #: Each layer's constants by its own names, and its other inputs.
         self.given = [{**given, **task.sides_of(place, buffers)} for place, given in enumerate((own, buffers))]
         self.width = -(-self.first.out_width // knobs["parts"])
         self.rows = _strips(partition(self.first, 0, knobs["strip"]))

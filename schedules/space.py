@@ -46,7 +46,7 @@ class KnobSchedule:
 
 
 def _steps_from(wanted: int | None, choices: tuple[int, ...]) -> dict[int, float]:
-    """How many steps every value of a knob is from the one nearest to `wanted`, and a little more where that is another."""
+    """How many steps each value of a knob is from the one nearest to `wanted`, plus a little if that is a different value."""
     if wanted is None:
         return dict.fromkeys(choices, 0.01)
     target = min(range(len(choices)), key=lambda i: abs(choices[i] - wanted))
@@ -62,7 +62,7 @@ class Space:
         options: the values each knob may take, in the knob's natural order.
         fits: says whether a combination can be fast at all, e.g. whether its tile fits the registers. A search leaves out the others;
             every combination is nevertheless correct.
-        usual: knob values that are good for most tasks: where a search starts that knows nothing better.
+        usual: knob values that are good for most tasks, where a search without better knowledge starts.
         optional: knobs that only some cores' spaces have, and their values: a schedule may lack them, or have them on another core.
         elsewhere: further values of knobs that only other cores' spaces have.
     """
@@ -83,7 +83,7 @@ class Space:
         return len(self._pruned) or sum(1 for _ in self.unpruned())
 
     def size(self, most: int) -> int:
-        """The number of members, counted up to `most`: much faster than all if there are thousands."""
+        """The number of members, counted up to `most`: much faster than counting all if there are thousands."""
         fitting = (knobs for knobs in self._combinations() if self.fits(knobs))
         return sum(1 for _ in itertools.islice(fitting, most)) or min(len(self), most)
 

@@ -19,28 +19,28 @@ from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.strassen_nest import GROUPS, STEPS, emit_strassen
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, THREADS, Template, layer_of
 
-#: Fewest input or output channels with which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
-#: 1.11 ms so, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
+#: Fewest input or output channels for which it pays (modelled, Pi 4): 28 × 28 pixels with 64 → 128 channels take 1.09 ms directly and
+#: 1.11 ms this way, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
 LEAST_CHANNELS = STRASSEN_CHANNELS
 #: Fewest pixels: a tile and its accumulators in each half.
 LEAST_PIXELS = 8
-#: A sum of blocks of A: all panels of a product read it again, so that it has to stay in the first-level cache while weights and output
+#: Size of a sum of blocks of A: all panels of a product read it again, so it has to stay in the first-level cache while weights and output
 #: pass; the smaller it is, the more often these pass (14 × 14 with 512 → 512: 6.3 KB 7.26 ms, 12.5 KB 7.20 ms, 14.3 KB 7.61 ms,
-#: 25 KB 7.66 ms; modelled, Pi 4). So of two ways it has less than one; with more it has all that stays (Pi 5, the same layer: 12.5 KB
+#: 25 KB 7.66 ms; modelled, Pi 4). So with two ways it gets less than one; with more it gets all that stays (Pi 5, the same layer: 12.5 KB
 #: 2.53 ms, 25 KB 2.51 ms, 50 KB 2.48 ms).
 LEAST_BYTES, TWO_WAY_SHARE = 6144, 0.3968
-#: In order, cores wait less for lines from the second level than for partial sums, which a block of K loads and stores (the same layer on
-#: a Pi 3B+: 18 KB in blocks of 64 11.9 ms, 100 KB and all of K 11.6 ms). Of the second level it has so much.
+#: In-order cores wait less for lines from the second level than for partial sums, which a block of K loads and stores (the same layer on
+#: a Pi 3B+: 18 KB in blocks of 64 11.9 ms, 100 KB and all of K 11.6 ms). This is the share of the second level for it there.
 IN_ORDER_SHARE = 0.2
 #: Packed weights that every part reads again, as a share of what the caches hold (14 × 14 with 256 → 512, 0.9 MB: 3.70 ms in one part, 3.79
 #: ms in two; 28 × 28 with 256 → 256, 0.45 MB: 7.57 and 7.47 ms; modelled, Pi 4, with 0.75 MB).
 WEIGHT_SHARE = 2 / 3
-#: Blocks of output channels of which a line is no longer in the cache when the next panel comes to it: 512 channels together take 7.48 ms
-#: panel by panel and 7.27 ms with two in turns; blocks of 16 7.20 and 7.21 ms.
+#: Blocks of output channels so large that a line has left the cache when the next panel comes to it: 512 channels together take 7.48 ms
+#: panel by panel and 7.27 ms with two panels in turn; blocks of 16 take 7.20 and 7.21 ms.
 SHARED_BLOCK = 16
 #: Largest share of the time for the pixels after the last whole tile.
 MOST_TAIL = 0.08
-#: With more of a cache for each pixel than this the input and the output stay there for all seven products (256 channels; 28 × 28 in two
+#: With more cache per pixel than this, input and output stay there for all seven products (256 channels; 28 × 28 in two
 #: parts and in one: 7.47 and 7.57 ms modelled on a Pi 4 with 0.75 MB for them, 2.66 and 2.57 ms on a Pi 5 with 1.5 MB).
 USUAL_PIXEL_BYTES = 2006
 #: Steps of K per block to begin with, where the cache has two ways; twice as many where it has more.
@@ -72,7 +72,7 @@ class Strassen(Template):
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.is_pointwise):
             return None
-        if task.precision.chain:  # few digits: with 512 channels in half precision three times the direct product's error
+        if task.precision.chain:  # half precision has too few digits: with 512 channels, three times the direct product's error
             return None
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
         if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < LEAST_CHANNELS:
@@ -124,7 +124,7 @@ class Strassen(Template):
         return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
 
     def executed_macs(self, task: Task) -> float:
-        """Seven products of eight."""
+        """Seven of the direct product's eight products."""
         return task.least_macs * len(STEPS) / 8
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
@@ -172,7 +172,7 @@ class Strassen(Template):
 
 
 def _usual_rows(task: Task, half: int) -> int:
-    """The tile's pixels to begin with: on a core in order those with the fewest cycles, else those that waste least."""
+    """The tile's pixels to begin with: on an in-order core those with the fewest cycles, else those that waste least."""
     order = inner_order(task.machine, task.lanes)
     if not order:
         return min((7, 8, 6), key=lambda height: waste(half, height))

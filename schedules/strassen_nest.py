@@ -1,8 +1,8 @@
 """Winograd's form of Strassen's algorithm: a product of 2×2 blocks as seven products of sums, in an order that saves sums and memory.
 
 S. Winograd's variant of V. Strassen, "Gaussian elimination is not optimal", 1969: seven products, four sums of blocks of A, four of W (made
-once, on the host), and sums of the products. These are formed where the products are: a product goes into the accumulators of the block
-of C, its base, and what the base holds then is copied to the other blocks that need it.
+once, on the host), and sums of the products. These are formed in place: a product goes into the accumulators of the block
+of C that is its base, and the base's value is then added to the other blocks that need it.
 
 Its loops: K block, pixel block; there a sum of blocks of A in scratch, and the tiles that read it.
 """
@@ -34,8 +34,8 @@ class SubProduct:
         a: blocks of A to add.
         previous: sign of the sum of A that the step before used, which this one's begins with; 0 for none.
         w: blocks of W to add.
-        base: the block of C to which the product is added. The first that is added to a block is stored instead.
-        copies: blocks of C to which the base's value is added when it has all of the product.
+        base: the block of C to which the product is added. The first product of a block is stored instead.
+        copies: blocks of C to which the base's value is added once the product is complete.
     """
 
     a: Terms
@@ -45,8 +45,8 @@ class SubProduct:
     copies: tuple[Block, ...] = ()
 
 
-#: Steps of a group are done together for each block of K and pixels. No base in the second row depends on the first row's blocks of C, so
-#: that rows of these need not be computed. The next use of a block is seldom far away, so that the second-level cache has it still.
+#: A group's steps are done together for each block of K and pixels. No base in the second row depends on the first row's blocks of C, so
+#: that rows of these need not be computed. The next use of a block is seldom far away, so it is still in the second-level cache.
 GROUPS = (
     (SubProduct(((_11, 1),), 0, ((_11, 1),), _21, (_11,)),),
     (SubProduct(((_12, 1),), 0, ((_21, 1),), _11),),
@@ -92,7 +92,7 @@ class _Product:
 
     Attributes:
         weights: where its panels begin.
-        known: blocks of C that hold something already.
+        known: blocks of C that already hold values.
     """
 
     step: SubProduct
@@ -127,7 +127,7 @@ def _emit_share(tile: MatmulTile, knobs: Knobs, thread: Expr, threads: int) -> N
 class StrassenNest:
     """All loops for one part of the pixels.
 
-    Its pixels, K and the output channels are halved. With an odd number of pixels the first half is a row short: that row counts as zeros
+    Pixels, K and output channels are halved. With an odd number of pixels the first half is a row short: that row counts as zeros
     in A and is not stored in C.
     """
 
@@ -198,7 +198,7 @@ class StrassenNest:
                             self._tile(product, a, tail, group * self.n_block + j)
 
     def _operand(self, product: _Product, scratch: Buffer) -> Activation:
-        """What the tiles read: the input itself where it is one block of it and its rows lie close together, else the scratch buffer."""
+        """What the tiles read: the input itself if the sum is one block of it with rows close together, else the scratch buffer."""
         a, count = self.tile.a, product.part.count
         alone = len(product.step.a) == 1 and not product.step.previous and self.short == self.rows
         close = a.block <= 2 * count and self.depth % a.block == 0
@@ -217,7 +217,7 @@ class StrassenNest:
     def _sum(self, product: _Product, sums: Activation, rows: _Rows) -> None:
         """The sum of blocks of A that a step needs, in the scratch buffer, one block after another.
 
-        Several at once would displace the buffer's lines before they are written, and a store that misses costs far more than a load.
+        Several blocks at once would evict the buffer's lines before they are written, and a store that misses costs far more than a load.
         """
         sign = product.step.previous
         for block, own in product.step.a:
@@ -230,7 +230,7 @@ class StrassenNest:
     def _add(self, product: _Product, sums: Activation, rows: _Rows, block: Block | None, signs: tuple[int, int]) -> None:
         """Scratch buffer = signs[0] · scratch buffer + signs[1] · block of A."""
         kernel, a = self.kernel, self.tile.a
-        # Within a block of A, wherever the part of K begins.
+        # Within a block of A, regardless of where the part of K begins.
         chunk = gcd(sums.channels, self.k_block, self.depth, a.block, CHUNK)
         with self.kernel.loop(sums.channels // chunk) as piece, self.kernel.loop(rows.count) as row:
             place = sums.at(rows.place + row, piece * chunk)
@@ -272,7 +272,7 @@ class StrassenNest:
                 self._store(product, block, value if before is None else before + value, rows, panel, i, j)
 
     def _before(self, product: _Product, block: Block, rows: _Rows, panel: Expr, i: int, j: int) -> Any:
-        """What a vector of C begins with: what it holds, if anything, and the epilogue's beginning if the product is the last."""
+        """The start value of a vector of C: its current value, if any, and the epilogue's start value if the product is the last."""
         kernel, parts = self.kernel, []
         if block in product.known and self._exists(block, rows, i):
             parts.append(kernel.load(self.tile.c.buffer, self._spot(block, rows, panel, i, j).target))

@@ -30,12 +30,12 @@ THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
 #: An input or output in another precision than the kernel's: `Kernel.load` and `Kernel.store` convert.
 STORAGE = needs.STORAGE
 _Kind = TypeVar("_Kind")
-#: Number of cached spaces: a search reuses those of a kernel and its neighbours, and their members are counted only once.
+#: Number of cached spaces: a search reuses those of a kernel and its neighbours, whose members are then counted only once.
 SPACES_KEPT = 128
 
 
 def layer_of(task: Task, kind: type[_Kind]) -> _Kind:
-    """The only layer of a task that a template's space has taken for one of this kind."""
+    """The only layer of a task, of the kind that the template's space has checked."""
     assert isinstance(task.layer, kind)
     return task.layer
 
@@ -58,7 +58,7 @@ def with_inner(space: Space, task: Task) -> Space:
 
 @functools.lru_cache(maxsize=SPACES_KEPT)
 def _space_of(template: Template, task: Task, machine: Machine) -> Space | None:
-    """A template's space for `task`, which is written for `machine`: tasks do not differ by that."""
+    """A template's space for `task` on `machine`, which equal tasks may differ in."""
     space = template._space(task)
     # Not `if space`: its length is that of the whole space, counted.
     return space if space is None or not template.multiplies else with_inner(space, task)
@@ -81,7 +81,7 @@ class Template(ABC):
     version: int
     #: The needs that the kernels meet; a plain floating-point NHWC layer on one thread has none.
     handles: frozenset[str] = frozenset()
-    #: Whether the kernels are made of `MatmulTile`s, of which `inner` of `with_inner` says more.
+    #: Whether the kernels consist of `MatmulTile`s, whose loop the knob `inner` orders (see `with_inner`).
     multiplies: bool = False
 
     def space(self, task: Task) -> Space | None:
@@ -104,7 +104,7 @@ class Template(ABC):
         return task.least_macs
 
     def promises(self, task: Task) -> bool:
-        """Whether its usual schedule of a task that it takes is estimated to be clearly faster than a direct kernel; asked where nothing
+        """Whether its usual schedule for a task that it takes is estimated to be clearly faster than a direct kernel; asked if nothing
         is measured.
         """
         return False

@@ -1,6 +1,6 @@
 """Arithmetic on whole vectors or single floats, from operations that every target has, without calls to a maths library.
 
-Where a comparison of floats takes a cycle on the Cortex-A72, one of their bits as integers takes half of one; a division of four takes 34.
+On the Cortex-A72 comparing four floats takes a cycle, comparing their bits as integers half a cycle, and dividing them 34 cycles.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _NORMAL = (
     *(-0.003981277346611023, 0.005510644521564245, -0.002215906046330929),
 )
 _FAR = 5.5
-#: 1/d as a guess, and two of Newton's steps, r · (a - d·r), tuned so that errors are as large on both sides of zero: 6e-9 of the result.
+#: 1/d by a guess and two Newton steps, r · (a - d·r), tuned so that errors are equal on both sides of zero: 6e-9 of the result.
 #: The bits of the guess are the mantissa of this number, and the largest exponents', less the bits of d. The result is `_SCALE / d`.
 _GUESS, _STEPS, _SCALE = 1.414306640625, (1.435762889681854, 1.0305924450378963), 0.26553019528650734
-#: Of an argument of the sigmoid: the exponential function of it or of its negative, and one more than that, have normal reciprocals.
+#: Bound of the sigmoid's argument x: exp(±x), and one more than that, have normal reciprocals.
 _MOST = 85.0
 
 
@@ -35,7 +35,7 @@ class Vectors:
     Args:
         dtype: `float16`, `float32` or `float64`.
         bind: gives a value a name, so that it is computed once.
-        ordered: whether the vector unit has maximum and minimum of integers as wide.
+        ordered: whether the vector unit has maximum and minimum of integers of the same width.
         wide: what exponential functions are computed in, "" for `dtype`.
     """
 
@@ -61,10 +61,10 @@ class Vectors:
         return x if high is None else self.T.min(x, self.number(high))
 
     def bounded(self, x: Expr, low: float | None, high: float | None) -> Expr:
-        """The same, compared as integers where 0 is the lower bound and vectors have them: half the cost of floats.
+        """`limited`, comparing integers if 0 is the lower bound and vectors can: half the cost of comparing floats.
 
-        Floats that are not negative order as their bits do, and negative ones are negative integers. A NaN becomes one of the bounds, as
-        it does when floats are compared.
+        Non-negative floats sort like their bits, and negative ones are negative integers. A NaN becomes one of the bounds, as
+        it does in a comparison of floats.
         """
         if low != 0.0 or not self.ordered:
             return self.limited(x, low, high)
@@ -72,7 +72,7 @@ class Vectors:
         return self._from(bits if high is None else self.T.min(bits, self._splat(self._pattern(high), self._integer)))
 
     def at_most(self, x: Expr, bound: float) -> Expr:
-        """The smaller of x and a positive bound: positive numbers order as their bits do, and the bits of negative ones are less."""
+        """The smaller of x and a positive bound: positive numbers sort like their bits, and the bits of negative ones are less."""
         return self._from(self.T.min(self._bits(x, self._integer), self._splat(self._pattern(bound), self._integer)))
 
     def at_least(self, x: Expr, bound: float) -> Expr:

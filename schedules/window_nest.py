@@ -1,4 +1,4 @@
-"""Slides a window over an image, channel by channel: a tile of output pixels for a few channels, the window read once per tile."""
+"""Slides a window over an image, channel by channel: a tile of output pixels for a few channels reads the window once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tvmmobile.schedules.epilogue import Ends, Spot
 from tvmmobile.schedules.in_order_block import multiply_window
 from tvmmobile.schedules.space import Knobs, Space, up_to
 
-#: Layers whose output channels depend on the input channel of the same number alone.
+#: Layers whose output channels depend only on the input channel of the same number.
 Windowed = Conv2d | MaxPool
 #: From a result so far, a value of the window, its channel, its place in the window, counted row by row, and lanes to the next result.
 Add = Callable[[Expr, Expr, Expr, int, int], Expr]
@@ -24,7 +24,7 @@ Add = Callable[[Expr, Expr, Expr, int, int], Expr]
 
 @dataclass(frozen=True)
 class Weighted:
-    """Adds values, each times its weight, with a number of taps per channel."""
+    """A weighted sum of values, with the same number of taps for each channel."""
 
     kernel: Kernel
     taps: int
@@ -65,7 +65,7 @@ def window_width(layer: Windowed, knobs: Knobs) -> int:
 
 
 def emit_windows(ends: Ends, add: Add, layer: Windowed, knobs: Knobs, buffers: Mapping[str, Buffer], threads: int) -> None:
-    """The whole layer, piece after piece where its input has some; buffers are by the kernel's argument, see `input_of`, and `output`."""
+    """The whole layer, piece by piece if its input has pieces; buffers are by the kernel's argument, see `input_of`, and `output`."""
     channels = layer.in_channels
     source, pieces = input_of(layer, buffers)
     target = Activation(buffers["output"], layer.out_height * layer.out_width, channels, channel_block(layer.out_layout, channels))
@@ -95,7 +95,7 @@ class OutputPart:
 
 @dataclass(frozen=True)
 class Span:
-    """Channels that follow each other, and where they are in the input.
+    """Consecutive channels, and where they are in the input.
 
     Attributes:
         first, count: which of the layer's channels.
@@ -125,10 +125,10 @@ class Channels:
 
 @dataclass(frozen=True)
 class WindowNest:
-    """Loops over channels, rows of tiles and tiles, borders peeled so that no tap is tested at run time.
+    """Loops over channels, rows of tiles and tiles; borders are peeled so that no tap is tested at run time.
 
     Attributes:
-        ends, add: what is made of a window's values.
+        ends, add: how a window's values become a result.
         data, output: what is read, and what the part is stored in.
     """
 
@@ -219,7 +219,7 @@ class WindowNest:
         self.ends.drain(acc, spots, self.output.buffer)
 
     def _products(self, row_run: Run, column_run: Run) -> Iterator[tuple[int, int, int, int]]:
-        """Each output of a tile with a row and a column of the window it needs, and the tap that meets there."""
+        """Each output of a tile with a row and a column of the window it needs, and the tap at that place."""
         layer = self.layer
         for y in range((row_run.size - 1) * layer.stride[0] + layer.reach[0]):
             for out_y in range(row_run.size):
@@ -232,7 +232,7 @@ class WindowNest:
                         yield out_y * column_run.size + out_x, y, x, tap_y * layer.kernel[1] + tap_x
 
     def _in_order(self, acc: Buffer, row_run: Run, column_run: Run, corner: Expr, channel: Expr, lanes: int) -> bool:
-        """Emits the tile's multiplications in an order of our own, where there is one."""
+        """Emits the tile's multiplications in our own instruction order, if there is one."""
         if not isinstance(self.add, Weighted) or lanes != self.kernel.lanes:
             return False
         data, block = self.data.buffer, self.data.block

@@ -24,7 +24,7 @@ from tvmmobile.schedules.winograd_transform import SIZES, TAPS, transformed
 
 #: Fewest input and output channels: with fewer the transforms take longer than the multiplications that they save.
 LEAST_CHANNELS = 16
-#: Largest estimated time of an untuned kernel that is taken instead of a direct one, as a share of that one's multiply-adds.
+#: Largest estimated time of an untuned kernel that replaces a direct one, as a share of that one's multiply-adds.
 CLEARLY = 0.8
 #: Members of a space: those with the lowest estimated cost for each size of tile.
 MEMBERS = 24
@@ -32,9 +32,9 @@ MEMBERS = 24
 
 class Winograd(Template):
     """Takes one 3×3 convolution with stride 1 and one group, channels together or in blocks, with or without a residual,
-    of one tensor or put together from pieces.
+    from one tensor or from pieces.
 
-    F(m×m, 3×3), see `winograd_transform` and `winograd_nest`. docs/kernels.md says what its rounding errors are.
+    F(m×m, 3×3), see `winograd_transform` and `winograd_nest`. docs/kernels.md has its rounding errors.
 
     Knobs:
         size: m, the side of a tile in output pixels.
@@ -63,7 +63,7 @@ class Winograd(Template):
         depth, channels = layer.in_channels, layer.out_channels
         most = TileGrid(layer, min(SIZES), 0).tiles
         options = {
-            "size": SIZES[:1] if task.precision.chain else SIZES,  # half precision has digits for the smallest alone
+            "size": SIZES[:1] if task.precision.chain else SIZES,  # half precision has enough digits only for the smallest
             "tiles": (0, *(tiles for tiles in (8, 14, 21, 28, 42, 56) if tiles < most)),
             "rows": up_to(tuple(range(min(most, 4), 9)), most),
             "columns": up_to((2, 4), channels, task.lanes),
@@ -87,13 +87,13 @@ class Winograd(Template):
         return Space(self.name, self.version, options, fits, usual())
 
     def executed_macs(self, task: Task) -> float:
-        """With tiles of the size that multiplies least."""
+        """Those of the tile size that multiplies least."""
         layer = layer_of(task, Conv2d)
         channels = layer.in_channels * layer.out_channels
         return float(min((size + TAPS - 1) ** 2 * TileGrid(layer, size, 0).tiles for size in SIZES) * channels)
 
     def promises(self, task: Task) -> bool:
-        """By the estimate, against the multiply-adds of a direct sum."""
+        """Compares the estimate with the multiply-adds of a direct sum."""
         space = self.space(task)
         assert space is not None
         return cycles(task, layer_of(task, Conv2d), space.usual) < CLEARLY * task.least_macs / task.lanes / task.threads

@@ -15,7 +15,7 @@ _OUTPUT_OPERATIONS = {2: 8, 4: 15, 6: 27}
 
 
 def cycles(task: Task, layer: Conv2d, knobs: Knobs) -> float:
-    """Estimated time with `Winograd`'s knobs, in that of a vector's multiply-add, until the last thread is done."""
+    """Estimated time with `Winograd`'s knobs until the last thread is done, in vector multiply-adds."""
     grid, machine = TileGrid(layer, knobs["size"], knobs["tiles"]), task.machine
     side = knobs["size"] + TAPS - 1
     points, line = side * side, LINE_BYTES // task.precision.bytes

@@ -1,7 +1,7 @@
 """The loops of a Winograd convolution: blocks of tiles, whose inputs are transformed, multiplied point by point, and transformed back.
 
 A tile is a square of outputs. All values of a block's tiles at a point are a matrix of tiles × input channels; its product with the weights
-at that point is one of tiles × output channels. Both lie in scratch buffers of the thread, which a block fills again after the one before.
+at that point is one of tiles × output channels. Both are in scratch buffers of the thread, which each block reuses.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class TileGrid:
 
 @dataclass(frozen=True)
 class _Products(Ends):
-    """Sums that begin with zeros and are stored as they are."""
+    """Sums that start at zero and are stored unchanged."""
 
     def begin(self, spot: Spot) -> Expr:
         """Zeros."""
@@ -119,7 +119,7 @@ class WinogradNest:
         line = LINE_BYTES // kernel.bytes
         self.in_chunks = [gcd(piece.activation.block, piece.count, line) for piece in self.pieces]
         self.out_chunk = gcd(self.c.block, self.channels, line)
-        #: From one point's matrix to the next. Were it a power of two, a tile's values at all points would share a set of the cache.
+        #: Distance from one point's matrix to the next. If it were a power of two, a tile's values at all points would share a cache set.
         self.in_pitch = round_up(self.grid.block * layer.in_channels, line) + line
         self.out_pitch = round_up(self.grid.block * self.channels, line) + line
 
@@ -129,7 +129,7 @@ class WinogradNest:
             self._share(thread, threads)
 
     def _share(self, thread: Expr, threads: int) -> None:
-        """A thread's blocks of tiles, or its parts of the output channels; what remains of the tiles goes to the last thread."""
+        """A thread's blocks of tiles, or its parts of the output channels; the last thread gets the remaining tiles."""
         points, size = self.filtering.values**2, self.grid.block
         self.inputs = self.kernel.scratch(points * self.in_pitch)
         self.products = self.kernel.scratch(points * self.out_pitch)
@@ -224,7 +224,7 @@ class WinogradNest:
                         kernel.store(self.c.buffer, self.epilogue.finish(total, spot), target)
 
     def _kinds(self, tile: _Tile, kind_of: Callable[[int], _Kind]) -> Iterator[tuple[_Kind, list[Expr]]]:
-        """Runs of neighbouring columns of the grid of one kind: that, and the conditions under which a tile is in one of them."""
+        """Runs of neighbouring grid columns of one kind: the kind, and the conditions under which a tile is in one of them."""
         columns = range(self.grid.columns)
         for kind, same in groupby(columns, kind_of):
             run = list(same)

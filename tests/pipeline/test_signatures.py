@@ -107,7 +107,7 @@ def test_it_is_checked_where_it_is_deployed(library: tm.CompiledLibrary, tmp_pat
 
 def test_it_is_no_classifier_of_images(library: tm.CompiledLibrary, cli: CommandLine, tmp_path: Path) -> None:
     done = cli("evaluate", str(library.path), "noise:1", "--device", DEVICE, "--model", "net.py:make")
-    assert done.code == 1 and "has no single input in float32" in done.err
+    assert done.code == 1 and "does not map one float32 image to float32 scores" in done.err
     assert json.loads(library.manifest_path.read_text())["version"] == 1
 
 

@@ -102,7 +102,8 @@ def evaluate(
     if len(spec.takes) > 1 or spec.input_shape[0] != 1 or not (spec.takes[0].is_float and spec.returns[0].is_float):
         there = "; ".join(map(str, (*spec.takes, *spec.returns)))
         raise UserError(
-            f"{library.path.name} has no single input in float32 with scores for it, one at a time: {there}.", "Run it with tvmmobile run."
+            f"{library.path.name} does not map one float32 image to float32 scores, but takes and returns {there}.",
+            "Run it with tvmmobile run.",
         )
     treatment = preprocessing or Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape)
     names = read_labels(Path(labels), spec.classes) if labels else None

@@ -116,7 +116,7 @@ def _write_reference(planned: PlannedVariant, path: Path) -> None:
     outputs, spec = imported.compute(inputs), imported.spec
     if not all(np.isfinite(output).all() for output in outputs):
         raise UserError(
-            f"{imported.spec.variant} returns values that are not finite for white noise, by {imported.judge}.", "Look at its weights."
+            f"{imported.spec.variant} returns values that are not finite for white noise, by {imported.judge}.", "Check its weights."
         )
     arrays: dict[str, Any] = dict(zip(keys_of(spec.takes, INPUT_NAME), inputs, strict=True))
     arrays |= dict(zip(keys_of(spec.returns, OUTPUT_NAME), outputs, strict=True))

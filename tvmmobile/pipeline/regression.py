@@ -98,7 +98,7 @@ def _check_format(baseline: Baseline, library: Library) -> None:
     old, new = baseline.variant.format, library.format
     if old != new:
         raise UserError(
-            f"{library.path} has format {new}, and its baseline {old}: their latencies do not compare.",
+            f"{library.path} has format {new}, and its baseline {old}: their latencies cannot be compared.",
             f"Compile it with --format {old}, or save a new baseline: tvmmobile baseline save REPORT.json",
         )
 

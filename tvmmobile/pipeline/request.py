@@ -81,7 +81,9 @@ class Request:
         if self.io_dtype not in (FLOAT32.name, *[self.dtype] * (not precision.is_integer)):
             raise UserError(f"libraries in {self.dtype} cannot take and return {self.io_dtype}.", _other_ends(self.io_dtype))
         if self.max_error is not None and (self.dtype == FLOAT32.name or precision.is_integer or not self.max_error > 0):
-            raise UserError("--max-error is a share above 0 that float16 may be off by.", "Give --dtype float16 as well.")
+            raise UserError(
+                "--max-error bounds the error of float16, as a share above 0.", "Give --dtype float16, and a share such as 0.01."
+            )
         if self.image and self.io_dtype != FLOAT32.name:
             raise UserError(f"--image gives the network {FLOAT32.name}.", "Leave out --image or --io-dtype.")
         if self.form not in FORMS:
@@ -122,7 +124,7 @@ class Request:
         if self.calibrate is None:
             raise UserError(
                 f"{self.dtype} needs images to calibrate with.",
-                f"Give --calibrate {SOURCES}; some hundred images like those the network will see suffice.",
+                f"Give --calibrate {SOURCES}; a few hundred images like those the network will see are enough.",
             )
         numbers, spec = self.image or Normalisation(), model.spec
         preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.channels, shape=spec.odd_shape)
@@ -161,9 +163,9 @@ def _check_takes_images(model: Model) -> None:
     spec = model.spec
     if spec.odd_shape:
         there = ", ".join(map(str, spec.takes))
-        raise UserError(f"{spec.variant} takes {there}, and an image becomes one square input of {FLOAT32.name}.", "Leave out --image.")
+        raise UserError(f"{spec.variant} takes {there}; --image needs one square input in {FLOAT32.name}.", "Leave out --image.")
     if spec.channels != 3:
-        raise UserError(f"{spec.variant} takes {spec.channels} channels, and images have 3.", "Leave out --image.")
+        raise UserError(f"{spec.variant} takes {spec.channels} channels; images have 3.", "Leave out --image.")
 
 
 def check_threads(threads: int, profile: DeviceProfile) -> None:

@@ -30,11 +30,11 @@ def read_kept(value: Mapping[str, Any]) -> tuple[tuple[Kept, ...], Dropped]:
     dropped = tuple((name, _digests(text)) for name, text in value.get("dropped", {}).items())
     kept = sorted((one for group in value["kept"] for one in _read_group(group)), key=lambda one: one.trial)
     if not kept and not dropped:
-        raise ValueError("it tells of no trial")
+        raise ValueError("it lists no trials")
     most = len(kept) + sum(len(digests) for _, digests in dropped)
     numbers = {one.trial for one in kept}
     if len(numbers) < len(kept) or (numbers and not 1 <= min(numbers) <= max(numbers) <= most):
-        raise ValueError(f"its records are not different ones of {most} trials")
+        raise ValueError(f"its records are not distinct ones of its {most} trials")
     return tuple(kept), dropped
 
 

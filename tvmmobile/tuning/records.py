@@ -155,7 +155,7 @@ def reason(error: Exception) -> str:
             return str(error)
         case RecursionError():
             return "it is nested too deeply"
-    return "a field is not of its kind"
+    return "a field has the wrong type"
 
 
 def identity_in(value: dict[str, Any]) -> Identity:

@@ -20,11 +20,9 @@ def check_own_board(path: Path, option: str) -> None:
     if path.suffix != ".toml":
         raise UserError(f"{path} is not the name of a board's file.", f"Give {option} a name that ends in .toml.")
     if is_board(path.stem.removesuffix(VIRTUAL_SUFFIX)):
-        raise UserError(
-            f"{path.stem} is a built-in board, and its name stays its own.", f"Give {option} another name, such as my-{path.name}."
-        )
+        raise UserError(f"{path.stem} is the name of a built-in board.", f"Give {option} another name, such as my-{path.name}.")
     if path.exists():
-        raise UserError(f"{path} exists.", f"Give {option} the name of a new file.")
+        raise UserError(f"{path} already exists.", f"Give {option} the name of a new file.")
     check_file_writable(path, option)
 
 

@@ -169,7 +169,7 @@ def _check_numbers(profile: Profile) -> None:
     for segment in profile.segments:
         numbers += [segment.region, segment.thread, segment.after, *vars(segment.misses).values(), *segment.counts.values()]
     if not isinstance(profile.problem, str) or not all(type(number) is int for number in numbers):
-        raise TypeError("a field is not of its kind")
+        raise TypeError("a field has the wrong type")
 
 
 def _counts(entries: list[int], index: Mapping[str, int]) -> dict[int, int]:

@@ -189,7 +189,7 @@ def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any 
     [
         (quantised_convolution("int16"), "a tensor of integers from -32768 to 32767, and int8 kernels take 8 bits"),
         (quantised_convolution(scale=0.0), "a scale that is not a positive number: s is 0"),
-        (quantised_convolution(after="Abs"), r"an operator on integers that is not known: Abs \(a\)"),
+        (quantised_convolution(after="Abs"), r"an operator on integers that is not supported: Abs \(a\)"),
         (quantised_convolution(weights=np.uint8), "no layer that an int8 kernel takes: weights beyond ±127 steps"),
     ],
     ids=["16 bits", "no scale", "operator", "weights with a zero point"],

@@ -51,7 +51,7 @@ def fully_connected(into: Translation, operator: LiteRtOperator) -> None:
     data, weight, *bias = operator.inputs
     shape, out = into.value(weight).shape, into.tensor(operator.outputs[0]).shape
     if operator.options is not None and operator.options.WeightsFormat():
-        raise UserError("the network has weights of FULLY_CONNECTED in an order of its own.", SIMPLER)
+        raise UserError("the network has shuffled weights of FULLY_CONNECTED, which are not supported.", SIMPLER)
     source = into.in_order(data)
     if len(into.tensor(data).shape) != 2:
         source = into.emit("Reshape", [source, into.integers(-1, shape[1])])

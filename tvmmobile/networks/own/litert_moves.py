@@ -25,7 +25,7 @@ def mirror_pad(into: Translation, operator: LiteRtOperator) -> None:
     """`MIRROR_PAD` without the border itself."""
     data, widths = operator.inputs
     if operator.options.Mode() != 0:
-        raise UserError("the network has MIRROR_PAD that repeats the border, which is not known.", SIMPLER)
+        raise UserError("the network has MIRROR_PAD that repeats the border, which is not supported.", SIMPLER)
     pads, front = _border(into, data, widths)
     into.write(operator.outputs[0], into.emit("Pad", [into.read(data, front), into.integers(*pads)], mode="reflect"), front, data)
 
@@ -84,7 +84,7 @@ def strided_slice(into: Translation, operator: LiteRtOperator) -> None:
     data, options = operator.inputs[0], operator.options
     begins, ends, steps = (into.value(number).tolist() for number in operator.inputs[1:4])
     if options.EllipsisMask() or options.NewAxisMask() or min(steps) < 1:
-        raise UserError("the network has a STRIDED_SLICE with new dimensions or backwards, which is not known.", SIMPLER)
+        raise UserError("the network has a STRIDED_SLICE with new dimensions or backwards, which is not supported.", SIMPLER)
     for place, extent in enumerate(into.tensor(data).shape):
         if options.BeginMask() >> place & 1:
             begins[place] = 0

@@ -94,10 +94,10 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     for operator in network.operators:
         translate = OPERATORS.get(operator.kind)
         if translate is None:
-            raise UserError(f"the network has an operator that is not known: {operator.kind}.", SIMPLER)
+            raise UserError(f"the network has an operator that is not supported: {operator.kind}.", SIMPLER)
         for number in (*operator.inputs, *operator.outputs):
             if number >= 0 and into.tensor(number).dtype is None:
-                raise UserError(f"the network has a tensor of a type that is not known: {into.tensor(number).name}.", SIMPLER)
+                raise UserError(f"the network has a tensor of a type that is not supported: {into.tensor(number).name}.", SIMPLER)
         translate(into, operator)
     for number, name in outputs.items():
         _leave(into, number, name)

@@ -147,7 +147,7 @@ def _data(content: bytes, buffer: Any) -> bytes:
     begin, size = int(buffer.Offset()), int(buffer.Size())
     if begin > 1:
         if begin + size > len(content):
-            raise ValueError("a constant that ends behind the file")
+            raise ValueError("a constant that ends beyond the file")
         return content[begin : begin + size]
     data = buffer.DataAsNumpy()
     return data.tobytes() if isinstance(data, np.ndarray) else b""
@@ -159,7 +159,7 @@ def _grid(quantised: Any) -> Grid | None:
     scales = np.asarray(quantised.ScaleAsNumpy(), np.float32)
     zeros = np.asarray(quantised.ZeroPointAsNumpy(), np.int64) if quantised.ZeroPointLength() else np.zeros(scales.shape, np.int64)
     if zeros.size != scales.size:
-        raise ValueError("another number of zero points than of scales")
+        raise ValueError("different numbers of scales and zero points")
     return Grid(scales, zeros, int(quantised.QuantizedDimension()))
 
 

@@ -162,7 +162,7 @@ class Translation:
         """With the activation that is part of an operator, if it has one."""
         fused = operator.options.FusedActivationFunction() if hasattr(operator.options, "FusedActivationFunction") else 0
         if fused not in _ACTIVATIONS:
-            raise UserError(f"the network has activation {fused}, which is not known.", SIMPLER)
+            raise UserError(f"the network has activation {fused}, which is not supported.", SIMPLER)
         found = _ACTIVATIONS[fused]
         return name if found is None else self.emit(found[0], [name, *map(self.real, found[1])])
 

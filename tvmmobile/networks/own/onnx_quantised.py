@@ -111,7 +111,7 @@ class _Rewriting:
         integers = [self.grids[name] for name in node.input if name in self.grids]
         if integers and rewrite is None:
             if node.op_type not in _MOVING or node.domain not in _DOMAINS:
-                raise UserError(f"the network has an operator on integers that is not known: {node.op_type} ({node.output[0]}).", _FIX)
+                raise UserError(f"the network has an operator on integers that is not supported: {node.op_type} ({node.output[0]}).", _FIX)
             self.grids[node.output[0]] = integers[0]
         elif integers:
             raise UserError(f"{node.op_type} ({node.output[0]}) has scales or zero points that are not one constant each.", _FIX)
