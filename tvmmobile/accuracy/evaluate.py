@@ -33,8 +33,8 @@ class Evaluation:
     Attributes:
         file: the counts, and every image.
         paths: where it was written; none without a folder for it.
-        judge: who computed what the library is compared with, such as `PyTorch`.
-        others: files in class folders that are not called as images are.
+        judge: the program that computed the reference, such as `PyTorch`.
+        others: files in class folders without an image's suffix.
     """
 
     file: EvaluationFile
@@ -85,12 +85,12 @@ def evaluate(
         folder: the images: FOLDER/CLASS/IMAGE; or `noise:N` for N inputs of noise.
         device: its name, or what `find_device` returns.
         limit: this many images at most, evenly spaced over the sorted list.
-        out: where to write the evaluation, also what there is of it after Ctrl-C.
+        out: where to write the evaluation; after Ctrl-C, the finished part.
         model: the file that the library was compiled from, if it was one.
         checkpoint: the state dict that the library was compiled with, if there was one.
         labels: a file with the classes' names, one per line.
         preprocessing: of images; without it, timm's for mobilenetv1_100.
-        listener: hears how it goes.
+        listener: is told of progress.
 
     Raises:
         UserError: an argument is wrong, or an image's header.

@@ -1,6 +1,6 @@
-"""What a library and its original made of labelled images, and the files that keep it: `evaluation.json`, versioned, and `evaluation.csv`.
+"""How a library and its original classify labelled images, and the files with it: `evaluation.json`, versioned, and `evaluation.csv`.
 
-The JSON Schema in docs/schemas is made of the dataclasses here, docstrings and ranges included (`tests/results/test_schemas.py`).
+The JSON Schema in docs/schemas is made from the dataclasses here, docstrings and ranges included (`tests/results/test_schemas.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Percent = Annotated[float, Field(ge=0, le=100)]
 _Classes = Annotated[tuple[Count, ...], Field(max_length=5)]
 #: Columns with 1 or 0, properties of `ImageResult`.
 _YES_OR_NO = ("library_hit1", "library_hit5", "original_hit1", "original_hit5", "same_top1", "same_top5")
-#: One line an image. Classes are separated by blanks, most likely first; Deviations are empty where an output is not finite. Of an image
+#: One line per image. Classes are separated by blanks, most likely first; deviations are empty if an output is not finite. For an image
 #: that could not be read, all between `label` and `problem` is empty.
 COLUMNS = (
     *("image", "label", "library_top1", "library_top5", "original_top1", "original_top5"),
@@ -47,7 +47,7 @@ class EvaluationContext:
         dtype: of weights and activations, e.g. `float32`.
         threads: worker threads.
         weights: where they came from, for the library and for its original.
-        judge: what computes the original's output on the host, and its version, e.g. `PyTorch 2.13.0`, or `onnx.reference 1.19.0`.
+        judge: program that computes the original's output on the host, with version, e.g. `PyTorch 2.13.0`, or `onnx.reference 1.19.0`.
         device: its name, e.g. `pi4-virtual`.
         board: e.g. `Raspberry Pi 4 Model B`.
         kind: whether the board is `virtual`, `hardware`, or `emulated`: a machine that runs the board's programs in an emulator.
@@ -110,7 +110,7 @@ class ImageResult:
     difference: OutputDifference | None = None
 
     def disagrees(self, tolerance: float) -> bool:
-        """Whether the library's output is another one than the original's."""
+        """Whether the library's output differs from the original's by more than the tolerance."""
         return not self.problem and (self.deviation is None or self.deviation > tolerance)
 
     @property
@@ -140,13 +140,13 @@ class ImageResult:
 
     @property
     def same_top5(self) -> bool:
-        """Whether both name the same five classes, in whatever order."""
+        """Whether both name the same five classes, in any order."""
         return bool(self.library_top5) and set(self.library_top5) == set(self.original_top5)
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many images were classified rightly.
+    """How many images were classified correctly.
 
     Attributes:
         top1: images whose label is the most likely class.
@@ -166,17 +166,17 @@ class EvaluationFile:
 
     Attributes:
         version: of this format.
-        complete: whether all chosen images are there; `false` where the run was interrupted or broke off.
+        complete: whether all chosen images are there; `false` if the run was interrupted or failed.
         context: what was evaluated, where, on which images and how.
         evaluated: images that were read and run.
         unreadable: images that could not be read.
         library: the library's accuracy on the device.
         original: that of the network it was compiled from, on the host.
         same_top1: images for which both name the same class first.
-        same_top5: images for which both name the same five classes, in whatever order.
+        same_top5: images for which both name the same five classes, in any order.
         beyond_tolerance: images on which the library disagrees with its original.
         largest_deviation: of a library's output from its original's, over the largest magnitude of that; `None` without finite outputs.
-        largest_deviation_image: of which image.
+        largest_deviation_image: the image with the largest deviation.
         differences: of the library's outputs from its original's.
         images: one entry an image, in the order of the sorted list.
         stored_images: how many of the images `stored` is of, evenly spaced.

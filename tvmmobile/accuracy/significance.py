@@ -1,4 +1,4 @@
-"""Whether a library classifies worse than its original, or whether these images say so by chance."""
+"""Whether a library classifies worse than its original, or only seems to by chance."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Top1Loss:
     """What a library loses of its original's top-1, on the same images.
 
     Attributes:
-        only_original: images that the original alone classifies rightly.
-        only_library: images that the library alone classifies rightly.
+        only_original: images that only the original classifies correctly.
+        only_library: images that only the library classifies correctly.
         points: percentage points of top-1 that are lost; negative where the library is better.
         margin: half the width of the 95 % confidence interval of `points`.
         p_value: probability of a difference at least as large if both classify equally well (McNemar's exact test).
@@ -35,7 +35,7 @@ class Top1Loss:
 
 
 def top1_loss(original: Sequence[bool], library: Sequence[bool]) -> Top1Loss | None:
-    """The loss, from whether each classified each image rightly; `None` without images.
+    """The loss, from whether each classified each image correctly; `None` without images.
 
     The interval is that of a difference of paired proportions with half an image added to each kind of disagreement (Agresti and Min,
     Statistics in Medicine 2005), so it is not empty where there is none.

@@ -1,8 +1,8 @@
 """The error of storing weights and activations in a precision, layer by layer: simulated in PyTorch, not run on a device.
 
-Convolutions and matrix products read weights and activations rounded to the precision; all else, their sums included, stays float32. A
-layer that loses much here loses it by the size of its numbers, whatever its kernel does. PyTorch's dispatcher shows the layers, so that a
-module, an exported program and a function are alike.
+Convolutions and matrix products read weights and activations rounded to the precision; everything else, including their sums, stays
+float32. A layer's loss here comes from the size of its numbers, whatever its kernel does. PyTorch's dispatcher shows the layers, so that
+a module, an exported program and a function are treated alike.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class StoredLayer:
         layer: what it is, after its number in the order of execution: `3: depthwise 3×3, 64 channels, to 56×56`.
         signal_to_noise_db: of its sums before the activation, in decibels; `None` without a difference, or where one is not finite.
         largest: magnitude of its sums in float32.
-        beyond: of its sums in float32, how many lie beyond the precision's largest number.
-        not_finite: of its sums in the model, how many are infinite or not a number: what went beyond in layers before it.
-        subnormals: of its sums in float32, how many are not 0 and smaller than the precision's least normal number.
+        beyond: number of its float32 sums beyond the precision's largest number.
+        not_finite: number of its sums in the model that are infinite or NaN, because earlier layers left the range.
+        subnormals: number of its float32 sums that are not 0 and smaller than the precision's least normal number.
         values: how many sums there are.
     """
 
@@ -114,7 +114,7 @@ def _run(compute: Compute, image: Array, precision: Precision | None) -> _Watche
 def _watching(watched: _Watched, precision: Precision | None) -> Any:
     """A mode of PyTorch's dispatcher that notes the layers and, given a precision, rounds what they read to it.
 
-    What they read is rounded where it lies, so that a residual reads the same numbers.
+    Operands are rounded in place, so that a residual reads the same numbers.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode

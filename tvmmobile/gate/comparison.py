@@ -56,7 +56,7 @@ class Pairing:
 
     @property
     def either(self) -> VariantResult:
-        """The new variant, or the old one where there is no new one."""
+        """The new variant, or the old one if there is none."""
         found = self.new or self.base
         assert found is not None
         return found
@@ -83,7 +83,7 @@ class Compared:
         pairs: runs of each side that the verdict rests on.
         library_sha256: of the new library, in hexadecimal.
         kernels: those that differ, the likeliest cause first.
-        input: its size where that is no square image, e.g. `96x128`.
+        input: its size if it is not a square image, e.g. `96x128`.
     """
 
     name: str

@@ -64,7 +64,7 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """Everything, unrounded; `null` where there is no finite number."""
+    """Everything, unrounded; `null` in place of numbers that are not finite."""
     return json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Element-wise functions that a kernel applies to its sums, other than bounds: one entry of `CURVES` is all that one of them takes."""
+"""Element-wise functions that a kernel applies to its sums, other than bounds: adding one takes a single entry of `CURVES`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Curve:
         exact: its values, from float64 to float64; channels are the last axis. Operands follow the number.
         emit: from vector arithmetic (`schedules.vectors.Vectors`), a vector and the operands' vectors to the vector of its values.
         max_error: of what is emitted in float32, over max(1, |x|), for every finite x.
-        spellings: in which `layer_forms` looks for it; passes before it may bring other forms to these.
-        operands: what it reads besides: `CHANNEL`, a constant for each channel of the output, or `TENSOR`, another tensor with the
+        spellings: the forms in which `layer_forms` looks for it; earlier passes may rewrite other forms to these.
+        operands: its other inputs: `CHANNEL`, a constant for each channel of the output, or `TENSOR`, another tensor with the
             output's extents, NHWC.
         long: whether it takes so many registers that only a few vectors of a register tile can go through it at a time.
     """

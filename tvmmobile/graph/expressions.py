@@ -1,4 +1,4 @@
-"""What an expression of Relax says of itself."""
+"""Properties of Relax expressions."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def shape_of(value: Any) -> list[int]:
 
 
 def operator_of(value: Any) -> str:
-    """The name of the operator that a call calls, such as `relax.add`; empty for other expressions."""
+    """The name of a call's operator, such as `relax.add`; empty for other expressions."""
     return str(getattr(getattr(value, "op", None), "name", ""))

@@ -17,7 +17,7 @@ def blocked(channels: int) -> Layout:
 
 
 def shuffled(rows: int, block: int) -> Layout:
-    """The layout in which channels of a pixel are those of several pixels of a larger image (pixel shuffle, arXiv 1609.05158): blocks of
+    """The layout in which a pixel's channels belong to several pixels of a larger image (pixel shuffle, arXiv 1609.05158): blocks of
     `block` adjacent channels, so many of them one row below the other, and these for each group of channels.
     """
     return f"NCH{rows}cW{block}c"

@@ -1,4 +1,4 @@
-"""A task's requirements of a template beyond a product, sum or window of some shape, derived from its fields so that none is forgotten."""
+"""A task's requirements of a template beyond its shape, derived from its fields so that none is forgotten."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ STORAGE = frozenset({"reads", "writes"})
 
 
 def needs_of(value: Any) -> frozenset[str]:
-    """The needs of a layer or task, from each field outside `SHAPE` that has no default, or another value than its default.
+    """The needs of a layer or task: one for each field outside `SHAPE` without a default, or with a value other than its default.
 
-    Named after the field, and where its value is a choice, or several, also after that: `residual`, `in_layout=blocked`, `clamp=hswish`,
+    A need is named after the field and, if the value is one choice or several, that too: `residual`, `in_layout=blocked`, `clamp=hswish`,
     `clamp` (bounds).
     """
     changed = ((name, found) for name, default in _fields(value.__class__) if (found := getattr(value, name)) != default)

@@ -32,8 +32,8 @@ class Node:
         function: the TIR function of an opaque layer as Relax fused it, not yet scheduled.
         alone: its output has a consumer besides the next node, such as the network's caller, or the next node has other inputs than side
             inputs, so the two cannot be fused.
-        gated: the node that multiplies its output by a gate which the nodes in between make of it, the next one by pooling it (squeeze and
-            excite); `None` where nothing of that kind reads it.
+        gated: the node that multiplies its output by a gate computed from it by the nodes in between, the first of which pools it (squeeze
+            and excite); `None` if there is none.
         dtype: the name of the precision of a layer's kernel; "" for an opaque one.
     """
 
@@ -61,7 +61,7 @@ class KeptLayer:
 
 @dataclass(frozen=True)
 class Network:
-    """The nodes in execution order, the module they were read from, and layers that stay in float32 where others do not."""
+    """The nodes in execution order, the module they were read from, and layers that stay in float32 though others do not."""
 
     nodes: tuple[Node, ...]
     module: Any
@@ -114,7 +114,7 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
 
 
 def _is_another_image(one: Any, other: Any) -> bool:
-    """Whether both are images, as between two layers whose pixels are arranged differently."""
+    """Whether both are images and differ, as between two layers whose pixels are arranged differently."""
     shapes = [shape_of(image) for image in (one, other)]
     return all(len(shape) == 4 for shape in shapes) and shapes[0] != shapes[1]
 
@@ -125,7 +125,7 @@ def names_of(network: Network) -> list[str]:
 
 
 def kept_sentence(network: str, kept: Sequence[KeptLayer]) -> str:
-    """What a command says of layers that stay in float32; "" where none does. Neighbours with a reason in common are named together."""
+    """A command's message on layers that stay in float32; "" if there are none. Neighbours with the same reason are named together."""
     if not kept:
         return ""
     groups = []
@@ -147,12 +147,12 @@ def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, 
 
 
 def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
-    """For each kernel all that it reads, behind views: the number of the kernel that computes it or of an input, or a constant."""
+    """Everything that each kernel reads, behind views: the number of the kernel that computes it or of an input, or a constant."""
     return _wiring(module)[0]
 
 
 def results_from(module: Any) -> list[int | Array]:
-    """The same for what the network returns."""
+    """The same for the network's outputs."""
     return _wiring(module)[1]
 
 

@@ -23,15 +23,15 @@ class Precision:
     Attributes:
         name: NumPy's and TVM's name of weights and activations in memory; part of the names of tasks, logs and libraries.
         accumulator: the same of sums in registers.
-        total: the same of sums that grow with every term, as a mean's do, and of exponential functions.
-        reference: the same of what a kernel is compared with, which PyTorch computes.
+        total: the same of sums that grow with every term, such as a mean's, and of exponential functions.
+        reference: the same of a kernel's reference output, which PyTorch computes.
         tolerance: largest error of a kernel, relative to the largest magnitude of that.
-        network_tolerance: largest error of a network, relative to the largest magnitude of what the float32 network returns.
+        network_tolerance: largest error of a network, relative to the largest magnitude of the float32 network's output.
         fma_rate: multiply-adds that a core can start in a cycle, as a multiple of those in float32; see `rate_on`.
-        bits: integers as wide that the vector unit has maximum and minimum of, which order positive numbers as their bits do; "" for none.
-        needs: what a template has to declare to be asked for it (`Task.needs`): nothing where kernels multiply and add as in float32.
+        bits: integers of the same width with vector maximum and minimum, because positive numbers sort like their bits; "" for none.
+        needs: what a template must declare to be asked for it (`Task.needs`): nothing if kernels multiply and add as in float32.
         chain: most terms of a product's sum that are added one after another, before such sums are; 0 for any number of terms.
-        requires: what a core must have for it, see `Machine.has`; "" for nothing beyond ARMv8.0.
+        requires: the feature that a core must have for it, see `Machine.has`; "" for nothing beyond ARMv8.0.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How a layer's input, output and sums are stored, where that is not as its kernel's precision says."""
+"""How a layer's input, output and sums are stored, if not in its kernel's precision."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Task:
         region: the layers the kernel computes, in order; a fused kernel has more than one.
         dtype: name of the precision that the kernel computes in.
         threads: worker threads the kernel may use.
-        machine: the core that its templates write for. Logs are of one device, so that two tasks do not differ by it.
+        machine: the core that its templates generate code for. Tasks that differ only in it are equal, because a log is for one device.
     """
 
     region: tuple[Layer, ...]
@@ -55,7 +55,7 @@ class Task:
 
     @property
     def storage(self) -> tuple[Precision, Precision]:
-        """What the region's first input and its output are stored in: the task's precision, unless the layers at its ends say another."""
+        """Precisions of the region's first input and its output: the task's, unless the layers at its ends name others."""
         reads, writes = (getattr(self.region[end], name, "") for end, name in ((0, "reads"), (-1, "writes")))
         return storage_named(reads or self.dtype), storage_named(writes or self.dtype)
 
@@ -81,7 +81,7 @@ class Task:
 
     @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what the region's layers read besides their inputs: a kernel's arguments after its input, in this order.
+        """Shapes of the other inputs of the region's layers: a kernel's arguments after its input, in this order.
 
         Named after what they are and the layer's place, as `residual0`, or `source1_0` where the name ends in a number itself.
         """
@@ -105,7 +105,7 @@ class Task:
 
     @property
     def least_bytes(self) -> int:
-        """Bytes of the input, of all weights and biases, and of the output: with cold caches, no kernel moves fewer."""
+        """Bytes of the input, all weights and biases, and the output: with cold caches, no kernel moves fewer."""
         first, last = self.region[0], self.region[-1]
         read = {"input": first.input_shape, **self.side_shapes}
         if isinstance(first, Conv2d | MaxPool) and first.pieces:  # of its sources, only the pieces

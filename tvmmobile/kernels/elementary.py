@@ -1,6 +1,6 @@
 """Elementary functions in vector arithmetic, where TVM would call a maths library, so that our libraries need none.
 
-Ranges are reduced, and most polynomials come, as in S. Moshier's Cephes library (single precision); erf's from N. Juffa, "A more accurate
+Range reduction and most polynomials are those of S. Moshier's Cephes library (single precision); erf's is from N. Juffa, "A more accurate
 and faster implementation of erff()", 2016. Errors are in `ERRORS`, infinities and NaNs are treated as in C.
 """
 
@@ -43,7 +43,7 @@ ERRORS = {
 }
 #: Of TVM, where it is not `tirx` and the function's name.
 _OPERATORS = {"log2": "prim.log2"}
-#: Powers of which the exponential function is made: log₂ of the base, one over that in two parts (the first with few bits), its logarithm.
+#: Bases of exponential functions: log₂ of the base, one over that in two parts (the first with few bits), and its logarithm.
 _BASES = {
     "exp": (math.log2(math.e), 0.693359375, -2.121944400546905827679e-4, 1.0),
     "exp2": (1.0, 1.0, 0.0, math.log(2)),
@@ -62,7 +62,7 @@ _ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-
 _ASIN = (4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1)
 _ERF_NEAR = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
 _ERF_FAR = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.128717512)
-#: From here on 1 vanishes beside the square.
+#: From here on, adding 1 to the square changes nothing.
 _GREAT = 1e5
 #: π/2 in three parts, the first two with few bits.
 _HALF_PI = (1.5703125, 4.837512969970703125e-4, 7.549789954891882e-8)

@@ -30,7 +30,7 @@ from tvmmobile.graph.precision import UINT8
 
 #: Integers up to which float32 has all of them.
 _EXACT = 1 << 24
-#: Deviation of weights whose scale is that of the largest of a few hundred.
+#: Standard deviation of weights whose scale is set by the largest of a few hundred.
 _WEIGHTS = 42.0
 
 
@@ -142,7 +142,7 @@ def requantise(
 
 
 def _side(residual: Array | None, constants: IntegerParameters) -> Array:
-    """What is added to products, float32."""
+    """The addend of products, float32."""
     addend = constants.addend if constants.addend.size else np.zeros(1, np.float32)
     if residual is None:
         return addend
@@ -150,7 +150,7 @@ def _side(residual: Array | None, constants: IntegerParameters) -> Array:
 
 
 def _curved(x: Array, curve: str, constants: IntegerParameters) -> Array:
-    """What is rounded of x, float32: exactly, float64."""
+    """The value that is rounded for x, float32: exact, in float64."""
     if not curve:
         return x.astype(np.float64)
     sixth = np.float32(constants.sixth)

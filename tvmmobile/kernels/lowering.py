@@ -1,6 +1,6 @@
-"""Lowers TIR for LLVM with TVM's passes, of which templates' kernels need few.
+"""Lowers TIR for LLVM with TVM's passes; templates' kernels need only a few.
 
-What templates emit has flat buffers, 32-bit indices, vectors written out and no blocks. Most of TVM's passes find nothing to do there and
+Templates emit flat buffers, 32-bit indices, explicit vectors and no blocks. Most of TVM's passes find nothing to do there and
 took more than half of the time to build a kernel: `FlattenBuffer`, which simplifies every index, and `CommonSubexprElim`, which LLVM does
 again, most of all. Modelled latencies with and without them are within half a percent of each other, either way.
 """

@@ -46,9 +46,9 @@ class Imported:
         module: a Relax IRModule, with the weights as constants.
         weights: where they came from, for the manifest.
         macs: multiply-adds of one run; `None` for a built-in network, whose table of layers has them.
-        parameters: everything that training changes; `None` likewise.
-        judge: what computes the output to compare with, and its version, e.g. `PyTorch 2.13.0`.
-        compute: that: from the inputs to the outputs, in order.
+        parameters: all trainable values; `None` for a built-in network.
+        judge: the program that computes the output to compare with, and its version, e.g. `PyTorch 2.13.0`.
+        compute: computes it, from the inputs to the outputs, in order.
         scales: of the weights, where they are integers in the file; `None` for a network in float32.
     """
 
@@ -68,7 +68,7 @@ def imported_torch(spec: ModelSpec, module: torch.nn.Module, weights: str) -> Im
 
 
 def torch_judge() -> str:
-    """Name and version of what `by_torch` computes with."""
+    """Name and version of the framework that `by_torch` computes with."""
     import torch
 
     return f"PyTorch {torch.__version__}"
@@ -118,7 +118,7 @@ def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 
 def without_assertions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program without checks of values, which change nothing; also computations that only they or nobody reads are left out."""
+    """The program without checks of values, which change nothing, and without computations that nothing else reads."""
     for node in list(program.graph.nodes):
         if getattr(node.target, "__name__", "").startswith("_assert_"):
             program.graph.erase_node(node)
@@ -143,7 +143,7 @@ def import_program(program: torch.export.ExportedProgram) -> Any:
 
 
 def place_of(node: Any) -> str:
-    """Where a node comes from in the user's program, as ` (net.py, line 12)`; "" where that is not kept."""
+    """Where a node comes from in the user's program, as ` (net.py, line 12)`; "" if that was not recorded."""
     lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     return f" ({PurePath(lines[-1][0]).name}, line {lines[-1][1]})" if lines else ""
 
@@ -167,7 +167,7 @@ def not_imported(error: Exception) -> UserError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress warnings, prints and logs of frameworks while they read a network; what is wrong with it is raised as an error."""
+    """Suppress warnings, prints and logs of frameworks while they read a network; problems with it are raised as errors."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

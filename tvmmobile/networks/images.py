@@ -26,7 +26,7 @@ _IMAGE_CHANNELS = 3
 #: Suffixes of images, as in torchvision's ImageFolder.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _NOISE = re.compile(r"noise:([1-9]\d{0,4})")
-#: Pillow's modes of at most 8 bits a channel: what is brighter than 255 elsewhere would be cut off without a word.
+#: Pillow's modes with at most 8 bits a channel: in others, values above 255 would be clipped silently.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 
 
@@ -84,7 +84,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
 
 
 def read_arrays(path: Path, takes: Sequence[Port]) -> Arrays:
-    """A network's inputs that are no image: from a `.npy`, or a `.npz` with an array for each name; shapes and types are not checked here.
+    """A network's inputs that are not images: a `.npy`, or a `.npz` with an array for each name; shapes and types are not checked here.
 
     Raises:
         UserError: the file is missing, damaged, or lacks an input.
@@ -109,7 +109,7 @@ def read_arrays(path: Path, takes: Sequence[Port]) -> Arrays:
 
 
 def noise_count(source: str) -> int:
-    """N for `noise:N`; 0 for what is something else."""
+    """N for `noise:N`; 0 for anything else."""
     found = _NOISE.fullmatch(source)
     return int(found[1]) if found else 0
 
@@ -148,7 +148,7 @@ def _open_image(path: Path) -> Image:
 
 @contextmanager
 def _pillow_reads(path: Path) -> Iterator[Image]:
-    """An image of which the header has been read; what Pillow objects to, then and in the context, comes out as `UserError`."""
+    """An image whose header has been read; Pillow's objections, then and within the context, become `UserError`s."""
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -53,7 +53,7 @@ class LabelledFolder:
         images: sorted by class folder, then by name.
         class_folders: how many there are.
         how: how class folders became labels, for people, in one line.
-        others: files in class folders that are not called as images are, and were left alone.
+        others: files in class folders without an image's suffix, which were ignored.
     """
 
     path: Path

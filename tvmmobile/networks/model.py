@@ -80,7 +80,7 @@ def load(
         checkpoint: state dict for a family or a Python file; without it weights are generated from `seed`.
         seed: of generated weights.
         name: what to call a module or a program; without it, the name of its class or `network`.
-        batch: images at a time, for a file that leaves that open; 1 without it.
+        batch: images at a time, for a file with a dynamic batch dimension; 1 by default.
 
     Raises:
         UserError: there is no such variant, or the network cannot be read or compiled.
@@ -113,7 +113,7 @@ def variants(
         alphas, resolutions: both empty for the published variants; see `Traits.variants`.
 
     Raises:
-        UserError: as of `load`. A network from a file is imported here, so that whatever is wrong with it is said before any work.
+        UserError: see `load`. A network from a file is imported here, so that its problems are reported before any work.
     """
     file, weights = own_file(network), None if checkpoint is None else Path(checkpoint)
     if file is None:

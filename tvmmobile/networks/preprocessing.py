@@ -39,11 +39,11 @@ class Preprocessing:
     """How an image is prepared.
 
     Attributes:
-        side: of the network's input, in pixels; its height where it is no square.
+        side: of the network's input, in pixels; its height if it is not square.
         mean, std: of the channels red, green, blue, on the scale [0, 1].
         resize: scale and crop; else the image must be `side` by `side`.
         channels: of the network's input; only one of 3 takes an image.
-        shape: of the network's input where that is no square image, which then takes arrays only.
+        shape: of the network's input if that is not a square image; the network then takes only arrays.
     """
 
     side: int

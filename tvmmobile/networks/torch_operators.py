@@ -187,7 +187,7 @@ def _elu(node: Any, importer: Any) -> Any:
 
 
 def _index(node: Any, importer: Any) -> Any:
-    """Dimensions that have indices become one, of which elements are taken; TVM's converter pairs indices with other dimensions."""
+    """Indexed dimensions are merged into one, from which elements are taken; TVM's converter pairs indices with other dimensions."""
     from tvm import relax
 
     data, emit, op = importer.env[node.args[0]], importer.block_builder.emit, relax.op

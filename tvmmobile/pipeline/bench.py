@@ -33,7 +33,7 @@ def bench(
         repeat: timed runs on a board; a modelled latency takes one.
         warmup_runs: untimed runs first.
         dask: address of a Dask scheduler whose workers run virtual boards.
-        listener: hears how it goes.
+        listener: is told of progress.
 
     Raises:
         UserError: an argument is wrong.

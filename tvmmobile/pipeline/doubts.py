@@ -15,7 +15,7 @@ from tvmmobile.tuning.search.tuner import Assignment, measured, record_of
 
 
 def doubted(results: Results, database: Database, tasks: Mapping[Task, str | None]) -> dict[Task, Record]:
-    """The records that a run contradicts, by their tasks, of which `tasks` has all; what was measured again already is not doubted."""
+    """The records that a run contradicts, by task (`tasks` has all of them), except those already measured again."""
     by_name = {task.name: task for task in tasks}
     found = {}
     for kernel in (kernel for variant in results.variants for kernel in far_off(variant)):
@@ -29,7 +29,7 @@ def doubted(results: Results, database: Database, tasks: Mapping[Task, str | Non
 def measure_again(
     records: Mapping[Task, Record], database: Database, tasks: Mapping[Task, str | None], bench: Bench, said: Callable[[str], None]
 ) -> bool:
-    """Measure records' schedules once more, and log what comes of it; whether any record was false, far off what it is now.
+    """Measure records' schedules once more and log the results; returns whether any record was false, far off its new latency.
 
     `tasks` has opaque tasks' TIR functions as JSON text. Raises `DeviceUnavailable` where the device went away and did not come back.
     """

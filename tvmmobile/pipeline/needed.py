@@ -1,4 +1,4 @@
-"""The trials that kernels of some networks need, while records are added."""
+"""The trials that networks' kernels still need, updated as records are added."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ DEFAULT_TRIALS = 8
 
 
 class NeededTrials:
-    """What kernels lack, while the database grows.
+    """The trials that kernels lack, while the database grows.
 
     Args:
-        asked: trials per kernel; `None` for the default, where what the shipped logs know of a kernel is enough.
+        asked: trials per kernel; `None` for the default, with which a kernel's shipped records are enough.
 
     Attributes:
         later: rounds after the first: (trials at most, how much faster a kernel may become).
@@ -75,7 +75,7 @@ class NeededTrials:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Nobody else writes these logs while the context lasts; what another run wrote before it let go counts."""
+        """Nobody else writes these logs while the context lasts; records that another run wrote before it let go count."""
         with self.database.writing():
             known = len(self.database)
             self.database = self._opened()

@@ -106,7 +106,7 @@ def _imported(job: VariantJob) -> Imported:
 
 
 def _basis(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
-    """Whose records decide: the device's own; the twin's where a real board has none of this network. Never both: they do not compare."""
+    """Whose records decide: the device's own; the twin's if a real board has none of this network. Never both: they are not comparable."""
     if job.twin is None or any(database.best(task) for task in tasks):
         return database
     return twin_database(job)

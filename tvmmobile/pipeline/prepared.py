@@ -51,10 +51,10 @@ class Prepared:
     """A network for the planner.
 
     Attributes:
-        inputs: that the library's reference outputs are of.
+        inputs: those of the library's reference outputs.
         integers: the network in exact integers on the host, if that is what the library computes.
-        details: what the manifest says of how numbers are stored.
-        decision: how it was quantised by calibration data; with it in `VariantJob.decision`, the same is done again in less time.
+        details: the manifest's entries on how numbers are stored.
+        decision: how it was quantised by calibration data; given as `VariantJob.decision`, the same is repeated in less time.
     """
 
     network: Network

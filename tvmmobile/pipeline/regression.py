@@ -64,8 +64,8 @@ def regress(
 ) -> tuple[Results, Comparison]:
     """Time libraries, and compare them with their baselines in a directory; returns what they took, and the verdicts.
 
-    The other arguments are those of `bench`, and so is what is raised; also `UserError` where there is no baseline, or one does not compare
-    with what the device gives. A change up to `threshold` is none.
+    The other arguments, and what is raised, are those of `bench`; also raises `UserError` if there is no baseline, or one is not comparable
+    with the device's results. Changes up to `threshold` do not count.
     """
     board, found = device_of(device), [libraries] if isinstance(libraries, Library) else list(libraries)
     check_libraries(found, board)

@@ -34,7 +34,7 @@ from tvmmobile.tuning.search.tuner import BATCH
 
 @dataclass(frozen=True)
 class RescoredLogs:
-    """What came of it: kernels with old and new records, those of networks not built in, which are left out, and the old logs."""
+    """The result: kernels with old and new records, those of networks not built in, which are left out, and the old logs."""
 
     kernels: tuple[Rescored, ...]
     left_out: tuple[Task, ...]
@@ -51,14 +51,14 @@ def rescore_logs(
 ) -> RescoredLogs:
     """Score the best schedules of every kernel again; the logs then hold the new records alone, and the old ones lie beside them.
 
-    Interrupt it at any time: what is scored is kept, and the same call goes on from there.
+    Interrupt it at any time: finished scores are kept, and the same call resumes.
 
     Args:
         device: a virtual board's name, or what `find_device` returns.
         logs: the directory to rewrite; without it, the user's own logs.
         keep: schedules per kernel, the best by the old scores.
         workers: processes; without it, one per core.
-        listener: hears how it goes.
+        listener: is told of progress.
 
     Raises:
         UserError: the device is a real board, or the logs have nothing to score again.

@@ -20,7 +20,7 @@ from tvmmobile.running.measure import Agents, MeasureError, NetworkRun, Startup
 from tvmmobile.system.errors import UserError
 
 Array = npt.NDArray[Any]
-#: What is given to a network: its input; several by name, or in order.
+#: A network's input; several by name, or in order.
 Given = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, ...]
 #: A device by name, as `find_device` returns it, or started.
 Place = str | Device | Agents
@@ -28,7 +28,7 @@ Place = str | Device | Agents
 
 @dataclass(frozen=True)
 class LibraryRun:
-    """A library that was run and timed on the device of that profile; `startup` is `None` where modelled."""
+    """A library that was run and timed on the device with that profile; `startup` is `None` if modelled."""
 
     profile: DeviceProfile
     network: NetworkRun
@@ -89,13 +89,13 @@ def output_of(library: Library, given: Given, device: Place = "pi4") -> Array | 
 
 
 def run(library: Library, given: Given, device: Place = "pi4", *, repeat: int = 30, warmup_runs: int = 5) -> LibraryRun:
-    """Run a library on a device, and time it; `repeat` and `warmup_runs` are as of `bench`.
+    """Run a library on a device, and time it; `repeat` and `warmup_runs` are as in `bench`.
 
     Raises `DeviceUnavailable`, `Disagreement` where the library does not run there, and `UserError` for an input of another shape or a
     device with fewer cores than the library threads.
 
     Args:
-        given: what NumPy makes an array of, in the shape of the library's input, such as `[1, channels, side, side]`; for several inputs
+        given: anything that NumPy turns into an array of the input's shape, such as `[1, channels, side, side]`; for several inputs
             arrays by name, or a tuple of all in order.
         device: its name, what `find_device` returns, or what `start` yields.
     """

@@ -227,7 +227,7 @@ def disagreement(library: Library, place: str, how: str) -> Disagreement:
 
 
 def kernel_results(manifest: Mapping[str, Any], calls: Sequence[KernelCall], comparable: bool = True) -> tuple[KernelResult, ...]:
-    """A library's kernels with what they took, provided that they are the functions that ran.
+    """A library's kernels with their times, provided that they are the functions that ran.
 
     If its records are not comparable with the device's latencies, their figures are left out.
     """

@@ -86,8 +86,8 @@ def tune(
         format: of the libraries, see `compile_models`.
         archive: write static libraries as well.
         image: let libraries take images too, with pixels normalised like this.
-        dask: address of a Dask scheduler whose workers do what no board of this machine does.
-        listener: hears how it goes.
+        dask: address of a Dask scheduler whose workers do everything that needs no board of this machine.
+        listener: is told of progress.
 
     Raises:
         UserError: an argument is wrong, or a network cannot be built.
@@ -153,7 +153,7 @@ def _run(
 
 
 def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Listener) -> bool:
-    """Measure again what took something else within its network than its record says; whether a record was false."""
+    """Measure again kernels whose time within their network contradicts their records; returns whether a record was false."""
     records = doubted(results, needs.database, needs.tasks)
     # A run that had nothing to try has not asked for the right to write.
     with nullcontext() if needs.pending or not records else needs.writing():
@@ -161,7 +161,7 @@ def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Li
 
 
 def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listener: Listener) -> Results:
-    """The libraries that the logs give now, verified and timed."""
+    """The libraries that the logs now lead to, verified and timed."""
     libraries = _compile(jobs, workers, listener)
     with listener.stage("verifying", len(jobs)) as done:
         return bench_libraries(bench, libraries, done)
@@ -194,7 +194,7 @@ def plan_tuning(
     dask: str | None = None,
     listener: Listener = QUIET,
 ) -> TuningPlan:
-    """What `tune` would do and raise with the same arguments; nothing is tried or written."""
+    """What `tune` would do with the same arguments; raises what it would raise. Nothing is tried or written."""
     board = device_of(device)
     request = request_of(
         threads=threads,
@@ -221,10 +221,10 @@ def plan_tuning(
 
 
 def _try(needs: NeededTrials, bench: Bench, how: Search, listener: Listener) -> None:
-    """Run the trials of every round; which a later one has depends on what came of those before.
+    """Run the trials of every round; a later round's trials depend on the results of earlier ones.
 
-    The later rounds are repeated while they have any: what the last one found may have made other kernels worth trying, and the same
-    command would otherwise begin with those.
+    Later rounds are repeated while they have trials: the last one's results may have made other kernels worth trying, and the same
+    command, run again, would otherwise begin with those.
     """
     rounds: tuple[tuple[int, float] | None, ...] = (None, *needs.later)
     while True:

@@ -1,7 +1,7 @@
 """Results of timing libraries on a device, and the versioned file that keeps them: `report.json`, shaped like Google Benchmark's.
 
-`context` says where and how the numbers were got; `benchmarks` has one entry per variant, with every raw sample. The JSON Schema is made of
-the dataclasses here (`tests/results/test_schemas.py`), docstrings and ranges included; docs/schemas holds it.
+`context` says where and how the numbers were obtained; `benchmarks` has one entry per variant, with every raw sample. The JSON Schema is
+made from the dataclasses here (`tests/results/test_schemas.py`), docstrings and ranges included; docs/schemas holds it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tvmmobile.system.json_files import FileKind, read_json, validated
 FORMAT = 4
 #: Versions that this one reads: what they lack has a default.
 READABLE = (2, 3, 4)
-#: Who computed the output that a library is compared with, where nothing else is said.
+#: The program that computed the output that a library is compared with, unless the file names another.
 REFERENCE = "PyTorch"
 _KIND = FileKind("a result file of tvmmobile", "Name a report.json that tvmmobile wrote, or make one: tvmmobile bench LIBRARIES --out DIR")
 #: For every dataclass in a file: text does not count as a number, and unknown fields are errors.
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
-#: What a file may hold, wider than what any board gives, so that everything computed from it is a number as well.
+#: Ranges that a file may hold: wider than any board's, but everything computed from them is still a finite number.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e18)]
 Positive = Annotated[float, Field(gt=0, le=1e18)]
@@ -49,22 +49,22 @@ _One = Annotated[int, Field(ge=1, le=1)]
 
 @dataclass(frozen=True)
 class Context:
-    """Where and how numbers were got.
+    """Where and how numbers were obtained.
 
     Attributes:
         device: its name, e.g. `pi4-virtual`.
         board: e.g. `Raspberry Pi 4 Model B`.
         cpu: its core, e.g. `Cortex-A72`.
-        clock_hz: the clock that latencies refer to, in Hz.
+        clock_hz: the core clock that latencies refer to, in Hz.
         kind: `modelled` numbers come from a timing model, `measured` ones from a board's clock, `emulated` ones from the clock of a machine
             that runs the board's programs in an emulator; they never mix.
         timing_model: hash of the timing model, `None` where measured.
-        modelled_terms: what the model accounts for and what not, in words; empty where measured.
+        modelled_terms: what the model includes and leaves out, in words; empty where measured.
         fma_lanes_per_cycle: float32 multiply-adds a core can do in a cycle, the base of the share of peak.
         threads: worker threads.
         versions: of tvmmobile, tvm, torch and whatever else decides the numbers.
         date: ISO 8601, UTC.
-        memory_bytes_per_s: what memory delivers to so many threads, read and written, in bytes per second; `None` where it is not known.
+        memory_bytes_per_s: what memory delivers to that many threads, read and written, in bytes per second; `None` if unknown.
         memory_source: where that figure is from, in words.
     """
 
@@ -98,11 +98,11 @@ class KernelResult:
         name: of its task.
         kind: its layer type; those of a fused kernel are joined by ` + `.
         macs: its multiply-adds.
-        latency_us: as its tuning record has it, run alone, in microseconds; `None` without a record.
-        schedule: its text.
+        latency_us: of the kernel alone, from its tuning record, in microseconds; `None` without a record.
+        schedule: as text.
         rank_correlation: Spearman's, between the latencies that the virtual board's model gives its schedules and those measured; `None`
             where modelled, or for too few schedules.
-        network_us: what it took within a run of the network, in microseconds, the median of several; `None` where that was not timed.
+        network_us: its time within a run of the network, in microseconds, the median of several; `None` if that was not timed.
         l1d_misses: lines that the simulated first-level data cache did not have in that run; `None` where measured.
         dram_bytes: read from memory and written back in that run; `None` where measured.
         least_bytes: of its input, weights and output together: no kernel moves fewer with cold caches.
@@ -134,7 +134,7 @@ class VariantFields:
         name: e.g. `mobilenet_v1_1.0_224_float32_t1`; every variant of a file has another one.
         model: network family, e.g. `mobilenet_v1`, or what a network of the user's own is called.
         alpha: width multiplier.
-        resolution: input side, in pixels; the height where the input is no square.
+        resolution: input side, in pixels; the height if the input is not square.
         dtype: of weights and activations, e.g. `float32`.
         threads: worker threads.
         samples_us: latency of single runs from the caller's input to the output, in microseconds; one value where modelled.
@@ -152,12 +152,12 @@ class VariantFields:
         library_sha256: of the `.so`, in hexadecimal.
         weights: where they came from.
         kernels: in order of execution.
-        invalid: why a measured latency does not count, such as a throttled clock; "" where it does.
+        invalid: why a measured latency does not count, such as a throttled clock; "" if it counts.
         conditions: the boards' state before and after (`devices/health.py`), and whether times had settled; empty where modelled.
         network_sha256: of the file of a network of the user's own, in hexadecimal; "" for a built-in one.
         reference: who computed the output that the library's was compared with, e.g. `PyTorch 2.13.0`.
-        format: what the library is for: `c` for programs in C and whatever calls C, `vm` for TVM's virtual machine.
-        input: the input's size where it is no square image: height and width as `96x128`, or all dimensions but the batch; "" for a square.
+        format: what the library is for: `c` for C and any language that can call C, `vm` for TVM's virtual machine.
+        input: the input's size if it is not a square image: height and width as `96x128`, or all dimensions but the batch; "" for a square.
     """
 
     __pydantic_config__ = _STRICT
@@ -197,7 +197,7 @@ class VariantResult(VariantFields):
 
     @property
     def side(self) -> str:
-        """Its input side, or size where the input is no square."""
+        """Its input side, or size if the input is not square."""
         return self.input or str(self.resolution)
 
     @property
@@ -281,7 +281,7 @@ class ResultFile:
 
     Attributes:
         version: of this format.
-        context: where and how the numbers were got.
+        context: where and how the numbers were obtained.
         benchmarks: one entry a variant, shaped like Google Benchmark's.
     """
 
@@ -322,7 +322,7 @@ def read_results(path: str | Path) -> Results:
     """Read a file that `write_results` wrote.
 
     Raises:
-        UserError: it cannot be read, is damaged or not such a file, is of another version, or has a variant twice; said with the place.
+        UserError: it cannot be read, is damaged or not such a file, has another version, or has a variant twice; the message says where.
     """
     path = Path(path)
     text, content = read_json(path, _KIND)
@@ -340,7 +340,7 @@ def read_results(path: str | Path) -> Results:
 
 
 def _check_median(path: Path, index: int, entry: Benchmark) -> None:
-    """Raises `UserError` where what an entry says of its samples is not so: readers take the latency from here or there."""
+    """Raises `UserError` if an entry's median does not follow from its samples: readers use either."""
     median = statistics.median(entry.samples_us)
     for name in ("real_time", "cpu_time", "latency_us"):
         if not math.isclose(getattr(entry, name), median, rel_tol=1e-6):

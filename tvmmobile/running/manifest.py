@@ -34,7 +34,7 @@ def spec_of(manifest: Mapping[str, Any]) -> ModelSpec:
 
 
 def tensors_of(manifest: Mapping[str, Any], only: str) -> list[Mapping[str, Any]]:
-    """A manifest's entries for what the library takes (`input`) or returns (`output`); raises `ValueError` where they are no list."""
+    """A manifest's entries for what the library takes (`input`) or returns (`output`); raises `ValueError` if they are not a list."""
     several = manifest.get(f"{only}s")
     if several is None:
         return [manifest[only]]
@@ -102,7 +102,7 @@ def _check_c(program: Mapping[str, Any]) -> None:
 
 
 def normalisation_in(manifest: Mapping[str, Any]) -> Normalisation | None:
-    """What a C library does to pixels that takes images, None for others; raises `ValueError` where the manifest does not say."""
+    """How a C library that takes images normalises pixels; `None` for others. Raises `ValueError` if the manifest does not say."""
     image = manifest["c"].get("image") if manifest.get("format", VM) == C else None
     if image is None:
         return None
@@ -157,7 +157,7 @@ def records_compare(manifest: Mapping[str, Any], profile: DeviceProfile) -> bool
 def differences(name: str, manifest: Mapping[str, Any], profile: DeviceProfile) -> str:
     """How a library differs from those compiled for the device, in a sentence; "" if it does not.
 
-    A library runs on other cores than its own if they have its instructions; what it takes there says little of either.
+    A library runs on other cores than its own if they have its instructions, but its latency there says little about either core.
     """
     device, core = manifest["device"], manifest["target"]["mcpu"]
     found = []

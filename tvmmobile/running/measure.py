@@ -53,8 +53,8 @@ class MeasureError(Exception):
 
     Attributes:
         reason: one line, such as `killed by SIGSEGV` or `did not finish within 10 s`.
-        kind: `crashed`, `timeout` and `load` are the library's fault; `link` says nothing about it, nor does `host`: the way to the device
-            is gone for good.
+        kind: `crashed`, `timeout` and `load` are the library's fault; `link` and `host` say nothing about it: with `host`, the way to the
+            device is gone for good.
     """
 
     def __init__(self, reason: str, kind: FailureKind) -> None:
@@ -115,7 +115,7 @@ class Latency:
         steady: whether the times had settled before the first sample.
         hottest: the costliest blocks, most cycles first; empty when measured.
         unknown_instructions: executed instructions the model knows only a lower bound for.
-        phases: what `cycles` and `misses` add up from, where the model tells phases of a run apart.
+        phases: the parts of `cycles` and `misses`, if the model distinguishes phases of a run.
     """
 
     kind: Kind
@@ -143,7 +143,7 @@ class KernelRun:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One call of a kernel in its network: seconds modelled or the runs' median; misses and bytes as of `Latency`, `None` if measured."""
+    """One call of a kernel in its network: seconds modelled or the runs' median; misses and bytes as in `Latency`, `None` if measured."""
 
     symbol: str
     seconds: float

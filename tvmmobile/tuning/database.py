@@ -70,7 +70,7 @@ class Database:
     Attributes:
         ignored: lines and schedules that do not count, whatever the reason.
         outdated: how many lines differ in the timing model alone.
-        refused: lines that hold no record, or one that cannot be true. What nobody has asked for is not among them, see `read_all`.
+        refused: lines that hold no record, or an impossible one, as far as lines have been parsed; see `read_all`.
     """
 
     def __init__(self, identity: Identity, sources: Iterable[Path], target: Path | None) -> None:
@@ -294,8 +294,8 @@ def append_lock(path: Path) -> Path:
 def writing(directory: Path, device: str) -> Iterator[None]:
     """The exclusive right to measure for a log directory and a device: two processes would measure everything twice.
 
-    It is for whole runs; records can be read meanwhile. It ends with the process, however that ends. Raises `UserError` where another
-    process has it, saying which and where, or the directory cannot be written.
+    It lasts for a whole run; records can be read meanwhile. It ends with the process, however that ends. Raises `UserError` if another
+    process has it, naming that process, or if the directory cannot be written.
     """
     path = directory / device / "writer.lock"
     with ExitStack() as stack:
@@ -321,7 +321,7 @@ def _owner(path: Path) -> str:
 
 
 def append_whole(path: Path, content: bytes) -> None:
-    """Write all of `content` to the end of a file, flushed to disk, or nothing where the disk is full.
+    """Append all of `content` to a file, flushed to disk, or nothing if the disk is full.
 
     An unfinished last line is ended first, so that what is written starts on its own.
     """

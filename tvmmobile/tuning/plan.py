@@ -37,7 +37,7 @@ class Region:
 
     Attributes:
         task: that kernel's.
-        before, after: how the activation that passes in front of `first` and behind `last` lies in memory; what is not in blocks is called
+        before, after: layout of the activation that passes in front of `first` and behind `last`; anything not in blocks is called
             NHWC. It is what the kernel reads and writes, except between a squeeze-and-excite's nodes, past which its input is kept.
     """
 
@@ -88,10 +88,10 @@ class VariantTasks:
 
 
 def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout, ...]:
-    """The layouts worth trying between two layers, the one to take where nothing is measured first.
+    """The layouts worth trying between two layers, beginning with the one to use if nothing is measured.
 
-    Pixels of many channels are a power of two apart in NHWC and displace each other in a first-level cache of two ways; in blocks of
-    about 32 channels they lie together, and whatever a kernel reads of a block at a time is in one piece. Blocks are
+    Pixels with many channels are a power of two apart in NHWC and evict each other from a two-way first-level cache; in blocks of
+    about 32 channels they lie together, and whatever a kernel reads from a block at a time is contiguous. Blocks are
     whole vectors of `lanes`.
     """
     if not (isinstance(layer, Conv2d) and isinstance(following, Conv2d | Pool)):
@@ -155,7 +155,7 @@ def candidate_regions(network: Network, takes: Callable[[Task], bool], task_of: 
 
 
 def _readers(network: Network, index: int) -> tuple[int, ...]:
-    """The nodes for which a node's output may lie in blocks; none where it has to be NHWC."""
+    """The nodes for which a node's output may lie in blocks; none if it must be NHWC."""
     node = network.nodes[index]
     if node.gated is not None:
         return index + 1, node.gated

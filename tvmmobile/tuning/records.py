@@ -35,7 +35,7 @@ class MalformedRecord(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """What must agree for two records to be comparable, besides the task: the device, the origin of latencies, and TVM's version."""
+    """What must agree, besides the task, for two records to be comparable: the device, the origin of latencies, and TVM's version."""
 
     device: str
     origin: Origin
@@ -65,8 +65,8 @@ class Record:
         samples_us: raw samples where they were measured.
         error: why it failed, `None` if it did not.
         when: ISO 8601, UTC.
-        terms_us: what a modelled latency consists of, by name (docs/virtual-boards.md); empty where it was measured, and in older logs.
-        again: it was measured once more because the kernel took something else within a network, and counts instead of earlier ones.
+        terms_us: the terms of a modelled latency, by name (docs/virtual-boards.md); empty if it was measured, and in older logs.
+        again: it was measured once more because the kernel's time within a network contradicted its record; it replaces earlier ones.
         trial: which of its kernel's trials it was, where a compacted log says so; 0 for the one after the record before it.
     """
 

@@ -1,7 +1,7 @@
 """ShuffleNet v1 with three groups as a table of blocks (arXiv 1707.01083, table 1, column g = 3).
 
 Names, and the channels of the first convolution, are those of the authors' PyTorch networks (github.com/megvii-model/ShuffleNet-Series,
-`ShuffleNetV1`). As in the paper the first 1×1 convolution of the first block has no groups, for its input has few channels.
+`ShuffleNetV1`). As in the paper, the first 1×1 convolution of the first block has no groups, because its input has few channels.
 """
 
 from __future__ import annotations

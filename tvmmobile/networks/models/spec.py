@@ -13,7 +13,7 @@ MOST_CLASSES = 100_000
 
 
 def side_of(shape: tuple[int, ...]) -> str:
-    """What stands for an input shape in names: `224` for a square image, `96x128` for height and width, or all but the batch: `1x16000`.
+    """An input shape as names show it: `224` for a square image, `96x128` for height and width, or all dimensions but the batch: `1x16000`.
 
     A batch of several is in front: `b4_224`.
     """
@@ -31,7 +31,7 @@ class ModelSpec:
 
     Attributes:
         name: the family, e.g. `mobilenet_v1`.
-        alpha: width multiplier; which ones there are depends on the family (`traits.TRAITS`).
+        alpha: width multiplier; the family decides which values exist (`traits.TRAITS`).
         resolution: input side in pixels; ρ is `resolution / 224`.
         activation: `relu` or `relu6` for MobileNet v1; other families have one of their own. "" stands for the family's own.
         classes: outputs of the classifier.
@@ -108,7 +108,7 @@ class ModelSpec:
 
     @property
     def side(self) -> str:
-        """Its input side, or what stands for one where the first input is no square image; see `side_of`."""
+        """Its input side, or its substitute if the first input is not a square image; see `side_of`."""
         return side_of(self._by_channels)
 
     @property
@@ -131,7 +131,7 @@ class ModelSpec:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width of its first input; `None` where that is no image in NCHW."""
+        """Height and width of its first input; `None` if that is not an image in NCHW."""
         if len(self.input_shape) != 4 or self.takes[0].axes:
             return None
         height, width = self.input_shape[2:]
@@ -148,7 +148,7 @@ class OwnSpec(ModelSpec):
     """A network from a file that the user named, for one shape of each input.
 
     It has no width multiplier (`alpha` is 1.0) and no `activation`; `classes` is how many numbers its first output has, and `resolution` is
-    the height of its first input or, where that is no image, the last dimension.
+    the height of its first input or, if that is not an image, the last dimension.
 
     Attributes:
         contents: what identifies it: SHA-256 of its file (see `own.files`), in hexadecimal.

@@ -124,7 +124,7 @@ def spec_of(
         inside: the network's name in the file, "" for none.
 
     Raises:
-        UserError: there is none, one is no tensor of a known type and shape, or the first input is an image of another side or another
+        UserError: there is none, one is not a tensor of a known type and shape, or the first input is an image of another side or another
             batch.
     """
     for tensors, verb in ((inputs, "takes"), (outputs, "returns")):

@@ -180,7 +180,7 @@ def _operator(model: Any, operator: Any) -> LiteRtOperator:
 
 
 def _code(code: Any) -> int:
-    """An operator's number. It stands in one of two fields, the older of which holds a byte; `tflite` reads the other only above 127."""
+    """An operator's number. It is in one of two fields; the older one holds a byte, and `tflite` reads the other only above 127."""
     import flatbuffers.number_types as types
 
     place = code._tab.Offset(10)

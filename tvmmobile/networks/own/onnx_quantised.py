@@ -179,7 +179,7 @@ class _Rewriting:
         return None if grid is None else name
 
     def _reads(self, tensor: str, scale: str, zero: str) -> bool:
-        """Whether a tensor has this scale and zero point, as it should; where there is no zero point, it is what it was made with."""
+        """Whether a tensor has this scale and zero point, as it should; without a zero point, any zero point will do."""
         found, step, place = self.grids.get(tensor), self.known.get(scale), self.known.get(zero)
         if found is None or step is None or step.size != 1 or float(step.item()) != float(found.scale):
             return False

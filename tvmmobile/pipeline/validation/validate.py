@@ -61,7 +61,7 @@ def validate_device(
 ) -> Validated:
     """Measure the suite on a registered device and model it on the virtual board with the same core.
 
-    Every point is in the file before the next one is measured; the same call goes on where an interrupted one stopped, and measures
+    Every point is in the file before the next one is measured; the same call continues where an interrupted one stopped, and measures
     nothing where the file is complete.
 
     Args:
@@ -70,7 +70,7 @@ def validate_device(
         model: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
         refit: a new board's file, for the model with parameters fitted to what was measured.
         pin: hold the board's clocks at their highest.
-        listener: hears how it goes.
+        listener: is told of progress.
         suite: what is measured; without it, `SUITE`.
 
     Raises:

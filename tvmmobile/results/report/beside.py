@@ -63,7 +63,7 @@ class Beside:
         return f"the result of {self.new.context.device}, of {self.new.context.date}"
 
     def bar(self, pair: VariantPair) -> float:
-        """How long a pair's bar is, from 0 to 1: its change beside the largest, or beside `_FULL_BAR` where all are small."""
+        """The length of a pair's bar, from 0 to 1: its change relative to the largest, or to `_FULL_BAR` if all are small."""
         longest = max([_FULL_BAR, *(abs(one.change) for one in self.pairs if one.change is not None)])
         return abs(pair.change or 0.0) / longest
 

@@ -54,7 +54,7 @@ class KernelRow:
         time_share: of the sum of all kernels' latencies, 1 is all of it.
         moved_bytes: what it moved or must move, see `KernelTable.moved`.
         intensity: floating-point operations for each of these bytes; `None` as well where there are none.
-        limit: what the roofline says holds it down.
+        limit: what limits it, by the roofline.
         limit_share: of the speed that this limit allows, 1 is all of it.
     """
 
@@ -181,7 +181,7 @@ def _row(kernel: KernelResult, latency_us: float | None, total_us: float, moved:
 
 
 def _moved(kernels: Sequence[KernelResult]) -> Literal["dram", "least"] | None:
-    """One kind of bytes for all kernels of a variant: counted and least ones do not compare."""
+    """One kind of bytes for all kernels of a variant: counted and least bytes cannot be compared."""
     if kernels and all(kernel.dram_bytes is not None for kernel in kernels):
         return "dram"
     return "least" if kernels and all(kernel.least_bytes is not None for kernel in kernels) else None

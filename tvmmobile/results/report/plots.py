@@ -18,7 +18,7 @@ _MAX_LABELS = 24
 
 
 def accuracy_plots(view: View) -> list[Plot]:
-    """Accuracy against latency, one plot for each source of accuracies: those of two sources do not compare."""
+    """Accuracy against latency, one plot for each source of accuracies, because those of two sources cannot be compared."""
     return [_accuracy_plot(view, number) for number in range(1, len(view.sources) + 1)]
 
 

@@ -77,7 +77,7 @@ class View:
         grids: one for each network, dtype, thread count and format.
         sources: of the accuracies; `VariantRow.source` counts them from 1.
         fit: latency against multiply-adds, `None` with too few variants.
-        notes: what the columns mean and do not mean, one sentence or two each.
+        notes: what the columns do and do not mean, one or two sentences each.
         remarks: what to know about these results in particular, a sentence each.
     """
 
@@ -91,7 +91,7 @@ class View:
 
     @property
     def context(self) -> Context:
-        """Where and how the numbers were got."""
+        """Where and how the numbers were obtained."""
         return self.results.context
 
     @property
@@ -147,7 +147,7 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
 
 
 def doubt_sentence(results: Results) -> str:
-    """Which kernels took something else within a network than their records say; "" for none."""
+    """Which kernels took far more or less time within a network than their records say; "" for none."""
     doubted = {kernel.name: kernel for variant in results.variants for kernel in far_off(variant)}
     if not doubted:
         return ""

@@ -25,8 +25,8 @@ KEPT, SLOWEST = 8, 1.1
 class CompactedLog:
     """What happened to a log, or would happen: records, schedules without a record, and bytes, before and after.
 
-    `found` is the log as it was. Nothing was written where the content is the same; else the old log is in `backup`, `None` also after a
-    dry run.
+    `found` is the log as it was. Nothing was written if the content is the same; otherwise the old log is in `backup`, `None` after a dry
+    run.
     """
 
     found: Log
@@ -51,7 +51,7 @@ def compact_logs(paths: Sequence[str | Path] = (), *, keep: int = KEPT, dry_run:
     """Compact logs: files, folders of devices, or directories of such; without any, the user's own.
 
     Of each kernel and timing model the `keep` fastest records stay that are within 10 % of the fastest, the fastest of each template, and
-    each that was the fastest when it was made: the course of the search. Of all others it stays known that they were tried. Bad lines
+    each that was the fastest when it was made: the search's progress. Of all others, only the fact that they were tried is kept. Bad lines
     are cut, as `verify_logs` does with `repair`. Each log is written whole or not at all.
 
     Raises:
@@ -65,7 +65,7 @@ def compact_logs(paths: Sequence[str | Path] = (), *, keep: int = KEPT, dry_run:
 
 
 def compact(path: Path, present: Identity | None, keep: int, dry_run: bool = False) -> CompactedLog:
-    """Compact one log; see `compact_logs`. `present` is what its device is measured as now, if that is known."""
+    """Compact one log; see `compact_logs`. `present` is its device's current identity, if known."""
     content = content_of(path)
     found = inspect(path, present, content) if dry_run else inspect(path, present)
     new = _compacted(found, keep)

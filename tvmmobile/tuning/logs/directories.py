@@ -62,7 +62,7 @@ def present_identity(device: str) -> Identity | None:
 def chosen_device(name: str, directories: list[Path]) -> tuple[str, Present]:
     """The folder that `--device NAME` means, and where to look up present identities; raises `UserError` where there is neither.
 
-    A folder of that name is meant before the device is asked for: boards are forgotten, and their logs stay.
+    A folder of that name takes precedence over a device: boards are removed, and their logs stay.
     """
     if name not in ("", ".", "..") and "/" not in name and any((directory / name).is_dir() for directory in directories):
         return name, present_identity

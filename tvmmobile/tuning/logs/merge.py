@@ -80,17 +80,17 @@ def merge_logs(sources: Sequence[str | Path], into: str | Path) -> Merged:
 def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
     """Add the records of other logs to those of a directory.
 
-    A schedule that is there already keeps its record; of a schedule that several sources have, the first named counts. Each log is
+    A schedule that is already there keeps its record; if several sources have a schedule, the first one counts. Each log is
     written whole or not at all, and merging once more adds nothing.
 
     Args:
-        sources: directories with a folder per device, folders of one device, or files. What device a record is of, it says itself.
+        sources: directories with a folder per device, folders of one device, or files. Each record names its device.
         into: the directory; it need not exist.
-        present: tells the timing model that counts. Where it does not know the device, that of the records in `into` counts.
+        present: gives the timing model that counts. If it does not know the device, that of the records in `into` counts.
 
     Raises:
         UserError: a source has no logs or cannot be read, `into` cannot be written, or another process is tuning there. Or the sources
-            rest on several timing models and nothing tells which counts.
+            rest on several timing models and nothing tells which one counts.
     """
     files = files_of(sources)
     present = cache(present)

@@ -1,6 +1,6 @@
 """A cost model that learns across kernels: XGBoost over features of the task and the knobs, one model per template.
 
-It predicts the logarithm of latency over the least latency the core's FMA units allow, so that kernels of all sizes teach each other.
+It predicts the logarithm of latency over the least latency that the core's FMA units allow, so that it can learn from kernels of all sizes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scores again, under the current timing model, the best schedules of earlier models: the schedules stay, their latencies do not.
+"""Scores the best schedules of earlier timing models again under the current one: schedules stay, their latencies do not.
 
 A model's latencies cannot be compared with another's, so `Database` reads none but the present one's. This is the only place that reads the
 others, and only for their order.
@@ -154,7 +154,7 @@ def rescore(
 def replace_logs(ranked: Sequence[Ranking], database: Database) -> tuple[list[Rescored], list[Path]]:
     """Rewrite each log with only the current model's records, in the old order; returns them, and the paths of the old logs.
 
-    What was tried under earlier models stays tried: a longer search does not go back to what was slower there.
+    Schedules tried under earlier models stay tried: a longer search does not return to those that were slower there.
     """
     rescored = [Rescored(ranking, tuple(_records(ranking, database))) for ranking in ranked]
     written: dict[Path, dict[tuple[Task, Schedule], Record]] = {}

@@ -14,7 +14,7 @@ from tvmmobile.tuning.search.tuner import Assignment
 #: Trials that every kernel gets for each template. The nearest tuned shape's schedules and the template's usual knobs are among them. On
 #: a Cortex-A53 and a Cortex-A76, MobileNet v1's diagonal comes as close to its final latencies (within 0.5 %) as after four trials each.
 FIRST_TRIALS = 2
-#: (trials, share): up to so many trials for a kernel with which a network's best plan would be slower by no more than this share of the
+#: (trials, share): up to this many trials for a kernel with which a network's best plan would be slower by at most this share of the
 #: kernel's latency. With every trial there is less to gain: the kernels of the final plan were within 0.03 % after twelve.
 _LATER = ((4, 0.1), (12, 0.02), (24, 0.01), (sys.maxsize, 0.005))
 
@@ -63,7 +63,7 @@ def promising(
 
 
 def hopeless(assignment: Assignment, database: Database) -> bool:
-    """Whether the template was tried, and is so far behind another one for the same kernel that more trials of it are wasted."""
+    """Whether the template was tried, and is so far behind another one for the same kernel that more trials would be wasted."""
     best, template = database.best(assignment.task), assignment.template
     if template is None or best is None or best.latency_us is None or not assignment.done:
         return False

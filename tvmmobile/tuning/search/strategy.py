@@ -85,7 +85,7 @@ class HillClimbing(Strategy):
 
 
 class GuidedEvolution(Strategy):
-    """Mutants and crossings of the best, and newcomers, ranked by a cost model that its owner feeds; some places stay random."""
+    """Mutations and crossovers of the best schedules, and random ones, ranked by a cost model that its owner trains; some stay unranked."""
 
     #: Candidates ranked per proposal, best parents used, and the share of proposals chosen blindly.
     POOL, PARENTS, BLIND = 256, 8, 0.125
