@@ -127,7 +127,7 @@ def latencies_of(paths: Sequence[Path]) -> Latencies:
 
 
 def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
-    """All networks in one table, with the first of what was published of each; what was printed of cost gives way to latencies."""
+    """All networks in one table, with the first published figures of each; latencies take the place of published costs."""
     printed = () if latencies.columns else ("printed",)
     headings = ("MACs\ncounted", *printed, "params\ncounted", *printed, "top-1\n% [n]", *latencies.headings)
     table = table_of(("network", "α-side"), headings)
@@ -156,7 +156,7 @@ def print_comparison(costs: Sequence[ModelCost], latencies: Latencies) -> None:
 
 
 def print_variants(costs: Sequence[ModelCost], latencies: Latencies) -> None:
-    """The variants of one family beside what was published; what was printed of cost gives way to latencies."""
+    """The variants of one family beside published figures; latencies take the place of published costs."""
     sources = _main_sources(costs)
     labels = [label for label, _ in sources]
     printed = [] if latencies.columns else labels
@@ -212,7 +212,7 @@ def print_layers(costs: Sequence[ModelCost]) -> None:
 
 
 def print_ways(shape: ConvShape) -> None:
-    """What every way to compute a layer costs."""
+    """The cost of every way to compute a layer."""
     table = table_of(("", "formula"), ("MACs", "weights", "share, %"))
     for way in ways(shape):
         table.add_row(way.name, way.formula, f"{way.macs:,}", f"{way.weights:,}", f"{100 * way.ratio:.2f}")

@@ -1,4 +1,4 @@
-"""`tvmmobile models`: what networks and their variants cost, beside what was published."""
+"""`tvmmobile models`: the costs of networks and their variants, beside published figures."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ Sizes = Annotated[
 ]
 Batch = Annotated[
     int | None,
-    typer.Option("--batch", metavar="N", min=1, help="Images at a time, for your own network where the file leaves that open; default: 1."),
+    typer.Option("--batch", metavar="N", min=1, help="Images at a time, for your own file with a dynamic batch dimension; default: 1."),
 ]
 Activation = Annotated[
     str | None, typer.Option("--activation", metavar="NAME", help="Activation of MobileNet v1: relu6 (default) or relu.")
@@ -60,7 +60,7 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="NAME",
-        help="What kernels compute in: float32, int8 (with --calibrate, or of a quantised network), or float16 on cores that have it "
+        help="What kernels compute in: float32, int8 (with --calibrate, or for a quantised network), or float16 on cores that have it "
         "(A55, A76, …).",
     ),
 ]
@@ -73,7 +73,7 @@ MaxError = Annotated[
     typer.Option(
         "--max-error",
         metavar="SHARE",
-        help="Keep layers in float32 until the output is off by at most this share of its largest magnitude, by an estimate; such as 0.01.",
+        help="Keep layers in float32 until the output's estimated error is at most this share of its largest magnitude, such as 0.01.",
     ),
 ]
 Calibrate = Annotated[
@@ -86,7 +86,7 @@ Calibrate = Annotated[
 ]
 Keep = Annotated[
     list[str] | None,
-    typer.Option("--keep", metavar="LAYER", help="Keep a layer in float32 beside int8: its number, or its name, where * fits anything."),
+    typer.Option("--keep", metavar="LAYER", help="Keep a layer in float32 beside int8: its number, or its name, where * matches anything."),
 ]
 MaxDrop = Annotated[
     str | None,
@@ -124,8 +124,8 @@ Format = Annotated[
         help="c (default): libraries with C headers that need nothing else; vm: libraries for TVM's virtual machine.",
     ),
 ]
-Archive = Annotated[bool, typer.Option("--archive", help="Write static libraries (.a) as well (C alone).")]
-Image = Annotated[bool, typer.Option("--image", help="Let libraries take RGB images and camera frames, and rank classes (C alone).")]
+Archive = Annotated[bool, typer.Option("--archive", help="Also write static libraries (.a); C libraries only.")]
+Image = Annotated[bool, typer.Option("--image", help="Let C libraries take RGB images and camera frames, and rank classes.")]
 ImageMean = Annotated[str | None, typer.Option("--mean", metavar="R,G,B", help="With --image: per-channel mean to subtract; default: 0.5.")]
 ImageStd = Annotated[
     str | None, typer.Option("--std", metavar="R,G,B", help="With --image: per-channel standard deviation to divide by; default: 0.5.")
@@ -171,7 +171,7 @@ def asked_for(
     seed: int,
     batch: int | None = None,
 ) -> Callable[[], Sequence[Network]]:
-    """What loads the networks that the options name, once everything else has been checked; a file may be executed."""
+    """A function that loads the networks named by the options, for when everything else has been checked; a file may be executed."""
     from tvmmobile.networks.model import variants
     from tvmmobile.networks.own.files import own_file
 

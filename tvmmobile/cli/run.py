@@ -1,4 +1,4 @@
-"""`tvmmobile run`: a compiled library on a device, with an input of the user's."""
+"""`tvmmobile run`: a compiled library on a device, with the user's input."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _timing_lines(report: dict[str, Any]) -> list[str]:
-    """Each time with the word for where it comes from."""
+    """Each time with its origin in a word."""
     kind, memory = report["kind"], report["peak_memory_bytes"] / 2**20
     if kind == "modelled":
         return [

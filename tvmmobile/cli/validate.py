@@ -39,10 +39,10 @@ def validate(
     ] = None,
     pin: Pin = False,
 ) -> None:
-    """Measure a fixed suite on a real board, beside what its model says.
+    """Measure a fixed suite on a real board, and compare it with the board's model.
 
     Prints both for each kernel and network, their rank correlation, and the term of the model that explains most of the difference. Run it
-    again to go on after an interruption.
+    again to continue after an interruption.
     """
     from tvmmobile.cli.progress import Shown
     from tvmmobile.pipeline.validation.validate import validate_device

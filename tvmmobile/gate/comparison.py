@@ -25,15 +25,15 @@ Key = tuple[str, float, str, str, int, str]
 
 @dataclass(frozen=True)
 class KernelChange:
-    """A kernel that is another one in the new library, or takes another time.
+    """A kernel that differs between the libraries, or takes a different time.
 
     Attributes:
         name: of its task.
         base_schedule, new_schedule: how the old and the new library compute it; `None` where the library has no such kernel.
-        base_us, new_us: what it took for all layers together, within the network's run or else as recorded, in microseconds; `None` where
+        base_us, new_us: its time for all layers together, within the network's run or else as recorded, in microseconds; `None` if
             neither is known.
         macs: multiply-adds of one run.
-        added_us: what the network loses by it, in microseconds; `None` where that is not known.
+        added_us: time that the network loses by it, in microseconds; `None` if unknown.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Compared:
         threads: worker threads.
         verdict: `slower` and `faster` are beyond the threshold and, unless modelled, significant; `too noisy` and `not comparable` leave it
             open; `skipped` was not compared, see `note`.
-        note: what there is to say beside the verdict; "" where there is nothing.
+        note: a remark beside the verdict; "" for none.
         base_us, new_us: medians, in microseconds; over all interleaved runs where there were some; `None` where there is none that counts.
         change: new over old latency, less 1; `None` without a comparison.
         detects: a slowdown beyond this share would not have been called the same; `None` where any would have been.
@@ -116,11 +116,11 @@ class Comparison:
 
     Attributes:
         version: of this format.
-        exit_code: of the command: 0 nothing is slower, 2 a variant is, 4 of one it cannot be said.
-        threshold: a change up to this share is none.
+        exit_code: of the command: 0 nothing is slower, 2 a variant is, 4 a variant may be.
+        threshold: changes up to this share do not count.
         summary: the outcome in one sentence.
         notes: differences between the two results that a reader should know of, a sentence each.
-        base, new: where and how the old and the new numbers were got.
+        base, new: where and how the old and the new numbers were obtained.
         variants: the verdicts.
     """
 
@@ -144,7 +144,7 @@ Measure = Callable[[Pairing, bool], Pair | None]
 
 
 def compare(base: Results | str | Path, new: Results | str | Path, threshold: float = DEFAULT_THRESHOLD) -> Comparison:
-    """Say of every variant in two results, or files of them, whether it is slower by more than `threshold`; see `compare_results`."""
+    """Decide for every variant in two results, or result files, whether it is slower by more than `threshold`; see `compare_results`."""
     check_threshold(threshold)
     old, now = (one if isinstance(one, Results) else read_results(one) for one in (base, new))
     return compare_results(old, now, threshold)
@@ -336,7 +336,7 @@ def _check_settings(base: Mapping[Key, VariantResult], new: Mapping[Key, Variant
 
 
 def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, str], set[object]]:
-    """The settings at a place of the key that each network is there in."""
+    """Each network's settings at one position of the key."""
     found: dict[tuple[str, float, str], set[object]] = {}
     for key in keys:
         found.setdefault(key[:3], set()).add(key[place])
@@ -365,7 +365,7 @@ def _kernels(kernels: Sequence[KernelResult], timed: bool) -> dict[str, KernelRe
 
 
 def _differs(base: KernelResult, new: KernelResult, whole_us: float) -> bool:
-    """Whether a kernel is another one, or takes a time that shows in the network's."""
+    """Whether a kernel differs, or its time changes enough to show in the network's."""
     if base.schedule != new.schedule:
         return True
     if base.latency_us is None or new.latency_us is None:

@@ -1,10 +1,10 @@
 """The gate's statistics: runs of an old and a new library → slower, faster, same, or too noisy to tell. Pure: nothing is run or read here.
 
 Samples of one run depend on one another, have outliers and drift, and two runs of the same library differ by more than the samples of
-either show. So a run counts by the median of its samples. From one pair of runs the error of their ratio is that of the medians (a
-bootstrap over blocks of neighbouring samples) and what separate runs are known to differ by (`RUN_TO_RUN`); from several interleaved
-pairs it is seen in the ratios themselves (Student's t). What is called slower is so with `ALPHA` for all variants together (Holm), and
-by more than the threshold. `scripts/simulate_gate` counts how often that goes wrong; docs/gate.md has its figures.
+either suggest. So a run counts by the median of its samples. For one pair of runs the error of their ratio is that of the medians (a
+bootstrap over blocks of neighbouring samples) plus the known spread between runs (`RUN_TO_RUN`); for several interleaved
+pairs it follows from the ratios themselves (Student's t). A slowdown counts if it is significant at `ALPHA` for all variants together
+(Holm), and exceeds the threshold. `scripts/simulate_gate` counts how often that goes wrong; docs/gate.md has the figures.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def settle(
 ) -> dict[Key, Estimate]:
     """Repeat what looks slower, old and new library interleaved, until it is cleared or `most_pairs` pairs of runs are there.
 
-    A suspicion is decided by the pairs alone: the runs that raised it were picked for being slow. Since pairs can only clear a variant
+    Only the pairs decide a suspicion: the runs that raised it were picked for being slow. Since pairs can only clear a variant
     before the last of them, looking at it after each one makes no false alarm likelier.
 
     Args:

@@ -23,7 +23,7 @@ class Layout:
         scratch: of each call's memory there: what threads share, then a piece for each.
         weights: all constants; equal ones are there once.
         workspace_bytes: of all of it.
-        least_bytes: the largest sum of what lives at the same time: no workspace is smaller.
+        least_bytes: the largest sum of memory that lives at the same time: no workspace can be smaller.
     """
 
     constants: Mapping[int, int]

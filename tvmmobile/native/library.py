@@ -21,7 +21,7 @@ from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
 from tvmmobile.system.toolchain import Toolchain, toolchain
 
-#: Images are scaled to the bit: no product is added before it is rounded.
+#: Image scaling must be exact to the bit: products are rounded before they are added.
 FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 #: A device's: no C library, and atomic instructions of the base architecture in place.
 DEVICE_FLAGS = ("-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
@@ -68,7 +68,7 @@ def write_library(
     Args:
         module: the network.
         target: the device's target.
-        description: what the library says of itself.
+        description: the library's description of itself.
         path: of the `.so`.
         archive: write the same as `.a` too.
         separate: kernels whose parts write different outputs.
@@ -112,7 +112,7 @@ def write_sources(
 
 
 def _link(folder: Path, tools: Toolchain, description: Description, soname: str) -> None:
-    """Make `model.so` and `model.a` in `folder`; of their symbols only the description's functions are seen."""
+    """Make `model.so` and `model.a` in `folder`; only the description's functions are visible symbols."""
     model, weights, whole = (folder / name for name in ("model.o", "weights.o", "all.o"))
     tools.compiled(folder / "model.c", model, (*FLAGS, *(DEVICE_FLAGS if tools.device else ())), (folder, RUNTIME.parent))
     tools.compiled(folder / "weights.S", weights, (), (folder,))

@@ -1,8 +1,8 @@
 """Kernels as plain C functions of raw pointers, cut at the loops that threads share.
 
-TVM lowers a kernel to a function of boxed arguments that checks them, calls a thread pool for each parallel loop and asks for memory where
+TVM lowers a kernel to a function of boxed arguments that checks them, calls a thread pool for each parallel loop and allocates memory where
 it needs some. Here the same lowered loops become functions `void part(const void *argument0, …, void *shared, void *own, int32_t begin,
-int32_t end)`: iterations `begin` to `end` of one parallel loop, or all that lies between two of them. `shared` and `own` are memory for all
+int32_t end)`: iterations `begin` to `end` of one parallel loop, or everything between two of them. `shared` and `own` are memory for all
 threads and for one thread.
 """
 
@@ -189,7 +189,7 @@ def _is_parallel(statement: Any) -> bool:
 
 
 def _reads(statement: Any) -> bool:
-    """Whether it names an element of a buffer, which a part may write: such a name cannot be repeated in another."""
+    """Whether it reads an element of a buffer, which a part may write, so that it cannot be repeated in another part."""
     from tvm import tirx
 
     return isinstance(statement, tirx.Bind) and "[" in str(statement.value)

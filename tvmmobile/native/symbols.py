@@ -57,7 +57,7 @@ def _is_global(symbol: Symbol) -> bool:
 
 
 def _seen(symbol: Symbol, content: bytes, names: int, keep: Collection[str]) -> Symbol:
-    """A symbol as others are to see it, or not."""
+    """A symbol, made visible or local."""
     name, info, other, section, value, size = symbol
     start = names + name
     text = content[start : content.index(0, start)].decode()

@@ -52,7 +52,7 @@ class Caches(_Strict):
     Attributes:
         l2_private: each core has its own second level; without a third one it is shared.
         l3_bytes: 0 where there is no third level.
-        l2_cycles: what an access that hits the second level takes beyond one that hits the first, when nothing hides it.
+        l2_cycles: extra cycles of an access that hits the second level rather than the first, when nothing hides them.
         l3_cycles: the same of the third level.
     """
 
@@ -99,7 +99,7 @@ class Memory(_Strict):
     Attributes:
         peak_bytes_per_s: peak rate of the bus.
         copy_bytes_per_s: rate at which one core copies arrays much larger than the caches, each byte counted once.
-        latency_ns: what an access to memory takes beyond one that hits the first level, when nothing hides it.
+        latency_ns: extra time of an access to memory over one that hits the first level, when nothing hides it.
     """
 
     peak_bytes_per_s: _Rate
@@ -156,7 +156,7 @@ class Board(_Strict):
         midr: the core's main ID register, by which libraries choose kernels; 0 if it is not known. Like `features`, it is not part of
             what `digest` identifies: no modelled time follows from it.
         features: of the core, as /proc/cpuinfo lists them.
-        calibration: of this very board, if it has one; `None` for its core's. `digest` is of the figures alone, `run_hash` of both.
+        calibration: of this board itself, if it has one; `None` for its core's. `digest` is of the figures alone, `run_hash` of both.
     """
 
     name: _Name
@@ -201,7 +201,7 @@ def load_board(name: str) -> Board:
     The name of a file with several kinds of cores stands for the first of them.
 
     Raises:
-        UserError: there is no such board, or its file does not hold what a board needs.
+        UserError: there is no such board, or its file lacks a figure or has an implausible one.
     """
     if name.endswith(".toml"):
         if not Path(name).is_file():

@@ -30,8 +30,8 @@ class ModelledRun:
             segments that nothing could start earlier; then `handover` and `bandwidth` (timeline.py). `core` alone, and with several
             threads `handover`, for a board whose core is not calibrated.
         calibrated: whether misses are in the modelled time.
-        dram_bytes: what was read from memory and written back to it.
-        busy_ms: what each thread worked, in milliseconds, most first.
+        dram_bytes: bytes read from memory and written back to it.
+        busy_ms: working time of each thread in milliseconds, longest first.
         phases: of the thread that was modelled, as `phases_of`; empty with several threads.
     """
 

@@ -42,7 +42,7 @@ class ProgramRun:
         core: cycles and instructions as llvm-mca alone has them, uncorrected.
         zeroed_lines: how many times DC ZVA cleared a line (glibc's memset does); QEMU hides its addresses, so the caches did not see them.
         regions: how many were modelled, their figures added; 0 for a whole run.
-        other_instructions: what other threads executed meanwhile; not modelled.
+        other_instructions: instructions that other threads executed meanwhile; not modelled.
         mappings: which files lay where in the program's memory.
     """
 
@@ -78,7 +78,7 @@ def profile_program(board: Board, command: Sequence[str], sysroot: Path | None =
     """Run a program to its end, as `run_program` does; returns the plugin's output, for `parse_profile`, and its memory map.
 
     Raises:
-        UserError: as `run_program`.
+        UserError: see `run_program`.
     """
     program, root = find_program(command[0], sysroot)
     with scratch("run") as folder:

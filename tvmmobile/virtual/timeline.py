@@ -1,9 +1,9 @@
 """Places several threads' segments on a time axis: each after its predecessors, all sharing one memory.
 
-A segment begins when its thread's one before it has ended and the segment that it waits for has begun; what it waits for reaches it after a
-handover, the line's invalidation and its transfer between two cores, each taken as long as an access to the level that the cores share.
-The last segment of the thread that opened the region ends it. Then memory: as long as all threads together ask for more bytes a second than
-it can deliver, everybody waits. What it can deliver is fitted, as a share of what one core reads and writes in a copy of large arrays.
+A segment begins when its thread's previous one has ended and the segment that it waits for has begun, plus a handover: the line's
+invalidation and its transfer between two cores, each assumed to take as long as an access to the level that the cores share. The last
+segment of the thread that opened the region ends it. Then memory: as long as all threads together ask for more bytes per second than it can
+deliver, all of them wait. What it can deliver is fitted, as a share of what one core reads and writes in a copy of large arrays.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Course:
     """The course of a run.
 
     Attributes:
-        chain_ms: by name, what the time consists of along the chain of segments that nothing could start earlier; then `handover` for what
-            passing work between cores took in it.
+        chain_ms: by name, the terms of the time along the chain of segments that nothing could start earlier; then `handover` for the time
+            of passing work between cores.
         busy_ms: working time of each thread, longest first.
-        traffic: how long (ms) all threads together asked for how many bytes a millisecond, at least where it was any.
+        traffic: (ms, bytes per ms): how long all threads together asked for how much, where they asked for any.
         copied: bytes a millisecond that one core reads and writes in a copy.
     """
 
@@ -38,7 +38,7 @@ class Course:
     copied: float
 
     def term_ms(self, bandwidth: float) -> dict[str, float]:
-        """The terms of the run's time, `bandwidth` for what memory made all wait the last one.
+        """The terms of the run's time; the last one is `bandwidth`, for which memory makes all threads wait.
 
         Args:
             bandwidth: memory's rate for all cores together, as a share of `copied`.

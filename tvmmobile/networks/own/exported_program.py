@@ -88,7 +88,7 @@ def imported_program(
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:
-    """In parameters that are read: quantised programs keep those that integers have replaced."""
+    """Numbers in parameters that are read: quantised programs keep those that integers have replaced."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     named = program.graph_signature.inputs_to_parameters.items()
     return sum(program.state_dict[name].numel() for node, name in named if nodes[node].users)
@@ -108,7 +108,7 @@ def _outputs(program: torch.export.ExportedProgram) -> Iterator[Tensor]:
 
 
 def _names(spec: Any, count: int) -> list[str]:
-    """What the outputs are called: by their keys in dictionaries, and their places in tuples and lists, which follow `output`."""
+    """The outputs' names: keys of dictionaries, and positions in tuples and lists, appended to `output`."""
     from torch.utils._pytree import MappingKey, tree_flatten_with_path, tree_unflatten
 
     leaves, _ = tree_flatten_with_path(tree_unflatten(list(range(count)), spec))

@@ -1,4 +1,4 @@
-"""Quantised networks of PyTorch's PT2E flow in ordinary operators, as `onnx_quantised` makes them of ONNX's."""
+"""Rewrites quantised networks of PyTorch's PT2E flow in ordinary operators, as `onnx_quantised` does ONNX's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPERATORS = frozenset(
 
 
 def register_operators() -> None:
-    """Let PyTorch know the operators, which it and torchao define when they quantise."""
+    """Register with PyTorch the operators that it and torchao define when they quantise."""
     import torch.ao.quantization.fx._decomposed  # noqa: F401
 
 
@@ -54,7 +54,7 @@ def without_integer_weights(program: torch.export.ExportedProgram) -> WeightScal
 
 
 def _replace(program: torch.export.ExportedProgram, node: Any, value: torch.Tensor) -> None:
-    """Let the constant that a node reads have another value, and the node's readers read it."""
+    """Replace the value of the constant that a node reads, and let the node's readers read it."""
     (constant,) = node.all_input_nodes[:1]
     signature = program.graph_signature
     name = next(

@@ -28,11 +28,11 @@ Side = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What dimensions of the first input are to be, where the file leaves that open; `None` for what is not asked for.
+    """Requested dimensions of the first input, for those that are dynamic in the file; `None` if not requested.
 
     Attributes:
         side: of images, or their height and width.
-        batch: images at a time; a batch that is open is 1 without it.
+        batch: images at a time; without it, a dynamic batch dimension is 1.
     """
 
     side: Side | None = None
@@ -65,7 +65,7 @@ class OwnFile:
         return self.named("")
 
     def named(self, inside: str) -> str:
-        """The network's name where the file has one inside, which counts if the file's own says nothing: `model.onnx`."""
+        """The network's name from inside the file, used if the file's own name says nothing, such as `model.onnx`."""
         own = self.factory or self.path.stem
         given = inside if own in _MEANINGLESS and inside not in _MEANINGLESS else own
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", given).strip("._-") or "network"
@@ -143,7 +143,7 @@ def spec_of(
 
 
 def height_and_width(side: Side) -> tuple[int, int]:
-    """Of an input whose side is given as one number or as two."""
+    """Height and width of an input whose side is given as one number or two."""
     return side if isinstance(side, tuple) else (side, side)
 
 
@@ -170,7 +170,7 @@ def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: 
 
 
 def _static(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> tuple[int, ...]:
-    """Its shape, every dimension of which is a number."""
+    """Its shape, with a number for every dimension."""
     if tensor.dtype not in (FLOAT32.name, *INTEGERS):
         known = ", ".join((FLOAT32.name, *INTEGERS))
         raise UserError(f"{file}: the {kind} {tensor.name!r} is {tensor.dtype}, not one of {known}.", "Convert it within the network.")

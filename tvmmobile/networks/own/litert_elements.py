@@ -1,4 +1,4 @@
-"""LiteRT's operators of each element by itself, and of pairs of elements, in ONNX's."""
+"""Translates LiteRT's element-wise operators, on one tensor or two, to ONNX."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def inverse_root(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def same_values(into: Translation, operator: LiteRtOperator) -> None:
-    """`QUANTIZE` and `DEQUANTIZE`: real numbers stay what they are, but for the grid of what is written."""
+    """`QUANTIZE` and `DEQUANTIZE`: real numbers stay as they are, except for the output's grid."""
     name, front = into.as_it_is(operator.inputs[0])
     into.write(operator.outputs[0], name, front, operator.inputs[0])
 

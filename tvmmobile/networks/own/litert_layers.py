@@ -1,4 +1,4 @@
-"""LiteRT's convolutions, products, pools and reductions in ONNX's operators."""
+"""Translates LiteRT's convolutions, matrix products, pools and reductions to ONNX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LiteRT's operators that move, repeat, add or leave out elements, in ONNX's."""
+"""Translates LiteRT's operators that move, repeat, add or drop elements to ONNX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A LiteRT network's operators in ONNX's, which the importer, the graph passes and ONNX's reference evaluator know."""
+"""Translates a LiteRT network to ONNX, which the importer, the graph passes and ONNX's reference evaluator know."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tvmmobile.system.errors import UserError
 
 #: The version of ONNX's operators that are used.
 OPSET = 17
-#: From an operator to what appends ONNX's in its place.
+#: By operator: the function that appends ONNX's nodes in its place.
 OPERATORS: Mapping[str, Translator] = {
     "ABS": elements.single("Abs"),
     "ADD": elements.pair("Add"),
@@ -83,7 +83,7 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     """The network as an ONNX `ModelProto`; its inputs and outputs keep their types, and images their channels last.
 
     Raises:
-        UserError: an operator or a type is not known, or a shape must be constant and is not.
+        UserError: an operator or a type is not supported, or a shape is not constant.
     """
     from onnx import helper, numpy_helper
 

@@ -13,7 +13,7 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.system.errors import UserError
 
-#: NumPy's types by LiteRT's names; others, such as strings and four bits, are not known here.
+#: NumPy's types by LiteRT's names; others, such as strings and four-bit numbers, are not supported.
 _TYPES = {
     name: np.dtype(name.lower())
     for name in ("FLOAT32", "FLOAT16", "FLOAT64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "BOOL")
@@ -38,9 +38,9 @@ class LiteRtTensor:
 
     Attributes:
         name: as the file has it.
-        shape: dimensions that the file leaves open are as it was converted with, usually 1.
-        open: the file leaves a dimension open.
-        dtype: `None` for a type that is not known here.
+        shape: dynamic dimensions have the size with which the file was converted, usually 1.
+        open: a dimension is dynamic.
+        dtype: `None` for a type that is not supported.
         value: of a constant.
         grid: of quantised tensors.
     """
@@ -55,7 +55,7 @@ class LiteRtTensor:
 
 @dataclass(frozen=True)
 class LiteRtOperator:
-    """An operator: `kind` is its name in LiteRT, tensors go by number, -1 for one that is left out."""
+    """An operator: `kind` is its name in LiteRT; tensors are given by number, -1 for an omitted one."""
 
     kind: str
     inputs: tuple[int, ...]

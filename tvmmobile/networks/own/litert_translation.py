@@ -1,9 +1,9 @@
-"""What the translators of LiteRT's operators are built on: nodes and constants of ONNX, and the order of a tensor's dimensions in them.
+"""Common ground of the translators of LiteRT's operators: nodes and constants of ONNX, and the order of a tensor's dimensions in them.
 
-Images have their channels last in LiteRT and in front in ONNX. Each image between operators has its channels in front, and is turned only
-where an operator needs the order in memory (`RESHAPE`). A tensor of integers becomes `QuantizeLinear` and `DequantizeLinear` around the
-operator in float32, as quantised ONNX networks have it; LiteRT's own kernels round sums by a multiplier of 31 bits, so that a value in
-thousands differs by a step.
+Images have their channels last in LiteRT and in front in ONNX. Images between operators have their channels in front, and are transposed
+only where an operator needs the order in memory (`RESHAPE`). Tensors of integers become `QuantizeLinear` and `DequantizeLinear` around the
+operator in float32, as in quantised ONNX networks; LiteRT's own kernels scale sums by a 31-bit multiplier, so that one value in
+thousands differs by one step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Translation:
         self.constants: dict[str, Array] = {}
         #: Names of the real numbers of a tensor, and whether channels are in front.
         self.names: dict[int, tuple[str, bool]] = {}
-        #: Images that are another one with zeros around it, by number: that one's, and ONNX's `pads` of height and width.
+        #: Padded images by number: the number of the image inside, and ONNX's `pads` of height and width.
         self.padded: dict[int, tuple[int, list[int]]] = {}
         self._kept: dict[tuple[object, ...], str] = {}
         self._made = 0
@@ -140,7 +140,7 @@ class Translation:
         return self.names[number] if number in self.names else (self.read(number, False), False)
 
     def in_order(self, number: int) -> str:
-        """The name of a tensor's real numbers in the file's order, in which an image of one pixel is whichever way it is turned."""
+        """The name of a tensor's real numbers in the file's order, which an image of one pixel always has."""
         shape = self.tensor(number).shape
         one_pixel = len(shape) == 4 and shape[1:3] == (1, 1) and number in self.names
         return self.names[number][0] if one_pixel else self.read(number, False)
@@ -151,7 +151,7 @@ class Translation:
         return self._kept[key]
 
     def write(self, number: int, name: str, front: bool, source: int | None = None) -> None:
-        """A tensor of the network has these real numbers; they are rounded if its integers are not those of `source`."""
+        """Set the real numbers of a tensor of the network; they are rounded unless its integers are those of `source`."""
         tensor = self.tensor(number)
         if tensor.grid is not None and not (source is not None and same_grid(tensor, self.tensor(source))):
             steps = self.steps(tensor.grid, tensor.dtype)
@@ -172,7 +172,7 @@ Translator = Callable[[Translation, LiteRtOperator], None]
 
 
 def same_grid(one: LiteRtTensor, other: LiteRtTensor) -> bool:
-    """Whether the numbers of one tensor are stored alike in the other: on the same grid of integers, or both on none."""
+    """Whether two tensors are stored alike: on the same grid of integers, or neither on a grid."""
     if one.grid is None or other.grid is None:
         return one.grid is other.grid
     return (

@@ -1,4 +1,4 @@
-"""Computes what does not depend on an ONNX network's input, so that all shapes are known when it is imported.
+"""Computes everything in an ONNX network that does not depend on its input, so that all shapes are known at import.
 
 PyTorch's exporter writes shapes as arithmetic on `Shape`, paddings and sizes as small graphs, and `If` where a rank decides.
 """
@@ -101,7 +101,7 @@ def _left(model: Any, values: dict[str, Array]) -> list[Any]:
 
 
 def _static_shapes(graph: Any) -> Any:
-    """Names and shapes of tensors, all dimensions of which are numbers."""
+    """Names and shapes of tensors with numbers for all dimensions."""
     for value in (*graph.input, *graph.value_info):
         kind = value.type.tensor_type
         if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):

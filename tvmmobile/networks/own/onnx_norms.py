@@ -1,4 +1,4 @@
-"""Instance norms of ONNX files, and the group norms that PyTorch's exporter makes of them: between two reshapes, with factors behind."""
+"""Instance norms of ONNX files, and group norms, which PyTorch exports as instance norms between two reshapes, with factors behind."""
 
 from __future__ import annotations
 

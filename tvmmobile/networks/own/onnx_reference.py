@@ -1,4 +1,4 @@
-"""ONNX's reference evaluator, with what it gets wrong put right."""
+"""ONNX's reference evaluator, with its errors corrected."""
 
 from __future__ import annotations
 

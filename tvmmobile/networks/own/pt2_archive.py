@@ -2,7 +2,7 @@
 
 `torch.export.load` unpickles whatever is not stored as plain tensors, loads compiled code, evaluates the text of symbolic dimensions,
 imports the modules of containers it does not know, and looks operators up by any name below `torch`; names go into Python code that it
-makes of the graph. A network with static shapes needs none of that, so that a file with any of it is refused. Symbolic dimensions become
+makes from the graph. A network with static shapes needs none of that, so a file with any of it is refused. Symbolic dimensions become
 numbers before: see `pt2_dimensions`; and blocks that switch autocasting off are part of the graph: see `pt2_blocks`.
 """
 
@@ -39,7 +39,7 @@ def checked_archive(file: OwnFile, content: bytes, wanted: Wanted, fix: str) -> 
     """Look through a `.pt2`; returns what PyTorch may load: the same, with numbers for dynamic dimensions.
 
     Args:
-        wanted: what these are to be.
+        wanted: requested dimensions.
         fix: how to make a file that can be read.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Blocks `with torch.autocast(…, enabled=False)` in a `.pt2` made part of the graph around them, as they change nothing there.
+"""Inlines blocks `with torch.autocast(…, enabled=False)` of a `.pt2` into the graph around them, where they change nothing.
 
 `torch.export` writes each as an operator with a graph of its own, which loading would have to make code of.
 """
@@ -65,7 +65,7 @@ def _tensors(value: Any) -> list[Any]:
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    """The same with other names of tensors."""
+    """The same with tensors renamed."""
     if isinstance(value, list):
         return [_renamed(part, names) for part in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Dynamic dimensions of a `.pt2` made numbers before PyTorch sees the file, whose reader would evaluate their text as Python code.
+"""Turns dynamic dimensions of a `.pt2` into numbers before PyTorch sees the file: its reader would evaluate their text as Python code.
 
 `torch.export` writes extents that depend on inputs as SymPy expressions, `Add(Mul(Integer(2), Symbol('s7')), Integer(1))`, and operators
 that compute with them. Here a few functions of numbers are known, and nothing else is called.

@@ -1,4 +1,4 @@
-"""The committed calibrations: what a core's waiting costs, by measurements on the boards that have it, and how good that is.
+"""The committed calibrations: what a core's waiting costs, by measurements on boards with that core, and how accurate that is.
 
     time = core cycles / clock + the terms of `terms.py`, each with the core's parameter
 
@@ -85,7 +85,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Check:
-    """One network in several threads, or on a board whose figures were not fitted to.
+    """One network in several threads, or on a board whose measurements were not used in the fit.
 
     Attributes:
         board: where it was measured.
@@ -108,7 +108,7 @@ class Check:
 
 @dataclass(frozen=True)
 class FittedBoard:
-    """A board to whose figures a core was fitted.
+    """A board whose measurements a core was fitted to.
 
     Attributes:
         name: the board's.
@@ -235,7 +235,7 @@ def worst_error(errors: Sequence[float]) -> float:
 def calibration_of(board: Board) -> Fit | None:
     """The calibration in the board's own file, else the committed one of its core; None if there is none.
 
-    A committed one that was fitted with another version of the model, or to other figures of a board that was measured, does not hold.
+    A committed one that was fitted with another version of the model, or to other figures of a measured board, is not valid.
 
     Raises:
         UserError: the one in the board's file does not fit the board.

@@ -1,7 +1,7 @@
-"""Least squares for cores that compute while memory works: of each phase, the longer part counts.
+"""Least squares for cores that compute while memory works: in each phase, the longer part counts.
 
-Which phases show their memory depends on the parameters. With that given the problem is linear; so a general solver finds the phases, and a
-linear one the parameters.
+Which phases are bound by memory depends on the parameters. Given those phases, the problem is linear; so a general solver finds the
+phases, and a linear one the parameters.
 """
 
 from __future__ import annotations

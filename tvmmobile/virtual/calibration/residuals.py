@@ -38,7 +38,7 @@ class TermError:
         name: `core`, or one of the terms of misses.
         value: its factor in the model.
         alone: its factor for the least squared relative errors, with all other terms unchanged.
-        explained: how much of the squared relative errors that takes away, as a share of 1.
+        explained: how much of the squared relative errors that removes, as a share of 1.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")

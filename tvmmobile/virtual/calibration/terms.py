@@ -1,11 +1,11 @@
 """The parts of a run's time besides its core cycles: a few terms, each an amount of the run times a parameter of its core.
 
 Amounts are in milliseconds: counts of the simulated caches times a documented time of the board, so that a parameter is the share of that
-time that the core really waits. What is fetched ahead in time costs nothing, what nothing hides costs all of it.
+time that the core really waits. Lines that are prefetched in time cost nothing; those that nothing hides cost all of it.
 
 Most cores wait as often in a busy stretch of a program as in an idle one: their terms add up. A Cortex-A76 keeps dozens of lines in flight,
-so its memory works beside it: in each phase of a run (plugin/phases.c) what takes longer counts, computing or the memory's traffic. Where
-data pass through between little work, as in the first layers of MobileNet v2, all of the traffic shows; where a matrix product streams its
+so memory accesses overlap with computing: in each phase of a run (plugin/phases.c) the longer of the two counts. Where
+much data needs little work, as in the first layers of MobileNet v2, all of the traffic shows; where a matrix product streams its
 weights, none of it. Its lines are read at the rate of the memory's bus, which is documented and not fitted; a line that a store fetches
 and later sends back costs more than its share of a copy, as in tinymembench's "2-pass copy", where reading and writing take turns as
 they do in a network: 36 ns a line on a Raspberry Pi 5 where a plain copy takes 12 (ThomasKaiser/sbc-bench, results/Au3jaA.txt), and 18

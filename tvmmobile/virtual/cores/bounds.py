@@ -2,8 +2,8 @@
 
 A schedule is only as good as its tables. No block may be cheaper than its loads through the load ports, its stores through the store ports,
 its vector work through the vector ports, its branches, and the instructions that the core dispatches in a cycle. The counts come from the
-board's file, and how wide a vector port is: a Q-form floating-point operation takes two ports of 64 bits and one of 128. What else takes
-more than one port or cycle is left out, since cores differ there.
+board's file, as does the width of a vector port: a Q-form floating-point operation takes two ports of 64 bits or one of 128. Whatever else
+takes more than one port or cycle is left out, because cores differ there.
 """
 
 from __future__ import annotations

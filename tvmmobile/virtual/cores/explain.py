@@ -1,4 +1,4 @@
-"""Explains a hot block's cost: the part of the core that it keeps busy, or what its schedule waits for."""
+"""Explains a hot block's cost: the part of the core that it keeps busy, or what its instructions wait for."""
 
 from __future__ import annotations
 

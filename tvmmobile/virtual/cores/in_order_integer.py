@@ -34,8 +34,8 @@ _SHIFTS = frozenset({"mov", "movz", "movn", "adr", "adrp", "lsl", "lsr", "asr", 
 _BIT_FIELDS = frozenset(
     ("ubfx", "sbfx", "ubfiz", "sbfiz", "ubfm", "sbfm", "bfi", "bfxil", "extr", "sxtw", "sxth", "sxtb", "uxtw", "uxth", "uxtb")
 )
-#: [llvm] Barriers, and what else is no arithmetic, take the branches' pipeline: what follows issues a cycle later. How long a barrier
-#: waits for stores to end is not published.
+#: [llvm] Barriers, and others that are not arithmetic, take the branch pipeline: the next instruction issues a cycle later. How long a
+#: barrier waits for stores to end is not published.
 _SYSTEM = frozenset({"dmb", "dsb", "isb", "sb", "mrs", "msr", "dc", "ic", "svc", "brk", "udf", "clrex"})
 _ALU = (
     *("add", "sub", "adds", "subs", "neg", "negs", "adc", "adcs", "sbc", "sbcs", "ngc", "ngcs", "cmp", "cmn", "tst", "ccmp", "ccmn"),

@@ -1,8 +1,8 @@
 """A block's cycles by its core's own latencies: an out-of-order core's schedule of the block run over and over.
 
 The model: instructions are dispatched in order into a window; each starts when its operands are ready and its pipelines are free, in any
-order, and they leave the window in order. Nothing misses a cache and no branch is predicted wrongly. What a core has of all this, its
-tables say: `cortex_a72.py`, `cortex_a76.py`.
+order, and they leave the window in order. Nothing misses a cache and no branch is mispredicted. Each core's tables have its
+figures: `cortex_a72.py`, `cortex_a73.py`, `cortex_a76.py`.
 """
 
 from __future__ import annotations
