@@ -17,16 +17,16 @@ class Attention(ConvertingLayer):
     """For each head and query the mean of values, weighted by the softmax of the query's products with the keys (arXiv 1706.03762).
 
     Attributes:
-        groups: tokens that have nothing to do with each other, as those of several images.
+        groups: independent sets of tokens, such as those of several images.
         heads, queries, keys: how many of each group.
         depth, width: elements of a query or key, and of a value.
-        scale: what products are multiplied by.
+        scale: the factor of the products.
         shapes: of the tensors with queries, keys and values; these may be one.
-        query_place, key_place, value_place: where they are there.
+        query_place, key_place, value_place: their positions in these tensors.
         merged: the output has a token's heads one behind the other, (groups, queries, heads · width); else it is (groups, heads, queries,
             width).
-        bias: for how many groups and heads there are constants that are added to the scaled products, (groups or 1, heads or 1, queries,
-            keys), as those of relative positions (arXiv 2103.14030) and of masks; (0, 0) for none.
+        bias: numbers of groups and heads with constants that are added to the scaled products, (groups or 1, heads or 1, queries,
+            keys), such as relative positions (arXiv 2103.14030) and masks; (0, 0) for none.
     """
 
     groups: int

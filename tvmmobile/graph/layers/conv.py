@@ -21,13 +21,13 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
         in_channels, out_channels, groups: as in PyTorch; depthwise has `groups == in_channels`.
         kernel, stride: (vertical, horizontal).
         padding: (top, left, bottom, right), of zeros.
-        clamp: what is applied to the output, after the residual was added.
+        clamp: applied to the output after the residual was added.
         in_layout, out_layout: of the input and the output. Weights are HWIO.
         residual: a tensor of the output's extents, NHWC, is added.
-        scaled: each channel of the input is multiplied by a factor of its own, which is another input (squeeze and excite).
-        sources, pieces: where the input's channels are put together from other tensors, NHWC: the channels that each of these has, and for
-            each piece (tensor, first channel, channels), in the order of the input's channels. Empty where the input is one tensor.
-        then: what is applied after the clamp.
+        scaled: each channel of the input is multiplied by its own factor, from another input (squeeze and excite).
+        sources, pieces: if the input's channels come from several NHWC tensors: the number of channels of each tensor, and for
+            each piece (tensor, first channel, channels), in the order of the input's channels. Empty if the input is one tensor.
+        then: applied after the clamp.
         dilation: pixels from one tap to the next, (vertical, horizontal).
     """
 
@@ -51,7 +51,7 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the input tensor, or of the first one that it is put together from, with the batch of 1."""
+        """Shape of the input tensor, or of the first of several, with the batch of 1."""
         return activation_shape(self.in_layout, self.height, self.width, self.sources[0] if self.sources else self.in_channels)
 
     @property
@@ -66,8 +66,8 @@ class Conv2d(ConvertingLayer, WindowLayer, SumLayer):
 
     @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what else is read, with the batch of 1, in the order in which it is used: the other tensors that the input is put
-        together from, `gate`, `residual`, and what steps read, where there are any.
+        """Shapes of all other inputs, with the batch of 1, in the order in which they are used: the other tensors that the input comes
+        from, `gate`, `residual`, and the steps' tensors, if there are any.
         """
         others = other_sources(self.height, self.width, self.sources)
         gate = {"gate": (1, 1, 1, self.in_channels)} if self.scaled else {}

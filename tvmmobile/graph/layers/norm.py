@@ -13,7 +13,7 @@ class ChannelNorm(ImageLayer):
     """A pixel's channels less their mean, over their standard deviation, times a weight, plus a bias, NHWC (layer norm, arXiv 1607.06450).
 
     Attributes:
-        epsilon: what is added to the variance.
+        epsilon: added to the variance.
         centred: if not, channels are divided by their root mean square and have no bias (RMS norm, arXiv 1910.07467).
     """
 
@@ -43,8 +43,8 @@ class GroupNorm(ImageLayer):
     its bias, NHWC (arXiv 1803.08494).
 
     Attributes:
-        groups: 1 norms the whole image, as many as there are channels each one by itself (instance norm).
-        epsilon: what is added to the variance.
+        groups: 1 normalises the whole image; as many as channels, each channel by itself (instance norm).
+        epsilon: added to the variance.
     """
 
     groups: int

@@ -1,4 +1,4 @@
-"""Inputs whose channels are put together from several tensors."""
+"""Inputs whose channels come from several tensors."""
 
 from __future__ import annotations
 

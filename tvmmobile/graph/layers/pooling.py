@@ -36,7 +36,7 @@ class Pool(ImageLayer):
 
 @dataclass(frozen=True)
 class MaxPool(ImageLayer, WindowLayer):
-    """The largest of every channel in a window, NHWC; padding does not count, and no window is all padding.
+    """The largest value of every channel in a window, NHWC; padding does not count, and no window lies in the padding entirely.
 
     Attributes:
         kernel, stride: (vertical, horizontal).
@@ -57,7 +57,7 @@ class MaxPool(ImageLayer, WindowLayer):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the input tensor, or of the first one that it is put together from, with the batch of 1."""
+        """Shape of the input tensor, or of the first of several, with the batch of 1."""
         return activation_shape("NHWC", self.height, self.width, self.sources[0] if self.sources else self.channels)
 
     @property
@@ -67,7 +67,7 @@ class MaxPool(ImageLayer, WindowLayer):
 
     @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the other tensors that the input is put together from."""
+        """Shapes of the other tensors that the input comes from."""
         return other_sources(self.height, self.width, self.sources)
 
     @property

@@ -11,12 +11,12 @@ from tvmmobile.graph.storage import ConvertingLayer
 
 @dataclass(frozen=True)
 class Product(ConvertingLayer):
-    """For each of some places in front the product of a matrix (rows, terms) with another one (terms, columns), both computed by layers.
+    """A batch of products of a matrix (rows, terms) with another one (terms, columns), both computed by layers.
 
     Attributes:
         leading: dimensions in front of the matrices.
-        rows, terms, columns: of a product; terms are what a sum has.
-        turned: whether the first and the second matrix lie in memory with their two dimensions swapped.
+        rows, terms, columns: of a product; `terms` is the length of its sums.
+        turned: whether the first and the second matrix are stored transposed.
     """
 
     leading: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Images of another size."""
+"""Resized images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tvmmobile.graph.layouts import activation_shape
 
 @dataclass(frozen=True)
 class Resize(ImageLayer):
-    """An image of another size, NHWC: `graph.resizing` says from which pixels.
+    """A resized image, NHWC: `graph.resizing` says from which pixels.
 
     Attributes:
         out_height, out_width: output size in pixels.
-        method: `linear`, or how a place becomes that of one pixel: see `graph.resizing.ROUNDINGS`.
+        method: `linear`, or how a position is rounded to a pixel: see `graph.resizing.ROUNDINGS`.
         places: where an output pixel lies in the input: see `graph.resizing.PLACES`.
     """
 
@@ -30,7 +30,7 @@ class Resize(ImageLayer):
 
     @property
     def read_shape(self) -> tuple[int, ...]:
-        """As many pixels as it needs at most."""
+        """Extents of at most the pixels that it reads."""
         taps = 2 if self.method == "linear" else 1
         return activation_shape("NHWC", min(self.height, taps * self.out_height), min(self.width, taps * self.out_width), self.channels)
 

@@ -1,4 +1,4 @@
-"""Numbers rounded to those that integers stand for."""
+"""Numbers rounded to a grid of integers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shift_of(stored: str) -> int:
 class Rounding:
     """Numbers rounded to those that integers stand for: (limit(rint(x / step) + zero, low, high) - zero) · step, as float32.
 
-    Kernels that write or read integers round by themselves, so that none has this layer alone.
+    Kernels that write or read integers round by themselves, so no kernel consists of this layer alone.
 
     Attributes:
         shape: of input and output, with the batch of 1.

@@ -39,12 +39,12 @@ class Softmax(ConvertingLayer):
 
     @property
     def before(self) -> int:
-        """Places in front of the axis."""
+        """Number of elements along the axes in front."""
         return math.prod(self.leading)
 
     @property
     def behind(self) -> int:
-        """Places behind the axis: elements from one channel to the next."""
+        """Number of elements along the axes behind: the distance from one channel to the next."""
         return math.prod(self.trailing)
 
     @property

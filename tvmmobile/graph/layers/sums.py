@@ -1,4 +1,4 @@
-"""What happens to a complete sum: a bound or an activation, and further steps, which may read other tensors."""
+"""Steps on a complete sum: a bound or an activation, and further ones, which may read other tensors."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Activations in the single form that later passes know: clips and relus as maximum and minimum, h-swish, h-sigmoid and SiLU as PyTorch's.
+"""Activations in the one form that later passes know: clips and ReLUs as maximum and minimum, h-swish, h-sigmoid and SiLU as in PyTorch.
 
 clip has no layout inference. An infinite bound, from PyTorch's decompositions, counts as none. Networks have h-swish and h-sigmoid,
 x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6, also as x · (clip(x + 3, 0, 6) / 6), with a factor of 1/6 instead of the division, and
-as clip(x / 6 + 1/2, 0, 1); ONNX' HardSwish and HardSigmoid are imported so.
+as clip(x / 6 + 1/2, 0, 1), which is how ONNX's HardSwish and HardSigmoid are imported.
 """
 
 from __future__ import annotations

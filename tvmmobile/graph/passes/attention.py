@@ -1,7 +1,7 @@
-"""Attention as one layer that reads queries, keys and values where a linear layer left them, and writes what the next one reads.
+"""Attention as one layer that reads queries, keys and values where a linear layer wrote them, and writes what the next one reads.
 
-Networks permute, slice and reshape between these. Such a chain of views only says where elements are: it is applied to the numbers of a
-tensor's elements, and where the result is an arithmetic progression along each axis, nothing has to be moved.
+Networks permute, slice and reshape in between. Such a chain of views only says where elements are: it is applied to the indices of a
+tensor's elements, and if the result is an arithmetic progression along each axis, nothing has to be moved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, readers_
 from tvmmobile.graph.passes.views import ORDERED, moved_by
 from tvmmobile.graph.precision import FLOAT32
 
-#: What is added to a product that does not count; minus infinity has no distance from another.
+#: Added to masked products; differences of minus infinities would be NaN.
 _NOTHING = np.float32(-1e30)
 
 
@@ -103,7 +103,7 @@ class _Graph:
         return self.values.get(variable)
 
     def attention(self, binding: Any) -> _Found | None:
-        """What a product of a softmax and something else is the last part of; `None` for other bindings."""
+        """The attention that ends with this product of a softmax and values; `None` for other bindings."""
         value = binding.value
         if operator_of(value) != "relax.matmul" or str(value.ty.dtype) != FLOAT32.name:
             return None
@@ -243,7 +243,7 @@ class _Graph:
 
 
 def _factor(value: Any) -> tuple[Any, float] | None:
-    """Of a product or quotient with one number, the other operand and the factor."""
+    """The other operand and the factor of a product or quotient with one number."""
     import tvm
 
     name = operator_of(value)
@@ -259,7 +259,7 @@ def _factor(value: Any) -> tuple[Any, float] | None:
 
 
 def _summand(value: Any) -> tuple[Any, Array] | None:
-    """Of a sum with a constant, the other operand, of the sum's shape, and the constant."""
+    """The other operand, of the sum's shape, and the constant of a sum with a constant."""
     import tvm
 
     if operator_of(value) != "relax.add":

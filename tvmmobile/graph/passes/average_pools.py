@@ -1,6 +1,6 @@
 """Average pools as layers with templates: a depthwise convolution with equal weights, or the mean over all pixels.
 
-Relax's own legalisation counts the pixels of every window at run time, by scalar divisions: ShuffleNet v1's three pools took 86 ms.
+Relax's own legalisation counts every window's pixels at run time, with scalar divisions: ShuffleNet v1's three pools took 86 ms.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def bias_into_batch_norm(module: Any) -> Any:
 
 
 def spell_batch_norms(module: Any) -> Any:
-    """Rewrite every batch norm with constant statistics, behind whatever else than a convolution, as x · factor + shift."""
+    """Rewrite every batch norm with constant statistics that is not behind a convolution as x · factor + shift."""
     from tvm import relax
     from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
 

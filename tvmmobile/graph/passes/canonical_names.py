@@ -1,6 +1,6 @@
 """Names of blocks and buffers by order of occurrence.
 
-Relax takes them from the variables of `main`, whose numbers depend on all that comes before. MetaSchedule's traces name blocks, and what
+Relax takes them from the variables of `main`, whose numbers depend on everything before. MetaSchedule's traces name blocks, and what
 they make is called after buffers: a trace fits an equal function of another network only if its names are the same.
 """
 

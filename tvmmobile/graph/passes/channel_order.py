@@ -2,8 +2,8 @@
 
 Between convolutions ShuffleNet only moves channels: it concatenates, takes the channels of two halves or of groups in turn, splits. A
 convolution sums over its input channels in any order, so each one behind can read them from where they were computed, with its weights
-permuted; and the one in front can write its output channels in the order that makes what is read together lie together, with its filters
-permuted. What moved them has no reader any more.
+permuted; and the one in front can write its output channels so that those read together lie together, with its filters
+permuted. The operators that moved them then have no readers left.
 
 References:
     ShuffleNet, arXiv 1707.01083; ShuffleNet v2, arXiv 1807.11164
@@ -29,7 +29,7 @@ MOST_PIECES = 24
 
 
 def order_channels(module: Any) -> Any:
-    """Rewrite `main`, wherever all that reads shuffled channels is a convolution. Weights have to be constants, NHWC and HWIO."""
+    """Rewrite `main` wherever only convolutions read shuffled channels. Weights must be constants, NHWC and HWIO."""
     graph = _Graph(module["main"])
     edits: dict[Any, _Edit] = defaultdict(_Edit)
     for family in graph.families():

@@ -54,7 +54,7 @@ def external_name(value: Any) -> str | None:
 
 class LayerComposer:
     """The pass that composes every conv2d or matmul with its bias (and gate, residual and activation, where there are), every mean over
-    all pixels and every max pool, whose layer is accepted. Of an input that is put together from slices it reads these.
+    all pixels and every max pool, whose layer is accepted. If its input consists of slices, the layer reads these.
 
     In `main` each becomes a call of an external function named after the entry of `layers` that describes it, so that the passes
     which follow leave it alone until the plan says which kernel computes it.

@@ -1,4 +1,4 @@
-"""The forms in which layers occur in a graph: patterns of operators, whose parts are looked at once they are found."""
+"""The forms in which layers occur in a graph: patterns of operators, whose parts are examined once they are found."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Form:
         kind: attribute value of the composed function, before the curve's.
         parts: of the pattern, which are looked at once it is found.
         curve: name of the activation, "" where it is bounds.
-        numbers: what constants of the curve have to be, by the name of their part.
+        numbers: required values of the curve's constants, by the name of their part.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""The layer that the parts of a form make, where there is one."""
+"""The layer that the parts of a form make, if there is one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
     stride = tuple(int(extent) for extent in attrs.strides)
     layout: Layout = "NCHW" if "permute" in found else "NHWC"
     window = (kernel[0], kernel[1]), (stride[0], stride[1]), (top, left, bottom, right)
-    # Of a single tap it makes no difference.
+    # With a single tap it makes no difference.
     steps = [int(step) if taps > 1 else 1 for step, taps in zip(attrs.dilation, kernel, strict=True)]
     residual, scaled = "residual" in found, "scaled" in found
     layer = Conv2d(height, width, channels, out_shape[3], *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
@@ -112,7 +112,7 @@ def _product_of(found: dict[str, Any]) -> Product | None:
 def _max_pool_of(call: Any) -> MaxPool | None:
     """The layer of a max pool, `None` for a batch, dilation, another layout, or windows of padding alone.
 
-    Padding behind the input is what the windows reach, whether rounding up or the network asked for it.
+    Padding behind the input is as much as the windows reach, whether because of rounding up or the network's own padding.
     """
     attrs, shape, out_shape = call.attrs, shape_of(call.args[0]), shape_of(call)
     if attrs.layout != "NHWC" or attrs.out_layout != "NHWC" or any(int(step) != 1 for step in attrs.dilation):

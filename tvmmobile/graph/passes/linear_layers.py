@@ -1,8 +1,8 @@
-"""Linear layers of many rows as 1×1 convolutions: a tensor of T tokens with C channels is an image of T pixels.
+"""Linear layers with many rows as 1×1 convolutions: a tensor of T tokens with C channels is an image of T pixels.
 
-What follows a layer element by element, or normalises channels, works on the same image, so that bias, activation and residual become part
+Element-wise operators and norms behind a layer work on the same image, so that bias, activation and residual become part
 of the layer. Between images and tokens, networks permute and reshape (`x.flatten(2).transpose(1, 2)` and back); where these leave the
-elements in the image's order after all, nothing is moved.
+elements in the image's order, nothing is moved.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, re
 #: Operators that treat all elements alike.
 _UNARY = {*("nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.relu", "nn.leakyrelu", "sigmoid", "tanh", "erf", "exp", "sqrt", "negative", "clip")}
 _BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum"}
-#: Those that only say a tensor's shape anew; `broadcast_to` where the shape stays.
+#: Those that only change a tensor's shape; `broadcast_to` if the shape stays.
 _VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.broadcast_to"}
 
 

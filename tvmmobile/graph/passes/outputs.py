@@ -9,10 +9,10 @@ from tvmmobile.system.errors import UserError
 
 
 def separate_outputs(module: Any) -> Any:
-    """Make `main` return variables, not one that holds a tuple, so that none of them is fused with what else reads it.
+    """Make `main` return variables, not one that holds a tuple, so that none of them is fused with its other readers.
 
     Raises:
-        UserError: the network returns something else than tensors.
+        UserError: the network returns something other than tensors.
     """
     import tvm
     from tvm import relax
@@ -33,7 +33,7 @@ def separate_outputs(module: Any) -> Any:
 
 
 def copied_outputs(module: Any) -> Any:
-    """Copy those outputs of `main` that are an input, a constant, or another output, behind views: each is memory of the caller's own."""
+    """Copy outputs of `main` that are, behind views, an input, a constant or another output: each output has its own memory."""
     from tvm import relax
 
     main = module["main"]

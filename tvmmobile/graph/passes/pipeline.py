@@ -29,7 +29,7 @@ from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.system.files import write_text
 
 Pass = Callable[[Any], Any]
-#: Of data and weights. Transposed convolutions would take over the layout of what they read, and cannot be legalised in it.
+#: Layouts of data and weights. Transposed convolutions would take over the layout of their input, in which they cannot be legalised.
 _LAYOUTS = {"relax.nn.conv2d": ["NHWC", "HWIO"], "relax.nn.conv2d_transpose": ["NCHW", "IOHW"]}
 
 

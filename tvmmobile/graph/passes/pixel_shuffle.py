@@ -1,4 +1,4 @@
-"""Pixel shuffles as the layout in which a convolution writes its output, so that nothing moves in memory afterwards.
+"""Pixel shuffles as the layout of a convolution's output, so that nothing moves in memory afterwards.
 
 W. Shi et al., arXiv 1609.05158. Networks reshape and permute; that is a shuffle where it leaves the channels of a pixel together in blocks,
 each in a row of its own of the larger image. The order of channels in these is that of the weights, which is ours to choose.
@@ -48,7 +48,7 @@ def pixel_shuffle(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLa
 
 @dataclass(frozen=True)
 class _Found:
-    """A layer that shuffles what it writes, and the variable that shows its result."""
+    """A layer that shuffles its output, and the variable with its result."""
 
     composed: ComposedLayer
     output: Any

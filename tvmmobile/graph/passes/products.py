@@ -1,4 +1,4 @@
-"""Swapped dimensions right before the products of activations that read them, which can then do the swapping.
+"""Moves transpositions next to the products of activations that read them, which can then transpose by themselves.
 
 PyTorch's exporter puts views between them: `a @ b.transpose(-1, -2)` is a permutation, an expansion to the shape that it has, a reshape to
 three dimensions, and a product.

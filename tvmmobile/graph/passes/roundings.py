@@ -1,4 +1,4 @@
-"""Roundings to 8-bit integers in a network that was quantised before it was imported, from the operators that importers make of them:
+"""Finds roundings to 8-bit integers in a network that was quantised before its import, from the operators that importers write for them:
 
     (min(max(round(x / step) + zero, low), high) - zero) · step
 
@@ -22,7 +22,7 @@ from tvmmobile.graph.passes.rewriting import MainRewriter, readers_of, rebuilt, 
 from tvmmobile.graph.precision import FLOAT32, INT8, UINT8
 from tvmmobile.system.errors import UserError
 
-#: Operators that move numbers and leave them what they are.
+#: Operators that only move numbers.
 _MOVING = {"relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten"}
 _Bounds = tuple[float, float]
 
@@ -96,7 +96,7 @@ class _Recognising(MainRewriter):
         return rebuilt(value, lambda part: self.replaced.get(part, part))
 
     def rounding(self, variable: Any, value: Any) -> _Found | None:
-        """What an expression rounds, or the parameter whose integers it makes real numbers of; `None` for others."""
+        """The tensor that an expression rounds, or the parameter of integers that it dequantises; `None` for others."""
         product, step = self._operands(value, "multiply")
         if step is not None and (entered := self._entered(variable, product, step)) is not None:
             return entered
@@ -125,7 +125,7 @@ class _Recognising(MainRewriter):
         return _Found(parameter, layer)
 
     def clipped(self, variable: Any) -> tuple[Any, _Bounds]:
-        """What a variable is a clip of, and the bounds; itself and infinite ones for others."""
+        """The variable that a clip's result comes from, and the bounds; for others, itself and infinite bounds."""
         low, high = -np.inf, np.inf
         while True:
             value: Any = self.values.get(variable)
@@ -185,7 +185,7 @@ class _Simpler(_Recognising):
         layer = _bounded(found.layer, low, high)
         before = self._moved(source)
         if before is not None and _same_integers(before.layer, layer):
-            # What is rounded already stays so; bounds that are closer now are those of the rounding itself, done anew.
+            # A tensor that is rounded already stays so; narrower bounds become those of the rounding itself, which is repeated.
             if before.layer.low >= layer.low and before.layer.high <= layer.high:
                 self.found[variable] = _Found(source, before.layer)
                 return self.replaced[source]

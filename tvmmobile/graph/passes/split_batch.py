@@ -1,7 +1,7 @@
-"""A batch of images as its images one after another: kernels, and what the logs know of them, are for one.
+"""Computes a batch image by image: kernels, and their records in the logs, are for one image.
 
-A batch saves a core nothing where weights stay in its caches for one image anyway. Operators that compute each image by itself are repeated
-for each, an image at a time up to the next operator that mixes them. That one gets them put together, and what it returns is cut again.
+A batch saves a core nothing, because weights stay in its caches within one image anyway. Operators that compute each image by itself are
+repeated for each, one image at a time up to the next operator that mixes images. Its input is concatenated, and its output is split again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _OF_ONE = {
     *(f"relax.nn.{name}" for name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "prelu", "instance_norm", "pixel_shuffle")),
     "relax.image.resize2d",
 }
-#: Operators that make of any elements at one place, of tensors that are broadcast, one element.
+#: Element-wise operators on tensors that are broadcast.
 _BY_ELEMENT = {
     *("add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "where"),
     *("equal", "not_equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_or", "logical_not"),
@@ -43,7 +43,7 @@ def split_batch(module: Any) -> Any:
 
 
 def _batch_of(main: Any) -> int:
-    """Images that the network's convolutions compute at a time; 1 if they do not agree."""
+    """The batch of the network's convolutions; 1 if they do not agree."""
     sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if operator_of(binding.value) in _LAYERS}
     return sizes.pop() if len(sizes) == 1 else 1
 
@@ -123,7 +123,7 @@ class _Split:
         return self.builder.emit(relax.Tuple([self.builder.emit(relax.op.concat(column, 0)) for column in columns]))
 
     def _compute(self) -> None:
-        """Compute what waits, image by image."""
+        """Compute the waiting bindings, image by image."""
         waiting, self.waiting = self.waiting, []
         for image in range(self.size):
             for variable, arguments, call in waiting:
@@ -191,7 +191,7 @@ class _Split:
         return ([data, other], again) if ranks[0] == ranks[1] > 2 and self._is_batch(other) else ((), None)
 
     def _by_element(self, value: Any, again: _Call) -> tuple[Sequence[Any], Any]:
-        """Operands that hold all images are cut, others are the same for each."""
+        """Operands that hold all images are split; others are the same for each."""
         shape = _shape(value)
         if shape[:1] != [self.size]:
             return (), None

@@ -1,7 +1,7 @@
-"""Transposed convolutions as convolutions: of the outputs that share a place of the input, each is a channel of its own, shuffled at last.
+"""Transposed convolutions as convolutions: outputs that share an input pixel become its channels, which are shuffled at the end.
 
-W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv 1609.07009. Taps that an output lacks are zeros. What
-follows channel by channel, a bias, a batch norm, an activation, is done before the shuffle, so that it becomes part of the layer.
+W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv 1609.07009. Taps that an output lacks are zeros.
+Channel-wise operators behind it (bias, batch norm, activation) are applied before the shuffle, so that they become part of the layer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def sub_pixels(module: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Shuffled:
-    """What is still to be shuffled.
+    """A result that is still to be shuffled.
 
     Attributes:
         source: a variable, whose channels are those of a group for each pixel of a place, pixel by pixel, and so group by group.

@@ -1,8 +1,8 @@
 """A composed float32 network with some of its layers in scaled integers (`graph.integers`).
 
-What reads the network's input rounds it, and what writes the output returns float32, where kernels can. Between an integer layer and one
-that stays in float32 stands a conversion, which TVM fuses with other operators. A gate that stays in float32 is a product again, which no
-template has there by itself.
+Layers that read the network's input round it, and those that write its output return float32, if kernels can. Between an integer layer and
+one that stays in float32 there is a conversion, which TVM fuses with other operators. A gate left in float32 is a product again, which
+no template takes by itself there.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def to_precision(
     Args:
         layers: changed along with `main`.
         accepts: whether some template takes a layer that converts what it reads or writes.
-        kept: layers that stay in float32. What only they read is stored so.
+        kept: layers that stay in float32. Tensors that only they read are stored in it.
     """
 
     def convert(module: Any) -> Any:
@@ -103,7 +103,7 @@ class _Conversion(MainRewriter):
         return changed if self.accepts(changed) else layer
 
     def _read_as(self, variable: Any) -> Precision | None:
-        """The precision that all readers of a variable, behind views, want it in; `None` if they disagree."""
+        """The precision in which all readers of a variable, behind views, want it; `None` if they disagree."""
         wanted = {self._wanted_by(reader) for reader in self.readers[variable]}
         return wanted.pop() if len(wanted) == 1 else None
 

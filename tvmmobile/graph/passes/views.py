@@ -1,4 +1,4 @@
-"""What operators that only move elements do to their order: they are applied to the elements' numbers."""
+"""How operators that only move elements order them: the operators are applied to the elements' indices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORDERED = {VIEW, "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.b
 
 
 def moved_by(view: Any, numbers: Array) -> Array | None:
-    """What a view makes of an array; `None` for other operators."""
+    """The result of a view of an array; `None` for other operators."""
     name = operator_of(view)
     if name == "relax.broadcast_to":
         return np.broadcast_to(numbers, shape_of(view))
