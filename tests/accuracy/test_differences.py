@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from deployed import CLASSES, SIDE, make_library
+from evaluations import CONTEXT, EXPECTED, result
 from json_schemas import evaluation_schema
 from jsonschema import Draft202012Validator
 from torch import nn
 
 from tvmmobile.accuracy.differences import Differences, difference_of, differences_of
 from tvmmobile.accuracy.evaluate import Evaluation, check_one_network
-from tvmmobile.accuracy.evaluation_file import EvaluationContext, EvaluationFile, ImageResult, evaluation_of, write_evaluation
+from tvmmobile.accuracy.evaluation_file import EvaluationFile, evaluation_of, write_evaluation
 from tvmmobile.accuracy.noise import inputs_in
 from tvmmobile.accuracy.storage import StoredLayer, stored_layers
 from tvmmobile.cli.evaluate import _names, _print
@@ -28,8 +28,6 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.running.library import find_libraries
 from tvmmobile.system.errors import UserError
-
-EXPECTED = np.array([[4.0, -2.0, 0.0, 1.0]], np.float32)
 
 
 def test_a_difference_in_numbers() -> None:
@@ -118,35 +116,6 @@ def test_layers_beyond_the_range_of_half_precision_are_found() -> None:
     assert small[2].subnormals > 0.9 * small[2].values
 
 
-def result(name: str, off: float, dtype: Any = FLOAT16) -> ImageResult:
-    output = EXPECTED + np.float32(off)
-    return ImageResult(name, 0, (0, 3), (0, 3), abs(off) / 4, difference=difference_of(output, EXPECTED, dtype))
-
-
-CONTEXT = EvaluationContext(
-    library="net_1.0_32_float16_t1.so",
-    library_sha256="0" * 64,
-    model="net",
-    alpha=1.0,
-    resolution=32,
-    classes=10,
-    dtype="float16",
-    threads=1,
-    weights="seeded",
-    judge="PyTorch 2",
-    device="pi5-virtual",
-    board="Raspberry Pi 5",
-    kind="virtual",
-    folder="val",
-    class_folders=2,
-    images_found=2,
-    images_chosen=2,
-    labels="by number",
-    preprocessing="none",
-    tolerance=0.05,
-    versions={},
-    date="today",
-)
 STORED = (
     StoredLayer("1: 3×3, 3 → 8 channels, to 8×8", 71.25, 12.5, 0, 0, 3, 1024),
     StoredLayer("2: depthwise 3×3, 8 channels, to 8×8", 42.0, 3.0, 0, 0, 0, 1024),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from conftest import CommandLine
+from evaluations import CONTEXT, result
 from report_samples import sample_results
 
+from tvmmobile.accuracy.evaluation_file import evaluation_of, write_evaluation
 from tvmmobile.results.file import Results, read_results, write_results
 
 
@@ -42,6 +44,19 @@ def test_one_file(cli: CommandLine, tmp_path: Path, written: list[Path]) -> None
     before = read_results(tmp_path / "out" / "report.json")
     assert cli("report", str(tmp_path / "out" / "report.json"), "--out", str(tmp_path / "out")).code == 0
     assert read_results(tmp_path / "out" / "report.json") == before
+
+
+def test_accuracies_that_were_measured(cli: CommandLine, tmp_path: Path, written: list[Path]) -> None:
+    """They are those of the results, by the library's digest."""
+    results = read_results(written[0])
+    context = replace(CONTEXT, library_sha256=results.variants[0].library_sha256)
+    path, _ = write_evaluation(evaluation_of(context, [result("0/a.png", 0.0)]), tmp_path)
+    outcome = cli("report", str(written[0]), "--accuracy", str(path), "--out", str(tmp_path / "out"))
+    assert outcome.code == 0, outcome.err
+    assert "measured on 1 image of val" in outcome.out and "Measured accuracy" in (tmp_path / "out" / "report.html").read_text()
+    assert read_results(tmp_path / "out" / "report.json").variants[0].top1 == 100.0
+    outcome = cli("report", *map(str, written[:2]), "--accuracy", str(path), "--out", str(tmp_path / "out"))
+    assert outcome.code == 1 and "--accuracy is for one result" in outcome.err
 
 
 def test_two_files_go_side_by_side(cli: CommandLine, tmp_path: Path, written: list[Path]) -> None:

@@ -117,6 +117,16 @@ def _results(folder: Path) -> Prepared:
     return _result_texts(folder), at(path, lambda: read_results(path))
 
 
+def _evaluation(folder: Path) -> Prepared:
+    from evaluations import CONTEXT, result
+
+    from tvmmobile.accuracy.evaluation_file import evaluation_of, write_evaluation
+    from tvmmobile.accuracy.measured import read_accuracy
+
+    path, _ = write_evaluation(evaluation_of(CONTEXT, [result("0/a.png", 0.04), result("1/b.png", 0.02)]), folder)
+    return [path.read_bytes()], at(path, lambda: read_accuracy(path))
+
+
 def _reports(folder: Path) -> Prepared:
     """What is read is also shown in every shape, beside another result, and joined with itself."""
     from tvmmobile.results.file import read_results
@@ -350,6 +360,7 @@ READERS = (
     Reader("merge", "lines", _merge, cost=20),
     Reader("results", "json", _results, cost=4),
     Reader("reports", "json", _reports, cost=80),
+    Reader("evaluation", "json", _evaluation, cost=4),
     Reader("comparison", "json", _comparison, cost=12),
     Reader("baselines", "json", _baselines, cost=6),
     Reader("manifest", "json", _manifest, cost=5),

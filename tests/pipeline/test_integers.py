@@ -31,7 +31,7 @@ from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.plan import variant_tasks
 from tvmmobile.pipeline.prepared import prepared
 from tvmmobile.pipeline.request import device_of
-from tvmmobile.pipeline.stages import build_libraries, collect_variants
+from tvmmobile.pipeline.stages import build_libraries, collect_variants, published_figures
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.quantisation.mixed import Limit
 
@@ -244,6 +244,12 @@ def test_a_trained_library_in_integers_names_the_same_class(cli: CommandLine, tm
     for image in (reference["input"], inputs_of(digits(1, 9)[0])):
         assert np.isfinite(library.run(image, board)).all()
     assert relative_error(library.run(reference["input"], board), reference["integers"]) < 1e-6
+
+
+def test_published_accuracies_are_not_those_of_integers() -> None:
+    spec = ModelSpec()
+    assert [published_figures(spec, dtype) is not None for dtype in ("float32", "float16", "int8")] == [True, True, False]
+    assert published_figures(replace(spec, classes=10), "float32") is None
 
 
 def test_neighbours_that_stay_in_float32_are_named_together() -> None:

@@ -20,7 +20,7 @@ from tvmmobile.graph.tasks import Task, symbol_of
 from tvmmobile.kernels.reference import network_error
 from tvmmobile.kernels.serial import schedule_from_json
 from tvmmobile.networks.models.costs import count
-from tvmmobile.networks.models.published import IMAGENET_CLASSES, paper_figures, slim_figures
+from tvmmobile.networks.models.published import IMAGENET_CLASSES, Published, paper_figures, slim_figures
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.pipeline.build import BuiltVariant, build
 from tvmmobile.pipeline.job import VariantJob
@@ -258,8 +258,7 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
     spec, latency = library.spec, run.latency
     own = spec if isinstance(spec, OwnSpec) else None
     macs, parameters = (manifest["macs"], manifest["parameters"]) if own else (count(spec).macs, count(spec).parameters)
-    key = (spec.name, spec.alpha, spec.resolution)
-    published = (slim_figures(*key) or paper_figures(*key)) if not own and spec.classes == IMAGENET_CLASSES else None
+    published = published_figures(spec, library.dtype)
     samples = tuple(sample / 1000 for sample in latency.samples_ns) or (latency.seconds * 1e6,)
     return VariantResult(
         name=library.path.stem,
@@ -289,6 +288,14 @@ def _result(library: Library, manifest: Mapping[str, Any], run: NetworkRun, erro
         format=library.format,
         input=spec.side if spec.odd_shape else "",
     )
+
+
+def published_figures(spec: ModelSpec, dtype: str) -> Published | None:
+    """What is published of a network's accuracy in floating point; `None` for others, and for integers."""
+    if isinstance(spec, OwnSpec) or spec.classes != IMAGENET_CLASSES or precision_named(dtype).is_integer:
+        return None
+    key = (spec.name, spec.alpha, spec.resolution)
+    return slim_figures(*key) or paper_figures(*key)
 
 
 def _judge(manifest: Mapping[str, Any]) -> str:

@@ -145,8 +145,8 @@ class VariantFields:
         term_ms: the terms of a modelled latency by name, in milliseconds; empty where measured.
         macs: multiply-adds of a run, counted from the table of layers, or from the graph of a network of the user's own.
         parameters: weights and biases, counted likewise.
-        top1: published accuracy on ImageNet, in percent; `None` where nothing is published.
-        top1_source: where it is published.
+        top1: accuracy in percent, published for ImageNet or measured; `None` where neither is known.
+        top1_source: where it is published, or on what it was measured.
         peak_memory_bytes: how far the process's resident memory rose.
         max_error: against `reference`, relative to the output's largest magnitude.
         library_sha256: of the `.so`, in hexadecimal.

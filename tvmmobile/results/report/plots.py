@@ -10,6 +10,7 @@ from itertools import pairwise
 from tvmmobile.results.file import KernelResult, VariantResult
 from tvmmobile.results.report.figures import FONT, FRAME, RADIUS, STYLES, Axis, Mark, Plot, PlotLine, place_labels, ticks, x_axis, y_axis
 from tvmmobile.results.report.law import reference_of
+from tvmmobile.results.report.measured import is_measured
 from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import label_of, latency_ms, millions, origin, plural
 
@@ -75,9 +76,9 @@ def course_plot(view: View) -> Plot | None:
             f"{plural(first[0], 'trial')} each, {latency_ms(last[1])} ms {context.kind} after {last[0]}"
         )
         coordinates = tuple((x.at(trials), y.at(latency / 1e3)) for trials, latency in dict.fromkeys(steps))
-        lines.append(PlotLine("course", "", coordinates, styles[_series(view, row)]))
-        marks.append(Mark(*ends[place], styles[_series(view, row)], text, row.index, True, sides[place], labels[place]))
-    used = dict.fromkeys(_series(view, row) for row, _ in courses)
+        lines.append(PlotLine("course", "", coordinates, styles[row.series]))
+        marks.append(Mark(*ends[place], styles[row.series], text, row.index, True, sides[place], labels[place]))
+    used = dict.fromkeys(row.series for row, _ in courses)
     return Plot(
         "course",
         f"Course of the search, latency {origin(context)}",
@@ -119,8 +120,9 @@ def _accuracy_plot(view: View, source: int) -> Plot:
     points = [(x.at(row.variant.latency_us / 1e3), y.at(top)) for row, top in zip(rows, tops, strict=True)]
     front = sorted(point for row, point in zip(rows, points, strict=True) if row.on_front)
     line = PlotLine("front", "Pareto front", tuple(front))
-    title, remark = f"Published accuracy against latency, {origin(view.context)}", f"top-1 [{source}]: {view.sources[source - 1]}"
-    titles = (title, remark, f"latency, ms ({view.context.kind})", f"top-1, % [{source}]")
+    whence = view.sources[source - 1]
+    title = f"{'Measured' if is_measured(whence) else 'Published'} accuracy against latency, {origin(view.context)}"
+    titles = (title, f"top-1 [{source}]: {whence}", f"latency, ms ({view.context.kind})", f"top-1, % [{source}]")
     plot = _plot(view, f"accuracy-{source}", titles, (x, y), (line,) if len(front) > 1 else (), rows, points)
     return replace(plot, x_span=(x.low, x.high))
 
@@ -141,7 +143,7 @@ def _plot(
     marks = tuple(
         Mark(
             *point,
-            styles[_series(view, row)],
+            styles[row.series],
             described(view, row),
             row.index,
             row.on_front,
@@ -150,7 +152,7 @@ def _plot(
         )
         for place, (row, point) in enumerate(zip(rows, points, strict=True))
     )
-    used = dict.fromkeys(_series(view, row) for row in rows)
+    used = dict.fromkeys(row.series for row in rows)
     series = tuple((name, styles[name]) for name in used)
     return Plot(key, *titles, ticks(axes[0]), ticks(axes[1]), lines, marks, series)
 
@@ -164,14 +166,6 @@ def described(view: View, row: VariantRow) -> str:
     return f"{variant.model} {label_of(variant)}: {latency_ms(variant.latency_us)} ms {view.context.kind}, {macs}{accuracy}{spoiled}"
 
 
-def _series(view: View, row: VariantRow) -> str:
-    """Variants that differ in resolution alone are one series."""
-    if len(view.grids) == 1:
-        return f"α {row.variant.alpha}"
-    grid = next(grid for grid in view.grids if row in grid.rows)
-    return f"{grid.title}, α {row.variant.alpha}"
-
-
 def _styles(view: View) -> dict[str, int]:
-    names = dict.fromkeys(_series(view, row) for row in view.rows)
+    names = dict.fromkeys(row.series for row in view.rows)
     return {name: place % STYLES for place, name in enumerate(names)}

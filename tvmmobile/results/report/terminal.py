@@ -34,7 +34,7 @@ def print_table(results: Results) -> None:
     for number, source in enumerate(view.sources, 1):
         console.print(clean(f"top-1 [{number}]: {source}"))
     if view.sources:
-        console.print("Top-1 is as published, not that of the weights timed here.")
+        console.print(view.accuracy_note)
         console.print("*: no variant is at least as fast and as accurate, and better in one.")
     console.print("peak: share of the multiply-adds the core could have done in that time.")
     for line in fallback_lines(used_kernels(results.variants)):

@@ -11,6 +11,7 @@ from tvmmobile.results.file import Context, Results, VariantResult
 from tvmmobile.results.report.fallback import fallback_lines, used_kernels
 from tvmmobile.results.report.kernel_rows import far_off, kernel_table
 from tvmmobile.results.report.law import Departure, PowerLaw, departures, fit_power_law
+from tvmmobile.results.report.measured import is_measured
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.formats import WORDS
 from tvmmobile.system.errors import some_of
@@ -23,10 +24,12 @@ class VariantRow:
     Attributes:
         index: its place in the report, from 0.
         peak_share: of the core's FMA peak, 1 is all of it.
-        source: number of its accuracy's source, from 1; `None` where nothing is published.
+        source: number of its accuracy's source, from 1; `None` where no accuracy is known.
         on_front: no variant with accuracy of the same source is at least as fast and as accurate, and better in one.
         spread: interquartile range of the samples over their median; `None` with fewer than four.
         departure: from the α²ρ² law; `None` where there is nothing to compare with.
+        series: its series in plots: those of one series differ in resolution alone. Named after α, and whatever is not the same in all
+            rows: network, dtype, thread count, format.
     """
 
     index: int
@@ -36,6 +39,7 @@ class VariantRow:
     on_front: bool
     spread: float | None
     departure: Departure | None = None
+    series: str = ""
 
     @property
     def valid(self) -> bool:
@@ -101,6 +105,14 @@ class View:
         return f"{models} on {self.context.device}"
 
     @property
+    def accuracy_note(self) -> str:
+        """What top-1 is; "" where none is known."""
+        published = "Top-1 is as published, not that of the weights timed here."
+        measured = "Top-1 that was measured is that of the libraries timed here."
+        kinds = dict.fromkeys(map(is_measured, self.sources))
+        return " ".join(measured if kind else published for kind in sorted(kinds))
+
+    @property
     def counted(self) -> bool:
         """What a latency comes from, core cycles and misses, is known."""
         return any(row.variant.cycles is not None for row in self.rows)
@@ -119,6 +131,8 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
     ordered = [variant for group in groups.values() for variant in sorted(group, key=lambda one: (-one.alpha, -one.resolution))]
     sources = tuple(dict.fromkeys(_source(variant) for variant in ordered if variant.top1 is not None))
     front = {index for source in sources for index in _front(ordered, source)}
+    words = {group: _words(group) for group in groups}
+    differing = [place for place, values in enumerate(zip(*words.values(), strict=True)) if len(set(values)) > 1]
     departed = _departures(ordered, results.context)
     rows = tuple(
         VariantRow(
@@ -129,16 +143,11 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
             index in front,
             _spread(variant.samples_us),
             departed.get(index),
+            ", ".join([*(words[_group(variant)][place] for place in differing), f"α {variant.alpha}"]),
         )
         for index, variant in enumerate(ordered)
     )
-    grids = tuple(
-        _grid(
-            f"{model}, {dtype}, {plural(threads, 'thread')}, {WORDS.get(form, form)}",
-            [row for row in rows if _group(row.variant) == (model, dtype, threads, form)],
-        )
-        for model, dtype, threads, form in groups
-    )
+    grids = tuple(_grid(", ".join(parts), [row for row in rows if _group(row.variant) == group]) for group, parts in words.items())
     valid = [row.variant for row in rows if row.valid]
     fit = fit_power_law([variant.macs for variant in valid], [variant.latency_us for variant in valid])
     spoiled = [f"{variant.name} is not valid: {variant.invalid}." for variant in ordered if variant.invalid]
@@ -171,6 +180,12 @@ def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
 
 def _group(variant: VariantResult) -> tuple[str, str, int, str]:
     return variant.model, variant.dtype, variant.threads, variant.format
+
+
+def _words(group: tuple[str, str, int, str]) -> tuple[str, ...]:
+    """What a group is of, in words."""
+    model, dtype, threads, form = group
+    return model, dtype, plural(threads, "thread"), WORDS.get(form, form)
 
 
 def _source(variant: VariantResult) -> str:
@@ -228,9 +243,11 @@ def _notes(results: Results, sources: tuple[str, ...]) -> tuple[str, ...]:
     own = any(variant.network_sha256 for variant in results.variants)
     whence = "from the table of layers" + (", those of a network from a file in its graph" if own else "")
     notes = [f"Multiply-adds (MACs) of one image and parameters, batch norm and bias included, are counted {whence}."]
-    if sources:
+    if not all(map(is_measured, sources)):
         weights = "; ".join(dict.fromkeys(variant.weights for variant in results.variants))
         notes.append(f"Top-1 is the published accuracy of the network as its source trained it. The weights timed here: {weights}.")
+    if any(map(is_measured, sources)):
+        notes.append("Top-1 that was measured is that of the library, on images whose classes are known (tvmmobile evaluate).")
     peaks = " or ".join(f"{context.fma_lanes(dtype):g} {dtype}" for dtype in dict.fromkeys(variant.dtype for variant in results.variants))
     notes.append(
         "Share of FMA peak: multiply-adds over those the core could have done in that time, "

@@ -1,0 +1,47 @@
+"""Accuracies that were measured, in place of those that somebody published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tvmmobile.results.file import Results, VariantResult
+from tvmmobile.system.errors import UserError
+
+#: What the source of such an accuracy begins with.
+_MEASURED = "measured on "
+
+
+@dataclass(frozen=True)
+class MeasuredAccuracy:
+    """Top-1 of a library over labelled images.
+
+    Attributes:
+        library, library_sha256: its file name, and the digest of the `.so`.
+        top1: in percent.
+        images: what it was measured on, such as `500 images of val`.
+    """
+
+    library: str
+    library_sha256: str
+    top1: float
+    images: str
+
+
+def with_accuracies(results: Results, measured: Sequence[MeasuredAccuracy]) -> Results:
+    """The results with what was measured of their libraries; raises `UserError` for an accuracy of another library."""
+    found = {one.library_sha256: one for one in measured}
+    timed = {variant.library_sha256 for variant in results.variants}
+    for one in measured:
+        if one.library_sha256 not in timed:
+            raise UserError(f"none of the results is of {one.library}, whose accuracy was measured.", "Time it: tvmmobile bench LIBRARY")
+    return replace(results, variants=tuple(_with_accuracy(variant, found.get(variant.library_sha256)) for variant in results.variants))
+
+
+def _with_accuracy(variant: VariantResult, measured: MeasuredAccuracy | None) -> VariantResult:
+    return variant if measured is None else replace(variant, top1=measured.top1, top1_source=_MEASURED + measured.images)
+
+
+def is_measured(source: str) -> bool:
+    """Whether accuracies of a source are of the libraries that were timed."""
+    return source.startswith(_MEASURED)
