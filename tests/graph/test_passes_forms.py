@@ -89,21 +89,21 @@ class _Operands(nn.Module):
         before = self.convs[0](image)
         gated = self.convs[1](before) * before
         sloped = self.convs[2](gated)
-        last = self.convs[3](torch.maximum(sloped, torch.tensor(0.0)) + torch.minimum(sloped, torch.tensor(0.0)) * self.slope)
+        last = self.convs[3](torch.maximum(sloped, torch.tensor(0.0)) + sloped * self.slope)
         return last * last + self.convs[2](last + last)
 
 
 def test_one_entry_is_all_that_a_curve_with_operands_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the network to the kernel."""
-    add, multiply, largest, least = (is_op(f"relax.{name}") for name in ("add", "multiply", "maximum", "minimum"))
+    add, multiply, largest = (is_op(f"relax.{name}") for name in ("add", "multiply", "maximum"))
     times = Curve(
         lambda x, other: x * other, lambda v, x, other: x * other, 1e-7, (lambda x, number, other: multiply(x, other),), (TENSOR,)
     )
     sloped = Curve(
-        lambda x, slope: np.where(x > 0, x, slope * x),
-        lambda v, x, slope: v.bounded(x, 0.0, None) + slope * v.limited(x, None, 0.0),
+        lambda x, slope: np.maximum(x, 0) + slope * x,
+        lambda v, x, slope: v.bounded(x, 0.0, None) + slope * x,
         1e-7,
-        (lambda x, number, slope: add(largest(x, number(0.0)), multiply(least(x, number(0.0)), slope)),),
+        (lambda x, number, slope: add(largest(x, number(0.0)), multiply(x, slope)),),
         (CHANNEL,),
     )
     monkeypatch.setitem(CURVES, "times", times)

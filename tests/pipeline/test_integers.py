@@ -100,6 +100,23 @@ def test_shuffled_pixels_in_integers(tmp_path: Path) -> None:
     assert [one["layer"] for one in library.manifest()["float32_layers"]] == ["conv_16x16_8x12_k3x3s1x1p1.1.1.1_linear"]
 
 
+@pytest.mark.virtual
+def test_slopes_and_softmax_are_in_floats_between_integers(tmp_path: Path) -> None:
+    """Every convolution is in int8; PReLUs, a leaky ReLU and the softmax are kernels of their own."""
+    file, data = tmp_path / "network.py", tmp_path / "images.npy"
+    layers = "nn.Conv2d(3, 16, 3, 2, 1), nn.PReLU(16), nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.PReLU(), nn.Conv2d(16, 24, 1)"
+    head = "nn.LeakyReLU(0.1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10), nn.Softmax(1)"
+    file.write_text(f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers}, {head})\n")
+    np.save(data, np.random.default_rng(0).uniform(-1, 1, (4, 3, 16, 16)).astype(np.float32))
+    model = tvmmobile.load(f"{file}:make", resolution=16)
+    library = tvmmobile.compile(model, "pi5", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    manifest = library.manifest()
+    assert len(manifest["quantisation"]["layers"]) == 5 and [one["layer"] for one in manifest["float32_layers"]] == ["softmax_1_c10"]
+    output = library.run(library.reference().inputs, "pi5")
+    assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
+    assert relative_error(output, library.reference().outputs[0]) < 0.1
+
+
 @pytest.mark.parametrize("stage", [collect_variants, build_libraries])
 def test_workers_have_longer_where_more_is_computed_to_quantise(stage: Callable[..., object], tmp_path: Path) -> None:
     """For more calibration data, and larger ones; the longest of all variants counts."""

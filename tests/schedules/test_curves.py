@@ -22,6 +22,8 @@ from tvmmobile.schedules.emit import Kernel
 from tvmmobile.tuning.search.trial import TrialJob, run_trial
 
 COUNT = 1 << 16
+#: Of a curve that has operands, what each of them is.
+OPERAND = float(np.float32(0.3))
 
 
 def values_of(curve: str, lanes: int, inputs: Array, folder: Path) -> Array:
@@ -31,7 +33,9 @@ def values_of(curve: str, lanes: int, inputs: Array, folder: Path) -> Array:
     task = Task((Dense(lanes, 1, curve),))
     kernel = Kernel(task)
     with kernel.body(data=inputs.shape, output=inputs.shape) as (data, output), kernel.loop(inputs.size // lanes) as step:
-        value = CURVES[curve].emit(kernel.vectors(lanes), kernel.load(data, step * lanes, lanes))
+        vectors = kernel.vectors(lanes)
+        operands = [vectors.number(OPERAND) for _ in CURVES[curve].operands]
+        value = CURVES[curve].emit(vectors, kernel.load(data, step * lanes, lanes), *operands)
         kernel.store(output, value, step * lanes, lanes)
     path = folder / f"{task.symbol}.so"
     compile_kernel(kernel.finish(), HOST, path)
@@ -51,19 +55,20 @@ def test_the_error_is_as_stated(tmp_path: Path, curve: str, lanes: int) -> None:
     )
     actual = values_of(curve, lanes, inputs, tmp_path).astype(np.float64)
     exact = inputs.astype(np.float64)
-    error = np.abs(actual - CURVES[curve].exact(exact)) / np.maximum(1, np.abs(exact))
+    wanted = CURVES[curve].exact(exact, *[OPERAND for _ in CURVES[curve].operands])
+    error = np.abs(actual - wanted) / np.maximum(1, np.abs(exact))
     assert error.max() <= CURVES[curve].max_error
     assert error.max() > CURVES[curve].max_error / 8  # what is stated is not far from what is
 
 
-@pytest.mark.parametrize("curve", ["silu", "sigmoid", "tanh", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("curve", ["silu", "sigmoid", "tanh", "gelu", "gelu_tanh", "prelu"])
 def test_infinities_and_numbers_that_are_none(tmp_path: Path, curve: str) -> None:
     """Limits at both ends; a NaN traps nothing, and a bounded function of it stays within its bounds."""
-    unbounded = curve in ("silu", "gelu", "gelu_tanh")
+    unbounded = curve in ("silu", "gelu", "gelu_tanh", "prelu")
     inputs = np.array([np.inf, -np.inf, np.nan, -np.nan], np.float32)
     above, below, *rest = values_of(curve, 4, inputs, tmp_path)
     assert above == (np.inf if unbounded else pytest.approx(1, abs=1e-6))
-    assert below == pytest.approx(-1 if curve == "tanh" else 0, abs=1e-6)
+    assert below == pytest.approx({"tanh": -1, "prelu": -np.inf}.get(curve, 0), abs=1e-6)
     if not unbounded:
         assert np.abs(rest).max() <= 1 + 1e-6
 

@@ -115,4 +115,12 @@ CURVES: dict[str, Curve] = {
         (lambda x, number: _op("tanh")(x),),
         long=True,
     ),
+    # A slope for each channel; leaky ReLUs have one for all.
+    "prelu": Curve(
+        lambda x, slope: np.maximum(x, 0) + slope * np.minimum(x, 0),
+        lambda v, x, slope: v.bounded(x, 0.0, None) + slope * v.limited(x, None, 0.0),
+        6e-8,
+        (lambda x, number, slope: _op("add")(_op("maximum")(x, number(0.0)), _op("multiply")(_op("minimum")(x, number(0.0)), slope)),),
+        operands=(CHANNEL,),
+    ),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.integers import SEVEN_BITS
-from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer
+from tvmmobile.graph.layers import Array, Conv2d, Gating, Layer, SumLayer
 from tvmmobile.graph.network import KeptLayer, Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import Composed, compose, finish, finish_in_nhwc, finish_integers
 from tvmmobile.graph.passes.roundings import compose_roundings, is_sum, simpler_roundings
@@ -78,8 +78,9 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     def accepts(layer: Layer) -> bool:
         if isinstance(layer, Gating):
             return precision.is_integer and taken(job.task((layer,)))
-        gated = isinstance(layer, Conv2d) and layer.scaled  # by a layer of its own in integers
-        return not (gated and precision.is_integer) and taken(replace(job.task((layer,)), dtype=floats))
+        # Integers have gates in layers of their own, and slopes behind their layers.
+        apart = (isinstance(layer, Conv2d) and layer.scaled) or (isinstance(layer, SumLayer) and bool(layer.operands))
+        return not (apart and precision.is_integer) and taken(replace(job.task((layer,)), dtype=floats))
 
     inputs = _noise(imported.spec, _REFERENCE_SEED)
     if precision.is_integer and imported.scales is not None:

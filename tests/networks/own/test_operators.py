@@ -41,6 +41,9 @@ BOTH: dict[str, Function] = {
     "cumsum": lambda x: x.cumsum(1),
     "group norm": lambda x: F.group_norm(x, 2, torch.tensor([1.0, 2, 3, 4]), torch.tensor([0.1, 0.2, 0.3, 0.4])),
     "group norm without parameters": lambda x: F.group_norm(x, 2),
+    "leaky ReLU": lambda x: F.leaky_relu(x, 0.1),
+    "PReLU": lambda x: F.prelu(x, torch.tensor([0.1, -0.2, 0.3, 1.4])),
+    "PReLU with one slope": lambda x: F.prelu(x, torch.tensor([0.3])),
     "places in two dimensions": lambda x: x[:, :, torch.tensor([0, 2]), torch.tensor([1, -1])],
     "places in dimensions apart": lambda x: x[:, torch.tensor([0, 2, 3]), :, torch.tensor([1, 0, 5])].transpose(0, 1),
     "reflect": lambda x: F.pad(x, (1, 2, 3, 1), mode="reflect"),
@@ -121,6 +124,13 @@ def test_from_onnx(tmp_path: Path, name: str) -> None:
 def test_a_mean_over_all_pixels_has_a_template(tmp_path: Path, write: Callable[..., Path]) -> None:
     names = names_of(load(write(net(lambda x: x.mean((2, 3))), tmp_path / f"net.{write.__name__[6:]}", (1, 3, SIDE, SIDE))))
     assert names[1].startswith("pool_") and not any(name.startswith("mean") for name in names)
+
+
+@pytest.mark.parametrize("write", [write_pt2, write_onnx])
+@pytest.mark.parametrize("name", ["leaky ReLU", "PReLU", "PReLU with one slope"])
+def test_slopes_are_part_of_the_layer(tmp_path: Path, name: str, write: Callable[..., Path]) -> None:
+    names = names_of(load(write(net(BOTH[name]), tmp_path / f"net.{write.__name__[6:]}", (1, 3, SIDE, SIDE))))
+    assert names[0].endswith("prelu")
 
 
 @pytest.mark.parametrize("write", [write_pt2, write_onnx])

@@ -150,7 +150,8 @@ def _composed_layer(function: Any, forms: list[Form]) -> tuple[ComposedLayer, tu
             return ComposedLayer(layer, NO_PARAMETERS), places
         weight = np.ascontiguousarray(found["weight"].value.numpy())
         bias, *operands = (found[part].value.numpy().reshape(-1) for part in ("bias", *form.operands(CHANNEL)))
-        return ComposedLayer(layer, LayerParameters(weight, bias, tuple(operands))), places
+        spread = tuple(np.ascontiguousarray(np.broadcast_to(array, bias.shape)) for array in operands)  # one number is for all channels
+        return ComposedLayer(layer, LayerParameters(weight, bias, spread)), places
     raise AssertionError(f"composed from an unknown pattern: {function}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +42,9 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
         return None
     if any(not holds(found[name], value) for name, value in form.numbers.items()):
         return None
-    if any(shapes[part] != [*[1] * (len(shapes[part]) - 1), out_shape[-1]] for part in ("bias", *form.operands(CHANNEL))):
+    if not _along_channels(shapes["bias"], out_shape):
+        return None
+    if any(math.prod(shapes[part]) != 1 and not _along_channels(shapes[part], out_shape) for part in form.operands(CHANNEL)):
         return None
     if any(shapes[part] != out_shape for part in ("residual", *form.operands(TENSOR)) if part in found):
         return None
@@ -68,6 +71,11 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
     residual, scaled = "residual" in found, "scaled" in found
     layer = Conv2d(height, width, channels, out_shape[3], *window, int(attrs.groups), clamp, layout, residual=residual, scaled=scaled)
     return replace(layer, dilation=(steps[0], steps[1]))
+
+
+def _along_channels(shape: list[int], out_shape: list[int]) -> bool:
+    """Whether a constant has one number for each channel."""
+    return shape == [*[1] * (len(shape) - 1), out_shape[-1]]
 
 
 def _pool_of(mean: Any) -> Pool | None:

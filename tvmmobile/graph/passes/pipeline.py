@@ -20,6 +20,7 @@ from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pixel_shuffle import pixel_shuffle
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
+from tvmmobile.graph.passes.prelu import spell_prelus
 from tvmmobile.graph.passes.rms_norms import rms_norms
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
@@ -57,6 +58,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
     transform = relax.transform
     return [
         ("split_batch", split_batch),
+        ("spell_prelus", spell_prelus),
         ("sub_pixels", sub_pixels),
         ("bias_into_batch_norm", bias_into_batch_norm),
         ("fold_batch_norm", transform.FoldBatchnormToConv2D()),
