@@ -16,12 +16,14 @@ from tvmmobile.graph.passes.canonical_names import canonical_names
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
+from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pixel_shuffle import pixel_shuffle
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
 from tvmmobile.graph.passes.rms_norms import rms_norms
+from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.to_integers import QuantisedLayer, to_integers
@@ -58,6 +60,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
     transform = relax.transform
     return [
         ("split_batch", split_batch),
+        ("space_to_depth", space_to_depth),
         ("spell_prelus", spell_prelus),
         ("sub_pixels", sub_pixels),
         ("bias_into_batch_norm", bias_into_batch_norm),
@@ -93,6 +96,7 @@ def _finishing(convert: tuple[str, Pass] | None) -> list[tuple[str, Pass]]:
 
     transform = relax.transform
     return [
+        ("joined_views", joined_views),
         *([convert] if convert else []),
         ("copied_outputs", copied_outputs),
         ("legalize_rest", transform.LegalizeOps()),

@@ -8,7 +8,6 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.channel_trace import slice_of
 from tvmmobile.graph.passes.rewriting import VIEW
 
 #: Views that keep the order of elements, where they keep their number.
@@ -24,5 +23,14 @@ def moved_by(view: Any, numbers: Array) -> Array | None:
         return numbers.reshape(shape_of(view))
     if name == "relax.permute_dims":
         return numbers.transpose(None if view.attrs.axes is None else [int(axis) for axis in view.attrs.axes])
-    sliced = slice_of(view) if name == "relax.strided_slice" else None
-    return None if sliced is None else numbers.take(np.arange(*sliced[1:]), sliced[0])
+    return numbers[_sliced(view, numbers.ndim)] if name == "relax.strided_slice" else None
+
+
+def _sliced(view: Any, rank: int) -> tuple[slice, ...]:
+    """What a `strided_slice` takes of each axis."""
+    axes, begins, ends, *others = ([int(number.value) for number in part.fields] for part in view.args[1:])
+    steps = others[0] if others else [1] * len(axes)
+    found = [slice(None)] * rank
+    for axis, begin, end, step in zip(axes, begins, ends, steps, strict=True):
+        found[axis] = slice(begin, end, step)
+    return tuple(found)
