@@ -82,6 +82,16 @@ def test_between_convolutions(tmp_path: Path, between: nn.Module, count: int) ->
     assert error_against_torch(network, (1, 3, 6, 8), tmp_path / "net.so") <= TOLERANCE
 
 
+def test_unfold_and_fold_side_by_side_are_one_copy_each(tmp_path: Path) -> None:
+    """MobileViT's second version has its patches of 2 × 2 pixels from these (arXiv 2206.02680)."""
+    before = Moved(lambda x: nn.functional.unfold(x, 2, stride=2).reshape(16, 4, 12).permute(1, 2, 0))
+    after = Moved(lambda x: nn.functional.fold(x.permute(2, 0, 1).reshape(1, 64, 12), (8, 6), 2, stride=2))
+    tokens = before, nn.LayerNorm(16), nn.Linear(16, 16), nn.ReLU(), after
+    network, shape = seeded_tokens(nn.Conv2d(3, 16, 3, padding=1), *tokens, nn.Conv2d(16, 5, 1), nn.AdaptiveAvgPool2d(1)), (1, 3, 8, 6)
+    assert transposes(network, shape) == 2
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_a_permutation_with_another_reader_stays(tmp_path: Path) -> None:
     def both(rows: torch.Tensor) -> torch.Tensor:
         turned = rows.reshape(1, 12, 2, 24).transpose(1, 2)

@@ -52,10 +52,14 @@ CASES: list[tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], tuple[bo
     (lambda a, b: a @ b.transpose(-1, -2), (False, True)),
     (lambda a, b: a.transpose(-1, -2) @ b, (True, False)),
     (lambda a, b: a[..., :4] @ b, (False, False)),
+    (lambda a, b: torch.bmm(a.flatten(0, 1), b.flatten(0, 1).transpose(1, 2)), (False, True)),
+    (lambda a, b: torch.einsum("bhnc,bhmc->bhnm", a, b), (False, True)),
+    (lambda a, b: torch.einsum("bhnc,bhnd->bhcd", a, b), (True, False)),
+    (lambda a, b: torch.baddbmm(torch.ones(1, 1, 1), a.flatten(0, 1), b.flatten(0, 1).mT), (False, True)),
 ]
 
 
-@pytest.mark.parametrize(("function", "turned"), CASES, ids=["right", "left", "none"])
+@pytest.mark.parametrize(("function", "turned"), CASES, ids=["right", "left", "none", "bmm", "einsum", "einsum, left", "baddbmm"])
 def test_swapped_dimensions_are_part_of_the_kernel(
     tmp_path: Path, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], turned: tuple[bool, bool]
 ) -> None:

@@ -102,9 +102,13 @@ def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
 
 
 def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Any:
-    """A slice for each place in the window."""
+    """A slice for each place in the window; a permutation where windows lie side by side."""
     import torch
 
+    if _side_by_side(x.shape[-2:], kernel, dilation, padding, stride):
+        rows, columns = (extent // taps for extent, taps in zip(x.shape[-2:], kernel, strict=True))
+        parts = x.reshape(-1, x.shape[-3], rows, kernel[0], columns, kernel[1]).permute(0, 1, 3, 5, 2, 4)
+        return parts.reshape(*x.shape[:-3], x.shape[-3] * math.prod(kernel), rows * columns)
     padded = torch.nn.functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
     counts = [(padded.shape[axis - 2] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1 for axis in (0, 1)]
 
@@ -118,16 +122,26 @@ def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], pad
 
 
 def _col2im(x: torch.Tensor, size: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
-    """A transposed convolution with one weight of 1 in each filter."""
+    """A transposed convolution with one weight of 1 in each filter; a permutation where windows lie side by side."""
     import torch
 
     window = math.prod(kernel)
+    if _side_by_side(size, kernel, dilation, padding, stride):
+        rows, columns = (extent // taps for extent, taps in zip(size, kernel, strict=True))
+        parts = x.reshape(-1, x.shape[-2] // window, *kernel, rows, columns).permute(0, 1, 4, 2, 5, 3)
+        return parts.reshape(*x.shape[:-2], x.shape[-2] // window, *size)
     counts = [(size[axis] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1 for axis in (0, 1)]
     left = [size[axis] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1 - (counts[axis] - 1) * stride[axis] for axis in (0, 1)]
     channels = x.shape[-2] // window
     weight = torch.eye(window).reshape(window, 1, *kernel).repeat(channels, 1, 1, 1)
     planes = x.reshape(-1, x.shape[-2], *counts)
     return torch.nn.functional.conv_transpose2d(planes, weight, None, stride, padding, left, channels, dilation)
+
+
+def _side_by_side(size: Sequence[int], kernel: Sequence[int], dilation: Any, padding: Any, stride: Sequence[int]) -> bool:
+    """Whether every pixel is in one window."""
+    whole = all(extent % taps == 0 for extent, taps in zip(size, kernel, strict=True))
+    return whole and list(kernel) == list(stride) and not any(padding) and all(step == 1 for step in dilation)
 
 
 def _median(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:

@@ -65,6 +65,7 @@ PYTORCH: dict[str, Function] = {
     "divisions": lambda x: torch.div(x, 2, rounding_mode="floor") + torch.div(x * 5, 3, rounding_mode="trunc"),
     "exp2, erfc, hypot": lambda x: torch.exp2(x) + torch.erfc(x) + torch.hypot(x, x + 1),
     "fold": lambda x: F.fold(F.unfold(x, 3, padding=1), (6, 6), 3, padding=1),
+    "fold, side by side": lambda x: F.fold(F.unfold(x, (3, 2), stride=(3, 2)).sin(), (6, 6), (3, 2), stride=(3, 2)),
     "grid_sample": warped,
     "logsumexp": lambda x: x.logsumexp(1),
     "max": lambda x: x.max(2)[0] + x.min(2)[1],

@@ -6,21 +6,24 @@ three dimensions, and a product.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
+
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import bindings_of, mutate_main
+from tvmmobile.graph.passes.views import ORDERED, moved_by
 
 
 def swaps_beside_products(module: Any) -> Any:
-    """Move permutations of the last two dimensions behind views of the others, where a `matmul` reads these."""
+    """Make permutations and views that swap the last two dimensions a single swap, where a `matmul` reads the result."""
     import tvm
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
     matmul = tvm.ir.Op.get("relax.matmul")
-    # How many of the last dimensions each view may not change: a matrix's, or, of an expansion, all.
-    kept = {"relax.reshape": 2, "relax.broadcast_to": 0}
 
     def of_activations(value: Any) -> bool:
         return getattr(value, "op", None) == matmul and not any(isinstance(operand, tvm.ir.GenericConst) for operand in value.args)
@@ -39,21 +42,36 @@ def swaps_beside_products(module: Any) -> Any:
             return call if same else relax.op.matmul(*operands)
 
         def _beside(self, operand: Any) -> Any:
-            source = operand
-            while isinstance(source, relax.Var):
-                value = self.lookup_binding(source)
-                name = operator_of(value)
-                if name == "relax.permute_dims" and source is not operand and swaps_last(value):
-                    *leading, rows, columns = shape_of(operand)
-                    viewed = self.builder_.emit(relax.op.reshape(value.args[0], [*leading, columns, rows]))
-                    return self.builder_.emit(relax.op.permute_dims(viewed, [*range(len(leading)), len(leading) + 1, len(leading)]))
-                # A reshape that keeps the matrices, or an expansion to the shape that is there already.
-                if name not in kept or shape_of(value.args[0])[-kept[name] :] != shape_of(value)[-kept[name] :]:
-                    break
+            chain: list[Any] = []
+            source, found = operand, None
+            while isinstance(source, relax.Var) and _only_moves(value := self.lookup_binding(source)):
+                chain.insert(0, value)
                 source = value.args[0]
-            return operand
+                found = source if _swaps_matrices(source, chain) else found
+            if found is None or (len(chain) == 1 and swaps_last(chain[0])):
+                return operand
+            *leading, rows, columns = shape_of(operand)
+            viewed = self.builder_.emit(relax.op.reshape(found, [*leading, columns, rows]))
+            return self.builder_.emit(relax.op.permute_dims(viewed, [*range(len(leading)), len(leading) + 1, len(leading)]))
 
     return mutate_main(module, Rewriter(module))
+
+
+def _only_moves(value: Any) -> bool:
+    """Whether it is a view or a permutation of all elements of another tensor."""
+    name = operator_of(value)
+    return name in {*ORDERED, "relax.permute_dims"} and math.prod(shape_of(value)) == math.prod(shape_of(value.args[0]))
+
+
+def _swaps_matrices(source: Any, chain: list[Any]) -> bool:
+    """Whether views and permutations make of a tensor's elements, in their order in memory, matrices with swapped dimensions."""
+    numbers: Array | None = np.arange(math.prod(shape_of(source))).reshape(shape_of(source))
+    for view in chain:
+        numbers = moved_by(view, numbers) if numbers is not None else None
+    if numbers is None or numbers.ndim < 2 or 1 in numbers.shape[-2:]:
+        return False
+    rows, columns = numbers.shape[-2:]
+    return bool((numbers.reshape(-1, rows, columns).swapaxes(1, 2).reshape(-1) == np.arange(numbers.size)).all())
 
 
 def swaps_last(permutation: Any) -> bool:
