@@ -36,9 +36,10 @@ peer* is the C library's ratio, or the VM's where no C library was run; *ours, m
 {others}`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run. With
 `--known FILE.json --boards NAME… --out docs` it adds or renews boards in a file and keeps the others.
 """
-_HALF_IS_ELSEWHERE = """\
-[benchmarks-half.md](benchmarks-half.md) and, for later networks, [benchmarks-half-later.md](benchmarks-half-later.md) compare half
-precision (`--dtype float16`), and say how it is enabled in each library.
+_OTHER_PRECISIONS = """\
+Half precision (`--dtype float16`) is compared in [benchmarks-half.md](benchmarks-half.md) and, for later networks,
+[benchmarks-half-later.md](benchmarks-half-later.md); int8 in [benchmarks-int8.md](benchmarks-int8.md). These pages say how each library
+is set to it.
 
 """
 _KERNELS = """\
@@ -107,7 +108,7 @@ def _said_of(comparison: Comparison) -> dict[str, str]:
     """Of the precision, in words."""
     dtype = comparison.context.dtype
     peers, ours = (f"{bound:.0e}".replace("e-0", "e-") for bound in (peer_tolerance(dtype), precision_named(dtype).network_tolerance))
-    others = "" if dtype != FLOAT32.name else _HALF_IS_ELSEWHERE
+    others = "" if dtype != FLOAT32.name else _OTHER_PRECISIONS
     return {
         "others": others,
         "precision": dtype,

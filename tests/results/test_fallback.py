@@ -23,7 +23,7 @@ def test_shares_of_time_and_multiply_adds() -> None:
         "30.0 % of the time and 2.00 M multiply-adds (25.0 % of them)."
     )
     assert each[0].startswith(f"{MEAN} (2 times): 20.0 % of the time and 0.00 M multiply-adds (0.0 % of them); it reduces other axes")
-    assert each[1].startswith(f"{MATMUL} (2 times): 10.0 % of the time and 2.00 M multiply-adds (25.0 % of them); templates multiply by")
+    assert each[1].startswith(f"{MATMUL} (2 times): 10.0 % of the time and 2.00 M multiply-adds (25.0 % of them); templates multiply two")
 
 
 def test_without_latencies_multiply_adds_decide() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,15 +13,16 @@ import pytest
 from peers.kernels import MAKERS, QUANTISERS, HotKernel, loop_of
 from peers.models import CALIBRATION, exported, model_files
 from peers.ncnn_models import quantise, quantised_inputs, read_layers, write_layers
-from peers.results import BenchmarkContext, BoardFacts, Cell, Comparison, Figures, PeerRow, hottest_kernels
+from peers.results import BenchmarkContext, BoardFacts, Cell, Comparison, Figures, PeerRow, from_json, hottest_kernels
 from peers.runs import PeerRun
-from peers.systems import OURS, OURS_C, UNSIGNED, chosen_systems, peer_tolerance, systems
+from peers.systems import OURS, OURS_C, OURS_KEYS, UNSIGNED, chosen_systems, peer_tolerance, systems
 from peers.tables import pages
 
 from tvmmobile.graph.precision import INT8
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
 
+DOCS = Path(__file__).parents[2] / "docs"
 CELL = Cell("pi4", 1, 0.25, 128)
 PI4 = BoardFacts("pi4", "Raspberry Pi 4 Model B", "Cortex-A72", 1.8e9, "c0ffee", "deadbeef", True)
 CONTEXT = BenchmarkContext(
@@ -151,7 +153,17 @@ def test_the_page_says_how_each_network_was_quantised() -> None:
     assert ["Cortex-A72", "LiteRT/XNNPACK int8", "", "32 sdot by lane", "pi4, 0.25-128", "50 %"] in cells
     assert "| LiteRT/XNNPACK int8 | ONNX Runtime uint8 | ours, C library |" in found["ints/pi4.md"] and "| 0.68 |" in found["ints/pi4.md"]
     single = Comparison(replace(CONTEXT, dtype="float32"), rows)
-    assert "benchmarks-half" in pages(single, "benchmarks")["benchmarks.md"]
+    assert "(benchmarks-int8.md)" in pages(single, "benchmarks")["benchmarks.md"]
+
+
+def test_each_peer_multiplies_integers_in_the_committed_figures() -> None:
+    """By the instructions for it that the core has, and no farther from float32 than quantisation explains."""
+    found = from_json(DOCS / "benchmarks-int8.json")
+    assert found.context.dtype == "int8"
+    assert {one.system for one in found.kernels} == set(QUANTISERS)
+    for one in found.kernels:
+        assert re.search("sdot|udot|smmla" if one.cpu == "Cortex-A76" else "sadalp|smlal", one.kernel.loop), one
+    assert all(run.difference < (0.2 if one.system in OURS_KEYS else peer_tolerance("int8")) for one in found.rows for run in one.runs)
 
 
 @pytest.mark.long
