@@ -25,6 +25,7 @@ from tvmmobile.schedules.integer_pairs import PairProduct
 from tvmmobile.schedules.integer_pool import IntegerPool
 from tvmmobile.schedules.integer_product import DotProduct
 from tvmmobile.schedules.integer_separable import LongSeparable
+from tvmmobile.schedules.integer_window import DotWindow, LongWindow
 from tvmmobile.schedules.max_pool import WindowMax
 from tvmmobile.schedules.pointwise import Pointwise
 from tvmmobile.schedules.pool import PoolMean
@@ -64,6 +65,8 @@ INTEGER_TEMPLATES: tuple[Template, ...] = (
     LongDepthwise(),
     DotImage(),
     LongImage(),
+    DotWindow(),
+    LongWindow(),
     LongSeparable(),
     IntegerPool(),
     IntegerGate(),

@@ -66,6 +66,11 @@ class _Shape:
         return round_up(columns * self.layer.in_channels, VECTOR) + VECTOR
 
 
+def is_image(layer: Conv2d) -> bool:
+    """Whether a layer reads few channels of wide rows: whether a row of its window fits in a vector, and a vector in a row of its input."""
+    return layer.in_channels <= MAX_INPUT_CHANNELS and layer.kernel[1] * layer.in_channels <= VECTOR <= layer.width
+
+
 class IntegerImage(Template):
     """What templates of an image's integer convolution have in common: at most 4 channels of float32, or of bytes with sign or without, in
     front or last; 16 columns or more.
@@ -89,9 +94,7 @@ class IntegerImage(Template):
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and takes(task, reads=("float32", "uint8", "")) and layer.groups == 1):
             return None
-        if layer.in_channels > MAX_INPUT_CHANNELS or _Shape(layer, self.element).taps > VECTOR or layer.width < VECTOR:
-            return None
-        if not self.suits(task):
+        if not (is_image(layer) and self.suits(task)):
             return None
         options = {
             "lines": up_to((1, 2, 4), layer.out_height),

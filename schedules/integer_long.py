@@ -18,7 +18,7 @@ from tvmmobile.graph.layers import Array, Conv2d, Dense, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Activation, Buffer, Expr
 from tvmmobile.schedules.integer import LANES, IntegerEnds, IntegerKernel, pack_constants
-from tvmmobile.schedules.integer_product import IntegerProduct, extents
+from tvmmobile.schedules.integer_product import IntegerProduct
 from tvmmobile.schedules.integer_steps import HALF, STEP, StepsLoop, turned
 from tvmmobile.schedules.matmul import Extent, MatmulTile, Panel, panels
 from tvmmobile.schedules.space import Knobs
@@ -81,6 +81,10 @@ class LongProduct(IntegerProduct):
         """Cores without SDOT."""
         return "dot" not in task.machine.has
 
+    def rows_of(self, depth: int) -> tuple[int, ...]:
+        """Loads reach all of them."""
+        return tuple(rows for rows in self.rows if steps_loop(rows, LANES, depth, depth, False).fits)
+
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """A vector of sums has four channels."""
         sums = rows * columns // LANES
@@ -88,12 +92,12 @@ class LongProduct(IntegerProduct):
 
     def tables(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> dict[str, tuple[int, ...]]:
         """The steps' order."""
-        _, depth, channels = extents(layer)
+        _, depth, channels = self.extents(layer)
         return tables_of(depth, channels, knobs["columns"])
 
     def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
         """One loop over all of K."""
-        kernel, (pixels, depth, channels) = IntegerKernel(task), extents(layer)
+        kernel, (pixels, depth, channels) = IntegerKernel(task), self.extents(layer)
         count, elements = pixels.count * pixels.lines, -(-depth // STEP)
 
         def tile(ends: IntegerEnds) -> MatmulTile:
@@ -109,8 +113,8 @@ class LongProduct(IntegerProduct):
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`, a step's channels together, in the steps' order; constants; and that order."""
         assert isinstance(task.layer, Conv2d | Dense)
-        _, depth, channels = extents(task.layer)
-        weight, *order = pack_steps(parameters[0].weight.reshape(depth, channels), depth, knobs["columns"])
+        _, depth, channels = self.extents(task.layer)
+        weight, *order = pack_steps(parameters[0].weight.reshape(-1, channels), depth, knobs["columns"])
         return [weight, *pack_constants(task.layer, parameters[0]), *order]
 
 
@@ -136,13 +140,18 @@ def pack_steps(weight: Array, depth: int, columns: int) -> list[Array]:
     return [np.concatenate(found), *([np.array(table, np.int32)] if table else [])]
 
 
-def gains_by_seven_bits(task: Task, weight: Array) -> bool:
-    """Whether few steps of a product's weights fit in pairs as they are, and the others would if weights had 7 bits."""
-    if LongProduct().space(task) is None:
+def gains_by_seven_bits(task: Task, weight: Array, template: LongProduct | None = None) -> bool:
+    """Whether few steps of a product's weights fit in pairs as they are, and the others would if weights had 7 bits.
+
+    Args:
+        template: that the product is for; `LongProduct` itself by default.
+    """
+    template = template or LongProduct()
+    if template.space(task) is None:
         return False
     assert isinstance(task.layer, Conv2d | Dense)
-    _, depth, channels = extents(task.layer)
-    return has_few_pairs(weight.reshape(depth, channels), depth)
+    _, depth, channels = template.extents(task.layer)
+    return has_few_pairs(weight.reshape(-1, channels), depth)
 
 
 def has_few_pairs(weight: Array, depth: int) -> bool:

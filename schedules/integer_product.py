@@ -133,22 +133,47 @@ class IntegerProduct(Template):
     def suits(self, task: Task) -> bool:
         """Whether a core multiplies this way."""
 
+    def covers(self, task: Task) -> bool:
+        """Whether a task's layer has the shape that the template is for."""
+        return is_product(task, self.group)
+
+    def extents(self, layer: Conv2d | Dense) -> tuple[Pixels, int, int]:
+        """Pixels, K as it is multiplied, and output channels."""
+        return extents(layer)
+
+    def rows_of(self, depth: int) -> tuple[int, ...]:
+        """Pixels of tiles whose loop over so large a K can be written; none where there is no such loop."""
+        return self.rows
+
+    def blocks(self, task: Task, layer: Conv2d | Dense) -> dict[str, tuple[int, ...]]:
+        """Values of the knobs of cache blocks."""
+        pixels, _, channels = self.extents(layer)
+        return {
+            "m_block": (0, *(tiles for tiles in (2, 4, 8, 16, 32) if tiles * 4 < pixels.count)),
+            "n_block": (0, *(count for count in (1, 2, 4, 8, 16) if count * 8 < channels)),
+            "outer": (0, 1),
+        }
+
+    def first_order(self, depth: int) -> int:
+        """The `order` that a search begins with."""
+        return int(depth <= FEW)
+
     @abstractmethod
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """Of a tile: vectors of sums, and those besides, at least."""
 
     def _space(self, task: Task) -> Space | None:
-        if not (is_product(task, self.group) and self.suits(task)):
+        if not (self.covers(task) and self.suits(task)):
             return None
         layer = task.region[0]
         assert isinstance(layer, Conv2d | Dense)
-        pixels, depth, channels = extents(layer)
+        pixels, depth, channels = self.extents(layer)
+        if not (rows := self.rows_of(depth)):
+            return None
         options = {
-            "rows": up_to(self.rows, pixels.count),
+            "rows": up_to(rows, pixels.count),
             "columns": up_to(self.columns, round_up(channels, LANES)),
-            "m_block": (0, *(tiles for tiles in (2, 4, 8, 16, 32) if tiles * 4 < pixels.count)),
-            "n_block": (0, *(count for count in (1, 2, 4, 8, 16) if count * 8 < channels)),
-            "outer": (0, 1),
+            **self.blocks(task, layer),
             "order": (0, 1),
             "axis": ((0, 1) if pixels.count * pixels.lines > 1 else (1,)) if task.threads > 1 else (0,),
         }
@@ -161,13 +186,13 @@ class IntegerProduct(Template):
             return tuple(knobs[name] for name in options) in likely()
 
         tile = {"rows": (min(self.usual[0], max(options["rows"])),), "columns": (min(self.usual[1], max(options["columns"])),)}
-        first = self._likely(task, layer, {**options, **tile, "order": (int(depth <= FEW),)})
+        first = self._likely(task, layer, {**options, **tile, "order": (self.first_order(depth),)})
         usual = dict(zip(options, first[0] if first else (max(choices) for choices in options.values()), strict=True))
         return Space(self.name, self.version, options, fits, usual)
 
     def _likely(self, task: Task, layer: Conv2d | Dense, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Tiles that fit the registers, each with the orders of blocks that move the least data."""
-        pixels, depth, channels = extents(layer)
+        pixels, depth, channels = self.extents(layer)
         product = Blocks(pixels.count * pixels.lines, depth, channels, task.machine)
         most, _ = self.registers(max(options["rows"]), max(options["columns"]), depth)
         found: list[tuple[int, ...]] = []
@@ -180,7 +205,7 @@ class IntegerProduct(Template):
                 orders = []
                 for blocks in itertools.product(*(options[name] for name in names)):
                     knobs = {"rows": rows, "columns": columns, "order": order, **dict(zip(names, blocks, strict=True))}
-                    if knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
+                    if knobs["outer"] == max(options["outer"]) or (knobs["m_block"] and knobs["n_block"]):
                         orders.append((product.moving(knobs), blocks))
                 best = [blocks for *_, blocks in sorted(orders)[:ORDERS]]
                 found += [(rows, columns, *blocks, order, axis) for blocks in best for axis in options["axis"]]
@@ -189,7 +214,7 @@ class IntegerProduct(Template):
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, and the tile's waste at the edges."""
         assert isinstance(task.layer, Conv2d | Dense)
-        pixels, depth, channels = extents(task.layer)
+        pixels, depth, channels = self.extents(task.layer)
         rows, columns = knobs["rows"], knobs["columns"]
         return [
             math.log2(pixels.count * pixels.lines),
@@ -212,17 +237,22 @@ class IntegerProduct(Template):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = task.layer
         assert isinstance(layer, Conv2d | Dense)
-        (kernel, tile), (pixels, depth, channels) = self.tile(task, layer, knobs), extents(layer)
+        (kernel, tile), (pixels, depth, channels) = self.tile(task, layer, knobs), self.extents(layer)
         elements = packed_elements(channels, knobs["columns"], -(-depth // self.element), LANES)
         with integer_body(kernel, layer, elements * self.element, **self.tables(task, layer, knobs)) as ends:
-            MatmulNest(tile(ends), knobs, pixels, panels(channels, knobs["columns"], LANES), task.threads).emit()
+            self.nest(ends, tile(ends), knobs, pixels, panels(channels, knobs["columns"], LANES), task.threads).emit()
         return kernel.finish()
+
+    def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
+        """The loops around a tile."""
+        return MatmulNest(tile, knobs, pixels, widths, threads)
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Weights in panels of `columns`: an element's input channels together, output channel after output channel."""
         assert isinstance(task.layer, Conv2d | Dense)
-        _, depth, channels = extents(task.layer)
-        weight = parameters[0].weight.reshape(depth, channels)
+        _, depth, channels = self.extents(task.layer)
+        weight = parameters[0].weight.reshape(-1, channels)
+        weight = np.pad(weight, ((0, depth - len(weight)), (0, 0)))
         return [pack_elements(weight, self.element, knobs["columns"]), *pack_constants(task.layer, parameters[0])]
 
 
@@ -243,7 +273,7 @@ class DotProduct(IntegerProduct):
 
     def tile(self, task: Task, layer: Conv2d | Dense, knobs: Knobs) -> tuple[IntegerKernel, Callable[[IntegerEnds], MatmulTile]]:
         """Loops of 16 input channels, or of 32 for small tiles."""
-        kernel, (pixels, depth, channels) = DotKernel(task), extents(layer)
+        kernel, (pixels, depth, channels) = DotKernel(task), self.extents(layer)
         count, words = pixels.count * pixels.lines, depth // WORD
         unroll = LANES if knobs["rows"] * knobs["columns"] >= 48 else 2 * LANES
 

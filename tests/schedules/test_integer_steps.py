@@ -19,6 +19,7 @@ from tvmmobile.schedules import template_named
 from tvmmobile.schedules.integer_image import image_gains_by_seven_bits
 from tvmmobile.schedules.integer_long import gains_by_seven_bits, pack_steps
 from tvmmobile.schedules.integer_steps import StepsLoop
+from tvmmobile.schedules.integer_window import window_gains_by_seven_bits
 from tvmmobile.virtual.cores.corrected import CORES
 
 TILES = [(rows, width) for rows in range(1, 7) for width in (4, 8, 12, 16) if StepsLoop(rows, width, 32, 2, False, True).fits]
@@ -113,3 +114,15 @@ def test_images_of_one_step_and_other_windows_do_not(layer: Conv2d) -> None:
     """Nine bytes have no step to be paired with; a window of 16 channels is no image's."""
     even, _ = spread_weights(layer)
     assert not image_gains_by_seven_bits(Task((layer,), "int8", machine=machine_of("cortex-a72")), even)
+
+
+def test_which_windows_gain_by_seven_bits() -> None:
+    """Those with evenly spread weights, on cores without SDOT; products and images are another template's."""
+    layer = Conv2d(8, 8, 24, 32, (3, 3), (1, 1), (1, 1, 1, 1))
+    even, normal = spread_weights(layer)
+    for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
+        task = Task((layer,), "int8", machine=machine_of(mcpu))
+        assert window_gains_by_seven_bits(task, even) == gains
+        assert not window_gains_by_seven_bits(task, normal) and not window_gains_by_seven_bits(task, even // 2)
+    for other in (Conv2d(8, 8, 64, 32), image_layer(3)):
+        assert not window_gains_by_seven_bits(Task((other,), "int8", machine=machine_of("cortex-a72")), spread_weights(other)[0])

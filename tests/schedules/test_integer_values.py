@@ -17,10 +17,12 @@ from integer_kernels import check, check_extremes, space_of
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.integers import MOST_TOGETHER, together
 from tvmmobile.graph.layers import Conv2d, Dense, Gating, Layer, Pool
+from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
+from tvmmobile.schedules import templates_for
 from tvmmobile.schedules.integer_depthwise import three_fit
 from tvmmobile.schedules.integer_long import order_steps
 
@@ -75,6 +77,85 @@ def image(rng: random.Random) -> Conv2d:
     height, width, channels = rng.randint(3, 9), rng.randint(16, 40), rng.randint(1, 4)
     layout, reads = rng.choice(("NCHW", "NCHW", "NHWC")), rng.choice(("float32", "float32", "uint8", ""))
     return Conv2d(height, width, channels, rng.choice((4, 9, 24, 32)), kernel, stride, edges, in_layout=layout, reads=reads)
+
+
+def window(rng: random.Random) -> Conv2d:
+    """A convolution with windows of more channels than an image's, or of narrower rows: any stride, dilation and padding; narrow, wide or
+    converted sums, a residual, a curve, bounds or none.
+    """
+    kernel, stride = rng.choice(((3, 3), (3, 3), (1, 4), (5, 2), (4, 7))), (rng.randint(1, 3), rng.randint(1, 3))
+    height, width, channels = rng.randint(1, 9), rng.randint(1, 11), rng.choice((1, 5, 6, 8, 16, 24, 40, 72))
+    dilation = (rng.choice((1, 1, 2)), rng.choice((1, 1, 3)))
+    edges = [rng.randint(0, 2) for _ in range(4)]
+    for axis, side in enumerate((height, width)):  # so that there is an output
+        edges[axis] += max((kernel[axis] - 1) * dilation[axis] + 1 - side - edges[axis] - edges[axis + 2], 0)
+    wide = channels * kernel[0] * kernel[1] <= 256 and rng.random() < 0.3
+    clamp = rng.choice(((None, None), (None, None), "hswish"))
+    steps = {"residual": rng.random() < 0.3, "bounded": rng.random() < 0.5, "wide": wide, "clamp": clamp, "dilation": dilation}
+    return Conv2d(height, width, channels, rng.choice((3, 8, 20, 37)), kernel, stride, (edges[0], edges[1], edges[2], edges[3]), **steps)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_windows(seed: int, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    layer = window(random.Random(seed))
+    check(pi5, layer, "dot_window", tmp_path / "dot", threads=1 + seed)
+    check(pi4, layer, "long_window", tmp_path / "long", threads=4 - seed)
+
+
+@pytest.mark.long
+def test_windows_of_many_shapes(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    for seed in range(4, 60):
+        layer = window(random.Random(seed))
+        check(pi5, layer, "dot_window", tmp_path, seed, 1 + seed % 3)
+        check(pi4, layer, "long_window", tmp_path, seed, 1 + seed % 3)
+
+
+WINDOW = Conv2d(6, 7, 16, 20, (3, 3), (1, 1), (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        replace(WINDOW, in_channels=64, addend=True, residual=True),
+        replace(WINDOW, addend=True, bounded=True),
+        replace(WINDOW, writes="float32"),
+        Conv2d(5, 4, 24, 12, padding=(1, 0, 0, 2), stride=(2, 1)),
+        Conv2d(3, 4, 8, 12, (3, 3), (1, 1), (9, 1, 12, 20)),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_windows_of_other_kinds(layer: Conv2d, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    """Addends, results in float32, a 1×1 window that reaches into padding, windows of nothing but padding."""
+    check(pi5, layer, "dot_window", tmp_path / "dot", threads=2)
+    check(pi4, layer, "long_window", tmp_path / "long")
+
+
+@pytest.mark.parametrize("zero", [-128, 127])
+def test_extremes_of_windows(zero: int, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    """Padding is as large as what it surrounds."""
+    check_extremes(pi5, WINDOW, "dot_window", tmp_path / "dot", zero)
+    check_extremes(pi4, WINDOW, "long_window", tmp_path / "long", zero)
+
+
+def test_windows_in_order(pi3bplus: Agents, tmp_path: Path) -> None:
+    check(pi3bplus, replace(WINDOW, in_channels=24), "long_window", tmp_path, threads=2)
+
+
+def test_the_largest_windows_take_few_pixels_a_tile(pi4: Agents, tmp_path: Path) -> None:
+    """Where rows of A are so long that loads do not reach many of them, tiles have few; the longest ones have no kernel."""
+    layer = Conv2d(2, 2, 1536, 4, (3, 3), (1, 1), (1, 1, 1, 1))
+    task = Task((layer,), "int8", machine=pi4.profile.machine)
+    assert {schedule.values["rows"] for schedule in space_of(task, "long_window")} == {2}
+    check(pi4, layer, "long_window", tmp_path)
+    assert templates_for(Task((replace(layer, in_channels=4096),), "int8", machine=pi4.profile.machine)) == []
+
+
+def test_whose_windows_are_whose() -> None:
+    """Products and images keep their templates; groups, and channels in blocks, have none."""
+    layers = (Conv2d(8, 8, 16, 16), IMAGE, WINDOW, replace(WINDOW, groups=2), replace(WINDOW, in_layout="NCHW16c"))
+    for mcpu, kind in (("cortex-a72", "long"), ("cortex-a76", "dot")):
+        found = [[template.name for template in templates_for(Task((one,), "int8", machine=machine_of(mcpu)))] for one in layers]
+        assert found == [[f"{kind}_product"], [f"{kind}_image"], [f"{kind}_window"], [], []]
 
 
 @pytest.mark.parametrize("seed", range(2))

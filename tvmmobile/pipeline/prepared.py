@@ -35,6 +35,7 @@ from tvmmobile.schedules import template_for
 from tvmmobile.schedules.integer_depthwise import gains_by_less_together
 from tvmmobile.schedules.integer_image import image_gains_by_seven_bits
 from tvmmobile.schedules.integer_long import gains_by_seven_bits
+from tvmmobile.schedules.integer_window import window_gains_by_seven_bits
 from tvmmobile.system.errors import UserError
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
@@ -158,7 +159,8 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
 
 def gains_by_smaller_weights(task: Task, weight: Array) -> bool:
     """Whether an integer layer's kernel is faster if its weights are as small as `integer_step` makes them."""
-    return any(gains(task, weight) for gains in (gains_by_seven_bits, image_gains_by_seven_bits, gains_by_less_together))
+    every = gains_by_seven_bits, image_gains_by_seven_bits, window_gains_by_seven_bits, gains_by_less_together
+    return any(gains(task, weight) for gains in every)
 
 
 def _as_given(
