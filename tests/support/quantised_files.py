@@ -39,6 +39,13 @@ def residual_network() -> nn.Module:
     return seeded(*unit(3, 16, 3, 2), Residual(inner), *last, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(24, 10))
 
 
+def window_network() -> nn.Module:
+    """A ResNet's kinds of layers: 3×3 convolutions with a residual, and with a stride."""
+    inner = nn.Sequential(*unit(16, 24, 3), *unit(24, 16, 3, activation=nn.Identity()))
+    last = unit(16, 24, 3, 2, activation=nn.ReLU())
+    return seeded(*unit(3, 16, 3, 2), Residual(inner), *last, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(24, 10))
+
+
 def noise(seed: int, shape: tuple[int, ...] = SHAPE) -> Array:
     """An input, NCHW."""
     return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)

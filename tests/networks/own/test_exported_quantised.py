@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 from own_networks import load
-from quantised_files import in_integers, layer_by_layer, noise, pt2e_integers, residual_network, smallest_step, steps_off, write_pt2e
+from quantised_files import (
+    in_integers,
+    layer_by_layer,
+    noise,
+    pt2e_integers,
+    residual_network,
+    smallest_step,
+    steps_off,
+    window_network,
+    write_pt2e,
+)
 
 import tvmmobile
 from tvmmobile.graph.layers import Conv2d
@@ -38,6 +48,11 @@ def test_a_network_of_the_pt2e_flow(tmp_path: Path) -> None:
     check(path, (1, 3, 24, 24), (7, 8, 9))
     imported = load(path)
     assert imported.scales is not None and imported.parameters == sum(parameter.numel() for parameter in folded(residual_network()))
+
+
+def test_windows_of_the_pt2e_flow(tmp_path: Path) -> None:
+    """Convolutions of 3×3 pixels and many channels."""
+    check(write_pt2e(window_network(), tmp_path), (1, 3, 24, 24), (7, 8, 9))
 
 
 @pytest.mark.virtual

@@ -125,6 +125,25 @@ def test_a_gate_of_real_numbers(tmp_path: Path) -> None:
     assert (np.abs(ready.integers.outputs(image) - theirs) > 0.051).mean() == 0
 
 
+def test_a_window_of_many_channels(tmp_path: Path) -> None:
+    """A convolution of 3×3 pixels with a stride."""
+    random, file = np.random.default_rng(13), LiteRtFile()
+    data, real = file.tensor((1, 7, 7, 8)), file.tensor((1, 4, 4, 6))
+    read, made = file.tensor((1, 7, 7, 8), "int8", None, 0.03, 4), file.tensor((1, 4, 4, 6), "int8", None, 0.05, -3)
+    scale = np.asarray(random.uniform(0.002, 0.02, 6), np.float32)
+    weight = file.tensor((6, 3, 3, 8), "int8", random.integers(-127, 128, (6, 3, 3, 8)), scale, 0, 0)
+    bias = file.tensor((6,), "int32", random.integers(-500, 500, 6), np.float32(0.03) * scale)
+    file.operator("QUANTIZE", [data], [read], "QuantizeOptions")
+    file.operator("CONV_2D", [read, weight, bias], [made], "Conv2DOptions", padding=0, strideH=2, strideW=2)
+    file.operator("DEQUANTIZE", [made], [real], "DequantizeOptions")
+    path, image = tmp_path / "net.tflite", random.standard_normal((1, 7, 7, 8), np.float32)
+    path.write_bytes(file.ends([data], [real]))
+    ready = in_integers(path)
+    assert [node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)] == ["int8"] and ready.integers is not None
+    (theirs,) = by_litert(path.read_bytes(), [image])
+    assert np.abs(ready.integers.outputs(image) - theirs).max() < 0.051
+
+
 @pytest.mark.virtual
 @pytest.mark.parametrize(
     ("dtype", "full", "board"),

@@ -21,6 +21,7 @@ from quantised_files import (
     run_onnxruntime,
     smallest_step,
     steps_off,
+    window_network,
     write_quantised_onnx,
 )
 
@@ -60,6 +61,19 @@ def test_a_network_that_onnx_runtime_has_quantised(tmp_path: Path, operators: bo
     assert steps_off(load(path).compute((noise(7),))[0], expected[0], step).max() < 1.01
     layers = ready.details["quantisation"]["layers"]
     assert len(layers) == 8 and layers[0]["reads"]["scale"] > 0
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(("board", "unsigned"), [("pi4", True), ("pi5", False)])
+def test_windows_that_onnx_runtime_has_quantised(tmp_path: Path, board: str, unsigned: bool) -> None:
+    """Convolutions of 3×3 pixels and many channels: a library returns what the integers on the host are, and ONNX Runtime computes."""
+    path = write_quantised_onnx(window_network(), tmp_path, unsigned=unsigned)
+    library = tvmmobile.compile(tvmmobile.load(path), board, dtype="int8", out=tmp_path / "out", logs=tmp_path)
+    (image,), _ = library.reference()
+    output, expected = library.run(image, board), run_onnxruntime(path, image)
+    assert np.array_equal(output, np.load(library.reference_path)["integers"])
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
+    assert "float32_layers" not in library.manifest()
 
 
 @pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
