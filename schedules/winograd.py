@@ -94,9 +94,14 @@ class Winograd(Template):
 
     def promises(self, task: Task) -> bool:
         """Compares the estimate with the multiply-adds of a direct sum."""
+        return self.share(task) < CLEARLY
+
+    def share(self, task: Task) -> float:
+        """Estimated time of a first schedule, as a share of a direct sum's multiply-adds; infinite if the template takes no such task."""
         space = self.space(task)
-        assert space is not None
-        return cycles(task, layer_of(task, Conv2d), space.usual) < CLEARLY * task.least_macs / task.lanes / task.threads
+        if space is None:
+            return math.inf
+        return cycles(task, layer_of(task, Conv2d), space.usual) / (task.least_macs / task.lanes / task.threads)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Size, tile, registers used, the blocks, what is wasted at the edges, and the estimated time."""

@@ -263,6 +263,23 @@ def test_a_residual_network_in_integers(board: str, bits: int, tmp_path: Path) -
 
 
 @pytest.mark.virtual
+def test_a_layer_that_is_faster_in_float32_stays_there(tmp_path: Path) -> None:
+    """On a core without dot products; what reads its output is in integers again."""
+    file, data = tmp_path / "network.py", tmp_path / "images.npy"
+    layers = "nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(), nn.Conv2d(64, 16, 1)"
+    file.write_text(f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n")
+    np.save(data, np.random.default_rng(0).uniform(-1, 1, (4, 3, 56, 56)).astype(np.float32))
+    model = tvmmobile.load(f"{file}:make", resolution=56)
+    library = tvmmobile.compile(model, "pi4", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    manifest = library.manifest()
+    (kept,) = manifest["float32_layers"]
+    assert kept["why"] == "faster in float32" and kept["layer"].startswith("conv_28x28_64x64_k3x3s1x1")
+    assert [layer["number"] for layer in manifest["quantisation"]["layers"]] == [0, 2]
+    output = library.run(library.reference().inputs, "pi4")
+    assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-3
+
+
+@pytest.mark.virtual
 def test_a_network_with_a_layer_in_float32(tmp_path: Path) -> None:
     """One that was asked for: its library computes what the host does, and the manifest says why."""
     file, data = tmp_path / "network.py", tmp_path / "images.npy"

@@ -16,6 +16,7 @@ from log_samples import schedules
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, Layer
+from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
@@ -24,6 +25,7 @@ from tvmmobile.kernels.reference import make_inputs, make_parameters
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import templates_for
+from tvmmobile.schedules.integer_window import is_faster_in_floats
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
@@ -112,10 +114,31 @@ def modelled_us(agents: Agents, layer: Layer, dtype: str, folder: Path) -> float
     ids=["first convolution", "depthwise", "3x3 of 64", "3x3 of 128", "3x3 with a stride"],
 )
 def test_what_gains_least_is_no_slower_than_in_float32(board: str, layer: Conv2d, tmp_path: Path) -> None:
-    """Of layers of every kind, on the Pi 4, 5 and 3B+, these gained least: a twentieth. The first convolution converts the image itself.
-
-    3×3 convolutions without a stride are not here for the Pi 4, where Winograd's algorithm in float32 is faster from 64 channels on.
-    """
+    """Of layers of every kind, on the Pi 4, 5 and 3B+, these gained least: a twentieth. The first convolution converts the image itself."""
     integer = replace(layer, reads="float32") if layer.in_layout == "NCHW" else layer
     with started_agents(find_device(board)) as agents:
         assert modelled_us(agents, integer, "int8", tmp_path) < modelled_us(agents, layer, "float32", tmp_path)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(("board", "side", "channels"), [("pi4-virtual", 28, 64), ("pi4-virtual", 28, 128), ("pi3bplus-virtual", 28, 64)])
+def test_what_stays_in_float32_is_faster_there(board: str, side: int, channels: int, tmp_path: Path) -> None:
+    """By Winograd's algorithm, on cores without dot products."""
+    layer = Conv2d(side, side, channels, channels, (3, 3), (1, 1), (1, 1, 1, 1))
+    with started_agents(find_device(board)) as agents:
+        assert is_faster_in_floats(Task((layer,), "int8", machine=agents.profile.machine))
+        assert modelled_us(agents, layer, "float32", tmp_path) < modelled_us(agents, layer, "int8", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mcpu", "layer"),
+    [
+        ("cortex-a76", Conv2d(28, 28, 128, 128, (3, 3), (1, 1), (1, 1, 1, 1))),
+        ("cortex-a72", Conv2d(28, 28, 128, 128, (3, 3), (2, 2), (1, 1, 1, 1))),
+        ("cortex-a72", Conv2d(55, 55, 16, 64, (3, 3), (1, 1), (1, 1, 1, 1))),
+        ("cortex-a72", Conv2d(28, 28, 128, 128)),
+    ],
+    ids=["SDOT", "stride", "few channels", "1x1"],
+)
+def test_the_others_do_not_stay(mcpu: str, layer: Conv2d) -> None:
+    assert not is_faster_in_floats(Task((layer,), "int8", machine=machine_of(mcpu)))

@@ -35,7 +35,7 @@ from tvmmobile.schedules import template_for
 from tvmmobile.schedules.integer_depthwise import gains_by_less_together
 from tvmmobile.schedules.integer_image import image_gains_by_seven_bits
 from tvmmobile.schedules.integer_long import gains_by_seven_bits
-from tvmmobile.schedules.integer_window import window_gains_by_seven_bits
+from tvmmobile.schedules.integer_window import is_faster_in_floats, window_gains_by_seven_bits
 from tvmmobile.system.errors import UserError
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
@@ -45,6 +45,8 @@ _SEEDS = (_REFERENCE_SEED, _REFERENCE_SEED + 1)
 _LOOKED_AT = 8
 #: Of layers that no int8 kernel takes.
 _NO_KERNEL = "no int8 kernel"
+#: Of layers that an int8 kernel takes longer for.
+_FASTER = "faster in float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +124,10 @@ def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
 
 
 def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer], Task], decision: Decision | None) -> Prepared:
-    """The network in integers, but for the layers that no kernel takes; `task` is that of an integer layer."""
+    """The network in integers, except layers that no kernel takes or that are faster in float32; `task` is that of an integer layer."""
 
     def accepts(layer: Layer) -> bool:
-        return taken(task(layer))
+        return taken(task(layer)) and not is_faster_in_floats(task(layer))
 
     wide = read_network(*finish_in_nhwc(composed))
     flow = flow_of(wide)
@@ -142,8 +144,12 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
     layers = named_layers(integers, names)
     network = read_network(*finish_integers(composed, layers.quantised, layers.floats))
     nodes = {name: node for node, name in enumerate(names_of(network)) if name}
-    why = {name: decision.kept.get(number, _NO_KERNEL) for number, name in enumerate(names)}
-    floats = tuple(KeptLayer(node, network.nodes[node].layer.name, why[name]) for name, node in nodes.items() if name in layers.floats)
+
+    def why(name: str) -> str:
+        number = names.index(name)
+        return decision.kept.get(number) or _left_out(task(flow.steps[number].layer))
+
+    floats = tuple(KeptLayer(node, network.nodes[node].layer.name, why(name)) for name, node in nodes.items() if name in layers.floats)
     ratios = integers.signal_to_noise_db(images.some(_LOOKED_AT).batches(), integers.flow)
     found = {
         "calibration": data.given,
@@ -155,6 +161,11 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
     }
     details = {"quantisation": found, **_float32_layers(floats)}
     return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details, decision)
+
+
+def _left_out(task: Task) -> str:
+    """Why a layer that nobody asked to keep in float32 is there."""
+    return _FASTER if is_faster_in_floats(task) else _NO_KERNEL
 
 
 def gains_by_smaller_weights(task: Task, weight: Array) -> bool:

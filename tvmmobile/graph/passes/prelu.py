@@ -29,7 +29,7 @@ def spell_prelus(module: Any) -> Any:
 
     def chosen(call: Any, matched: Any) -> Any:
         same = shape_of(matched[data]) == shape_of(call)
-        return _spelled(matched[data], matched[slope]) if same and holds(matched[zero], 0.0) else call
+        return _spelled(matched[data], _with_all_axes(matched[slope], call.ty.ndim)) if same and holds(matched[zero], 0.0) else call
 
     for pattern, replacement in (
         (is_op("relax.nn.leakyrelu")(data), leaky),
@@ -41,10 +41,16 @@ def spell_prelus(module: Any) -> Any:
     return module
 
 
+def _with_all_axes(slope: Any, rank: int) -> Any:
+    """The slope with as many axes as the data, which layout inference wants; a number as it is."""
+    from tvm import relax
+
+    extents = shape_of(slope)
+    return relax.op.reshape(slope, [*[1] * (rank - len(extents)), *extents]) if 0 < len(extents) < rank else slope
+
+
 def _spelled(data: Any, slope: Any) -> Any:
     from tvm import relax
 
-    zero, extents = relax.const(0.0, str(data.ty.dtype)), shape_of(slope)
-    if 0 < len(extents) < data.ty.ndim:  # layout inference wants all axes
-        slope = relax.op.reshape(slope, [*[1] * (data.ty.ndim - len(extents)), *extents])
+    zero = relax.const(0.0, str(data.ty.dtype))
     return relax.op.add(relax.op.maximum(data, zero), relax.op.multiply(relax.op.minimum(data, zero), slope))
