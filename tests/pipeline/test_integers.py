@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -46,15 +46,26 @@ def make():
 """
 
 
+def sequential(layers: str) -> str:
+    """The source of a network of layers one after another."""
+    return f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n"
+
+
+def compiled(tmp_path: Path, source: str, board: str, side: int = 32, images: int = 4, **options: Any) -> tvmmobile.Library:
+    """The library of a network in int8, calibrated with arrays from a file, without records."""
+    file, data = tmp_path / "network.py", tmp_path / "images.npy"
+    file.write_text(source)
+    np.save(data, np.random.default_rng(0).uniform(-1, 1, (images, 3, side, side)).astype(np.float32))
+    model = tvmmobile.load(f"{file}:make", resolution=side)
+    return tvmmobile.compile(model, board, dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path, **options)
+
+
 @pytest.mark.virtual
 def test_a_network_in_integers(tmp_path: Path) -> None:
     """Calibrated with arrays from a file; the reference is one of them, and the manifest lists every layer's scales."""
-    file, data = tmp_path / "network.py", tmp_path / "images.npy"
-    file.write_text(NETWORK)
-    np.save(data, np.random.default_rng(0).uniform(-1, 1, (12, 3, 32, 32)).astype(np.float32))
-    model = tvmmobile.load(f"{file}:make", resolution=32)
-    library = tvmmobile.compile(model, "pi5", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    library = compiled(tmp_path, NETWORK, "pi5", images=12)
     (image,), (expected,) = library.reference()
+    data = tmp_path / "images.npy"
     assert (image == np.load(data)[:1]).all()
     output = library.run(image, "pi5")
     assert output.dtype == np.float32 and relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
@@ -72,11 +83,7 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
 @pytest.mark.virtual
 def test_an_image_meets_weights_of_seven_bits(tmp_path: Path) -> None:
     """Of a first convolution with evenly spread weights, on a core without SDOT."""
-    file, data = tmp_path / "network.py", tmp_path / "images.npy"
-    file.write_text(NETWORK)
-    np.save(data, np.random.default_rng(0).uniform(-1, 1, (12, 3, 32, 32)).astype(np.float32))
-    model = tvmmobile.load(f"{file}:make", resolution=32)
-    library = tvmmobile.compile(model, "pi4", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    library = compiled(tmp_path, NETWORK, "pi4", images=12)
     first = library.manifest()["quantisation"]["layers"][0]
     assert (first["number"], first["weight_bits"]) == (0, 7)
     output = library.run(library.reference().inputs, "pi4")
@@ -87,12 +94,8 @@ def test_an_image_meets_weights_of_seven_bits(tmp_path: Path) -> None:
 @pytest.mark.virtual
 def test_shuffled_pixels_in_integers(tmp_path: Path) -> None:
     """The convolution before the shuffle writes NHWC here, as integer layers do, and the last one reads three channels of integers."""
-    file, data = tmp_path / "network.py", tmp_path / "images.npy"
     layers = "nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU6(), nn.Conv2d(8, 12, 3, 1, 1), nn.PixelShuffle(2), nn.Conv2d(3, 8, 3, 1, 1)"
-    file.write_text(f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n")
-    np.save(data, np.random.default_rng(0).uniform(-1, 1, (4, 3, 16, 16)).astype(np.float32))
-    model = tvmmobile.load(f"{file}:make", resolution=16)
-    library = tvmmobile.compile(model, "pi5", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    library = compiled(tmp_path, sequential(layers), "pi5", side=16)
     (image,), (expected,) = library.reference()
     output = library.run(image, "pi5")
     assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
@@ -103,13 +106,9 @@ def test_shuffled_pixels_in_integers(tmp_path: Path) -> None:
 @pytest.mark.virtual
 def test_slopes_and_softmax_are_in_floats_between_integers(tmp_path: Path) -> None:
     """Every convolution is in int8; PReLUs, a leaky ReLU and the softmax are kernels of their own."""
-    file, data = tmp_path / "network.py", tmp_path / "images.npy"
     layers = "nn.Conv2d(3, 16, 3, 2, 1), nn.PReLU(16), nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.PReLU(), nn.Conv2d(16, 24, 1)"
     head = "nn.LeakyReLU(0.1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10), nn.Softmax(1)"
-    file.write_text(f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers}, {head})\n")
-    np.save(data, np.random.default_rng(0).uniform(-1, 1, (4, 3, 16, 16)).astype(np.float32))
-    model = tvmmobile.load(f"{file}:make", resolution=16)
-    library = tvmmobile.compile(model, "pi5", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    library = compiled(tmp_path, sequential(f"{layers}, {head}"), "pi5", side=16)
     manifest = library.manifest()
     assert len(manifest["quantisation"]["layers"]) == 5 and [one["layer"] for one in manifest["float32_layers"]] == ["softmax_1_c10"]
     output = library.run(library.reference().inputs, "pi5")
@@ -205,11 +204,7 @@ def make():
 @pytest.mark.parametrize("board", ["pi4", "pi5"])
 def test_a_block_in_integers(board: str, tmp_path: Path) -> None:
     """Every layer has an int8 kernel, and the library returns what integers on the host do."""
-    file, data = tmp_path / "network.py", tmp_path / "images.npy"
-    file.write_text(BLOCK)
-    np.save(data, np.random.default_rng(0).uniform(-1, 1, (8, 3, 32, 32)).astype(np.float32))
-    model = tvmmobile.load(f"{file}:make", resolution=32)
-    library = tvmmobile.compile(model, board, dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    library = compiled(tmp_path, BLOCK, board, images=8)
     manifest = library.manifest()
     assert "float32_layers" not in manifest and len(manifest["kernels"]) == len(manifest["quantisation"]["layers"]) == 11
     assert [layer["layer"] for layer in manifest["quantisation"]["layers"] if "adds" in layer] == [
@@ -248,11 +243,7 @@ def make():
 @pytest.mark.parametrize(("board", "bits"), [("pi4", 7), ("pi5", 8)])
 def test_a_residual_network_in_integers(board: str, bits: int, tmp_path: Path) -> None:
     """Its 3×3 convolutions have int8 kernels; generated weights, which are evenly spread, have 7 bits where that is faster."""
-    file, data = tmp_path / "network.py", tmp_path / "images.npy"
-    file.write_text(RESIDUAL)
-    np.save(data, np.random.default_rng(0).uniform(-1, 1, (8, 3, 32, 32)).astype(np.float32))
-    model = tvmmobile.load(f"{file}:make", resolution=32)
-    library = tvmmobile.compile(model, board, dtype="int8", calibrate=data, threads=2, out=tmp_path / "out", logs=tmp_path)
+    library = compiled(tmp_path, RESIDUAL, board, images=8, threads=2)
     manifest = library.manifest()
     found = [layer for layer in manifest["quantisation"]["layers"] if "_k3x3" in layer["layer"]]
     assert "float32_layers" not in manifest and len(found) == 5 and sum("adds" in layer for layer in found) == 2
@@ -265,12 +256,8 @@ def test_a_residual_network_in_integers(board: str, bits: int, tmp_path: Path) -
 @pytest.mark.virtual
 def test_a_layer_that_is_faster_in_float32_stays_there(tmp_path: Path) -> None:
     """On a core without dot products; what reads its output is in integers again."""
-    file, data = tmp_path / "network.py", tmp_path / "images.npy"
     layers = "nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(), nn.Conv2d(64, 16, 1)"
-    file.write_text(f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n")
-    np.save(data, np.random.default_rng(0).uniform(-1, 1, (4, 3, 56, 56)).astype(np.float32))
-    model = tvmmobile.load(f"{file}:make", resolution=56)
-    library = tvmmobile.compile(model, "pi4", dtype="int8", calibrate=data, out=tmp_path / "out", logs=tmp_path)
+    library = compiled(tmp_path, sequential(layers), "pi4", side=56)
     manifest = library.manifest()
     (kept,) = manifest["float32_layers"]
     assert kept["why"] == "faster in float32" and kept["layer"].startswith("conv_28x28_64x64_k3x3s1x1")
@@ -282,11 +269,7 @@ def test_a_layer_that_is_faster_in_float32_stays_there(tmp_path: Path) -> None:
 @pytest.mark.virtual
 def test_a_network_with_a_layer_in_float32(tmp_path: Path) -> None:
     """One that was asked for: its library computes what the host does, and the manifest says why."""
-    file, data = tmp_path / "network.py", tmp_path / "images.npy"
-    file.write_text(NETWORK)
-    np.save(data, np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32))
-    model = tvmmobile.load(f"{file}:make", resolution=32)
-    library = tvmmobile.compile(model, "pi5", dtype="int8", calibrate=data, keep=["dw_*"], out=tmp_path / "out", logs=tmp_path)
+    library = compiled(tmp_path, NETWORK, "pi5", keep=["dw_*"])
     manifest = library.manifest()
     (kept,) = manifest["float32_layers"]
     assert kept["why"] == "--keep dw_*" and kept["layer"].startswith("dw_16x16_16")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -115,16 +115,7 @@ INT8 = Precision(
     needs=frozenset({"integers"}),
 )
 #: Bytes without sign, in which a quantised network may take its input: no kernel computes in them, and what one loads becomes int8.
-UINT8 = Precision(
-    "uint8",
-    "int32",
-    "int32",
-    "uint8",
-    tolerance=0.0,
-    network_tolerance=0.25,
-    fma_rate=2.0,
-    needs=frozenset({"integers"}),
-)
+UINT8 = replace(INT8, name="uint8", reference="uint8")
 _KNOWN = {precision.name: precision for precision in (FLOAT32, FLOAT16, INT8)}
 
 

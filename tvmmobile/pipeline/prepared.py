@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
 def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer], Task], decision: Decision | None) -> Prepared:
     """The network in integers, except layers that no kernel takes or that are faster in float32; `task` is that of an integer layer."""
 
+    @cache
     def accepts(layer: Layer) -> bool:
         return taken(task(layer)) and not is_faster_in_floats(task(layer))
 
