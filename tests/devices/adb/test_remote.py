@@ -197,7 +197,8 @@ def test_a_device_that_does_not_trust_this_computer(server: int, tmp_path: Path)
     with switched_on(tmp_path / "phone", "--authorize") as phone:
         with pytest.raises(DeviceUnavailable, match=r"does not trust this computer\.\n.*accept"):
             connect_adb(phone.address)
-        assert int(phone.order("keys")) >= 1
+        # adb calls a device unauthorized just before it offers its key.
+        wait_until(lambda: int(phone.order("keys")) >= 1)
         phone.order("accept")
         wait_until(lambda: devices() == [(phone.address.serial, "device")])
         remote = connect_adb(phone.address)
