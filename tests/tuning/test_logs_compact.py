@@ -32,7 +32,7 @@ from tvmmobile.tuning.logs.inspection import inspect
 from tvmmobile.tuning.logs.merge import merge
 from tvmmobile.tuning.logs.verify import cut_file
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_schedules
+from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_record, nearest_schedules
 from tvmmobile.tuning.search.rescore import rankings, replace_logs
 from tvmmobile.tuning.search.strategy import RandomSampling
 from tvmmobile.tuning.search.tuner import assign
@@ -123,6 +123,18 @@ def test_neighbours_start_from_the_same_schedules(tmp_path: Path) -> None:
     before = [nearest_schedules(NEIGHBOUR, opened(tmp_path), template) for template in templates]
     compact_logs([tmp_path], keep=1)
     assert [nearest_schedules(NEIGHBOUR, opened(tmp_path), template) for template in templates] == before and all(before)
+
+
+def test_kernels_are_known_before_their_records_are_parsed(tmp_path: Path) -> None:
+    far = Task((Conv2d(112, 112, 16, 24, clamp=(0.0, 6.0)),))
+    path = write_log(tmp_path, [*tried(KERNEL, 2, 30), *tried(far, 3, 9)])
+    compact_logs([path])
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line | ({"kept": 7} if line["name"] == far.name else {})) + "\n" for line in lines))
+    database = opened(tmp_path)
+    assert set(database.described()) == {KERNEL, far} and database.refused == []
+    assert nearest_record(NEIGHBOUR, database) is not None
+    assert database.tasks() == [KERNEL] and len(database.refused) == 1 and set(database.described()) == {KERNEL, far}
 
 
 def test_a_longer_search_tries_nothing_twice(tmp_path: Path) -> None:

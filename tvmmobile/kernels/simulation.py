@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -112,12 +113,20 @@ def run_unscheduled(function: Any, inputs: Sequence[Array]) -> Array:
 
     kind = list(function.params)[-1].ty
     output = tvm.runtime.tensor(np.zeros([int(extent) for extent in kind.shape], str(kind.dtype)))
+    _unscheduled(function)(*[tvm.runtime.tensor(array) for array in inputs], output)
+    result: Array = output.numpy()
+    return result
+
+
+@functools.lru_cache(maxsize=64)
+def _unscheduled(function: Any) -> Any:
+    """A TIR function compiled for the host; calibration runs it once for each input and choice."""
+    import tvm
+
     with tempfile.TemporaryDirectory(prefix="tvmmobile-host-") as folder:
         library = Path(folder) / "reference.so"
         compile_kernel(function.with_attr("global_symbol", "reference"), {"kind": "llvm"}, library)
-        tvm.runtime.load_module(str(library))["reference"](*[tvm.runtime.tensor(array) for array in inputs], output)
-    result: Array = output.numpy()
-    return result
+        return tvm.runtime.load_module(str(library))["reference"]
 
 
 def layers_to_keep(

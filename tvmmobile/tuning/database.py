@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -83,6 +83,8 @@ class Database:
         self._seen: set[tuple[Task, Schedule]] = set()
         self._known = KnownTasks()
         self._unread: dict[str, list[_Unread]] = {}
+        self._described: dict[Task, None] = {}
+        self._undescribed: list[_Unread] = []
         for directory in dict.fromkeys([*sources, *([target] if target else [])]):
             for path in log_paths(directory, identity.device):
                 self._read(path)
@@ -100,6 +102,16 @@ class Database:
         """Every task with a record."""
         self.read_all()
         return [task for task, trials in self._trials.items() if trials.records]
+
+    def described(self) -> list[Task]:
+        """Every task that a line describes, whether its records can be used or not, in the order in which they became known; without
+        parsing records, as `tasks` does.
+        """
+        for unread in self._undescribed:
+            with suppress(*MALFORMED):  # it is refused when it is parsed
+                self._described.setdefault(self._known.task(unread.value["name"], unread.value["task"]))
+        self._undescribed.clear()
+        return list(self._described)
 
     def records(self, task: Task) -> list[Record]:
         """All records of a task, failed ones included, in the order they were made."""
@@ -162,6 +174,7 @@ class Database:
 
     def _add(self, task: Task, records: Iterable[Record], buildable: Set[Schedule], dropped: Dropped = ()) -> None:
         """Add records that are not refused; those whose schedules this version cannot build are only noted."""
+        self._described.setdefault(task)
         taken = []
         for record in records:
             if record.schedule in buildable:
@@ -191,6 +204,7 @@ class Database:
             unread, name = _Unread(path, number, value, torn), value.get("name")
             if value.get("v") == COMPACTED and isinstance(name, str):
                 self._unread.setdefault(name, []).append(unread)
+                self._undescribed.append(unread)
                 continue
             if self._unread and isinstance(name, str):
                 self._settle(name)  # the order of a kernel's lines matters

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import inspect
 import json
 import sys
 import types
@@ -14,11 +17,26 @@ from tvmmobile.kernels.codegen import make_target
 from tvmmobile.kernels.function import apply_trace
 from tvmmobile.kernels.serial import TraceSchedule
 
-#: `TuneContext` imports the tensor intrinsics of every backend; these cost ten seconds and none is for ARM.
+#: Tensor intrinsics of backends other than ARM.
 _FOREIGN_INTRINSICS = ("cuda", "rocm", "metal", "hexagon", "x86", "riscv_cpu")
 #: Random draws per wanted schedule; postprocessing rejects some, and small spaces repeat.
 _DRAWS = 8
 _UNCHANGED = TraceSchedule("[[],[]]")
+
+
+@functools.cache
+def _import_intrinsics() -> None:
+    """What `TuneContext` would import, in a second rather than ten: without other backends, and without the source lines of all callers,
+    which TVM's parser asks for at every function and reads only for methods of classes.
+    """
+    for name in _FOREIGN_INTRINSICS:
+        sys.modules.setdefault(f"tvm.s_tir.tensor_intrin.{name}", types.ModuleType(name))
+    frames = inspect.stack
+    inspect.stack = lambda *_: frames(0)
+    try:
+        importlib.import_module("tvm.s_tir.tensor_intrin")
+    finally:
+        inspect.stack = frames
 
 
 class FallbackSpace:
@@ -27,8 +45,7 @@ class FallbackSpace:
     def __init__(self, task: Task, source: Any, target: Mapping[str, Any]) -> None:
         import tvm
 
-        for name in _FOREIGN_INTRINSICS:
-            sys.modules.setdefault(f"tvm.s_tir.tensor_intrin.{name}", types.ModuleType(name))
+        _import_intrinsics()
         from tvm.s_tir import meta_schedule as ms
 
         self._serial = task.threads == 1

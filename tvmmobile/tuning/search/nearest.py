@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from weakref import WeakKeyDictionary
 
 from tvmmobile.graph.layers import Conv2d, Dense, Layer, MaxPool, Pool, Resize
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules import KnobSchedule, Template, template_named
+from tvmmobile.schedules import KnobSchedule, Space, Template, template_named
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Record
 
+#: Attributes of layers, and how far apart two layers are that differ in one; `pieces`: that one has any.
+_FORMS = {"stride": 3.0, "kernel": 3.0, "dilation": 3.0, "in_layout": 1.0, "out_layout": 1.0, "scaled": 1.0, "clamp": 0.1, "pieces": 1.0}
+#: Of each database's tasks, as many as it had when it was last asked.
+_FEATURES: WeakKeyDictionary[Database, list[_Features]] = WeakKeyDictionary()
 #: Neighbours whose best schedules are tried first.
 NEIGHBOURS = 3
 
@@ -30,12 +37,17 @@ def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record
 
 def _neighbours(task: Task, database: Database, only: Template | None) -> list[tuple[KnobSchedule, Record]]:
     found: dict[KnobSchedule, Record] = {}
-    for other in _by_distance(task, [other for other in database.tasks() if other != task]):
+
+    @cache
+    def space_of(name: str, version: int) -> Space | None:
+        template = template_named(name, version)
+        return template.space(task) if template else None
+
+    for other in _by_distance(task, database):
         best = best_with_knobs(database, other, only)
         if best is not None:
             assert isinstance(best.schedule, KnobSchedule)
-            template = template_named(best.schedule.template, best.schedule.version)
-            space = template.space(task) if template else None
+            space = space_of(best.schedule.template, best.schedule.version)
             schedule = space.nearest(best.schedule) if space else None
             if schedule is not None:
                 found.setdefault(schedule, best)
@@ -44,11 +56,14 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> list[t
     return list(found.items())
 
 
-def _by_distance(task: Task, others: list[Task]) -> Iterator[Task]:
+def _by_distance(task: Task, database: Database) -> Iterator[Task]:
     """The nearest first; dissimilar ones are compared only after the others are used up."""
-    alike = [other for other in others if len(other.region) == len(task.region) and other.dtype == task.dtype]
-    yield from sorted(alike, key=lambda other: (distance(task, other), other.name))
-    yield from sorted(set(others) - set(alike), key=lambda other: (distance(task, other), other.name))
+    own, known = _Features.of(task), _features_in(database)
+    alike = [other for other in known if other.kind == own.kind]
+    for group in (alike, known):
+        for other in sorted(group, key=lambda other: (own.distance(other), other.name)):
+            if other.task != task and (group is alike or other.kind != own.kind):
+                yield other.task
 
 
 def best_with_knobs(database: Database, task: Task, only: Template | None) -> Record | None:
@@ -60,24 +75,49 @@ def best_with_knobs(database: Database, task: Task, only: Template | None) -> Re
         and isinstance(record.schedule, KnobSchedule)
         and (only is None or (record.schedule.template, record.schedule.version) == (only.name, only.version))
     ]
-    return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
+    least = min((record.latency_us for record in good if record.latency_us is not None), default=None)
+    return min((record for record in good if record.latency_us == least), key=lambda record: str(record.schedule), default=None)
 
 
-def distance(one: Task, other: Task) -> float:
-    """Dissimilarity of two tasks of one template: differences of the logarithms of their extents; other strides or threads weigh more."""
-    far = 4.0 * (one.threads != other.threads) + 100.0 * (len(one.region) != len(other.region) or one.dtype != other.dtype)
-    for layer, counterpart in zip(one.region, other.region, strict=False):
-        for mine, theirs in zip(_extents(layer), _extents(counterpart), strict=False):
-            far += abs(math.log2(mine / theirs))
-        far += 3.0 * (getattr(layer, "stride", None) != getattr(counterpart, "stride", None))
-        far += 3.0 * (getattr(layer, "kernel", None) != getattr(counterpart, "kernel", None))
-        far += 3.0 * (getattr(layer, "dilation", None) != getattr(counterpart, "dilation", None))
-        far += 1.0 * (getattr(layer, "in_layout", None) != getattr(counterpart, "in_layout", None))
-        far += 1.0 * (getattr(layer, "out_layout", None) != getattr(counterpart, "out_layout", None))
-        far += 1.0 * (getattr(layer, "scaled", None) != getattr(counterpart, "scaled", None))
-        far += 1.0 * (bool(getattr(layer, "pieces", ())) != bool(getattr(counterpart, "pieces", ())))
-        far += 0.1 * (getattr(layer, "clamp", None) != getattr(counterpart, "clamp", None))
-    return far
+@dataclass(frozen=True)
+class _Features:
+    """What makes a task like another.
+
+    Attributes:
+        kind: those of tasks that are compared first.
+        layers: the logarithms of each layer's extents, and its forms, in the order of `_FORMS`.
+    """
+
+    task: Task
+    name: str
+    kind: tuple[int, str]
+    layers: tuple[tuple[tuple[float, ...], tuple[object, ...]], ...]
+
+    @classmethod
+    def of(cls, task: Task) -> _Features:
+        """A task's."""
+        layers = tuple((tuple(map(math.log2, _extents(layer))), _forms(layer)) for layer in task.region)
+        return cls(task, task.name, (len(task.region), task.dtype), layers)
+
+    def distance(self, other: _Features) -> float:
+        """Dissimilarity: differences of the logarithms of their extents; other strides or threads weigh more."""
+        far = 4.0 * (self.task.threads != other.task.threads) + 100.0 * (self.kind != other.kind)
+        for (extents, forms), (their_extents, their_forms) in zip(self.layers, other.layers, strict=False):
+            for mine, theirs in zip(extents, their_extents, strict=False):
+                far += abs(mine - theirs)
+            if forms != their_forms:
+                far += sum(weight for weight, mine, theirs in zip(_FORMS.values(), forms, their_forms, strict=True) if mine != theirs)
+        return round(far, 9)  # logarithms of equal ratios differ in their last digits
+
+
+def _forms(layer: Layer) -> tuple[object, ...]:
+    return *(getattr(layer, name, None) for name in _FORMS if name != "pieces"), bool(getattr(layer, "pieces", ()))
+
+
+def _features_in(database: Database) -> list[_Features]:
+    found = _FEATURES.setdefault(database, [])
+    found += map(_Features.of, database.described()[len(found) :])
+    return found
 
 
 def _extents(layer: Layer) -> tuple[float, ...]:
