@@ -98,8 +98,8 @@ def window(rng: random.Random) -> Conv2d:
 @pytest.mark.parametrize("seed", range(4))
 def test_windows(seed: int, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     layer = window(random.Random(seed))
-    check(pi5, layer, "dot_window", tmp_path / "dot", threads=1 + seed)
-    check(pi4, layer, "long_window", tmp_path / "long", threads=4 - seed)
+    check(pi5, layer, "dot_window", tmp_path / "dot", threads=1 + seed % 2)
+    check(pi4, layer, "long_window", tmp_path / "long", threads=2 - seed % 2)
 
 
 @pytest.mark.long
@@ -278,7 +278,7 @@ def test_image_of_many_shapes(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layer", [Pool(7, 7, 40), Pool(17, 16, 72)], ids=lambda layer: layer.name)
 def test_pool(layer: Pool, pi5: Agents, tmp_path: Path) -> None:
     """Up to 255 pixels, of which sums fit in 16 bits, and more; vectors of channels and eight that remain; the largest sums."""
-    check(pi5, layer, "integer_pool", tmp_path, threads=3)
+    check(pi5, layer, "integer_pool", tmp_path, threads=2)
     check_extremes(pi5, layer, "integer_pool", tmp_path)
 
 
@@ -286,7 +286,7 @@ def test_pool(layer: Pool, pi5: Agents, tmp_path: Path) -> None:
 def test_gate(layer: Gating, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     """Vectors of channels and eight that remain; more threads than pixels; results beyond 16 bits."""
     check(pi4, layer, "integer_gate", tmp_path / "pi4")
-    check(pi5, layer, "integer_gate", tmp_path / "pi5", threads=3)
+    check(pi5, layer, "integer_gate", tmp_path / "pi5", threads=2)
 
 
 @pytest.mark.parametrize("zero", [-128, 127])
