@@ -108,7 +108,7 @@ int main(int argc, char **argv)
     else if (!strcmp(what, "echo")) {
         char line[64] = "";
         if (!fgets(line, sizeof line, stdin)) return 1;
-        printf("%s%s\n", line, getenv("GREETING")); fprintf(stderr, "to stderr\n");
+        printf("%s%s%s\n", line, getenv("GREETING"), getenv("LD_PRELOAD") ? " preloaded" : ""); fprintf(stderr, "to stderr\n");
     }
     else if (!strcmp(what, "clear")) {
         char *memory = malloc(1 << 20);

@@ -113,7 +113,9 @@ def qemu_words(board: Board, folder: str) -> list[str]:
     caches = board.caches
     options = f"dir={folder},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways},l2={caches.l2_bytes}/{caches.l2_ways}"
     options += f",l3={caches.l3_bytes}/{caches.l3_ways}" if caches.has_l3 else ""
-    return [*plain_qemu_words(board), "-plugin", f"{build_plugin(phases=overlaps(board))},{options}"]
+    plugin = build_plugin(phases=overlaps(board))
+    # Preloaded for its sched_yield; not by the program, which gets the environment as it is.
+    return ["env", f"LD_PRELOAD={plugin}", *plain_qemu_words(board), "-U", "LD_PRELOAD", "-plugin", f"{plugin},{options}"]
 
 
 def plain_qemu_words(board: Board) -> list[str]:

@@ -8,10 +8,11 @@
 // are not seen.
 #pragma once
 #include <pthread.h>
-#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+
+#include "waiting.h"
 
 // A line's number shifted left by three; the lowest bits say whether it is dirty, whether no other core has it, and whether it holds
 // what another thread wrote and this one has not read yet (writers.h).
@@ -164,8 +165,8 @@ static enum source fetch_private_second(core *c, uint64_t line)
 
 static void enter(core *c)
 {
-    while (__atomic_test_and_set(&c->busy, __ATOMIC_ACQUIRE))
-        sched_yield();
+    for (uint32_t tries = 0; __atomic_test_and_set(&c->busy, __ATOMIC_ACQUIRE); tries++)
+        give_way(tries);
 }
 
 static void leave(core *c)

@@ -4,14 +4,13 @@
 // A thread that sleeps is not waited for; the one that wakes it sets its clock.
 #pragma once
 #include <pthread.h>
-#include <sched.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "block_table.h"
+#include "waiting.h"
 
 enum { FUTEX = 98, FUTEX_COMMAND = 127, FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_WAIT_BITSET = 9, FUTEX_WAKE_BITSET = 10 };
-enum { MOST_AHEAD = 20000, SPINS_AHEAD = 1000, YIELD_INSTRUCTIONS = 500, YIELDING_NS = 50000, NAP_US = 50, LOST_NS = 100000000 };
+enum { MOST_AHEAD = 20000, SPINS_AHEAD = 1000, YIELD_INSTRUCTIONS = 500, LOST_NS = 100000000 };
 
 typedef struct pace {
     uint64_t clock;      // instructions
@@ -48,25 +47,21 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-// Waits until `other` has come to `clock`, sleeps, or does not move any more: QEMU may have stopped it. Yields for a time, not for a number
-// of times: on a busy machine one yield may take as long as everybody else's turns.
+// Waits until `other` has come to `clock`, sleeps, or does not move any more: QEMU may have stopped it.
 static void wait_for(pace *other, uint64_t clock)
 {
-    uint64_t begun = now_ns(), seen = 0, seen_at = 0;
-    while (awake(other) && clock_of(other) < clock) {
-        uint64_t now = now_ns();
-        if (now - begun < YIELDING_NS) {
-            sched_yield();
+    uint64_t seen = 0, seen_at = 0;
+    for (uint32_t tries = 0; awake(other) && clock_of(other) < clock; tries++) {
+        give_way(tries);
+        if (tries < SPINS)
             continue;
-        }
         if (clock_of(other) != seen || !seen_at) {
             seen = clock_of(other);
-            seen_at = now;
-        } else if (now - seen_at > LOST_NS) {
+            seen_at = now_ns();
+        } else if (now_ns() - seen_at > LOST_NS) {
             __atomic_store_n(&other->is_awake, false, __ATOMIC_RELAXED);
             return;
         }
-        usleep(NAP_US);
     }
 }
 

@@ -8,7 +8,6 @@
 // Waiting is not work: a round of a loop that stores nothing and loads from the same few addresses as the round before is taken back, and so
 // is what a thread executes between two calls of sched_yield, if it is little.
 #pragma once
-#include <sched.h>
 #include <string.h>
 #include <time.h>
 
@@ -193,15 +192,11 @@ static void begin_publishing(thread *t)
 
 static void let_others_publish(const thread *t)
 {
-    struct timespec begun, now;
     if (t->is_publishing || !__atomic_load_n(&someone_publishes, __ATOMIC_SEQ_CST))
         return;
-    clock_gettime(CLOCK_MONOTONIC, &begun);
-    do {
-        sched_yield();
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while (__atomic_load_n(&someone_publishes, __ATOMIC_SEQ_CST) &&
-             (now.tv_sec - begun.tv_sec) * 1000000000 + now.tv_nsec - begun.tv_nsec < PATIENCE_NS);
+    uint64_t until = now_ns() + PATIENCE_NS;
+    for (uint32_t tries = 0; __atomic_load_n(&someone_publishes, __ATOMIC_SEQ_CST) && now_ns() < until; tries++)
+        give_way(tries);
 }
 
 static void count_block(thread *t, uint32_t number, block *b, bool several)
