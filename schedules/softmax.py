@@ -64,9 +64,8 @@ class AxisSoftmax(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """The smallest number. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
-        kind = task.precision.numpy
-        return [np.array([np.finfo(kind).min], kind)]
+        """Minus infinity. (Relax checks whether a kernel of one argument is a reshape, and fails if it has no blocks.)"""
+        return [np.array([-np.inf], task.precision.numpy)]
 
 
 def _panels(extent: int, lanes: int, vectors: int) -> Iterator[tuple[int, int, int, int]]:
@@ -156,7 +155,7 @@ class _Rows(_Softmax):
         return (self.first + row) * self.layer.channels + channel
 
     def _value(self, row: int, start: Expr, have: int) -> Expr:
-        """A vector of a row, filled up with the smallest number."""
+        """A vector of a row, filled up with minus infinity: in masked rows all numbers may be the smallest finite one."""
         kernel, data, place = self.kernel, self.buffers["data"], self._place(row, start)
         if have == kernel.lanes:
             return kernel.T.bind(kernel.widened(kernel.load(data, place), have))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_networks import accepted
+from small_networks import accepted, error_against_torch
 from torch import nn
 from torch.nn import functional
 
@@ -74,3 +75,11 @@ def test_an_image_after_another_has_the_layers_of_one() -> None:
 def test_a_network_of_one_image_stays_as_it_is() -> None:
     module = imported(Net(), (1, *SHAPE[1:]))
     assert split_batch(module) is module
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_batch_norms_by_the_statistics_of_the_batch_mix_images(images: int, tmp_path: Path) -> None:
+    norm = nn.BatchNorm2d(8, track_running_stats=False)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 5, 1)).eval()
+    nn.init.uniform_(norm.weight)
+    assert error_against_torch(network, (images, 3, 7, 8), tmp_path / "net.so") <= 1e-5

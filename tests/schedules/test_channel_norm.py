@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import error_against_torch, prepared, seeded
 from torch import nn
+from torch.nn import functional
 
 from tvmmobile.graph.layers import ChannelNorm
 from tvmmobile.graph.machine import machine_of
@@ -109,4 +110,10 @@ def test_an_rms_norm_of_images_with_channels_first(tmp_path: Path) -> None:
     norm = Spelled(lambda x, w: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-6) * w[:, None, None])
     network, shape = seeded(nn.Conv2d(3, 12, 3), norm, nn.Conv2d(12, 5, 1), nn.AdaptiveAvgPool2d(1)), (1, 3, 7, 8)
     assert [node.layer.kind for node in prepared(network, shape).nodes] == ["conv 3x3", "RMS norm", "conv 1x1", "average pool"]
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
+def test_an_rms_norm_over_the_columns_of_images(tmp_path: Path) -> None:
+    network, shape = seeded(nn.Conv2d(3, 12, 3), nn.ReLU(), Spelled(lambda x, w: functional.rms_norm(x, x.shape[3:]))), (1, 3, 7, 8)
+    assert [node.layer.name for node in prepared(network, shape).nodes][-1] == "rmsnorm_1x60_6_e1.19209e-07"
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5

@@ -84,6 +84,19 @@ def test_behind_a_convolution(tmp_path: Path, function: Callable[[torch.Tensor],
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
 
 
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_masks(tmp_path: Path, axis: int) -> None:
+    """Minus infinity, and rows of nothing but the smallest number, all of whose elements have the same share."""
+    least = torch.finfo(torch.float32).min
+
+    def masked(image: torch.Tensor) -> torch.Tensor:
+        rows = image.flatten(2)
+        return torch.cat([rows.masked_fill(rows > 0, -torch.inf).softmax(axis), (rows * 0 + least).softmax(axis)], 1)
+
+    network, shape = seeded(nn.Conv2d(3, 21, 3), Last(masked)), (1, 3, 7, 8)
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
 def test_a_segmentation_network(tmp_path: Path) -> None:
     """Its head is resized in the layout of its layers, and so are the shares of classes."""
     resized = nn.Upsample(scale_factor=4, mode="bilinear")

@@ -158,6 +158,16 @@ MOVES: dict[str, tuple[tuple[int, ...], Callable[[LiteRtFile, int, int], None]]]
             endMask=0b1101,
         ),
     ),
+    "lengths": (
+        (1, 2, 3, 3),
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE",
+            [d, f.int32(0, -3, 1, 0), f.int32(1, 2, 3, 3), f.int32(1, 1, 1, 1)],
+            [o],
+            "StridedSliceOptions",
+            offset=True,
+        ),
+    ),
     "shrunk": (
         (1, 4, 3),
         lambda f, d, o: f.operator(
@@ -192,6 +202,12 @@ MOVES: dict[str, tuple[tuple[int, ...], Callable[[LiteRtFile, int, int], None]]]
     "nearest": (
         (1, 12, 9, 3),
         lambda f, d, o: f.operator("RESIZE_NEAREST_NEIGHBOR", [d, f.int32(12, 9)], [o], "ResizeNearestNeighborOptions"),
+    ),
+    "nearest centres": (
+        (1, 12, 9, 3),
+        lambda f, d, o: f.operator(
+            "RESIZE_NEAREST_NEIGHBOR", [d, f.int32(12, 9)], [o], "ResizeNearestNeighborOptions", halfPixelCenters=True
+        ),
     ),
     "greatest": ((1, 6, 4), lambda f, d, o: f.operator("ARG_MAX", [d, f.int32(3)], [o], "ArgMaxOptions", outputType=4)),
     "least": ((1, 6, 3), lambda f, d, o: f.operator("ARG_MIN", [d, f.int32(-2)], [o], "ArgMinOptions", outputType=4)),

@@ -42,7 +42,11 @@ def rms_norms(module: Any) -> Any:
             if weight is None or str(call.ty.dtype) != FLOAT32.name:
                 return call
             operands = relax.const(weight), [-1], float(matched[epsilon].value.numpy().item())
-            if axis == call.ty.ndim - 1:
+            shape = shape_of(call)
+            if axis == len(shape) - 1 == 3:  # layout inference would take it for an image with its channels in front, and move the axis
+                rows = relax.op.reshape(matched[data], [shape[0], shape[1] * shape[2], shape[3]])
+                return relax.op.reshape(relax.op.nn.rms_norm(rows, *operands), shape)
+            if axis == len(shape) - 1:
                 return relax.op.nn.rms_norm(matched[data], *operands)
             last = relax.op.permute_dims(matched[data], [0, 2, 3, 1])  # TVM 0.27 legalises it along the last axis alone
             return relax.op.permute_dims(relax.op.nn.rms_norm(last, *operands), [0, 3, 1, 2])

@@ -15,7 +15,7 @@ from tvmmobile.graph.passes.rewriting import bindings_of, rebuilt, results_of, r
 #: Operators whose first argument is images and whose others are the same for all of them.
 _OF_ONE = {
     *(f"relax.nn.{name}" for name in ("conv1d", "conv2d", "conv1d_transpose", "conv2d_transpose", "batch_norm", "group_norm")),
-    *(f"relax.nn.{name}" for name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "prelu", "instance_norm", "pixel_shuffle")),
+    *(f"relax.nn.{name}" for name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "prelu", "pixel_shuffle")),
     "relax.image.resize2d",
 }
 #: Element-wise operators on tensors that are broadcast.
@@ -27,7 +27,7 @@ _BY_ELEMENT = {
     *("nn.relu", "nn.relu6", "nn.leakyrelu", "nn.silu", "nn.gelu", "nn.gelu_tanh", "nn.softplus", "nn.selu"),
 }
 #: Those of one tensor along axes that an attribute names: `axes` of norms, `axis` of the others.
-_NORMS = {"nn.layer_norm", "nn.rms_norm", "nn.group_norm"}
+_NORMS = {"nn.layer_norm", "nn.rms_norm", "nn.group_norm", "nn.instance_norm"}
 _ALONG = {*("mean", "sum", "max", "min", "prod", "variance", "std", "argmax", "argmin", "nn.softmax", "nn.log_softmax"), *_NORMS}
 _LAYERS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose", "relax.nn.conv1d")
 

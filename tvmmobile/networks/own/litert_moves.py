@@ -83,6 +83,8 @@ def strided_slice(into: Translation, operator: LiteRtOperator) -> None:
     """`STRIDED_SLICE` forwards, with masks for the whole of a dimension and for dimensions that are left out."""
     data, options = operator.inputs[0], operator.options
     begins, ends, steps = (into.value(number).tolist() for number in operator.inputs[1:4])
+    if options.Offset():
+        ends = [begin + length for begin, length in zip(begins, ends, strict=True)]
     if options.EllipsisMask() or options.NewAxisMask() or min(steps) < 1:
         raise UserError("the network has a STRIDED_SLICE with new dimensions or backwards, which is not supported.", SIMPLER)
     for place, extent in enumerate(into.tensor(data).shape):
@@ -114,7 +116,8 @@ def resize(mode: str) -> Translator:
         height, width = into.value(size).tolist()
         corners, centres = operator.options.AlignCorners(), operator.options.HalfPixelCenters()
         rule = "align_corners" if corners else "half_pixel" if centres else "asymmetric"
-        nearest = ("round_prefer_ceil" if corners else "floor") if mode == "nearest" else "round_prefer_floor"
+        # Of pixel centres, LiteRT rounds ⌊(i + ½) · in / out⌋.
+        nearest = ("round_prefer_ceil" if corners or centres else "floor") if mode == "nearest" else "round_prefer_floor"
         inputs = [into.read(data, True), "", "", into.integers(batch, channels, height, width)]
         made = into.emit("Resize", inputs, mode=mode, coordinate_transformation_mode=rule, nearest_mode=nearest)
         into.write(operator.outputs[0], made, True, data if mode == "nearest" else None)
