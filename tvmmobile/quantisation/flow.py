@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Pool, Rounding, input_shapes
+from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Layer, LayerParameters, Rounding, input_shapes
 from tvmmobile.graph.network import INPUT, Network, sources_of
 from tvmmobile.kernels.reference import compute_layer
 from tvmmobile.kernels.simulation import run_unscheduled
@@ -60,34 +60,31 @@ class Step:
         return self._computed(replace(self.layer, clamp=NO_CLAMP), inputs)
 
     def output(self, inputs: tuple[Array, ...]) -> Array:
-        """What it computes of a batch; its first input and output have the batch's extent in front."""
+        """What it computes of a batch; what steps compute has the images one behind the other, constants are the same for all of them."""
         if isinstance(self.layer, Rounding):
             return self.layer.rounded(inputs[0].reshape(-1, *self.layer.shape[1:]))
-        if self.parameters is None:
-            shapes = input_shapes(self.layer)
-            every = (map(np.reshape, one, shapes) for one in _each(inputs))
-            return np.concatenate([run_unscheduled(self.function, list(one)) for one in every])
         if self.summing:
             return np.clip(self.sums(inputs), *self.bounds)
-        return self._computed(self.layer, inputs)
+        if isinstance(self.layer, Conv2d | Dense):
+            return self._computed(self.layer, inputs)
+        return np.concatenate([np.atleast_1d(self._of_one(*one)) for one in self._each(inputs)])
 
-    def _computed(self, layer: Layer, inputs: tuple[Array, ...]) -> Array:
+    def _computed(self, layer: Conv2d | Dense, inputs: tuple[Array, ...]) -> Array:
         assert self.parameters is not None
-        data, *others = inputs
-        data = data.reshape(-1, *layer.input_shape[1:])
-        if isinstance(layer, Pool):
-            return np.concatenate([compute_layer(layer, one[None], self.parameters, {}) for one in data])
-        sides = zip(layer.side_shapes.items(), others, strict=True)
-        return compute_layer(layer, data, self.parameters, {name: other.reshape(-1, *shape[1:]) for (name, shape), other in sides})
+        data, *others = (array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, input_shapes(layer), strict=True))
+        return compute_layer(layer, data, self.parameters, dict(zip(layer.side_shapes, others, strict=True)))
 
+    def _each(self, inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
+        """The inputs of each image of a batch. Layers whose first dimension is no batch, such as attention, take no more."""
+        shapes = input_shapes(self.layer)
+        shaped = [array.reshape(-1, *shape) for array, shape in zip(inputs, shapes, strict=True)]
+        for place in range(max(map(len, shaped))):
+            yield tuple(np.ascontiguousarray(array[place if len(array) > 1 else 0]) for array in shaped)
 
-def _each(inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
-    """The inputs of each image of a batch."""
-    extents = [len(array) if array.ndim else 0 for array in inputs]
-    count = max(extents)
-    for place in range(count):
-        each = zip(inputs, extents, strict=True)
-        yield tuple(np.ascontiguousarray(array[place : place + 1]) if extent == count else array for array, extent in each)
+    def _of_one(self, data: Array, *others: Array) -> Array:
+        if self.parameters is None:
+            return run_unscheduled(self.function, [data, *others])
+        return compute_layer(self.layer, data, self.parameters, dict(zip(self.layer.side_shapes, others, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
