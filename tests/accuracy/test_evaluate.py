@@ -23,6 +23,7 @@ from network_files import SIDE as NET_SIDE
 from network_files import module_of, write_onnx, write_python
 from registered_boards import make_board, make_home, register
 
+import tvmmobile
 from tvmmobile.accuracy.evaluation_file import ImageResult
 from tvmmobile.cli import run
 from tvmmobile.networks.images import read_input
@@ -30,6 +31,7 @@ from tvmmobile.networks.labelled import LabelledFolder, evenly_spaced, read_fold
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.running.library import find_libraries
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import sha256_of
 
@@ -382,6 +384,22 @@ def test_bad_options_are_refused(cli: CommandLine, tmp_path: Path, weights: str,
     done = cli("evaluate", str(library), str(folder), "--out", str(tmp_path / "out"), *options)
     assert done.code == 1 and done.out == "" and complaint in done.err, done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_single_number_is_no_class(cli: CommandLine, tmp_path: Path) -> None:
+    """Every image would be classified correctly."""
+    model = {"name": "mobilenet_v1", "alpha": 0.25, "resolution": SIDE, "activation": "relu6", "classes": 1}
+    library = make_library(tmp_path / "library", weights=SEEDED, model=model, output={"shape": [1, 1]})
+    arrays = {"input": np.zeros((1, 3, SIDE, SIDE), np.float32), "output": np.zeros((1, 1), np.float32)}
+    np.savez(library.with_suffix(".reference.npz"), **arrays)
+    done = cli("evaluate", str(library), str(class_folders(tmp_path / "images", "0")), "--out", str(tmp_path / "out"))
+    assert done.code == 1 and f"{library.name} returns no scores of classes, but output: float32 [1, 1]" in done.err, done.err
+
+
+def test_a_limit_leaves_images(tmp_path: Path) -> None:
+    (library,) = find_libraries([make_library(tmp_path / "library", weights=SEEDED)])
+    with pytest.raises(UserError, match="limit 0 leaves no images"):
+        tvmmobile.evaluate(library, class_folders(tmp_path / "images", "0"), limit=0)
 
 
 def test_labels_that_do_not_fit_are_refused(cli: CommandLine, tmp_path: Path) -> None:

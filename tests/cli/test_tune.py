@@ -49,6 +49,10 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--keep", "0"], "--keep and --max-drop are for int8"),
         (["--dtype", "float16", "--max-drop", "1%", "--device", "pi5"], "--keep and --max-drop are for int8"),
         (["--dtype", "int8", "--calibrate", "noise:4", "--max-drop", "1"], "--max-drop 1 is neither a signal-to-noise ratio nor a share"),
+        (
+            ["--dtype", "int8", "--calibrate", "noise:4", "--max-drop", "1%", "--classes", "1"],
+            "--max-drop 1% counts classes, and mobilenet_v1_1.0_224 returns no scores of classes, but output: float32 [1, 1]",
+        ),
         (["--dtype", "int8", "--calibrate", "nowhere"], "--calibrate nowhere does not exist"),
         (["--dtype", "int8", "--calibrate", "noise:4", "--io-dtype", "int8"], "libraries in int8 cannot take and return int8"),
         (["--dtype", "int8", "--calibrate", "noise:4", "--max-error", "0.1"], "--max-error bounds the error of float16"),

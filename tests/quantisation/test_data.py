@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,24 @@ def write(place: Path, kind: str) -> Path:
         place = place.with_suffix(".npz")
         np.savez(place, good)
         place.write_bytes(place.read_bytes()[:-40])
+    elif kind == "other file":
+        place = place.with_suffix(".npz")
+        with zipfile.ZipFile(place, "w") as archive:
+            archive.writestr("notes.txt", "no array")
+    elif kind in ("damaged", "encrypted"):
+        place = place.with_suffix(".npz")
+        np.savez_compressed(place, np.random.default_rng(0).normal(size=good.shape).astype(np.float32))
+        content = bytearray(place.read_bytes())
+        if kind == "damaged":
+            content[200:220] = b"\xff" * 20
+        else:
+            content[content.index(b"PK\x01\x02") + 8] |= 1
+        place.write_bytes(content)
+    elif kind == "size":
+        place = place.with_suffix(".npy")
+        with place.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (-1, 3, SIDE, SIDE)})
+            stream.write(bytes(4 * 3 * SIDE * SIDE))
     elif kind == "suffix":
         place = place.with_suffix(".csv")
         place.write_text("1,2")
@@ -153,7 +172,8 @@ def write(place: Path, kind: str) -> Path:
         ("missing", "does not exist"),
         ("folder", "has no images in it"),
         ("text", "is not what NumPy can read"),
-        ("zip", "is not what NumPy can read"),
+        *((kind, "is not what NumPy can read") for kind in ("zip", "damaged", "encrypted", "size")),
+        ("other file", "holds something other than arrays"),
         ("objects", "is not what NumPy can read"),
         ("suffix", "is neither a folder nor a .npy or .npz file"),
         ("nan", "holds values that are not finite"),

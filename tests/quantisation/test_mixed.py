@@ -41,7 +41,7 @@ def test_limits_are_read_as_they_are_written(text: str, limit: Limit) -> None:
     assert limit_of(text) == limit and str(limit) == text
 
 
-@pytest.mark.parametrize("text", ["", "30", "-1%", "dB", "1 %", "infdB", "1%%"])
+@pytest.mark.parametrize("text", ["", "30", "-1%", "dB", "1 %", "infdB", "1%%", "4000dB"])
 def test_other_limits_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--max-drop"):
         limit_of(text)

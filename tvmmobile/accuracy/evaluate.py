@@ -99,12 +99,10 @@ def evaluate(
     """
     board, spec = device_of(device), library.spec
     check_cores(library, board.profile)
-    if len(spec.takes) > 1 or spec.input_shape[0] != 1 or not (spec.takes[0].is_float and spec.returns[0].is_float):
-        there = "; ".join(map(str, (*spec.takes, *spec.returns)))
-        raise UserError(
-            f"{library.path.name} does not map one float32 image to float32 scores, but takes and returns {there}.",
-            "Run it with tvmmobile run.",
-        )
+    noise = is_noise(str(folder))
+    _check_ends(library, noise)
+    if limit is not None and limit < 1:
+        raise UserError(f"limit {limit} leaves no images.", "Give a positive number.")
     treatment = preprocessing or Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape)
     names = read_labels(Path(labels), spec.classes) if labels else None
     if out is not None:
@@ -112,7 +110,6 @@ def evaluate(
     with inputs_in(str(folder), spec, names) as listed:
         chosen = evenly_spaced(listed.images, limit)
         original = original_of(library, model, None if checkpoint is None else Path(checkpoint))
-        noise = is_noise(str(folder))
         if not noise:
             _check_headers(chosen, treatment, listener)
         subject = Subject(library, original, treatment)
@@ -125,6 +122,22 @@ def evaluate(
             if done.results:
                 file, paths = _written(context, chosen, done, out, listener)
     return Evaluation(file, paths, original.judge_name, listed.others)
+
+
+def _check_ends(library: Library, noise: bool) -> None:
+    """Raises `UserError` unless the library takes an image and returns numbers, and scores of classes where images have labels."""
+    spec = library.spec
+    if len(spec.takes) > 1 or spec.input_shape[0] != 1 or not (spec.takes[0].is_float and spec.returns[0].is_float):
+        there = "; ".join(map(str, (*spec.takes, *spec.returns)))
+        raise UserError(
+            f"{library.path.name} does not map one float32 image to float32 scores, but takes and returns {there}.",
+            "Run it with tvmmobile run.",
+        )
+    if not (noise or spec.returns[0].classes):
+        raise UserError(
+            f"{library.path.name} returns no scores of classes, but {spec.returns[0]}.",
+            "Give noise:N in place of a folder, which shows whether it agrees with its network.",
+        )
 
 
 def check_one_network(libraries: Sequence[Library]) -> None:

@@ -56,6 +56,11 @@ class Port:
         """How many numbers it holds."""
         return math.prod(self.shape)
 
+    @property
+    def classes(self) -> int:
+        """How many classes it holds a score of each; 0 for anything else, such as an image or a single number."""
+        return self.elements if self.elements == max(self.shape) > 1 else 0
+
     def stored(self, io_dtype: str) -> str:
         """The type in which a library takes or returns it whose floats are stored as `io_dtype`."""
         return io_dtype if self.is_float else self.dtype

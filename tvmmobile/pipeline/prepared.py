@@ -24,7 +24,7 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.quantisation.calibration import best_method, narrowed
+from tvmmobile.quantisation.calibration import Images, best_method, narrowed
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.given import as_given
@@ -93,7 +93,9 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     composed = compose(imported.module, accepts, dump_dir)
     if job.calibration is not None:
         _check_quantised(imported.spec)
-        return _quantised(composed, job.calibration, lambda layer: job.task((layer,)), job.decision)
+        data, classes = job.calibration, imported.spec.returns[0].classes
+        images = replace(data.images(), labels=data.labels(classes))
+        return _quantised(composed, data, images, lambda layer: job.task((layer,)), job.decision)
     if precision.bytes >= FLOAT32.bytes:
         return Prepared(read_network(*finish(composed, precision, outside=outside)), inputs)
     wide = read_network(*finish(composed))
@@ -124,8 +126,15 @@ def _float32_layers(kept: Sequence[KeptLayer]) -> dict[str, Any]:
     return {"float32_layers": [asdict(one) for one in kept]} if kept else {}
 
 
-def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer], Task], decision: Decision | None) -> Prepared:
-    """The network in integers, except layers that no kernel takes or that are faster in float32; `task` is that of an integer layer."""
+def _quantised(
+    composed: Composed, data: CalibrationData, images: Images, task: Callable[[Layer], Task], decision: Decision | None
+) -> Prepared:
+    """The network in integers, except layers that no kernel takes or that are faster in float32.
+
+    Args:
+        data: where `images` are from.
+        task: that of an integer layer.
+    """
 
     @cache
     def accepts(layer: Layer) -> bool:
@@ -133,7 +142,6 @@ def _quantised(composed: Composed, data: CalibrationData, task: Callable[[Layer]
 
     wide = read_network(*finish_in_nhwc(composed))
     flow = flow_of(wide)
-    images = replace(data.images(), labels=data.labels(math.prod(flow.steps[-1].layer.output_shape)))
     if decision is None:
         method = best_method(flow, images, accepts)
         method = narrowed(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))

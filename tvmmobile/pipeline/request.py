@@ -127,9 +127,15 @@ class Request:
                 f"Give --calibrate {SOURCES}; a few hundred images like those the network will see are enough.",
             )
         numbers, spec = self.image or Normalisation(), model.spec
+        limit = None if self.max_drop is None else limit_of(self.max_drop)
+        if limit is not None and limit.unit == "%" and not spec.returns[0].classes:
+            raise UserError(
+                f"--max-drop {limit} counts classes, and {spec.variant} returns no scores of classes, but {spec.returns[0]}.",
+                "Give a signal-to-noise ratio, such as --max-drop 30dB.",
+            )
         preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.channels, shape=spec.odd_shape)
         data = calibration_data(self.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
-        return replace(data, keep=self.keep, max_drop=None if self.max_drop is None else limit_of(self.max_drop))
+        return replace(data, keep=self.keep, max_drop=limit)
 
 
 def request_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -134,7 +133,7 @@ def _arrays(place: Path, given: str) -> list[Any]:
     try:
         found = np.load(place, mmap_mode="r", allow_pickle=False)
         return [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy's readers, and those of archives, raise errors of any kind
         raise UserError(
             f"--calibrate {given} is not what NumPy can read: {one_line(error)}.", "Write it with numpy.save or numpy.savez."
         ) from error
@@ -143,6 +142,8 @@ def _arrays(place: Path, given: str) -> list[Any]:
 def _checked(array: Any, given: str, shape: tuple[int, ...]) -> Any:
     """An array of inputs; raises `UserError` if it is something else."""
     wanted = f"float32 [N, {', '.join(map(str, shape[1:]))}]"
+    if not isinstance(array, np.ndarray):  # of another file in an archive NumPy returns the bytes
+        raise UserError(f"--calibrate {given} holds something other than arrays.", f"Save {wanted} alone, normalised.")
     if array.dtype != np.float32 or array.ndim != len(shape) or array.shape[1:] != shape[1:]:
         raise UserError(
             f"--calibrate {given} holds {array.dtype} {list(array.shape)}, and the network takes {wanted}.", f"Save {wanted}, normalised."

@@ -19,7 +19,7 @@ from tvmmobile.system.errors import UserError
 
 #: Images on which networks are compared, at most.
 _COMPARED = 128
-_LIMIT = re.compile(r"(\d+(?:\.\d+)?)(dB|%)")
+_LIMIT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)(dB|%)")
 
 
 @dataclass(frozen=True)
