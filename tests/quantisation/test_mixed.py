@@ -9,6 +9,7 @@ import pytest
 from quantised import decibels, digit_inputs, trained_flow
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.quantisation import mixed
 from tvmmobile.quantisation.calibration import Method, images_of, observe, quantised
 from tvmmobile.quantisation.mixed import Decision, Limit, chosen_layers, layer_noise, limit_of, quantise_as_decided, quantise_within
 from tvmmobile.system.errors import UserError
@@ -112,6 +113,17 @@ def test_as_few_layers_are_kept_as_a_limit_takes(images: Array) -> None:
     assert not limit.holds(quantised(observed, METHOD, everything, kept[1:]).outputs(images), flow.outputs(images))
     again = quantise_as_decided(flow, data, found.decision, everything)
     assert again.decision == found.decision and np.array_equal(again.network.outputs(images), network.outputs(images))
+
+
+def test_a_limit_that_cannot_be_met_is_refused(images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Because of a layer that stays in int8, here the last one, as gates do elsewhere."""
+    monkeypatch.setattr(mixed, "_keepable", lambda flow: iter(flow.steps[:-1]))
+    with pytest.raises(UserError, match=r"--max-drop 200dB cannot be met: what stays in int8 .* costs more") as caught:
+        quantise_within(trained_flow(), images_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"))
+    assert caught.value.remedy
+    monkeypatch.undo()
+    found = quantise_within(trained_flow(), images_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"))
+    assert not found.network.steps
 
 
 def test_a_limit_that_holds_keeps_nothing(images: Array) -> None:

@@ -118,6 +118,9 @@ def quantise_as_decided(flow: Flow, images: Images, decision: Decision, accepts:
 def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts, kept: dict[int, str], limit: Limit | None) -> Mixed:
     """The network in integers, but for the layers in `kept`, those that are not accepted, and the fewest others that a limit takes: those
     whose own rounding adds most noise to their output come first. Before that, weights get all their bits.
+
+    Raises:
+        UserError: the limit takes more than all layers that can be in float32.
     """
     observed = observe(flow, images, method.equalise)
     network = quantised(observed, method, accepts, kept)
@@ -144,6 +147,11 @@ def quantise_within(flow: Flow, images: Images, method: Method, accepts: Accepts
             many, found = middle, tried
         else:
             few = middle
+    if many == len(order) and not fits(found):
+        raise UserError(
+            f"--max-drop {limit} cannot be met: what stays in int8 with every layer in float32 that can be, such as gates, costs more.",
+            "Give another limit, or leave out --dtype int8.",
+        )
     return Mixed(found, Decision(method, kept | dict.fromkeys(order[:many], f"--max-drop {limit}")))
 
 
