@@ -24,8 +24,8 @@ def test_the_top1_of_the_library(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"version": 2}, "has format 2, and this version reads 1"),
-        ({"version": None}, "is not an evaluation of tvmmobile: it has no version or no images"),
+        ({"version": 2}, "has format 2, of a newer tvmmobile; this one reads 1"),
+        ({"version": None}, "is not an evaluation of tvmmobile: its version is None, not one of ours"),
         ({"library": {"top1": 1}}, r"is not an evaluation of tvmmobile: library.top5 is missing"),
         ({"context": None}, "is not an evaluation of tvmmobile: context"),
     ],

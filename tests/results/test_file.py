@@ -150,9 +150,9 @@ def _nested(levels: int) -> Any:
     [
         (lambda content: content.update(version=FORMAT + 1), f"has format {FORMAT + 1}, of a newer tvmmobile"),
         (lambda content: content.update(version=1), "has format 1, which is no longer supported"),
-        (lambda content: content.update(version="3"), "its version is none of ours"),
-        (lambda content: content.update(version=True), "its version is none of ours"),
-        (lambda content: content.update(version=10**300), "its version is none of ours"),
+        (lambda content: content.update(version="3"), "its version is '3', not one of ours"),
+        (lambda content: content.update(version=True), "its version is True, not one of ours"),
+        (lambda content: content.update(version=10**300), "its version is a huge number, not one of ours"),
         (lambda content: content.pop("version"), "another program's, shaped like Google Benchmark's"),
         (lambda content: content.pop("context"), "it has no context"),
         (lambda content: content.update(surprise=1), "surprise is not known"),

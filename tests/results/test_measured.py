@@ -87,3 +87,10 @@ def test_series_are_called_what_they_differ_in() -> None:
     threads = [replace(one, name=f"{one.name}x", threads=4, format="c") for one in results.variants]
     view = view_of(replace(results, variants=(*results.variants, *threads)))
     assert [name for name, _ in accuracy_plots(view)[0].series] == ["1 thread, VM library, α 1.0", "4 threads, C library, α 1.0"]
+
+
+def test_a_library_has_one_accuracy() -> None:
+    results = results_of_two_precisions()
+    first, *others = measured_of(results)
+    with pytest.raises(UserError, match=f"two accuracies of {first.library} are given"):
+        with_accuracies(results, [first, *others, replace(first, top1=1.0)])

@@ -46,8 +46,8 @@ def set_to(*place: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (set_to("version", 1), "its version is 1, and this tvmmobile reads 2"),
-        (set_to("version", True), "its version is True"),
+        (set_to("version", 1), "has format 1, which is no longer supported; this one reads 2"),
+        (set_to("version", True), "its version is True, not one of ours"),
         (lambda content: content.pop("version"), "it has no version"),
         (lambda content: content.pop("points"), "points is missing"),
         (set_to("host", "desk"), "host is not known"),

@@ -23,14 +23,15 @@ from tvmmobile.graph.precision import is_precision, precision_named
 from tvmmobile.running.formats import VM
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
-from tvmmobile.system.json_files import FileKind, read_json, validated
+from tvmmobile.system.json_files import FileKind, check_version, read_json, validated
 
 FORMAT = 4
 #: Versions that this one reads: what they lack has a default.
 READABLE = (2, 3, 4)
 #: The program that computed the output that a library is compared with, unless the file names another.
 REFERENCE = "PyTorch"
-_KIND = FileKind("a result file of tvmmobile", "Name a report.json that tvmmobile wrote, or make one: tvmmobile bench LIBRARIES --out DIR")
+_MADE_BY = "tvmmobile bench LIBRARIES --out DIR"
+_KIND = FileKind("a result file of tvmmobile", f"Name a report.json that tvmmobile wrote, or make one: {_MADE_BY}", _MADE_BY)
 #: For every dataclass in a file: text does not count as a number, and unknown fields are errors.
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
@@ -326,7 +327,9 @@ def read_results(path: str | Path) -> Results:
     """
     path = Path(path)
     text, content = read_json(path, _KIND)
-    _check_format(path, content)
+    if isinstance(content, dict) and "version" not in content and {"context", "benchmarks"} <= content.keys():
+        raise _KIND.refusal(path, "it is another program's, shaped like Google Benchmark's; version is missing")
+    check_version(path, _KIND, content, READABLE, ("context", "benchmarks"))
     file = validated(path, _KIND, text, _file_reader())
     names: dict[str, int] = {}
     for index, entry in enumerate(file.benchmarks):
@@ -353,27 +356,3 @@ def _check_median(path: Path, index: int, entry: Benchmark) -> None:
 @cache
 def _file_reader() -> TypeAdapter[ResultFile]:
     return TypeAdapter(ResultFile)
-
-
-def _check_format(path: Path, content: Any) -> None:
-    """Raises `UserError` unless it is a file of ours, in a version that can be read."""
-    if not isinstance(content, dict):
-        raise _KIND.refusal(path, "it holds no object")
-    absent = [name for name in ("version", "context", "benchmarks") if name not in content]
-    if absent == ["version"]:
-        raise _KIND.refusal(path, "it is another program's, shaped like Google Benchmark's; version is missing")
-    if absent:
-        raise _KIND.refusal(path, f"it has no {' and no '.join(absent)}")
-    version = content["version"]
-    if type(version) is not int or abs(version) > 10**6:
-        raise _KIND.refusal(path, "its version is none of ours")
-    if version > FORMAT:
-        raise UserError(
-            f"{path} has format {version}, of a newer tvmmobile; this one reads {READABLE[0]} to {FORMAT}.",
-            "Read it with the version that wrote it, or run the benchmark again.",
-        )
-    if version not in READABLE:
-        raise UserError(
-            f"{path} has format {version}, which is no longer supported; this version reads {READABLE[0]} to {FORMAT}.",
-            "Run the benchmark again: tvmmobile bench LIBRARIES --out DIR",
-        )

@@ -11,19 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from tvmmobile.results.file import Count, NotNegative, Positive, PositiveCount
 from tvmmobile.system.files import write_text
-from tvmmobile.system.json_files import FileKind, read_json, validated
+from tvmmobile.system.json_files import FileKind, check_version, read_json, validated
 from tvmmobile.virtual.calibration.fit import Observation, Phase
 from tvmmobile.virtual.calibration.residuals import TermError
 from tvmmobile.virtual.profile import MissCounts
 
 FORMAT = 2
-_KIND = FileKind("a validation of tvmmobile", "Name a file that `tvmmobile device validate` wrote, or another name with --out FILE.")
+_KIND = FileKind(
+    "a validation of tvmmobile",
+    "Name a file that `tvmmobile device validate` wrote, or another name with --out FILE.",
+    "tvmmobile device validate NAME --out FILE",
+)
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _Correlation = Annotated[float, Field(ge=-1, le=1)]
 _Text = Annotated[str, Field(max_length=200)]
@@ -196,7 +200,7 @@ def read_validation(path: Path) -> Validation:
         UserError: it is something else, or of another version.
     """
     text, content = read_json(path, _KIND)
-    _check_version(path, content)
+    check_version(path, _KIND, content, (FORMAT,), ())
     validation = validated(path, _KIND, text, _reader())
     kinds = {field.name for field in fields(MissCounts)}
     for index, point in enumerate(validation.points):
@@ -209,13 +213,6 @@ def read_validation(path: Path) -> Validation:
             raise _KIND.refusal(path, f"points[{index}].term_ms has other terms than the model")
     _check_names(path, validation.points)
     return validation
-
-
-def _check_version(path: Path, content: Any) -> None:
-    if not isinstance(content, dict) or "version" not in content:
-        raise _KIND.refusal(path, "it has no version")
-    if type(content["version"]) is not int or content["version"] != FORMAT:
-        raise _KIND.refusal(path, f"its version is {ascii(content['version'])[:20]}, and this tvmmobile reads {FORMAT}")
 
 
 def _check_names(path: Path, points: Sequence[ValidationPoint]) -> None:

@@ -17,16 +17,24 @@ from tvmmobile.system.errors import MOST_SHOWN, UserError, shown
 MOST_BYTES = 64 << 20
 #: Nesting of objects and lists. Within it, `json.dumps`, which recurses, can write what was read.
 MOST_LEVELS = 32
+_LARGEST_VERSION = 10**6
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """The expected kind of file, e.g. `a result file of tvmmobile`, and what to do about any other."""
+    """The expected kind of file.
+
+    Attributes:
+        name: such as `a result file of tvmmobile`.
+        remedy: what to do about any other.
+        made_by: the command that writes one.
+    """
 
     name: str
     remedy: str
+    made_by: str = ""
 
     def refusal(self, path: Path, problem: str) -> UserError:
         """The error for a `path` that is not such a file."""
@@ -49,6 +57,31 @@ def read_json(path: Path, kind: FileKind) -> tuple[str, Any]:
         raise kind.refusal(path, f"it is not JSON, {problem}") from error
     _check_values(path, kind, content)
     return text, content
+
+
+def check_version(path: Path, kind: FileKind, content: Any, readable: Sequence[int], parts: Sequence[str]) -> None:
+    """Check that a file's content is an object with a `version` that can be read.
+
+    Args:
+        readable: versions that can be read, the newest last.
+        parts: names that files of every version have besides.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(content, dict):
+        raise kind.refusal(path, "it holds no object")
+    if absent := [name for name in ("version", *parts) if name not in content]:
+        raise kind.refusal(path, f"it has no {' and no '.join(absent)}")
+    version = content["version"]
+    if type(version) is not int or abs(version) > _LARGEST_VERSION:
+        raise kind.refusal(path, f"its version is {shown(version)}, not one of ours")
+    if version not in readable:
+        which = "of a newer tvmmobile" if version > readable[-1] else "which is no longer supported"
+        known = f"{readable[0]} to {readable[-1]}" if len(readable) > 1 else str(readable[0])
+        raise UserError(
+            f"{path} has format {version}, {which}; this one reads {known}.", f"Read it with the version that wrote it, or: {kind.made_by}"
+        )
 
 
 def validated(path: Path, kind: FileKind, text: str, adapter: TypeAdapter[Value]) -> Value:

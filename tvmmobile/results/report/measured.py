@@ -29,8 +29,15 @@ class MeasuredAccuracy:
 
 
 def with_accuracies(results: Results, measured: Sequence[MeasuredAccuracy]) -> Results:
-    """The results with what was measured of their libraries; raises `UserError` for an accuracy of another library."""
+    """The results with what was measured of their libraries.
+
+    Raises:
+        UserError: an accuracy is of another library, or two are of one.
+    """
     found = {one.library_sha256: one for one in measured}
+    if len(found) < len(measured):
+        twice = next(one for one in measured if found[one.library_sha256] is not one)
+        raise UserError(f"two accuracies of {twice.library} are given.", "Name one evaluation.json of each library.")
     timed = {variant.library_sha256 for variant in results.variants}
     for one in measured:
         if one.library_sha256 not in timed:
