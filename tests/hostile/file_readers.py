@@ -295,6 +295,26 @@ def _device(folder: Path) -> Prepared:
     return [device_text()], at(devices_dir() / "desk.json", use)
 
 
+def _calibration_data(folder: Path) -> Prepared:
+    import numpy as np
+
+    from tvmmobile.networks.preprocessing import Preprocessing
+    from tvmmobile.quantisation.data import calibration_data
+
+    samples = []
+    for save in (np.savez, np.savez_compressed):
+        stream = io.BytesIO()
+        save(stream, inputs=np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32))
+        samples.append(stream.getvalue())
+    path = folder / "inputs.npz"
+
+    def read() -> object:
+        images = calibration_data(str(path), Preprocessing(8), generated=True).images()
+        return images.read(range(min(images.count, 4)))
+
+    return samples, at(path, read)
+
+
 def _labels(folder: Path) -> Prepared:
     from tvmmobile.accuracy.classes import read_labels
 
@@ -372,5 +392,6 @@ READERS = (
     Reader("labels", "text", _labels),
     Reader("image", "bytes", _image, cost=6),
     Reader("array", "bytes", _array, cost=4),
+    Reader("calibration data", "zip", _calibration_data, cost=8),
     Reader("environment", "text", _environment),
 )
