@@ -1,4 +1,4 @@
-"""Softmax: the largest number along an axis, exponential functions of the distances from it with their sum, and the results."""
+"""Softmax or its logarithm: the largest number along an axis, the sum of exponential functions of the distances from it, the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
 class AxisSoftmax(Template):
-    """Takes one softmax over any axis; exponential functions have the digits of float32. Threads share the places around the axis.
+    """Takes one softmax, or its logarithm, over any axis; exponential functions have the digits of float32. Threads share the places around
+    the axis.
 
     Knobs:
         vectors: of sums at a time: of neighbouring places behind the axis, or, of a last axis, one for each of so many rows.
@@ -27,7 +28,7 @@ class AxisSoftmax(Template):
 
     name = "softmax"
     version = 1
-    handles = THREADS | STORAGE | {"trailing"}
+    handles = THREADS | STORAGE | {"trailing", "logarithm"}
     enough_trials = 3
 
     def _space(self, task: Task) -> Space | None:
@@ -48,7 +49,7 @@ class AxisSoftmax(Template):
         shapes = {"data": layer.input_shape, "least": (1,), "output": layer.output_shape}
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
             if layer.behind == 1:
-                weights = kernel.scratch(vectors * round_up(layer.channels, kernel.lanes), totals=True)
+                weights = None if layer.logarithm else kernel.scratch(vectors * round_up(layer.channels, kernel.lanes), totals=True)
                 first, last = share(thread, task.threads, layer.before)
                 steps = (last - first) // vectors
                 with kernel.loop(steps) as step:
@@ -56,7 +57,7 @@ class AxisSoftmax(Template):
                 with kernel.span(first + steps * vectors, last) as row:
                     _Rows(kernel, layer, buffers, weights, row, 1).emit()
             else:
-                weights = kernel.scratch(layer.channels * vectors * kernel.lanes, totals=True)
+                weights = None if layer.logarithm else kernel.scratch(layer.channels * vectors * kernel.lanes, totals=True)
                 for lanes, count, panels, start in _panels(layer.behind, kernel.lanes, vectors):
                     with kernel.span(*share(thread, task.threads, layer.before * panels)) as panel:
                         place = panel // panels * (layer.channels * layer.behind) + start + panel % panels * (lanes * count)
@@ -84,13 +85,13 @@ class _Softmax:
 
     Attributes:
         buffers: by argument.
-        weights: exponential functions.
+        weights: exponential functions; `None` where only their sum is needed, for a logarithm.
     """
 
     kernel: Kernel
     layer: Softmax
     buffers: dict[str, Buffer]
-    weights: Buffer
+    weights: Buffer | None
 
     def _larger(self, buffer: Buffer, value: Expr, place: int, lanes: int) -> None:
         """Raise a vector of the largest numbers so far to these."""
@@ -101,8 +102,18 @@ class _Softmax:
         """Store a vector of exponential functions, and add it to a sum."""
         kernel, (buffer, at) = self.kernel, sums
         weight = kernel.T.bind(kernel.vectors_of_totals(lanes).exp_negative(value - largest))
-        kernel.store(self.weights, weight, place, lanes)
+        if self.weights is not None:
+            kernel.store(self.weights, weight, place, lanes)
         kernel.store(buffer, kernel.load(buffer, at, lanes) + weight, at, lanes)
+
+    def _closing(self, total: Expr, sums: Buffer, place: int, lanes: int) -> Expr:
+        """What a sum of exponential functions, from this place, contributes to each result: a factor or, of a logarithm, a subtrahend."""
+        kernel = self.kernel
+        if not self.layer.logarithm:
+            return kernel.T.bind(kernel.splat(kernel.total(1.0), lanes) / total)
+        # TVM puts a value that only has a name wherever it is read, and then fails on names within it.
+        kernel.store(sums, kernel.T.log(total), place, lanes)
+        return kernel.T.bind(kernel.load(sums, place, lanes))
 
     def _filled(self, buffer: Buffer, number: Expr, vectors: int, lanes: int) -> None:
         for place in range(0, vectors * lanes, lanes):
@@ -133,10 +144,13 @@ class _Rows(_Softmax):
         for row, start, have in self._vectors():
             place = row * round_up(self.layer.channels, lanes) + start
             self._weigh(self._value(row, start, have), kernel.splat(largest[row]), lanes, place, (sums, row * lanes))
-        shares = [bind(kernel.total(1.0) / self._joined(sums, row, lambda a, b: a + b)) for row in range(self.count)]
+        closing = [self._closing(self._joined(sums, row, lambda a, b: a + b), sums, row * lanes, 1) for row in range(self.count)]
         for row, start, have in self._vectors():
-            weight = kernel.load(self.weights, row * round_up(self.layer.channels, lanes) + start)
-            value = kernel.narrowed(weight * kernel.splat(shares[row]), lanes)
+            if self.weights is None:
+                value = self._value(row, start, have) - kernel.splat(largest[row]) - kernel.splat(closing[row])
+            else:
+                value = kernel.load(self.weights, row * round_up(self.layer.channels, lanes) + start) * kernel.splat(closing[row])
+            value = kernel.narrowed(value, lanes)
             kernel.store_part(self.buffers["output"], value if have == lanes else bind(value), self._place(row, start), have)
 
     def _vectors(self) -> Iterator[tuple[int, Expr, int]]:
@@ -197,11 +211,13 @@ class _Columns(_Softmax):
             for place, top in zip(places, most, strict=True):
                 weight = channel * (self.count * lanes) + place
                 self._weigh(self._value(channel, place), top, lanes, weight, (sums, place))
-        one = kernel.splat(kernel.total(1.0), lanes)
-        shares = [bind(one / kernel.load(sums, place, lanes)) for place in places]
+        closing = [self._closing(kernel.load(sums, place, lanes), sums, place, lanes) for place in places]
         with kernel.loop(self.layer.channels) as channel:
-            for place, part in zip(places, shares, strict=True):
-                value = kernel.load(self.weights, channel * (self.count * lanes) + place, lanes) * part
+            for place, top, last in zip(places, most, closing, strict=True):
+                if self.weights is None:
+                    value = self._value(channel, place) - top - last
+                else:
+                    value = kernel.load(self.weights, channel * (self.count * lanes) + place, lanes) * last
                 kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), self._place(channel, place), lanes)
 
     def _place(self, channel: Expr, place: int) -> Expr:

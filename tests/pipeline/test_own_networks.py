@@ -25,7 +25,7 @@ from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import files_of, load_again, own_specs
 from tvmmobile.system.errors import UserError
 
-_READS_PLACES = module_text("return self.conv(x)[:, [3, 1]].log_softmax(1)")
+_READS_PLACES = module_text("return self.conv(x)[:, [3, 1]].softmax(1).cumsum(1)")
 _TAKES_ROOTS = module_text("return nn.functional.layer_norm(self.conv(x), (8,)).clamp(min=1e-3).log().flatten(1)")
 
 

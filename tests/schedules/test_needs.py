@@ -81,7 +81,7 @@ class NewProduct(Product):
 class NewSoftmax(Softmax):
     """See `NewConv2d`."""
 
-    logarithm: bool = False
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ TASKS: dict[str, tuple[tuple[Layer, ...], dict[str, object], str]] = {
     "channel_norm": ((NewNorm(9, 9, 16, 1e-5),), {"robust": True}, "robust"),
     "group_norm": ((NewGroupNorm(9, 9, 16, 2, 1e-5),), {"centred": False}, "centred"),
     "attention": ((ATTENTION,), {"masked": True}, "masked"),
-    "softmax": ((NewSoftmax((9, 9), 16),), {"logarithm": True}, "logarithm"),
+    "softmax": ((NewSoftmax((9, 9), 16),), {"signed": True}, "signed"),
     "batched_product": ((NewProduct((2,), 9, 9, 16),), {"masked": True}, "masked"),
 }
 

@@ -28,6 +28,7 @@ from tvmmobile.schedules import template_for
     st.sampled_from((("", ""), ("float16", "float32"), ("float32", ""))),
     st.integers(1, 3),
     st.integers(0, 2),
+    st.booleans(),
 )
 def test_values(
     tmp_path: Path,
@@ -38,9 +39,10 @@ def test_values(
     stored: tuple[str, str],
     threads: int,
     choice: int,
+    logarithm: bool,
 ) -> None:
     reads, writes = (name if name != dtype else "" for name in stored)
-    task = Task((Softmax(leading, channels, trailing, reads=reads, writes=writes),), dtype, threads, machine_of("cortex-a76"))
+    task = Task((Softmax(leading, channels, trailing, logarithm, reads=reads, writes=writes),), dtype, threads, machine_of("cortex-a76"))
     template = template_for(task)
     assert template is not None and template.name == "softmax"
     space = template.space(task)
@@ -75,6 +77,10 @@ def layers_of(network: nn.Module, shape: tuple[int, ...]) -> list[str]:
         pytest.param(lambda x: x.softmax(-2), ["softmax_1_c5_6x21", "transpose"], id="rows"),
         pytest.param(lambda x: x.flatten(2).softmax(-1), ["transpose", "softmax_1x21_c30"], id="pixels"),
         pytest.param(lambda x: x.mean((2, 3)).softmax(-1), ["pool_5x6_21", "softmax_1_c21"], id="classes"),
+        pytest.param(lambda x: x.log_softmax(1), ["logsoftmax_1x5x6_c21", "transpose"], id="logarithms"),
+        pytest.param(
+            lambda x: (50 * x).flatten(2).log_softmax(-1), ["multiply_transpose", "logsoftmax_1x21_c30"], id="logarithms far apart"
+        ),
         pytest.param(lambda x: x.reshape(-1).softmax(0), ["transpose", "softmax_c630"], id="all"),
     ],
 )

@@ -149,7 +149,8 @@ def compute_layer(layer: Layer, data: Array, constants: LayerParameters, side: M
     if isinstance(layer, Attention):
         return _attended(layer, data, constants, side)
     if isinstance(layer, Softmax):
-        return np.asarray(functional.softmax(torch.from_numpy(data), len(layer.leading)))
+        function = functional.log_softmax if layer.logarithm else functional.softmax
+        return np.asarray(function(torch.from_numpy(data), len(layer.leading)))
     if isinstance(layer, Product):
         first, second = (
             array.swapaxes(-1, -2) if turned else array for array, turned in zip((data, side["other"]), layer.turned, strict=True)

@@ -1,4 +1,4 @@
-"""Softmax outside of attention."""
+"""Softmax outside of attention, or its logarithm."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ class Softmax(ConvertingLayer):
         leading: dimensions in front of the axis.
         channels: extent of the axis.
         trailing: dimensions behind it.
+        logarithm: whether the output is the logarithm of that, as of PyTorch's `log_softmax`.
     """
 
     leading: tuple[int, ...]
     channels: int
     trailing: tuple[int, ...] = ()
+    logarithm: bool = False
     kind: ClassVar[str] = "softmax"
     macs: ClassVar[int] = 0  # it has no weights to multiply by
     constants: ClassVar[int] = 0
@@ -52,4 +54,4 @@ class Softmax(ConvertingLayer):
         """Canonical name."""
         around = ["x".join(map(str, extents)) for extents in (self.leading, self.trailing)]
         parts = [*around[:1] * bool(self.leading), f"c{self.channels}", *around[1:] * bool(self.trailing)]
-        return "_".join(["softmax", *parts, *self._stored_name()])
+        return "_".join(["logsoftmax" if self.logarithm else "softmax", *parts, *self._stored_name()])

@@ -56,11 +56,13 @@ def layer_forms() -> list[Form]:
     norms = [is_op(f"relax.nn.{name}")(wildcard(), *normed_by) for name in ("layer_norm", "group_norm")]
     scaled = is_op("relax.nn.rms_norm")(wildcard(), normed_by[0])
     softmax = is_op("relax.nn.softmax")(wildcard())
+    logarithm = is_op("relax.log")(softmax)
     resized = is_op("relax.image.resize2d")(wildcard(), wildcard())
     found = [
         Form(POOL, mean, {"mean": mean}),
         Form(MAX_POOL, largest, {"max pool": largest}),
         Form(RESIZE, resized, {"resize": resized}),
+        Form(SOFTMAX, logarithm, {"softmax": softmax, "logarithm": logarithm}),
         Form(SOFTMAX, softmax, {"softmax": softmax}),
         *(Form(NORM, norm, {"norm": norm, "weight": normed_by[0], "bias": normed_by[1]}) for norm in norms),
         Form(NORM, scaled, {"norm": scaled, "weight": normed_by[0]}),

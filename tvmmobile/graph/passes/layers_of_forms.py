@@ -27,7 +27,7 @@ def layer_of(found: dict[str, Any], form: Form) -> Layer | None:
     if "norm" in found:
         return _norm_of(found["norm"])
     if "softmax" in found:
-        return _softmax_of(found["softmax"])
+        return _softmax_of(found["softmax"], "logarithm" in found)
     if "resize" in found:
         return _resize_of(found["resize"])
     if form.kind == GATING:
@@ -155,12 +155,12 @@ def _norm_of(call: Any) -> ChannelNorm | GroupNorm | None:
     return GroupNorm(shape[1], shape[2], shape[3], int(attrs.num_groups), float(attrs.epsilon)) if over_pixels else None
 
 
-def _softmax_of(call: Any) -> Softmax | None:
-    """The layer of a softmax."""
+def _softmax_of(call: Any, logarithm: bool) -> Softmax | None:
+    """The layer of a softmax or its logarithm."""
     shape = shape_of(call)
     axis = int(call.attrs.axis) % max(len(shape), 1)
     known = shape and str(call.ty.dtype) == FLOAT32.name
-    return Softmax(tuple(shape[:axis]), shape[axis], tuple(shape[axis + 1 :])) if known else None
+    return Softmax(tuple(shape[:axis]), shape[axis], tuple(shape[axis + 1 :]), logarithm) if known else None
 
 
 def _resize_of(call: Any) -> Resize | None:
