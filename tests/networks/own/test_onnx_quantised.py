@@ -24,6 +24,8 @@ from quantised_files import (
     window_network,
     write_quantised_onnx,
 )
+from small_networks import seeded, unit
+from torch import nn
 
 import tvmmobile
 from tvmmobile.graph.layers import Array, Conv2d, Opaque
@@ -61,6 +63,19 @@ def test_a_network_that_onnx_runtime_has_quantised(tmp_path: Path, operators: bo
     assert steps_off(load(path).compute((noise(7),))[0], expected[0], step).max() < 1.01
     layers = ready.details["quantisation"]["layers"]
     assert len(layers) == 8 and layers[0]["reads"]["scale"] > 0
+
+
+@pytest.mark.parametrize("unsigned", [False, True], ids=["signed", "unsigned"])
+def test_padding_in_front_of_convolutions_is_theirs(tmp_path: Path, unsigned: bool) -> None:
+    """Below and on the right, as TensorFlow pads; it is rounded once more, between itself and the convolution."""
+    padded = nn.ZeroPad2d((0, 1, 0, 1)), *unit(8, 8, 3, 2, groups=8), nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(8, 12, 3, 2)
+    padded[1].padding = (0, 0)
+    path = write_quantised_onnx(seeded(*unit(3, 8), *padded, nn.AdaptiveAvgPool2d(1), nn.Flatten(1)), tmp_path, unsigned=unsigned)
+    ready = in_integers(path)
+    assert convolutions(ready) == ["int8"] * 3 and not any("pad" in node.layer.name for node in ready.network.nodes)
+    assert ready.integers is not None
+    output, expected = ready.integers.outputs(noise(7)), run_onnxruntime(path, noise(7))
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
 
 
 @pytest.mark.virtual

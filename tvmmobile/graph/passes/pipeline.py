@@ -19,6 +19,7 @@ from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
+from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.pixel_shuffle import pixel_shuffle
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
@@ -60,6 +61,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
     transform = relax.transform
     return [
         ("split_batch", split_batch),
+        ("pads_of_layers", pads_of_layers),
         ("space_to_depth", space_to_depth),
         ("spell_prelus", spell_prelus),
         ("sub_pixels", sub_pixels),

@@ -158,6 +158,11 @@ class _Recognising(MainRewriter):
         return (data, float(number.value.numpy().item())) if known else (None, None)
 
 
+def _pads_zeros(value: Any) -> bool:
+    """Whether it puts zeros, which every rounding keeps, around a tensor."""
+    return operator_of(value) == "relax.nn.pad" and value.attrs.pad_mode == "constant" and not float(value.attrs.pad_value)
+
+
 class _Simpler(_Recognising):
     def __init__(self, main: Any, takes: Callable[[Layer], bool]) -> None:
         super().__init__(main)
@@ -198,7 +203,7 @@ class _Simpler(_Recognising):
         """The rounding whose numbers a variable holds, perhaps elsewhere; `None` where they are others."""
         while variable not in self.found:
             value: Any = self.values.get(variable)
-            if operator_of(value) not in _MOVING and viewed(value) is None:
+            if operator_of(value) not in _MOVING and viewed(value) is None and not _pads_zeros(value):
                 return None
             variable = value if viewed(value) is value else value.args[0]
         return self.found[variable]

@@ -306,11 +306,38 @@ def _scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> An
     return relax.op.scatter_nd(data, indices, updates, "update")
 
 
+def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
+    """With one number, as an operator; TVM's converter writes loops, which no pass reads."""
+    from tvm import relax
+
+    operands = [*inputs, None, None, None]
+    data, widths, number, axes = operands[:4]
+    given = attrs.get("pads") if opset < 11 else _numbers(widths)
+    value = float(attrs.get("value", 0.0)) if opset < 11 else _bound(number, 0.0)
+    chosen = list(range(len(shape_of(data)))) if axes is None else _numbers(axes)
+    if given is None or value is None or chosen is None or min(given) < 0:
+        return None
+    if attrs.get("mode", b"constant") != b"constant" or not _is_float(data):
+        return None
+    around = [[0, 0] for _ in shape_of(data)]
+    for place, axis in enumerate(chosen):
+        around[axis] = [int(given[place]), int(given[place + len(chosen)])]
+    return relax.op.nn.pad(data, [width for pair in around for width in pair], "constant", value)
+
+
+def _numbers(value: Any) -> list[int] | None:
+    """What a constant holds; `None` for other values."""
+    import tvm
+
+    return [int(number) for number in value.value.numpy()] if isinstance(value, tvm.ir.GenericConst) else None
+
+
 _CONVERTERS: dict[str, _Converter] = {
     "Clip": _clip,
     "Conv": _explicit_padding,
     "InstanceNormalization": instance_norm,
     "Max": _pairwise("maximum"),
     "Min": _pairwise("minimum"),
+    "Pad": _pad,
     "ScatterND": _scatter_nd,
 }

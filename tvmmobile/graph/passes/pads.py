@@ -1,0 +1,90 @@
+"""Padding in front of a convolution or pool as its own: networks from TensorFlow pad below and on the right before a stride."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tvmmobile.graph.expressions import operator_of
+from tvmmobile.graph.passes.rewriting import bindings_of, rebind_main
+
+_CONVOLUTIONS = {"relax.nn.conv1d", "relax.nn.conv2d"}
+_MAX_POOLS = {"relax.nn.max_pool1d", "relax.nn.max_pool2d"}
+_AVERAGE_POOLS = {"relax.nn.avg_pool1d", "relax.nn.avg_pool2d"}
+#: What has no negative results.
+_POSITIVE = {"relax.nn.relu", "relax.nn.relu6", "relax.sigmoid", "relax.exp", "relax.abs"}
+#: Padding of a max pool at most this large counts as -∞.
+_LEAST = -1e30
+
+
+def pads_of_layers(module: Any) -> Any:
+    """Rewrite every convolution and pool of `main` that reads a padded tensor and gives the same results with the padding as its own.
+
+    Channels come first. That holds for zeros in front of convolutions and average pools, and in front of max pools for -∞, or zeros around
+    numbers none of which is negative.
+    """
+    from tvm import relax
+
+    values = {binding.var: binding.value for binding in bindings_of(module["main"])}
+    found = {variable: made for variable, value in values.items() if (made := _padding_itself(value, values)) is not None}
+    if not found:
+        return module
+
+    def value_of(builder: Any, binding: Any) -> Any:
+        return builder.normalize(found[binding.var]) if binding.var in found else binding.value
+
+    return relax.transform.DeadCodeElimination()(rebind_main(module, value_of))
+
+
+def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:
+    """The layer's call with the padding in front of it; `None` where there is none, or it is another one."""
+    name = operator_of(value)
+    if name not in _CONVOLUTIONS | _MAX_POOLS | _AVERAGE_POOLS:
+        return None
+    pad: Any = values.get(value.args[0])
+    if operator_of(pad) != "relax.nn.pad" or pad.attrs.pad_mode != "constant":
+        return None
+    widths, number = [int(width) for width in pad.attrs.pad_width], float(pad.attrs.pad_value)
+    if min(widths) < 0 or any(widths[:4]):
+        return None
+    if number and not (name in _MAX_POOLS and number <= _LEAST):
+        return None
+    own = [int(width) for width in value.attrs.padding]
+    padding = [one + width for one, width in zip(own, widths[4::2] + widths[5::2], strict=True)]  # tops and lefts first
+    if name in _CONVOLUTIONS:
+        return _convolution(value, pad.args[0], padding)
+    if value.attrs.ceil_mode:
+        return None
+    if name in _AVERAGE_POOLS and any(own) and not value.attrs.count_include_pad:
+        return None  # it counts some of the zeros
+    if name in _MAX_POOLS and not number:
+        reached = all(width < int(taps) for width, taps in zip(padding, [*value.attrs.pool_size] * 2, strict=True))
+        if not reached or not _is_positive(values.get(pad.args[0])):
+            return None  # the largest may be a zero
+    return _pool(value, pad.args[0], padding)
+
+
+def _is_positive(value: Any) -> bool:
+    """Whether no element can be negative."""
+    name = operator_of(value)
+    if name == "relax.clip":
+        return float(getattr(value.args[1].value, "value", value.args[1].value)) >= 0
+    return name in _POSITIVE
+
+
+def _convolution(call: Any, data: Any, padding: list[int]) -> Any:
+    """The call on other data with other padding."""
+    attrs = call.attrs
+    return _operator(call)(data, call.args[1], attrs.strides, padding, attrs.dilation, int(attrs.groups))
+
+
+def _pool(call: Any, data: Any, padding: list[int]) -> Any:
+    """The same, of a pool that counts its padding."""
+    attrs = call.attrs
+    return _operator(call)(data, attrs.pool_size, attrs.strides, padding, attrs.dilation, False, operator_of(call) in _AVERAGE_POOLS)
+
+
+def _operator(call: Any) -> Any:
+    from tvm import relax
+
+    return getattr(relax.op.nn, operator_of(call).rpartition(".")[2])
