@@ -24,6 +24,7 @@ from tvmmobile.graph.passes.pixel_shuffle import pixel_shuffle
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
 from tvmmobile.graph.passes.rms_norms import rms_norms
+from tvmmobile.graph.passes.sequences import sequences
 from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.sub_pixels import sub_pixels
@@ -62,6 +63,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
     return [
         ("split_batch", split_batch),
         ("pads_of_layers", pads_of_layers),
+        ("sequences", sequences),
         ("space_to_depth", space_to_depth),
         ("spell_prelus", spell_prelus),
         ("sub_pixels", sub_pixels),

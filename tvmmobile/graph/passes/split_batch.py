@@ -19,7 +19,7 @@ _OF_ONE = {
     "relax.image.resize2d",
 }
 #: Element-wise operators on tensors that are broadcast.
-_BY_ELEMENT = {
+BY_ELEMENT = {
     *("add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "where"),
     *("equal", "not_equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_or", "logical_not"),
     *("abs", "negative", "exp", "log", "sqrt", "rsqrt", "square", "sigmoid", "tanh", "sin", "cos", "erf"),
@@ -163,7 +163,7 @@ class _Split:
             return fields, lambda given: again([relax.Tuple(list(given))])
         if name == "matmul":
             return self._product(value, again)
-        if name in _BY_ELEMENT:
+        if name in BY_ELEMENT:
             return self._by_element(value, again)
         if not self._is_batch(data):
             return (), None

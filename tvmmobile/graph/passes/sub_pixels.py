@@ -14,7 +14,8 @@ import numpy as np
 
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.rewriting import MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.views import constant_of
 
 _TRANSPOSED = "relax.nn.conv2d_transpose"
 _NORM = "relax.nn.batch_norm"
@@ -125,20 +126,11 @@ class _Unfolding(MainRewriter):
 
         if isinstance(operand, tvm.tirx.FloatImm | tvm.tirx.IntImm):
             return operand
-        numbers = self._constant(operand)
+        numbers = constant_of(operand, self.values)
         if numbers is None or numbers.size == 1:
             return None if numbers is None else operand
         axis = 1 if numbers.ndim == 4 else 0
         return relax.const(beside.spread(numbers, axis)) if numbers.shape[axis] == numbers.size else None
-
-    def _constant(self, value: Any) -> Any:
-        """The numbers of a constant or of a view of one; `None` for what is computed."""
-        import tvm
-
-        value = self.values.get(value, value)
-        if operator_of(value) == VIEW and isinstance(value.args[0], tvm.ir.GenericConst):
-            return value.args[0].value.numpy().reshape(shape_of(value))
-        return value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else None
 
 
 def _unfolded(call: Any, new: Any) -> _Shuffled | None:

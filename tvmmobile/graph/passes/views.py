@@ -1,7 +1,8 @@
-"""How operators that only move elements order them: the operators are applied to the elements' indices."""
+"""Operators that only move elements: in which order, found by applying them to the elements' indices, and of which constant."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,20 @@ def moved_by(view: Any, numbers: Array) -> Array | None:
     if name == "relax.permute_dims":
         return numbers.transpose(None if view.attrs.axes is None else [int(axis) for axis in view.attrs.axes])
     return numbers[_sliced(view, numbers.ndim)] if name == "relax.strided_slice" else None
+
+
+def constant_of(value: Any, values: Mapping[Any, Any]) -> Array | None:
+    """The numbers of a constant or of a view of one; `None` for what is computed.
+
+    Args:
+        values: of variables.
+    """
+    import tvm
+
+    value = values.get(value, value)
+    if operator_of(value) == VIEW and isinstance(value.args[0], tvm.ir.GenericConst):
+        return np.asarray(value.args[0].value.numpy().reshape(shape_of(value)))
+    return np.asarray(value.value.numpy()) if isinstance(value, tvm.ir.GenericConst) else None
 
 
 def _sliced(view: Any, rank: int) -> tuple[slice, ...]:

@@ -1,0 +1,95 @@
+"""Convolutions and pools along sequences, as in networks for sound: their layers, and values beside PyTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from network_files import write_onnx
+from own_networks import error_of, load, names_of
+from small_networks import Residual, error_against_torch, prepared
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+TOLERANCE = 1e-5
+SHAPE = (1, 3, 24)
+
+
+class Function(nn.Module):
+    """A function of a tensor."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        return self.function(data)
+
+
+def unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Module:
+    conv = nn.Conv1d(inputs, outputs, kernel, stride, kernel // 2 * dilation, dilation, groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm1d(outputs), nn.ReLU())
+
+
+def seeded(*modules: nn.Module) -> nn.Module:
+    """The modules in a row, in eval mode, with Kaiming weights and batch norms that matter."""
+    network = nn.Sequential(*modules).eval()
+    torch.manual_seed(0)
+    for name, tensor in network.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 2.0)
+        elif tensor.is_floating_point():
+            tensor.normal_(0.1, (2 / tensor[0].numel()) ** 0.5)
+    return network
+
+
+def kinds(network: nn.Module, shape: tuple[int, ...] = SHAPE) -> list[str]:
+    return [node.layer.name.partition("_")[0] for node in prepared(network, shape).nodes]
+
+
+def keyword_network() -> nn.Module:
+    """Separable convolutions with residuals, and a classifier."""
+    block = nn.Sequential(unit(12, 12, 9, groups=12), nn.Conv1d(12, 12, 1), nn.BatchNorm1d(12))
+    body = unit(3, 12, 5, 2), Residual(block), nn.Hardswish(), unit(12, 8, 3, dilation=2)
+    return seeded(*body, nn.MaxPool1d(2), nn.AdaptiveAvgPool1d(1), nn.Flatten(1), nn.Linear(8, 5))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_classifier(tmp_path: Path, batch: int) -> None:
+    network, shape = keyword_network(), (batch, *SHAPE[1:])
+    if batch == 1:
+        assert kinds(network) == ["conv", "dw", "pw", "conv", "maxpool", "pool", "dense"]
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_from_onnx(tmp_path: Path) -> None:
+    imported = load(write_onnx(keyword_network(), tmp_path / "net.onnx", SHAPE))
+    assert [name.partition("_")[0] for name in names_of(imported)] == ["conv", "dw", "pw", "conv", "maxpool", "pool", "dense"]
+    assert error_of(imported, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [
+        pytest.param(nn.PReLU(6), [], id="slopes"),
+        pytest.param(Function(lambda x: torch.cat([x, 2 * x], 1)[:, 3:9]), ["multiply"], id="channels joined and cut"),
+        pytest.param(Function(lambda x: x[..., 3:19:2]), ["strided"], id="places cut"),
+        pytest.param(Function(lambda x: torch.cat([x, 2 * x], 2)), ["multiply"], id="places joined"),
+        pytest.param(Function(lambda x: F.glu(torch.cat([x, -x], 1), 1)), None, id="gated"),
+        pytest.param(Function(lambda x: F.pad(x, (4, 0))), [], id="causal"),
+        pytest.param(Function(lambda x: x * torch.arange(24.0, dtype=x.dtype)), None, id="factors of places"),
+        pytest.param(Function(lambda x: x + torch.arange(6.0, dtype=x.dtype)[:, None]), None, id="summands of channels"),
+        pytest.param(nn.Sequential(nn.AvgPool1d(3, 2, 1), nn.ConvTranspose1d(6, 6, 4, 2, 1), nn.ReLU()), ["dw", "conv"], id="up again"),
+        pytest.param(nn.ConvTranspose1d(6, 6, 3, 1, 1, groups=2), None, id="transposed, in groups"),
+        pytest.param(Function(lambda x: F.layer_norm(x.transpose(1, 2), (6,)).transpose(1, 2)), ["norm"], id="layer norm"),
+        pytest.param(nn.GroupNorm(2, 6), ["groupnorm"], id="group norm"),
+        pytest.param(Function(lambda x: F.conv1d(x, x[:, :, :3].expand(6, 6, 3), padding=1)), None, id="computed weights"),
+    ],
+)
+def test_between_convolutions(tmp_path: Path, between: nn.Module, expected: list[str] | None) -> None:
+    network = seeded(nn.Conv1d(3, 6, 3, padding=1), between, nn.Conv1d(6, 4, 3), nn.AdaptiveAvgPool1d(1))
+    if expected is not None:
+        assert kinds(network) == ["conv", *expected, "conv", "pool"]
+    assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= TOLERANCE

@@ -1,0 +1,174 @@
+"""Sequences as images of one row, so that convolutions and pools along them are layers that templates take.
+
+Operators between these that treat all places alike, or only cut and join, work on the same images; to all others nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.passes.rewriting import VIEW, MainRewriter, bindings_of, rebuilt
+from tvmmobile.graph.passes.split_batch import BY_ELEMENT
+from tvmmobile.graph.passes.views import constant_of
+
+_CONVOLUTIONS = {"relax.nn.conv1d", "relax.nn.conv1d_transpose"}
+_POOLS = {"relax.nn.max_pool1d", "relax.nn.avg_pool1d"}
+#: With constants for each channel.
+_BY_CHANNEL = {"relax.nn.batch_norm", "relax.nn.prelu"}
+_VIEWS = {VIEW, "relax.squeeze", "relax.expand_dims"}
+
+
+def sequences(module: Any) -> Any:
+    """Rewrite every convolution and pool of one dimension in `main`; channels come first."""
+    from tvm import relax
+
+    if not any(operator_of(binding.value) in _CONVOLUTIONS | _POOLS for binding in bindings_of(module["main"])):
+        return module
+    module = module.clone()
+    module["main"] = _Rewriting(module["main"]).rewritten()
+    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module))
+
+
+class _Rewriting(MainRewriter):
+    """`main` while its sequences become images."""
+
+    def __init__(self, main: Any) -> None:
+        super().__init__(main)
+        #: Images (batch, channels, 1, length), or tuples with such, by the old variable.
+        self.images: dict[Any, Any] = {}
+
+    def value(self, variable: Any, value: Any) -> Any:
+        """The image as a sequence, or what it was."""
+        from tvm import relax
+
+        found = self._image(variable, value)
+        if found is None:
+            return rebuilt(value, lambda part: self.replaced.get(part, part))
+        self.images[variable] = image = self.builder.emit(found)
+        if isinstance(image.ty, relax.TupleType):  # which is read through its parts
+            return rebuilt(value, lambda part: self.replaced.get(part, part))
+        return image if shape_of(image) == shape_of(variable) else relax.op.reshape(image, shape_of(variable))
+
+    def output(self, variable: Any) -> Any:
+        """The same."""
+        return self.replaced[variable]
+
+    def _image(self, variable: Any, value: Any) -> Any:
+        """An expression of the image that a variable shows; `None` where none is known."""
+        from tvm import relax
+
+        if isinstance(value, relax.Var):
+            return self.images.get(value)
+        if isinstance(value, relax.TupleGetItem):
+            whole = self.images.get(value.tuple_value)
+            return None if whole is None else relax.TupleGetItem(whole, value.index)
+        name = operator_of(value)
+        if name in _CONVOLUTIONS:
+            return self._convolution(value)
+        if name in _POOLS:
+            return self._pool(value)
+        if name == "relax.concat":
+            return self._concatenated(value)
+        if name.removeprefix("relax.") in BY_ELEMENT:
+            return self._by_element(value)
+        if not name.startswith("relax.") or not value.args:
+            return None
+        image = self.images.get(value.args[0])
+        if name in _VIEWS:
+            return image if image is not None and shape_of(image) == shape_of(variable) else self._seen(value.args[0], variable)
+        if image is None or isinstance(image.ty, relax.TupleType):
+            return None
+        if name in _BY_CHANNEL and int(value.attrs.axis) % 3 == 1:
+            return relax.Call(value.op, [image, *value.args[1:]], value.attrs)
+        if name == "relax.split":
+            sections = value.attrs.indices_or_sections
+            return relax.op.split(image, sections if isinstance(sections, int) else list(sections), _axis(value.attrs.axis))
+        if name == "relax.strided_slice":
+            return self._slice(value, image)
+        if name == "relax.mean" and [int(axis) % 3 for axis in value.attrs.axis or ()] == [2]:
+            return relax.op.mean(image, [2, 3], bool(value.attrs.keepdims))
+        return None
+
+    def _image_of(self, variable: Any) -> Any:
+        """A sequence as an image."""
+        from tvm import relax
+
+        if variable in self.images:
+            return self.images[variable]
+        batch, channels, length = shape_of(variable)
+        return self.builder.emit(relax.op.reshape(self.replaced.get(variable, variable), [batch, channels, 1, length]))
+
+    def _seen(self, source: Any, variable: Any) -> Any:
+        """A tensor of four dimensions that a sequence is a view of, where it is an image of one row."""
+        shape = shape_of(variable)
+        seen = len(shape) == 3 and source in self.replaced and shape_of(source) == [*shape[:2], 1, shape[2]]
+        return self.replaced[source] if seen else None
+
+    def _convolution(self, call: Any) -> Any:
+        import tvm
+        from tvm import relax
+
+        attrs, weight = call.attrs, call.args[1]
+        data, shape = self._image_of(call.args[0]), shape_of(weight)
+        wide = [*shape[:2], 1, shape[2]]
+        if isinstance(weight, tvm.ir.GenericConst):
+            kernel = relax.const(weight.value.numpy().reshape(wide))
+        else:
+            kernel = self.builder.emit(relax.op.reshape(self.replaced[weight], wide))
+        window = [1, *attrs.strides], _padding(attrs), *([[0, *attrs.output_padding]] if "transpose" in call.op.name else [])
+        operator = relax.op.nn.conv2d_transpose if "transpose" in call.op.name else relax.op.nn.conv2d
+        return operator(data, kernel, *window, [1, *attrs.dilation], int(attrs.groups))
+
+    def _pool(self, call: Any) -> Any:
+        from tvm import relax
+
+        attrs, operator = call.attrs, getattr(relax.op.nn, call.op.name.rpartition(".")[2].replace("1d", "2d"))
+        window = [1, *attrs.pool_size], [1, *attrs.strides], _padding(attrs), [1, *attrs.dilation]
+        return operator(self._image_of(call.args[0]), *window, bool(attrs.ceil_mode), bool(attrs.count_include_pad))
+
+    def _concatenated(self, call: Any) -> Any:
+        from tvm import relax
+
+        parts = getattr(call.args[0], "fields", ())
+        known = any(part in self.images for part in parts) and len(shape_of(call)) == 3
+        return relax.op.concat([self._image_of(part) for part in parts], _axis(call.attrs.axis)) if known else None
+
+    def _by_element(self, call: Any) -> Any:
+        """Of images and constants."""
+        from tvm import relax
+
+        if len(shape_of(call)) != 3 or not any(operand in self.images for operand in call.args):
+            return None
+        operands = [self._operand(operand, shape_of(call)) for operand in call.args]
+        return None if any(operand is None for operand in operands) else relax.Call(call.op, operands, call.attrs)
+
+    def _operand(self, operand: Any, shape: Sequence[int]) -> Any:
+        from tvm import relax
+
+        array = constant_of(operand, self.values)
+        if array is not None:
+            return relax.const(array[..., None, :] if array.ndim > 1 else array)
+        if not isinstance(operand, relax.Var):  # a bound
+            return operand
+        own = shape_of(operand)
+        return self._image_of(operand) if len(own) == 3 and own[0] == shape[0] else None
+
+    def _slice(self, call: Any, image: Any) -> Any:
+        from tvm import relax
+
+        axes, *places = [[int(number.value) for number in part.fields] for part in call.args[1:]]
+        return relax.op.strided_slice(image, [_axis(axis) for axis in axes], *places)
+
+
+def _axis(axis: Any) -> int:
+    """An image's axis for a sequence's."""
+    found = int(axis) % 3
+    return found + (found == 2)
+
+
+def _padding(attrs: Any) -> list[int]:
+    """An image's, for a sequence's in front and behind."""
+    front, behind = (int(width) for width in attrs.padding)
+    return [0, front, 0, behind]
