@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvmmobile.graph.layers import Array, LayerParameters, Product
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit import Buffer, Expr, Kernel, share
-from tvmmobile.schedules.row_products import column_panels, row_products, turn_rows
+from tvmmobile.schedules.row_products import Row, column_panels, row_products, turn_rows
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
-from tvmmobile.schedules.template import THREADS, Template, layer_of
+from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
 class BatchedProduct(Template):
-    """Takes the products of activations in float32. Threads share the products.
+    """Takes the products of activations. Threads share the products; sums of many terms in half precision are those of shorter ones
+    (`Precision.chain`), which are added in float32.
 
     Knobs:
         rows: at a time.
@@ -25,12 +28,12 @@ class BatchedProduct(Template):
 
     name = "batched_product"
     version = 1
-    handles = THREADS
+    handles = THREADS | STORAGE
     enough_trials = 6
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
-        if not isinstance(layer, Product) or task.precision != FLOAT32:
+        if not isinstance(layer, Product) or task.precision.total != FLOAT32.name:
             return None
         options = {"rows": up_to((2, 4, 6), layer.rows), "vectors": up_to((1, 2, 3, 4), -(-layer.columns // task.lanes))}
 
@@ -54,8 +57,11 @@ class BatchedProduct(Template):
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
             left = kernel.scratch(layer.rows * round_up(layer.terms, kernel.lanes)) if first else None
             right = kernel.scratch(layer.terms * round_up(layer.columns, kernel.lanes)) if second else None
+            chain = task.precision.chain or layer.terms
+            tile = knobs["rows"] * knobs["vectors"] * kernel.lanes
+            totals = kernel.scratch(tile, totals=True) if layer.terms > chain else None
             with kernel.span(*share(thread, task.threads, layer.count)) as number:
-                _One(kernel, layer, knobs, buffers, left, right, number).emit()
+                _One(kernel, layer, knobs, buffers, left, right, totals, chain, number).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -71,6 +77,8 @@ class _One:
         knobs: see `BatchedProduct`.
         buffers: by argument.
         left, right: memory for a transposed matrix; `None` for one that is read as it is.
+        totals: memory for the totals of a tile; `None` where a sum is one chain.
+        chain: terms that are added one after another.
         number: of the product.
     """
 
@@ -80,6 +88,8 @@ class _One:
     buffers: dict[str, Buffer]
     left: Buffer | None
     right: Buffer | None
+    totals: Buffer | None
+    chain: int
     number: Expr
 
     def emit(self) -> None:
@@ -103,16 +113,34 @@ class _One:
         for columns, vectors in column_panels(kernel, layer.columns, self.knobs["vectors"]):
             with columns as column:
                 parts = [min(lanes, layer.columns - column - j * lanes) if isinstance(column, int) else lanes for j in range(vectors)]
-                sums = row_products(
-                    kernel,
-                    self._left(first),
-                    lambda k, j, column=column, parts=parts: self._right(k, column + j * lanes, parts[j]),  # type: ignore[misc]
-                    (rows, vectors, layer.terms),
-                )
-                for row in range(rows):
-                    for j in range(vectors):
-                        target = (self.number * layer.rows + first + row) * layer.columns + column + j * lanes
-                        kernel.store_part(self.buffers["output"], kernel.load(sums, (row * vectors + j) * lanes), target, parts[j])
+                right = partial(self._right, columns=[(column + j * lanes, part) for j, part in enumerate(parts)])
+                for place, value in enumerate(self._sums(self._left(first), right, rows, vectors)):
+                    row, j = divmod(place, vectors)
+                    target = (self.number * layer.rows + first + row) * layer.columns + column + j * lanes
+                    kernel.store_part(self.buffers["output"], value, target, parts[j])
+
+    def _sums(self, left: tuple[Buffer, Row], right: Callable[[Expr, int], Expr], rows: int, vectors: int) -> list[Expr]:
+        """Vectors of complete sums, row by row."""
+        kernel, lanes, terms, totals = self.kernel, self.kernel.lanes, self.layer.terms, self.totals
+        places = range(0, rows * vectors * lanes, lanes)
+        if totals is None:
+            sums = row_products(kernel, left, right, (rows, vectors, terms))
+            return [kernel.load(sums, place) for place in places]
+        buffer, row_at = left
+
+        def add(first: Expr, count: int) -> None:
+            chain = buffer, lambda row: row_at(row) + first
+            sums = row_products(kernel, chain, lambda k, j: right(first + k, j), (rows, vectors, count))
+            for place in places:
+                kernel.store(totals, kernel.load(totals, place) + kernel.widened(kernel.load(sums, place), lanes), place)
+
+        for place in places:
+            kernel.store(totals, kernel.splat(kernel.total(0.0)), place)
+        with kernel.loop(terms // self.chain) as number:
+            add(number * self.chain, self.chain)
+        if terms % self.chain:
+            add(terms // self.chain * self.chain, terms % self.chain)
+        return [kernel.narrowed(kernel.load(totals, place), lanes) for place in places]
 
     def _left(self, first: Expr) -> tuple[Buffer, Any]:
         """Where rows of the first matrix are, from one on."""
@@ -122,9 +150,9 @@ class _One:
         pitch = round_up(layer.terms, self.kernel.lanes)
         return self.left, lambda row: (first + row) * pitch
 
-    def _right(self, term: Expr, column: Expr, count: int) -> Expr:
-        """A vector of the second matrix; elements beyond its columns are zeros."""
-        kernel, layer = self.kernel, self.layer
+    def _right(self, term: Expr, vector: int, columns: list[tuple[Expr, int]]) -> Expr:
+        """A vector of the second matrix, of which `columns` has the first column and the number of columns; those beyond are zeros."""
+        kernel, layer, (column, count) = self.kernel, self.layer, columns[vector]
         if self.right is None:
             return kernel.load_part(self.buffers["other"], (self.number * layer.terms + term) * layer.columns + column, count)
         return kernel.load(self.right, term * round_up(layer.columns, kernel.lanes) + column)

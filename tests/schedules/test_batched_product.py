@@ -14,27 +14,52 @@ from small_networks import error_against_torch, prepared
 from torch import nn
 
 from tvmmobile.graph.layers import Product
+from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for
 
 
+LEADING = st.sampled_from(((1,), (3,), (2, 2)))
+TURNED = st.tuples(st.booleans(), st.booleans())
+
+
 @examples(14)
-@given(
-    st.sampled_from(((1,), (3,), (2, 2))),
-    st.tuples(st.integers(1, 9), st.integers(1, 13), st.integers(1, 21)),
-    st.tuples(st.booleans(), st.booleans()),
-    st.integers(1, 3),
-    st.integers(0, 9),
-)
+@given(LEADING, st.tuples(st.integers(1, 9), st.integers(1, 13), st.integers(1, 21)), TURNED, st.integers(1, 3), st.integers(0, 9))
 def test_values(
     tmp_path: Path, leading: tuple[int, ...], extents: tuple[int, int, int], turned: tuple[bool, bool], threads: int, choice: int
 ) -> None:
-    task = Task((Product(leading, *extents, turned),), threads=threads)
+    check(Task((Product(leading, *extents, turned),), threads=threads), choice, 1e-5, tmp_path)
+
+
+@examples(8)
+@given(
+    LEADING,
+    st.tuples(st.integers(1, 9), st.sampled_from((3, 17, 64, 65, 150, 400)), st.integers(1, 40)),
+    TURNED,
+    st.sampled_from((("", ""), ("float32", ""), ("", "float32"))),
+    st.integers(1, 2),
+    st.integers(0, 9),
+)
+def test_values_in_half_precision(
+    tmp_path: Path,
+    leading: tuple[int, ...],
+    extents: tuple[int, int, int],
+    turned: tuple[bool, bool],
+    stored: tuple[str, str],
+    threads: int,
+    choice: int,
+) -> None:
+    layer = Product(leading, *extents, turned, reads=stored[0], writes=stored[1])
+    check(Task((layer,), "float16", threads, machine_of("cortex-a76")), choice, 2e-3, tmp_path)
+
+
+def check(task: Task, choice: int, tolerance: float, folder: Path) -> None:
+    """One schedule computes what PyTorch computes."""
     template = template_for(task)
     assert template is not None and template.name == "batched_product"
     space = template.space(task)
     assert space is not None
-    check_schedule(task, space, choice, 1e-5, tmp_path)
+    check_schedule(task, space, choice, tolerance, folder)
 
 
 class Pairs(nn.Module):

@@ -13,6 +13,7 @@ from tvmmobile.graph.passes.attention import attention
 from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, spell_batch_norms, zero_bias
 from tvmmobile.graph.passes.canonical_names import canonical_names
+from tvmmobile.graph.passes.channel_constants import channel_constants
 from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
@@ -76,6 +77,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("one_form_of_hard_activations", one_form_of_hard_activations),
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
+        ("channel_constants", channel_constants),
         ("average_pools", average_pools),
         ("nhwc", transform.ConvertLayout(_LAYOUTS)),
         ("normalize_layout", transform.Normalize()),

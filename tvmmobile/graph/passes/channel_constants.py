@@ -1,0 +1,42 @@
+"""Constants for each channel in the form that layout inference knows: in four dimensions, and as the second operand.
+
+Networks scale branches by constants of shape (C, 1, 1), on either side. The image would be permuted before and after.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.passes.rewriting import bindings_of, rebind_main
+
+_SYMMETRIC = {f"relax.{name}" for name in ("add", "multiply", "maximum", "minimum")}
+_BINARY = {*_SYMMETRIC, "relax.subtract", "relax.divide"}
+
+
+def channel_constants(module: Any) -> Any:
+    """Rewrite every element-wise operator of an image, NCHW, and a constant of shape (C, 1, 1) or (1, C, 1, 1)."""
+    found = {binding.var: made for binding in bindings_of(module["main"]) if (made := _rewritten(binding.value)) is not None}
+    if not found:
+        return module
+    return rebind_main(module, lambda builder, binding: builder.normalize(found[binding.var]) if binding.var in found else binding.value)
+
+
+def _rewritten(value: Any) -> Any:
+    """The operator with such a constant in another form; `None` for other values."""
+    import tvm
+    from tvm import relax
+
+    if operator_of(value) not in _BINARY or len(shape_of(value)) != 4:
+        return None
+    constants = [isinstance(operand, tvm.ir.GenericConst) for operand in value.args]
+    if sum(constants) != 1:
+        return None
+    place = constants.index(True)
+    shape = shape_of(value.args[place])
+    first = place == 0 and operator_of(value) in _SYMMETRIC
+    if len(shape) not in (3, 4) or shape[-2:] != [1, 1] or (len(shape) == 4 and not first):
+        return None
+    operands = list(value.args)
+    operands[place] = relax.const(operands[place].value.numpy().reshape(1, -1, 1, 1))
+    return relax.Call(value.op, operands[::-1] if first else operands, value.attrs)
