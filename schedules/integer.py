@@ -64,11 +64,11 @@ def has_steps(layer: Layer) -> bool:
 def constant_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """Shapes of what `pack_constants` returns, by the kernel's argument."""
     padded = (round_up(layer.output_shape[-1], LANES),)
-    added = {"origin": padded} if _at_once(layer) else {"addend": padded} if has_addend(layer) else {}
+    added = {"origin": padded} if scales_sums_at_once(layer) else {"addend": padded} if has_addend(layer) else {}
     return {"bias": padded, "multiplier": padded, **added, "numbers": (_COUNT_WITH_STEPS if _has_more(layer) else _COUNT,)}
 
 
-def _at_once(layer: Layer) -> bool:
+def scales_sums_at_once(layer: Layer) -> bool:
     """Whether sums are multiplied as they are, with the bits of `ROUNDER`."""
     return scales_at_once(layer) and not converts_sums(layer)
 
@@ -97,7 +97,7 @@ def pack_constants(layer: Layer, parameters: LayerParameters) -> list[Array]:
         numbers[_SCALE_SIDE], numbers[_SIXTH] = _bits(parameters.scale_side), _bits(sixth)
         numbers[_HALF], numbers[_WHOLE] = _bits(np.float32(3) * sixth), _bits(np.float32(6) * sixth)
     multiplier, added = np.pad(parameters.multiplier, rest), list[Array]()
-    if _at_once(layer):
+    if scales_sums_at_once(layer):
         added = [(ROUNDER + parameters.zero_out - ROUNDER * multiplier.astype(np.float64)).astype(np.float32)]
     elif has_addend(layer):
         added = [np.pad(parameters.addend, rest)]
@@ -261,7 +261,7 @@ class IntegerEnds:
                 scaled.append(self._stepped(value, channel, place, at, min(LANES, count - LANES * place)))
             elif has_addend(self.layer):
                 scaled.append(kernel.as_type("int32x4", self._real_result(value, channel, place) + self._rounder()))
-            elif _at_once(self.layer):
+            elif scales_sums_at_once(self.layer):
                 origin = kernel.load(self.buffers["origin"], channel + LANES * place, LANES)
                 scaled.append(self._rounded(kernel.as_type("float32x4", value), self.factor(channel, place), origin))
             else:

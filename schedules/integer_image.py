@@ -298,10 +298,14 @@ class LongImage(IntegerImage):
         return packed, order
 
 
+def image_depth(layer: Conv2d) -> int:
+    """Bytes of K that `LongImage` multiplies: a window, and what is beside it."""
+    return _Shape(layer, LongImage.element).pitch
+
+
 def image_gains_by_seven_bits(task: Task, weight: Array) -> bool:
     """Whether few steps of an image convolution's weights fit in pairs as they are, and the others would if weights had 7 bits."""
-    template = LongImage()
-    if template.space(task) is None:
+    if LongImage().space(task) is None:
         return False
     layer = layer_of(task, Conv2d)
-    return has_few_pairs(weight.reshape(-1, layer.out_channels), _Shape(layer, template.element).pitch)
+    return has_few_pairs(weight.reshape(-1, layer.out_channels), image_depth(layer))

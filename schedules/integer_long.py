@@ -8,7 +8,7 @@ data is: the code is the same for all weights. Weights of 7 bits always fit; oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,17 +127,31 @@ def tables_of(depth: int, channels: int, columns: int) -> dict[str, tuple[int, .
 def pack_steps(weight: Array, depth: int, columns: int) -> list[Array]:
     """Weights (K, N), with zeros up to `depth`, as loops of tiles of so many channels read them; and the tables of their order, if any."""
     found, table = [], list[int]()
+    for _, steps in _panels_of_steps(weight, depth, columns):
+        if len(steps) > 1:
+            order, numbers = order_steps(steps)
+            steps, table = [steps[step] for step in order], table + numbers
+        found += [turned(step) for step in steps]
+    return [np.concatenate(found), *([np.array(table, np.int32)] if table else [])]
+
+
+def share_by_fours(weight: Array, depth: int, columns: int) -> float:
+    """Share of all products of weights (K, N) that loops of tiles of so many channels add by fours, from 0 to 1; see `pack_steps`."""
+    added = 0
+    for channels, steps in _panels_of_steps(weight, depth, columns):
+        if len(steps) > 1:
+            added += channels * sum(steps[step].shape[1] for pair in _partners(steps) for step in pair)
+    return added / (depth * int(weight.shape[1]))
+
+
+def _panels_of_steps(weight: Array, depth: int, columns: int) -> Iterator[tuple[int, list[Array]]]:
+    """The steps of each panel of weights (K, N), with zeros up to `depth` and to whole panels; and how many channels there are."""
     rows = np.pad(weight, ((0, depth - len(weight)), (0, 0))).T
     for panel in panels(len(rows), columns, LANES):
         for index in range(panel.count):
             first = panel.channel + index * panel.width
             some = rows[first : first + panel.columns]
-            steps = np.split(np.pad(some, ((0, panel.width - panel.columns), (0, 0))), range(STEP, depth, STEP), axis=1)
-            if len(steps) > 1:
-                order, numbers = order_steps(steps)
-                steps, table = [steps[step] for step in order], table + numbers
-            found += [turned(step) for step in steps]
-    return [np.concatenate(found), *([np.array(table, np.int32)] if table else [])]
+            yield len(some), np.split(np.pad(some, ((0, panel.width - panel.columns), (0, 0))), range(STEP, depth, STEP), axis=1)
 
 
 def gains_by_seven_bits(task: Task, weight: Array, template: LongProduct | None = None) -> bool:

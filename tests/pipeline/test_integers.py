@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
-from trained import SIDE, digits, inputs_of, trained, write_images
+from digits import SIDE, digits, inputs_of
+from trained import trained, write_images
 
 import tvmmobile
 import tvmmobile.pipeline.prepared
@@ -77,6 +78,14 @@ def test_a_network_in_integers(tmp_path: Path) -> None:
         assert layer["signal_to_noise_db"] > 25 and layer.get("weight_bits", 8) == 8
         assert layer["dtype"] == "int8" and layer["reads"]["scale"] > 0 and -128 <= layer["reads"]["zero"] <= 127
         assert (layer["writes"] is None) == (layer is found["layers"][-1]) and 0 < layer["weight_scales"][0] <= layer["weight_scales"][1]
+        assert layer["shortcuts"].keys() == {"unconverted", "scaled_at_once"} and not layer["narrow"]
+    assert [(layer["kind"], layer["channels"]) for layer in found["layers"]] == [
+        ("conv 3x3", 16),
+        ("depthwise 3x3", 16),
+        ("conv 1x1", 24),
+        ("average pool", 24),
+        ("fully connected", 10),
+    ]
     assert [kernel["name"].endswith("_int8_t1") for kernel in manifest["kernels"]] == [True] * 5
 
 
@@ -85,7 +94,7 @@ def test_an_image_meets_weights_of_seven_bits(tmp_path: Path) -> None:
     """Of a first convolution with evenly spread weights, on a core without SDOT."""
     library = compiled(tmp_path, NETWORK, "pi4", images=12)
     first = library.manifest()["quantisation"]["layers"][0]
-    assert (first["number"], first["weight_bits"]) == (0, 7)
+    assert (first["number"], first["weight_bits"], first["narrow"], first["shortcuts"]["four_products"]) == (0, 7, True, 1)
     output = library.run(library.reference().inputs, "pi4")
     assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
     assert relative_error(output, library.reference().outputs[0]) < 0.1
@@ -247,7 +256,7 @@ def test_a_residual_network_in_integers(board: str, bits: int, tmp_path: Path) -
     manifest = library.manifest()
     found = [layer for layer in manifest["quantisation"]["layers"] if "_k3x3" in layer["layer"]]
     assert "float32_layers" not in manifest and len(found) == 5 and sum("adds" in layer for layer in found) == 2
-    assert [layer["weight_bits"] for layer in found] == [bits] * 5
+    assert [(layer["weight_bits"], layer["narrow"]) for layer in found] == [(bits, bits == 7)] * 5
     output = library.run(library.reference().inputs, board)
     assert relative_error(output, np.load(library.reference_path)["integers"]) < 1e-6
     assert relative_error(output, library.reference().outputs[0]) < 0.1

@@ -18,7 +18,7 @@ from tvmmobile.native.source import Description, interface_version, prefix_of
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.manifest import image_entry, kernel_entry, write_manifest
+from tvmmobile.pipeline.manifest import image_entry, kernel_entry, with_shortcuts, write_manifest
 from tvmmobile.pipeline.plan import PlannedVariant, plan_variant, twin_database
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
@@ -70,7 +70,7 @@ def build(job: VariantJob) -> BuiltVariant:
     kernels = [
         kernel_entry(step, planned.choices[step.task].schedule, count, ranks, basis) for step, count in zip(steps, macs, strict=True)
     ]
-    write_manifest(job, planned.imported, kernels, details | planned.prepared.details)
+    write_manifest(job, planned.imported, kernels, details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
     read = [database] if basis is database else [database, basis]
     refused = tuple(_placed(line, job.logs) for each in read for line in each.refused)
     return BuiltVariant(library, refused, database.outdated, planned.network.kept)

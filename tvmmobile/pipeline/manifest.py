@@ -71,6 +71,17 @@ def kernel_entry(step: Step, schedule: Schedule, macs: int, ranks: Mapping[Task,
     }
 
 
+def with_shortcuts(details: Mapping[str, Any], shortcuts: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
+    """The entries on how numbers are stored, in which each integer layer also has the shortcuts that its kernel takes, by its node."""
+    if "quantisation" not in details:
+        return dict(details)
+    layers = []
+    for entry in details["quantisation"]["layers"]:
+        shares = {name: round(share, 4) for name, share in shortcuts.get(entry["node"], {}).items()}
+        layers.append({**entry, **({"shortcuts": shares} if shares else {})})
+    return {**details, "quantisation": {**details["quantisation"], "layers": layers}}
+
+
 def image_entry(image: Preprocessing) -> dict[str, Any]:
     """The manifest's entry on the images that a C library takes."""
     numbers = {"side": image.side, "shorter_side": image.shorter_side, "mean": image.mean, "std": image.std}

@@ -18,6 +18,8 @@ from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.prepared import Prepared, prepared, taken
+from tvmmobile.schedules import template_named
+from tvmmobile.schedules.integer_shortcuts import shortcuts
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database
@@ -72,6 +74,18 @@ class PlannedVariant:
         with pass_context():
             lowered = _lowered(self.network, self.steps, self.choices)
             return relax.build(lowered, target=make_target(target), tir_pipeline=PIPELINE)
+
+    def shortcuts(self) -> dict[int, dict[str, float]]:
+        """The shortcuts that kernels of integers take, by node; see `schedules.integer_shortcuts`."""
+        found: dict[int, dict[str, float]] = {}
+        for step in self.steps:
+            schedule = self.choices[step.task].schedule
+            if step.task.precision.is_integer and not isinstance(schedule, TraceSchedule):
+                template = template_named(schedule.template, schedule.version)
+                assert template is not None
+                shares = shortcuts(step.task, template, schedule.values, _parameters(self.network, step))
+                found |= dict(zip(range(step.first, step.last + 1), shares, strict=False))
+        return found
 
     @property
     def separate(self) -> frozenset[str]:

@@ -167,7 +167,10 @@ def _quantised(
         "ranges": method.ranges,
         "equalised": method.equalise,
         "labelled": bool(images.labels),
-        "layers": [_scales(step, nodes[names[number]], network) | _quality(ratios[number]) for number, step in integers.steps.items()],
+        "layers": [
+            {**_scales(step, nodes[names[number]], network), "narrow": number in method.narrow, **_quality(ratios[number])}
+            for number, step in integers.steps.items()
+        ],
     }
     details = {"quantisation": found, **_float32_layers(floats)}
     return Prepared(replace(network, kept=floats), (images.read([0]),), integers, details, decision)
@@ -243,6 +246,8 @@ def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:
         "node": node,
         "number": step.step.number,
         "layer": network.nodes[node].layer.name,
+        "kind": network.nodes[node].layer.kind,
+        "channels": network.nodes[node].layer.output_shape[-1],
         "dtype": INT8.name,
         "reads": _scale(step.read),
         **({} if step.side is None else {"adds": _scale(step.side)}),
