@@ -10,6 +10,7 @@
     ./scripts/bench_peers --models ours.pt2 theirs.onnx --threads 1    # your own networks
     ./scripts/bench_peers --dtype float16 --boards pi5 --name benchmarks-half --out docs   # the others run in float32 too
     ./scripts/bench_peers --dtype int8 --boards pi4 pi5 --name benchmarks-int8 --out docs   # all calibrated with the same inputs
+    ./scripts/bench_peers --dtype int8 --weights trained --name benchmarks-int8-trained   # on drawn digits, two minutes a network
 
 Converters, AArch64 Pythons with the wheels, models, libraries and finished runs are kept in the cache: interrupt it whenever you like, the
 same command goes on. From nothing a board takes about two hours on one idle core; 1.0-224 takes a system about a minute. What QEMU counted
@@ -29,12 +30,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from peers.models import check_comparable, compiled, digest_of, exported, model_files
+from peers.digests import digest_of
+from peers.models import check_comparable, compiled, exported, model_files, top1_of
 from peers.plot import draw_board, draw_boards
 from peers.results import DIAGONAL, BenchmarkContext, BoardFacts, Cell, Comparison, PeerRow, from_json, hottest_kernels, merged, to_json
 from peers.runs import PeerRun, figures_of
+from peers.shortcuts import Shortcuts, shortcuts_of
 from peers.systems import DTYPES, OURS_C, OURS_KEYS, System, chosen_systems
 from peers.tables import pages
+from peers.trained import GENERATED, TRAINED, check_trainable, recipe, with_trained_weights
 from sharing import progress as say
 from sharing import telling
 
@@ -141,12 +145,14 @@ def row_of(place: ReadyBoard, threads: int, model: Model, system: System, logs: 
     who = f"{cell.variant}, {system.key}, {threads} thread{'s' if threads > 1 else ''} on {cell.board}"
     models = exported(model, say)
     untuned = None
+    shortcuts: Shortcuts = {}
     runs = []
     try:
         library = our_library(place, threads, model, system, logs)
         if library:
-            latencies = [kernel["latency_us"] for kernel in library.manifest()["kernels"]]
-            untuned = latencies.count(None), len(latencies)
+            manifest = library.manifest()
+            latencies = [kernel["latency_us"] for kernel in manifest["kernels"]]
+            untuned, shortcuts = (latencies.count(None), len(latencies)), shortcuts_of(manifest)
         files = model_files(system, place.board, models, library)
         for attempt in range(1 if threads == 1 else 2):
             figures, ran = figures_of(PeerRun(place.board, place.name, system, files, place.sysroots[system.key], threads, attempt))
@@ -155,10 +161,12 @@ def row_of(place: ReadyBoard, threads: int, model: Model, system: System, logs: 
     except UserError as error:
         say(f"{who}: {error.message}")
         return PeerRow(cell, system.key, (), error.message, untuned, error.exit_code)
-    return PeerRow(cell, system.key, tuple(runs), "", untuned)
+    return PeerRow(cell, system.key, tuple(runs), "", untuned, shortcuts=shortcuts)
 
 
-def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Path, dtype: str) -> BenchmarkContext:
+def context_of(
+    places: Sequence[ReadyBoard], systems: Sequence[System], logs: Path, dtype: str, weights: str = GENERATED
+) -> BenchmarkContext:
     """Where and how the figures were obtained."""
     import torch
 
@@ -180,10 +188,11 @@ def context_of(places: Sequence[ReadyBoard], systems: Sequence[System], logs: Pa
         "PyTorch": str(torch.__version__),
         **tools,
         "plugin": build_plugin().stem.removeprefix("program-"),
+        **({"training": recipe()} if weights == TRAINED else {}),
     }
     titles = {system.key: system.title for system in systems}
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return BenchmarkContext(facts, titles, versions, digest_of(sorted(logs.glob("*/*.jsonl"))), date, dtype=dtype)
+    return BenchmarkContext(facts, titles, versions, digest_of(sorted(logs.glob("*/*.jsonl"))), date, dtype=dtype, weights=weights)
 
 
 def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[int, Model]]:
@@ -209,6 +218,8 @@ def compare(options: argparse.Namespace) -> int:
     boards = {load_board(name).name: name for name in options.boards}  # rk3588 is also rk3588-a76
     for name in boards:
         for _, model in cells_of(options, thread_counts(load_board(boards[name]), options.threads)):
+            if options.weights == TRAINED:
+                check_trainable(model)
             check_comparable(model, options.dtype)
         _check_dtype(options.dtype, load_board(boards[name]))
     if not boards and not options.known:
@@ -220,6 +231,10 @@ def compare(options: argparse.Namespace) -> int:
     if earlier and boards and earlier.context.dtype != options.dtype:
         raise UserError(
             f"--known {options.known} compares in {earlier.context.dtype}, not in {options.dtype}.", "Keep a file for each --dtype."
+        )
+    if earlier and boards and earlier.context.weights != options.weights:
+        raise UserError(
+            f"--known {options.known} has {earlier.context.weights} weights, not {options.weights} ones.", "Keep a file for each --weights."
         )
     if boards:
         for tool in ("qemu-aarch64", "llvm-mca", "llvm-mc", "cc"):
@@ -244,19 +259,24 @@ def _check_dtype(dtype: str, board: Board) -> None:
 
 def run(options: argparse.Namespace, places: Sequence[ReadyBoard], systems: Sequence[System], earlier: Comparison | None) -> Comparison:
     """Run every system in every cell, but for peers' figures that an earlier comparison has."""
-    context = context_of(places, systems, options.logs, options.dtype)
+    context = context_of(places, systems, options.logs, options.dtype, options.weights)
     known = _known(context, earlier)
+    top1: dict[str, float] = {}
     runs = [(place, count, model, system) for place in places for count, model in cells_of(options, place.threads) for system in systems]
     rows = []
     for number, (place, count, model, system) in enumerate(runs, 1):
-        row = known.get((_cell(place, count, model), system.key))
+        cell = _cell(place, count, model)
+        if options.weights == TRAINED:
+            model = with_trained_weights(model, say)
+            top1[cell.variant] = top1_of(exported(model, say))
+        row = known.get((cell, system.key))
         if row is None:
             sys.stderr.write(f"[{number}/{len(runs)}] ")
             row = row_of(place, count, model, system, options.logs)
         rows.append(row)
     if earlier and any((row.cell, row.system) in known for row in rows):
         context = replace(context, known=earlier.context.known or earlier.context.date)
-    return Comparison(context, tuple(rows), hottest_kernels(context, rows))
+    return Comparison(replace(context, top1=top1), tuple(rows), hottest_kernels(context, rows))
 
 
 def write(found: Comparison, folder: Path, stem: str) -> None:
@@ -282,6 +302,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=models_help)
     dtype_help = "what ours computes in (default: float32); with float16 the others run in half precision and in float32, with int8 in that"
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=dtype_help)
+    weights_help = f"{GENERATED}, or {TRAINED} for some minutes on drawn digits (default: {GENERATED})"
+    parser.add_argument("--weights", choices=(GENERATED, TRAINED), default=GENERATED, help=weights_help)
     parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the files and the folder (default: benchmarks)")
     parser.add_argument("--diagonal", action="store_true", help="1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone")
     parser.add_argument(

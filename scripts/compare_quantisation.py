@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from digits import digits
 from sharing import markdown_table, progress
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -48,7 +49,6 @@ def methods() -> Iterator[Method]:
 def figures(images: int) -> dict[str, Any]:
     """Every method on both networks."""
     from quantised import decibels, digit_inputs, rescaled, trained_flow
-    from trained import digits
 
     flow, inputs, labels = trained_flow(), digit_inputs(images, TEST_SEED), digits(images, TEST_SEED)[1]
     data = images_of(digit_inputs(CALIBRATION, CALIBRATION_SEED))

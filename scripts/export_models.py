@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from sharing import progress, telling
 
 from tvmmobile.networks.images import noise_input
@@ -69,22 +70,31 @@ class Source:
         return cls(shape, module, file)
 
 
-def export(spec: ModelSpec, folder: Path, seed: int = 0, say: Callable[[str], None] = print) -> None:
+def export(
+    spec: ModelSpec,
+    folder: Path,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    checkpoint: Path | None = None,
+    image: npt.NDArray[np.float32] | None = None,
+) -> None:
     """Write a variant, with the weights that `tvmmobile` gives it, in all four formats.
 
     Args:
         spec: the variant.
         folder: where to; made if it is missing, files in it replaced.
-        seed: of the weights and the image.
+        seed: of generated weights, and of an image of noise.
         say: called with a sentence about each thing to wait for.
+        checkpoint: state dict with the weights; `None` for generated ones.
+        image: the input, `[1, 3, side, side]`; `None` for noise.
     """
     import torch
 
     packages = converters(say)
     folder.mkdir(parents=True, exist_ok=True)
-    module = build_torch_model(spec, seed=seed).module
+    module = build_torch_model(spec, checkpoint, seed).module
     source = Source((1, 3, spec.resolution, spec.resolution), module)
-    image = noise_input(seed, source.shape)
+    image = noise_input(seed, source.shape) if image is None else image
     with torch.no_grad(), single_thread():
         logits = module(torch.from_numpy(image)).numpy()
     with tempfile.TemporaryDirectory(prefix="tvmmobile-export-") as scratch:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import export_models
 import numpy as np
 
-from peers import iree_compiler
+from peers import iree_compiler, trained
+from peers.digests import digest_of
 from peers.systems import ROOT, System
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, Precision
 from tvmmobile.networks.images import Preprocessing, noise_input
 from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import SUFFIXES, OwnFile
 from tvmmobile.networks.own.loading import files_of, load_own
@@ -29,7 +30,7 @@ from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import made_once
+from tvmmobile.system.files import made_once, write_text
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
 
@@ -38,8 +39,10 @@ _HALF_MODELS = Path(__file__).with_name("half_models.py")
 _INTEGER_MODELS = Path(__file__).with_name("integer_models.py")
 #: The name of a network from a file, without its suffix, in its folder.
 _OWN = "own"
-#: How many inputs of noise give integers their scales, ours and the others'.
+#: How many inputs of noise give integers their scales, ours and the others', where weights are generated.
 CALIBRATION = 4
+#: Where weights are trained: the inputs that give integers their scales, and how many pictures PyTorch gets right, in percent.
+_INPUTS, _TOP1 = "inputs.npy", "top1.txt"
 #: What decides a library, besides the tuning logs.
 _COMPILER = (
     *(f"tvmmobile/{room}/**/*.py" for room in ("graph", "networks", "kernels", "tuning", "quantisation", "pipeline")),
@@ -58,13 +61,27 @@ def exported(model: Model, say: Say) -> Path:
         return _own(model.own, model.spec)
     spec = model.spec
     networks = sorted((ROOT / "tvmmobile/networks/models").glob("*.py"))
-    recipe = digest_of([*export_models.PROGRAMS, *networks], importlib.metadata.version("torch"))
+    weights = [] if model.checkpoint is None else [model.checkpoint]
+    recipe = digest_of(
+        [*export_models.PROGRAMS, *networks, *weights], trained.recipe() * len(weights) + importlib.metadata.version("torch")
+    )
     folder = cache_dir() / "peers" / f"{spec.variant}-{recipe}"
     with made_once(folder) as made:
         if made is not None:
             say(f"exporting {spec.variant} …")
-            export_models.export(spec, made, say=lambda _step: None)
+            inputs = trained.calibration_inputs(spec.resolution) if weights else None
+            image = None if inputs is None else inputs[:1]
+            export_models.export(spec, made, say=lambda _step: None, checkpoint=model.checkpoint, image=image)
+            if inputs is not None:
+                np.save(made / _INPUTS, inputs)
+                right = trained.top1(build_torch_model(spec, model.checkpoint).module, spec.resolution)
+                write_text(made / _TOP1, f"{right}\n")
     return folder
+
+
+def top1_of(models: Path) -> float:
+    """Percent of pictures of digits that a network with trained weights, exported to a folder, gets right in PyTorch."""
+    return float((models / _TOP1).read_text(encoding="utf-8"))
 
 
 def check_comparable(model: Model, dtype: str) -> None:
@@ -118,7 +135,7 @@ def compiled(
     recipe = digest_of([*sources, *records], f"{profile.origin.model} {sorted(profile.target.items())}")
     kind = f"{'' if form == VM else f'-{form}'}{'' if precision == FLOAT32 else f'-{precision.name}'}"
     folder, spec = models / f"{profile.name}-t{threads}{kind}-{recipe}", model.spec
-    calibration = _calibration(model) if precision.is_integer else None
+    calibration = _calibration(model, models) if precision.is_integer else None
     job = variant_job(model, profile, (logs,), folder, threads, precision=precision, form=form, calibration=calibration)
     with made_once(folder) as made:
         if made is not None:
@@ -168,13 +185,16 @@ def _converted_own(models: Path, own: Path, name: str) -> Path:
 def _quantised(models: Path, system: System) -> tuple[Path, ...]:
     """A model in integers, by the library's own quantiser as far as there is one."""
     name = system.model[0]
-    folder = models / f"calibration-{CALIBRATION}"
-    with made_once(folder) as made:
-        if made is not None:
-            shape = np.load(models / "image.npy", mmap_mode="r").shape
-            np.save(made / "inputs.npy", np.concatenate([noise_input(number, shape) for number in range(CALIBRATION)]))
-    recipe = [_INTEGER_MODELS, Path(__file__).with_name("ncnn_models.py"), folder / "inputs.npy"]
-    model = _converted(models, name, "int8", recipe, [name.replace(".u8", ""), str(folder / "inputs.npy")])
+    inputs = models / _INPUTS
+    if not inputs.is_file():
+        folder = models / f"calibration-{CALIBRATION}"
+        with made_once(folder) as made:
+            if made is not None:
+                shape = np.load(models / "image.npy", mmap_mode="r").shape
+                np.save(made / _INPUTS, np.concatenate([noise_input(number, shape) for number in range(CALIBRATION)]))
+        inputs = folder / _INPUTS
+    recipe = [_INTEGER_MODELS, Path(__file__).with_name("ncnn_models.py"), inputs]
+    model = _converted(models, name, "int8", recipe, [name.replace(".u8", ""), str(inputs)])
     return (model, model.with_suffix(".bin")) if system.name == "ncnn" else (model,)
 
 
@@ -191,19 +211,12 @@ def _converted(models: Path, name: str, kind: str, recipe: list[Path], arguments
     return folder / name
 
 
-def _calibration(model: Model) -> CalibrationData:
-    return calibration_data(f"noise:{CALIBRATION}", Preprocessing(model.spec.resolution), generated=model.own is None)
+def _calibration(model: Model, models: Path) -> CalibrationData:
+    generated = model.own is None and model.checkpoint is None
+    return calibration_data(f"noise:{CALIBRATION}" if generated else str(models / _INPUTS), Preprocessing(model.spec.resolution), generated)
 
 
 def copy_image(models: Path, folder: Path) -> None:
     """Put a variant's image and PyTorch's output for it into `folder`: programs look for them beside the network."""
     for name in ("image.npy", "logits.npy"):
         shutil.copy(models / name, folder)
-
-
-def digest_of(files: Iterable[Path], more: str = "") -> str:
-    """16 hexadecimal digits that change with the name or content of any of the files, or with `more`."""
-    digest = hashlib.sha256(more.encode())
-    for path in files:
-        digest.update(f"\0{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]

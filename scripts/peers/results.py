@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
 from peers.kernels import HotKernel, hottest_kernel
+from peers.shortcuts import Shortcuts
 from peers.systems import OURS_KEYS
+from peers.trained import GENERATED
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.program import ProgramRun
 
@@ -117,6 +119,8 @@ class BenchmarkContext:
         date: ISO 8601, UTC.
         known: when the peers' figures that were taken from an earlier comparison were got; empty where none were.
         dtype: what ours computes in; the others compute in that and in float32.
+        weights: `generated`, or `trained` on drawn digits.
+        top1: percent of the digits that PyTorch gets right with trained weights, by variant.
     """
 
     boards: Mapping[str, BoardFacts]
@@ -126,6 +130,8 @@ class BenchmarkContext:
     date: str
     known: str = ""
     dtype: str = "float32"
+    weights: str = GENERATED
+    top1: Mapping[str, float] = field(default_factory=dict)
 
     def origin(self, board: str) -> FiguresOrigin:
         """How a board's figures were obtained."""
@@ -181,6 +187,7 @@ class PeerRow:
         failure: why it has none, empty where it has.
         untuned: of ours, how many kernels have no record of this timing model, of how many.
         exit_code: of the failure.
+        shortcuts: of ours in integers, what its kernels leave out.
     """
 
     cell: Cell
@@ -189,6 +196,7 @@ class PeerRow:
     failure: str = ""
     untuned: tuple[int, int] | None = None
     exit_code: int = 0
+    shortcuts: Shortcuts = field(default_factory=dict)
 
     @property
     def modelled_ms(self) -> float | None:
@@ -297,7 +305,7 @@ def merged(now: Comparison, earlier: Comparison) -> Comparison:
     known = {**before, **now.context.boards}
     kernels = {(one.cpu, one.system): one for one in (*earlier.kernels, *now.kernels)}
     return Comparison(
-        replace(now.context, boards={name: known[name] for name in order}),
+        replace(now.context, boards={name: known[name] for name in order}, top1={**earlier.context.top1, **now.context.top1}),
         (*now.rows, *(row for row in earlier.rows if row.cell.board in before)),
         tuple(kernels.values()),
     )
@@ -311,6 +319,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         for row in members:
             entry = asdict(cell) | {"system": row.system, "kind": "modelled", "modelled_ms": row.modelled_ms, "spread": row.spread}
             entry |= {"ratio_to_best_peer": ratio(row, best), "failure": row.failure or None, "untuned_kernels": row.untuned}
+            entry |= {"shortcuts": row.shortcuts} if row.shortcuts else {}
             entries.append(entry | {"runs": [asdict(run) for run in row.runs]})
     kernels = [asdict(kernel) for kernel in comparison.kernels]
     return {"version": FORMAT, "context": asdict(comparison.context), "kernels": kernels, "benchmarks": entries}
@@ -329,6 +338,7 @@ def from_json(path: Path) -> Comparison:
                 tuple(Figures.read(run) for run in entry["runs"]),
                 entry["failure"] or "",
                 tuple(entry["untuned_kernels"]) if entry.get("untuned_kernels") else None,
+                shortcuts=entry.get("shortcuts", {}),
             )
             for entry in report["benchmarks"]
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peers.models import digest_of
+from peers.digests import digest_of
 from peers.results import Figures
 from peers.systems import EXAMPLES, ROOT, System
 from tvmmobile.graph.precision import FLOAT32

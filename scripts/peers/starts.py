@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
-from peers.models import digest_of
+from peers.digests import digest_of
 from peers.runs import PeerRun, check_difference, difference_in, environment_of, figures_of, instructions_of, run_to_the_end
 from peers.systems import OURS_C, System
 from tvmmobile.native.source import INTERFACE

@@ -8,7 +8,9 @@ from sharing import markdown_table
 
 from peers.kernels import HALF_LANES, HALF_MAKERS, MAKERS, QUANTISERS
 from peers.results import Comparison, FiguresOrigin, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
+from peers.shortcuts import section
 from peers.systems import OURS_KEYS, peer_tolerance
+from peers.trained import BATCHES, CALIBRATION, STEPS, TESTED, TRAINED
 from tvmmobile.graph.precision import FLOAT32, precision_named
 from tvmmobile.results.report.wording import plural
 
@@ -33,7 +35,7 @@ Ours runs in two forms from the same tuning logs. As a C library ([c-library.md]
 caller's arrays, aligned to cache lines as it requires. In TVM's Relax VM the copy of the input into TVM's tensor counts. *Ours ÷ best
 peer* is the C library's ratio, or the VM's where no C library was run; *ours, ms* names the form.
 
-{others}`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run. With
+{more}`./scripts/bench_peers` wrote this page and the boards' own; {json} has the figures of every run. With
 `--known FILE.json --boards NAME… --out docs` it adds or renews boards in a file and keeps the others.
 """
 _OTHER_PRECISIONS = """\
@@ -57,10 +59,18 @@ weights are converted when the network is loaded. QEMU runs the programs on its 
 left out. A hottest block that computes in half precision has `fmla` with eight lanes (`.8h`).
 """
 _QUANTISED = """\
-All networks are quantised from the same float32 weights with the same inputs of noise, because the weights are generated: symmetric
+All networks are quantised from the same float32 weights with the same {data}: symmetric
 weights per output channel, activations per tensor. The caller's arrays are float32, and their conversion counts. *Error* is relative to
 PyTorch in float32, so it includes the error of quantisation. IREE is left out.
 """
+_TRAINED = """\
+Each network was trained from scratch for {steps} steps on pictures of drawn digits, of {first} and {second} pixels
+(`scripts/peers/trained.py`), with 1000 outputs as in other comparisons. In PyTorch it then gets {top1} % of {tested} other pictures right,
+of the side that it runs with here. Its input is such a picture too.
+
+"""
+_NOISE = "inputs of noise, because the weights are generated"
+_DIGITS = f"{CALIBRATION} pictures of digits"
 _COLUMNS = """\
 *Core cycles* are those of the schedule behind the latency, with llvm-mca's own in parentheses. Cycles, instructions and misses are summed
 over threads. *Error* is the largest difference from PyTorch's output, relative to its largest magnitude.
@@ -105,15 +115,23 @@ def _index(comparison: Comparison, stem: str) -> str:
 
 
 def _said_of(comparison: Comparison) -> dict[str, str]:
-    """Of the precision, in words."""
+    """Of the precision and the weights, in words."""
     dtype = comparison.context.dtype
     peers, ours = (f"{bound:.0e}".replace("e-0", "e-") for bound in (peer_tolerance(dtype), precision_named(dtype).network_tolerance))
-    others = "" if dtype != FLOAT32.name else _OTHER_PRECISIONS
+    more = "" if dtype != FLOAT32.name else _OTHER_PRECISIONS
     return {
-        "others": others,
+        "more": (_trained(comparison) if comparison.context.weights == TRAINED else "") + more,
         "precision": dtype,
         "tolerances": f"{peers} of the largest magnitude{f' (ours: {ours})' if ours != peers else ''}",
     }
+
+
+def _trained(comparison: Comparison) -> str:
+    """How networks were trained, and how well."""
+    right = sorted(set(comparison.context.top1.values()))
+    top1 = " to ".join(f"{value:g}" for value in dict.fromkeys((right[0], right[-1]))) if right else "–"
+    (first, _), (second, _) = BATCHES
+    return _TRAINED.format(steps=STEPS, first=first, second=second, top1=top1, tested=TESTED)
 
 
 def _boards(comparison: Comparison, stem: str) -> list[str]:
@@ -174,7 +192,8 @@ def _integer_kernels(comparison: Comparison) -> Iterator[str]:
     """How each peer's network was quantised, and the hottest kernel of each."""
     chosen = [one for one in comparison.kernels if one.system in QUANTISERS]
     titles = {one.system: _short(one.title) for one in chosen}
-    yield from ("## Integers in the other libraries", "", _QUANTISED)
+    data = _DIGITS if comparison.context.weights == TRAINED else _NOISE
+    yield from ("## Integers in the other libraries", "", _QUANTISED.format(data=data))
     yield from markdown_table(("library", "quantised by"), [(titles[key], how) for key, how in QUANTISERS.items() if key in titles], 2)
     yield ""
     rows = [
@@ -207,6 +226,7 @@ def _board_page(comparison: Comparison, board: str, stem: str) -> str:
     parts += ["## Columns", "", _COLUMNS]
     if any(row.spread is not None for row in rows):
         parts += [_SPREAD]
+    parts += section({row.cell.variant: row.shortcuts for row in rows if row.shortcuts})
     for threads in counts:
         parts += _all_figures(origin, threads, comparison.rows_of(board, threads))
     return "\n".join([*parts, "## Versions", "", *_versions(origin)]) + "\n"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandLine
-from trained import SIDE, digits, inputs_of, trained, write_images
+from digits import SIDE, digits, inputs_of
+from trained import trained, write_images
 
 from tvmmobile.accuracy.storage import stored_layers
 from tvmmobile.graph.precision import FLOAT16

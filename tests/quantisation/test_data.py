@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from digits import SIDE, digits, inputs_of
 from labelled_images import write_image
-from trained import SIDE, digits, inputs_of, write_images
+from trained import write_images
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.images import noise_input

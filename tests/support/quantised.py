@@ -6,7 +6,8 @@ from functools import cache
 
 import numpy as np
 import torch
-from trained import SIDE, digits, inputs_of, trained
+from digits import SIDE, digits, inputs_of
+from trained import trained
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import read_network

@@ -1,0 +1,126 @@
+"""Networks of `--weights trained`: trained on pictures of drawn digits, and run and calibrated with others of these."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import digits
+import numpy as np
+import numpy.typing as npt
+
+from peers.digests import digest_of
+from peers.systems import ROOT
+from tvmmobile.networks.model import Model
+from tvmmobile.networks.models.registry import build_torch_model
+from tvmmobile.networks.models.spec import ModelSpec
+from tvmmobile.networks.models.traits import TRAITS
+from tvmmobile.networks.models.weights import single_thread
+from tvmmobile.system.environment import cache_dir
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import made_once
+
+if TYPE_CHECKING:
+    import torch
+
+Say = Callable[[str], None]
+Array = npt.NDArray[np.float32]
+#: Where a comparison's weights come from.
+GENERATED, TRAINED = "generated", "trained"
+#: Sides of the pictures that networks are trained on, and how many are in a batch; batches of each come in turn.
+BATCHES = ((64, 32), (128, 8))
+STEPS = 400
+_RATE = 0.05
+#: Digits from which pictures are made: those to train on; to calibrate with and to run; to test on.
+_DRAWN, _OTHERS = 2000, 500
+_TRAINING_SEED, _CALIBRATION_SEED, _TEST_SEED = range(3)
+#: Pictures to calibrate with, the first of which is the input of all runs; and to test on.
+CALIBRATION, TESTED = 10, 100
+#: Percent of the pictures of the first side that a network has to get right.
+_LEAST_TOP1 = 90.0
+_TESTED_AT_ONCE = 10
+_CHECKPOINT = "weights.pt"
+
+
+def check_trainable(model: Model) -> None:
+    """Raises `UserError` for a network whose weights are its own, or depend on the side of its input."""
+    if model.own is not None:
+        raise UserError(f"{model.own} has weights of its own.", f"Leave out --weights {TRAINED}.")
+    least, most = TRAITS[model.spec.name].sides
+    if not least <= BATCHES[0][0] <= BATCHES[-1][0] <= most:
+        raise UserError(
+            f"{model.spec.name} takes images of {least} pixels, and networks are trained on smaller ones.",
+            f"Leave out --weights {TRAINED}.",
+        )
+
+
+def recipe() -> str:
+    """Identifies all that decides trained weights, 16 hexadecimal digits."""
+    scripts = [Path(__file__), *(ROOT / "scripts" / name for name in ("digits.py", "training.py"))]
+    networks = sorted((ROOT / "tvmmobile/networks/models").glob("*.py"))
+    return digest_of([*scripts, *networks], importlib.metadata.version("torch"))
+
+
+def with_trained_weights(model: Model, say: Say) -> Model:
+    """The model with a checkpoint in the cache; trained if it is not there yet, the same for every side of the input.
+
+    Raises:
+        UserError: the network did not learn its digits.
+    """
+    import torch
+
+    spec = replace(model.spec, resolution=BATCHES[0][0])
+    folder = cache_dir() / "peers" / f"trained-{spec.variant}-{recipe()}"
+    with made_once(folder) as made:
+        if made is not None:
+            say(f"training {spec.name} {spec.alpha} on drawn digits (once, minutes) …")
+            module = trained(spec)
+            right = top1(module, spec.resolution)
+            if right < _LEAST_TOP1:
+                raise UserError(f"{spec.variant} got {right:g} % of its digits right after {STEPS} steps.", "Leave this network out.")
+            torch.save(module.state_dict(), made / _CHECKPOINT)
+    return replace(model, checkpoint=folder / _CHECKPOINT)
+
+
+def trained(spec: ModelSpec, steps: int = STEPS) -> torch.nn.Module:
+    """A network that was trained so many steps, in eval mode."""
+    import torch
+    from training import train
+
+    drawn, _ = digits.digits(_DRAWN, _TRAINING_SEED)
+    generator = np.random.default_rng(_TRAINING_SEED)
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            for side, count in BATCHES:
+                labels = generator.integers(10, size=count)
+                yield torch.from_numpy(digits.inputs_of(digits.pictures(labels, side, drawn, generator))), torch.from_numpy(labels)
+
+    module = build_torch_model(spec).module
+    with torch.random.fork_rng(devices=[]), single_thread():
+        torch.manual_seed(_TRAINING_SEED)
+        return train(module, batches(), steps, _RATE)
+
+
+def calibration_inputs(side: int) -> Array:
+    """Pictures that give integers their scales, `[CALIBRATION, 3, side, side]`, one of each digit."""
+    return _inputs(CALIBRATION, side, _CALIBRATION_SEED)[0]
+
+
+def top1(module: torch.nn.Module, side: int) -> float:
+    """Percent of pictures of a side that a network gets right, of `TESTED`."""
+    import torch
+
+    inputs, labels = _inputs(TESTED, side, _TEST_SEED)
+    with torch.no_grad(), single_thread():
+        parts = [module(torch.from_numpy(inputs[first : first + _TESTED_AT_ONCE])) for first in range(0, TESTED, _TESTED_AT_ONCE)]
+    return 100 * float((torch.cat(parts).argmax(1).numpy() == labels).mean())
+
+
+def _inputs(count: int, side: int, seed: int) -> tuple[Array, npt.NDArray[np.int64]]:
+    labels = np.arange(count) % 10
+    drawn, _ = digits.digits(_OTHERS, seed)
+    return digits.inputs_of(digits.pictures(labels, side, drawn, np.random.default_rng(seed))), labels
