@@ -18,7 +18,6 @@ from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for
 
-
 LEADING = st.sampled_from(((1,), (3,), (2, 2)))
 TURNED = st.tuples(st.booleans(), st.booleans())
 
