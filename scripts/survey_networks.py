@@ -32,6 +32,8 @@ from tvmmobile.system.files import write_text
 
 SCRIPTS = Path(__file__).resolve().parent
 FORMATS = ("pt2", "onnx")
+#: In front of what a command complains about.
+_ERROR = "tvmmobile: error: "
 #: A network that takes longer has failed.
 TIMEOUT_S = 3600
 
@@ -73,7 +75,7 @@ def exported(name: str, work: Path) -> Mapping[str, str]:
         command = [sys.executable, str(SCRIPTS / "survey_models.py"), needed, name, str(work)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
         if done.returncode:
-            return dict.fromkeys(FORMATS, _last_line(done.stderr))
+            return dict.fromkeys(FORMATS, _complaint(done.stderr))
     return dict(json.loads(told.read_text(encoding="utf-8")))
 
 
@@ -87,15 +89,18 @@ def tried(model: Path, device: str, trials: int, threads: int) -> Outcome:
     except subprocess.TimeoutExpired:
         return Outcome(message=f"not done after {TIMEOUT_S / 60:.0f} minutes")
     if done.returncode:
-        return Outcome(message=_last_line(done.stderr))
+        return Outcome(message=_complaint(done.stderr))
     [variant] = read_results(out / "report.json").variants
     shares = [(kernel.network_us or 0.0, kernel.fallback) for kernel in variant.kernels]
     fallback = sum(time for time, is_fallback in shares if is_fallback) / sum(time for time, _ in shares)
     return Outcome(variant.latency_us / 1000, variant.max_error, fallback, variant.macs, len(shares))
 
 
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "ended without a word")
+def _complaint(text: str) -> str:
+    """What a command says is wrong, without what to do about it; its last line if it did not end that way."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return (said or lines or ["ended without a word"])[-1]
 
 
 def survey(names: Iterable[str], options: argparse.Namespace, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,13 @@ def test_the_table_has_figures_of_the_format_that_worked_and_what_went_wrong_in_
     assert lines[3] == f"| espcn | here | super-resolution | 1×128×128 | {refused} | {refused} |  |  |  |"
 
 
+def test_a_failure_is_told_by_what_was_wrong_and_not_by_its_remedy() -> None:
+    said = "[1/3] a kernel\ntvmmobile: error: The network takes too long.\n  Run it again.\n"
+    assert survey_networks._complaint(said) == "The network takes too long."
+    assert survey_networks._complaint("Traceback\nKeyError: 'x'\n") == "KeyError: 'x'"
+    assert survey_networks._complaint("") == "ended without a word"
+
+
 def test_bad_calls_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["survey_networks", "resnet19"])
     assert survey_networks.main() == 1 and "There is no network resnet19 in the survey." in capsys.readouterr().err
