@@ -66,7 +66,7 @@ PyTorch in float32, so it includes the error of quantisation. IREE is left out.
 _TRAINED = """\
 Each network was trained from scratch for {steps} steps on pictures of drawn digits, of {first} and {second} pixels
 (`scripts/peers/trained.py`), with 1000 outputs as in other comparisons. In PyTorch it then gets {top1} % of {tested} other pictures right,
-of the side that it runs with here. Its input is such a picture too.
+of the side that it runs with here. Its input is such a picture too.{others}
 
 """
 _NOISE = "inputs of noise, because the weights are generated"
@@ -97,7 +97,7 @@ def _index(comparison: Comparison, stem: str) -> str:
     parts = [
         "# Latency compared with other libraries",
         "",
-        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks, **_said_of(comparison)),
+        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks, **_said_of(comparison, stem)),
         f"![Ours over the best other library, on each board]({stem}.svg)",
         "",
         "## Boards",
@@ -114,24 +114,26 @@ def _index(comparison: Comparison, stem: str) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _said_of(comparison: Comparison) -> dict[str, str]:
+def _said_of(comparison: Comparison, stem: str) -> dict[str, str]:
     """Of the precision and the weights, in words."""
     dtype = comparison.context.dtype
     peers, ours = (f"{bound:.0e}".replace("e-0", "e-") for bound in (peer_tolerance(dtype), precision_named(dtype).network_tolerance))
     more = "" if dtype != FLOAT32.name else _OTHER_PRECISIONS
     return {
-        "more": (_trained(comparison) if comparison.context.weights == TRAINED else "") + more,
+        "more": (_trained(comparison, stem) if comparison.context.weights == TRAINED else "") + more,
         "precision": dtype,
         "tolerances": f"{peers} of the largest magnitude{f' (ours: {ours})' if ours != peers else ''}",
     }
 
 
-def _trained(comparison: Comparison) -> str:
-    """How networks were trained, and how well."""
+def _trained(comparison: Comparison, stem: str) -> str:
+    """How networks were trained, and how well; and where the page with generated weights is, which has the same name without `-trained`."""
+    generated = stem.removesuffix(f"-{TRAINED}")
+    others = f" [{generated}.md]({generated}.md) has generated weights." if generated != stem else ""
     right = sorted(set(comparison.context.top1.values()))
     top1 = " to ".join(f"{value:g}" for value in dict.fromkeys((right[0], right[-1]))) if right else "–"
     (first, _), (second, _) = BATCHES
-    return _TRAINED.format(steps=STEPS, first=first, second=second, top1=top1, tested=TESTED)
+    return _TRAINED.format(steps=STEPS, first=first, second=second, top1=top1, tested=TESTED, others=others)
 
 
 def _boards(comparison: Comparison, stem: str) -> list[str]:

@@ -150,7 +150,8 @@ def comparison(weights: str, variant: str = "0.25-128", top1: float = 99.0) -> C
 def test_pages_say_which_weights_they_have() -> None:
     trained_page, generated_page = (pages(comparison(weights), "ints")["ints.md"] for weights in ("trained", "generated"))
     assert "trained from scratch for 400 steps" in trained_page and "gets 99 % of 100 other pictures right" in trained_page
-    assert "trained from scratch" not in generated_page
+    assert "trained from scratch" not in generated_page and "(ints.md)" not in trained_page
+    assert "[ints.md](ints.md) has generated weights." in pages(comparison("trained"), "ints-trained")["ints-trained.md"]
 
 
 def test_the_share_of_channels_that_take_each_shortcut_is_on_a_boards_page() -> None:
