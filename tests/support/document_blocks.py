@@ -255,7 +255,7 @@ def _start_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     **{
         f"docs/{path}": lambda stem=stem, path=path: _peers_pages(stem)[path]  # type: ignore[misc]
-        for stem in ("benchmarks", "benchmarks-later", "benchmarks-half", "benchmarks-half-later", "benchmarks-int8")
+        for stem in sorted(path.stem for path in DOCS.glob("benchmarks*.json"))
         for path in _peers_paths(stem)
     },
     "docs/start-up.md": _start_page,
