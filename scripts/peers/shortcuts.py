@@ -20,6 +20,7 @@ _TITLES = {
     "unconverted": "sums not converted to floats",
     "scaled_at_once": "sums scaled by one instruction",
 }
+_IN_16_BITS = frozenset({"four_products", "three_taps"})
 _SAID = """\
 What a kernel can leave out depends on the weights. The table has the share of output channels that take each shortcut, in layers of one
 type; "–" where kernels do not have it. Products are added by fours, or taps of a depthwise layer by threes, where the magnitudes of their
@@ -53,10 +54,16 @@ def _shares(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means over the channels of some layers, each over those that have the shortcut at all."""
     found = {}
     for name in _TITLES:
-        shares = [(entry["channels"], float(told[name])) for entry in entries if name in (told := {**entry, **entry["shortcuts"]})]
+        shares = [(entry["channels"], told[name]) for entry in entries if name in (told := _told(entry))]
         if shares:
             found[name] = sum(count * share for count, share in shares) / sum(count for count, _ in shares)
     return found
+
+
+def _told(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The shares of a layer; smaller weights are a shortcut of kernels that add products in 16 bits."""
+    found: dict[str, float] = entry["shortcuts"]
+    return {**found, "narrow": float(entry.get("narrow", False))} if found.keys() & _IN_16_BITS else found
 
 
 def section(found: Mapping[str, Shortcuts]) -> Iterator[str]:

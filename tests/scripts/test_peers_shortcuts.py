@@ -38,7 +38,7 @@ def test_shares_are_means_over_channels() -> None:
 
 def test_other_convolutions_have_a_column_where_there_are_some() -> None:
     layers = [*MANIFEST["quantisation"]["layers"], layer(8, "conv 3x3", 4, unconverted=0.5)]
-    assert shortcuts_of({"quantisation": {"layers": layers}})["other convolutions"] == {"narrow": 0.0, "unconverted": 0.5}
+    assert shortcuts_of({"quantisation": {"layers": layers}})["other convolutions"] == {"unconverted": 0.5}
 
 
 @pytest.mark.parametrize("manifest", [{}, {"quantisation": {"layers": [{"number": 0, "layer": "an older library's"}]}}])
