@@ -10,7 +10,7 @@
 #include "waiting.h"
 
 enum { FUTEX = 98, FUTEX_COMMAND = 127, FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_WAIT_BITSET = 9, FUTEX_WAKE_BITSET = 10 };
-enum { MOST_AHEAD = 20000, SPINS_AHEAD = 1000, YIELD_INSTRUCTIONS = 500, LOST_NS = 100000000 };
+enum { MOST_AHEAD = 20000, SPINS_AHEAD = 1000, YIELD_INSTRUCTIONS = 500, ROUND_INSTRUCTIONS = 200, WAIT_SHARE = 8, LOST_NS = 100000000 };
 
 typedef struct pace {
     uint64_t clock;      // instructions
@@ -18,6 +18,8 @@ typedef struct pace {
     bool is_awake;       // executes, or will soon
     uint64_t sleeps_on;  // the futex's address, if not awake
     uint64_t since;      // when it went to sleep, in a count of such events
+    uint64_t waits_from; // the clock when it began to call sched_yield again and again
+    uint64_t yielded_at; // the clock after the last call
 } pace;
 
 static pace paces[MOST_THREADS];
@@ -135,14 +137,26 @@ static void wake_others(unsigned int vcpu, uint64_t futex, uint64_t most)
     pthread_mutex_unlock(&waking);
 }
 
+// A call of sched_yield takes time. The longer a thread has been waiting, the longer it waits for the next look at what it waits for, by a
+// share of that time: threads that spin for millions of instructions would hold each other up at every step.
+static void pass_time(unsigned int vcpu)
+{
+    pace *own = &paces[vcpu];
+    if (own->clock - own->yielded_at > ROUND_INSTRUCTIONS)
+        own->waits_from = own->clock;
+    uint64_t share = (own->clock - own->waits_from) / WAIT_SHARE;
+    set_clock(own, own->clock + (share > YIELD_INSTRUCTIONS ? share : YIELD_INSTRUCTIONS));
+    own->yielded_at = own->clock;
+    keep_pace(vcpu, 0);
+}
+
 // Before a system call. Whatever may wait for something is taken for sleep; if it does not wait, the thread's next block wakes it at once.
 static void pace_syscall(unsigned int vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3)
 {
     uint64_t command = a2 & FUTEX_COMMAND;
-    if (number == SCHED_YIELD) {
-        set_clock(&paces[vcpu], paces[vcpu].clock + YIELD_INSTRUCTIONS);
-        keep_pace(vcpu, 0);
-    } else if (number == FUTEX && (command == FUTEX_WAKE || command == FUTEX_WAKE_BITSET)) {
+    if (number == SCHED_YIELD)
+        pass_time(vcpu);
+    else if (number == FUTEX && (command == FUTEX_WAKE || command == FUTEX_WAKE_BITSET)) {
         keep_pace(vcpu, 0);
         wake_others(vcpu, a1, a3);
     } else if (number == FUTEX && (command == FUTEX_WAIT || command == FUTEX_WAIT_BITSET))
