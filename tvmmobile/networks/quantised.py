@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.system.errors import UserError
 
 
 @dataclass(eq=False)
@@ -26,14 +27,25 @@ class WeightScales:
     parameters: int = 0
 
     def dequantise(self, integers: Array, scale: Array, zero: Array, axis: int) -> Array:
-        """The real values, float32, of constants with one scale or one for each place of an axis, and note the scale of each filter."""
+        """The real values, float32, of constants with one scale or one for each place of an axis, and note the scale of each filter.
+
+        Raises:
+            UserError: a scale is negative or not finite, or there is another number of them.
+        """
+        if not (np.isfinite(scale) & (scale >= 0)).all():
+            raise UserError("the network has weights with a scale that is negative or not finite.", "Quantise it again.")
+        if scale.size > 1 and scale.shape != (integers.shape[axis],):
+            raise UserError(
+                f"the network has weights {list(integers.shape)} with scales {list(scale.shape)}, not one for each place of an axis.",
+                "Quantise it with a scale for each tensor or each output channel.",
+            )
         shape = [scale.size if place == axis % integers.ndim else 1 for place in range(integers.ndim)]
         scales, zeros = (array.reshape(shape if array.size > 1 else ()) for array in (scale.astype(np.float64), zero.astype(np.int64)))
         real: Array = np.asarray((integers.astype(np.int64) - zeros) * scales).astype(np.float32)
         self.parameters += real.size
         if integers.ndim > 1:
             for along in {axis % integers.ndim} if scale.size > 1 else {0, integers.ndim - 1}:
-                each = np.broadcast_to(scales.ravel(), real.shape[along])
+                each = np.broadcast_to(np.where(scales > 0, scales, 1.0).ravel(), real.shape[along])  # LiteRT gives filters of zeros a 0
                 self.scales.update(zip(map(_key, np.moveaxis(real, along, 0)), map(float, each), strict=True))
         return real
 

@@ -192,8 +192,8 @@ def test_scales_in_the_file_leave_nothing_to_calibrate(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any = np.int8, after: str = "") -> Graph:
-    """QDQ around a convolution of 8 to 8 channels."""
+def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any = np.int8, after: str = "", **changes: Array) -> Graph:
+    """QDQ around a convolution of 8 to 8 channels; `changes` are constants by name."""
     generator = np.random.default_rng(0)
     bounds = np.iinfo(weights)
     constants: dict[str, Array] = {
@@ -202,6 +202,7 @@ def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any 
         "wz": np.full(8, 0 if bounds.min else 100, weights),
         "s": np.array(scale, np.float32),
         "z": np.array(1, kind),
+        **changes,
     }
 
     def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
@@ -220,13 +221,28 @@ def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any 
         (quantised_convolution(scale=0.0), "a scale that is not a positive number: s is 0"),
         (quantised_convolution(after="Abs"), r"an operator on integers that is not supported: Abs \(a\)"),
         (quantised_convolution(weights=np.uint8), "no layer that an int8 kernel takes: weights beyond ±127 steps"),
+        (quantised_convolution(ws=np.full(8, np.nan, np.float32)), "weights with a scale that is negative or not finite"),
+        (
+            quantised_convolution(ws=np.full((4, 2), 0.01, np.float32)),
+            r"weights \[8, 8, 1, 1\] with scales \[4, 2\]",
+        ),
     ],
-    ids=["16 bits", "no scale", "operator", "weights with a zero point"],
+    ids=["16 bits", "no scale", "operator", "weights with a zero point", "NaN", "blocks"],
 )
 def test_a_quantised_network_that_will_not_do(tmp_path: Path, graph: Graph, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint) as caught:
         in_integers(write_model(tmp_path / "net.onnx", graph, (1, 8, 8, 8)))
     assert "\n" not in caught.value.message and caught.value.remedy
+
+
+def test_a_filter_of_zeros_has_any_scale(tmp_path: Path) -> None:
+    """Some tools give it 0."""
+    integers, scales = (np.array(quantised_convolution().constants[name]) for name in ("w", "ws"))
+    integers[3], scales[3] = 0, 0
+    path = write_model(tmp_path / "net.onnx", quantised_convolution(w=integers, ws=scales), (1, 8, 8, 8))
+    ready, image = in_integers(path), noise(1, (1, 8, 8, 8))
+    assert ready.integers is not None and len(ready.integers.steps) == 1
+    assert steps_off(ready.integers.outputs(image), run_onnxruntime(path, image), 0.05).max() < 1.01
 
 
 def test_zero_points_and_saturation(tmp_path: Path) -> None:
