@@ -104,3 +104,17 @@ def test_batches() -> None:
     """They are normed image by image."""
     network = nn.Sequential(nn.Conv2d(4, 8, 1), nn.GroupNorm(2, 8)).eval()
     assert layers_of(network, (2, 4, 3, 3)).count(GroupNorm) == 2
+
+
+@pytest.mark.parametrize(
+    ("own", "behind"),
+    [pytest.param(True, ["multiply_add_transpose"], id="factors of pixels"), pytest.param(False, ["transpose"], id="none")],
+)
+def test_layer_norms_of_images(own: bool, behind: list[str], tmp_path: Path) -> None:
+    """Over channels, rows and columns, with factors and summands for each pixel of a channel or without."""
+    norm = nn.LayerNorm([8, 5, 6], elementwise_affine=own)
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter)
+    network, shape = nn.Sequential(nn.Conv2d(3, 8, 3), norm).eval(), (1, 3, 7, 8)
+    assert layers_of(network, shape).count(GroupNorm) == 1 and opaque_operators(network, shape) == behind
+    assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5

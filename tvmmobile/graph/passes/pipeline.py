@@ -18,6 +18,7 @@ from tvmmobile.graph.passes.channel_order import order_channels
 from tvmmobile.graph.passes.compose_layers import ComposedLayer, LayerComposer
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.joined_views import joined_views
+from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pads import pads_of_layers
@@ -75,6 +76,7 @@ def _composing(composer: LayerComposer) -> list[tuple[str, Pass]]:
         ("clamp_to_min_max", clamp_to_min_max),
         ("normalize", transform.Normalize()),
         ("one_form_of_hard_activations", one_form_of_hard_activations),
+        ("layer_norms_of_images", layer_norms_of_images),
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
         ("channel_constants", channel_constants),
